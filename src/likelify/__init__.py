@@ -1,0 +1,124 @@
+"""likelify: exact-likelihood density models.
+
+Every linear map can become an invertible layer, and every ordinary network can get a likelihood. The names below are
+loaded when they are first used, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it (None: the module of that name itself).
+_HOMES: dict[str, str | None] = {
+    "exp_action": "linalg.expm",
+    "Action": "linalg.expm",
+    "LinearMap": "linalg.maps",
+    "Dense": "linalg.maps",
+    "Function": "linalg.maps",
+    "ConvMap": "linalg.conv",
+    "Transform": "transforms.core",
+    "Chain": "transforms.core",
+    "Inverse": "transforms.core",
+    "Conjugate": "transforms.core",
+    "Exponential": "transforms.exponential",
+    "conv_exponential": "transforms.exponential",
+    "ActNorm": "transforms.elementwise",
+    "Affine": "transforms.elementwise",
+    "Logit": "transforms.elementwise",
+    "Sigmoid": "transforms.elementwise",
+    "Softplus": "transforms.elementwise",
+    "Tanh": "transforms.elementwise",
+    "ChannelSpline": "transforms.splines",
+    "FittedMarginal": "transforms.marginal",
+    "Conv1x1": "transforms.mixing",
+    "Squeeze": "transforms.reshape",
+    "Flatten": "transforms.reshape",
+    "Reshape": "transforms.reshape",
+    "Permute": "transforms.reshape",
+    "Coupling": "transforms.coupling",
+    "AffineBijector": "transforms.coupling",
+    "SplineBijector": "transforms.coupling",
+    "ChannelSplit": "transforms.coupling",
+    "MaskSplit": "transforms.coupling",
+    "Slice": "transforms.dimension",
+    "Dequantize": "transforms.dequantize",
+    "Distribution": "distributions",
+    "Normal": "distributions",
+    "ConditionalNormal": "distributions",
+    "Flow": "flows",
+    "Estimate": "flows",
+    "GraphBatch": "structure",
+    "Context": "structure",
+    "seeded": "seeding",
+    "LikelifyError": "errors",
+    "Run": "fit.run",
+    "errors": None,
+    "nets": None,
+    "testing": None,
+    "zoo": None,
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'likelify' has no attribute {name!r}")
+    home = _HOMES[name]
+    value = import_module(f"likelify.{name}") if home is None else getattr(import_module(f"likelify.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from likelify import errors as errors
+    from likelify import nets as nets
+    from likelify import testing as testing
+    from likelify import zoo as zoo
+    from likelify.distributions import ConditionalNormal as ConditionalNormal
+    from likelify.distributions import Distribution as Distribution
+    from likelify.distributions import Normal as Normal
+    from likelify.errors import LikelifyError as LikelifyError
+    from likelify.fit.run import Run as Run
+    from likelify.flows import Estimate as Estimate
+    from likelify.flows import Flow as Flow
+    from likelify.linalg.conv import ConvMap as ConvMap
+    from likelify.linalg.expm import Action as Action
+    from likelify.linalg.expm import exp_action as exp_action
+    from likelify.linalg.maps import Dense as Dense
+    from likelify.linalg.maps import Function as Function
+    from likelify.linalg.maps import LinearMap as LinearMap
+    from likelify.seeding import seeded as seeded
+    from likelify.structure import Context as Context
+    from likelify.structure import GraphBatch as GraphBatch
+    from likelify.transforms.core import Chain as Chain
+    from likelify.transforms.core import Conjugate as Conjugate
+    from likelify.transforms.core import Inverse as Inverse
+    from likelify.transforms.core import Transform as Transform
+    from likelify.transforms.coupling import AffineBijector as AffineBijector
+    from likelify.transforms.coupling import ChannelSplit as ChannelSplit
+    from likelify.transforms.coupling import Coupling as Coupling
+    from likelify.transforms.coupling import MaskSplit as MaskSplit
+    from likelify.transforms.coupling import SplineBijector as SplineBijector
+    from likelify.transforms.dequantize import Dequantize as Dequantize
+    from likelify.transforms.dimension import Slice as Slice
+    from likelify.transforms.elementwise import ActNorm as ActNorm
+    from likelify.transforms.elementwise import Affine as Affine
+    from likelify.transforms.elementwise import Logit as Logit
+    from likelify.transforms.elementwise import Sigmoid as Sigmoid
+    from likelify.transforms.elementwise import Softplus as Softplus
+    from likelify.transforms.elementwise import Tanh as Tanh
+    from likelify.transforms.exponential import Exponential as Exponential
+    from likelify.transforms.exponential import conv_exponential as conv_exponential
+    from likelify.transforms.marginal import FittedMarginal as FittedMarginal
+    from likelify.transforms.mixing import Conv1x1 as Conv1x1
+    from likelify.transforms.reshape import Flatten as Flatten
+    from likelify.transforms.reshape import Permute as Permute
+    from likelify.transforms.reshape import Reshape as Reshape
+    from likelify.transforms.reshape import Squeeze as Squeeze
+    from likelify.transforms.splines import ChannelSpline as ChannelSpline

@@ -1,0 +1,132 @@
+"""The contract of every source of data."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.errors import DataError
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some items of a source: events `(rows, *event)`, and their labels `(rows,)` where the source has them."""
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Source(ABC):
+    """Fixed splits of items that can be read in any order.
+
+    Images are integers `0 .. levels - 1` in `uint8` (or `int32` above 256 levels), channels first; the number of levels
+    belongs to the data. Reading is by index, so a batch is a pure function of the indices.
+
+    Attributes:
+        name: as the command line spells it.
+        event_shape: shape of one event.
+        levels: number of values a pixel can take.
+        classes: number of classes, or None if there are no labels.
+        description: where the data come from and how they were split.
+    """
+
+    name: str
+    event_shape: Shape
+    levels: int
+    classes: int | None
+    description: str
+
+    @abstractmethod
+    def size(self, split: SplitName) -> int:
+        """Give the number of items of a split."""
+
+    @abstractmethod
+    def read(self, split: SplitName, indices: Tensor) -> Batch:
+        """Read the items with these numbers, integers of shape `(rows,)`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Give a short hash of the data and the splits, by which a run recognises what it was fitted to."""
+
+    def read_all(self, split: SplitName) -> Batch:
+        """Read a whole split."""
+        return self.read(split, torch.arange(self.size(split)))
+
+
+class ArraySource(Source):
+    """A source whose items are arrays in memory.
+
+    Args:
+        name: see `Source`.
+        splits: for each split the events `(n, *event)`, integers.
+        levels: see `Source`.
+        labels: for each split the labels `(n,)`, or None.
+        classes: see `Source`.
+        description: see `Source`.
+
+    Raises:
+        DataError: if a split is missing or empty, shapes disagree, or values lie outside the levels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: Mapping[SplitName, np.ndarray],
+        *,
+        levels: int,
+        labels: Mapping[SplitName, np.ndarray] | None = None,
+        classes: int | None = None,
+        description: str = "",
+    ) -> None:
+        self.name = name
+        self.levels = levels
+        self.classes = classes
+        self.description = description
+        self.event_shape = tuple(splits["train"].shape[1:]) if "train" in splits else ()
+        self._splits: dict[SplitName, Batch] = {}
+        for split in SPLITS:
+            events = splits.get(split)
+            _check_events(name, split, events, self.event_shape, levels)
+            assigned = None if labels is None else torch.from_numpy(labels[split].astype(np.int64))
+            kind = np.uint8 if levels <= 256 else np.int32
+            self._splits[split] = Batch(torch.from_numpy(np.ascontiguousarray(events, dtype=kind)), assigned)
+
+    def size(self, split: SplitName) -> int:
+        """Give the number of items of a split."""
+        return len(self._splits[split])
+
+    def read(self, split: SplitName, indices: Tensor) -> Batch:
+        """Read the items with these numbers."""
+        batch = self._splits[split]
+        return Batch(batch.x[indices], None if batch.labels is None else batch.labels[indices])
+
+    def fingerprint(self) -> str:
+        """Hash the events of all splits."""
+        digest = hashlib.sha256(repr((self.event_shape, self.levels)).encode())
+        for split in SPLITS:
+            digest.update(self._splits[split].x.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _check_events(name: str, split: str, events: np.ndarray | None, event_shape: Shape, levels: int) -> None:
+    if events is None or len(events) == 0:
+        raise DataError(f"The source '{name}' has no items in its split '{split}'.")
+    if tuple(events.shape[1:]) != event_shape:
+        raise DataError(f"The split '{split}' of '{name}' has events {events.shape[1:]}, 'train' has {event_shape}.")
+    low, high = events.min(), events.max()
+    if not (0 <= low and high < levels) or not np.array_equal(events, np.floor(events)):
+        raise DataError(
+            f"The split '{split}' of '{name}' holds values from {low} to {high}; it must hold integers 0..{levels - 1}."
+        )

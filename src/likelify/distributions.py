@@ -1,0 +1,158 @@
+"""Distributions: the contract that bases, split priors, noise and flows share."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from likelify.errors import ShapeError, UnsupportedError
+from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
+
+Shape = tuple[int, ...]
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class Distribution(nn.Module):
+    r"""A distribution over events, perhaps under a context. Write `log_prob` and `rsample`.
+
+    Shapes: `log_prob` takes `(rows, *event)` and gives one number per item, in nats. `sample(shape)` gives
+    `(*shape, *event)`; with a context it draws one event per row of the context, `(*shape, rows, *event)`.
+
+    Attributes:
+        likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
+    """
+
+    likelihood: Literal["exact", "bound", "estimate"] = "exact"
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the log-density of each item in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no log_prob.")
+
+    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw so that gradients reach the parameters."""
+        raise UnsupportedError(f"{type(self).__name__} has no differentiable samples; use sample().")
+
+    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw without gradients."""
+        with torch.no_grad():
+            return self.rsample(shape, context)
+
+    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw differentiably, and give the log-density of what was drawn, `(*shape)` or `(*shape, items)`."""
+        x = self.rsample(shape, context)
+        rows, repeated = repeat_context(shape, context)
+        leading = len(shape) + has_rows(context)
+        log_prob = self.log_prob(x.reshape(rows, *x.shape[leading:]), repeated)
+        return x, log_prob.reshape(*shape, -1) if has_rows(context) else log_prob.reshape(shape)
+
+
+def has_rows(context: ContextLike) -> bool:
+    """Tell whether a context says by itself how many rows there are."""
+    context = as_context(context)
+    return context.condition is not None or context.structure is not None
+
+
+def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
+    """Repeat the rows of a context once for each draw of `shape`; give the number of rows and the new context."""
+    context = as_context(context)
+    times = math.prod(shape)
+    condition, structure = context.condition, context.structure
+    if structure is not None and times != 1:
+        structure = _repeat_graphs(structure, times)
+    if condition is not None and times != 1:
+        condition = condition.repeat(times, *(1,) * (condition.ndim - 1))
+    if condition is not None:
+        rows = len(condition)
+    else:
+        rows = times if structure is None else len(structure.owner)
+    return rows, Context(condition, structure, context.temperature)
+
+
+def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
+    nodes = len(graphs.owner)
+    offsets = nodes * torch.arange(times, device=graphs.edge_index.device)
+    edges = (graphs.edge_index[:, None, :] + offsets[None, :, None]).flatten(1)
+    weight = None if graphs.edge_weight is None else graphs.edge_weight.repeat(times)
+    return GraphBatch(graphs.sizes.repeat(times), edges, weight)
+
+
+class Normal(Distribution):
+    r"""Independent normal numbers: `log p(x) = -sum (x - loc)^2 / (2 scale^2) + log scale + log(2 pi) / 2`.
+
+    Args:
+        event_shape: shape of an event; for graphs, of the features of one node.
+        trainable: train a location and a scale for each channel (the first axis of the event), from 0 and 1.
+
+    Example:
+        >>> Normal((2,)).log_prob(torch.zeros(1, 2))
+        tensor([-1.8379])
+    """
+
+    loc: Tensor
+    log_scale: Tensor
+
+    def __init__(self, event_shape: Shape, *, trainable: bool = False) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
+        if trainable:
+            self.loc = nn.Parameter(torch.zeros(shape))
+            self.log_scale = nn.Parameter(torch.zeros(shape))
+        else:
+            self.register_buffer("loc", torch.zeros(shape), persistent=False)
+            self.register_buffer("log_scale", torch.zeros(shape), persistent=False)
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the log-density of each item in nats."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(f"Normal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
+        return sum_items(normal_log_prob(x, self.loc, self.log_scale), context)
+
+    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw; the context's temperature multiplies the scale."""
+        rows = (repeat_context((), context)[0],) if has_rows(context) else ()
+        noise = torch.randn(*shape, *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
+
+    def extra_repr(self) -> str:
+        """Show the event's shape."""
+        return f"{self.event_shape}"
+
+
+class ConditionalNormal(Distribution):
+    r"""Independent normal numbers whose means and scales a network reads off the condition.
+
+    Args:
+        net: called as `net(condition)`; returns `(rows, 2 channels, *positions)`, for each channel of the event the log
+            scale (kept within +-3 by `3 tanh(. / 3)`) and then the mean.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the log-density of each item in nats."""
+        loc, log_scale = self._moments(as_context(context))
+        if loc.shape != x.shape:
+            raise ShapeError(f"The network gave means of shape {tuple(loc.shape)}, the input has {tuple(x.shape)}.")
+        return sum_items(normal_log_prob(x, loc, log_scale), context)
+
+    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw for each row of the condition; the context's temperature multiplies the scale."""
+        loc, log_scale = self._moments(as_context(context))
+        noise = torch.randn(*shape, *loc.shape, dtype=loc.dtype, device=loc.device)
+        return loc + as_context(context).temperature * log_scale.exp() * noise
+
+    def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
+        if context.condition is None:
+            raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
+        raw = self.net(context.condition)
+        raw = raw.unflatten(1, (-1, 2))
+        return raw[:, :, 1], 3 * torch.tanh(raw[:, :, 0] / 3)
+
+
+def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """Give the normal log-density of each number."""
+    return -0.5 * ((x - loc) * (-log_scale).exp()) ** 2 - log_scale - LOG_SQRT_2PI

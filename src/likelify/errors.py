@@ -1,0 +1,70 @@
+"""Every error that likelify raises on purpose.
+
+Each message says what happened, why, and what to do about it. All inherit from `LikelifyError`, so
+``except LikelifyError`` catches every refusal of the library and nothing else; most inherit from the
+built-in error a caller would expect as well.
+"""
+
+from typing import Any
+
+
+class LikelifyError(Exception):
+    """Base class of all errors that likelify raises on purpose."""
+
+
+class ShapeError(LikelifyError, ValueError):
+    """A tensor has a shape that the layer or map cannot work on."""
+
+
+class DomainError(LikelifyError, ValueError):
+    """An input lies outside the set on which a layer is defined, or is not finite."""
+
+
+class ConvergenceError(LikelifyError, ArithmeticError):
+    """An iteration or series could not reach the accuracy that was asked for.
+
+    Attributes:
+        diagnostics: what the method reported when it gave up.
+    """
+
+    def __init__(self, message: str, diagnostics: Any = None) -> None:
+        super().__init__(message)
+        self.diagnostics = diagnostics
+
+
+class NonFiniteError(LikelifyError, ArithmeticError):
+    """A loss or gradient became infinite or NaN."""
+
+
+class InexactLikelihoodError(LikelifyError, TypeError):
+    """An exact log-likelihood was asked of a model that only has a bound or an estimate of it."""
+
+
+class UnsupportedError(LikelifyError, TypeError):
+    """The object is of a kind that this function cannot handle."""
+
+
+class StateError(LikelifyError, RuntimeError):
+    """The call came at the wrong time, for example a parameter was changed inside ``frozen()``."""
+
+
+class ConfigError(LikelifyError, ValueError):
+    """A setting has an unknown name or a value outside its range."""
+
+
+class DataError(LikelifyError, ValueError):
+    """A source of data is unknown, unreadable or does not hold what it should."""
+
+
+class RunError(LikelifyError, OSError):
+    """A run folder is missing, incomplete or does not fit."""
+
+
+class MissingDependencyError(LikelifyError, ImportError):
+    """An optional package is needed and not installed; the message names the extra."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"This needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'likelify[{extra}]'"
+        )

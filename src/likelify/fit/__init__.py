@@ -1,0 +1,1 @@
+"""Fitting: one loop, the run folder, and held-out figures."""

@@ -1,0 +1,157 @@
+"""The run folder: what was fitted to what and how, the weights, and the course of the fit.
+
+Everything is written to a temporary name and then renamed, so a kill at any instant leaves the old file or the new one.
+Weights are safetensors and settings are JSON that is validated when read; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import likelify
+from likelify.errors import ConfigError, RunError
+from likelify.fit.settings import FitSettings
+from likelify.flows import Flow
+from likelify.settings import Settings
+from likelify.zoo import ModelConfig
+
+FORMAT = 1
+CONFIG, WEIGHTS, METRICS, EVALUATION, SAMPLES = (
+    "config.json",
+    "model.safetensors",
+    "metrics.csv",
+    "evaluation.json",
+    "samples.png",
+)
+
+
+class RunConfig(Settings):
+    """All that is needed to build the model of a run again, and to know what it was fitted to.
+
+    Attributes:
+        format: version of the layout of the folder.
+        likelify: version of the library that wrote it.
+        source: name of the data.
+        fingerprint: of the data.
+        conditional: whether the labels were given to the model.
+        model: the model's settings.
+        fit: the settings of the fit.
+    """
+
+    format: int = FORMAT
+    likelify: str = likelify.__version__
+    source: str
+    fingerprint: str
+    conditional: bool = False
+    model: Annotated[ModelConfig, Field(discriminator="model")]
+    fit: FitSettings
+
+
+class Run:
+    """A run folder.
+
+    Example:
+        >>> run = Run.load("runs/digits")  # doctest: +SKIP
+        >>> flow = run.flow()  # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @staticmethod
+    def create(path: str | Path, config: RunConfig) -> Run:
+        """Make a new run folder.
+
+        Raises:
+            RunError: if the folder already holds something.
+        """
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder with --out.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / CONFIG, config.model_dump_json(indent=2).encode() + b"\n")
+        return Run(folder, config)
+
+    @staticmethod
+    def load(path: str | Path) -> Run:
+        """Open a run folder.
+
+        Raises:
+            RunError: if it is missing, incomplete or was written by a later version.
+        """
+        folder = Path(path)
+        if not (folder / CONFIG).is_file():
+            raise RunError(f"'{folder}' is not a run folder: it has no {CONFIG}. Runs are made by 'likelify fit'.")
+        try:
+            values = json.loads((folder / CONFIG).read_text())
+            if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
+                raise RunError(
+                    f"'{folder}' has format {values['format']}, written by likelify {values.get('likelify')}; this is "
+                    f"likelify {likelify.__version__}, which reads formats up to {FORMAT}. Upgrade likelify."
+                )
+            return Run(folder, RunConfig.parse(values))
+        except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+            raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
+
+    def save_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Write the weights."""
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        write_atomically(self.path / WEIGHTS, save(plain))
+
+    def flow(self) -> Flow:
+        """Build the model and load its weights.
+
+        Raises:
+            RunError: if the weights are missing or damaged, or do not fit the model of `config.json`.
+        """
+        file = self.path / WEIGHTS
+        if not file.is_file():
+            raise RunError(f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep.")
+        flow = self.config.model.build()
+        try:
+            flow.load_state_dict(load_file(file))
+        except SafetensorError as error:
+            raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
+        except RuntimeError as error:
+            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error
+        return flow
+
+    def save_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the course of the fit as CSV."""
+        rows = list(rows)
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path / METRICS, text.getvalue().encode())
+
+    def save_evaluation(self, values: Mapping[str, Any]) -> None:
+        """Write held-out figures as JSON."""
+        write_atomically(self.path / EVALUATION, json.dumps(values, indent=2).encode() + b"\n")
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace a file's content in one instant: write beside it, force to disk, rename."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

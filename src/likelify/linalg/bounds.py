@@ -1,0 +1,127 @@
+r"""Guaranteed upper bounds of 2-norms, and the tails of the exponential series.
+
+Everything here is an *upper* bound in exact arithmetic; `round_off_margin` widens it by what the floating
+format can lose. Power iteration has no place here: it gives a lower bound.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ShapeError
+
+
+def round_off_margin(dtype: torch.dtype, terms: int) -> float:
+    """Relative widening that covers the rounding of sums with that many terms."""
+    return 4 * max(terms, 1) * torch.finfo(dtype).eps
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """Give the tensor in double precision, where its device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
+    r"""Bound the largest singular value from above by repeated squaring of the Gram matrix.
+
+    With `G_0 = M M^H` and `G_{k+1} = G_k^2`,
+
+        ||M||_2 <= ||G_k||_F ^ (1 / 2^(k+1))   at every k,
+
+    because the spectral radius of a positive matrix is at most its Frobenius norm. Each squaring halves the
+    logarithm of the overshoot, which is at most `rank^(1 / 2^(k+2))`. Differentiable; costs
+    `O(min(m, n)^2 (m + n) + steps min(m, n)^3)`.
+
+    Args:
+        matrix: real or complex, `(..., m, n)`.
+        steps: number of squarings after the first Gram matrix.
+
+    Returns:
+        The bounds, shape `(...)`, of real dtype.
+    """
+    if matrix.shape[-2] > matrix.shape[-1]:
+        matrix = matrix.mH
+    # Squares of squares underflow, so the matrix is scaled to norm about one at each step.
+    tiny = torch.finfo(matrix.dtype).tiny
+    size = torch.linalg.matrix_norm(matrix).clamp_min(tiny)
+    matrix = matrix / size[..., None, None]
+    log_bound = size.log()
+    gram = matrix @ matrix.mH
+    for power in range(1, steps + 2):
+        norm = torch.linalg.matrix_norm(gram).clamp_min(tiny)
+        log_bound = log_bound + norm.log() / 2**power
+        if power <= steps:
+            gram = gram / norm[..., None, None]
+            gram = gram @ gram
+    return log_bound.exp() * (1 + round_off_margin(matrix.dtype, matrix.shape[-1]))
+
+
+def reshape_bound(kernel: Tensor, *, steps: int = 4) -> Tensor:
+    r"""Bound the 2-norm of a convolution of stride 1 by the norms of two reshaped kernels.
+
+    Let `R` be the kernel as a matrix `(c_out, c_in t)` with `t` taps. Each output pixel is `R` times its patch,
+    and each input value stands in at most `t` patches, so `||L||_2 <= sqrt(t) ||R||_2`; the same for the
+    adjoint map gives the matrix `(c_out t, c_in)`. Holds for zero and circular padding and any image size.
+    Cheap and about two times loose for random kernels.
+
+    Args:
+        kernel: `(c_out, c_in, *taps)`.
+        steps: squarings in `gram_bound`.
+
+    Returns:
+        A scalar, differentiable.
+    """
+    taps = math.prod(kernel.shape[2:])
+    outward = gram_bound(kernel.flatten(1), steps=steps)
+    inward = gram_bound(kernel.transpose(0, 1).flatten(1), steps=steps)
+    return math.sqrt(taps) * torch.minimum(outward, inward)
+
+
+def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
+    r"""Bound the 2-norm of a convolution of stride 1, for every image size, by its Fourier symbol.
+
+    A zero-padded convolution is a compression of the circular convolution on a larger torus, whose norm is the
+    largest singular value of the symbol `P(theta) = sum_s K_s exp(i s theta)` over the frequencies of that
+    torus. The supremum over *all* frequencies is bounded from a grid of `N` points per axis: for unit vectors
+    `u, v`, `Re(u^H P(theta) v)` is a real trigonometric polynomial of degree `n = (k - 1) / 2` in each angle, and
+    within `pi / N` of its maximum it stays above `cos(n pi / N)` times it (M. Riesz, 1914). With `N = 16 n` the
+    loss is at most 2 % per axis. Tight, and dearer than `reshape_bound`.
+
+    Args:
+        kernel: `(c_out, c_in, *taps)` with odd numbers of taps.
+        steps: squarings in `gram_bound`.
+
+    Returns:
+        A scalar, differentiable.
+    """
+    sizes = kernel.shape[2:]
+    if any(size % 2 == 0 for size in sizes):
+        raise ShapeError(f"torus_bound needs odd numbers of taps, got {tuple(sizes)}.")
+    grid = [1 if size == 1 else 8 * (size - 1) for size in sizes]
+    symbol = torch.fft.rfftn(kernel, s=grid, dim=tuple(range(2, kernel.ndim)))
+    matrices = symbol.flatten(2).movedim(-1, 0)
+    loss = math.prod(math.cos(math.pi * (size - 1) / 2 / n) for size, n in zip(sizes, grid, strict=True))
+    return gram_bound(matrices, steps=steps).amax() / loss
+
+
+def exp_tail(norm: float, degree: int) -> float:
+    r"""Bound `sum_{k > degree} norm^k / k!`, the part of `exp(norm)` that a series of that degree leaves out.
+
+    `R_T(b) <= b^(T+1) / (T+1)! / (1 - b / (T+2))` for `b < T + 2` (geometric series); infinite otherwise,
+    where the series has not begun to converge.
+    """
+    if norm == 0:
+        return 0.0
+    ratio = norm / (degree + 2)
+    if not ratio < 1:
+        return math.inf
+    return math.exp((degree + 1) * math.log(norm) - math.lgamma(degree + 2)) / (1 - ratio)
+
+
+def series_degree(norm: float, tol: float, max_degree: int) -> int:
+    """Give the smallest degree with `exp_tail(norm, degree) <= tol`, or `max_degree` if there is none below."""
+    for degree in range(max_degree):
+        if exp_tail(norm, degree) <= tol:
+            return degree
+    return max_degree

@@ -1,0 +1,1 @@
+"""Layers: bijections, surjections and stochastic maps behind one contract (`core.Transform`)."""

@@ -1,0 +1,308 @@
+r"""The contract of every layer, and the layers made of layers.
+
+A layer maps data to latent in `forward` and latent to data in `inverse`; both return the value and a *contribution*,
+one number per item, such that
+
+    log p(x) = log p(z) + contribution
+
+is exact for bijections (the contribution is `log |det dz/dx|`) and for layers that draw only in the inverse, and an
+unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `forward` (Nielsen et al. 2020, SurVAE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from likelify.errors import DomainError, ShapeError, StateError, UnsupportedError
+from likelify.structure import ContextLike
+
+Shape = tuple[int, ...]
+Likelihood = Literal["exact", "bound", "estimate"]
+
+
+class Transform(nn.Module):
+    r"""A layer. Write `forward` and `inverse`; declare the three facts below where they are not the default.
+
+    Rules: the contribution has one number per item in the dtype of the value; inputs are never modified; nothing is
+    remembered from the last call; nothing depends on `train()` or `eval()`.
+
+    Attributes:
+        random_forward: `forward` draws random numbers, so the likelihood is a bound.
+        random_inverse: `inverse` draws random numbers, so a round trip latent to data to latent is not the identity.
+        noisy_log_det: the contribution is itself an unbiased estimate.
+    """
+
+    random_forward: bool = False
+    random_inverse: bool = False
+    noisy_log_det: bool = False
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Map data to latent: `(rows, *in_shape)` to `(rows, *out_shape)`, and the contribution `(items,)` in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward.")
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Map latent to data; the contribution is minus that of `forward` on the same pair."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse.")
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Map data to latent without noise and without likelihood; for bijections the same as the call."""
+        if self.random_forward:
+            raise NotImplementedError(f"{type(self).__name__} has no noise-free forward.")
+        return self(x, context)[0]
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Map latent to data without noise and without likelihood; for bijections the same as `inverse`."""
+        if self.random_inverse:
+            raise NotImplementedError(f"{type(self).__name__} has no noise-free inverse.")
+        return self.inverse(z, context)[0]
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Give the event shape of the latent for data events of that shape."""
+        return tuple(in_shape)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Fit what depends on data (statistics, marginals) to a sample of it, once; return the layer's output.
+
+        The only data-dependent step there is. Layers without such parts just map the sample on.
+        """
+        with torch.no_grad():
+            return self(x, context)[0]
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What the contribution gives: an exact log-density, a bound of it, or a noisy estimate."""
+        if self.noisy_log_det:
+            return "estimate"
+        return "bound" if self.random_forward else "exact"
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Cache what depends on parameters alone (kernels, inverse matrices) inside a ``with`` block.
+
+        For evaluation and sampling: parameters count as constants inside, so no gradient reaches them, and changing
+        one raises `StateError`. The caches are dropped on exit.
+        """
+        with freeze(self):
+            yield
+
+
+@contextmanager
+def freeze(module: nn.Module) -> Iterator[None]:
+    """Give every cache inside `module` a place for the duration of the block (see `Transform.frozen`)."""
+    opened = [m for m in module.modules() if isinstance(m, Caching) and m._cache is None]
+    for layer in opened:
+        layer._cache = {}
+    try:
+        yield
+    finally:
+        for layer in opened:
+            layer._cache = None
+
+
+class Caching(nn.Module):
+    """A part that can keep values derived from its parameters while it is frozen."""
+
+    _cache: dict[str, tuple[tuple[Any, ...], Any]] | None = None
+
+    def cached(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Give `compute()`, from the cache inside `frozen()`; it must depend on this module's tensors only."""
+        if self._cache is None:
+            return compute()
+        tensors = [*self.parameters(), *self.buffers()]
+        stamp = tuple((id(t), t._version) for t in tensors)
+        if name not in self._cache:
+            with torch.no_grad():
+                self._cache[name] = (stamp, compute())
+        kept, value = self._cache[name]
+        if kept != stamp:
+            raise StateError(
+                f"A parameter of {type(self).__name__} changed inside frozen(), so its cache is stale. "
+                "Leave the frozen() block before changing parameters or moving the model."
+            )
+        return value
+
+
+class Chain(Transform):
+    """Several layers one after the other, in the order data meets them.
+
+    Example:
+        >>> from likelify.transforms.elementwise import Affine
+        >>> chain = Chain([Affine(shift=1.0), Affine(scale=2.0)])
+        >>> z, log_det = chain(torch.tensor([[0.0, 1.0]]))
+        >>> z
+        tensor([[2., 4.]])
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        super().__init__()
+        for transform in transforms:
+            if not isinstance(transform, Transform):
+                raise UnsupportedError(f"Chain takes Transforms, not {type(transform).__name__}.")
+        self.transforms = nn.ModuleList(transforms)
+        for fact in ("random_forward", "random_inverse", "noisy_log_det"):
+            setattr(self, fact, any(getattr(transform, fact) for transform in transforms))
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self.transforms)  # pyright: ignore[reportReturnType]
+
+    @overload
+    def __getitem__(self, index: int) -> Transform: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chain: ...
+    def __getitem__(self, index: int | slice) -> Transform | Chain:
+        part = list(self)[index]
+        return Chain(part) if isinstance(part, list) else part
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the layers in order and add their contributions."""
+        return _accumulate(list(self), x, context, inverse=False)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Undo the layers, the last one first."""
+        return _accumulate(list(self)[::-1], z, context, inverse=True)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Apply the noise-free layers in order."""
+        for transform in self:
+            x = transform.mean_forward(x, context)
+        return x
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Undo the noise-free layers, the last one first."""
+        for transform in reversed(list(self)):
+            z = transform.mean_inverse(z, context)
+        return z
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Pass the shape through all layers."""
+        for transform in self:
+            in_shape = transform.out_shape(in_shape)
+        return tuple(in_shape)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize each layer with what reaches it."""
+        for transform in self:
+            x = transform.initialize(x, context)
+        return x
+
+
+def _accumulate(
+    layers: list[Transform], value: Tensor, context: ContextLike, *, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    total: Tensor | None = None
+    for layer in layers:
+        value, contribution = layer.inverse(value, context) if inverse else layer(value, context)
+        total = contribution if total is None else total + contribution
+    if total is None:
+        raise ShapeError("An empty Chain has no contribution; give it at least one layer.")
+    return value, total
+
+
+class Inverse(Transform):
+    """A layer turned round: its `forward` is the other's `inverse`.
+
+    Only for layers whose contribution is known exactly both ways, i.e. not for noisy log-determinants.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+        self.random_forward = transform.random_inverse
+        self.random_inverse = transform.random_forward
+        self.noisy_log_det = transform.noisy_log_det
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the inverse of the inner layer."""
+        return self.transform.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the inner layer."""
+        return self.transform(z, context)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Apply the noise-free inverse of the inner layer."""
+        return self.transform.mean_inverse(x, context)
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Apply the inner layer without noise."""
+        return self.transform.mean_forward(z, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Give the inner layer's data shape; known only for layers that keep the shape."""
+        if tuple(self.transform.out_shape(in_shape)) != tuple(in_shape):
+            raise UnsupportedError(
+                f"The data shape of {type(self.transform).__name__} cannot be told from its latent shape; "
+                "trace it forward instead: transform.out_shape(data_shape)."
+            )
+        return tuple(in_shape)
+
+
+class Conjugate(Transform):
+    r"""A layer in another basis: `x -> W^-1(f(W(x)))`.
+
+    The contributions of all three parts are added, so `W` may be any bijection; for a linear `W` its two terms cancel.
+    With a triangular residual for `f` this is the generalized Sylvester flow (Hoogeboom et al. 2020, equation 9).
+
+    Args:
+        basis: the bijection `W`.
+        transform: the layer `f`, which must keep the shape.
+    """
+
+    def __init__(self, basis: Transform, transform: Transform) -> None:
+        super().__init__()
+        if basis.random_forward or basis.random_inverse:
+            raise UnsupportedError(f"The basis of Conjugate must be a bijection; {type(basis).__name__} draws noise.")
+        self.basis = basis
+        self.transform = transform
+        self.random_forward = transform.random_forward
+        self.random_inverse = transform.random_inverse
+        self.noisy_log_det = basis.noisy_log_det or transform.noisy_log_det
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Change the basis, apply the layer, change back."""
+        return self._sandwich(x, context, inverse=False)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Change the basis, undo the layer, change back."""
+        return self._sandwich(z, context, inverse=True)
+
+    def _sandwich(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        u, into = self.basis(x, context)
+        v, inner = self.transform.inverse(u, context) if inverse else self.transform(u, context)
+        z, out = self.basis.inverse(v, context)
+        return z, into + inner + out
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize the basis, then the layer inside it."""
+        v = self.transform.initialize(self.basis.initialize(x, context), context)
+        with torch.no_grad():
+            return self.basis.inverse(v, context)[0]
+
+
+def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
+    """Raise `DomainError` unless all of `inside` is true.
+
+    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+        return
+    if not bool(inside.all()):
+        outside = int((~inside).sum())
+        raise DomainError(f"{type(layer).__name__}: {outside} of {inside.numel()} input values lie outside {meaning}.")
+
+
+def check_channels(x: Tensor, channels: int, layer: nn.Module) -> None:
+    """Raise `ShapeError` unless axis 1 of `x` has that many channels."""
+    if x.ndim < 2 or x.shape[1] != channels:
+        raise ShapeError(
+            f"{type(layer).__name__} was built for {channels} channels and got an input of shape {tuple(x.shape)}, "
+            "which should be (rows, channels, ...)."
+        )

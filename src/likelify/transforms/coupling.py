@@ -1,0 +1,194 @@
+r"""Coupling layers: one part of the event parametrises an elementwise map of the other (Dinh et al. 2015, 2017).
+
+A `Coupling` puts three choices together: which part is which (a *split*), what acts on the second part (a *bijector*
+with parameters per number), and the network that reads the first part and the condition.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from likelify.errors import ShapeError
+from likelify.structure import ContextLike, sum_items
+from likelify.transforms import splines
+from likelify.transforms.core import Transform, check_channels
+
+
+class Bijector(ABC):
+    """A family of elementwise bijections with `size` unconstrained parameters per number; zeros are the identity."""
+
+    size: int
+
+    @abstractmethod
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `x` with parameters `(*x.shape, size)`; also give `log |dz/dx|` per number."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `forward`; also give `log |dx/dz|` per number."""
+
+
+class AffineBijector(Bijector):
+    """`z = x exp(s) + t` with `s = limit tanh(raw / limit)`, which keeps the scale within `exp(+-limit)`."""
+
+    size = 2
+
+    def __init__(self, limit: float = 2.0) -> None:
+        self.limit = limit
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale, then shift."""
+        log_scale, shift = self._scale_and_shift(raw)
+        return x * log_scale.exp() + shift, log_scale
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift back, then scale back."""
+        log_scale, shift = self._scale_and_shift(raw)
+        return (z - shift) * (-log_scale).exp(), -log_scale
+
+    def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.limit * torch.tanh(raw[..., 0] / self.limit), raw[..., 1]
+
+    def __repr__(self) -> str:
+        return f"AffineBijector(limit={self.limit})"
+
+
+class SplineBijector(Bijector):
+    """A monotone rational-quadratic spline on `[-bound, bound]`, the identity outside (see `splines`)."""
+
+    def __init__(self, bins: int = 8, bound: float = 4.0) -> None:
+        splines.check_spline(bins, bound)
+        self.bins = bins
+        self.bound = bound
+        self.size = splines.raw_size(bins)
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the splines."""
+        return splines.evaluate(self._knots(raw), x)
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the inverse splines."""
+        return splines.evaluate(self._knots(raw), z, inverse=True)
+
+    def _knots(self, raw: Tensor) -> splines.Knots:
+        return splines.knots_from_raw(raw, bins=self.bins, bound=self.bound)
+
+    def __repr__(self) -> str:
+        return f"SplineBijector(bins={self.bins}, bound={self.bound})"
+
+
+class ChannelSplit(nn.Module):
+    """Split axis 1 into its first and last half; the network reads the first one, or the last one with `swap`."""
+
+    def __init__(self, channels: int, *, swap: bool = False) -> None:
+        super().__init__()
+        if channels < 2:
+            raise ShapeError(f"A channel split needs at least two channels, got {channels}.")
+        self.channels = channels
+        self.swap = swap
+        half = channels // 2
+        self.sizes = (channels - half, half) if swap else (half, channels - half)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the part that is read and the part that is changed."""
+        check_channels(x, self.channels, self)
+        half = self.channels // 2
+        first, last = x[:, :half], x[:, half:]
+        return (last, first) if self.swap else (first, last)
+
+    def join(self, read: Tensor, changed: Tensor) -> Tensor:
+        """Put the parts together again."""
+        return torch.cat([changed, read] if self.swap else [read, changed], 1)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.channels}, swap={self.swap}"
+
+
+class MaskSplit(nn.Module):
+    """Split the numbers of an event by position; both parts are vectors `(rows, n)`.
+
+    Args:
+        mask: booleans of the event's shape; the network reads the numbers where it is true.
+    """
+
+    reading: Tensor
+    changing: Tensor
+    order: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        flat = mask.flatten().bool()
+        if bool(flat.all()) or not bool(flat.any()):
+            raise ShapeError("A mask split needs at least one number on each side.")
+        self.event_shape = tuple(mask.shape)
+        self.sizes = (int(flat.sum()), int((~flat).sum()))
+        # Derived from the mask, which the model's settings give: not part of the state.
+        self.register_buffer("reading", flat.nonzero()[:, 0], persistent=False)
+        self.register_buffer("changing", (~flat).nonzero()[:, 0], persistent=False)
+        self.register_buffer("order", torch.cat([self.reading, self.changing]).argsort(), persistent=False)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the part that is read and the part that is changed."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(f"The mask is for events {self.event_shape}, the input has {tuple(x.shape[1:])}.")
+        flat = x.flatten(1)
+        return flat.index_select(1, self.reading), flat.index_select(1, self.changing)
+
+    def join(self, read: Tensor, changed: Tensor) -> Tensor:
+        """Put the parts together again."""
+        flat = torch.cat([read, changed], 1).index_select(1, self.order)
+        return flat.reshape(-1, *self.event_shape)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return f"{self.event_shape}, reads {self.sizes[0]}, changes {self.sizes[1]}"
+
+
+class Coupling(Transform):
+    r"""Change one part of the event by an elementwise bijection whose parameters are read off the other part.
+
+    `z_a = x_a`, `z_b = f(x_b; net(x_a, context))`; the log-determinant is the sum of the elementwise ones. Both
+    directions cost one call of the network.
+
+    Args:
+        split: `ChannelSplit` or `MaskSplit`.
+        bijector: `AffineBijector` or `SplineBijector`.
+        net: called as `net(x_a, context)`; returns `(rows, size * channels_b, *positions)`, for each changed channel
+            the parameters of its bijection one after the other. A net whose last layer is zero starts at the identity.
+    """
+
+    def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
+        super().__init__()
+        self.split = split
+        self.bijector = bijector
+        self.net = net
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Change the second part."""
+        read, changed = self.split.split(x)
+        value, log_slope = self.bijector.forward(changed, self._raw(read, changed, context))
+        return self.split.join(read, value), sum_items(log_slope, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Change the second part back."""
+        read, changed = self.split.split(z)
+        value, log_slope = self.bijector.inverse(changed, self._raw(read, changed, context))
+        return self.split.join(read, value), sum_items(log_slope, context)
+
+    def _raw(self, read: Tensor, changed: Tensor, context: ContextLike) -> Tensor:
+        raw = self.net(read, context)
+        expected = (changed.shape[0], changed.shape[1] * self.bijector.size, *changed.shape[2:])
+        if tuple(raw.shape) != expected:
+            raise ShapeError(
+                f"The coupling's network returned {tuple(raw.shape)}; {self.bijector} needs {expected} "
+                f"({self.bijector.size} parameters for each changed number)."
+            )
+        return raw.unflatten(1, (changed.shape[1], self.bijector.size)).movedim(2, -1)
+
+    def extra_repr(self) -> str:
+        """Show the bijector."""
+        return f"bijector={self.bijector}"

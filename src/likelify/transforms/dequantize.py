@@ -1,0 +1,97 @@
+"""From integers to real numbers: the first layer of every model of images."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from likelify.distributions import Distribution
+from likelify.errors import ConfigError, InexactLikelihoodError
+from likelify.structure import Context, ContextLike, join_condition, sum_constant, sum_items, with_condition
+from likelify.transforms.core import Transform, check_domain
+
+
+class Dequantize(Transform):
+    r"""Add noise of the unit interval to integers: `z = x + u` with `u ~ q(u | x)`.
+
+    Since the probability of the integers is `P(x) = E_q[p(x + u) / q(u | x)]`, the contribution is `-log q(u | x)`: zero
+    for uniform noise (Theis et al. 2016), and a tighter bound for a conditional flow (Ho et al. 2019). With this
+    as the first layer `log p` of a flow is a bound of a log-*probability* of pixels, and nothing has to be scaled.
+    The inverse is the floor, kept within the levels.
+
+    Args:
+        levels: number of values; the integers are `0 .. levels - 1`.
+        noise: a distribution on `(0, 1)^event`, usually a Flow that ends in a sigmoid. Its condition is the image
+            scaled to (-1, 1), joined by the outer condition along the channel axis. Uniform without one.
+
+    Raises:
+        DomainError: for values that are not integers of the range.
+        InexactLikelihoodError: if the noise has no exact log-density.
+    """
+
+    random_forward = True
+    probe: Tensor
+
+    def __init__(self, levels: int, noise: Distribution | None = None) -> None:
+        super().__init__()
+        if levels < 2 or levels > 2**16:
+            raise ConfigError(f"Dequantize needs 2 to 65536 levels, got {levels}.")
+        if noise is not None and noise.likelihood != "exact":
+            raise InexactLikelihoodError("Dequantize needs noise with an exact log_prob.")
+        self.levels = levels
+        self.noise = noise
+        # Integers carry no floating dtype; this empty buffer moves with the model and tells which one to use.
+        self.register_buffer("probe", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Add noise."""
+        check_domain((x >= 0) & (x < self.levels), self, f"the integers 0..{self.levels - 1}")
+        if x.is_floating_point():
+            check_domain(x == x.floor(), self, "the integers")
+        else:
+            x = x.to(self.probe.dtype)
+        digits = self._digits(x.dtype)
+        if self.noise is None:
+            u = (torch.floor(torch.rand_like(x) * 2.0**digits) + 0.5) * 2.0**-digits
+            return x + u, sum_constant(x.new_zeros(()), x, context)
+        u, log_q = self.noise.sample_and_log_prob((), self._inner(x, context))
+        half = 0.5 * 2.0**-digits
+        return x + u.clamp(half, 1 - half), -log_q
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Take the floor, kept within the levels; the contribution is `log q(u | x)` of the noise that was there.
+
+        It is minus infinity for numbers outside `[0, levels)`, which no noise leads to.
+        """
+        x = self.mean_inverse(z)
+        impossible = torch.where((z >= 0) & (z < self.levels), 0.0, -math.inf).to(z.dtype)
+        log_q = sum_items(impossible, context)
+        if self.noise is None:
+            return x, log_q
+        half = 0.5 * 2.0 ** -self._digits(z.dtype)
+        u = (z - x).clamp(half, 1 - half)
+        return x, log_q + self.noise.log_prob(u, self._inner(x, context))
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Put each number in the middle of its level."""
+        return (x if x.is_floating_point() else x.to(self.probe.dtype)) + 0.5
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Take the floor, kept within the levels."""
+        return z.floor().clamp(0, self.levels - 1)
+
+    def _digits(self, dtype: torch.dtype) -> int:
+        """Give the binary digits of noise with which `x + u` is exact.
+
+        Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry a
+        number into the next level, as it does for plain `torch.rand`.
+        """
+        return round(-math.log2(torch.finfo(dtype).eps)) - math.ceil(math.log2(self.levels))
+
+    def _inner(self, x: Tensor, context: ContextLike) -> Context:
+        scaled = (x + 0.5) * (2 / self.levels) - 1
+        return with_condition(context, join_condition(scaled, context))
+
+    def extra_repr(self) -> str:
+        """Show the number of levels."""
+        return f"levels={self.levels}"

@@ -1,0 +1,135 @@
+"""Layers that only move numbers; their log-determinant is zero."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ShapeError
+from likelify.structure import ContextLike, sum_constant
+from likelify.transforms.core import Shape, Transform, check_channels
+
+
+def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
+    """Give zero for each item."""
+    return sum_constant(x.new_zeros(()), x, context)
+
+
+class Squeeze(Transform):
+    r"""Space to depth: each `factor x factor` block of pixels becomes one pixel of `factor^2` times the channels.
+
+    `(c, h, w)` to `(c f^2, h / f, w / f)`; channel `c f^2` counts the input channel first, then row, then column.
+
+    Raises:
+        ShapeError: if the height or width is not a multiple of the factor.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Gather blocks into channels."""
+        self.out_shape(tuple(x.shape[1:]))
+        return torch.pixel_unshuffle(x, self.factor), zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Spread channels over blocks."""
+        if z.ndim != 4 or z.shape[1] % self.factor**2:
+            raise ShapeError(f"Squeeze cannot spread {tuple(z.shape)} over blocks of {self.factor}x{self.factor}.")
+        return torch.pixel_shuffle(z, self.factor), zero_log_det(z, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Give `(c f^2, h / f, w / f)`."""
+        if len(in_shape) != 3 or in_shape[1] % self.factor or in_shape[2] % self.factor:
+            raise ShapeError(
+                f"Squeeze needs events (c, h, w) with h and w multiples of {self.factor}, got {tuple(in_shape)}. "
+                "Use fewer levels, or pad or crop the images."
+            )
+        channels, height, width = in_shape
+        return channels * self.factor**2, height // self.factor, width // self.factor
+
+    def extra_repr(self) -> str:
+        """Show the factor."""
+        return f"{self.factor}"
+
+
+class Reshape(Transform):
+    """Reorder nothing, only read the same numbers as an event of another shape."""
+
+    def __init__(self, in_shape: Shape, out_shape: Shape) -> None:
+        super().__init__()
+        if math.prod(in_shape) != math.prod(out_shape):
+            raise ShapeError(f"Reshape cannot turn {tuple(in_shape)} into {tuple(out_shape)}: the sizes differ.")
+        self._in = tuple(in_shape)
+        self._out = tuple(out_shape)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Read as the latent shape."""
+        return self._read(x, self._in, self._out), zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Read as the data shape."""
+        return self._read(z, self._out, self._in), zero_log_det(z, context)
+
+    def _read(self, x: Tensor, old: Shape, new: Shape) -> Tensor:
+        if tuple(x.shape[1:]) != old:
+            raise ShapeError(f"{type(self).__name__} needs events {old}, got {tuple(x.shape[1:])}.")
+        return x.reshape(-1, *new)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Give the latent shape."""
+        if tuple(in_shape) != self._in:
+            raise ShapeError(f"{type(self).__name__} needs events {self._in}, got {tuple(in_shape)}.")
+        return self._out
+
+    def extra_repr(self) -> str:
+        """Show both shapes."""
+        return f"{self._in} -> {self._out}"
+
+
+class Flatten(Reshape):
+    """Read an event as a vector."""
+
+    def __init__(self, in_shape: Shape) -> None:
+        super().__init__(in_shape, (math.prod(in_shape),))
+
+
+class Permute(Transform):
+    """A fixed permutation of the channels: `z[:, i] = x[:, order[i]]`.
+
+    Args:
+        order: the permutation, integers `(channels,)`; `Permute.random(channels)` draws one.
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Tensor | list[int]) -> None:
+        super().__init__()
+        order = torch.as_tensor(order, dtype=torch.long)
+        if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+            raise ShapeError("Permute needs each of the numbers 0..channels-1 exactly once.")
+        self.register_buffer("order", order)
+
+    @staticmethod
+    def random(channels: int) -> Permute:
+        """Draw a permutation from torch's generator."""
+        return Permute(torch.randperm(channels))
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Take the channels in the new order."""
+        check_channels(x, len(self.order), self)
+        return x[:, self.order], zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Put the channels back."""
+        check_channels(z, len(self.order), self)
+        return z[:, self.order.argsort()], zero_log_det(z, context)
+
+    def extra_repr(self) -> str:
+        """Show the number of channels."""
+        return f"{len(self.order)}"
+
+
