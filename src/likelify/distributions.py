@@ -124,8 +124,8 @@ class ConditionalNormal(Distribution):
     r"""Independent normal numbers whose means and scales a network reads off the condition.
 
     Args:
-        net: called as `net(condition)`; returns `(rows, 2 channels, *positions)`, for each channel of the event the log
-            scale (kept within +-3 by `3 tanh(. / 3)`) and then the mean.
+        net: called as `net(condition)`; returns `(rows, 2 channels, *positions)`: the log scales of all channels
+            (kept within +-3 by `3 tanh(. / 3)`), then the means.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -148,9 +148,8 @@ class ConditionalNormal(Distribution):
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
         if context.condition is None:
             raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
-        raw = self.net(context.condition)
-        raw = raw.unflatten(1, (-1, 2))
-        return raw[:, :, 1], 3 * torch.tanh(raw[:, :, 0] / 3)
+        log_scale, loc = self.net(context.condition).chunk(2, dim=1)
+        return loc, 3 * torch.tanh(log_scale / 3)
 
 
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:

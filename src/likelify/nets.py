@@ -29,7 +29,15 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero a share of the numbers and scale up the others, or do nothing."""
-        return F.dropout(x, self.rate, training=True) if self.active else x
+        return x * self._mask(x) if self.active else x
+
+    def _mask(self, x: Tensor) -> Tensor:
+        # Four 16-bit decisions from each random 64-bit integer: on a CPU, 4 times as fast as F.dropout, whose
+        # generator was a tenth of a training step.
+        words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), device=x.device)
+        decisions = words.view(torch.int16)[: x.numel()].view(x.shape)
+        dropped = round(self.rate * 2**16)
+        return (decisions >= dropped - 2**15).to(x.dtype) * (2**16 / (2**16 - dropped))
 
     def extra_repr(self) -> str:
         """Show the rate."""

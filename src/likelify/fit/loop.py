@@ -269,8 +269,10 @@ def _optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
     matrices = [p for p in flow.parameters() if p.ndim >= 2]
     vectors = [p for p in flow.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    kind = {"adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}[settings.optimizer]
-    return kind([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas)
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamax":
+        return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def _warm_average(factor: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:

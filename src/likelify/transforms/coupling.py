@@ -24,7 +24,7 @@ class Bijector(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x` with parameters `(*x.shape, size)`; also give `log |dz/dx|` per number."""
+        """Map `x`, `(rows, *rest)`, with parameters `(rows, size, *rest)`; also give `log |dz/dx|` per number."""
 
     @abstractmethod
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ class AffineBijector(Bijector):
         return (z - shift) * (-log_scale).exp(), -log_scale
 
     def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        return self.limit * torch.tanh(raw[..., 0] / self.limit), raw[..., 1]
+        return self.limit * torch.tanh(raw[:, 0] / self.limit), raw[:, 1]
 
     def __repr__(self) -> str:
         return f"AffineBijector(limit={self.limit})"
@@ -73,7 +73,7 @@ class SplineBijector(Bijector):
         """Evaluate the inverse splines."""
         return splines.evaluate(self._knots(raw), z, inverse=True)
 
-    def _knots(self, raw: Tensor) -> splines.Knots:
+    def _knots(self, raw: Tensor) -> Tensor:
         return splines.knots_from_raw(raw, bins=self.bins, bound=self.bound)
 
     def __repr__(self) -> str:
@@ -157,8 +157,8 @@ class Coupling(Transform):
     Args:
         split: `ChannelSplit` or `MaskSplit`.
         bijector: `AffineBijector` or `SplineBijector`.
-        net: called as `net(x_a, context)`; returns `(rows, size * channels_b, *positions)`, for each changed channel
-            the parameters of its bijection one after the other. A net whose last layer is zero starts at the identity.
+        net: called as `net(x_a, context)`; returns `(rows, size * channels_b, *positions)`: the first
+            parameter of every changed channel, then the second of each, and so on. A net whose last layer is zero starts at the identity.
     """
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
@@ -187,7 +187,7 @@ class Coupling(Transform):
                 f"The coupling's network returned {tuple(raw.shape)}; {self.bijector} needs {expected} "
                 f"({self.bijector.size} parameters for each changed number)."
             )
-        return raw.unflatten(1, (changed.shape[1], self.bijector.size)).movedim(2, -1)
+        return raw.unflatten(1, (self.bijector.size, changed.shape[1]))
 
     def extra_repr(self) -> str:
         """Show the bijector."""
