@@ -42,9 +42,10 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     """
     if matrix.shape[-2] > matrix.shape[-1]:
         matrix = matrix.mH
-    # Squares of squares underflow, so the matrix is scaled to norm about one at each step.
+    # Squares of squares leave the floating range, so all is scaled to about one at each step. The bound does not
+    # depend on this first scale, which so needs no gradient.
     tiny = torch.finfo(matrix.dtype).tiny
-    size = torch.linalg.matrix_norm(matrix).clamp_min(tiny)
+    size = matrix.detach().abs().amax((-2, -1)).clamp_min(tiny)
     matrix = matrix / size[..., None, None]
     log_bound = size.log()
     gram = matrix @ matrix.mH

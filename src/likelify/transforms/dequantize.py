@@ -45,11 +45,11 @@ class Dequantize(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Add noise."""
-        check_domain((x >= 0) & (x < self.levels), self, f"the integers 0..{self.levels - 1}")
-        if x.is_floating_point():
-            check_domain(x == x.floor(), self, "the integers")
-        else:
-            x = x.to(self.probe.dtype)
+        # Converted before it is compared: as an 8-bit number, 256 is 0.
+        x = x if x.is_floating_point() else x.to(self.probe.dtype)
+        check_domain(
+            (x >= 0) & (x < self.levels) & (x == x.floor()), self, f"the integers 0..{self.levels - 1}"
+        )
         digits = self._digits(x.dtype)
         if self.noise is None:
             u = (torch.floor(torch.rand_like(x) * 2.0**digits) + 0.5) * 2.0**-digits

@@ -186,13 +186,15 @@ def _pull_back(x: Tensor, ends: Tensor, grad_value: Tensor, grad_log: Tensor) ->
 
 
 def _solve(rise: Tensor, height: Tensor, s: Tensor, d0: Tensor, curve: Tensor) -> Tensor:
-    """Solve the spline's equation for `t`: the root of a quadratic in [0, 1], in the form that does not cancel."""
+    """Solve the spline's equation `a t^2 + b t + c = 0` for its root in [0, 1], in the form that does not cancel."""
     a = height * (s - d0) + rise * curve
     b = height * d0 - rise * curve
     c = -s * rise
     # Non-negative in exact arithmetic for points of the bin.
     root = (b * b - 4 * a * c).clamp_min(0).sqrt()
-    return 2 * c / (-b - root)
+    # Since c <= 0 <= a + b + c, a is positive wherever b is negative; there the other form of the root cancels.
+    falling = b < 0
+    return torch.where(falling, root - b, 2 * c) / torch.where(falling, 2 * a, -b - root)
 
 
 class ChannelSpline(Transform):

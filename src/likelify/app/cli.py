@@ -1,0 +1,158 @@
+"""The command `likelify`.
+
+Only light modules are imported here, so that `likelify --help` answers at once; each command imports what it needs.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+import likelify
+from likelify.errors import ConfigError, LikelifyError
+
+HELP = """Exact-likelihood density models of images.
+
+Start with `likelify fit digits`; it ends by naming the run folder and what to type next. Every command explains itself
+with --help. Add --debug to any command to see the traceback of an error.
+"""
+
+app = App(name="likelify", help=HELP, version=likelify.__version__, help_format="plaintext")
+
+SourceName = Annotated[str, Parameter(help="The data: digits, sample-photos.")]
+RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
+
+
+@app.command
+def fit(
+    source: SourceName,
+    *,
+    model: Annotated[Literal["marginal-spline", "glow"] | None, Parameter(help="By default what suits the data.")] = None,
+    mixing: Annotated[
+        Literal["1x1", "conv-exponential", "permutation"] | None, Parameter(help="Mixing layer of a glow.")
+    ] = None,
+    coupling: Annotated[Literal["affine", "spline"] | None, Parameter(help="Couplings of a glow.")] = None,
+    conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
+    steps: Annotated[int | None, Parameter(help="Optimizer steps.")] = None,
+    lr: Annotated[float | None, Parameter(help="Largest learning rate.")] = None,
+    batch_size: Annotated[int | None, Parameter(help="Images per step.")] = None,
+    max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
+    seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
+    threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the model.")] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="Any other setting of the model or the fit: --set hidden=64 --set clip=0.5.", negative=""),
+    ] = None,
+) -> None:
+    """Fit a flow to a source of data, and keep everything in a run folder.
+
+    Prints held-out bits per dimension when it is done. Ctrl-C ends it early and keeps the best weights.
+
+    Example: likelify fit digits --max-time 60s --seed 1
+    """
+    from likelify.app.commands import fit_command
+
+    chosen = {"mixing": mixing, "coupling": coupling}
+    fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
+    fitting["max_time"] = None if max_time is None else parse_duration(max_time)
+    fit_command(
+        source,
+        model,
+        {k: v for k, v in chosen.items() if v is not None},
+        {k: v for k, v in fitting.items() if v is not None},
+        parse_settings(set_ or []),
+        conditional=conditional,
+        threads=threads,
+        out=out,
+    )
+
+
+@app.command
+def evaluate(
+    run: RunPath,
+    *,
+    split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of the data.")] = "test",
+    elbo_samples: Annotated[int, Parameter(help="Noise draws per image for the ELBO.")] = 10,
+    iw_samples: Annotated[int, Parameter(help="Draws per image for importance weighting; 0 leaves it out.")] = 100,
+) -> None:
+    """Measure the held-out likelihood of a run: ELBO and importance-weighted, in nats and bits per dimension.
+
+    Example: likelify evaluate runs/digits --iw-samples 1000
+    """
+    from likelify.app.commands import evaluate_command
+
+    evaluate_command(run, split, elbo_samples, iw_samples)
+
+
+@app.command
+def sample(
+    run: RunPath,
+    *,
+    n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images.")] = 64,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default samples.png in the run.")] = None,
+    label: Annotated[int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")] = None,
+    temperature: Annotated[float, Parameter(help="Below 1: safer, less varied images.")] = 1.0,
+    seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+) -> None:
+    """Draw images from a run and write them as one picture.
+
+    Example: likelify sample runs/digits -n 100 -o digits.png
+    """
+    from likelify.app.commands import sample_command
+
+    sample_command(run, n, out, label, temperature, seed)
+
+
+def parse_duration(text: str) -> float:
+    """Turn '90', '90s', '10m' or '1h30m' into seconds.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if match is None or not any(match.groups()):
+        raise ConfigError(f"--max-time '{text}' is not a time. Write it like 90s, 10m or 1h30m.")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def parse_settings(pairs: list[str]) -> dict[str, object]:
+    """Turn 'name=value' pairs into plain data; values are JSON where they can be read as JSON, words otherwise.
+
+    Raises:
+        ConfigError: for a pair without '='.
+    """
+    import json
+
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set takes name=value, got '{pair}'.")
+        try:
+            values[name.strip().replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name.strip().replace("-", "_")] = value
+    return values
+
+
+def main() -> None:
+    """Run the command line: errors of the library become one paragraph and exit code 2."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        app(words)
+    except LikelifyError as error:
+        if len(words) < len(sys.argv) - 1:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

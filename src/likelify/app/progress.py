@@ -1,0 +1,66 @@
+"""How a fit shows its progress: a live bar on a terminal, a line now and then elsewhere."""
+
+import math
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from likelify.fit.loop import Progress
+
+LINES = 10
+
+
+class FitProgress:
+    """A context manager whose `update` is the `on_step` of `fit`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.bar = Bar(
+            TextColumn("step {task.fields[step]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f}%"),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} left"),
+            console=console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("fit", total=1.0, step=0, figures="", left="?")
+        self.lines = 0
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show one step."""
+        left = progress.seconds * (1 - progress.fraction) / max(progress.fraction, 1e-9)
+        figures = f"train {_bits(progress.train_bits)}, best validation {_bits(progress.best_bits)} bits/dim"
+        if self.live:
+            self.bar.update(
+                self.task, completed=progress.fraction, step=progress.step, figures=figures, left=_clock(left)
+            )
+        elif math.floor(progress.fraction * LINES) > self.lines:
+            self.lines = math.floor(progress.fraction * LINES)
+            self.console.print(
+                f"step {progress.step}  {progress.fraction:4.0%}  {figures}  {_clock(progress.seconds)} gone, "
+                f"{_clock(left)} left"
+            )
+
+
+def _bits(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "..."
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,248 @@
+"""The laws that every map and layer must pass, for users' own classes too.
+
+Each function raises `AssertionError` with the observed number if a law is broken, and returns nothing. Call them in
+double precision with parameters away from their initial values (`randomize`): at zero, signs cannot be seen.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from likelify.flows import Flow
+from likelify.linalg.expm import exp_action
+from likelify.linalg.maps import LinearMap
+from likelify.seeding import seeded
+from likelify.structure import Context, ContextLike, as_context
+from likelify.transforms.core import Transform
+
+__all__ = [
+    "check_exponential",
+    "check_flow",
+    "check_linear_map",
+    "check_transform",
+    "randomize",
+]
+
+
+def randomize(module: nn.Module, *, scale: float = 0.3, seed: int = 0) -> nn.Module:
+    """Move all floating parameters of a module away from where they are, in place; return the module."""
+    with seeded(seed), torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(scale * torch.randn_like(parameter))
+    return module
+
+
+def check_linear_map(map_: LinearMap, x: Tensor, *, tol: float = 1e-9) -> None:
+    """Check that a map is linear, row by row, and that adjoint, matrix, trace and norm bound belong to it.
+
+    Args:
+        map_: the map.
+        x: some rows `(rows, *event)`, at least two, in double precision.
+        tol: allowed deviation.
+    """
+    event_shape = tuple(x.shape[1:])
+    with seeded(0):
+        y = torch.randn_like(x)
+    applied = map_.apply(x)
+    _close(map_.apply(2 * x - 3 * y), 2 * applied - 3 * map_.apply(y), tol, "linearity")
+    _close(torch.cat([map_.apply(row[None]) for row in x]), applied, tol, "independence of rows")
+    _close((applied * y).sum(), (x * map_.adjoint().apply(y)).sum(), tol, "adjoint <L x, y> = <x, L* y>")
+    matrix = map_.materialize(event_shape).to(x)
+    _close(x.flatten(1) @ matrix.T, applied.flatten(1), tol, "equality with its matrix")
+    _close(map_.adjoint().materialize(event_shape).to(x), matrix.T, tol, "matrix of the adjoint")
+    _close(map_.trace(event_shape).to(x), matrix.trace(), tol, "trace")
+    norm = float(torch.linalg.matrix_norm(matrix, 2))
+    bound = float(torch.as_tensor(map_.norm_bound(event_shape)).max())
+    _require(bound >= norm * (1 - 1e-12), f"norm bound {bound} is below the true norm {norm}")
+    _close(map_.with_tensors(map_.tensors()).apply(x), applied, 0.0, "rebuilding from its tensors")
+
+
+def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None:
+    """Check `exp_action` of a map against the dense exponential: value, inverse, certificate and log-determinant.
+
+    Args:
+        map_: the map.
+        x: some rows in double precision.
+        tol: allowed deviation, relative to the input's norm.
+    """
+    matrix = map_.materialize(tuple(x.shape[1:])).to(x)
+    exact = (x.flatten(1) @ torch.linalg.matrix_exp(matrix).T).reshape(x.shape)
+    action = exp_action(map_, x)
+    scale = float(x.norm())
+    _close(action.value, exact, tol * scale, "equality with the dense exponential")
+    _close(exp_action(-map_, action.value).value, x, tol * scale, "exp(-L) undoing exp(L)")
+    for degree in (2, 5, 9):
+        cut = exp_action(map_, x, degree=degree)
+        error = (cut.value - exact).flatten(1).norm(dim=1)
+        allowed = cut.diagnostics.error_bound + cut.diagnostics.round_off_allowance * x.flatten(1).norm(dim=1)
+        _require(bool((error <= allowed).all()), f"error {error.tolist()} above the certificate {allowed.tolist()}")
+        cut_matrix = exp_action(map_, torch.eye(len(matrix)).to(x).reshape(-1, *x.shape[1:]), degree=degree).value
+        gap = abs(float(torch.linalg.slogdet(cut_matrix.flatten(1))[1] - matrix.trace()))
+        limit = cut.diagnostics.log_det_error_bound + 1e-12 * len(matrix)
+        _require(gap <= limit, f"log-determinant off by {gap} nats, above the certificate {limit}")
+
+
+def check_transform(
+    transform: Transform,
+    x: Tensor,
+    context: ContextLike = None,
+    *,
+    tol: float = 1e-9,
+    near_identity: bool = False,
+) -> None:
+    """Check the laws of a layer: round trip, contribution against the Jacobian, gradients, state, hygiene.
+
+    For layers that draw numbers, draws are made equal by seeding, and the Jacobian is left out where the event changes its
+    size.
+
+    Args:
+        transform: the layer, in double precision, with its parameters moved from their start.
+        x: data rows `(rows, *event)`, at least two, in double precision (or integers for dequantization).
+        context: if the layer needs one.
+        tol: allowed error of a round trip; the log-determinant is held to `1e-9 max(1, D)` nats.
+        near_identity: also check that the layer differs little from the identity.
+    """
+    kept = x.clone()
+    with seeded(1):
+        z, contribution = transform(x, context)
+    _check_shapes(transform, x, z, contribution, context)
+    _check_round_trip(transform, x, z, contribution, context, tol)
+    if not (transform.random_forward or transform.random_inverse):
+        _check_jacobian(transform, x, z, contribution, context)
+    _check_gradients(transform, x, context)
+    _check_state(transform, x, z, context)
+    _require(torch.equal(x, kept), "the input was modified")
+    repr(transform)
+    if near_identity:
+        size = float((z - x).detach().abs().max())
+        _require(size < 0.5 * float(x.abs().max()), f"a fresh layer moves its input by {size}")
+
+
+def _check_shapes(
+    transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike
+) -> None:
+    structure = as_context(context).structure
+    items = len(x) if structure is None else len(structure)
+    _require(contribution.shape == (items,), f"contribution has shape {tuple(contribution.shape)}, not ({items},)")
+    _require(contribution.dtype == z.dtype, f"contribution is {contribution.dtype}, the value {z.dtype}")
+    _require(not x.is_floating_point() or z.dtype == x.dtype, f"the dtype changed from {x.dtype} to {z.dtype}")
+    told, true = tuple(transform.out_shape(tuple(x.shape[1:]))), tuple(z.shape[1:])
+    _require(told == true, f"out_shape says {told}, the output has {true}")
+
+
+def _check_round_trip(
+    transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike, tol: float
+) -> None:
+    with seeded(2):
+        back, undone = transform.inverse(z, context)
+    if not transform.random_inverse:
+        _close(back.to(x.dtype), x, tol, "round trip data -> latent -> data")
+        _close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
+        return
+    # A layer that draws in its inverse must be a right inverse: what it draws maps back to the same latent.
+    again, contribution = transform(back, context)
+    _close(again, z, tol, "right inverse f(f^-1(z)) = z")
+    _close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
+
+
+def _check_jacobian(
+    transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike
+) -> None:
+    structure = as_context(context).structure
+    if structure is not None:
+        jacobian = torch.autograd.functional.jacobian(lambda v: transform(v, context)[0], x)
+        _close(_log_abs_det(jacobian, x.numel()), contribution.sum(), 1e-9 * x.numel(), "log-determinant")
+        return
+    for row in range(len(x)):
+        own = _row_context(context, row)
+        jacobian = torch.autograd.functional.jacobian(lambda v, own=own: transform(v, own)[0], x[row : row + 1])
+        size = x[row].numel()
+        _close(_log_abs_det(jacobian, size), contribution[row], 1e-9 * max(1, size), "log-determinant")
+
+
+def _row_context(context: ContextLike, row: int) -> ContextLike:
+    condition = as_context(context).condition
+    return context if condition is None else Context(condition[row : row + 1])
+
+
+def _log_abs_det(jacobian: Any, size: int) -> Tensor:
+    return torch.linalg.slogdet(jacobian.reshape(size, size))[1]
+
+
+def _check_gradients(transform: Transform, x: Tensor, context: ContextLike) -> None:
+    trained = {name: p for name, p in transform.named_parameters() if p.requires_grad}
+    if not trained:
+        return
+    with seeded(3):
+        z, contribution = transform(x, context)
+        weights = torch.randn_like(z)
+    loss = (z * weights).sum() + contribution.sum()
+    grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    for name, grad in zip(trained, grads, strict=True):
+        _require(grad is not None, f"the parameter {name} gets no gradient")
+        _require(bool(torch.isfinite(grad).all()), f"the gradient of {name} is not finite")
+        _require(bool((grad != 0).any()), f"the gradient of {name} is zero")
+
+
+def _check_state(transform: Transform, x: Tensor, z: Tensor, context: ContextLike) -> None:
+    twin = copy.deepcopy(transform)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    twin.load_state_dict(transform.state_dict())
+    for layer, what in ((twin, "saving and loading"), (transform, "an earlier call")):
+        with seeded(1):
+            _close(layer(x, context)[0], z, 0.0, f"independence of {what}")
+    modes = [transform.training, not transform.training, transform.training]
+    for mode in modes:
+        transform.train(mode)
+        with seeded(1):
+            _close(transform(x, context)[0], z, 0.0, "independence of train() and eval()")
+    with transform.frozen(), seeded(1):
+        _close(transform(x, context)[0], z, 1e-12 * (1 + float(z.detach().abs().max())), "frozen() = not frozen")
+
+
+def check_flow(
+    flow: Flow, *, box: Sequence[tuple[float, float]], points: int = 400, samples: int = 20000, tol: float = 2e-3
+) -> None:
+    """Check an exact flow on one or two dimensions: its density integrates to one, and its samples follow it.
+
+    Args:
+        flow: exact, on events `(1,)` or `(2,)`.
+        box: for each dimension an interval outside of which there is practically no mass.
+        points: grid points per dimension.
+        samples: draws for the comparison of moments.
+        tol: allowed deviation of the total mass from one.
+    """
+    dtype = next((p.dtype for p in flow.parameters()), torch.float64)
+    axes = [torch.linspace(low, high, points, dtype=dtype) for low, high in box]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(box))
+    cell = math.prod((high - low) / (points - 1) for low, high in box)
+    with torch.no_grad(), seeded(0):
+        mass = flow.log_prob(grid).exp() * cell
+        _require(abs(float(mass.sum()) - 1) < tol, f"the density integrates to {float(mass.sum())}")
+        drawn = flow.sample((samples,))
+        for power in (1, 2):
+            expected = (mass[:, None] * grid**power).sum(0)
+            error = 5 * (drawn**power).std(0) / math.sqrt(samples) + tol
+            _require(
+                bool(((drawn**power).mean(0) - expected).abs().le(error).all()),
+                f"moment {power} of the samples is not that of the density",
+            )
+        x, log_prob = flow.sample_and_log_prob((100,))
+        _close(log_prob, flow.log_prob(x), 1e-6, "sample_and_log_prob = log_prob of the sample")
+
+
+def _close(left: Tensor, right: Tensor, tol: float, law: str) -> None:
+    gap = float((left.detach() - right.detach()).abs().max()) if left.numel() else 0.0
+    _require(gap <= tol, f"{law}: off by {gap:.3g}, allowed {tol:.3g}")
+
+
+def _require(holds: bool, message: str) -> None:  # noqa: FBT001 - the condition itself
+    if not holds:
+        raise AssertionError(f"Law broken: {message}.")

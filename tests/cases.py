@@ -1,0 +1,230 @@
+"""The registry: a named case for every public LinearMap and Transform. Adding a class means adding a case here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import likelify as lk
+from likelify import nets
+from likelify.linalg.maps import Composed, Scaled, Sum
+from likelify.transforms.core import Transform
+
+GRAPHS = lk.GraphBatch(sizes=torch.tensor([2, 3]), edge_index=torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4]]))
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def unit(*shape: int) -> torch.Tensor:
+    return 0.02 + 0.96 * torch.rand(*shape, dtype=torch.float64)
+
+
+def integers(*shape: int, levels: int) -> torch.Tensor:
+    return torch.randint(levels, shape)
+
+
+@dataclass(frozen=True)
+class MapCase:
+    build: Callable[[], Any]
+    shape: tuple[int, ...]
+    covers: type
+
+
+def _function() -> lk.Function:
+    matrix = normal(3, 3)
+    return lk.Function(lambda x: torch.tanh(torch.ones(()).double()) * x @ matrix.T, like=matrix)
+
+
+def _function_with_adjoint() -> lk.Function:
+    matrix = 0.3 * normal(4, 4)
+    return lk.Function(lambda x: x @ matrix.T, norm=5.0, adjoint_function=lambda y: y @ matrix, like=matrix)
+
+
+MAPS: dict[str, MapCase] = {
+    "dense": MapCase(lambda: lk.Dense(0.5 * normal(4, 4)), (4,), lk.Dense),
+    "dense-image": MapCase(lambda: lk.Dense(0.5 * normal(2, 2)), (2, 2, 3), lk.Dense),
+    "conv": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)), (2, 4, 5), lk.ConvMap),
+    "conv-oblong": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 1, 5)), (2, 3, 4), lk.ConvMap),
+    "conv-torus": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 5, 3), bound="torus"), (2, 3, 2), lk.ConvMap),
+    "function": MapCase(_function, (3,), lk.Function),
+    "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
+    "scaled": MapCase(lambda: -0.7 * lk.Dense(normal(3, 3)), (3,), Scaled),
+    "sum": MapCase(lambda: lk.ConvMap(0.2 * normal(2, 2, 3, 3)) - lk.Dense(0.4 * normal(2, 2)), (2, 3, 3), Sum),
+    "composed": MapCase(
+        lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)) @ lk.Dense(normal(2, 2)), (2, 3, 3), Composed
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    build: Callable[[], Transform]
+    data: Callable[[], torch.Tensor]
+    covers: type
+    context: Callable[[], Any] = field(default=lambda: None)
+    near_identity: bool = False
+    float32_tol: float = 1e-4
+    scale: float = 0.3
+
+
+def on_graphs(condition: bool = False) -> lk.Context:
+    return lk.Context(condition=normal(5, 2) if condition else None, structure=GRAPHS)
+
+
+def _mlp_coupling(bijector: Any, context: int = 0) -> lk.Coupling:
+    split = lk.ChannelSplit(5, swap=True)
+    net = nets.MLP(split.sizes[0], bijector.size * split.sizes[1], (8,), context_features=context, dropout=0.2)
+    return lk.Coupling(split, bijector, net)
+
+
+def _conv_coupling(net: type, bijector: Any, context: int = 0) -> lk.Coupling:
+    split = lk.ChannelSplit(4)
+    extra = {"depth": 2, "growth": 3} if net is nets.DenseConvBlock else {"blocks": 1}
+    return lk.Coupling(split, bijector, net(2, 2 * bijector.size, 6, context_channels=context, **extra))
+
+
+def _noise() -> lk.Flow:
+    split = lk.ChannelSplit(4)
+    net = nets.ResidualConvNet(2, 4, 6, context_channels=3)
+    layers = lk.Chain([lk.Logit(), lk.Squeeze(), lk.Coupling(split, lk.AffineBijector(), net)])
+    return lk.Flow(lk.Normal((4, 2, 2)), layers, encoder=nets.ImageEncoder(1, 3), event_shape=(1, 4, 4))
+
+
+def _marginal() -> lk.FittedMarginal:
+    layer = lk.FittedMarginal((1, 3, 2), 5)
+    layer.initialize(integers(40, 1, 3, 2, levels=5) + 0.5)
+    return layer
+
+
+def _prior(context: int = 0) -> lk.ConditionalNormal:
+    return lk.ConditionalNormal(nets.MLP(2 + context, 6, (8,)))
+
+
+LAYERS: dict[str, LayerCase] = {
+    "affine": LayerCase(lambda: lk.Affine(shift=0.5, scale=-2.0), lambda: normal(3, 4), lk.Affine),
+    "affine-graphs": LayerCase(
+        lambda: lk.Affine(shift=0.5, scale=-2.0), lambda: normal(5, 3), lk.Affine, on_graphs
+    ),
+    "actnorm": LayerCase(lambda: lk.ActNorm(3), lambda: normal(3, 3, 2, 2), lk.ActNorm, near_identity=True),
+    "actnorm-graphs": LayerCase(lambda: lk.ActNorm(3), lambda: normal(5, 3), lk.ActNorm, on_graphs),
+    "logit": LayerCase(lambda: lk.Logit(), lambda: unit(3, 4), lk.Logit),
+    "logit-alpha-graphs": LayerCase(lambda: lk.Logit(0.05), lambda: unit(5, 4), lk.Logit, on_graphs),
+    "sigmoid": LayerCase(lk.Sigmoid, lambda: 3 * normal(3, 4), lk.Sigmoid, float32_tol=2e-3),
+    "sigmoid-graphs": LayerCase(lk.Sigmoid, lambda: normal(5, 4), lk.Sigmoid, on_graphs),
+    "tanh": LayerCase(lk.Tanh, lambda: normal(3, 4), lk.Tanh),
+    "tanh-graphs": LayerCase(lk.Tanh, lambda: normal(5, 2), lk.Tanh, on_graphs),
+    "softplus": LayerCase(lk.Softplus, lambda: 3 * normal(3, 4), lk.Softplus),
+    "softplus-graphs": LayerCase(lk.Softplus, lambda: normal(5, 2), lk.Softplus, on_graphs),
+    "channel-spline": LayerCase(
+        lambda: lk.ChannelSpline(3, bins=4, bound=2.0), lambda: normal(4, 3, 2), lk.ChannelSpline, near_identity=True
+    ),
+    "channel-spline-graphs": LayerCase(
+        lambda: lk.ChannelSpline(3, bins=4), lambda: normal(5, 3), lk.ChannelSpline, on_graphs
+    ),
+    "fitted-marginal": LayerCase(
+        _marginal, lambda: integers(3, 1, 3, 2, levels=5) + unit(3, 1, 3, 2), lk.FittedMarginal
+    ),
+    "conv1x1-image": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Conv1x1),
+    "conv1x1-vector": LayerCase(lambda: lk.Conv1x1(4), lambda: normal(3, 4), lk.Conv1x1),
+    "conv1x1-graphs": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(5, 3), lk.Conv1x1, on_graphs),
+    "exponential-fixed": LayerCase(
+        lambda: lk.Exponential(0.5 * lk.Dense(normal(3, 3))), lambda: normal(3, 3), lk.Exponential
+    ),
+    "exponential-fixed-graphs": LayerCase(
+        lambda: lk.Exponential(lk.Dense(0.5 * normal(3, 3))), lambda: normal(5, 3), lk.Exponential, on_graphs
+    ),
+    "conv-exponential": LayerCase(
+        lambda: lk.conv_exponential(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
+    ),
+    "conv-exponential-torus": LayerCase(
+        lambda: lk.conv_exponential(2, 5, bound="torus", norm_limit=0.9), lambda: normal(2, 2, 4, 3), lk.Exponential
+    ),
+    "conv-exponential-free": LayerCase(
+        lambda: lk.conv_exponential(2, norm_limit=None), lambda: normal(2, 2, 3, 3), lk.Exponential
+    ),
+    "squeeze": LayerCase(lambda: lk.Squeeze(), lambda: normal(2, 2, 4, 2), lk.Squeeze),
+    "flatten": LayerCase(lambda: lk.Flatten((2, 3)), lambda: normal(2, 2, 3), lk.Flatten),
+    "reshape": LayerCase(lambda: lk.Reshape((6,), (2, 3)), lambda: normal(2, 6), lk.Reshape),
+    "permute": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(2, 3, 2), lk.Permute),
+    "permute-graphs": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(5, 3), lk.Permute, on_graphs),
+    "coupling-affine-vector": LayerCase(
+        lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling
+    ),
+    "coupling-affine-graphs": LayerCase(
+        lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(5, 5), lk.Coupling, on_graphs
+    ),
+    "coupling-spline-condition": LayerCase(
+        lambda: _mlp_coupling(lk.SplineBijector(4, 2.0), 2), lambda: normal(3, 5), lk.Coupling, lambda: normal(3, 2)
+    ),
+    "coupling-spline-graphs-condition": LayerCase(
+        lambda: _mlp_coupling(lk.SplineBijector(4, 2.0), 2),
+        lambda: normal(5, 5),
+        lk.Coupling,
+        lambda: on_graphs(condition=True),
+    ),
+    "coupling-affine-residual-net": LayerCase(
+        lambda: _conv_coupling(nets.ResidualConvNet, lk.AffineBijector(), 2),
+        lambda: normal(2, 4, 3, 2),
+        lk.Coupling,
+        lambda: normal(2, 2),
+    ),
+    "coupling-spline-dense-net": LayerCase(
+        lambda: _conv_coupling(nets.DenseConvBlock, lk.SplineBijector(3, 3.0)), lambda: normal(2, 4, 3, 2), lk.Coupling
+    ),
+    "coupling-spline-mask": LayerCase(
+        lambda: lk.Coupling(
+            lk.MaskSplit(torch.eye(3)[None]), lk.SplineBijector(4, 2.0), nets.MLP(3, 6 * 11, (8,))
+        ),
+        lambda: normal(2, 1, 3, 3),
+        lk.Coupling,
+    ),
+    "slice": LayerCase(lambda: lk.Slice(2, _prior()), lambda: normal(3, 5), lk.Slice),
+    "slice-condition": LayerCase(
+        lambda: lk.Slice(2, _prior(2)), lambda: normal(3, 5), lk.Slice, lambda: normal(3, 2)
+    ),
+    "slice-graphs": LayerCase(lambda: lk.Slice(2, _prior()), lambda: normal(5, 5), lk.Slice, on_graphs),
+    "slice-image-flow": LayerCase(
+        lambda: lk.Slice(1, lk.Flow(lk.Normal((2, 2, 2)), lk.ActNorm(2))), lambda: normal(3, 3, 2, 2), lk.Slice
+    ),
+    "dequantize": LayerCase(
+        lambda: lk.Dequantize(5), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize
+    ),
+    "dequantize-graphs": LayerCase(
+        lambda: lk.Dequantize(5), lambda: integers(5, 3, levels=5), lk.Dequantize, on_graphs
+    ),
+    "dequantize-flow": LayerCase(
+        lambda: lk.Dequantize(5, _noise()), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize
+    ),
+    "chain": LayerCase(
+        lambda: lk.Chain([lk.ActNorm(4), lk.Conv1x1(4), lk.Squeeze(), lk.Flatten((16, 1, 2))]),
+        lambda: normal(2, 4, 2, 4),
+        lk.Chain,
+    ),
+    "chain-graphs": LayerCase(
+        lambda: lk.Chain([lk.ActNorm(5), _mlp_coupling(lk.AffineBijector()), lk.Conv1x1(5)]),
+        lambda: normal(5, 5),
+        lk.Chain,
+        on_graphs,
+    ),
+    "inverse": LayerCase(lambda: lk.Inverse(lk.Conv1x1(3)), lambda: normal(3, 3), lk.Inverse),
+    "inverse-graphs": LayerCase(lambda: lk.Inverse(lk.ActNorm(3)), lambda: normal(5, 3), lk.Inverse, on_graphs),
+    "conjugate": LayerCase(
+        lambda: lk.Conjugate(lk.conv_exponential(4), _conv_coupling(nets.ResidualConvNet, lk.AffineBijector())),
+        lambda: normal(2, 4, 2, 2),
+        lk.Conjugate,
+    ),
+    "conjugate-nonlinear": LayerCase(
+        lambda: lk.Conjugate(lk.Chain([lk.ActNorm(5), lk.Softplus()]), lk.Affine(scale=2.0)),
+        lambda: 1 + normal(3, 5),
+        lk.Conjugate,
+    ),
+    "conjugate-graphs": LayerCase(
+        lambda: lk.Conjugate(lk.Conv1x1(5), _mlp_coupling(lk.SplineBijector(4, 2.0))),
+        lambda: normal(5, 5),
+        lk.Conjugate,
+        on_graphs,
+    ),
+}

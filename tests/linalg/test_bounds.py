@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import likelify as lk
+from likelify.errors import ShapeError
+from likelify.linalg.bounds import exp_tail, gram_bound, reshape_bound, series_degree, torus_bound
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    channels=st.integers(1, 4),
+    taps=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    kind=st.sampled_from(["random", "smooth", "one tap", "tiny", "zero"]),
+    seed=st.integers(0, 10**6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_bounds_are_never_below_the_true_norm(channels, taps, size, kind, seed, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    kernel = torch.randn(channels, channels, *taps, dtype=torch.float64, generator=generator)
+    if kind == "smooth":
+        kernel = kernel.abs()
+    if kind == "one tap":
+        kernel = torch.zeros_like(kernel).index_put((torch.tensor(0),) * 4, torch.tensor(1.0).double())
+    kernel = kernel * {"tiny": 1e-18, "zero": 0.0}.get(kind, 1.0)
+    kernel = kernel.to(dtype)
+    matrix = lk.ConvMap(kernel.double()).materialize((channels, *size))
+    norm = float(torch.linalg.matrix_norm(matrix, 2))
+    for bound in (reshape_bound, torus_bound):
+        assert float(bound(kernel)) >= norm
+
+
+def test_the_torus_bound_is_tight_and_the_reshape_bound_is_not_too_loose():
+    kernel = torch.randn(8, 8, 3, 3, dtype=torch.float64)
+    norm = float(torch.linalg.matrix_norm(lk.ConvMap(kernel).materialize((8, 10, 10)), 2))
+    assert norm <= float(torus_bound(kernel)) < 1.15 * norm
+    assert norm <= float(reshape_bound(kernel)) < 2.4 * norm
+
+
+def test_bounds_are_differentiable_everywhere_also_at_zero():
+    kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    for bound in (reshape_bound, torus_bound):
+        assert torch.autograd.gradcheck(bound, kernel)
+    zero = torch.zeros(2, 2, 3, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(reshape_bound(zero), zero)
+    assert torch.isfinite(grad).all()
+
+
+def test_gram_bound_of_tall_wide_and_batched_matrices():
+    for shape in ((5, 2), (2, 5), (3, 4, 4)):
+        matrix = torch.randn(*shape, dtype=torch.float64)
+        exact = torch.linalg.matrix_norm(matrix, 2)
+        bound = gram_bound(matrix, steps=8)
+        assert bool((bound >= exact).all())
+        assert bool((bound <= 1.01 * exact).all())
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.3, 0.9, 2.0, 7.0])
+def test_the_tail_bounds_what_the_series_leaves_out(norm):
+    for degree in range(30):
+        left_out = sum(norm**k / math.factorial(k) for k in range(degree + 1, 120))
+        assert exp_tail(norm, degree) >= left_out * (1 - 1e-12)
+    degree = series_degree(norm, 1e-6, 100)
+    assert exp_tail(norm, degree) <= 1e-6
+    assert degree == 0 or exp_tail(norm, degree - 1) > 1e-6
+
+
+def test_the_published_degrees():
+    # convexp: norm 0.9 needs 7, 9 and 14 terms for these tolerances (facts/exponential-engine, section 2).
+    assert [series_degree(0.9, tol, 100) for tol in (1e-4, 1e-6, 1e-12)] == [7, 9, 14]
+
+
+def test_even_kernels_are_refused_with_the_reason():
+    with pytest.raises(ShapeError, match="no centre"):
+        lk.ConvMap(torch.zeros(2, 2, 2, 3))
+    with pytest.raises(ShapeError, match="no centre"):
+        lk.conv_exponential(2, kernel_size=4)

@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import likelify as lk
+from likelify.errors import ConfigError, ConvergenceError, DomainError, UnsupportedError
+
+
+def exact(map_, x, time=1.0):
+    matrix = time * map_.materialize(tuple(x.shape[1:]))
+    return (x.flatten(1) @ torch.linalg.matrix_exp(matrix).T).reshape(x.shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    norm=st.floats(0.0, 6.0),
+    tol=st.sampled_from([1e-2, 1e-4, 1e-8, 1e-12]),
+    kind=st.sampled_from(["dense", "skew", "conv"]),
+    static=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_the_observed_error_stays_below_the_certificate(norm, tol, kind, static, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, 3, 3) if kind == "conv" else (6,)
+    raw = torch.randn(*((2, 2, 3, 3) if kind == "conv" else (6, 6)), dtype=torch.float64, generator=generator)
+    raw = raw - raw.T if kind == "skew" else raw
+    map_ = lk.ConvMap(raw) if kind == "conv" else lk.Dense(raw)
+    true = float(torch.linalg.matrix_norm(map_.materialize(shape), 2))
+    map_ = map_.with_tensors({name: tensor * norm / true for name, tensor in map_.tensors().items()})
+    if static:
+        map_ = lk.Function(map_.apply, norm=norm * (1 + 1e-12), like=raw)
+    x = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
+    action = lk.exp_action(map_, x, tol=tol)
+    error = (action.value - exact(map_, x)).flatten(1).norm(dim=1)
+    size = x.flatten(1).norm(dim=1)
+    round_off = 1e-14 * math.exp(norm) * size
+    assert bool((error <= action.diagnostics.error_bound + round_off).all())
+    assert bool((action.diagnostics.error_bound <= tol * size * (1 + 1e-9)).all())
+    assert action.diagnostics.converged
+
+
+def test_a_declared_norm_gives_the_same_degree_for_every_batch_and_a_measured_one_adapts():
+    matrix = torch.diag(torch.tensor([0.9, 0.0])).double()
+    easy, hard = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    declared = lk.Function(lambda x: x @ matrix.T, norm=0.9)
+    assert lk.exp_action(declared, easy).diagnostics.degree == lk.exp_action(declared, hard).diagnostics.degree == 14
+    measured = lk.Dense(matrix)
+    assert lk.exp_action(measured, easy).diagnostics.degree < lk.exp_action(measured, hard).diagnostics.degree
+
+
+def test_large_norms_are_taken_in_steps_in_float32():
+    skew = torch.randn(6, 6)
+    skew = skew - skew.T
+    skew = 40 * skew / torch.linalg.matrix_norm(skew, 2)
+    x = torch.randn(4, 6)
+    action = lk.exp_action(lk.Dense(skew), x)
+    assert len(action.diagnostics.degrees) >= 13
+    reference = exact(lk.Dense(skew.double()), x.double())
+    assert float((action.value - reference).abs().max()) < 1e-4
+    assert float((lk.exp_action(-lk.Dense(skew), action.value).value - x).abs().max()) < 1e-4
+
+
+def test_gradients_reach_input_map_and_time():
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    kernel = (0.3 * torch.randn(2, 2, 3, 3, dtype=torch.float64)).requires_grad_()
+    time = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+
+    def adaptive(x, kernel, time):
+        return lk.exp_action(lk.ConvMap(kernel), x, time=time).value
+
+    def fixed(x, kernel, time):
+        return lk.exp_action(lk.ConvMap(kernel, norm=1.5), x, time=time, degree=6).value
+
+    for function in (adaptive, fixed):
+        assert torch.autograd.gradcheck(function, (x, kernel, time))
+        assert torch.autograd.gradgradcheck(function, (x, kernel, time), atol=1e-4)
+
+
+def test_zero_padding_breaks_translation_and_the_exponential_keeps_permutation_symmetry():
+    mean = lk.Function(lambda x: x.mean(1, keepdim=True).expand_as(x), norm=1.0)
+    x = torch.randn(2, 5, dtype=torch.float64)
+    order = torch.randperm(5)
+    assert torch.allclose(lk.exp_action(mean, x).value[:, order], lk.exp_action(mean, x[:, order]).value)
+    conv = lk.ConvMap(torch.ones(1, 1, 3, 3, dtype=torch.float64) / 9)
+    image = torch.randn(1, 1, 6, 6, dtype=torch.float64)
+    rolled = lk.exp_action(conv, image.roll(1, 3)).value
+    assert not torch.allclose(lk.exp_action(conv, image).value.roll(1, 3), rolled)
+
+
+def test_what_cannot_work_is_an_error_that_says_so():
+    wild = lk.Dense(1e5 * torch.eye(2))
+    with pytest.raises((ConvergenceError, DomainError, OverflowError)):
+        lk.exp_action(wild, torch.ones(1, 2))
+    with pytest.raises(DomainError, match="not finite"):
+        lk.exp_action(lk.Dense(torch.eye(2)), torch.tensor([[math.nan, 1.0]]))
+    with pytest.raises(DomainError, match="norm bound of the map is not finite"):
+        lk.exp_action(lk.Dense(torch.full((2, 2), math.inf)), torch.ones(1, 2))
+    with pytest.raises(DomainError, match="floating"):
+        lk.exp_action(lk.Dense(torch.eye(2)), torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(ConfigError, match="degree"):
+        lk.exp_action(lk.Dense(torch.eye(2)), torch.ones(1, 2), degree=-1)
+    with pytest.raises(UnsupportedError, match="degree="):
+        torch.func.vmap(lambda row: lk.exp_action(lk.Dense(torch.eye(2)), row[None]).value)(torch.ones(3, 2))
+
+
+def test_with_throw_false_the_diagnostics_say_that_it_failed():
+    # A bound that is far too large: the static plan runs into the degree limit.
+    loose = lk.Function(lambda x: 0.0 * x, norm=600.0)
+    action = lk.exp_action(loose, torch.ones(1, 2), tol=1e-30, throw=False)
+    assert action.diagnostics.converged is False
+    with pytest.raises(ConvergenceError, match="norm bound is 600") as caught:
+        lk.exp_action(loose, torch.ones(1, 2), tol=1e-30)
+    assert caught.value.diagnostics.converged is False
+
+
+def test_static_degrees_work_under_vmap_and_compile():
+    layer = lk.conv_exponential(2)
+    x = torch.randn(3, 2, 4, 4)
+    expected, log_det = layer(x)
+    value, det = torch.func.vmap(lambda image: layer(image[None]))(x)
+    assert torch.allclose(value[:, 0], expected, atol=1e-6)
+    assert torch.allclose(det[:, 0], log_det, atol=1e-6)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(x)[0], expected, atol=1e-6)
+
+
+def test_the_norm_limit_holds_after_any_training():
+    layer = lk.conv_exponential(4, norm_limit=1.8)
+    torch.nn.init.normal_(layer.source.weight, std=10.0)
+    map_ = layer.map()
+    norm = float(torch.linalg.matrix_norm(map_.materialize((4, 6, 6)).detach(), 2))
+    assert 0.5 < norm <= 1.8
+    tight = lk.conv_exponential(4, norm_limit=0.9, bound="torus")
+    torch.nn.init.normal_(tight.source.weight, std=10.0)
+    assert 0.7 < float(torch.linalg.matrix_norm(tight.map().materialize((4, 6, 6)).detach(), 2)) <= 0.9
+    small = lk.conv_exponential(4)
+    assert torch.equal(small.map().tensors()["kernel"], small.source.weight)
+
+
+def test_function_declares_itself():
+    with pytest.raises(UnsupportedError, match="too large"):
+        lk.Function(lambda x: x).trace((70, 70))
+    with pytest.raises(UnsupportedError, match="Wrap a linear callable"):
+        lk.Exponential(lambda x: x)
