@@ -194,7 +194,9 @@ def _solve(rise: Tensor, height: Tensor, s: Tensor, d0: Tensor, curve: Tensor) -
     root = (b * b - 4 * a * c).clamp_min(0).sqrt()
     # Since c <= 0 <= a + b + c, a is positive wherever b is negative; there the other form of the root cancels.
     falling = b < 0
-    return torch.where(falling, root - b, 2 * c) / torch.where(falling, 2 * a, -b - root)
+    t = torch.where(falling, root - b, 2 * c) / torch.where(falling, 2 * a, -b - root)
+    # Where the spline is all but flat, rounding alone would carry the root out of its bin.
+    return t.clamp(0, 1)
 
 
 class ChannelSpline(Transform):
