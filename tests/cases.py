@@ -53,9 +53,7 @@ MAPS: dict[str, MapCase] = {
     "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
     "scaled": MapCase(lambda: -0.7 * lk.Dense(normal(3, 3)), (3,), Scaled),
     "sum": MapCase(lambda: lk.ConvMap(0.2 * normal(2, 2, 3, 3)) - lk.Dense(0.4 * normal(2, 2)), (2, 3, 3), Sum),
-    "composed": MapCase(
-        lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)) @ lk.Dense(normal(2, 2)), (2, 3, 3), Composed
-    ),
+    "composed": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)) @ lk.Dense(normal(2, 2)), (2, 3, 3), Composed),
 }
 
 
@@ -105,9 +103,7 @@ def _prior(context: int = 0) -> lk.ConditionalNormal:
 
 LAYERS: dict[str, LayerCase] = {
     "affine": LayerCase(lambda: lk.Affine(shift=0.5, scale=-2.0), lambda: normal(3, 4), lk.Affine),
-    "affine-graphs": LayerCase(
-        lambda: lk.Affine(shift=0.5, scale=-2.0), lambda: normal(5, 3), lk.Affine, on_graphs
-    ),
+    "affine-graphs": LayerCase(lambda: lk.Affine(shift=0.5, scale=-2.0), lambda: normal(5, 3), lk.Affine, on_graphs),
     "actnorm": LayerCase(lambda: lk.ActNorm(3), lambda: normal(3, 3, 2, 2), lk.ActNorm, near_identity=True),
     "actnorm-graphs": LayerCase(lambda: lk.ActNorm(3), lambda: normal(5, 3), lk.ActNorm, on_graphs),
     "logit": LayerCase(lambda: lk.Logit(), lambda: unit(3, 4), lk.Logit),
@@ -119,7 +115,10 @@ LAYERS: dict[str, LayerCase] = {
     "softplus": LayerCase(lk.Softplus, lambda: 3 * normal(3, 4), lk.Softplus),
     "softplus-graphs": LayerCase(lk.Softplus, lambda: normal(5, 2), lk.Softplus, on_graphs),
     "channel-spline": LayerCase(
-        lambda: lk.ChannelSpline(3, bins=4, bound=2.0), lambda: normal(4, 3, 2), lk.ChannelSpline, near_identity=True
+        lambda: lk.ChannelSpline(3, bins=4, bound=2.0),
+        lambda: normal(4, 3, 2),
+        lk.ChannelSpline,
+        near_identity=True,
     ),
     "channel-spline-graphs": LayerCase(
         lambda: lk.ChannelSpline(3, bins=4), lambda: normal(5, 3), lk.ChannelSpline, on_graphs
@@ -140,7 +139,9 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.conv_exponential(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
     ),
     "conv-exponential-torus": LayerCase(
-        lambda: lk.conv_exponential(2, 5, bound="torus", norm_limit=0.9), lambda: normal(2, 2, 4, 3), lk.Exponential
+        lambda: lk.conv_exponential(2, 5, bound="torus", norm_limit=0.9),
+        lambda: normal(2, 2, 4, 3),
+        lk.Exponential,
     ),
     "conv-exponential-free": LayerCase(
         lambda: lk.conv_exponential(2, norm_limit=None), lambda: normal(2, 2, 3, 3), lk.Exponential
@@ -150,14 +151,15 @@ LAYERS: dict[str, LayerCase] = {
     "reshape": LayerCase(lambda: lk.Reshape((6,), (2, 3)), lambda: normal(2, 6), lk.Reshape),
     "permute": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(2, 3, 2), lk.Permute),
     "permute-graphs": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(5, 3), lk.Permute, on_graphs),
-    "coupling-affine-vector": LayerCase(
-        lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling
-    ),
+    "coupling-affine-vector": LayerCase(lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling),
     "coupling-affine-graphs": LayerCase(
         lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(5, 5), lk.Coupling, on_graphs
     ),
     "coupling-spline-condition": LayerCase(
-        lambda: _mlp_coupling(lk.SplineBijector(4, 2.0), 2), lambda: normal(3, 5), lk.Coupling, lambda: normal(3, 2)
+        lambda: _mlp_coupling(lk.SplineBijector(4, 2.0), 2),
+        lambda: normal(3, 5),
+        lk.Coupling,
+        lambda: normal(3, 2),
     ),
     "coupling-spline-graphs-condition": LayerCase(
         lambda: _mlp_coupling(lk.SplineBijector(4, 2.0), 2),
@@ -172,26 +174,24 @@ LAYERS: dict[str, LayerCase] = {
         lambda: normal(2, 2),
     ),
     "coupling-spline-dense-net": LayerCase(
-        lambda: _conv_coupling(nets.DenseConvBlock, lk.SplineBijector(3, 3.0)), lambda: normal(2, 4, 3, 2), lk.Coupling
+        lambda: _conv_coupling(nets.DenseConvBlock, lk.SplineBijector(3, 3.0)),
+        lambda: normal(2, 4, 3, 2),
+        lk.Coupling,
     ),
     "coupling-spline-mask": LayerCase(
-        lambda: lk.Coupling(
-            lk.MaskSplit(torch.eye(3)[None]), lk.SplineBijector(4, 2.0), nets.MLP(3, 6 * 11, (8,))
-        ),
+        lambda: lk.Coupling(lk.MaskSplit(torch.eye(3)[None]), lk.SplineBijector(4, 2.0), nets.MLP(3, 6 * 11, (8,))),
         lambda: normal(2, 1, 3, 3),
         lk.Coupling,
     ),
     "slice": LayerCase(lambda: lk.Slice(2, _prior()), lambda: normal(3, 5), lk.Slice),
-    "slice-condition": LayerCase(
-        lambda: lk.Slice(2, _prior(2)), lambda: normal(3, 5), lk.Slice, lambda: normal(3, 2)
-    ),
+    "slice-condition": LayerCase(lambda: lk.Slice(2, _prior(2)), lambda: normal(3, 5), lk.Slice, lambda: normal(3, 2)),
     "slice-graphs": LayerCase(lambda: lk.Slice(2, _prior()), lambda: normal(5, 5), lk.Slice, on_graphs),
     "slice-image-flow": LayerCase(
-        lambda: lk.Slice(1, lk.Flow(lk.Normal((2, 2, 2)), lk.ActNorm(2))), lambda: normal(3, 3, 2, 2), lk.Slice
+        lambda: lk.Slice(1, lk.Flow(lk.Normal((2, 2, 2)), lk.ActNorm(2))),
+        lambda: normal(3, 3, 2, 2),
+        lk.Slice,
     ),
-    "dequantize": LayerCase(
-        lambda: lk.Dequantize(5), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize
-    ),
+    "dequantize": LayerCase(lambda: lk.Dequantize(5), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize),
     "dequantize-graphs": LayerCase(
         lambda: lk.Dequantize(5), lambda: integers(5, 3, levels=5), lk.Dequantize, on_graphs
     ),

@@ -79,7 +79,11 @@ def test_chunks_do_not_change_importance_weights():
 def test_inexact_log_prob_raises_and_names_the_layer():
     flow = dequantized()
     assert flow.likelihood == "bound"
-    for call in (lambda: flow.log_prob(torch.zeros(1, 1)), lambda: flow.sample_and_log_prob((2,)), flow.distribution):
+    for call in (
+        lambda: flow.log_prob(torch.zeros(1, 1)),
+        lambda: flow.sample_and_log_prob((2,)),
+        flow.distribution,
+    ):
         with pytest.raises(InexactLikelihoodError, match="because of Dequantize"):
             call()
     with pytest.raises(InexactLikelihoodError):

@@ -10,6 +10,7 @@ from likelify.errors import ShapeError, UnsupportedError
 from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
 
 Shape = tuple[int, ...]
+Likelihood = Literal["exact", "bound", "estimate"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -23,7 +24,7 @@ class Distribution(nn.Module):
         likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
     """
 
-    likelihood: Literal["exact", "bound", "estimate"] = "exact"
+    likelihood: Likelihood = "exact"
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give the log-density of each item in nats."""

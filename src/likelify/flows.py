@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import Distribution, has_rows, repeat_context
+from likelify.distributions import Distribution, Likelihood, has_rows, repeat_context
 from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.structure import Context, ContextLike, as_context, with_condition
 from likelify.transforms.core import Shape, Transform, freeze
+
+# From the best to the worst.
+LIKELIHOODS: tuple[Likelihood, ...] = ("exact", "bound", "estimate")
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -70,8 +73,7 @@ class Flow(Distribution):
         self.transform = transform
         self.encoder = encoder
         self.event_shape = None if event_shape is None else tuple(event_shape)
-        order = ("exact", "bound", "estimate")
-        self.likelihood = max(base.likelihood, transform.likelihood, key=order.index)
+        self.likelihood: Likelihood = max((base.likelihood, transform.likelihood), key=LIKELIHOODS.index)
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give the exact log-density of each item in nats.
@@ -120,7 +122,7 @@ class Flow(Distribution):
         if self.likelihood == "estimate":
             raise InexactLikelihoodError(
                 "iw_log_prob would be biased upwards, because the log-determinant is a noisy estimate in: "
-                f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of these layers, or use elbo."
+                f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of them, or use elbo."
             )
         encoded = self._encode(context)
         chunk = chunk or max(1, CHUNK_ROWS // max(len(x), 1))
@@ -147,8 +149,8 @@ class Flow(Distribution):
         Args:
             shape: draws, in front of the event; with a context, one such block for each of its rows.
             context: as for `log_prob`.
-            temperature: factor on the deviations of all normal distributions on the way; other than 1 the draws no longer
-                follow the flow's density.
+            temperature: factor on the deviations of all normal distributions on the way; other than 1 the draws no
+                longer follow the flow's density.
         """
         if temperature != 1.0:
             context = replace(as_context(context), temperature=temperature)
@@ -237,7 +239,7 @@ class _TorchDistribution(torch.distributions.Distribution):
     """A flow in the interface of `torch.distributions`."""
 
     has_rsample = True
-    arg_constraints: dict[str, torch.distributions.constraints.Constraint] = {}
+    arg_constraints = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def __init__(self, flow: Flow, context: Context, event_shape: Shape) -> None:
         self._flow = flow

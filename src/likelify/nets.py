@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, join_condition
 
+# Weights in this layout make convolutions keep it for activations. On a CPU it takes 0.6 of the time of a training step
+# at the widths of coupling networks (`python -m benchmarks.layout`); the numbers are the same.
+CONV_FORMAT = torch.channels_last
+
 
 class Dropout(nn.Module):
     """Dropout that acts only inside `regularized`, whatever `train()` or `eval()` say.
@@ -125,13 +129,14 @@ class MLP(nn.Module):
 
 
 class ResidualConvNet(nn.Module):
-    """A small residual convolutional network on images: 3x3 in, residual blocks of 3x3 and 1x1, 3x3 out.
+    """A small residual convolutional network on images: 3x3 in, residual blocks, 3x3 out.
 
     Args:
         in_channels: of the input, without the condition.
         out_channels: of the output.
         hidden: width.
-        blocks: number of residual blocks.
+        blocks: number of residual blocks, each a ReLU and a convolution.
+        kernel_size: of the convolutions in the blocks, odd.
         context_channels: of the condition.
         dropout: rate inside each block, see `Dropout`.
     """
@@ -143,6 +148,7 @@ class ResidualConvNet(nn.Module):
         hidden: int = 64,
         blocks: int = 1,
         *,
+        kernel_size: int = 1,
         context_channels: int = 0,
         dropout: float = 0.0,
     ) -> None:
@@ -151,14 +157,13 @@ class ResidualConvNet(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),
-                nn.Conv2d(hidden, hidden, 3, padding=1),
-                nn.ReLU(),
                 *([Dropout(dropout)] if dropout else []),
-                nn.Conv2d(hidden, hidden, 1),
+                nn.Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2),
             )
             for _ in range(blocks)
         )
         self.leave = _zero(nn.Conv2d(hidden, out_channels, 3, padding=1))
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give `(rows, out_channels, h, w)`."""
@@ -171,8 +176,8 @@ class ResidualConvNet(nn.Module):
 class DenseConvBlock(nn.Module):
     r"""The coupling network of the convolution exponential paper.
 
-    1x1 to `hidden`; then `h + DenseNet(h)`; then a zero 1x1 to the output. Each of the `depth` dense layers is 1x1, ReLU,
-    3x3 to `growth`, ReLU, and its output is concatenated; a gated 1x1, `a + b sigmoid(c)`, ends the dense part.
+    1x1 to `hidden`; then `h + DenseNet(h)`; then a zero 1x1 to the output. Each of the `depth` dense layers is 1x1,
+    ReLU, 3x3 to `growth`, ReLU, and its output is concatenated; a gated 1x1, `a + b sigmoid(c)`, ends the dense part.
 
     Args:
         in_channels: of the input, without the condition.
@@ -202,6 +207,7 @@ class DenseConvBlock(nn.Module):
         )
         self.gate = nn.Conv2d(sizes[-1], 3 * hidden, 1)
         self.leave = _zero(nn.Conv2d(hidden, out_channels, 1))
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give `(rows, out_channels, h, w)`."""

@@ -97,8 +97,8 @@ def check_transform(
 ) -> None:
     """Check the laws of a layer: round trip, contribution against the Jacobian, gradients, state, hygiene.
 
-    For layers that draw numbers, draws are made equal by seeding, and the Jacobian is left out where the event changes its
-    size.
+    For layers that draw numbers, draws are made equal by seeding, and the Jacobian is left out where the event changes
+    its size.
 
     Args:
         transform: the layer, in double precision, with its parameters moved from their start.
@@ -123,9 +123,7 @@ def check_transform(
         _require(size < 0.5 * float(x.abs().max()), f"a fresh layer moves its input by {size}")
 
 
-def _check_shapes(
-    transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike
-) -> None:
+def _check_shapes(transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike) -> None:
     structure = as_context(context).structure
     items = len(x) if structure is None else len(structure)
     _require(contribution.shape == (items,), f"contribution has shape {tuple(contribution.shape)}, not ({items},)")
@@ -150,9 +148,7 @@ def _check_round_trip(
     _close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
 
 
-def _check_jacobian(
-    transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike
-) -> None:
+def _check_jacobian(transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike) -> None:
     structure = as_context(context).structure
     if structure is not None:
         jacobian = torch.autograd.functional.jacobian(lambda v: transform(v, context)[0], x)
@@ -208,7 +204,12 @@ def _check_state(transform: Transform, x: Tensor, z: Tensor, context: ContextLik
 
 
 def check_flow(
-    flow: Flow, *, box: Sequence[tuple[float, float]], points: int = 400, samples: int = 20000, tol: float = 2e-3
+    flow: Flow,
+    *,
+    box: Sequence[tuple[float, float]],
+    points: int = 400,
+    samples: int = 20000,
+    tol: float = 2e-3,
 ) -> None:
     """Check an exact flow on one or two dimensions: its density integrates to one, and its samples follow it.
 

@@ -29,7 +29,9 @@ RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'."
 def fit(
     source: SourceName,
     *,
-    model: Annotated[Literal["marginal-spline", "glow"] | None, Parameter(help="By default what suits the data.")] = None,
+    model: Annotated[
+        Literal["marginal-spline", "glow"] | None, Parameter(help="By default what suits the data.")
+    ] = None,
     mixing: Annotated[
         Literal["1x1", "conv-exponential", "permutation"] | None, Parameter(help="Mixing layer of a glow.")
     ] = None,
@@ -41,10 +43,16 @@ def fit(
     max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
     seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
     threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the model.")] = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")] = None,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        Parameter(name="--set", help="Any other setting of the model or the fit: --set hidden=64 --set clip=0.5.", negative=""),
+        Parameter(
+            name="--set",
+            help="Any other setting of the model or the fit: --set hidden=64 --set clip=0.5.",
+            negative="",
+        ),
     ] = None,
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
@@ -92,8 +100,12 @@ def sample(
     run: RunPath,
     *,
     n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images.")] = 64,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default samples.png in the run.")] = None,
-    label: Annotated[int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")] = None,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default samples.png in the run.")
+    ] = None,
+    label: Annotated[
+        int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")
+    ] = None,
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied images.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
 ) -> None:

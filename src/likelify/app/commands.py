@@ -97,9 +97,7 @@ def evaluate_command(path: Path, split: SplitName, elbo_samples: int, iw_samples
     _print_evaluation(measured)
 
 
-def sample_command(
-    path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int
-) -> None:
+def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
     """Draw images from a run."""
     if number < 1 or temperature < 0:
         raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
@@ -161,14 +159,20 @@ def open_source_of(run: Run) -> Source:
     source = open_source(run.config.source)
     if source.fingerprint() != run.config.fingerprint:
         raise RunError(
-            f"The data '{source.name}' are not those that '{run.path}' was fitted to (fingerprint {source.fingerprint()}, "
-            f"expected {run.config.fingerprint}); held-out figures would be meaningless."
+            f"The data '{source.name}' are not those that '{run.path}' was fitted to (fingerprint "
+            f"{source.fingerprint()}, expected {run.config.fingerprint}); held-out figures would be meaningless."
         )
     return source
 
 
 def draw(
-    flow: Flow, config: ModelConfig, number: int, *, label: int | None = None, temperature: float = 1.0, seed: int = 0
+    flow: Flow,
+    config: ModelConfig,
+    number: int,
+    *,
+    label: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> Tensor:
     """Draw images; a class-conditional model draws one class, or all in turn."""
     with seeded(seed), flow.frozen():
@@ -220,13 +224,16 @@ def _print_evaluation(measured: Evaluation) -> None:
     table.add_row("ELBO", _show(measured.elbo_bits, 4), _show(measured.elbo_nats, 2), str(measured.elbo_samples))
     if measured.iw_bits is not None and measured.iw_nats is not None:
         table.add_row(
-            "importance-weighted", _show(measured.iw_bits, 4), _show(measured.iw_nats, 2), str(measured.iw_samples)
+            "importance-weighted",
+            _show(measured.iw_bits, 4),
+            _show(measured.iw_nats, 2),
+            str(measured.iw_samples),
         )
     console.print(table)
     if measured.ess is not None:
         console.print(
-            f"Errors are standard errors over images. Median effective sample size of the weights: {measured.ess:.1f} of "
-            f"{measured.iw_samples}."
+            f"Errors are standard errors over images. Median effective sample size of the weights: {measured.ess:.1f} "
+            f"of {measured.iw_samples}."
         )
 
 

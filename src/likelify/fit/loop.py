@@ -21,8 +21,10 @@ from likelify.nets import regularized
 from likelify.seeding import seeded
 
 State = dict[str, Tensor]
+Tensors = tuple[Tensor, ...] | list[Tensor]
 Reason = Literal["finished", "time is up", "stopped early", "interrupted"]
-VALIDATION_DRAWS = 4
+# Noise draws of a look: as many as give about this many numbers, so that a small split is not judged by luck.
+VALIDATION_NUMBERS = 600
 VALIDATION_BATCH = 512
 
 
@@ -242,7 +244,7 @@ class _Fit:
             for start in range(0, size, VALIDATION_BATCH):
                 indices = torch.arange(start, min(start + VALIDATION_BATCH, size))
                 x, labels = read_batch(flow, self.source, "validation", indices, self.conditional)
-                values.append(flow.elbo(x, labels, samples=VALIDATION_DRAWS).value)
+                values.append(flow.elbo(x, labels, samples=max(1, VALIDATION_NUMBERS // size)).value)
         return float(bits_per_dim(torch.cat(values), math.prod(self.source.event_shape)).mean())
 
     def _tired(self) -> bool:
@@ -268,20 +270,24 @@ class _Fit:
 def _optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
     matrices = [p for p in flow.parameters() if p.ndim >= 2]
     vectors = [p for p in flow.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamax":
         return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
 
 
-def _warm_average(factor: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """Give the update of a moving average that forgets its start quickly: factor min(factor, (n + 1) / (n + 10))."""
 
     @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averages, current, 1 - min(factor, (n + 1) / (n + 10)))
+    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
+        weight = 1 - min(factor, (int(count) + 1) / (int(count) + 10))
+        for average, value in zip(averages, current, strict=True):
+            average.lerp_(value, weight)
 
     return update
 

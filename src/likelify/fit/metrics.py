@@ -93,7 +93,9 @@ def evaluate(
     elbos, weights, sizes = [], [], []
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for start in range(0, count, batch_size):
-            x, context = read_batch(flow, source, split, torch.arange(start, min(start + batch_size, count)), conditional)
+            x, context = read_batch(
+                flow, source, split, torch.arange(start, min(start + batch_size, count)), conditional
+            )
             elbos.append(flow.elbo(x, context, samples=elbo_samples).value)
             if weighted:
                 estimate = flow.iw_log_prob(x, context, samples=iw_samples)
@@ -102,9 +104,7 @@ def evaluate(
     dims = math.prod(source.event_shape)
     elbo = torch.cat(elbos)
     if not weighted:
-        return Evaluation(
-            source.name, split, Figure.of(bits_per_dim(elbo, dims)), Figure.of(elbo), elbo_samples
-        )
+        return Evaluation(source.name, split, Figure.of(bits_per_dim(elbo, dims)), Figure.of(elbo), elbo_samples)
     iw = torch.cat(weights)
     return Evaluation(
         source.name,
@@ -120,7 +120,11 @@ def evaluate(
 
 
 def read_batch(
-    flow: Flow, source: Source, split: SplitName, indices: Tensor, conditional: bool  # noqa: FBT001
+    flow: Flow,
+    source: Source,
+    split: SplitName,
+    indices: Tensor,
+    conditional: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor | None]:
     """Read items to the device of the model; the labels only if it is conditional."""
     device = next(flow.parameters()).device

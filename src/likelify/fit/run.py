@@ -23,6 +23,7 @@ import likelify
 from likelify.errors import ConfigError, RunError
 from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
+from likelify.seeding import seeded
 from likelify.settings import Settings
 from likelify.zoo import ModelConfig
 
@@ -79,7 +80,9 @@ class Run:
         """
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder with --out.")
+            raise RunError(
+                f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder with --out."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / CONFIG, config.model_dump_json(indent=2).encode() + b"\n")
         return Run(folder, config)
@@ -118,8 +121,11 @@ class Run:
         """
         file = self.path / WEIGHTS
         if not file.is_file():
-            raise RunError(f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep.")
-        flow = self.config.model.build()
+            raise RunError(
+                f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
+            )
+        with seeded(self.config.fit.seed):
+            flow = self.config.model.build()
         try:
             flow.load_state_dict(load_file(file))
         except SafetensorError as error:

@@ -47,7 +47,7 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     tiny = torch.finfo(matrix.dtype).tiny
     size = matrix.detach().abs().amax((-2, -1)).clamp_min(tiny)
     matrix = matrix / size[..., None, None]
-    log_bound = size.log()
+    log_bound = torch.zeros_like(size)
     gram = matrix @ matrix.mH
     for power in range(1, steps + 2):
         norm = torch.linalg.matrix_norm(gram).clamp_min(tiny)
@@ -55,7 +55,7 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
         if power <= steps:
             gram = gram / norm[..., None, None]
             gram = gram @ gram
-    return log_bound.exp() * (1 + round_off_margin(matrix.dtype, matrix.shape[-1]))
+    return size * log_bound.exp() * (1 + round_off_margin(matrix.dtype, matrix.shape[-1] + 16))
 
 
 def reshape_bound(kernel: Tensor, *, steps: int = 4) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ShapeError, UnsupportedError
@@ -54,7 +55,9 @@ class LinearMap(ABC):
 
     def item_norms(self, x: Tensor) -> Tensor:
         """Give the 2-norm of each item of `x`; maps that couple rows override this."""
-        return torch.linalg.vector_norm(x.flatten(1), dim=1)
+        # In double precision the squares of small single-precision numbers do not vanish.
+        dtype = None if x.device.type == "mps" else torch.float64
+        return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=dtype)
 
     def materialize(self, event_shape: Shape) -> Tensor:
         """Form the matrix on flattened events by applying the map to all unit vectors (small events only)."""
@@ -157,6 +160,9 @@ def apply_matrix(matrix: Tensor, x: Tensor) -> Tensor:
         )
     if x.ndim == 2:
         return x @ matrix.T
+    if x.ndim == 4:
+        # A convolution keeps the memory layout of images, whichever it is; a matrix product would copy one of them.
+        return F.conv2d(x, matrix[:, :, None, None])
     return (matrix @ x.flatten(2)).reshape(x.shape[0], matrix.shape[0], *x.shape[2:])
 
 

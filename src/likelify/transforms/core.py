@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
+from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike
+from likelify.tracing import is_tracing
 
 Shape = tuple[int, ...]
-Likelihood = Literal["exact", "bound", "estimate"]
 
 
 class Transform(nn.Module):
@@ -292,7 +293,7 @@ def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
 
     Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+    if is_tracing():
         return
     if not bool(inside.all()):
         outside = int((~inside).sum())

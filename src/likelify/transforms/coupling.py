@@ -158,7 +158,8 @@ class Coupling(Transform):
         split: `ChannelSplit` or `MaskSplit`.
         bijector: `AffineBijector` or `SplineBijector`.
         net: called as `net(x_a, context)`; returns `(rows, size * channels_b, *positions)`: the first
-            parameter of every changed channel, then the second of each, and so on. A net whose last layer is zero starts at the identity.
+            parameter of every changed channel, then the second of each, and so on. A net whose last layer is zero
+            starts at the identity.
     """
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:

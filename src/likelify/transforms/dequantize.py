@@ -14,8 +14,8 @@ from likelify.transforms.core import Transform, check_domain
 class Dequantize(Transform):
     r"""Add noise of the unit interval to integers: `z = x + u` with `u ~ q(u | x)`.
 
-    Since the probability of the integers is `P(x) = E_q[p(x + u) / q(u | x)]`, the contribution is `-log q(u | x)`: zero
-    for uniform noise (Theis et al. 2016), and a tighter bound for a conditional flow (Ho et al. 2019). With this
+    Since the probability of the integers is `P(x) = E_q[p(x + u) / q(u | x)]`, the contribution is `-log q(u | x)`:
+    zero for uniform noise (Theis et al. 2016), and a tighter bound for a conditional flow (Ho et al. 2019). With this
     as the first layer `log p` of a flow is a bound of a log-*probability* of pixels, and nothing has to be scaled.
     The inverse is the floor, kept within the levels.
 
@@ -47,9 +47,7 @@ class Dequantize(Transform):
         """Add noise."""
         # Converted before it is compared: as an 8-bit number, 256 is 0.
         x = x if x.is_floating_point() else x.to(self.probe.dtype)
-        check_domain(
-            (x >= 0) & (x < self.levels) & (x == x.floor()), self, f"the integers 0..{self.levels - 1}"
-        )
+        check_domain((x >= 0) & (x < self.levels) & (x == x.floor()), self, f"the integers 0..{self.levels - 1}")
         digits = self._digits(x.dtype)
         if self.noise is None:
             u = (torch.floor(torch.rand_like(x) * 2.0**digits) + 0.5) * 2.0**-digits
@@ -83,8 +81,8 @@ class Dequantize(Transform):
     def _digits(self, dtype: torch.dtype) -> int:
         """Give the binary digits of noise with which `x + u` is exact.
 
-        Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry a
-        number into the next level, as it does for plain `torch.rand`.
+        Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry
+        a number into the next level, as it does for plain `torch.rand`.
         """
         return round(-math.log2(torch.finfo(dtype).eps)) - math.ceil(math.log2(self.levels))
 

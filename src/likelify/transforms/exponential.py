@@ -36,9 +36,7 @@ class Exponential(Transform, Caching):
         (tensor([[2.7183, 2.7183]]), tensor([2.]))
     """
 
-    def __init__(
-        self, source: LinearMap | nn.Module, *, tol: float | None = None, degree: int | None = None
-    ) -> None:
+    def __init__(self, source: LinearMap | nn.Module, *, tol: float | None = None, degree: int | None = None) -> None:
         super().__init__()
         if not isinstance(source, LinearMap | nn.Module):
             raise UnsupportedError(
@@ -111,7 +109,10 @@ class ConvKernel(nn.Module):
         self.bound: BoundName = bound
         # A norm of about 0.1: near the identity, and no two channels alike.
         scale = 0.05 / (kernel_size * math.sqrt(channels))
-        self.weight = nn.Parameter(scale * torch.randn(channels, channels, kernel_size, kernel_size))
+        weight = scale * torch.randn(channels, channels, kernel_size, kernel_size)
+        # Half the time of a training step at 12 and 24 channels on a CPU; with many channels it is slower.
+        layout = torch.channels_last if channels <= 48 else torch.contiguous_format
+        self.weight = nn.Parameter(weight.contiguous(memory_format=layout))
 
     def forward(self, context: ContextLike = None) -> ConvMap:
         """Build the map."""

@@ -11,7 +11,6 @@ from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Shape, Transform, check_domain
 
 
-
 class FittedMarginal(Transform):
     r"""Map each position of a dequantized image to a standard normal by its own fitted distribution function.
 
@@ -39,8 +38,9 @@ class FittedMarginal(Transform):
     def __init__(self, event_shape: Shape, levels: int, *, pseudo_count: float = 0.5) -> None:
         super().__init__()
         if levels < 2 or not pseudo_count > 0:
-            raise ConfigError(f"FittedMarginal needs at least 2 levels and a positive pseudo-count, got {levels}, "
-                              f"{pseudo_count}.")
+            raise ConfigError(
+                f"FittedMarginal needs at least 2 levels and a positive pseudo-count, got {levels}, {pseudo_count}."
+            )
         self.event_shape = tuple(event_shape)
         self.levels = levels
         self.pseudo_count = pseudo_count

@@ -131,5 +131,3 @@ class Permute(Transform):
     def extra_repr(self) -> str:
         """Show the number of channels."""
         return f"{len(self.order)}"
-
-

@@ -1,7 +1,7 @@
 r"""Monotone rational-quadratic splines (Durkan et al. 2019; Gregory and Delbourgo 1982).
 
-Between knots `(x_k, y_k)` and `(x_{k+1}, y_{k+1})` with slopes `d_k, d_{k+1}` at the knots and `s = dy / dx` of the bin,
-at `t = (x - x_k) / (x_{k+1} - x_k)`,
+Between knots `(x_k, y_k)` and `(x_{k+1}, y_{k+1})` with slopes `d_k, d_{k+1}` at the knots and `s = dy / dx` of the
+bin, at `t = (x - x_k) / (x_{k+1} - x_k)`,
 
     y = y_k + (y_{k+1} - y_k) (s t^2 + d_k t (1-t)) / (s + (d_{k+1} + d_k - 2s) t (1-t)).
 
@@ -101,9 +101,7 @@ def evaluate_shared(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple
     return _piece(torch.stack(ends, 1), x, point, inside, inverse=inverse)
 
 
-def _piece(
-    ends: Tensor, x: Tensor, point: Tensor, inside: Tensor, *, inverse: bool
-) -> tuple[Tensor, Tensor]:
+def _piece(ends: Tensor, x: Tensor, point: Tensor, inside: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Evaluate the pieces with these ends where `inside`, and the identity elsewhere."""
     value, log_slope = _Piece.apply(point, ends, inverse)  # pyright: ignore[reportGeneralTypeIssues]
     return torch.where(inside, value, x), torch.where(inside, log_slope, 0.0)
@@ -112,9 +110,9 @@ def _piece(
 class _Piece(torch.autograd.Function):
     r"""One rational-quadratic piece per number, with its derivatives written out.
 
-    `ends` stacks places, values and slopes along axis 1, left and right of each. Automatic differentiation of the formula
-    would take three times as many small operations, which is what the time of a spline layer goes into. The backward is
-    made of differentiable operations on saved tensors, so it can be differentiated again.
+    `ends` stacks places, values and slopes along axis 1, left and right of each. Automatic differentiation of the
+    formula would take three times as many small operations, which is what the time of a spline layer goes into. The
+    backward is made of differentiable operations on saved tensors, so it can be differentiated again.
     """
 
     generate_vmap_rule = True
@@ -124,17 +122,13 @@ class _Piece(torch.autograd.Function):
         x0, x1, y0, y1, d0, d1 = ends.unbind(1)
         width, height = x1 - x0, y1 - y0
         s = height / width
-        if inverse:
-            t = _solve(point - y0, height, s, d0, d0 + d1 - 2 * s)
-            value = x0 + t * width
-        else:
-            t = (point - x0) / width
+        t = _solve(point - y0, height, s, d0, d0 + d1 - 2 * s) if inverse else (point - x0) / width
         u = 1 - t
         mixed = t * u
         bottom = s + (d0 + d1 - 2 * s) * mixed
         log_slope = ((d1 * t * t + 2 * s * mixed + d0 * u * u) * (s / bottom) ** 2).log()
         if inverse:
-            return value, -log_slope
+            return x0 + t * width, -log_slope
         return y0 + height * (s * t * t + d0 * mixed) / bottom, log_slope
 
     @staticmethod
@@ -172,9 +166,7 @@ def _pull_back(x: Tensor, ends: Tensor, grad_value: Tensor, grad_log: Tensor) ->
     by_top = grad_log / top
     by_bottom = (grad_value * height * share + 2 * grad_log) / -bottom
     by_rise = grad_value * height / bottom
-    grad_t = (
-        by_rise * (2 * s * t + d0 * tilt) + by_bottom * curve * tilt + 2 * by_top * (d1 * t + s * tilt - d0 * u)
-    )
+    grad_t = by_rise * (2 * s * t + d0 * tilt) + by_bottom * curve * tilt + 2 * by_top * (d1 * t + s * tilt - d0 * u)
     grad_s = by_rise * tt + by_bottom * (1 - 2 * mixed) + 2 * by_top * mixed + 2 * grad_log / s
     grad_d0 = (by_rise + by_bottom) * mixed + by_top * u * u
     grad_d1 = by_bottom * mixed + by_top * tt

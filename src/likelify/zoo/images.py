@@ -10,8 +10,16 @@ from likelify.distributions import ConditionalNormal, Normal
 from likelify.errors import ShapeError
 from likelify.flows import Flow
 from likelify.nets import MLP, DenseConvBlock, ImageEncoder, OneHot, ResidualConvNet
+from likelify.settings import Settings
 from likelify.transforms.core import Chain, Transform
-from likelify.transforms.coupling import AffineBijector, Bijector, ChannelSplit, Coupling, MaskSplit, SplineBijector
+from likelify.transforms.coupling import (
+    AffineBijector,
+    Bijector,
+    ChannelSplit,
+    Coupling,
+    MaskSplit,
+    SplineBijector,
+)
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.dimension import Slice
 from likelify.transforms.elementwise import ActNorm, Affine, Logit
@@ -19,7 +27,6 @@ from likelify.transforms.exponential import conv_exponential
 from likelify.transforms.marginal import FittedMarginal
 from likelify.transforms.mixing import Conv1x1
 from likelify.transforms.reshape import Flatten, Permute, Squeeze
-from likelify.settings import Settings
 
 ImageShape = tuple[int, int, int]
 Mixing = Literal["1x1", "conv-exponential", "permutation"]
@@ -41,6 +48,7 @@ class GlowConfig(Settings):
         net: coupling networks, a small residual network or the dense block of the paper.
         hidden: width of the networks.
         blocks: residual blocks, or dense layers, of each network.
+        kernel_size: of the convolutions in residual blocks; with 1 the network is 3x3, 1x1, 3x3 as in Glow.
         dropout: rate in residual coupling networks, acting in training steps only.
         bins: pieces of the splines.
         norm_limit: of `conv_exponential`.
@@ -60,6 +68,7 @@ class GlowConfig(Settings):
     net: Literal["residual", "dense"] = "residual"
     hidden: int = Field(default=48, ge=1)
     blocks: int = Field(default=1, ge=0)
+    kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bins: int = Field(default=8, ge=2)
     norm_limit: float | None = Field(default=1.8, gt=0)
@@ -102,11 +111,15 @@ class GlowConfig(Settings):
 
     def _net(self, size_in: int, size_out: int, context: int) -> nn.Module:
         if self.net == "dense":
-            return DenseConvBlock(
-                size_in, size_out, self.hidden, self.blocks, self.hidden, context_channels=context
-            )
+            return DenseConvBlock(size_in, size_out, self.hidden, self.blocks, self.hidden, context_channels=context)
         return ResidualConvNet(
-            size_in, size_out, self.hidden, self.blocks, context_channels=context, dropout=self.dropout
+            size_in,
+            size_out,
+            self.hidden,
+            self.blocks,
+            kernel_size=self.kernel_size,
+            context_channels=context,
+            dropout=self.dropout,
         )
 
     def _bijector(self) -> Bijector:
@@ -192,7 +205,10 @@ class MarginalSplineConfig(Settings):
         size = flatten.out_shape(self.event_shape)
         encoder = None if self.classes is None else OneHot(self.classes)
         return Flow(
-            Normal(size), Chain([*layers, flatten, ActNorm(*size)]), encoder=encoder, event_shape=self.event_shape
+            Normal(size),
+            Chain([*layers, flatten, ActNorm(*size)]),
+            encoder=encoder,
+            event_shape=self.event_shape,
         )
 
 
@@ -209,9 +225,7 @@ def position_mask(event_shape: ImageShape, index: int) -> Tensor:
     return mask == index % 2
 
 
-def glow(
-    event_shape: ImageShape, levels: int = 2, steps: int = 4, *, mixing: Mixing = "1x1", **settings: Any
-) -> Flow:
+def glow(event_shape: ImageShape, levels: int = 2, steps: int = 4, *, mixing: Mixing = "1x1", **settings: Any) -> Flow:
     """Build a multi-scale flow of images (Kingma and Dhariwal 2018) with a choice of mixing layers.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, ConvergenceError, DomainError, UnsupportedError
 from likelify.linalg.expm import series
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import is_tracing
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
@@ -93,8 +94,9 @@ def exp_action(
     r"""Apply `exp(time L)` to each item of `x` without forming it.
 
     In eager mode the degree adapts until the certificate of every item meets `tol`. The degree is a fixed integer,
-    found without looking at the data, when `degree` is given or the map knows its norm bound as a number; then there
-    is no host sync. `torch.compile` and `torch.func` transforms need one of these two.
+    found without looking at the data, when `degree` is given; and also when the map knows its norm bound as a number
+    and either the tensors live on an accelerator, where looking would stop it, or `torch.compile` or a `torch.func`
+    transform is at work. Those transforms need one of the two.
 
     Args:
         map: a linear map; the exponential always exists and its inverse is `exp(-time L)`.
@@ -121,8 +123,8 @@ def exp_action(
         >>> from likelify.linalg.maps import Dense
         >>> turn = Dense(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64))
         >>> action = exp_action(turn, torch.tensor([[1.0, 0.0]], dtype=torch.float64), time=torch.pi)
-        >>> action.value.round(decimals=6)
-        tensor([[-1., 0.]], dtype=torch.float64)
+        >>> torch.allclose(action.value, torch.tensor([[-1.0, 0.0]], dtype=torch.float64))
+        True
         >>> bool(action.diagnostics.error_bound < 1e-12)
         True
     """
@@ -141,10 +143,8 @@ def exp_action(
     report = {"norm_bound": norm, "tolerance": tol, "item_norms": item_norms}
     report |= {"event_size": math.prod(event_shape), "dtype": x.dtype, "method": "series"}
 
-    if degree is None and isinstance(norm, Tensor):
-        _need_eager()
-        largest = _finite(norm)
-        value, degrees, error, converged = series.series_adaptive(map, x, time, largest, tol)
+    if degree is None and _may_adapt(norm, x):
+        value, degrees, error, converged = series.series_adaptive(map, x, time, _within_range(norm), tol)
         if not converged and not bool(torch.isfinite(item_norms).all()):
             raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
         diagnostics = Diagnostics(degrees=degrees, certified=error, converged=converged, **report)
@@ -168,7 +168,7 @@ def _static_choice(
     """Give steps and degree without looking at tensors, and whether they are known to meet the tolerance."""
     if degree is not None:
         return 1, degree, None
-    norm = _largest(norm)
+    norm = _within_range(norm)
     steps, degree = series.static_plan(norm, tol, dtype)
     return steps, degree, series.a_priori_error(norm, steps, degree) <= tol
 
@@ -177,19 +177,30 @@ def _largest(norm: float | Tensor) -> float:
     return float(norm.max()) if isinstance(norm, Tensor) else float(norm)
 
 
-def _finite(norm: Tensor) -> float:
+def _may_adapt(norm: float | Tensor, x: Tensor) -> bool:
+    """Decide whether the series looks at its terms, which stops the device; on a CPU looking costs nothing."""
+    if is_tracing():
+        if isinstance(norm, Tensor):
+            raise UnsupportedError(
+                "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
+                "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
+                "norm_limit=)."
+            )
+        return False
+    return isinstance(norm, Tensor) or x.device.type == "cpu"
+
+
+def _within_range(norm: float | Tensor) -> float:
     largest = _largest(norm)
     if not math.isfinite(largest):
         raise DomainError(
             "The norm bound of the map is not finite: its parameters hold NaN or infinity, or are so large that their "
             "squares overflow."
         )
-    return largest
-
-
-def _need_eager() -> None:
-    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        raise UnsupportedError(
-            "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func cannot "
-            "do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with norm_limit=)."
+    if largest > series.MAX_NORM:
+        raise ConvergenceError(
+            f"The norm bound of the map is {largest:.3g}; its exponential may be e^{largest:.3g} times as large as the "
+            f"input, which no floating format holds (limit {series.MAX_NORM:g}). Limit the norm of the map "
+            "(norm_limit=), or apply a small part of it several times (time=)."
         )
+    return largest

@@ -20,6 +20,8 @@ from likelify.linalg.bounds import exp_tail, series_degree
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 150
+# Beyond it e^b leaves the range of double precision, and with it every certificate.
+MAX_NORM = 600.0
 
 Time = float | Tensor
 

@@ -1,0 +1,1 @@
+"""Scripts behind every figure that the README names; run as `python -m benchmarks.NAME [--quick] [--json FILE]`."""

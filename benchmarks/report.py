@@ -1,0 +1,42 @@
+"""What all benchmarks share: their options, and how they print and save figures."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure that an issue or the README names."""
+
+    name: str
+    value: float
+    unit: str
+    must: float | None = None
+    aim: float | None = None
+    better: Literal["higher", "lower"] = "lower"
+
+
+def arguments(description: str, *, seeds: int = 1) -> argparse.Namespace:
+    """Parse the options every benchmark has, and set one thread."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a run of under a minute, for a first impression")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds, from 0")
+    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+def report(entries: list[Entry], file: Path | None) -> None:
+    """Print the figures as a table, and write them as JSON if asked to."""
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        goal = "" if entry.must is None else f"   must {'>=' if entry.better == 'higher' else '<='} {entry.must:g}"
+        goal += "" if entry.aim is None else f", aim {entry.aim:g}"
+        print(f"{entry.name:<{width}}  {entry.value:10.4f} {entry.unit}{goal}")
+    if file is not None:
+        file.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")

@@ -1,0 +1,117 @@
+"""The command line as a user runs it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from likelify.app.cli import main, parse_duration, parse_settings
+from likelify.errors import ConfigError
+
+PROGRAM = Path(sys.executable).with_name("likelify")
+
+
+def likelify(*words, folder, code=0):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run([PROGRAM, *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    words = ["--steps", 20, "--set", "couplings=2", "--set", "hidden=[16]", "--conditional", "-o", "run", "--seed", 3]
+    return folder, likelify("fit", "digits", *words, folder=folder)
+
+
+def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
+    folder, output = fitted
+    assert "ELBO" in output
+    assert "importance-weighted" in output
+    assert "Next: likelify evaluate run" in output
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert names == {"config.json", "model.safetensors", "metrics.csv", "evaluation.json", "samples.png"}
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["model"]["couplings"] == 2
+    assert config["fit"]["seed"] == 3
+    evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
+    assert evaluation["elbo_bits"]["items"] == 360
+    assert evaluation["elbo_bits"]["standard_error"] > 0
+
+
+def test_evaluate_repeats_the_figures_of_the_fit(fitted):
+    folder, output = fitted
+    again = likelify("evaluate", "run", folder=folder)
+    row = next(line for line in again.splitlines() if "ELBO" in line)
+    assert row in output
+    validation = likelify("evaluate", "run", "--split", "validation", "--iw-samples", 0, folder=folder)
+    assert "144 images" in validation
+    assert "importance" not in validation
+
+
+def test_sample_writes_a_picture(fitted):
+    folder, _ = fitted
+    likelify("sample", "run", "-n", 5, "--label", 7, "-o", "seven.png", "--temperature", 0.5, folder=folder)
+    assert (folder / "seven.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fit", "cats"), "There is no source 'cats'; the sources are digits, sample-photos."),
+        (("fit", "digits", "--mixing", "1x1"), "--mixing does not apply to the model 'marginal-spline'."),
+        (("fit", "digits", "--set", "widht=3"), "neither the model 'marginal-spline' nor the fit has such a setting"),
+        (("fit", "digits", "--set", "couplings=zero"), "couplings"),
+        (("fit", "digits", "--max-time", "soon"), "Write it like 90s, 10m or 1h30m."),
+        (("fit", "digits", "--model", "glow", "--set", "levels=4"), "is not a multiple of 16"),
+        (("evaluate", "nowhere"), "'nowhere' is not a run folder"),
+        (("sample", "run", "--label", "10"), "its classes are 0..9"),
+        (("sample", "run", "-n", "0"), "-n must be at least 1"),
+    ],
+)
+def test_errors_are_one_paragraph(fitted, words, message, monkeypatch, capsys):
+    # In this process: starting one for each would take most of the time of all tests.
+    monkeypatch.chdir(fitted[0])
+    monkeypatch.setattr(sys, "argv", ["likelify", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(fitted):
+    assert "Traceback" in likelify("evaluate", "nowhere", "--debug", folder=fitted[0], code=1)
+
+
+def test_changed_data_are_noticed(fitted):
+    folder, _ = fitted
+    config = folder / "run" / "config.json"
+    kept = config.read_text()
+    values = json.loads(kept)
+    config.write_text(json.dumps(values | {"fingerprint": "f" * 16}))
+    assert "not those that 'run' was fitted to" in likelify("evaluate", "run", folder=folder, code=2)
+    config.write_text(kept)
+
+
+def test_help_fits_a_screen_and_has_an_example(fitted):
+    for command in ("fit", "evaluate", "sample"):
+        text = likelify(command, "--help", folder=fitted[0])
+        assert f"likelify {command}" in text.split("Example:")[1]
+        assert len(text.splitlines()) <= 40
+    assert "likelify fit digits" in likelify("--help", folder=fitted[0])
+
+
+def test_durations_and_settings():
+    assert [parse_duration(t) for t in ("90", "90s", "1.5s", "10m", "1h30m", "2h")] == [90, 90, 1.5, 600, 5400, 7200]
+    for text in ("", "m", "10x", "-5s"):
+        with pytest.raises(ConfigError):
+            parse_duration(text)
+    assert parse_settings(["a-b=3", "c=[1,2]", "d=word", "e=null"]) == {"a_b": 3, "c": [1, 2], "d": "word", "e": None}
+    with pytest.raises(ConfigError, match="name=value"):
+        parse_settings(["a"])

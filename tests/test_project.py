@@ -1,0 +1,83 @@
+"""Laws of the project: imports, layers, names."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import likelify
+
+SOURCE = Path(likelify.__file__).parent
+MODULES = sorted(
+    ".".join(("likelify", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in SOURCE.rglob("*.py")
+)
+OPTIONAL = ("matplotlib", "sklearn", "rich", "cyclopts", "jinja2", "PIL", "scipy", "zuko", "lightning_fabric")
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = python("import likelify, sys; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_touching_every_public_name_needs_no_optional_package_and_changes_no_switch():
+    output = python(
+        "import sys, torch\n"
+        "before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_rng_state())\n"
+        "validate = torch.distributions.Distribution._validate_args\n"
+        "import likelify\n"
+        "for name in likelify.__all__: getattr(likelify, name)\n"
+        "after = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_rng_state())\n"
+        "assert before[:3] == after[:3] and torch.equal(before[3], after[3])\n"
+        "assert validate == torch.distributions.Distribution._validate_args\n"
+        f"print([m for m in {OPTIONAL!r} if m in sys.modules])"
+    )
+    assert output.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_imports_alone(module):
+    python(f"import {module}")
+
+
+def test_the_command_line_answers_without_torch():
+    output = python(
+        "import sys\n"
+        "sys.argv = ['likelify', '--version']\n"
+        "from likelify.app.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    assert output.split() == [likelify.__version__, "False"]
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
+        likelify.Flwo  # noqa: B018
+    assert set(likelify.__all__) == set(dir(likelify))
+
+
+def test_missing_optional_packages_name_their_extra(monkeypatch):
+    from likelify.data import images
+    from likelify.errors import MissingDependencyError
+
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingDependencyError, match=r"likelify\[app\]"):
+        images.digits()
+
+
+def test_house_numbers():
+    for path in SOURCE.rglob("*.py"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 500, f"{path} has {len(lines)} lines"
+        if "app" not in path.parts:
+            assert not any(line.lstrip().startswith("print(") for line in lines), f"{path} prints"
