@@ -30,11 +30,14 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_touching_every_public_name_needs_no_optional_package_and_changes_no_switch():
     output = python(
         "import sys, torch\n"
-        "before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_rng_state())\n"
+        "def look():\n"
+        "    modes = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()\n"
+        "    return *modes, torch.get_rng_state()\n"
+        "before = look()\n"
         "validate = torch.distributions.Distribution._validate_args\n"
         "import likelify\n"
         "for name in likelify.__all__: getattr(likelify, name)\n"
-        "after = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_rng_state())\n"
+        "after = look()\n"
         "assert before[:3] == after[:3] and torch.equal(before[3], after[3])\n"
         "assert validate == torch.distributions.Distribution._validate_args\n"
         f"print([m for m in {OPTIONAL!r} if m in sys.modules])"

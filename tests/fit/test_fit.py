@@ -11,9 +11,10 @@ import likelify as lk
 from likelify import zoo
 from likelify.data import ArraySource, open_source
 from likelify.errors import ConfigError, DataError, NonFiniteError, RunError
+from likelify.fit.config import RunConfig
 from likelify.fit.loop import fit
 from likelify.fit.metrics import Figure, bits_per_dim, evaluate
-from likelify.fit.run import Run, RunConfig
+from likelify.fit.run import Run
 from likelify.fit.settings import FitSettings
 from likelify.testing import randomize
 

@@ -14,9 +14,10 @@ from likelify.app import recipes
 from likelify.app.progress import FitProgress
 from likelify.data import Source, SplitName, open_source
 from likelify.errors import ConfigError, RunError
+from likelify.fit.config import RunConfig
 from likelify.fit.loop import FitResult, fit
 from likelify.fit.metrics import Evaluation, Figure, evaluate
-from likelify.fit.run import SAMPLES, Run, RunConfig, write_atomically
+from likelify.fit.run import SAMPLES, Run, write_atomically
 from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
 from likelify.plots import show_images

@@ -12,22 +12,20 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 import likelify
 from likelify.errors import ConfigError, RunError
-from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
 from likelify.seeding import seeded
-from likelify.settings import Settings
-from likelify.zoo import ModelConfig
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from likelify.fit.config import RunConfig
+
 CONFIG, WEIGHTS, METRICS, EVALUATION, SAMPLES = (
     "config.json",
     "model.safetensors",
@@ -35,28 +33,6 @@ CONFIG, WEIGHTS, METRICS, EVALUATION, SAMPLES = (
     "evaluation.json",
     "samples.png",
 )
-
-
-class RunConfig(Settings):
-    """All that is needed to build the model of a run again, and to know what it was fitted to.
-
-    Attributes:
-        format: version of the layout of the folder.
-        likelify: version of the library that wrote it.
-        source: name of the data.
-        fingerprint: of the data.
-        conditional: whether the labels were given to the model.
-        model: the model's settings.
-        fit: the settings of the fit.
-    """
-
-    format: int = FORMAT
-    likelify: str = likelify.__version__
-    source: str
-    fingerprint: str
-    conditional: bool = False
-    model: Annotated[ModelConfig, Field(discriminator="model")]
-    fit: FitSettings
 
 
 class Run:
@@ -94,6 +70,9 @@ class Run:
         Raises:
             RunError: if it is missing, incomplete or was written by a later version.
         """
+        # Not at the top: `likelify.Run` should not cost the import of pydantic before it is used.
+        from likelify.fit.config import FORMAT, RunConfig
+
         folder = Path(path)
         if not (folder / CONFIG).is_file():
             raise RunError(f"'{folder}' is not a run folder: it has no {CONFIG}. Runs are made by 'likelify fit'.")

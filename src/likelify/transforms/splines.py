@@ -41,20 +41,17 @@ def knots_from_raw(raw: Tensor, *, bins: int, bound: float) -> Tensor:
     Returns:
         `(rows, 3 (bins + 1), ...)`: the places of the knots, then their values, then the slopes there.
     """
-    widths, heights, slopes = raw.split([bins, bins, bins - 1], dim=1)
+    # Widths and heights go through each operation together.
+    share = F.softmax(raw[:, : 2 * bins].unflatten(1, (2, bins)), dim=2)
+    count = torch.arange(1, bins, dtype=raw.dtype, device=raw.device).reshape(-1, *(1,) * (raw.ndim - 2))
+    least = 2 * bound * MIN_BIN * count - bound
+    x, y = (least + 2 * bound * (1 - MIN_BIN * bins) * share[:, :, :-1].cumsum(2)).unbind(1)
     # The offset makes a raw slope of zero a slope of one.
-    slope = MIN_SLOPE + F.softplus(slopes + math.log(math.expm1(1 - MIN_SLOPE)))
+    slope = MIN_SLOPE + F.softplus(raw[:, 2 * bins :] + math.log(math.expm1(1 - MIN_SLOPE)))
     low = torch.full_like(raw[:, :1], -bound)
     one = torch.ones_like(low)
-    x, y = _inner_knots(widths, bound), _inner_knots(heights, bound)
     # The ends are set, not summed, so that they are exactly the bounds.
     return torch.cat([low, x, -low, low, y, -low, one, slope, one], 1)
-
-
-def _inner_knots(raw: Tensor, bound: float) -> Tensor:
-    bins = raw.shape[1]
-    share = MIN_BIN + (1 - MIN_BIN * bins) * F.softmax(raw, dim=1)
-    return 2 * bound * share[:, :-1].cumsum(1) - bound
 
 
 def evaluate(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:

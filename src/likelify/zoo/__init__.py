@@ -1,40 +1,38 @@
 """Models: for each a frozen configuration that is saved as JSON, and a function that builds it.
 
-The only place where papers' models are named.
+The only place where papers' models are named. The names are loaded when they are first used, since validated
+configurations need pydantic, whose import takes a tenth of that of torch.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from likelify.errors import ConfigError
-from likelify.settings import Settings
-from likelify.zoo.images import GlowConfig, MarginalSplineConfig, glow, marginal_spline
+if TYPE_CHECKING:
+    from likelify.zoo.images import GlowConfig, MarginalSplineConfig, glow, marginal_spline
+    from likelify.zoo.models import MODELS, ModelConfig, config_from_dict
 
-ModelConfig = GlowConfig | MarginalSplineConfig
-MODELS: dict[str, type[ModelConfig]] = {"glow": GlowConfig, "marginal-spline": MarginalSplineConfig}
+_HOMES = {
+    "GlowConfig": "images",
+    "MarginalSplineConfig": "images",
+    "glow": "images",
+    "marginal_spline": "images",
+    "MODELS": "models",
+    "ModelConfig": "models",
+    "config_from_dict": "models",
+}
 
 __all__ = [
     "MODELS",
     "GlowConfig",
     "MarginalSplineConfig",
     "ModelConfig",
-    "Settings",
     "config_from_dict",
     "glow",
     "marginal_spline",
 ]
 
 
-def config_from_dict(values: dict[str, Any]) -> ModelConfig:
-    """Validate a model's configuration, given as plain data with the name under ``"model"``.
-
-    Raises:
-        ConfigError: if the model is unknown or a setting does not fit.
-
-    Example:
-        >>> config_from_dict({"model": "glow", "event_shape": [1, 8, 8], "steps": 2}).steps
-        2
-    """
-    name = values.get("model")
-    if name not in MODELS:
-        raise ConfigError(f"There is no model {name!r}; the models are {', '.join(MODELS)}.")
-    return MODELS[name].parse(values)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'likelify.zoo' has no attribute {name!r}")
+    return getattr(import_module(f"likelify.zoo.{_HOMES[name]}"), name)

@@ -1,0 +1,34 @@
+"""What `config.json` in a run folder holds."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+import likelify
+from likelify.fit.settings import FitSettings
+from likelify.settings import Settings
+from likelify.zoo import ModelConfig
+
+FORMAT = 1
+
+
+class RunConfig(Settings):
+    """All that is needed to build the model of a run again, and to know what it was fitted to.
+
+    Attributes:
+        format: version of the layout of the folder.
+        likelify: version of the library that wrote it.
+        source: name of the data.
+        fingerprint: of the data.
+        conditional: whether the labels were given to the model.
+        model: the model's settings.
+        fit: the settings of the fit.
+    """
+
+    format: int = FORMAT
+    likelify: str = likelify.__version__
+    source: str
+    fingerprint: str
+    conditional: bool = False
+    model: Annotated[ModelConfig, Field(discriminator="model")]
+    fit: FitSettings
