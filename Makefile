@@ -30,11 +30,8 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.imports
-	$(BIN)/python -m benchmarks.laws --quick
-	$(BIN)/python -m benchmarks.digits --quick
-	$(BIN)/python -m benchmarks.digits_rivals --quick
-	$(BIN)/python -m benchmarks.mixing_photos --quick
+	@for name in imports laws layout digits digits_rivals mixing_photos; do \
+		echo "== benchmarks.$$name --quick"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict

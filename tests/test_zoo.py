@@ -58,7 +58,7 @@ def test_configurations_survive_json(config):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ConfigError, match=r"stpes: .*Known settings: model, event_shape"):
+    with pytest.raises(ConfigError, match=r"stpes: .*Known settings: event_shape"):
         zoo.glow((3, 8, 8), stpes=2)
     with pytest.raises(ConfigError, match="mixing"):
         zoo.glow((3, 8, 8), mixing="emerging")

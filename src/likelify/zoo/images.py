@@ -34,13 +34,27 @@ Mixing = Literal["1x1", "conv-exponential", "permutation"]
 NOISE_FEATURES = 16
 
 
-class GlowConfig(Settings):
-    """Settings of `glow`.
+class ImageConfig(Settings):
+    """What the models of images share.
+
+    Attributes:
+        event_shape: `(channels, height, width)`.
+        pixel_levels: number of values of a pixel.
+        norm_limit: of `conv_exponential`; None leaves the norm free.
+        classes: number of classes for a class-conditional model.
+    """
+
+    event_shape: ImageShape
+    pixel_levels: int = Field(default=256, ge=2, le=65536)
+    norm_limit: float | None = Field(default=1.8, gt=0)
+    classes: int | None = Field(default=None, ge=2)
+
+
+class GlowConfig(ImageConfig):
+    """Settings of `glow`; height and width must be multiples of `2 ** levels`.
 
     Attributes:
         model: name of the model.
-        event_shape: `(channels, height, width)`; height and width must be multiples of `2 ** levels`.
-        pixel_levels: number of values of a pixel.
         levels: scales; half of the channels leave after each but the last.
         steps: actnorm, mixing and coupling, repeated that many times per level.
         mixing: layer that mixes channels; `conv-exponential` is a 1x1 convolution followed by the exponential.
@@ -51,16 +65,12 @@ class GlowConfig(Settings):
         kernel_size: of the convolutions in residual blocks; with 1 the network is 3x3, 1x1, 3x3 as in Glow.
         dropout: rate in residual coupling networks, acting in training steps only.
         bins: pieces of the splines.
-        norm_limit: of `conv_exponential`.
         bound: of `conv_exponential`.
         alpha: of the logit in front, which maps pixels to the line.
         dequantization: uniform noise, or a conditional flow.
-        classes: number of classes for a class-conditional model.
     """
 
     model: Literal["glow"] = "glow"
-    event_shape: ImageShape
-    pixel_levels: int = Field(default=256, ge=2, le=65536)
     levels: int = Field(default=2, ge=1)
     steps: int = Field(default=4, ge=1)
     mixing: Mixing = "1x1"
@@ -71,11 +81,9 @@ class GlowConfig(Settings):
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bins: int = Field(default=8, ge=2)
-    norm_limit: float | None = Field(default=1.8, gt=0)
     bound: Literal["reshape", "torus"] = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
     dequantization: Literal["uniform", "variational"] = "uniform"
-    classes: int | None = Field(default=None, ge=2)
 
     def build(self) -> Flow:
         """Build the flow with fresh weights.
@@ -150,36 +158,28 @@ class GlowConfig(Settings):
         return Flow(base, Chain(layers), encoder=encoder, event_shape=self.event_shape)
 
 
-class MarginalSplineConfig(Settings):
-    """Settings of `marginal_spline`.
+class MarginalSplineConfig(ImageConfig):
+    """Settings of `marginal_spline`, for small images, since the networks read whole images.
 
     Attributes:
         model: name of the model.
-        event_shape: `(channels, height, width)`; for small images, since the networks read whole images.
-        pixel_levels: number of values of a pixel.
         couplings: number of spline couplings; their masks alternate between checkerboards, columns and rows.
         bins: pieces of the splines.
         bound: the splines act on `[-bound, bound]`.
         hidden: widths of the hidden layers of the coupling networks.
         dropout: rate in the coupling networks, acting in training steps only.
         exponentials: convolution exponentials after the couplings.
-        norm_limit: of the exponentials.
         pseudo_count: of the fitted marginals.
-        classes: number of classes for a class-conditional model.
     """
 
     model: Literal["marginal-spline"] = "marginal-spline"
-    event_shape: ImageShape
-    pixel_levels: int = Field(default=256, ge=2, le=65536)
     couplings: int = Field(default=12, ge=1)
     bins: int = Field(default=4, ge=2)
     bound: float = Field(default=4.0, gt=0)
     hidden: tuple[int, ...] = (128, 128)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     exponentials: int = Field(default=1, ge=0)
-    norm_limit: float | None = Field(default=1.8, gt=0)
     pseudo_count: float = Field(default=0.5, gt=0)
-    classes: int | None = Field(default=None, ge=2)
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
