@@ -34,11 +34,11 @@ def run(name: str, source: Source, seed: int, seconds: float) -> float:
         steps = fit(flow, source, FitSettings(**(recipes.fit_settings(model) | extra))).steps
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)
     print(
-        f"seed {seed}  {name:<36} {steps:5d} steps  test {measured.elbo_bits.mean:.4f} +- "
-        f"{measured.elbo_bits.standard_error:.4f} bits/dim",
+        f"seed {seed}  {name:<36} {steps:5d} steps  test {measured.elbo.bits.mean:.4f} +- "
+        f"{measured.elbo.bits.standard_error:.4f} bits/dim",
         flush=True,
     )
-    return measured.elbo_bits.mean
+    return measured.elbo.bits.mean
 
 
 def main() -> None:

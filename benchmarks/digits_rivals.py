@@ -73,10 +73,10 @@ def run(name: str, source: Source, seed: int, seconds: float) -> tuple[float, fl
     drawing = sampling_seconds(flow)
     print(
         f"seed {seed}  {name:<26} {result.steps} steps  {result.seconds:.0f} processor s  validation "
-        f"{result.best_bits:.4f}  test {measured.elbo_bits.mean:.4f} bits/dim  {SAMPLES} samples {drawing:.2f} s",
+        f"{result.best_bits:.4f}  test {measured.elbo.bits.mean:.4f} bits/dim  {SAMPLES} samples {drawing:.2f} s",
         flush=True,
     )
-    return measured.elbo_bits.mean, drawing
+    return measured.elbo.bits.mean, drawing
 
 
 def main() -> None:

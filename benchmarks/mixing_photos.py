@@ -32,7 +32,7 @@ def run(source: Source, mixing: str, seed: int, steps: int, seconds: float | Non
         seed=seed,
     )
     result = fit(flow, source, settings)
-    bits = evaluate(flow, source, elbo_samples=1, iw_samples=0).elbo_bits.mean
+    bits = evaluate(flow, source, elbo_samples=1, iw_samples=0).elbo.bits.mean
     size = sum(p.numel() for p in flow.parameters())
     title = mixing if seconds is None else f"{mixing}, same time"
     print(

@@ -39,8 +39,8 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     assert config["model"]["couplings"] == 2
     assert config["fit"]["seed"] == 3
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
-    assert evaluation["elbo_bits"]["items"] == 360
-    assert evaluation["elbo_bits"]["standard_error"] > 0
+    assert evaluation["elbo"]["bits"]["items"] == 360
+    assert evaluation["elbo"]["bits"]["standard_error"] > 0
 
 
 def test_evaluate_repeats_the_figures_of_the_fit(fitted):

@@ -48,8 +48,8 @@ def test_a_fit_beats_the_independent_pixel_model_by_far():
     independent = math.log2(3)
     result = fit(flow, source, QUICK)
     measured = evaluate(flow, source, elbo_samples=4, iw_samples=20)
-    assert measured.elbo_bits.mean < 0.75 * independent
-    assert measured.iw_bits.mean < measured.elbo_bits.mean
+    assert measured.elbo.bits.mean < 0.75 * independent
+    assert measured.iw.bits.mean < measured.elbo.bits.mean
     assert result.looks[0].validation_bits == pytest.approx(independent, abs=0.1)
     assert result.reason == "finished"
     assert result.best_bits == min(look.validation_bits for look in result.looks)
@@ -77,8 +77,8 @@ def test_conditional_fits_use_the_labels():
     source, flow = stripes(labels=True), tiny_flow(classes=3, dropout=0.0)
     fit(flow, source, QUICK, conditional=True)
     right = evaluate(flow, source, elbo_samples=2, iw_samples=0, conditional=True)
-    assert right.elbo_bits.mean < 0.6
-    assert right.iw_bits is None
+    assert right.elbo.bits.mean < 0.6
+    assert right.iw is None
     with pytest.raises(DataError, match="has no labels"):
         fit(tiny_flow(classes=3), stripes(), QUICK, conditional=True)
 
@@ -138,8 +138,8 @@ def test_figures():
     flow = lk.Flow(exact.base, lk.Chain([lk.Dequantize(3), lk.ActNorm(1)]))
     once, again = (evaluate(flow, stripes(), elbo_samples=2, iw_samples=3, batch_size=size) for size in (7, 7))
     assert once == again
-    assert once.elbo_bits.items == 80
-    assert evaluate(flow, stripes(), limit=5).elbo_bits.items == 5
+    assert once.elbo.bits.items == 80
+    assert evaluate(flow, stripes(), limit=5).elbo.bits.items == 5
 
 
 def run_config(model=None):
@@ -223,4 +223,22 @@ def test_the_default_digits_model_after_a_few_seconds():
     with lk.seeded(0):
         flow = zoo.marginal_spline(source.event_shape, pixel_levels=source.levels)
     fit(flow, source, FitSettings(steps=200))
-    assert evaluate(flow, source, iw_samples=0).elbo_bits.mean < 2.0
+    assert evaluate(flow, source, iw_samples=0).elbo.bits.mean < 2.0
+
+
+def _fit_in_each_process(fabric, folder):
+    torch.set_num_threads(1)
+    flow = tiny_flow()
+    result = fit(flow, stripes(), QUICK.model_copy(update={"steps": 60}), fabric=fabric)
+    torch.save(flow.state_dict(), folder / f"{fabric.global_rank}.pt")
+    return result.best_bits
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights_and_learn_like_one(tmp_path):
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    bits = fabric.launch(_fit_in_each_process, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = fit(tiny_flow(), stripes(), QUICK.model_copy(update={"steps": 60}))
+    assert bits == pytest.approx(alone.best_bits, abs=0.05)

@@ -83,8 +83,10 @@ def evaluate(
     run: RunPath,
     *,
     split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of the data.")] = "test",
-    elbo_samples: Annotated[int, Parameter(help="Noise draws per image for the ELBO.")] = 10,
-    iw_samples: Annotated[int, Parameter(help="Draws per image for importance weighting; 0 leaves it out.")] = 100,
+    elbo_samples: Annotated[int | None, Parameter(help="Noise draws per image for the ELBO.")] = None,
+    iw_samples: Annotated[
+        int | None, Parameter(help="Draws per image for importance weighting; 0: leave it out.")
+    ] = None,
 ) -> None:
     """Measure the held-out likelihood of a run: ELBO and importance-weighted, in nats and bits per dimension.
 

@@ -11,12 +11,12 @@ from rich.table import Table
 from torch import Tensor
 
 from likelify.app import recipes
-from likelify.app.progress import FitProgress
+from likelify.app.progress import FitProgress, share_done
 from likelify.data import Source, SplitName, open_source
 from likelify.errors import ConfigError, RunError
 from likelify.fit.config import RunConfig
 from likelify.fit.loop import FitResult, fit
-from likelify.fit.metrics import Evaluation, Figure, evaluate
+from likelify.fit.metrics import Figure, evaluate
 from likelify.fit.run import SAMPLES, Run, write_atomically
 from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
@@ -25,8 +25,6 @@ from likelify.seeding import seeded
 from likelify.zoo import MODELS, ModelConfig, config_from_dict
 
 PICTURE_IMAGES = 64
-# Numbers of the most cautious evaluation at the end of a fit; `likelify evaluate` takes any.
-ELBO_SAMPLES, IW_SAMPLES = 10, 100
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -70,9 +68,7 @@ def fit_command(
         console.print(f"The best weights so far are kept. Go on with: likelify evaluate {run.path}")
         return
     flow = run.flow()
-    measured = evaluate(flow, source, elbo_samples=ELBO_SAMPLES, iw_samples=IW_SAMPLES, conditional=conditional)
-    run.save_evaluation(asdict(measured))
-    _print_evaluation(measured)
+    _evaluate(run, flow, source, "test", *recipes.draws(source.name))
     _picture(run, flow, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples beside real images: {run.path / SAMPLES}")
@@ -80,22 +76,16 @@ def fit_command(
     console.print(f"      likelify sample {run.path} -n 100 -o samples.png")
 
 
-def evaluate_command(path: Path, split: SplitName, elbo_samples: int, iw_samples: int) -> None:
+def evaluate_command(path: Path, split: SplitName, elbo_samples: int | None, iw_samples: int | None) -> None:
     """Measure a run on its own data."""
-    if elbo_samples < 1 or iw_samples < 0:
-        raise ConfigError("--elbo-samples must be at least 1 and --iw-samples at least 0.")
     run = Run.load(path)
     source = open_source_of(run)
-    measured = evaluate(
-        run.flow(),
-        source,
-        split=split,
-        elbo_samples=elbo_samples,
-        iw_samples=iw_samples,
-        conditional=run.config.conditional,
-    )
-    run.save_evaluation(asdict(measured))
-    _print_evaluation(measured)
+    usual = recipes.draws(source.name)
+    elbo_samples = usual[0] if elbo_samples is None else elbo_samples
+    iw_samples = usual[1] if iw_samples is None else iw_samples
+    if elbo_samples < 1 or iw_samples < 0:
+        raise ConfigError("--elbo-samples must be at least 1 and --iw-samples at least 0.")
+    _evaluate(run, run.flow(), source, split, elbo_samples, iw_samples)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
@@ -218,23 +208,30 @@ def _picture(run: Run, flow: Flow, source: Source) -> None:
     save_picture(run.path / SAMPLES, {"samples": samples, "real (test)": real}, source.levels)
 
 
-def _print_evaluation(measured: Evaluation) -> None:
-    table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo_bits.items} images")
-    for heading in ("", "bits/dim", "nats per image", "draws"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("ELBO", _show(measured.elbo_bits, 4), _show(measured.elbo_nats, 2), str(measured.elbo_samples))
-    if measured.iw_bits is not None and measured.iw_nats is not None:
-        table.add_row(
-            "importance-weighted",
-            _show(measured.iw_bits, 4),
-            _show(measured.iw_nats, 2),
-            str(measured.iw_samples),
+def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, elbo_samples: int, iw_samples: int) -> None:
+    """Measure, keep and print held-out figures."""
+    with share_done(console, "evaluating") as show:
+        measured = evaluate(
+            flow,
+            source,
+            split=split,
+            elbo_samples=elbo_samples,
+            iw_samples=iw_samples,
+            conditional=run.config.conditional,
+            on_batch=show,
         )
+    run.save_evaluation(asdict(measured))
+    table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.bits.items} images")
+    for heading in ("", "bits/dim", "nats per image", "draws"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, score in (("ELBO", measured.elbo), ("importance-weighted", measured.iw)):
+        if score is not None:
+            table.add_row(name, _show(score.bits, 4), _show(score.nats, 2), str(score.samples))
     console.print(table)
-    if measured.ess is not None:
+    console.print("Lower bits/dim are better. Errors are standard errors over images.")
+    if measured.iw is not None:
         console.print(
-            f"Errors are standard errors over images. Median effective sample size of the weights: {measured.ess:.1f} "
-            f"of {measured.iw_samples}."
+            f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
         )
 
 

@@ -1,11 +1,13 @@
 """How a fit shows its progress: a live bar on a terminal, a line now and then elsewhere."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from likelify.fit.loop import Progress
@@ -55,6 +57,15 @@ class FitProgress:
                 f"step {progress.step}  {progress.fraction:4.0%}  {figures}  {_clock(progress.seconds)} gone, "
                 f"{_clock(left)} left"
             )
+
+
+@contextmanager
+def share_done(console: Console, title: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar on a terminal; the block gets a function that takes the share that is done."""
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _bits(value: float) -> str:

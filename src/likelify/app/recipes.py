@@ -21,6 +21,10 @@ MODEL: dict[tuple[str, str], dict[str, Any]] = {
 # more processor time and, beside other work, more time on the wall.
 THREADS = {"marginal-spline": 1}
 
+# Source -> draws per image of the usual evaluation, for the ELBO and for importance weighting. Digits are cheap; in
+# thousands of dimensions the noise of one draw is far below the spread over images.
+DRAWS = {"digits": (10, 100)}
+
 
 def default_model(source: str) -> str:
     """Name the model that suits a source."""
@@ -35,3 +39,8 @@ def model_settings(source: str, model: str) -> dict[str, Any]:
 def fit_settings(model: str) -> dict[str, Any]:
     """Give the settings of the fit that suit a model."""
     return dict(FIT.get(model, {}))
+
+
+def draws(source: str) -> tuple[int, int]:
+    """Give the usual draws per image, for the ELBO and for importance weighting."""
+    return DRAWS.get(source, (1, 10))

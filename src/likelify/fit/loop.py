@@ -108,7 +108,8 @@ def fit(
         conditional: give the labels to the model as its context.
         fabric: where to run; by default one process on the CPU or the accelerator there is.
         on_step: called after every step.
-        on_best: called with the weights after every look that improved; the first look is before the first step.
+        on_best: called in the first process with the weights after every look that improved; the first look is before
+            the first step.
 
     Raises:
         NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the last good weights.
@@ -188,6 +189,9 @@ class _Fit:
         share = step / self.settings.steps
         if self.settings.max_time is not None:
             share = max(share, (self.clock() - self.start) / self.settings.max_time)
+            if self.fabric.world_size > 1:
+                # Clocks differ; all processes must stop at the same step.
+                share = self.fabric.broadcast(share)
         return min(share, 1.0)
 
     def _train_step(self, step: int, fraction: float) -> None:
@@ -232,7 +236,7 @@ class _Fit:
             self.stale = 0
             self.result.best_step, self.result.best_bits = step, bits
             self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
-            if self.on_best is not None:
+            if self.on_best is not None and self.fabric.is_global_zero:
                 self.on_best(self.best, self.result)
 
     def _validate(self) -> float:

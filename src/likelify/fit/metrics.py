@@ -1,13 +1,14 @@
 """Held-out figures: per-item estimates, their means, and what they are worth."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from likelify.data import Source, SplitName
-from likelify.flows import Estimate, Flow
+from likelify.flows import Flow
 from likelify.seeding import seeded
 
 EVALUATION_SEED = 2**31 - 1
@@ -34,30 +35,37 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A held-out log-likelihood.
+
+    Attributes:
+        bits: in bits per dimension.
+        nats: in nats per item.
+        samples: draws per item.
+        ess: median over the items of the effective sample size, for importance weighting.
+    """
+
+    bits: Figure
+    nats: Figure
+    samples: int
+    ess: float | None = None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Held-out figures of a model on one split.
 
     Attributes:
         source: name of the source.
         split: of the source.
-        elbo_bits: bits per dimension from the ELBO (an upper bound in expectation; exact for exact models).
-        iw_bits: bits per dimension from importance weighting, or None if the model does not allow it.
-        elbo_nats: mean ELBO in nats per item.
-        iw_nats: mean importance-weighted log-likelihood in nats per item.
-        elbo_samples: draws per item.
-        iw_samples: draws per item.
-        ess: median over the items of the effective sample size of the importance weights.
+        elbo: a lower bound in expectation; exact for exact models.
+        iw: importance-weighted, or None if it was not asked for or the model does not allow it.
     """
 
     source: str
     split: SplitName
-    elbo_bits: Figure
-    elbo_nats: Figure
-    elbo_samples: int
-    iw_bits: Figure | None = None
-    iw_nats: Figure | None = None
-    iw_samples: int = 0
-    ess: float | None = None
+    elbo: Score
+    iw: Score | None = None
 
 
 def bits_per_dim(log_prob: Tensor, dims: int) -> Tensor:
@@ -73,8 +81,9 @@ def evaluate(
     elbo_samples: int = 10,
     iw_samples: int = 100,
     conditional: bool = False,
-    batch_size: int = 512,
+    batch_size: int = 120,
     limit: int | None = None,
+    on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a split, with noise that is the same in every call.
 
@@ -87,36 +96,29 @@ def evaluate(
         conditional: give the labels to the model.
         batch_size: items per pass.
         limit: use only that many items, the first of the split.
+        on_batch: called after every pass with the share that is done.
     """
     count = source.size(split) if limit is None else min(limit, source.size(split))
     weighted = iw_samples > 0 and flow.likelihood != "estimate"
     elbos, weights, sizes = [], [], []
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
-        for start in range(0, count, batch_size):
-            x, context = read_batch(
-                flow, source, split, torch.arange(start, min(start + batch_size, count)), conditional
-            )
+        for indices in torch.arange(count).split(batch_size):
+            x, context = read_batch(flow, source, split, indices, conditional)
             elbos.append(flow.elbo(x, context, samples=elbo_samples).value)
             if weighted:
                 estimate = flow.iw_log_prob(x, context, samples=iw_samples)
                 weights.append(estimate.value)
-                sizes.append(_ess(estimate))
+                sizes.append(estimate.ess)
+            if on_batch is not None:
+                on_batch(float(indices[-1] + 1) / count)
     dims = math.prod(source.event_shape)
-    elbo = torch.cat(elbos)
-    if not weighted:
-        return Evaluation(source.name, split, Figure.of(bits_per_dim(elbo, dims)), Figure.of(elbo), elbo_samples)
-    iw = torch.cat(weights)
-    return Evaluation(
-        source.name,
-        split,
-        Figure.of(bits_per_dim(elbo, dims)),
-        Figure.of(elbo),
-        elbo_samples,
-        Figure.of(bits_per_dim(iw, dims)),
-        Figure.of(iw),
-        iw_samples,
-        float(torch.cat(sizes).median()),
-    )
+    iw = _score(weights, dims, iw_samples, float(torch.cat(sizes).median())) if weighted else None
+    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw)
+
+
+def _score(values: list[Tensor], dims: int, samples: int, ess: float | None = None) -> Score:
+    nats = torch.cat(values)
+    return Score(Figure.of(bits_per_dim(nats, dims)), Figure.of(nats), samples, ess)
 
 
 def read_batch(
@@ -131,7 +133,3 @@ def read_batch(
     batch = source.read(split, indices)
     labels = batch.labels.to(device) if conditional and batch.labels is not None else None
     return batch.x.to(device), labels
-
-
-def _ess(estimate: Estimate) -> Tensor:
-    return torch.ones_like(estimate.value) if estimate.ess is None else estimate.ess

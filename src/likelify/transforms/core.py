@@ -281,6 +281,14 @@ class Conjugate(Transform):
         z, out = self.basis.inverse(v, context)
         return z, into + inner + out
 
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Apply the noise-free layer in the other basis."""
+        return self.basis.inverse(self.transform.mean_forward(self.basis(x, context)[0], context), context)[0]
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Undo the noise-free layer in the other basis."""
+        return self.basis.inverse(self.transform.mean_inverse(self.basis(z, context)[0], context), context)[0]
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize the basis, then the layer inside it."""
         v = self.transform.initialize(self.basis.initialize(x, context), context)
