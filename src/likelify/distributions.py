@@ -45,13 +45,27 @@ class Distribution(nn.Module):
         rows, repeated = repeat_context(shape, context)
         leading = len(shape) + has_rows(context)
         log_prob = self.log_prob(x.reshape(rows, *x.shape[leading:]), repeated)
-        return x, log_prob.reshape(*shape, -1) if has_rows(context) else log_prob.reshape(shape)
+        return x, log_prob.reshape(*shape, item_count(context)) if has_rows(context) else log_prob.reshape(shape)
 
 
 def has_rows(context: ContextLike) -> bool:
     """Tell whether a context says by itself how many rows there are."""
     context = as_context(context)
     return context.condition is not None or context.structure is not None
+
+
+def row_count(context: ContextLike) -> int:
+    """Give the number of rows that a context speaks of; one if it says nothing."""
+    context = as_context(context)
+    if context.condition is not None:
+        return len(context.condition)
+    return 1 if context.structure is None else len(context.structure.owner)
+
+
+def item_count(context: ContextLike) -> int:
+    """Give the number of items that a context speaks of: its graphs, or else its rows."""
+    structure = as_context(context).structure
+    return row_count(context) if structure is None else len(structure)
 
 
 def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
@@ -63,11 +77,7 @@ def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
         structure = _repeat_graphs(structure, times)
     if condition is not None and times != 1:
         condition = condition.repeat(times, *(1,) * (condition.ndim - 1))
-    if condition is not None:
-        rows = len(condition)
-    else:
-        rows = times if structure is None else len(structure.owner)
-    return rows, Context(condition, structure, context.temperature)
+    return times * row_count(context), Context(condition, structure, context.temperature)
 
 
 def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
@@ -95,6 +105,8 @@ class Normal(Distribution):
 
     def __init__(self, event_shape: Shape, *, trainable: bool = False) -> None:
         super().__init__()
+        if not event_shape:
+            raise ShapeError("Normal needs an event of at least one axis, such as (1,).")
         self.event_shape = tuple(event_shape)
         shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
         if trainable:
@@ -112,7 +124,7 @@ class Normal(Distribution):
 
     def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
         """Draw; the context's temperature multiplies the scale."""
-        rows = (repeat_context((), context)[0],) if has_rows(context) else ()
+        rows = (row_count(context),) if has_rows(context) else ()
         noise = torch.randn(*shape, *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
 

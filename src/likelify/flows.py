@@ -10,14 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import Distribution, Likelihood, has_rows, repeat_context
+from likelify.distributions import Distribution, has_rows, item_count, repeat_context, row_count
 from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.structure import Context, ContextLike, as_context, with_condition
 from likelify.transforms.core import Shape, Transform, freeze
-
-# From the best to the worst.
-LIKELIHOODS: tuple[Likelihood, ...] = ("exact", "bound", "estimate")
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -52,6 +49,9 @@ class Flow(Distribution):
         encoder: a module that turns the condition a caller gives into the one the layers read, such as `nets.OneHot`.
         event_shape: shape of a data event; with it, wrong inputs are refused at the door.
 
+    Raises:
+        InexactLikelihoodError: if the base has no exact log-density.
+
     Example:
         >>> from likelify.distributions import Normal
         >>> from likelify.transforms.elementwise import ActNorm
@@ -69,11 +69,16 @@ class Flow(Distribution):
         event_shape: Shape | None = None,
     ) -> None:
         super().__init__()
+        if base.likelihood != "exact":
+            raise InexactLikelihoodError(
+                f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. If it is a "
+                "flow, put its layers behind those of this one."
+            )
         self.base = base
         self.transform = transform
         self.encoder = encoder
         self.event_shape = None if event_shape is None else tuple(event_shape)
-        self.likelihood: Likelihood = max((base.likelihood, transform.likelihood), key=LIKELIHOODS.index)
+        self.likelihood = transform.likelihood
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give the exact log-density of each item in nats.
@@ -125,7 +130,8 @@ class Flow(Distribution):
                 f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of them, or use elbo."
             )
         encoded = self._encode(context)
-        chunk = chunk or max(1, CHUNK_ROWS // max(len(x), 1))
+        chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else chunk
+        _positive(chunk, "chunk")
         totals, squares = [], []
         for start in range(0, samples, chunk):
             times = min(chunk, samples - start)
@@ -183,17 +189,24 @@ class Flow(Distribution):
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.
-            ShapeError: if the flow was built without `event_shape`.
+            ShapeError: if the flow was built without `event_shape`, or the context has graphs.
         """
         self._require_exact("distribution")
         if self.event_shape is None:
             raise ShapeError("distribution() needs to know the event's shape; build the Flow with event_shape=.")
-        return _TorchDistribution(self, as_context(context), self.event_shape)
+        context = as_context(context)
+        if context.structure is not None:
+            raise ShapeError("torch.distributions has no place for graphs of different sizes; use the Flow itself.")
+        return _TorchDistribution(self, context, self.event_shape)
 
     def _encode(self, context: ContextLike) -> Context:
         context = as_context(context)
-        if self.encoder is None or context.condition is None:
+        if self.encoder is None:
             return context
+        if context.condition is None:
+            raise ShapeError(
+                f"This flow is conditional (its encoder is {self.encoder}): give the labels or the condition as context."
+            )
         return with_condition(context, self.encoder(context.condition))
 
     def _check(self, x: Tensor) -> None:
@@ -212,8 +225,9 @@ class Flow(Distribution):
         log_prob = self.base.log_prob(z, repeated)
         x, contribution = self.transform.inverse(z, repeated)
         log_prob = log_prob - contribution
-        leading = (*shape, -1) if has_rows(context) else shape
-        return x.reshape(*leading, *x.shape[1:]), log_prob.reshape(leading)
+        if not has_rows(context):
+            return x.reshape(*shape, *x.shape[1:]), log_prob.reshape(shape)
+        return x.reshape(*shape, row_count(context), *x.shape[1:]), log_prob.reshape(*shape, item_count(context))
 
     def _require_exact(self, method: str) -> None:
         if self.likelihood != "exact":
@@ -230,9 +244,9 @@ class Flow(Distribution):
         return sorted({type(m).__name__ for m in inner})
 
 
-def _positive(samples: int) -> None:
-    if samples < 1:
-        raise ConfigError(f"samples must be at least 1, got {samples}.")
+def _positive(count: int, name: str = "samples") -> None:
+    if count < 1:
+        raise ConfigError(f"{name} must be at least 1, got {count}.")
 
 
 class _TorchDistribution(torch.distributions.Distribution):
@@ -244,7 +258,7 @@ class _TorchDistribution(torch.distributions.Distribution):
     def __init__(self, flow: Flow, context: Context, event_shape: Shape) -> None:
         self._flow = flow
         self._context = context
-        batch = repeat_context((), context)[0:1] if has_rows(context) else ()
+        batch = (row_count(context),) if has_rows(context) else ()
         super().__init__(torch.Size(batch), torch.Size(event_shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ zero, so a layer that is built on them starts at the identity.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,10 @@ class Dropout(nn.Module):
     """
 
     active: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that is made inside regularized() must not be noisy for ever.
+        return self.__dict__ | {"active": False}
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -42,6 +42,8 @@ class GraphBatch:
             )
         if self.edge_weight is not None and self.edge_weight.shape != self.edge_index.shape[1:]:
             raise ShapeError(f"edge_weight has shape {tuple(self.edge_weight.shape)}, one per edge is needed.")
+        if self.sizes.numel() and int(self.sizes.min()) < 0:
+            raise ShapeError(f"GraphBatch.sizes must not be negative, got {int(self.sizes.min())}.")
         nodes = int(self.sizes.sum())
         if self.edge_index.numel() and not 0 <= int(self.edge_index.min()) <= int(self.edge_index.max()) < nodes:
             raise ShapeError(f"edge_index names a node outside 0..{nodes - 1}.")
@@ -136,7 +138,7 @@ def join_condition(features: Tensor, context: ContextLike) -> Tensor:
         raise ShapeError(
             f"The condition has shape {tuple(condition.shape)}; its first axis must be that of the input, "
             f"{features.shape[0]}, and it needs a feature axis. Labels enter as one-hot rows, or as integers "
-            "through a Flow that was built with classes=."
+            "through a Flow whose encoder is nets.OneHot(classes)."
         )
     if condition.ndim < features.ndim:
         condition = condition[(...,) + (None,) * (features.ndim - condition.ndim)]

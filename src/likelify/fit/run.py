@@ -84,7 +84,7 @@ class Run:
                     f"likelify {likelify.__version__}, which reads formats up to {FORMAT}. Upgrade likelify."
                 )
             return Run(folder, RunConfig.parse(values))
-        except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
             raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
 
     def save_weights(self, state: Mapping[str, Tensor]) -> None:

@@ -106,6 +106,11 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     return gram_bound(matrices, steps=steps).amax() / loss
 
 
+def safe_exp(exponent: float) -> float:
+    """Give `e^exponent`, or infinity where double precision ends."""
+    return math.exp(exponent) if exponent < 709 else math.inf
+
+
 def exp_tail(norm: float, degree: int) -> float:
     r"""Bound `sum_{k > degree} norm^k / k!`, the part of `exp(norm)` that a series of that degree leaves out.
 
@@ -117,7 +122,7 @@ def exp_tail(norm: float, degree: int) -> float:
     ratio = norm / (degree + 2)
     if not ratio < 1:
         return math.inf
-    return math.exp((degree + 1) * math.log(norm) - math.lgamma(degree + 2)) / (1 - ratio)
+    return safe_exp((degree + 1) * math.log(norm) - math.lgamma(degree + 2)) / (1 - ratio)
 
 
 def series_degree(norm: float, tol: float, max_degree: int) -> int:

@@ -55,9 +55,12 @@ class LinearMap(ABC):
 
     def item_norms(self, x: Tensor) -> Tensor:
         """Give the 2-norm of each item of `x`; maps that couple rows override this."""
-        # In double precision the squares of small single-precision numbers do not vanish.
-        dtype = None if x.device.type == "mps" else torch.float64
-        return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=dtype)
+        rows = x.flatten(1)
+        if x.dtype != torch.float64 and x.device.type != "mps":
+            # In double precision no square of a single-precision number leaves the range.
+            return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        largest = torch.linalg.vector_norm(rows, ord=math.inf, dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+        return largest[:, 0] * torch.linalg.vector_norm(rows / largest, dim=1)
 
     def materialize(self, event_shape: Shape) -> Tensor:
         """Form the matrix on flattened events by applying the map to all unit vectors (small events only)."""
@@ -70,6 +73,11 @@ class LinearMap(ABC):
         like = next(iter(self.tensors().values()), None)
         eye = torch.eye(size) if like is None else torch.eye(size, dtype=like.dtype, device=like.device)
         return self.apply(eye.reshape(size, *event_shape)).reshape(size, size).T
+
+    def matching(self, x: Tensor) -> LinearMap:
+        """Give the map ready for inputs like `x`; only maps that hold no tensor of their own need to know."""
+        inner = {f.name: getattr(self, f.name).matching(x) for f in fields(self) if _is_map(getattr(self, f.name))}
+        return replace(self, **inner) if inner else self
 
     def tensors(self) -> dict[str, Tensor]:
         """Name the tensors that the map holds, those of inner maps with a dotted prefix."""
@@ -111,6 +119,10 @@ class LinearMap(ABC):
 
     def __matmul__(self, other: LinearMap) -> LinearMap:
         return Composed(self, other)
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, LinearMap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +271,8 @@ class Function(LinearMap):
         function: linear, acting on each row of `(rows, *event)` by itself. It is taken at its word here.
         norm: a guaranteed upper bound of its 2-norm. Without one, small events are probed.
         adjoint_function: its adjoint. Without one, the adjoint is found by automatic differentiation.
-        like: a tensor whose dtype and device the function needs; the default dtype without one.
+        like: a tensor whose dtype and device the function needs when it is probed. `exp_action` and layers take those of
+            their input; elsewhere it is the default dtype.
 
     The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers.
 
@@ -273,6 +286,10 @@ class Function(LinearMap):
     norm: float | None = None
     adjoint_function: Callable[[Tensor], Tensor] | None = None
     like: Tensor | None = None
+
+    def matching(self, x: Tensor) -> Function:
+        """Give the function with probes like `x`, unless it has its own."""
+        return self if self.like is not None else replace(self, like=x.detach()[:0])
 
     def apply(self, x: Tensor) -> Tensor:
         """Call the function."""

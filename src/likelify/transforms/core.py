@@ -85,8 +85,10 @@ class Transform(nn.Module):
     def frozen(self) -> Iterator[None]:
         """Cache what depends on parameters alone (kernels, inverse matrices) inside a ``with`` block.
 
-        For evaluation and sampling: parameters count as constants inside, so no gradient reaches them, and changing
-        one raises `StateError`. The caches are dropped on exit.
+        For evaluation and sampling: parameters count as constants inside, and no gradient reaches what is cached. Do
+        not train inside: a parameter that was changed in place or replaced raises `StateError` when its cache is used
+        next, but changes that PyTorch does not count (a fused optimizer's) cannot be noticed. The caches are dropped on
+        exit.
         """
         with freeze(self):
             yield
@@ -110,12 +112,16 @@ class Caching(nn.Module):
 
     _cache: dict[str, tuple[tuple[Any, ...], Any]] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that is made inside frozen() must not be frozen for ever.
+        return self.__dict__ | {"_cache": None}
+
     def cached(self, name: str, compute: Callable[[], Any]) -> Any:
         """Give `compute()`, from the cache inside `frozen()`; it must depend on this module's tensors only."""
         if self._cache is None:
             return compute()
         tensors = [*self.parameters(), *self.buffers()]
-        stamp = tuple((id(t), t._version) for t in tensors)
+        stamp = tuple((t.data_ptr(), t._version) for t in tensors)
         if name not in self._cache:
             with torch.no_grad():
                 self._cache[name] = (stamp, compute())
@@ -210,7 +216,7 @@ def _accumulate(
 class Inverse(Transform):
     """A layer turned round: its `forward` is the other's `inverse`.
 
-    Only for layers whose contribution is known exactly both ways, i.e. not for noisy log-determinants.
+    `initialize` fits nothing in the inner layer, whose statistics are those of its own input.
     """
 
     def __init__(self, transform: Transform) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from likelify.distributions import Distribution
-from likelify.errors import ConfigError, InexactLikelihoodError
-from likelify.structure import Context, ContextLike, join_condition, sum_constant, sum_items, with_condition
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError
+from likelify.structure import Context, ContextLike, as_context, join_condition, sum_constant, sum_items
 from likelify.transforms.core import Transform, check_domain
 
 
@@ -25,7 +25,7 @@ class Dequantize(Transform):
             scaled to (-1, 1), joined by the outer condition along the channel axis. Uniform without one.
 
     Raises:
-        DomainError: for values that are not integers of the range.
+        DomainError: for values that are not integers of the range, or a floating dtype too short for them and noise.
         InexactLikelihoodError: if the noise has no exact log-density.
     """
 
@@ -84,11 +84,15 @@ class Dequantize(Transform):
         Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry
         a number into the next level, as it does for plain `torch.rand`.
         """
-        return round(-math.log2(torch.finfo(dtype).eps)) - math.ceil(math.log2(self.levels))
+        digits = round(-math.log2(torch.finfo(dtype).eps)) - math.ceil(math.log2(self.levels))
+        if digits < 1:
+            raise DomainError(f"{dtype} is too short for {self.levels} levels and noise; use float32 or float64.")
+        return digits
 
     def _inner(self, x: Tensor, context: ContextLike) -> Context:
         scaled = (x + 0.5) * (2 / self.levels) - 1
-        return with_condition(context, join_condition(scaled, context))
+        # The noise belongs to the likelihood, so the temperature of the samples is not its own.
+        return Context(join_condition(scaled, context), as_context(context).structure)
 
     def extra_repr(self) -> str:
         """Show the number of levels."""

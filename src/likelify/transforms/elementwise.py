@@ -29,11 +29,13 @@ class Affine(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Shift, then scale."""
-        return (x + self.shift) * self.scale, self._log_det(x, context)
+        z = (x + self.shift) * self.scale
+        return z, self._log_det(z, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Divide, then shift back."""
-        return z / self.scale - self.shift, -self._log_det(z, context)
+        x = z / self.scale - self.shift
+        return x, -self._log_det(x, context)
 
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return sum_items(torch.full_like(x, math.log(abs(self.scale))), context)
@@ -95,7 +97,8 @@ class Logit(Transform):
     r"""The map from the unit interval to the line, `z = logit(alpha + (1 - 2 alpha) x)`.
 
     `log dz/dx = log(1 - 2 alpha) - log p - log(1 - p)` with `p = alpha + (1 - 2 alpha) x`. A small `alpha` keeps the
-    ends of the interval at a finite place (Papamakarios et al. 2017 use 0.05 for CIFAR-10).
+    ends of the interval at a finite place (Papamakarios et al. 2017 use 0.05 for CIFAR-10); what the base then puts
+    beyond `logit(alpha)` falls outside the interval when sampled, and is missing from the mass inside.
 
     Args:
         alpha: in `[0, 1/2)`.
@@ -132,7 +135,10 @@ class Logit(Transform):
 
 
 class Sigmoid(Transform):
-    """The map `z = 1 / (1 + exp(-x))` from the line to (0, 1); its inverse refuses values outside."""
+    """The map `z = 1 / (1 + exp(-x))` from the line to (0, 1); its inverse refuses values outside.
+
+    In float32 numbers above 17 are rounded to the end 1.
+    """
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the sigmoid."""

@@ -10,7 +10,7 @@ from likelify.linalg.bounds import round_off_margin
 from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, check_odd
 from likelify.linalg.expm import exp_action
 from likelify.linalg.maps import LinearMap
-from likelify.structure import ContextLike, sum_constant
+from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.transforms.core import Caching, Transform
 
 
@@ -49,7 +49,8 @@ class Exponential(Transform, Caching):
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
-        if context is None:
+        given = as_context(context)
+        if given.condition is None and given.structure is None:
             return self.cached("map", lambda: self.source(None))
         return self.source(context)
 
@@ -62,7 +63,7 @@ class Exponential(Transform, Caching):
         return self._flow(z, context, -1.0)
 
     def _flow(self, x: Tensor, context: ContextLike, time: float) -> tuple[Tensor, Tensor]:
-        map_ = self.map(context)
+        map_ = self.map(context).matching(x)
         value = exp_action(map_, x, time=time, tol=self.tol, degree=self.degree).value
         trace = map_.trace(tuple(x.shape[1:])).to(value.dtype)
         return value, time * sum_constant(trace, x, context)
@@ -103,8 +104,8 @@ class ConvKernel(nn.Module):
         check_odd((kernel_size, kernel_size))
         if bound not in BOUNDS:
             raise ConfigError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}.")
-        if norm_limit is not None and not norm_limit > 0:
-            raise ConfigError(f"norm_limit must be positive or None, got {norm_limit}.")
+        if norm_limit is not None and not 0 < norm_limit < math.inf:
+            raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
         self.norm_limit = norm_limit
         self.bound: BoundName = bound
         # A norm of about 0.1: near the identity, and no two channels alike.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from likelify.distributions import LOG_SQRT_2PI
-from likelify.errors import ConfigError, DataError
+from likelify.errors import ConfigError, DataError, ShapeError
 from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Shape, Transform, check_domain
 
@@ -23,12 +23,13 @@ class FittedMarginal(Transform):
 
     Args:
         event_shape: shape of an event.
-        levels: number of levels; events hold numbers of `[0, levels)`.
+        levels: number of levels; events hold numbers of `(0, levels)`, as `Dequantize` gives them.
         pseudo_count: added to the count of every level in `initialize`. It is also what keeps the slope away from
             zero: with `n` items a slope is at least `pseudo_count / (n + levels pseudo_count)`.
 
     Raises:
-        DomainError: for numbers outside `[0, levels)`.
+        DomainError: for numbers outside `(0, levels)`.
+        ShapeError: for events of another shape.
     """
 
     mass: Tensor
@@ -51,6 +52,7 @@ class FittedMarginal(Transform):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Count the levels of each position in the sample."""
+        self._check(x)
         with torch.no_grad():
             level = self._level(x.flatten(1)).T
             if level.numel() == 0:
@@ -62,7 +64,8 @@ class FittedMarginal(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map each position to a standard normal."""
-        check_domain((x >= 0) & (x < self.levels), self, f"[0, {self.levels})")
+        self._check(x)
+        check_domain((x > 0) & (x < self.levels), self, f"(0, {self.levels})")
         by_position = x.flatten(1).T
         level = self._level(by_position)
         part = by_position - level
@@ -77,6 +80,7 @@ class FittedMarginal(Transform):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map standard normals back to `[0, levels]`; far in the tails the value rounds to an end."""
+        self._check(z)
         by_position = z.flatten(1).T.contiguous()
         lower = by_position < 0
         tail = torch.special.ndtr(-by_position.abs())
@@ -89,6 +93,10 @@ class FittedMarginal(Transform):
         x = level + torch.where(lower, part_below, part_above).clamp(0, 1)
         log_slope = -(mass.log() + 0.5 * by_position * by_position + LOG_SQRT_2PI)
         return x.T.reshape(z.shape), sum_items(log_slope.T, context)
+
+    def _check(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(f"FittedMarginal is for events {self.event_shape}, got {tuple(x.shape[1:])}.")
 
     def _level(self, x: Tensor) -> Tensor:
         return x.detach().floor().long().clamp(0, self.levels - 1)

@@ -1,6 +1,6 @@
 """Ready-made flows of images."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -28,7 +28,8 @@ from likelify.transforms.marginal import FittedMarginal
 from likelify.transforms.mixing import Conv1x1
 from likelify.transforms.reshape import Flatten, Permute, Squeeze
 
-ImageShape = tuple[int, int, int]
+Size = Annotated[int, Field(ge=1, le=2**16)]
+ImageShape = tuple[Size, Size, Size]
 Mixing = Literal["1x1", "conv-exponential", "permutation"]
 # Features that the encoder of a variational dequantizer gives to its couplings.
 NOISE_FEATURES = 16
@@ -76,7 +77,7 @@ class GlowConfig(ImageConfig):
     mixing: Mixing = "1x1"
     coupling: Literal["affine", "spline"] = "affine"
     net: Literal["residual", "dense"] = "residual"
-    hidden: int = Field(default=48, ge=1)
+    hidden: Size = 48
     blocks: int = Field(default=1, ge=0)
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -176,7 +177,7 @@ class MarginalSplineConfig(ImageConfig):
     couplings: int = Field(default=12, ge=1)
     bins: int = Field(default=4, ge=2)
     bound: float = Field(default=4.0, gt=0)
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[Size, ...] = (128, 128)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     exponentials: int = Field(default=1, ge=0)
     pseudo_count: float = Field(default=0.5, gt=0)

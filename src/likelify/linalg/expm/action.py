@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ConvergenceError, DomainError, UnsupportedError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
+from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm import series
 from likelify.linalg.maps import LinearMap
 from likelify.tracing import is_tracing
@@ -70,7 +71,7 @@ class Diagnostics:
     @property
     def round_off_allowance(self) -> float:
         """Allowance for rounding, relative to the norm of an item: `calls * eps * e^b`. Heuristic, not proved."""
-        return (self.operator_calls + 1) * torch.finfo(self.dtype).eps * math.exp(_largest(self.norm_bound))
+        return (self.operator_calls + 1) * torch.finfo(self.dtype).eps * safe_exp(_largest(self.norm_bound))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +107,16 @@ def exp_action(
             float64; the same rule in training and evaluation.
         degree: a fixed degree instead of a tolerance.
         method: `"series"`, the power series; `"auto"` chooses (it is the only method so far).
-        throw: raise when the tolerance is not met; otherwise the diagnostics say so.
+        throw: raise when the tolerance is not met; otherwise the diagnostics say so. What no number can stand for
+            (non-finite values, a norm beyond 600) raises in any case.
 
     Returns:
         The value, shape and dtype of `x`, and its `Diagnostics`.
 
     Raises:
         ConvergenceError: if the degree limit was reached before the tolerance.
-        DomainError: if the input is not floating, or the input or the map is not finite (adaptive mode).
+        DomainError: if the input is not floating, or the input, the map or the value is not finite (adaptive mode).
+        ShapeError: if `time` is not one number.
         UnsupportedError: if the degree would have to adapt where Python cannot look at tensors.
 
     Source:
@@ -134,6 +137,9 @@ def exp_action(
         raise ConfigError(f"exp_action knows the methods 'auto' and 'series', not {method!r}.")
     if degree is not None and degree < 0:
         raise ConfigError(f"degree must not be negative, got {degree}.")
+    if isinstance(time, Tensor) and time.numel() != 1:
+        raise ShapeError(f"time must be one number for the whole batch, got a tensor of shape {tuple(time.shape)}.")
+    map = map.matching(x)
     tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
     event_shape = tuple(x.shape[1:])
     span = abs(time.detach()) if isinstance(time, Tensor) else abs(time)
@@ -145,8 +151,8 @@ def exp_action(
 
     if degree is None and _may_adapt(norm, x):
         value, degrees, error, converged = series.series_adaptive(map, x, time, _within_range(norm), tol)
-        if not converged and not bool(torch.isfinite(item_norms).all()):
-            raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
+        if not converged:
+            _require_finite(item_norms, value)
         diagnostics = Diagnostics(degrees=degrees, certified=error, converged=converged, **report)
     else:
         steps, degree, converged = _static_choice(norm, tol, degree, x.dtype)
@@ -188,6 +194,16 @@ def _may_adapt(norm: float | Tensor, x: Tensor) -> bool:
             )
         return False
     return isinstance(norm, Tensor) or x.device.type == "cpu"
+
+
+def _require_finite(item_norms: Tensor, value: Tensor) -> None:
+    if not bool(torch.isfinite(item_norms).all()):
+        raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
+    if not bool(torch.isfinite(value.detach()).all()):
+        raise DomainError(
+            "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is too "
+            f"large for {value.dtype}."
+        )
 
 
 def _within_range(norm: float | Tensor) -> float:

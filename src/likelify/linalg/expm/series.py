@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from likelify.linalg.bounds import exp_tail, series_degree
+from likelify.linalg.bounds import exp_tail, safe_exp, series_degree
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 150
@@ -39,13 +39,13 @@ def step_count(norm: float, dtype: torch.dtype) -> int:
 def static_plan(norm: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
     """Give (steps, degree) whose a-priori error is at most `tol ||x||`."""
     steps = step_count(norm, dtype)
-    growth = math.exp(norm * (steps - 1) / steps)
+    growth = safe_exp(norm * (steps - 1) / steps)
     return steps, series_degree(norm / steps, tol / (steps * growth), MAX_DEGREE)
 
 
 def a_priori_error(norm: float, steps: int, degree: int) -> float:
     """Bound the error of the stepped series relative to the input's norm."""
-    return steps * math.exp(norm * (steps - 1) / steps) * exp_tail(norm / steps, degree)
+    return steps * safe_exp(norm * (steps - 1) / steps) * exp_tail(norm / steps, degree)
 
 
 def log_det_error(norm: float, degrees: tuple[int, ...], size: int) -> float:
@@ -57,7 +57,7 @@ def log_det_error(norm: float, degrees: tuple[int, ...], size: int) -> float:
     total = 0.0
     for degree in degrees:
         local = norm / len(degrees)
-        q = math.exp(local) * exp_tail(local, degree)
+        q = safe_exp(local) * exp_tail(local, degree)
         total += -size * math.log1p(-q) if q < 1 else math.inf
     return total
 
@@ -86,7 +86,7 @@ def series_adaptive(
     error = torch.zeros_like(allowed)
     degrees: list[int] = []
     for step in range(steps):
-        growth = math.exp(norm * (steps - 1 - step) / steps)
+        growth = safe_exp(norm * (steps - 1 - step) / steps)
 
         def certificate(term: Tensor, k: int) -> Tensor:
             if local >= k + 2:
@@ -99,7 +99,9 @@ def series_adaptive(
         x, (last, degree) = _sum_terms(map_, x, time, steps, MAX_DEGREE, done)
         degrees.append(degree)
         error = error + growth * certificate(last, degree)
-    converged = bool((error <= allowed * steps).all())
+    # Infinities compare as equal, so they are asked for; the value may overflow although every norm is finite.
+    finite = bool(torch.isfinite(allowed).all()) and bool(torch.isfinite(x.detach()).all())
+    converged = finite and bool((error <= allowed * steps).all())
     return x, tuple(degrees), error, converged
 
 
