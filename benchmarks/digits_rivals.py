@@ -2,7 +2,7 @@
 
 Same split, same uniform dequantization, same training loop (batches, moving average, validation, cosine), same
 processor seconds, one thread, paired seeds. The rivals stand on a per-pixel standardisation; their learning rate is the
-best of 0.5e-3, 1e-3, 2e-3 and 4e-3 on the validation split (seed 0, 60 s each).
+best of 0.5e-3, 1e-3, 2e-3, 4e-3 and 8e-3 on the validation split (seed 0, 60 s each).
 """
 
 import statistics
@@ -22,7 +22,7 @@ from likelify.structure import ContextLike
 
 OURS = "likelify marginal-spline"
 RIVALS = {"zuko NSF autoregressive": {}, "zuko NSF coupling": {"passes": 2}}
-RIVAL_LR = 1e-3
+RIVAL_LR = 8e-3
 SAMPLES = 1000
 
 
@@ -70,7 +70,8 @@ def run(name: str, source: Source, seed: int, seconds: float) -> tuple[float, fl
     settings = FitSettings(**(fitting | {"steps": 10**6, "max_time": seconds, "clock": "processor", "seed": seed}))
     result = fit(flow, source, settings)
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)
-    drawing = sampling_seconds(flow)
+    # An autoregressive flow needs 64 passes for a sample; its time (20 s) is not what is compared.
+    drawing = sampling_seconds(flow) if name != "zuko NSF autoregressive" else float("nan")
     print(
         f"seed {seed}  {name:<26} {result.steps} steps  {result.seconds:.0f} processor s  validation "
         f"{result.best_bits:.4f}  test {measured.elbo.bits.mean:.4f} bits/dim  {SAMPLES} samples {drawing:.2f} s",

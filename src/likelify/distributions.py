@@ -34,6 +34,9 @@ class Distribution(nn.Module):
         """Draw so that gradients reach the parameters."""
         raise UnsupportedError(f"{type(self).__name__} has no differentiable samples; use sample().")
 
+    def initialize(self, x: Tensor, context: ContextLike = None) -> None:
+        """Fit what depends on data to a sample, once; most distributions have no such part."""
+
     def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
         """Draw without gradients."""
         with torch.no_grad():

@@ -71,8 +71,8 @@ class Flow(Distribution):
         super().__init__()
         if base.likelihood != "exact":
             raise InexactLikelihoodError(
-                f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. If it is a "
-                "flow, put its layers behind those of this one."
+                f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. "
+                "If it is a flow, put its layers behind those of this one."
             )
         self.base = base
         self.transform = transform
@@ -205,7 +205,7 @@ class Flow(Distribution):
             return context
         if context.condition is None:
             raise ShapeError(
-                f"This flow is conditional (its encoder is {self.encoder}): give the labels or the condition as context."
+                f"This flow is conditional (its encoder is {self.encoder}): give labels or a condition as context."
             )
         return with_condition(context, self.encoder(context.condition))
 

@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 import likelify
 from likelify.errors import ConfigError, LikelifyError
 
 HELP = """Exact-likelihood density models of images.
 
-Start with `likelify fit digits`; it ends by naming the run folder and what to type next. Every command explains itself
-with --help. Add --debug to any command to see the traceback of an error.
+Start with: likelify fit digits
+
+It ends by naming the run folder and what to type next. Every command has a
+--help of its own. Add --debug to see the traceback of an error.
 """
 
 app = App(name="likelify", help=HELP, version=likelify.__version__, help_format="plaintext")
@@ -50,7 +52,7 @@ def fit(
         list[str] | None,
         Parameter(
             name="--set",
-            help="Any other setting of the model or the fit: --set hidden=64 --set clip=0.5.",
+            help="Any other setting of the model or the fit: --set couplings=8 --set clip=0.5.",
             negative="",
         ),
     ] = None,
@@ -103,7 +105,7 @@ def sample(
     *,
     n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images.")] = 64,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default samples.png in the run.")
+        Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default drawn.png in the run.")
     ] = None,
     label: Annotated[
         int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")
@@ -157,11 +159,11 @@ def main() -> None:
     """Run the command line: errors of the library become one paragraph and exit code 2."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app(words)
-    except LikelifyError as error:
+        app(words, exit_on_error=False, print_error=False)
+    except (LikelifyError, CycloptsError, OSError) as error:
         if len(words) < len(sys.argv) - 1:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

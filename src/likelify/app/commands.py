@@ -25,6 +25,9 @@ from likelify.seeding import seeded
 from likelify.zoo import MODELS, ModelConfig, config_from_dict
 
 PICTURE_IMAGES = 64
+DRAWN = "drawn.png"
+# Settings of a model that the data decide.
+OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -43,8 +46,10 @@ def fit_command(
     """Fit a model, evaluate it, draw a picture, and say where everything is."""
     source = open_source(source_name)
     model = model or recipes.default_model(source_name)
-    threads = threads or recipes.THREADS.get(model)
+    threads = recipes.THREADS.get(model) if threads is None else threads
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(threads)
     model_config, settings = settle(source, model, model_words, fit_words, free, conditional=conditional)
     config = RunConfig(
@@ -60,12 +65,13 @@ def fit_command(
     parameters = sum(p.numel() for p in flow.parameters())
     console.print(f"Fitting {model} ({parameters:,} parameters) to {source.name}: {source.description}")
     result = _fit_with_progress(flow, source, run)
-    console.print(
-        f"Training {result.reason} after {result.steps} steps, {result.seconds:.0f} s; best weights at step "
-        f"{result.best_step} (validation {result.best_bits:.3f} bits/dim)."
-    )
+    console.print(f"Training ended ({result.reason}) after {result.steps} steps, {result.seconds:.0f} s.")
+    if not result.looks:
+        console.print("No weights were worth keeping yet.")
+        return
+    console.print(f"Best weights: step {result.best_step}, validation {result.best_bits:.3f} bits/dim.")
     if result.reason == "interrupted":
-        console.print(f"The best weights so far are kept. Go on with: likelify evaluate {run.path}")
+        console.print(f"They are kept. Go on with: likelify evaluate {run.path}")
         return
     flow = run.flow()
     _evaluate(run, flow, source, "test", *recipes.draws(source.name))
@@ -98,7 +104,9 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
         known = "this run has no classes" if classes is None else f"its classes are 0..{classes - 1}"
         raise ConfigError(f"--label {label} does not fit: {known}.")
     drawn = draw(run.flow(), run.config.model, number, label=label, temperature=temperature, seed=seed)
-    file = out or run.path / SAMPLES
+    file = out or run.path / DRAWN
+    if file.suffix != ".png":
+        raise ConfigError(f"Pictures are written as PNG; give -o a name that ends in .png, not '{file}'.")
     title = f"{number} samples" if label is None else f"{number} samples of class {label}"
     save_picture(file, {title: drawn}, run.config.model.pixel_levels)
     console.print(f"{number} samples: {file}")
@@ -118,7 +126,7 @@ def settle(
     Raises:
         ConfigError: if neither does, or a value does not fit.
     """
-    known = MODELS[model].model_fields
+    known = [name for name in MODELS[model].model_fields if name not in OF_THE_DATA]
     for name in free:
         if name not in known and name not in FitSettings.model_fields:
             raise ConfigError(
@@ -220,7 +228,7 @@ def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, elbo_sampl
             conditional=run.config.conditional,
             on_batch=show,
         )
-    run.save_evaluation(asdict(measured))
+    run.save_evaluation(split, asdict(measured))
     table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.bits.items} images")
     for heading in ("", "bits/dim", "nats per image", "draws"):
         table.add_column(heading, justify="right" if heading else "left")

@@ -92,6 +92,7 @@ def fit(
     settings: FitSettings | None = None,
     *,
     conditional: bool = False,
+    initialize: bool = True,
     fabric: Fabric | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_best: Callable[[State, FitResult], None] | None = None,
@@ -102,24 +103,29 @@ def fit(
     every time on the same machine. Ctrl-C ends the fit early and keeps the best weights.
 
     Args:
-        flow: the model, fresh or not; data-dependent layers are initialized on a sample of the training split.
+        flow: the model.
         source: the data.
         settings: see `FitSettings`.
         conditional: give the labels to the model as its context.
+        initialize: fit the data-dependent layers to a sample of the training split first; False to go on with a flow
+            that has been fitted before.
         fabric: where to run; by default one process on the CPU or the accelerator there is.
         on_step: called after every step.
         on_best: called in the first process with the weights after every look that improved; the first look is before
             the first step.
 
     Raises:
-        NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the last good weights.
+        NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far.
         DataError: if labels are asked of a source without them.
     """
     settings = settings or FitSettings()
     if conditional and source.classes is None:
         raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
     fabric = fabric or Fabric(accelerator="auto", devices=1)
+    flow.to(fabric.device)
     with seeded(settings.seed):
+        if initialize:
+            _initialize(flow, source, settings, conditional=conditional)
         return _Fit(flow, source, settings, conditional, fabric, on_step, on_best).run()
 
 
@@ -138,8 +144,7 @@ class _Fit:
     ) -> None:
         self.source, self.settings, self.conditional, self.fabric = source, settings, conditional, fabric
         self.on_step, self.on_best = on_step, on_best
-        self.flow = flow.to(fabric.device)
-        self._initialize()
+        self.flow = flow
         self.average = AveragedModel(self.flow, multi_avg_fn=_warm_average(settings.average))
         self.objective, self.optimizer = fabric.setup(
             _Objective(self.flow, math.prod(source.event_shape)), _optimizer(self.flow, settings)
@@ -178,12 +183,6 @@ class _Fit:
             if self.best:
                 self.flow.load_state_dict(self.best)
         return self.result
-
-    def _initialize(self) -> None:
-        count = min(self.settings.initialize_items, self.source.size("train"))
-        order = torch.randperm(self.source.size("train"), generator=_generator(self.settings.seed, "initialize", 0))
-        x, labels = read_batch(self.flow, self.source, "train", order[:count], self.conditional)
-        self.flow.initialize(x, labels)
 
     def _fraction(self, step: int) -> float:
         share = step / self.settings.steps
@@ -269,6 +268,12 @@ class _Fit:
             f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip:g}); "
             "lower one of them and fit again."
         )
+
+
+def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
+    order = torch.randperm(source.size("train"), generator=_generator(settings.seed, "initialize", 0))
+    x, labels = read_batch(flow, source, "train", order[: settings.initialize_items], conditional)
+    flow.initialize(x, labels)
 
 
 def _optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:

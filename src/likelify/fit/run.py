@@ -124,9 +124,10 @@ class Run:
         writer.writerows(rows)
         write_atomically(self.path / METRICS, text.getvalue().encode())
 
-    def save_evaluation(self, values: Mapping[str, Any]) -> None:
-        """Write held-out figures as JSON."""
-        write_atomically(self.path / EVALUATION, json.dumps(values, indent=2).encode() + b"\n")
+    def save_evaluation(self, split: str, values: Mapping[str, Any]) -> None:
+        """Write the figures of a split as JSON; those of the test split are the run's evaluation."""
+        file = self.path / (EVALUATION if split == "test" else f"evaluation-{split}.json")
+        write_atomically(file, json.dumps(values, indent=2).encode() + b"\n")
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -29,7 +29,7 @@ class FitSettings(Settings):
         seed: of the weights, the order of the batches and all noise.
     """
 
-    steps: int = Field(default=2000, ge=1)
+    steps: int = Field(default=1500, ge=1)
     max_time: float | None = Field(default=None, gt=0)
     clock: Literal["wall", "processor"] = "wall"
     batch_size: int = Field(default=128, ge=1)

@@ -271,8 +271,8 @@ class Function(LinearMap):
         function: linear, acting on each row of `(rows, *event)` by itself. It is taken at its word here.
         norm: a guaranteed upper bound of its 2-norm. Without one, small events are probed.
         adjoint_function: its adjoint. Without one, the adjoint is found by automatic differentiation.
-        like: a tensor whose dtype and device the function needs when it is probed. `exp_action` and layers take those of
-            their input; elsewhere it is the default dtype.
+        like: a tensor whose dtype and device the function needs when it is probed. `exp_action` and layers take those
+            of their input; elsewhere it is the default dtype.
 
     The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers.
 

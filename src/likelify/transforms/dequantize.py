@@ -70,6 +70,14 @@ class Dequantize(Transform):
         u = (z - x).clamp(half, 1 - half)
         return x, log_q + self.noise.log_prob(u, self._inner(x, context))
 
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize the noise, with uniform numbers as its sample."""
+        if self.noise is not None:
+            centred = self.mean_forward(x)
+            uniform = (torch.rand_like(centred) * 0.999) + 0.0005
+            self.noise.initialize(uniform, self._inner(centred - 0.5, context))
+        return super().initialize(x, context)
+
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Put each number in the middle of its level."""
         return (x if x.is_floating_point() else x.to(self.probe.dtype)) + 0.5

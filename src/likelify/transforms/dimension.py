@@ -52,6 +52,12 @@ class Slice(Transform):
         drawn = self.distribution.sample((), replace(self._inner(z, context), temperature=0.0))
         return torch.cat([z, drawn], 1)
 
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize the distribution with the dropped channels."""
+        kept = super().initialize(x, context)
+        self.distribution.initialize(x[:, self.keep :], self._inner(kept, context))
+        return kept
+
     def out_shape(self, in_shape: Shape) -> Shape:
         """Give the kept channels' shape."""
         if in_shape[0] <= self.keep:

@@ -66,7 +66,7 @@ class GlowConfig(ImageConfig):
         kernel_size: of the convolutions in residual blocks; with 1 the network is 3x3, 1x1, 3x3 as in Glow.
         dropout: rate in residual coupling networks, acting in training steps only.
         bins: pieces of the splines.
-        bound: of `conv_exponential`.
+        norm_bound: the bound that `norm_limit` limits, of `conv_exponential`.
         alpha: of the logit in front, which maps pixels to the line.
         dequantization: uniform noise, or a conditional flow.
     """
@@ -82,7 +82,7 @@ class GlowConfig(ImageConfig):
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bins: int = Field(default=8, ge=2)
-    bound: Literal["reshape", "torus"] = "reshape"
+    norm_bound: Literal["reshape", "torus"] = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
     dequantization: Literal["uniform", "variational"] = "uniform"
 
@@ -145,7 +145,7 @@ class GlowConfig(ImageConfig):
             return [Permute.random(channels)]
         if self.mixing == "1x1":
             return [Conv1x1(channels)]
-        return [Conv1x1(channels), conv_exponential(channels, norm_limit=self.norm_limit, bound=self.bound)]
+        return [Conv1x1(channels), conv_exponential(channels, norm_limit=self.norm_limit, bound=self.norm_bound)]
 
     def _noise(self) -> Flow:
         """Build the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
@@ -166,7 +166,7 @@ class MarginalSplineConfig(ImageConfig):
         model: name of the model.
         couplings: number of spline couplings; their masks alternate between checkerboards, columns and rows.
         bins: pieces of the splines.
-        bound: the splines act on `[-bound, bound]`.
+        spline_bound: the splines act on `[-spline_bound, spline_bound]`.
         hidden: widths of the hidden layers of the coupling networks.
         dropout: rate in the coupling networks, acting in training steps only.
         exponentials: convolution exponentials after the couplings.
@@ -174,9 +174,9 @@ class MarginalSplineConfig(ImageConfig):
     """
 
     model: Literal["marginal-spline"] = "marginal-spline"
-    couplings: int = Field(default=12, ge=1)
+    couplings: int = Field(default=10, ge=1)
     bins: int = Field(default=4, ge=2)
-    bound: float = Field(default=4.0, gt=0)
+    spline_bound: float = Field(default=4.0, gt=0)
     hidden: tuple[Size, ...] = (128, 128)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     exponentials: int = Field(default=1, ge=0)
@@ -191,7 +191,7 @@ class MarginalSplineConfig(ImageConfig):
         ]
         for index in range(self.couplings):
             split = MaskSplit(position_mask(self.event_shape, index))
-            bijector = SplineBijector(self.bins, self.bound)
+            bijector = SplineBijector(self.bins, self.spline_bound)
             read, changed = split.sizes
             net = MLP(
                 read,

@@ -201,8 +201,8 @@ def _require_finite(item_norms: Tensor, value: Tensor) -> None:
         raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
     if not bool(torch.isfinite(value.detach()).all()):
         raise DomainError(
-            "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is too "
-            f"large for {value.dtype}."
+            "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is "
+            f"too large for {value.dtype}."
         )
 
 
