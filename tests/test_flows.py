@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -191,6 +193,71 @@ def test_frozen_caches_and_refuses_stale_parameters():
         with pytest.raises(StateError, match=r"inside frozen\(\)"):
             layer(x)
     assert not torch.equal(layer(x)[0], first)
+
+
+def test_exponentials_are_cached_inside_flows():
+    flow = lk.Flow(lk.Normal((2, 4, 4)), lk.Chain([lk.conv_exponential(2), lk.Conv1x1(2)]))
+    x = torch.randn(3, 2, 4, 4)
+    with flow.frozen():
+        flow.log_prob(x)
+        assert all(layer._cache for layer in flow.transform)
+        assert not flow.log_prob(x).grad_fn or not any(
+            torch.autograd.grad(flow.log_prob(x).sum(), flow.transform[0].source.weight, allow_unused=True)
+        )
+        with torch.no_grad():
+            flow.transform[0].source.weight.add_(1.0)
+        with pytest.raises(StateError, match="Exponential"):
+            flow.log_prob(x)
+
+
+def test_copies_made_inside_a_block_do_not_stay_in_it():
+    flow = spline_flow().float()
+    with flow.frozen(), nets.regularized(flow):
+        flow.log_prob(torch.zeros(1, 2))
+        twin = copy.deepcopy(flow)
+    testing.randomize(twin)
+    twin.log_prob(torch.zeros(1, 2)).sum().backward()
+    assert all(p.grad is not None for p in twin.parameters())
+    dropout = nets.Dropout(0.5)
+    with nets.regularized(dropout):
+        assert not copy.deepcopy(dropout).active
+
+
+def test_temperature_is_not_one_of_the_likelihood():
+    flow = dequantized(noise=conditional_noise())
+    x = torch.tensor([[0], [1], [2]])
+    values = []
+    for temperature in (0.0, 1.0, 5.0):
+        with lk.seeded(0):
+            values.append(flow.elbo(x, lk.Context(temperature=temperature)).value)
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[1], values[2])
+
+
+def test_misuse_is_refused_where_it_happens():
+    with pytest.raises(InexactLikelihoodError, match="base of a Flow"):
+        lk.Flow(dequantized(), lk.Permute([0]))
+    with pytest.raises(ConfigError, match="chunk must be at least 1"):
+        spline_flow().iw_log_prob(torch.zeros(1, 2).double(), samples=2, chunk=-2)
+    with pytest.raises(ShapeError, match="at least one axis"):
+        lk.Normal(())
+    conditional = lk.zoo.glow((1, 4, 4), 1, 1, classes=3, hidden=4, pixel_levels=4)
+    with pytest.raises(ShapeError, match="give labels"):
+        conditional.sample((2,))
+    assert conditional.sample((0,), torch.tensor([1, 2])).shape == (0, 2, 1, 4, 4)
+    graphs = lk.Context(structure=lk.GraphBatch(torch.tensor([2]), torch.empty(2, 0, dtype=torch.long)))
+    with pytest.raises(ShapeError, match="graphs of different sizes"):
+        spline_flow().distribution(graphs)
+
+
+def test_noise_and_split_priors_are_initialized_too():
+    flow = lk.zoo.glow((1, 8, 8), 2, 1, hidden=4, pixel_levels=8, dequantization="variational")
+    flow.initialize(torch.randint(8, (50, 1, 8, 8)))
+    noise = flow.transform[0].noise
+    assert float(noise.transform[2].log_scale.detach().abs().max()) > 0.1
+    prior = lk.Flow(lk.Normal((1,)), lk.ActNorm(1))
+    lk.Slice(1, prior).initialize(3 + 2 * torch.randn(500, 2))
+    assert abs(float(prior.transform.shift.detach()) - 3) < 0.5
 
 
 def test_dropout_acts_only_where_it_is_asked_for():

@@ -94,6 +94,7 @@ def check_transform(
     *,
     tol: float = 1e-9,
     near_identity: bool = False,
+    positive: bool = False,
 ) -> None:
     """Check the laws of a layer: round trip, contribution against the Jacobian, gradients, state, hygiene.
 
@@ -106,6 +107,7 @@ def check_transform(
         context: if the layer needs one.
         tol: allowed error of a round trip; the log-determinant is held to `1e-9 max(1, D)` nats.
         near_identity: also check that the layer differs little from the identity.
+        positive: also check that the determinant is positive, as that of every exponential is.
     """
     kept = x.clone()
     with seeded(1):
@@ -113,7 +115,7 @@ def check_transform(
     _check_shapes(transform, x, z, contribution, context)
     _check_round_trip(transform, x, z, contribution, context, tol)
     if not (transform.random_forward or transform.random_inverse):
-        _check_jacobian(transform, x, z, contribution, context)
+        _check_jacobian(transform, x, contribution, context, positive=positive)
     _check_gradients(transform, x, context)
     _check_state(transform, x, z, context)
     _require(torch.equal(x, kept), "the input was modified")
@@ -148,26 +150,29 @@ def _check_round_trip(
     _close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
 
 
-def _check_jacobian(transform: Transform, x: Tensor, z: Tensor, contribution: Tensor, context: ContextLike) -> None:
+def _check_jacobian(
+    transform: Transform, x: Tensor, contribution: Tensor, context: ContextLike, *, positive: bool
+) -> None:
     structure = as_context(context).structure
     if structure is not None:
         jacobian = torch.autograd.functional.jacobian(lambda v: transform(v, context)[0], x)
-        _close(_log_abs_det(jacobian, x.numel()), contribution.sum(), 1e-9 * x.numel(), "log-determinant")
+        _check_determinant(jacobian, x.numel(), contribution.sum(), positive=positive)
         return
     for row in range(len(x)):
         own = _row_context(context, row)
         jacobian = torch.autograd.functional.jacobian(lambda v, own=own: transform(v, own)[0], x[row : row + 1])
-        size = x[row].numel()
-        _close(_log_abs_det(jacobian, size), contribution[row], 1e-9 * max(1, size), "log-determinant")
+        _check_determinant(jacobian, x[row].numel(), contribution[row], positive=positive)
+
+
+def _check_determinant(jacobian: Any, size: int, contribution: Tensor, *, positive: bool) -> None:
+    sign, log_abs_det = torch.linalg.slogdet(jacobian.reshape(size, size))
+    _close(log_abs_det, contribution, 1e-9 * max(1, size), "log-determinant")
+    _require(not positive or float(sign) > 0, "the determinant is not positive")
 
 
 def _row_context(context: ContextLike, row: int) -> ContextLike:
     condition = as_context(context).condition
     return context if condition is None else Context(condition[row : row + 1])
-
-
-def _log_abs_det(jacobian: Any, size: int) -> Tensor:
-    return torch.linalg.slogdet(jacobian.reshape(size, size))[1]
 
 
 def _check_gradients(transform: Transform, x: Tensor, context: ContextLike) -> None:

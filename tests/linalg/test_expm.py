@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import likelify as lk
-from likelify.errors import ConfigError, ConvergenceError, DomainError, UnsupportedError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.expm import series
 
 
@@ -111,12 +111,46 @@ def test_tiny_inputs_are_certified_like_any_other():
     assert torch.allclose(1e25 * tiny.value, full.value, rtol=1e-5)
 
 
+def test_certificates_hold_at_the_ends_of_double_precision():
+    x = torch.randn(1, 4, dtype=torch.float64)
+    map_ = lk.Dense(torch.randn(4, 4, dtype=torch.float64))
+    for scale in (1e-170, 1.0, 1e160):
+        action = lk.exp_action(map_, scale * x)
+        assert torch.allclose(action.value / scale, exact(map_, x), rtol=1e-10)
+        assert 0 < float(action.diagnostics.error_bound / scale) < 1e-11
+    mixed = lk.exp_action(map_, torch.cat([1e-170 * x, 1e160 * x]))
+    assert bool((mixed.diagnostics.error_bound > 0).all())
+
+
+def test_time_is_one_number():
+    with pytest.raises(ShapeError, match="one number"):
+        lk.exp_action(lk.Dense(torch.eye(2)), torch.ones(2, 2), time=torch.tensor([0.1, 0.2]))
+
+
+def test_functions_are_probed_in_the_dtype_of_the_input():
+    matrix = torch.randn(3, 3, dtype=torch.float64)
+    layer = lk.Exponential(lk.Function(lambda x: x @ matrix.T) + lk.Function(lambda x: 0.1 * x))
+    _, log_det = layer(torch.randn(2, 3, dtype=torch.float64))
+    assert float((log_det - matrix.trace() - 0.3).abs().max()) < 1e-14
+
+
+def test_diagnostics_of_hopeless_degrees_are_infinite():
+    diagnostics = lk.exp_action(lk.Dense(1000 * torch.eye(2)), torch.ones(1, 2), degree=3).diagnostics
+    assert diagnostics.log_det_error_bound == math.inf
+    assert diagnostics.round_off_allowance == math.inf
+
+
 def test_what_cannot_work_is_an_error_that_says_so():
     wild = lk.Dense(1e5 * torch.eye(2))
     with pytest.raises(ConvergenceError, match="no floating format"):
         lk.exp_action(wild, torch.ones(1, 2))
     with pytest.raises(DomainError, match="not finite"):
         lk.exp_action(lk.Dense(torch.eye(2)), torch.tensor([[math.nan, 1.0]]))
+    with pytest.raises(DomainError, match="too large for torch.float32"):
+        lk.exp_action(lk.Dense(torch.eye(2)), torch.full((1, 2), 2e38))
+    for map_ in (lk.Function(lambda v: 0.1 * v, norm=0.1), lk.Dense(torch.eye(2))):
+        with pytest.raises(DomainError, match="input that is not finite"):
+            lk.exp_action(map_, torch.tensor([[math.inf, 1.0]]), degree=4 if map_.tensors() else None)
     with pytest.raises(DomainError, match="norm bound of the map is not finite"):
         lk.exp_action(lk.Dense(torch.full((2, 2), math.inf)), torch.ones(1, 2))
     with pytest.raises(DomainError, match="floating"):

@@ -109,6 +109,19 @@ def test_inputs_outside_the_domain_are_refused():
         lk.FittedMarginal((1,), 4)(torch.tensor([[4.0]]))
 
 
+def test_integers_short_dtypes_and_ends_of_the_range():
+    z, log_det = lk.Affine(scale=1 / 256)(torch.tensor([[1, 2]]))
+    assert log_det.dtype == z.dtype
+    assert float(log_det) == pytest.approx(-2 * math.log(256))
+    with pytest.raises(DomainError, match="too short for 256 levels"):
+        lk.Dequantize(256).bfloat16()(torch.tensor([[3]]))
+    layer = lk.FittedMarginal((1,), 4)
+    with pytest.raises(DomainError):
+        layer(torch.tensor([[0.0]]))
+    with pytest.raises(ShapeError, match="FittedMarginal is for events"):
+        layer(torch.ones(1, 2))
+
+
 def test_wrong_shapes_and_settings_are_refused():
     with pytest.raises(ShapeError, match="3 channels"):
         lk.ActNorm(3)(torch.zeros(2, 4))

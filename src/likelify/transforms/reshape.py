@@ -33,7 +33,9 @@ class Squeeze(Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Gather blocks into channels."""
         self.out_shape(tuple(x.shape[1:]))
-        return torch.pixel_unshuffle(x, self.factor), zero_log_det(x, context)
+        z = torch.pixel_unshuffle(x, self.factor)
+        # The layout that the convolutions behind it work in; it stays through the layers between.
+        return z.contiguous(memory_format=torch.channels_last), zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Spread channels over blocks."""

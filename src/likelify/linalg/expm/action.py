@@ -115,7 +115,8 @@ def exp_action(
 
     Raises:
         ConvergenceError: if the degree limit was reached before the tolerance.
-        DomainError: if the input is not floating, or the input, the map or the value is not finite (adaptive mode).
+        DomainError: if the input is not floating, or the input, the map or the value is not finite (on a CPU or in
+            adaptive mode; a static degree elsewhere does not look).
         ShapeError: if `time` is not one number.
         UnsupportedError: if the degree would have to adapt where Python cannot look at tensors.
 
@@ -150,13 +151,15 @@ def exp_action(
     report |= {"event_size": math.prod(event_shape), "dtype": x.dtype, "method": "series"}
 
     if degree is None and _may_adapt(norm, x):
-        value, degrees, error, converged = series.series_adaptive(map, x, time, _within_range(norm), tol)
+        value, degrees, error, converged = series.series_adaptive(map, x, item_norms, time, _within_range(norm), tol)
         if not converged:
             _require_finite(item_norms, value)
         diagnostics = Diagnostics(degrees=degrees, certified=error, converged=converged, **report)
     else:
         steps, degree, converged = _static_choice(norm, tol, degree, x.dtype)
         value = series.series_static(map, x, time, steps, degree)
+        if x.device.type == "cpu" and not is_tracing():
+            _require_finite(item_norms, value)
         diagnostics = Diagnostics(degrees=(degree,) * steps, converged=converged, **report)
     if throw and diagnostics.converged is False:
         raise ConvergenceError(

@@ -22,6 +22,9 @@ from likelify.linalg.maps import LinearMap
 MAX_DEGREE = 150
 # Beyond it e^b leaves the range of double precision, and with it every certificate.
 MAX_NORM = 600.0
+# Between these sizes the squares of the numbers of an item, and of the smallest term that matters, stay in the range of
+# single precision.
+PLAIN = (1e-15, 1e12)
 
 Time = float | Tensor
 
@@ -70,9 +73,9 @@ def series_static(map_: LinearMap, x: Tensor, time: Time, steps: int, degree: in
 
 
 def series_adaptive(
-    map_: LinearMap, x: Tensor, time: Time, norm: float, tol: float
+    map_: LinearMap, x: Tensor, item_norms: Tensor, time: Time, norm: float, tol: float
 ) -> tuple[Tensor, tuple[int, ...], Tensor, bool]:
-    """Sum the series until the certificate of every item is below `tol` times its norm.
+    """Sum the series until the certificate of every item is below `tol` times its norm (`item_norms`).
 
     Returns:
         The value, the degree of each step, the certified error of each item, and whether all of them meet `tol`.
@@ -82,7 +85,8 @@ def series_adaptive(
     local = norm / steps
     # The a-posteriori test cannot succeed long before the a-priori one; testing earlier only costs host syncs.
     first_test = max(1, static_plan(norm, tol, dtype)[1] // 3)
-    allowed = tol * map_.item_norms(x.detach()) / steps
+    allowed = tol * item_norms / steps
+    plain = bool(((allowed > PLAIN[0]) & (item_norms < PLAIN[1])).all())
     error = torch.zeros_like(allowed)
     degrees: list[int] = []
     for step in range(steps):
@@ -91,7 +95,7 @@ def series_adaptive(
         def certificate(term: Tensor, k: int) -> Tensor:
             if local >= k + 2:
                 return torch.full_like(allowed, math.inf)
-            return map_.item_norms(term.detach()) * (local / (k + 1) / (1 - local / (k + 2)))
+            return map_.item_norms(term.detach(), plain=plain) * (local / (k + 1) / (1 - local / (k + 2)))
 
         def done(term: Tensor, k: int, growth: float = growth) -> bool:
             return k >= first_test and bool((certificate(term, k) * growth <= allowed).all())
