@@ -242,3 +242,11 @@ def test_two_processes_give_the_same_weights_and_learn_like_one(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = fit(tiny_flow(), stripes(), QUICK.model_copy(update={"steps": 60}))
     assert bits == pytest.approx(alone.best_bits, abs=0.05)
+
+
+def test_going_on_keeps_what_was_fitted():
+    source, flow = stripes(), tiny_flow()
+    fit(flow, source, QUICK)
+    before = evaluate(flow, source, iw_samples=0).elbo.bits.mean
+    looks = fit(flow, source, QUICK.model_copy(update={"steps": 2, "lr": 1e-6}), initialize=False).looks
+    assert looks[0].validation_bits == pytest.approx(before, abs=0.15)

@@ -161,7 +161,7 @@ class _Fit:
         """Train until something ends it."""
         step = 0
         try:
-            self._look(0, 0.0)
+            self._look(0)
             while True:
                 fraction = self._fraction(step)
                 if fraction >= 1 or self._tired():
@@ -170,7 +170,7 @@ class _Fit:
                 step += 1
                 after = self._fraction(step)
                 if int(after * self.settings.validations) > int(fraction * self.settings.validations) or after >= 1:
-                    self._look(step, fraction)
+                    self._look(step)
                 self._report(step, after)
             if self._tired() and self._fraction(step) < 1:
                 self.result.reason = "stopped early"
@@ -220,7 +220,7 @@ class _Fit:
         order = torch.randperm(size, generator=_generator(self.settings.seed, "order", epoch))
         return order[index * batch : (index + 1) * batch][self.fabric.global_rank :: self.fabric.world_size]
 
-    def _look(self, step: int, fraction: float) -> None:
+    def _look(self, step: int) -> None:
         train_bits = float(torch.stack(self.losses).mean()) if self.losses else math.nan
         if self.losses:
             self._require_finite(torch.tensor(train_bits), step)
