@@ -40,9 +40,10 @@ def show_images(panels: dict[str, Tensor], levels: int, *, columns: int = 8) -> 
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "app") from error
-    figure = Figure(figsize=(4.2 * len(panels), 4.5), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 4.5), layout=ConstrainedLayoutEngine(w_pad=0.15))
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axis, (title, images) in zip(axes, panels.items(), strict=True):
         axis.imshow(image_grid(images, levels, columns=columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,9 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     folder, output = fitted
     assert "ELBO" in output
     assert "importance-weighted" in output
-    assert "Next: likelify evaluate run" in output
+    following = output.split("Next: ")[1].splitlines()[0].split()
+    assert following[1:3] == ["evaluate", "run"]
+    assert shutil.which(following[0]) == str(PROGRAM)
     names = {path.name for path in (folder / "run").iterdir()}
     assert names == {"config.json", "model.safetensors", "metrics.csv", "evaluation.json", "samples.png"}
     config = json.loads((folder / "run" / "config.json").read_text())

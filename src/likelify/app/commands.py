@@ -1,5 +1,7 @@
 """What the commands do, once their words are parsed."""
 
+import shutil
+import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -71,15 +73,15 @@ def fit_command(
         return
     console.print(f"Best weights: step {result.best_step}, validation {result.best_bits:.3f} bits/dim.")
     if result.reason == "interrupted":
-        console.print(f"They are kept. Go on with: likelify evaluate {run.path}")
+        console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     flow = run.flow()
     _evaluate(run, flow, source, "test", *recipes.draws(source.name))
     _picture(run, flow, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples beside real images: {run.path / SAMPLES}")
-    console.print(f"Next: likelify evaluate {run.path} --iw-samples 1000")
-    console.print(f"      likelify sample {run.path} -n 100 -o samples.png")
+    console.print(f"Next: {program()} evaluate {run.path} --iw-samples 1000")
+    console.print(f"      {program()} sample {run.path} -n 100 -o samples.png")
 
 
 def evaluate_command(path: Path, split: SplitName, elbo_samples: int | None, iw_samples: int | None) -> None:
@@ -146,6 +148,11 @@ def settle(
     fitting = recipes.fit_settings(model) | fit_words
     fitting |= {name: value for name, value in free.items() if name not in known}
     return config_from_dict(values), FitSettings.parse(fitting)
+
+
+def program() -> str:
+    """Give the command as the user has to type it: its name if the shell finds it, its place otherwise."""
+    return "likelify" if shutil.which("likelify") else sys.argv[0]
 
 
 def default_folder(source: str) -> Path:
