@@ -37,6 +37,7 @@ def report(entries: list[Entry], file: Path | None) -> None:
     for entry in entries:
         goal = "" if entry.must is None else f"   must {'>=' if entry.better == 'higher' else '<='} {entry.must:g}"
         goal += "" if entry.aim is None else f", aim {entry.aim:g}"
-        print(f"{entry.name:<{width}}  {entry.value:10.4f} {entry.unit}{goal}")
+        value = f"{entry.value:.4f}" if abs(entry.value) >= 1e-3 else f"{entry.value:.2e}"
+        print(f"{entry.name:<{width}}  {value:>10} {entry.unit}{goal}")
     if file is not None:
         file.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, join_condition
 
-# Weights in this layout make convolutions keep it for activations. On a CPU it takes 0.6 of the time of a training step
-# at the widths of coupling networks (`python -m benchmarks.layout`); the numbers are the same.
+# Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
+# coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
 CONV_FORMAT = torch.channels_last
 
 

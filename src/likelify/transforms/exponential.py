@@ -111,7 +111,8 @@ class ConvKernel(nn.Module):
         # A norm of about 0.1: near the identity, and no two channels alike.
         scale = 0.05 / (kernel_size * math.sqrt(channels))
         weight = scale * torch.randn(channels, channels, kernel_size, kernel_size)
-        # Half the time of a training step at 12 and 24 channels on a CPU; with many channels it is slower.
+        # A tenth of a training step's time at 12 and 24 channels (`python -m benchmarks.layout`), and what lets the
+        # layers around keep their layout; with many channels it is slower.
         layout = torch.channels_last if channels <= 48 else torch.contiguous_format
         self.weight = nn.Parameter(weight.contiguous(memory_format=layout))
 
