@@ -80,7 +80,7 @@ def fit_command(
     _picture(run, flow, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples beside real images: {run.path / SAMPLES}")
-    console.print(f"Next: {program()} evaluate {run.path} --iw-samples 1000")
+    console.print(f"Next: {program()} evaluate {run.path} --iw-samples {10 * recipes.draws(source.name)[1]}")
     console.print(f"      {program()} sample {run.path} -n 100 -o samples.png")
 
 
