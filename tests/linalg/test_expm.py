@@ -122,6 +122,17 @@ def test_certificates_hold_at_the_ends_of_double_precision():
     assert bool((mixed.diagnostics.error_bound > 0).all())
 
 
+def test_small_terms_of_many_steps_do_not_vanish_from_the_certificate():
+    skew = torch.randn(6, 6)
+    skew = 80 * (skew - skew.T) / torch.linalg.matrix_norm(skew - skew.T, 2)
+    x = torch.randn(3, 6)
+    usual = lk.exp_action(lk.Dense(skew), x).diagnostics
+    with mock.patch.object(series, "PLAIN", (math.inf, 0.0)):
+        careful = lk.exp_action(lk.Dense(skew), x).diagnostics
+    assert usual.degrees == careful.degrees
+    assert torch.equal(usual.error_bound, careful.error_bound)
+
+
 def test_time_is_one_number():
     with pytest.raises(ShapeError, match="one number"):
         lk.exp_action(lk.Dense(torch.eye(2)), torch.ones(2, 2), time=torch.tensor([0.1, 0.2]))

@@ -58,7 +58,7 @@ class LinearMap(ABC):
 
         Args:
             x: `(rows, *event)`.
-            plain: the caller knows that no square leaves the floating range, which makes it five times as fast.
+            plain: the caller knows that no square leaves the floating range, which makes it faster.
         """
         event = tuple(range(1, x.ndim))
         if plain:

@@ -1,7 +1,7 @@
 """Models: for each a frozen configuration that is saved as JSON, and a function that builds it.
 
 The only place where papers' models are named. The names are loaded when they are first used, since validated
-configurations need pydantic, whose import takes a tenth of that of torch.
+configurations need pydantic, whose import takes its time (`python -m benchmarks.imports`).
 """
 
 from importlib import import_module

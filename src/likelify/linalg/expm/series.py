@@ -86,7 +86,9 @@ def series_adaptive(
     # The a-posteriori test cannot succeed long before the a-priori one; testing earlier only costs host syncs.
     first_test = max(1, static_plan(norm, tol, dtype)[1] // 3)
     allowed = tol * item_norms / steps
-    plain = bool(((allowed > PLAIN[0]) & (item_norms < PLAIN[1])).all())
+    # The smallest terms that matter are those whose error the remaining steps magnify most.
+    smallest = allowed / safe_exp(norm * (steps - 1) / steps)
+    plain = bool(((smallest > PLAIN[0]) & (item_norms < PLAIN[1])).all())
     error = torch.zeros_like(allowed)
     degrees: list[int] = []
     for step in range(steps):
