@@ -14,9 +14,19 @@ _HOMES: dict[str, str | None] = {
     "exp_action": "linalg.expm",
     "Action": "linalg.expm",
     "LinearMap": "linalg.maps",
-    "Dense": "linalg.maps",
-    "Function": "linalg.maps",
+    "Dense": "linalg.dense",
+    "Diagonal": "linalg.dense",
+    "Skew": "linalg.dense",
+    "Function": "linalg.function",
     "ConvMap": "linalg.conv",
+    "GraphMap": "linalg.graph",
+    "SetMap": "linalg.equivariant",
+    "PairMap": "linalg.equivariant",
+    "rotation_kernel": "linalg.equivariant",
+    "rotate_features": "linalg.equivariant",
+    "Stored": "linalg.expm",
+    "Recompute": "linalg.expm",
+    "Unrolled": "linalg.expm",
     "Transform": "transforms.core",
     "Chain": "transforms.core",
     "Inverse": "transforms.core",
@@ -88,10 +98,20 @@ if TYPE_CHECKING:
     from likelify.flows import Estimate as Estimate
     from likelify.flows import Flow as Flow
     from likelify.linalg.conv import ConvMap as ConvMap
+    from likelify.linalg.dense import Dense as Dense
+    from likelify.linalg.dense import Diagonal as Diagonal
+    from likelify.linalg.dense import Skew as Skew
+    from likelify.linalg.equivariant import PairMap as PairMap
+    from likelify.linalg.equivariant import SetMap as SetMap
+    from likelify.linalg.equivariant import rotate_features as rotate_features
+    from likelify.linalg.equivariant import rotation_kernel as rotation_kernel
     from likelify.linalg.expm import Action as Action
+    from likelify.linalg.expm import Recompute as Recompute
+    from likelify.linalg.expm import Stored as Stored
+    from likelify.linalg.expm import Unrolled as Unrolled
     from likelify.linalg.expm import exp_action as exp_action
-    from likelify.linalg.maps import Dense as Dense
-    from likelify.linalg.maps import Function as Function
+    from likelify.linalg.function import Function as Function
+    from likelify.linalg.graph import GraphMap as GraphMap
     from likelify.linalg.maps import LinearMap as LinearMap
     from likelify.seeding import seeded as seeded
     from likelify.structure import Context as Context

@@ -5,12 +5,18 @@ A batch is a tensor `x`. Without a structure its first axis counts the *items* (
 over an event in likelify goes through `sum_items`, so a layer that does not look at shapes works on both.
 """
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from likelify.errors import ShapeError, UnsupportedError
+from likelify.errors import DataError, ShapeError, UnsupportedError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,20 +24,23 @@ class GraphBatch:
     r"""Several graphs side by side, as one graph without edges between the parts.
 
     Node features live in a tensor `(N, ...)`, where `N` is the number of nodes of all graphs together and
-    the nodes of one graph are consecutive.
+    the nodes of one graph are consecutive. The object is immutable: its tensors must not be changed in place.
 
     Attributes:
         sizes: number of nodes of each graph, integers of shape `(B,)`.
         edge_index: directed edges (from, to) as node numbers, integers of shape `(2, E)`.
         edge_weight: one weight per edge `(E,)`, or None for weight one.
+        is_complete: whether the graphs are complete, known only of those that `complete` has made.
 
     Raises:
         ShapeError: if the shapes disagree or an edge names a node that does not exist.
+        DataError: if an edge joins two graphs.
     """
 
     sizes: Tensor
     edge_index: Tensor
     edge_weight: Tensor | None = None
+    is_complete: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.sizes.ndim != 1 or self.sizes.is_floating_point():
@@ -50,6 +59,106 @@ class GraphBatch:
         # Computed once here: it needs a host sync, which must not happen in every layer.
         owner = torch.repeat_interleave(torch.arange(len(self.sizes), device=self.sizes.device), self.sizes)
         object.__setattr__(self, "_owner", owner)
+        if len(self.sizes) > 1 and self.edge_index.numel():
+            self._refuse_bridges()
+
+    def _refuse_bridges(self) -> None:
+        start, end = self.edge_index
+        bridges = self.owner[start] != self.owner[end]
+        if bool(bridges.any()):
+            first = int(bridges.nonzero()[0, 0])
+            raise DataError(
+                f"{int(bridges.sum())} edges join two graphs of the batch, the first of them edge {first} from node "
+                f"{int(start[first])} to node {int(end[first])}. Nodes are numbered through the whole batch: add to "
+                "the node numbers of each graph the sizes of the graphs before it, or make the joined graphs one."
+            )
+
+    @classmethod
+    def complete(cls, sizes: Tensor | Sequence[int]) -> GraphBatch:
+        r"""Give graphs in which every node has an edge to every other node of its graph, and none to itself.
+
+        Args:
+            sizes: number of nodes of each graph, integers of shape `(B,)`.
+
+        Returns:
+            A batch with `sum n (n - 1)` edges of weight one, sorted; its `is_complete` is True, which lets graph
+            layers use closed forms.
+
+        Example:
+            >>> GraphBatch.complete([2, 3]).edge_index
+            tensor([[0, 1, 2, 2, 3, 3, 4, 4],
+                    [1, 0, 3, 4, 2, 4, 2, 3]])
+        """
+        sizes = torch.as_tensor(sizes)
+        if sizes.numel() == 0:
+            sizes = sizes.long()
+        if sizes.ndim != 1 or sizes.is_floating_point() or bool((sizes < 0).any()):
+            raise ShapeError(f"GraphBatch.complete needs sizes (B,), integers from 0, got {_describe(sizes)}.")
+        first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        degree = (sizes - 1).repeat_interleave(sizes)
+        node = torch.arange(len(degree), device=sizes.device)
+        start = node.repeat_interleave(degree)
+        place = torch.arange(len(start), device=sizes.device) - (degree.cumsum(0) - degree)[start]
+        end = place + first[start]
+        end += end >= start
+        graph = cls(sizes, torch.stack([start, end]))
+        object.__setattr__(graph, "is_complete", True)
+        return graph
+
+    def undirected(self) -> GraphBatch:
+        r"""Give the batch with every edge in both directions, and each once.
+
+        Edges between the same two nodes, in either direction, become one pair of opposite edges with the largest of
+        their weights. So weights of one stay one, a batch that is clean already keeps its edges, and doing it twice
+        changes nothing. Self-loops are kept.
+
+        Returns:
+            The edges sorted by (from, to). Graphs known to be complete are returned as they are.
+
+        Example:
+            >>> graph = GraphBatch(torch.tensor([3]), torch.tensor([[0, 0, 1], [1, 1, 2]]), torch.tensor([1.0, 3, 2]))
+            >>> graph.undirected().edge_index, graph.undirected().edge_weight
+            (tensor([[0, 1, 1, 2],
+                    [1, 0, 2, 1]]), tensor([3., 3., 2., 2.]))
+        """
+        if self.is_complete:
+            return self
+        nodes = max(len(self.owner), 1)
+        start, end = self.edge_index.long()
+        keys = torch.cat([start * nodes + end, end * nodes + start])
+        if self.edge_weight is None:
+            keys, weight = torch.unique(keys), None
+        else:
+            keys, place = torch.unique(keys, return_inverse=True)
+            weight = self.edge_weight.new_zeros(len(keys))
+            weight = weight.scatter_reduce(0, place, self.edge_weight.repeat(2), "amax", include_self=False)
+        return GraphBatch(self.sizes, torch.stack([keys // nodes, keys % nodes]), weight)
+
+    def to(self, device: torch.device | str) -> GraphBatch:
+        """Give the batch on a device: itself if it is there already, else a new object that has derived nothing yet."""
+        sizes, edge_index = self.sizes.to(device), self.edge_index.to(device)
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
+            return self
+        moved = GraphBatch(sizes, edge_index, weight)
+        object.__setattr__(moved, "is_complete", self.is_complete)
+        return moved
+
+    def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
+        """Give a value that depends on the graphs alone, computed the first time it is asked for.
+
+        It is a constant for automatic differentiation, and stays with this object: copies and pickles leave it behind.
+
+        Args:
+            name: what the value is called, unique among all uses; it holds whatever else the value depends on.
+            compute: gives the value from the batch.
+        """
+        kept: dict[str, Any] = self.__dict__.setdefault("_derived", {})
+        if name not in kept:
+            # What inference mode makes could not be used in training later.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                kept[name] = compute(self)
+        return kept[name]
 
     @property
     def owner(self) -> Tensor:
@@ -58,6 +167,9 @@ class GraphBatch:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_derived"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,11 +38,11 @@ def randomize(module: nn.Module, *, scale: float = 0.3, seed: int = 0) -> nn.Mod
 
 
 def check_linear_map(map_: LinearMap, x: Tensor, *, tol: float = 1e-9) -> None:
-    """Check that a map is linear, row by row, and that adjoint, matrix, trace and norm bound belong to it.
+    """Check that a map is linear, row by row, and that adjoint, matrix, trace, bounds and gradients belong to it.
 
     Args:
         map_: the map.
-        x: some rows `(rows, *event)`, at least two, in double precision.
+        x: some rows `(rows, *event)`, at least two, in double precision; for a map made for a number of rows, as many.
         tol: allowed deviation.
     """
     event_shape = tuple(x.shape[1:])
@@ -50,16 +50,62 @@ def check_linear_map(map_: LinearMap, x: Tensor, *, tol: float = 1e-9) -> None:
         y = torch.randn_like(x)
     applied = map_.apply(x)
     _close(map_.apply(2 * x - 3 * y), 2 * applied - 3 * map_.apply(y), tol, "linearity")
-    _close(torch.cat([map_.apply(row[None]) for row in x]), applied, tol, "independence of rows")
+    if map_.rows is None:
+        _close(torch.cat([map_.apply(row[None]) for row in x]), applied, tol, "independence of rows")
     _close((applied * y).sum(), (x * map_.adjoint().apply(y)).sum(), tol, "adjoint <L x, y> = <x, L* y>")
     matrix = map_.materialize(event_shape).to(x)
-    _close(x.flatten(1) @ matrix.T, applied.flatten(1), tol, "equality with its matrix")
-    _close(map_.adjoint().materialize(event_shape).to(x), matrix.T, tol, "matrix of the adjoint")
-    _close(map_.trace(event_shape).to(x), matrix.trace(), tol, "trace")
-    norm = float(torch.linalg.matrix_norm(matrix, 2))
-    bound = float(torch.as_tensor(map_.norm_bound(event_shape)).max())
-    _require(bound >= norm * (1 - 1e-12), f"norm bound {bound} is below the true norm {norm}")
+    _close(_times(map_, matrix, x), applied, tol, "equality with its matrix")
+    _close(map_.adjoint().materialize(event_shape).to(x), matrix.mT, tol, "matrix of the adjoint")
+    _close(_trace(map_, x), matrix.diagonal(dim1=-2, dim2=-1).sum(-1), tol, "trace")
+    _check_facts(map_, matrix, event_shape, tol)
     _close(map_.with_tensors(map_.tensors()).apply(x), applied, 0.0, "rebuilding from its tensors")
+    _close(map_.arrange(x), x, 0.0, "arranging the memory layout only")
+    _check_pullback(map_, x, y, tol)
+
+
+def _check_facts(map_: LinearMap, matrix: Tensor, event_shape: tuple[int, ...], tol: float) -> None:
+    if map_.symmetry is not None:
+        sign = 1 if map_.symmetry == "symmetric" else -1
+        _close(matrix.mT, sign * matrix, tol, f"being {map_.symmetry}")
+    scale = float(torch.linalg.matrix_norm(matrix).max())
+    items = float(len(matrix) / math.prod(event_shape)) if map_.couples_rows else 1.0
+    for name, bound, true in (
+        ("norm", map_.norm_bound(event_shape), torch.linalg.matrix_norm(matrix, 2)),
+        ("growth", map_.growth_bound(event_shape), torch.linalg.matrix_norm((matrix + matrix.mT) / 2, 2)),
+        ("Frobenius", map_.frobenius_bound(event_shape) * math.sqrt(items), torch.linalg.matrix_norm(matrix)),
+    ):
+        low, high = float(torch.as_tensor(bound).max()), float(true.max())
+        _require(low >= high * (1 - 1e-12) - 1e-13 * scale, f"{name} bound {low} is below the true value {high}")
+    shift, rest = map_.centered(event_shape)
+    identity = torch.eye(matrix.shape[-1]).to(matrix)
+    _close(rest.materialize(event_shape).to(matrix) + shift * identity, matrix, tol, "shift + centered map = map")
+
+
+def _check_pullback(map_: LinearMap, u: Tensor, v: Tensor, tol: float) -> None:
+    names = [name for name, tensor in map_.tensors().items() if tensor.is_floating_point()]
+    leaves = {name: map_.tensors()[name].detach().clone().requires_grad_() for name in names}
+    value = (map_.with_tensors(map_.tensors() | leaves).apply(u) * v).sum()
+    if not value.requires_grad:
+        return
+    expected = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    with torch.no_grad():
+        found = map_.pullback(u, v)
+    _require(set(found) >= set(names), f"pullback names {sorted(found)}, the map has {sorted(names)}")
+    for name, grad in zip(names, expected, strict=True):
+        if grad is not None:
+            _close(found[name], grad, tol, f"pullback with respect to {name}")
+
+
+def _times(map_: LinearMap, matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply rows by the matrix of `materialize`."""
+    flat = x.reshape(1, -1) if map_.couples_rows else x.flatten(1)
+    return (matrix @ flat[:, :, None]).reshape(x.shape)
+
+
+def _trace(map_: LinearMap, x: Tensor) -> Tensor:
+    """Give the trace of the matrix of `materialize` from that of the map, which may count per row."""
+    trace = map_.trace(tuple(x.shape[1:])).to(x)
+    return trace.expand(len(x)).sum() if map_.couples_rows else trace
 
 
 def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None:
@@ -71,20 +117,26 @@ def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None
         tol: allowed deviation, relative to the input's norm.
     """
     matrix = map_.materialize(tuple(x.shape[1:])).to(x)
-    exact = (x.flatten(1) @ torch.linalg.matrix_exp(matrix).T).reshape(x.shape)
+    exact = _times(map_, torch.linalg.matrix_exp(matrix), x)
     action = exp_action(map_, x)
     scale = float(x.norm())
     _close(action.value, exact, tol * scale, "equality with the dense exponential")
     _close(exp_action(-map_, action.value).value, x, tol * scale, "exp(-L) undoing exp(L)")
     for degree in (2, 5, 9):
-        cut = exp_action(map_, x, degree=degree)
-        error = (cut.value - exact).flatten(1).norm(dim=1)
-        allowed = cut.diagnostics.error_bound + cut.diagnostics.round_off_allowance * x.flatten(1).norm(dim=1)
+        cut = exp_action(map_, x, degree=degree, method="series")
+        error = map_.item_norms(cut.value - exact)
+        allowed = cut.diagnostics.error_bound + cut.diagnostics.round_off_allowance * map_.item_norms(x)
         _require(bool((error <= allowed).all()), f"error {error.tolist()} above the certificate {allowed.tolist()}")
-        cut_matrix = exp_action(map_, torch.eye(len(matrix)).to(x).reshape(-1, *x.shape[1:]), degree=degree).value
-        gap = abs(float(torch.linalg.slogdet(cut_matrix.flatten(1))[1] - matrix.trace()))
-        limit = cut.diagnostics.log_det_error_bound + 1e-12 * len(matrix)
-        _require(gap <= limit, f"log-determinant off by {gap} nats, above the certificate {limit}")
+        if map_.rows is None:
+            _check_log_det(map_, matrix, x, degree)
+
+
+def _check_log_det(map_: LinearMap, matrix: Tensor, x: Tensor, degree: int) -> None:
+    units = torch.eye(len(matrix)).to(x).reshape(-1, *x.shape[1:])
+    cut = exp_action(map_, units, degree=degree, method="series")
+    gap = abs(float(torch.linalg.slogdet(cut.value.flatten(1))[1] - matrix.trace()))
+    limit = float(torch.as_tensor(cut.diagnostics.log_det_error_bound).max()) + 1e-12 * len(matrix)
+    _require(gap <= limit, f"log-determinant off by {gap} nats, above the certificate {limit}")
 
 
 def check_transform(

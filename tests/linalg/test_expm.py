@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import likelify as lk
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
-from likelify.linalg.expm import series
+from likelify.linalg.expm import series, watch
 
 
 def exact(map_, x, time=1.0):
@@ -35,7 +35,7 @@ def test_the_observed_error_stays_below_the_certificate(norm, tol, kind, static,
     x = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
     if static:
         declared = lk.Function(map_.apply, norm=norm * (1 + 1e-12), like=raw)
-        with mock.patch("likelify.linalg.expm.action._may_adapt", return_value=False):
+        with mock.patch("likelify.linalg.expm.action._may_look", return_value=False):
             action = lk.exp_action(declared, x, tol=tol)
     else:
         action = lk.exp_action(map_, x, tol=tol)
@@ -48,11 +48,12 @@ def test_the_observed_error_stays_below_the_certificate(norm, tol, kind, static,
 
 
 def test_the_degree_adapts_to_the_batch_unless_nobody_may_look():
-    matrix = torch.diag(torch.tensor([0.9, 0.0])).double()
-    easy, hard = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    matrix = torch.diag(torch.tensor([0.9, 0.0, -0.9])).double()
+    easy, hard = torch.tensor([[0.0, 1.0, 0.0]]).double(), torch.tensor([[1.0, 0.0, 0.0]]).double()
     declared = lk.Function(lambda x: x @ matrix.T, norm=0.9)
     for map_ in (declared, lk.Dense(matrix)):
-        assert lk.exp_action(map_, easy).diagnostics.degree < lk.exp_action(map_, hard).diagnostics.degree <= 14
+        low, high = (lk.exp_action(map_, x, method="series").diagnostics.degree for x in (easy, hard))
+        assert low < high <= 14
     degrees = []
 
     def traced(row):
@@ -85,7 +86,7 @@ def test_gradients_reach_input_map_and_time():
         return lk.exp_action(lk.ConvMap(kernel), x, time=time).value
 
     def fixed(x, kernel, time):
-        return lk.exp_action(lk.ConvMap(kernel, norm=1.5), x, time=time, degree=6).value
+        return lk.exp_action(lk.ConvMap(kernel, norm=3.0), x, time=time, degree=6).value
 
     for function in (adaptive, fixed):
         assert torch.autograd.gradcheck(function, (x, kernel, time))
@@ -127,10 +128,10 @@ def test_small_terms_of_many_steps_do_not_vanish_from_the_certificate():
     skew = 80 * (skew - skew.T) / torch.linalg.matrix_norm(skew - skew.T, 2)
     x = torch.randn(3, 6)
     usual = lk.exp_action(lk.Dense(skew), x).diagnostics
-    with mock.patch.object(series, "PLAIN", (math.inf, 0.0)):
+    with mock.patch.object(watch, "PLAIN", (math.inf, 0.0)):
         careful = lk.exp_action(lk.Dense(skew), x).diagnostics
     assert usual.degrees == careful.degrees
-    assert torch.equal(usual.error_bound, careful.error_bound)
+    assert torch.allclose(usual.error_bound.double(), careful.error_bound.double())
 
 
 def test_time_is_one_number():

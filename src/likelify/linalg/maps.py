@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from likelify.errors import ShapeError, UnsupportedError
-from likelify.linalg.bounds import gram_bound, widest
+from likelify.errors import UnsupportedError
 
 Shape = tuple[int, ...]
+Symmetry = Literal["symmetric", "skew"] | None
 
 # A map is probed column by column only up to this event size: 4096 columns of 4096 numbers are 64 MB in float32.
 PROBE_LIMIT = 4096
@@ -27,9 +26,10 @@ PROBE_LIMIT = 4096
 
 @dataclass(frozen=True, eq=False)
 class LinearMap(ABC):
-    r"""A linear map on tensors `(rows, *event)`, each row mapped alike and by itself.
+    r"""A linear map on tensors `(rows, *event)`, each row mapped by itself.
 
     Write `apply`, `adjoint`, `trace` and `norm_bound`; the algebra `a * L`, `-L`, `L + M`, `L - M`, `L @ M` follows.
+    The other methods have defaults that are right for every map; a map that knows more overrides them.
     Subclasses are frozen dataclasses whose fields are tensors, maps or settings.
     """
 
@@ -53,6 +53,60 @@ class LinearMap(ABC):
         per row, is detached from the autograd graph.
         """
 
+    @property
+    def symmetry(self) -> Symmetry:
+        """`"symmetric"` if `L* = L`, `"skew"` if `L* = -L`, by construction; None where that is not known."""
+        return None
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the map is made for, each by its own parameters; None if all rows are mapped alike."""
+        return None
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether a row of the output depends on other rows of the input, as nodes of a graph do."""
+        return False
+
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Bound the norm of the symmetric part `(L + L*) / 2`, so that `||exp(tL)|| <= e^(|t| growth)`."""
+        return 0.0 if self.symmetry == "skew" else self.norm_bound(event_shape)
+
+    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+        """Bound the Frobenius norm on one event; by default the 2-norm times the root of the event's size."""
+        return self.norm_bound(event_shape) * math.sqrt(math.prod(event_shape))
+
+    def item_size(self, event_shape: Shape) -> int | Tensor:
+        """Count the numbers in one item; for maps that couple rows, one count for each item."""
+        return math.prod(event_shape)
+
+    def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
+        """Give `(shift, M)` with `L = shift + M`, where `M` has a smaller norm if the map knows how; else `(0, L)`.
+
+        The shift is a constant for automatic differentiation (any constant makes the identity true).
+        """
+        return 0.0, self
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Give `x` in the memory layout on which the map is fastest."""
+        return x
+
+    def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+        """Give the gradient of `<v, L u>` with respect to `tensors()`, by name; differentiable in `u` and `v`."""
+        floating = {name: t for name, t in self.tensors().items() if t.is_floating_point()}
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaves = {
+                name: t if create_graph and t.requires_grad else t.detach().requires_grad_()
+                for name, t in floating.items()
+            }
+            value = self.with_tensors(self.tensors() | leaves).apply(u)
+            grads = torch.autograd.grad(value, list(leaves.values()), v, create_graph=create_graph, allow_unused=True)
+        return {
+            name: torch.zeros_like(leaves[name]) if grad is None else grad
+            for name, grad in zip(leaves, grads, strict=True)
+        }
+
     def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
         """Give the 2-norm of each item of `x`; maps that couple rows override this.
 
@@ -71,21 +125,38 @@ class LinearMap(ABC):
         )
         return largest.flatten() * torch.linalg.vector_norm(x / largest, dim=event)
 
-    def materialize(self, event_shape: Shape) -> Tensor:
-        """Form the matrix on flattened events by applying the map to all unit vectors (small events only)."""
-        size = math.prod(event_shape)
+    def materialize(self, event_shape: Shape, *, like: Tensor | None = None) -> Tensor:
+        """Form the matrix on flattened events by applying the map to all unit vectors (small events only).
+
+        Args:
+            event_shape: of one event.
+            like: a tensor with the dtype and device of the unit vectors; by default those of the map.
+
+        Returns:
+            `(D, D)`; for a map with its own `rows` one matrix for each, `(rows, D, D)`; for a map that couples its
+            rows one matrix on all of them, `(rows D, rows D)`.
+        """
+        rows = self.rows or 1
+        space = (rows, *event_shape) if self.couples_rows else tuple(event_shape)
+        size = math.prod(space)
         if size > PROBE_LIMIT:
             raise UnsupportedError(
                 f"An event of {size} numbers is too large to form the matrix of {type(self).__name__} "
                 f"(limit {PROBE_LIMIT})."
             )
-        like = next(iter(self.tensors().values()), None)
+        like = next(iter(self.tensors().values()), None) if like is None else like
         eye = torch.eye(size) if like is None else torch.eye(size, dtype=like.dtype, device=like.device)
-        return self.apply(eye.reshape(size, *event_shape)).reshape(size, size).T
+        if self.couples_rows:
+            return torch.stack([self.apply(unit.reshape(space)).flatten() for unit in eye], 1)
+        if self.rows is None:
+            return self.apply(eye.reshape(size, *space)).reshape(size, size).T
+        units = eye.reshape(size, 1, *space).expand(size, rows, *space)
+        return torch.stack([self.apply(unit).flatten(1) for unit in units], 2)
 
     def matching(self, x: Tensor) -> LinearMap:
         """Give the map ready for inputs like `x`; only maps that hold no tensor of their own need to know."""
-        inner = {f.name: getattr(self, f.name).matching(x) for f in fields(self) if _is_map(getattr(self, f.name))}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        inner = {name: value.matching(x) for name, value in values.items() if isinstance(value, LinearMap)}
         return replace(self, **inner) if inner else self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -112,6 +183,22 @@ class LinearMap(ABC):
                 changes[field.name] = value.with_tensors(inner)
         return replace(self, **changes)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was derived from the fields is computed again: a tensor with a history cannot be copied.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        if (derive := getattr(self, "__post_init__", None)) is not None:
+            derive()
+
+    @property
+    def declared(self) -> bool:
+        """Whether `tensors()` names every tensor that the map depends on, so that gradients can be found by name."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return all(value.declared if isinstance(value, LinearMap) else _is_plain(value) for value in values)
+
     def __mul__(self, factor: float | Tensor) -> LinearMap:
         return Scaled(self, factor)
 
@@ -130,65 +217,48 @@ class LinearMap(ABC):
         return Composed(self, other)
 
 
-def _is_map(value: object) -> bool:
-    return isinstance(value, LinearMap)
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, Tensor | str | int | float | torch.dtype | torch.device)
+
+
+class _Combination(LinearMap):
+    """What maps made of maps have in common: rows, layout and norms are those of the parts."""
+
+    @property
+    def parts(self) -> list[LinearMap]:
+        return [value for field in fields(self) if isinstance(value := getattr(self, field.name), LinearMap)]
+
+    @property
+    def rows(self) -> int | None:
+        """The rows of the first part that has its own."""
+        return next((part.rows for part in self.parts if part.rows is not None), None)
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether any part does."""
+        return any(part.couples_rows for part in self.parts)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Take the layout of the first part."""
+        return self.parts[0].arrange(x)
+
+    def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
+        """Measure items as a part that couples rows does, if there is one."""
+        return self._measuring.item_norms(x, plain=plain)
+
+    def item_size(self, event_shape: Shape) -> int | Tensor:
+        """Count as the same part does."""
+        return self._measuring.item_size(event_shape)
+
+    @property
+    def _measuring(self) -> LinearMap:
+        return next((part for part in self.parts if part.couples_rows), self.parts[0])
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(LinearMap):
-    r"""A matrix on the channel axis: `y[:, i, ...] = sum_j matrix[i, j] x[:, j, ...]`.
-
-    On rows `(rows, d)` it is the usual matrix product; on images `(rows, c, h, w)` a 1x1 convolution.
-
-    Args:
-        matrix: `(c, c)`.
-
-    Example:
-        >>> rotation = Dense(torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
-        >>> rotation.apply(torch.tensor([[1.0, 0.0]]))
-        tensor([[0., 1.]])
-    """
-
-    matrix: Tensor
-
-    def __post_init__(self) -> None:
-        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
-            raise ShapeError(f"Dense needs a square matrix, got shape {tuple(self.matrix.shape)}.")
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Multiply the channels of each position by the matrix."""
-        return apply_matrix(self.matrix, x)
-
-    def adjoint(self) -> Dense:
-        """Give the transposed matrix."""
-        return Dense(self.matrix.T)
-
-    def trace(self, event_shape: Shape) -> Tensor:
-        """Give the trace of the matrix times the number of positions."""
-        return self.matrix.trace() * math.prod(event_shape[1:])
-
-    def norm_bound(self, event_shape: Shape) -> Tensor:
-        """Bound the norm by repeated squaring (`gram_bound`)."""
-        return gram_bound(widest(self.matrix.detach()), steps=5)
-
-
-def apply_matrix(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply the channel axis (axis 1) of `x` by a matrix `(c_out, c_in)`, at every position."""
-    if x.ndim < 2 or x.shape[1] != matrix.shape[1]:
-        raise ShapeError(
-            f"A matrix for {matrix.shape[1]} channels cannot act on an input of shape {tuple(x.shape)} "
-            "(rows, channels, ...)."
-        )
-    if x.ndim == 2:
-        return x @ matrix.T
-    if x.ndim == 4:
-        # A convolution keeps the memory layout of images, whichever it is; a matrix product would copy one of them.
-        return F.conv2d(x, matrix[:, :, None, None])
-    return (matrix @ x.flatten(2)).reshape(x.shape[0], matrix.shape[0], *x.shape[2:])
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled(LinearMap):
+class Scaled(_Combination):
     """The map `factor * base`; the factor is a number or a scalar tensor."""
 
     base: LinearMap
@@ -208,16 +278,41 @@ class Scaled(LinearMap):
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Multiply the bound of the base by the size of the factor."""
-        factor = self.factor.detach() if isinstance(self.factor, Tensor) else self.factor
-        return abs(factor) * self.base.norm_bound(event_shape)
+        return self._size() * self.base.norm_bound(event_shape)
 
-    def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
-        """Give the norms by which the base measures items."""
-        return self.base.item_norms(x, plain=plain)
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Multiply the bound of the base by the size of the factor."""
+        return self._size() * self.base.growth_bound(event_shape)
+
+    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+        """Multiply the bound of the base by the size of the factor."""
+        return self._size() * self.base.frobenius_bound(event_shape)
+
+    def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
+        """Scale what the base gives."""
+        shift, rest = self.base.centered(event_shape)
+        factor = self.factor.detach() if isinstance(self.factor, Tensor) else self.factor
+        # The shift is a constant, so the part of it that varies with the factor must stay in the map.
+        return (factor * shift, Scaled(rest, self.factor)) if isinstance(factor, float) else (0.0, self)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """A multiple has the symmetry of its base."""
+        return self.base.symmetry
+
+    def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+        """Scale the gradients of the base; that of the factor is `<v, L u>`."""
+        grads = {f"base.{name}": grad for name, grad in self.base.pullback(u, self.factor * v).items()}
+        if isinstance(self.factor, Tensor):
+            grads["factor"] = (v * self.base.apply(u)).sum().reshape(self.factor.shape)
+        return grads
+
+    def _size(self) -> float | Tensor:
+        return abs(self.factor.detach() if isinstance(self.factor, Tensor) else self.factor)
 
 
 @dataclass(frozen=True, eq=False)
-class Sum(LinearMap):
+class Sum(_Combination):
     """The map `left + right`."""
 
     left: LinearMap
@@ -239,13 +334,27 @@ class Sum(LinearMap):
         """Add the bounds (triangle inequality)."""
         return self.left.norm_bound(event_shape) + self.right.norm_bound(event_shape)
 
-    def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
-        """Give the norms by which the left map measures items."""
-        return self.left.item_norms(x, plain=plain)
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Add the bounds."""
+        return self.left.growth_bound(event_shape) + self.right.growth_bound(event_shape)
+
+    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+        """Add the bounds."""
+        return self.left.frobenius_bound(event_shape) + self.right.frobenius_bound(event_shape)
+
+    def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
+        """Center both."""
+        (one, left), (other, right) = self.left.centered(event_shape), self.right.centered(event_shape)
+        return one + other, Sum(left, right)
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """A sum has the symmetry that both have."""
+        return self.left.symmetry if self.left.symmetry == self.right.symmetry else None
 
 
 @dataclass(frozen=True, eq=False)
-class Composed(LinearMap):
+class Composed(_Combination):
     """The map `left @ right`: first `right`, then `left`. Its trace is exact and needs a small event."""
 
     left: LinearMap
@@ -261,68 +370,8 @@ class Composed(LinearMap):
 
     def trace(self, event_shape: Shape) -> Tensor:
         """Probe with all unit vectors; a product has no cheaper exact trace in general."""
-        return self.materialize(event_shape).trace()
+        return self.materialize(event_shape).diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Multiply the bounds."""
         return self.left.norm_bound(event_shape) * self.right.norm_bound(event_shape)
-
-    def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
-        """Give the norms by which the left map measures items."""
-        return self.left.item_norms(x, plain=plain)
-
-
-@dataclass(frozen=True, eq=False)
-class Function(LinearMap):
-    r"""Any linear callable as a map.
-
-    Args:
-        function: linear, acting on each row of `(rows, *event)` by itself. It is taken at its word here.
-        norm: a guaranteed upper bound of its 2-norm. Without one, small events are probed.
-        adjoint_function: its adjoint. Without one, the adjoint is found by automatic differentiation.
-        like: a tensor whose dtype and device the function needs when it is probed. `exp_action` and layers take those
-            of their input; elsewhere it is the default dtype.
-
-    The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers.
-
-    Example:
-        >>> blur = Function(lambda x: (x + x.roll(1, dims=1)) / 2, norm=1.0)
-        >>> blur.trace((4,))
-        tensor(2.)
-    """
-
-    function: Callable[[Tensor], Tensor]
-    norm: float | None = None
-    adjoint_function: Callable[[Tensor], Tensor] | None = None
-    like: Tensor | None = None
-
-    def matching(self, x: Tensor) -> Function:
-        """Give the function with probes like `x`, unless it has its own."""
-        return self if self.like is not None else replace(self, like=x.detach()[:0])
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Call the function."""
-        return self.function(x)
-
-    def adjoint(self) -> Function:
-        """Give the adjoint function, by automatic differentiation where none was given."""
-        return Function(self.adjoint_function or self._transposed, self.norm, self.function, self.like)
-
-    def trace(self, event_shape: Shape) -> Tensor:
-        """Probe with all unit vectors."""
-        return self.materialize(event_shape).trace()
-
-    def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the bound that was declared, or bound the probed matrix."""
-        if self.norm is not None:
-            return self.norm
-        with torch.no_grad():
-            return gram_bound(widest(self.materialize(event_shape)), steps=5)
-
-    def _transposed(self, y: Tensor) -> Tensor:
-        # A linear function equals its derivative anywhere, so zero is as good a point as any.
-        with torch.enable_grad():
-            point = torch.zeros_like(y, requires_grad=True)
-            value = self.function(point)
-            (result,) = torch.autograd.grad(value, point, y, create_graph=True)
-        return result

@@ -29,7 +29,7 @@ class Exponential(Transform, Caching):
         ConvergenceError: if the tolerance cannot be met (see `exp_action`).
 
     Example:
-        >>> from likelify.linalg.maps import Dense
+        >>> from likelify.linalg.dense import Dense
         >>> layer = Exponential(Dense(torch.eye(2)))
         >>> z, log_det = layer(torch.ones(1, 2))
         >>> z, log_det

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from likelify.linalg.maps import apply_matrix
+from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Caching, Transform, check_channels
 

@@ -1,85 +1,30 @@
 """The one differentiable door to every exponential."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
-from likelify.linalg.bounds import safe_exp
-from likelify.linalg.expm import series
-from likelify.linalg.maps import LinearMap
+from likelify.linalg.bounds import safe_exp, widest
+from likelify.linalg.expm.diagnostics import Action, Diagnostics, record
+from likelify.linalg.expm.explicit import Precomputed, precompute
+from likelify.linalg.expm.gradients import Gradient
+from likelify.linalg.expm.plan import METHODS, NAMES, Method, choose
+from likelify.linalg.expm.problem import Problem, largest_of
+from likelify.linalg.expm.series import MAX_NORM
+from likelify.linalg.maps import LinearMap, Scaled
 from likelify.tracing import is_tracing
 
+# Condition number times machine epsilon from which no digit can be relied on.
+HOPELESS = 0.1
+# Norms up to it grow too little for a better bound of the growth to matter.
+SMALL_NORM = 3.0
+# Events up to this size are measured exactly before their map is refused.
+SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
-
-
-@dataclass(frozen=True, eq=False)
-class Diagnostics:
-    """What an exponential reports about itself.
-
-    Truncation is *proved*: `error_bound` and `log_det_error_bound` hold in exact arithmetic, given the norm bound.
-    Rounding is an *allowance* (`round_off_allowance`), kept apart because it is not proved.
-
-    Attributes:
-        method: name of the method.
-        degrees: degree of the series in each step.
-        norm_bound: guaranteed bound of `||time * L||_2` that the certificates rest on.
-        tolerance: what was asked for, relative to the norm of each item.
-        item_norms: norm of each item of the input.
-        event_size: numbers in one event.
-        dtype: of the computation.
-        converged: whether every item's certificate meets the tolerance; None if nobody looked, as with a static
-            degree that was given by hand.
-        certified: the a-posteriori certificate of each item, if the method made one.
-    """
-
-    method: str
-    degrees: tuple[int, ...]
-    norm_bound: float | Tensor
-    tolerance: float
-    item_norms: Tensor
-    event_size: int
-    dtype: torch.dtype
-    converged: bool | None = None
-    certified: Tensor | None = None
-
-    @property
-    def degree(self) -> int:
-        """Largest degree of a step."""
-        return max(self.degrees, default=0)
-
-    @property
-    def operator_calls(self) -> int:
-        """How often the map was applied."""
-        return sum(self.degrees)
-
-    @property
-    def error_bound(self) -> Tensor:
-        """Bound of `||value - exp(time L) x||_2`, one number per item (a host sync if the norm is a tensor)."""
-        if self.certified is not None:
-            return self.certified
-        return self.item_norms * series.a_priori_error(_largest(self.norm_bound), len(self.degrees), self.degree)
-
-    @property
-    def log_det_error_bound(self) -> float:
-        """Bound in nats, per row, of `|log |det P| - time tr L|` for the map `P` that was applied."""
-        return series.log_det_error(_largest(self.norm_bound), self.degrees, self.event_size)
-
-    @property
-    def round_off_allowance(self) -> float:
-        """Allowance for rounding, relative to the norm of an item: `calls * eps * e^b`. Heuristic, not proved."""
-        return (self.operator_calls + 1) * torch.finfo(self.dtype).eps * safe_exp(_largest(self.norm_bound))
-
-
-@dataclass(frozen=True, eq=False)
-class Action:
-    """The value of `exp(time L) x` and the report on how it was found."""
-
-    value: Tensor
-    diagnostics: Diagnostics
 
 
 def exp_action(
@@ -89,15 +34,16 @@ def exp_action(
     time: float | Tensor = 1.0,
     tol: float | None = None,
     degree: int | None = None,
-    method: Literal["auto", "series"] = "auto",
+    method: Method = "auto",
+    gradient: Gradient | None = None,
     throw: bool = True,
 ) -> Action:
     r"""Apply `exp(time L)` to each item of `x` without forming it.
 
-    In eager mode the degree adapts until the certificate of every item meets `tol`. The degree is a fixed integer,
-    found without looking at the data, when `degree` is given; and also when the map knows its norm bound as a number
-    and either the tensors live on an accelerator, where looking would stop it, or `torch.compile` or a `torch.func`
-    transform is at work. Those transforms need one of the two.
+    In eager mode the degree of the series adapts until the certificate of every item meets `tol`. The degree is a
+    fixed integer, found without looking at the data, when `degree` is given; and also when the map knows its norm bound
+    as a number and either the tensors live on an accelerator, where looking would stop it, or `torch.compile` or a
+    `torch.func` transform is at work. Those transforms need one of the two.
 
     Args:
         map: a linear map; the exponential always exists and its inverse is `exp(-time L)`.
@@ -106,22 +52,27 @@ def exp_action(
         tol: truncation error allowed, relative to the 2-norm of each item. By default 1e-6 in float32 and 1e-12 in
             float64; the same rule in training and evaluation.
         degree: a fixed degree instead of a tolerance.
-        method: `"series"`, the power series; `"auto"` chooses (it is the only method so far).
-        throw: raise when the tolerance is not met; otherwise the diagnostics say so. What no number can stand for
-            (non-finite values, a norm beyond 600) raises in any case.
+        method: `"auto"` chooses by structure and sizes (`expm.plan.choose` states the rule): `"series"` (any map),
+            `"chebyshev"` (symmetric or skew), `"polynomial"` (`Dense`), `"dense"` (small events), `"fourier"` (circular
+            convolutions), `"adjacency"` (graphs), `"closed-form"` (diagonal maps, sets, complete graphs).
+        gradient: how gradients are found: `Stored()` (default), `Recompute()` or `Unrolled()`; for the methods that sum
+            terms. The others store small matrices.
+        throw: raise when the tolerance is not met or the result cannot be trusted; otherwise the diagnostics say so.
+            What no number can stand for (non-finite values, a norm beyond 600) raises in any case.
 
     Returns:
         The value, shape and dtype of `x`, and its `Diagnostics`.
 
     Raises:
-        ConvergenceError: if the degree limit was reached before the tolerance.
+        ConvergenceError: if the degree limit was reached before the tolerance, if rounding may leave no digit of the
+            result or of its inverse, or if the terms contradict the map's norm bound.
         DomainError: if the input is not floating, or the input, the map or the value is not finite (on a CPU or in
             adaptive mode; a static degree elsewhere does not look).
         ShapeError: if `time` is not one number.
         UnsupportedError: if the degree would have to adapt where Python cannot look at tensors.
 
     Source:
-        Hoogeboom et al. 2020, section 3 and algorithm 2; the certificates are ours (`series`).
+        Hoogeboom et al. 2020, section 3 and algorithm 2; certificates, gradients and the other methods are ours.
 
     Example:
         >>> from likelify.linalg.maps import Dense
@@ -132,71 +83,166 @@ def exp_action(
         >>> bool(action.diagnostics.error_bound < 1e-12)
         True
     """
+    if method not in NAMES:
+        raise ConfigError(f"exp_action knows the methods {', '.join(NAMES)}, not {method!r}.")
+    problem = pose(map, x, time=time, tol=tol, degree=degree, gradient=gradient)
+    if problem.traced and is_tracing() and method == "auto":
+        method = "series"
+    if method == "auto":
+        method = choose(problem.map_, problem.x, degree, static=not problem.looks and isinstance(problem.norm, Tensor))
+    value, diagnostics = METHODS[method](problem)
+    return _checked(problem, value, diagnostics, throw=throw)
+
+
+def pose(
+    map_: LinearMap,
+    x: Tensor,
+    *,
+    time: float | Tensor = 1.0,
+    tol: float | None = None,
+    degree: int | None = None,
+    gradient: Gradient | None = None,
+) -> Problem:
+    """Check what is asked and bring it into the form on which the methods work."""
     if not x.is_floating_point():
         raise DomainError(f"exp_action needs a floating input, got {x.dtype}. Convert it, e.g. x.float().")
-    if method not in ("auto", "series"):
-        raise ConfigError(f"exp_action knows the methods 'auto' and 'series', not {method!r}.")
     if degree is not None and degree < 0:
         raise ConfigError(f"degree must not be negative, got {degree}.")
-    if isinstance(time, Tensor) and time.numel() != 1:
-        raise ShapeError(f"time must be one number for the whole batch, got a tensor of shape {tuple(time.shape)}.")
-    map = map.matching(x)
-    tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
+    map_, time = _unwrap(map_, time)
+    map_ = map_.matching(x)
+    x = map_.arrange(x)
     event_shape = tuple(x.shape[1:])
-    span = abs(time.detach()) if isinstance(time, Tensor) else abs(time)
+    shift = 0.0
+    if degree is None and not is_tracing():
+        with torch.no_grad():
+            shift = float(map_.centered(event_shape)[0])
+        map_ = map_ if shift == 0 else map_.centered(event_shape)[1]
     with torch.no_grad():
-        norm = span * map.norm_bound(event_shape)
-        item_norms = map.item_norms(x.detach())
-    report = {"norm_bound": norm, "tolerance": tol, "item_norms": item_norms}
-    report |= {"event_size": math.prod(event_shape), "dtype": x.dtype, "method": "series"}
+        norm = map_.norm_bound(event_shape)
+        item_norms = map_.item_norms(x.detach())
+    norm = abs(time) * norm
+    looks = _may_look(norm, x, degree)
+    growth = _growth(map_, norm, abs(time), event_shape) if looks and degree is None else None
+    if growth is not None and time * shift + growth > MAX_NORM:
+        raise ConvergenceError(
+            f"The exponential may be e^{time * shift + growth:.3g} times as large as its input, which no floating "
+            f"format holds (limit e^{MAX_NORM:g}). Limit the norm of the map (norm_limit=), or apply a small part of "
+            "it several times (time=)."
+        )
+    if isinstance(norm, Tensor) and is_tracing() and degree is None:
+        raise UnsupportedError(
+            "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
+            "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
+            "norm_limit=)."
+        )
+    return Problem(
+        map_=map_,
+        shift=shift,
+        x=x,
+        time=time,
+        tol=TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol,
+        degree=degree,
+        gradient=gradient,
+        norm=norm,
+        growth_bound=growth,
+        item_norms=item_norms,
+        looks=looks,
+        traced=is_tracing() or forward_ad._current_level >= 0,
+    )
 
-    if degree is None and _may_adapt(norm, x):
-        value, degrees, error, converged = series.series_adaptive(map, x, item_norms, time, _within_range(norm), tol)
-        if not converged:
-            _require_finite(item_norms, value)
-        diagnostics = Diagnostics(degrees=degrees, certified=error, converged=converged, **report)
-    else:
-        steps, degree, converged = _static_choice(norm, tol, degree, x.dtype)
-        value = series.series_static(map, x, time, steps, degree)
-        if x.device.type == "cpu" and not is_tracing():
-            _require_finite(item_norms, value)
-        diagnostics = Diagnostics(degrees=(degree,) * steps, converged=converged, **report)
+
+def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Precomputed | None:
+    """Form the exponential for inputs like `x` if that pays when parameters are constant, else give None."""
+    problem = pose(map_, x, time=time, tol=tol)
+    made = None if isinstance(problem.norm, Tensor) and not problem.looks else precompute(problem)
+    if made is not None:
+        _checked(problem, problem.x, made.report, throw=True)
+    return made
+
+
+def apply_frozen(made: Precomputed, map_: LinearMap, x: Tensor) -> Action:
+    """Apply what `freeze_exponential` made."""
+    with torch.no_grad():
+        item_norms = map_.item_norms(x.detach())
+    value, diagnostics = made(x, item_norms)
+    if x.device.type == "cpu":
+        _require_finite(item_norms, value)
+    record(diagnostics)
+    return Action(value, diagnostics)
+
+
+def _may_look(norm: float | Tensor, x: Tensor, degree: int | None) -> bool:
+    """Decide whether Python looks at values, which stops an accelerator; on a CPU looking costs nothing."""
+    return not is_tracing() and (x.device.type == "cpu" or (isinstance(norm, Tensor) and degree is None))
+
+
+def _growth(map_: LinearMap, norm: float | Tensor, span: float, event_shape: tuple[int, ...]) -> float:
+    """Bound the norm of the symmetric part, which is not worth its cost where the norm is small."""
+    if map_.symmetry == "skew":
+        return 0.0
+    largest = largest_of(norm)
+    if largest <= SMALL_NORM or not math.isfinite(largest):
+        return largest
+    with torch.no_grad():
+        return min(largest, span * largest_of(map_.growth_bound(event_shape)))
+
+
+def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
+    """Take numbers that scale a map into the time, and a time that is a tensor into the map."""
+    if isinstance(time, Tensor):
+        if time.numel() != 1:
+            raise ShapeError(f"time must be one number for the whole batch, got a tensor of shape {tuple(time.shape)}.")
+        return Scaled(map_, time.reshape(())), 1.0
+    while isinstance(map_, Scaled) and not isinstance(map_.factor, Tensor):
+        map_, time = map_.base, time * map_.factor
+    return map_, float(time)
+
+
+def _checked(problem: Problem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Action:
+    """Refuse what must not be used."""
+    if problem.looks:
+        _require_finite(problem.item_norms, value)
+        diagnostics = _with_condition(problem, diagnostics)
+    if not is_tracing():
+        record(diagnostics)
+    if throw and diagnostics.problem is not None:
+        raise ConvergenceError(diagnostics.problem, diagnostics)
     if throw and diagnostics.converged is False:
         raise ConvergenceError(
-            f"The exponential series reached degree {diagnostics.degree} in {len(diagnostics.degrees)} steps without "
-            f"meeting the tolerance {tol:g}; the map's norm bound is {_largest(norm):.3g}. Limit the norm of the map "
-            "(norm_limit=), or ask for a larger tol.",
+            f"The {diagnostics.method} reached degree {diagnostics.degree} in {len(diagnostics.degrees)} steps without "
+            f"meeting the tolerance {problem.tol:g}; the map's norm bound is {largest_of(problem.norm):.3g}. Limit the "
+            "norm of the map (norm_limit=), or ask for a larger tol.",
             diagnostics,
         )
     return Action(value, diagnostics)
 
 
-def _static_choice(
-    norm: float | Tensor, tol: float, degree: int | None, dtype: torch.dtype
-) -> tuple[int, int, bool | None]:
-    """Give steps and degree without looking at tensors, and whether they are known to meet the tolerance."""
-    if degree is not None:
-        return 1, degree, None
-    norm = _within_range(norm)
-    steps, degree = series.static_plan(norm, tol, dtype)
-    return steps, degree, series.a_priori_error(norm, steps, degree) <= tol
+def _with_condition(problem: Problem, diagnostics: Diagnostics) -> Diagnostics:
+    """Say so if the condition number of the exponential, at most `e^(2 growth)`, may eat every digit of the format."""
+    limit = math.log(HOPELESS / torch.finfo(problem.x.dtype).eps) / 2
+    if diagnostics.problem is not None or problem.degree is not None or problem.radius <= limit:
+        return diagnostics
+    growth = _sharper_growth(problem) if problem.growth > limit else problem.growth
+    if growth <= limit:
+        return diagnostics
+    name = str(problem.x.dtype).removeprefix("torch.")
+    return replace(
+        diagnostics,
+        problem=f"The exponential may have the condition number e^{2 * growth:.3g} = "
+        f"{safe_exp(2 * growth):.1e}, which leaves no correct digit in {name}: the inverse would not undo it. "
+        "Limit the norm of the map (norm_limit=), work in float64, use a skew map, whose exponential is a rotation for "
+        "every norm, or take the value as it is with throw=False.",
+    )
 
 
-def _largest(norm: float | Tensor) -> float:
-    return float(norm.max()) if isinstance(norm, Tensor) else float(norm)
-
-
-def _may_adapt(norm: float | Tensor, x: Tensor) -> bool:
-    """Decide whether the series looks at its terms, which stops the device; on a CPU looking costs nothing."""
-    if is_tracing():
-        if isinstance(norm, Tensor):
-            raise UnsupportedError(
-                "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
-                "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
-                "norm_limit=)."
-            )
-        return False
-    return isinstance(norm, Tensor) or x.device.type == "cpu"
+def _sharper_growth(problem: Problem) -> float:
+    """Measure the symmetric part of a small map before refusing it: bounds may be several times too large."""
+    if math.prod(problem.event_shape) > SHARPEN_LIMIT or problem.map_.couples_rows:
+        return problem.growth
+    with torch.no_grad():
+        matrix = widest(problem.map_.materialize(problem.event_shape, like=problem.x))
+        values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+    return min(problem.growth, abs(problem.time) * float(values.abs().max()))
 
 
 def _require_finite(item_norms: Tensor, value: Tensor) -> None:
@@ -207,19 +253,3 @@ def _require_finite(item_norms: Tensor, value: Tensor) -> None:
             "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is "
             f"too large for {value.dtype}."
         )
-
-
-def _within_range(norm: float | Tensor) -> float:
-    largest = _largest(norm)
-    if not math.isfinite(largest):
-        raise DomainError(
-            "The norm bound of the map is not finite: its parameters hold NaN or infinity, or are so large that their "
-            "squares overflow."
-        )
-    if largest > series.MAX_NORM:
-        raise ConvergenceError(
-            f"The norm bound of the map is {largest:.3g}; its exponential may be e^{largest:.3g} times as large as the "
-            f"input, which no floating format holds (limit {series.MAX_NORM:g}). Limit the norm of the map "
-            "(norm_limit=), or apply a small part of it several times (time=)."
-        )
-    return largest

@@ -1,32 +1,77 @@
-r"""The power series `exp(tL) x = sum_k (tL)^k x / k!`, in one or several steps, with a certificate.
+r"""The power series `exp(M) x = sum_k M^k x / k!`, in one or several steps, with a certificate.
 
 With `s` steps, `E = exp(tL / s)` is applied `s` times; each factor is a series of its own, which keeps the terms
-small and so the rounding error. Write `b` for a bound of `||tL||`, `P_i` for the i-th truncated factor. From
-`||E|| <= e^(b/s)`,
+small and so the rounding error. Write `b` for a bound of `||tL||`, `g <= b` for a bound of the norm of its symmetric
+part, and `P_i` for the i-th truncated factor. From `||E|| <= e^(g/s)`,
 
-    ||E^s x - P_s ... P_1 x|| <= sum_i e^(b (s - i) / s) ||(E - P_i) x_{i-1}||,
+    ||E^s x - P_s ... P_1 x|| <= sum_i e^(g (s - i) / s) ||(E - P_i) x_{i-1}||,
 
 and each local error is bounded a priori by `R_m(b/s) ||x_{i-1}||` (`exp_tail`) or, sharper, from the last term t_m:
 `||t_m|| (b/s / (m+1)) / (1 - b/s / (m+2))`.
 """
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from likelify.linalg.bounds import exp_tail, safe_exp, series_degree
+from likelify.linalg.expm.expansion import Expansion, scaled
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 150
 # Beyond it e^b leaves the range of double precision, and with it every certificate.
 MAX_NORM = 600.0
-# Between these sizes the squares of the numbers of an item, and of the smallest term that matters, stay in the range of
-# single precision.
-PLAIN = (1e-15, 1e12)
+# A step of at most this length leaves the powers of the map, unscaled, inside the range of single precision.
+LONGEST_UNSCALED = 8.0
 
-Time = float | Tensor
+
+@dataclass(frozen=True)
+class PowerSeries(Expansion):
+    """The power series of one step; the vectors are `L^k x`, or `M^k x` where those might overflow."""
+
+    def coefficient(self, k: int) -> float:
+        """Give `step^k / k!`, or `1 / k!` where the vectors hold the step."""
+        factor = self.step if self._unscaled else 1.0
+        return self.gain * factor**k * math.exp(-math.lgamma(k + 1))
+
+    def advance(self, map_: LinearMap, current: Tensor, previous: Tensor | None, k: int) -> Tensor:
+        """Apply the map once more."""
+        return scaled(map_.apply(current), 1.0 if self._unscaled else self.step)
+
+    def unit(self, k: int, radius: float) -> float:
+        """Give the norm bound of the k-th power, with the sign of the step."""
+        return (radius / self.step if self._unscaled else radius) ** k
+
+    def tail(self, degree: int) -> float:
+        """Give the tail of the exponential series."""
+        return self.gain * exp_tail(self.radius, degree)
+
+    def remainder(self, last: Tensor, k: int) -> Tensor:
+        """Bound the truncation error of each item from the norm of its last vector `p_k`."""
+        if self.radius >= k + 2:
+            return torch.full_like(last, math.inf)
+        ratio = self.radius / (k + 1) / (1 - self.radius / (k + 2))
+        return last * (abs(self.coefficient(k)) * ratio)
+
+    def divided(self, terms: int) -> np.ndarray:
+        """Give the Hankel matrix `b^(j+k) / (j+k+1)!`."""
+        powers = np.arange(2 * terms - 1)
+        factorials = np.array([math.lgamma(n + 2) for n in powers])
+        logs = powers * math.log(max(self.radius, 1e-300)) - factorials
+        values = np.exp(np.maximum(logs, -700.0)) * (logs > -700.0)
+        return values[np.add.outer(np.arange(terms), np.arange(terms))]
+
+    @property
+    def amplification(self) -> float:
+        """Give `e^b`: the terms may be that much larger than what they add up to."""
+        return self.gain * safe_exp(self.radius)
+
+    @property
+    def _unscaled(self) -> bool:
+        return self.step != 0 and self.radius / abs(self.step) <= LONGEST_UNSCALED
 
 
 def step_count(norm: float, dtype: torch.dtype) -> int:
@@ -39,86 +84,13 @@ def step_count(norm: float, dtype: torch.dtype) -> int:
     return max(1, math.ceil(norm / longest))
 
 
-def static_plan(norm: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
+def static_plan(norm: float, growth: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
     """Give (steps, degree) whose a-priori error is at most `tol ||x||`."""
     steps = step_count(norm, dtype)
-    growth = safe_exp(norm * (steps - 1) / steps)
-    return steps, series_degree(norm / steps, tol / (steps * growth), MAX_DEGREE)
+    allowed = tol / (steps * safe_exp(growth * (steps - 1) / steps))
+    return steps, series_degree(norm / steps, allowed, MAX_DEGREE)
 
 
-def a_priori_error(norm: float, steps: int, degree: int) -> float:
+def a_priori_error(norm: float, growth: float, steps: int, degree: int) -> float:
     """Bound the error of the stepped series relative to the input's norm."""
-    return steps * safe_exp(norm * (steps - 1) / steps) * exp_tail(norm / steps, degree)
-
-
-def log_det_error(norm: float, degrees: tuple[int, ...], size: int) -> float:
-    r"""Bound `|log |det P| - tr(tL)|` in nats for the map `P` that was really applied.
-
-    Each factor is `P_i = E (I - X_i)` with `||X_i|| <= q = e^(b/s) R_m(b/s)`, and for `q < 1`
-    `|log |det (I - X_i)|| <= -D log(1 - q)`.
-    """
-    total = 0.0
-    for degree in degrees:
-        local = norm / len(degrees)
-        q = safe_exp(local) * exp_tail(local, degree)
-        total += -size * math.log1p(-q) if q < 1 else math.inf
-    return total
-
-
-def series_static(map_: LinearMap, x: Tensor, time: Time, steps: int, degree: int) -> Tensor:
-    """Sum the series to a fixed degree in each of a fixed number of steps; no host sync."""
-    for _ in range(steps):
-        x, _ = _sum_terms(map_, x, time, steps, degree, lambda term, k: False)
-    return x
-
-
-def series_adaptive(
-    map_: LinearMap, x: Tensor, item_norms: Tensor, time: Time, norm: float, tol: float
-) -> tuple[Tensor, tuple[int, ...], Tensor, bool]:
-    """Sum the series until the certificate of every item is below `tol` times its norm (`item_norms`).
-
-    Returns:
-        The value, the degree of each step, the certified error of each item, and whether all of them meet `tol`.
-    """
-    dtype = x.dtype
-    steps = step_count(norm, dtype)
-    local = norm / steps
-    # The a-posteriori test cannot succeed long before the a-priori one; testing earlier only costs host syncs.
-    first_test = max(1, static_plan(norm, tol, dtype)[1] // 3)
-    allowed = tol * item_norms / steps
-    # The smallest terms that matter are those whose error the remaining steps magnify most.
-    smallest = allowed / safe_exp(norm * (steps - 1) / steps)
-    plain = bool(((smallest > PLAIN[0]) & (item_norms < PLAIN[1])).all())
-    error = torch.zeros_like(allowed)
-    degrees: list[int] = []
-    for step in range(steps):
-        growth = safe_exp(norm * (steps - 1 - step) / steps)
-
-        def certificate(term: Tensor, k: int) -> Tensor:
-            if local >= k + 2:
-                return torch.full_like(allowed, math.inf)
-            return map_.item_norms(term.detach(), plain=plain) * (local / (k + 1) / (1 - local / (k + 2)))
-
-        def done(term: Tensor, k: int, growth: float = growth) -> bool:
-            return k >= first_test and bool((certificate(term, k) * growth <= allowed).all())
-
-        x, (last, degree) = _sum_terms(map_, x, time, steps, MAX_DEGREE, done)
-        degrees.append(degree)
-        error = error + growth * certificate(last, degree)
-    # Infinities compare as equal, so they are asked for; the value may overflow although every norm is finite.
-    finite = bool(torch.isfinite(allowed).all()) and bool(torch.isfinite(x.detach()).all())
-    converged = finite and bool((error <= allowed * steps).all())
-    return x, tuple(degrees), error, converged
-
-
-def _sum_terms(
-    map_: LinearMap, x: Tensor, time: Time, steps: int, degree: int, done: Callable[[Tensor, int], bool]
-) -> tuple[Tensor, tuple[Tensor, int]]:
-    """Sum one factor's series up to `degree`, or until `done(term, k)`; also give the last term and its number."""
-    total = term = x
-    k = 0
-    while k < degree and not done(term, k):
-        k += 1
-        term = map_.apply(term) * (time / (steps * k))
-        total = total + term
-    return total, (term, k)
+    return steps * safe_exp(growth * (steps - 1) / steps) * exp_tail(norm / steps, degree)

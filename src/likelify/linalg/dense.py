@@ -1,0 +1,193 @@
+"""Matrices on the channel axis as linear maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.bounds import gram_bound, widest
+from likelify.linalg.maps import LinearMap, Shape, Symmetry
+
+
+def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:
+    """Give the symmetric or skew part from a tensor and its adjoint, or the tensor itself."""
+    if symmetry is None:
+        return tensor
+    return (tensor + transposed) / 2 if symmetry == "symmetric" else (tensor - transposed) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(LinearMap):
+    r"""A matrix on the channel axis: `y[:, i, ...] = sum_j matrix[i, j] x[:, j, ...]`.
+
+    On rows `(rows, d)` it is the usual matrix product; on images `(rows, c, h, w)` a 1x1 convolution.
+
+    Args:
+        matrix: `(c, c)`, or `(rows, c, c)` for a matrix of its own for each row.
+        symmetry: take the symmetric part `(M + M^T) / 2` or the skew part `(M - M^T) / 2` of the matrix.
+
+    Example:
+        >>> rotation = Dense(torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
+        >>> rotation.apply(torch.tensor([[1.0, 0.0]]))
+        tensor([[0., 1.]])
+    """
+
+    matrix: Tensor
+    symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim not in (2, 3) or self.matrix.shape[-2] != self.matrix.shape[-1]:
+            raise ShapeError(
+                f"{type(self).__name__} needs a square matrix (c, c), or one for each row (rows, c, c), got shape "
+                f"{tuple(self.matrix.shape)}."
+            )
+        if self.symmetry not in (None, "symmetric", "skew"):
+            raise ConfigError(f"symmetry must be 'symmetric', 'skew' or None, got {self.symmetry!r}.")
+        object.__setattr__(self, "_effective", project(self.matrix, self.matrix.mT, self.symmetry))
+
+    @property
+    def effective(self) -> Tensor:
+        """The matrix that is applied: the given one or its symmetric or skew part."""
+        return self._effective  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows have a matrix of their own."""
+        return self.matrix.shape[0] if self.matrix.ndim == 3 else None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Multiply the channels of each position by the matrix."""
+        return apply_matrix(self.effective, x)
+
+    def adjoint(self) -> Dense:
+        """Give the transposed matrix."""
+        return replace(self, matrix=self.matrix.mT)
+
+    def trace(self, event_shape: Shape) -> Tensor:
+        """Give the trace of the matrix times the number of positions."""
+        return self.effective.diagonal(dim1=-2, dim2=-1).sum(-1) * math.prod(event_shape[1:])
+
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        """Bound the norm by repeated squaring (`gram_bound`)."""
+        return gram_bound(widest(self.effective.detach()), steps=5)
+
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Bound the norm of the symmetric part in the same way."""
+        if self.symmetry is not None:
+            return super().growth_bound(event_shape)
+        matrix = widest(self.matrix.detach())
+        return gram_bound((matrix + matrix.mT) / 2, steps=5)
+
+    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+        """Give the Frobenius norm."""
+        norms = torch.linalg.matrix_norm(widest(self.effective.detach()))
+        return norms * math.sqrt(math.prod(event_shape[1:])) * (1 + 1e-12)
+
+    def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
+        """Take off the mean of the diagonal."""
+        if self.symmetry == "skew" or self.rows is not None:
+            return 0.0, self
+        shift = self.matrix.detach().diagonal().mean()
+        return shift, replace(self, matrix=self.matrix - shift * torch.eye(len(self.matrix)).to(self.matrix))
+
+    def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+        """Sum the outer products `v u^T` over rows and positions."""
+        if self.rows is not None:
+            raw = v.flatten(2) @ u.flatten(2).mT if u.ndim > 2 else v[:, :, None] * u[:, None, :]
+        elif u.ndim == 2:
+            raw = v.T @ u
+        else:
+            raw = v.movedim(1, 0).flatten(1) @ u.movedim(1, 0).flatten(1).T
+        return {"matrix": project(raw, raw.mT, self.symmetry)}
+
+
+@dataclass(frozen=True, eq=False)
+class Skew(Dense):
+    r"""The skew part `(M - M^T) / 2` of a matrix on the channel axis; its exponential is a rotation.
+
+    Args:
+        matrix: any `(c, c)`, or `(rows, c, c)`; only its skew part counts.
+        norm: an upper bound of its 2-norm that is known already.
+    """
+
+    symmetry: Literal["skew"] = "skew"
+    norm: float | None = None
+
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        """Give the declared bound, or compute one."""
+        return self.norm if self.norm is not None else super().norm_bound(event_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(LinearMap):
+    r"""A factor for each channel: `y[:, i, ...] = factors[i] x[:, i, ...]`.
+
+    Args:
+        factors: `(c,)`, or `(rows, c)` for factors of its own for each row.
+    """
+
+    factors: Tensor
+
+    def __post_init__(self) -> None:
+        if self.factors.ndim not in (1, 2):
+            raise ShapeError(f"Diagonal needs factors (c,) or (rows, c), got shape {tuple(self.factors.shape)}.")
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """A diagonal matrix is symmetric."""
+        return "symmetric"
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows have factors of their own."""
+        return self.factors.shape[0] if self.factors.ndim == 2 else None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Multiply each channel by its factor."""
+        channels = self.factors.shape[-1]
+        if x.ndim < 2 or x.shape[1] != channels or self.rows not in (None, x.shape[0]):
+            raise ShapeError(
+                f"Diagonal with factors {tuple(self.factors.shape)} cannot act on an input of shape {tuple(x.shape)}."
+            )
+        return x * self.factors[(..., *(None,) * (x.ndim - 2))]
+
+    def adjoint(self) -> Diagonal:
+        """Give the map itself."""
+        return self
+
+    def trace(self, event_shape: Shape) -> Tensor:
+        """Add the factors, once for each position."""
+        return self.factors.sum(-1) * math.prod(event_shape[1:])
+
+    def norm_bound(self, event_shape: Shape) -> Tensor:
+        """Give the largest size of a factor."""
+        return widest(self.factors.detach()).abs().amax(-1)
+
+    def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
+        """Take off the middle of the range of the factors."""
+        if self.rows is not None:
+            return 0.0, self
+        shift = (self.factors.detach().amax() + self.factors.detach().amin()) / 2
+        return shift, Diagonal(self.factors - shift)
+
+
+def apply_matrix(matrix: Tensor, x: Tensor) -> Tensor:
+    """Multiply the channel axis (axis 1) of `x` by a matrix `(c_out, c_in)` or `(rows, c_out, c_in)`, everywhere."""
+    own_rows = matrix.ndim == 3
+    if x.ndim < 2 or x.shape[1] != matrix.shape[-1] or (own_rows and x.shape[0] != matrix.shape[0]):
+        raise ShapeError(
+            f"A matrix of shape {tuple(matrix.shape)} cannot act on an input of shape {tuple(x.shape)} "
+            "(rows, channels, ...)."
+        )
+    if x.ndim == 2:
+        return (matrix @ x[:, :, None]).squeeze(2) if own_rows else x @ matrix.T
+    if x.ndim == 4 and not own_rows:
+        # A convolution keeps the memory layout of images, whichever it is; a matrix product would copy one of them.
+        return F.conv2d(x, matrix[:, :, None, None])
+    return (matrix @ x.flatten(2)).reshape(x.shape[0], matrix.shape[-2], *x.shape[2:])

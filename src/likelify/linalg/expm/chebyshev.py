@@ -1,0 +1,148 @@
+r"""Chebyshev expansions for maps that are symmetric or skew by construction.
+
+With `||M||_2 <= b` and the Bessel functions `I_k`, `J_k`,
+
+    exp(M) = I_0(b) + 2 sum_k I_k(b) T_k(M / b)              (M symmetric),
+    exp(M) = J_0(b) + 2 sum_k J_k(b) i^k T_k(M / (i b))      (M skew),
+
+and the polynomials have norm at most one on the spectrum. `q_k = i^k T_k(M / (i b))` is real: `q_{k+1} = 2 (M / b) q_k
++ q_{k-1}`. Both coefficients fall like `(b/2)^k / k!`, a factor `2^k` faster than those of the power series; and for
+skew maps nothing grows, so one step serves every norm.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.linalg.bounds import safe_exp
+from likelify.linalg.expm.expansion import Expansion
+from likelify.linalg.maps import LinearMap
+
+MAX_DEGREE = 2000
+
+
+@dataclass(frozen=True)
+class Chebyshev(Expansion):
+    """The Chebyshev expansion of one step.
+
+    Attributes:
+        skew: whether the map is skew; symmetric otherwise.
+    """
+
+    skew: bool = False
+
+    def coefficient(self, k: int) -> float:
+        """Give `2 I_k(b)` or `2 J_k(b)`, halved at zero, with the sign that `advance` leaves to it."""
+        value = bessel(self.radius, k, skew=self.skew) * (1 if k == 0 else 2)
+        return self.gain * value * (1 if self.skew or k % 4 < 2 else -1)
+
+    def advance(self, map_: LinearMap, current: Tensor, previous: Tensor | None, k: int) -> Tensor:
+        """Apply `2 M / b` and add the vector before.
+
+        For symmetric maps that vector is subtracted; with the signs `+ + - -` on the vectors, here and in the
+        coefficients, it is an addition in both cases, which is one pass over the memory.
+        """
+        scale = self.step / self.radius if self.radius else 0.0
+        applied = map_.apply(current)
+        if previous is None:
+            return applied * scale
+        sign = 1 if self.skew or k % 2 else -1
+        return torch.add(previous, applied, alpha=2 * sign * scale)
+
+    def unit(self, k: int, radius: float) -> float:
+        """Give one: the polynomials stay below it on the spectrum."""
+        return 1.0
+
+    def tail(self, degree: int) -> float:
+        """Add up the bounds of the coefficients left out."""
+        return self.gain * bessel_tail(self.radius, degree, skew=self.skew)
+
+    def divided(self, terms: int) -> np.ndarray:
+        r"""Expand the divided difference `(e^s - e^t) / (s - t)` in both variables on the spectrum."""
+        return _divided(self.radius, terms, self.skew)
+
+    @property
+    def amplification(self) -> float:
+        """Give the sum of the sizes of the coefficients."""
+        if not self.skew:
+            return self.gain * safe_exp(self.radius)
+        # |J_k| <= 1 for the first b of them and the sum of their squares is one (Cauchy-Schwarz).
+        return 1 + 2 * math.sqrt(self.radius + 10)
+
+
+def degree_for(radius: float, tol: float, *, skew: bool) -> int:
+    """Give the smallest degree whose tail is at most `tol`, or the limit."""
+    low, high = 0, 8
+    while high < MAX_DEGREE and bessel_tail(radius, high, skew=skew) > tol:
+        low, high = high, 2 * high
+    high = min(high, MAX_DEGREE)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bessel_tail(radius, middle, skew=skew) <= tol else (middle, high)
+    return low if bessel_tail(radius, low, skew=skew) <= tol else high
+
+
+def bessel_tail(radius: float, degree: int, *, skew: bool) -> float:
+    r"""Bound `2 sum_{k > degree} |J_k(b)|`, or of `I_k(b)`.
+
+    `|J_k(b)| <= (b/2)^k / k!` and `I_k(b) <= (b/2)^k / k! e^(b^2 / (4 (k + 1)))`; the sum is geometric from
+    `k > b/2` on, and infinite is said before that.
+    """
+    k = degree + 1
+    half = radius / 2
+    ratio = half / (k + 1)
+    if half == 0:
+        return 0.0
+    if ratio >= 1:
+        return math.inf
+    log = k * math.log(half) - math.lgamma(k + 1) + (0.0 if skew else half**2 / (k + 1))
+    return 2 * safe_exp(log) / (1 - ratio)
+
+
+def bessel(radius: float, k: int, *, skew: bool) -> float:
+    """Give `J_k(radius)` if `skew`, else `I_k(radius)`."""
+    table = _bessel_table(radius, skew)
+    return float(table[k]) if k < len(table) else 0.0
+
+
+@functools.lru_cache(maxsize=512)
+def _bessel_table(radius: float, skew: bool) -> np.ndarray:  # noqa: FBT001 - a cache key
+    """Compute all that matter by Miller's backward recurrence, normalised by their known sum."""
+    if radius == 0:
+        return np.array([1.0])
+    start = 2 * (int(1.5 * radius) + 30)
+    values = np.zeros(start + 2)
+    values[start] = 1e-300
+    for k in range(start, 0, -1):
+        values[k - 1] = 2 * k / radius * values[k] + (-values[k + 1] if skew else values[k + 1])
+        if abs(values[k - 1]) > 1e200:
+            values *= 1e-200
+    if skew:
+        return values / (values[0] + 2 * values[2::2].sum())
+    return values / (values[0] + 2 * values[1:].sum()) * math.exp(radius)
+
+
+@functools.lru_cache(maxsize=512)
+def _divided(radius: float, terms: int, skew: bool) -> np.ndarray:  # noqa: FBT001 - a cache key
+    points = 2 * terms + 16
+    angles = (np.arange(points) + 0.5) * np.pi / points
+    nodes = np.cos(angles)
+    mean = radius * np.add.outer(nodes, nodes) / 2
+    half = radius * np.subtract.outer(nodes, nodes) / 2
+    if skew:
+        function = np.exp(1j * mean) * np.sinc(half / np.pi)
+    else:
+        small = np.abs(half) < 1e-3
+        function = np.exp(mean) * np.where(small, 1 + half**2 / 6, np.sinh(half) / np.where(small, 1.0, half))
+    transform = 2 / points * np.cos(np.outer(np.arange(terms), angles))
+    transform[0] /= 2
+    coefficients = transform @ function @ transform.T
+    order = np.add.outer(np.arange(terms), np.arange(terms))
+    if skew:
+        return (coefficients * (-1j) ** order).real
+    signs = np.where(np.arange(terms) % 4 < 2, 1.0, -1.0)
+    return coefficients * np.outer(signs, signs)

@@ -1,0 +1,157 @@
+"""What an exponential reports about itself."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from likelify.linalg.bounds import exp_tail, safe_exp
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """The certificates of a method, computed when they are asked for (a host sync if the norm is a tensor).
+
+    Attributes:
+        error: bound of `||value - exp(tL) x||` relative to the norm of an item of `x`.
+        log_det: bound in nats, per item, of `|log |det P| - t tr L|` for the map `P` that was applied.
+        amplification: how much rounding is magnified; heuristic.
+        gradient: bound of the gradient's error relative to `||x|| ||g|| sup ||dL||`, or None where autograd finds it.
+    """
+
+    error: Callable[[], float]
+    log_det: Callable[[], float | Tensor]
+    amplification: Callable[[], float]
+    gradient: Callable[[], float | None] = lambda: None
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnostics:
+    """What an exponential reports about itself.
+
+    Truncation is *proved*: `error_bound` and `log_det_error_bound` hold in exact arithmetic, given the norm bound.
+    Rounding is an *allowance* (`round_off_allowance`), kept apart because it is not proved.
+
+    Attributes:
+        method: name of the method.
+        degrees: degree of the polynomial in each step.
+        norm_bound: guaranteed bound of `||t (L - shift)||_2` that the certificates rest on.
+        tolerance: what was asked for, relative to the norm of each item.
+        item_norms: norm of each item of the input.
+        dtype: of the computation.
+        operator_calls: how often the map was applied.
+        bounds: the certificates as functions; read the properties below.
+        converged: whether every item's certificate meets the tolerance; None if nobody looked, as with a static
+            degree that was given by hand.
+        certified: the a-posteriori certificate of each item, if the method made one.
+        problem: what is wrong, if the result must not be trusted.
+    """
+
+    method: str
+    degrees: tuple[int, ...]
+    norm_bound: float | Tensor
+    tolerance: float
+    item_norms: Tensor
+    dtype: torch.dtype
+    operator_calls: int
+    bounds: Bounds = field(repr=False)
+    converged: bool | None = None
+    certified: Tensor | None = None
+    problem: str | None = None
+
+    @property
+    def degree(self) -> int:
+        """Largest degree of a step."""
+        return max(self.degrees, default=0)
+
+    @property
+    def error_bound(self) -> Tensor:
+        """Bound of `||value - exp(tL) x||_2`, one number per item."""
+        return self.certified if self.certified is not None else self.item_norms * self.bounds.error()
+
+    @property
+    def log_det_error_bound(self) -> float | Tensor:
+        """Bound in nats, per item, of `|log |det P| - t tr L|` for the map `P` that was applied."""
+        return self.bounds.log_det()
+
+    @property
+    def gradient_error_bound(self) -> float | None:
+        """Bound of the error of the parameters' gradient relative to `||x|| ||g|| sup ||dL||`; None with `Unrolled`."""
+        return self.bounds.gradient()
+
+    @property
+    def round_off_allowance(self) -> float:
+        """Allowance for rounding, relative to the norm of an item. Heuristic, not proved."""
+        return (self.operator_calls + 1) * torch.finfo(self.dtype).eps * self.bounds.amplification()
+
+
+@dataclass(frozen=True, eq=False)
+class Action:
+    """The value of `exp(tL) x` and the report on how it was found."""
+
+    value: Tensor
+    diagnostics: Diagnostics
+
+
+_RECORDS: ContextVar[list[Diagnostics] | None] = ContextVar("likelify_records", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Diagnostics]]:
+    """Collect the diagnostics of every exponential inside a ``with`` block.
+
+    Example:
+        >>> from likelify import conv_exponential
+        >>> with recorded() as found:
+        ...     _ = conv_exponential(2)(torch.ones(1, 2, 4, 4))
+        >>> found[0].method
+        'series'
+    """
+    found: list[Diagnostics] = []
+    token = _RECORDS.set(found)
+    try:
+        yield found
+    finally:
+        _RECORDS.reset(token)
+
+
+def record(diagnostics: Diagnostics) -> None:
+    """Add to the list of the innermost `recorded` block."""
+    found = _RECORDS.get()
+    if found is not None:
+        found.append(diagnostics)
+
+
+def series_log_det(
+    norm: float, frobenius: float | Tensor, size: float | Tensor, degrees: tuple[int, ...]
+) -> float | Tensor:
+    r"""Bound `|log |det P| - tr M|` in nats for truncated power series.
+
+    A factor `p(A)` with `A = M / s` has the eigenvalues `p(l) = e^l (1 - e^-l r(l))`, where `|r(l)| <= R_m(|l|) <=
+    (|l| / a)^2 R_m(a)` for `|l| <= a = b / s` and `m >= 1`. With `sum |l|^2 <= ||A||_F^2` (Schur),
+
+        |log |det p(A)| - tr A| <= (||A||_F / a)^2 q / (1 - q),   q = e^a R_m(a) < 1.
+
+    For `size` eigenvalues the bound `-size log(1 - q)` holds as well, and the smaller one is given.
+    """
+    total: float | Tensor = 0.0 * size
+    for degree in degrees:
+        local = norm / len(degrees)
+        q = safe_exp(local) * exp_tail(local, degree)
+        by_schur = (frobenius / norm) ** 2 * (q / (1 - q)) if 0 < q < 1 and degree > 0 else math.inf
+        uniform = uniform_log_det(q, size)
+        total = total + (
+            torch.minimum(torch.as_tensor(by_schur), torch.as_tensor(uniform))
+            if isinstance(size, Tensor)
+            else min(by_schur, uniform)
+        )
+    return total
+
+
+def uniform_log_det(relative: float, size: float | Tensor) -> float | Tensor:
+    """Bound `|log |det P| - tr M|` in nats where each of `size` eigenvalues of `P e^-M` is within `relative` of one."""
+    return size * -math.log1p(-relative) if relative < 1 else size * math.inf

@@ -1,0 +1,174 @@
+"""The methods that form a small matrix: on the channels, on the frequencies, on a whole small event, on a few means."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ConfigError, UnsupportedError
+from likelify.linalg.bounds import safe_exp
+from likelify.linalg.conv import ConvMap
+from likelify.linalg.dense import Dense, Diagonal, apply_matrix
+from likelify.linalg.equivariant import SetMap
+from likelify.linalg.expm import adjacency, series
+from likelify.linalg.expm.dense import PolynomialPlan, evaluate_polynomial, plan_polynomial
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
+from likelify.linalg.expm.expansion import evaluate
+from likelify.linalg.expm.fourier import frequency_matrices, multiply_frequencies
+from likelify.linalg.expm.problem import Problem
+from likelify.linalg.expm.series import PowerSeries
+from likelify.linalg.graph import GraphMap
+
+# Events up to this size get their exponential formed inside frozen(): 4 MB in float32, and one matrix product a call.
+DENSE_LIMIT = 1024
+
+
+def run_polynomial(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Form the exponential of the matrix on the channels, and apply it at every position."""
+    map_, plan = problem.map_, _plan(problem)
+    if not isinstance(map_, Dense):
+        raise ConfigError(f"method='polynomial' needs a Dense map, not {type(map_).__name__}. Use 'series' or 'dense'.")
+    exponential = evaluate_polynomial(map_.effective * problem.time, plan) * problem.gain
+    return apply_matrix(exponential, problem.x), _polynomial_report(problem, "polynomial", plan)
+
+
+def run_dense(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Form the exponential of the whole event's matrix, and apply it; for small events and many rows."""
+    map_, plan = problem.map_, _plan(problem)
+    if map_.couples_rows:
+        raise ConfigError(f"method='dense' needs a map on single rows; {type(map_).__name__} couples rows.")
+    matrix = map_.materialize(problem.event_shape, like=problem.x) * problem.time
+    exponential = evaluate_polynomial(matrix, plan) * problem.gain
+    x = problem.x.flatten(1)
+    value = x @ exponential.T if map_.rows is None else (exponential @ x[:, :, None]).squeeze(2)
+    return value.reshape(problem.x.shape), _polynomial_report(problem, "dense", plan)
+
+
+def run_fourier(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Exponentiate the matrix of each frequency of a circular convolution."""
+    map_, plan = problem.map_, _plan(problem)
+    if not isinstance(map_, ConvMap) or map_.padding != "circular" or map_.rows is not None:
+        raise ConfigError(
+            "method='fourier' needs a ConvMap with padding='circular' and one kernel for all rows: only such a "
+            "convolution is a product at each frequency. Use 'series'."
+        )
+    matrices = frequency_matrices(map_, problem.event_shape) * problem.time
+    exponential = evaluate_polynomial(matrices, plan) * problem.gain
+    return multiply_frequencies(exponential, problem.x), _polynomial_report(problem, "fourier", plan)
+
+
+def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Use what is known of the map: factors of channels, means of sets."""
+    map_, time = problem.map_, problem.time
+    if isinstance(map_, Diagonal):
+        value = replace(map_, factors=(time * map_.factors).exp() * problem.gain).apply(problem.x)
+        exact = Bounds(error=lambda: 0.0, log_det=lambda: 0.0, amplification=lambda: _largest_growth(problem))
+        return value, problem.report("closed-form", (), exact, converged=True)
+    if isinstance(map_, GraphMap) and map_.graph.is_complete:
+        return run_adjacency(problem)
+    if not isinstance(map_, SetMap):
+        raise ConfigError(
+            "method='closed-form' is for Diagonal and SetMap and for GraphMap on complete graphs, not "
+            f"{type(map_).__name__}. Use 'series'."
+        )
+    plan = _plan(problem)
+    rest = evaluate_polynomial(map_.theta0 * time, plan)
+    mean = evaluate_polynomial((map_.theta0 + map_.theta1) * time, plan)
+    value = SetMap(rest * problem.gain, (mean - rest) * problem.gain).apply(problem.x)
+    return value, _polynomial_report(problem, "closed-form", plan)
+
+
+def run_adjacency(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Expand in the adjacency of a graph, with small matrices as coefficients; complete graphs in closed form."""
+    map_ = problem.map_
+    if not isinstance(map_, GraphMap):
+        raise ConfigError(f"method='adjacency' needs a GraphMap, not {type(map_).__name__}. Use 'series'.")
+    value, degree, error = adjacency.adjacency_exponential(map_, problem.x, problem.time, problem.allowed)
+    bounds = Bounds(
+        error=lambda: error * problem.gain,
+        log_det=lambda: adjacency.log_det_error(map_, problem.time, error),
+        amplification=lambda: _largest_growth(problem),
+    )
+    name = "closed-form" if map_.graph.is_complete else "adjacency"
+    return value * problem.gain if problem.gain != 1 else value, problem.report(name, (degree,), bounds, converged=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Precomputed:
+    """An exponential that is formed once, for `frozen()`.
+
+    Attributes:
+        apply: multiplies rows by it.
+        report: what its making reported, with the norms of another input.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    report: Diagnostics
+
+    def __call__(self, x: Tensor, item_norms: Tensor) -> tuple[Tensor, Diagnostics]:
+        """Apply it to rows."""
+        return self.apply(x), replace(self.report, item_norms=item_norms, certified=None)
+
+
+def precompute(problem: Problem) -> Precomputed | None:
+    """Form the exponential if that pays inside `frozen()`: of channels, small events, circular convolutions."""
+    map_ = problem.map_
+    if map_.rows is not None or map_.couples_rows or isinstance(map_, Diagonal):
+        return None
+    if isinstance(map_, Dense):
+        plan = _plan(problem)
+        exponential = evaluate_polynomial(map_.effective * problem.time, plan) * problem.gain
+        return Precomputed(lambda x: apply_matrix(exponential, x), _polynomial_report(problem, "polynomial", plan))
+    if math.prod(problem.event_shape) <= DENSE_LIMIT:
+        return _dense_event(problem)
+    if isinstance(map_, ConvMap) and map_.padding == "circular":
+        plan = _plan(problem)
+        matrices = frequency_matrices(map_, problem.event_shape) * problem.time
+        by_frequency = evaluate_polynomial(matrices, plan) * problem.gain
+        report = _polynomial_report(problem, "fourier", plan)
+        return Precomputed(lambda x: multiply_frequencies(by_frequency, x), report)
+    return None
+
+
+def _dense_event(problem: Problem) -> Precomputed:
+    """Apply the series to all unit vectors: cheaper than forming the map's matrix and its powers."""
+    norm = problem.radius
+    steps, degree = series.static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
+    expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
+    size = math.prod(problem.event_shape)
+    rows = torch.eye(size, dtype=problem.x.dtype, device=problem.x.device).reshape(size, *problem.event_shape)
+    for _ in range(steps):
+        rows, _ = evaluate(expansion, problem.map_, rows, degree)
+    matrix = rows.reshape(size, size)
+    plan = PolynomialPlan(degree, 1, 0, series.a_priori_error(norm, problem.growth, steps, degree))
+    report = _polynomial_report(problem, "dense", replace(plan, squarings=0), steps=steps)
+    return Precomputed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)
+
+
+def _plan(problem: Problem) -> PolynomialPlan:
+    if problem.degree is not None:
+        raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
+    if isinstance(problem.norm, Tensor) and problem.traced:
+        raise UnsupportedError(
+            "Under torch.compile and torch.func this method needs a map that knows its norm bound as a number (norm=)."
+        )
+    return plan_polynomial(problem.radius, problem.growth, problem.allowed, problem.x.dtype)
+
+
+def _polynomial_report(problem: Problem, method: str, plan: PolynomialPlan, steps: int | None = None) -> Diagnostics:
+    steps = 2**plan.squarings if steps is None else steps
+    backward = safe_exp(problem.growth) * plan.error
+    bounds = Bounds(
+        error=lambda: plan.error * problem.gain,
+        log_det=lambda: uniform_log_det(backward, problem.item_size),
+        amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
+    )
+    return problem.report(
+        method, (plan.degree,) * steps, bounds, operator_calls=1, converged=plan.error <= problem.allowed
+    )
+
+
+def _largest_growth(problem: Problem) -> float:
+    return problem.gain * safe_exp(problem.growth)

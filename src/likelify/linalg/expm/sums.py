@@ -1,0 +1,164 @@
+"""The methods that sum an expansion: the power series, and Chebyshev for symmetric and skew maps."""
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from likelify.errors import ConfigError, ConvergenceError, UnsupportedError
+from likelify.linalg.bounds import safe_exp
+from likelify.linalg.expm import chebyshev, series
+from likelify.linalg.expm.chebyshev import Chebyshev
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, uniform_log_det
+from likelify.linalg.expm.expansion import Expansion, evaluate
+from likelify.linalg.expm.gradients import Gradient, Job, Stored, Unrolled, expand, on_grid
+from likelify.linalg.expm.problem import Problem
+from likelify.linalg.expm.series import PowerSeries
+from likelify.linalg.expm.watch import Watch, watch
+
+
+def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Sum the power series, in steps if the norm is large."""
+    if problem.degree is not None:
+        return _fixed_series(problem)
+    norm = problem.radius
+    steps, degree = series.static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
+    expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
+    x, jobs, watches, error = problem.x, [], [], 0.0
+    for step in range(steps):
+        later = safe_exp((problem.growth / steps) * (steps - 1 - step)) * expansion.gain ** (steps - 1 - step)
+        seen = None
+        if problem.looks:
+            seen = watch(
+                problem.map_, expansion, problem.item_norms, problem.tol / steps / later * problem.item_norms, degree
+            )
+        x, job, used = _step(problem, expansion, x, degree, seen)
+        jobs.append((job, used))
+        if seen is not None:
+            local = seen.error if seen.error is not None else problem.item_norms * expansion.tail(used)
+            error = error + later * local
+            watches.append(seen)
+    degrees = tuple(used for _, used in jobs)
+    bounds = _series_bounds(problem, degrees, [job for job, _ in jobs])
+    a_priori = series.a_priori_error(norm, problem.growth, steps, degree) <= problem.allowed
+    if not problem.looks:
+        return x, problem.report("series", degrees, bounds, converged=a_priori)
+    assert isinstance(error, Tensor)
+    converged = bool((error <= problem.tol * problem.item_norms).all())
+    return x, problem.report(
+        "series", degrees, bounds, certified=error, converged=converged, problem=contradiction(watches)
+    )
+
+
+def _fixed_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    degree = problem.degree or 0
+    # The radius is only needed to watch the terms; without looking no number is at hand.
+    radius = problem.radius if problem.looks or isinstance(problem.norm, float) else 1.0
+    expansion = PowerSeries(radius, problem.time, problem.gain)
+    seen = None
+    if problem.looks and degree > 0:
+        nothing = torch.zeros_like(problem.item_norms)
+        seen = Watch(problem.map_, expansion, problem.item_norms, nothing - 1, degree, plain=False)
+    x, _, _ = _step(problem, expansion, problem.x, degree, seen)
+    found = None if seen is None else contradiction([seen])
+    return x, problem.report("series", (degree,), _series_bounds(problem, (degree,), []), problem=found)
+
+
+def _series_bounds(problem: Problem, degrees: tuple[int, ...], jobs: list[Job | None]) -> Bounds:
+    steps, least = len(degrees), min(degrees, default=0)
+
+    def gradient() -> float | None:
+        errors = [job.low_rank.error + 2 * job.tol / (job.used + 2) for job in jobs if job is not None]
+        return sum(errors) * safe_exp(problem.growth) * problem.gain if errors else None
+
+    return Bounds(
+        error=lambda: problem.gain * series.a_priori_error(problem.radius, problem.growth, steps, least),
+        log_det=lambda: series_log_det(problem.radius, problem.frobenius(), problem.item_size, degrees),
+        amplification=lambda: problem.gain * safe_exp(problem.radius / max(steps, 1) + problem.growth),
+        gradient=gradient,
+    )
+
+
+def run_chebyshev(problem: Problem) -> tuple[Tensor, Diagnostics]:
+    """Sum the Chebyshev expansion of a map that is symmetric or skew by construction."""
+    skew = problem.map_.symmetry == "skew"
+    if problem.map_.symmetry is None:
+        raise ConfigError(
+            "method='chebyshev' needs a map that is symmetric or skew by construction (Skew, Dense(symmetry=...), "
+            f"ConvMap(symmetry=...)); {type(problem.map_).__name__} is not known to be either. Use 'series'."
+        )
+    radius = on_grid(problem.radius)
+    expansion = Chebyshev(radius, problem.time, problem.gain, skew=skew)
+    degree = chebyshev.degree_for(radius, problem.allowed, skew=skew) if problem.degree is None else problem.degree
+    seen = None
+    if problem.looks and degree > 0:
+        seen = watch(problem.map_, expansion, problem.item_norms, problem.tol * problem.item_norms, degree)
+    x, job, _ = _step(problem, expansion, problem.x, degree, seen)
+    error = expansion.tail(degree)
+    backward = safe_exp(0.0 if skew else radius) * chebyshev.bessel_tail(radius, degree, skew=skew)
+    bounds = Bounds(
+        error=lambda: error,
+        log_det=lambda: uniform_log_det(backward, problem.item_size),
+        amplification=lambda: expansion.amplification,
+        gradient=lambda: None if job is None else job.low_rank.error + 2 * job.tol / (job.used + 2),
+    )
+    converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
+    found = None if seen is None else contradiction([seen])
+    return x, problem.report("chebyshev", (degree,), bounds, converged=converged, problem=found)
+
+
+def _step(
+    problem: Problem, expansion: Expansion, x: Tensor, degree: int, seen: Watch | None
+) -> tuple[Tensor, Job | None, int]:
+    """Compute one step with the gradient strategy that was asked for; also give the degree that was used."""
+    gradient = choose_gradient(problem)
+    if isinstance(gradient, Unrolled):
+        return _unrolled(evaluate(expansion, problem.map_, x, degree, done=seen))
+    if problem.degree is not None or not problem.map_.declared:
+        used = degree
+
+        def again(x: Tensor) -> Tensor:
+            nonlocal used
+            value, used = evaluate(expansion, problem.map_, x, used, done=seen if used == degree else None)
+            return value
+
+        value = checkpoint(again, x, use_reentrant=False, preserve_rng_state=False)
+        return value, None, used  # pyright: ignore[reportReturnType]
+    job = Job(expansion, problem.map_, degree, problem.tol, gradient, seen)
+    value = expand(job, x)
+    return value, job, job.used
+
+
+def _unrolled(result: tuple[Tensor, int]) -> tuple[Tensor, None, int]:
+    return result[0], None, result[1]
+
+
+def choose_gradient(problem: Problem) -> Gradient:
+    """Give the strategy: what was asked for where it is possible, else the leanest that is right."""
+    asked = problem.gradient
+    if problem.traced:
+        return Unrolled()
+    if asked is None:
+        return Unrolled() if problem.degree is not None or not problem.map_.declared else Stored()
+    if isinstance(asked, Stored) and problem.degree is not None:
+        raise ConfigError(
+            "gradient=Stored() works to a tolerance and cannot go with a fixed degree; give tol= instead of degree=, "
+            "or choose Unrolled() or Recompute()."
+        )
+    if isinstance(asked, Stored) and not problem.map_.declared:
+        raise UnsupportedError(
+            f"gradient=Stored() needs a map whose tensors are known; {type(problem.map_).__name__} has fields that are "
+            "not tensors, maps or plain settings. Choose Recompute() or Unrolled()."
+        )
+    return asked
+
+
+def contradiction(watches: list[Watch]) -> str | None:
+    """Say if the terms grew more than the norm bound allows."""
+    factor = max((seen.contradiction for seen in watches), default=1.0)
+    if factor <= 1:
+        return None
+    return (
+        f"The terms of the series grow by a factor of at least {factor:.3g} more than the norm bound of the map "
+        "allows, so the bound is wrong and no certificate holds. Correct the declared norm (norm=), or leave it out "
+        "to have it computed."
+    )

@@ -1,0 +1,81 @@
+"""Looking at the terms of an expansion while it is summed: when to stop, and whether the norm bound can be true."""
+
+import torch
+from torch import Tensor
+
+from likelify.linalg.expm.expansion import Expansion
+from likelify.linalg.expm.series import PowerSeries
+from likelify.linalg.maps import LinearMap
+
+# Between these sizes the squares of the numbers of an item, and of the smallest term that matters, stay in the range of
+# single precision.
+PLAIN = (1e-15, 1e12)
+# Rounding may carry the observed norm of a vector beyond its bound by this much; more contradicts the bound.
+SLACK = 1.02
+
+
+class Watch:
+    """A stopping rule: the a-posteriori certificate of every item meets what is allowed.
+
+    Args:
+        map_: measures the items.
+        expansion: of the step.
+        start: norms of the items of `p_0`.
+        allowed: the error that each item may have.
+        first_test: number of the first vector that is looked at; looking earlier only costs host syncs.
+
+    Attributes:
+        error: certified error of each item, or None before anything was seen.
+    """
+
+    def __init__(
+        self, map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, first_test: int, *, plain: bool
+    ) -> None:
+        self._map, self._expansion, self._start, self._allowed = map_, expansion, start, allowed
+        self._first, self._plain = first_test, plain
+        self._seen: list[tuple[int, Tensor]] = []
+        self.error: Tensor | None = None
+
+    def __call__(self, vector: Tensor, k: int) -> bool:
+        """Look at the vector `p_k`."""
+        if k < self._first:
+            return False
+        norms = self._map.item_norms(vector.detach(), plain=self._plain)
+        self._seen.append((k, norms))
+        if not isinstance(self._expansion, PowerSeries):
+            return False
+        self.error = self._expansion.remainder(norms, k)
+        return bool((self.error <= self._allowed).all())
+
+    @property
+    def ratios(self) -> list[tuple[int, float]]:
+        """For each vector seen its number and `max ||p_k|| / (|unit_k| ||p_0||)`, at most one if the bound is true."""
+        if not self._seen:
+            return []
+        units = [abs(self._expansion.unit(k, self._expansion.radius)) for k, _ in self._seen]
+        norms = torch.stack([norms / max(unit, 1e-300) for unit, (_, norms) in zip(units, self._seen, strict=True)])
+        observed = (norms / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1).tolist()
+        return [(k, ratio) for (k, _), ratio in zip(self._seen, observed, strict=True)]
+
+    @property
+    def sizes(self) -> list[float]:
+        """Bounds of the ratios for every vector: they never grow, so each bounds those after it."""
+        seen, sizes = dict(self.ratios), [1.0]
+        for k in range(1, max(seen, default=0) + 1):
+            sizes.append(min(sizes[-1], seen.get(k, 1.0)))
+        return sizes
+
+    @property
+    def contradiction(self) -> float:
+        """By what factor the vectors grew more than the norm bound allows, at least one."""
+        seen = [(0, 1.0), *self.ratios]
+        # Vectors near the smallest number of the format have lost their digits and prove nothing.
+        return max(1.0, *(ratio ** (1 / max(k, 1)) for k, ratio in seen if ratio > SLACK), 1.0)
+
+
+def watch(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, degree: int) -> Watch:
+    """Make a stopping rule for a chain that needs at most `degree` terms."""
+    plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
+    # The a-posteriori test cannot succeed long before the a-priori one.
+    first = max(1, degree // 3) if isinstance(expansion, PowerSeries) else max(1, degree)
+    return Watch(map_, expansion, start, allowed, first, plain=plain)

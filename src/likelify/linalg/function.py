@@ -1,0 +1,111 @@
+"""Any linear callable or module as a linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from likelify.errors import DomainError
+from likelify.linalg.bounds import gram_bound, widest
+from likelify.linalg.maps import LinearMap, Shape
+from likelify.tracing import is_tracing
+
+
+@dataclass(frozen=True, eq=False)
+class Function(LinearMap):
+    r"""Any linear callable, for example a linear `nn.Module`, as a map.
+
+    Args:
+        function: linear, acting on each row of `(rows, *event)` by itself.
+        norm: a guaranteed upper bound of its 2-norm. Without one, small events are probed.
+        adjoint_function: its adjoint. Without one, the adjoint is found by automatic differentiation.
+        like: a tensor whose dtype and device the function needs when it is probed. `exp_action` and layers take those
+            of their input; elsewhere it is the default dtype.
+        trusted: skip the check of linearity that `exp_action` and layers make on three random rows.
+
+    The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers; for larger ones
+    there is `likelify.linalg.solve.estimate_trace`. Tensors that the function uses are unknown to the map, so their
+    gradients come from differentiating every term (`likelify.Unrolled`).
+
+    Example:
+        >>> blur = Function(lambda x: (x + x.roll(1, dims=1)) / 2, norm=1.0)
+        >>> blur.trace((4,))
+        tensor(2.)
+    """
+
+    function: Callable[[Tensor], Tensor]
+    norm: float | None = None
+    adjoint_function: Callable[[Tensor], Tensor] | None = None
+    like: Tensor | None = None
+    trusted: bool = False
+
+    def matching(self, x: Tensor) -> Function:
+        """Give the function with probes like `x`, unless it has its own; refuse it if it is seen not to be linear.
+
+        Raises:
+            DomainError: if the function is affine or not linear on a row of `x` and a random row.
+        """
+        if not (self.trusted or is_tracing()) and len(x):
+            self.check_linear(x.detach()[:1])
+        return self if self.like is not None else replace(self, like=x.detach()[:0])
+
+    def check_linear(self, x: Tensor) -> None:
+        """Compare `f(2x - 3y)` with `2 f(x) - 3 f(y)` for a random `y`, and `f(0)` with zero.
+
+        Raises:
+            DomainError: if they differ by more than rounding explains.
+        """
+        # A generator of its own: looking must not change the user's stream of random numbers.
+        y = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x) * (1 + x.abs().amax())
+        with torch.no_grad():
+            of_zero, of_x, of_y, of_both = self.function(torch.cat([0 * x, x, y, 2 * x - 3 * y])).split(len(x))
+        scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
+        allowed = scale * torch.finfo(x.dtype).eps ** 0.5
+        if float(of_zero.abs().max()) > allowed:
+            raise DomainError(
+                "The function is affine, not linear: it maps zero to something else, such as a bias. Take the bias "
+                "out (bias=False); a shift is a layer of its own (Affine, ActNorm)."
+            )
+        if float((of_both - 2 * of_x + 3 * of_y).abs().max()) > allowed:
+            raise DomainError(
+                "The function is not linear: f(2x - 3y) differs from 2 f(x) - 3 f(y). Only linear maps have an "
+                "exponential; a network becomes a layer as part of a coupling or residual layer."
+            )
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Call the function."""
+        return self.function(x)
+
+    def adjoint(self) -> Function:
+        """Give the adjoint function, by automatic differentiation where none was given."""
+        return Function(self.adjoint_function or self._transposed, self.norm, self.function, self.like, self.trusted)
+
+    def trace(self, event_shape: Shape) -> Tensor:
+        """Probe with all unit vectors."""
+        return self.materialize(event_shape).trace()
+
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        """Give the bound that was declared, or bound the probed matrix."""
+        if self.norm is not None:
+            return self.norm
+        with torch.no_grad():
+            return gram_bound(widest(self.materialize(event_shape)), steps=5)
+
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Give the declared norm, or bound the symmetric part of the probed matrix."""
+        if self.norm is not None:
+            return self.norm
+        with torch.no_grad():
+            matrix = widest(self.materialize(event_shape))
+            return gram_bound((matrix + matrix.mT) / 2, steps=5)
+
+    def _transposed(self, y: Tensor) -> Tensor:
+        # A linear function equals its derivative anywhere, so zero is as good a point as any.
+        with torch.enable_grad():
+            point = torch.zeros_like(y, requires_grad=True)
+            value = self.function(point)
+            (result,) = torch.autograd.grad(value, point, y, create_graph=True)
+        return result
