@@ -121,6 +121,10 @@ def on_graphs(condition: bool = False) -> lk.Context:
     return lk.Context(condition=normal(5, 2) if condition else None, structure=GRAPHS)
 
 
+def undirected() -> lk.Context:
+    return lk.Context(structure=GRAPHS.undirected())
+
+
 def _mlp_coupling(bijector: Any, context: int = 0) -> lk.Coupling:
     split = lk.ChannelSplit(5, swap=True)
     net = nets.MLP(split.sizes[0], bijector.size * split.sizes[1], (8,), context_features=context, dropout=0.2)
@@ -194,6 +198,108 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "conv-exponential-free": LayerCase(
         lambda: lk.conv_exponential(2, norm_limit=None), lambda: normal(2, 2, 3, 3), lk.Exponential
+    ),
+    "conv-exponential-sequence": LayerCase(
+        lambda: lk.conv_exponential(3, 5, dims=1, padding="circular"), lambda: normal(2, 3, 6), lk.Exponential
+    ),
+    "conv-exponential-volume": LayerCase(
+        lambda: lk.conv_exponential(2, dims=3, groups=2), lambda: normal(2, 2, 2, 3, 2), lk.Exponential
+    ),
+    "conv-exponential-reflect": LayerCase(
+        lambda: lk.conv_exponential(2, padding="reflect"), lambda: normal(2, 2, 4, 3), lk.Exponential
+    ),
+    "conv-exponential-condition": LayerCase(
+        lambda: lk.conv_exponential(2, condition_features=3),
+        lambda: normal(2, 2, 3, 4),
+        lk.Exponential,
+        lambda: normal(2, 3),
+        near_identity=True,
+    ),
+    "conv-exponential-recompute": LayerCase(
+        lambda: lk.conv_exponential(2, gradient=lk.Recompute()), lambda: normal(2, 2, 4, 3), lk.Exponential
+    ),
+    "orthogonal-convolution": LayerCase(
+        lambda: lk.orthogonal_convolution(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
+    ),
+    "orthogonal-convolution-condition": LayerCase(
+        lambda: lk.orthogonal_convolution(2, norm_limit=2.0, padding="circular", condition_features=2),
+        lambda: normal(2, 2, 4, 3),
+        lk.Exponential,
+        lambda: normal(2, 2),
+    ),
+    "dense-exponential": LayerCase(
+        lambda: lk.dense_exponential(3, norm_limit=1.0), lambda: normal(2, 3, 2, 2), lk.Exponential, near_identity=True
+    ),
+    "dense-exponential-condition-graphs": LayerCase(
+        lambda: lk.dense_exponential(3, condition_features=2),
+        lambda: normal(5, 3),
+        lk.Exponential,
+        lambda: on_graphs(condition=True),
+    ),
+    "graph-exponential-graphs": LayerCase(
+        lambda: lk.graph_exponential(2), lambda: normal(5, 2), lk.Exponential, undirected, near_identity=True
+    ),
+    "graph-exponential-rule-graphs": LayerCase(
+        lambda: lk.graph_exponential(2, norm_rule="neighbours"), lambda: normal(5, 2), lk.Exponential, undirected
+    ),
+    "graph-exponential-complete-graphs": LayerCase(
+        lambda: lk.graph_exponential(2),
+        lambda: normal(5, 2),
+        lk.Exponential,
+        lambda: lk.Context(structure=lk.GraphBatch.complete([2, 3])),
+    ),
+    "rotation-equivariant": LayerCase(
+        lambda: lk.equivariant_exponential(4, "rotations"), lambda: normal(2, 4, 3, 3), lk.Exponential
+    ),
+    "rotation-equivariant-condition": LayerCase(
+        lambda: lk.equivariant_exponential(4, "rotations", condition_features=2),
+        lambda: normal(2, 4, 3, 3),
+        lk.Exponential,
+        lambda: normal(2, 2),
+    ),
+    "set-exponential": LayerCase(
+        lambda: lk.equivariant_exponential(2, "sets"), lambda: normal(2, 2, 4), lk.Exponential, near_identity=True
+    ),
+    "set-exponential-condition": LayerCase(
+        lambda: lk.equivariant_exponential(2, "sets", condition_features=2),
+        lambda: normal(2, 2, 4),
+        lk.Exponential,
+        lambda: normal(2, 2),
+    ),
+    "pair-exponential": LayerCase(
+        lambda: lk.equivariant_exponential(2, "pairs"),
+        lambda: normal(2, 2, 3, 3),
+        lk.Exponential,
+        near_identity=True,
+        scale=0.05,
+    ),
+    "linear-exponential": LayerCase(
+        lambda: lk.linear_exponential(torch.nn.Linear(4, 4, bias=False)), lambda: normal(2, 4), lk.Exponential
+    ),
+    "linear-exponential-recompute": LayerCase(
+        lambda: lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False), gradient=lk.Recompute()),
+        lambda: normal(2, 2, 3),
+        lk.Exponential,
+    ),
+    "rotation": LayerCase(lambda: lk.rotation(4), lambda: normal(3, 4), lk.Exponential, near_identity=True),
+    "rotation-condition-graphs": LayerCase(
+        lambda: lk.rotation(4, condition_features=2),
+        lambda: normal(5, 4),
+        lk.Exponential,
+        lambda: on_graphs(condition=True),
+    ),
+    "cayley": LayerCase(lambda: lk.rotation(4, method="cayley"), lambda: normal(3, 4, 2), lk.Cayley),
+    "cayley-condition-graphs": LayerCase(
+        lambda: lk.rotation(3, method="cayley", condition_features=2),
+        lambda: normal(5, 3),
+        lk.Cayley,
+        lambda: on_graphs(condition=True),
+    ),
+    "orthogonal": LayerCase(
+        lambda: lk.Orthogonal(torch.linalg.qr(normal(3, 3))[0]), lambda: normal(2, 3, 2), lk.Orthogonal
+    ),
+    "orthogonal-graphs": LayerCase(
+        lambda: lk.Orthogonal.signs([1, -1]), lambda: normal(5, 2), lk.Orthogonal, on_graphs
     ),
     "squeeze": LayerCase(lambda: lk.Squeeze(), lambda: normal(2, 2, 4, 2), lk.Squeeze),
     "flatten": LayerCase(lambda: lk.Flatten((2, 3)), lambda: normal(2, 2, 3), lk.Flatten),

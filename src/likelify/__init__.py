@@ -33,6 +33,14 @@ _HOMES: dict[str, str | None] = {
     "Conjugate": "transforms.core",
     "Exponential": "transforms.exponential",
     "conv_exponential": "transforms.exponential",
+    "orthogonal_convolution": "transforms.exponential",
+    "dense_exponential": "transforms.exponential",
+    "graph_exponential": "transforms.exponential",
+    "equivariant_exponential": "transforms.exponential",
+    "linear_exponential": "transforms.exponential",
+    "rotation": "transforms.rotations",
+    "Orthogonal": "transforms.rotations",
+    "Cayley": "transforms.rotations",
     "ActNorm": "transforms.elementwise",
     "Affine": "transforms.elementwise",
     "Logit": "transforms.elementwise",
@@ -58,6 +66,7 @@ _HOMES: dict[str, str | None] = {
     "ConditionalNormal": "distributions",
     "Flow": "flows",
     "Estimate": "flows",
+    "Certificate": "flows",
     "GraphBatch": "structure",
     "Context": "structure",
     "seeded": "seeding",
@@ -95,6 +104,7 @@ if TYPE_CHECKING:
     from likelify.distributions import Normal as Normal
     from likelify.errors import LikelifyError as LikelifyError
     from likelify.fit.run import Run as Run
+    from likelify.flows import Certificate as Certificate
     from likelify.flows import Estimate as Estimate
     from likelify.flows import Flow as Flow
     from likelify.linalg.conv import ConvMap as ConvMap
@@ -135,10 +145,18 @@ if TYPE_CHECKING:
     from likelify.transforms.elementwise import Tanh as Tanh
     from likelify.transforms.exponential import Exponential as Exponential
     from likelify.transforms.exponential import conv_exponential as conv_exponential
+    from likelify.transforms.exponential import dense_exponential as dense_exponential
+    from likelify.transforms.exponential import equivariant_exponential as equivariant_exponential
+    from likelify.transforms.exponential import graph_exponential as graph_exponential
+    from likelify.transforms.exponential import linear_exponential as linear_exponential
+    from likelify.transforms.exponential import orthogonal_convolution as orthogonal_convolution
     from likelify.transforms.marginal import FittedMarginal as FittedMarginal
     from likelify.transforms.mixing import Conv1x1 as Conv1x1
     from likelify.transforms.reshape import Flatten as Flatten
     from likelify.transforms.reshape import Permute as Permute
     from likelify.transforms.reshape import Reshape as Reshape
     from likelify.transforms.reshape import Squeeze as Squeeze
+    from likelify.transforms.rotations import Cayley as Cayley
+    from likelify.transforms.rotations import Orthogonal as Orthogonal
+    from likelify.transforms.rotations import rotation as rotation
     from likelify.transforms.splines import ChannelSpline as ChannelSpline

@@ -270,12 +270,20 @@ class ConvMap(LinearMap):
         axes = zip(self.taps, event_shape[1:], strict=True)
         return math.prod([_most_copies(taps, size, self.padding) for taps, size in axes])
 
+    def kernel_bound(self) -> Tensor:
+        """Bound the norm for every size of image, whatever norm was declared; differentiable, `()` or `(rows,)`."""
+        most = 3 ** sum(size > 1 for size in self.taps) if self.padding == "reflect" else 1
+        return self._bound_over_groups(self.effective) * math.sqrt(most)
+
     def _kernel_bound(self, kernel: Tensor, event_shape: Shape) -> Tensor:
-        blocks = self._channel_blocks(widest(kernel.detach()))
+        norm = self._bound_over_groups(widest(kernel.detach()))
+        return norm * math.sqrt(self._multiplicity(event_shape)) if self.padding == "reflect" else norm
+
+    def _bound_over_groups(self, kernel: Tensor) -> Tensor:
+        blocks = self._channel_blocks(kernel)
         one = BOUNDS[self.bound]
         norms = one(blocks[0])[None] if len(blocks) == 1 else torch.vmap(one)(blocks)
-        norm = norms.reshape(self._row_groups).amax(-1)
-        return norm * math.sqrt(self._multiplicity(event_shape)) if self.padding == "reflect" else norm
+        return norms.reshape(self._row_groups).amax(-1)
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != self.dims + 2 or x.shape[1] != self.channels or self.rows not in (None, x.shape[0]):

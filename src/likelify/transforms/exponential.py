@@ -1,34 +1,51 @@
 r"""Exponentials of linear maps as layers: one class, and short factories for the kinds of map."""
 
-import math
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, UnsupportedError
-from likelify.linalg.bounds import round_off_margin
-from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, check_odd
-from likelify.linalg.expm import exp_action
+from likelify.linalg.conv import BoundName, PaddingName
+from likelify.linalg.expm import Method, Precomputed, exp_action
+from likelify.linalg.expm.action import apply_frozen, freeze_exponential
+from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
+from likelify.linalg.solve import TraceMethod, estimate_trace
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.transforms.core import Caching, Transform
+from likelify.transforms.sources import (
+    ConvKernel,
+    GraphMatrices,
+    LinearModule,
+    Matrix,
+    PairMatrices,
+    SetMatrices,
+)
 
 
 class Exponential(Transform, Caching):
     r"""The layer `z = exp(L) x`, with inverse `exp(-L)` and log-determinant `tr L`.
 
     The inverse costs what the forward costs, the determinant is always positive, and every symmetry of `L` is kept
-    (Hoogeboom et al. 2020, equation 3 and theorem 1). Gradients reach the parameters of `source`.
+    (Hoogeboom et al. 2020, equation 3 and theorem 1). Gradients reach the parameters of `source`. Inside `frozen()` the
+    exponential of a small event, of a matrix on the channels or of a circular convolution is formed once.
 
     Args:
         source: a `LinearMap`, which then is a constant, or a module whose call with the context returns one.
         tol: truncation error allowed, as in `exp_action`.
         degree: a fixed degree of the series, as in `exp_action`.
+        method: as in `exp_action`.
+        gradient: as in `exp_action`.
+        trace: `"exact"`, or the name of an estimator (`"hutchinson"`, `"hutch++"`) for maps whose trace cannot be had;
+            the log-determinant then is noisy, and a flow with the layer has no exact likelihood.
+        trace_samples: random vectors of the estimator.
 
     Raises:
         ConvergenceError: if the tolerance cannot be met (see `exp_action`).
 
     Example:
+        >>> import torch
         >>> from likelify.linalg.dense import Dense
         >>> layer = Exponential(Dense(torch.eye(2)))
         >>> z, log_det = layer(torch.ones(1, 2))
@@ -36,23 +53,33 @@ class Exponential(Transform, Caching):
         (tensor([[2.7183, 2.7183]]), tensor([2.]))
     """
 
-    def __init__(self, source: LinearMap | nn.Module, *, tol: float | None = None, degree: int | None = None) -> None:
+    def __init__(
+        self,
+        source: LinearMap | nn.Module,
+        *,
+        tol: float | None = None,
+        degree: int | None = None,
+        method: Method = "auto",
+        gradient: Gradient | None = None,
+        trace: Literal["exact"] | TraceMethod = "exact",
+        trace_samples: int = 32,
+    ) -> None:
         super().__init__()
         if not isinstance(source, LinearMap | nn.Module):
             raise UnsupportedError(
                 f"Exponential takes a LinearMap or a module that returns one, not {type(source).__name__}. "
                 "Wrap a linear callable in likelify.Function."
             )
+        if trace not in ("exact", "hutchinson", "hutch++"):
+            raise ConfigError(f"trace must be 'exact', 'hutchinson' or 'hutch++', got {trace!r}.")
         self.source = ConstantMap(source) if isinstance(source, LinearMap) else source
-        self.tol = tol
-        self.degree = degree
+        self.tol, self.degree, self.method, self.gradient = tol, degree, method, gradient
+        self.trace, self.trace_samples = trace, trace_samples
+        self.noisy_log_det = trace != "exact"
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
-        given = as_context(context)
-        if given.condition is None and given.structure is None:
-            return self.cached("map", lambda: self.source(None))
-        return self.source(context)
+        return self.cached("map", lambda: self.source(None)) if _is_bare(context) else self.source(context)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Give `exp(L) x` and `tr L`."""
@@ -64,13 +91,35 @@ class Exponential(Transform, Caching):
 
     def _flow(self, x: Tensor, context: ContextLike, time: float) -> tuple[Tensor, Tensor]:
         map_ = self.map(context).matching(x)
-        value = exp_action(map_, x, time=time, tol=self.tol, degree=self.degree).value
-        trace = map_.trace(tuple(x.shape[1:])).to(value.dtype)
-        return value, time * sum_constant(trace, x, context)
+        formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
+        if formed is None:
+            settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
+            value = exp_action(map_, x, time=time, **settings).value
+        else:
+            value = apply_frozen(formed, map_, x).value
+        return value, time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
+
+    def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Precomputed | None:
+        """Form the exponential once inside `frozen()`, unless a method or a degree was asked for."""
+        if self.degree is not None or self.method != "auto":
+            return None
+        name = f"exp {time} {tuple(x.shape[1:])} {x.dtype} {x.device}"
+        return self.cached(name, lambda: freeze_exponential(map_, x, time=time, tol=self.tol))
+
+    def _trace(self, map_: LinearMap, x: Tensor) -> Tensor:
+        event_shape = tuple(x.shape[1:])
+        if self.trace == "exact":
+            return map_.trace(event_shape)
+        return estimate_trace(map_, event_shape, samples=self.trace_samples, method=self.trace, like=x).value
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"tol={self.tol}, degree={self.degree}"
+        return f"tol={self.tol}, degree={self.degree}, method={self.method!r}"
+
+
+def _is_bare(context: ContextLike) -> bool:
+    given = as_context(context)
+    return given.condition is None and given.structure is None
 
 
 class ConstantMap(nn.Module):
@@ -92,66 +141,198 @@ class ConstantMap(nn.Module):
         return type(self._map).__name__
 
 
-class ConvKernel(nn.Module):
-    r"""A trainable `ConvMap` whose norm has a guaranteed limit.
-
-    The kernel that is applied is `W min(1, limit / bound(W))`, where `bound` is an upper bound of the convolution's
-    2-norm: stateless, differentiable, the same in training and evaluation, for any image size.
-    """
-
-    def __init__(self, channels: int, kernel_size: int, norm_limit: float | None, bound: BoundName) -> None:
-        super().__init__()
-        check_odd((kernel_size, kernel_size))
-        if bound not in BOUNDS:
-            raise ConfigError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}.")
-        if norm_limit is not None and not 0 < norm_limit < math.inf:
-            raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
-        self.norm_limit = norm_limit
-        self.bound: BoundName = bound
-        # A norm of about 0.1: near the identity, and no two channels alike.
-        scale = 0.05 / (kernel_size * math.sqrt(channels))
-        weight = scale * torch.randn(channels, channels, kernel_size, kernel_size)
-        # A tenth of a training step's time at 12 and 24 channels (`python -m benchmarks.layout`), and what lets the
-        # layers around keep their layout; with many channels it is slower.
-        layout = torch.channels_last if channels <= 48 else torch.contiguous_format
-        self.weight = nn.Parameter(weight.contiguous(memory_format=layout))
-
-    def forward(self, context: ContextLike = None) -> ConvMap:
-        """Build the map."""
-        if self.norm_limit is None:
-            return ConvMap(self.weight, bound=self.bound)
-        # The product is rounded too, so the limit that is aimed at lies a little below the one that is promised.
-        limit = self.norm_limit / (1 + round_off_margin(self.weight.dtype, self.weight[0].numel()))
-        scale = (limit / BOUNDS[self.bound](self.weight)).clamp(max=1.0)
-        return ConvMap(self.weight * scale, bound=self.bound, norm=self.norm_limit)
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{tuple(self.weight.shape)}, norm_limit={self.norm_limit}, bound={self.bound!r}"
-
-
 def conv_exponential(
     channels: int,
-    kernel_size: int = 3,
+    kernel_size: int | Sequence[int] = 3,
     *,
+    dims: int = 2,
     norm_limit: float | None = 1.8,
     bound: BoundName = "reshape",
+    padding: PaddingName = "zeros",
+    groups: int = 1,
+    condition_features: int | None = None,
     tol: float | None = None,
     degree: int | None = None,
+    gradient: Gradient | None = None,
 ) -> Exponential:
-    r"""Build a convolution exponential: `z = exp(K) x` for a zero-padded convolution `K` that is trained.
+    r"""Build a convolution exponential: `z = exp(K) x` for a convolution `K` that is trained.
 
-    `log |det| = h w sum_c K[c, c, centre]`. A fresh layer is near the identity. The published mixing layer is a 1x1
-    convolution followed by this one (Hoogeboom et al. 2020, section 3).
+    With zero padding `log |det| = h w sum_c K[c, c, centre]`. A fresh layer is near the identity. The published mixing
+    layer is a 1x1 convolution followed by this one (Hoogeboom et al. 2020, section 3).
 
     Args:
         channels: of the images `(rows, channels, h, w)`; any image size.
-        kernel_size: odd.
+        kernel_size: odd; one number, or one for each axis.
+        dims: 1 for sequences `(rows, channels, w)`, 2 for images, 3 for volumes.
         norm_limit: limit of the bound of `||K||_2`. The reshape bound is about 2x loose, so 1.8 means a true norm
             near the paper's 0.9. With None the norm is free and the engine takes the terms it needs (a host sync per
             call).
         bound: `"reshape"`, or `"torus"`, which is tight and dearer (then the paper's limit is 0.9).
+        padding: `"zeros"`, `"circular"` (commutes with translations) or `"reflect"`.
+        groups: of channels that do not mix; `channels` for a depthwise convolution.
+        condition_features: with a number, each row has a kernel of its own, which depends linearly on the condition
+            `(rows, condition_features)` given as context.
         tol: as in `exp_action`.
         degree: as in `exp_action`.
+        gradient: as in `exp_action`.
     """
-    return Exponential(ConvKernel(channels, kernel_size, norm_limit, bound), tol=tol, degree=degree)
+    kernel = ConvKernel(
+        channels,
+        kernel_size,
+        dims=dims,
+        norm_limit=norm_limit,
+        bound=bound,
+        padding=padding,
+        groups=groups,
+        condition_features=condition_features,
+    )
+    return Exponential(kernel, tol=tol, degree=degree, gradient=gradient)
+
+
+def orthogonal_convolution(
+    channels: int,
+    kernel_size: int | Sequence[int] = 3,
+    *,
+    dims: int = 2,
+    norm_limit: float | None = None,
+    bound: BoundName = "reshape",
+    padding: Literal["zeros", "circular"] = "zeros",
+    condition_features: int | None = None,
+    tol: float | None = None,
+) -> Exponential:
+    r"""Build an orthogonal convolution: the exponential of a skew convolution `(K - K^T) / 2`.
+
+    It keeps the norm of every image, and its log-determinant is exactly zero: the centre tap of a skew convolution has
+    no trace. Any norm is fine, since nothing grows; a limit bounds the work.
+
+    Args:
+        channels: of the images; any image size.
+        kernel_size: odd.
+        dims: 1, 2 or 3.
+        norm_limit: limit of the bound of the norm, or None.
+        bound: `"reshape"` or `"torus"`.
+        padding: `"zeros"` or `"circular"`.
+        condition_features: as in `conv_exponential`.
+        tol: as in `exp_action`.
+
+    Source:
+        Singla and Feizi 2021 (skew orthogonal convolutions); here with the Chebyshev expansion and its certificate.
+    """
+    kernel = ConvKernel(
+        channels,
+        kernel_size,
+        dims=dims,
+        norm_limit=norm_limit,
+        bound=bound,
+        padding=padding,
+        symmetry="skew",
+        condition_features=condition_features,
+    )
+    return Exponential(kernel, tol=tol)
+
+
+def dense_exponential(
+    channels: int,
+    *,
+    norm_limit: float | None = None,
+    condition_features: int | None = None,
+    tol: float | None = None,
+) -> Exponential:
+    """Build the exponential of a matrix on the channels of every position, `z = exp(M) x`, trained from near zero.
+
+    Args:
+        channels: size of axis 1 of `(rows, channels, ...)`.
+        norm_limit: limit of a bound of `||M||_2`, or None.
+        condition_features: as in `conv_exponential`.
+        tol: as in `exp_action`.
+    """
+    return Exponential(Matrix(channels, norm_limit=norm_limit, condition_features=condition_features), tol=tol)
+
+
+def graph_exponential(
+    features: int, *, norm_rule: Literal["neighbours"] | None = None, tol: float | None = None
+) -> Exponential:
+    r"""Build a graph convolution exponential on node features `(nodes, features)`.
+
+    `L(X) = X theta_0 + A X theta_1` with the normalized adjacency `A` of the graphs in the context; `log |det|` of a
+    graph with n nodes and no self-loops is `n tr theta_0`. It commutes with permutations of the nodes.
+
+    Args:
+        features: of each node.
+        norm_rule: `"neighbours"` limits `||theta_0||` to one over the largest number of neighbours and `||theta_1||` to
+            one, the rule of thumb of the paper. The engine needs no limit, so the default is none.
+        tol: as in `exp_action`.
+
+    Source:
+        Hoogeboom et al. 2020, section 3.1.
+    """
+    if norm_rule not in (None, "neighbours"):
+        raise ConfigError(f"norm_rule must be 'neighbours' or None, got {norm_rule!r}.")
+    return Exponential(GraphMatrices(features, by_neighbours=norm_rule == "neighbours"), tol=tol)
+
+
+def equivariant_exponential(
+    channels: int,
+    kind: Literal["rotations", "sets", "pairs"],
+    *,
+    kernel_size: int = 3,
+    norm_limit: float | None = 1.8,
+    condition_features: int | None = None,
+    tol: float | None = None,
+) -> Exponential:
+    """Build an exponential that commutes with a group of transformations, as its linear map does.
+
+    Args:
+        channels: size of axis 1.
+        kind: `"rotations"`: images `(rows, channels, h, w)` whose channels come in fours, one for each rotation by 90
+            degrees (`likelify.rotate_features` is the action); `"sets"`: `(rows, channels, n)` and permutations of the
+            n elements; `"pairs"`: `(rows, channels, n, n)` and permutations of the n nodes.
+        kernel_size: of the convolution for rotations.
+        norm_limit: of the convolution for rotations.
+        condition_features: as in `conv_exponential`.
+        tol: as in `exp_action`.
+
+    Source:
+        Cohen and Welling 2016 (rotations), Zaheer et al. 2017 (sets), Maron et al. 2019 (pairs).
+    """
+    if kind == "rotations":
+        source: nn.Module = ConvKernel(
+            channels, kernel_size, norm_limit=norm_limit, rotations=True, condition_features=condition_features
+        )
+    elif kind == "sets":
+        source = SetMatrices(channels, condition_features=condition_features)
+    elif kind == "pairs":
+        source = PairMatrices(channels, condition_features=condition_features)
+    else:
+        raise ConfigError(f"kind must be 'rotations', 'sets' or 'pairs', got {kind!r}.")
+    return Exponential(source, tol=tol)
+
+
+def linear_exponential(
+    module: nn.Module,
+    *,
+    norm: float | None = None,
+    trace: Literal["exact"] | TraceMethod = "exact",
+    trace_samples: int = 32,
+    tol: float | None = None,
+    gradient: Gradient | None = None,
+) -> Exponential:
+    """Build the exponential of any linear `nn.Module` that keeps the event's shape; its parameters are trained.
+
+    Args:
+        module: linear, without bias; refused at the first call if it is seen not to be.
+        norm: a guaranteed bound of its 2-norm, if you know one; events of up to 4096 numbers are probed otherwise.
+        trace: as in `Exponential`; exact traces need events of up to 4096 numbers.
+        trace_samples: as in `Exponential`.
+        tol: as in `exp_action`.
+        gradient: `Unrolled()` (default) or `Recompute()`.
+
+    Example:
+        >>> import torch
+        >>> layer = linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False))
+        >>> z, log_det = layer(torch.randn(5, 2, 8))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 2, 8]), torch.Size([5]))
+    """
+    source = LinearModule(module, norm)
+    return Exponential(source, tol=tol, gradient=gradient, trace=trace, trace_samples=trace_samples)

@@ -2,6 +2,18 @@
 
 from likelify.linalg.expm.action import exp_action
 from likelify.linalg.expm.diagnostics import Action, Diagnostics, recorded
+from likelify.linalg.expm.explicit import Precomputed
 from likelify.linalg.expm.gradients import Recompute, Stored, Unrolled
+from likelify.linalg.expm.plan import Method
 
-__all__ = ["Action", "Diagnostics", "Recompute", "Stored", "Unrolled", "exp_action", "recorded"]
+__all__ = [
+    "Action",
+    "Diagnostics",
+    "Method",
+    "Precomputed",
+    "Recompute",
+    "Stored",
+    "Unrolled",
+    "exp_action",
+    "recorded",
+]

@@ -25,14 +25,8 @@ those that are left out and the bound above stay below the tolerance, they are l
 `||Q|| <= q = ||E^{-1}|| error`. For `q < 1` and a graph of `n` nodes with `f` features,
 `|log |det P| - t tr L| <= -n f log(1 - q)`.
 
-**Complete graphs** have two eigenvalues only: 1 for the mean of the nodes, `-1 / (n - 1)` for what is left. So
-
-    exp(tL) X = (X - mean) exp(t (theta_0 - theta_1 / (n - 1))) + mean exp(t (theta_0 + theta_1)),
-
-without any truncation.
-
-Source: graph convolution exponentials are from Hoogeboom et al. 2020, section 3.1; the polynomial in the adjacency,
-its certificate and the closed form are ours. Interpolation and aliasing: Trefethen 2013, chapter 4.
+Source: graph convolution exponentials are from Hoogeboom et al. 2020, section 3.1; the polynomial in the adjacency
+and its certificate are ours. Interpolation and aliasing: Trefethen 2013, chapter 4.
 """
 
 from __future__ import annotations
@@ -46,14 +40,13 @@ from torch import Tensor
 
 from likelify.errors import ConvergenceError, DomainError
 from likelify.linalg.bounds import gram_bound, safe_exp, widest
+from likelify.linalg.expm.complete import complete_exponential
+from likelify.linalg.expm.small import SmallExponential
 from likelify.linalg.graph import GraphMap, normalized_adjacency
-from likelify.structure import GraphBatch
 
 # Beyond it e^(a + b) leaves the range of double precision, and with it every certificate.
 MAX_NORM = 600.0
 MAX_DEGREE = 2000
-# Up to this many numbers in a graph one product with the whole matrix is faster than means and sums.
-SMALL_GRAPH = 64
 
 
 def adjacency_exponential(
@@ -83,10 +76,10 @@ def adjacency_exponential(
         ShapeError: if `x` does not hold the features of the nodes.
     """
     map.check(x)
+    if map.graph.is_complete:
+        return complete_exponential(map, x, time), 0, 0.0
     # In double precision the small exponentials cost next to nothing and add no rounding.
     theta0, theta1 = time * widest(map.theta0), time * widest(map.theta1)
-    if map.graph.is_complete:
-        return _complete(map.graph, x, theta0, theta1), 0, 0.0
     coefficients, error = _coefficients(theta0, theta1, tol)
     adjacency = normalized_adjacency(map.graph, x.dtype)
     value = _Polynomial.apply(x, coefficients.to(x.dtype), adjacency)
@@ -145,7 +138,7 @@ def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, f
     points = theta0 + angles.cos()[:, None, None] * theta1
     weights = (torch.arange(degree + 1).to(angles)[:, None] * angles).cos() * (2 / (degree + 1))
     weights[0] /= 2
-    coefficients = (weights @ _Exponential.apply(points).flatten(1)).unflatten(1, theta0.shape)
+    coefficients = (weights @ SmallExponential.apply(points).flatten(1)).unflatten(1, theta0.shape)
     error = interpolation_error(growth, norm, degree)
     sizes = gram_bound(coefficients.detach(), steps=3).tolist()
     while degree and error + sizes[degree] <= tol:
@@ -166,55 +159,6 @@ def _require_range(growth: float, norm: float) -> None:
             f"{growth + norm:.3g} times as large as the input, which no floating format holds (limit {MAX_NORM:g}). "
             "Limit the norms of theta_0 and theta_1, for example by limit_by_neighbours."
         )
-
-
-class _Exponential(torch.autograd.Function):
-    """Exponentials of small matrices `(k, f, f)`, exact to rounding; the gradient is one for matrices twice as large.
-
-    `torch.linalg.matrix_exp` is slower, and for single matrices of norm 0.01 to 0.05 wrong by up to 2e-11.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, matrices: Tensor) -> Tensor:
-        ctx.save_for_backward(matrices)
-        ctx.norm = float(torch.linalg.matrix_norm(matrices).amax())
-        return _taylor(matrices, ctx.norm)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take the derivative in the direction of the gradient from `exp [[M^T, G], [0, M^T]]`, its upper right."""
-        (matrices,) = ctx.saved_tensors
-        (grad,) = grads
-        # The derivative is linear in the gradient, whose size must not swamp that of the matrices.
-        size = 2 * torch.linalg.vector_norm(grad.detach()).clamp_min(torch.finfo(grad.dtype).tiny)
-        transposed, zeros = matrices.mT, torch.zeros_like(matrices)
-        upper, lower = torch.cat([transposed, grad / size], 2), torch.cat([zeros, transposed], 2)
-        block = torch.cat([upper, lower], 1)
-        value = _Exponential.apply(block) if torch.is_grad_enabled() else _taylor(block, 2 * ctx.norm + 0.5)
-        features = matrices.shape[-1]
-        return value[:, :features, features:] * size  # pyright: ignore[reportIndexIssue]
-
-
-# Coefficients 1 / k! for k = 0..19, five rows of four.
-TAYLOR = torch.tensor([math.exp(-math.lgamma(k + 1)) for k in range(20)], dtype=torch.float64).reshape(5, 4)
-
-
-def _taylor(matrices: Tensor, norm: float) -> Tensor:
-    """Sum the series to degree 19 (Paterson and Stockmeyer 1973) where the norm is at most 5/4, its error 4e-17."""
-    if not math.isfinite(norm):
-        return matrices * math.nan
-    squarings = max(0, math.ceil(math.log2(max(norm, 1e-9) / 1.25)))
-    matrices = matrices / 2**squarings if squarings else matrices
-    second = matrices @ matrices
-    powers = torch.stack([torch.eye(len(matrices[0])).to(matrices).expand_as(matrices), matrices, second,
-                          second @ matrices])
-    fourth = second @ second
-    *rows, value = (TAYLOR.to(matrices) @ powers.flatten(1)).unflatten(1, matrices.shape)
-    for row in reversed(rows):
-        value = torch.baddbmm(row, value, fourth)
-    for _ in range(squarings):
-        value = value @ value
-    return value
 
 
 def _terms(adjacency: Tensor, x: Tensor, degree: int) -> Iterator[Tensor]:
@@ -282,43 +226,3 @@ class _Moments(torch.autograd.Function):
         of_x = _Polynomial.apply(y, grad.mT, ctx.adjacency) if to_x else None
         of_y = _Polynomial.apply(x, grad, ctx.adjacency) if to_y else None
         return of_x, of_y, None, None  # pyright: ignore[reportReturnType]
-
-
-def _complete(graph: GraphBatch, x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
-    """Apply the closed form for complete graphs; graphs of one size are treated together."""
-    order, back, parts = graph.derived("nodes by size of their graph", _by_size)
-    # A graph of one node has no neighbours: its only eigenvalue is zero.
-    eigenvalues = [1.0, *(-1 / (size - 1) if size > 1 else 0.0 for size, _ in parts)]
-    points = theta0 + theta0.new_tensor(eigenvalues)[:, None, None] * theta1
-    of_mean, *of_rest = _Exponential.apply(points).to(x.dtype)
-    pieces = (x if order is None else x[order]).split([rows for _, rows in parts])
-    values = [
-        piece @ rest if size == 1 else _mean_and_rest(piece.unflatten(0, (-1, size)), of_mean, rest).flatten(0, 1)
-        for piece, rest, (size, _) in zip(pieces, of_rest, parts, strict=True)
-    ]
-    value = torch.cat(values) if len(values) != 1 else values[0]
-    return value if back is None else value[back]
-
-
-def _mean_and_rest(graphs: Tensor, of_mean: Tensor, of_rest: Tensor) -> Tensor:
-    """Multiply the mean over the nodes of each graph `(graphs, nodes, f)` and what is left by matrices of their own."""
-    _, nodes, features = graphs.shape
-    shared = of_mean - of_rest
-    if nodes * features > SMALL_GRAPH:
-        return graphs @ of_rest + graphs.mean(1, keepdim=True) @ shared
-    own = torch.eye(nodes).to(graphs)[:, None, :, None] * of_rest[:, None, :]
-    matrix = own + (shared / nodes)[:, None, :]
-    return (graphs.flatten(1) @ matrix.reshape(nodes * features, -1)).view_as(graphs)
-
-
-def _by_size(graph: GraphBatch) -> tuple[Tensor | None, Tensor | None, list[tuple[int, int]]]:
-    """Give an order of the nodes by the size of their graph, its inverse, and (size, number of nodes) of each part.
-
-    The order is None where the nodes stand in it already.
-    """
-    sizes, counts = graph.sizes.unique(return_counts=True)
-    parts = [(size, size * count) for size, count in zip(sizes.tolist(), counts.tolist(), strict=True) if size]
-    if bool((graph.sizes[1:] >= graph.sizes[:-1]).all()):
-        return None, None, parts
-    order = graph.sizes[graph.owner].argsort(stable=True)
-    return order, order.argsort(), parts

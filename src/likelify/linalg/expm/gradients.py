@@ -121,11 +121,17 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
     enough = np.flatnonzero(errors <= tol)
     rank = int(enough[0]) if len(enough) else len(errors) - 1
     dropped = np.abs(divided[computed:]).sum(1) @ size[computed:]
+    left, right = _factors(expansion, basis, terms, rank)
+    return LowRank(left, right, float(errors[rank] + dropped) * abs(expansion.step * expansion.gain))
+
+
+@functools.lru_cache(maxsize=1024)
+def _factors(expansion: Expansion, basis: Expansion, terms: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    divided, rows, _ = _decompose(basis, terms)
     units = np.array([expansion.unit(k, basis.radius) for k in range(terms)])
     left = rows[:rank, :terms] / units
     right = np.vstack([divided[:1], rows[:rank] @ divided])[:, :terms] / units
-    factor = expansion.step * expansion.gain
-    return LowRank(left, right * factor, float(errors[rank] + dropped) * abs(factor))
+    return left, right * (expansion.step * expansion.gain)
 
 
 class Combiner:

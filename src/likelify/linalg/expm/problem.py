@@ -27,8 +27,8 @@ class Problem:
         degree: a fixed degree, or None.
         gradient: the strategy, or None for the default.
         norm: bound of `||time map_||_2`.
-        growth_bound: bound of the norm of its symmetric part as a number, so that `||exp(time map_)|| <= e^growth`; None
-            where the norm must do.
+        growth_bound: bound of the norm of its symmetric part as a number, so that `||exp(time map_)|| <= e^growth`, or
+            None where the norm must do.
         item_norms: norms of the items of `x`.
         looks: whether Python may look at values (not while tracing, not on an accelerator that need not stop).
         traced: whether `torch.compile`, `torch.func` or forward-mode differentiation is at work.

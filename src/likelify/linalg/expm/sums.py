@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from likelify.errors import ConfigError, ConvergenceError, UnsupportedError
+from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm import chebyshev, series
 from likelify.linalg.expm.chebyshev import Chebyshev

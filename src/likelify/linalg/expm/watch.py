@@ -34,6 +34,7 @@ class Watch:
         self._map, self._expansion, self._start, self._allowed = map_, expansion, start, allowed
         self._first, self._plain = first_test, plain
         self._seen: list[tuple[int, Tensor]] = []
+        self._ratios: list[tuple[int, float]] | None = None
         self.error: Tensor | None = None
 
     def __call__(self, vector: Tensor, k: int) -> bool:
@@ -42,6 +43,7 @@ class Watch:
             return False
         norms = self._map.item_norms(vector.detach(), plain=self._plain)
         self._seen.append((k, norms))
+        self._ratios = None
         if not isinstance(self._expansion, PowerSeries):
             return False
         self.error = self._expansion.remainder(norms, k)
@@ -50,12 +52,15 @@ class Watch:
     @property
     def ratios(self) -> list[tuple[int, float]]:
         """For each vector seen its number and `max ||p_k|| / (|unit_k| ||p_0||)`, at most one if the bound is true."""
-        if not self._seen:
+        if not self._seen or not len(self._start):
             return []
-        units = [abs(self._expansion.unit(k, self._expansion.radius)) for k, _ in self._seen]
-        norms = torch.stack([norms / max(unit, 1e-300) for unit, (_, norms) in zip(units, self._seen, strict=True)])
-        observed = (norms / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1).tolist()
-        return [(k, ratio) for (k, _), ratio in zip(self._seen, observed, strict=True)]
+        if self._ratios is None:
+            norms = torch.stack([norms for _, norms in self._seen])
+            observed = (norms / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1).tolist()
+            units = [abs(self._expansion.unit(k, self._expansion.radius)) for k, _ in self._seen]
+            found = zip(self._seen, observed, units, strict=True)
+            self._ratios = [(k, ratio / max(unit, 1e-300)) for (k, _), ratio, unit in found]
+        return self._ratios
 
     @property
     def sizes(self) -> list[float]:
@@ -77,5 +82,5 @@ def watch(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor,
     """Make a stopping rule for a chain that needs at most `degree` terms."""
     plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
     # The a-posteriori test cannot succeed long before the a-priori one.
-    first = max(1, degree // 3) if isinstance(expansion, PowerSeries) else max(1, degree)
+    first = max(1, degree // 2) if isinstance(expansion, PowerSeries) else max(1, degree)
     return Watch(map_, expansion, start, allowed, first, plain=plain)
