@@ -199,8 +199,7 @@ class Flow(Distribution):
         for diagnostics in found:
             bound = torch.as_tensor(diagnostics.log_det_error_bound).to(total)
             # A map on single nodes counts per node, a map on graphs per graph.
-            per_graph = structure is None or bound.numel() > 1
-            total = total + (bound if per_graph else bound * structure.sizes)
+            total = total + (bound if structure is None or bound.numel() > 1 else bound * structure.sizes)
         return Certificate(total, sum(d.round_off_allowance for d in found), len(found))
 
     def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:

@@ -74,7 +74,8 @@ class Exponential(Transform, Caching):
             raise ConfigError(f"trace must be 'exact', 'hutchinson' or 'hutch++', got {trace!r}.")
         self.source = ConstantMap(source) if isinstance(source, LinearMap) else source
         self.tol, self.degree, self.method, self.gradient = tol, degree, method, gradient
-        self.trace, self.trace_samples = trace, trace_samples
+        self.trace: Literal["exact"] | TraceMethod = trace
+        self.trace_samples = trace_samples
         self.noisy_log_det = trace != "exact"
 
     def map(self, context: ContextLike = None) -> LinearMap:

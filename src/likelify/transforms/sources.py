@@ -63,8 +63,9 @@ def limited(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
     The product is rounded too, so the limit that is aimed at lies a little below the one that is promised.
     """
     limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel()))
-    # The bound is kept away from zero first, so that the gradient of a tensor of zeros is finite.
-    return tensor * (limit / bound.clamp_min(limit)).reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
+    # The bound is kept away from zero, so that the gradient of a tensor of zeros is finite.
+    scale = (limit / bound.clamp_min(1e-6 * limit)).clamp(max=1.0)
+    return tensor * scale.reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
 
 
 class ConvKernel(Source):
@@ -143,7 +144,7 @@ class ConvKernel(Source):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{tuple(self.weight.shape)}, norm_limit={self.norm_limit}, {self.settings}"
+        return f"{tuple(self.get_parameter('weight').shape)}, norm_limit={self.norm_limit}, {self.settings}"
 
 
 class SkewMatrix(Source):
@@ -187,7 +188,7 @@ class GraphMatrices(Source):
         graph = as_context(context).structure
         if graph is None:
             raise ShapeError("A graph exponential needs the graphs: pass context=Context(structure=GraphBatch(...)).")
-        theta0, theta1 = self.theta0, self.theta1
+        theta0, theta1 = self.get_parameter("theta0"), self.get_parameter("theta1")
         if self.by_neighbours:
             theta0, theta1 = limit_by_neighbours(theta0, theta1, graph)
         return GraphMap(theta0, theta1, graph)

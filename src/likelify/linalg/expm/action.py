@@ -5,23 +5,19 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError
 from likelify.linalg.bounds import safe_exp, widest
 from likelify.linalg.expm.diagnostics import Action, Diagnostics, record
 from likelify.linalg.expm.explicit import Precomputed, precompute
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.plan import METHODS, NAMES, Method, choose
 from likelify.linalg.expm.problem import Problem, largest_of
-from likelify.linalg.expm.series import MAX_NORM
 from likelify.linalg.maps import LinearMap, Scaled
 from likelify.tracing import is_tracing
 
 # Condition number times machine epsilon from which no digit can be relied on.
 HOPELESS = 0.1
-# Norms up to it grow too little for a better bound of the growth to matter.
-SMALL_NORM = 3.0
 # Events up to this size are measured exactly before their map is refused.
 SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -87,12 +83,10 @@ def exp_action(
     if method not in NAMES:
         raise ConfigError(f"exp_action knows the methods {', '.join(NAMES)}, not {method!r}.")
     problem = pose(map, x, time=time, tol=tol, degree=degree, gradient=gradient)
-    if problem.traced and is_tracing() and method == "auto":
-        method = "series"
-    if method == "auto":
-        method = choose(problem.map_, problem.x, degree, static=not problem.looks and isinstance(problem.norm, Tensor))
-    value, diagnostics = METHODS[method](problem)
-    return _checked(problem, value, diagnostics, throw=throw)
+    value, diagnostics = METHODS[choose(problem) if method == "auto" else method](problem)
+    action = _checked(problem, value, diagnostics, throw=throw)
+    problem.forget_input()
+    return action
 
 
 def pose(
@@ -111,51 +105,15 @@ def pose(
         raise ConfigError(f"degree must not be negative, got {degree}.")
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)
-    x = map_.arrange(x)
-    event_shape = tuple(x.shape[1:])
-    shift = 0.0
-    if degree is None and not is_tracing():
-        with torch.no_grad():
-            shift = float(map_.centered(event_shape)[0])
-        map_ = map_ if shift == 0 else map_.centered(event_shape)[1]
-    with torch.no_grad():
-        norm = map_.norm_bound(event_shape)
-        item_norms = map_.item_norms(x.detach())
-    norm = abs(time) * norm
-    looks = _may_look(norm, x, degree)
-    growth = _growth(map_, norm, abs(time), event_shape) if looks and degree is None else None
-    if growth is not None and time * shift + growth > MAX_NORM:
-        raise ConvergenceError(
-            f"The exponential may be e^{time * shift + growth:.3g} times as large as its input, which no floating "
-            f"format holds (limit e^{MAX_NORM:g}). Limit the norm of the map (norm_limit=), or apply a small part of "
-            "it several times (time=)."
-        )
-    if isinstance(norm, Tensor) and is_tracing() and degree is None:
-        raise UnsupportedError(
-            "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
-            "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
-            "norm_limit=)."
-        )
-    return Problem(
-        map_=map_,
-        shift=shift,
-        x=x,
-        time=time,
-        tol=TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol,
-        degree=degree,
-        gradient=gradient,
-        norm=norm,
-        growth_bound=growth,
-        item_norms=item_norms,
-        looks=looks,
-        traced=is_tracing() or forward_ad._current_level >= 0,
-    )
+    tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
+    return Problem(map_, map_.arrange(x), time, tol, degree, gradient)
 
 
 def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Precomputed | None:
     """Form the exponential for inputs like `x` if that pays when parameters are constant, else give None."""
-    problem = pose(map_, x, time=time, tol=tol)
-    made = None if isinstance(problem.norm, Tensor) and not problem.looks else precompute(problem)
+    # An empty batch: what is formed must not hold on to the first one it meets.
+    problem = pose(map_, x.new_empty(0, *x.shape[1:]), time=time, tol=tol)
+    made = precompute(problem)
     if made is not None:
         _checked(problem, problem.x, made.report, throw=True)
     return made
@@ -163,29 +121,11 @@ def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | 
 
 def apply_frozen(made: Precomputed, map_: LinearMap, x: Tensor) -> Action:
     """Apply what `freeze_exponential` made."""
-    with torch.no_grad():
-        item_norms = map_.item_norms(x.detach())
-    value, diagnostics = made(x, item_norms)
+    value, diagnostics = made(x, lambda: map_.item_norms(x.detach()))
     if x.device.type == "cpu":
-        _require_finite(item_norms, value)
+        _require_finite(x, value)
     record(diagnostics)
     return Action(value, diagnostics)
-
-
-def _may_look(norm: float | Tensor, x: Tensor, degree: int | None) -> bool:
-    """Decide whether Python looks at values, which stops an accelerator; on a CPU looking costs nothing."""
-    return not is_tracing() and (x.device.type == "cpu" or (isinstance(norm, Tensor) and degree is None))
-
-
-def _growth(map_: LinearMap, norm: float | Tensor, span: float, event_shape: tuple[int, ...]) -> float:
-    """Bound the norm of the symmetric part, which is not worth its cost where the norm is small."""
-    if map_.symmetry == "skew":
-        return 0.0
-    largest = largest_of(norm)
-    if largest <= SMALL_NORM or not math.isfinite(largest):
-        return largest
-    with torch.no_grad():
-        return min(largest, span * largest_of(map_.growth_bound(event_shape)))
 
 
 def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
@@ -201,10 +141,10 @@ def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
 
 def _checked(problem: Problem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Action:
     """Refuse what must not be used."""
-    if problem.looks:
-        _require_finite(problem.item_norms, value)
-        diagnostics = _with_condition(problem, diagnostics)
     if not is_tracing():
+        if problem.x.device.type == "cpu" or problem.looks:
+            _require_finite(problem.x, value)
+            diagnostics = _with_condition(problem, diagnostics)
         record(diagnostics)
     if throw and diagnostics.problem is not None:
         raise ConvergenceError(diagnostics.problem, diagnostics)
@@ -221,7 +161,7 @@ def _checked(problem: Problem, value: Tensor, diagnostics: Diagnostics, *, throw
 def _with_condition(problem: Problem, diagnostics: Diagnostics) -> Diagnostics:
     """Say so if the condition number of the exponential, at most `e^(2 growth)`, may eat every digit of the format."""
     limit = math.log(HOPELESS / torch.finfo(problem.x.dtype).eps) / 2
-    if diagnostics.problem is not None or problem.degree is not None or problem.radius <= limit:
+    if diagnostics.problem is not None or problem.degree is not None or largest_of(diagnostics.norm_bound) <= limit:
         return diagnostics
     growth = _sharper_growth(problem) if problem.growth > limit else problem.growth
     if growth <= limit:
@@ -246,13 +186,13 @@ def _sharper_growth(problem: Problem) -> float:
     return min(problem.growth, abs(problem.time) * float(values.abs().max()))
 
 
-def _require_finite(item_norms: Tensor, value: Tensor) -> None:
-    if not bool(torch.isfinite(item_norms).all()):
-        raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
+def _require_finite(x: Tensor, value: Tensor) -> None:
     # One pass over the memory; only if the sum itself overflows is every number looked at.
-    value = value.detach()
-    if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
-        raise DomainError(
-            "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is "
-            f"too large for {value.dtype}."
-        )
+    if bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value.detach()).all()):
+        return
+    if not bool(torch.isfinite(x.detach()).all()):
+        raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
+    raise DomainError(
+        "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is too "
+        f"large for {value.dtype}."
+    )

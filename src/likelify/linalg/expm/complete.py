@@ -77,14 +77,15 @@ class _OneSize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
         ctx.save_for_backward(x, theta0, theta1)
         ctx.size, ctx.time = size, time
-        first, second = to_array(theta0), to_array(theta1)
+        first, second = to_array(torch.stack([theta0, theta1]))
         ctx.points = time * np.stack([first + second, first + _second_eigenvalue(size) * second])
-        of_mean, of_rest = exponential(ctx.points)
+        exponentials = exponential(ctx.points)
         if size * x.shape[1] <= WHOLE:
-            ctx.matrices = (to_tensor(_whole(of_mean, of_rest, size), x),)
-            return torch.mm(x.reshape(-1, size * x.shape[1]), *ctx.matrices).view(x.shape)
-        ctx.matrices = to_tensor(of_rest, x), to_tensor((of_mean - of_rest) / size, x)
-        value, ctx.sums = _rest_and_sums(x.contiguous(), *ctx.matrices, size)
+            ctx.matrices = to_tensor(_whole(exponentials, size), x)
+            return torch.mm(x.reshape(-1, size * x.shape[1]), ctx.matrices).view(x.shape)
+        exponentials[0] = (exponentials[0] - exponentials[1]) / size
+        ctx.matrices = to_tensor(exponentials, x)
+        value, ctx.sums = _rest_and_sums(x.contiguous(), ctx.matrices, size)
         return value
 
     @staticmethod
@@ -97,19 +98,21 @@ class _OneSize(torch.autograd.Function):
             inputs = [t for t, need in zip((x, theta0, theta1), ctx.needs_input_grad[:3], strict=True) if need]
             found = iter(torch.autograd.grad(value, inputs, grads[0], create_graph=True))
             return tuple(next(found) if need else None for need in ctx.needs_input_grad)
-        grad = grads[0].contiguous()
-        size, matrices = ctx.size, [matrix.T for matrix in ctx.matrices]
-        if len(matrices) == 1:
+        grad, size = grads[0].contiguous(), ctx.size
+        if size * x.shape[1] <= WHOLE:
             shape = (-1, size * x.shape[1])
-            of_x = torch.mm(grad.view(shape), *matrices).view(x.shape)
-            products = to_array(torch.mm(x.reshape(shape).T, grad.view(shape))).reshape(2 * (size, x.shape[1]))
-            of_mean, total = products.sum((0, 2)) / size, products.trace(axis1=0, axis2=2)
+            of_x = torch.mm(grad.view(shape), ctx.matrices.T).view(x.shape)
+            products = torch.mm(x.reshape(shape).T, grad.view(shape)).numpy(force=True)
+            products = products.reshape(2 * (size, x.shape[1]))
+            moments = np.stack([products.sum((0, 2)), products.trace(axis1=0, axis2=2)])
         else:
-            of_x, sums = _rest_and_sums(grad, *matrices, size)
-            of_mean, total = to_array(torch.mm(ctx.sums.T, sums)) / size, to_array(torch.mm(x.T, grad))
-        mean, rest = ctx.time * derivative(ctx.points, np.stack([of_mean, total - of_mean]))
-        of_theta1 = mean + _second_eigenvalue(size) * rest
-        return of_x, to_tensor(mean + rest, theta0), to_tensor(of_theta1, theta1), None, None
+            of_x, sums = _rest_and_sums(grad, ctx.matrices.mT, size)
+            moments = torch.stack([torch.mm(ctx.sums.T, sums), torch.mm(x.T, grad)]).numpy(force=True)
+        mean = moments[0] / size
+        of_points = ctx.time * derivative(ctx.points, np.stack([mean, moments[1] - mean]))
+        of_thetas = np.stack([of_points[0] + of_points[1], of_points[0] + _second_eigenvalue(size) * of_points[1]])
+        of_theta0, of_theta1 = to_tensor(of_thetas, theta0)
+        return of_x, of_theta0, of_theta1, None, None
 
 
 def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
@@ -120,9 +123,9 @@ def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) ->
     return _mean_and_rest(x, *exponentials.to(x.dtype), size)
 
 
-def _whole(of_mean: np.ndarray, of_rest: np.ndarray, size: int) -> np.ndarray:
+def _whole(exponentials: np.ndarray, size: int) -> np.ndarray:
     """Give the matrix on all features of a graph of that size."""
-    features = len(of_mean)
+    (of_mean, of_rest), features = exponentials, exponentials.shape[-1]
     matrix = np.empty((size, features, size, features))
     matrix[:] = ((of_mean - of_rest) / size)[:, None, :]
     nodes = np.arange(size)
@@ -130,10 +133,9 @@ def _whole(of_mean: np.ndarray, of_rest: np.ndarray, size: int) -> np.ndarray:
     return matrix.reshape(size * features, size * features)
 
 
-def _rest_and_sums(x: Tensor, of_rest: Tensor, of_sums: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Multiply the features of each node by one matrix, add the sums over its graph times another; give them too."""
-    graphs, features = len(x) // size, x.shape[1]
-    value, sums = torch.mm(x, of_rest), x.view(graphs, size, features).sum(1)
-    # One product that repeats the same features for all nodes of a graph is faster than adding them to each.
-    value.view(graphs, -1).addmm_(sums, of_sums.repeat(1, size))
+def _rest_and_sums(x: Tensor, matrices: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Multiply the sums over the nodes by the first matrix, add each node times the second; also give the sums."""
+    value, shape = torch.mm(x, matrices[1]), (-1, size, x.shape[1])
+    sums = x.view(shape).sum(1)
+    value.view(shape).add_(torch.mm(sums, matrices[0])[:, None])
     return value, sums

@@ -41,10 +41,10 @@ class Diagnostics:
         degrees: degree of the polynomial in each step.
         norm_bound: guaranteed bound of `||t (L - shift)||_2` that the certificates rest on.
         tolerance: what was asked for, relative to the norm of each item.
-        item_norms: norm of each item of the input.
         dtype: of the computation.
         operator_calls: how often the map was applied.
         bounds: the certificates as functions; read the properties below.
+        measure: gives `item_norms`.
         converged: whether every item's certificate meets the tolerance; None if nobody looked, as with a static
             degree that was given by hand.
         certified: the a-posteriori certificate of each item, if the method made one.
@@ -55,10 +55,10 @@ class Diagnostics:
     degrees: tuple[int, ...]
     norm_bound: float | Tensor
     tolerance: float
-    item_norms: Tensor
     dtype: torch.dtype
     operator_calls: int
     bounds: Bounds = field(repr=False)
+    measure: Callable[[], Tensor] = field(repr=False)
     converged: bool | None = None
     certified: Tensor | None = None
     problem: str | None = None
@@ -67,6 +67,11 @@ class Diagnostics:
     def degree(self) -> int:
         """Largest degree of a step."""
         return max(self.degrees, default=0)
+
+    @property
+    def item_norms(self) -> Tensor:
+        """Norm of each item of the input."""
+        return self.measure()
 
     @property
     def error_bound(self) -> Tensor:

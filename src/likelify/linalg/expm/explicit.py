@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import ConfigError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal, apply_matrix
@@ -61,38 +61,45 @@ def run_fourier(problem: Problem) -> tuple[Tensor, Diagnostics]:
 
 def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
     """Use what is known of the map: factors of channels, means of sets."""
-    map_, time = problem.map_, problem.time
-    if isinstance(map_, Diagonal):
-        value = replace(map_, factors=(time * map_.factors).exp() * problem.gain).apply(problem.x)
-        exact = Bounds(error=lambda: 0.0, log_det=lambda: 0.0, amplification=lambda: _largest_growth(problem))
-        return value, problem.report("closed-form", (), exact, converged=True)
+    map_, time = problem.given, problem.time
     if isinstance(map_, GraphMap) and map_.graph.is_complete:
         return run_adjacency(problem)
+    if isinstance(map_, Diagonal):
+        value = replace(map_, factors=(time * map_.factors).exp()).apply(problem.x)
+        return value, _exact_report(problem, "closed-form", 0, 0.0, lambda: 0.0)
     if not isinstance(map_, SetMap):
         raise ConfigError(
             "method='closed-form' is for Diagonal and SetMap and for GraphMap on complete graphs, not "
             f"{type(map_).__name__}. Use 'series'."
         )
+    # Each of the two blocks of a set map is a matrix of its own; the norm bound of the map bounds both.
     plan = _plan(problem)
-    rest = evaluate_polynomial(map_.theta0 * time, plan)
-    mean = evaluate_polynomial((map_.theta0 + map_.theta1) * time, plan)
-    value = SetMap(rest * problem.gain, (mean - rest) * problem.gain).apply(problem.x)
-    return value, _polynomial_report(problem, "closed-form", plan)
+    eye = problem.shift * torch.eye(map_.theta0.shape[-1]).to(map_.theta0)
+    rest = evaluate_polynomial((map_.theta0 - eye) * time, plan) * problem.gain
+    mean = evaluate_polynomial((map_.theta0 + map_.theta1 - eye) * time, plan) * problem.gain
+    return SetMap(rest, mean - rest).apply(problem.x), _polynomial_report(problem, "closed-form", plan)
 
 
 def run_adjacency(problem: Problem) -> tuple[Tensor, Diagnostics]:
     """Expand in the adjacency of a graph, with small matrices as coefficients; complete graphs in closed form."""
-    map_ = problem.map_
+    map_ = problem.given
     if not isinstance(map_, GraphMap):
         raise ConfigError(f"method='adjacency' needs a GraphMap, not {type(map_).__name__}. Use 'series'.")
-    value, degree, error = adjacency.adjacency_exponential(map_, problem.x, problem.time, problem.allowed)
-    bounds = Bounds(
-        error=lambda: error * problem.gain,
-        log_det=lambda: adjacency.log_det_error(map_, problem.time, error),
-        amplification=lambda: _largest_growth(problem),
-    )
+    value, degree, error = adjacency.adjacency_exponential(map_, problem.x, problem.time, problem.tol)
     name = "closed-form" if map_.graph.is_complete else "adjacency"
-    return value * problem.gain if problem.gain != 1 else value, problem.report(name, (degree,), bounds, converged=True)
+    return value, _exact_report(
+        problem, name, degree, error, lambda: adjacency.log_det_error(map_, problem.time, error)
+    )
+
+
+def _exact_report(
+    problem: Problem, method: str, degree: int, error: float, log_det: Callable[[], float | Tensor]
+) -> Diagnostics:
+    """Report a method that needs no norm bound; a rough one, the sum of the Frobenius norms, stands in for it."""
+    tensors = [tensor for tensor in problem.given.tensors().values() if tensor.is_floating_point()]
+    rough = abs(problem.time) * sum(float(torch.linalg.vector_norm(tensor.detach())) for tensor in tensors)
+    bounds = Bounds(error=lambda: error, log_det=log_det, amplification=lambda: safe_exp(problem.growth) * problem.gain)
+    return problem.report(method, (degree,), bounds, converged=True, norm_bound=rough)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +114,17 @@ class Precomputed:
     apply: Callable[[Tensor], Tensor]
     report: Diagnostics
 
-    def __call__(self, x: Tensor, item_norms: Tensor) -> tuple[Tensor, Diagnostics]:
-        """Apply it to rows."""
-        return self.apply(x), replace(self.report, item_norms=item_norms, certified=None)
+    def __call__(self, x: Tensor, measure: Callable[[], Tensor]) -> tuple[Tensor, Diagnostics]:
+        """Apply it to rows, whose norms `measure` gives."""
+        return self.apply(x), replace(self.report, measure=measure)
 
 
 def precompute(problem: Problem) -> Precomputed | None:
     """Form the exponential if that pays inside `frozen()`: of channels, small events, circular convolutions."""
     map_ = problem.map_
-    if map_.rows is not None or map_.couples_rows or isinstance(map_, Diagonal):
+    if map_.rows is not None or map_.couples_rows or isinstance(map_, Diagonal | SetMap):
         return None
+    problem.check_range()
     if isinstance(map_, Dense):
         plan = _plan(problem)
         exponential = evaluate_polynomial(map_.effective * problem.time, plan) * problem.gain
@@ -143,22 +151,21 @@ def _dense_event(problem: Problem) -> Precomputed:
         rows, _ = evaluate(expansion, problem.map_, rows, degree)
     matrix = rows.reshape(size, size)
     plan = PolynomialPlan(degree, 1, 0, series.a_priori_error(norm, problem.growth, steps, degree))
-    report = _polynomial_report(problem, "dense", replace(plan, squarings=0), steps=steps)
+    report = _polynomial_report(problem, "dense", plan, series_steps=steps)
     return Precomputed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)
 
 
 def _plan(problem: Problem) -> PolynomialPlan:
     if problem.degree is not None:
         raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
-    if isinstance(problem.norm, Tensor) and problem.traced:
-        raise UnsupportedError(
-            "Under torch.compile and torch.func this method needs a map that knows its norm bound as a number (norm=)."
-        )
+    problem.check_range()
     return plan_polynomial(problem.radius, problem.growth, problem.allowed, problem.x.dtype)
 
 
-def _polynomial_report(problem: Problem, method: str, plan: PolynomialPlan, steps: int | None = None) -> Diagnostics:
-    steps = 2**plan.squarings if steps is None else steps
+def _polynomial_report(
+    problem: Problem, method: str, plan: PolynomialPlan, *, series_steps: int | None = None
+) -> Diagnostics:
+    steps = 2**plan.squarings if series_steps is None else series_steps
     backward = safe_exp(problem.growth) * plan.error
     bounds = Bounds(
         error=lambda: plan.error * problem.gain,
@@ -168,7 +175,3 @@ def _polynomial_report(problem: Problem, method: str, plan: PolynomialPlan, step
     return problem.report(
         method, (plan.degree,) * steps, bounds, operator_calls=1, converged=plan.error <= problem.allowed
     )
-
-
-def _largest_growth(problem: Problem) -> float:
-    return problem.gain * safe_exp(problem.growth)

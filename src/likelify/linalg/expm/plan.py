@@ -2,14 +2,13 @@
 
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from likelify.linalg.dense import Dense, Diagonal
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.explicit import run_adjacency, run_closed_form, run_dense, run_fourier, run_polynomial
+from likelify.linalg.expm.problem import Problem
 from likelify.linalg.expm.sums import run_chebyshev, run_series
 from likelify.linalg.graph import GraphMap
-from likelify.linalg.maps import LinearMap
+from likelify.tracing import is_tracing
 
 Method = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fourier", "adjacency", "closed-form"]
 NAMES = get_args(Method)
@@ -27,20 +26,16 @@ METHODS = {
 CROSSOVER = 0.7
 
 
-def choose(map_: LinearMap, x: Tensor, degree: int | None, *, static: bool) -> str:
+def choose(problem: Problem) -> str:
     """Choose the method.
 
     The rule: a fixed degree means the series. Graphs: closed form if complete, else the expansion in the adjacency.
     Diagonal maps and sets: closed form. A matrix that meets at least 0.7 times as many columns (rows times positions)
     as it has: its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
-
-    Args:
-        map_: the map.
-        x: the input.
-        degree: a fixed degree.
-        static: the norm bound is not at hand as a number and nobody may look for it.
+    While `torch.compile` or `torch.func` is at work it is the series, whose plain sum they can see through.
     """
-    if degree is not None or static:
+    map_, x = problem.given, problem.x
+    if problem.degree is not None or is_tracing():
         return "series"
     if isinstance(map_, GraphMap):
         return "closed-form" if map_.graph.is_complete else "adjacency"

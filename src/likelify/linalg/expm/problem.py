@@ -1,51 +1,47 @@
-"""What is asked of a method."""
+"""What is asked of a method, and the facts about it, each found when it is first needed."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from likelify.errors import DomainError
+from likelify.errors import ConvergenceError, DomainError, UnsupportedError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
 from likelify.linalg.expm.gradients import Gradient
+from likelify.linalg.expm.series import MAX_NORM
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import is_tracing
+
+# Norms up to it grow too little for a better bound of the growth to matter.
+SMALL_NORM = 3.0
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Problem:
-    """What is asked: `exp(time L) x` with `L = shift + map_`.
+    """The action `exp(time L) x`, with `L = shift + map_`.
 
     Attributes:
-        map_: the centered map.
-        shift: what was taken off.
+        given: the map `L`.
         x: the input, in the layout the map likes.
         time: factor on the map.
         tol: allowed error relative to each item's norm.
         degree: a fixed degree, or None.
         gradient: the strategy, or None for the default.
-        norm: bound of `||time map_||_2`.
-        growth_bound: bound of the norm of its symmetric part as a number, so that `||exp(time map_)|| <= e^growth`, or
-            None where the norm must do.
-        item_norms: norms of the items of `x`.
-        looks: whether Python may look at values (not while tracing, not on an accelerator that need not stop).
-        traced: whether `torch.compile`, `torch.func` or forward-mode differentiation is at work.
     """
 
-    map_: LinearMap
-    shift: float
+    given: LinearMap
     x: Tensor
     time: float
     tol: float
     degree: int | None
     gradient: Gradient | None
-    norm: float | Tensor
-    growth_bound: float | None
-    item_norms: Tensor
-    looks: bool
-    traced: bool
+    _facts: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -53,20 +49,39 @@ class Problem:
         return tuple(self.x.shape[1:])
 
     @property
+    def traced(self) -> bool:
+        """Whether `torch.compile`, `torch.func` or forward-mode differentiation is at work."""
+        return is_tracing() or forward_ad._current_level >= 0
+
+    @property
+    def looks(self) -> bool:
+        """Whether Python looks at values."""
+        return self._once("looks", lambda: may_look(self.norm, self.x, self.degree))
+
+    @property
+    def shift(self) -> float:
+        """What is taken off the map; zero where nobody may look at it or the degree is fixed."""
+        return self._once("shift", self._find_shift)
+
+    @property
+    def map_(self) -> LinearMap:
+        """The map without the shift."""
+        return self._once("map", lambda: self.given.centered(self.event_shape)[1] if self.shift else self.given)
+
+    @property
+    def norm(self) -> float | Tensor:
+        """Bound of `||time map_||_2`; a tensor if it was computed from tensors."""
+        return self._once("norm", lambda: abs(self.time) * self.map_.norm_bound(self.event_shape))
+
+    @property
     def radius(self) -> float:
         """The norm bound as a number (a host sync if it is a tensor), checked."""
-        largest = largest_of(self.norm)
-        if not math.isfinite(largest):
-            raise DomainError(
-                "The norm bound of the map is not finite: its parameters hold NaN or infinity, or are so large that "
-                "their squares overflow."
-            )
-        return largest
+        return self._once("radius", self._find_radius)
 
     @property
     def growth(self) -> float:
-        """Bound of the norm of the symmetric part, by the norm itself if nothing better is known."""
-        return self.radius if self.growth_bound is None else self.growth_bound
+        """Bound of the norm of the symmetric part of `time map_`, so that `||exp(time map_)|| <= e^growth`."""
+        return self._once("growth", self._find_growth)
 
     @property
     def gain(self) -> float:
@@ -79,21 +94,86 @@ class Problem:
         return self.tol / max(1.0, self.gain)
 
     @property
+    def item_norms(self) -> Tensor:
+        """Norms of the items of `x`."""
+        return self._once("item_norms", lambda: self.given.item_norms(self.x.detach()))
+
+    @property
     def item_size(self) -> float | Tensor:
         """Numbers in one item; items that are graphs differ."""
-        return self.map_.item_size(self.event_shape)
+        return self.given.item_size(self.event_shape)
 
     def frobenius(self) -> float | Tensor:
         """Bound of the Frobenius norm of `time map_` on one item."""
         with torch.no_grad():
             return abs(self.time) * self.map_.frobenius_bound(self.event_shape)
 
+    def forget_input(self) -> None:
+        """Let go of the input, which the certificates do not need once its norms are known."""
+        if "item_norms" in self._facts:
+            self.x = self.x.new_empty(0, *self.event_shape)
+
+    def check_range(self) -> None:
+        """Refuse exponentials that no floating format holds, and degrees that nobody can find."""
+        if isinstance(self.norm, Tensor) and is_tracing():
+            raise UnsupportedError(
+                "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
+                "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
+                "norm_limit=)."
+            )
+        exponent = self.time * self.shift + self.growth
+        if exponent > MAX_NORM:
+            raise ConvergenceError(
+                f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format holds "
+                f"(limit e^{MAX_NORM:g}). Limit the norm of the map (norm_limit=), or apply a small part of it several "
+                "times (time=)."
+            )
+
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
         """Fill in the diagnostics."""
-        facts = {"operator_calls": sum(degrees), "norm_bound": self.norm, "tolerance": self.tol} | more
+        facts = {"operator_calls": sum(degrees), "tolerance": self.tol, "measure": lambda: self.item_norms} | more
+        norm = facts.pop("norm_bound", None)
         return Diagnostics(
-            method=method, degrees=degrees, item_norms=self.item_norms, dtype=self.x.dtype, bounds=bounds, **facts
+            method=method,
+            degrees=degrees,
+            norm_bound=self.norm if norm is None else norm,
+            dtype=self.x.dtype,
+            bounds=bounds,
+            **facts,
         )
+
+    def _once(self, name: str, find: Callable[[], T]) -> T:
+        if name not in self._facts:
+            # The map carries gradients; what is measured does not.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name == "map"):
+                self._facts[name] = find()
+        return self._facts[name]
+
+    def _find_shift(self) -> float:
+        if self.degree is not None or is_tracing():
+            return 0.0
+        return float(self.given.centered(self.event_shape)[0])
+
+    def _find_radius(self) -> float:
+        largest = largest_of(self.norm)
+        if not math.isfinite(largest):
+            raise DomainError(
+                "The norm bound of the map is not finite: its parameters hold NaN or infinity, or are so large that "
+                "their squares overflow."
+            )
+        return largest
+
+    def _find_growth(self) -> float:
+        if self.map_.symmetry == "skew":
+            return 0.0
+        if self.radius <= SMALL_NORM or not self.looks or self.degree is not None:
+            return self.radius
+        return min(self.radius, abs(self.time) * largest_of(self.map_.growth_bound(self.event_shape)))
+
+
+def may_look(norm: float | Tensor, x: Tensor, degree: int | None) -> bool:
+    """Decide whether Python looks at values, which stops an accelerator; on a CPU looking costs nothing."""
+    return not is_tracing() and (x.device.type == "cpu" or (isinstance(norm, Tensor) and degree is None))
 
 
 def largest_of(value: float | Tensor) -> float:

@@ -65,12 +65,12 @@ def exponential(matrices: np.ndarray) -> np.ndarray:
     if not math.isfinite(norm):
         return np.full_like(matrices, math.nan)
     squarings = math.ceil(math.log2(norm / LONGEST)) if norm > LONGEST else 0
-    powers = np.empty((4, *matrices.shape))
+    powers = np.empty((4, *matrices.shape), matrices.dtype)
     powers[0], powers[1] = np.eye(matrices.shape[-1]), matrices / 2**squarings
     np.matmul(powers[1], powers[1], out=powers[2])
     np.matmul(powers[2], powers[1], out=powers[3])
     fourth = powers[2] @ powers[2]
-    rows = (COEFFICIENTS @ powers.reshape(4, -1)).reshape(5, *matrices.shape)
+    rows = (COEFFICIENTS.astype(matrices.dtype) @ powers.reshape(4, -1)).reshape(5, *matrices.shape)
     value = rows[4]
     for row in rows[3::-1]:
         value = value @ fourth
@@ -81,11 +81,11 @@ def exponential(matrices: np.ndarray) -> np.ndarray:
 
 
 def derivative(matrices: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """Give the gradient of `<grad, exp(matrices)>`."""
+    """Give the gradient of `<grad, exp(matrices)>`, in the precision of `grad`."""
     # The derivative is linear in the gradient, whose size must not swamp that of the matrices.
     size = 2 * math.sqrt(np.vdot(grad, grad)) or 1.0
     count, features, _ = matrices.shape
-    block = np.zeros((count, 2 * features, 2 * features))
+    block = np.zeros((count, 2 * features, 2 * features), grad.dtype)
     block[:, :features, :features] = block[:, features:, features:] = matrices.swapaxes(1, 2)
     block[:, :features, features:] = grad / size
     return exponential(block)[:, :features, features:] * size

@@ -20,6 +20,7 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
     """Sum the power series, in steps if the norm is large."""
     if problem.degree is not None:
         return _fixed_series(problem)
+    problem.check_range()
     norm = problem.radius
     steps, degree = series.static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
     expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
@@ -86,6 +87,7 @@ def run_chebyshev(problem: Problem) -> tuple[Tensor, Diagnostics]:
             "method='chebyshev' needs a map that is symmetric or skew by construction (Skew, Dense(symmetry=...), "
             f"ConvMap(symmetry=...)); {type(problem.map_).__name__} is not known to be either. Use 'series'."
         )
+    problem.check_range()
     radius = on_grid(problem.radius)
     expansion = Chebyshev(radius, problem.time, problem.gain, skew=skew)
     degree = chebyshev.degree_for(radius, problem.allowed, skew=skew) if problem.degree is None else problem.degree
