@@ -6,7 +6,7 @@ double precision with parameters away from their initial values (`randomize`): a
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -231,15 +231,36 @@ def _check_gradients(transform: Transform, x: Tensor, context: ContextLike) -> N
     trained = {name: p for name, p in transform.named_parameters() if p.requires_grad}
     if not trained:
         return
-    with seeded(3):
-        z, contribution = transform(x, context)
-        weights = torch.randn_like(z)
-    loss = (z * weights).sum() + contribution.sum()
-    grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+
+    def loss() -> Tensor:
+        with seeded(3):
+            z, contribution = transform(x, context)
+            return (z * torch.randn_like(z)).sum() + contribution.sum()
+
+    grads = torch.autograd.grad(loss(), list(trained.values()), allow_unused=True)
     for name, grad in zip(trained, grads, strict=True):
         _require(grad is not None, f"the parameter {name} gets no gradient")
         _require(bool(torch.isfinite(grad).all()), f"the gradient of {name} is not finite")
         _require(bool((grad != 0).any()), f"the gradient of {name} is zero")
+        _check_slope(loss, trained[name], grad, name)
+
+
+def _check_slope(loss: Callable[[], Tensor], parameter: Tensor, grad: Tensor, name: str) -> None:
+    """Compare a gradient with the difference quotient along a random direction."""
+    with seeded(4):
+        direction = torch.randn_like(parameter)
+    kept, step = parameter.detach().clone(), 1e-6
+    with torch.no_grad():
+        values = []
+        for sign in (1, -1):
+            parameter.copy_(kept + sign * step * direction)
+            values.append(float(loss()))
+        parameter.copy_(kept)
+    slope, expected = (values[0] - values[1]) / (2 * step), float((grad * direction).sum())
+    scale = float(grad.norm() * direction.norm()) + abs(values[0])
+    _require(
+        abs(slope - expected) <= 1e-5 * scale, f"the gradient of {name} gives the slope {expected}, observed {slope}"
+    )
 
 
 def _check_state(transform: Transform, x: Tensor, z: Tensor, context: ContextLike) -> None:

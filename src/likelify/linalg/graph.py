@@ -223,6 +223,10 @@ class GraphMap(LinearMap):
         largest = torch.linalg.matrix_norm(self._ends()).amax()
         return self.graph.sizes.to(largest.dtype).sqrt() * largest * (1 + 1e-12)
 
+    def item_size(self, event_shape: Shape) -> Tensor:
+        """Count the numbers in each graph, `(graphs,)`."""
+        return self.graph.sizes * len(self.theta0)
+
     def _ends(self) -> Tensor:
         """Give `theta_0 + mu theta_1` at both ends of the range of the eigenvalues, `(2, f, f)`."""
         theta0, theta1 = widest(self.theta0.detach()), widest(self.theta1.detach())

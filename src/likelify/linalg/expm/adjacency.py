@@ -76,6 +76,10 @@ def adjacency_exponential(
         ShapeError: if `x` does not hold the features of the nodes.
     """
     map.check(x)
+    if x.dtype not in (torch.float32, torch.float64):
+        # Sparse products know no other precision, and the small matrices are worth it.
+        value, degree, error = adjacency_exponential(map, x.float(), time, tol)
+        return value.to(x.dtype), degree, error
     if map.graph.is_complete:
         return complete_exponential(map, x, time), 0, 0.0
     # In double precision the small exponentials cost next to nothing and add no rounding.

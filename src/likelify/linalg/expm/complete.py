@@ -75,44 +75,60 @@ class _OneSize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
-        ctx.save_for_backward(x, theta0, theta1)
         ctx.size, ctx.time = size, time
         first, second = to_array(torch.stack([theta0, theta1]))
         ctx.points = time * np.stack([first + second, first + _second_eigenvalue(size) * second])
         exponentials = exponential(ctx.points)
         if size * x.shape[1] <= WHOLE:
-            ctx.matrices = to_tensor(_whole(exponentials, size), x)
-            return torch.mm(x.reshape(-1, size * x.shape[1]), ctx.matrices).view(x.shape)
+            matrix = to_tensor(_whole(exponentials, size), x)
+            ctx.save_for_backward(x, theta0, theta1, matrix)
+            return torch.mm(x.reshape(-1, len(matrix)), matrix).view(x.shape)
         exponentials[0] = (exponentials[0] - exponentials[1]) / size
-        ctx.matrices = to_tensor(exponentials, x)
-        value, ctx.sums = _rest_and_sums(x.contiguous(), ctx.matrices, size)
+        matrices = to_tensor(exponentials, x)
+        value, sums = _rest_and_sums(x.contiguous(), matrices, size)
+        ctx.save_for_backward(x, theta0, theta1, matrices, sums)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
-        x, theta0, theta1 = ctx.saved_tensors
+        x, theta0, theta1, matrices, *sums = ctx.saved_tensors
         if torch.is_grad_enabled():
             # For gradients of gradients the plain formula is differentiated.
             value = _plain(x, theta0, theta1, ctx.size, ctx.time)
             inputs = [t for t, need in zip((x, theta0, theta1), ctx.needs_input_grad[:3], strict=True) if need]
             found = iter(torch.autograd.grad(value, inputs, grads[0], create_graph=True))
             return tuple(next(found) if need else None for need in ctx.needs_input_grad)
-        grad, size = grads[0].contiguous(), ctx.size
-        if size * x.shape[1] <= WHOLE:
-            shape = (-1, size * x.shape[1])
-            of_x = torch.mm(grad.view(shape), ctx.matrices.T).view(x.shape)
-            products = torch.mm(x.reshape(shape).T, grad.view(shape)).numpy(force=True)
-            products = products.reshape(2 * (size, x.shape[1]))
-            moments = np.stack([products.sum((0, 2)), products.trace(axis1=0, axis2=2)])
+        grad, size, to_thetas = grads[0].contiguous(), ctx.size, any(ctx.needs_input_grad[1:3])
+        if sums:
+            of_x, of_sums = _rest_and_sums(grad, matrices.mT, size)
+            moments = torch.stack([torch.mm(sums[0].T, of_sums), torch.mm(x.T, grad)]) if to_thetas else None
         else:
-            of_x, sums = _rest_and_sums(grad, ctx.matrices.mT, size)
-            moments = torch.stack([torch.mm(ctx.sums.T, sums), torch.mm(x.T, grad)]).numpy(force=True)
-        mean = moments[0] / size
-        of_points = ctx.time * derivative(ctx.points, np.stack([mean, moments[1] - mean]))
-        of_thetas = np.stack([of_points[0] + of_points[1], of_points[0] + _second_eigenvalue(size) * of_points[1]])
-        of_theta0, of_theta1 = to_tensor(of_thetas, theta0)
+            shape = (-1, len(matrices))
+            of_x = torch.mm(grad.view(shape), matrices.T).view(x.shape)
+            moments = torch.mm(x.reshape(shape).T, grad.view(shape)) if to_thetas else None
+        if moments is None:
+            return of_x, None, None, None, None
+        of_theta0, of_theta1 = to_tensor(_of_thetas(moments.numpy(force=True), ctx.points, size, ctx.time), theta0)
         return of_x, of_theta0, of_theta1, None, None
+
+
+def _of_thetas(moments: np.ndarray, points: np.ndarray, size: int, time: float) -> np.ndarray:
+    """Give the gradient of both matrices of the graph convolution, `(2, f, f)`.
+
+    Args:
+        moments: the gradient of the matrix on all features of a graph, `(n f, n f)`; or, `(2, f, f)`, the sum of its
+            blocks and of those on its diagonal.
+        points: of which the exponentials were taken.
+        size: the number of nodes `n`.
+        time: the factor on the map.
+    """
+    if moments.ndim == 2:
+        blocks = moments.reshape(2 * (size, points.shape[-1]))
+        moments = np.stack([blocks.sum((0, 2)), blocks.trace(axis1=0, axis2=2)])
+    mean = moments[0] / size
+    of_mean, of_rest = time * derivative(points, np.stack([mean, moments[1] - mean]))
+    return np.stack([of_mean + of_rest, of_mean + _second_eigenvalue(size) * of_rest])
 
 
 def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
@@ -120,7 +136,8 @@ def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) ->
     first, second = time * theta0.double(), time * theta1.double()
     points = torch.stack([first + second, first + _second_eigenvalue(size) * second])
     exponentials: Any = SmallExponential.apply(points)
-    return _mean_and_rest(x, *exponentials.to(x.dtype), size)
+    of_mean, of_rest = exponentials.to(x.dtype)
+    return _mean_and_rest(x, of_mean, of_rest, size)
 
 
 def _whole(exponentials: np.ndarray, size: int) -> np.ndarray:

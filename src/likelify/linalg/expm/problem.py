@@ -42,6 +42,7 @@ class Problem:
     degree: int | None
     gradient: Gradient | None
     _facts: dict[str, Any] = field(default_factory=dict, repr=False)
+    _grad: bool = field(default_factory=torch.is_grad_enabled, repr=False)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -145,7 +146,7 @@ class Problem:
     def _once(self, name: str, find: Callable[[], T]) -> T:
         if name not in self._facts:
             # The map carries gradients; what is measured does not.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and name == "map"):
+            with torch.set_grad_enabled(self._grad and name == "map"):
                 self._facts[name] = find()
         return self._facts[name]
 

@@ -1,0 +1,209 @@
+"""Speed, memory and accuracy of exponentials against the unrolled series, torch.matrix_exp and SciPy."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import exponential_graphs
+from benchmarks.report import Entry, arguments, report
+from benchmarks.timing import medians, ratio, use_malloc_settings
+from likelify import ConvMap, Dense, Recompute, Skew, Stored, conv_exponential, exp_action
+from likelify.linalg.expm.gradients import Gradient
+from likelify.linalg.maps import LinearMap
+
+CONVOLUTIONS = {(32, 3, 32, 32): (1.7, 2.0), (32, 12, 16, 16): (1.3, 1.5), (32, 48, 8, 8): (1.1, 1.25)} | {
+    (32, 192, 4, 4): (1.1, 1.25)
+}
+# Degree whose a-priori certificate is 1e-4 at norm 0.9, and the one of the published evaluation.
+TRAINING_DEGREE, EVALUATION_DEGREE = 7, 13
+
+
+def convolve(x: Tensor, kernel: Tensor, padding: str = "zeros") -> Tensor:
+    """Convolve with 3x3 taps."""
+    return (
+        F.conv2d(F.pad(x, (1, 1, 1, 1), "circular"), kernel)
+        if padding == "circular"
+        else F.conv2d(x, kernel, padding=1)
+    )
+
+
+def unrolled(x: Tensor, kernel: Tensor, degree: int, padding: str = "zeros") -> Tensor:
+    """Sum the series term by term (Hoogeboom et al. 2020, algorithm 2)."""
+    value = term = x
+    for k in range(1, degree + 1):
+        term = convolve(term, kernel, padding) / k
+        value = value + term
+    return value
+
+
+def random_kernel(channels: int, height: int, width: int, norm: float = 0.9) -> Tensor:
+    """Give a Gaussian kernel whose convolution has that 2-norm on images of that size (power iteration)."""
+    kernel = torch.randn(channels, channels, 3, 3)
+    x = torch.randn(1, channels, height, width)
+    for _ in range(100):
+        y = F.conv2d(x, kernel, padding=1)
+        x = F.conv_transpose2d(y, kernel, padding=1)
+        x = x / x.norm()
+    return kernel * (norm / F.conv2d(x, kernel, padding=1).norm())
+
+
+def training(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
+    """Give a forward and a backward pass, from the same random gradient each time."""
+    leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
+    upstream = torch.randn_like(leaves[0])
+    return lambda: torch.autograd.grad(function(*leaves), leaves, upstream)
+
+
+def saved(function: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:
+    """Give the bytes that automatic differentiation keeps, in units of the input, the kernel not counted."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.shape[-2:] != kernel.shape[-2:]:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        value = function(x.clone().requires_grad_(), kernel.clone().requires_grad_())
+    del value
+    return sum(kept.values()) / x.untyped_storage().nbytes()
+
+
+def conv_training(repeats: int) -> list[Entry]:
+    """Compare forward and backward passes, and what they keep, at equal certified accuracy."""
+    entries = []
+    for shape, (must, aim) in CONVOLUTIONS.items():
+        torch.manual_seed(0)
+        x, kernel = torch.randn(shape), random_kernel(*shape[1:])
+
+        def ours(x: Tensor, kernel: Tensor, gradient: Gradient = Stored()) -> Tensor:  # noqa: B008 - a frozen setting
+            return exp_action(ConvMap(kernel, norm=0.9), x, tol=1e-4, gradient=gradient).value
+
+        def lean(x: Tensor, kernel: Tensor, ours: Callable[..., Tensor] = ours) -> Tensor:
+            return ours(x, kernel, Recompute())
+
+        def rival(x: Tensor, kernel: Tensor) -> Tensor:
+            return unrolled(x, kernel, TRAINING_DEGREE)
+
+        runs = {name: training(f, (x, kernel)) for name, f in (("ours", ours), ("lean", lean), ("rival", rival))}
+        times = medians(runs, repeats)
+        name = f"conv training {shape}"
+        entries += [
+            Entry(f"{name}, Stored", times["rival"] / times["ours"], "x faster", must, aim, "higher"),
+            Entry(f"{name}, Recompute", times["rival"] / times["lean"], "x faster", better="higher"),
+            Entry(f"{name}, kept by Stored", saved(ours, x, kernel) / saved(rival, x, kernel), "of the series'", 0.5),
+            Entry(f"{name}, kept by Recompute", saved(lean, x, kernel), "inputs", 1),
+        ]
+    return entries
+
+
+def conv_frozen(repeats: int) -> list[Entry]:
+    """Compare evaluation inside frozen() with the published series of degree 13."""
+    entries = []
+    for channels, height, width in ((12, 4, 4), (48, 4, 4), (12, 8, 8), (3, 16, 16)):
+        for rows in (32, 128):
+            value = _frozen_ratio((rows, channels, height, width), "zeros", repeats)
+            name = f"conv frozen {(rows, channels, height, width)}"
+            entries.append(Entry(name, value, "x faster", 1.5, 10, "higher"))
+    for shape in CONVOLUTIONS:
+        value = _frozen_ratio(shape, "circular", repeats)
+        entries.append(Entry(f"circular conv frozen {shape}", value, "x faster", 4, 8, "higher"))
+    return entries
+
+
+def _frozen_ratio(shape: tuple[int, ...], padding: str, repeats: int) -> float:
+    torch.manual_seed(0)
+    x, layer = torch.randn(shape), conv_exponential(shape[1], padding=padding)
+    with torch.no_grad():
+        layer.source.weight.copy_(random_kernel(*shape[1:]))
+    kernel = layer.map().effective.detach().clone()
+    with torch.no_grad(), layer.frozen():
+        return ratio(lambda: layer(x), lambda: unrolled(x, kernel, EVALUATION_DEGREE, padding), repeats)
+
+
+def inverse_cost(repeats: int) -> list[Entry]:
+    """Compare the inverse of a layer with its forward pass."""
+    entries = []
+    for shape in CONVOLUTIONS:
+        torch.manual_seed(0)
+        x, layer = torch.randn(shape), conv_exponential(shape[1])
+        with torch.no_grad():
+            layer.source.weight.copy_(random_kernel(*shape[1:]))
+            times = medians({"forward": partial(layer, x), "inverse": partial(layer.inverse, x)}, 3 * repeats)
+        entries.append(Entry(f"inverse over forward {shape}", times["inverse"] / times["forward"], "", 1.05))
+    return entries
+
+
+def matrices(repeats: int) -> list[Entry]:
+    """Compare forward and backward passes of matrices with torch.matrix_exp."""
+    entries = []
+    for size, must, aim in ((512, 20, 30), (1024, 40, 60)):
+        torch.manual_seed(0)
+        weight = torch.randn(size, size) / math.sqrt(size)
+        skew = (weight - weight.T) / 2
+        weight, x = weight / torch.linalg.matrix_norm(skew, 2), torch.randn(128, size)
+
+        def rival(x: Tensor, weight: Tensor) -> Tensor:
+            return x @ torch.linalg.matrix_exp((weight - weight.T) / 2).T
+
+        for name, norm, goal in (("norm known", 1.0, (must, aim)), ("norm computed", None, (None, None))):
+
+            def ours(x: Tensor, weight: Tensor, norm: float | None = norm) -> Tensor:
+                return exp_action(Skew(weight, norm=norm), x).value
+
+            value = ratio(training(ours, (x, weight)), training(rival, (x, weight)), max(2, repeats // 4))
+            entries.append(Entry(f"rotation d={size}, 128 rows, {name}", value, "x faster", *goal, "higher"))
+    torch.manual_seed(0)
+    weight, x = torch.randn(192, 192), torch.randn(512, 192)
+    weight = 0.9 * weight / torch.linalg.matrix_norm(weight, 2)
+    value = ratio(
+        training(lambda x, weight: exp_action(Dense(weight), x).value, (x, weight)),
+        training(lambda x, weight: x @ torch.linalg.matrix_exp(weight).T, (x, weight)),
+        repeats,
+    )
+    return [*entries, Entry("1x1 c=192, 512 rows", value, "x faster", 6, 8, "higher")]
+
+
+def gradient_accuracy() -> list[Entry]:
+    """Compare the float32 gradients of parameters with float64 ones."""
+    torch.manual_seed(0)
+    kernel, weight = random_kernel(4, 6, 6), torch.randn(48, 48) / 20
+    cases: dict[str, tuple[Callable[[Tensor], LinearMap], Tensor, Tensor]] = {
+        "conv": (ConvMap, kernel, torch.randn(64, 4, 6, 6)),
+        "dense": (Dense, weight, torch.randn(16, 48)),
+        "polynomial": (Dense, weight, torch.randn(256, 48)),
+        "skew": (Skew, weight, torch.randn(16, 48)),
+        "skew conv": (lambda kernel: ConvMap(kernel, symmetry="skew"), kernel, torch.randn(64, 4, 6, 6)),
+    }
+    entries = []
+    for name, (build, tensor, x) in cases.items():
+        upstream = torch.randn_like(x)
+        single = tensor.clone().requires_grad_()
+        (found,) = torch.autograd.grad(exp_action(build(single), x).value, single, upstream)
+        double = tensor.double().requires_grad_()
+        matrix = build(double).materialize(tuple(x.shape[1:]))
+        value = x.double().flatten(1) @ torch.linalg.matrix_exp(matrix).T
+        (exact,) = torch.autograd.grad(value, double, upstream.double().flatten(1))
+        error = float((found - exact).norm() / exact.norm())
+        entries.append(Entry(f"float32 gradient of the parameters, {name}", error, "relative error", 1e-5, 1e-6))
+    return entries
+
+
+def main() -> None:
+    """Measure and report."""
+    use_malloc_settings()
+    options = arguments(__doc__ or "")
+    repeats = 3 if options.quick else 31
+    entries = [*conv_training(repeats), *conv_frozen(repeats), *inverse_cost(repeats), *gradient_accuracy()]
+    if not options.quick:
+        entries += matrices(repeats)
+    entries += exponential_graphs.entries(quick=options.quick)
+    report(entries, options.json)
+
+
+if __name__ == "__main__":
+    main()
