@@ -98,10 +98,11 @@ def log_det_error(map: GraphMap, time: float, error: float) -> Tensor:  # noqa: 
         time: the factor.
         error: the relative bound of the truncation error that `adjacency_exponential` gave.
     """
-    features = len(map.theta0)
-    sizes = widest(map.graph.sizes.float())
-    q = safe_exp(abs(time) * float(map.growth_bound((features,)))) * error
-    return sizes * features * (-math.log1p(-q) if q < 1 else math.inf)
+    event_shape = (len(map.theta0),)
+    q = safe_exp(abs(time) * float(map.growth_bound(event_shape))) * error
+    sizes = map.item_size(event_shape)
+    bound = sizes.to(widest(map.theta0).dtype) * (-math.log1p(-q) if q < 1 else math.inf)
+    return bound.masked_fill(sizes == 0, 0.0)
 
 
 def bessel_tail(norm: float, degree: int) -> float:

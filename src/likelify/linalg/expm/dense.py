@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from likelify.linalg.bounds import gram_bound, safe_exp, series_degree, widest
+from likelify.linalg.expm.expansion import scaled
 from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error
 
 # Steps longer than these lose digits to cancellation (see `series.step_count`).
@@ -65,23 +66,31 @@ def _products(degree: int, block: int) -> int:
     return block - 1 + math.ceil(degree / block) - 1
 
 
-def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan) -> Tensor:
-    """Compute the polynomial of a plan for matrices `(..., c, c)`; differentiable."""
-    matrix = matrix / 2**plan.squarings if plan.squarings else matrix
-    powers = [torch.eye(matrix.shape[-1]).to(matrix), matrix]
-    while len(powers) <= plan.block:
+def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1.0, gain: float = 1.0) -> Tensor:
+    """Compute the polynomial of a plan, for `gain exp(time matrix)` of matrices `(..., c, c)`; differentiable."""
+    matrix = scaled(matrix, time / 2**plan.squarings)
+    powers = [matrix]
+    while len(powers) < plan.block:
         powers.append(powers[-1] @ matrix)
-    result = None
-    for start in range(plan.degree - plan.block, -1, -plan.block):
-        top = plan.block + (result is None)
-        result = None if result is None else result @ powers[plan.block]
-        for i in range(top):
-            coefficient = math.exp(-math.lgamma(start + i + 1))
-            result = powers[i] * coefficient if result is None else torch.add(result, powers[i], alpha=coefficient)
-    assert result is not None
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    factor = gain ** (1 / 2**plan.squarings)
+    # The highest block has one term more, so that the sum ends with the highest power that is at hand.
+    start = plan.degree - plan.block
+    result = powers[-1] * (factor * _coefficient(plan.degree))
+    while start >= 0:
+        for i, power in enumerate(powers[:-1], 1):
+            result = torch.add(result, power, alpha=factor * _coefficient(start + i))
+        result = torch.add(result, eye, alpha=factor * _coefficient(start))
+        start -= plan.block
+        if start >= 0:
+            result = result @ powers[-1]
     for _ in range(plan.squarings):
         result = result @ result
     return result
+
+
+def _coefficient(k: int) -> float:
+    return math.exp(-math.lgamma(k + 1))
 
 
 def matrix_exponential(

@@ -30,7 +30,7 @@ def run_polynomial(problem: Problem) -> tuple[Tensor, Diagnostics]:
     map_, plan = problem.map_, _plan(problem)
     if not isinstance(map_, Dense):
         raise ConfigError(f"method='polynomial' needs a Dense map, not {type(map_).__name__}. Use 'series' or 'dense'.")
-    exponential = evaluate_polynomial(map_.effective * problem.time, plan) * problem.gain
+    exponential = _polynomial(problem, map_.effective, plan)
     return apply_matrix(exponential, problem.x), _polynomial_report(problem, "polynomial", plan)
 
 
@@ -39,8 +39,7 @@ def run_dense(problem: Problem) -> tuple[Tensor, Diagnostics]:
     map_, plan = problem.map_, _plan(problem)
     if map_.couples_rows:
         raise ConfigError(f"method='dense' needs a map on single rows; {type(map_).__name__} couples rows.")
-    matrix = map_.materialize(problem.event_shape, like=problem.x) * problem.time
-    exponential = evaluate_polynomial(matrix, plan) * problem.gain
+    exponential = _polynomial(problem, map_.materialize(problem.event_shape, like=problem.x), plan)
     x = problem.x.flatten(1)
     value = x @ exponential.T if map_.rows is None else (exponential @ x[:, :, None]).squeeze(2)
     return value.reshape(problem.x.shape), _polynomial_report(problem, "dense", plan)
@@ -54,8 +53,7 @@ def run_fourier(problem: Problem) -> tuple[Tensor, Diagnostics]:
             "method='fourier' needs a ConvMap with padding='circular' and one kernel for all rows: only such a "
             "convolution is a product at each frequency. Use 'series'."
         )
-    matrices = frequency_matrices(map_, problem.event_shape) * problem.time
-    exponential = evaluate_polynomial(matrices, plan) * problem.gain
+    exponential = _polynomial(problem, frequency_matrices(map_, problem.event_shape), plan)
     return multiply_frequencies(exponential, problem.x), _polynomial_report(problem, "fourier", plan)
 
 
@@ -75,8 +73,8 @@ def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
     # Each of the two blocks of a set map is a matrix of its own; the norm bound of the map bounds both.
     plan = _plan(problem)
     eye = problem.shift * torch.eye(map_.theta0.shape[-1]).to(map_.theta0)
-    rest = evaluate_polynomial((map_.theta0 - eye) * time, plan) * problem.gain
-    mean = evaluate_polynomial((map_.theta0 + map_.theta1 - eye) * time, plan) * problem.gain
+    rest = _polynomial(problem, map_.theta0 - eye, plan)
+    mean = _polynomial(problem, map_.theta0 + map_.theta1 - eye, plan)
     return SetMap(rest, mean - rest).apply(problem.x), _polynomial_report(problem, "closed-form", plan)
 
 
@@ -127,14 +125,13 @@ def precompute(problem: Problem) -> Precomputed | None:
     problem.check_range()
     if isinstance(map_, Dense):
         plan = _plan(problem)
-        exponential = evaluate_polynomial(map_.effective * problem.time, plan) * problem.gain
+        exponential = _polynomial(problem, map_.effective, plan)
         return Precomputed(lambda x: apply_matrix(exponential, x), _polynomial_report(problem, "polynomial", plan))
     if math.prod(problem.event_shape) <= DENSE_LIMIT:
         return _dense_event(problem)
     if isinstance(map_, ConvMap) and map_.padding == "circular":
         plan = _plan(problem)
-        matrices = frequency_matrices(map_, problem.event_shape) * problem.time
-        by_frequency = evaluate_polynomial(matrices, plan) * problem.gain
+        by_frequency = _polynomial(problem, frequency_matrices(map_, problem.event_shape), plan)
         report = _polynomial_report(problem, "fourier", plan)
         return Precomputed(lambda x: multiply_frequencies(by_frequency, x), report)
     return None
@@ -153,6 +150,10 @@ def _dense_event(problem: Problem) -> Precomputed:
     plan = PolynomialPlan(degree, 1, 0, series.a_priori_error(norm, problem.growth, steps, degree))
     report = _polynomial_report(problem, "dense", plan, series_steps=steps)
     return Precomputed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)
+
+
+def _polynomial(problem: Problem, matrix: Tensor, plan: PolynomialPlan) -> Tensor:
+    return evaluate_polynomial(matrix, plan, time=problem.time, gain=problem.gain)
 
 
 def _plan(problem: Problem) -> PolynomialPlan:

@@ -243,15 +243,19 @@ class Job:
         return value, None if combiner is None else combiner.result()
 
     def pullback(self, x: Tensor, u: Tensor, v: Tensor) -> dict[str, Tensor]:
-        """Add up the gradients of `<v_i, L u_i>`."""
+        """Add up the gradients of `<v_i, L u_i>`, in as few calls as the map and the memory allow."""
         rows = x.shape[0]
-        grads = self.map_.pullback(x, v[:rows])
-        if len(u):
+        if self.map_.rows is not None:
             # A map with parameters for each row, or one that couples rows, takes only as many as it is made for.
-            size = len(u) if self.map_.rows is None else rows
-            for start in range(0, len(u), size):
-                more = self.map_.pullback(u[start : start + size], v[rows + start : rows + start + size])
-                grads = {name: grad + more[name] for name, grad in grads.items()}
+            parts = [(x, v[:rows]), *zip(u.split(rows), v[rows:].split(rows), strict=True)]
+        elif x.numel() < sum(tensor.numel() for tensor in self.map_.tensors().values()):
+            parts = [(torch.cat([x, u]), v)]
+        else:
+            parts = [(x, v[:rows]), *([(u, v[rows:])] if len(u) else [])]
+        grads = self.map_.pullback(*parts[0])
+        for part in parts[1:]:
+            more = self.map_.pullback(*part)
+            grads = {name: grad + more[name] for name, grad in grads.items()}
         return grads
 
     def differentiable(self, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,8 @@ from likelify.tracing import is_tracing
 
 # Norms up to it grow too little for a better bound of the growth to matter.
 SMALL_NORM = 3.0
+# Shifts below it save no term.
+SMALL_SHIFT = 0.05
 T = TypeVar("T")
 
 
@@ -153,7 +155,8 @@ class Problem:
     def _find_shift(self) -> float:
         if self.degree is not None or is_tracing():
             return 0.0
-        return float(self.given.centered(self.event_shape)[0])
+        shift = float(self.given.centered(self.event_shape)[0])
+        return shift if abs(self.time * shift) > SMALL_SHIFT else 0.0
 
     def _find_radius(self) -> float:
         largest = largest_of(self.norm)
