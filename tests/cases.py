@@ -33,6 +33,13 @@ class MapCase:
     build: Callable[[], Any]
     shape: tuple[int, ...]
     covers: type
+    rows: int = 3
+
+
+def weighted_graphs() -> lk.GraphBatch:
+    """Two graphs of two and three nodes with self-loops; the last node has no edges."""
+    edges = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 0, 3, 2, 3]])
+    return lk.GraphBatch(torch.tensor([2, 3]), edges, torch.tensor([2.0, 0.5, 0.5, 3.0, 3.0, 1.0]))
 
 
 def _function() -> lk.Function:
@@ -92,6 +99,15 @@ MAPS: dict[str, MapCase] = {
     "set-own-rows": MapCase(lambda: SetMap(0.5 * normal(3, 2, 2), normal(3, 2, 2)), (2, 3), SetMap),
     "pair": MapCase(lambda: PairMap(0.2 * normal(15, 2, 2)), (2, 4, 4), PairMap),
     "pair-own-rows": MapCase(lambda: PairMap(0.2 * normal(3, 15, 2, 2)), (2, 3, 3), PairMap),
+    "graph": MapCase(
+        lambda: lk.GraphMap(0.5 * normal(2, 2), normal(2, 2), GRAPHS.undirected()), (2,), lk.GraphMap, rows=5
+    ),
+    "graph-complete": MapCase(
+        lambda: lk.GraphMap(0.5 * normal(2, 2), normal(2, 2), lk.GraphBatch.complete([3, 1, 2])), (2,), lk.GraphMap, 6
+    ),
+    "graph-weighted-loops": MapCase(
+        lambda: lk.GraphMap(0.3 * normal(3, 3), normal(3, 3), weighted_graphs()), (3,), lk.GraphMap, rows=5
+    ),
     "dense-own-rows": MapCase(lambda: lk.Dense(0.5 * normal(3, 4, 4)), (4,), lk.Dense),
     "dense-image-own-rows": MapCase(lambda: lk.Dense(0.5 * normal(3, 2, 2)), (2, 2, 3), lk.Dense),
     "dense-symmetric": MapCase(lambda: lk.Dense(0.5 * normal(4, 4), "symmetric"), (4,), lk.Dense),

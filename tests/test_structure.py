@@ -1,8 +1,12 @@
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 
 import likelify as lk
-from likelify.errors import ShapeError, UnsupportedError
+from likelify.errors import DataError, ShapeError, UnsupportedError
 from likelify.structure import as_context, join_condition, sum_constant, sum_items
 
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
@@ -50,3 +54,57 @@ def test_seeded_repeats_draws_and_restores_the_generator():
         assert torch.equal(torch.rand(3), first)
     with lk.seeded(8):
         assert not torch.equal(torch.rand(3), first)
+
+
+def test_complete_graphs():
+    graphs = lk.GraphBatch.complete([3, 0, 1, 4])
+    assert graphs.is_complete
+    assert graphs.edge_index.shape[1] == 6 + 12
+    adjacency = torch.zeros(8, 8, dtype=torch.long)
+    adjacency[tuple(graphs.edge_index)] += 1
+    same = graphs.owner[:, None] == graphs.owner
+    assert torch.equal(adjacency, same.long() - torch.eye(8, dtype=torch.long))
+    assert lk.GraphBatch.complete(torch.tensor([2, 2])).undirected().is_complete
+    assert lk.GraphBatch.complete([]).edge_index.shape == (2, 0)
+    rebuilt = lk.GraphBatch(graphs.sizes, graphs.edge_index)
+    assert not rebuilt.is_complete
+    assert not replace(graphs, edge_weight=torch.rand(18)).is_complete
+    with pytest.raises(ShapeError, match="integers from 0"):
+        lk.GraphBatch.complete([2, -1])
+
+
+def test_edges_between_graphs_are_refused():
+    with pytest.raises(DataError, match="1 edges join two graphs .* edge 1 from node 1 to node 2"):
+        lk.GraphBatch(torch.tensor([2, 2]), torch.tensor([[0, 1], [1, 2]]))
+
+
+def test_undirected_merges_by_the_largest_weight():
+    edges = torch.tensor([[1, 0, 2, 0, 2], [0, 1, 1, 1, 2]])
+    clean = lk.GraphBatch(torch.tensor([3]), edges, torch.tensor([1.0, 4.0, 2.0, 3.0, 5.0])).undirected()
+    assert clean.edge_index.tolist() == [[0, 1, 1, 2, 2], [1, 0, 2, 1, 2]]
+    assert clean.edge_weight is not None
+    assert clean.edge_weight.tolist() == [4.0, 4.0, 2.0, 2.0, 5.0]
+    again = clean.undirected()
+    assert torch.equal(again.edge_index, clean.edge_index)
+    assert torch.equal(again.edge_weight, clean.edge_weight)
+    plain = lk.GraphBatch(torch.tensor([3]), edges).undirected()
+    assert torch.equal(plain.edge_index, clean.edge_index)
+    assert plain.edge_weight is None
+
+
+def test_derived_values_are_computed_once_and_stay_with_their_object():
+    graphs, calls = lk.GraphBatch.complete([2]), []
+
+    def compute(graphs):
+        calls.append(torch.is_inference_mode_enabled())
+        return graphs.sizes * 2
+
+    with torch.inference_mode():
+        first = graphs.derived("double", compute)
+    assert graphs.derived("double", compute) is first
+    assert calls == [False]
+    assert not first.is_inference()
+    for other in (copy.copy(graphs), copy.deepcopy(graphs), pickle.loads(pickle.dumps(graphs))):
+        assert other.is_complete
+        assert other.derived("double", compute) is not first
+    assert graphs.to("cpu") is graphs

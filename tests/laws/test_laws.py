@@ -17,13 +17,13 @@ from tests.cases import LAYERS, MAPS
 @pytest.mark.parametrize("name", MAPS)
 def test_map_laws(name):
     case = MAPS[name]
-    testing.check_linear_map(case.build(), torch.randn(3, *case.shape, dtype=torch.float64))
+    testing.check_linear_map(case.build(), torch.randn(case.rows, *case.shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_exponential_laws(name):
     case = MAPS[name]
-    testing.check_exponential(case.build(), torch.randn(3, *case.shape, dtype=torch.float64))
+    testing.check_exponential(case.build(), torch.randn(case.rows, *case.shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", LAYERS)

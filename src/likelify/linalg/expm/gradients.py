@@ -25,12 +25,14 @@ import torch
 from torch import Tensor
 
 from likelify.linalg.expm.expansion import Expansion, evaluate
+from likelify.linalg.expm.series import PowerSeries
 from likelify.linalg.expm.watch import Watch, watch
 from likelify.linalg.maps import LinearMap
 
 # Radii are rounded up to powers of it for the singular value decomposition, which then is done once for each.
 GRID = 1.02
 SMALLEST = 1e-6
+DECAYS = 16
 # Terms beyond the degree that the bound of the gradient's error still counts; those after them are below rounding.
 BEYOND = 12
 # Vectors that are combined in one matrix product.
@@ -59,11 +61,16 @@ class Unrolled:
 Gradient = Stored | Recompute | Unrolled
 
 
-@functools.lru_cache(maxsize=256)
-def _decompose(expansion: Expansion, terms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give `D`, the orthonormal rows `w_1, ...`, and for each rank the row sums of what it leaves of `|D|`."""
+@functools.lru_cache(maxsize=1024)
+def _decompose(basis: Expansion, terms: int, decay: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decompose `D` for vectors that shrink by `decay` from one to the next beyond what the radius says.
+
+    Returns:
+        `D` with row `j` times `decay^j`; the orthonormal rows `w_1, ...`; and for each rank the row sums of what it
+        leaves of `|D|`.
+    """
     size = terms + BEYOND
-    divided = expansion.divided(size)
+    divided = basis.divided(size) * decay ** np.arange(size)[:, None]
     left, _, _ = np.linalg.svd(divided[1:terms], full_matrices=False)
     rows = np.zeros((left.shape[1], size))
     rows[:, 1:terms] = left.T
@@ -113,23 +120,33 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
             are often much smaller than one and allow a smaller rank.
     """
     basis = replace(expansion, radius=on_grid(expansion.radius), step=1.0, gain=1.0)
-    divided, rows, left_over = _decompose(basis, terms)
+    decay = _decay(sizes)
+    divided, rows, left_over = _decompose(basis, terms, decay)
     size = np.full(left_over.shape[1], sizes[-1])
     size[: len(sizes)] = sizes
+    size = size / decay ** np.arange(len(size))
     computed = len(sizes) if len(sizes) > 1 else terms
     errors = left_over[:, :computed] @ size[:computed]
     enough = np.flatnonzero(errors <= tol)
     rank = int(enough[0]) if len(enough) else len(errors) - 1
     dropped = np.abs(divided[computed:]).sum(1) @ size[computed:]
-    left, right = _factors(expansion, basis, terms, rank)
+    left, right = _factors(expansion, basis, terms, decay, rank)
     return LowRank(left, right, float(errors[rank] + dropped) * abs(expansion.step * expansion.gain))
 
 
+def _decay(sizes: Sequence[float]) -> float:
+    """Give a factor, from a grid so that few decompositions are needed, by which the vectors shrink at least."""
+    observed = max((size ** (1 / j) for j, size in enumerate(sizes) if j), default=1.0)
+    return min(1.0, max(1, math.ceil(observed * DECAYS)) / DECAYS)
+
+
 @functools.lru_cache(maxsize=1024)
-def _factors(expansion: Expansion, basis: Expansion, terms: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    divided, rows, _ = _decompose(basis, terms)
+def _factors(
+    expansion: Expansion, basis: Expansion, terms: int, decay: float, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    divided, rows, _ = _decompose(basis, terms, decay)
     units = np.array([expansion.unit(k, basis.radius) for k in range(terms)])
-    left = rows[:rank, :terms] / units
+    left = rows[:rank, :terms] / units / decay ** np.arange(terms)
     right = np.vstack([divided[:1], rows[:rank] @ divided])[:, :terms] / units
     return left, right * (expansion.step * expansion.gain)
 
@@ -271,6 +288,9 @@ class _Expand(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: Job, names: Sequence[str], x: Tensor, *tensors: Tensor) -> Tensor:
         kept = []
+        if job.watch is not None:
+            # What is known of the vectors' norms makes the rank of the gradient smaller.
+            job.watch.measures_all = any(ctx.needs_input_grad[3:]) and isinstance(job.expansion, PowerSeries)
         if isinstance(job.gradient, Stored) and any(ctx.needs_input_grad[3:]):
             vectors: list[Tensor] = []
             value = job.forward(x, vectors.append)

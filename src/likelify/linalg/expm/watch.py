@@ -26,6 +26,7 @@ class Watch:
 
     Attributes:
         error: certified error of each item, or None before anything was seen.
+        measures_all: measure the vectors before the first test as well, for what `sizes` says of them.
     """
 
     def __init__(
@@ -36,15 +37,16 @@ class Watch:
         self._seen: list[tuple[int, Tensor]] = []
         self._ratios: list[tuple[int, float]] | None = None
         self.error: Tensor | None = None
+        self.measures_all = False
 
     def __call__(self, vector: Tensor, k: int) -> bool:
         """Look at the vector `p_k`."""
-        if k < self._first:
+        if k < self._first and not self.measures_all:
             return False
         norms = self._map.item_norms(vector.detach(), plain=self._plain)
         self._seen.append((k, norms))
         self._ratios = None
-        if not isinstance(self._expansion, PowerSeries):
+        if k < self._first or not isinstance(self._expansion, PowerSeries):
             return False
         self.error = self._expansion.remainder(norms, k)
         return bool((self.error <= self._allowed).all())
