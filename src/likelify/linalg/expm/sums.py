@@ -29,14 +29,13 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
         later = safe_exp((problem.growth / steps) * (steps - 1 - step)) * expansion.gain ** (steps - 1 - step)
         seen = None
         if problem.looks:
-            seen = watch(
-                problem.map_, expansion, problem.item_norms, problem.tol / steps / later * problem.item_norms, degree
-            )
+            start = problem.item_norms if step == 0 else problem.given.item_norms(x.detach())
+            allowed = problem.tol / steps / later * problem.item_norms
+            seen = watch(problem.map_, expansion, start, allowed, degree)
         x, job, used = _step(problem, expansion, x, degree, seen)
         jobs.append((job, used))
         if seen is not None:
-            local = seen.error if seen.error is not None else problem.item_norms * expansion.tail(used)
-            error = error + later * local
+            error = error + later * (start * expansion.tail(used) if seen.error is None else seen.error)
             watches.append(seen)
     degrees = tuple(used for _, used in jobs)
     bounds = _series_bounds(problem, degrees, [job for job, _ in jobs])
