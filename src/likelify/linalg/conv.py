@@ -206,6 +206,10 @@ class ConvMap(LinearMap):
         identity = F.pad(identity.reshape(*identity.shape, *(1,) * self.dims), self._margins)
         return shift, replace(self, kernel=self.kernel - shift * identity)
 
+    def sharpened(self) -> ConvMap:
+        """Compute the torus bound instead of a declared norm."""
+        return replace(self, norm=None, bound="torus")
+
     def arrange(self, x: Tensor) -> Tensor:
         """Put the channels of images last on a CPU if few are mixed, and first if many are."""
         if self.dims != 2 or x.device.type != "cpu" or is_tracing():

@@ -138,6 +138,10 @@ class Skew(Dense):
     symmetry: Literal["skew"] = "skew"
     norm: float | None = None
 
+    def sharpened(self) -> Skew:
+        """Compute the norm instead of taking the declared one."""
+        return replace(self, norm=None)
+
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Give the declared bound, or compute one."""
         return self.norm if self.norm is not None else super().norm_bound(event_shape)

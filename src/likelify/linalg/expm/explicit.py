@@ -14,7 +14,7 @@ from likelify.linalg.dense import Dense, Diagonal, apply_matrix
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm import adjacency, series
 from likelify.linalg.expm.dense import PolynomialPlan, evaluate_polynomial, plan_polynomial
-from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
 from likelify.linalg.expm.expansion import evaluate
 from likelify.linalg.expm.fourier import frequency_matrices, multiply_frequencies
 from likelify.linalg.expm.problem import Problem
@@ -167,12 +167,10 @@ def _polynomial_report(
     problem: Problem, method: str, plan: PolynomialPlan, *, series_steps: int | None = None
 ) -> Diagnostics:
     steps = 2**plan.squarings if series_steps is None else series_steps
-    backward = safe_exp(problem.growth) * plan.error
+    degrees = (plan.degree,) * steps
     bounds = Bounds(
         error=lambda: plan.error * problem.gain,
-        log_det=lambda: uniform_log_det(backward, problem.item_size),
+        log_det=lambda: problem.log_det_error(degrees),
         amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
     )
-    return problem.report(
-        method, (plan.degree,) * steps, bounds, operator_calls=1, converged=plan.error <= problem.allowed
-    )
+    return problem.report(method, degrees, bounds, operator_calls=1, converged=plan.error <= problem.allowed)

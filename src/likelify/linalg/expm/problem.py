@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from likelify.errors import ConvergenceError, DomainError, UnsupportedError
 from likelify.linalg.bounds import safe_exp
-from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.series import MAX_NORM
 from likelify.linalg.maps import LinearMap
@@ -106,10 +106,13 @@ class Problem:
         """Numbers in one item; items that are graphs differ."""
         return self.given.item_size(self.event_shape)
 
-    def frobenius(self) -> float | Tensor:
-        """Bound of the Frobenius norm of `time map_` on one item."""
+    def log_det_error(self, degrees: tuple[int, ...]) -> float | Tensor:
+        """Bound in nats, per item, what truncating the power series at these degrees does to the log-determinant."""
         with torch.no_grad():
-            return abs(self.time) * self.map_.frobenius_bound(self.event_shape)
+            sharp, span = self.map_.sharpened(), abs(self.time)
+            norm = min(self.radius, span * largest_of(sharp.norm_bound(self.event_shape)))
+            frobenius = span * sharp.frobenius_bound(self.event_shape)
+            return series_log_det(norm, frobenius, self.item_size, degrees)
 
     def forget_input(self) -> None:
         """Let go of the input, which the certificates do not need once its norms are known."""

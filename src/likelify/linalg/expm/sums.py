@@ -8,7 +8,7 @@ from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm import chebyshev, series
 from likelify.linalg.expm.chebyshev import Chebyshev
-from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, uniform_log_det
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
 from likelify.linalg.expm.expansion import Expansion, evaluate
 from likelify.linalg.expm.gradients import Gradient, Job, Stored, Unrolled, expand, on_grid
 from likelify.linalg.expm.problem import Problem
@@ -32,11 +32,11 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
             start = problem.item_norms if step == 0 else problem.given.item_norms(x.detach())
             allowed = problem.tol / steps / later * problem.item_norms
             seen = watch(problem.map_, expansion, start, allowed, degree)
+            watches.append(seen)
         x, job, used = _step(problem, expansion, x, degree, seen)
         jobs.append((job, used))
         if seen is not None:
-            error = error + later * (start * expansion.tail(used) if seen.error is None else seen.error)
-            watches.append(seen)
+            error = error + later * seen.certified(used)
     degrees = tuple(used for _, used in jobs)
     bounds = _series_bounds(problem, degrees, [job for job, _ in jobs])
     a_priori = series.a_priori_error(norm, problem.growth, steps, degree) <= problem.allowed
@@ -72,7 +72,7 @@ def _series_bounds(problem: Problem, degrees: tuple[int, ...], jobs: list[Job | 
 
     return Bounds(
         error=lambda: problem.gain * series.a_priori_error(problem.radius, problem.growth, steps, least),
-        log_det=lambda: series_log_det(problem.radius, problem.frobenius(), problem.item_size, degrees),
+        log_det=lambda: problem.log_det_error(degrees),
         amplification=lambda: problem.gain * safe_exp(problem.radius / max(steps, 1) + problem.growth),
         gradient=gradient,
     )

@@ -51,6 +51,10 @@ class Watch:
         self.error = self._expansion.remainder(norms, k)
         return bool((self.error <= self._allowed).all())
 
+    def certified(self, degree: int) -> Tensor:
+        """Give the certified error of each item: of the last vector seen, or a priori if none was."""
+        return self._start * self._expansion.tail(degree) if self.error is None else self.error
+
     @property
     def ratios(self) -> list[tuple[int, float]]:
         """For each vector seen its number and `max ||p_k|| / (|unit_k| ||p_0||)`, at most one if the bound is true."""

@@ -1,0 +1,185 @@
+"""Layers made of exponentials: frozen forms, rotations, equivariance, certificates."""
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
+from likelify.linalg.expm import action, recorded
+
+
+def normal(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "method"),
+    [
+        (lambda: lk.conv_exponential(2), (2, 4, 3), "dense"),
+        (lambda: lk.dense_exponential(3), (3, 5), "polynomial"),
+        (lambda: lk.orthogonal_convolution(2), (2, 4, 4), "dense"),
+        (lambda: lk.rotation(4), (4,), "polynomial"),
+        (lambda: lk.conv_exponential(4, padding="circular"), (4, 20, 20), "fourier"),
+        (lambda: lk.conv_exponential(4), (4, 20, 20), "series"),
+        (lambda: lk.equivariant_exponential(2, "sets"), (2, 5), "closed-form"),
+    ],
+)
+def test_frozen_forms_small_exponentials_once(build, shape, method):
+    layer = lk.testing.randomize(build().double(), scale=0.1)
+    x = normal(3, *shape).requires_grad_()
+    z, log_det = layer(x)
+    with (
+        layer.frozen(),
+        recorded() as found,
+        mock.patch.object(action, "precompute", wraps=action.precompute) as formed,
+    ):
+        first, second = layer(x), layer(x)
+        back, _ = layer.inverse(first[0])
+    assert formed.call_count == 2
+    assert found[0].method == found[1].method == method
+    for value, det in (first, second):
+        assert torch.allclose(value, z, atol=1e-10)
+        assert torch.equal(det, log_det)
+    assert torch.allclose(back, x, atol=1e-9)
+    (grad,) = torch.autograd.grad(first[0].sum(), x)
+    (expected,) = torch.autograd.grad(z.sum(), x)
+    assert torch.allclose(grad, expected, atol=1e-9)
+
+
+def test_a_frozen_exponential_notices_that_its_parameters_changed():
+    layer = lk.conv_exponential(2)
+    x = torch.randn(2, 2, 4, 4)
+    with torch.no_grad(), layer.frozen():
+        layer(x)
+        layer.source.weight.mul_(2)
+        with pytest.raises(StateError):
+            layer(x)
+
+
+def test_orthogonal_convolutions_keep_norms_and_volume_exactly():
+    layer = lk.testing.randomize(lk.orthogonal_convolution(3).double(), scale=1.0)
+    x = normal(2, 3, 5, 4)
+    z, log_det = layer(x)
+    assert torch.equal(log_det, torch.zeros(2, dtype=torch.float64))
+    assert torch.allclose(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1), rtol=1e-11)
+
+
+@pytest.mark.parametrize("method", ["exponential", "cayley"])
+def test_rotations_start_where_they_should_and_invert_by_the_transpose(method):
+    start = torch.linalg.qr(normal(4, 4))[0]
+    layer = lk.rotation(4, start=start, method=method).double()
+    x = normal(3, 4)
+    assert torch.allclose(layer(x)[0], x @ start.T, atol=1e-12)
+    lk.testing.randomize(layer)
+    z, log_det = layer(x)
+    assert torch.equal(log_det, torch.zeros(3, dtype=torch.float64))
+    assert torch.allclose(z.norm(dim=1), x.norm(dim=1))
+    matrix = layer(torch.eye(4, dtype=torch.float64))[0].T
+    assert torch.allclose(layer.inverse(x)[0], x @ matrix, atol=1e-10)
+
+
+def test_every_rotation_is_reached_by_an_exponential():
+    layer = lk.rotation(4).double()
+    with torch.no_grad():
+        # Half a turn in both planes, where Cayley's formula has a pole; the skew part of W is (W - W^T) / 2.
+        layer.source.weight[0, 1] = layer.source.weight[2, 3] = 2 * math.pi
+    x = normal(3, 4)
+    assert torch.allclose(layer(x)[0], -x, atol=1e-10)
+
+
+def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
+    with pytest.raises(DomainError, match="not orthogonal"):
+        lk.Orthogonal(torch.ones(2, 2))
+    with pytest.raises(ShapeError, match="square"):
+        lk.Orthogonal(torch.ones(2, 3))
+    with pytest.raises(ShapeError, match="start must have shape"):
+        lk.rotation(3, start=torch.eye(2))
+    with pytest.raises(ConfigError, match="cayley"):
+        lk.rotation(3, method="magic")
+    with pytest.raises(ConfigError, match="rotations"):
+        lk.equivariant_exponential(4, "magic")
+    with pytest.raises(ConfigError, match="multiple of four"):
+        lk.equivariant_exponential(6, "rotations")
+    with pytest.raises(ConfigError, match="groups"):
+        lk.conv_exponential(4, groups=3)
+    with pytest.raises(ConfigError, match="dims"):
+        lk.conv_exponential(4, (3, 3), dims=1)
+    with pytest.raises(ConfigError, match="neighbours"):
+        lk.graph_exponential(4, norm_rule="magic")
+    with pytest.raises(ShapeError, match="GraphBatch"):
+        lk.graph_exponential(2)(torch.ones(3, 2))
+    with pytest.raises(ShapeError, match="condition"):
+        lk.conv_exponential(2, condition_features=3)(torch.ones(2, 2, 4, 4))
+    with pytest.raises(ConfigError, match="trace must be"):
+        lk.Exponential(lk.Dense(torch.eye(2)), trace="magic")
+
+
+def test_a_row_with_its_own_kernel_is_as_if_alone():
+    layer = lk.testing.randomize(lk.conv_exponential(2, condition_features=3).double())
+    x, condition = normal(3, 2, 4, 4), normal(3, 3)
+    together = layer(x, condition)[0]
+    alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-10)
+    assert not torch.allclose(together, layer(x, condition.flip(0))[0], atol=1e-3)
+
+
+def test_the_norm_limit_holds_for_rows_and_groups():
+    for options in ({"condition_features": 2}, {"groups": 2}, {"padding": "reflect"}, {"padding": "circular"}):
+        layer = lk.conv_exponential(4, **options).double()
+        lk.testing.randomize(layer, scale=5.0)
+        context = normal(2, 2) if "condition_features" in options else None
+        matrices = layer.map(context).materialize((4, 5, 4)).detach()
+        assert 0.2 < float(torch.linalg.matrix_norm(matrices, 2).max()) <= 1.8
+    dense = lk.testing.randomize(lk.dense_exponential(5, norm_limit=0.7).double(), scale=3.0)
+    assert float(torch.linalg.matrix_norm(dense.map().effective.detach(), 2)) <= 0.7
+
+
+def test_an_estimated_trace_makes_the_likelihood_an_estimate():
+    layer = lk.linear_exponential(torch.nn.Linear(5, 5, bias=False), trace="hutchinson", trace_samples=2000)
+    flow = lk.Flow(lk.Normal((5,)), layer)
+    x = torch.randn(2, 5)
+    exact = lk.linear_exponential(layer.source.module)(x)[1]
+    with lk.seeded(0):
+        assert float((layer(x)[1] - exact).detach().abs().max()) < 0.3
+    assert flow.likelihood == "estimate"
+    with pytest.raises(InexactLikelihoodError):
+        flow.log_prob(x)
+    with pytest.raises(InexactLikelihoodError, match="certificate"):
+        flow.certificate(x)
+
+
+def test_the_certificate_bounds_what_truncation_does_to_the_likelihood():
+    layer = lk.testing.randomize(lk.conv_exponential(2, tol=1e-2).double(), scale=0.5)
+    flow = lk.Flow(lk.Normal((2, 3, 3)), lk.Chain([layer, lk.ActNorm(2).double()]))
+    x = normal(1, 2, 3, 3)
+    certificate = flow.certificate(x)
+    jacobian = torch.autograd.functional.jacobian(lambda v: layer(v)[0], x).reshape(18, 18)
+    # The degree adapts to x but is the same nearby, so this is the map that was applied.
+    observed = abs(float((torch.linalg.slogdet(jacobian)[1] - layer(x)[1]).detach()))
+    assert 1e-9 < observed <= float(certificate.nats)
+    assert certificate.exponentials == 1
+    assert "nats" in str(certificate)
+    sharp = lk.Flow(lk.Normal((2, 3, 3)), lk.conv_exponential(2).double())
+    assert float(sharp.certificate(x).nats) < 1e-9
+
+
+def test_certificates_count_per_graph():
+    graphs = lk.GraphBatch.complete([2, 3]), lk.GraphBatch(torch.tensor([2, 3]), torch.tensor([[0, 1], [1, 0]]))
+    for structure in graphs:
+        layers = lk.Chain([lk.graph_exponential(2, tol=1e-3), lk.dense_exponential(2, tol=1e-3)]).double()
+        lk.testing.randomize(layers)
+        flow = lk.Flow(lk.Normal((2,)), layers)
+        nats = flow.certificate(normal(5, 2), lk.Context(structure=structure)).nats
+        assert nats.shape == (2,)
+        assert 0 < float(nats[0]) < float(nats[1])
+
+
+def test_graph_exponentials_meet_the_rule_of_thumb():
+    structure = lk.GraphBatch.complete([4])
+    layer = lk.testing.randomize(lk.graph_exponential(3, norm_rule="neighbours"), scale=5.0)
+    map_ = layer.map(lk.Context(structure=structure))
+    assert float(torch.linalg.matrix_norm(map_.theta0.detach(), 2)) <= 1 / 3
+    assert float(torch.linalg.matrix_norm(map_.theta1.detach(), 2)) <= 1
