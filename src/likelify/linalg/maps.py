@@ -73,8 +73,8 @@ class LinearMap(ABC):
         return 0.0 if self.symmetry == "skew" else self.norm_bound(event_shape)
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        """Bound the Frobenius norm on one event; by default the 2-norm times the root of the event's size."""
-        return self.norm_bound(event_shape) * math.sqrt(math.prod(event_shape))
+        """Bound the Frobenius norm on one item; by default the 2-norm times the root of the item's size."""
+        return self.norm_bound(event_shape) * self.item_size(event_shape) ** 0.5
 
     def sharpened(self) -> LinearMap:
         """Give the same map with the best bounds it can compute, in place of declared and of cheap ones."""

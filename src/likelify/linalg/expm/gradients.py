@@ -95,7 +95,7 @@ class LowRank:
     Attributes:
         left: coefficients on the vectors `p_j`, `(rank - 1, terms)`; the first combination is `p_0` itself.
         right: coefficients on the vectors `l_k`, `(rank, terms)`.
-        error: bound of the gradient's error, relative to `||x|| ||g|| sup ||dL||`.
+        error: bound of the gradient's error, relative to `||x|| ||g|| sup ||dM||` and without the gain.
     """
 
     left: np.ndarray
@@ -131,7 +131,7 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
     rank = int(enough[0]) if len(enough) else len(errors) - 1
     dropped = np.abs(divided[computed:]).sum(1) @ size[computed:]
     left, right = _factors(expansion, basis, terms, decay, rank)
-    return LowRank(left, right, float(errors[rank] + dropped) * abs(expansion.step * expansion.gain))
+    return LowRank(left, right, float(errors[rank] + dropped))
 
 
 def _decay(sizes: Sequence[float]) -> float:
@@ -227,6 +227,15 @@ class Job:
         """The derivative by low rank, for what the forward pass has seen."""
         sizes = [1.0] if self.watch is None else self.watch.sizes[: self.used + 1]
         return low_rank(self.expansion, self.degree + 1, self.tol, sizes)
+
+    @property
+    def error(self) -> float:
+        r"""Bound of the gradient's error relative to `||x|| ||g|| sup ||dM||`.
+
+        The adjoint chain stops when its certificate `tol` is met, at `K` terms or more with `K` half the degree; what is
+        left out counts at most `1 / (K + 2)` as much for the gradient as for the value, twice that to be sure.
+        """
+        return self.expansion.gain * self.low_rank.error + 2 * self.tol / (max(1, self.degree // 2) + 2)
 
     def forward(self, x: Tensor, keep: Callable[[Tensor], None] | None = None) -> Tensor:
         """Compute the value and show the vectors of the recurrence to `keep`."""

@@ -67,8 +67,13 @@ def _series_bounds(problem: Problem, degrees: tuple[int, ...], jobs: list[Job | 
     steps, least = len(degrees), min(degrees, default=0)
 
     def gradient() -> float | None:
-        errors = [job.low_rank.error + 2 * job.tol / (job.used + 2) for job in jobs if job is not None]
-        return sum(errors) * safe_exp(problem.growth) * problem.gain if errors else None
+        errors = [job.error for job in jobs if job is not None]
+        if not errors:
+            return None
+        others = problem.gain ** (1 - 1 / steps) * safe_exp(problem.growth * (1 - 1 / steps))
+        # The inputs of all but the first step, and of their adjoints, are off by what the certificate allows.
+        inputs = (1 + steps) * problem.tol * max(1.0, problem.gain) * safe_exp(problem.growth * (1 + 1 / steps))
+        return abs(problem.time) * (sum(errors) / steps * others + (inputs if steps > 1 else 0.0))
 
     return Bounds(
         error=lambda: problem.gain * series.a_priori_error(problem.radius, problem.growth, steps, least),
@@ -100,7 +105,7 @@ def run_chebyshev(problem: Problem) -> tuple[Tensor, Diagnostics]:
         error=lambda: error,
         log_det=lambda: uniform_log_det(backward, problem.item_size),
         amplification=lambda: expansion.amplification,
-        gradient=lambda: None if job is None else job.low_rank.error + 2 * job.tol / (job.used + 2),
+        gradient=lambda: None if job is None else abs(problem.time) * job.error,
     )
     converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
     found = None if seen is None else contradiction([seen])
