@@ -84,7 +84,7 @@ MAPS: dict[str, MapCase] = {
         lambda: lk.ConvMap(0.4 * normal(4, 2, 3, 3), groups=2, symmetry="symmetric"), (4, 3, 2), lk.ConvMap
     ),
     "conv-skew": MapCase(
-        lambda: lk.ConvMap(0.4 * normal(2, 2, 3, 3), "circular", mask=torch.ones(3, 3).tril(1), symmetry="skew"),
+        lambda: lk.ConvMap(0.4 * normal(2, 2, 3, 3), "circular", mask=1 - torch.eye(3), symmetry="skew"),
         (2, 3, 4),
         lk.ConvMap,
     ),

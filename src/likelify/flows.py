@@ -14,7 +14,7 @@ from likelify.distributions import Distribution, has_rows, item_count, repeat_co
 from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
-from likelify.structure import Context, ContextLike, as_context, with_condition
+from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
 from likelify.transforms.core import Shape, Transform, freeze
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
@@ -194,12 +194,12 @@ class Flow(Distribution):
         encoded = self._encode(context)
         with torch.no_grad(), recorded() as found:
             items = len(self._weight(x, encoded))
-        structure = encoded.structure
         total = torch.zeros(items, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
         for diagnostics in found:
             bound = torch.as_tensor(diagnostics.log_det_error_bound).to(total)
-            # A map on single nodes counts per node, a map on graphs per graph.
-            total = total + (bound if structure is None or bound.numel() > 1 else bound * structure.sizes)
+            # A map on graphs counts per graph, one on single nodes per node.
+            per_node = encoded.structure is not None and bound.numel() != items
+            total = total + (sum_constant(bound, x, encoded) if per_node else bound)
         return Certificate(total, sum(d.round_off_allowance for d in found), len(found))
 
     def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:

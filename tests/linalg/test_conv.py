@@ -41,7 +41,7 @@ def test_every_combination_on_tiny_images(axes, padding, groups, rows, masked, s
     taps, size = zip(*axes, strict=True)
     with lk.seeded(seed):
         kernel = normal(*([] if rows is None else [rows]), 4, 4 // groups, *taps)
-        mask = torch.rand(4 // groups, *taps) > 0.4 if masked else None
+        mask = torch.rand(4 // groups, *taps) > 0.4 if masked and symmetry is None else None
         x = normal(2, 4, *size)
     conv = lk.ConvMap(
         kernel.abs() if smooth else kernel,
@@ -206,6 +206,12 @@ def test_a_mask_is_kept_as_booleans_and_keeps_its_place_in_the_adjoint():
         (ShapeError, "axes of taps", lambda: lk.ConvMap(torch.zeros(2, 2))),
         (ShapeError, "no centre", lambda: lk.ConvMap(torch.zeros(2, 2, 3, 3, 2))),
         (ShapeError, "mask", lambda: lk.ConvMap(torch.zeros(2, 2, 3), mask=torch.ones(4))),
+        (
+            ConfigError,
+            "only masked if the mask is symmetric",
+            lambda: lk.ConvMap(torch.zeros(2, 2, 3), mask=torch.tensor([1, 1, 0]), symmetry="skew"),
+        ),
+        (ConfigError, "positive and finite", lambda: lk.ConvMap(torch.zeros(2, 2, 3), norm=0.0)),
         (ShapeError, "needs an input", lambda: lk.ConvMap(torch.zeros(2, 2, 3)).apply(torch.zeros(1, 3, 4))),
         (ShapeError, "needs an input", lambda: lk.ConvMap(torch.zeros(2, 2, 3)).apply(torch.zeros(1, 2, 4, 4))),
         (

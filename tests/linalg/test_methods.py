@@ -1,6 +1,7 @@
 """The methods behind exp_action: they agree, they say what they are, and they refuse what they cannot do."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -337,3 +338,102 @@ def test_recorded_collects_what_happens_inside():
         with recorded() as inner:
             lk.exp_action(lk.Dense(normal(2, 2)), normal(1, 2))
     assert len(outer) == len(inner) == 1
+
+
+def test_a_norm_declared_too_low_is_found_where_a_matrix_is_formed():
+    x = normal(20, 3)
+    skew = lk.Skew(9 * normal(3, 3), norm=0.5)
+    for method in ("polynomial", "dense"):
+        with pytest.raises(ConvergenceError, match="bound is wrong"):
+            lk.exp_action(skew, x, method=method)
+    layer = lk.Exponential(skew)
+    with layer.frozen(), pytest.raises(ConvergenceError, match="bound is wrong"):
+        layer(x)
+
+
+def test_hidden_tensors_of_users_maps_get_their_gradients():
+    weight = (0.3 * normal(3, 3)).requires_grad_()
+
+    @dataclass(frozen=True, eq=False)
+    class Hidden(lk.LinearMap):
+        scale: torch.Tensor
+
+        def apply(self, x):
+            return self.scale * (x @ weight.T)
+
+        def adjoint(self):
+            return lk.Dense(self.scale * weight.T)
+
+        def trace(self, event_shape):
+            return self.scale * weight.trace()
+
+        def norm_bound(self, event_shape):
+            return 3.0
+
+    x = normal(2, 3).requires_grad_()
+    hidden = Hidden(torch.ones((), dtype=torch.float64))
+    for strategy in (None, lk.Recompute()):
+        value = lk.exp_action(hidden, x, gradient=strategy).value
+        (found,) = torch.autograd.grad(value.sum(), weight)
+        (exact,) = torch.autograd.grad((x @ torch.linalg.matrix_exp(weight).T).sum(), weight)
+        assert torch.allclose(found, exact, atol=1e-9)
+    with pytest.raises(lk.LikelifyError, match="not among its fields"):
+        lk.exp_action(hidden, x, gradient=lk.Stored())
+
+
+def test_small_maps_over_long_times_keep_their_digits():
+    matrix = torch.randn(5, 5) / 5
+    x = torch.randn(3, 5)
+    exact = x.double() @ torch.linalg.matrix_exp(2 * matrix.double()).T
+    for scale in (1e-4, 1e-8, 1e-20):
+        value = lk.exp_action(lk.Dense(matrix * scale), x, time=2 / scale, method="series").value
+        assert float((value - exact).abs().max()) < 1e-5
+
+
+def test_autocast_does_not_reach_into_exponentials():
+    x, layer = torch.randn(2, 2, 4, 4), lk.testing.randomize(lk.conv_exponential(2))
+    (z, log_det), map_ = layer(x), layer.map()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, det = layer(x)
+        assert torch.equal(lk.exp_action(map_, x).value, z)
+    assert torch.equal(inside, z)
+    assert torch.equal(det, log_det)
+
+
+def test_values_are_never_the_input_and_reports_never_of_another_one():
+    x = normal(2, 3)
+    value = lk.exp_action(lk.Dense(torch.zeros(3, 3, dtype=torch.float64)), x, method="series").value
+    assert value.data_ptr() != x.data_ptr()
+    diagnostics = lk.exp_action(lk.Diagonal(normal(3)), x).diagnostics
+    x.mul_(2)
+    with pytest.raises(lk.errors.StateError, match="was changed"):
+        _ = diagnostics.error_bound
+
+
+def test_what_does_not_fit_is_refused_with_a_reason():
+    x = normal(2, 3)
+    dense = lk.Dense(normal(3, 3))
+    for error, text, call in (
+        (lk.errors.ConfigError, "tol must be", lambda: lk.exp_action(dense, x, tol=0.0)),
+        (lk.errors.ConfigError, "at most 150", lambda: lk.exp_action(dense, x, degree=1000)),
+        (lk.errors.ShapeError, "rows of events", lambda: lk.exp_action(dense, x[0])),
+        (lk.errors.DomainError, "same precision", lambda: lk.exp_action(dense, x.float())),
+        (
+            lk.errors.ShapeError,
+            "different numbers of rows",
+            lambda: lk.Dense(normal(2, 3, 3)) + lk.Dense(normal(3, 3, 3)),
+        ),
+        (lk.errors.ShapeError, "one number", lambda: dense * normal(3)),
+        (lk.errors.ConfigError, "positive and finite", lambda: lk.Function(lambda v: v, norm=0.0)),
+        (lk.errors.ShapeError, "shape and dtype", lambda: lk.exp_action(lk.Function(lambda v: v[:, :1]), x)),
+        (lk.errors.DomainError, "in place", lambda: lk.exp_action(lk.Function(lambda v: v.mul_(0.5)), x)),
+        (lk.errors.DomainError, "by itself", lambda: lk.exp_action(lk.Function(lambda v: v / v.abs().max()), x)),
+        (
+            lk.errors.ShapeError,
+            "SetMap on 2",
+            lambda: lk.exp_action(lk.SetMap(normal(2, 2), normal(2, 2)), normal(2, 2, 3, 1)),
+        ),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+    assert lk.exp_action(dense, x[:0]).value.shape == (0, 3)

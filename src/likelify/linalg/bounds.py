@@ -1,10 +1,11 @@
 r"""Guaranteed upper bounds of 2-norms, and the tails of the exponential series.
 
 Everything here is an *upper* bound in exact arithmetic; `round_off_margin` widens it by what the floating
-format can lose. Power iteration has no place here: it gives a lower bound.
+format can lose. The one exception is `power_iteration`, a *lower* bound, which can only contradict.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -104,6 +105,31 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     matrices = symbol.flatten(2).movedim(-1, 0)
     loss = math.prod(math.cos(math.pi * (size - 1) / 2 / n) for size, n in zip(sizes, grid, strict=True))
     return gram_bound(matrices, steps=steps).amax() / loss
+
+
+def power_iteration(
+    apply: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 8
+) -> Tensor:
+    """Bound the 2-norm of a linear map from *below*, the best of the rows of `start`.
+
+    It certifies nothing; but a norm that was declared to be smaller is wrong.
+
+    Args:
+        apply: the map on `(rows, *event)`.
+        adjoint: its adjoint.
+        start: random rows.
+        steps: applications of both.
+
+    Returns:
+        A scalar.
+    """
+    bound = start.new_zeros(())
+    for _ in range(steps):
+        size = torch.linalg.vector_norm(start, dim=tuple(range(1, start.ndim)), keepdim=True)
+        image = apply(start / size.clamp_min(torch.finfo(start.dtype).tiny))
+        bound = torch.maximum(bound, torch.linalg.vector_norm(image, dim=tuple(range(1, start.ndim))).max())
+        start = adjoint(image)
+    return bound
 
 
 def safe_exp(exponent: float) -> float:

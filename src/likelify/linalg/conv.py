@@ -13,7 +13,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import reshape_bound, torus_bound, widest
 from likelify.linalg.dense import project
-from likelify.linalg.maps import LinearMap, Shape, Symmetry
+from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
 from likelify.tracing import is_tracing
 
 BoundName = Literal["reshape", "torus"]
@@ -78,9 +78,10 @@ class ConvMap(LinearMap):
             kernel = kernel * self.mask
         if self.symmetry is not None:
             kernel = project(kernel, self._adjoint_kernel(kernel), self.symmetry)
-        object.__setattr__(self, "_effective", kernel if self.own_rows else self.arrange(kernel))
+        object.__setattr__(self, "_effective", kernel if self.own_rows else self._layout(kernel))
 
     def _check_settings(self) -> None:
+        check_declared_norm(self.norm)
         if self.padding not in ("zeros", "circular", "reflect"):
             raise ConfigError(f"ConvMap knows the paddings 'zeros', 'circular' and 'reflect', not {self.padding!r}.")
         if self.bound not in BOUNDS:
@@ -110,6 +111,12 @@ class ConvMap(LinearMap):
                 raise ShapeError(
                     f"The mask of shape {tuple(self.mask.shape)} does not fit the kernel of shape {shape}."
                 ) from error
+            mask = self.mask.bool().expand(shape)
+            if self.symmetry is not None and not is_tracing() and not torch.equal(mask, self._adjoint_kernel(mask)):
+                raise ConfigError(
+                    f"The {self.symmetry} part of a masked kernel is only masked if the mask is symmetric: it must be "
+                    "the same after swapping the channels and turning the taps round."
+                )
 
     @property
     def dims(self) -> int:
@@ -212,6 +219,10 @@ class ConvMap(LinearMap):
 
     def arrange(self, x: Tensor) -> Tensor:
         """Put the channels of images last on a CPU if few are mixed, and first if many are."""
+        self._check_input(x)
+        return self._layout(x)
+
+    def _layout(self, x: Tensor) -> Tensor:
         if self.dims != 2 or x.device.type != "cpu" or is_tracing():
             return x
         few = self.channels <= CHANNELS_LAST_LIMIT or self.groups == self.channels

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, widest
-from likelify.linalg.maps import LinearMap, Shape, Symmetry
+from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:
@@ -137,6 +137,10 @@ class Skew(Dense):
 
     symmetry: Literal["skew"] = "skew"
     norm: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_declared_norm(self.norm)
 
     def sharpened(self) -> Skew:
         """Compute the norm instead of taking the declared one."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from likelify.errors import DomainError
+from likelify.errors import DomainError, ShapeError
 from likelify.linalg.bounds import gram_bound, widest
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap, Shape, check_declared_norm
 from likelify.tracing import is_tracing
 
 
@@ -56,16 +56,30 @@ class Function(LinearMap):
         """Compare `f(2x - 3y)` with `2 f(x) - 3 f(y)` for a random `y`, and `f(0)` with zero.
 
         Raises:
-            DomainError: if they differ by more than rounding explains.
+            DomainError: if they differ by more than rounding explains, if a row depends on other rows, or if the
+                function changes its input.
+            ShapeError: if the image has another shape or dtype than the input.
         """
+        if not bool(torch.isfinite(x).all()):
+            return
         # A generator of its own: looking must not change the user's stream of random numbers.
         y = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x) * (1 + x.abs().amax())
+        probes = torch.cat([0 * x, x, y, 2 * x - 3 * y])
+        given = probes.clone()
         with torch.no_grad():
-            of_zero, of_x, of_y, of_both = self.function(torch.cat([0 * x, x, y, 2 * x - 3 * y])).split(len(x))
+            found, alone = self.function(given), self.function(x.clone())
+        self._check_manners(probes, given, found)
+        of_zero, of_x, of_y, of_both = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
         # Numbers near the smallest of the format have few digits.
-        allowed = scale * torch.finfo(x.dtype).eps ** 0.5 + 16 * torch.finfo(x.dtype).tiny
-        if float(of_zero.abs().max()) > allowed:
+        allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + 16 * torch.finfo(x.dtype).tiny
+        if float((alone - of_x).abs().max()) > allowed:
+            raise DomainError(
+                "The function does not act on each row by itself: a row alone has another image than among others. "
+                "Statistics of the batch and random numbers (dropout) have no place in a linear map."
+            )
+        # A linear function maps zero to zero without any rounding.
+        if float(of_zero.abs().max()) > 16 * torch.finfo(x.dtype).tiny:
             raise DomainError(
                 "The function is affine, not linear: it maps zero to something else, such as a bias. Take the bias "
                 "out (bias=False); a shift is a layer of its own (Affine, ActNorm)."
@@ -75,6 +89,22 @@ class Function(LinearMap):
                 "The function is not linear: f(2x - 3y) differs from 2 f(x) - 3 f(y). Only linear maps have an "
                 "exponential; a network becomes a layer as part of a coupling or residual layer."
             )
+
+    @staticmethod
+    def _check_manners(probes: Tensor, given: Tensor, found: object) -> None:
+        if not isinstance(found, Tensor) or found.shape != probes.shape or found.dtype != probes.dtype:
+            what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ShapeError(
+                f"The function must give a tensor of the shape and dtype of its input, {probes.dtype} "
+                f"{tuple(probes.shape)}; it gave {what}. Only maps of a space to itself have an exponential."
+            )
+        if not torch.equal(probes, given):
+            raise DomainError("The function changes its input in place. Let it work on a copy.")
+        if not bool(torch.isfinite(found).all()):
+            raise DomainError("The function gave numbers that are not finite for a finite input.")
+
+    def __post_init__(self) -> None:
+        check_declared_norm(self.norm)
 
     def apply(self, x: Tensor) -> Tensor:
         """Call the function."""

@@ -61,6 +61,8 @@ def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
     nodes = len(graph.owner)
     start, end, weight = _sorted_edges(graph)
     degree = weight.new_zeros(nodes).index_add_(0, start, weight)
+    if not bool(torch.isfinite(degree).all()):
+        raise DomainError("The weights of the edges of a node add up to infinity. Scale edge_weight down.")
     inverse = torch.where(degree > 0, degree, 1).rsqrt()
     values = (inverse[start] * weight * inverse[end]).to(dtype)
     rows = torch.cat([start.new_zeros(1), torch.bincount(start, minlength=nodes).cumsum(0)])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import UnsupportedError
+from likelify.errors import ConfigError, ShapeError, UnsupportedError
 
 Shape = tuple[int, ...]
 Symmetry = Literal["symmetric", "skew"] | None
@@ -200,6 +200,13 @@ class LinearMap(ABC):
             derive()
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether the class, and those of the maps inside, are the library's own."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        inside = all(value.is_built_in for value in values if isinstance(value, LinearMap))
+        return inside and type(self).__module__.startswith("likelify.")
+
+    @property
     def declared(self) -> bool:
         """Whether `tensors()` names every tensor that the map depends on, so that gradients can be found by name."""
         values = [getattr(self, field.name) for field in fields(self)]
@@ -225,12 +232,26 @@ class LinearMap(ABC):
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
-        return all(_is_plain(item) for item in value)
+        # Tensors inside a tuple have no name.
+        return all(_is_plain(item) and not isinstance(item, Tensor) for item in value)
     return value is None or isinstance(value, Tensor | str | int | float | torch.dtype | torch.device)
+
+
+def check_declared_norm(norm: float | None) -> None:
+    """Refuse a declared norm that bounds nothing."""
+    if norm is not None and not 0 < norm < math.inf:
+        raise ConfigError(
+            f"norm={norm} declares no bound; it must be positive and finite, or None to have it computed."
+        )
 
 
 class _Combination(LinearMap):
     """What maps made of maps have in common: rows, layout and norms are those of the parts."""
+
+    def __post_init__(self) -> None:
+        rows = {part.rows for part in self.parts if part.rows is not None}
+        if len(rows) > 1:
+            raise ShapeError(f"These maps are made for different numbers of rows: {sorted(rows)}.")
 
     @property
     def parts(self) -> list[LinearMap]:
@@ -269,6 +290,13 @@ class Scaled(_Combination):
 
     base: LinearMap
     factor: float | Tensor
+
+    def __post_init__(self) -> None:
+        if isinstance(self.factor, Tensor) and self.factor.numel() != 1:
+            raise ShapeError(
+                f"The factor of a map must be one number, got a tensor of shape {tuple(self.factor.shape)}. Factors of "
+                "channels are a map of their own: Diagonal(factors) @ map."
+            )
 
     def apply(self, x: Tensor) -> Tensor:
         """Apply the base and multiply."""

@@ -3,9 +3,10 @@ r"""Exponentials of linear maps as layers: one class, and short factories for th
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, UnsupportedError
 from likelify.linalg.conv import BoundName, PaddingName
 from likelify.linalg.expm import Method, Precomputed, exp_action
 from likelify.linalg.expm.action import apply_frozen, freeze_exponential
@@ -91,6 +92,10 @@ class Exponential(Transform, Caching):
         return self._flow(z, context, -1.0)
 
     def _flow(self, x: Tensor, context: ContextLike, time: float) -> tuple[Tensor, Tensor]:
+        if torch.is_autocast_enabled(x.device.type):
+            # Norm limits and certificates need the precision of the parameters.
+            with torch.autocast(x.device.type, enabled=False):
+                return self._flow(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context, time)
         map_ = self.map(context).matching(x)
         formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
         if formed is None:
@@ -98,13 +103,16 @@ class Exponential(Transform, Caching):
             value = exp_action(map_, x, time=time, **settings).value
         else:
             value = apply_frozen(formed, map_, x).value
-        return value, time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
+        log_det = time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
+        if value.dtype == torch.float16 and value.device.type == "cpu" and not bool(torch.isfinite(log_det).all()):
+            raise DomainError("The log-determinant is too large for float16. Work in float32 or bfloat16.")
+        return value, log_det
 
     def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Precomputed | None:
         """Form the exponential once inside `frozen()`, unless a method or a degree was asked for."""
         if self.degree is not None or self.method != "auto":
             return None
-        name = f"exp {time} {tuple(x.shape[1:])} {x.dtype} {x.device}"
+        name = f"exp {time} {self.tol} {tuple(x.shape[1:])} {x.dtype} {x.device}"
         return self.cached(name, lambda: freeze_exponential(map_, x, time=time, tol=self.tol))
 
     def _trace(self, map_: LinearMap, x: Tensor) -> Tensor:

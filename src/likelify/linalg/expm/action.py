@@ -82,6 +82,11 @@ def exp_action(
     """
     if method not in NAMES:
         raise ConfigError(f"exp_action knows the methods {', '.join(NAMES)}, not {method!r}.")
+    if torch.is_autocast_enabled(x.device.type):
+        # Half precision in the middle would void every certificate.
+        settings = {"time": time, "tol": tol, "degree": degree, "method": method, "gradient": gradient, "throw": throw}
+        with torch.autocast(x.device.type, enabled=False):
+            return exp_action(map, x, **settings)
     problem = pose(map, x, time=time, tol=tol, degree=degree, gradient=gradient)
     value, diagnostics = METHODS[choose(problem) if method == "auto" else method](problem)
     action = _checked(problem, value, diagnostics, throw=throw)
@@ -103,8 +108,18 @@ def pose(
         raise DomainError(f"exp_action needs a floating input, got {x.dtype}. Convert it, e.g. x.float().")
     if degree is not None and degree < 0:
         raise ConfigError(f"degree must not be negative, got {degree}.")
+    if tol is not None and not 0 < tol < math.inf:
+        raise ConfigError(f"tol must be positive and finite, got {tol}.")
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        raise ShapeError(f"exp_action needs rows of events with numbers in them, (rows, *event), got {tuple(x.shape)}.")
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)
+    for name, tensor in map_.tensors().items():
+        if tensor.is_floating_point() and tensor.dtype != x.dtype and tensor.ndim:
+            raise DomainError(
+                f"The input is {x.dtype} and {name} of the map is {tensor.dtype}. Convert one of them: map and input "
+                "must have the same precision."
+            )
     tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
     return Problem(map_, map_.arrange(x), time, tol, degree, gradient)
 

@@ -148,13 +148,14 @@ def series_log_det(
         local = norm / len(degrees)
         q = safe_exp(local) * exp_tail(local, degree)
         by_schur = (frobenius / norm) ** 2 * (q / (1 - q)) if 0 < q < 1 and degree > 0 else math.inf
-        uniform = uniform_log_det(q, size)
-        total = total + (
-            torch.minimum(torch.as_tensor(by_schur), torch.as_tensor(uniform))
-            if isinstance(size, Tensor)
-            else min(by_schur, uniform)
-        )
+        total = total + _smaller(by_schur, uniform_log_det(q, size))
     return total
+
+
+def _smaller(one: float | Tensor, other: float | Tensor) -> float | Tensor:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return torch.minimum(*torch.broadcast_tensors(torch.as_tensor(one), torch.as_tensor(other)))
+    return min(one, other)
 
 
 def uniform_log_det(relative: float, size: float | Tensor) -> float | Tensor:

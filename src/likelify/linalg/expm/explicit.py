@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal, apply_matrix
@@ -69,6 +69,11 @@ def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
         raise ConfigError(
             "method='closed-form' is for Diagonal and SetMap and for GraphMap on complete graphs, not "
             f"{type(map_).__name__}. Use 'series'."
+        )
+    if problem.x.ndim != 3 or problem.x.shape[1] != map_.theta0.shape[-1]:
+        raise ShapeError(
+            f"A SetMap on {map_.theta0.shape[-1]} channels needs an input (rows, channels, elements), got "
+            f"{tuple(problem.x.shape)}."
         )
     # Each of the two blocks of a set map is a matrix of its own; the norm bound of the map bounds both.
     plan = _plan(problem)
@@ -180,4 +185,11 @@ def _polynomial_report(
         log_det=lambda: problem.log_det_error(degrees),
         amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
     )
-    return problem.report(method, degrees, bounds, operator_calls=1, converged=plan.error <= problem.allowed)
+    return problem.report(
+        method,
+        degrees,
+        bounds,
+        operator_calls=1,
+        converged=plan.error <= problem.allowed,
+        problem=problem.contradicts_declaration(),
+    )

@@ -232,7 +232,7 @@ class Job:
     def error(self) -> float:
         r"""Bound of the gradient's error relative to `||x|| ||g|| sup ||dM||`.
 
-        The adjoint chain stops when its certificate `tol` is met, at `K` terms or more with `K` half the degree; what is
+        The adjoint chain stops when its certificate `tol` is met, at `K` terms or more, half the degree; what is
         left out counts at most `1 / (K + 2)` as much for the gradient as for the value, twice that to be sure.
         """
         return self.expansion.gain * self.low_rank.error + 2 * self.tol / (max(1, self.degree // 2) + 2)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from likelify.errors import ConvergenceError, DomainError, UnsupportedError
-from likelify.linalg.bounds import safe_exp
+from likelify.errors import ConvergenceError, DomainError, StateError, UnsupportedError
+from likelify.linalg.bounds import power_iteration, safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.series import MAX_NORM
+from likelify.linalg.expm.watch import SLACK, wrong_norm
 from likelify.linalg.maps import LinearMap
 from likelify.tracing import is_tracing
 
@@ -137,7 +138,7 @@ class Problem:
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
         """Fill in the diagnostics."""
-        facts = {"operator_calls": sum(degrees), "tolerance": self.tol, "measure": lambda: self.item_norms} | more
+        facts = {"operator_calls": sum(degrees), "tolerance": self.tol, "measure": self._measure()} | more
         norm = facts.pop("norm_bound", None)
         return Diagnostics(
             method=method,
@@ -147,6 +148,29 @@ class Problem:
             bounds=bounds,
             **facts,
         )
+
+    def _measure(self) -> Callable[[], Tensor]:
+        """Give the norms of the items when they are asked for, unless the input has changed by then."""
+        if is_tracing() or "item_norms" in self._facts:
+            return lambda: self.item_norms
+        version = self.x._version
+
+        def measure() -> Tensor:
+            if "item_norms" not in self._facts and self.x._version != version:
+                raise StateError("The input of the exponential was changed, so its norms are not known any more.")
+            return self.item_norms
+
+        return measure
+
+    def contradicts_declaration(self) -> str | None:
+        """Say if a declared norm is smaller than what power iteration finds, where no terms are there to watch."""
+        if isinstance(self.norm, Tensor) or not self.looks or self.traced:
+            return None
+        map_, rows = self.map_, self.map_.rows or 1
+        start = torch.randn(rows, *self.event_shape, generator=torch.Generator().manual_seed(0)).to(self.x)
+        with torch.no_grad():
+            found = abs(self.time) * float(power_iteration(map_.apply, map_.adjoint().apply, start))
+        return wrong_norm(found / max(self.radius, 1e-300)) if found > SLACK * self.radius else None
 
     def _once(self, name: str, find: Callable[[], T]) -> T:
         if name not in self._facts:
@@ -185,4 +209,6 @@ def may_look(norm: float | Tensor, x: Tensor, degree: int | None) -> bool:
 
 def largest_of(value: float | Tensor) -> float:
     """Give the largest entry as a number."""
-    return float(value.max()) if isinstance(value, Tensor) and value.numel() else float(value)
+    if not isinstance(value, Tensor):
+        return value
+    return float(value.max()) if value.numel() else 0.0

@@ -24,7 +24,7 @@ from likelify.linalg.maps import LinearMap
 MAX_DEGREE = 150
 # Beyond it e^b leaves the range of double precision, and with it every certificate.
 MAX_NORM = 600.0
-# A step of at most this length leaves the powers of the map, unscaled, inside the range of single precision.
+# Maps and steps up to this size leave the powers of the map, unscaled, inside the range of single precision.
 LONGEST_UNSCALED = 8.0
 
 
@@ -71,7 +71,7 @@ class PowerSeries(Expansion):
 
     @property
     def _unscaled(self) -> bool:
-        return self.step != 0 and self.radius / abs(self.step) <= LONGEST_UNSCALED
+        return 0 < abs(self.step) <= LONGEST_UNSCALED and self.radius / abs(self.step) <= LONGEST_UNSCALED
 
 
 def step_count(norm: float, dtype: torch.dtype) -> int:

@@ -13,7 +13,7 @@ from likelify.linalg.expm.expansion import Expansion, evaluate
 from likelify.linalg.expm.gradients import Gradient, Job, Stored, Unrolled, expand, on_grid
 from likelify.linalg.expm.problem import Problem
 from likelify.linalg.expm.series import PowerSeries
-from likelify.linalg.expm.watch import Watch, watch
+from likelify.linalg.expm.watch import Watch, watch, wrong_norm
 
 
 def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
@@ -51,6 +51,8 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
 
 def _fixed_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
     degree = problem.degree or 0
+    if degree > series.MAX_DEGREE:
+        raise ConfigError(f"degree must be at most {series.MAX_DEGREE}, got {degree}.")
     # The radius is only needed to watch the terms; without looking no number is at hand.
     radius = problem.radius if problem.looks or isinstance(problem.norm, float) else 1.0
     expansion = PowerSeries(radius, problem.time, problem.gain)
@@ -116,10 +118,10 @@ def _step(
     problem: Problem, expansion: Expansion, x: Tensor, degree: int, seen: Watch | None
 ) -> tuple[Tensor, Job | None, int]:
     """Compute one step with the gradient strategy that was asked for; also give the degree that was used."""
-    gradient = choose_gradient(problem)
+    gradient = choose_gradient(problem) if torch.is_grad_enabled() else Unrolled()
     if isinstance(gradient, Unrolled):
         return _unrolled(evaluate(expansion, problem.map_, x, degree, done=seen))
-    if problem.degree is not None or not problem.map_.declared:
+    if problem.degree is not None or not problem.map_.declared or _hides_tensors(problem):
         used = degree
 
         def again(x: Tensor) -> Tensor:
@@ -143,19 +145,30 @@ def choose_gradient(problem: Problem) -> Gradient:
     asked = problem.gradient
     if problem.traced:
         return Unrolled()
+    declared = problem.map_.declared and not _hides_tensors(problem)
     if asked is None:
-        return Unrolled() if problem.degree is not None or not problem.map_.declared else Stored()
+        return Unrolled() if problem.degree is not None or not declared else Stored()
     if isinstance(asked, Stored) and problem.degree is not None:
         raise ConfigError(
             "gradient=Stored() works to a tolerance and cannot go with a fixed degree; give tol= instead of degree=, "
             "or choose Unrolled() or Recompute()."
         )
-    if isinstance(asked, Stored) and not problem.map_.declared:
+    if isinstance(asked, Stored) and not declared:
         raise UnsupportedError(
-            f"gradient=Stored() needs a map whose tensors are known; {type(problem.map_).__name__} has fields that are "
-            "not tensors, maps or plain settings. Choose Recompute() or Unrolled()."
+            f"gradient=Stored() needs a map whose tensors are known; {type(problem.map_).__name__} uses some that are "
+            "not among its fields. Choose Recompute() or Unrolled()."
         )
     return asked
+
+
+def _hides_tensors(problem: Problem) -> bool:
+    """Look whether a user's map depends on a tensor with a gradient that is not among its fields."""
+    map_ = problem.map_
+    if map_.is_built_in or not torch.is_grad_enabled():
+        return False
+    bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})
+    rows = problem.x.detach() if map_.rows is not None else problem.x.detach()[:1]
+    return bare.apply(rows).requires_grad
 
 
 def contradiction(watches: list[Watch]) -> str | None:
@@ -163,8 +176,4 @@ def contradiction(watches: list[Watch]) -> str | None:
     factor = max((seen.contradiction for seen in watches), default=1.0)
     if factor <= 1:
         return None
-    return (
-        f"The terms of the series grow by a factor of at least {factor:.3g} more than the norm bound of the map "
-        "allows, so the bound is wrong and no certificate holds. Correct the declared norm (norm=), or leave it out "
-        "to have it computed."
-    )
+    return wrong_norm(factor)

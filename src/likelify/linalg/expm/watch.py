@@ -84,6 +84,15 @@ class Watch:
         return max(1.0, *(ratio ** (1 / max(k, 1)) for k, ratio in seen if ratio > SLACK), 1.0)
 
 
+def wrong_norm(factor: float) -> str:
+    """Say that a norm bound is wrong by a factor."""
+    return (
+        f"The terms of the exponential grow by a factor of at least {factor:.3g} more than the norm bound of the map "
+        "allows, so the bound is wrong and no certificate holds. Correct the declared norm (norm=), or leave it out to "
+        "have it computed."
+    )
+
+
 def watch(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, degree: int) -> Watch:
     """Make a stopping rule for a chain that needs at most `degree` terms."""
     plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
