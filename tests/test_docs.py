@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
     pytest.param(code, id=f"{path.relative_to(ROOT)}-{index}")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for index, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 

@@ -53,7 +53,7 @@ def check_linear_map(map_: LinearMap, x: Tensor, *, tol: float = 1e-9) -> None:
     if map_.rows is None:
         _close(torch.cat([map_.apply(row[None]) for row in x]), applied, tol, "independence of rows")
     _close((applied * y).sum(), (x * map_.adjoint().apply(y)).sum(), tol, "adjoint <L x, y> = <x, L* y>")
-    matrix = map_.materialize(event_shape).to(x)
+    matrix = map_.materialize(event_shape).to(x).detach()
     _close(_times(map_, matrix, x), applied, tol, "equality with its matrix")
     _close(map_.adjoint().materialize(event_shape).to(x), matrix.mT, tol, "matrix of the adjoint")
     _close(_trace(map_, x), matrix.diagonal(dim1=-2, dim2=-1).sum(-1), tol, "trace")
@@ -74,7 +74,7 @@ def _check_facts(map_: LinearMap, matrix: Tensor, event_shape: tuple[int, ...], 
         ("growth", map_.growth_bound(event_shape), torch.linalg.matrix_norm((matrix + matrix.mT) / 2, 2)),
         ("Frobenius", map_.frobenius_bound(event_shape) * math.sqrt(items), torch.linalg.matrix_norm(matrix)),
     ):
-        low, high = float(torch.as_tensor(bound).max()), float(true.max())
+        low, high = float(torch.as_tensor(bound).detach().max()), float(true.detach().max())
         _require(low >= high * (1 - 1e-12) - 1e-13 * scale, f"{name} bound {low} is below the true value {high}")
     shift, rest = map_.centered(event_shape)
     identity = torch.eye(matrix.shape[-1]).to(matrix)

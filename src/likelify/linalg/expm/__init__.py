@@ -1,6 +1,7 @@
 """The exponential engine: `exp_action` is its one door."""
 
 from likelify.linalg.expm.action import exp_action
+from likelify.linalg.expm.calibrate import time_methods
 from likelify.linalg.expm.diagnostics import Action, Diagnostics, recorded
 from likelify.linalg.expm.explicit import Precomputed
 from likelify.linalg.expm.gradients import Recompute, Stored, Unrolled
@@ -16,4 +17,5 @@ __all__ = [
     "Unrolled",
     "exp_action",
     "recorded",
+    "time_methods",
 ]

@@ -61,6 +61,10 @@ class Chebyshev(Expansion):
         """Add up the bounds of the coefficients left out."""
         return self.gain * bessel_tail(self.radius, degree, skew=self.skew)
 
+    def rounded(self) -> Expansion:
+        """Give the expansion without step and gain; its polynomials belong to this radius and no other."""
+        return Chebyshev(self.radius, skew=self.skew)
+
     def divided(self, terms: int) -> np.ndarray:
         r"""Expand the divided difference `(e^s - e^t) / (s - t)` in both variables on the spectrum."""
         return _divided(self.radius, terms, self.skew)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likelify.linalg.bounds import gram_bound, safe_exp, series_degree, widest
 from likelify.linalg.expm.expansion import scaled
-from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error
+from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error, local_tolerance
 
 # Steps longer than these lose digits to cancellation (see `series.step_count`).
 LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
@@ -53,8 +53,7 @@ def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype) 
     plans = []
     for squarings in range(least, least + 6):
         steps = 2**squarings
-        allowed = tol / (steps * safe_exp(growth * (steps - 1) / steps))
-        degree = max(1, series_degree(norm / steps, allowed, MAX_DEGREE))
+        degree = max(1, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE))
         block = min(range(1, degree + 1), key=lambda block, degree=degree: _products(degree, block))
         # Terms that cost no further product are taken along.
         degree = block * math.ceil(degree / block)

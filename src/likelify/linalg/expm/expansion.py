@@ -5,6 +5,7 @@ expansions differ in their coefficients and in the recurrence; everything else (
 written once, for what this interface says.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,17 @@ import torch
 from torch import Tensor
 
 from likelify.linalg.maps import LinearMap
+
+# Radii are rounded up to powers of it where something is computed once for each of them.
+GRID = 1.02
+SMALLEST = 1e-6
+
+
+def on_grid(radius: float) -> float:
+    """Round a radius up, so that what is computed once for each radius is computed seldom."""
+    power = math.ceil(math.log(max(radius, SMALLEST)) / math.log(GRID))
+    # Rounding may have gone below.
+    return GRID**power if GRID**power >= radius else GRID ** (power + 1)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,10 @@ class Expansion(ABC):
     @abstractmethod
     def tail(self, degree: int) -> float:
         """Bound `sum_{k > degree} |c_k| ||p_k|| / ||p_0||`, the truncation error."""
+
+    @abstractmethod
+    def rounded(self) -> "Expansion":
+        """Give an expansion that serves in place of this one for `divided`, the same for all similar ones."""
 
     @abstractmethod
     def divided(self, terms: int) -> np.ndarray:

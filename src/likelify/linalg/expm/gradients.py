@@ -6,7 +6,7 @@ With the vectors `p_j` of an expansion of `exp(M) x` and those `l_k` of `exp(M*)
 
 where `D` is the matrix of the divided differences of the exponential (`Expansion.divided`; for the power series the
 Hankel matrix `1 / (j+k+1)!`). Its numerical rank is 3 to 6 where the expansion has 7 to 14 terms. With an orthonormal
-basis `e_0, w_1, ..., w_(r-1)` of almost all of its row space, `D = e_0 D_0 + sum_i w_i (w_i^T D) + E` and so
+basis `e_0, w_1, ..., w_(r-1)` of almost all of its column space, `D = e_0 D_0 + sum_i w_i (w_i^T D) + E` and so
 
     u_0 = x,  u_i = sum_j w_ij p_j,     v_0 = sum_k D_0k l_k,  v_i = sum_k (w_i^T D)_k l_k,
 
@@ -17,7 +17,7 @@ the vectors so that it is kept once, for this and for second derivatives.
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ from likelify.linalg.expm.series import PowerSeries
 from likelify.linalg.expm.watch import Watch, watch
 from likelify.linalg.maps import LinearMap
 
-# Radii are rounded up to powers of it for the singular value decomposition, which then is done once for each.
-GRID = 1.02
-SMALLEST = 1e-6
+# Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
 # Terms beyond the degree that the bound of the gradient's error still counts; those after them are below rounding.
 BEYOND = 12
@@ -103,12 +101,6 @@ class LowRank:
     error: float
 
 
-def on_grid(radius: float) -> float:
-    """Round a radius up, so that what is computed once for each radius is computed seldom."""
-    steps = math.ceil(math.log(max(radius, SMALLEST)) / math.log(GRID) - 1e-9)
-    return GRID**steps
-
-
 def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float]) -> LowRank:
     """Choose the rank for a tolerance.
 
@@ -119,7 +111,7 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
         sizes: bounds of `||p_j|| / (|unit_j| ||p_0||)` of the vectors that were computed, at most one; those observed
             are often much smaller than one and allow a smaller rank.
     """
-    basis = replace(expansion, radius=on_grid(expansion.radius), step=1.0, gain=1.0)
+    basis = expansion.rounded()
     decay = _decay(sizes)
     divided, rows, left_over = _decompose(basis, terms, decay)
     size = np.full(left_over.shape[1], sizes[-1])
@@ -232,10 +224,12 @@ class Job:
     def error(self) -> float:
         r"""Bound of the gradient's error relative to `||x|| ||g|| sup ||dM||`.
 
-        The adjoint chain stops when its certificate `tol` is met, at `K` terms or more, half the degree; what is
-        left out counts at most `1 / (K + 2)` as much for the gradient as for the value, twice that to be sure.
+        The adjoint chain stops when its certificate `tol` is met, at `K` terms or more (half the degree, and no less
+        than the radius `b`); what is left out counts at most `1 / ((K + 2) (1 - b / (K + 3)))` of it for the gradient.
         """
-        return self.expansion.gain * self.low_rank.error + 2 * self.tol / (max(1, self.degree // 2) + 2)
+        least = max(1, self.degree // 2, math.ceil(self.expansion.radius))
+        early = self.tol / ((least + 2) * (1 - self.expansion.radius / (least + 3)))
+        return self.expansion.gain * self.low_rank.error + early
 
     def forward(self, x: Tensor, keep: Callable[[Tensor], None] | None = None) -> Tensor:
         """Compute the value and show the vectors of the recurrence to `keep`."""
@@ -263,7 +257,7 @@ class Job:
         done = None
         if self.watch is not None:
             start = adjoint.item_norms(g)
-            done = watch(adjoint, self.expansion, start, self.tol * start, self.degree)
+            done = watch(adjoint, self.expansion, start, self.tol * min(1.0, self.expansion.gain) * start, self.degree)
         keep = None if combiner is None else combiner.add
         value, _ = evaluate(self.expansion, adjoint, g, self.degree, done=done, keep=keep)
         return value, None if combiner is None else combiner.result()

@@ -6,8 +6,8 @@ part, and `P_i` for the i-th truncated factor. From `||E|| <= e^(g/s)`,
 
     ||E^s x - P_s ... P_1 x|| <= sum_i e^(g (s - i) / s) ||(E - P_i) x_{i-1}||,
 
-and each local error is bounded a priori by `R_m(b/s) ||x_{i-1}||` (`exp_tail`) or, sharper, from the last term t_m:
-`||t_m|| (b/s / (m+1)) / (1 - b/s / (m+2))`.
+and each local error is bounded a priori by `R_m(b/s) ||x_{i-1}||` (`exp_tail`; `a_priori_error` bounds the sum) or,
+sharper, from the last term t_m: `||t_m|| (b/s / (m+1)) / (1 - b/s / (m+2))`.
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from likelify.linalg.bounds import exp_tail, safe_exp, series_degree
-from likelify.linalg.expm.expansion import Expansion, scaled
+from likelify.linalg.expm.expansion import Expansion, on_grid, scaled
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 150
@@ -56,6 +56,10 @@ class PowerSeries(Expansion):
         ratio = self.radius / (k + 1) / (1 - self.radius / (k + 2))
         return last * (abs(self.coefficient(k)) * ratio)
 
+    def rounded(self) -> Expansion:
+        """Give the series of a radius on the grid."""
+        return PowerSeries(on_grid(self.radius))
+
     def divided(self, terms: int) -> np.ndarray:
         """Give the Hankel matrix `b^(j+k) / (j+k+1)!`."""
         powers = np.arange(2 * terms - 1)
@@ -87,10 +91,25 @@ def step_count(norm: float, dtype: torch.dtype) -> int:
 def static_plan(norm: float, growth: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
     """Give (steps, degree) whose a-priori error is at most `tol ||x||`."""
     steps = step_count(norm, dtype)
-    allowed = tol / (steps * safe_exp(growth * (steps - 1) / steps))
-    return steps, series_degree(norm / steps, allowed, MAX_DEGREE)
+    return steps, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE)
+
+
+def local_tolerance(growth: float, steps: int, tol: float) -> float:
+    """Give the error that each of the steps may have if their product may have the error `tol`."""
+    if steps == 1:
+        return tol
+    # The inverse of `a_priori_error` in the error of one step.
+    return safe_exp(growth / steps) * math.expm1(math.log1p(tol / safe_exp(growth)) / steps)
 
 
 def a_priori_error(norm: float, growth: float, steps: int, degree: int) -> float:
-    """Bound the error of the stepped series relative to the input's norm."""
-    return steps * safe_exp(growth * (steps - 1) / steps) * exp_tail(norm / steps, degree)
+    r"""Bound the error of the stepped series relative to the input's norm.
+
+    With the error `d = R_m(b/s)` of one factor, `||P|| <= e^(g/s) + d` and so
+    `||E^s - P^s|| <= (e^(g/s) + d)^s - e^g`.
+    """
+    local = exp_tail(norm / steps, degree)
+    if steps == 1 or math.isinf(local):
+        return local
+    relative = steps * math.log1p(local / safe_exp(growth / steps))
+    return safe_exp(growth) * math.expm1(relative) if relative < 700 else math.inf

@@ -9,8 +9,8 @@ from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm import chebyshev, series
 from likelify.linalg.expm.chebyshev import Chebyshev
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
-from likelify.linalg.expm.expansion import Expansion, evaluate
-from likelify.linalg.expm.gradients import Gradient, Job, Stored, Unrolled, expand, on_grid
+from likelify.linalg.expm.expansion import Expansion, evaluate, on_grid
+from likelify.linalg.expm.gradients import Gradient, Job, Stored, Unrolled, expand
 from likelify.linalg.expm.problem import Problem
 from likelify.linalg.expm.series import PowerSeries
 from likelify.linalg.expm.watch import Watch, watch, wrong_norm
@@ -30,7 +30,8 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
         seen = None
         if problem.looks:
             start = problem.item_norms if step == 0 else problem.given.item_norms(x.detach())
-            allowed = problem.tol / steps / later * problem.item_norms
+            # A gain below one is no licence to be less exact than the result is small.
+            allowed = problem.tol * min(1.0, problem.gain) / steps / later * problem.item_norms
             seen = watch(problem.map_, expansion, start, allowed, degree)
             watches.append(seen)
         x, job, used = _step(problem, expansion, x, degree, seen)

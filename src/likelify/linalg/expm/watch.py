@@ -70,7 +70,9 @@ class Watch:
 
     @property
     def sizes(self) -> list[float]:
-        """Bounds of the ratios for every vector: they never grow, so each bounds those after it."""
+        """Bounds of the ratios for every vector: those of powers never grow, so each bounds those after it."""
+        if not isinstance(self._expansion, PowerSeries):
+            return [1.0]
         seen, sizes = dict(self.ratios), [1.0]
         for k in range(1, max(seen, default=0) + 1):
             sizes.append(min(sizes[-1], seen.get(k, 1.0)))
