@@ -50,8 +50,9 @@ def time_methods(
             _run(map_, x, name, tol, backward=backward)
             _wait(x)
             times.append(time.perf_counter() - start)
-    medians = {name: statistics.median(times) for name, times in found.items()}
-    return {name: medians[name] for name in sorted(medians, key=lambda name: medians[name])}
+    medians: dict[Method, float] = {name: statistics.median(times) for name, times in found.items()}
+    ordered: list[Method] = sorted(medians, key=lambda name: medians[name])
+    return {name: medians[name] for name in ordered}
 
 
 def _run(map_: LinearMap, x: Tensor, method: Method, tol: float | None, *, backward: bool) -> None:
