@@ -207,7 +207,8 @@ def test_a_norm_that_is_declared_too_low_is_contradicted_by_the_terms():
         rows = x[:, :, None] if isinstance(map_, lk.ConvMap) else x
         with pytest.raises(ConvergenceError, match="norm bound is wrong|bound is wrong"):
             lk.exp_action(map_, rows)
-        assert lk.exp_action(map_, rows, throw=False).diagnostics.problem
+        if not isinstance(map_, lk.Function):  # a function is refused before anything is computed
+            assert lk.exp_action(map_, rows, throw=False).diagnostics.problem
 
 
 def test_the_bound_of_the_log_determinant_by_schur_is_tighter():

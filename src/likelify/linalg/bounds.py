@@ -123,11 +123,14 @@ def power_iteration(
     Returns:
         A scalar.
     """
-    bound = start.new_zeros(())
+    bound, event = start.new_zeros(()), tuple(range(1, start.ndim))
     for _ in range(steps):
-        size = torch.linalg.vector_norm(start, dim=tuple(range(1, start.ndim)), keepdim=True)
-        image = apply(start / size.clamp_min(torch.finfo(start.dtype).tiny))
-        bound = torch.maximum(bound, torch.linalg.vector_norm(image, dim=tuple(range(1, start.ndim))).max())
+        # Scaled to about one first: squares of very small numbers would vanish, and the bound be too large.
+        largest = start.abs().amax(event, keepdim=True)
+        start = torch.where(largest > 0, start / largest, 0)
+        size = torch.linalg.vector_norm(start, dim=event, keepdim=True)
+        image = apply(torch.where(size > 0, start / size, 0))
+        bound = torch.maximum(bound, torch.linalg.vector_norm(image, dim=event).max())
         start = adjoint(image)
     return bound
 

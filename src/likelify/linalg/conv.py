@@ -297,6 +297,8 @@ class ConvMap(LinearMap):
     def _bound_over_groups(self, kernel: Tensor) -> Tensor:
         blocks = self._channel_blocks(kernel)
         one = BOUNDS[self.bound]
+        if not len(blocks):
+            return kernel.new_zeros(self._row_groups[:-1])
         norms = one(blocks[0])[None] if len(blocks) == 1 else torch.vmap(one)(blocks)
         return norms.reshape(self._row_groups).amax(-1)
 

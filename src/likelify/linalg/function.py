@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from likelify.errors import DomainError, ShapeError
-from likelify.linalg.bounds import gram_bound, widest
+from likelify.errors import ConvergenceError, DomainError, ShapeError
+from likelify.linalg.bounds import gram_bound, power_iteration, widest
 from likelify.linalg.maps import LinearMap, Shape, check_declared_norm
 from likelify.tracing import is_tracing
 
@@ -47,9 +47,11 @@ class Function(LinearMap):
 
         Raises:
             DomainError: if the function is affine or not linear on a row of `x` and a random row.
+            ConvergenceError: if its norm is seen to be larger than the declared one.
         """
         if not (self.trusted or is_tracing()) and len(x):
             self.check_linear(x.detach()[:1])
+            self._check_norm(x.detach()[:1])
         return self if self.like is not None else replace(self, like=x.detach()[:0])
 
     def check_linear(self, x: Tensor) -> None:
@@ -64,12 +66,14 @@ class Function(LinearMap):
             return
         # A generator of its own: looking must not change the user's stream of random numbers.
         y = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x) * (1 + x.abs().amax())
-        probes = torch.cat([0 * x, x, y, 2 * x - 3 * y])
+        # The last two are of size one whatever the size of the input.
+        u = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+        probes = torch.cat([0 * x, x, y, 2 * x - 3 * y, u, -2 * u])
         given = probes.clone()
         with torch.no_grad():
             found, alone = self.function(given), self.function(x.clone())
         self._check_manners(probes, given, found)
-        of_zero, of_x, of_y, of_both = found.split(len(x))
+        of_zero, of_x, of_y, of_both, of_u, of_minus_two_u = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
         # Numbers near the smallest of the format have few digits.
         allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + 16 * torch.finfo(x.dtype).tiny
@@ -84,10 +88,26 @@ class Function(LinearMap):
                 "The function is affine, not linear: it maps zero to something else, such as a bias. Take the bias "
                 "out (bias=False); a shift is a layer of its own (Affine, ActNorm)."
             )
-        if float((of_both - 2 * of_x + 3 * of_y).abs().max()) > allowed:
+        unit = float(of_u.abs().max()) * torch.finfo(x.dtype).eps ** 0.6
+        gaps = (of_both - 2 * of_x + 3 * of_y).abs().max(), (of_minus_two_u + 2 * of_u).abs().max()
+        if float(gaps[0]) > allowed or float(gaps[1]) > unit:
             raise DomainError(
                 "The function is not linear: f(2x - 3y) differs from 2 f(x) - 3 f(y). Only linear maps have an "
                 "exponential; a network becomes a layer as part of a coupling or residual layer."
+            )
+
+    def _check_norm(self, x: Tensor) -> None:
+        """Compare a declared norm with what a few steps of power iteration find."""
+        if self.norm is None:
+            return
+        start = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(x)
+        with torch.no_grad():
+            found = float(power_iteration(self.apply, self.adjoint().apply, start, steps=3))
+        if found > 1.02 * self.norm:
+            raise ConvergenceError(
+                f"The function was declared to have a norm of at most {self.norm:.3g}, but its norm is at least "
+                f"{found:.3g}: the bound is wrong and no certificate would hold. Correct norm=, or leave it out to "
+                "have it computed."
             )
 
     @staticmethod

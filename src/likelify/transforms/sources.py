@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, round_off_margin
 from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, PaddingName, check_odd
 from likelify.linalg.dense import Dense, Skew
@@ -224,6 +224,9 @@ class LinearModule(nn.Module):
 
     def __init__(self, module: nn.Module, norm: float | None) -> None:
         super().__init__()
+        random = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        if random:
+            raise UnsupportedError(f"A linear map has no randomness, and the module has a {type(random[0]).__name__}.")
         self.module = module
         self.norm = norm
 

@@ -12,12 +12,10 @@ from likelify.linalg.expm.diagnostics import Action, Diagnostics, record
 from likelify.linalg.expm.explicit import Precomputed, precompute
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.plan import METHODS, NAMES, Method, choose
-from likelify.linalg.expm.problem import Problem, largest_of
+from likelify.linalg.expm.problem import HOPELESS, Problem, largest_of
 from likelify.linalg.maps import LinearMap, Scaled
 from likelify.tracing import is_tracing
 
-# Condition number times machine epsilon from which no digit can be relied on.
-HOPELESS = 0.1
 # Events up to this size are measured exactly before their map is refused.
 SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}

@@ -132,7 +132,7 @@ def record(diagnostics: Diagnostics) -> None:
 
 
 def series_log_det(
-    norm: float, frobenius: float | Tensor, size: float | Tensor, degrees: tuple[int, ...]
+    norm: float, frobenius: float | Tensor, size: float | Tensor, degrees: tuple[int, ...], repeats: int = 1
 ) -> float | Tensor:
     r"""Bound `|log |det P| - tr M|` in nats for truncated power series.
 
@@ -141,14 +141,15 @@ def series_log_det(
 
         |log |det p(A)| - tr A| <= (||A||_F / a)^2 q / (1 - q),   q = e^a R_m(a) < 1.
 
-    For `size` eigenvalues the bound `-size log(1 - q)` holds as well, and the smaller one is given.
+    Factors that are all alike (`repeats` of them) are counted at once. For `size` eigenvalues the bound
+    `-size log(1 - q)` holds as well, and the smaller one is given.
     """
     total: float | Tensor = 0.0 * size
     for degree in degrees:
-        local = norm / len(degrees)
+        local = norm / len(degrees) / repeats
         q = safe_exp(local) * exp_tail(local, degree)
         by_schur = (frobenius / norm) ** 2 * (q / (1 - q)) if 0 < q < 1 and degree > 0 else math.inf
-        total = total + _smaller(by_schur, uniform_log_det(q, size))
+        total = total + repeats * _smaller(by_schur, uniform_log_det(q, size))
     return total
 
 

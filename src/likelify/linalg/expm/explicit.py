@@ -179,15 +179,14 @@ def _polynomial_report(
     problem: Problem, method: str, plan: PolynomialPlan, *, series_steps: int | None = None
 ) -> Diagnostics:
     steps = 2**plan.squarings if series_steps is None else series_steps
-    degrees = (plan.degree,) * steps
     bounds = Bounds(
         error=lambda: plan.error * problem.gain,
-        log_det=lambda: problem.log_det_error(degrees),
+        log_det=lambda: problem.log_det_error((plan.degree,), repeats=steps),
         amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
     )
     return problem.report(
         method,
-        degrees,
+        (plan.degree,),
         bounds,
         operator_calls=1,
         converged=plan.error <= problem.allowed,

@@ -20,6 +20,8 @@ from likelify.tracing import is_tracing
 
 # Norms up to it grow too little for a better bound of the growth to matter.
 SMALL_NORM = 3.0
+# Error relative to the result from which no digit can be relied on.
+HOPELESS = 0.1
 # Shifts below it save no term.
 SMALL_SHIFT = 0.05
 T = TypeVar("T")
@@ -107,13 +109,13 @@ class Problem:
         """Numbers in one item; items that are graphs differ."""
         return self.given.item_size(self.event_shape)
 
-    def log_det_error(self, degrees: tuple[int, ...]) -> float | Tensor:
+    def log_det_error(self, degrees: tuple[int, ...], *, repeats: int = 1) -> float | Tensor:
         """Bound in nats, per item, what truncating the power series at these degrees does to the log-determinant."""
         with torch.no_grad():
             sharp, span = self.map_.sharpened(), abs(self.time)
             norm = min(self.radius, span * largest_of(sharp.norm_bound(self.event_shape)))
             frobenius = span * sharp.frobenius_bound(self.event_shape)
-            return series_log_det(norm, frobenius, self.item_size, degrees)
+            return series_log_det(norm, frobenius, self.item_size, degrees, repeats)
 
     def forget_input(self) -> None:
         """Let go of the input, which the certificates do not need once its norms are known."""
@@ -127,6 +129,12 @@ class Problem:
                 "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
                 "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
                 "norm_limit=)."
+            )
+        eps = torch.finfo(self.x.dtype).eps
+        if self.radius * eps > HOPELESS:
+            raise ConvergenceError(
+                f"The norm bound of the map is {self.radius:.3g}: rounding the map alone, by {eps:.1g} of it, changes "
+                "the result by as much as its size. Limit the norm of the map (norm_limit=), or work in float64."
             )
         exponent = self.time * self.shift + self.growth
         if exponent > MAX_NORM:
@@ -153,6 +161,10 @@ class Problem:
         """Give the norms of the items when they are asked for, unless the input has changed by then."""
         if is_tracing() or "item_norms" in self._facts:
             return lambda: self.item_norms
+        if self.x.is_inference():
+            # Such tensors do not count their changes.
+            norms = self.item_norms
+            return lambda: norms
         version = self.x._version
 
         def measure() -> Tensor:

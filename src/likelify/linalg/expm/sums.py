@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import ConfigError, ConvergenceError, UnsupportedError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm import chebyshev, series
 from likelify.linalg.expm.chebyshev import Chebyshev
@@ -98,6 +98,11 @@ def run_chebyshev(problem: Problem) -> tuple[Tensor, Diagnostics]:
     radius = on_grid(problem.radius)
     expansion = Chebyshev(radius, problem.time, problem.gain, skew=skew)
     degree = chebyshev.degree_for(radius, problem.allowed, skew=skew) if problem.degree is None else problem.degree
+    if problem.degree is None and degree >= chebyshev.MAX_DEGREE:
+        raise ConvergenceError(
+            f"The norm bound of the map is {problem.radius:.3g}, and more than {chebyshev.MAX_DEGREE} terms would be "
+            "needed. Limit the norm of the map (norm_limit=), or apply a small part of it several times (time=)."
+        )
     seen = None
     if problem.looks and degree > 0:
         seen = watch(problem.map_, expansion, problem.item_norms, problem.tol * problem.item_norms, degree)
