@@ -110,6 +110,7 @@ def pose(
         raise ConfigError(f"tol must be positive and finite, got {tol}.")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ShapeError(f"exp_action needs rows of events with numbers in them, (rows, *event), got {tuple(x.shape)}.")
+    span = 1.0 if isinstance(time, Tensor) else abs(time)
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)
     for name, tensor in map_.tensors().items():
@@ -119,7 +120,7 @@ def pose(
                 "must have the same precision."
             )
     tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
-    return Problem(map_, map_.arrange(x), time, tol, degree, gradient)
+    return Problem(map_, map_.arrange(x), time, tol, degree, gradient, span)
 
 
 def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Precomputed | None:

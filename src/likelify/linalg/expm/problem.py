@@ -38,6 +38,7 @@ class Problem:
         tol: allowed error relative to each item's norm.
         degree: a fixed degree, or None.
         gradient: the strategy, or None for the default.
+        span: size of the time as the caller gave it; `time` may hold factors of the caller's map as well.
     """
 
     given: LinearMap
@@ -46,6 +47,7 @@ class Problem:
     tol: float
     degree: int | None
     gradient: Gradient | None
+    span: float
     _facts: dict[str, Any] = field(default_factory=dict, repr=False)
     _grad: bool = field(default_factory=torch.is_grad_enabled, repr=False)
 

@@ -76,7 +76,7 @@ def _series_bounds(problem: Problem, degrees: tuple[int, ...], jobs: list[Job | 
         others = problem.gain ** (1 - 1 / steps) * safe_exp(problem.growth * (1 - 1 / steps))
         # The inputs of all but the first step, and of their adjoints, are off by what the certificate allows.
         inputs = (1 + steps) * problem.tol * max(1.0, problem.gain) * safe_exp(problem.growth * (1 + 1 / steps))
-        return abs(problem.time) * (sum(errors) / steps * others + (inputs if steps > 1 else 0.0))
+        return problem.span * (sum(errors) / steps * others + (inputs if steps > 1 else 0.0))
 
     return Bounds(
         error=lambda: problem.gain * series.a_priori_error(problem.radius, problem.growth, steps, least),
@@ -113,7 +113,7 @@ def run_chebyshev(problem: Problem) -> tuple[Tensor, Diagnostics]:
         error=lambda: error,
         log_det=lambda: uniform_log_det(backward, problem.item_size),
         amplification=lambda: expansion.amplification,
-        gradient=lambda: None if job is None else abs(problem.time) * job.error,
+        gradient=lambda: None if job is None else problem.span * job.error,
     )
     converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
     found = None if seen is None else contradiction([seen])

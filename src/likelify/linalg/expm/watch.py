@@ -99,5 +99,5 @@ def watch(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor,
     """Make a stopping rule for a chain that needs at most `degree` terms."""
     plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
     # The a-posteriori test cannot succeed long before the a-priori one.
-    first = max(1, degree // 2) if isinstance(expansion, PowerSeries) else max(1, degree)
+    first = max(1, degree // 3) if isinstance(expansion, PowerSeries) else max(1, degree)
     return Watch(map_, expansion, start, allowed, first, plain=plain)
