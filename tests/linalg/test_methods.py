@@ -107,6 +107,14 @@ def test_steps_and_rows_of_their_own_have_right_gradients():
     assert len(action.diagnostics.degrees) > 1
 
 
+def test_one_combination_is_enough_for_tiny_maps_with_rows_of_their_own():
+    x, weight = normal(3, 2, 4), (1e-9 * normal(3, 2, 2, 3)).requires_grad_()
+    value = lk.exp_action(lk.ConvMap(weight, own_rows=True), x, tol=1e-6).value
+    (grad,) = torch.autograd.grad(value.sum(), weight)
+    (exact,) = torch.autograd.grad(lk.ConvMap(weight, own_rows=True).apply(x).sum(), weight)
+    assert torch.allclose(grad, exact, atol=1e-6)
+
+
 @pytest.mark.parametrize("strategy", [lk.Stored(), lk.Recompute()])
 def test_second_derivatives_do_not_take_what_was_kept_for_a_constant(strategy):
     x, weight = normal(2, 3).requires_grad_(), (0.3 * normal(3, 3)).requires_grad_()

@@ -267,7 +267,8 @@ class Job:
         rows = x.shape[0]
         if self.map_.rows is not None:
             # A map with parameters for each row, or one that couples rows, takes only as many as it is made for.
-            parts = [(x, v[:rows]), *zip(u.split(rows), v[rows:].split(rows), strict=True)]
+            starts = range(rows, len(v), rows)
+            parts = [(x, v[:rows]), *((u[start - rows : start], v[start : start + rows]) for start in starts)]
         elif x.numel() < sum(tensor.numel() for tensor in self.map_.tensors().values()):
             parts = [(torch.cat([x, u]), v)]
         else:
