@@ -196,7 +196,7 @@ class Flow(Distribution):
             items = len(self._weight(x, encoded))
         total = torch.zeros(items, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
         for diagnostics in found:
-            bound = torch.as_tensor(diagnostics.log_det_error_bound).to(total)
+            bound = torch.as_tensor(diagnostics.log_det_error_bound, dtype=total.dtype).to(total.device)
             # A map on graphs counts per graph, one on single nodes per node.
             per_node = encoded.structure is not None and bound.numel() != items
             total = total + (sum_constant(bound, x, encoded) if per_node else bound)

@@ -71,7 +71,7 @@ class Function(LinearMap):
         probes = torch.cat([0 * x, x, y, 2 * x - 3 * y, u, -2 * u])
         given = probes.clone()
         with torch.no_grad():
-            found, alone = self.function(given), self.function(x.clone())
+            found, alone = self.function(given), self.function(torch.cat([x, x]))[: len(x)]
         self._check_manners(probes, given, found)
         of_zero, of_x, of_y, of_both, of_u, of_minus_two_u = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
@@ -79,7 +79,7 @@ class Function(LinearMap):
         allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + 16 * torch.finfo(x.dtype).tiny
         if float((alone - of_x).abs().max()) > allowed:
             raise DomainError(
-                "The function does not act on each row by itself: a row alone has another image than among others. "
+                "The function does not act on each row by itself: a row has another image among other rows. "
                 "Statistics of the batch and random numbers (dropout) have no place in a linear map."
             )
         # A linear function maps zero to zero without any rounding.

@@ -187,7 +187,13 @@ class LinearMap(ABC):
                 prefix = f"{field.name}."
                 inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 changes[field.name] = value.with_tensors(inner)
-        return replace(self, **changes)
+        try:
+            return replace(self, **changes)
+        except TypeError as error:
+            raise UnsupportedError(
+                f"{type(self).__name__} cannot be built again from its fields ({error}). A LinearMap must be a frozen "
+                "dataclass: write @dataclass(frozen=True, eq=False) above it and derive values in __post_init__."
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         # What was derived from the fields is computed again: a tensor with a history cannot be copied.

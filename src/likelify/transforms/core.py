@@ -121,9 +121,10 @@ class Caching(nn.Module):
         if self._cache is None:
             return compute()
         tensors = [*self.parameters(), *self.buffers()]
-        stamp = tuple((t.data_ptr(), t._version) for t in tensors)
+        stamp = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
         if name not in self._cache:
-            with torch.no_grad():
+            # What is made in inference mode could not be used outside of it.
+            with torch.inference_mode(mode=False), torch.no_grad():
                 self._cache[name] = (stamp, compute())
         kept, value = self._cache[name]
         if kept != stamp:

@@ -114,7 +114,8 @@ def pose(
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)
     for name, tensor in map_.tensors().items():
-        if tensor.is_floating_point() and tensor.dtype != x.dtype and tensor.ndim:
+        probe = name.split(".")[-1] == "like"
+        if tensor.is_floating_point() and tensor.dtype != x.dtype and tensor.ndim and not probe:
             raise DomainError(
                 f"The input is {x.dtype} and {name} of the map is {tensor.dtype}. Convert one of them: map and input "
                 "must have the same precision."

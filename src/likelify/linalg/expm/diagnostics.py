@@ -155,7 +155,7 @@ def series_log_det(
 
 def _smaller(one: float | Tensor, other: float | Tensor) -> float | Tensor:
     if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return torch.minimum(*torch.broadcast_tensors(torch.as_tensor(one), torch.as_tensor(other)))
+        return torch.minimum(*torch.broadcast_tensors(*(torch.as_tensor(v, dtype=torch.float64) for v in (one, other))))
     return min(one, other)
 
 

@@ -133,17 +133,17 @@ class Problem:
                 "norm_limit=)."
             )
         eps = torch.finfo(self.x.dtype).eps
-        if self.radius * eps > HOPELESS:
+        if self.radius * eps > HOPELESS / 100:
             raise ConvergenceError(
                 f"The norm bound of the map is {self.radius:.3g}: rounding the map alone, by {eps:.1g} of it, changes "
-                "the result by as much as its size. Limit the norm of the map (norm_limit=), or work in float64."
+                "every digit of the result but one or two. Limit the norm of the map (norm_limit=), or work in float64."
             )
-        exponent = self.time * self.shift + self.growth
-        if exponent > MAX_NORM:
+        exponent, limit = self.time * self.shift + self.growth, math.log(torch.finfo(self.x.dtype).max)
+        if exponent > min(limit, MAX_NORM):
             raise ConvergenceError(
-                f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format holds "
-                f"(limit e^{MAX_NORM:g}). Limit the norm of the map (norm_limit=), or apply a small part of it several "
-                "times (time=)."
+                f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format of that "
+                f"precision holds (limit e^{min(limit, MAX_NORM):.3g}). Limit the norm of the map (norm_limit=), or apply "
+                "a small part of it several times (time=)."
             )
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:

@@ -173,7 +173,8 @@ def _hides_tensors(problem: Problem) -> bool:
     if map_.is_built_in or not torch.is_grad_enabled():
         return False
     bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})
-    rows = problem.x.detach() if map_.rows is not None else problem.x.detach()[:1]
+    alone = map_.rows is None and not map_.couples_rows
+    rows = problem.x.detach()[:1] if alone else problem.x.detach()
     return bare.apply(rows).requires_grad
 
 
