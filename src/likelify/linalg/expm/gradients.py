@@ -225,7 +225,7 @@ class Job:
         r"""Bound of the gradient's error relative to `||x|| ||g|| sup ||dM||`.
 
         The adjoint chain stops when its certificate `tol` is met, at `K` terms or more (a third of the degree, and no
-        less than the radius `b`); what is left out counts at most `1 / ((K + 2) (1 - b / (K + 3)))` of it for the gradient.
+        less than the radius `b`); what is left out counts at most `1 / ((K + 2) (1 - b / (K + 3)))` of it here.
         """
         least = max(1, self.degree // 3, math.ceil(self.expansion.radius))
         early = self.tol / ((least + 2) * (1 - self.expansion.radius / (least + 3)))

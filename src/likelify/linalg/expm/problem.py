@@ -138,12 +138,13 @@ class Problem:
                 f"The norm bound of the map is {self.radius:.3g}: rounding the map alone, by {eps:.1g} of it, changes "
                 "every digit of the result but one or two. Limit the norm of the map (norm_limit=), or work in float64."
             )
-        exponent, limit = self.time * self.shift + self.growth, math.log(torch.finfo(self.x.dtype).max)
-        if exponent > min(limit, MAX_NORM):
+        exponent = self.time * self.shift + self.growth
+        limit = min(MAX_NORM, math.log(torch.finfo(self.x.dtype).max))
+        if exponent > limit:
             raise ConvergenceError(
-                f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format of that "
-                f"precision holds (limit e^{min(limit, MAX_NORM):.3g}). Limit the norm of the map (norm_limit=), or apply "
-                "a small part of it several times (time=)."
+                f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format of its "
+                f"precision holds (limit e^{limit:.3g}). Limit the norm of the map (norm_limit=), or apply a small part "
+                "of it several times (time=)."
             )
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
