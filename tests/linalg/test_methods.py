@@ -446,3 +446,70 @@ def test_what_does_not_fit_is_refused_with_a_reason():
         with pytest.raises(error, match=text):
             call()
     assert lk.exp_action(dense, x[:0]).value.shape == (0, 3)
+
+
+def _both_orders(value, leaf):
+    (first,) = torch.autograd.grad(value().square().sum(), leaf)
+    (tracked,) = torch.autograd.grad(value().square().sum(), leaf, create_graph=True)
+    return first, tracked
+
+
+@pytest.mark.parametrize("strategy", [lk.Stored(), lk.Recompute(), None])
+def test_no_path_of_a_gradient_is_counted_twice(strategy):
+    a, rows = (0.3 * normal(3, 3)).requires_grad_(), normal(2, 3)
+    graph = lk.GraphBatch.complete([3, 3])
+    kernel, image = (0.3 * normal(2, 2, 3)).requires_grad_(), normal(2, 2, 5)
+    normal_rows = normal(6, 3)
+    layer = lk.testing.randomize(lk.conv_exponential(2, dims=1, gradient=strategy).double())
+    reflect = lk.ConvMap(kernel, "reflect")
+    cases = [
+        (a, lambda: lk.exp_action(lk.Dense(a) + lk.Dense(a) @ lk.Dense(a), rows, gradient=strategy)),
+        (a, lambda: lk.exp_action(lk.Dense(a, "skew"), rows @ a, method="series", gradient=strategy)),
+        (a, lambda: lk.exp_action(lk.GraphMap(a, a.sin(), graph), normal_rows @ a)),
+        (kernel, lambda: lk.exp_action(reflect + reflect.adjoint(), image, gradient=strategy)),
+    ]
+    for leaf, action in cases:
+        first, tracked = _both_orders(lambda action=action: action().value, leaf)
+        assert torch.allclose(first, tracked, atol=1e-9 * float(first.abs().max()))
+    first, tracked = _both_orders(lambda: layer.inverse(2 * layer(image)[0])[0], layer.source.weight)
+    assert torch.allclose(first, tracked, atol=1e-9)
+
+
+def test_traces_of_products_of_graph_maps_are_counted_once_for_each_node():
+    graph = lk.GraphBatch.complete([3, 2])
+    eye = torch.eye(1)
+    map_ = lk.GraphMap(eye, 0 * eye, graph)
+    for product in (map_ @ map_, lk.Dense(eye) @ map_, map_ + map_ @ map_ - map_):
+        _, log_det = lk.Exponential(product)(torch.ones(5, 1), lk.Context(structure=graph))
+        assert torch.allclose(log_det, torch.tensor([3.0, 2.0]))
+
+
+def test_conditional_convolutions_have_right_gradients_in_every_strategy_and_layout():
+    x, condition = normal(2, 2, 4, 4), normal(2, 3)
+    found = []
+    for settings in ({"gradient": lk.Unrolled()}, {"gradient": lk.Stored()}, {"degree": 25}):
+        with lk.seeded(0):
+            layer = lk.testing.randomize(lk.conv_exponential(2, condition_features=3, **settings).double())
+        (grad,) = torch.autograd.grad(layer(x, condition)[0].square().sum(), layer.source.weight)
+        found.append(grad)
+    assert torch.allclose(found[0], found[1], rtol=1e-9)
+    assert torch.allclose(found[0], found[2], rtol=1e-9)
+
+
+def test_a_loose_declaration_does_not_cost_the_certificate_of_a_small_function():
+    layer = lk.linear_exponential(torch.nn.Linear(4, 4, bias=False), norm=3.0)
+    assert float(lk.Flow(lk.Normal((4,)), layer).certificate(torch.randn(2, 4)).nats.max()) < 1e-3
+
+
+def test_layers_with_a_norm_limit_compile_and_vectorize():
+    x = torch.randn(3, 2, 4, 4)
+    for layer in (
+        lk.conv_exponential(2, bound="torus", norm_limit=0.9),
+        lk.dense_exponential(2, norm_limit=1.0),
+        lk.orthogonal_convolution(2, norm_limit=2.0),
+    ):
+        expected = layer(x)[0]
+        torch.compiler.reset()
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        assert torch.allclose(compiled(x)[0], expected, atol=1e-5)
+        assert torch.allclose(torch.func.vmap(lambda row, layer=layer: layer(row[None])[0][0])(x), expected, atol=1e-5)

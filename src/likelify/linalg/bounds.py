@@ -103,8 +103,25 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     grid = [1 if size == 1 else 8 * (size - 1) for size in sizes]
     symbol = torch.fft.rfftn(kernel, s=grid, dim=tuple(range(2, kernel.ndim)))
     matrices = symbol.flatten(2).movedim(-1, 0)
-    loss = math.prod(math.cos(math.pi * (size - 1) / 2 / n) for size, n in zip(sizes, grid, strict=True))
+    loss = math.prod([math.cos(math.pi * (size - 1) / 2 / n) for size, n in zip(sizes, grid, strict=True)])
     return gram_bound(matrices, steps=steps).amax() / loss
+
+
+def limit_norm(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
+    """Scale a tensor (or each of its rows) so that its norm, of which a bound is given, is at most `limit`.
+
+    Differentiable; tensors within the limit stay as they are.
+
+    Args:
+        tensor: of any shape.
+        bound: of the norm, `()`, or `(rows,)` for the rows.
+        limit: positive.
+    """
+    # The product is rounded too, so the limit that is aimed at lies a little below the one that is promised. The bound
+    # is kept away from zero, so that the gradient of a tensor of zeros is finite.
+    limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel()))
+    scale = (limit / bound.clamp_min(1e-6 * limit)).clamp(max=1.0)
+    return tensor * scale.reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
 
 
 def power_iteration(

@@ -260,7 +260,7 @@ class ConvMap(LinearMap):
         return [size // 2 for size in reversed(self.taps) for _ in range(2)]
 
     def _filters(self) -> Tensor:
-        return self.effective.flatten(0, 1) if self.own_rows else self.effective
+        return self.effective.flatten(0, 1).contiguous() if self.own_rows else self.effective
 
     def _channel_blocks(self, kernel: Tensor) -> Tensor:
         """Show a kernel as `(rows * groups, c / groups, c / groups, *taps)`."""
@@ -275,7 +275,8 @@ class ConvMap(LinearMap):
     def _padded(self, x: Tensor) -> Tensor:
         """Give the input as one convolution takes it, padded unless that does it itself."""
         if self.own_rows:
-            x = x.reshape(1, -1, *x.shape[2:])
+            # Contiguous, because torch 2.13 gives wrong gradients of grouped convolutions with mixed layouts on a CPU.
+            x = x.reshape(1, -1, *x.shape[2:]).contiguous()
         if self.padding == "reflect":
             return F.pad(x, self._margins, mode="reflect")
         return x if self.padding == "zeros" else _wrap(x, self.taps)

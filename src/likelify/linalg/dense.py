@@ -37,6 +37,7 @@ class Dense(LinearMap):
     Args:
         matrix: `(c, c)`, or `(rows, c, c)` for a matrix of its own for each row.
         symmetry: take the symmetric part `(M + M^T) / 2` or the skew part `(M - M^T) / 2` of the matrix.
+        norm: an upper bound of its 2-norm that is known already.
 
     Example:
         >>> rotation = Dense(torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
@@ -46,6 +47,7 @@ class Dense(LinearMap):
 
     matrix: Tensor
     symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    norm: float | None = None
 
     def __post_init__(self) -> None:
         if self.matrix.ndim not in (2, 3) or self.matrix.shape[-2] != self.matrix.shape[-1]:
@@ -55,6 +57,7 @@ class Dense(LinearMap):
             )
         if self.symmetry not in (None, "symmetric", "skew"):
             raise ConfigError(f"symmetry must be 'symmetric', 'skew' or None, got {self.symmetry!r}.")
+        check_declared_norm(self.norm)
         object.__setattr__(self, "_effective", project(self.matrix, self.matrix.mT, self.symmetry))
 
     @property
@@ -86,12 +89,19 @@ class Dense(LinearMap):
         return self.effective.diagonal(dim1=-2, dim2=-1).sum(-1) * math.prod(event_shape[1:])
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Bound the norm by repeated squaring (`gram_bound`), fewer times and in its own precision if it is large."""
-        return _bound(self.effective.detach())
+        """Give the declared norm, or bound it by repeated squaring (`gram_bound`).
+
+        Large matrices are squared fewer times, and in their own precision.
+        """
+        return _bound(self.effective.detach()) if self.norm is None else self.norm
+
+    def sharpened(self) -> Dense:
+        """Compute the norm instead of taking the declared one."""
+        return replace(self, norm=None)
 
     def growth_bound(self, event_shape: Shape) -> float | Tensor:
         """Bound the norm of the symmetric part in the same way."""
-        if self.symmetry is not None:
+        if self.symmetry is not None or self.norm is not None:
             return super().growth_bound(event_shape)
         return _bound(project(self.matrix.detach(), self.matrix.detach().mT, "symmetric"))
 
@@ -102,7 +112,7 @@ class Dense(LinearMap):
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Take off the mean of the diagonal."""
-        if self.symmetry == "skew" or self.rows is not None:
+        if self.symmetry == "skew" or self.norm is not None or self.rows is not None:
             return 0.0, self
         shift = self.matrix.detach().diagonal().mean()
         return shift, replace(self, matrix=self.matrix - shift * torch.eye(len(self.matrix)).to(self.matrix))
@@ -136,19 +146,6 @@ class Skew(Dense):
     """
 
     symmetry: Literal["skew"] = "skew"
-    norm: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_declared_norm(self.norm)
-
-    def sharpened(self) -> Skew:
-        """Compute the norm instead of taking the declared one."""
-        return replace(self, norm=None)
-
-    def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the declared bound, or compute one."""
-        return self.norm if self.norm is not None else super().norm_bound(event_shape)
 
 
 @dataclass(frozen=True, eq=False)

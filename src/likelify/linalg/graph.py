@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import DomainError, ShapeError, UnsupportedError
-from likelify.linalg.bounds import gram_bound, round_off_margin, widest
+from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap, Shape
 from likelify.structure import GraphBatch
 
@@ -299,13 +299,11 @@ def limit_by_neighbours(theta0: Tensor, theta1: Tensor, graph: GraphBatch) -> tu
         Hoogeboom et al. 2020, section 3.1, a rule of thumb.
     """
     neighbours = graph.derived("largest number of neighbours", _most_neighbours)
-    return _limited(theta0, 1 / max(neighbours, 1)), _limited(theta1, 1.0)
-
-
-def _limited(theta: Tensor, limit: float) -> Tensor:
-    # The product is rounded too, so the limit that is aimed at lies a little below the one that is promised.
-    limit = limit / (1 + round_off_margin(theta.dtype, len(theta)))
-    return theta * (limit / gram_bound(theta).clamp_min(limit))
+    limits = (1 / max(neighbours, 1), 1.0)
+    first, second = (
+        limit_norm(theta, gram_bound(theta), limit) for theta, limit in zip((theta0, theta1), limits, strict=True)
+    )
+    return first, second
 
 
 def _most_neighbours(graph: GraphBatch) -> int:

@@ -30,7 +30,8 @@ class LinearMap(ABC):
 
     Write `apply`, `adjoint`, `trace` and `norm_bound`; the algebra `a * L`, `-L`, `L + M`, `L - M`, `L @ M` follows.
     The other methods have defaults that are right for every map; a map that knows more overrides them.
-    Subclasses are frozen dataclasses whose fields are tensors, maps or settings.
+    Subclasses are frozen dataclasses whose fields are tensors, maps or settings. A map is a snapshot of its tensors:
+    what it derives from them is computed once, so build it anew after parameters have changed, as layers do.
     """
 
     @abstractmethod
@@ -333,7 +334,7 @@ class Scaled(_Combination):
         shift, rest = self.base.centered(event_shape)
         factor = self.factor.detach() if isinstance(self.factor, Tensor) else self.factor
         # The shift is a constant, so the part of it that varies with the factor must stay in the map.
-        return (factor * shift, Scaled(rest, self.factor)) if isinstance(factor, float) else (0.0, self)
+        return (0.0, self) if isinstance(factor, Tensor) else (factor * shift, Scaled(rest, self.factor))
 
     @property
     def symmetry(self) -> Symmetry:
@@ -410,7 +411,9 @@ class Composed(_Combination):
 
     def trace(self, event_shape: Shape) -> Tensor:
         """Probe with all unit vectors; a product has no cheaper exact trace in general."""
-        return self.materialize(event_shape).diagonal(dim1=-2, dim2=-1).sum(-1)
+        diagonal = self.materialize(event_shape).diagonal(dim1=-2, dim2=-1)
+        # Where rows are coupled one matrix acts on all of them; the trace is counted for each.
+        return diagonal.reshape(self.rows or 1, -1).sum(1) if self.couples_rows else diagonal.sum(-1)
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Multiply the bounds."""

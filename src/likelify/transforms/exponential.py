@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, DomainError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.conv import BoundName, PaddingName
 from likelify.linalg.expm import Method, Precomputed, exp_action
 from likelify.linalg.expm.action import apply_frozen, freeze_exponential
@@ -96,7 +96,12 @@ class Exponential(Transform, Caching):
             # Norm limits and certificates need the precision of the parameters.
             with torch.autocast(x.device.type, enabled=False):
                 return self._flow(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context, time)
-        map_ = self.map(context).matching(x)
+        map_ = self.map(context)
+        if map_.rows not in (None, len(x)):
+            raise ShapeError(
+                f"The input has {len(x)} rows, and the context (its condition or its graphs) is for {map_.rows}."
+            )
+        map_ = map_.matching(x)
         formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
         if formed is None:
             settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
@@ -304,6 +309,8 @@ def equivariant_exponential(
     Source:
         Cohen and Welling 2016 (rotations), Zaheer et al. 2017 (sets), Maron et al. 2019 (pairs).
     """
+    if kind in ("sets", "pairs") and (kernel_size, norm_limit) != (3, 1.8):
+        raise ConfigError(f"kernel_size and norm_limit are settings of the convolution for rotations, not of {kind}.")
     if kind == "rotations":
         source: nn.Module = ConvKernel(
             channels, kernel_size, norm_limit=norm_limit, rotations=True, condition_features=condition_features

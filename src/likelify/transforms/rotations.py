@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Caching, Chain, Transform, check_channels
@@ -37,7 +38,7 @@ class Orthogonal(Transform):
         super().__init__()
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"Orthogonal needs a square matrix, got shape {tuple(matrix.shape)}.")
-        gap = float((matrix.double() @ matrix.double().T - torch.eye(len(matrix))).abs().max())
+        gap = float((widest(matrix) @ widest(matrix).T - torch.eye(len(matrix), device=matrix.device)).abs().max())
         if not gap < 1e-5:
             raise DomainError(
                 f"The matrix is not orthogonal: Q Q^T differs from the identity by {gap:.2g}. Take the Q of "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.linalg.bounds import gram_bound, round_off_margin
+from likelify.linalg.bounds import gram_bound, limit_norm
 from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, PaddingName, check_odd
 from likelify.linalg.dense import Dense, Skew
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
@@ -55,17 +55,6 @@ def check_limit(norm_limit: float | None) -> None:
     """Refuse a norm limit that is none."""
     if norm_limit is not None and not 0 < norm_limit < math.inf:
         raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
-
-
-def limited(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
-    """Scale a tensor (or each of its rows) so that its norm, of which a bound is given, is at most the limit.
-
-    The product is rounded too, so the limit that is aimed at lies a little below the one that is promised.
-    """
-    limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel()))
-    # The bound is kept away from zero, so that the gradient of a tensor of zeros is finite.
-    scale = (limit / bound.clamp_min(1e-6 * limit)).clamp(max=1.0)
-    return tensor * scale.reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
 
 
 class ConvKernel(Source):
@@ -139,7 +128,7 @@ class ConvKernel(Source):
         map_ = ConvMap(kernel, own_rows=own_rows, **self.settings)
         if self.norm_limit is None:
             return map_
-        kernel = limited(map_.effective, map_.kernel_bound(), self.norm_limit)
+        kernel = limit_norm(map_.effective, map_.kernel_bound(), self.norm_limit)
         return ConvMap(kernel, own_rows=own_rows, norm=self.norm_limit, **self.settings)
 
     def extra_repr(self) -> str:
@@ -171,7 +160,9 @@ class Matrix(Source):
     def forward(self, context: ContextLike = None) -> Dense:
         """Build the map."""
         weight = self.value("weight", context)
-        return Dense(weight if self.norm_limit is None else limited(weight, gram_bound(weight), self.norm_limit))
+        if self.norm_limit is None:
+            return Dense(weight)
+        return Dense(limit_norm(weight, gram_bound(weight), self.norm_limit), norm=self.norm_limit)
 
 
 class GraphMatrices(Source):

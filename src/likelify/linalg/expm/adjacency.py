@@ -40,13 +40,11 @@ from torch import Tensor
 
 from likelify.errors import ConvergenceError, DomainError
 from likelify.linalg.bounds import gram_bound, safe_exp, widest
+from likelify.linalg.expm.chebyshev import MAX_DEGREE, bessel_tail
 from likelify.linalg.expm.complete import complete_exponential
+from likelify.linalg.expm.series import MAX_NORM
 from likelify.linalg.expm.small import SmallExponential
 from likelify.linalg.graph import GraphMap, normalized_adjacency
-
-# Beyond it e^(a + b) leaves the range of double precision, and with it every certificate.
-MAX_NORM = 600.0
-MAX_DEGREE = 2000
 
 
 def adjacency_exponential(
@@ -105,24 +103,11 @@ def log_det_error(map: GraphMap, time: float, error: float) -> Tensor:  # noqa: 
     return bound.masked_fill(sizes == 0, 0.0)
 
 
-def bessel_tail(norm: float, degree: int) -> float:
-    r"""Bound `sum_{k > degree} I_k(norm)`, modified Bessel functions; infinite where the sum has not begun to fall.
-
-    `I_k(b) <= (b/2)^k / k! e^(b^2 / (4 (k + 1)))`, and from there on the terms fall by `b / (2 (degree + 2))` or more.
-    """
-    if norm == 0:
-        return 0.0
-    half, first = norm / 2, degree + 1
-    ratio = half / (first + 1)
-    if not ratio < 1:
-        return math.inf
-    return safe_exp(first * math.log(half) - math.lgamma(first + 1) + half * half / (first + 1)) / (1 - ratio)
-
-
 def interpolation_error(growth: float, norm: float, degree: int) -> float:
     """Bound the error of the interpolant of that degree relative to the norm of the input (see the module)."""
-    tail = bessel_tail(norm, degree) + bessel_tail(norm, degree + 1)
-    return 2 * safe_exp(growth) * tail if tail else 0.0
+    # `bessel_tail` counts each coefficient twice, as they stand in the expansion.
+    tail = bessel_tail(norm, degree, skew=False) + bessel_tail(norm, degree + 1, skew=False)
+    return safe_exp(growth) * tail if tail else 0.0
 
 
 def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, float]:

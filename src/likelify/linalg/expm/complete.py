@@ -95,8 +95,10 @@ class _OneSize(torch.autograd.Function):
         x, theta0, theta1, matrices, *sums = ctx.saved_tensors
         if torch.is_grad_enabled():
             # For gradients of gradients the plain formula is differentiated.
-            value = _plain(x, theta0, theta1, ctx.size, ctx.time)
-            inputs = [t for t, need in zip((x, theta0, theta1), ctx.needs_input_grad[:3], strict=True) if need]
+            # Views, because one of them may be made from another.
+            fresh = [tensor.view_as(tensor) for tensor in (x, theta0, theta1)]
+            value = _plain(fresh[0], fresh[1], fresh[2], ctx.size, ctx.time)
+            inputs = [t for t, need in zip(fresh, ctx.needs_input_grad[:3], strict=True) if need]
             found = iter(torch.autograd.grad(value, inputs, grads[0], create_graph=True))
             return tuple(next(found) if need else None for need in ctx.needs_input_grad)
         grad, size, to_thetas = grads[0].contiguous(), ctx.size, any(ctx.needs_input_grad[1:3])
@@ -133,7 +135,7 @@ def _of_thetas(moments: np.ndarray, points: np.ndarray, size: int, time: float) 
 
 def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
     """Apply the closed form for graphs of one size, with a gradient that autograd finds."""
-    first, second = time * theta0.double(), time * theta1.double()
+    first, second = time * widest(theta0), time * widest(theta1)
     points = torch.stack([first + second, first + _second_eigenvalue(size) * second])
     exponentials: Any = SmallExponential.apply(points)
     of_mean, of_rest = exponentials.to(x.dtype)

@@ -327,8 +327,10 @@ def _second_order(
 ) -> list[Tensor | None]:
     """Differentiate the plain sum, so that the gradients can be differentiated again."""
     with torch.enable_grad():
-        value = job.differentiable(x, names, tensors)
-        inputs = [tensor for tensor, need in zip((x, *tensors), needed, strict=True) if need]
+        # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
+        fresh = [tensor.view_as(tensor) for tensor in (x, *tensors)]
+        value = job.differentiable(fresh[0], names, fresh[1:])
+        inputs = [tensor for tensor, need in zip(fresh, needed, strict=True) if need]
         grads = iter(torch.autograd.grad(value, inputs, g, create_graph=True, allow_unused=True))
     return [next(grads) if need else None for need in needed]
 

@@ -15,7 +15,7 @@ from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.series import MAX_NORM
 from likelify.linalg.expm.watch import SLACK, wrong_norm
-from likelify.linalg.maps import LinearMap
+from likelify.linalg.maps import PROBE_LIMIT, LinearMap
 from likelify.tracing import is_tracing
 
 # Norms up to it grow too little for a better bound of the growth to matter.
@@ -114,7 +114,9 @@ class Problem:
     def log_det_error(self, degrees: tuple[int, ...], *, repeats: int = 1) -> float | Tensor:
         """Bound in nats, per item, what truncating the power series at these degrees does to the log-determinant."""
         with torch.no_grad():
-            sharp, span = self.map_.sharpened(), abs(self.time)
+            # Maps that are probed can only be sharpened on small events.
+            small = math.prod(self.event_shape) <= PROBE_LIMIT
+            sharp, span = self.map_.sharpened() if small or self.map_.declared else self.map_, abs(self.time)
             norm = min(self.radius, span * largest_of(sharp.norm_bound(self.event_shape)))
             frobenius = span * sharp.frobenius_bound(self.event_shape)
             return series_log_det(norm, frobenius, self.item_size, degrees, repeats)
@@ -143,8 +145,8 @@ class Problem:
         if exponent > limit:
             raise ConvergenceError(
                 f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format of its "
-                f"precision holds (limit e^{limit:.3g}). Limit the norm of the map (norm_limit=), or apply a small part "
-                "of it several times (time=)."
+                f"precision holds (limit e^{limit:.3g}). Limit the norm of the map (norm_limit=), or apply a part of "
+                "it several times (time=)."
             )
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
