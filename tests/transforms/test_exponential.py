@@ -183,3 +183,14 @@ def test_graph_exponentials_meet_the_rule_of_thumb():
     map_ = layer.map(lk.Context(structure=structure))
     assert float(torch.linalg.matrix_norm(map_.theta0.detach(), 2)) <= 1 / 3
     assert float(torch.linalg.matrix_norm(map_.theta1.detach(), 2)) <= 1
+
+
+def test_frozen_maps_with_rows_of_their_own_and_inference_mode():
+    x, map_ = normal(3, 2, 5), lk.ConvMap(0.2 * normal(3, 2, 2, 3), own_rows=True)
+    expected = lk.Exponential(map_)(x)[0]
+    for layer in (lk.Exponential(map_), lk.Exponential(lk.Dense(0.2 * normal(2, 2)))):
+        with torch.inference_mode(), layer.frozen():
+            inside = layer(x)[0]
+        with layer.frozen():
+            assert torch.allclose(layer(x)[0], inside)
+    assert torch.allclose(lk.Exponential(map_)(x)[0], expected)

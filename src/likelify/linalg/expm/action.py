@@ -126,6 +126,8 @@ def pose(
 
 def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Precomputed | None:
     """Form the exponential for inputs like `x` if that pays when parameters are constant, else give None."""
+    if map_.rows is not None:
+        return None
     # An empty batch: what is formed must not hold on to the first one it meets.
     problem = pose(map_, x.new_empty(0, *x.shape[1:]), time=time, tol=tol)
     made = precompute(problem)

@@ -132,7 +132,7 @@ class Precomputed:
 def precompute(problem: Problem) -> Precomputed | None:
     """Form the exponential if that pays inside `frozen()`: of channels, small events, circular convolutions."""
     map_ = problem.map_
-    if map_.rows is not None or map_.couples_rows or isinstance(map_, Diagonal | SetMap):
+    if isinstance(map_, Diagonal | SetMap):
         return None
     problem.check_range()
     if isinstance(map_, Dense):
