@@ -71,7 +71,8 @@ def main() -> None:
             title = f"norm limit {limit}, {name}"
             entries.append(Entry(f"{title}: change of the bound", abs(bits - best), "bits/dim"))
             entries.append(Entry(f"{title}: round trip", gap, "grey levels"))
-            entries.append(Entry(f"{title}: certificate", nats, "nats"))
+            if math.isfinite(nats):
+                entries.append(Entry(f"{title}: certificate", nats, "nats"))
     report(entries, options.json)
 
 
