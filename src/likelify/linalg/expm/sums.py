@@ -24,7 +24,7 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
     norm = problem.radius
     steps, degree = series.static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
     expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
-    x, jobs, watches, error = problem.x, [], [], 0.0
+    x, jobs, watches, errors = problem.x, [], [], []
     for step in range(steps):
         later = safe_exp((problem.growth / steps) * (steps - 1 - step)) * expansion.gain ** (steps - 1 - step)
         seen = None
@@ -37,13 +37,13 @@ def run_series(problem: Problem) -> tuple[Tensor, Diagnostics]:
         x, job, used = _step(problem, expansion, x, degree, seen)
         jobs.append((job, used))
         if seen is not None:
-            error = error + later * seen.certified(used)
+            errors.append(later * seen.certified(used))
     degrees = tuple(used for _, used in jobs)
     bounds = _series_bounds(problem, degrees, [job for job, _ in jobs])
     a_priori = series.a_priori_error(norm, problem.growth, steps, degree) <= problem.allowed
     if not problem.looks:
         return x, problem.report("series", degrees, bounds, converged=a_priori)
-    assert isinstance(error, Tensor)
+    error = torch.stack(errors).sum(0)
     converged = bool((error <= problem.tol * problem.item_norms).all())
     return x, problem.report(
         "series", degrees, bounds, certified=error, converged=converged, problem=contradiction(watches)
