@@ -4,6 +4,7 @@ r"""Exponentials of matrices that are formed: Paterson-Stockmeyer polynomials wi
 digits; here the gradient is that of a few matrix products.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class PolynomialPlan:
         return _products(self.degree, self.block) + self.squarings
 
 
+@functools.lru_cache(maxsize=256)
 def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype) -> PolynomialPlan:
     """Find the plan with the fewest products whose a-priori error is at most `tol`.
 
