@@ -71,7 +71,7 @@ class Chebyshev(Expansion):
 
     @property
     def amplification(self) -> float:
-        """Give the sum of the sizes of the coefficients."""
+        """Bound the sum of the sizes of the coefficients: what rounding is multiplied by."""
         if not self.skew:
             return self.gain * safe_exp(self.radius)
         # |J_k| <= 1 for the first b of them and the sum of their squares is one (Cauchy-Schwarz).

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likelify.linalg.bounds import gram_bound, safe_exp, series_degree, widest
+from likelify.linalg.bounds import series_degree
 from likelify.linalg.expm.expansion import scaled
 from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error, local_tolerance
 
@@ -92,28 +92,3 @@ def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1
 
 def _coefficient(k: int) -> float:
     return math.exp(-math.lgamma(k + 1))
-
-
-def matrix_exponential(
-    matrix: Tensor, *, norm: float | None = None, growth: float | None = None, tol: float | None = None
-) -> Tensor:
-    r"""Compute `exp(matrix)` for matrices `(..., c, c)`, real or complex, with accurate gradients.
-
-    Args:
-        matrix: square.
-        norm: bound of the 2-norm of all of them, if it is known (no host sync then).
-        growth: bound of the norm of the symmetric part; by default `norm`.
-        tol: allowed truncation error in the 2-norm; by default 1e-15 times `e^growth` in double precision, 1e-8
-            times it in single.
-    """
-    if norm is None:
-        norm = float(gram_bound(widest_matrix(matrix.detach()), steps=5).max()) if matrix.numel() else 0.0
-    growth = norm if growth is None else growth
-    if tol is None:
-        tol = (1e-15 if matrix.dtype in LONGEST else 1e-8) * safe_exp(growth)
-    return evaluate_polynomial(matrix, plan_polynomial(norm, growth, tol, matrix.dtype))
-
-
-def widest_matrix(matrix: Tensor) -> Tensor:
-    """Give real or complex matrices in double precision, where their device has it."""
-    return matrix.to(torch.complex128) if matrix.is_complex() else widest(matrix)

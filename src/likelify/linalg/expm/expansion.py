@@ -69,11 +69,6 @@ class Expansion(ABC):
         The `q_j` are the polynomials of the recurrence, scaled to norm at most one; `(terms, terms)`.
         """
 
-    @property
-    @abstractmethod
-    def amplification(self) -> float:
-        """Bound the sizes that are added up, relative to the result's scale: what rounding is multiplied by."""
-
 
 def evaluate(
     expansion: Expansion,

@@ -75,7 +75,8 @@ def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
             f"A SetMap on {map_.theta0.shape[-1]} channels needs an input (rows, channels, elements), got "
             f"{tuple(problem.x.shape)}."
         )
-    # Each of the two blocks of a set map is a matrix of its own; the norm bound of the map bounds both.
+    # The map is two matrices, one on the mean and one on what is left, and its norm bound bounds both; a set of one
+    # element is all mean, and there the other matrix multiplies zeros.
     plan = _plan(problem)
     eye = problem.shift * torch.eye(map_.theta0.shape[-1]).to(map_.theta0)
     rest = _polynomial(problem, map_.theta0 - eye, plan)

@@ -21,8 +21,8 @@ METHODS = {
     "adjacency": run_adjacency,
     "closed-form": run_closed_form,
 }
-# With more columns than this share of its size, a matrix is cheaper to exponentiate than to apply a dozen times
-# (measured: `python -m benchmarks.exponential`).
+# With more columns than about this share of its size, a matrix is cheaper to exponentiate than to apply a dozen times
+# (`time_methods` shows it on the machine at hand).
 CROSSOVER = 0.7
 
 

@@ -92,6 +92,11 @@ class Problem:
         return self._once("growth", self._find_growth)
 
     @property
+    def declared(self) -> bool:
+        """Whether the map names every tensor with a gradient that it depends on."""
+        return self._once("declared", lambda: self.map_.declared and not self._hides_tensors())
+
+    @property
     def gain(self) -> float:
         """`e^(time shift)`."""
         return safe_exp(self.time * self.shift)
@@ -196,6 +201,16 @@ class Problem:
             with torch.set_grad_enabled(self._grad and name == "map"):
                 self._facts[name] = find()
         return self._facts[name]
+
+    def _hides_tensors(self) -> bool:
+        """Look whether a user's map depends on a tensor with a gradient that is not among its fields."""
+        map_ = self.map_
+        if map_.is_built_in:
+            return False
+        bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})
+        alone = map_.rows is None and not map_.couples_rows
+        with torch.enable_grad():
+            return bare.apply(self.x.detach()[:1] if alone else self.x.detach()).requires_grad
 
     def _find_shift(self) -> float:
         if self.degree is not None or is_tracing():

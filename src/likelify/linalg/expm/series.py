@@ -69,11 +69,6 @@ class PowerSeries(Expansion):
         return values[np.add.outer(np.arange(terms), np.arange(terms))]
 
     @property
-    def amplification(self) -> float:
-        """Give `e^b`: the terms may be that much larger than what they add up to."""
-        return self.gain * safe_exp(self.radius)
-
-    @property
     def _unscaled(self) -> bool:
         return 0 < abs(self.step) <= LONGEST_UNSCALED and self.radius / abs(self.step) <= LONGEST_UNSCALED
 

@@ -6,9 +6,6 @@ as large:
 
     exp [[M^T, G], [0, M^T]] = [[exp(M)^T, dM], [0, exp(M)^T]].
 
-(`torch.linalg.matrix_exp` takes three times as long, and is wrong by up to 2e-11 in double precision for a single
-matrix of norm 0.01 to 0.05.)
-
 Source: Paterson and Stockmeyer 1973 for the polynomial; Al-Mohy and Higham 2009 for the derivative.
 """
 

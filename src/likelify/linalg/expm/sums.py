@@ -126,8 +126,9 @@ def _step(
     """Compute one step with the gradient strategy that was asked for; also give the degree that was used."""
     gradient = choose_gradient(problem) if torch.is_grad_enabled() else Unrolled()
     if isinstance(gradient, Unrolled):
-        return _unrolled(evaluate(expansion, problem.map_, x, degree, done=seen))
-    if problem.degree is not None or not problem.map_.declared or _hides_tensors(problem):
+        value, used = evaluate(expansion, problem.map_, x, degree, done=seen)
+        return value, None, used
+    if problem.degree is not None or not problem.declared:
         used = degree
 
         def again(x: Tensor) -> Tensor:
@@ -142,40 +143,24 @@ def _step(
     return value, job, job.used
 
 
-def _unrolled(result: tuple[Tensor, int]) -> tuple[Tensor, None, int]:
-    return result[0], None, result[1]
-
-
 def choose_gradient(problem: Problem) -> Gradient:
     """Give the strategy: what was asked for where it is possible, else the leanest that is right."""
     asked = problem.gradient
     if problem.traced:
         return Unrolled()
-    declared = problem.map_.declared and not _hides_tensors(problem)
     if asked is None:
-        return Unrolled() if problem.degree is not None or not declared else Stored()
+        return Unrolled() if problem.degree is not None or not problem.declared else Stored()
     if isinstance(asked, Stored) and problem.degree is not None:
         raise ConfigError(
             "gradient=Stored() works to a tolerance and cannot go with a fixed degree; give tol= instead of degree=, "
             "or choose Unrolled() or Recompute()."
         )
-    if isinstance(asked, Stored) and not declared:
+    if isinstance(asked, Stored) and not problem.declared:
         raise UnsupportedError(
             f"gradient=Stored() needs a map whose tensors are known; {type(problem.map_).__name__} uses some that are "
             "not among its fields. Choose Recompute() or Unrolled()."
         )
     return asked
-
-
-def _hides_tensors(problem: Problem) -> bool:
-    """Look whether a user's map depends on a tensor with a gradient that is not among its fields."""
-    map_ = problem.map_
-    if map_.is_built_in or not torch.is_grad_enabled():
-        return False
-    bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})
-    alone = map_.rows is None and not map_.couples_rows
-    rows = problem.x.detach()[:1] if alone else problem.x.detach()
-    return bare.apply(rows).requires_grad
 
 
 def contradiction(watches: list[Watch]) -> str | None:

@@ -81,9 +81,7 @@ class Watch:
     @property
     def contradiction(self) -> float:
         """By what factor the vectors grew more than the norm bound allows, at least one."""
-        seen = [(0, 1.0), *self.ratios]
-        # Vectors near the smallest number of the format have lost their digits and prove nothing.
-        return max(1.0, *(ratio ** (1 / max(k, 1)) for k, ratio in seen if ratio > SLACK), 1.0)
+        return max((ratio ** (1 / k) for k, ratio in self.ratios if ratio > SLACK), default=1.0)
 
 
 def wrong_norm(factor: float) -> str:
