@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import exponential_graphs
 from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import medians, ratio, use_malloc_settings
+from benchmarks.timing import medians, ratio, training, use_malloc_settings
 from likelify import ConvMap, Dense, Recompute, Skew, Stored, conv_exponential, exp_action
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
@@ -49,13 +49,6 @@ def random_kernel(channels: int, height: int, width: int, norm: float = 0.9) -> 
         x = F.conv_transpose2d(y, kernel, padding=1)
         x = x / x.norm()
     return kernel * (norm / F.conv2d(x, kernel, padding=1).norm())
-
-
-def training(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
-    """Give a forward and a backward pass, from the same random gradient each time."""
-    leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
-    upstream = torch.randn_like(leaves[0])
-    return lambda: torch.autograd.grad(function(*leaves), leaves, upstream)
 
 
 def saved(function: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:

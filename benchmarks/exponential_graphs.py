@@ -2,19 +2,16 @@
 
 The rivals are written here: the truncated power series, differentiated term by term by autograd, with sparse CSR
 products or, for small complete graphs, with batched dense ones; and SciPy's `expm_multiply`. Each figure is the ratio
-of the medians of processor times of the thread (`time.thread_time`), the runs interleaved in one process (bursts of ten
-where a run takes a millisecond).
+of the medians of processor times of the thread, the runs interleaved in one process (`benchmarks.timing`); our side
+goes through `exp_action`, as any user's call does.
 """
-
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from benchmarks.report import Entry, arguments, report
-from likelify.linalg.expm.adjacency import adjacency_exponential
+from benchmarks.timing import ratio, training, use_malloc_settings
+from likelify.linalg.expm import exp_action
 from likelify.linalg.graph import GraphMap, normalized_adjacency
 from likelify.structure import GraphBatch
 
@@ -45,27 +42,6 @@ def unrolled_series(adjacency: Tensor, x: Tensor, theta0: Tensor, theta1: Tensor
     return value
 
 
-def with_gradients(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
-    """Give a forward and a backward pass, from the same random gradient each time."""
-    leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
-    upstream = torch.randn_like(leaves[0])
-    return lambda: torch.autograd.grad(function(*leaves), leaves, upstream)
-
-
-def ratio(ours: Callable[[], object], rival: Callable[[], object], repeats: int, burst: int = 1) -> float:
-    """Give the median time of the rival over ours; each sample is a burst of runs, after one run that is not timed."""
-    times: dict[str, list[float]] = {"ours": [], "rival": []}
-    for _ in range(repeats):
-        for name, run in (("ours", ours), ("rival", rival)):
-            if burst > 1 or not times[name]:
-                run()
-            start = time.thread_time()
-            for _ in range(burst):
-                run()
-            times[name].append(time.thread_time() - start)
-    return statistics.median(times["rival"]) / statistics.median(times["ours"])
-
-
 def training_ratio(nodes: int, *, degree: int = 10, features: int = 16, tol: float = 1e-4, repeats: int = 9) -> float:
     """Compare forward and backward with the unrolled series of degree 7, whose certificate meets 1e-4 at norm 0.9."""
     torch.manual_seed(0)
@@ -74,12 +50,12 @@ def training_ratio(nodes: int, *, degree: int = 10, features: int = 16, tol: flo
     adjacency = normalized_adjacency(graph, torch.float32)
 
     def ours(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
-        return adjacency_exponential(GraphMap(theta0, theta1, graph), x, 1.0, tol)[0]
+        return exp_action(GraphMap(theta0, theta1, graph), x, tol=tol).value
 
     def rival(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
         return unrolled_series(adjacency, x, theta0, theta1, 7)
 
-    return ratio(with_gradients(ours, leaves), with_gradients(rival, leaves), repeats)
+    return ratio(training(ours, leaves), training(rival, leaves), repeats)
 
 
 def scipy_ratio(nodes: int, *, degree: int = 10, features: int = 16, tol: float = 1e-6, repeats: int = 3) -> float:
@@ -104,9 +80,7 @@ def scipy_ratio(nodes: int, *, degree: int = 10, features: int = 16, tol: float 
     operator = LinearOperator((size, size), product, rmatvec=transposed.matvec, dtype="float64")
     vector, trace = x.double().numpy().ravel(), nodes * float(first.trace())
     map_ = GraphMap(theta0, theta1, graph)
-    return ratio(
-        lambda: adjacency_exponential(map_, x, 1.0, tol), lambda: expm_multiply(operator, vector, traceA=trace), repeats
-    )
+    return ratio(lambda: exp_action(map_, x, tol=tol), lambda: expm_multiply(operator, vector, traceA=trace), repeats)
 
 
 def complete_ratio(nodes: int, features: int, *, graphs: int = 512, repeats: int = 25) -> float:
@@ -117,12 +91,12 @@ def complete_ratio(nodes: int, features: int, *, graphs: int = 512, repeats: int
     adjacency = ((1 - torch.eye(nodes)) / (nodes - 1)).expand(graphs, nodes, nodes).contiguous()
 
     def ours(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
-        return adjacency_exponential(GraphMap(theta0, theta1, graph), x, 1.0, 1e-4)[0]
+        return exp_action(GraphMap(theta0, theta1, graph), x, tol=1e-4).value
 
     def rival(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
         return unrolled_series(adjacency, x.unflatten(0, (graphs, nodes)), theta0, theta1, 7).flatten(0, 1)
 
-    return ratio(with_gradients(ours, leaves), with_gradients(rival, leaves), repeats, burst=10)
+    return ratio(training(ours, leaves), training(rival, leaves), repeats)
 
 
 def entries(*, quick: bool = False) -> list[Entry]:
@@ -142,6 +116,7 @@ def entries(*, quick: bool = False) -> list[Entry]:
 
 def main() -> None:
     """Measure and report."""
+    use_malloc_settings()
     options = arguments(__doc__ or "")
     report(entries(quick=options.quick), options.json)
 

@@ -6,6 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 # glibc hands freed memory back to the system by default, and page faults then swamp what is measured.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
 
@@ -32,3 +35,10 @@ def ratio(ours: Callable[[], object], rival: Callable[[], object], repeats: int)
     """Give the median time of the rival over ours."""
     found = medians({"ours": ours, "rival": rival}, repeats)
     return found["rival"] / found["ours"]
+
+
+def training(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
+    """Give a forward and a backward pass, from the same random gradient each time."""
+    leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
+    upstream = torch.randn_like(leaves[0])
+    return lambda: torch.autograd.grad(function(*leaves), leaves, upstream)

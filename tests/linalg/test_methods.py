@@ -312,6 +312,12 @@ def test_translations_commute_with_circular_exponentials_only():
         assert torch.allclose(moved, lk.exp_action(map_, x).value.roll((2, 1), (2, 3))) == commutes
 
 
+def test_a_set_of_one_element_is_its_mean():
+    theta = 1e6 * torch.eye(2, dtype=torch.float64)
+    x = normal(3, 2, 1)
+    assert torch.allclose(lk.exp_action(lk.SetMap(theta, -theta), x).value, x)
+
+
 def test_a_layer_checks_a_function_once_a_call():
     calls = []
     layer = lk.Exponential(lk.Function(lambda v: calls.append(len(v)) or 0.1 * v, norm=0.1))

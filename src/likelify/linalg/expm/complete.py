@@ -27,23 +27,23 @@ def complete_exponential(map_: GraphMap, x: Tensor, time: float | Tensor) -> Ten
     """Apply `exp(time L)` on complete graphs, also of different sizes; differentiable to any order."""
     size = common_size(map_.graph)
     if size is None or size == 1 or isinstance(time, Tensor):
-        return _mixed(map_.graph, x, time * widest(map_.theta0), time * widest(map_.theta1))
+        order, back, parts = map_.graph.derived("nodes by size of their graph", _by_size)
+        value = _by_parts(x if order is None else x[order], time * map_.theta0, time * map_.theta1, parts)
+        return value if back is None else value[back]
     return _OneSize.apply(x, map_.theta0, map_.theta1, size, time)  # pyright: ignore[reportReturnType]
 
 
-def _mixed(graph: GraphBatch, x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
-    """Treat graphs of one size together, after sorting the nodes by the size of their graph."""
-    order, back, parts = graph.derived("nodes by size of their graph", _by_size)
+def _by_parts(x: Tensor, theta0: Tensor, theta1: Tensor, parts: list[tuple[int, int]]) -> Tensor:
+    """Apply the closed form to nodes sorted by the size of their graph; (size, number of nodes) for each part."""
+    theta0, theta1 = widest(theta0), widest(theta1)
     eigenvalues = theta0.new_tensor([1.0, *(_second_eigenvalue(size) for size, _ in parts)])
     exponentials: Any = SmallExponential.apply(theta0 + eigenvalues[:, None, None] * theta1)
     of_mean, *of_rest = exponentials.to(x.dtype)
-    pieces = (x if order is None else x[order]).split([rows for _, rows in parts])
     values = [
         piece @ rest if size == 1 else _mean_and_rest(piece, of_mean, rest, size)
-        for piece, rest, (size, _) in zip(pieces, of_rest, parts, strict=True)
+        for piece, rest, (size, _) in zip(x.split([rows for _, rows in parts]), of_rest, parts, strict=True)
     ]
-    value = torch.cat(values) if values else x.clone()
-    return value if back is None else value[back]
+    return torch.cat(values) if values else x.clone()
 
 
 def _second_eigenvalue(size: int) -> float:
@@ -94,10 +94,10 @@ class _OneSize(torch.autograd.Function):
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
         x, theta0, theta1, matrices, *sums = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # For gradients of gradients the plain formula is differentiated.
-            # Views, because one of them may be made from another.
+            # For gradients of gradients the plain formula is differentiated; of views, because one of the three may be
+            # made from another.
             fresh = [tensor.view_as(tensor) for tensor in (x, theta0, theta1)]
-            value = _plain(fresh[0], fresh[1], fresh[2], ctx.size, ctx.time)
+            value = _by_parts(fresh[0], ctx.time * fresh[1], ctx.time * fresh[2], [(ctx.size, len(x))])
             inputs = [t for t, need in zip(fresh, ctx.needs_input_grad[:3], strict=True) if need]
             found = iter(torch.autograd.grad(value, inputs, grads[0], create_graph=True))
             return tuple(next(found) if need else None for need in ctx.needs_input_grad)
@@ -131,15 +131,6 @@ def _of_thetas(moments: np.ndarray, points: np.ndarray, size: int, time: float) 
     mean = moments[0] / size
     of_mean, of_rest = time * derivative(points, np.stack([mean, moments[1] - mean]))
     return np.stack([of_mean + of_rest, of_mean + _second_eigenvalue(size) * of_rest])
-
-
-def _plain(x: Tensor, theta0: Tensor, theta1: Tensor, size: int, time: float) -> Tensor:
-    """Apply the closed form for graphs of one size, with a gradient that autograd finds."""
-    first, second = time * widest(theta0), time * widest(theta1)
-    points = torch.stack([first + second, first + _second_eigenvalue(size) * second])
-    exponentials: Any = SmallExponential.apply(points)
-    of_mean, of_rest = exponentials.to(x.dtype)
-    return _mean_and_rest(x, of_mean, of_rest, size)
 
 
 def _whole(exponentials: np.ndarray, size: int) -> np.ndarray:

@@ -75,12 +75,12 @@ def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
             f"A SetMap on {map_.theta0.shape[-1]} channels needs an input (rows, channels, elements), got "
             f"{tuple(problem.x.shape)}."
         )
-    # The map is two matrices, one on the mean and one on what is left, and its norm bound bounds both; a set of one
-    # element is all mean, and there the other matrix multiplies zeros.
+    # The map is two matrices, one on the mean and one on what is left, and its norm bound bounds both. A set of one
+    # element is all mean: nothing is known of the other matrix, and there is nothing it could act on.
     plan = _plan(problem)
     eye = problem.shift * torch.eye(map_.theta0.shape[-1]).to(map_.theta0)
-    rest = _polynomial(problem, map_.theta0 - eye, plan)
     mean = _polynomial(problem, map_.theta0 + map_.theta1 - eye, plan)
+    rest = mean if problem.x.shape[2] == 1 else _polynomial(problem, map_.theta0 - eye, plan)
     means = problem.x.mean(2, keepdim=True)
     value = apply_matrix(rest, problem.x - means) + apply_matrix(mean, means)
     return value, _polynomial_report(problem, "closed-form", plan)
