@@ -1,0 +1,67 @@
+"""Iterations towards the solution of an equation, which end with a residual that is small enough, or with an error."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ConvergenceError
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where an iteration ended.
+
+    Attributes:
+        value: `(rows, ...)`.
+        gap: `(rows,)`, what is left of the equation at that value, as the caller measures it.
+        steps: how often the update was evaluated.
+    """
+
+    value: Tensor
+    gap: Tensor
+    steps: int
+
+
+def iterate(
+    update: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    *,
+    tol: Tensor | float,
+    max_steps: int,
+    what: str,
+    advice: str,
+    throw: bool = True,
+) -> Solution:
+    """Repeat an update until the gap of every row is at most `tol`.
+
+    Args:
+        update: gives for a value the next one, and the gap `(rows,)` *of the value it was given*.
+        start: first value.
+        tol: allowed gap, one number or one for each row.
+        max_steps: most evaluations of the update.
+        what: names the equation in errors.
+        advice: what to do about an iteration that does not end.
+        throw: False to give the last value instead of an error.
+
+    Raises:
+        ConvergenceError: if the gap is not finite or still too large after `max_steps`; never in silence.
+    """
+    value, gap = start, start.new_full((len(start),), math.inf)
+    steps = 0
+    for _ in range(max_steps):
+        following, gap = update(value)
+        steps += 1
+        if bool((gap <= tol).all()):
+            return Solution(value, gap, steps)
+        if not bool(torch.isfinite(gap).all()):
+            break
+        value = following
+    if throw:
+        raise ConvergenceError(
+            f"{what}: after {steps} steps the residual of the worst row is {float(gap.max()):.3g}, and at most "
+            f"{float(torch.as_tensor(tol).min()):.3g} is allowed. {advice}"
+        )
+    return Solution(value, gap, steps)

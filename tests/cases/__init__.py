@@ -1,0 +1,31 @@
+"""The registry: a named case for every public LinearMap and Transform. Adding a class means adding a case here."""
+
+from tests.cases import layers, maps, mixing, residual, stochastic, triangular
+from tests.cases.common import (
+    GRAPHS,
+    LayerCase,
+    MapCase,
+    integers,
+    normal,
+    on_graphs,
+    undirected,
+    unit,
+    weighted_graphs,
+)
+
+MAPS = maps.MAPS
+LAYERS = layers.LAYERS | mixing.LAYERS | triangular.LAYERS | residual.LAYERS | stochastic.LAYERS
+
+__all__ = [
+    "GRAPHS",
+    "LAYERS",
+    "MAPS",
+    "LayerCase",
+    "MapCase",
+    "integers",
+    "normal",
+    "on_graphs",
+    "undirected",
+    "unit",
+    "weighted_graphs",
+]

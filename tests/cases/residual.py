@@ -1,0 +1,5 @@
+"""Cases of residual layers."""
+
+from tests.cases.common import LayerCase
+
+LAYERS: dict[str, LayerCase] = {}
