@@ -19,6 +19,10 @@ from likelify.structure import ContextLike, as_context, join_condition
 HIDDEN_BLOCKS = 3
 # Size of the heads that start near zero. Not zero itself, where the layers below would get no gradient.
 SMALL = 0.03
+# Rows that pass through the layers together when no gradient is wanted.
+CACHED_ROWS = 1024
+
+Weights = tuple[Tensor, list[Tensor], Tensor]
 
 
 class AutoregressiveNet(nn.Module):
@@ -116,18 +120,29 @@ class AutoregressiveNet(nn.Module):
             ShapeError: if the input does not fit.
         """
         near = self.neighbours(u, context)
-        enter, middle, leave = self.weights()
-        x = u.movedim(1, -1)
-        h = F.linear(near.stack(x), enter.flatten(1), self.enter_bias)
+        weights = self.weights()
+        seen = near.stack(u.movedim(1, -1))
         bias = self.condition_bias(u, context)
-        h = (h if bias is None else h + bias).relu_()
-        ends = [end for _, end in self.blocks(HIDDEN_BLOCKS)]
-        for weight, b in zip(middle, self.middle_bias, strict=True):
-            h = triangular_linear(h, weight, b, ends).relu_()
-        y = F.linear(h, leave.flatten(0, 2))
-        return (near.fold(y) + self.leave_bias.flatten()).movedim(-1, 1)
+        rows = seen.flatten(0, -2)
+        biases = self.enter_bias.expand(len(rows), -1) if bias is None else self.enter_bias + bias.flatten(0, -2)
+        if torch.is_grad_enabled():
+            y = self._pointwise(rows, biases, weights)
+        else:
+            # Without gradients the hidden layers of a few rows stay in the processor's cache.
+            parts = zip(rows.split(CACHED_ROWS), biases.split(CACHED_ROWS), strict=True)
+            y = torch.cat([self._pointwise(part, bias, weights) for part, bias in parts])
+        return (near.fold(y.view(*seen.shape[:-1], y.shape[-1])) + self.leave_bias.flatten()).movedim(-1, 1)
 
-    def weights(self) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _pointwise(self, rows: Tensor, biases: Tensor, weights: Weights) -> Tensor:
+        """Give what rows send to the taps of the heads."""
+        enter, middle, leave = weights
+        h = torch.addmm(biases, rows, enter.flatten(1).T).relu_()
+        ends = [end for _, end in self.blocks(HIDDEN_BLOCKS)]
+        for weight, bias in zip(middle, self.middle_bias, strict=True):
+            h = triangular_linear(h, weight, bias, ends).relu_()
+        return h @ leave.flatten(0, 2).T
+
+    def weights(self) -> Weights:
         """Give the weights as they act: masked, and within the norm limit.
 
         Returns:

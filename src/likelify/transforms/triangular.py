@@ -275,7 +275,7 @@ class TriangularResidual(Transform):
         most = _most_steps(z, context) if self.max_steps is None else self.max_steps
         if self.method != "auto":
             return [_Attempt(self.method, most)]
-        if not isinstance(self.heads, AutoregressiveNet):
+        if not isinstance(self.heads, AutoregressiveNet) or not z.numel():
             return [_Attempt("newton", most)]
         wave = _Attempt("wavefront", most)
         if z.device.type != "cpu":
@@ -370,7 +370,7 @@ def _transposed(
     """Solve `(I + J)^T y = g`."""
     tol = layer._tolerance(u.dtype)
     heads = layer.heads
-    if isinstance(heads, AutoregressiveNet) and layer.method in ("auto", "wavefront"):
+    if isinstance(heads, AutoregressiveNet) and layer.method in ("auto", "wavefront") and g.numel():
         with torch.no_grad():
             return wavefront.solve_transposed(heads, layer.scalar, u.detach(), g, context, tol)
     scale = g.abs().flatten(1).amax(1) if context.structure is None else g.abs().max().expand(len(g))

@@ -216,7 +216,7 @@ class _Forward:
             value, slope = self.scalar.evaluate(u, raw)
             residual = u + value - v
             gap, step = float((residual.abs() / scale).max()), step + 1
-            if gap <= self.tol or step > v.shape[1] + EXTRA_STEPS:
+            if not gap > self.tol or step > v.shape[1] + EXTRA_STEPS:  # a NaN ends it, too
                 break
             u = self.scalar.step(u, raw, v, residual, slope)
         self.evaluations += step
@@ -319,7 +319,7 @@ class _Backward:
                 arrived.insert(0, torch.addmm(base, arrived[0], weight).mul_(mask))
             residual = torch.addmm(bases[0], arrived[0], enter, alpha=-1) - slope * y
             gap, step = float((residual.abs() / (scale + y.abs())).max()), step + 1
-            if gap <= self.tol or step > y.shape[1] + EXTRA_STEPS:
+            if not gap > self.tol or step > y.shape[1] + EXTRA_STEPS:  # a NaN ends it, too
                 break
             y = y + residual / slope
         self.worst = _worse(self.worst, gap)

@@ -1,0 +1,260 @@
+"""Triangular residuals: what the laws do not say."""
+
+import math
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify import nets
+from likelify.errors import ConfigError, ConvergenceError, ShapeError
+from likelify.testing import randomize
+from likelify.transforms.triangular import root
+from tests.cases import normal
+from tests.cases.triangular import ArcResidual, residual
+
+
+def hard(channels, size=(), scale=1.0, **options):
+    """A layer whose heads are large, as training makes them: slopes come near the bound of one half."""
+    torch.manual_seed(0)
+    net = nets.AutoregressiveNet(channels, **({"hidden": 8 * channels} | options)).double()
+    with torch.no_grad():
+        net.leave.copy_(scale * torch.randn_like(net.leave) / (net.hidden * (net.taps + 1) / 2) ** 0.5)
+    return lk.TriangularResidual(net).double(), normal(3, channels, *size)
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape", "kernel_size"), [(0, (5,), 3), (1, (3, 7), 5), (2, (2, 4, 3), 3), (3, (2, 2, 3, 2), 3)]
+)
+def test_heads_depend_on_all_earlier_numbers_they_see_and_no_other(dims, shape, kernel_size):
+    net = randomize(nets.AutoregressiveNet(shape[0], hidden=40, dims=dims, kernel_size=kernel_size).double())
+    size, channels, dependence = math.prod(shape), shape[0], 0
+    for _ in range(4):
+        jacobian = torch.autograd.functional.jacobian(lambda v: net(v).unflatten(1, (4, -1)).sum(1), normal(1, *shape))
+        # Numbered by position first, then by channel.
+        flat = jacobian.reshape(channels, size // channels, channels, size // channels).permute(1, 0, 3, 2)
+        dependence += flat.reshape(size, size).abs()
+    flat = dependence
+    assert float(flat.triu().abs().max()) == 0
+    if dims == 0:
+        assert int((flat != 0).sum()) == size * (size - 1) // 2
+    # The first channel of a position sees every channel of the position before it.
+    if dims == 1:
+        assert bool((flat[shape[0], : shape[0]] != 0).all())
+
+
+def test_nodes_see_earlier_neighbours_only():
+    graph = lk.GraphBatch(torch.tensor([4]), torch.tensor([[0, 2, 3], [2, 3, 1]]))
+    net = randomize(nets.AutoregressiveNet(1, hidden=9, dims="nodes").double())
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, lk.Context(structure=graph)).sum(1), normal(4, 1))
+    # Edges 0-2, 2-3, 1-3: two layers of messages carry node 0 to node 3.
+    expected = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    assert torch.equal(jacobian[:, :, 0] != 0, expected)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_all_methods_that_converge_agree(scale):
+    layer, x = hard(3, (5, 6), scale)
+    with torch.no_grad():
+        z, log_det = layer(x)
+    for method in ("wavefront", "newton", "fixed-point"):
+        layer.method = method
+        found = layer.solve(z, throw=False)
+        if method == "wavefront":
+            assert found.residual <= 1e-10
+            assert found.evaluations < 14
+        if found.residual <= 1e-10:
+            assert float((layer(found.value)[0] - z).detach().abs().max()) < 1e-9
+            assert torch.allclose(found.log_det, log_det, atol=1e-5 if scale == 3.0 else 1e-8)
+
+
+def test_the_fixed_point_never_fails_in_silence():
+    layer, x = hard(4, (8, 8), 6.0)
+    z = layer(x)[0].float()
+    layer = layer.float()
+    layer.method, layer.max_steps = "fixed-point", 40
+    with pytest.raises(ConvergenceError, match=r"fixed-point.*relative residual.*float64") as caught:
+        layer.inverse(z)
+    assert caught.value.diagnostics.residual > 1e-5
+    assert layer.solve(z, throw=False).residual > 1e-5
+    layer.method, layer.max_steps = "auto", None
+    assert layer.solve(z, dtype=torch.float64).residual <= 1e-12
+    assert layer.solve(z, dtype=torch.float64).value.dtype == torch.float64
+
+
+def test_without_a_diagonal_the_fixed_point_is_exact_after_as_many_steps_as_numbers():
+    class Shift(lk.ScalarResidual):
+        size = 1
+
+        def evaluate(self, u, raw):
+            return raw[:, 0], torch.zeros_like(u)
+
+    torch.manual_seed(0)
+    net = nets.AutoregressiveNet(2, hidden=12, heads=1, small_heads=0, kernel_size=3).double()
+    layer = lk.TriangularResidual(randomize(net, scale=0.5), Shift(), method="fixed-point", tol=1e-13)
+    x = normal(2, 2, 3, 3)
+    assert layer.solve(layer(x)[0]).evaluations <= x[0].numel() + 1
+    # With slopes up to one half it needs them as well, and the paper's bound of d steps holds for all but tiny events.
+    layer, x = hard(3, (6, 6), 0.5)
+    layer.method = "fixed-point"
+    assert layer.solve(layer(x)[0]).evaluations <= x[0].numel()
+
+
+@pytest.mark.parametrize("method", ["wavefront", "newton"])
+@pytest.mark.parametrize("kind", ["vector", "image", "nodes", "condition", "own-scalar"])
+def test_gradients_through_the_inverse(kind, method):
+    torch.manual_seed(0)
+    context, x = None, normal(2, 3)
+    if kind == "vector":
+        layer = residual(3, dims=0, layers=2)
+    elif kind == "image":
+        layer, x = residual(2, layers=1), normal(2, 2, 3, 2)
+    elif kind == "nodes":
+        layer, x = residual(2, dims="nodes"), normal(6, 2)
+        edges = torch.tensor([[0, 1, 0, 3, 4], [1, 2, 2, 4, 5]])
+        context = lk.Context(structure=lk.GraphBatch(torch.tensor([3, 3]), edges))
+    elif kind == "condition":
+        layer, context = residual(3, dims=0, context_features=2), normal(2, 2).requires_grad_()
+    else:
+        layer = lk.TriangularResidual(nets.AutoregressiveNet(3, hidden=9, heads=3, dims=0), ArcResidual())
+    layer = randomize(layer.double())
+    layer.method = method
+    z = layer(x, context)[0].detach().requires_grad_()
+    leaves = [z, *layer.parameters(), *([context] if isinstance(context, torch.Tensor) else [])]
+
+    def loss():
+        value, contribution = layer.inverse(z, context)
+        return (value * torch.linspace(-1, 2, value.numel()).view_as(value)).sum() + contribution.cos().sum()
+
+    grads = torch.autograd.grad(loss(), leaves)
+    for leaf, grad in zip(leaves, grads, strict=True):
+        direction = torch.randn_like(leaf)
+        with torch.no_grad():
+            leaf.add_(1e-6 * direction)
+            above = float(loss())
+            leaf.sub_(2e-6 * direction)
+            below = float(loss())
+            leaf.add_(1e-6 * direction)
+        slope = float((grad * direction).sum())
+        assert (above - below) / 2e-6 == pytest.approx(slope, rel=2e-5, abs=2e-5)
+
+
+def test_tiny_gradients_are_as_exact_as_large_ones():
+    layer, x = hard(3, (4, 4), 1.0)
+    layer = layer.float()
+    layer.method = "wavefront"
+    z = layer(x.float())[0].detach().requires_grad_()
+    upstream = torch.randn(3, 3, 4, 4)
+    large, tiny = (torch.autograd.grad(layer.inverse(z)[0], z, s * upstream)[0] / s for s in (1.0, 1e-12))
+    assert torch.allclose(large, tiny, rtol=1e-3, atol=1e-4)
+
+
+def test_the_inverse_keeps_its_solution_only():
+    layer, x = hard(3, (6, 6))
+    z = layer(x)[0].detach().requires_grad_()
+    parameters = {p.data_ptr() for p in layer.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value, _ = layer.inverse(z)
+    assert sum(size for place, size in kept.items() if place not in parameters) <= 2 * x.numel() * x.element_size()
+    value.sum().backward()
+    assert z.grad is not None
+
+
+def test_few_rows_try_newton_first_and_end_with_the_wavefront():
+    layer, x = hard(3, (4, 4), 0.1)
+    assert layer.solve(layer(x)[0][:1]).method == "newton"
+    layer, x = hard(4, (8, 8), 3.0)
+    found = layer.solve(layer(x)[0][:1])
+    assert found.method == "wavefront"
+    assert found.residual <= 1e-12
+
+
+def test_roots_of_steep_and_flat_functions():
+    v = torch.tensor([-40.0, -1.0, 0.0, 0.3, 1e6], dtype=torch.float64)
+    start = torch.zeros_like(v)
+
+    def steep(x):
+        return 50 * torch.tanh(40 * x), 2000 / torch.cosh((40 * x).clamp(-300, 300)) ** 2
+
+    found = root(steep, v, start, start + steep(start)[0] - v)
+    assert torch.allclose(found + steep(found)[0], v, atol=1e-9)
+
+    def flat(x):
+        return -x + torch.atan(x), -1 + 1 / (1 + x * x)
+
+    good = torch.tensor([-1.5, 0.2, 1.57], dtype=torch.float64)
+    found = root(flat, good, 0 * good, -good)
+    assert torch.allclose(found.atan(), good, atol=1e-12)
+    with pytest.raises(ConvergenceError, match="bounded"):
+        root(flat, v, start, -v)
+
+
+def test_large_slopes_of_the_free_form_are_found_by_bisection():
+    class Constant(torch.nn.Module):
+        def forward(self, u, context=None):
+            raw = torch.tensor([0.3, 6.0, 4.0, -1.0], dtype=u.dtype) + torch.zeros_like(u)[..., None]
+            return raw.movedim(-1, 1).flatten(1)
+
+    layer = lk.TriangularResidual(Constant(), lk.FreeTanhResidual())
+    x = 3 * normal(20, 3)
+    assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-9)
+    wide = lk.TriangularResidual(nets.AutoregressiveNet(3, dims=0, hidden=9), lk.TanhResidual(bound=0.99)).double()
+    randomize(wide, scale=2.0)
+    z = wide(x)[0]
+    assert float((wide(wide.inverse(z)[0])[0] - z).detach().abs().max()) < 1e-9
+
+
+def test_nothing_and_not_a_number():
+    layer = residual(3).double()
+    assert layer.inverse(normal(0, 3, 4, 4))[0].shape == (0, 3, 4, 4)
+    for method in ("wavefront", "newton", "fixed-point", "auto"):
+        layer.method = method
+        with pytest.raises(ConvergenceError):
+            layer.inverse(torch.full((2, 3, 4, 4), math.nan).double())
+
+
+def test_wrong_settings_and_shapes_are_refused():
+    with pytest.raises(ConfigError, match="no method"):
+        lk.TriangularResidual(nets.AutoregressiveNet(3), method="magic")
+    with pytest.raises(ConfigError, match="needs an AutoregressiveNet"):
+        lk.TriangularResidual(torch.nn.Identity(), method="wavefront")
+    with pytest.raises(ConfigError, match="tol must be positive"):
+        lk.TriangularResidual(nets.AutoregressiveNet(3), tol=0.0)
+    with pytest.raises(ConfigError, match="bound must lie"):
+        lk.TanhResidual(1.0)
+    with pytest.raises(ConfigError, match="dims"):
+        nets.AutoregressiveNet(3, dims=4)
+    with pytest.raises(ConfigError, match="odd"):
+        nets.AutoregressiveNet(3, kernel_size=2)
+    with pytest.raises(ConfigError, match="hidden unit"):
+        nets.AutoregressiveNet(30, hidden=20)
+    with pytest.raises(ConfigError, match="norm_limit"):
+        nets.AutoregressiveNet(3, norm_limit=0.0)
+    with pytest.raises(ShapeError, match="3 channels and dims=2"):
+        residual(3)(torch.zeros(2, 3))
+    with pytest.raises(ShapeError, match="heads returned"):
+        lk.TriangularResidual(nets.AutoregressiveNet(3, heads=3))(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ShapeError, match="condition of 2 features"):
+        residual(3, context_features=2)(torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ShapeError, match="GraphBatch"):
+        residual(3, dims="nodes")(torch.zeros(2, 3))
+
+
+def test_the_norm_limit_holds_for_the_masked_layers():
+    net = randomize(nets.AutoregressiveNet(2, hidden=10, norm_limit=1.5).double(), scale=4.0)
+    enter, middle, leave = (w if isinstance(w, list) else w.detach() for w in net.weights())
+    assert float(torch.linalg.matrix_norm(middle[0].detach(), 2)) <= 1.5
+    identity = torch.eye(2 * 36, dtype=torch.float64).view(-1, 6, 6, 2)
+    near = net.neighbours(torch.zeros(1, 2, 6, 6), None)
+    matrix = torch.einsum("nhwi,oi->nhwo", near.stack(identity), enter.flatten(1)).flatten(1)
+    assert 0.4 < float(torch.linalg.matrix_norm(matrix, 2)) <= 1.5
+    units = torch.eye(10 * 36, dtype=torch.float64).view(-1, 6, 6, 10)
+    for head in range(4):
+        matrix = near.fold(units @ leave[:, head].flatten(0, 1).T).flatten(1)
+        assert 0.4 < float(torch.linalg.matrix_norm(matrix, 2)) <= 1.5
