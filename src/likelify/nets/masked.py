@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
@@ -25,7 +26,7 @@ CACHED_ROWS = 1024
 Weights = tuple[Tensor, list[Tensor], Tensor]
 
 
-class AutoregressiveNet(nn.Module):
+class AutoregressiveNet(Caching):
     r"""Masked convolution, pointwise masked layers, masked convolution; several outputs for every input channel.
 
         h = relu(E * u + b),   h = relu(M h + b) ...,   out = L * h + b
@@ -149,6 +150,9 @@ class AutoregressiveNet(nn.Module):
             `(hidden, taps, channels)` with the own position as the last tap; `(hidden, hidden)` for each pointwise
             layer; `(taps, heads, channels, hidden)`.
         """
+        return self.cached("weights", self._acting)
+
+    def _acting(self) -> Weights:
         enter = torch.cat([self.enter[:, :-1], self.enter[:, -1:] * self.enter_mask[:, None]], 1)
         middle = [weight * self.middle_mask for weight in self.middle]
         leave = torch.cat([self.leave[:-1], self.leave[-1:] * self.leave_mask])
@@ -207,9 +211,11 @@ class AutoregressiveNet(nn.Module):
 
 
 def triangular_linear(x: Tensor, weight: Tensor, bias: Tensor, ends: list[int]) -> Tensor:
-    """Multiply by a block lower triangular matrix whose blocks have these ends, without computing the upper ones."""
-    parts = [
-        F.linear(x[..., :end], weight[start:end, :end], bias[start:end])
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
-    return torch.cat(parts, -1)
+    """Multiply rows by a block lower triangular matrix with blocks that end there, without computing the upper ones."""
+    blocks = list(zip([0, *ends], ends, strict=False))
+    if torch.is_grad_enabled():
+        return torch.cat([F.linear(x[:, :end], weight[start:end, :end], bias[start:end]) for start, end in blocks], 1)
+    out = x.new_empty(len(x), len(weight))
+    for start, end in blocks:
+        torch.addmm(bias[start:end], x[:, :end], weight[start:end, :end].T, out=out[:, start:end])
+    return out

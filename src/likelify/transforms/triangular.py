@@ -24,7 +24,7 @@ from likelify.linalg.fixed_point import iterate
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
 from likelify.transforms import wavefront
-from likelify.transforms.core import Transform
+from likelify.transforms.core import Transform, leave_autocast
 
 Method = Literal["auto", "wavefront", "newton", "fixed-point"]
 # Numbers of positions in a batch up to which a CPU tries Newton's method first, and for how many steps.
@@ -213,11 +213,13 @@ class TriangularResidual(Transform):
         self.method: Method = method
         self.tol, self.max_steps = tol, max_steps
 
+    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Add `f(x)`."""
         value, slope = self._evaluate(x, context)
         return x + value, sum_items(torch.log1p(slope), context)
 
+    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Solve `x + f(x) = z`.
 
