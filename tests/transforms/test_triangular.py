@@ -258,3 +258,15 @@ def test_the_norm_limit_holds_for_the_masked_layers():
     for head in range(4):
         matrix = near.fold(units @ leave[:, head].flatten(0, 1).T).flatten(1)
         assert 0.4 < float(torch.linalg.matrix_norm(matrix, 2)) <= 1.5
+
+
+@pytest.mark.slow
+def test_forward_under_vmap_jacobians_and_compile():
+    layer, x = residual(3).double(), normal(4, 3, 4, 3)
+    randomize(layer)
+    value, log_det = layer(x)
+    assert torch.allclose(torch.func.vmap(lambda row: layer(row[None])[0][0])(x), value)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: layer(row[None])[0][0]))(x).reshape(4, 36, 36)
+    assert torch.allclose(torch.linalg.slogdet(jacobians)[1], log_det)
+    compiled = torch.compile(layer, fullgraph=True)
+    assert torch.allclose(compiled(x)[0], value)

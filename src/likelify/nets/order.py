@@ -149,14 +149,19 @@ class Schedule:
 class _Stack(torch.autograd.Function):
     """`out_k[p] = x[p + o_k]`, zero outside; the adjoint of `_Fold` along the opposite offsets."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, offsets: Offsets) -> Tensor:
-        ctx.offsets = offsets
+    def forward(x: Tensor, offsets: Offsets) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         size = x.shape[-1]
         out = x.new_zeros(*x.shape[:-1], size * len(offsets))
         for tap, (there, here) in enumerate(_windows(tuple(x.shape[1:-1]), offsets)):
             out[(slice(None), *here, slice(tap * size, (tap + 1) * size))] = x[(slice(None), *there)]
         return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.offsets = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -166,15 +171,20 @@ class _Stack(torch.autograd.Function):
 class _Fold(torch.autograd.Function):
     """`out[p] = sum_k y_k[p + o_k]`, where outside is zero."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, y: Tensor, offsets: Offsets) -> Tensor:
-        ctx.offsets = offsets
+    def forward(y: Tensor, offsets: Offsets) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         size = y.shape[-1] // len(offsets)
         # The own position is the last tap and covers everything, so it starts the sum.
         out = y[..., -size:].clone(memory_format=torch.contiguous_format)
         for tap, (there, here) in enumerate(_windows(tuple(y.shape[1:-1]), offsets[:-1])):
             out[(slice(None), *here)] += y[(slice(None), *there, slice(tap * size, (tap + 1) * size))]
         return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.offsets = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
