@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,14 +22,21 @@ class Entry:
     better: Literal["higher", "lower"] = "lower"
 
 
-def arguments(description: str, *, seeds: int = 1) -> argparse.Namespace:
-    """Parse the options every benchmark has, and set one thread."""
+def arguments(description: str, *, seeds: int = 1, parts: Iterable[str] = ()) -> argparse.Namespace:
+    """Parse the options every benchmark has, and set one thread; `parts` may be chosen one by one."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a run of under a minute, for a first impression")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds, from 0")
+    parts = list(parts)
+    if parts:
+        text = "measure only this; may be given several times"
+        parser.add_argument("--part", action="append", choices=parts, default=None, help=text)
     torch.set_num_threads(1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if parts:
+        options.part = options.part or parts
+    return options
 
 
 def report(entries: list[Entry], file: Path | None) -> None:

@@ -50,6 +50,8 @@ def test_round_trip_in_float32(name):
         z, contribution = layer(x, context)
         back, _ = layer.inverse(z, context)
     assert z.dtype == contribution.dtype == torch.float32
+    if layer.random_forward and layer.random_inverse:
+        return
     if layer.random_inverse:
         back, x = layer(back, context)[0], z
     assert float((back - x).abs().max()) < 1e-4
@@ -77,5 +79,6 @@ def test_every_layer_has_a_case():
 
 def test_every_layer_that_does_not_look_at_shapes_has_a_case_on_graphs():
     look_at_shapes = {lk.FittedMarginal, lk.Squeeze, lk.Flatten, lk.Reshape}
+    look_at_shapes |= {lk.AutoregressiveConv, lk.PeriodicConv}
     on_graphs = {case.covers for name, case in LAYERS.items() if "graphs" in name}
     assert defined(Transform) - look_at_shapes == on_graphs

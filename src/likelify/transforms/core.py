@@ -11,19 +11,23 @@ unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `fo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from likelify.caching import Caching as Caching
+from likelify.caching import freeze
 from likelify.distributions import Likelihood
-from likelify.errors import DomainError, ShapeError, StateError, UnsupportedError
+from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike
 from likelify.tracing import is_tracing
 
 Shape = tuple[int, ...]
+Method = TypeVar("Method", bound=Callable[..., tuple[Tensor, Tensor]])
 
 
 class Transform(nn.Module):
@@ -92,47 +96,6 @@ class Transform(nn.Module):
         """
         with freeze(self):
             yield
-
-
-@contextmanager
-def freeze(module: nn.Module) -> Iterator[None]:
-    """Give every cache inside `module` a place for the duration of the block (see `Transform.frozen`)."""
-    opened = [m for m in module.modules() if isinstance(m, Caching) and m._cache is None]
-    for layer in opened:
-        layer._cache = {}
-    try:
-        yield
-    finally:
-        for layer in opened:
-            layer._cache = None
-
-
-class Caching(nn.Module):
-    """A part that can keep values derived from its parameters while it is frozen."""
-
-    _cache: dict[str, tuple[tuple[Any, ...], Any]] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy that is made inside frozen() must not be frozen for ever.
-        return self.__dict__ | {"_cache": None}
-
-    def cached(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Give `compute()`, from the cache inside `frozen()`; it must depend on this module's tensors only."""
-        if self._cache is None:
-            return compute()
-        tensors = [*self.parameters(), *self.buffers()]
-        stamp = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-        if name not in self._cache:
-            # What is made in inference mode could not be used outside of it.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                self._cache[name] = (stamp, compute())
-        kept, value = self._cache[name]
-        if kept != stamp:
-            raise StateError(
-                f"A parameter of {type(self).__name__} changed inside frozen(), so its cache is stale. "
-                "Leave the frozen() block before changing parameters or moving the model."
-            )
-        return value
 
 
 class Chain(Transform):
@@ -301,6 +264,23 @@ class Conjugate(Transform):
         v = self.transform.initialize(self.basis.initialize(x, context), context)
         with torch.no_grad():
             return self.basis.inverse(v, context)[0]
+
+
+def leave_autocast(method: Method) -> Method:
+    """Let a `forward` or `inverse` work in the precision of its parameters inside `torch.autocast`.
+
+    What a bijection and its inverse compute in bfloat16 are not each other's inverse to more than two digits, and the
+    log-determinant is that of neither. Half-precision inputs are raised to float32.
+    """
+
+    @functools.wraps(method)
+    def run(self: nn.Module, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        if not torch.is_autocast_enabled(x.device.type):
+            return method(self, x, context)
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context)
+
+    return run  # pyright: ignore[reportReturnType]
 
 
 def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:

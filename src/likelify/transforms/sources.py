@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm
 from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, PaddingName, check_odd
 from likelify.linalg.dense import Dense, Skew
@@ -146,6 +146,58 @@ class SkewMatrix(Source):
     def forward(self, context: ContextLike = None) -> Skew:
         """Build the map."""
         return Skew(self.value("weight", context))
+
+
+class HouseholderVectors(Source):
+    r"""The trainable vectors of a product of Householder reflections, `(K, size)`, or `(rows, K, size)` by a condition.
+
+    They start at random (standard normal; their lengths do not count), so the product is a random orthogonal matrix,
+    with the determinant `(-1)^K`.
+
+    Args:
+        size: of the vectors.
+        reflections: K; by default the largest even number up to `size`, which reaches every rotation.
+        vectors: another start, `(K, size)`.
+        condition_features: as in `Source`.
+
+    Raises:
+        ConfigError: for fewer than one reflection.
+        ShapeError: if `vectors` have another shape.
+        DomainError: if one of the vectors is zero or not finite.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        reflections: int | None = None,
+        *,
+        vectors: Tensor | None = None,
+        condition_features: int | None = None,
+    ) -> None:
+        super().__init__(condition_features)
+        count = max(size - size % 2, 2) if reflections is None else reflections
+        if count < 1:
+            raise ConfigError(f"A product of reflections needs at least one of them, got {count}.")
+        if vectors is None:
+            vectors = torch.randn(count, size)
+        elif vectors.shape != (count, size):
+            raise ShapeError(f"{count} reflections need vectors ({count}, {size}), got {tuple(vectors.shape)}.")
+        lengths = torch.linalg.vector_norm(vectors.detach().double(), dim=1)
+        if not bool((lengths.isfinite() & (lengths > 0)).all()):
+            raise DomainError(
+                f"The vectors of reflections have the lengths {lengths.tolist()}: a vector that is zero or not finite "
+                "has no direction to reflect. Start from random vectors, as is the default."
+            )
+        self.add("vectors", vectors.detach().clone())
+
+    def forward(self, context: ContextLike = None) -> Tensor:
+        """Give the vectors."""
+        return self.value("vectors", context)
+
+    def extra_repr(self) -> str:
+        """Show the numbers of reflections and channels."""
+        count, size = self.get_parameter("vectors").shape
+        return f"{size}, reflections={count}"
 
 
 class Matrix(Source):
