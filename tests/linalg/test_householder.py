@@ -6,7 +6,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from likelify.errors import ShapeError
 from likelify.linalg import householder
-from likelify.linalg.householder import householder_matrix, multiply, reflect
+from likelify.linalg.dense import apply_matrix
+from likelify.linalg.householder import householder_matrix, reflect
 
 # Vectors, input: fewer, as many and more reflections than channels; one position and many; for all rows and for each.
 SHAPES = [
@@ -114,7 +115,7 @@ def test_the_memory_layout_of_the_input_is_kept(data, count):
         z = reflect(vectors, last)
         assert z.is_contiguous(memory_format=torch.channels_last)
         assert torch.allclose(z, apply_dense(dense(vectors), x), atol=1e-12)
-    assert torch.allclose(multiply(dense(vectors), x), apply_dense(dense(vectors), x), atol=1e-12)
+    assert torch.allclose(apply_matrix(dense(vectors), x), apply_dense(dense(vectors), x), atol=1e-12)
 
 
 def test_the_length_of_the_vectors_does_not_count():

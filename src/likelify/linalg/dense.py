@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
@@ -210,8 +209,12 @@ def apply_matrix(matrix: Tensor, x: Tensor) -> Tensor:
             "(rows, channels, ...)."
         )
     if x.ndim == 2:
-        return (matrix @ x[:, :, None]).squeeze(2) if own_rows else x @ matrix.T
-    if x.ndim == 4 and not own_rows:
-        # A convolution keeps the memory layout of images, whichever it is; a matrix product would copy one of them.
-        return F.conv2d(x, matrix[:, :, None, None])
-    return (matrix @ x.flatten(2)).reshape(x.shape[0], matrix.shape[-2], *x.shape[2:])
+        return (matrix @ x[:, :, None]).squeeze(2) if own_rows else x @ matrix.mT
+    if not own_rows and x.stride(1) == 1:
+        # Channels last in memory stay there.
+        return (x.movedim(1, -1) @ matrix.mT).movedim(-1, 1)
+    flat = x.flatten(2)
+    if not own_rows and flat.shape[1] <= flat.shape[2]:
+        # One product for each row; its gradient, a matrix for each row, is no larger than the row.
+        matrix = matrix.expand(len(x), -1, -1)
+    return (matrix @ flat).reshape(x.shape[0], matrix.shape[-2], *x.shape[2:])

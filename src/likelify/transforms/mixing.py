@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.conv import ConvMap, check_odd
+from likelify.linalg.dense import apply_matrix
 from likelify.linalg.expm.fourier import frequency_matrices, multiply_frequencies
-from likelify.linalg.householder import multiply
 from likelify.structure import ContextLike, sum_constant, sum_items
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Caching, Chain, Transform, check_channels, leave_autocast
@@ -55,13 +55,13 @@ class Conv1x1(Transform, Caching):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by `W`."""
         check_channels(x, len(self.signs), self)
-        return multiply(self.cached("matrix", self.matrix), x), self._log_det(x, context)
+        return apply_matrix(self.cached("matrix", self.matrix), x), self._log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the inverse of `W`."""
         check_channels(z, len(self.signs), self)
-        return multiply(self.cached("inverse", self.inverse_matrix), z), -self._log_det(z, context)
+        return apply_matrix(self.cached("inverse", self.inverse_matrix), z), -self._log_det(z, context)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         lower = self.lower.tril(-1) + torch.eye(len(self.signs), dtype=self.lower.dtype, device=self.lower.device)

@@ -133,3 +133,38 @@ class Permute(Transform):
     def extra_repr(self) -> str:
         """Show the number of channels."""
         return f"{len(self.order)}"
+
+
+class Flip(Transform):
+    """Mirror an event along some axes; its own inverse.
+
+    Between autoregressive layers it lets each number come first and last in turn: along height and width it reverses
+    the raster order of the positions.
+
+    Args:
+        axes: of `(rows, channels, ...)`, counted from 1; height and width of images by default.
+
+    Example:
+        >>> Flip((1,))(torch.tensor([[1.0, 2.0, 3.0]]))[0]
+        tensor([[3., 2., 1.]])
+    """
+
+    def __init__(self, axes: tuple[int, ...] = (2, 3)) -> None:
+        super().__init__()
+        if not axes or min(axes) < 1 or len(set(axes)) != len(axes):
+            raise ShapeError(f"Flip needs different axes, counted from 1 (axis 0 runs over the rows), got {axes}.")
+        self.axes = tuple(axes)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Reverse the order along the axes."""
+        if x.ndim <= max(self.axes):
+            raise ShapeError(f"Flip(axes={self.axes}) got an input of shape {tuple(x.shape)}, which has too few axes.")
+        return x.flip(self.axes), zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Reverse it again."""
+        return self(z, context)
+
+    def extra_repr(self) -> str:
+        """Show the axes."""
+        return f"axes={self.axes}"

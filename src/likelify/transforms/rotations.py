@@ -8,7 +8,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
-from likelify.linalg.householder import householder_matrix, multiply, reflect
+from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Caching, Chain, Transform, check_channels, leave_autocast
 from likelify.transforms.exponential import Exponential
@@ -144,7 +144,7 @@ class Householder(Transform, Caching):
             return reflect(self.source(context), x, transposed=transposed)
         matrix = self.cached("matrix", lambda: householder_matrix(self.source(None)))
         check_channels(x, len(matrix), self)
-        return multiply(matrix.mT if transposed else matrix, x)
+        return apply_matrix(matrix.mT if transposed else matrix, x)
 
 
 def rotation(
