@@ -14,6 +14,7 @@ from likelify.distributions import Distribution, has_rows, item_count, repeat_co
 from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
+from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
 from likelify.transforms.core import Shape, Transform, freeze
 
@@ -43,25 +44,29 @@ class Certificate:
     """How far a reported log-density may be from that of the map that was applied.
 
     Exponentials are truncated, and so the matrix `P` that is applied is not quite `exp(L)`, while `tr L` is reported as
-    its log-determinant. `nats` bounds the sum of all `|log |det P| - tr L|` on the way from `x` to the latent. It is
-    proved in exact arithmetic from the norm bounds; rounding is not part of it.
+    its log-determinant. `nats` bounds the sum of all `|log |det P| - tr L|` on the way from `x` to the latent, and of
+    what the truncated log-determinants of residual layers leave out. It is proved in exact arithmetic from the norm
+    bounds; rounding is not part of it, nor is what an iterative inverse on the way leaves of its tolerance.
 
     Attributes:
         nats: the bound, one number per item.
         round_off: heuristic allowance for rounding in the values of all exponentials, relative to the norms of their
             inputs; not in nats and not part of the bound.
         exponentials: how many were applied.
+        series: how many log-determinants were truncated.
     """
 
     nats: Tensor
     round_off: float
     exponentials: int
+    series: int = 0
 
     def __str__(self) -> str:
         largest = float(self.nats.max()) if self.nats.numel() else 0.0
         return (
             f"|reported log p(x) - exact log-density of the map actually applied| <= {largest:.3g} nats for each of "
-            f"{len(self.nats)} items (truncation of {self.exponentials} exponentials; rounding not included)"
+            f"{len(self.nats)} items (truncation of {self.exponentials} exponentials and {self.series} "
+            "log-determinants; rounding not included)"
         )
 
 
@@ -189,10 +194,11 @@ class Flow(Distribution):
         if self.likelihood == "estimate":
             raise InexactLikelihoodError(
                 "There is no certificate, because the log-determinant is a noisy estimate in: "
-                f"{', '.join(self._culprits('noisy_log_det'))}. Choose their exact trace."
+                f"{', '.join(self._culprits('noisy_log_det'))}. "
+                "Choose their exact trace, or evaluate with_log_det(flow, 'exact')."
             )
         encoded = self._encode(context)
-        with torch.no_grad(), recorded() as found:
+        with torch.no_grad(), recorded() as found, truncations() as left_out:
             items = len(self._weight(x, encoded))
         total = torch.zeros(items, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
         for diagnostics in found:
@@ -200,7 +206,8 @@ class Flow(Distribution):
             # A map on graphs counts per graph, one on single nodes per node.
             per_node = encoded.structure is not None and bound.numel() != items
             total = total + (sum_constant(bound, x, encoded) if per_node else bound)
-        return Certificate(total, sum(d.round_off_allowance for d in found), len(found))
+        total = sum((bound.to(total) for bound in left_out), total)
+        return Certificate(total, sum(d.round_off_allowance for d in found), len(found), len(left_out))
 
     def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
         """Draw so that gradients reach the parameters (where the layers allow it)."""

@@ -7,20 +7,35 @@ from likelify.nets.conditioners import (
     CONV_FORMAT,
     MLP,
     DenseConvBlock,
+    DenseImageEncoder,
+    DenseNet,
     Dropout,
     ImageEncoder,
     OneHot,
     ResidualConvNet,
+    recomputed,
     regularized,
 )
+from likelify.nets.lipschitz import DeclaredNet, LipschitzConvNet, LipschitzMLP, LipschitzNet
+from likelify.nets.masked import AutoregressiveNet
+from likelify.nets.tied import TiedHeads
 
 __all__ = [
     "CONV_FORMAT",
     "MLP",
+    "AutoregressiveNet",
+    "DeclaredNet",
     "DenseConvBlock",
+    "DenseImageEncoder",
+    "DenseNet",
     "Dropout",
     "ImageEncoder",
+    "LipschitzConvNet",
+    "LipschitzMLP",
+    "LipschitzNet",
     "OneHot",
     "ResidualConvNet",
+    "TiedHeads",
+    "recomputed",
     "regularized",
 ]

@@ -4,13 +4,14 @@ All are called as `net(x, context)`; the condition is joined to the input along 
 zero, so a layer that is built on them starts at the identity.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, join_condition
@@ -64,6 +65,39 @@ def regularized(model: nn.Module) -> Iterator[None]:
     finally:
         for module in switched:
             module.active = False
+
+
+def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Give `run(x)`, a part of `net`, keeping only `x` for the backward pass, which runs it again.
+
+    The second run sees the random numbers and the dropout of the first, though `regularized` has been left by then.
+    """
+    if not torch.is_grad_enabled():
+        return run(x)
+    dropouts = [module for module in net.modules() if isinstance(module, Dropout)]
+    active = [module.active for module in dropouts]
+
+    @contextmanager
+    def as_before() -> Iterator[None]:
+        now = [module.active for module in dropouts]
+        _switch(dropouts, active)
+        try:
+            yield
+        finally:
+            _switch(dropouts, now)
+
+    return recompute(  # pyright: ignore[reportReturnType]
+        run,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=any(active),
+        context_fn=lambda: (nullcontext(), as_before()),
+    )
+
+
+def _switch(dropouts: list[Dropout], active: list[bool]) -> None:
+    for module, value in zip(dropouts, active, strict=True):
+        module.active = value
 
 
 class OneHot(nn.Module):
@@ -136,6 +170,8 @@ class MLP(nn.Module):
 class ResidualConvNet(nn.Module):
     """A small residual convolutional network on images: 3x3 in, residual blocks, 3x3 out.
 
+    Without `skip` and with one block it is the plain network of Glow: 3x3, ReLU, 1x1, ReLU, 3x3.
+
     Args:
         in_channels: of the input, without the condition.
         out_channels: of the output.
@@ -144,6 +180,8 @@ class ResidualConvNet(nn.Module):
         kernel_size: of the convolutions in the blocks, odd.
         context_channels: of the condition.
         dropout: rate inside each block, see `Dropout`.
+        skip: add the input of each block to its output.
+        checkpoint: keep only the input for the backward pass, which runs the network again: a third more work.
     """
 
     def __init__(
@@ -156,8 +194,11 @@ class ResidualConvNet(nn.Module):
         kernel_size: int = 1,
         context_channels: int = 0,
         dropout: float = 0.0,
+        skip: bool = True,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.skip, self.checkpoint = skip, checkpoint
         self.enter = nn.Conv2d(in_channels + context_channels, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -172,17 +213,55 @@ class ResidualConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give `(rows, out_channels, h, w)`."""
-        h = self.enter(join_condition(x, context))
+        joined = join_condition(x, context)
+        return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
+
+    def _run(self, x: Tensor) -> Tensor:
+        h = self.enter(x)
         for block in self.blocks:
-            h = h + block(h)
+            h = h + block(h) if self.skip else block(h)
         return self.leave(F.relu(h))
 
 
-class DenseConvBlock(nn.Module):
-    r"""The coupling network of the convolution exponential paper.
+class DenseNet(nn.Module):
+    """Densely connected convolutions: each layer reads the input and the outputs of all layers before it.
 
-    1x1 to `hidden`; then `h + DenseNet(h)`; then a zero 1x1 to the output. Each of the `depth` dense layers is 1x1,
-    ReLU, 3x3 to `growth`, ReLU, and its output is concatenated; a gated 1x1, `a + b sigmoid(c)`, ends the dense part.
+    A layer is 1x1, ReLU, 3x3 to `growth`, ReLU. A 1x1 ends the net: plain, or gated as `a + b sigmoid(c)`.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        depth: dense layers.
+        growth: channels each of them adds.
+        gated: end in the gated 1x1.
+
+    Source:
+        Huang et al. 2017; in this form Hoogeboom et al. 2020.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, growth: int, *, gated: bool = True) -> None:
+        super().__init__()
+        sizes = [in_channels + i * growth for i in range(depth + 1)]
+        self.gated = gated
+        self.dense = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(n, n, 1), nn.ReLU(), nn.Conv2d(n, growth, 3, padding=1), nn.ReLU())
+            for n in sizes[:-1]
+        )
+        self.gate = nn.Conv2d(sizes[-1], 3 * out_channels if gated else out_channels, 1)
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give `(rows, out_channels, h, w)`."""
+        for layer in self.dense:
+            x = torch.cat([x, layer(x)], 1)
+        if not self.gated:
+            return self.gate(x)
+        a, b, c = self.gate(x).chunk(3, dim=1)
+        return a + b * torch.sigmoid(c)
+
+
+class DenseConvBlock(DenseNet):
+    """The coupling network of the convolution exponential paper: 1x1 to `hidden`, `h + DenseNet(h)`, a zero 1x1.
 
     Args:
         in_channels: of the input, without the condition.
@@ -191,6 +270,8 @@ class DenseConvBlock(nn.Module):
         depth: dense layers (8 in the paper).
         growth: channels each of them adds (64 and 63 in the paper).
         context_channels: of the condition.
+        gated: whether the dense part ends in a gated or a plain 1x1.
+        checkpoint: keep only the input for the backward pass, which runs the network again: a third more work.
     """
 
     def __init__(
@@ -202,25 +283,23 @@ class DenseConvBlock(nn.Module):
         growth: int = 64,
         *,
         context_channels: int = 0,
+        gated: bool = True,
+        checkpoint: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(hidden, hidden, depth, growth, gated=gated)
+        self.checkpoint = checkpoint
         self.enter = nn.Conv2d(in_channels + context_channels, hidden, 1)
-        sizes = [hidden + i * growth for i in range(depth + 1)]
-        self.dense = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n, n, 1), nn.ReLU(), nn.Conv2d(n, growth, 3, padding=1), nn.ReLU())
-            for n in sizes[:-1]
-        )
-        self.gate = nn.Conv2d(sizes[-1], 3 * hidden, 1)
         self.leave = _zero(nn.Conv2d(hidden, out_channels, 1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give `(rows, out_channels, h, w)`."""
-        start = h = self.enter(join_condition(x, context))
-        for layer in self.dense:
-            h = torch.cat([h, layer(h)], 1)
-        a, b, c = self.gate(h).chunk(3, dim=1)
-        return self.leave(start + a + b * torch.sigmoid(c))
+        joined = join_condition(x, context)
+        return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
+
+    def _run(self, x: Tensor) -> Tensor:
+        h = self.enter(x)
+        return self.leave(h + super().forward(h))
 
 
 class ImageEncoder(nn.Module):
@@ -237,3 +316,39 @@ class ImageEncoder(nn.Module):
     def forward(self, condition: Tensor) -> Tensor:
         """Give `(rows, out_channels, h / 2, w / 2)`."""
         return self.layers(condition)
+
+
+class DenseImageEncoder(nn.Module):
+    """Turn an image condition into features at half its height and width: DenseNet, 2x2 with stride 2, DenseNet.
+
+    Args:
+        in_channels: of the condition.
+        out_channels: of the features (32 in the convolution exponential paper).
+        depth: dense layers of each net (4 in the paper).
+        growth: channels each of them adds (32 in the paper).
+        gated: end both nets in gated 1x1 convolutions.
+        checkpoint: keep only the input for the backward pass, which runs the network again: a third more work.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 32,
+        depth: int = 4,
+        growth: int = 32,
+        *,
+        gated: bool = True,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.layers = nn.Sequential(
+            DenseNet(in_channels, out_channels, depth, growth, gated=gated),
+            nn.Conv2d(out_channels, out_channels, 2, stride=2),
+            DenseNet(out_channels, out_channels, depth, growth, gated=gated),
+        )
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Give `(rows, out_channels, h / 2, w / 2)`."""
+        return recomputed(self, self.layers, condition) if self.checkpoint else self.layers(condition)

@@ -1,0 +1,326 @@
+"""Networks whose Lipschitz constant has a guaranteed bound, for residual layers.
+
+The bound is of the map from the input to the output at a fixed condition. Weights are limited by a function of the
+weights alone: nothing is estimated, nothing is kept from call to call, and evaluation sees what training sees.
+"""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, round_off_margin
+from likelify.linalg.dense import apply_matrix
+from likelify.nets.conditioners import CONV_FORMAT
+from likelify.structure import ContextLike, as_context
+
+# The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
+SWISH_SLOPE = 1.1
+# Kept away from zero, where dividing by it would overflow.
+SMALLEST_BETA = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Constrained:
+    """What a Lipschitz network computes with.
+
+    Attributes:
+        tensors: everything trained that its `run` reads, by name, differentiable.
+        lipschitz: guaranteed bound of the Lipschitz constant of the network with these tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    lipschitz: Tensor | float
+
+
+class LipschitzNet(nn.Module, ABC):
+    """A network with a guaranteed bound of its Lipschitz constant. Write `constrained` and `run`.
+
+    The two are apart so that a layer can limit the weights once and run the network often, and so that the trained
+    tensors are seen by name.
+    """
+
+    @abstractmethod
+    def constrained(self) -> Constrained:
+        """Give the tensors that `run` reads, and the bound that holds with them."""
+
+    @abstractmethod
+    def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
+        """Compute the output, of the shape of `x`, with these tensors; rows must not see each other."""
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the output, of the shape of `x`."""
+        return self.run(self.constrained().tensors, x, context)
+
+    def lipschitz_bound(self) -> float:
+        """Give the guaranteed bound of the Lipschitz constant in `x`, for every condition."""
+        with torch.no_grad():
+            return float(self.constrained().lipschitz)
+
+
+class DeclaredNet(LipschitzNet):
+    """Any network, with a Lipschitz constant that its author vouches for.
+
+    Args:
+        net: called as `net(x, context)`, or as `net(x)` if its `forward` takes a single argument. It must be
+            deterministic and map every row by itself.
+        lipschitz: a bound of its Lipschitz constant, below one.
+
+    Raises:
+        ConfigError: unless `0 <= lipschitz < 1`.
+    """
+
+    def __init__(self, net: nn.Module, lipschitz: float) -> None:
+        super().__init__()
+        if not 0 <= lipschitz < 1:
+            raise ConfigError(
+                f"A residual layer x + g(x) is invertible if g has a Lipschitz constant below 1; {lipschitz} was "
+                "declared. Scale the network down, or take nets.LipschitzMLP or nets.LipschitzConvNet."
+            )
+        self.net = net
+        self.lipschitz = float(lipschitz)
+        self._reads_context = len(inspect.signature(net.forward).parameters) > 1
+
+    def constrained(self) -> Constrained:
+        """Give the network's parameters and the declared bound."""
+        return Constrained(dict(self.net.named_parameters()), self.lipschitz)
+
+    def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
+        """Call the network with these parameters."""
+        given = (x, context) if self._reads_context else (x,)
+        return torch.func.functional_call(self.net, tensors, given)
+
+    def extra_repr(self) -> str:
+        """Show the declared constant."""
+        return f"lipschitz={self.lipschitz}"
+
+
+class _Feedforward(LipschitzNet):
+    """Linear maps of limited norm with LipSwish, `t sigmoid(beta t) / 1.1`, in between; `beta > 0` is trained.
+
+    Args:
+        shapes: of the weights, `(out, in, *taps)`.
+        limit: of the bound of each linear map.
+        context_features: of the condition, which enters the first layer through a matrix without limit.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]], limit: float, context_features: int) -> None:
+        super().__init__()
+        if not 0 < limit < 1:
+            raise ConfigError(f"limit must lie between 0 and 1, got {limit}.")
+        self.limit = limit
+        self.context_features = context_features
+        self.weights = nn.ParameterList(_initial(shape) for shape in shapes)
+        self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
+        self.raw_betas = nn.ParameterList(torch.tensor(math.log(math.e - 1)) for _ in shapes[1:])
+        if context_features:
+            scale = 1 / math.sqrt(context_features)
+            self.context_weight = nn.Parameter(scale * torch.randn(shapes[0][0], context_features))
+        with torch.no_grad():
+            # A fresh layer is near the identity: the last map has a norm of at most 0.1.
+            self.weights[-1].mul_(0.1 / self._bound(self.weights[-1]))
+
+    def constrained(self) -> Constrained:
+        """Limit the weights, and fold the numbers of the activations into them.
+
+        The product of the bounds is one of the whole network, because the slope of the activation is below one.
+        """
+        tensors, product, before = {}, 1.0, None
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            bound = self._bound(weight)
+            product = product * bound.clamp(max=self.limit)
+            # silu(beta t) / (1.1 beta) is the activation: beta goes into this map, the division into the next one.
+            after = F.softplus(self.raw_betas[i]) + SMALLEST_BETA if i < len(self.raw_betas) else 1.0
+            factor = after if before is None else after / (SWISH_SLOPE * before)
+            tensors[f"weight{i}"] = factor * limit_norm(weight, bound, self.limit)
+            tensors[f"bias{i}"] = after * bias
+            if i == 0 and self.context_features:
+                tensors["context"] = after * self.context_weight
+            before = after
+        return Constrained(tensors, product)
+
+    def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
+        """Compute the output, of the shape of `x`."""
+        self._check(x)
+        h = self._linear(x, tensors["weight0"], tensors["bias0"])
+        condition = self._branch(tensors, x, context)
+        h = h if condition is None else h + condition
+        for i in range(1, len(self.weights)):
+            h = self._linear(_swish(h), tensors[f"weight{i}"], tensors[f"bias{i}"])
+        return h
+
+    def _branch(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike) -> Tensor | None:
+        condition = as_context(context).condition
+        if (condition is None) != (self.context_features == 0):
+            raise ShapeError(
+                f"{type(self).__name__} was built with context_features={self.context_features}, and the condition is "
+                f"{'missing' if condition is None else f'of shape {tuple(condition.shape)}'}."
+            )
+        if condition is None:
+            return None
+        shape = tuple(condition.shape)
+        fits = condition.ndim < x.ndim or shape[2:] == x.shape[2:]
+        if not fits or shape[:2] != (len(x), self.context_features):
+            raise ShapeError(
+                f"The condition must be ({len(x)}, {self.context_features}), alone or with the positions "
+                f"{tuple(x.shape[2:])}; got {shape}."
+            )
+        branch = apply_matrix(tensors["context"], condition.to(x.dtype))
+        return branch[(...,) + (None,) * (x.ndim - branch.ndim)]
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != self.weights[0].ndim or x.shape[1] != self.weights[0].shape[1]:
+            positions = ", width" if x.ndim == 3 else ", height, width" if self.weights[0].ndim == 4 else ""
+            raise ShapeError(
+                f"{type(self).__name__} reads (rows, {self.weights[0].shape[1]}{positions}), got {tuple(x.shape)}."
+            )
+
+    def _bound(self, weight: Tensor) -> Tensor:
+        return gram_bound(weight.flatten(1))
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+class LipschitzMLP(_Feedforward):
+    r"""A fully connected network with a Lipschitz constant of at most `limit ** layers`, on vectors or graph nodes.
+
+    Each weight `W` is used as `W min(1, limit / bound(W))`, where `bound` is an upper bound of its 2-norm (repeated
+    squaring of the Gram matrix), with the activation LipSwish (Chen et al. 2019, section 3.3). A fresh network is close
+    to zero.
+
+    Args:
+        features: of the rows `(rows, features)`.
+        hidden: sizes of the hidden layers.
+        limit: of the norm of each linear map, below one.
+        context_features: of the condition `(rows, context_features)`, in which there is no limit.
+
+    Example:
+        >>> net = LipschitzMLP(4, (16, 16))
+        >>> net.lipschitz_bound() <= 0.98**3
+        True
+    """
+
+    def __init__(
+        self, features: int, hidden: Sequence[int] = (128, 128), *, limit: float = 0.98, context_features: int = 0
+    ) -> None:
+        sizes = (features, *hidden, features)
+        super().__init__([(b, a) for a, b in zip(sizes, sizes[1:], strict=False)], limit, context_features)
+
+
+class LipschitzConvNet(_Feedforward):
+    r"""A convolutional network with a Lipschitz constant of at most `limit ** layers`.
+
+    As `LipschitzMLP`; the norm of a convolution with zero padding is bounded for every image size at once.
+
+    Args:
+        channels: of the images `(rows, channels, height, width)`.
+        hidden: channels of the hidden layers.
+        kernel_sizes: odd, one for each layer.
+        limit: of the norm of each convolution, below one (0.98 in Chen et al. 2019).
+        bound: `"torus"` is tight; `"reshape"` is cheaper and about two times loose, so the true norms stay near half
+            the limit.
+        context_features: of the condition, `(rows, context_features)` or with the image's positions.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int = 528,
+        kernel_sizes: Sequence[int] = (3, 1, 3),
+        *,
+        limit: float = 0.98,
+        bound: Literal["torus", "reshape"] = "torus",
+        context_features: int = 0,
+    ) -> None:
+        if bound not in ("torus", "reshape"):
+            raise ConfigError(f"bound must be 'torus' or 'reshape', got {bound!r}.")
+        if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+            raise ConfigError(f"kernel_sizes must be odd numbers, one for each layer, got {tuple(kernel_sizes)}.")
+        self.bound = bound
+        sizes = (channels, *(hidden,) * (len(kernel_sizes) - 1), channels)
+        shapes = [(b, a, k, k) for a, b, k in zip(sizes, sizes[1:], kernel_sizes, strict=False)]
+        super().__init__(shapes, limit, context_features)
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
+
+    def _bound(self, weight: Tensor) -> Tensor:
+        if weight.shape[2:].numel() == 1:
+            return super()._bound(weight)
+        return _symbol_bound(weight) if self.bound == "torus" else reshape_bound(weight)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+class _Swish(torch.autograd.Function):
+    """`t sigmoid(t)`, whose derivatives keep `t` only; automatic differentiation keeps five tensors for the second."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        ctx.save_for_backward(t)
+        return F.silu(t)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _SwishSlope.apply(ctx.saved_tensors[0], g)  # pyright: ignore[reportReturnType]
+
+
+class _SwishSlope(torch.autograd.Function):
+    """The slope of `t sigmoid(t)` times `g`."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, g: Tensor) -> Tensor:
+        ctx.save_for_backward(t, g)
+        return torch.ops.aten.silu_backward(g, t)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        t, g = ctx.saved_tensors
+        bend = _bend(t, g, upstream) if ctx.needs_input_grad[0] else None
+        return bend, _SwishSlope.apply(t, upstream) if ctx.needs_input_grad[1] else None
+
+
+def _bend(t: Tensor, g: Tensor, upstream: Tensor) -> Tensor:
+    """Give the second derivative of `t sigmoid(t)` times both; with few temporary tensors where nobody looks."""
+    s = torch.sigmoid(t)
+    if torch.is_grad_enabled():
+        return s * (1 - s) * (2 + t * (1 - 2 * s)) * (g * upstream)
+    bend = torch.rsub(s, 1, alpha=2).mul_(t).add_(2).mul_(s)
+    return bend.mul_(s.neg_().add_(1)).mul_(g).mul_(upstream)
+
+
+def _swish(t: Tensor) -> Tensor:
+    return _Swish.apply(t)  # pyright: ignore[reportReturnType]
+
+
+def _symbol_bound(kernel: Tensor) -> Tensor:
+    r"""Bound the 2-norm as `torus_bound` does, for kernels with many more channels on one side than on the other.
+
+    The symbol `P` enters as `P P^*` on the side with few channels, which is the symbol of the kernel's correlation with
+    itself. The maximum over the frequencies has the gradient of the largest one, so only that one is differentiated. A
+    grid of `N = 12 n` points for degree `n` loses at most `1 / cos(pi / 12)`, 4 % for each axis.
+    """
+    if kernel.shape[0] > kernel.shape[1]:
+        kernel = kernel.transpose(0, 1)
+    sizes = kernel.shape[2:]
+    grid = [max(1, 6 * (size - 1)) for size in sizes]
+    correlation = F.conv2d(kernel, kernel, padding=[size - 1 for size in sizes])
+    symbol = torch.fft.rfftn(correlation, s=grid, dim=(2, 3)).flatten(2).movedim(-1, 0)
+    with torch.no_grad():
+        largest = gram_bound(symbol, steps=3).argmax()
+    # The sums over the wide side are rounded before the bound is formed, which has a margin for the narrow one only.
+    margin = 1 + round_off_margin(kernel.dtype, kernel[0].numel())
+    loss = math.prod(math.cos(math.pi * (size - 1) / (2 * n)) for size, n in zip(sizes, grid, strict=True))
+    return (margin * gram_bound(symbol.index_select(0, largest[None]), steps=3)[0]).sqrt() / loss
+
+
+def _initial(shape: Sequence[int]) -> Tensor:
+    """Draw a weight whose outputs are as large as its inputs."""
+    return torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))

@@ -1,0 +1,477 @@
+"""Residual-flow layers: estimates that are right on average, certified inverses, gradients that keep the input."""
+
+import gc
+import math
+import weakref
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+import likelify as lk
+from likelify import nets
+from likelify.errors import ConfigError, ConvergenceError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.linalg import log_det
+from likelify.linalg.log_det import Exact, Roulette, Truncated
+from likelify.transforms import contraction
+from likelify.transforms.core import Transform
+
+
+def normal(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def strong(method="exact", *, features=3, **settings):
+    """A layer whose Jacobian is large: weights at their limit, activations where their slope is large."""
+    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), limit=0.95).double(), scale=3.0, seed=1)
+    with torch.no_grad():
+        # The last map goes back along the first one, so that the trace does not vanish.
+        net.weights[1].copy_(net.weights[0].T)
+        net.biases[0].add_(1.0)
+    return lk.LipschitzResidual(net, log_det=method, **settings)
+
+
+class Line(nn.Module):
+    """`slope` times the input, a Lipschitz constant that can be lied about."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.slope * x
+
+
+def same_net(layer, method):
+    return lk.LipschitzResidual(layer.net, log_det=method)
+
+
+# --- the estimate -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method", [Roulette(), Roulette(exact_terms=1, samples=2), Roulette(exact_terms=1, continuation=0.6)]
+)
+def test_the_roulette_is_right_on_average(method):
+    layer, x = strong(method), normal(1, 3).expand(40, 3)
+    with torch.no_grad():
+        exact = float(same_net(layer, "exact")(x[:1])[1])
+        # The number of terms is shared by the rows of a call, so the means of calls are what is independent.
+        draws = torch.stack([layer(x)[1].mean() for _ in range(600)])
+    error = float(draws.std()) / math.sqrt(len(draws))
+    assert abs(exact) > 0.2
+    assert error < 0.03 * abs(exact)
+    assert abs(float(draws.mean()) - exact) < 3 * error
+
+
+def gradient_of(layer, x, repeats=1):
+    """The gradient of a weighted sum of the log-determinants of two rows, as one vector."""
+    wanted = [x, *layer.parameters()]
+    contribution = layer(x.repeat(repeats, 1))[1].reshape(repeats, 2).mean(0)
+    found = torch.autograd.grad(contribution[0] - 2 * contribution[1], wanted, allow_unused=True)
+    return torch.cat([torch.zeros(1) if g is None else g.flatten() for g in found])
+
+
+@pytest.mark.parametrize("method", [Roulette(exact_terms=1), Roulette(exact_terms=1, continuation=0.7, samples=2)])
+def test_the_gradient_of_the_roulette_is_right_on_average(method):
+    layer, x = strong(method), normal(2, 3).requires_grad_()
+    exact = gradient_of(same_net(layer, "exact"), x)
+    draws = torch.stack([gradient_of(layer, x, repeats=40) for _ in range(250)])
+    error = draws.std(0) / math.sqrt(len(draws))
+    gap = (draws.mean(0) - exact).abs()
+    assert float(error.norm()) < 0.05 * float(exact.norm())
+    assert bool((gap <= 4.5 * error + 1e-12).all())
+    assert float(gap.norm()) < 2 * float(error.norm())
+
+
+def test_the_gradient_of_a_truncated_series_is_near_the_exact_one():
+    layer, x = strong(Truncated(1e-9)), normal(2, 3).requires_grad_()
+    assert torch.allclose(gradient_of(layer, x), gradient_of(same_net(layer, "exact"), x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Roulette(samples=3), "exact", Truncated(1e-11)])
+def test_every_row_gets_its_own_upstream_gradient(method):
+    layer, x = strong(method), normal(3, 3).requires_grad_()
+    weight = torch.tensor([1.0, 0.0, -2.5], dtype=torch.float64)
+    wanted = [x, *layer.parameters()]
+
+    def gradient(weight):
+        with lk.seeded(7):
+            z, contribution = layer(x)
+        total = (contribution * weight).sum() + 0.3 * (z.sum(1) * weight).sum()
+        return torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+
+    alone = [gradient(torch.eye(3, dtype=torch.float64)[row]) for row in range(3)]
+    together = gradient(weight)
+    for place, found in enumerate(together):
+        expected = sum(w * grads[place] for w, grads in zip(weight, alone, strict=True))
+        assert torch.allclose(found, expected, atol=1e-12)
+    assert torch.equal(together[0][1], torch.zeros(3, dtype=torch.float64))
+    assert not torch.allclose(alone[0][1], alone[2][1])
+
+
+def test_the_noise_of_the_roulette_is_that_of_its_random_vectors():
+    # Terms of one sign, whose sum would be most uneven if it were cut at random.
+    shift = nn.Linear(30, 30, bias=False).double()
+    with torch.no_grad():
+        shift.weight.copy_(-0.8 * torch.eye(30) + 0.15 * torch.linalg.qr(normal(30, 30))[0])
+    layer, x = lk.LipschitzResidual(shift, lipschitz=0.95), normal(1, 30)
+
+    def spread(method):
+        with torch.no_grad():
+            return float(torch.stack([same_net(layer, method)(x)[1] for _ in range(300)]).std())
+
+    vectors_alone = spread(Roulette(exact_terms=100))
+    assert spread(Roulette()) < 2 * vectors_alone
+    assert spread(Roulette(continuation=0.5)) > 4 * vectors_alone
+
+
+def test_the_roulette_takes_as_many_terms_as_the_jacobian_needs():
+    calls = []
+    for slope in (0.0, 0.05, 0.9):
+        net = nets.DeclaredNet(Line(slope), 0.95)
+        layer = lk.LipschitzResidual(net)
+        with mock.patch.object(contraction.Point, "pull", autospec=True, side_effect=contraction.Point.pull) as pull:
+            layer(normal(1, 100))
+        calls.append(pull.call_count)
+    assert calls[0] == 2
+    assert calls[1] <= 4
+    assert calls[2] >= 8
+
+
+# --- deterministic log-determinants -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method", [Truncated(), Truncated(1.0), Truncated(1e-3), Truncated(terms=1), Truncated(terms=3), Truncated(terms=9)]
+)
+def test_a_truncated_series_is_as_near_as_its_bound_says(method):
+    layer, x = strong(method), normal(4, 3)
+    with torch.no_grad(), log_det.truncations() as found:
+        value = layer(x)[1]
+        exact = same_net(layer, "exact")(x)[1]
+    (bound,) = found
+    gap = (value - exact).abs()
+    assert bool((gap <= bound + 1e-12).all())
+    if method.tol is not None:
+        assert bool((bound <= method.tol).all())
+        assert float(gap.max()) > 1e-9
+    if method.terms is not None:
+        limit, terms = layer.lipschitz_bound(), method.terms
+        assert bool((bound <= 3 * limit ** (terms + 1) / ((terms + 1) * (1 - limit))).all())
+
+
+def test_the_certificate_counts_what_the_series_leave_out():
+    layers = lk.Chain([strong(Truncated(1e-2)), lk.ActNorm(3).double(), strong(Truncated(1e-3))])
+    flow, x = lk.Flow(lk.Normal((3,)), layers), normal(4, 3)
+    certificate = flow.certificate(x)
+    exact = lk.with_log_det(flow, "exact")
+    assert certificate.series == 2
+    assert 0 < float(certificate.nats.max()) <= 1.1e-2
+    assert bool(((flow.log_prob(x) - exact.log_prob(x)).abs() <= certificate.nats).all())
+    assert "2 log-determinants" in str(certificate)
+    assert exact.certificate(x).series == 0
+    graphs = lk.Context(structure=lk.GraphBatch(torch.tensor([1, 3]), torch.zeros(2, 0, dtype=torch.long)))
+    per_graph = flow.certificate(x, graphs).nats
+    assert torch.allclose(per_graph, torch.stack([certificate.nats[0], certificate.nats[1:].sum()]))
+
+
+@pytest.mark.parametrize("method", ["exact", Truncated(1e-11)])
+def test_pieces_of_a_batch_give_what_the_batch_gives(method, monkeypatch):
+    net = lk.testing.randomize(nets.LipschitzConvNet(2, 3, (3, 3), context_features=1).double(), seed=2)
+    layer = lk.LipschitzResidual(net, log_det=method)
+    x, condition = normal(5, 2, 2, 3).requires_grad_(), normal(5, 1).requires_grad_()
+    upstream = normal(5)
+
+    def run():
+        z, contribution = layer(x, condition)
+        total = (contribution * upstream).sum() + (z**2).sum()
+        return [z, contribution, *torch.autograd.grad(total, [x, condition, *net.parameters()])]
+
+    whole = run()
+    monkeypatch.setattr(log_det, "CHUNK", 5 * 12 * 5)
+    monkeypatch.setattr(log_det, "MATRICES", 2 * 144)
+    for a, b in zip(whole, run(), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_too_large_events_are_refused_by_name():
+    layer = lk.LipschitzResidual(nets.LipschitzMLP(10, (4,)), log_det=Exact(limit=9))
+    with pytest.raises(ShapeError, match="truncated"):
+        layer(torch.ones(1, 10))
+
+
+# --- the likelihood of flows ------------------------------------------------------------------------------------
+
+
+def noisy_flow():
+    layers = lk.Chain(
+        [
+            lk.Inverse(strong("roulette")),
+            lk.Conjugate(lk.Conv1x1(3).double(), lk.Chain([strong(Roulette(samples=2)), lk.ActNorm(3).double()])),
+        ]
+    )
+    return lk.Flow(lk.Normal((3,)), layers)
+
+
+def test_a_flow_trained_by_roulette_can_be_evaluated_exactly():
+    flow, x = noisy_flow(), normal(3, 3)
+    assert flow.likelihood == "estimate"
+    for refused in (flow.log_prob, lambda x: flow.iw_log_prob(x, samples=3), flow.certificate):
+        with pytest.raises(InexactLikelihoodError, match="LipschitzResidual"):
+            refused(x)
+    for mode in ("exact", "truncated"):
+        twin = lk.with_log_det(flow, mode)
+        assert twin.likelihood == twin.transform.likelihood == "exact"
+        log_prob = twin.log_prob(x)
+        jacobians = [torch.autograd.functional.jacobian(lambda v: flow.transform(v)[0], row[None]) for row in x]
+        slopes = torch.stack([torch.linalg.slogdet(j.reshape(3, 3))[1] for j in jacobians])
+        expected = flow.base.log_prob(flow.transform(x)[0]) + slopes
+        assert torch.allclose(log_prob, expected, atol=1e-8)
+        assert torch.allclose(twin.iw_log_prob(x, samples=2).value, log_prob)
+    assert flow.likelihood == "estimate"
+    with torch.no_grad():
+        estimate = flow.elbo(x, samples=100)
+    assert bool(((estimate.value - log_prob).abs() < 4 * estimate.standard_error).all())
+
+
+def test_the_twin_shares_its_parameters():
+    flow, x = noisy_flow(), normal(3, 3)
+    twin = lk.with_log_det(flow)
+    assert {id(p) for p in twin.parameters()} == {id(p) for p in flow.parameters()}
+    before = twin.log_prob(x)
+    lk.testing.randomize(flow, scale=0.1)
+    assert not torch.allclose(twin.log_prob(x), before)
+    assert flow.transform[0].transform.log_det == Roulette()
+    loose = lk.with_log_det(strong("roulette"), Truncated(0.5))
+    assert loose.log_det == Truncated(0.5)
+    assert loose.likelihood == "exact"
+
+
+class Twice(Transform):
+    """A container that the library does not know."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.noisy_log_det = layer.noisy_log_det
+
+
+def test_what_cannot_be_made_exact_is_refused():
+    with pytest.raises(ConfigError, match="without noise"):
+        lk.with_log_det(noisy_flow(), Roulette())
+    with pytest.raises(UnsupportedError, match="Twice"):
+        lk.with_log_det(Twice(strong("roulette")))
+    estimated = lk.linear_exponential(nn.Linear(3, 3, bias=False), trace="hutchinson")
+    flow = lk.Flow(lk.Normal((3,)), lk.Chain([strong("roulette"), estimated]))
+    assert lk.with_log_det(flow).likelihood == "estimate"
+
+
+def test_an_exact_residual_flow_is_a_density():
+    layers = [lk.LipschitzResidual(nets.LipschitzMLP(2, (16,)), log_det="exact") for _ in range(2)]
+    flow = lk.Flow(lk.Normal((2,)), lk.Chain(layers)).double()
+    lk.testing.randomize(flow, scale=1.0)
+    lk.testing.check_flow(flow, box=[(-9, 9), (-9, 9)], points=200, samples=4000)
+
+
+# --- the inverse --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tol", [0.3, 1e-2, 1e-5, 1e-9, None])
+def test_the_error_of_the_inverse_is_what_was_asked_for(tol):
+    layer, x = strong(tol=tol), 3 * normal(50, 3)
+    with torch.no_grad():
+        z, _ = layer(x)
+        observed = (layer.inverse(z)[0] - x).norm(dim=1)
+    allowed = (1e-12 if tol is None else tol) * z.norm(dim=1).clamp_min(1)
+    assert bool((observed <= allowed).all())
+    if tol is not None and tol >= 1e-5:
+        assert float(observed.max()) > 1e-4 * tol
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.98, 0.995])
+def test_the_inverse_settles_in_single_precision_near_one(limit):
+    # A linear map at its limit: the iteration cannot be faster than its slope, nor the tolerance finer than rounding.
+    net = lk.testing.randomize(nets.LipschitzMLP(20, (), limit=limit), scale=2.0)
+    layer, x = lk.LipschitzResidual(net), torch.randn(10, 20)
+    with torch.no_grad():
+        z = layer.mean_forward(x)
+        error = (layer.mean_inverse(z) - x).norm(dim=1) / z.norm(dim=1).clamp_min(1)
+    assert net.lipschitz_bound() > 0.99 * limit
+    assert float(error.max()) < max(1e-5, 5e-7 / (1 - limit))
+
+
+def test_gradients_through_the_inverse():
+    layer = strong("exact")
+    names, values = zip(*layer.named_parameters(), strict=True)
+    z, kept = normal(2, 3).requires_grad_(), [value.detach().clone().requires_grad_() for value in values]
+
+    def invert(z, *values):
+        with mock.patch.object(layer, "forward", layer.inverse):
+            return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (z,))
+
+    assert torch.autograd.gradcheck(invert, (z, *kept), eps=1e-6, atol=1e-7)
+
+
+def test_a_condition_gets_its_gradient_in_both_directions():
+    net = lk.testing.randomize(nets.LipschitzMLP(3, (6,), context_features=2).double())
+    layer = lk.LipschitzResidual(net, log_det="exact")
+    inputs = normal(2, 3).requires_grad_(), normal(2, 2).requires_grad_()
+    assert torch.autograd.gradcheck(layer, inputs)
+    assert torch.autograd.gradcheck(layer.inverse, inputs)
+
+
+@pytest.mark.parametrize("slope", [0.9, -0.9, 1.5, -3.0])
+def test_a_declaration_that_is_not_true_is_noticed(slope):
+    x = normal(3, 2)
+    honest = lk.LipschitzResidual(Line(0.49), lipschitz=0.5, log_det="exact")
+    assert torch.allclose(honest.inverse(honest(x)[0])[0], x)
+    for method in ("roulette", "truncated"):
+        layer = lk.LipschitzResidual(Line(slope), lipschitz=0.5, log_det=method)
+        with pytest.raises(ConvergenceError, match="Lipschitz constant 0.5"):
+            layer(x)
+    with pytest.raises(ConvergenceError, match="The inverse of a residual layer: a step shrinks"):
+        layer.inverse(x)
+    if abs(slope) < 1:
+        z = x.requires_grad_()
+        with mock.patch.object(layer.net, "lipschitz", 0.95):
+            solution = layer.mean_inverse(z)
+            torch.autograd.grad(solution.sum(), z)
+            solution = layer.mean_inverse(z)
+        # What the backward pass is told is the constant of its forward pass, so only that is changed here.
+        solution.grad_fn.call.bound = 0.5
+        with pytest.raises(ConvergenceError, match="The gradient of the inverse"):
+            solution.sum().backward()
+
+
+def test_a_map_that_folds_space_is_noticed_by_the_determinant():
+    layer = lk.LipschitzResidual(Line(-3.0), lipschitz=0.5, log_det="exact")
+    with pytest.raises(ConvergenceError, match="not positive"):
+        layer(normal(2, 3))
+
+
+def test_what_is_not_finite_or_too_fine_is_an_error():
+    layer = strong()
+    z = normal(2, 3)
+    z[1, 1] = math.nan
+    with pytest.raises(ConvergenceError, match="inverse of a residual layer"):
+        layer.mean_inverse(z)
+    with pytest.raises(ConvergenceError, match="floating format"):
+        strong(tol=1e-19).mean_inverse(normal(2, 3))
+
+
+def test_networks_without_a_bound_and_unknown_settings_are_refused():
+    with pytest.raises(ConfigError, match="declare one"):
+        lk.LipschitzResidual(nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="below 1"):
+        lk.LipschitzResidual(nn.Linear(2, 2), lipschitz=1.0)
+    with pytest.raises(ConfigError, match="leave out"):
+        lk.LipschitzResidual(nets.LipschitzMLP(2), lipschitz=0.5)
+    with pytest.raises(ConfigError, match="'roulette', 'exact' or 'truncated'"):
+        lk.LipschitzResidual(nets.LipschitzMLP(2), log_det="magic")
+    with pytest.raises(ConfigError, match="tol"):
+        lk.LipschitzResidual(nets.LipschitzMLP(2), tol=0.0)
+    for wrong in ({"samples": 0}, {"exact_terms": 0}, {"continuation": 1.0}):
+        with pytest.raises(ConfigError):
+            Roulette(**wrong)
+    for wrong in ({"tol": 0.0}, {"terms": 0}):
+        with pytest.raises(ConfigError):
+            Truncated(**wrong)
+    with pytest.raises(ShapeError, match="turned"):
+        lk.LipschitzResidual(nn.Linear(2, 3), lipschitz=0.5)(torch.ones(1, 2))
+
+
+# --- memory, second derivatives, modes --------------------------------------------------------------------------
+
+
+class Kept:
+    """A tensor that automatic differentiation keeps."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def kept_numbers(function):
+    """Count the numbers that automatic differentiation still keeps when the call is over."""
+    found = []
+
+    def pack(tensor):
+        kept = Kept(tensor)
+        found.append(weakref.ref(kept))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        result = function()
+    gc.collect()
+    storages = {k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage() for r in found if (k := r())}
+    assert result is not None
+    return sum(storage.nbytes() for storage in storages.values()) / 4
+
+
+@pytest.mark.parametrize(("method", "inputs"), [("roulette", 2.25), ("exact", 1.0), ("truncated", 1.0)])
+def test_training_keeps_little_more_than_the_input(method, inputs):
+    layer = lk.LipschitzResidual(nets.LipschitzConvNet(2, 16), log_det=method)
+
+    def per_row(call):
+        # The difference between two batches leaves out what is kept of the weights.
+        few, many = (torch.randn(rows, 2, 4, 4, requires_grad=True) for rows in (20, 40))
+        return (kept_numbers(lambda: call(many)) - kept_numbers(lambda: call(few))) / (20 * 32)
+
+    assert per_row(layer) == inputs
+    # The solution is kept once for its own gradient and for that of the log-determinant.
+    assert per_row(layer.inverse) == inputs
+    assert per_row(layer.mean_forward) > 30
+
+
+def test_second_derivatives():
+    layer, x = strong("exact"), normal(2, 3).requires_grad_()
+    assert torch.autograd.gradgradcheck(layer, x)
+    truncated = same_net(layer, Truncated(1e-11))
+    assert torch.autograd.gradgradcheck(truncated, x)
+    z, contribution = strong("roulette")(x)
+    torch.autograd.grad(z.sum(), x, create_graph=True)
+    with pytest.raises(UnsupportedError, match="second derivatives"):
+        torch.autograd.grad(contribution.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("method", ["roulette", "exact", "truncated"])
+def test_inference_mode_no_rows_and_half_precision(method):
+    layer = strong(method).float()
+    x = torch.randn(4, 3)
+    with torch.inference_mode():
+        z, contribution = layer(x.clone())
+        back, _ = layer.inverse(z)
+    assert torch.allclose(back, x, atol=1e-4)
+    assert contribution.shape == (4,)
+    z, contribution = layer(x[:0])
+    assert z.shape == (0, 3)
+    assert layer.inverse(z)[1].shape == contribution.shape == (0,)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z, contribution = layer(x)
+        back, _ = layer.inverse(z)
+    assert z.dtype == contribution.dtype == torch.float32
+    assert torch.allclose(back, x, atol=1e-4)
+
+
+def test_frozen_limits_the_weights_once():
+    layer, x = strong("exact"), normal(2, 3)
+    with (
+        mock.patch.object(layer.net, "constrained", wraps=layer.net.constrained) as constrained,
+        layer.frozen(),
+        torch.no_grad(),
+    ):
+        z, contribution = layer(x)
+        _, undone = layer.inverse(z)
+    assert constrained.call_count == 1
+    assert torch.allclose(contribution, -undone)
+
+
+def test_nothing_but_the_value_is_computed_where_nothing_else_is_asked_for():
+    layer, x = strong("roulette"), normal(2, 3)
+    with lk.seeded(0):
+        state = torch.get_rng_state()
+        z = layer.mean_forward(x)
+        assert torch.equal(layer.initialize(x), z)
+        assert torch.allclose(layer.mean_inverse(z), x)
+        assert torch.equal(torch.get_rng_state(), state)
