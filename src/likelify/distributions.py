@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
+from likelify.tracing import is_tracing
 
 Shape = tuple[int, ...]
 Likelihood = Literal["exact", "bound", "estimate"]
@@ -166,6 +167,89 @@ class ConditionalNormal(Distribution):
             raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
         log_scale, loc = self.net(context.condition).chunk(2, dim=1)
         return loc, 3 * torch.tanh(log_scale / 3)
+
+
+class ConditionalCategorical(Distribution):
+    r"""Independent integers `0 .. levels - 1` whose log-odds a network reads off the condition: pixels of an image.
+
+    `log p(x) = sum log softmax(net(condition))[x]`, a log-probability; the observation model of a VAE on images needs
+    no dequantization.
+
+    Args:
+        net: called as `net(condition)`; returns `(rows, levels * channels, *positions)`: the first level of every
+            channel, then the second of every channel, and so on.
+        levels: number of values, at least two.
+
+    Raises:
+        DomainError: for values that are not integers of the range.
+
+    Example:
+        >>> pixels = ConditionalCategorical(nn.Linear(3, 2 * 4), levels=4)
+        >>> pixels.log_prob(torch.tensor([[0, 3]]), torch.zeros(1, 3)).shape
+        torch.Size([1])
+    """
+
+    def __init__(self, net: nn.Module, levels: int) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ConfigError(f"ConditionalCategorical needs at least 2 levels, got {levels}.")
+        self.net = net
+        self.levels = levels
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the log-probability of each item in nats, for integers in any dtype."""
+        log_odds = self._log_odds(as_context(context))
+        if x.shape != (len(log_odds), *log_odds.shape[2:]):
+            raise ShapeError(
+                f"The network is for events {tuple(log_odds.shape[2:])} in {len(log_odds)} rows, the input has shape "
+                f"{tuple(x.shape)}."
+            )
+        if not is_tracing() and not bool(((x >= 0) & (x < self.levels) & (x == x.floor())).all()):
+            raise DomainError(f"ConditionalCategorical: some values are not integers 0..{self.levels - 1}.")
+        return sum_items(_at_levels(log_odds, x), context)
+
+    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw for each row of the condition, integers in the network's dtype.
+
+        The log-odds are divided by the context's temperature; at temperature zero each number is the likeliest one.
+        """
+        with torch.no_grad():
+            return self._draw(self._log_odds(as_context(context)), shape, context)
+
+    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw, and give the log-probabilities `(*shape, items)`, which have gradients; the draws have none."""
+        log_odds = self._log_odds(as_context(context))
+        drawn = self._draw(log_odds, shape, context)
+        rows, repeated = repeat_context(shape, context)
+        flat = drawn.reshape(rows, *log_odds.shape[2:])
+        log_odds = log_odds.repeat(rows // len(log_odds), *(1,) * (log_odds.ndim - 1))
+        return drawn, sum_items(_at_levels(log_odds, flat), repeated).reshape(*shape, item_count(context))
+
+    def _log_odds(self, context: Context) -> Tensor:
+        """Give normalized log-probabilities, `(rows, levels, channels, *positions)`."""
+        if context.condition is None:
+            raise UnsupportedError("ConditionalCategorical needs a condition; give context=.")
+        raw = self.net(context.condition)
+        if raw.ndim < 2 or raw.shape[1] % self.levels:
+            raise ShapeError(
+                f"The network gave {tuple(raw.shape)}; its axis 1 must be a multiple of the {self.levels} levels."
+            )
+        return raw.unflatten(1, (self.levels, -1)).log_softmax(1)
+
+    @staticmethod
+    def _draw(log_odds: Tensor, shape: Shape, context: ContextLike) -> Tensor:
+        # The largest of log-odds with Gumbel noise follows them (Gumbel 1954); noise times T divides them by T.
+        noise = -torch.empty(*shape, *log_odds.shape, dtype=log_odds.dtype, device=log_odds.device).exponential_().log()
+        drawn = log_odds.detach() + as_context(context).temperature * noise
+        return drawn.argmax(len(shape) + 1).to(log_odds.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the number of levels."""
+        return f"levels={self.levels}"
+
+
+def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
+    return log_odds.gather(1, x.long()[:, None])[:, 0]
 
 
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import torch
 
 import likelify as lk
 from likelify import nets
-from tests.cases.common import LayerCase, normal, on_graphs
+from likelify.transforms.sylvester import SylvesterHeads
+from likelify.transforms.triangular import FreeTanhResidual
+from tests.cases.common import LayerCase, normal, on_graphs, undirected
 
 
 def residual(channels: int, **options: Any) -> lk.TriangularResidual:
@@ -98,5 +100,56 @@ LAYERS: dict[str, LayerCase] = {
         lambda: normal(5, 2),
         lk.TriangularResidual,
         lambda: lk.Context(normal(5, 2), lk.GraphBatch.complete([2, 3])),
+    ),
+    "triangular-original-heads": LayerCase(
+        lambda: lk.TriangularResidual(SylvesterHeads(4, 3), FreeTanhResidual()),
+        lambda: normal(3, 4),
+        lk.TriangularResidual,
+    ),
+    "planar": LayerCase(lambda: lk.planar(3), lambda: normal(3, 3), lk.Conjugate),
+    "planar-condition": LayerCase(
+        lambda: lk.planar(3, condition_features=2), lambda: normal(3, 3), lk.Conjugate, lambda: normal(3, 2)
+    ),
+    "planar-graphs": LayerCase(
+        lambda: lk.planar(2, condition_features=2),
+        lambda: normal(5, 2),
+        lk.Conjugate,
+        lambda: on_graphs(condition=True),
+    ),
+    "sylvester": LayerCase(lambda: lk.sylvester(4, 2, reflections=3), lambda: normal(3, 4), lk.Conjugate),
+    "sylvester-condition": LayerCase(
+        lambda: lk.sylvester(4, 3, reflections=2, condition_features=2),
+        lambda: normal(3, 4),
+        lk.Conjugate,
+        lambda: normal(3, 2),
+    ),
+    "sylvester-positions": LayerCase(lambda: lk.sylvester(3, 2), lambda: normal(2, 3, 2, 2), lk.Conjugate),
+    "sylvester-graphs": LayerCase(lambda: lk.sylvester(3), lambda: normal(5, 3), lk.Conjugate, on_graphs),
+    "generalized-sylvester": LayerCase(
+        lambda: lk.generalized_sylvester(4, hidden=9, exponential=True),
+        lambda: normal(3, 4),
+        lk.Conjugate,
+    ),
+    "generalized-sylvester-condition": LayerCase(
+        lambda: lk.generalized_sylvester(4, hidden=9, reflections=2, condition_features=2),
+        lambda: normal(3, 4),
+        lk.Conjugate,
+        lambda: normal(3, 2),
+    ),
+    "conv-sylvester": LayerCase(lambda: lk.conv_sylvester(2, hidden=5), lambda: normal(2, 2, 3, 3), lk.Conjugate),
+    "conv-sylvester-condition": LayerCase(
+        lambda: lk.conv_sylvester(2, hidden=5, condition_features=3),
+        lambda: normal(2, 2, 2, 3),
+        lk.Conjugate,
+        lambda: normal(2, 3, 2, 3),
+    ),
+    "graph-sylvester-graphs": LayerCase(
+        lambda: lk.graph_sylvester(2, hidden=5), lambda: normal(5, 2), lk.Conjugate, undirected
+    ),
+    "graph-sylvester-graphs-condition": LayerCase(
+        lambda: lk.graph_sylvester(2, hidden=5, condition_features=3),
+        lambda: normal(5, 2),
+        lk.Conjugate,
+        lambda: lk.Context(normal(5, 3), undirected().structure),
     ),
 }
