@@ -41,6 +41,7 @@ _HOMES: dict[str, str | None] = {
     "rotation": "transforms.rotations",
     "Orthogonal": "transforms.rotations",
     "Cayley": "transforms.rotations",
+    "Householder": "transforms.rotations",
     "ActNorm": "transforms.elementwise",
     "Affine": "transforms.elementwise",
     "Logit": "transforms.elementwise",
@@ -50,10 +51,24 @@ _HOMES: dict[str, str | None] = {
     "ChannelSpline": "transforms.splines",
     "FittedMarginal": "transforms.marginal",
     "Conv1x1": "transforms.mixing",
+    "two_conv1x1": "transforms.mixing",
+    "Woodbury": "transforms.mixing",
+    "woodbury_conv": "transforms.mixing",
+    "PeriodicConv": "transforms.mixing",
+    "AutoregressiveConv": "transforms.emerging",
+    "emerging_conv": "transforms.emerging",
+    "TriangularResidual": "transforms.triangular",
+    "TriangularSolution": "transforms.triangular",
+    "ScalarResidual": "transforms.triangular",
+    "TanhResidual": "transforms.triangular",
+    "FreeTanhResidual": "transforms.triangular",
+    "LipschitzResidual": "transforms.residual",
+    "with_log_det": "transforms.residual",
     "Squeeze": "transforms.reshape",
     "Flatten": "transforms.reshape",
     "Reshape": "transforms.reshape",
     "Permute": "transforms.reshape",
+    "Flip": "transforms.reshape",
     "Coupling": "transforms.coupling",
     "AffineBijector": "transforms.coupling",
     "SplineBijector": "transforms.coupling",
@@ -61,9 +76,16 @@ _HOMES: dict[str, str | None] = {
     "MaskSplit": "transforms.coupling",
     "Slice": "transforms.dimension",
     "Dequantize": "transforms.dequantize",
+    "LatentVariable": "transforms.stochastic",
+    "planar": "transforms.sylvester",
+    "sylvester": "transforms.sylvester",
+    "generalized_sylvester": "transforms.sylvester",
+    "conv_sylvester": "transforms.sylvester",
+    "graph_sylvester": "transforms.sylvester",
     "Distribution": "distributions",
     "Normal": "distributions",
     "ConditionalNormal": "distributions",
+    "ConditionalCategorical": "distributions",
     "Flow": "flows",
     "Estimate": "flows",
     "Certificate": "flows",
@@ -99,6 +121,7 @@ if TYPE_CHECKING:
     from likelify import nets as nets
     from likelify import testing as testing
     from likelify import zoo as zoo
+    from likelify.distributions import ConditionalCategorical as ConditionalCategorical
     from likelify.distributions import ConditionalNormal as ConditionalNormal
     from likelify.distributions import Distribution as Distribution
     from likelify.distributions import Normal as Normal
@@ -143,6 +166,8 @@ if TYPE_CHECKING:
     from likelify.transforms.elementwise import Sigmoid as Sigmoid
     from likelify.transforms.elementwise import Softplus as Softplus
     from likelify.transforms.elementwise import Tanh as Tanh
+    from likelify.transforms.emerging import AutoregressiveConv as AutoregressiveConv
+    from likelify.transforms.emerging import emerging_conv as emerging_conv
     from likelify.transforms.exponential import Exponential as Exponential
     from likelify.transforms.exponential import conv_exponential as conv_exponential
     from likelify.transforms.exponential import dense_exponential as dense_exponential
@@ -152,11 +177,30 @@ if TYPE_CHECKING:
     from likelify.transforms.exponential import orthogonal_convolution as orthogonal_convolution
     from likelify.transforms.marginal import FittedMarginal as FittedMarginal
     from likelify.transforms.mixing import Conv1x1 as Conv1x1
+    from likelify.transforms.mixing import PeriodicConv as PeriodicConv
+    from likelify.transforms.mixing import Woodbury as Woodbury
+    from likelify.transforms.mixing import two_conv1x1 as two_conv1x1
+    from likelify.transforms.mixing import woodbury_conv as woodbury_conv
     from likelify.transforms.reshape import Flatten as Flatten
+    from likelify.transforms.reshape import Flip as Flip
     from likelify.transforms.reshape import Permute as Permute
     from likelify.transforms.reshape import Reshape as Reshape
     from likelify.transforms.reshape import Squeeze as Squeeze
+    from likelify.transforms.residual import LipschitzResidual as LipschitzResidual
+    from likelify.transforms.residual import with_log_det as with_log_det
     from likelify.transforms.rotations import Cayley as Cayley
+    from likelify.transforms.rotations import Householder as Householder
     from likelify.transforms.rotations import Orthogonal as Orthogonal
     from likelify.transforms.rotations import rotation as rotation
     from likelify.transforms.splines import ChannelSpline as ChannelSpline
+    from likelify.transforms.stochastic import LatentVariable as LatentVariable
+    from likelify.transforms.sylvester import conv_sylvester as conv_sylvester
+    from likelify.transforms.sylvester import generalized_sylvester as generalized_sylvester
+    from likelify.transforms.sylvester import graph_sylvester as graph_sylvester
+    from likelify.transforms.sylvester import planar as planar
+    from likelify.transforms.sylvester import sylvester as sylvester
+    from likelify.transforms.triangular import FreeTanhResidual as FreeTanhResidual
+    from likelify.transforms.triangular import ScalarResidual as ScalarResidual
+    from likelify.transforms.triangular import TanhResidual as TanhResidual
+    from likelify.transforms.triangular import TriangularResidual as TriangularResidual
+    from likelify.transforms.triangular import TriangularSolution as TriangularSolution

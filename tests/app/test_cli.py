@@ -66,7 +66,21 @@ def test_sample_writes_a_picture(fitted):
     ("words", "message"),
     [
         (("fit", "cats"), "There is no source 'cats'; the sources are digits, sample-photos."),
-        (("fit", "digits", "--mixing", "1x1"), "--mixing does not apply to the model 'marginal-spline'."),
+        (("fit",), "likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without."),
+        (
+            ("fit", "digits", "--model", "sylvester", "--mixing", "1x1"),
+            "--mixing does not apply to the model 'sylvester'.",
+        ),
+        (("fit", "digits", "--preset", "table9"), "There is no preset 'table9'; the presets are table1-1x1"),
+        (("fit", "digits", "--size", "small"), "--size is that of a preset: give --preset too"),
+        (
+            ("fit", "digits", "--preset", "table2-sylvester", "--model", "glow"),
+            "--model glow: the preset 'table2-sylvester' is of the model 'sylvester'.",
+        ),
+        (("fit", "--dry-run", "--preset", "table1-1x1", "--threads", "0"), "--threads must be at least 1, got 0."),
+        (("fit", "--dry-run", "--model", "sylvester", "--batch-size", "0"), "batch_size"),
+        (("evaluate", "run", "--set", "bins=9"), "with bins changed"),
+        (("evaluate", "run", "--set", "log_det=exact"), "log_det: Extra inputs are not permitted"),
         (("fit", "digits", "--set", "widht=3"), "neither the model 'marginal-spline' nor the fit has such a setting"),
         (("fit", "digits", "--set", "couplings=zero"), "couplings"),
         (("fit", "digits", "--max-time", "soon"), "Write it like 90s, 10m or 1h30m."),
@@ -88,6 +102,89 @@ def test_errors_are_one_paragraph(fitted, words, message, monkeypatch, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
+def run_here(monkeypatch, capsys, *words):
+    """Run a command in this process, which saves starting one."""
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    torch.set_num_threads(threads)
+    return capsys.readouterr().out
+
+
+def test_a_noisy_model_is_fitted_and_says_what_its_figures_are(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["--steps", 3, "--model", "residual", "--set", "levels=1", "--set", "hidden=8", "--set", "validations=1"]
+    output = run_here(monkeypatch, capsys, "fit", "digits", *words, "-o", "run")
+    assert "ELBO" in output
+    assert "No importance weighting: the log-determinant is a random estimate here" in output
+    assert output.split("Next: ")[1].split()[1:3] == ["sample", "run"]
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["iw"] is None
+    words = ["--set", "log_det=exact", "--split", "validation", "--elbo-samples", 1, "--iw-samples", 2]
+    exact = run_here(monkeypatch, capsys, "evaluate", "run", *words)
+    assert "importance-weighted" in exact
+    assert "No importance weighting" not in exact
+    # Figures of another model than the run's are shown and not kept.
+    assert not (tmp_path / "run" / "evaluation-validation.json").exists()
+    run_here(monkeypatch, capsys, "sample", "run", "-n", 2)
+    assert (tmp_path / "run" / "drawn.png").exists()
+
+
+def test_dry_run_counts_and_times_and_leaves_nothing(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ("fit", "--dry-run", "--preset", "table1-emerging", "--size", "small", "--set", "growth=2", "--seed", "1")
+    output = run_here(monkeypatch, capsys, *words)
+    assert "table1-emerging: mixing-flow for events 3x32x32 of 256 levels" in output
+    total, *rest = [line for line in output.splitlines() if line.startswith(("parameters", "  "))]
+    numbers = [int(line.split()[-1].replace(",", "")) for line in (total, *rest)]
+    assert sum(numbers[1:]) == numbers[0]
+    for part in ("dequantizer", "split priors", "AutoregressiveConv", "Coupling", "base"):
+        assert part in output
+    assert "one training step on 8 images" in output
+    assert "peak memory" in output
+    assert "bits/dim (likelihood: bound)" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_takes_the_shape_of_a_source(monkeypatch, capsys):
+    words = ("fit", "digits", "--dry-run", "--model", "sylvester", "--conditional", "--batch-size", "3")
+    output = run_here(monkeypatch, capsys, *words)
+    assert "sylvester: sylvester for events 1x8x8 of 17 levels" in output
+    assert "one training step on 3 images" in output
+
+
+def test_a_mixing_layer_alone_asks_for_a_glow(monkeypatch, capsys):
+    output = run_here(monkeypatch, capsys, "fit", "digits", "--dry-run", "--mixing", "emerging", "--set", "hidden=4")
+    assert "glow: glow for events 1x8x8" in output
+    assert "AutoregressiveConv" in output
+
+
+def test_models_lists_every_model_and_preset_with_a_line_each(monkeypatch, capsys):
+    from likelify.zoo import MODELS, PRESETS
+
+    lines = run_here(monkeypatch, capsys, "models").splitlines()
+    for name in (*MODELS, *PRESETS):
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert len(line) <= 120
+        assert len(line.split()) > 3
+
+
+def test_the_options_name_what_there_is():
+    """The command line spells the names out so that its help needs no torch."""
+    from typing import get_args, get_type_hints
+
+    from likelify.app import cli
+    from likelify.zoo.mixers import Mixing
+    from likelify.zoo.models import MODELS
+
+    hints = get_type_hints(cli.fit)
+    choices = {name: set(get_args(get_args(hints[name])[0])) - {type(None)} for name in ("model", "mixing")}
+    assert choices == {"model": set(MODELS), "mixing": set(get_args(Mixing))}
+
+
 def test_debug_shows_the_traceback(fitted):
     assert "Traceback" in likelify("evaluate", "nowhere", "--debug", folder=fitted[0], code=1)
 
@@ -103,7 +200,7 @@ def test_changed_data_are_noticed(fitted):
 
 
 def test_help_fits_a_screen_and_has_an_example(fitted):
-    for command in ("fit", "evaluate", "sample"):
+    for command in ("fit", "evaluate", "sample", "models"):
         text = likelify(command, "--help", folder=fitted[0])
         assert f"likelify {command}" in text.split("Example:")[1]
         assert len(text.splitlines()) <= 40

@@ -190,6 +190,8 @@ LAYERS: dict[str, LayerCase] = {
     "reshape": LayerCase(lambda: lk.Reshape((6,), (2, 3)), lambda: normal(2, 6), lk.Reshape),
     "permute": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(2, 3, 2), lk.Permute),
     "permute-graphs": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(5, 3), lk.Permute, on_graphs),
+    "flip": LayerCase(lambda: lk.Flip(), lambda: normal(2, 3, 2, 3), lk.Flip),
+    "flip-channels-graphs": LayerCase(lambda: lk.Flip((1,)), lambda: normal(5, 3), lk.Flip, on_graphs),
     "coupling-affine-vector": LayerCase(lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling),
     "coupling-affine-graphs": LayerCase(
         lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(5, 5), lk.Coupling, on_graphs

@@ -17,25 +17,40 @@ HELP = """Exact-likelihood density models of images.
 
 Start with: likelify fit digits
 
-It ends by naming the run folder and what to type next. Every command has a
---help of its own. Add --debug to see the traceback of an error.
+It ends by naming the run folder and what to type next. 'likelify models' lists
+what can be fitted. Every command has a --help of its own. Add --debug to see
+the traceback of an error.
 """
 
 app = App(name="likelify", help=HELP, version=likelify.__version__, help_format="plaintext")
 
-SourceName = Annotated[str, Parameter(help="The data: digits, sample-photos.")]
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
 
 
 @app.command
 def fit(
-    source: SourceName,
+    source: Annotated[str | None, Parameter(help="The data: digits, sample-photos.")] = None,
     *,
     model: Annotated[
-        Literal["marginal-spline", "glow"] | None, Parameter(help="By default what suits the data.")
+        Literal["marginal-spline", "glow", "sylvester", "residual", "coupling-flow", "mixing-flow", "vae"] | None,
+        Parameter(help="By default what suits the data; 'likelify models' lists all.", show_choices=False),
     ] = None,
+    preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,
+    size: Annotated[Literal["paper", "small"] | None, Parameter(help="Of the preset.")] = None,
     mixing: Annotated[
-        Literal["1x1", "conv-exponential", "permutation"] | None, Parameter(help="Mixing layer of a glow.")
+        Literal[
+            "permutation",
+            "1x1",
+            "two-1x1",
+            "householder",
+            "emerging",
+            "woodbury",
+            "periodic",
+            "orthogonal",
+            "conv-exponential",
+        ]
+        | None,
+        Parameter(help="Mixing layer: 1x1, emerging, conv-exponential, ...", show_choices=False),
     ] = None,
     coupling: Annotated[Literal["affine", "spline"] | None, Parameter(help="Couplings of a glow.")] = None,
     conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
@@ -44,7 +59,7 @@ def fit(
     batch_size: Annotated[int | None, Parameter(help="Images per step.")] = None,
     max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
     seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
-    threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the model.")] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
     ] = None,
@@ -56,6 +71,9 @@ def fit(
             negative="",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, Parameter(help="Only count parameters and time one step, on made-up images.", negative="")
+    ] = False,
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
 
@@ -63,21 +81,38 @@ def fit(
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
-    from likelify.app.commands import fit_command
+    from likelify.app import commands
+    from likelify.app.choices import Choice
 
-    chosen = {"mixing": mixing, "coupling": coupling}
+    words = {"mixing": mixing, "coupling": coupling}
     fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     fitting["max_time"] = None if max_time is None else parse_duration(max_time)
-    fit_command(
-        source,
+    choice = Choice(
         model,
-        {k: v for k, v in chosen.items() if v is not None},
+        preset,
+        size,
+        {k: v for k, v in words.items() if v is not None},
         {k: v for k, v in fitting.items() if v is not None},
         parse_settings(set_ or []),
-        conditional=conditional,
-        threads=threads,
-        out=out,
+        conditional,
     )
+    if dry_run:
+        commands.dry_run_command(source, choice, threads=threads)
+        return
+    if source is None:
+        raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
+    commands.fit_command(source, choice, threads=threads, out=out)
+
+
+@app.command
+def models() -> None:
+    """List the models and the presets of papers, with a line each.
+
+    Example: likelify models
+    """
+    from likelify.app.commands import models_command
+
+    models_command()
 
 
 @app.command
@@ -89,6 +124,10 @@ def evaluate(
     iw_samples: Annotated[
         int | None, Parameter(help="Draws per image for importance weighting; 0: leave it out.")
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="Settings of the model that leave its weights: log_det=exact.", negative=""),
+    ] = None,
 ) -> None:
     """Measure the held-out likelihood of a run: ELBO and importance-weighted, in nats and bits per dimension.
 
@@ -96,7 +135,7 @@ def evaluate(
     """
     from likelify.app.commands import evaluate_command
 
-    evaluate_command(run, split, elbo_samples, iw_samples)
+    evaluate_command(run, split, elbo_samples, iw_samples, parse_settings(set_ or []))
 
 
 @app.command

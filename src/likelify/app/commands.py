@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,6 +12,8 @@ from rich.table import Table
 from torch import Tensor
 
 from likelify.app import recipes
+from likelify.app.choices import Choice, Data
+from likelify.app.dry_run import MADE_UP, count, dry_run
 from likelify.app.progress import FitProgress, share_done
 from likelify.data import Source, SplitName, open_source
 from likelify.errors import ConfigError, RunError
@@ -20,52 +21,36 @@ from likelify.fit.config import RunConfig
 from likelify.fit.loop import FitResult, fit
 from likelify.fit.metrics import Figure, evaluate
 from likelify.fit.run import SAMPLES, Run, write_atomically
-from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
 from likelify.plots import show_images
 from likelify.seeding import seeded
-from likelify.zoo import MODELS, ModelConfig, config_from_dict
+from likelify.zoo import MODELS, PRESETS, ModelConfig
 
 PICTURE_IMAGES = 64
 DRAWN = "drawn.png"
-# Settings of a model that the data decide.
-OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
 
 console = Console(soft_wrap=True, highlight=False)
 
 
-def fit_command(
-    source_name: str,
-    model: str | None,
-    model_words: dict[str, Any],
-    fit_words: dict[str, Any],
-    free: dict[str, object],
-    *,
-    conditional: bool,
-    threads: int | None,
-    out: Path | None,
-) -> None:
+def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: Path | None) -> None:
     """Fit a model, evaluate it, draw a picture, and say where everything is."""
     source = open_source(source_name)
-    model = model or recipes.default_model(source_name)
-    threads = recipes.THREADS.get(model) if threads is None else threads
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {threads}.")
-        torch.set_num_threads(threads)
-    model_config, settings = settle(source, model, model_words, fit_words, free, conditional=conditional)
+    model_config, settings = choice.settle(Data.of(source))
+    use_threads(threads, source.name)
     config = RunConfig(
         source=source.name,
         fingerprint=source.fingerprint(),
-        conditional=conditional,
+        conditional=choice.conditional,
         model=model_config,
         fit=settings,
     )
     with seeded(settings.seed):
         flow = model_config.build()
     run = Run.create(out or default_folder(source_name), config)
-    parameters = sum(p.numel() for p in flow.parameters())
-    console.print(f"Fitting {model} ({parameters:,} parameters) to {source.name}: {source.description}")
+    console.print(
+        f"Fitting {choice.preset or model_config.model} ({count(flow):,} parameters) to {source.name}: "
+        f"{source.description}"
+    )
     result = _fit_with_progress(flow, source, run)
     console.print(f"Training ended ({result.reason}) after {result.steps} steps, {result.seconds:.0f} s.")
     if not result.looks:
@@ -80,12 +65,48 @@ def fit_command(
     _picture(run, flow, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples beside real images: {run.path / SAMPLES}")
-    console.print(f"Next: {program()} evaluate {run.path} --iw-samples {10 * recipes.draws(source.name)[1]}")
-    console.print(f"      {program()} sample {run.path} -n 100 -o samples.png")
+    follow = [f"sample {run.path} -n 100 -o samples.png"]
+    if flow.likelihood != "estimate":
+        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * recipes.draws(source.name)[1]}")
+    for number, words in enumerate(follow):
+        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")
 
 
-def evaluate_command(path: Path, split: SplitName, elbo_samples: int | None, iw_samples: int | None) -> None:
-    """Measure a run on its own data."""
+def dry_run_command(source_name: str | None, choice: Choice, *, threads: int | None) -> None:
+    """Try a model on made-up images of the shape of a source, or of CIFAR-10."""
+    data = MADE_UP if source_name is None else Data.of(open_source(source_name))
+    use_threads(threads, data.name)
+    dry_run(choice, data, console)
+
+
+def models_command() -> None:
+    """List models and presets."""
+    console.print("Models, for --model:")
+    _list({name: config.summary for name, config in MODELS.items()})
+    console.print("\nPresets, for --preset, with the bits/dim of the paper on CIFAR-10 (ELBO, test):")
+    _list({name: preset.summary for name, preset in PRESETS.items()})
+    console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
+
+
+def _list(lines: dict[str, str]) -> None:
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        console.print(f"  {name:<{width}}  {text}")
+
+
+def use_threads(threads: int | None, source: str) -> None:
+    """Set the number of CPU threads: what was asked for, or what suits the data."""
+    threads = recipes.THREADS.get(source) if threads is None else threads
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {threads}.")
+        torch.set_num_threads(threads)
+
+
+def evaluate_command(
+    path: Path, split: SplitName, elbo_samples: int | None, iw_samples: int | None, changes: dict[str, object]
+) -> None:
+    """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
     source = open_source_of(run)
     usual = recipes.draws(source.name)
@@ -93,7 +114,7 @@ def evaluate_command(path: Path, split: SplitName, elbo_samples: int | None, iw_
     iw_samples = usual[1] if iw_samples is None else iw_samples
     if elbo_samples < 1 or iw_samples < 0:
         raise ConfigError("--elbo-samples must be at least 1 and --iw-samples at least 0.")
-    _evaluate(run, run.flow(), source, split, elbo_samples, iw_samples)
+    _evaluate(run, run.flow(**changes), source, split, elbo_samples, iw_samples, keep=not changes)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
@@ -112,42 +133,6 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
     title = f"{number} samples" if label is None else f"{number} samples of class {label}"
     save_picture(file, {title: drawn}, run.config.model.pixel_levels)
     console.print(f"{number} samples: {file}")
-
-
-def settle(
-    source: Source,
-    model: str,
-    model_words: dict[str, Any],
-    fit_words: dict[str, Any],
-    free: dict[str, object],
-    *,
-    conditional: bool,
-) -> tuple[ModelConfig, FitSettings]:
-    """Put recipe, options and --set together; a name goes to whichever of model and fit knows it.
-
-    Raises:
-        ConfigError: if neither does, or a value does not fit.
-    """
-    known = [name for name in MODELS[model].model_fields if name not in OF_THE_DATA]
-    for name in free:
-        if name not in known and name not in FitSettings.model_fields:
-            raise ConfigError(
-                f"--set {name}: neither the model '{model}' nor the fit has such a setting. The model has "
-                f"{', '.join(known)}; the fit has {', '.join(FitSettings.model_fields)}."
-            )
-    for name in model_words:
-        if name not in known:
-            raise ConfigError(f"--{name} does not apply to the model '{model}'.")
-    if conditional and source.classes is None:
-        raise ConfigError(f"--conditional: the source '{source.name}' has no labels.")
-    values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
-    values |= {"classes": source.classes} if conditional else {}
-    values |= recipes.model_settings(source.name, model) | model_words
-    # Both have "steps"; the model's is about architecture, and --steps is the fit's.
-    values |= {name: value for name, value in free.items() if name in known}
-    fitting = recipes.fit_settings(model) | fit_words
-    fitting |= {name: value for name, value in free.items() if name not in known}
-    return config_from_dict(values), FitSettings.parse(fitting)
 
 
 def program() -> str:
@@ -223,7 +208,9 @@ def _picture(run: Run, flow: Flow, source: Source) -> None:
     save_picture(run.path / SAMPLES, {"samples": samples, "real (test)": real}, source.levels)
 
 
-def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, elbo_samples: int, iw_samples: int) -> None:
+def _evaluate(
+    run: Run, flow: Flow, source: Source, split: SplitName, elbo_samples: int, iw_samples: int, *, keep: bool = True
+) -> None:
     """Measure, keep and print held-out figures."""
     with share_done(console, "evaluating") as show:
         measured = evaluate(
@@ -235,7 +222,8 @@ def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, elbo_sampl
             conditional=run.config.conditional,
             on_batch=show,
         )
-    run.save_evaluation(split, asdict(measured))
+    if keep:
+        run.save_evaluation(split, asdict(measured))
     table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.bits.items} images")
     for heading in ("", "bits/dim", "nats per image", "draws"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -247,6 +235,12 @@ def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, elbo_sampl
     if measured.iw is not None:
         console.print(
             f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
+        )
+    elif iw_samples and flow.likelihood == "estimate":
+        console.print(
+            "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
+            f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "
+            "--iw-samples 10"
         )
 
 

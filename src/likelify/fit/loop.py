@@ -74,7 +74,7 @@ class Progress:
     best_bits: float
 
 
-class _Objective(nn.Module):
+class Objective(nn.Module):
     """The loss as a module, so that Fabric can wrap it: mean bits per dimension."""
 
     def __init__(self, flow: Flow, dims: int) -> None:
@@ -83,6 +83,7 @@ class _Objective(nn.Module):
         self.dims = dims
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Draw the noise once and give the mean over the batch."""
         return bits_per_dim(self.flow.elbo(x, context).value, self.dims).mean()
 
 
@@ -147,7 +148,7 @@ class _Fit:
         self.flow = flow
         self.average = AveragedModel(self.flow, multi_avg_fn=_warm_average(settings.average))
         self.objective, self.optimizer = fabric.setup(
-            _Objective(self.flow, math.prod(source.event_shape)), _optimizer(self.flow, settings)
+            Objective(self.flow, math.prod(source.event_shape)), build_optimizer(self.flow, settings)
         )
         self.result = FitResult()
         self.best: State = {}
@@ -195,9 +196,8 @@ class _Fit:
 
     def _train_step(self, step: int, fraction: float) -> None:
         settings = self.settings
-        lr = settings.lr * min(1.0, (step + 1) / max(settings.warmup, 1)) * 0.5 * (1 + math.cos(math.pi * fraction))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = settings.lr_at(step, fraction)
         x, labels = read_batch(self.flow, self.source, "train", self._batch_indices(step), self.conditional)
         torch.manual_seed(_mix(settings.seed, f"noise {self.fabric.global_rank}", step))
         with regularized(self.flow):
@@ -207,7 +207,8 @@ class _Fit:
             self._require_finite(loss, step)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+        if settings.clip is not None:
+            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.average.update_parameters(self.flow)
         self.losses.append(loss.detach())
@@ -265,7 +266,7 @@ class _Fit:
         raise NonFiniteError(
             f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept} are kept "
             f"(validation {self.result.best_bits:.3f} bits/dim). Usual causes: the learning rate is too high "
-            f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip:g}); "
+            f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip}); "
             "lower one of them and fit again."
         )
 
@@ -276,7 +277,8 @@ def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditiona
     flow.initialize(x, labels)
 
 
-def _optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
+def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
+    """Build the optimizer of the settings; only matrices and kernels have weight decay."""
     matrices = [p for p in flow.parameters() if p.ndim >= 2]
     vectors = [p for p in flow.parameters() if p.ndim < 2]
     groups = [
@@ -285,8 +287,8 @@ def _optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamax":
-        return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+        return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

@@ -92,25 +92,33 @@ class Run:
         plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         write_atomically(self.path / WEIGHTS, save(plain))
 
-    def flow(self) -> Flow:
+    def flow(self, **changes: Any) -> Flow:
         """Build the model and load its weights.
 
+        Args:
+            **changes: settings of the model other than those of the run, which leave the weights as they are, such as
+                `log_det="exact"`.
+
         Raises:
-            RunError: if the weights are missing or damaged, or do not fit the model of `config.json`.
+            RunError: if the weights are missing or damaged, or do not fit the model.
+            ConfigError: if a changed setting does not fit.
         """
         file = self.path / WEIGHTS
         if not file.is_file():
             raise RunError(
                 f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
             )
+        model = self.config.model
+        model = type(model).parse(model.model_dump() | changes) if changes else model
         with seeded(self.config.fit.seed):
-            flow = self.config.model.build()
+            flow = model.build()
         try:
             flow.load_state_dict(load_file(file))
         except SafetensorError as error:
             raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
         except RuntimeError as error:
-            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error
+            changed = f" with {', '.join(changes)} changed" if changes else ""
+            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}{changed}: {error}") from error
         return flow
 
     def save_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -9,26 +9,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likelify.zoo.images import GlowConfig, MarginalSplineConfig, glow, marginal_spline
+    from likelify.zoo.mixing_flow import MixingFlowConfig
     from likelify.zoo.models import MODELS, ModelConfig, config_from_dict
+    from likelify.zoo.presets import PRESETS, Preset, preset, preset_config
+    from likelify.zoo.residual_flows import CouplingFlowConfig, ResidualFlowConfig, SylvesterConfig
+    from likelify.zoo.vae import VaeConfig
 
 _HOMES = {
     "GlowConfig": "images",
     "MarginalSplineConfig": "images",
     "glow": "images",
     "marginal_spline": "images",
+    "MixingFlowConfig": "mixing_flow",
+    "CouplingFlowConfig": "residual_flows",
+    "ResidualFlowConfig": "residual_flows",
+    "SylvesterConfig": "residual_flows",
+    "VaeConfig": "vae",
     "MODELS": "models",
     "ModelConfig": "models",
     "config_from_dict": "models",
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "preset": "presets",
+    "preset_config": "presets",
 }
 
 __all__ = [
     "MODELS",
+    "PRESETS",
+    "CouplingFlowConfig",
     "GlowConfig",
     "MarginalSplineConfig",
+    "MixingFlowConfig",
     "ModelConfig",
+    "Preset",
+    "ResidualFlowConfig",
+    "SylvesterConfig",
+    "VaeConfig",
     "config_from_dict",
     "glow",
     "marginal_spline",
+    "preset",
+    "preset_config",
 ]
 
 

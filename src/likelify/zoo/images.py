@@ -1,16 +1,14 @@
 """Ready-made flows of images."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from likelify.distributions import ConditionalNormal, Normal
-from likelify.errors import ShapeError
 from likelify.flows import Flow
 from likelify.nets import MLP, DenseConvBlock, ImageEncoder, OneHot, ResidualConvNet
-from likelify.settings import Settings
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.coupling import (
     AffineBijector,
@@ -25,30 +23,12 @@ from likelify.transforms.dimension import Slice
 from likelify.transforms.elementwise import ActNorm, Affine, Logit
 from likelify.transforms.exponential import conv_exponential
 from likelify.transforms.marginal import FittedMarginal
-from likelify.transforms.mixing import Conv1x1
-from likelify.transforms.reshape import Flatten, Permute, Squeeze
+from likelify.transforms.reshape import Flatten, Squeeze
+from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
+from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
 
-Size = Annotated[int, Field(ge=1, le=2**16)]
-ImageShape = tuple[Size, Size, Size]
-Mixing = Literal["1x1", "conv-exponential", "permutation"]
 # Features that the encoder of a variational dequantizer gives to its couplings.
 NOISE_FEATURES = 16
-
-
-class ImageConfig(Settings):
-    """What the models of images share.
-
-    Attributes:
-        event_shape: `(channels, height, width)`.
-        pixel_levels: number of values of a pixel.
-        norm_limit: of `conv_exponential`; None leaves the norm free.
-        classes: number of classes for a class-conditional model.
-    """
-
-    event_shape: ImageShape
-    pixel_levels: int = Field(default=256, ge=2, le=65536)
-    norm_limit: float | None = Field(default=1.8, gt=0)
-    classes: int | None = Field(default=None, ge=2)
 
 
 class GlowConfig(ImageConfig):
@@ -58,7 +38,8 @@ class GlowConfig(ImageConfig):
         model: name of the model.
         levels: scales; half of the channels leave after each but the last.
         steps: actnorm, mixing and coupling, repeated that many times per level.
-        mixing: layer that mixes channels; `conv-exponential` is a 1x1 convolution followed by the exponential.
+        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` is a 1x1 convolution
+            followed by the exponential.
         coupling: bijector of the couplings.
         net: coupling networks, a small residual network or the dense block of the paper.
         hidden: width of the networks.
@@ -71,6 +52,8 @@ class GlowConfig(ImageConfig):
         dequantization: uniform noise, or a conditional flow.
     """
 
+    summary: ClassVar[str] = "multi-scale flow with a choice of mixing layers and couplings"
+
     model: Literal["glow"] = "glow"
     levels: int = Field(default=2, ge=1)
     steps: int = Field(default=4, ge=1)
@@ -82,7 +65,7 @@ class GlowConfig(ImageConfig):
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bins: int = Field(default=8, ge=2)
-    norm_bound: Literal["reshape", "torus"] = "reshape"
+    norm_bound: BoundName = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
     dequantization: Literal["uniform", "variational"] = "uniform"
 
@@ -92,12 +75,7 @@ class GlowConfig(ImageConfig):
         Raises:
             ShapeError: if the image cannot be squeezed that often.
         """
-        factor = 2**self.levels
-        if any(side % factor for side in self.event_shape[1:]):
-            raise ShapeError(
-                f"glow with {self.levels} levels halves the image {self.levels} times; {self.event_shape[1]}x"
-                f"{self.event_shape[2]} is not a multiple of {factor}. Use fewer levels, or pad or crop the images."
-            )
+        require_halves(self.event_shape, self.levels, "glow")
         layers: list[Transform] = [
             Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
             Affine(scale=1 / self.pixel_levels),
@@ -108,7 +86,7 @@ class GlowConfig(ImageConfig):
             channels, height, width = 4 * channels, height // 2, width // 2
             layers.append(Squeeze())
             for step in range(self.steps):
-                layers += [ActNorm(channels), *self._mix(channels), self._couple(channels, step)]
+                layers += [ActNorm(channels), *self._mix(channels, height, width), self._couple(channels, step)]
             if level < self.levels - 1:
                 half = channels // 2
                 prior = ConditionalNormal(self._net(half, 2 * (channels - half), self.classes or 0))
@@ -140,22 +118,20 @@ class GlowConfig(ImageConfig):
         context = (self.classes or 0) if context is None else context
         return Coupling(split, bijector, self._net(read, bijector.size * changed, context))
 
-    def _mix(self, channels: int) -> list[Transform]:
-        if self.mixing == "permutation":
-            return [Permute.random(channels)]
-        if self.mixing == "1x1":
-            return [Conv1x1(channels)]
-        return [Conv1x1(channels), conv_exponential(channels, norm_limit=self.norm_limit, bound=self.norm_bound)]
+    def _mix(self, channels: int, height: int, width: int) -> list[Transform]:
+        return mixing_layers(
+            self.mixing, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound
+        )
 
     def _noise(self) -> Flow:
         """Build the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
         channels, height, width = self.event_shape
-        squeezed = 4 * channels
+        shape = squeezed, _, _ = (4 * channels, height // 2, width // 2)
         layers: list[Transform] = [Logit(), Squeeze()]
         for step in range(2):
-            layers += [ActNorm(squeezed), *self._mix(squeezed), self._couple(squeezed, step, NOISE_FEATURES)]
+            layers += [ActNorm(squeezed), *self._mix(*shape), self._couple(squeezed, step, NOISE_FEATURES)]
         encoder = ImageEncoder(channels + (self.classes or 0), NOISE_FEATURES)
-        base = Normal((squeezed, height // 2, width // 2))
+        base = Normal(shape)
         return Flow(base, Chain(layers), encoder=encoder, event_shape=self.event_shape)
 
 
@@ -172,6 +148,8 @@ class MarginalSplineConfig(ImageConfig):
         exponentials: convolution exponentials after the couplings.
         pseudo_count: of the fitted marginals.
     """
+
+    summary: ClassVar[str] = "fitted marginals and spline couplings, for small images; default of digits"
 
     model: Literal["marginal-spline"] = "marginal-spline"
     couplings: int = Field(default=10, ge=1)
@@ -233,7 +211,7 @@ def glow(event_shape: ImageShape, levels: int = 2, steps: int = 4, *, mixing: Mi
         event_shape: `(channels, height, width)`.
         levels: scales.
         steps: steps per level.
-        mixing: `"1x1"`, `"conv-exponential"` or `"permutation"`.
+        mixing: `"1x1"`, `"conv-exponential"`, `"emerging"` or another of `likelify.zoo.mixers`.
         **settings: as in `GlowConfig`.
 
     Raises:

@@ -4,9 +4,28 @@ from typing import Any
 
 from likelify.errors import ConfigError
 from likelify.zoo.images import GlowConfig, MarginalSplineConfig
+from likelify.zoo.mixing_flow import MixingFlowConfig
+from likelify.zoo.residual_flows import CouplingFlowConfig, ResidualFlowConfig, SylvesterConfig
+from likelify.zoo.vae import VaeConfig
 
-ModelConfig = GlowConfig | MarginalSplineConfig
-MODELS: dict[str, type[ModelConfig]] = {"glow": GlowConfig, "marginal-spline": MarginalSplineConfig}
+ModelConfig = (
+    MarginalSplineConfig
+    | GlowConfig
+    | MixingFlowConfig
+    | CouplingFlowConfig
+    | ResidualFlowConfig
+    | SylvesterConfig
+    | VaeConfig
+)
+MODELS: dict[str, type[ModelConfig]] = {
+    "marginal-spline": MarginalSplineConfig,
+    "glow": GlowConfig,
+    "sylvester": SylvesterConfig,
+    "residual": ResidualFlowConfig,
+    "coupling-flow": CouplingFlowConfig,
+    "mixing-flow": MixingFlowConfig,
+    "vae": VaeConfig,
+}
 
 
 def config_from_dict(values: dict[str, Any]) -> ModelConfig:

@@ -1,0 +1,138 @@
+"""What the image models of the convolution exponential paper share: scales, split priors and dequantization.
+
+    dequantize, (x - middle) / levels; for each scale: squeeze, its layers, split prior (not after the last)
+
+The published baselines of one table do not all have the same split priors; these do.
+"""
+
+from abc import abstractmethod
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from likelify.distributions import Normal
+from likelify.flows import Flow
+from likelify.nets import DenseConvBlock, DenseImageEncoder, OneHot
+from likelify.transforms.core import Chain, Inverse, Transform
+from likelify.transforms.coupling import AffineBijector, ChannelSplit, Coupling
+from likelify.transforms.dequantize import Dequantize
+from likelify.transforms.dimension import Slice
+from likelify.transforms.elementwise import Affine, Logit
+from likelify.transforms.reshape import Squeeze
+from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
+from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
+
+
+class MultiScaleConfig(ImageConfig):
+    """Settings of the multi-scale models; height and width must be multiples of `2 ** levels`.
+
+    Attributes:
+        levels: scales; half of the channels leave after each but the last, through a split prior.
+        steps: layers per level.
+        width: channels around the DenseNets of split priors and dequantizer, and of all couplings of a mixing flow.
+        depth: dense layers of each.
+        growth: channels each dense layer adds.
+        gated: end them in a gated 1x1 convolution.
+        norm_limit: of convolution exponentials.
+        norm_bound: the bound that `norm_limit` limits; `"torus"` is tight.
+        dequantization: uniform noise, or a conditional flow.
+        noise_steps: couplings of that flow.
+        noise_features: channels of the image's encoding that they read.
+        noise_depth: dense layers of each of the two DenseNets of the encoder.
+        checkpoint: run coupling networks again in the backward pass instead of keeping what they computed: a third more
+            work, far less memory.
+    """
+
+    levels: int = Field(default=2, ge=1)
+    steps: int = Field(default=4, ge=1)
+    width: Size = 24
+    depth: int = Field(default=3, ge=0)
+    growth: Size = 12
+    gated: bool = True
+    norm_limit: float | None = Field(default=0.9, gt=0)
+    norm_bound: BoundName = "torus"
+    dequantization: Literal["uniform", "variational"] = "uniform"
+    noise_steps: int = Field(default=4, ge=1)
+    noise_features: Size = 32
+    noise_depth: int = Field(default=4, ge=0)
+    checkpoint: bool = False
+
+    @abstractmethod
+    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
+        """Build the layers of one scale for events of that shape."""
+
+    def _noise_mixing(self) -> Mixing:
+        return "1x1"
+
+    def build(self) -> Flow:
+        """Build the flow with fresh weights.
+
+        Raises:
+            ShapeError: if the image cannot be squeezed that often.
+        """
+        require_halves(self.event_shape, self.levels, f"the model '{getattr(self, 'model', 'multi-scale')}'")
+        layers: list[Transform] = [
+            Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
+            Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels),
+        ]
+        channels, height, width = self.event_shape
+        for level in range(self.levels):
+            channels, height, width = 4 * channels, height // 2, width // 2
+            layers += [Squeeze(), *self._level(level, (channels, height, width))]
+            if level < self.levels - 1:
+                layers.append(self._split_prior(channels, height, width))
+                channels = channels // 2
+        base = Normal((channels, height, width), trainable=True)
+        encoder = None if self.classes is None else OneHot(self.classes)
+        return Flow(base, Chain(layers), encoder=encoder, event_shape=self.event_shape)
+
+    def _dense_net(self, size_in: int, size_out: int, context: int | None = None) -> nn.Module:
+        return DenseConvBlock(
+            size_in,
+            size_out,
+            self.width,
+            self.depth,
+            self.growth,
+            context_channels=(self.classes or 0) if context is None else context,
+            gated=self.gated,
+            checkpoint=self.checkpoint,
+        )
+
+    def _dense_coupling(self, channels: int, context: int | None = None) -> Coupling:
+        """Build the coupling of the paper: the first half is read, `log s` is kept within +-2."""
+        split = ChannelSplit(channels)
+        read, changed = split.sizes
+        return Coupling(split, AffineBijector(2.0), self._dense_net(read, 2 * changed, context))
+
+    def _split_prior(self, channels: int, height: int, width: int) -> Transform:
+        """Build a coupling on all channels, behind which the last half is standard normal."""
+        keep = channels // 2
+        return Chain([self._dense_coupling(channels), Slice(keep, Normal((channels - keep, height, width)))])
+
+    def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
+        return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
+
+    def _noise(self) -> Flow:
+        """Build the conditional flow of the dequantization noise.
+
+        Its mixing layers are turned round: noise is drawn in training, so that direction has to be the quick one.
+        """
+        channels, height, width = self.event_shape
+        shape = (4 * channels, height // 2, width // 2)
+
+        def mix() -> Transform:
+            return Inverse(Chain(self._mix(self._noise_mixing(), *shape)))
+
+        layers: list[Transform] = [Logit(), Squeeze(), mix()]
+        for _ in range(self.noise_steps):
+            layers += [self._dense_coupling(shape[0], self.noise_features), mix()]
+        encoder = DenseImageEncoder(
+            channels + (self.classes or 0),
+            self.noise_features,
+            self.noise_depth,
+            self.noise_features,
+            gated=self.gated,
+            checkpoint=self.checkpoint,
+        )
+        return Flow(Normal(shape, trainable=True), Chain(layers), encoder=encoder, event_shape=self.event_shape)

@@ -1,0 +1,165 @@
+"""The models of the convolution exponential paper by name, as plain data: at the paper's size, and for one CPU.
+
+Names are `table1-...`, `table2-...` and `table3-...`; those of table 2 have uniform dequantization, and variational
+with `-variational` at the end. What the public code had and these have not is in `docs/models.md`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from likelify.errors import ConfigError
+from likelify.zoo.models import ModelConfig, config_from_dict
+
+PresetSize = Literal["paper", "small"]
+Values = dict[str, Any]
+
+# 1000 epochs of 40,000 images in batches of 256.
+EPOCH = 40_000 // 256
+PAPER_FIT: Values = {
+    "steps": 1000 * EPOCH,
+    "batch_size": 256,
+    "lr": 1e-3,
+    "eps": 1e-7,
+    "weight_decay": 0.0,
+    "warmup": 10 * EPOCH,
+    "schedule": "exponential",
+    "decay": 0.995**1000,
+    "average": 0.0,
+    "validations": 64,
+    "initialize_items": 256,
+}
+MIXING_FIT = PAPER_FIT | {"optimizer": "adamax", "betas": (0.9, 0.999), "clip": None}
+RESIDUAL_FIT = PAPER_FIT | {"optimizer": "adamw", "betas": (0.9, 0.99), "warmup_power": 2.0, "clip": 1.0}
+SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.99, "initialize_items": 512}
+
+# The DenseNets of split priors and dequantizers, and the couplings of table 1.
+PAPER_NETS: Values = {"width": 64, "depth": 8, "growth": 64, "noise_steps": 4, "noise_features": 32, "noise_depth": 4}
+SMALL_NETS: Values = {"width": 24, "depth": 3, "growth": 12, "noise_steps": 2, "noise_features": 12, "noise_depth": 2}
+SMALL_GROWTH = {"1x1": 12, "emerging": 10, "woodbury": 7, "conv-exponential": 10}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model of a paper.
+
+    Attributes:
+        name: of the preset.
+        summary: one line, with the paper's figure for CIFAR-10: the negative ELBO in bits per dimension.
+        paper: settings of the model at the paper's size, without those of the data.
+        small: settings for one CPU.
+        paper_fit: settings of the fit in the paper, as far as `FitSettings` has them.
+        small_fit: settings of a short fit.
+    """
+
+    name: str
+    summary: str
+    paper: Values
+    small: Values
+    paper_fit: Values
+    small_fit: Values = field(default_factory=lambda: dict(SMALL_FIT))
+
+    def model(self, size: PresetSize = "paper") -> Values:
+        """Give the settings of the model at a size."""
+        return dict(self.paper if _known(size) == "paper" else self.small)
+
+    def fit(self, size: PresetSize = "paper") -> Values:
+        """Give the settings of the fit at a size."""
+        return dict(self.paper_fit if _known(size) == "paper" else self.small_fit)
+
+
+def _known(size: str) -> str:
+    if size not in ("paper", "small"):
+        raise ConfigError(f"A preset has the sizes 'paper' and 'small', not {size!r}.")
+    return size
+
+
+def _mixing(mixing: str, bits: str) -> Preset:
+    common = {"model": "mixing-flow", "mixing": mixing, "levels": 2, "dequantization": "variational"}
+    # The published widths make up for the parameters of the mixing layers, more or less; so do the small ones.
+    growth, small_growth = 64 if mixing == "1x1" else 63, SMALL_GROWTH[mixing]
+    return Preset(
+        f"table1-{mixing}",
+        f"couplings, mixing by {mixing}: {bits}",
+        common | PAPER_NETS | {"steps": 10, "growth": growth},
+        common | SMALL_NETS | {"steps": 4, "growth": small_growth},
+        MIXING_FIT,
+    )
+
+
+def _residual(name: str, what: str, bits: str, dequantization: str, model: str, **settings: Any) -> Preset:
+    common = {"model": model, "dequantization": dequantization} | settings
+    halved = 2 if "equal-memory" in name else 1
+    paper = common | PAPER_NETS | {"levels": 3, "steps": 16 // halved, "hidden": 528}
+    if model == "sylvester":
+        paper["net_norm_limit"] = 1.5
+    return Preset(
+        name,
+        f"{what}, {dequantization} noise: {bits}",
+        paper,
+        common | SMALL_NETS | {"levels": 2, "steps": 4 // halved, "hidden": 96},
+        RESIDUAL_FIT,
+    )
+
+
+def _table2(name: str, what: str, uniform: str, variational: str, model: str) -> list[Preset]:
+    return [
+        _residual(f"table2-{name}", what, uniform, "uniform", model),
+        _residual(f"table2-{name}-variational", what, variational, "variational", model),
+    ]
+
+
+def _table3(form: str, what: str, bits: str) -> Preset:
+    return _residual(f"table3-{form}", what, bits, "variational", "sylvester", form=form)
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        _mixing("1x1", "3.285"),
+        _mixing("emerging", "3.245"),
+        _mixing("woodbury", "3.247"),
+        _mixing("conv-exponential", "3.237"),
+        *_table2("coupling", "affine couplings", "3.38", "3.27", "coupling-flow"),
+        *_table2("residual", "Lipschitz residual blocks", "3.37", "3.26", "residual"),
+        *_table2("residual-equal-memory", "half as many residual blocks", "3.44", "3.35", "residual"),
+        *_table2("sylvester", "convolutional Sylvester layers", "3.32", "3.21", "sylvester"),
+        _table3("without-generalization", "Sylvester layers without a network", "3.44"),
+        _table3("without-basis", "Sylvester layers without the basis change", "3.27"),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """Give the preset of that name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset '{name}'; the presets are {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def preset_config(
+    name: str,
+    event_shape: tuple[int, int, int] = (3, 32, 32),
+    *,
+    size: PresetSize = "paper",
+    **settings: Any,
+) -> ModelConfig:
+    """Give the configuration of a preset for images of some shape.
+
+    Args:
+        name: of the preset.
+        event_shape: `(channels, height, width)`; CIFAR-10's by default.
+        size: the paper's, or `"small"` for one CPU.
+        **settings: of the model, instead of the preset's.
+
+    Raises:
+        ConfigError: if there is no such preset, or a setting does not fit.
+
+    Example:
+        >>> preset_config("table2-sylvester", (1, 8, 8), size="small", pixel_levels=17).hidden
+        96
+    """
+    return config_from_dict(preset(name).model(size) | {"event_shape": event_shape} | settings)
