@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from likelify.caching import freeze
 from likelify.distributions import Distribution, has_rows, item_count, repeat_context, row_count
 from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
-from likelify.transforms.core import Shape, Transform, freeze
+from likelify.transforms.core import Shape, Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192

@@ -19,7 +19,6 @@ from typing import TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from likelify.caching import Caching as Caching
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, UnsupportedError

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.structure import ContextLike, sum_constant
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Caching, Chain, Transform, check_channels, leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
 from likelify.transforms.mixing import Conv1x1
 
 

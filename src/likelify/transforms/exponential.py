@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.conv import BoundName, PaddingName
 from likelify.linalg.expm import Method, Precomputed, exp_action
@@ -14,7 +15,7 @@ from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.solve import TraceMethod, estimate_trace
 from likelify.structure import ContextLike, as_context, sum_constant
-from likelify.transforms.core import Caching, Transform
+from likelify.transforms.core import Transform, leave_autocast
 from likelify.transforms.sources import (
     ConvKernel,
     GraphMatrices,
@@ -83,19 +84,17 @@ class Exponential(Transform, Caching):
         """Build the linear map for this context."""
         return self.cached("map", lambda: self.source(None)) if _is_bare(context) else self.source(context)
 
+    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Give `exp(L) x` and `tr L`."""
         return self._flow(x, context, 1.0)
 
+    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Give `exp(-L) z` and `-tr L`."""
         return self._flow(z, context, -1.0)
 
     def _flow(self, x: Tensor, context: ContextLike, time: float) -> tuple[Tensor, Tensor]:
-        if torch.is_autocast_enabled(x.device.type):
-            # Norm limits and certificates need the precision of the parameters.
-            with torch.autocast(x.device.type, enabled=False):
-                return self._flow(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context, time)
         map_ = self.map(context)
         if map_.rows not in (None, len(x)):
             raise ShapeError(

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.conv import ConvMap, check_odd
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.expm.fourier import frequency_matrices, multiply_frequencies
 from likelify.structure import ContextLike, sum_constant, sum_items
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Caching, Chain, Transform, check_channels, leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
 
 
 class Conv1x1(Transform, Caching):

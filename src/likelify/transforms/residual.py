@@ -11,13 +11,14 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from likelify.caching import Caching
 from likelify.distributions import Distribution
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_truncation
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.transforms.contraction import Contraction, log_det, solve
-from likelify.transforms.core import Caching, Chain, Conjugate, Inverse, Transform, leave_autocast
+from likelify.transforms.core import Chain, Conjugate, Inverse, Transform, leave_autocast
 
 LogDetName = Literal["roulette", "exact", "truncated"]
 METHODS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}

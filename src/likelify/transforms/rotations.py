@@ -5,12 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, sum_constant
-from likelify.transforms.core import Caching, Chain, Transform, check_channels, leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
 from likelify.transforms.exponential import Exponential
 from likelify.transforms.sources import HouseholderVectors, SkewMatrix
 
