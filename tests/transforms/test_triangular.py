@@ -166,6 +166,25 @@ def test_the_inverse_keeps_its_solution_only():
     assert z.grad is not None
 
 
+def test_a_checkpointed_network_keeps_little_and_has_the_same_gradients():
+    plain, lean = (residual(3, hidden=60, checkpoint=flag).double() for flag in (False, True))
+    lean.load_state_dict(plain.state_dict())
+    x, kept, grads = normal(2, 3, 6, 6), [], []
+    for layer in (plain, lean):
+        places = {}
+
+        def pack(tensor, places=places):
+            places[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            value, log_det = layer(x)
+        kept.append(sum(places.values()))
+        grads.append(torch.autograd.grad(value.square().sum() + log_det.sum(), list(layer.parameters())))
+    assert kept[1] < kept[0] / 4
+    assert all(torch.allclose(one, other) for one, other in zip(*grads, strict=True))
+
+
 def test_few_rows_try_newton_first_and_end_with_the_wavefront():
     layer, x = hard(3, (4, 4), 0.1)
     assert layer.solve(layer(x)[0][:1]).method == "newton"

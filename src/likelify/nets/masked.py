@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
+from likelify.nets.conditioners import recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
 from likelify.structure import ContextLike, as_context, join_condition
 
@@ -50,6 +51,7 @@ class AutoregressiveNet(Caching):
         small_heads: outputs of each channel, counted from the last, that start near zero.
         norm_limit: limit of a bound of the 2-norm of each layer, and of each head (1.5 in the first paper). It is not
             needed for anything here, and it costs time.
+        checkpoint: keep only the input for the backward pass, which evaluates the network again.
 
     Raises:
         ConfigError: for sizes that do not fit.
@@ -71,6 +73,7 @@ class AutoregressiveNet(Caching):
         context_features: int = 0,
         small_heads: int = 2,
         norm_limit: float | None = None,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if dims not in (0, 1, 2, 3, "nodes"):
@@ -86,6 +89,7 @@ class AutoregressiveNet(Caching):
             raise ConfigError(f"norm_limit must be positive, got {norm_limit}.")
         self.channels, self.hidden, self.heads, self.dims = channels, hidden, heads, dims
         self.kernel_size, self.context_features, self.norm_limit = kernel_size, context_features, norm_limit
+        self.checkpoint = checkpoint
         self.offsets = () if isinstance(dims, str) else earlier_offsets(kernel_size, dims)
         self.taps = 1 if isinstance(dims, str) else len(self.offsets)
         self._make_masks()
@@ -120,6 +124,11 @@ class AutoregressiveNet(Caching):
         Raises:
             ShapeError: if the input does not fit.
         """
+        if self.checkpoint:
+            return recomputed(self, lambda x: self._evaluate(x, context), u)
+        return self._evaluate(u, context)
+
+    def _evaluate(self, u: Tensor, context: ContextLike) -> Tensor:
         near = self.neighbours(u, context)
         weights = self.weights()
         seen = near.stack(u.movedim(1, -1))

@@ -241,6 +241,7 @@ def conv_sylvester(
     net_norm_limit: float | None = None,
     bound: float = 0.5,
     condition_features: int | None = None,
+    checkpoint: bool = False,
 ) -> Conjugate:
     r"""Build a convolutional Sylvester flow: `W = exp(M) Q` with a convolution `M` and reflections `Q` of the channels.
 
@@ -254,13 +255,19 @@ def conv_sylvester(
         bound: the slope of `f` at each number stays within `+-bound` of zero.
         condition_features: with a number, the network reads the condition, `(rows, condition_features)` or
             `(rows, condition_features, h, w)`; the basis does not.
+        checkpoint: as in `nets.AutoregressiveNet`; training then keeps a small multiple of the input.
 
     Source:
         Hoogeboom et al. 2020, section 4.2, equation 13.
     """
     exponential = conv_exponential(channels, norm_limit=norm_limit, bound=norm_bound)
     heads = AutoregressiveNet(
-        channels, hidden=hidden, dims=2, context_features=condition_features or 0, norm_limit=net_norm_limit
+        channels,
+        hidden=hidden,
+        dims=2,
+        context_features=condition_features or 0,
+        norm_limit=net_norm_limit,
+        checkpoint=checkpoint,
     )
     basis = Chain([_reflections(channels, reflections, None), exponential])
     return Conjugate(basis, TriangularResidual(heads, TanhResidual(bound)))

@@ -40,7 +40,7 @@ class MultiScaleConfig(ImageConfig):
         noise_steps: couplings of that flow.
         noise_features: channels of the image's encoding that they read.
         noise_depth: dense layers of each of the two DenseNets of the encoder.
-        checkpoint: run coupling networks again in the backward pass instead of keeping what they computed: a third more
+        checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed: a third more
             work, far less memory.
     """
 

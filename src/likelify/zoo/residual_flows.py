@@ -125,6 +125,7 @@ class SylvesterConfig(StackConfig):
                 norm_bound=self.norm_bound,
                 net_norm_limit=self.net_norm_limit,
                 condition_features=self.classes,
+                checkpoint=self.checkpoint,
             )
             return [layer, Flip()]
         if self.form == "without-basis":
@@ -133,6 +134,7 @@ class SylvesterConfig(StackConfig):
                 hidden=self.hidden,
                 context_features=self.classes or 0,
                 norm_limit=self.net_norm_limit,
+                checkpoint=self.checkpoint,
             )
             return [TriangularResidual(net), Flip()]
         turned = rotation(channels, method="householder", reflections=self.reflections or channels)
