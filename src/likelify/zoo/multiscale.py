@@ -40,8 +40,8 @@ class MultiScaleConfig(ImageConfig):
         noise_steps: couplings of that flow.
         noise_features: channels of the image's encoding that they read.
         noise_depth: dense layers of each of the two DenseNets of the encoder.
-        checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed: a third more
-            work, far less memory.
+        checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed:
+            a third more work, far less memory.
     """
 
     levels: int = Field(default=2, ge=1)
