@@ -7,7 +7,6 @@ Without --part everything is measured, about 20 minutes. Times are CPU times of 
 take turns, and ratios come with a bootstrap interval over the turns (95 %).
 """
 
-import argparse
 import copy
 import ctypes
 import os
@@ -16,13 +15,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.report import Entry, report
+from benchmarks.report import Entry, arguments, report
 from benchmarks.timing import MALLOC, medians, use_malloc_settings
 from likelify import Flow, seeded, testing, zoo
 from likelify.fit.metrics import bits_per_dim
@@ -46,6 +45,8 @@ PUBLISHED = {
 }
 SAME_ARCHITECTURE = (*(f"table1-{name}" for name in MIXINGS), "table2-sylvester")
 BATCH = 8
+# First word of the command line of a process that measures one step for another.
+STEP_OF = "--step-of"
 DRAWS = 2000
 
 
@@ -227,7 +228,7 @@ def memory(size: str) -> list[Entry]:
     # The C library's own settings here: it has to hand back what the start of the program has freed.
     environment = {name: value for name, value in os.environ.items() if name not in MALLOC}
     for name in RESIDUALS:
-        words = [sys.executable, "-m", "benchmarks.layers_models", "--step-of", name, size]
+        words = [sys.executable, "-m", "benchmarks.layers_models", STEP_OF, name, size]
         done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
         found[name] = float(done.stdout)
         entries.append(
@@ -270,10 +271,10 @@ PARTS: dict[str, tuple[Callable[[], list[Entry]], Callable[[], list[Entry]]]] = 
 }
 
 
-def entries(quick: bool, parts: tuple[str, ...] = tuple(PARTS)) -> list[Entry]:  # noqa: FBT001
-    """Measure the parts that were asked for."""
+def entries(*, quick: bool, parts: Iterable[str] = ()) -> list[Entry]:
+    """Measure the parts that were asked for, all by default."""
     found: list[Entry] = []
-    for part in parts:
+    for part in parts or PARTS:
         start = time.perf_counter()
         found += PARTS[part][0 if quick else 1]()
         print(f"{part}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
@@ -282,18 +283,13 @@ def entries(quick: bool, parts: tuple[str, ...] = tuple(PARTS)) -> list[Entry]: 
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a run of under a minute, for a first impression")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--part", action="append", choices=PARTS, help="measure only this; may be given several times")
-    parser.add_argument("--step-of", nargs=2, metavar=("PRESET", "SIZE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.step_of:
-        print(step_memory(*options.step_of))
+    if sys.argv[1:2] == [STEP_OF]:
+        torch.set_num_threads(1)
+        print(step_memory(*sys.argv[2:]))
         return
     use_malloc_settings()
-    report(entries(options.quick, tuple(options.part or PARTS)), options.json)
+    options = arguments(__doc__ or "", parts=PARTS)
+    report(entries(quick=options.quick, parts=options.part), options.json)
 
 
 if __name__ == "__main__":

@@ -297,10 +297,15 @@ class Flow(Distribution):
     def _require_exact(self, method: str) -> None:
         if self.likelihood != "exact":
             fact = "random_forward" if self.likelihood == "bound" else "noisy_log_det"
+            remedy = (
+                "Use elbo(x) or iw_log_prob(x, samples=...), which return estimates with their errors."
+                if self.likelihood == "bound"
+                else "Use elbo(x), which returns an estimate with its error, or choose the exact form of these layers "
+                "(for residual layers: with_log_det(flow, 'exact'))."
+            )
             raise InexactLikelihoodError(
                 f"This flow has no exact likelihood, so {method} is not available: it has {self.likelihood}s only, "
-                f"because of {', '.join(self._culprits(fact)) or type(self.base).__name__}. "
-                "Use elbo(x) or iw_log_prob(x, samples=...), which return estimates with their errors."
+                f"because of {', '.join(self._culprits(fact)) or type(self.base).__name__}. {remedy}"
             )
 
     def _culprits(self, fact: str) -> list[str]:

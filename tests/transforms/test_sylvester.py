@@ -1,7 +1,5 @@
 """Theorems 2 and 3 of the convolution exponential paper, its equations 9, 10 and 13, and what amortised means."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
@@ -11,7 +9,7 @@ from likelify import testing
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.nets.masked import AutoregressiveNet
-from likelify.transforms.sylvester import PlanarHeads, SylvesterHeads
+from likelify.transforms.sylvester import LEAST, UNIT, PlanarHeads, SylvesterHeads
 from likelify.transforms.triangular import FreeTanhResidual, TriangularResidual
 
 
@@ -35,6 +33,46 @@ def randomized(layer, scale=0.7, seed=0):
 
 
 # Special cases (theorem 3).
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_gradients_through_the_inverses_of_all_forms(condition):
+    torch.manual_seed(0)
+    features, context = 2 if condition else None, normal(3, 2) if condition else None
+    image = normal(3, 2, 3, 2)
+    layers = [
+        (lk.planar(4, condition_features=features), normal(3, 4)),
+        (lk.sylvester(4, 3, condition_features=features), normal(3, 4)),
+        (lk.generalized_sylvester(4, hidden=9, condition_features=features), normal(3, 4)),
+        (lk.conv_sylvester(2, hidden=8, condition_features=features), image),
+    ]
+    for layer, x in layers:
+        testing.randomize(layer.double())
+        z = layer(x, context)[0].detach().requires_grad_()
+        leaves = [z, *layer.parameters()]
+
+        def loss(layer=layer, z=z):
+            value, log_det = layer.inverse(z, context)
+            return (value * torch.linspace(-1, 2, value.numel()).view_as(value)).sum() + log_det.cos().sum()
+
+        for leaf, grad in zip(leaves, torch.autograd.grad(loss(), leaves), strict=True):
+            direction = torch.randn_like(leaf)
+            with torch.no_grad():
+                leaf.add_(1e-6 * direction)
+                above = float(loss())
+                leaf.sub_(2e-6 * direction)
+                below = float(loss())
+                leaf.add_(1e-6 * direction)
+            assert (above - below) / 2e-6 == pytest.approx(float((grad * direction).sum()), rel=1e-4, abs=1e-4)
+
+
+def test_planar_flows_stay_bijections_in_float32():
+    layer = lk.planar(3)
+    with torch.no_grad():
+        layer.transform.heads.outer.fill_(-50.0)
+        z, log_det = layer(torch.zeros(2, 3))
+        assert bool(torch.isfinite(log_det).all())
+        assert torch.allclose(layer.inverse(z)[1], -log_det, atol=1e-3)
 
 
 def test_a_planar_layer_is_the_textbook_formula_with_its_determinant():
@@ -65,8 +103,8 @@ def test_every_planar_flow_is_one_of_ours(product):
         heads = layer.transform.heads
         heads.log_scale.copy_(s.log())
         heads.bias.copy_(b)
-        # Undo r_1 = (softplus(s raw + log(e - 1)) - 1) / s.
-        raw = (torch.expm1(s * r[0] + 1).log() - math.log(math.e - 1)) / s
+        # Undo r_1 = (softplus(s raw + UNIT) - LEAST) / s.
+        raw = (torch.expm1(s * r[0] + LEAST).log() - UNIT) / s
         heads.outer.copy_(torch.cat([raw[None], r[1:]]))
     x = 2 * normal(6, 4)
     z, log_det = layer(x)

@@ -1,5 +1,6 @@
 """Triangular residuals: what the laws do not say."""
 
+import copy
 import math
 
 import pytest
@@ -139,6 +140,86 @@ def test_gradients_through_the_inverse(kind, method):
         assert (above - below) / 2e-6 == pytest.approx(slope, rel=2e-5, abs=2e-5)
 
 
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_gradients_are_those_of_the_parameters_of_the_forward_pass(checkpoint):
+    layer = randomize(residual(2, method="wavefront", checkpoint=checkpoint).double())
+    other = {name: (tensor + 0.1).detach().requires_grad_() for name, tensor in layer.named_parameters()}
+    twin = copy.deepcopy(layer)
+    twin.load_state_dict({name: tensor.detach() for name, tensor in other.items()})
+    z, upstream = normal(2, 2, 3, 3).requires_grad_(), normal(2, 2, 3, 3)
+    value = torch.func.functional_call(lk.Inverse(layer), {f"transform.{n}": t for n, t in other.items()}, (z,))[0]
+    found = torch.autograd.grad((value * upstream).sum(), [z, *other.values()])
+    expected = torch.autograd.grad((twin.inverse(z)[0] * upstream).sum(), [z, *twin.parameters()])
+    assert all(torch.allclose(one, two, atol=1e-10) for one, two in zip(found, expected, strict=True))
+    plain = torch.autograd.grad((layer.inverse(z)[0] * upstream).sum(), z)[0]
+    assert not torch.allclose(found[0], plain, atol=1e-3)
+
+
+def test_a_scalar_with_parameters_is_trained_through_the_inverse():
+    class Scaled(torch.nn.Module, lk.ScalarResidual):
+        size = 1
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(0.4))
+
+        def evaluate(self, u, raw):
+            return self.scale * torch.tanh(u) + raw[:, 0], self.scale * (1 - torch.tanh(u) ** 2)
+
+    scalar = Scaled()
+    layer = lk.TriangularResidual(nets.AutoregressiveNet(3, hidden=9, heads=1, dims=0), scalar).double()
+    z = normal(4, 3)
+    (grad,) = torch.autograd.grad(layer.inverse(z)[0].sum(), scalar.scale)
+    values = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            scalar.scale.add_(step)
+            values.append(float(layer.inverse(z)[0].sum()))
+    assert float(grad) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
+
+
+def test_heads_that_do_more_than_their_weights_say_are_not_solved_by_the_wavefront():
+    class Doubled(nets.AutoregressiveNet):
+        def forward(self, u, context=None):
+            return 2 * super().forward(u, context)
+
+    layer = randomize(lk.TriangularResidual(Doubled(3, hidden=9, dims=0)).double())
+    x = normal(3, 3)
+    assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-9)
+    with pytest.raises(ConfigError, match="wavefront needs"):
+        lk.TriangularResidual(Doubled(3, hidden=9, dims=0), method="wavefront")
+    hooked = randomize(residual(3, dims=0).double())
+    hooked.heads.register_forward_hook(lambda module, args, output: 2 * output)
+    assert torch.allclose(hooked.inverse(hooked(x)[0])[0], x, atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "kernel_size"), [((5, 1), 3), ((1, 5), 3), ((3, 2), 5), ((2, 2), 5)])
+def test_narrow_images(shape, kernel_size):
+    layer = randomize(residual(2, kernel_size=kernel_size, method="wavefront").double())
+    x = normal(2, 2, *shape)
+    assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-9)
+
+
+def test_the_backward_pass_leaves_autocast():
+    layer, x = randomize(residual(2, method="wavefront")), torch.randn(2, 2, 4, 4)
+    z = layer(x)[0].detach().requires_grad_()
+    (expected,) = torch.autograd.grad(layer.inverse(z)[0].square().sum(), z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = torch.autograd.grad(layer.inverse(z)[0].square().sum(), z)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_solution_has_memory_of_its_own():
+    layer = residual(2)
+    for parameter in layer.parameters():
+        torch.nn.init.zeros_(parameter)
+    z = torch.ones(1, 2, 2, 2)
+    for method in ("newton", "wavefront", "fixed-point"):
+        layer.method = method
+        layer.solve(z).value.add_(1)
+        assert torch.equal(z, torch.ones(1, 2, 2, 2))
+
+
 def test_tiny_gradients_are_as_exact_as_large_ones():
     layer, x = hard(3, (4, 4), 1.0)
     layer = layer.float()
@@ -231,7 +312,9 @@ def test_large_slopes_of_the_free_form_are_found_by_bisection():
 
 def test_nothing_and_not_a_number():
     layer = residual(3).double()
-    assert layer.inverse(normal(0, 3, 4, 4))[0].shape == (0, 3, 4, 4)
+    for method in ("wavefront", "newton", "fixed-point", "auto"):
+        layer.method = method
+        assert layer.inverse(normal(0, 3, 4, 4))[0].shape == (0, 3, 4, 4)
     for method in ("wavefront", "newton", "fixed-point", "auto"):
         layer.method = method
         with pytest.raises(ConvergenceError):
@@ -257,8 +340,10 @@ def test_wrong_settings_and_shapes_are_refused():
         nets.AutoregressiveNet(3, norm_limit=0.0)
     with pytest.raises(ShapeError, match="3 channels and dims=2"):
         residual(3)(torch.zeros(2, 3))
+    with pytest.raises(ConfigError, match="network has 3"):
+        lk.TriangularResidual(nets.AutoregressiveNet(3, heads=3))
     with pytest.raises(ShapeError, match="heads returned"):
-        lk.TriangularResidual(nets.AutoregressiveNet(3, heads=3))(torch.zeros(2, 3, 4, 4))
+        lk.TriangularResidual(nets.MLP(3, 9))(torch.zeros(2, 3))
     with pytest.raises(ShapeError, match="condition of 2 features"):
         residual(3, context_features=2)(torch.zeros(2, 3, 4, 4))
     with pytest.raises(ShapeError, match="GraphBatch"):

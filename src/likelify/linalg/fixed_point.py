@@ -49,14 +49,13 @@ def iterate(
     Raises:
         ConvergenceError: if the gap is not finite or still too large after `max_steps`; never in silence.
     """
-    value, gap = start, start.new_full((len(start),), math.inf)
-    steps = 0
-    for _ in range(max_steps):
+    value, gap, steps = start, start.new_full((len(start),), math.inf), 0
+    while steps < max_steps:
         following, gap = update(value)
         steps += 1
         if bool((gap <= tol).all()):
             return Solution(value, gap, steps)
-        if not bool(torch.isfinite(gap).all()):
+        if steps == max_steps or not bool(torch.isfinite(gap).all()):
             break
         value = following
     if throw:

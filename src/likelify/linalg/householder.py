@@ -19,7 +19,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.dense import apply_matrix
-from likelify.tracing import is_tracing
+from likelify.tracing import is_tracing, outside_autocast
 
 
 def householder_matrix(vectors: Tensor) -> Tensor:
@@ -151,6 +151,7 @@ class _Form(torch.autograd.Function):
         return _form(vectors, solved)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         vectors, upper, solved = ctx.saved_tensors
@@ -170,6 +171,7 @@ class _Reflect(torch.autograd.Function):
         return _multiply(vectors, solved, x, transposed=transposed)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         vectors, x, upper, solved = ctx.saved_tensors

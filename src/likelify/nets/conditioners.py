@@ -74,25 +74,30 @@ def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Te
     """
     if not torch.is_grad_enabled():
         return run(x)
-    dropouts = [module for module in net.modules() if isinstance(module, Dropout)]
-    active = [module.active for module in dropouts]
-
-    @contextmanager
-    def as_before() -> Iterator[None]:
-        now = [module.active for module in dropouts]
-        _switch(dropouts, active)
-        try:
-            yield
-        finally:
-            _switch(dropouts, now)
-
+    as_before = _Again([module for module in net.modules() if isinstance(module, Dropout)])
     return recompute(  # pyright: ignore[reportReturnType]
         run,
         x,
         use_reentrant=False,
-        preserve_rng_state=any(active),
-        context_fn=lambda: (nullcontext(), as_before()),
+        preserve_rng_state=any(as_before.active),
+        context_fn=lambda: (nullcontext(), as_before),
     )
+
+
+class _Again:
+    """Dropout as it was when this was made, for each of several blocks."""
+
+    def __init__(self, dropouts: list[Dropout]) -> None:
+        self.dropouts = dropouts
+        self.active = [dropout.active for dropout in dropouts]
+        self.now = self.active
+
+    def __enter__(self) -> None:
+        self.now = [dropout.active for dropout in self.dropouts]
+        _switch(self.dropouts, self.active)
+
+    def __exit__(self, *error: object) -> None:
+        _switch(self.dropouts, self.now)
 
 
 def _switch(dropouts: list[Dropout], active: list[bool]) -> None:

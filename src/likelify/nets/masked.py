@@ -57,10 +57,6 @@ class AutoregressiveNet(Caching):
         ConfigError: for sizes that do not fit.
     """
 
-    enter_mask: Tensor
-    middle_mask: Tensor
-    leave_mask: Tensor
-
     def __init__(
         self,
         channels: int,
@@ -92,16 +88,7 @@ class AutoregressiveNet(Caching):
         self.checkpoint = checkpoint
         self.offsets = () if isinstance(dims, str) else earlier_offsets(kernel_size, dims)
         self.taps = 1 if isinstance(dims, str) else len(self.offsets)
-        self._make_masks()
         self._make_weights(layers, small_heads)
-
-    def _make_masks(self) -> None:
-        # Unit j belongs to the channel owner[j]; owners ascend, so all masks are block triangular.
-        owner = torch.arange(self.hidden) * self.channels // self.hidden
-        channel = torch.arange(self.channels)
-        self.register_buffer("enter_mask", (owner[:, None] >= channel).float(), persistent=False)
-        self.register_buffer("middle_mask", (owner[:, None] >= owner).float(), persistent=False)
-        self.register_buffer("leave_mask", (channel[:, None] > owner).float(), persistent=False)
 
     def _make_weights(self, layers: int, small_heads: int) -> None:
         taps, hidden, channels = self.taps + 1, self.hidden, self.channels
@@ -162,9 +149,14 @@ class AutoregressiveNet(Caching):
         return self.cached("weights", self._acting)
 
     def _acting(self) -> Weights:
-        enter = torch.cat([self.enter[:, :-1], self.enter[:, -1:] * self.enter_mask[:, None]], 1)
-        middle = [weight * self.middle_mask for weight in self.middle]
-        leave = torch.cat([self.leave[:-1], self.leave[-1:] * self.leave_mask])
+        # Unit j belongs to the channel owner[j]; owners ascend, so all masks are block triangular. They are no buffers,
+        # since one that is not loaded with the weights can be wrong without a word.
+        channel = torch.arange(self.channels, device=self.enter.device)
+        owner = torch.arange(self.hidden, device=self.enter.device) * self.channels // self.hidden
+        reads, below, read_by = owner[:, None] >= channel, owner[:, None] >= owner, channel[:, None] > owner
+        enter = torch.cat([self.enter[:, :-1], self.enter[:, -1:] * reads[:, None]], 1)
+        middle = [weight * below for weight in self.middle]
+        leave = torch.cat([self.leave[:-1], self.leave[-1:] * read_by])
         limit = self.norm_limit
         if limit is None:
             return enter, middle, leave

@@ -274,6 +274,7 @@ def _sorted_schedule(level: Tensor, earlier: Links, later: Links, device: torch.
     order = level.argsort(stable=True)
     place = order.argsort()
     counts = torch.bincount(level)
+    counts = counts[counts > 0]  # narrow images skip levels
     bounds = (0, *counts.cumsum(0).tolist())
     renumber = torch.cat([place, torch.tensor([len(level)])])
 

@@ -20,6 +20,7 @@ from likelify.linalg.fixed_point import iterate
 from likelify.linalg.log_det import SLACK, Exact, LogDet, Measured
 from likelify.nets.lipschitz import LipschitzNet
 from likelify.structure import Context, GraphBatch
+from likelify.tracing import outside_autocast
 
 ADVICE = (
     "Either the Lipschitz constant that was declared for the network is wrong, or the tolerance is finer than the "
@@ -164,6 +165,7 @@ class _LogDet(torch.autograd.Function):
         return y, measured.value
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, gy: Tensor | None, gl: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         count = 2 + len(ctx.call.names)
         inputs, kept = Inputs.of(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
@@ -255,6 +257,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @outside_autocast
     def backward(ctx: Any, gx: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         needed = ctx.needs_input_grad[1:]
         leaves = Inputs.of(ctx.saved_tensors).leaves(needed)

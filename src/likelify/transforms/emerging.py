@@ -24,7 +24,7 @@ from torch.nn.grad import conv2d_weight
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.structure import ContextLike, sum_constant
-from likelify.tracing import is_tracing
+from likelify.tracing import is_tracing, outside_autocast
 from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
 from likelify.transforms.mixing import Conv1x1
 
@@ -295,6 +295,7 @@ class _Solve(torch.autograd.Function):
         return x
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
         return _pull(ctx, grads[0])
 
@@ -312,6 +313,7 @@ class _TracedSolve(torch.autograd.Function):
         ctx.save_for_backward(output, kernel)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
         return _pull(ctx, grads[0])
 

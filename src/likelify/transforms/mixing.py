@@ -204,7 +204,8 @@ class Woodbury(Transform, Caching):
         return x.flatten(2) if x.ndim > 2 else x[:, :, None]
 
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:
-        return self.get_parameter(f"{name}_left"), self.get_parameter(f"{name}_right")
+        # Not get_parameter, which refuses the tensors that torch.func.functional_call puts in place.
+        return getattr(self, f"{name}_left"), getattr(self, f"{name}_right")
 
     def _factorize(self) -> dict[str, Factorized]:
         """Factorize the inner matrices `I + R L`."""

@@ -37,9 +37,13 @@ class Source(nn.Module):
             nn.init.zeros_(moved.weight)
             self.add_module(f"{name}_condition", moved)
 
+    def tensor(self, name: str) -> Tensor:
+        """Give what stands for a parameter now, which inside `torch.func.functional_call` need not be a parameter."""
+        return getattr(self, name)
+
     def value(self, name: str, context: ContextLike) -> Tensor:
         """Give the parameter, `(*shape)`, or the parameters of each row, `(rows, *shape)`."""
-        start = self.get_parameter(name)
+        start = self.tensor(name)
         if self.condition_features is None:
             return start
         condition = as_context(context).condition
@@ -133,7 +137,7 @@ class ConvKernel(Source):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{tuple(self.get_parameter('weight').shape)}, norm_limit={self.norm_limit}, {self.settings}"
+        return f"{tuple(self.tensor('weight').shape)}, norm_limit={self.norm_limit}, {self.settings}"
 
 
 class SkewMatrix(Source):
@@ -196,7 +200,7 @@ class HouseholderVectors(Source):
 
     def extra_repr(self) -> str:
         """Show the numbers of reflections and channels."""
-        count, size = self.get_parameter("vectors").shape
+        count, size = self.tensor("vectors").shape
         return f"{size}, reflections={count}"
 
 
@@ -231,7 +235,7 @@ class GraphMatrices(Source):
         graph = as_context(context).structure
         if graph is None:
             raise ShapeError("A graph exponential needs the graphs: pass context=Context(structure=GraphBatch(...)).")
-        theta0, theta1 = self.get_parameter("theta0"), self.get_parameter("theta1")
+        theta0, theta1 = self.tensor("theta0"), self.tensor("theta1")
         if self.by_neighbours:
             theta0, theta1 = limit_by_neighbours(theta0, theta1, graph)
         return GraphMap(theta0, theta1, graph)

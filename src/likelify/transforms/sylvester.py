@@ -26,8 +26,9 @@ from likelify.transforms.triangular import FreeTanhResidual, TanhResidual, Trian
 # Both diagonals of the original form lie within +-LIMIT, so every slope is at least 1 - LIMIT^2 = 0.0199, also where
 # tanh rounds to one.
 LIMIT = 0.99
-# softplus(raw + UNIT) - 1 is zero at zero.
-UNIT = math.log(math.e - 1)
+# For planar flows w . u = softplus(raw + UNIT) - LEAST is above -LEAST, and zero at zero.
+LEAST = 0.98
+UNIT = math.log(math.expm1(LEAST))
 
 
 class SylvesterHeads(Source):
@@ -81,7 +82,8 @@ class PlanarHeads(Source):
     r"""The heads of a planar flow in a basis whose first vector is `w / |w|`.
 
     The residual is `f(u)_i = r_i tanh(s u_1 + b)` with `s = |w| > 0`, and `r` is the planar flow's vector `u` in that
-    basis. Invertible since `s r_1 = softplus(raw) - 1 > -1`. Starts at `r = 0`, the identity.
+    basis. Invertible since `s r_1 = softplus(raw) - 0.98 > -1`, also where softplus rounds to zero. Starts at `r = 0`,
+    the identity.
 
     Args:
         features: channels of `u`, `(rows, features, *positions)`.
@@ -101,7 +103,7 @@ class PlanarHeads(Source):
     def vectors(self, context: ContextLike = None) -> tuple[Tensor, Tensor, Tensor]:
         """Give `s` and `b`, `(1,)`, and `r`, `(features,)`, or one of each for every row of the condition."""
         scale, raw = self.value("log_scale", context).exp(), self.value("outer", context)
-        first = (F.softplus(scale * raw[..., :1] + UNIT) - 1) / scale
+        first = (F.softplus(scale * raw[..., :1] + UNIT) - LEAST) / scale
         return scale, self.value("bias", context), torch.cat([first, raw[..., 1:]], -1)
 
     def forward(self, u: Tensor, context: ContextLike = None) -> Tensor:

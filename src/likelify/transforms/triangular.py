@@ -23,6 +23,7 @@ from likelify.errors import ConfigError, ConvergenceError, ShapeError
 from likelify.linalg.fixed_point import iterate
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
+from likelify.tracing import outside_autocast
 from likelify.transforms import wavefront
 from likelify.transforms.core import Transform, leave_autocast
 
@@ -101,12 +102,12 @@ class TanhResidual(FreeTanhResidual):
     Any numbers will do for the parameters `t1, s1, s2, t2`.
 
     Args:
-        bound: in (0, 1); 0.5 in the paper.
+        bound: above 0, at most 0.999; 0.5 in the paper.
     """
 
     def __init__(self, bound: float = 0.5) -> None:
-        if not 0 < bound < 1:
-            raise ConfigError(f"bound must lie between 0 and 1, got {bound}.")
+        if not 0 < bound <= 0.999:
+            raise ConfigError(f"bound must lie above 0 and be at most 0.999, so that slopes stay off -1; got {bound}.")
         self.bound = bound
 
     def evaluate(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,14 +205,19 @@ class TriangularResidual(Transform):
         super().__init__()
         if method not in ("auto", "wavefront", "newton", "fixed-point"):
             raise ConfigError(f"TriangularResidual has no method {method!r}.")
-        if method == "wavefront" and not isinstance(heads, AutoregressiveNet):
-            raise ConfigError(f"The wavefront needs an AutoregressiveNet as heads, not {type(heads).__name__}.")
         if tol is not None and tol <= 0:
             raise ConfigError(f"tol must be positive, got {tol}.")
         self.heads = heads
         self.scalar = TanhResidual() if scalar is None else scalar
         self.method: Method = method
         self.tol, self.max_steps = tol, max_steps
+        if method == "wavefront" and self._wavefront_net() is None:
+            raise ConfigError(f"The wavefront needs an AutoregressiveNet as heads, not {type(heads).__name__}.")
+        if isinstance(heads, AutoregressiveNet) and heads.heads != self.scalar.size:
+            raise ConfigError(
+                f"{self.scalar} needs {self.scalar.size} parameters for each number, and the network has {heads.heads} "
+                "heads."
+            )
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -227,9 +233,7 @@ class TriangularResidual(Transform):
             ConvergenceError: if the tolerance cannot be met.
         """
         condition = as_context(context).condition
-        value, log_det = cast(
-            tuple[Tensor, Tensor], _Inverse.apply(self, z, context, condition, *self.heads.parameters())
-        )
+        value, log_det = cast(tuple[Tensor, Tensor], _Inverse.apply(self, z, context, condition, *self.parameters()))
         return value, -log_det
 
     @torch.no_grad()
@@ -275,10 +279,10 @@ class TriangularResidual(Transform):
     def _methods(self, z: Tensor, context: ContextLike) -> list[_Attempt]:
         """Give the methods to try in turn, with their limits of steps."""
         most = _most_steps(z, context) if self.max_steps is None else self.max_steps
+        if self._wavefront_net() is None and self.method == "auto" or not z.numel():
+            return [_Attempt("newton", most)]
         if self.method != "auto":
             return [_Attempt(self.method, most)]
-        if not isinstance(self.heads, AutoregressiveNet) or not z.numel():
-            return [_Attempt("newton", most)]
         wave = _Attempt("wavefront", most)
         if z.device.type != "cpu":
             return [_Attempt("newton", NEWTON_STEPS), wave]
@@ -286,8 +290,9 @@ class TriangularResidual(Transform):
 
     def _solve(self, attempt: _Attempt, z: Tensor, context: ContextLike, tol: float) -> TriangularSolution:
         method = attempt.method
-        if method == "wavefront" and isinstance(self.heads, AutoregressiveNet):
-            wave = wavefront.solve(self.heads, self.scalar, z, context, tol)
+        net = self._wavefront_net()
+        if method == "wavefront" and net is not None:
+            wave = wavefront.solve(net, self.scalar, z, context, tol)
             log_det = sum_items(torch.log1p(wave.slope), context)
             return TriangularSolution(wave.value, log_det, wave.residual, method, wave.evaluations)
         slopes = torch.empty(0)
@@ -302,10 +307,17 @@ class TriangularResidual(Transform):
                 return u - residual, gap
             return self.scalar.step(u, raw, z, residual, slopes), gap
 
-        found = iterate(update, z, tol=tol, max_steps=attempt.max_steps, what="", advice="", throw=False)
+        found = iterate(update, z.clone(), tol=tol, max_steps=attempt.max_steps, what="", advice="", throw=False)
         residual = float(found.gap.nan_to_num(math.inf).max()) if len(z) else 0.0
         log_det = sum_items(torch.log1p(slopes), context)
         return TriangularSolution(found.value, log_det, residual, method, found.steps)
+
+    def _wavefront_net(self) -> AutoregressiveNet | None:
+        """Give the heads if the wavefront, which works on their weights, computes what calling them does."""
+        heads = self.heads
+        if not isinstance(heads, AutoregressiveNet) or type(heads).forward is not AutoregressiveNet.forward:
+            return None
+        return None if heads._forward_hooks or heads._forward_pre_hooks else heads
 
     def _evaluate(self, u: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         return self.scalar.evaluate(u, self._checked(self.heads(u, context), u))
@@ -344,26 +356,39 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, a: Tensor, b: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         layer: TriangularResidual = ctx.layer
         u, *rest = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:] if ctx.has_condition else ctx.needs_input_grad[4:]
         leaves = [t.detach().requires_grad_(need) for t, need in zip(rest, needed, strict=True)]
-        u = u.detach().requires_grad_()
-        context: Context = with_condition(ctx.context, leaves[0] if ctx.has_condition else None)
-        names = [name for name, _ in layer.heads.named_parameters()]
+        context = with_condition(ctx.context, leaves[0] if ctx.has_condition else None)
+        names = [f"layer.{name}" for name, _ in layer.named_parameters()]
         theta = dict(zip(names, leaves[ctx.has_condition :], strict=True))
+        # The parameters of the forward pass, which need not be those that the layer holds by now.
         with torch.enable_grad():
-            raw = layer._checked(functional_call(layer.heads, theta, (u, context)), u)
-            value, slope = layer.scalar.evaluate(u, raw)
-            log_det = sum_items(torch.log1p(slope), context)
-            (from_log_det,) = torch.autograd.grad(log_det, u, b, retain_graph=True, allow_unused=True)
-            g = a if from_log_det is None else a + from_log_det
-            y = _transposed(layer, u, g, context, value, slope)
-            wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad((log_det, value), wanted, (b, -y), allow_unused=True) if wanted else ())
-        grads = [next(found) if leaf.requires_grad else None for leaf in leaves]
+            y, grads = functional_call(_Adjoint(layer), theta, (u.detach().requires_grad_(), a, b, context, leaves))
         return None, y, None, *([] if ctx.has_condition else [None]), *grads
+
+
+class _Adjoint(nn.Module):
+    """The backward pass of `_Inverse` as a module, so that other parameters can stand in for those of the layer."""
+
+    def __init__(self, layer: TriangularResidual) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, u: Tensor, a: Tensor, b: Tensor, context: Context, leaves: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Give the gradients by `v` and by the leaves."""
+        value, slope = self.layer._evaluate(u, context)
+        log_det = sum_items(torch.log1p(slope), context)
+        (from_log_det,) = torch.autograd.grad(log_det, u, b, retain_graph=True, allow_unused=True)
+        y = _transposed(self.layer, u, a if from_log_det is None else a + from_log_det, context, value, slope)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        found = iter(torch.autograd.grad((log_det, value), wanted, (b, -y), allow_unused=True) if wanted else ())
+        return y, [next(found) if leaf.requires_grad else None for leaf in leaves]
 
 
 def _transposed(
@@ -371,10 +396,10 @@ def _transposed(
 ) -> Tensor:
     """Solve `(I + J)^T y = g`."""
     tol = layer._tolerance(u.dtype)
-    heads = layer.heads
-    if isinstance(heads, AutoregressiveNet) and layer.method in ("auto", "wavefront") and g.numel():
+    net = layer._wavefront_net()
+    if net is not None and layer.method in ("auto", "wavefront") and g.numel():
         with torch.no_grad():
-            return wavefront.solve_transposed(heads, layer.scalar, u.detach(), g, context, tol)
+            return wavefront.solve_transposed(net, layer.scalar, u.detach(), g, context, tol)
     scale = g.abs().flatten(1).amax(1) if context.structure is None else g.abs().max().expand(len(g))
     scale = scale.clamp_min(torch.finfo(g.dtype).tiny)
     diagonal = 1 + slope.detach()

@@ -28,6 +28,7 @@ from likelify.linalg.expm.expansion import Expansion, evaluate
 from likelify.linalg.expm.series import PowerSeries
 from likelify.linalg.expm.watch import Watch, watch
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import outside_autocast
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -306,6 +307,7 @@ class _Expand(torch.autograd.Function):
         return value
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         job, names = ctx.job, ctx.names
         x, *rest = ctx.saved_tensors
