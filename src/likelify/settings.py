@@ -22,7 +22,10 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            problems = [
+                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
             unknown = any(e["type"] == "extra_forbidden" for e in error.errors())
             known = f" Known settings: {', '.join(cls.model_fields)}." if unknown else ""
             raise ConfigError(f"{cls.__name__} refuses these settings: {'; '.join(problems)}.{known}") from error

@@ -57,6 +57,13 @@ class Choice:
     free: dict[str, object] = field(default_factory=dict)
     conditional: bool = False
 
+    def title(self, model: str) -> str:
+        """Name the model, or the preset and what was changed of it."""
+        if self.preset is None:
+            return model
+        changed = ", ".join(f"{name}={value}" for name, value in (self.model_words | self.free).items())
+        return f"{self.preset} ({self.size or 'paper'} size{', with ' + changed if changed else ''})"
+
     def settle(self, data: Data) -> tuple[ModelConfig, FitSettings]:
         """Put everything together for some data; what is said more explicitly wins.
 

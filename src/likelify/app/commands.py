@@ -41,6 +41,7 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
         source=source.name,
         fingerprint=source.fingerprint(),
         conditional=choice.conditional,
+        preset=None if choice.preset is None else choice.title(model_config.model),
         model=model_config,
         fit=settings,
     )
@@ -48,7 +49,7 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
         flow = model_config.build()
     run = Run.create(out or default_folder(source_name), config)
     console.print(
-        f"Fitting {choice.preset or model_config.model} ({count(flow):,} parameters) to {source.name}: "
+        f"Fitting {choice.title(model_config.model)} ({count(flow):,} parameters) to {source.name}: "
         f"{source.description}"
     )
     result = _fit_with_progress(flow, source, run)
@@ -61,6 +62,7 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     flow = run.flow()
+    console.print(f"Evaluating on {source.size('test')} test images; this comes on top of --max-time.")
     _evaluate(run, flow, source, "test", *recipes.draws(source.name))
     _picture(run, flow, source)
     console.print(f"Run folder: {run.path}")

@@ -54,7 +54,7 @@ def dry_run(choice: Choice, data: Data, console: Console) -> None:
         images, labels = made_up_batch(config, rows)
         cost = measure_step(flow, settings, images, labels)
     shape = "x".join(map(str, config.event_shape))
-    console.print(f"{choice.preset or config.model}: {config.model} for events {shape} of {config.pixel_levels} levels")
+    console.print(f"{choice.title(config.model)}: {config.model} for events {shape} of {config.pixel_levels} levels")
     console.print(f"parameters: {count(flow):,}")
     for name, size in sorted(parts(flow).items(), key=lambda part: -part[1]):
         console.print(f"  {name:<24}{size:>12,}")

@@ -21,6 +21,7 @@ class RunConfig(Settings):
         source: name of the data.
         fingerprint: of the data.
         conditional: whether the labels were given to the model.
+        preset: name and size of the preset that the settings started from, or None.
         model: the model's settings.
         fit: the settings of the fit.
     """
@@ -30,5 +31,6 @@ class RunConfig(Settings):
     source: str
     fingerprint: str
     conditional: bool = False
+    preset: str | None = None
     model: Annotated[ModelConfig, Field(discriminator="model")]
     fit: FitSettings

@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -179,6 +180,7 @@ class _Fit:
                 self.result.reason = "time is up"
         except KeyboardInterrupt:
             self.result.reason = "interrupted"
+            self._last_look(step)
         finally:
             self.result.steps, self.result.seconds = step, self.clock() - self.start
             if self.best:
@@ -238,6 +240,12 @@ class _Fit:
             self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
             if self.on_best is not None and self.fabric.is_global_zero:
                 self.on_best(self.best, self.result)
+
+    def _last_look(self, step: int) -> None:
+        """Do not lose the steps since the last look when the user ends the fit; interrupting again skips it."""
+        if self.losses and self.fabric.world_size == 1:
+            with suppress(KeyboardInterrupt, NonFiniteError):
+                self._look(step)
 
     def _validate(self) -> float:
         """Give the bits per dimension of the averaged weights, with the same noise at every look."""

@@ -109,6 +109,9 @@ class Run:
                 f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
             )
         model = self.config.model
+        for name in changes:
+            if name not in type(model).model_fields:
+                raise ConfigError(f"The model '{model.model}' of this run has no setting {name}.")
         model = type(model).parse(model.model_dump() | changes) if changes else model
         with seeded(self.config.fit.seed):
             flow = model.build()
@@ -117,8 +120,12 @@ class Run:
         except SafetensorError as error:
             raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
         except RuntimeError as error:
-            changed = f" with {', '.join(changes)} changed" if changes else ""
-            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}{changed}: {error}") from error
+            if changes:
+                raise RunError(
+                    f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
+                    "the weights as they are can be changed here, such as log_det of a residual flow."
+                ) from error
+            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error
         return flow
 
     def save_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:

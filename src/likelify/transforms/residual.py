@@ -179,15 +179,13 @@ def with_log_det(model: M, log_det: Literal["exact", "truncated"] | LogDet = "ex
         >>> flow.likelihood, exact.likelihood, exact.log_prob(torch.zeros(2, 3)).shape
         ('estimate', 'exact', torch.Size([2]))
     """
+    if isinstance(found := METHODS.get(log_det) if isinstance(log_det, str) else log_det, LogDet) and found.noisy:
+        raise ConfigError(f"with_log_det is for methods without noise: 'exact' or 'truncated', not {log_det!r}.")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
     for layer in twin.modules():
         if isinstance(layer, LipschitzResidual):
             layer._set_log_det(log_det)
-            if layer.noisy_log_det:
-                raise ConfigError(
-                    f"with_log_det is for methods without noise: 'exact' or 'truncated', not {log_det!r}."
-                )
     # Children stand behind their parents, so the facts of the inner ones are right before they are looked at.
     for module in reversed(list(twin.modules())):
         _derive_facts(module)
