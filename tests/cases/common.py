@@ -54,3 +54,16 @@ def weighted_graphs() -> lk.GraphBatch:
     """Two graphs of two and three nodes with self-loops; the last node has no edges."""
     edges = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 0, 3, 2, 3]])
     return lk.GraphBatch(torch.tensor([2, 3]), edges, torch.tensor([2.0, 0.5, 0.5, 3.0, 3.0, 1.0]))
+
+
+def check_slopes(loss: Callable[[], torch.Tensor], leaves: list[torch.Tensor], tol: float = 1e-4) -> None:
+    """Compare the gradient by every leaf with a difference quotient along a random direction."""
+    for leaf, grad in zip(leaves, torch.autograd.grad(loss(), leaves), strict=True):
+        direction, values = torch.randn_like(leaf), []
+        with torch.no_grad():
+            for step in (1e-6, -2e-6):
+                leaf.add_(step * direction)
+                values.append(float(loss()))
+            leaf.add_(1e-6 * direction)
+        slope, expected = (values[0] - values[1]) / 2e-6, float((grad * direction).sum())
+        assert abs(slope - expected) <= tol * (1 + abs(expected))

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from likelify.linalg.conv import BoundName
 from likelify.transforms.core import Transform
 from likelify.transforms.emerging import emerging_conv
 from likelify.transforms.exponential import conv_exponential, orthogonal_convolution
@@ -20,7 +21,6 @@ Mixing = Literal[
     "orthogonal",
     "conv-exponential",
 ]
-BoundName = Literal["reshape", "torus"]
 
 
 def mixing_layers(
