@@ -1,6 +1,6 @@
 """How exact the layers are: log-determinants against the autograd Jacobian, and round trips, worst over all cases.
 
-The cases are those of `tests/cases.py`, with parameters moved from their start.
+The cases are those of `tests/cases/`, with parameters moved from their start.
 """
 
 import torch
