@@ -111,8 +111,8 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     loss = math.prod([math.cos(math.pi * (size - 1) / 2 / n) for size, n in zip(sizes, grid, strict=True)])
     # Only the frequency with the largest bound has a gradient, so the search for it needs none.
     with torch.no_grad():
-        largest = gram_bound(_symbol(kernel, phases), steps=steps).argmax()
-    return gram_bound(_symbol(kernel, phases[:, largest, None]), steps=steps)[0] / loss
+        largest = gram_bound(_symbol(kernel, phases), steps=steps).argmax(0, keepdim=True)
+    return gram_bound(_symbol(kernel, phases.index_select(1, largest)), steps=steps)[0] / loss
 
 
 def _phases(sizes: tuple[int, ...], grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
