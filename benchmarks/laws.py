@@ -1,6 +1,7 @@
 """How exact the layers are: log-determinants against the autograd Jacobian, and round trips, worst over all cases.
 
-The cases are those of `tests/cases/`, with parameters moved from their start.
+The cases are those of `tests/cases/`, with parameters moved from their start. Estimated log-determinants and steps of VAEs,
+which draw both ways, have statistical laws instead, which the tests check.
 """
 
 import torch
@@ -53,7 +54,9 @@ def main() -> None:
         for name, case in LAYERS.items():
             with seeded(seed):
                 layer = randomize(case.build(), scale=0.3, seed=seed).double()
-                if not (layer.random_forward or layer.random_inverse):
+                if layer.random_forward and layer.random_inverse:
+                    continue  # there is no way back; `testing.check_weights` is their law
+                if not (layer.random_forward or layer.random_inverse or layer.noisy_log_det):
                     error = log_det_error(layer, case.data(), as_context(case.context()))
                     log_dets[name] = max(log_dets.get(name, 0.0), error)
                 doubles[name] = max(doubles.get(name, 0.0), round_trip_error(case, torch.float64))
