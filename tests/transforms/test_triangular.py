@@ -8,7 +8,7 @@ import torch
 
 import likelify as lk
 from likelify import nets
-from likelify.errors import ConfigError, ConvergenceError, ShapeError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError
 from likelify.testing import randomize
 from likelify.transforms.triangular import root
 from tests.cases import normal
@@ -299,6 +299,18 @@ def test_large_slopes_of_the_free_form_are_found_by_bisection():
     randomize(wide, scale=2.0)
     z = wide(x)[0]
     assert float((wide(wide.inverse(z)[0])[0] - z).detach().abs().max()) < 1e-9
+
+
+def test_slopes_that_are_too_steep_are_refused():
+    class Steep(lk.ScalarResidual):
+        size = 1
+
+        def evaluate(self, u, raw):
+            return -2 * u + raw[:, 0], torch.full_like(u, -2.0)
+
+    layer = lk.TriangularResidual(nets.AutoregressiveNet(2, hidden=4, heads=1, dims=0), Steep())
+    with pytest.raises(DomainError, match="slope of f is above -1"):
+        layer(torch.ones(1, 2))
 
 
 def test_nothing_and_not_a_number():

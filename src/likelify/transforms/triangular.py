@@ -25,7 +25,7 @@ from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
 from likelify.tracing import outside_autocast
 from likelify.transforms import wavefront
-from likelify.transforms.core import Transform, leave_autocast
+from likelify.transforms.core import Transform, check_domain, leave_autocast
 
 Method = Literal["auto", "wavefront", "newton", "fixed-point"]
 # Numbers of positions in a batch up to which a CPU tries Newton's method first, and for how many steps.
@@ -221,8 +221,14 @@ class TriangularResidual(Transform):
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Add `f(x)`."""
+        """Add `f(x)`.
+
+        Raises:
+            DomainError: if a scalar map of yours has a slope of -1 or less somewhere.
+        """
         value, slope = self._evaluate(x, context)
+        if not isinstance(self.scalar, TanhResidual):
+            check_domain(slope > -1, self, "the numbers at which the slope of f is above -1")
         return x + value, sum_items(torch.log1p(slope), context)
 
     @leave_autocast
