@@ -1,7 +1,7 @@
 """How exact the layers are: log-determinants against the autograd Jacobian, and round trips, worst over all cases.
 
-The cases are those of `tests/cases/`, with parameters moved from their start. Estimated log-determinants and steps of VAEs,
-which draw both ways, have statistical laws instead, which the tests check.
+The cases are those of `tests/cases/`, with parameters moved from their start. Estimated log-determinants, and steps of
+VAEs, which draw both ways, have statistical laws instead, which the tests check.
 """
 
 import torch
