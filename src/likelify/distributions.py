@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
@@ -12,6 +13,7 @@ from likelify.tracing import is_tracing
 
 Shape = tuple[int, ...]
 Likelihood = Literal["exact", "bound", "estimate"]
+NoiseLaw = Literal["normal", "uniform"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -169,6 +171,61 @@ class ConditionalNormal(Distribution):
         return loc, 3 * torch.tanh(log_scale / 3)
 
 
+class ChannelNoise(Distribution):
+    r"""Independent numbers around zero with a trained scale for each channel: noise at the positions of its condition.
+
+    With the law `"normal"`, `log q(u) = -sum u^2 / (2 scale^2) + log scale + log(2 pi) / 2`; with `"uniform"` they lie
+    within `scale / 2` of zero, and `log q(u) = -sum log scale` there.
+
+    Args:
+        channels: of the noise; its rows and positions are those of the condition `(rows, any, *positions)`.
+        law: `"normal"` or `"uniform"`. A model puts mass everywhere, and what lies outside of uniform noise is lost
+            for good; so uniform noise is the worse one (appendix B of the flowification paper).
+        scale: at the start.
+
+    Example:
+        >>> ChannelNoise(2).rsample((), torch.zeros(5, 1, 4, 4)).shape
+        torch.Size([5, 2, 4, 4])
+    """
+
+    def __init__(self, channels: int, law: NoiseLaw = "normal", *, scale: float = 1.0) -> None:
+        super().__init__()
+        check_law(law)
+        self.law = law
+        self.log_scale = nn.Parameter(torch.full((channels,), math.log(scale)))
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give the log-density of each item in nats; minus infinity outside of uniform noise."""
+        log_scale = self._log_scale(x.ndim).expand_as(x)
+        if self.law == "normal":
+            return sum_items(normal_log_prob(x, torch.zeros_like(x), log_scale), context)
+        inside = x.abs() <= 0.5 * log_scale.exp()
+        return sum_items(torch.where(inside, -log_scale, -math.inf), context)
+
+    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw for each row of the condition; the context's temperature multiplies the scale."""
+        context = as_context(context)
+        if context.condition is None:
+            raise UnsupportedError("ChannelNoise takes rows and positions from its condition; give context=.")
+        size = (len(context.condition), len(self.log_scale), *context.condition.shape[2:])
+        like = {"dtype": self.log_scale.dtype, "device": self.log_scale.device}
+        noise = torch.randn(*shape, *size, **like) if self.law == "normal" else torch.rand(*shape, *size, **like) - 0.5
+        return context.temperature * self._log_scale(len(size)).exp() * noise
+
+    def _log_scale(self, ndim: int) -> Tensor:
+        return self.log_scale.reshape(-1, *(1,) * (ndim - 2))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{len(self.log_scale)}, {self.law}"
+
+
+def check_law(law: str) -> None:
+    """Refuse a law of noise that there is not."""
+    if law not in ("normal", "uniform"):
+        raise ConfigError(f"Noise is 'normal' or 'uniform', not {law!r}.")
+
+
 class ConditionalCategorical(Distribution):
     r"""Independent integers `0 .. levels - 1` whose log-odds a network reads off the condition: pixels of an image.
 
@@ -255,3 +312,74 @@ def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     """Give the normal log-density of each number."""
     return -0.5 * ((x - loc) * (-log_scale).exp()) ** 2 - log_scale - LOG_SQRT_2PI
+
+
+class RectifiedNormal(Distribution):
+    r"""Independent numbers that are zero with a trained probability, and half-normal above zero otherwise.
+
+    The law of `max(x, 0)`, and so the base behind `ReLU`. `log_prob` adds, for each number, the log-probability
+    `log sigmoid(log_odds)` of zero, or the log-density `log sigmoid(-log_odds) + log(2 N(x; 0, scale^2))` elsewhere;
+    each channel (the first axis of the event) has its own two numbers. Negative numbers have density zero.
+
+    Args:
+        event_shape: shape of an event; for graphs, of the features of one node.
+
+    Example:
+        >>> RectifiedNormal((2,)).log_prob(torch.zeros(1, 2))
+        tensor([-1.3863], grad_fn=<SumBackward1>)
+    """
+
+    def __init__(self, event_shape: Shape) -> None:
+        super().__init__()
+        if not event_shape:
+            raise ShapeError("RectifiedNormal needs an event of at least one axis, such as (1,).")
+        self.event_shape = tuple(event_shape)
+        shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
+        self.log_odds = nn.Parameter(torch.zeros(shape))
+        self.log_scale = nn.Parameter(torch.zeros(shape))
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Give for each item the log-probability of its zeros plus the log-density of its other numbers, in nats."""
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(f"RectifiedNormal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
+        above = normal_log_prob(x, torch.zeros_like(self.log_scale), self.log_scale) + math.log(2)
+        above = torch.where(x > 0, above + F.logsigmoid(-self.log_odds), -math.inf)
+        return sum_items(torch.where(x == 0, F.logsigmoid(self.log_odds), above), context)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> None:
+        """Set the probabilities and scales of the channels from a sample."""
+        with torch.no_grad():
+            channels = x.transpose(0, 1).flatten(1)
+            zeros, others = (channels == 0).sum(1), (channels != 0).sum(1)
+            # Half an observation of each kind keeps the odds finite.
+            log_odds = ((zeros + 0.5) / (others + 0.5)).log()
+            square = channels.square().sum(1) / others.clamp_min(1)
+            log_scale = torch.where(square > 0, 0.5 * square.log(), self.log_scale.flatten())
+            self.log_odds.copy_(log_odds.reshape(self.log_odds.shape))
+            self.log_scale.copy_(log_scale.reshape(self.log_scale.shape))
+
+    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw; the context's temperature multiplies the scale and divides the log-odds."""
+        with torch.no_grad():
+            return self._draw(shape, context)
+
+    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw, and give the log-probabilities `(*shape, items)`, which have gradients; the draws have none."""
+        drawn = self.sample(shape, context)
+        rows, repeated = repeat_context(shape, context)
+        log_prob = self.log_prob(drawn.reshape(rows, *self.event_shape), repeated)
+        return drawn, log_prob.reshape(*shape, item_count(context)) if has_rows(context) else log_prob.reshape(shape)
+
+    def _draw(self, shape: Shape, context: ContextLike) -> Tensor:
+        rows = (row_count(context),) if has_rows(context) else ()
+        size = (*shape, *rows, *self.event_shape)
+        temperature = as_context(context).temperature
+        like = {"dtype": self.log_scale.dtype, "device": self.log_scale.device}
+        # The difference of two Gumbel numbers is logistic.
+        one, other = torch.empty(2, *size, **like).exponential_().log()
+        above = temperature * self.log_scale.exp() * torch.randn(size, **like).abs()
+        return torch.where(self.log_odds + temperature * (one - other) >= 0, 0.0, above)
+
+    def extra_repr(self) -> str:
+        """Show the event's shape."""
+        return f"{self.event_shape}"

@@ -23,6 +23,7 @@ __all__ = [
     "check_exponential",
     "check_flow",
     "check_linear_map",
+    "check_mass",
     "check_transform",
     "check_weights",
     "randomize",
@@ -349,6 +350,57 @@ def check_flow(
             )
         x, log_prob = flow.sample_and_log_prob((100,))
         _close(log_prob, flow.log_prob(x), 1e-6, "sample_and_log_prob = log_prob of the sample")
+
+
+def check_mass(
+    flow: Flow,
+    low: float | Sequence[float],
+    high: float | Sequence[float],
+    points: int = 200,
+    *,
+    event_shape: tuple[int, ...] = (2,),
+    draws: int = 100,
+    leaky: bool = False,
+    tol: float = 1e-3,
+) -> None:
+    r"""Check the total mass of a flow on one or two continuous dimensions, on a grid.
+
+    An exact density integrates to one. The weights `p(z) exp(contribution)` of a bound do so on average over the draws
+    of `forward`, and what the bound promises, `exp E[log weight]`, to at most one. It is `check_weights` for events
+    that cannot be listed, and looks at `forward` only.
+
+    Args:
+        flow: without a condition; a bound, or exact.
+        low: lower corner of a box outside of which there is practically no mass; one number, or one per dimension.
+        high: upper corner.
+        points: of the grid along each dimension.
+        event_shape: of the data, one or two numbers in all, such as `(1,)` or `(1, 2, 1)`.
+        draws: passes over the grid, for bounds.
+        leaky: noise of bounded support loses mass for good; with it only "at most one" is asked.
+        tol: allowed deviation from one, beside five standard errors over the draws.
+    """
+    _require(flow.likelihood != "estimate", "a noisy log-determinant gives no unbiased weights, so no mass")
+    size = math.prod(event_shape)
+    corners = [(bound,) * size if isinstance(bound, int | float) else tuple(bound) for bound in (low, high)]
+    _require(size in (1, 2) and all(len(c) == size for c in corners), f"no grid for events {event_shape} in {corners}")
+    dtype = next((p.dtype for p in flow.parameters()), torch.float64)
+    axes = [torch.linspace(a, b, points, dtype=dtype) for a, b in zip(*corners, strict=True)]
+    grid = torch.cartesian_prod(*axes).reshape(-1, *event_shape)
+    cell = math.prod((b - a) / (points - 1) for a, b in zip(*corners, strict=True))
+    masses, logs = [], torch.zeros(len(grid), dtype=dtype)
+    with torch.no_grad(), seeded(0):
+        for _ in range(1 if flow.likelihood == "exact" else draws):
+            z, contribution = flow.transform(grid)
+            log_weight = flow.base.log_prob(z) + contribution
+            masses.append(float(log_weight.exp().sum()) * cell)
+            logs += log_weight
+    mean = sum(masses) / len(masses)
+    allowed = tol + 5 * math.sqrt(sum((mass - mean) ** 2 for mass in masses)) / len(masses)
+    what = "the density" if flow.likelihood == "exact" else "the mean weight"
+    _require(mean <= 1 + allowed, f"{what} integrates to {mean:.5f}, above 1 by more than {allowed:.2g}")
+    _require(leaky or mean >= 1 - allowed, f"{what} integrates to {mean:.5f}, below 1 by more than {allowed:.2g}")
+    bound = float((logs / len(masses)).exp().sum()) * cell
+    _require(bound <= 1 + allowed, f"the bound integrates to {bound:.5f}, above 1 by more than {allowed:.2g}")
 
 
 def check_weights(flow: Flow, events: Tensor, *, samples: int = 20000, tol: float = 1e-3) -> None:

@@ -1,6 +1,6 @@
 """The registry: a named case for every public LinearMap and Transform. Adding a class means adding a case here."""
 
-from tests.cases import layers, maps, mixing, residual, stochastic, triangular
+from tests.cases import flowified, layers, maps, mixing, residual, stochastic, triangular
 from tests.cases.common import (
     GRAPHS,
     LayerCase,
@@ -14,7 +14,7 @@ from tests.cases.common import (
 )
 
 MAPS = maps.MAPS
-LAYERS = layers.LAYERS | mixing.LAYERS | triangular.LAYERS | residual.LAYERS | stochastic.LAYERS
+LAYERS = layers.LAYERS | flowified.LAYERS | mixing.LAYERS | triangular.LAYERS | residual.LAYERS | stochastic.LAYERS
 
 __all__ = [
     "GRAPHS",

@@ -6,6 +6,7 @@ from typing import Any
 from likelify.app import recipes
 from likelify.data import Source
 from likelify.errors import ConfigError
+from likelify.fit.metrics import Unit
 from likelify.fit.settings import FitSettings
 from likelify.zoo import MODELS, ModelConfig, Preset, config_from_dict, preset
 
@@ -19,20 +20,30 @@ class Data:
 
     Attributes:
         name: of the source, for its recipes.
-        event_shape: of the images.
-        levels: number of values of a pixel.
+        event_shape: of the images or rows.
+        levels: number of values of a pixel, or None for real-valued rows.
         classes: number of classes, or None.
     """
 
     name: str
     event_shape: tuple[int, ...]
-    levels: int
+    levels: int | None
     classes: int | None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether these are rows of real numbers."""
+        return self.levels is None
+
+    @property
+    def unit(self) -> Unit:
+        """In what figures of the data are shown."""
+        return Unit.of(self.event_shape, self.levels)
 
     @staticmethod
     def of(source: Source) -> "Data":
         """Read it off a source."""
-        return Data(source.name, source.event_shape, source.levels, source.classes)
+        return Data(source.family, source.event_shape, source.levels, source.classes)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,8 @@ class Choice:
         model, chosen, fitting = self._start(wanted, data)
         known = [name for name in MODELS[model].model_fields if name not in OF_THE_DATA]
         self._check(model, known, data)
-        values = chosen | {"model": model, "event_shape": data.event_shape, "pixel_levels": data.levels}
+        values = chosen | {"model": model, "event_shape": data.event_shape}
+        values |= {} if data.is_table else {"pixel_levels": data.levels}
         values |= {"classes": data.classes} if self.conditional else {}
         values |= self.model_words
         # Both have "steps"; the model's is about architecture, and --steps is the fit's.
@@ -105,10 +117,16 @@ class Choice:
 
     def _suitable(self, data: Data) -> str:
         """Name the default model of the data, or a glow if only that has what was asked for."""
-        usual = recipes.default_model(data.name)
-        return usual if set(self.model_words) <= set(MODELS[usual].model_fields) else "glow"
+        usual = recipes.default_model(data.name, table=data.is_table)
+        return usual if data.is_table or set(self.model_words) <= set(MODELS[usual].model_fields) else "glow"
 
     def _check(self, model: str, known: list[str], data: Data) -> None:
+        if is_for_tables(model) != data.is_table:
+            kind, needed = ("rows of numbers", "images") if data.is_table else ("images", "rows of numbers")
+            others = ", ".join(name for name in MODELS if is_for_tables(name) == data.is_table)
+            raise ConfigError(
+                f"The model '{model}' is for {needed}, and '{data.name}' has {kind}. Models for {kind}: {others}."
+            )
         for name in self.free:
             if name not in known and name not in FitSettings.model_fields:
                 raise ConfigError(
@@ -120,3 +138,10 @@ class Choice:
                 raise ConfigError(f"--{name} does not apply to the model '{model}'.")
         if self.conditional and data.classes is None:
             raise ConfigError(f"--conditional: the source '{data.name}' has no labels.")
+        if self.conditional and MODELS[model].model_fields["classes"].annotation is type(None):
+            raise ConfigError(f"--conditional does not apply to the model '{model}'.")
+
+
+def is_for_tables(model: str) -> bool:
+    """Tell whether a model is for rows of real numbers; those of images know the number of levels of a pixel."""
+    return "pixel_levels" not in MODELS[model].model_fields

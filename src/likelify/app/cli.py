@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 import likelify
 from likelify.errors import ConfigError, LikelifyError
 
-HELP = """Exact-likelihood density models of images.
+HELP = """Exact-likelihood density models of images and tables.
 
 Start with: likelify fit digits
 
@@ -29,7 +29,9 @@ RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'."
 
 @app.command
 def fit(
-    source: Annotated[str | None, Parameter(help="The data: digits, sample-photos.")] = None,
+    source: Annotated[
+        str | None, Parameter(help="The data: digits, fashion-mnist, mnist:FOLDER, rows.csv, ...")
+    ] = None,
     *,
     model: Annotated[
         Literal["marginal-spline", "glow", "sylvester", "residual", "coupling-flow", "mixing-flow", "vae"] | None,
@@ -56,7 +58,7 @@ def fit(
     conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
     steps: Annotated[int | None, Parameter(help="Optimizer steps.")] = None,
     lr: Annotated[float | None, Parameter(help="Largest learning rate.")] = None,
-    batch_size: Annotated[int | None, Parameter(help="Images per step.")] = None,
+    batch_size: Annotated[int | None, Parameter(help="Images or rows per step.")] = None,
     max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
     seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
     threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
@@ -77,7 +79,8 @@ def fit(
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
 
-    Prints held-out bits per dimension when it is done. Ctrl-C ends it early and keeps the best weights.
+    Prints held-out bits per dimension, or nats per row, when it is done. Ctrl-C
+    ends it early and keeps the best weights.
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
@@ -120,10 +123,11 @@ def evaluate(
     run: RunPath,
     *,
     split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of the data.")] = "test",
-    elbo_samples: Annotated[int | None, Parameter(help="Noise draws per image for the ELBO.")] = None,
+    elbo_samples: Annotated[int | None, Parameter(help="Noise draws per item for the ELBO.")] = None,
     iw_samples: Annotated[
-        int | None, Parameter(help="Draws per image for importance weighting; 0: leave it out.")
+        int | None, Parameter(help="Draws per item for importance weighting; 0: leave it out.")
     ] = None,
+    iw_items: Annotated[int | None, Parameter(help="Weight only the first so many items.")] = None,
     set_: Annotated[
         list[str] | None,
         Parameter(name="--set", help="Settings of the model that leave its weights: log_det=exact.", negative=""),
@@ -135,16 +139,16 @@ def evaluate(
     """
     from likelify.app.commands import evaluate_command
 
-    evaluate_command(run, split, elbo_samples, iw_samples, parse_settings(set_ or []))
+    evaluate_command(run, split, elbo_samples, iw_samples, iw_items, parse_settings(set_ or []))
 
 
 @app.command
 def sample(
     run: RunPath,
     *,
-    n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images.")] = 64,
+    n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images or rows.")] = 64,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="PNG file; by default drawn.png in the run.")
+        Path | None, Parameter(name=["--out", "-o"], help="PNG file, CSV for rows; by default in the run.")
     ] = None,
     label: Annotated[
         int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")
@@ -152,7 +156,7 @@ def sample(
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied images.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
 ) -> None:
-    """Draw images from a run and write them as one picture.
+    """Draw images from a run and write them as one picture, or rows and write them as a CSV file.
 
     Example: likelify sample runs/digits -n 100 -o digits.png
     """
@@ -161,15 +165,63 @@ def sample(
     sample_command(run, n, out, label, temperature, seed)
 
 
-def parse_duration(text: str) -> float:
-    """Turn '90', '90s', '10m' or '1h30m' into seconds.
+@app.command
+def reproduce(
+    name: Annotated[str | None, Parameter(help="An experiment; without it they are listed.")] = None,
+    *,
+    scale: Annotated[
+        Literal["cpu", "paper"], Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")
+    ] = "cpu",
+    seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
+    jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each.")] = 2,
+    budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m.")] = None,
+    data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="Folder of the results; docs/results in a checkout.")
+    ] = None,
+    html: Annotated[Path | None, Parameter(help="Also write the report as one page of HTML.")] = None,
+    quick: Annotated[bool, Parameter(help="A trial of seconds per cell; figures mean nothing.", negative="")] = False,
+    again: Annotated[
+        bool, Parameter(help="Replace cells that were run with other settings or data.", negative="")
+    ] = False,
+    render_only: Annotated[bool, Parameter(help="Run nothing, show what is there.", negative="")] = False,
+) -> None:
+    """Reproduce a table or figure of a paper, cell by cell; Ctrl-C and the same command again go on.
+
+    Example: likelify reproduce flowification-images --jobs 2 --html images.html
+    """
+    import shlex
+
+    from likelify.app.reproduce import list_command, reproduce_command
+
+    wanted = "quick" if quick else scale
+    if name is None:
+        list_command(wanted, jobs)
+        return
+    reproduce_command(
+        name,
+        wanted,
+        seeds=seeds,
+        jobs=jobs,
+        budget=None if budget is None else parse_duration(budget, "--budget"),
+        out=out,
+        data=data,
+        again=again,
+        render_only=render_only,
+        html=html,
+        words=shlex.join(word for word in sys.argv[1:] if word != "--again"),
+    )
+
+
+def parse_duration(text: str, option: str = "--max-time") -> float:
+    """Turn '90', '90s', '10m' or '1h30m' into seconds; the option is named if it is something else.
 
     Raises:
         ConfigError: if it is something else.
     """
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     if match is None or not any(match.groups()):
-        raise ConfigError(f"--max-time '{text}' is not a time. Write it like 90s, 10m or 1h30m.")
+        raise ConfigError(f"{option} '{text}' is not a time. Write it like 90s, 10m or 1h30m.")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 

@@ -2,24 +2,24 @@
 
 import shutil
 import sys
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from likelify.app import recipes
 from likelify.app.choices import Choice, Data
 from likelify.app.dry_run import MADE_UP, count, dry_run
+from likelify.app.figures import Draws, plain_figures, show_figures
 from likelify.app.progress import FitProgress, share_done
-from likelify.data import Source, SplitName, open_source
+from likelify.app.rows import save_columns, save_rows
+from likelify.data import Source, SplitName, TableSource, open_source
 from likelify.errors import ConfigError, RunError
 from likelify.fit.config import RunConfig
 from likelify.fit.loop import FitResult, fit
-from likelify.fit.metrics import Figure, evaluate
+from likelify.fit.metrics import evaluate
 from likelify.fit.run import SAMPLES, Run, write_atomically
 from likelify.flows import Flow
 from likelify.plots import show_images
@@ -27,7 +27,7 @@ from likelify.seeding import seeded
 from likelify.zoo import MODELS, PRESETS, ModelConfig
 
 PICTURE_IMAGES = 64
-DRAWN = "drawn.png"
+SAMPLE_ROWS = 1000
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -35,8 +35,9 @@ console = Console(soft_wrap=True, highlight=False)
 def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: Path | None) -> None:
     """Fit a model, evaluate it, draw a picture, and say where everything is."""
     source = open_source(source_name)
-    model_config, settings = choice.settle(Data.of(source))
-    use_threads(threads, source.name)
+    data = Data.of(source)
+    model_config, settings = choice.settle(data)
+    use_threads(threads, data)
     config = RunConfig(
         source=source.name,
         fingerprint=source.fingerprint(),
@@ -47,7 +48,9 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
     )
     with seeded(settings.seed):
         flow = model_config.build()
-    run = Run.create(out or default_folder(source_name), config)
+    run = Run.create(out or default_folder(source), config)
+    if isinstance(source, TableSource):
+        save_columns(run, source)
     console.print(
         f"Fitting {choice.title(model_config.model)} ({count(flow):,} parameters) to {source.name}: "
         f"{source.description}"
@@ -57,19 +60,19 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
     if not result.looks:
         console.print("No weights were worth keeping yet.")
         return
-    console.print(f"Best weights: step {result.best_step}, validation {result.best_bits:.3f} bits/dim.")
+    console.print(f"Best weights: step {result.best_step}, validation {data.unit.show(result.best_bits)}.")
     if result.reason == "interrupted":
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     flow = run.flow()
-    console.print(f"Evaluating on {source.size('test')} test images; this comes on top of --max-time.")
-    _evaluate(run, flow, source, "test", *recipes.draws(source.name))
-    _picture(run, flow, source)
+    console.print(f"Evaluating on {source.size('test')} test {items_of(data)}; this comes on top of --max-time.")
+    _evaluate(run, flow, source, "test", Draws.usual(data))
+    samples = _samples(run, flow, source)
     console.print(f"Run folder: {run.path}")
-    console.print(f"Samples beside real images: {run.path / SAMPLES}")
-    follow = [f"sample {run.path} -n 100 -o samples.png"]
+    console.print(f"{'Sampled rows' if data.is_table else 'Samples beside real images'}: {samples}")
+    follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
     if flow.likelihood != "estimate":
-        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * recipes.draws(source.name)[1]}")
+        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * Draws.usual(data).iw}")
     for number, words in enumerate(follow):
         console.print(f"{'      ' if number else 'Next: '}{program()} {words}")
 
@@ -77,7 +80,7 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
 def dry_run_command(source_name: str | None, choice: Choice, *, threads: int | None) -> None:
     """Try a model on made-up images of the shape of a source, or of CIFAR-10."""
     data = MADE_UP if source_name is None else Data.of(open_source(source_name))
-    use_threads(threads, data.name)
+    use_threads(threads, data)
     dry_run(choice, data, console)
 
 
@@ -96,9 +99,9 @@ def _list(lines: dict[str, str]) -> None:
         console.print(f"  {name:<{width}}  {text}")
 
 
-def use_threads(threads: int | None, source: str) -> None:
+def use_threads(threads: int | None, data: Data) -> None:
     """Set the number of CPU threads: what was asked for, or what suits the data."""
-    threads = recipes.THREADS.get(source) if threads is None else threads
+    threads = recipes.threads(data.name, table=data.is_table) if threads is None else threads
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads must be at least 1, got {threads}.")
@@ -106,21 +109,29 @@ def use_threads(threads: int | None, source: str) -> None:
 
 
 def evaluate_command(
-    path: Path, split: SplitName, elbo_samples: int | None, iw_samples: int | None, changes: dict[str, object]
+    path: Path,
+    split: SplitName,
+    elbo_samples: int | None,
+    iw_samples: int | None,
+    iw_items: int | None,
+    changes: dict[str, object],
 ) -> None:
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
     source = open_source_of(run)
-    usual = recipes.draws(source.name)
-    elbo_samples = usual[0] if elbo_samples is None else elbo_samples
-    iw_samples = usual[1] if iw_samples is None else iw_samples
-    if elbo_samples < 1 or iw_samples < 0:
-        raise ConfigError("--elbo-samples must be at least 1 and --iw-samples at least 0.")
-    _evaluate(run, run.flow(**changes), source, split, elbo_samples, iw_samples, keep=not changes)
+    usual = Draws.usual(Data.of(source))
+    draws = Draws(
+        usual.elbo if elbo_samples is None else elbo_samples,
+        usual.iw if iw_samples is None else iw_samples,
+        usual.iw_items if iw_items is None else iw_items,
+    )
+    if draws.elbo < 1 or draws.iw < 0 or (draws.iw_items is not None and draws.iw_items < 1):
+        raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
+    _evaluate(run, run.flow(**changes), source, split, draws, keep=not changes)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
-    """Draw images from a run."""
+    """Draw images or rows from a run."""
     if number < 1 or temperature < 0:
         raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
     run = Run.load(path)
@@ -128,12 +139,17 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
     if label is not None and (classes is None or not 0 <= label < classes):
         known = "this run has no classes" if classes is None else f"its classes are 0..{classes - 1}"
         raise ConfigError(f"--label {label} does not fit: {known}.")
+    levels = getattr(run.config.model, "pixel_levels", None)
+    what, ending = ("Rows", ".csv") if levels is None else ("Pictures", ".png")
+    file = out or run.path / f"drawn{ending}"
+    if file.suffix != ending:
+        raise ConfigError(f"{what} are written as {ending[1:].upper()}; give -o a name in {ending}, not '{file}'.")
     drawn = draw(run.flow(), run.config.model, number, label=label, temperature=temperature, seed=seed)
-    file = out or run.path / DRAWN
-    if file.suffix != ".png":
-        raise ConfigError(f"Pictures are written as PNG; give -o a name that ends in .png, not '{file}'.")
-    title = f"{number} samples" if label is None else f"{number} samples of class {label}"
-    save_picture(file, {title: drawn}, run.config.model.pixel_levels)
+    if levels is None:
+        save_rows(file, run, drawn)
+    else:
+        title = f"{number} samples" if label is None else f"{number} samples of class {label}"
+        save_picture(file, {title: drawn}, levels)
     console.print(f"{number} samples: {file}")
 
 
@@ -142,9 +158,15 @@ def program() -> str:
     return "likelify" if shutil.which("likelify") else sys.argv[0]
 
 
-def default_folder(source: str) -> Path:
-    """Name a new run folder."""
-    return Path("runs") / f"{source}-{datetime.now():%Y%m%d-%H%M%S}"
+def items_of(data: Data) -> str:
+    """Say what the items of the data are."""
+    return "rows" if data.is_table else "images"
+
+
+def default_folder(source: Source) -> Path:
+    """Name a new run folder, after the file for a table of the user."""
+    name = Path(source.name).name.partition(".")[0] if source.family == "table" else source.family
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def open_source_of(run: Run) -> Source:
@@ -167,7 +189,7 @@ def draw(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> Tensor:
-    """Draw images; a class-conditional model draws one class, or all in turn."""
+    """Draw images or rows; a class-conditional model draws one class, or all in turn."""
     with seeded(seed), flow.frozen():
         if config.classes is None:
             return flow.sample((number,), temperature=temperature)
@@ -187,11 +209,13 @@ def save_picture(file: Path, panels: dict[str, Tensor], levels: int) -> None:
 
 
 def _fit_with_progress(flow: Flow, source: Source, run: Run) -> FitResult:
+    unit = Data.of(source).unit
+
     def keep(state: dict[str, Tensor], result: FitResult) -> None:
         run.save_weights(state)
-        run.save_metrics(result.rows())
+        run.save_metrics(result.rows(unit))
 
-    with FitProgress(console) as progress:
+    with FitProgress(console, unit) as progress:
         result = fit(
             flow,
             source,
@@ -200,51 +224,42 @@ def _fit_with_progress(flow: Flow, source: Source, run: Run) -> FitResult:
             on_step=progress.update,
             on_best=keep,
         )
-    run.save_metrics(result.rows())
+    run.save_metrics(result.rows(unit))
     return result
 
 
-def _picture(run: Run, flow: Flow, source: Source) -> None:
-    samples = draw(flow, run.config.model, PICTURE_IMAGES, seed=run.config.fit.seed)
+def _samples(run: Run, flow: Flow, source: Source) -> Path:
+    """Keep some draws in the run: a picture beside real images, or rows."""
+    seed, file = run.config.fit.seed, run.path / SAMPLES
+    if source.levels is None:
+        file = file.with_suffix(".csv")
+        save_rows(file, run, draw(flow, run.config.model, SAMPLE_ROWS, seed=seed))
+        return file
+    samples = draw(flow, run.config.model, PICTURE_IMAGES, seed=seed)
     real = source.read("test", torch.arange(min(PICTURE_IMAGES, source.size("test")))).x
-    save_picture(run.path / SAMPLES, {"samples": samples, "real (test)": real}, source.levels)
+    save_picture(file, {"samples": samples, "real (test)": real}, source.levels)
+    return file
 
 
-def _evaluate(
-    run: Run, flow: Flow, source: Source, split: SplitName, elbo_samples: int, iw_samples: int, *, keep: bool = True
-) -> None:
+def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, draws: Draws, *, keep: bool = True) -> None:
     """Measure, keep and print held-out figures."""
     with share_done(console, "evaluating") as show:
         measured = evaluate(
             flow,
             source,
             split=split,
-            elbo_samples=elbo_samples,
-            iw_samples=iw_samples,
+            elbo_samples=draws.elbo,
+            iw_samples=draws.iw,
+            iw_items=draws.iw_items,
             conditional=run.config.conditional,
             on_batch=show,
         )
     if keep:
-        run.save_evaluation(split, asdict(measured))
-    table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.bits.items} images")
-    for heading in ("", "bits/dim", "nats per image", "draws"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, score in (("ELBO", measured.elbo), ("importance-weighted", measured.iw)):
-        if score is not None:
-            table.add_row(name, _show(score.bits, 4), _show(score.nats, 2), str(score.samples))
-    console.print(table)
-    console.print("Lower bits/dim are better. Errors are standard errors over images.")
-    if measured.iw is not None:
-        console.print(
-            f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
-        )
-    elif iw_samples and flow.likelihood == "estimate":
+        run.save_evaluation(split, plain_figures(measured, source))
+    show_figures(console, measured, source)
+    if measured.iw is None and draws.iw and flow.likelihood == "estimate":
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
             f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "
             "--iw-samples 10"
         )
-
-
-def _show(figure: Figure, digits: int) -> str:
-    return f"{figure.mean:.{digits}f} +- {figure.standard_error:.{digits}f}"

@@ -20,7 +20,6 @@ from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.dimension import Slice
-from likelify.zoo import ModelConfig
 
 # Shape and levels where no data are named: those of CIFAR-10, with its ten classes.
 MADE_UP = Data("made-up images", (3, 32, 32), 256, 10)
@@ -46,31 +45,35 @@ class Cost:
 
 
 def dry_run(choice: Choice, data: Data, console: Console) -> None:
-    """Build a model, count its parameters, make one training step on random images, and print what it took."""
+    """Build a model, count its parameters, make one training step on random items, and print what it took."""
     config, settings = choice.settle(data)
     rows = settings.batch_size if "batch_size" in {**choice.fit_words, **choice.free} else BATCH
     with seeded(settings.seed):
         flow = config.build()
-        images, labels = made_up_batch(config, rows)
+        images, labels = made_up_batch(data, rows, conditional=choice.conditional)
         cost = measure_step(flow, settings, images, labels)
-    shape = "x".join(map(str, config.event_shape))
-    console.print(f"{choice.title(config.model)}: {config.model} for events {shape} of {config.pixel_levels} levels")
+    shape = "x".join(map(str, data.event_shape))
+    kind = f"rows of {shape} real numbers" if data.is_table else f"events {shape} of {data.levels} levels"
+    console.print(f"{choice.title(config.model)}: {config.model} for {kind}")
     console.print(f"parameters: {count(flow):,}")
     for name, size in sorted(parts(flow).items(), key=lambda part: -part[1]):
         console.print(f"  {name:<24}{size:>12,}")
-    size = rows * math.prod(config.event_shape) * 4
+    size = rows * math.prod(data.event_shape) * 4
+    items = "rows" if data.is_table else "images"
     console.print(
-        f"one training step on {rows} images ({torch.get_num_threads()} threads): {cost.seconds:.2f} s; kept for the "
+        f"one training step on {rows} {items} ({torch.get_num_threads()} threads): {cost.seconds:.2f} s; kept for the "
         f"backward pass {cost.saved / MEGABYTE:,.0f} MB ({cost.saved / size:,.0f} times the batch); peak memory of the "
         f"process {cost.peak / MEGABYTE:,.0f} MB"
     )
-    console.print(f"fresh model on random pixels: {cost.bits:.3f} bits/dim (likelihood: {flow.likelihood})")
+    values = "normal numbers" if data.is_table else "pixels"
+    console.print(f"fresh model on random {values}: {data.unit.show(cost.bits)} (likelihood: {flow.likelihood})")
 
 
-def made_up_batch(config: ModelConfig, rows: int) -> tuple[Tensor, Tensor | None]:
-    """Draw images of independent uniform pixels, and labels for a class-conditional model."""
-    images = torch.randint(config.pixel_levels, (rows, *config.event_shape))
-    return images, None if config.classes is None else torch.arange(rows) % config.classes
+def made_up_batch(data: Data, rows: int, *, conditional: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Draw images of independent uniform pixels, or rows of normal numbers, and labels for a conditional model."""
+    shape = (rows, *data.event_shape)
+    items = torch.randn(shape) if data.levels is None else torch.randint(data.levels, shape)
+    return items, torch.arange(rows) % data.classes if conditional and data.classes is not None else None
 
 
 def measure_step(flow: Flow, settings: FitSettings, images: Tensor, labels: Tensor | None) -> Cost:

@@ -11,15 +11,17 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from likelify.fit.loop import Progress
+from likelify.fit.metrics import Unit
 
 LINES = 10
 
 
 class FitProgress:
-    """A context manager whose `update` is the `on_step` of `fit`."""
+    """A context manager whose `update` is the `on_step` of `fit`; figures are shown in the unit."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, unit: Unit) -> None:
         self.console = console
+        self.unit = unit
         self.live = console.is_terminal
         self.bar = Bar(
             TextColumn("step {task.fields[step]}"),
@@ -46,7 +48,8 @@ class FitProgress:
     def update(self, progress: Progress) -> None:
         """Show one step."""
         left = progress.seconds * (1 - progress.fraction) / max(progress.fraction, 1e-9)
-        figures = f"train {_bits(progress.train_bits)}, best validation {_bits(progress.best_bits)} bits/dim"
+        train, best = self._figure(progress.train_bits), self._figure(progress.best_bits)
+        figures = f"train {train}, best validation {best} {self.unit.name}"
         if self.live:
             self.bar.update(
                 self.task, completed=progress.fraction, step=progress.step, figures=figures, left=_clock(left)
@@ -58,6 +61,9 @@ class FitProgress:
                 f"{_clock(left)} left"
             )
 
+    def _figure(self, bits: float) -> str:
+        return f"{self.unit.factor * bits:.3f}" if math.isfinite(bits) else "..."
+
 
 @contextmanager
 def share_done(console: Console, title: str) -> Iterator[Callable[[float], None]]:
@@ -66,10 +72,6 @@ def share_done(console: Console, title: str) -> Iterator[Callable[[float], None]
     with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda share: bar.update(task, completed=share)
-
-
-def _bits(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "..."
 
 
 def _clock(seconds: float) -> str:

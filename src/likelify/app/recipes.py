@@ -2,8 +2,9 @@
 
 from typing import Any
 
-# Source -> default model; others get a glow.
-DEFAULT_MODEL = {"digits": "marginal-spline"}
+# Source -> default model; others get a glow, or the one of tables.
+DEFAULT_MODEL = {"digits": "marginal-spline", "fashion-mnist": "fconv2", "mnist": "fconv2"}
+TABLE_MODEL = "flowified-mlp"
 
 # Model -> settings of the fit that suit it, whatever the data.
 FIT: dict[str, dict[str, Any]] = {
@@ -11,6 +12,11 @@ FIT: dict[str, dict[str, Any]] = {
     **{
         name: {"steps": 1500, "lr": 2e-3, "batch_size": 32, "average": 0.99}
         for name in ("glow", "sylvester", "residual", "coupling-flow", "mixing-flow")
+    },
+    # As the flowification paper, but for a larger rate, which suits a short fit.
+    **{
+        name: {"steps": 3000, "lr": 2e-3, "batch_size": 128, "average": 0.995}
+        for name in ("fmlp", "fconv1", "fconv2", "flowified-mlp")
     },
 }
 
@@ -39,12 +45,20 @@ THREADS = {"digits": 1}
 
 # Source -> draws per image of the usual evaluation, for the ELBO and for importance weighting. Digits are cheap; in
 # thousands of dimensions the noise of one draw is far below the spread over images.
-DRAWS = {"digits": (10, 100)}
+DRAWS = {"digits": (10, 100), "fashion-mnist": (1, 128), "mnist": (1, 128), "cifar-10": (1, 128)}
+# The same of tables: rows are cheap.
+TABLE_DRAWS = (10, 100)
+
+# Source -> items that the usual evaluation weights by importance; of others all. Weighting 10,000 images would take
+# longer than fitting them.
+IW_ITEMS = {"fashion-mnist": 500, "mnist": 500, "cifar-10": 500}
+# The five large tables have up to 250,000 test rows.
+TABLE_IW_ITEMS = 5000
 
 
-def default_model(source: str) -> str:
+def default_model(source: str, *, table: bool = False) -> str:
     """Name the model that suits a source."""
-    return DEFAULT_MODEL.get(source, "glow")
+    return TABLE_MODEL if table else DEFAULT_MODEL.get(source, "glow")
 
 
 def model_settings(source: str, model: str) -> dict[str, Any]:
@@ -57,6 +71,16 @@ def fit_settings(model: str, source: str = "") -> dict[str, Any]:
     return FIT.get(model, {}) | FIT_TO.get((source, model), {})
 
 
-def draws(source: str) -> tuple[int, int]:
-    """Give the usual draws per image, for the ELBO and for importance weighting."""
-    return DRAWS.get(source, (1, 10))
+def threads(source: str, *, table: bool = False) -> int | None:
+    """Give the number of CPU threads that suits a source, or None for all."""
+    return 1 if table else THREADS.get(source)
+
+
+def draws(source: str, *, table: bool = False) -> tuple[int, int]:
+    """Give the usual draws per item, for the ELBO and for importance weighting."""
+    return TABLE_DRAWS if table else DRAWS.get(source, (1, 10))
+
+
+def iw_items(source: str, *, table: bool = False) -> int | None:
+    """Give the number of items that the usual evaluation weights by importance; None for all."""
+    return TABLE_IW_ITEMS if table else IW_ITEMS.get(source)

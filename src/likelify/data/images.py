@@ -1,11 +1,9 @@
 """Image sources that come with scikit-learn, so that they are there without a network."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from likelify.data.source import SPLITS, ArraySource, Source, SplitName
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import MissingDependencyError
 
 CROP = 32
 
@@ -68,17 +66,3 @@ def _crops(photos: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     windows = np.lib.stride_tricks.sliding_window_view(photos, (CROP, CROP), axis=(1, 2))
     which, top, left = (rng.integers(n, size=count) for n in windows.shape[:3])
     return np.ascontiguousarray(windows[which, top, left])
-
-
-SOURCES: dict[str, Callable[[], Source]] = {"digits": digits, "sample-photos": sample_photos}
-
-
-def open_source(name: str) -> Source:
-    """Open a source by its name.
-
-    Raises:
-        DataError: if there is none of that name.
-    """
-    if name not in SOURCES:
-        raise DataError(f"There is no source '{name}'; the sources are {', '.join(SOURCES)}.")
-    return SOURCES[name]()

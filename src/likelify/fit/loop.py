@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Source
 from likelify.errors import DataError, NonFiniteError
-from likelify.fit.metrics import bits_per_dim, read_batch
+from likelify.fit.metrics import Unit, bits_per_dim, read_batch
 from likelify.fit.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
@@ -59,9 +59,16 @@ class FitResult:
     seconds: float = 0.0
     looks: list[Look] = field(default_factory=list)
 
-    def rows(self) -> list[dict[str, float]]:
-        """Give the looks as plain rows."""
-        return [asdict(look) for look in self.looks]
+    def rows(self, unit: Unit | None = None) -> list[dict[str, float]]:
+        """Give the looks as plain rows, with the figures in a unit, by default bits per dimension."""
+        unit = unit or Unit()
+        return [
+            {
+                name.replace("bits", unit.word): value * (unit.factor if name.endswith("_bits") else 1)
+                for name, value in asdict(look).items()
+            }
+            for look in self.looks
+        ]
 
 
 @dataclass(frozen=True)
@@ -270,10 +277,11 @@ class _Fit:
     def _require_finite(self, loss: Tensor, step: int) -> None:
         if math.isfinite(float(loss.detach())):
             return
+        best = Unit.of(self.source.event_shape, self.source.levels).show(self.result.best_bits)
         kept = f"the weights of step {self.result.best_step}" if self.best else "the initial weights"
         raise NonFiniteError(
             f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept} are kept "
-            f"(validation {self.result.best_bits:.3f} bits/dim). Usual causes: the learning rate is too high "
+            f"(validation {best}). Usual causes: the learning rate is too high "
             f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip}); "
             "lower one of them and fit again."
         )

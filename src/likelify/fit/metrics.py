@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,35 @@ from likelify.flows import Flow
 from likelify.seeding import seeded
 
 EVALUATION_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the figures of a fit are shown.
+
+    Fits count in bits per dimension, `-log p / (D ln 2)`. That is what images are compared in; tables are compared in
+    nats per row, higher being better, and for densities bits per dimension mean little.
+
+    Attributes:
+        name: of the unit.
+        word: short name, for headings.
+        factor: of the figure in that unit for a figure in bits per dimension.
+    """
+
+    name: Literal["bits/dim", "nats"] = "bits/dim"
+    word: Literal["bits", "nats"] = "bits"
+    factor: float = 1.0
+
+    @staticmethod
+    def of(event_shape: tuple[int, ...], levels: int | None) -> "Unit":
+        """Give the unit that suits data of that shape, with levels or real-valued."""
+        if levels is not None:
+            return Unit()
+        return Unit("nats", "nats", -math.prod(event_shape) * math.log(2))
+
+    def show(self, bits: float) -> str:
+        """Write a figure that is given in bits per dimension."""
+        return f"{self.factor * bits:.3f} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +69,7 @@ class Score:
     """A held-out log-likelihood.
 
     Attributes:
-        bits: in bits per dimension.
+        bits: in bits per dimension; of real-valued items that of a density, which can be negative.
         nats: in nats per item.
         samples: draws per item.
         ess: median over the items of the effective sample size, for importance weighting.
@@ -83,6 +113,7 @@ def evaluate(
     conditional: bool = False,
     batch_size: int = 120,
     limit: int | None = None,
+    iw_items: int | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a split, with noise that is the same in every call.
@@ -96,21 +127,26 @@ def evaluate(
         conditional: give the labels to the model.
         batch_size: items per pass.
         limit: use only that many items, the first of the split.
+        iw_items: weight only that many of them, the first; None weights all.
         on_batch: called after every pass with the share that is done.
     """
     count = source.size(split) if limit is None else min(limit, source.size(split))
-    weighted = iw_samples > 0 and flow.likelihood != "estimate"
+    possible = iw_samples > 0 and flow.likelihood != "estimate"
+    weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
+    work = count * elbo_samples + weighted * iw_samples
     elbos, weights, sizes = [], [], []
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for indices in torch.arange(count).split(batch_size):
             x, context = read_batch(flow, source, split, indices, conditional)
             elbos.append(flow.elbo(x, context, samples=elbo_samples).value)
-            if weighted:
-                estimate = flow.iw_log_prob(x, context, samples=iw_samples)
+            done = int(indices[-1]) + 1
+            rows = len(x) - max(0, done - weighted)
+            if rows > 0:
+                estimate = flow.iw_log_prob(x[:rows], None if context is None else context[:rows], samples=iw_samples)
                 weights.append(estimate.value)
                 sizes.append(estimate.ess)
             if on_batch is not None:
-                on_batch(float(indices[-1] + 1) / count)
+                on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     dims = math.prod(source.event_shape)
     iw = _score(weights, dims, iw_samples, float(torch.cat(sizes).median())) if weighted else None
     return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw)
@@ -128,8 +164,9 @@ def read_batch(
     indices: Tensor,
     conditional: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor | None]:
-    """Read items to the device of the model; the labels only if it is conditional."""
-    device = next(flow.parameters()).device
+    """Read items to the device of the model, real numbers in its dtype; the labels only if it is conditional."""
+    weight = next(flow.parameters())
     batch = source.read(split, indices)
-    labels = batch.labels.to(device) if conditional and batch.labels is not None else None
-    return batch.x.to(device), labels
+    labels = batch.labels.to(weight.device) if conditional and batch.labels is not None else None
+    dtype = weight.dtype if batch.x.is_floating_point() else batch.x.dtype
+    return batch.x.to(weight.device, dtype), labels

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 import likelify
 from likelify.errors import ConfigError, RunError
@@ -43,9 +43,10 @@ class Run:
         >>> flow = run.flow()  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
+    def __init__(self, path: Path, config: RunConfig, module: nn.Module | None = None) -> None:
         self.path = path
         self.config = config
+        self.module = module
 
     @staticmethod
     def create(path: str | Path, config: RunConfig) -> Run:
@@ -64,11 +65,17 @@ class Run:
         return Run(folder, config)
 
     @staticmethod
-    def load(path: str | Path) -> Run:
+    def load(path: str | Path, *, module: nn.Module | None = None) -> Run:
         """Open a run folder.
+
+        Args:
+            path: the folder.
+            module: for a flow that was made of a network (`zoo.converted_flow`): a network of that architecture. Its
+                weights play no part.
 
         Raises:
             RunError: if it is missing, incomplete or was written by a later version.
+            ConfigError: if a module is given for a model that needs none.
         """
         # Not at the top: `likelify.Run` should not cost the import of pydantic before it is used.
         from likelify.fit.config import FORMAT, RunConfig
@@ -83,9 +90,21 @@ class Run:
                     f"'{folder}' has format {values['format']}, written by likelify {values.get('likelify')}; this is "
                     f"likelify {likelify.__version__}, which reads formats up to {FORMAT}. Upgrade likelify."
                 )
-            return Run(folder, RunConfig.parse(values))
+            config = RunConfig.parse(values)
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
             raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
+        if module is not None and config.model.model != "converted":
+            raise ConfigError(f"The model '{config.model.model}' of '{folder}' needs no module; leave out module=.")
+        return Run(folder, config, module)
+
+    def check_module(self) -> None:
+        """Make sure that there is a network if the model needs one.
+
+        Raises:
+            ConfigError: with the line that loads the run, if it does and there is none.
+        """
+        if self.config.model.model == "converted" and self.module is None:
+            raise ConfigError(self.config.model.how_to_load(self.path))
 
     def save_weights(self, state: Mapping[str, Tensor]) -> None:
         """Write the weights."""
@@ -101,8 +120,9 @@ class Run:
 
         Raises:
             RunError: if the weights are missing or damaged, or do not fit the model.
-            ConfigError: if a changed setting does not fit.
+            ConfigError: if a changed setting does not fit, or the model needs a network that `load` was not given.
         """
+        self.check_module()
         file = self.path / WEIGHTS
         if not file.is_file():
             raise RunError(
@@ -114,7 +134,7 @@ class Run:
                 raise ConfigError(f"The model '{model.model}' of this run has no setting {name}.")
         model = type(model).parse(model.model_dump() | changes) if changes else model
         with seeded(self.config.fit.seed):
-            flow = model.build()
+            flow = model.build(self.module) if model.model == "converted" else model.build()
         try:
             flow.load_state_dict(load_file(file))
         except SafetensorError as error:

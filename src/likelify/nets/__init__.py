@@ -1,6 +1,6 @@
 """Networks inside layers: what reads one part of an event, and the condition.
 
-`conditioners` are ordinary networks, called as `net(x, context)`.
+`conditioners` are ordinary networks, called as `net(x, context)`; `density` makes those of conditional densities.
 """
 
 from likelify.nets.conditioners import (
@@ -16,6 +16,7 @@ from likelify.nets.conditioners import (
     recomputed,
     regularized,
 )
+from likelify.nets.density import NetFactory, density_net, density_nets
 from likelify.nets.lipschitz import DeclaredNet, LipschitzConvNet, LipschitzMLP, LipschitzNet
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.tied import TiedHeads
@@ -33,9 +34,12 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzMLP",
     "LipschitzNet",
+    "NetFactory",
     "OneHot",
     "ResidualConvNet",
     "TiedHeads",
+    "density_net",
+    "density_nets",
     "recomputed",
     "regularized",
 ]

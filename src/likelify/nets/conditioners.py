@@ -6,7 +6,7 @@ zero, so a layer that is built on them starts at the identity.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from likelify.structure import ContextLike, join_condition
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
 # coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
 CONV_FORMAT = torch.channels_last
+
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 class Dropout(nn.Module):
@@ -130,7 +132,8 @@ class OneHot(nn.Module):
         return f"{self.classes}"
 
 
-def _zero(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
+    """Set a last layer to zero, so that the network gives zeros before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -165,7 +168,7 @@ class MLP(nn.Module):
             if dropout:
                 layers.append(Dropout(dropout))
             size = width
-        self.layers = nn.Sequential(*layers, _zero(nn.Linear(size, out_features)))
+        self.layers = nn.Sequential(*layers, zeroed(nn.Linear(size, out_features)))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give `(rows, out_features)`."""
@@ -213,7 +216,7 @@ class ResidualConvNet(nn.Module):
             )
             for _ in range(blocks)
         )
-        self.leave = _zero(nn.Conv2d(hidden, out_channels, 3, padding=1))
+        self.leave = zeroed(nn.Conv2d(hidden, out_channels, 3, padding=1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -294,7 +297,7 @@ class DenseConvBlock(DenseNet):
         super().__init__(hidden, hidden, depth, growth, gated=gated)
         self.checkpoint = checkpoint
         self.enter = nn.Conv2d(in_channels + context_channels, hidden, 1)
-        self.leave = _zero(nn.Conv2d(hidden, out_channels, 1))
+        self.leave = zeroed(nn.Conv2d(hidden, out_channels, 1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:

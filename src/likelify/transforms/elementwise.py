@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, DomainError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Transform, check_channels, check_domain
 
@@ -87,6 +87,90 @@ class ActNorm(Transform):
         check_channels(x, len(self.shift), self)
         shape = (-1,) + (1,) * (x.ndim - 2)
         return self.shift.reshape(shape), self.log_scale.reshape(shape)
+
+    def extra_repr(self) -> str:
+        """Show the number of channels."""
+        return f"{len(self.shift)}"
+
+
+class ChannelAffine(Transform):
+    r"""A trained scale and shift per channel, in the order of batch normalization: `z = scale x + shift`.
+
+    The log-determinant is `sum log |scale|`. The signs of the scales are kept as they are; their sizes are trained
+    through their logarithms, so the layer stays a bijection.
+
+    Args:
+        scale: `(channels,)`, without zeros.
+        shift: `(channels,)`; zero by default.
+
+    Raises:
+        DomainError: if a scale is zero or not finite: such a map is no bijection.
+
+    Example:
+        >>> ChannelAffine(torch.tensor([2.0, -1.0]))(torch.tensor([[1.0, 1.0]]))[0].detach()
+        tensor([[ 2., -1.]])
+    """
+
+    sign: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor | None = None) -> None:
+        super().__init__()
+        scale = scale.detach()
+        shift = torch.zeros_like(scale) if shift is None else shift.detach()
+        if scale.ndim != 1 or shift.shape != scale.shape:
+            raise ShapeError(
+                f"ChannelAffine needs a scale and a shift (channels,), got {tuple(scale.shape)}, {tuple(shift.shape)}."
+            )
+        fit = (scale != 0) & torch.isfinite(scale) & torch.isfinite(shift)
+        if not bool(fit.all()):
+            raise DomainError(
+                f"ChannelAffine: {int((~fit).sum())} of {len(scale)} channels have a scale of zero, or numbers that "
+                "are not finite, and so no inverse. Drop these channels, or set their scale to a small number."
+            )
+        self.register_buffer("sign", scale.sign())
+        self.log_scale = nn.Parameter(scale.abs().log())
+        self.shift = nn.Parameter(shift.clone())
+
+    @classmethod
+    def from_batch_norm(cls, module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> "ChannelAffine":
+        """Give batch normalization in evaluation: `(x - mean) / sqrt(var + eps)`, times weight, plus bias.
+
+        Statistics of the batch itself would couple its rows; the running ones are taken whatever the module's mode.
+
+        Raises:
+            UnsupportedError: if the module keeps no running statistics.
+            DomainError: if a weight is zero.
+        """
+        mean, variance = module.running_mean, module.running_var
+        if mean is None or variance is None:
+            raise UnsupportedError(
+                "A batch normalization without running statistics has no fixed function to convert; build it with "
+                "track_running_stats=True and train it, or use ActNorm."
+            )
+        # In float64, so that rounding of the statistics is not added up in the shift.
+        scale = (variance.double() + module.eps).rsqrt()
+        if module.weight is not None:
+            scale = scale * module.weight.detach().double()
+        shift = -mean.double() * scale
+        if module.bias is not None:
+            shift = shift + module.bias.detach().double()
+        return cls(scale.to(mean.dtype), shift.to(mean.dtype))
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Scale, then shift."""
+        scale, shift, log_scale = self._broadcast(x)
+        return x * scale + shift, sum_items(log_scale.expand_as(x), context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Shift, then scale back."""
+        scale, shift, log_scale = self._broadcast(z)
+        return (z - shift) / scale, -sum_items(log_scale.expand_as(z), context)
+
+    def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        check_channels(x, len(self.shift), self)
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        scale = self.sign * self.log_scale.exp()
+        return scale.reshape(shape), self.shift.reshape(shape), self.log_scale.reshape(shape)
 
     def extra_repr(self) -> str:
         """Show the number of channels."""

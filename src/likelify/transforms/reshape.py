@@ -17,6 +17,18 @@ def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
     return sum_constant(x.new_zeros(()), x, context)
 
 
+class Identity(Transform):
+    """The layer that does nothing, such as dropout in evaluation."""
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Give the input."""
+        return x, zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Give the input."""
+        return self(z, context)
+
+
 class Squeeze(Transform):
     r"""Space to depth: each `factor x factor` block of pixels becomes one pixel of `factor^2` times the channels.
 

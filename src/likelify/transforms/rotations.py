@@ -90,22 +90,38 @@ class Cayley(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the rotation."""
-        return apply_matrix(self._matrix(context), x), _zero(x, context)
+        return self._turn(x, context, transposed=False), _zero(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the transpose."""
-        return apply_matrix(self._matrix(context).mT, z), _zero(z, context)
+        return self._turn(z, context, transposed=True), _zero(z, context)
 
-    def _matrix(self, context: ContextLike) -> Tensor:
-        if self.source.condition_features is None:
-            return self.cached("matrix", lambda: self._rotation(None))
-        return self._rotation(context)
+    def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+        if self.source.condition_features is not None:
+            matrix = self._matrix(self._skew(context))
+        elif self._cache is None and x.numel() < x.shape[1] ** 2:
+            # Fewer columns than channels: solving for them costs less than for the matrix.
+            skew = self._skew(None)
+            check_channels(x, len(skew), self)
+            skew = skew.mT if transposed else skew
+            columns = x.movedim(1, 0).flatten(1)
+            turned = torch.linalg.solve(_eye(skew) - skew, columns + skew @ columns)
+            return turned.unflatten(1, (len(x), *x.shape[2:])).movedim(0, 1)
+        else:
+            matrix = self.cached("matrix", lambda: self._matrix(self._skew(None)))
+        return apply_matrix(matrix.mT if transposed else matrix, x)
 
-    def _rotation(self, context: ContextLike) -> Tensor:
-        skew = self.source(context).effective
-        eye = torch.eye(skew.shape[-1]).to(skew)
-        return torch.linalg.solve(eye - skew, eye + skew)
+    def _skew(self, context: ContextLike) -> Tensor:
+        return self.source(context).effective
+
+    @staticmethod
+    def _matrix(skew: Tensor) -> Tensor:
+        return torch.linalg.solve(_eye(skew) - skew, _eye(skew) + skew)
+
+
+def _eye(skew: Tensor) -> Tensor:
+    return torch.eye(skew.shape[-1]).to(skew)
 
 
 class Householder(Transform, Caching):

@@ -3,6 +3,8 @@
 from typing import Any
 
 from likelify.errors import ConfigError
+from likelify.zoo.converted import ConvertedConfig
+from likelify.zoo.flowified import FConv1Config, FConv2Config, FMLPConfig, TableMLPConfig
 from likelify.zoo.images import GlowConfig, MarginalSplineConfig
 from likelify.zoo.mixing_flow import MixingFlowConfig
 from likelify.zoo.residual_flows import CouplingFlowConfig, ResidualFlowConfig, SylvesterConfig
@@ -16,6 +18,11 @@ ModelConfig = (
     | ResidualFlowConfig
     | SylvesterConfig
     | VaeConfig
+    | FMLPConfig
+    | FConv1Config
+    | FConv2Config
+    | TableMLPConfig
+    | ConvertedConfig
 )
 MODELS: dict[str, type[ModelConfig]] = {
     "marginal-spline": MarginalSplineConfig,
@@ -25,6 +32,10 @@ MODELS: dict[str, type[ModelConfig]] = {
     "coupling-flow": CouplingFlowConfig,
     "mixing-flow": MixingFlowConfig,
     "vae": VaeConfig,
+    "fmlp": FMLPConfig,
+    "fconv1": FConv1Config,
+    "fconv2": FConv2Config,
+    "flowified-mlp": TableMLPConfig,
 }
 
 
@@ -39,6 +50,9 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
         2
     """
     name = values.get("model")
+    if name == "converted":
+        # Not in the table, because a command line has no network to convert.
+        return ConvertedConfig.parse(values)
     if name not in MODELS:
         raise ConfigError(f"There is no model {name!r}; the models are {', '.join(MODELS)}.")
     return MODELS[name].parse(values)

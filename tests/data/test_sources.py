@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelify.data import SOURCES, ArraySource, open_source
+from likelify.data import FROM_FILES, SOURCES, ArraySource, open_source
 from likelify.errors import DataError
 
 
@@ -55,6 +55,24 @@ def test_bad_data_are_refused():
         ArraySource("a", {**good, "test": np.full((1, 3), np.nan)}, levels=2)
     with pytest.raises(DataError, match="events"):
         ArraySource("a", {**good, "test": np.zeros((1, 4))}, levels=2)
-    with pytest.raises(DataError, match="the sources are digits"):
+    with pytest.raises(DataError, match="infinite or not a number"):
+        ArraySource("a", {**good, "test": np.full((1, 3), np.inf)}, levels=None)
+
+
+def test_names_that_are_no_source():
+    with pytest.raises(DataError, match=r"no source 'digit'; the sources are digits, .*mnist:PLACE.*FILE\.csv"):
         open_source("digit")
-    assert set(SOURCES) == {"digits", "sample-photos"}
+    for name in ("mnist", "mnist:", "power"):
+        with pytest.raises(DataError, match=f"made of your own files: say where they are, '{name.rstrip(':')}:PLACE'"):
+            open_source(name)
+    with pytest.raises(DataError, match="no source 'digits:here'"):
+        open_source("digits:here")
+    assert set(SOURCES) >= {"digits", "sample-photos", "fashion-mnist", "breast-cancer"}
+    assert set(FROM_FILES) >= {"fashion-mnist", "mnist", "cifar-10", "power", "gas", "hepmass", "miniboone", "bsds300"}
+
+
+def test_a_source_does_not_change_with_the_array_it_was_made_of():
+    arrays = {split: np.zeros((2, 3), dtype=np.uint8) for split in ("train", "validation", "test")}
+    source = ArraySource("a", arrays, levels=2)
+    arrays["test"][:] = 1
+    assert int(source.read_all("test").x.max()) == 0

@@ -1,0 +1,193 @@
+"""What `likelify reproduce` does: run what is missing of an experiment, and show its report."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from likelify.app.commands import program
+from likelify.errors import ConfigError, RunError
+from likelify.reproduce.catalog import EXPERIMENTS, experiment
+from likelify.reproduce.experiment import Scale, most_hours
+from likelify.reproduce.runner import Event, run_cells
+from likelify.reproduce.session import Session
+from likelify.reproduce.table import Report
+
+WIDE = 200
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def list_command(scale: Scale, jobs: int) -> None:
+    """List the experiments and how long they take."""
+    width = max(map(len, EXPERIMENTS))
+    for name in EXPERIMENTS:
+        entry = experiment(name, scale)
+        hours = most_hours(entry.cells(), jobs)
+        time = "days of a GPU" if hours is None else f"at most {_duration(hours)} with --jobs {jobs}"
+        console.print(f"  {name:<{width}}  {entry.title}: {len(entry.cells())} cells, {time}")
+        for data in entry.data:
+            if data.from_files:
+                console.print(f"  {'':<{width}}    needs files of {data.title}: --data FOLDER")
+    console.print(f"\nTry the machinery in a minute: {program()} reproduce {next(iter(EXPERIMENTS))} --quick")
+
+
+def reproduce_command(
+    name: str,
+    scale: Scale,
+    *,
+    seeds: int | None,
+    jobs: int,
+    budget: float | None,
+    out: Path | None,
+    data: Path | None,
+    again: bool,
+    render_only: bool,
+    html: Path | None,
+    words: str,
+) -> None:
+    """Run the cells that are missing, then show the report; `words` repeat the command."""
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {jobs}.")
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"--data '{data}' is not a folder.")
+    files = None if data is None else str(data.resolve())
+    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
+    command = f"{program()} {words}"
+    failures = {} if render_only else _run(session, jobs, again=again, command=command)
+    session = session.again()
+    report = session.report()
+    show(report)
+    for file in session.write(report, html):
+        console.print(f"Report: {file}")
+    if failures:
+        lines = " ".join(f"{cell}: {reason}" for cell, reason in failures.items())
+        raise RunError(
+            f"{len(failures)} of {len(session.cells)} cells failed; the others are kept. {lines} To try these again, "
+            "give the same command."
+        )
+
+
+def show(report: Report) -> None:
+    """Print a report."""
+    console.print(f"\n{report.title}\n", markup=False)
+    for text in report.introduction:
+        console.print(f"{text}\n", markup=False)
+    # In a file or a pipe there is no width to keep to.
+    tables = console if console.is_terminal else Console(width=WIDE, highlight=False)
+    for entry in report.tables:
+        table = Table(title=entry.title, title_justify="left", box=SIMPLE)
+        for number, heading in enumerate(entry.headings):
+            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        for row in entry.rows:
+            table.add_row(*map(escape, row))
+        tables.print(table)
+        for note in entry.notes:
+            console.print(f"- {note}", markup=False)
+    for picture in report.pictures:
+        console.print(f"Picture of {picture.title}: {picture.file}")
+
+
+def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str, str]:
+    session = session.checked()
+    for source, reason in session.absent.items():
+        console.print(f"Left out: {source} cannot be opened. {reason}")
+    if session.absent and not session.of("finished") and len(session.absent) == len(session.experiment.data):
+        raise RunError(
+            f"None of the data of {session.experiment.name} can be opened, so there is nothing to run. Name their "
+            "folder with --data."
+        )
+    for state in session.of("damaged"):
+        console.print(f"Damaged, so run again: {state.cell.name}: {state.why}")
+    stale = session.of("stale")
+    for state in stale:
+        console.print(f"Stale: {state.cell.name}: {state.why}")
+    if stale and not again:
+        console.print("Stale cells are left as they are and out of the table; --again replaces them.")
+    todo = session.todo(again=again)
+    done = len(session.of("finished"))
+    if not todo:
+        console.print(f"Nothing to run: {done} of {len(session.cells)} cells are there, in {session.results}.")
+        return {}
+    hours = most_hours(todo, jobs)
+    time = "" if hours is None else f", at most {_duration(hours)}"
+    console.print(f"{done} of {len(session.cells)} cells are there; running {len(todo)}, {jobs} at a time{time}.")
+    if jobs > (os.cpu_count() or jobs):
+        console.print(
+            f"More jobs than the {os.cpu_count()} processors there are: their times will not be those of one."
+        )
+    try:
+        with CellProgress(console, len(todo)) as progress:
+            return run_cells(todo, session.place(again=again), jobs=jobs, on_event=progress.update)
+    except KeyboardInterrupt:
+        left = len(session.again().todo())
+        console.print(f"Interrupted. Finished cells are kept; {left} are left. Go on with: {command}")
+        raise
+
+
+class CellProgress:
+    """A context manager whose `update` takes the events of `run_cells`: bars on a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self.live,
+        )
+        self.cells, self.ended = cells, 0
+        self.total = self.bar.add_task("all cells", total=float(cells), words="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, event: Event) -> None:
+        """Show what happened to a cell."""
+        handlers: dict[str, Callable[[Event], None]] = {
+            "start": self._start,
+            "progress": self._progress,
+            "finish": self._end,
+            "fail": self._end,
+        }
+        handlers[event.kind](event)
+
+    def _start(self, event: Event) -> None:
+        self.tasks[event.cell.name] = self.bar.add_task(event.cell.name, total=1.0, words="starting")
+        if not self.live:
+            self.console.print(f"{event.cell.name}: started")
+
+    def _progress(self, event: Event) -> None:
+        words = f"{event.phase} {event.share:.0%} {event.figure}"
+        self.bar.update(self.tasks[event.cell.name], completed=event.share, words=words)
+
+    def _end(self, event: Event) -> None:
+        self.ended += 1
+        self.bar.remove_task(self.tasks.pop(event.cell.name))
+        self.bar.update(self.total, completed=self.ended, words=f"{self.ended} of {self.cells}")
+        outcome = "done" if event.kind == "finish" else f"FAILED: {event.message}"
+        self.console.print(f"{event.cell.name}: {outcome} ({self.ended} of {self.cells})")
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"

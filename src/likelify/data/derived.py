@@ -1,0 +1,123 @@
+"""Sources made from others: fewer items, smaller images."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.data.source import SPLITS, ArraySource, Batch, Source, SplitName
+from likelify.errors import DataError
+
+
+class Subset(Source):
+    """Some items of each split of another source; see `subset`."""
+
+    def __init__(self, source: Source, kept: Mapping[SplitName, Tensor]) -> None:
+        self.source, self._kept = source, dict(kept)
+        sizes = " / ".join(str(len(self._kept[split])) for split in SPLITS)
+        self.name = f"{source.name} ({sizes})"
+        self.event_shape = source.event_shape
+        self.levels = source.levels
+        self.classes = source.classes
+        self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
+
+    def size(self, split: SplitName) -> int:
+        """Give the number of items of a split."""
+        return len(self._kept[split])
+
+    def read(self, split: SplitName, indices: Tensor) -> Batch:
+        """Read the items with these numbers."""
+        return self.source.read(split, self._kept[split][indices])
+
+    def fingerprint(self) -> str:
+        """Hash the fingerprint of the whole and the choice."""
+        digest = hashlib.sha256(self.source.fingerprint().encode())
+        for split in SPLITS:
+            digest.update(self._kept[split].numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def subset(
+    source: Source, *, train: int | None = None, validation: int | None = None, test: int | None = None
+) -> Source:
+    """Keep the first N items of `numpy.random.default_rng(0).permutation` of each split.
+
+    The choice depends on nothing but the size of the split, and a smaller subset is the start of a larger one.
+
+    Args:
+        source: the whole.
+        train: training items to keep; None keeps the split as it is.
+        validation: the same of the validation split.
+        test: the same of the test split.
+
+    Raises:
+        DataError: if a number is below 1 or above the size of the split.
+    """
+    wanted: dict[SplitName, int | None] = {"train": train, "validation": validation, "test": test}
+    kept: dict[SplitName, Tensor] = {}
+    for split, count in wanted.items():
+        size = source.size(split)
+        if count is None:
+            kept[split] = torch.arange(size)
+            continue
+        if not 1 <= count <= size:
+            raise DataError(f"The split '{split}' of '{source.name}' has {size} items; a subset of {count} is not one.")
+        kept[split] = torch.from_numpy(np.random.default_rng(0).permutation(size)[:count])
+    return Subset(source, kept)
+
+
+def resized(source: Source, size: tuple[int, int], *, levels: int | None = None) -> Source:
+    """Reduce the images of a source by averaging over areas, and round to fewer levels.
+
+    Pixel `(i, j)` of the result is the mean over the rectangle that it covers in the original, pixels on its edge
+    counting by the share that lies inside. A value `v` of `0 .. L - 1` becomes `v (levels - 1) / (L - 1)`, rounded,
+    halves upwards. The arithmetic is in whole numbers, so the result is the same everywhere.
+
+    Args:
+        source: of images `(channels, height, width)`.
+        size: height and width of the result, not larger than the original's.
+        levels: number of values of a pixel of the result; by default that of the source.
+
+    Raises:
+        DataError: if the source has no images, or the size or number of levels does not fit.
+    """
+    if source.levels is None or len(source.event_shape) != 3:
+        raise DataError(f"'{source.name}' has no images: events {source.event_shape} cannot be resized.")
+    height, width = source.event_shape[1:]
+    if not (1 <= size[0] <= height and 1 <= size[1] <= width):
+        raise DataError(f"Images of {height}x{width} can be reduced, not enlarged, to {size[0]}x{size[1]}.")
+    wanted = source.levels if levels is None else levels
+    if wanted < 2:
+        raise DataError(f"Images need at least 2 levels, got {wanted}.")
+    rows, columns = area_weights(height, size[0]), area_weights(width, size[1])
+    divisor = height * width * (source.levels - 1)
+    events: dict[SplitName, np.ndarray] = {}
+    labels: dict[SplitName, np.ndarray] = {}
+    for split in SPLITS:
+        batch = source.read_all(split)
+        # Whole numbers far below 2^53, so that the fast float product is exact.
+        sums = (rows @ batch.x.numpy().astype(np.float64) @ columns.T).astype(np.int64) * (wanted - 1)
+        events[split] = (2 * sums + divisor) // (2 * divisor)
+        if batch.labels is not None:
+            labels[split] = batch.labels.numpy()
+    return ArraySource(
+        f"{source.name} {size[0]}x{size[1]}, {wanted} levels",
+        events,
+        levels=wanted,
+        labels=labels or None,
+        classes=source.classes,
+        description=f"{source.description}; reduced to {size[0]}x{size[1]} by area means, {wanted} levels",
+    )
+
+
+def area_weights(length: int, reduced: int) -> np.ndarray:
+    """Give the matrix `(reduced, length)` of whole numbers that, divided by `length`, averages over parts of a line.
+
+    In units of a `reduced`-th of a pixel, part `j` of the line is `[j length, (j + 1) length)` and pixel `i` is
+    `[i reduced, (i + 1) reduced)`; the entry is the length that they share.
+    """
+    parts, pixels = np.arange(reduced)[:, None] * length, np.arange(length)[None] * reduced
+    shared = np.minimum(parts + length, pixels + reduced) - np.maximum(parts, pixels)
+    return shared.clip(0).astype(np.float64)

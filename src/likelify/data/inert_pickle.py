@@ -1,0 +1,178 @@
+"""Reads plain data out of a pickle without running it.
+
+A pickle is a program; the usual reader runs it, and whoever wrote it may run anything. Here its instructions are walked
+through by hand: texts, numbers, lists, tuples and dicts are built, names of functions become inert notes, and nothing
+is ever looked up, imported or called. Instructions that plain data do not need are refused.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from likelify.errors import DataError
+
+MARK = object()
+
+
+@dataclass(frozen=True)
+class Name:
+    """A function or class that a pickle names; only the name."""
+
+    module: str
+    name: str
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that a pickle asks for, and the state it then sets; neither was done."""
+
+    function: Any
+    arguments: Any
+    state: Any = None
+
+
+@dataclass
+class _Machine:
+    """The stack and memory of the pickle's program."""
+
+    stack: list[Any] = field(default_factory=list)
+    memory: dict[int, Any] = field(default_factory=dict)
+
+    def since_mark(self) -> list[Any]:
+        """Take what was put on the stack since the last mark."""
+        index = len(self.stack) - 1
+        while self.stack[index] is not MARK:
+            index -= 1
+            if index < 0:
+                raise IndexError("a mark is missing")
+        taken = self.stack[index + 1 :]
+        del self.stack[index:]
+        return taken
+
+    def take(self, count: int) -> list[Any]:
+        """Take that many from the top of the stack."""
+        if count > len(self.stack):
+            raise IndexError("the stack is empty")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+
+def read_plain(content: bytes, what: str) -> Any:
+    """Read a pickle of plain data.
+
+    Args:
+        content: the pickle.
+        what: the file's name, for errors.
+
+    Returns:
+        Dicts, lists, tuples, texts, numbers, `bytes`, None; a `Call` where the pickle asks for one. Texts of Python 2
+        are given as `str` of Latin-1, one character per byte.
+
+    Raises:
+        DataError: if it is not a pickle, ends early, or holds instructions that plain data do not need.
+    """
+    machine = _Machine()
+    try:
+        for operation, argument, _ in pickletools.genops(content):
+            if operation.name == "STOP":
+                return machine.take(1)[0]
+            _step(machine, operation.name, argument, what)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"'{what}' is not a complete pickle ({error}): it is cut off, damaged or another file."
+        ) from error
+    raise DataError(f"'{what}' is not a complete pickle: it has no end.")
+
+
+def _step(machine: _Machine, name: str, argument: Any, what: str) -> None:
+    """Do one instruction."""
+    if name in VALUES:
+        machine.stack.append(argument)
+    elif name in CONSTANTS:
+        machine.stack.append(CONSTANTS[name]())
+    elif name in REMEMBER:
+        place = len(machine.memory) if name == "MEMOIZE" else argument
+        machine.memory[place] = machine.stack[-1]
+    elif name in RECALL:
+        machine.stack.append(machine.memory[argument])
+    elif name in ACTIONS:
+        ACTIONS[name](machine)
+    elif name == "GLOBAL":
+        machine.stack.append(Name(*argument.split(" ", 1)))
+    elif name not in NOTHING:
+        raise DataError(f"'{what}' holds the pickle instruction {name}, which plain data do not need: it is refused.")
+
+
+def _set_items(machine: _Machine) -> None:
+    items = machine.since_mark()
+    machine.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+
+def _set_item(machine: _Machine) -> None:
+    key, value = machine.take(2)
+    machine.stack[-1].update({key: value})
+
+
+def _dict(machine: _Machine) -> None:
+    items = machine.since_mark()
+    machine.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+
+
+def _append(machine: _Machine) -> None:
+    (value,) = machine.take(1)
+    machine.stack[-1].extend([value])
+
+
+def _append_many(machine: _Machine) -> None:
+    values = machine.since_mark()
+    machine.stack[-1].extend(values)
+
+
+def _build(machine: _Machine) -> None:
+    (state,) = machine.take(1)
+    if not isinstance(machine.stack[-1], Call):
+        raise ValueError("a state is set on something that was not made by a call")
+    machine.stack[-1].state = state
+
+
+def _tuple_of(count: int) -> Callable[[_Machine], None]:
+    return lambda machine: machine.stack.append(tuple(machine.take(count)))
+
+
+# Instructions that put their own argument on the stack.
+VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+    *("BINBYTES", "SHORT_BINBYTES"),
+}
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "MARK": lambda: MARK,
+}
+REMEMBER = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+RECALL = {"GET", "BINGET", "LONG_BINGET"}
+NOTHING = {"PROTO", "FRAME"}
+ACTIONS: dict[str, Callable[[_Machine], None]] = {
+    "TUPLE": lambda machine: machine.stack.append(tuple(machine.since_mark())),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
+    "LIST": lambda machine: machine.stack.append(machine.since_mark()),
+    "DICT": _dict,
+    "SETITEM": _set_item,
+    "SETITEMS": _set_items,
+    "APPEND": _append,
+    "APPENDS": _append_many,
+    "STACK_GLOBAL": lambda machine: machine.stack.append(Name(*machine.take(2))),
+    "REDUCE": lambda machine: machine.stack.append(Call(*machine.take(2))),
+    "BUILD": _build,
+}

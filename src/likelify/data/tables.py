@@ -1,0 +1,179 @@
+"""Tables: rows of real numbers, from arrays, files and scikit-learn."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from likelify.data.delimited import read_array, read_csv
+from likelify.data.source import SPLITS, ArraySource, Source, SplitName
+from likelify.errors import DataError, MissingDependencyError
+
+# Fewer rows cannot be cut into three parts of which two are a tenth.
+FEWEST = 10
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
+
+
+class TableSource(ArraySource):
+    """Rows of real numbers, standardised column by column.
+
+    A row `x` is given as `y = (x - mean) / scale`, and log-densities are of `y`, in nats: in standardised units, as in
+    the literature. The log-density of `x` in the units of the file is that of `y` minus `log_volume`, the sum of
+    `ln scale` over the columns. Densities have units: figures of tables that are scaled differently do not compare.
+
+    Args:
+        name: see `Source`.
+        splits: for each split its rows `(n, columns)` in the units of the file.
+        columns: their names; by default `column 1`, ...
+        moments: mean and scale of each column; by default mean and standard deviation over the training split.
+        labels: for each split the labels `(n,)`, or None.
+        classes: see `Source`.
+        description: see `Source`.
+
+    Attributes:
+        columns: names of the columns.
+        mean: of each column, `(columns,)`.
+        scale: of each column, `(columns,)`.
+        log_volume: sum over the columns of the logarithm of the scale, in nats.
+
+    Raises:
+        DataError: if a split is missing or empty, values are not finite, or a column is constant.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        splits: Mapping[SplitName, np.ndarray],
+        *,
+        columns: Sequence[str] | None = None,
+        moments: tuple[np.ndarray, np.ndarray] | None = None,
+        labels: Mapping[SplitName, np.ndarray] | None = None,
+        classes: int | None = None,
+        description: str = "",
+    ) -> None:
+        train = _require_rows(name, splits["train"])
+        self.columns = [f"column {n}" for n in range(1, train.shape[1] + 1)] if columns is None else list(columns)
+        if len(self.columns) != train.shape[1]:
+            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(self.columns)} names for them.")
+        self.mean, self.scale = moments or (train.mean(0), train.std(0))
+        constant = np.flatnonzero((train.min(0) == train.max(0)) | ~(self.scale > 0))
+        if len(constant):
+            raise DataError(
+                f"The column '{self.columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
+                "has no density. Drop it."
+            )
+        self.log_volume = float(np.log(self.scale).sum())
+        digest = hashlib.sha256(repr(train.shape[1:]).encode())
+        for split in SPLITS:
+            digest.update(np.ascontiguousarray(splits[split], dtype=np.float64).tobytes())
+        self._fingerprint = digest.hexdigest()[:16]
+        standard: dict[SplitName, np.ndarray] = {split: (splits[split] - self.mean) / self.scale for split in SPLITS}
+        super().__init__(name, standard, levels=None, labels=labels, classes=classes, description=description)
+
+    def original(self, rows: Tensor) -> np.ndarray:
+        """Give rows `(n, columns)` in the units of the file: `x = mean + scale y`, in float64."""
+        return self.mean + self.scale * rows.detach().cpu().double().numpy()
+
+    def fingerprint(self) -> str:
+        """Hash the rows of all splits in the units of the file."""
+        return self._fingerprint
+
+
+def table(
+    rows: np.ndarray,
+    *,
+    name: str = "table",
+    columns: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
+    description: str = "",
+) -> TableSource:
+    """Make a source of an array of rows.
+
+    Split by `numpy.random.default_rng(0).permutation(n)`: the last tenth tests, the tenth before it validates, the rest
+    trains. Standardised by mean and standard deviation of the training split.
+
+    Args:
+        rows: `(n, columns)`, at least 10.
+        name: of the source.
+        columns: their names.
+        labels: classes `0 .. k - 1` of the rows `(n,)`, or None.
+        description: where the rows come from.
+
+    Raises:
+        DataError: if there are too few rows, values are not finite, or a column is constant.
+    """
+    rows = _require_rows(name, np.asarray(rows, dtype=np.float64))
+    parts = _tenths(len(rows))
+    sizes = " / ".join(str(len(parts[split])) for split in SPLITS)
+    return TableSource(
+        name,
+        {split: rows[part] for split, part in parts.items()},
+        columns=columns,
+        labels=None if labels is None else {split: labels[part] for split, part in parts.items()},
+        classes=None if labels is None else int(labels.max()) + 1,
+        description=f"{description + '; ' if description else ''}{rows.shape[1]} columns, standardised by the training "
+        f"split; {sizes} by default_rng(0).permutation",
+    )
+
+
+def table_file(path: str | Path) -> TableSource:
+    """Make a source of a file of the user: CSV with or without a header, or a numpy array.
+
+    Args:
+        path: ends in `.csv`, `.tsv`, either with `.gz`, or `.npy`.
+
+    Raises:
+        DataError: if it is not there, or not a table of finite numbers; see `read_csv` and `table`.
+    """
+    path = Path(path)
+    if not path.name.endswith(ENDINGS):
+        raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(ENDINGS)}.")
+    if not path.is_file():
+        raise DataError(f"There is no file '{path}'.")
+    columns, rows = (None, read_array(path)) if path.suffix == ".npy" else read_csv(path)
+    return table(rows, name=f"table:{path.resolve()}", columns=columns, description=f"the file {path.name}")
+
+
+def _bundled(name: str) -> TableSource:
+    """Give a table that comes with scikit-learn."""
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise MissingDependencyError("scikit-learn", "app") from error
+    bunch = getattr(datasets, f"load_{name.replace('-', '_')}")()
+    columns, rows, labels = [str(name) for name in bunch.feature_names], bunch.data, bunch.target
+    if name == "linnerud":
+        # Exercises and body measures of the same 20 men.
+        columns, rows = columns + list(bunch.target_names), np.hstack([rows, labels])
+    classes = name in ("iris", "wine", "breast-cancer")
+    return table(
+        rows,
+        name=name,
+        columns=columns,
+        labels=labels if classes else None,
+        description=f"scikit-learn's table {name}, features only" if name != "linnerud" else "scikit-learn's linnerud",
+    )
+
+
+BUNDLED: dict[str, Callable[[], Source]] = {
+    name: partial(_bundled, name) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")
+}
+
+
+def _require_rows(name: str, rows: np.ndarray) -> np.ndarray:
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise DataError(f"'{name}' is not a table: rows have shape {rows.shape}, expected (rows, columns).")
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise DataError(f"'{name}', row {row}, column {column}: the value is {rows[row, column]}.")
+    return rows
+
+
+def _tenths(count: int) -> dict[SplitName, np.ndarray]:
+    if count < FEWEST:
+        raise DataError(f"A table needs at least {FEWEST} rows to be cut into three splits, got {count}.")
+    order, tenth = np.random.default_rng(0).permutation(count), count // 10
+    return dict(zip(SPLITS, np.split(order, [count - 2 * tenth, count - tenth]), strict=True))

@@ -1,0 +1,243 @@
+"""The five tables of the density-estimation literature, from files of the user.
+
+POWER, GAS, HEPMASS and MINIBOONE of the UCI repository and BSDS300, cleaned, split and standardised as G. Papamakarios,
+T. Pavlakou, I. Murray published it ("Masked autoregressive flow for density estimation", 2017, appendix D and the code
+of the authors), so that figures compare with the literature's: mean test log-likelihood in nats, in standardised units.
+Their files are one archive at https://zenodo.org/records/1161203.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from likelify.data.delimited import open_text, parse_numbers, read_array, read_csv, read_numbers
+from likelify.data.source import Source, SplitName
+from likelify.data.tables import TableSource
+from likelify.errors import DataError, MissingDependencyError
+
+Moments = tuple[np.ndarray, np.ndarray]
+ARCHIVE = "All five are in data.tar.gz of https://zenodo.org/records/1161203."
+UNPICKLE = (
+    "Its ethylene_CO.pickle is not read, since a pickle can run anything; where you trust it, make a numpy file of it: "
+    "python -c \"import pandas, numpy; numpy.save('ethylene_CO.npy', pandas.read_pickle('ethylene_CO.pickle'))\"."
+)
+HEPMASS_COLUMNS = 28
+MINIBOONE_RAW, MINIBOONE_CLEAN = 50, 43
+# A column that has its smallest value more often than this is not continuous.
+REPEATS = 5
+CORRELATED = 0.98
+
+
+def power(place: str | Path) -> Source:
+    """Give POWER: electric power consumption of a household, 6 columns, 2,049,280 rows.
+
+    From `data.npy` of the archive (active and reactive power, voltage, intensity, three sub-meterings, minute of the
+    day) or UCI's `household_power_consumption.txt`, of which rows with missing values are dropped. Reactive power (it
+    is zero too often) and intensity are dropped; uniform noise is added up to 0.001 for active power, 0.01 for voltage,
+    1 for each sub-metering and, for UCI's file, 1 for the minute. The order and the noise are those of
+    `numpy.random.RandomState(42)`; the last tenth tests, of the rest the last tenth validates; standardised by mean and
+    standard deviation of the two other splits together.
+
+    Raises:
+        DataError: if no file is there, or it holds something else.
+    """
+    path = _find("power", place, ("data.npy", "household_power_consumption.txt"))
+    raw = path.suffix == ".txt"
+    rows = _read_meter(path) if raw else read_array(path)
+    _require_columns("power", path, rows, 8)
+    random = np.random.RandomState(42)
+    random.shuffle(rows)
+    rows = rows[:, [0, 2, 4, 5, 6, 7]]
+    # The draws are in the order of the published code: voltage, active power, sub-meterings.
+    rows[:, 1] += 0.01 * random.rand(len(rows))
+    rows[:, 0] += 0.001 * random.rand(len(rows))
+    rows[:, 2:5] += random.rand(len(rows), 3)
+    if raw:
+        rows[:, 5] += random.rand(len(rows))
+    columns = ["active power", "voltage", "kitchen", "laundry", "heating", "minute"]
+    return _finish("power", path, _cut(rows), _moments_of_both(_cut(rows)), columns)
+
+
+def gas(place: str | Path) -> Source:
+    """Give GAS: sensors in a mixture of gases, 8 columns, 1,052,065 rows.
+
+    The archive holds a table pickled by pandas, `ethylene_CO.pickle`. A pickle can run anything, so it is not read;
+    where you trust it, turn it into a numpy array `ethylene_CO.npy` or into `ethylene_CO.csv` once, as the error says.
+    The first three of its 19 columns, time and two concentrations, are dropped. While any column is correlated by more
+    than 0.98 with another, the first such column is dropped. Standardised by mean and standard deviation of all rows;
+    the last tenth tests, of the rest the last tenth validates.
+
+    Raises:
+        DataError: if no file is there, or it holds something else.
+    """
+    path = _find("gas", place, ("ethylene_CO.npy", "ethylene_CO.csv"), f"{ARCHIVE} {UNPICKLE}")
+    rows = read_array(path) if path.suffix == ".npy" else read_csv(path)[1]
+    _require_columns("gas", path, rows, 19)
+    rows = rows[:, 3:]
+    rows = rows[:, _uncorrelated(rows)]
+    columns = [f"sensor {number}" for number in range(1, rows.shape[1] + 1)]
+    return _finish("gas", path, _cut(rows), (rows.mean(0), rows.std(0, ddof=1)), columns)
+
+
+def hepmass(place: str | Path) -> Source:
+    """Give HEPMASS: collisions of particles with a mass of 1000, 21 columns, 315,123 + 35,013 + 174,987 rows.
+
+    From `1000_train.csv` and `1000_test.csv`, packed by gzip or not: label and 27 features, of which the signal (label
+    1) is kept; the test file's further column is left out. Standardised by mean and standard deviation of the training
+    file's signal. Columns whose smallest value occurs more than 5 times in it are dropped. The last tenth of the
+    training file validates.
+
+    Raises:
+        DataError: if a file is missing, or holds something else.
+    """
+    paths = [_find("hepmass", place, (f"1000_{part}.csv", f"1000_{part}.csv.gz")) for part in ("train", "test")]
+    names = ["label"] + [f"f{number}" for number in range(HEPMASS_COLUMNS - 1)]
+    train, test = (read_numbers(path, ",", names=names, header=True, only=range(HEPMASS_COLUMNS)) for path in paths)
+    train, test = (rows[rows[:, 0] == 1, 1:] for rows in (train, test))
+    if not len(train) or not len(test):
+        raise DataError(f"'{paths[0 if not len(train) else 1]}' has no rows with the label 1.")
+    continuous = _continuous(train)
+    train, test = train[:, continuous], test[:, continuous]
+    held = len(train) - len(train) // 10
+    splits: dict[SplitName, np.ndarray] = {"train": train[:held], "validation": train[held:], "test": test}
+    columns = [names[1:][number] for number in continuous]
+    return _finish("hepmass", paths[0], splits, (train.mean(0), train.std(0, ddof=1)), columns)
+
+
+def miniboone(place: str | Path) -> Source:
+    """Give MINIBOONE: electron neutrinos, 43 columns, 36,488 rows.
+
+    From `data.npy` of the archive, already clean, or UCI's `MiniBooNE_PID.txt`: of the latter the signal is kept, whose
+    number of rows is the first number of the file; rows whose first value is below -100 (outliers) are dropped, and
+    columns whose smallest value occurs more than 5 times. The last tenth tests, of the rest the last tenth validates;
+    standardised by mean and standard deviation of the two other splits together.
+
+    Raises:
+        DataError: if no file is there, or it holds something else.
+    """
+    path = _find("miniboone", place, ("data.npy", "MiniBooNE_PID.txt"))
+    if path.suffix == ".npy":
+        rows = read_array(path)
+        _require_columns("miniboone", path, rows, MINIBOONE_CLEAN)
+    else:
+        rows = _read_signal(path)
+        rows = rows[rows[:, 0] >= -100]
+        rows = rows[:, _continuous(rows)]
+    return _finish("miniboone", path, _cut(rows), _moments_of_both(_cut(rows)), None)
+
+
+def bsds300(place: str | Path) -> Source:
+    """Give BSDS300: patches of natural images, 63 columns, 1,000,000 + 50,000 + 250,000 rows.
+
+    From `BSDS300.hdf5` of the archive, which holds the three splits; nothing is changed. (The patches are of 8x8 pixels
+    with noise added, their mean subtracted and one pixel left out.)
+
+    Raises:
+        DataError: if the file is not there, or holds something else.
+        MissingDependencyError: if h5py is not installed.
+    """
+    path = _find("bsds300", place, ("BSDS300.hdf5",))
+    try:
+        import h5py  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingDependencyError("h5py", "tables") from error
+    splits: dict[SplitName, np.ndarray] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for split in ("train", "validation", "test"):
+                splits[split] = np.asarray(file[split], dtype=np.float64)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"'{path}' is not the file BSDS300.hdf5 of the archive, or is cut off: {error}. {ARCHIVE}"
+        ) from error
+    for rows in splits.values():
+        _require_columns("bsds300", path, rows, 63)
+    return _finish("bsds300", path, splits, (np.zeros(63), np.ones(63)), None)
+
+
+def _finish(
+    name: str, path: Path, splits: dict[SplitName, np.ndarray], moments: Moments, columns: list[str] | None
+) -> Source:
+    sizes = " / ".join(str(len(rows)) for rows in splits.values())
+    count = splits["train"].shape[1]
+    return TableSource(
+        f"{name}:{path.parent.resolve()}",
+        splits,
+        columns=columns,
+        moments=moments,
+        description=f"{name.upper()} as in Papamakarios et al. (2017), {count} columns; {sizes} rows",
+    )
+
+
+def _find(name: str, place: str | Path, files: tuple[str, ...], hint: str = ARCHIVE) -> Path:
+    """Give the first of these files in a folder, or in a folder of that name within it."""
+    for folder in (Path(place), Path(place) / name, Path(place) / name.upper()):
+        for file in files:
+            if (folder / file).is_file():
+                return folder / file
+    what = "There is no folder" if not Path(place).is_dir() else "No such file is in"
+    raise DataError(f"{name} needs the file {' or '.join(files)}. {what} '{place}'. {hint}")
+
+
+def _require_columns(name: str, path: Path, rows: np.ndarray, count: int) -> None:
+    if rows.ndim != 2 or rows.shape[1] != count:
+        raise DataError(f"'{path}' is not the file of {name}: it has shape {rows.shape}, expected {count} columns.")
+
+
+def _cut(rows: np.ndarray) -> dict[SplitName, np.ndarray]:
+    """Cut off the last tenth for the test, then the last tenth of the rest for validation."""
+    test = len(rows) - len(rows) // 10
+    held = test - test // 10
+    return {"train": rows[:held], "validation": rows[held:test], "test": rows[test:]}
+
+
+def _moments_of_both(splits: dict[SplitName, np.ndarray]) -> Moments:
+    both = np.concatenate([splits["train"], splits["validation"]])
+    return both.mean(0), both.std(0)
+
+
+def _continuous(rows: np.ndarray) -> np.ndarray:
+    """Give the numbers of the columns whose smallest value occurs at most 5 times."""
+    return np.flatnonzero((rows == rows.min(0)).sum(0) <= REPEATS)
+
+
+def _uncorrelated(rows: np.ndarray) -> list[int]:
+    """Drop the first column that is too correlated with another, until there is none; give what is left."""
+    kept, correlated = list(range(rows.shape[1])), np.corrcoef(rows, rowvar=False) > CORRELATED
+    while crowded := [column for column in kept if correlated[column, kept].sum() > 1]:
+        kept.remove(crowded[0])
+    return kept
+
+
+def _read_meter(path: Path) -> np.ndarray:
+    """Read UCI's power file: `date;time;` and seven numbers a line, with `?` for what is missing."""
+
+    def complete(lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            cells = line.strip().split(";")
+            if "?" in cells or "" in cells:
+                continue
+            hours, minutes, _ = cells[1].split(":")
+            yield ";".join([*cells[2:], str(60 * int(hours) + int(minutes))])
+
+    try:
+        with open_text(path) as lines:
+            next(lines, None)
+            return parse_numbers(complete(iter(lines)), ";")
+    except (ValueError, IndexError) as error:
+        raise DataError(f"'{path}' is not UCI's household_power_consumption.txt: {error}.") from error
+
+
+def _read_signal(path: Path) -> np.ndarray:
+    """Read UCI's MiniBooNE file: the numbers of signal and background, then 50 numbers a line, the signal first."""
+    try:
+        with open_text(path) as lines:
+            signal, background = (int(word) for word in next(iter(lines), "").split())
+            rows = parse_numbers(lines, None)
+    except ValueError as error:
+        raise DataError(f"'{path}' is not UCI's MiniBooNE_PID.txt: {error}.") from error
+    _require_columns("miniboone", path, rows, MINIBOONE_RAW)
+    if len(rows) != signal + background:
+        raise DataError(f"'{path}' announces {signal + background} rows and has {len(rows)}: it is cut off.")
+    return rows[:signal]

@@ -1,0 +1,1 @@
+"""Rules for pooling and upsampling."""

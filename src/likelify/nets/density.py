@@ -1,0 +1,43 @@
+"""Networks that read what is kept and describe what was dropped: the makers of conditional densities."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from likelify.errors import ConfigError
+from likelify.nets.conditioners import MLP, zeroed
+
+# Called with the channels of the input and of the output; gives a module from (rows, in, ...) to (rows, out, ...).
+NetFactory = Callable[[int, int], nn.Module]
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def density_net(in_channels: int, out_channels: int, dims: int, *, hidden: int = 64, kernel_size: int = 3) -> nn.Module:
+    """Build the usual network of a conditional density; it gives zeros before training.
+
+    For vectors it has one hidden layer; for positions along 1 to 3 axes it is a convolution, a nonlinearity and a 1x1
+    convolution, which costs little beside the layer it serves.
+
+    Args:
+        in_channels: of what is kept.
+        out_channels: of the output, two for each dropped number in `ConditionalNormal`.
+        dims: number of axes behind the channels, 0 to 3.
+        hidden: width.
+        kernel_size: of the first convolution, odd.
+    """
+    if dims == 0:
+        return MLP(in_channels, out_channels, (hidden,))
+    if dims not in CONVOLUTIONS:
+        raise ConfigError(f"density_net knows vectors and 1 to 3 position axes, not {dims}.")
+    convolution = CONVOLUTIONS[dims]
+    return nn.Sequential(
+        convolution(in_channels, hidden, kernel_size, padding=kernel_size // 2),
+        nn.SiLU(),
+        zeroed(convolution(hidden, out_channels, 1)),
+    )
+
+
+def density_nets(dims: int, *, hidden: int = 64, kernel_size: int = 3) -> NetFactory:
+    """Give the maker of `density_net` with these settings."""
+    return lambda size_in, size_out: density_net(size_in, size_out, dims, hidden=hidden, kernel_size=kernel_size)

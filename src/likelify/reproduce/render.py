@@ -1,0 +1,115 @@
+"""Reports as Markdown and as a page of HTML that needs nothing beside it."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from likelify.errors import MissingDependencyError
+from likelify.reproduce.table import Curve, Report, Table
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-size: 0.9rem; display: block; overflow-x: auto; }
+th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.notes { color: #555; font-size: 0.85rem; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; }
+"""
+
+
+def to_markdown(report: Report, folder: Path | None = None) -> str:
+    """Write a report as Markdown.
+
+    Args:
+        report: what to write.
+        folder: where the text will be; pictures are linked relative to it.
+    """
+    parts = [f"# {_plain(report.title)}", *map(_plain, report.introduction)]
+    for table in report.tables:
+        parts += [f"## {_plain(table.title)}", _markdown_table(table)]
+        if table.notes:
+            parts.append("\n".join(f"- {_plain(note)}" for note in table.notes))
+    if report.pictures:
+        parts.append("## Pictures")
+        for picture in report.pictures:
+            place = picture.file.name if picture.file.parent == folder else picture.file.as_posix()
+            parts += [f"{_plain(picture.title)}:", f"![{_plain(picture.title)}]({place})"]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(report: Report) -> str:
+    """Write a report as one page of HTML, pictures and curves inside."""
+    body = [f"<h1>{escape(report.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in report.introduction)]
+    for table in report.tables:
+        body += [f"<h2>{escape(table.title)}</h2>", _html_table(table)]
+        if table.notes:
+            body.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in table.notes)}</ul>')
+        curves = {name: several for name, several in report.curves.get(table.title, {}).items() if several}
+        if curves:
+            title = f"Validation split of {table.title} during the fits, one line per seed"
+            body.append(_html_figure(title, draw_curves(curves, report.unit)))
+    body += [_html_figure(picture.title, picture.file.read_bytes()) for picture in report.pictures]
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(report.title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{chr(10).join(body)}\n</body>\n</html>\n"
+    )
+
+
+def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
+    """Draw the curves of methods against time as PNG; the first look, before any step, is left out.
+
+    Args:
+        curves: for each method one curve `(seconds, figure)` per seed.
+        unit: of the figures.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "app") from error
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for number, (name, several) in enumerate(curves.items()):
+        for index, curve in enumerate(several):
+            points = curve[1:] or curve
+            times, values = zip(*points, strict=True)
+            axis.plot(times, values, f"C{number % 10}", label=name if index == 0 else None, lw=1.2)
+    axis.set_xlabel("seconds of the fit")
+    axis.set_ylabel(unit)
+    axis.legend(frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [[_plain(cell) for cell in row] for row in (table.headings, *table.rows)]
+    rule = ["---"] + ["---:"] * (len(table.headings) - 1)
+    return "\n".join(_line(row) for row in (rows[0], rule, *rows[1:]))
+
+
+def _line(row: Sequence[str]) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def _plain(text: str) -> str:
+    """Keep text from being read as Markdown or HTML."""
+    for sign in "\\`*_<>|#":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in table.headings)
+    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows)
+    return f"<table>\n<tr>{head}</tr>\n{chr(10).join(f'<tr>{row}</tr>' for row in rows)}\n</table>"
+
+
+def _html_figure(title: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    caption = escape(title)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )

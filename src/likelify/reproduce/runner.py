@@ -1,0 +1,183 @@
+"""Running many cells: parallel processes, one cell each; what fails is reported and the others go on."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from likelify.reproduce.cell import Cell
+
+PATIENCE_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens to a cell.
+
+    Attributes:
+        kind: it starts, is further, has finished or has failed.
+        cell: which.
+        phase: what it is doing.
+        share: of the phase that is done, 0 to 1.
+        figure: the latest, as text.
+        message: why it failed.
+    """
+
+    kind: Literal["start", "progress", "finish", "fail"]
+    cell: Cell
+    phase: str = ""
+    share: float = 0.0
+    figure: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the cells of an experiment leave their files.
+
+    Attributes:
+        results: folder of the results.
+        weights: folder of fitted weights, which are large, or None.
+        reuse: take weights that are already there.
+    """
+
+    results: Path
+    weights: Path | None = None
+    reuse: bool = False
+
+
+def run_cells(
+    cells: Sequence[Cell], place: Place, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
+) -> dict[str, str]:
+    """Run cells, `jobs` at a time, each in a process of its own; on the CPU with one thread each.
+
+    Ctrl-C, or any other end of this function, ends the processes; cells that have finished are on disk.
+
+    Args:
+        cells: to run, in this order.
+        place: where to write.
+        jobs: processes at a time.
+        on_event: told what happens, in the calling thread.
+
+    Returns:
+        For each cell that failed its name and the reason.
+    """
+    waiting, events, failures = list(reversed(cells)), queue.Queue[Event](), {}
+    running: dict[str, _Worker] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                worker = _Worker(waiting.pop(), place, events)
+                running[worker.cell.name] = worker
+            # A limit on the wait, for on some systems nothing else lets Ctrl-C through.
+            try:
+                event = events.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            if event.kind in ("finish", "fail"):
+                running.pop(event.cell.name).wait()
+            if event.kind == "fail":
+                failures[event.cell.name] = event.message
+            if on_event is not None:
+                on_event(event)
+    finally:
+        for worker in running.values():
+            worker.end()
+        for worker in running.values():
+            worker.wait()
+    return failures
+
+
+class _Worker:
+    """One process and the thread that listens to it."""
+
+    def __init__(self, cell: Cell, place: Place, events: queue.Queue[Event]) -> None:
+        self.cell, self.events = cell, events
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        single = cell.device == "cpu"
+        environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if single else {})
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the others in good order.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "likelify.reproduce.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.complaints,
+            env=environment,
+            text=True,
+            start_new_session=True,
+        )
+        self.order = {
+            "cell": cell.model_dump(mode="json"),
+            "folder": str(place.results),
+            "weights": None if place.weights is None else str(place.weights),
+            "reuse": place.reuse,
+            "threads": 1 if single else None,
+        }
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        error = ""
+        self.events.put(Event("start", self.cell))
+        try:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(json.dumps(self.order) + "\n")
+            self.process.stdin.flush()
+            for line in self.process.stdout:
+                words = _words(line)
+                error = words.pop("error", error)
+                if words:
+                    self.events.put(Event("progress", self.cell, **words))
+        except (OSError, TypeError) as trouble:
+            error = error or str(trouble)
+        code = self.process.wait()
+        message = "" if code == 0 else error or self._last_words(code)
+        self._close()
+        self.events.put(Event("finish" if code == 0 else "fail", self.cell, message=message))
+
+    def _close(self) -> None:
+        self.complaints.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):  # what is left in a pipe whose reader is gone
+                if pipe is not None:
+                    pipe.close()
+
+    def _last_words(self, code: int) -> str:
+        self.complaints.seek(0)
+        lines = self.complaints.read().decode(errors="replace").strip().splitlines()
+        killed = f"the process was ended by signal {-code}" if code < 0 else f"the process ended with code {code}"
+        hint = " (out of memory?)" if code == -9 else ""
+        return f"{killed}{hint}" + (f": {lines[-1]}" if lines else "")
+
+    def end(self) -> None:
+        """Ask the process to end."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has, and insist if it takes too long."""
+        try:
+            self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.listener.join()
+
+
+def _words(line: str) -> dict[str, Any]:
+    """Read a line of progress; anything else that a library may print there is passed over."""
+    try:
+        words = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    known = {"phase", "share", "figure", "error"}
+    return words if isinstance(words, dict) and words.keys() <= known else {}

@@ -1,0 +1,134 @@
+"""A session of an experiment: what is there, what is to run, and the report of it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from likelify.errors import ConfigError, DataError, MissingDependencyError
+from likelify.fit.run import write_atomically
+from likelify.reproduce.cell import Cell, Facts
+from likelify.reproduce.experiment import Experiment
+from likelify.reproduce.render import to_html, to_markdown
+from likelify.reproduce.results import State, read_states, result_file
+from likelify.reproduce.runner import Place
+from likelify.reproduce.sources import open_data
+from likelify.reproduce.table import Report, build_report
+
+# In a checkout, results are committed with the documentation; what is large or a trial never is.
+COMMITTED, UNCOMMITTED = Path("docs/results"), Path("runs/reproduce")
+TABLE = "table.md"
+
+
+@dataclass(frozen=True)
+class Session:
+    """The cells of an experiment and the folder of their files.
+
+    Attributes:
+        experiment: which.
+        cells: all that its table needs.
+        results: folder of the results.
+        weights: folder of fitted weights.
+        states: what the folder holds of the cells.
+        absent: for the sources that cannot be opened the reason.
+    """
+
+    experiment: Experiment
+    cells: list[Cell]
+    results: Path
+    weights: Path
+    states: list[State]
+    absent: dict[str, str]
+
+    @staticmethod
+    def open(
+        experiment: Experiment,
+        *,
+        seeds: int | None = None,
+        budget: float | None = None,
+        files: str | None = None,
+        out: Path | None = None,
+    ) -> "Session":
+        """Look at what is there.
+
+        Args:
+            experiment: which.
+            seeds: how many, instead of the usual number.
+            budget: seconds of a fit, instead of the usual ones.
+            files: folder of the user's data.
+            out: folder in which that of the results is made; by default `docs/results` in a checkout.
+
+        Raises:
+            ConfigError: if a number does not fit, or all data are files of the user and no folder is named.
+        """
+        usual = COMMITTED if COMMITTED.is_dir() and experiment.scale != "quick" else UNCOMMITTED
+        results = (out or usual) / experiment.folder
+        weights = (out or UNCOMMITTED) / "weights"
+        cells = experiment.cells(seeds, budget, files)
+        if files is None:
+            # Data of the user's files are there only in results.
+            there = {cell.data.source for cell in cells if result_file(cell, results).exists()}
+            data = [data for data in experiment.data if not data.from_files or data.choice.source in there]
+            if not data:
+                names = ", ".join(data.title for data in experiment.data)
+                raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder with --data.")
+            experiment = replace(experiment, data=data)
+            cells = experiment.cells(seeds, budget, files)
+        return Session(experiment, cells, results, weights, read_states(cells, results), {})
+
+    def checked(self) -> "Session":
+        """Open the data: cells of other data become stale, and data that are not there are noted."""
+        absent: dict[str, str] = {}
+        states = list(self.states)
+        for choice in {cell.data.source: cell.data for cell in self.cells}.values():
+            try:
+                facts = Facts.of(open_data(choice), choice.source)
+            except (DataError, MissingDependencyError, OSError) as error:
+                absent[choice.source] = str(error)
+                continue
+            states = [_compared(state, facts) for state in states]
+        return replace(self, states=states, absent=absent)
+
+    def again(self) -> "Session":
+        """Look at the folder again, after cells were run."""
+        return replace(self, states=read_states(self.cells, self.results))
+
+    def todo(self, *, again: bool = False) -> list[Cell]:
+        """List the cells to run: those that are not there or cannot be read, and stale ones only if told to.
+
+        Cells whose data are not there are left out.
+        """
+        wanted = {"missing", "damaged"} | ({"stale"} if again else set())
+        return [s.cell for s in self.states if s.status in wanted and s.cell.data.source not in self.absent]
+
+    def of(self, *statuses: str) -> list[State]:
+        """List the cells of some statuses."""
+        return [state for state in self.states if state.status in statuses]
+
+    def place(self, *, again: bool = False) -> Place:
+        """Say where cells leave their files; run again, they do not take weights that are already there."""
+        return Place(self.results, self.weights, reuse=not again)
+
+    def report(self) -> Report:
+        """Make the report."""
+        return build_report(self.experiment, self.states, self.results)
+
+    def write(self, report: Report, html: Path | None = None) -> list[Path]:
+        """Write the report beside the results as Markdown, and as HTML if a file is named; give the files."""
+        written = []
+        if self.results.is_dir():
+            written.append(self.results / TABLE)
+            write_atomically(written[0], to_markdown(report, self.results).encode())
+        if html is not None:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(html, to_html(report).encode())
+            written.append(html)
+        return written
+
+
+def _compared(state: State, facts: Facts) -> State:
+    result = state.result
+    if state.status != "finished" or result is None or state.cell.data.source != facts.name:
+        return state
+    if result.facts.fingerprint == facts.fingerprint:
+        return state
+    why = f"the data have the fingerprint {facts.fingerprint} now, had {result.facts.fingerprint}"
+    return replace(state, status="stale", why=why)

@@ -1,0 +1,247 @@
+"""From the files of cells to tables of text: one object that the terminal, Markdown and HTML all show."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from likelify.reproduce.experiment import DataSet, Experiment, Method
+from likelify.reproduce.results import CellResult, Measured, State
+from likelify.reproduce.statistics import Mean, common_time, paired_difference, value_at
+
+# Shares of the common time at which the curves are read off.
+SHARES = (0.25, 0.5, 1.0)
+DIGITS = 3
+EMPTY = "-"
+Curve = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: above it.
+        headings: of its columns.
+        rows: of cells, as many as headings; the first column is text, the others are figures.
+        notes: below it.
+    """
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and what it shows."""
+
+    title: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is shown of an experiment.
+
+    Attributes:
+        title: of the experiment.
+        introduction: paragraphs, the caveat first.
+        tables: two for each data set, then the paper's.
+        curves: for each data set and method its curves `(seconds, figure)`, one for each seed.
+        unit: of the curves.
+        pictures: drawn from fitted models.
+    """
+
+    title: str
+    introduction: list[str]
+    tables: list[Table]
+    curves: dict[str, dict[str, list[Curve]]]
+    unit: str
+    pictures: list[Picture]
+
+
+def build_report(experiment: Experiment, states: Sequence[State], folder: Path) -> Report:
+    """Make the report from what a folder holds; only finished cells of the present settings count."""
+    tables, curves, pictures = [], {}, []
+    for data in experiment.data:
+        own = [state for state in states if state.cell.data.source == data.choice.source]
+        rows = _finished(experiment, own)
+        tables += [_table(experiment, data, own, rows), _course_table(experiment, data, rows)]
+        curves[data.title] = {title: [_curve(r, experiment.unit) for r in results] for title, results in rows.items()}
+        for title, results in rows.items():
+            found = (folder / result.picture for result in results if result.picture is not None)
+            pictures += [Picture(f"{title}, {data.title}", file) for file in found if file.is_file()]
+    tables += _paper_table(experiment)
+    introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
+    return Report(experiment.title, introduction, tables, curves, experiment.unit, pictures)
+
+
+def _finished(experiment: Experiment, states: Sequence[State]) -> dict[str, list[CellResult]]:
+    """For each method its results, in the order of the methods."""
+    rows: dict[str, list[CellResult]] = {method.title: [] for method in experiment.methods}
+    for state in states:
+        if state.status == "finished" and state.result is not None:
+            rows[state.cell.method].append(state.result)
+    return rows
+
+
+def _table(experiment: Experiment, data: DataSet, states: Sequence[State], rows: dict[str, list[CellResult]]) -> Table:
+    unit = experiment.unit
+    baseline = _by_seed(rows.get(experiment.baseline or "", []), unit)
+    printed = {(p.method, p.data): p.value for p in experiment.paper.figures}
+    known = any((method.title, data.title) in printed for method in experiment.methods)
+    headings = ["method", "parameters", "seeds", f"ELBO, {unit}", f"importance-weighted, {unit}"]
+    headings += [f"ELBO minus {experiment.baseline} [95 %]"] if experiment.baseline else []
+    headings += ["paper"] if known else []
+    lines = []
+    for method in experiment.methods:
+        results = rows[method.title]
+        line = [method.title, _parameters(results), str(len(results))]
+        line += [_mean([_figure(r.elbo, unit) for r in results])]
+        line += [_weighted(results, unit)]
+        line += [_difference(method, experiment, _by_seed(results, unit), baseline)] if experiment.baseline else []
+        line += [printed.get((method.title, data.title), EMPTY)] if known else []
+        lines.append(line)
+    everything = [result for results in rows.values() for result in results]
+    return Table(data.title, headings, lines, _notes(states, everything))
+
+
+def _course_table(experiment: Experiment, data: DataSet, rows: dict[str, list[CellResult]]) -> Table:
+    """Read the curves off at equal times."""
+    unit = experiment.unit
+    curves = {title: [_curve(result, unit) for result in results] for title, results in rows.items()}
+    time = common_time(curve for several in curves.values() for curve in several)
+    times = [] if math.isnan(time) else [share * time for share in SHARES]
+    headings = ["method", *(f"by {_seconds(t)}" for t in times), "steps", "fit, s", "measuring, s"]
+    lines = []
+    for method in experiment.methods:
+        results = rows[method.title]
+        line = [_mean([_read(curve, t, unit) for curve in curves[method.title]]) for t in times]
+        line += [_mean([r.course.steps for r in results], 0, error=False)]
+        line += [_mean([r.course.seconds for r in results], 0, error=False)]
+        line += [_mean([r.measuring_seconds for r in results], 0, error=False)]
+        lines.append([method.title, *line])
+    return Table(f"{data.title}: validation figures at equal times, {unit}", headings, lines)
+
+
+def _paper_table(experiment: Experiment) -> list[Table]:
+    """Show what the paper printed for methods and data that no row has."""
+    shown = {(method.title, data.title) for method in experiment.methods for data in experiment.data}
+    left = [p for p in experiment.paper.figures if (p.method, p.data) not in shown]
+    source = [f"Source: {experiment.paper.source}"] if experiment.paper.source else []
+    if not left:
+        return []
+    rows = [[p.method, p.data, p.value] for p in left]
+    return [Table("What the paper printed", ["method", "data", experiment.unit], rows, source)]
+
+
+def _explanation(experiment: Experiment) -> str:
+    better = "lower is better" if experiment.unit == "bits/dim" else "higher is better"
+    text = (
+        f"Figures in {experiment.unit}, {better}: mean over seeds +- standard error over seeds. Seeds set weights, "
+        "order of the data and noise, and are paired between methods. At equal times: the best figure on the "
+        "validation split that a fit had logged by then; the last time is the end of the shortest fit. As the learning "
+        "rate falls over a whole fit, figures of earlier times are not those of shorter fits."
+    )
+    if experiment.baseline:
+        text += (
+            f" Differences to {experiment.baseline} are paired by seed, with Student's 95 % interval; it takes "
+            "differences to be normal, which so few seeds cannot show."
+        )
+    source = f" The paper's figures: {experiment.paper.source}" if experiment.paper.source else ""
+    return text + source
+
+
+def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
+    notes = []
+    missing = [state.cell.name for state in states if state.status == "missing"]
+    if missing:
+        notes.append(f"{len(missing)} of {len(states)} cells are not there yet: {', '.join(missing)}.")
+    for status, what in (("stale", "have other settings"), ("damaged", "cannot be read")):
+        names = [state.cell.name for state in states if state.status == status]
+        if names:
+            notes.append(f"Left out, because they {what}: {', '.join(names)}.")
+    checks: list[tuple[str, Callable[[CellResult], object]]] = [
+        ("states of the data", lambda r: r.facts.fingerprint),
+        ("versions of the code", lambda r: r.versions.get("code")),
+        ("versions of torch", lambda r: r.versions.get("torch")),
+        ("machines", lambda r: r.machine.get("name")),
+    ]
+    for what, read in checks:
+        count = len({read(result) for result in results})
+        if count > 1:
+            notes.append(f"These cells are of {count} {what}: compare with care, or run them --again.")
+    items = {result.iw.items for result in results if result.iw is not None}
+    if items:
+        draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
+        notes.append(f"Importance weighting: {draws} draws on the first {_range(items)} test items.")
+    if len(items) > 1:
+        notes.append("Its numbers of items differ, as time allowed: the column compares different items.")
+    if results:
+        first = results[0]
+        sizes = " / ".join(str(size) for size in first.facts.sizes.values())
+        notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {first.elbo.items}.")
+        clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
+        notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
+    return notes
+
+
+def _by_seed(results: Sequence[CellResult], unit: str) -> dict[int, float]:
+    return {result.seed: _figure(result.elbo, unit) for result in results}
+
+
+def _figure(measured: Measured, unit: str) -> float:
+    return measured.bits if unit == "bits/dim" else measured.nats
+
+
+def _curve(result: CellResult, unit: str) -> Curve:
+    factor = 1.0 if unit == "bits/dim" else -result.dims * math.log(2)
+    return [(point.seconds, factor * point.validation_bits) for point in result.course.curve]
+
+
+def _read(curve: Curve, seconds: float, unit: str) -> float:
+    sign = 1 if unit == "bits/dim" else -1
+    return sign * value_at([(time, sign * value) for time, value in curve], seconds)
+
+
+def _difference(method: Method, experiment: Experiment, ours: dict[int, float], baseline: dict[int, float]) -> str:
+    if method.title == experiment.baseline:
+        return "0"
+    paired = paired_difference(ours, baseline)
+    if paired.count == 0:
+        return EMPTY
+    text = f"{paired.difference:+.{DIGITS}f}"
+    if paired.count == 1:
+        return f"{text} (one pair)"
+    return f"{text} [{paired.low:+.{DIGITS}f}, {paired.high:+.{DIGITS}f}]"
+
+
+def _mean(values: Sequence[float], digits: int = DIGITS, *, error: bool = True) -> str:
+    mean = Mean.of(values)
+    if math.isnan(mean.value):
+        return EMPTY
+    text = f"{mean.value:,.{digits}f}"
+    return text if not error or math.isnan(mean.standard_error) else f"{text} +- {mean.standard_error:.{digits}f}"
+
+
+def _weighted(results: Sequence[CellResult], unit: str) -> str:
+    """Give the importance-weighted figure; exact models have none, since their first figure is no bound."""
+    if results and all(result.likelihood == "exact" for result in results):
+        return "exact"
+    return _mean([_figure(result.iw, unit) for result in results if result.iw is not None])
+
+
+def _parameters(results: Sequence[CellResult]) -> str:
+    counts = sorted({result.parameters for result in results})
+    return " / ".join(f"{count:,}" for count in counts) or EMPTY
+
+
+def _range(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

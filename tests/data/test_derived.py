@@ -1,0 +1,87 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from likelify.data import ArraySource, open_source, resized, subset, table
+from likelify.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+def images(shape=(1, 6, 7), levels=256, labels=True):
+    rng, sizes = np.random.default_rng(5), {"train": 9, "validation": 4, "test": 5}
+    events = {split: rng.integers(0, levels, (n, *shape)) for split, n in sizes.items()}
+    classes = {split: np.arange(n) % 3 for split, n in sizes.items()} if labels else None
+    return ArraySource("images", events, levels=levels, labels=classes, classes=3 if labels else None)
+
+
+def test_a_subset_is_the_start_of_a_fixed_permutation():
+    source = images()
+    small, large = subset(source, train=3, test=2), subset(source, train=6)
+    assert [small.size(split) for split in SPLITS] == [3, 4, 2]
+    order = torch.from_numpy(np.random.default_rng(0).permutation(9))
+    batch, whole = small.read("train", torch.tensor([2, 0])), source.read_all("train")
+    assert torch.equal(batch.x, whole.x[order[[2, 0]]])
+    assert torch.equal(batch.labels, whole.labels[order[[2, 0]]])
+    assert torch.equal(small.read_all("train").x, large.read_all("train").x[:3])
+    assert torch.equal(small.read_all("validation").x, source.read_all("validation").x)
+    assert len({each.fingerprint() for each in (source, small, large)}) == 3
+    assert subset(source, train=3, test=2).fingerprint() == small.fingerprint()
+    assert (small.levels, small.event_shape, small.classes) == (256, (1, 6, 7), 3)
+
+
+def test_a_subset_of_a_table_is_real_valued():
+    rows = table(np.random.default_rng(0).normal(size=(30, 2)))
+    assert subset(rows, train=5).levels is None
+
+
+@pytest.mark.parametrize("count", [0, 10])
+def test_a_subset_has_to_be_one(count):
+    with pytest.raises(DataError, match=f"'train' of 'images' has 9 items; a subset of {count}"):
+        subset(images(), train=count)
+
+
+def exact_mean(image, i, j, size):
+    """The mean over the rectangle, in fractions."""
+    height, width = image.shape
+    step = Fraction(height, size[0]), Fraction(width, size[1])
+    total = Fraction(0)
+    for y in range(height):
+        for x in range(width):
+            tall = min((i + 1) * step[0], y + 1) - max(i * step[0], y)
+            wide = min((j + 1) * step[1], x + 1) - max(j * step[1], x)
+            if tall > 0 and wide > 0:
+                total += tall * wide * int(image[y, x])
+    return total / (step[0] * step[1])
+
+
+@pytest.mark.parametrize(("size", "levels"), [((4, 3), 17), ((6, 7), None), ((1, 1), 2), ((5, 7), 256)])
+def test_resizing_averages_over_areas_and_rounds_halves_upwards(size, levels):
+    source = images(shape=(2, 6, 7))
+    small = resized(source, size, levels=levels)
+    wanted = levels or 256
+    assert (small.event_shape, small.levels, small.classes) == ((2, *size), wanted, 3)
+    for split in SPLITS:
+        old, new = source.read_all(split), small.read_all(split)
+        assert torch.equal(old.labels, new.labels)
+        for index in np.ndindex(2, 2, *size):
+            mean = exact_mean(old.x[index[0], index[1]].numpy(), index[2], index[3], size)
+            assert int(new.x[index]) == (mean * (wanted - 1) / 255 + Fraction(1, 2)) // 1
+
+
+def test_a_resized_source_knows_itself():
+    source = images(labels=False)
+    assert resized(source, (3, 3)).read_all("train").labels is None
+    assert resized(source, (3, 3)).fingerprint() == resized(source, (3, 3)).fingerprint()
+    assert resized(source, (6, 7)).read_all("test").x.equal(source.read_all("test").x)
+
+
+def test_what_cannot_be_resized():
+    with pytest.raises(DataError, match="can be reduced, not enlarged, to 8x8"):
+        resized(images(), (8, 8))
+    with pytest.raises(DataError, match="at least 2 levels"):
+        resized(images(), (2, 2), levels=1)
+    with pytest.raises(DataError, match="has no images"):
+        resized(open_source("iris"), (2, 2))

@@ -1,0 +1,131 @@
+"""The command `likelify reproduce`, with cells run in this process."""
+
+import sys
+
+import pytest
+import torch
+
+from likelify.app.cli import main
+from likelify.reproduce import catalog
+from likelify.reproduce.measure import run_cell
+from likelify.reproduce.runner import Event
+from tests.reproduce.test_cells import experiment, silent
+
+
+def run_in_this_process(cells, place, *, jobs, on_event):
+    for cell in cells:
+        on_event(Event("start", cell))
+        run_cell(cell, place.results, place.weights, reuse=place.reuse, report=silent)
+        on_event(Event("progress", cell, "fitting", 0.5, "1.0 bits/dim"))
+        on_event(Event("finish", cell))
+    return {}
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(catalog.EXPERIMENTS, "trial", lambda scale: experiment(scale=scale))
+
+    def run(*words, code=0, runner=run_in_this_process):
+        monkeypatch.setattr("likelify.app.reproduce.run_cells", runner)
+        monkeypatch.setattr(sys, "argv", ["likelify", "reproduce", *map(str, words)])
+        torch.set_num_threads(1)
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == code
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    return run
+
+
+def test_without_a_name_experiments_are_listed(command):
+    output = command()
+    for name in ("flowification-images", "flowification-noise", "flowification-tables", "flowification-figures"):
+        assert name in output
+    assert "15 cells, at most 1.5 hours with --jobs 2" in output
+    assert "needs files of POWER" in output
+    assert "GPU" in command("--scale", "paper")
+
+
+def test_a_table_is_run_once_and_shown_again(command, tmp_path):
+    output = command("trial", "--quick", "--html", "page/report.html", "--jobs", 1)
+    assert "0 of 4 cells are there; running 4, 1 at a time." in output
+    assert "splines.digits.1: done (4 of 4)" in output
+    assert "ELBO minus Plain <b> & simple [95 %]" in output
+    assert "A <trial> of | things" in output
+    folder = tmp_path / "runs" / "reproduce" / "trial-quick"
+    assert (folder / "table.md").read_text().startswith("# A ")
+    assert (tmp_path / "page" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")}
+    again = command("trial", "--quick")
+    assert "Nothing to run: 4 of 4 cells are there" in again
+    assert {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")} == before
+
+
+def test_stale_cells_are_named_and_replaced_only_with_again(command, tmp_path):
+    command("trial", "--quick", "--seeds", 1)
+    changed = ("trial", "--quick", "--seeds", 1, "--budget", "30s")
+    output = command(*changed)
+    assert "Stale: splines.digits.0: fit.max_time None -> 30.0" in output
+    assert "--again replaces them" in output
+    assert "running 2" in command(*changed, "--again")
+    assert "Nothing to run: 2 of 2" in command(*changed)
+
+
+def test_results_of_a_checkout_are_with_its_documentation(command, tmp_path):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    command("trial", "--seeds", 1)
+    assert len(list((tmp_path / "docs" / "results" / "trial").glob("*.json"))) == 2
+    assert not list((tmp_path / "docs").rglob("*.safetensors"))
+    command("trial", "--seeds", 1, "--out", "elsewhere")
+    assert len(list((tmp_path / "elsewhere" / "trial").glob("*.json"))) == 2
+
+
+def test_render_only_runs_nothing(command, tmp_path):
+    output = command("trial", "--quick", "--render-only", runner=None)
+    assert "4 of 4 cells are not there yet" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_are_an_error_after_the_report(command):
+    def fail(cells, place, *, jobs, on_event):
+        on_event(Event("start", cells[0]))
+        on_event(Event("fail", cells[0], message="no more memory"))
+        return {cells[0].name: "no more memory"}
+
+    output = command("trial", "--quick", code=2, runner=fail)
+    assert "plain-b-simple.digits.0: FAILED: no more memory (1 of 4)" in output
+    assert "1 of 4 cells failed; the others are kept. plain-b-simple.digits.0: no more memory" in output
+    assert "Traceback" not in output
+
+
+def test_an_interruption_says_how_to_go_on(command):
+    def interrupt(cells, place, *, jobs, on_event):
+        run_in_this_process(cells[:1], place, jobs=jobs, on_event=on_event)
+        raise KeyboardInterrupt
+
+    output = command("trial", "--quick", "--seeds", 2, code=130, runner=interrupt)
+    assert "Finished cells are kept; 3 are left. Go on with:" in output
+    assert "reproduce trial --quick --seeds 2" in output
+    assert "1 of 4 cells are there; running 3" in command("trial", "--quick", "--seeds", 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("tabel",), "There is no experiment 'tabel'; the experiments are flowification-images,"),
+        (("trial", "--jobs", "0"), "--jobs must be at least 1"),
+        (("trial", "--seeds", "0"), "--seeds must be at least 1"),
+        (("trial", "--budget", "soon"), "--budget 'soon' is not a time"),
+        (("trial", "--budget", "0"), "--budget must be longer than nothing"),
+        (("trial", "--data", "nowhere"), "--data 'nowhere' is not a folder"),
+        (("trial", "--scale", "huge"), "huge"),
+        (("flowification-images", "--scale", "paper"), "needs your files of MNIST, CIFAR-10: name their folder"),
+    ],
+)
+def test_errors_are_one_paragraph(command, words, message):
+    output = command(*words, code=2, runner=None)
+    assert message in output
+    assert "Traceback" not in output
+    assert len(output.strip().splitlines()) == 1

@@ -1,0 +1,86 @@
+"""The statistics against calculations by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from likelify.reproduce.statistics import Mean, common_time, paired_difference, value_at
+
+
+def test_mean_and_standard_error():
+    mean = Mean.of([1.0, 2.0, 6.0])
+    assert mean.value == pytest.approx(3.0)
+    # Deviations -2, -1, 3: variance (4 + 1 + 9) / 2 = 7, error sqrt(7 / 3).
+    assert mean.standard_error == pytest.approx(math.sqrt(7 / 3))
+    assert mean.count == 3
+
+
+@pytest.mark.parametrize(("values", "count"), [([], 0), ([2.5], 1)])
+def test_too_few_values_have_no_error(values, count):
+    mean = Mean.of(values)
+    assert math.isnan(mean.standard_error)
+    assert mean.count == count
+    assert math.isnan(mean.value) == (not values)
+
+
+def test_values_that_are_not_finite_make_no_mean():
+    mean = Mean.of([1.0, math.nan])
+    assert math.isnan(mean.value)
+    assert math.isnan(mean.standard_error)
+    assert mean.count == 2
+
+
+def test_paired_difference_by_hand():
+    # Differences 0.1, 0.2, 0.3: mean 0.2, std 0.1, error 0.1 / sqrt(3), t(0.975, 2) = 4.302653.
+    paired = paired_difference({0: 1.1, 1: 5.2, 2: 9.3}, {0: 1.0, 1: 5.0, 2: 9.0})
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert paired.difference == pytest.approx(0.2)
+    assert (paired.low, paired.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
+    assert paired.count == 3
+
+
+def test_paired_difference_agrees_with_scipy():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=(2, 7))
+    paired = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)), confidence=0.9)
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.9)
+    assert (paired.low, paired.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_only_common_seeds_are_paired():
+    paired = paired_difference({0: 1.0, 1: 2.0, 7: 100.0}, {1: 1.0, 0: 1.0, 3: -50.0})
+    assert paired.count == 2
+    assert paired.difference == pytest.approx(0.5)
+    alone = paired_difference({0: 1.0}, {0: 0.25})
+    assert alone.difference == 0.75
+    assert math.isnan(alone.low)
+    nothing = paired_difference({0: 1.0}, {1: 1.0})
+    assert nothing.count == 0
+    assert math.isnan(nothing.difference)
+
+
+CURVE = [(1.0, 5.0), (10.0, 3.0), (20.0, 4.0), (30.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "value"), [(1.0, 5.0), (9.99, 5.0), (10.0, 3.0), (25.0, 3.0), (30.0, 2.0), (99.0, 2.0)]
+)
+def test_curves_are_read_off_without_interpolation(seconds, value):
+    assert value_at(CURVE, seconds) == value
+
+
+def test_before_the_first_look_there_is_nothing():
+    assert math.isnan(value_at(CURVE, 0.5))
+    assert math.isnan(value_at([], 1.0))
+
+
+def test_common_time_is_that_of_the_shortest_fit_but_loses_no_last_look():
+    short, long = [(0.0, 1.0), (50.0, 1.0)], [(0.0, 1.0), (100.0, 1.0)]
+    assert common_time([long, short]) == 50.0
+    hair = [(0.0, 1.0), (50.9, 1.0)]
+    assert common_time([long, short, hair]) == 50.9
+    assert common_time([long, short, hair], slack=0.01) == 50.0
+    assert math.isnan(common_time([]))
+    assert math.isnan(common_time([[]]))
