@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -274,3 +275,29 @@ def test_dropout_acts_only_where_it_is_asked_for():
     dropped = dropout(torch.ones(1000, 100))
     assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.01
     assert abs(float(dropped.mean()) - 1) < 0.01
+
+
+def test_bound_gaps_grow_towards_the_divergence():
+    """Uniform dequantization of a known density: the gap at many draws is log p - ELBO."""
+    torch.manual_seed(0)
+    base = lk.Normal((1,), trainable=True)
+    with torch.no_grad():
+        base.loc.fill_(0.5), base.log_scale.fill_(-1.5)
+    flow = lk.Flow(base, lk.Dequantize(2))
+    x = torch.zeros(1, 1)
+    with torch.no_grad():
+        gaps = flow.bound_gaps(x, samples=(1, 4, 400))
+    u = torch.linspace(0, 1, 20001)[:, None]
+    log_density = base.log_prob(u).detach().double()
+    exact = float(log_density.exp().mean().log() - log_density.mean())
+    assert float(gaps[1].value) == 0
+    assert float(gaps[1].value) < float(gaps[4].value) < float(gaps[400].value) + 0.1
+    assert abs(float(gaps[400].value) - exact) < 0.3
+    assert float(gaps[4].standard_error) > 0
+    assert math.isnan(float(gaps[400].standard_error))
+
+
+def test_bound_gaps_of_exact_flows_are_zero():
+    flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2))
+    with torch.no_grad():
+        assert float(flow.bound_gaps(torch.randn(3, 2))[8].value.abs().max()) < 1e-12

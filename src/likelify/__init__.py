@@ -75,6 +75,35 @@ _HOMES: dict[str, str | None] = {
     "ChannelSplit": "transforms.coupling",
     "MaskSplit": "transforms.coupling",
     "Slice": "transforms.dimension",
+    "LeakyReLU": "transforms.activation",
+    "PReLU": "transforms.activation",
+    "ELU": "transforms.activation",
+    "Abs": "transforms.activation",
+    "ReLU": "transforms.activation",
+    "NoisyReLU": "transforms.activation",
+    "SharedSpline": "transforms.splines",
+    "ChannelAffine": "transforms.elementwise",
+    "Identity": "transforms.reshape",
+    "Augment": "transforms.dimension",
+    "Pad": "transforms.dimension",
+    "Crop": "transforms.dimension",
+    "Repeat": "transforms.copying",
+    "Sum": "transforms.copying",
+    "Unfold": "transforms.copying",
+    "FoldSum": "transforms.copying",
+    "linear": "transforms.linear",
+    "FreeLinear": "transforms.fibre",
+    "CircularConv": "transforms.fibre",
+    "convolution": "transforms.convolution",
+    "transposed_convolution": "transforms.convolution",
+    "Parallel": "transforms.combinators",
+    "residual": "transforms.combinators",
+    "concat": "transforms.combinators",
+    "max_pool": "transforms.pooling",
+    "average_pool": "transforms.pooling",
+    "global_average_pool": "transforms.pooling",
+    "global_max_pool": "transforms.pooling",
+    "upsample_nearest": "transforms.pooling",
     "Dequantize": "transforms.dequantize",
     "LatentVariable": "transforms.stochastic",
     "planar": "transforms.sylvester",
@@ -85,6 +114,8 @@ _HOMES: dict[str, str | None] = {
     "Distribution": "distributions",
     "Normal": "distributions",
     "ConditionalNormal": "distributions",
+    "ChannelNoise": "distributions",
+    "RectifiedNormal": "distributions",
     "ConditionalCategorical": "distributions",
     "Flow": "flows",
     "Estimate": "flows",
@@ -95,6 +126,7 @@ _HOMES: dict[str, str | None] = {
     "LikelifyError": "errors",
     "Run": "fit.run",
     "errors": None,
+    "flowify": None,
     "nets": None,
     "testing": None,
     "zoo": None,
@@ -118,13 +150,16 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from likelify import errors as errors
+    from likelify import flowify as flowify
     from likelify import nets as nets
     from likelify import testing as testing
     from likelify import zoo as zoo
+    from likelify.distributions import ChannelNoise as ChannelNoise
     from likelify.distributions import ConditionalCategorical as ConditionalCategorical
     from likelify.distributions import ConditionalNormal as ConditionalNormal
     from likelify.distributions import Distribution as Distribution
     from likelify.distributions import Normal as Normal
+    from likelify.distributions import RectifiedNormal as RectifiedNormal
     from likelify.errors import LikelifyError as LikelifyError
     from likelify.fit.run import Run as Run
     from likelify.flows import Certificate as Certificate
@@ -149,6 +184,21 @@ if TYPE_CHECKING:
     from likelify.seeding import seeded as seeded
     from likelify.structure import Context as Context
     from likelify.structure import GraphBatch as GraphBatch
+    from likelify.transforms.activation import ELU as ELU
+    from likelify.transforms.activation import Abs as Abs
+    from likelify.transforms.activation import LeakyReLU as LeakyReLU
+    from likelify.transforms.activation import NoisyReLU as NoisyReLU
+    from likelify.transforms.activation import PReLU as PReLU
+    from likelify.transforms.activation import ReLU as ReLU
+    from likelify.transforms.combinators import Parallel as Parallel
+    from likelify.transforms.combinators import concat as concat
+    from likelify.transforms.combinators import residual as residual
+    from likelify.transforms.convolution import convolution as convolution
+    from likelify.transforms.convolution import transposed_convolution as transposed_convolution
+    from likelify.transforms.copying import FoldSum as FoldSum
+    from likelify.transforms.copying import Repeat as Repeat
+    from likelify.transforms.copying import Sum as Sum
+    from likelify.transforms.copying import Unfold as Unfold
     from likelify.transforms.core import Chain as Chain
     from likelify.transforms.core import Conjugate as Conjugate
     from likelify.transforms.core import Inverse as Inverse
@@ -159,9 +209,13 @@ if TYPE_CHECKING:
     from likelify.transforms.coupling import MaskSplit as MaskSplit
     from likelify.transforms.coupling import SplineBijector as SplineBijector
     from likelify.transforms.dequantize import Dequantize as Dequantize
+    from likelify.transforms.dimension import Augment as Augment
+    from likelify.transforms.dimension import Crop as Crop
+    from likelify.transforms.dimension import Pad as Pad
     from likelify.transforms.dimension import Slice as Slice
     from likelify.transforms.elementwise import ActNorm as ActNorm
     from likelify.transforms.elementwise import Affine as Affine
+    from likelify.transforms.elementwise import ChannelAffine as ChannelAffine
     from likelify.transforms.elementwise import Logit as Logit
     from likelify.transforms.elementwise import Sigmoid as Sigmoid
     from likelify.transforms.elementwise import Softplus as Softplus
@@ -175,14 +229,23 @@ if TYPE_CHECKING:
     from likelify.transforms.exponential import graph_exponential as graph_exponential
     from likelify.transforms.exponential import linear_exponential as linear_exponential
     from likelify.transforms.exponential import orthogonal_convolution as orthogonal_convolution
+    from likelify.transforms.fibre import CircularConv as CircularConv
+    from likelify.transforms.fibre import FreeLinear as FreeLinear
+    from likelify.transforms.linear import linear as linear
     from likelify.transforms.marginal import FittedMarginal as FittedMarginal
     from likelify.transforms.mixing import Conv1x1 as Conv1x1
     from likelify.transforms.mixing import PeriodicConv as PeriodicConv
     from likelify.transforms.mixing import Woodbury as Woodbury
     from likelify.transforms.mixing import two_conv1x1 as two_conv1x1
     from likelify.transforms.mixing import woodbury_conv as woodbury_conv
+    from likelify.transforms.pooling import average_pool as average_pool
+    from likelify.transforms.pooling import global_average_pool as global_average_pool
+    from likelify.transforms.pooling import global_max_pool as global_max_pool
+    from likelify.transforms.pooling import max_pool as max_pool
+    from likelify.transforms.pooling import upsample_nearest as upsample_nearest
     from likelify.transforms.reshape import Flatten as Flatten
     from likelify.transforms.reshape import Flip as Flip
+    from likelify.transforms.reshape import Identity as Identity
     from likelify.transforms.reshape import Permute as Permute
     from likelify.transforms.reshape import Reshape as Reshape
     from likelify.transforms.reshape import Squeeze as Squeeze
@@ -193,6 +256,7 @@ if TYPE_CHECKING:
     from likelify.transforms.rotations import Orthogonal as Orthogonal
     from likelify.transforms.rotations import rotation as rotation
     from likelify.transforms.splines import ChannelSpline as ChannelSpline
+    from likelify.transforms.splines import SharedSpline as SharedSpline
     from likelify.transforms.stochastic import LatentVariable as LatentVariable
     from likelify.transforms.sylvester import conv_sylvester as conv_sylvester
     from likelify.transforms.sylvester import generalized_sylvester as generalized_sylvester

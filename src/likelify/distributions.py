@@ -358,19 +358,11 @@ class RectifiedNormal(Distribution):
             self.log_odds.copy_(log_odds.reshape(self.log_odds.shape))
             self.log_scale.copy_(log_scale.reshape(self.log_scale.shape))
 
-    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
-        """Draw; the context's temperature multiplies the scale and divides the log-odds."""
-        with torch.no_grad():
-            return self._draw(shape, context)
+    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw; the context's temperature multiplies the scale and divides the log-odds.
 
-    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw, and give the log-probabilities `(*shape, items)`, which have gradients; the draws have none."""
-        drawn = self.sample(shape, context)
-        rows, repeated = repeat_context(shape, context)
-        log_prob = self.log_prob(drawn.reshape(rows, *self.event_shape), repeated)
-        return drawn, log_prob.reshape(*shape, item_count(context)) if has_rows(context) else log_prob.reshape(shape)
-
-    def _draw(self, shape: Shape, context: ContextLike) -> Tensor:
+        Gradients reach the scales alone: which numbers are zero is decided by chance.
+        """
         rows = (row_count(context),) if has_rows(context) else ()
         size = (*shape, *rows, *self.event_shape)
         temperature = as_context(context).temperature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -157,27 +157,69 @@ class Flow(Distribution):
         Raises:
             InexactLikelihoodError: if a contribution is itself a noisy estimate; the result would be biased upwards.
         """
-        _positive(samples)
-        if self.likelihood == "estimate":
-            raise InexactLikelihoodError(
-                "iw_log_prob would be biased upwards, because the log-determinant is a noisy estimate in: "
-                f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of them, or use elbo."
-            )
-        encoded = self._encode(context)
-        chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else chunk
-        _positive(chunk, "chunk")
+        self._require_weights("iw_log_prob")
         totals, squares = [], []
-        for start in range(0, samples, chunk):
-            times = min(chunk, samples - start)
-            _, repeated = repeat_context((times,), encoded)
-            log_weight = self._weight(x.repeat(times, *(1,) * (x.ndim - 1)), repeated)
-            log_weight = widest(log_weight).reshape(times, -1)
+        for log_weight in self._log_weights(x, self._encode(context), samples, chunk):
             totals.append(log_weight.logsumexp(0))
             squares.append((2 * log_weight.detach()).logsumexp(0))
         total = torch.stack(totals).logsumexp(0)
         ess = (2 * total.detach() - torch.stack(squares).logsumexp(0)).exp()
         error = (1 / ess - 1 / samples).clamp_min(0).sqrt()
         return Estimate(total - math.log(samples), error, ess, samples)
+
+    def bound_gaps(
+        self, x: Tensor, context: ContextLike = None, *, samples: Sequence[int] = (8, 64), chunk: int | None = None
+    ) -> dict[int, Estimate]:
+        r"""Measure how much importance weighting with K draws lies above the ELBO: the visible part of its gap.
+
+        `E[log mean_K weights] - E[log weight]`, from the same draws for all K; it grows with K towards the
+        Kullback-Leibler divergence from the noise that was drawn to the noise as the model sees it: the augmentation
+        gap of layers that add dimensions, and that of dequantization.
+
+        Args:
+            x: `(rows, *event)`.
+            context: as for `log_prob`.
+            samples: numbers K of draws; the largest is how many are drawn, in whole groups of each K.
+            chunk: as for `iw_log_prob`.
+
+        Returns:
+            For each K the gap in nats, `(items,)`; its standard error is over the groups, NaN where there is but one.
+
+        Raises:
+            InexactLikelihoodError: if a contribution is itself a noisy estimate.
+
+        Source:
+            Burda et al. 2016; Huang et al. 2020 (augmented flows).
+        """
+        for count in samples:
+            _positive(count)
+        self._require_weights("bound_gaps")
+        drawn = torch.cat(list(self._log_weights(x, self._encode(context), max(samples), chunk)))
+        gaps = {}
+        for count in samples:
+            groups = drawn[: len(drawn) // count * count].unflatten(0, (-1, count))
+            each = groups.logsumexp(1) - math.log(count) - groups.mean(1)
+            error = each.detach().std(0) / math.sqrt(len(each)) if len(each) > 1 else torch.full_like(each[0], math.nan)
+            gaps[count] = Estimate(each.mean(0), error, None, count)
+        return gaps
+
+    def _log_weights(self, x: Tensor, encoded: Context, samples: int, chunk: int | None) -> Iterator[Tensor]:
+        """Draw log-weights in double precision, a chunk `(draws, items)` at a time."""
+        _positive(samples)
+        chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else chunk
+        _positive(chunk, "chunk")
+        for start in range(0, samples, chunk):
+            times = min(chunk, samples - start)
+            _, repeated = repeat_context((times,), encoded)
+            log_weight = self._weight(x.repeat(times, *(1,) * (x.ndim - 1)), repeated)
+            yield widest(log_weight).reshape(times, -1)
+
+    def _require_weights(self, method: str) -> None:
+        if self.likelihood == "estimate":
+            raise InexactLikelihoodError(
+                f"{method} would be biased upwards, because the log-determinant is a noisy estimate in: "
+                f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of them, or use elbo."
+            )
 
     def certificate(self, x: Tensor, context: ContextLike = None) -> Certificate:
         """Bound in nats how far the reported `log p(x)` is from the exact log-density of the map actually applied.

@@ -1,6 +1,17 @@
 """The registry: a named case for every public LinearMap and Transform. Adding a class means adding a case here."""
 
-from tests.cases import flowified, layers, maps, mixing, residual, stochastic, triangular
+from tests.cases import (
+    activation,
+    fibre,
+    flowified,
+    layers,
+    maps,
+    mixing,
+    pooling,
+    residual,
+    stochastic,
+    triangular,
+)
 from tests.cases.common import (
     GRAPHS,
     LayerCase,
@@ -14,7 +25,17 @@ from tests.cases.common import (
 )
 
 MAPS = maps.MAPS
-LAYERS = layers.LAYERS | flowified.LAYERS | mixing.LAYERS | triangular.LAYERS | residual.LAYERS | stochastic.LAYERS
+LAYERS = (
+    layers.LAYERS
+    | flowified.LAYERS
+    | fibre.LAYERS
+    | activation.LAYERS
+    | pooling.LAYERS
+    | mixing.LAYERS
+    | triangular.LAYERS
+    | residual.LAYERS
+    | stochastic.LAYERS
+)
 
 __all__ = [
     "GRAPHS",

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from likelify.transforms import activation, elementwise
+from likelify.transforms import activation, elementwise, splines
 from tests.cases.common import LayerCase, normal, on_graphs
 
 
@@ -36,6 +36,11 @@ LAYERS: dict[str, LayerCase] = {
     "noisy-relu-graphs": LayerCase(
         lambda: activation.NoisyReLU(noise=0.5), lambda: normal(5, 3), activation.NoisyReLU, on_graphs
     ),
+    "shared-spline": LayerCase(
+        lambda: splines.SharedSpline(bins=4), lambda: normal(4, 3, 2), splines.SharedSpline, near_identity=True
+    ),
+    "shared-spline-cells": LayerCase(splines.SharedSpline, lambda: normal(60, 5, 7), splines.SharedSpline),
+    "shared-spline-graphs": LayerCase(splines.SharedSpline, lambda: normal(5, 3), splines.SharedSpline, on_graphs),
     "channel-affine": LayerCase(_affine, lambda: normal(2, 3, 2, 2), elementwise.ChannelAffine),
     "channel-affine-graphs": LayerCase(_affine, lambda: normal(5, 3), elementwise.ChannelAffine, on_graphs),
 }

@@ -68,6 +68,8 @@ def test_all_is_that_of_the_dense_matrix(name):
     inverse = factors.inverse()
     assert torch.allclose(matrix_of(lambda z: factors.times(z, inverse), (out, *positions)), pseudo, atol=1e-9)
     if out == in_:
+        assert torch.equal(factors.leverage(positions), torch.ones(in_, dtype=torch.float64))
+        assert float(factors.complement(normal(1, in_, *positions)).abs().max()) == 0
         return
     image = pseudo @ dense if out < in_ else dense @ pseudo
     larger = max(in_, out)

@@ -34,7 +34,21 @@ def fit(
     ] = None,
     *,
     model: Annotated[
-        Literal["marginal-spline", "glow", "sylvester", "residual", "coupling-flow", "mixing-flow", "vae"] | None,
+        Literal[
+            "marginal-spline",
+            "glow",
+            "sylvester",
+            "residual",
+            "coupling-flow",
+            "mixing-flow",
+            "vae",
+            "fmlp",
+            "fconv1",
+            "fconv2",
+            "fconv-fft",
+            "flowified-mlp",
+        ]
+        | None,
         Parameter(help="By default what suits the data; 'likelify models' lists all.", show_choices=False),
     ] = None,
     preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,
@@ -174,7 +188,7 @@ def reproduce(
     ] = "cpu",
     seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
     jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each.")] = 2,
-    budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m.")] = None,
+    budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Folder of the results; docs/results in a checkout.")
@@ -209,7 +223,7 @@ def reproduce(
         again=again,
         render_only=render_only,
         html=html,
-        words=shlex.join(word for word in sys.argv[1:] if word != "--again"),
+        words=shlex.join(sys.argv[2:]),
     )
 
 

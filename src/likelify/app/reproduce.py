@@ -1,7 +1,8 @@
 """What `likelify reproduce` does: run what is missing of an experiment, and show its report."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,7 @@ from rich.table import Table
 from likelify.app.commands import program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
-from likelify.reproduce.experiment import Scale, most_hours
+from likelify.reproduce.experiment import DataSet, Experiment, Scale, most_hours
 from likelify.reproduce.runner import Event, run_cells
 from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
@@ -30,12 +31,13 @@ def list_command(scale: Scale, jobs: int) -> None:
     width = max(map(len, EXPERIMENTS))
     for name in EXPERIMENTS:
         entry = experiment(name, scale)
-        hours = most_hours(entry.cells(), jobs)
-        time = "days of a GPU" if hours is None else f"at most {_duration(hours)} with --jobs {jobs}"
-        console.print(f"  {name:<{width}}  {entry.title}: {len(entry.cells())} cells, {time}")
-        for data in entry.data:
-            if data.from_files:
-                console.print(f"  {'':<{width}}    needs files of {data.title}: --data FOLDER")
+        console.print(f"  {name:<{width}}  {entry.title}")
+        ready = [data for data in entry.data if not data.from_files]
+        own = [data for data in entry.data if data.from_files]
+        if ready:
+            console.print(f"  {'':<{width}}  {_names(ready)}: {_effort(entry, ready, jobs)}")
+        if own:
+            console.print(f"  {'':<{width}}  {_names(own)} (your files, --data FOLDER): {_effort(entry, own, jobs)}")
     console.print(f"\nTry the machinery in a minute: {program()} reproduce {next(iter(EXPERIMENTS))} --quick")
 
 
@@ -60,7 +62,7 @@ def reproduce_command(
         raise ConfigError(f"--data '{data}' is not a folder.")
     files = None if data is None else str(data.resolve())
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
-    command = f"{program()} {words}"
+    command = f"{program()} reproduce {words}"
     failures = {} if render_only else _run(session, jobs, again=again, command=command)
     session = session.again()
     report = session.report()
@@ -184,6 +186,16 @@ class CellProgress:
         self.bar.update(self.total, completed=self.ended, words=f"{self.ended} of {self.cells}")
         outcome = "done" if event.kind == "finish" else f"FAILED: {event.message}"
         self.console.print(f"{event.cell.name}: {outcome} ({self.ended} of {self.cells})")
+
+
+def _names(data: Sequence[DataSet]) -> str:
+    return ", ".join(each.title for each in data)
+
+
+def _effort(entry: Experiment, data: Sequence[DataSet], jobs: int) -> str:
+    cells = replace(entry, data=data).cells()
+    hours = most_hours(cells, jobs)
+    return f"{len(cells)} cells, " + ("days" if hours is None else f"at most {_duration(hours)} with --jobs {jobs}")
 
 
 def _duration(hours: float) -> str:

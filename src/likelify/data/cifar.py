@@ -95,7 +95,7 @@ def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
     """Read the batches out of an archive; nothing is unpacked to the disk."""
     wanted = {f"{name}{ending}": name for name in (*TRAINING, TEST) for ending in ("", ".bin")}
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = wanted.pop(member.name.rpartition("/")[2], None)
                 handle = archive.extractfile(member) if name is not None and member.isfile() else None
@@ -105,7 +105,9 @@ def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
                     raise DataError(f"'{member.name}' in '{path}' has {member.size} bytes: not a batch of CIFAR-10.")
                 yield name, handle.read()
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"'{path}' is damaged, cut off or not an archive ({error}). Download it again.") from error
+        raise DataError(
+            f"'{path}' is damaged, cut off or not a .tar.gz archive ({error}). Download it again."
+        ) from error
 
 
 def _batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:

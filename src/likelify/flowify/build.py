@@ -12,12 +12,12 @@ from likelify.errors import LikelifyError
 from likelify.flowify.contraction import contraction_layer
 from likelify.flowify.conversion import WHOLE, Layer, describe
 from likelify.flowify.graph import Branches, Series, Step, steps_of
+from likelify.flowify.nodes import Graph, Node
 from likelify.flowify.options import RULES, Options, Rule, module_rule
 from likelify.flowify.problems import NotConvertibleError, Problems
 from likelify.flowify.refusals import reason
 from likelify.flowify.rules_activation import image_of
 from likelify.flowify.rules_shape import keep_first, select
-from likelify.flowify.trace import Graph, Node
 from likelify.transforms.activation import ReLU
 from likelify.transforms.combinators import Parallel
 from likelify.transforms.copying import Repeat, Sum
@@ -34,6 +34,7 @@ class Builder:
     Attributes:
         options: of the conversion.
         problems: where refusals go.
+        dtype: of the layers.
         layers: records so far.
         made: the layer of each step, for those that problems did not prevent.
         latent_range: of the result.
@@ -41,13 +42,14 @@ class Builder:
 
     options: Options
     problems: Problems
+    dtype: torch.dtype
     layers: list[Layer] = field(default_factory=list)
     made: dict[Node, Transform | None] = field(default_factory=dict)
     contractions: dict[Branches, LipschitzResidual] = field(default_factory=dict)
     latent_range: str = WHOLE
 
     def find_contractions(self, series: Series) -> None:
-        """Certify residual blocks where that is wanted; what cannot be certified is a problem, unless it is optional."""
+        """Certify residual blocks where that is wanted; note those that cannot be, unless that is optional."""
         if self.options.residual == "repeat":
             return
         for part in series:
@@ -55,7 +57,7 @@ class Builder:
                 continue
             if part.join.kind == "sum":
                 try:
-                    self.contractions[part] = contraction_layer(part, self.options)
+                    self.contractions[part] = contraction_layer(part, self.options).to(self.dtype)
                     continue
                 except LikelifyError as error:
                     if self.options.residual == "lipschitz":
@@ -90,7 +92,7 @@ class Builder:
             raise NotConvertibleError(f"its rule gave a {type(made).__name__}, not a Transform or None.")
         if made.out_shape(before) != node.shape:
             raise NotConvertibleError(f"its rule gave a layer to {made.out_shape(before)}; {node.shape} is needed.")
-        return made
+        return made.to(self.dtype)
 
     def check_ranges(self, series: Series, *, outer: bool = True) -> None:
         """Refuse activations whose range is not the whole line, unless they are the last step."""
@@ -127,6 +129,7 @@ class Builder:
     def _step(self, node: Node, depth: int) -> Transform | None:
         if node.kind == "select":
             layer = select(node.inputs[0].shape, node.channels[0], self.options)
+            layer = None if layer is None else layer.to(self.dtype)
         else:
             layer = self.made[node]
         if layer is not None:
@@ -181,7 +184,7 @@ class Builder:
             layers.append(Sum(shape[0], len(branches), net=options.nets(shape), blocks=True))
         if part.places:
             layers.append(Permute(part.places))
-        return [layer for layer in layers if layer is not None]
+        return [layer.to(self.dtype) for layer in layers if layer is not None]
 
 
 def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int) -> Layer:
@@ -218,7 +221,7 @@ def _refuse_range(layer: Transform | None, image: str) -> str:
             "allowed, with a base such as RectifiedNormal."
         )
     return (
-        f"{type(layer).__name__} only reaches {image}; in the middle of a network the base would put mass where no input "
-        "leads, and samples would have no preimage. Replace it by nn.LeakyReLU, nn.PReLU or a spline, or keep it as the "
-        "very last step with a base on that range."
+        f"{type(layer).__name__} only reaches {image}; in the middle of a network the base would put mass where "
+        "no input leads, and samples would have no preimage. Replace it by nn.LeakyReLU, nn.PReLU or a spline, or keep "
+        "it as the very last step with a base on that range."
     )

@@ -1,8 +1,8 @@
 """Residual blocks as exact bijections: `x + f(x)` where the branch is certified to be a contraction.
 
 The branch may hold what has no inverse of its own (ReLU, GELU, bottlenecks), since it is only ever evaluated. Its
-weights are limited by a function of themselves, so it stays a contraction in training; at the start the limits lie above
-what the weights have, and the block computes what it did.
+weights are limited by a function of themselves, so it stays a contraction in training; at the start the limits lie
+above what the weights have, and the block computes what it did.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.flowify.graph import Branches, Step
+from likelify.flowify.nodes import Node
 from likelify.flowify.options import DATA, Call, Options
 from likelify.flowify.problems import NotConvertibleError
-from likelify.flowify.trace import Node
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike
@@ -237,6 +237,9 @@ def _slope(node: Node) -> float | None:
         return max(1.0, abs(target.alpha))
     if call is not None and call.name in ("leaky_relu", "elu"):
         return max(1.0, abs(call.argument(1, "negative_slope" if call.name == "leaky_relu" else "alpha", 0.01)))
+    if call is not None and call.name in ("mul", "neg"):
+        numbers = [value for value in call.args if isinstance(value, int | float)]
+        return math.prod(abs(number) for number in numbers) if len(numbers) == len(call.args) - 1 else None
     if call is not None and call.name in ("view", "reshape", "flatten", "unflatten") and len(node.inputs) == 1:
         return 1.0
     if call is not None and (call.constants() or (call.in_shape != call.out_shape)):

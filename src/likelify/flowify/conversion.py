@@ -8,16 +8,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from likelify.distributions import Distribution, Likelihood
-from likelify.errors import LikelifyError
+from likelify.distributions import Likelihood
+from likelify.flowify.costs import layer_costs
+from likelify.flowify.nodes import Graph, Node
 from likelify.flowify.options import Options
-from likelify.flowify.trace import Graph, Node
-from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.residual import LipschitzResidual
 
 FINGERPRINT_VERSION = 1
 
@@ -25,6 +23,9 @@ FINGERPRINT_VERSION = 1
 @dataclass(frozen=True)
 class Layer:
     """What became of one node of the network.
+
+    The record of a sum or concatenation counts what hands the input to its branches and joins them; the branches follow
+    with records of their own, one deeper.
 
     Attributes:
         name: dotted path in the module, or place and name of a call.
@@ -56,8 +57,8 @@ class Layer:
 
     @property
     def kept(self) -> int:
-        """Numbers that go on: those of the event and the noise, without what is dropped."""
-        return math.prod(self.in_shape) + self.added - self.dropped
+        """Numbers that go on: of the event and the noise, without what is dropped."""
+        return math.prod(self.out_shape)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth:
     """Measure a layer."""
     dropped, added = _changes(transform, in_shape)
     nets = sum(p.numel() for p in _net_parameters(transform))
-    cost, extra = _costs(transform, in_shape)
+    cost, extra = layer_costs(transform, in_shape)
     return Layer(
         name=name,
         kind=kind,
@@ -203,37 +204,13 @@ def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
 
 
 def _net_parameters(transform: Transform) -> list[nn.Parameter]:
-    """Give the parameters of all networks inside a layer: whatever is neither a layer nor a distribution by itself."""
+    """Give the parameters of the networks that describe what is dropped and added."""
     found: dict[int, nn.Parameter] = {}
     for module in transform.modules():
         net = getattr(module, "net", None)
-        if isinstance(net, nn.Module) and not isinstance(net, Transform | Distribution):
+        if isinstance(net, nn.Module) and not isinstance(module, LipschitzResidual):
             found |= {id(p): p for p in net.parameters()}
     return list(found.values())
-
-
-def _costs(transform: Transform, in_shape: Shape) -> tuple[int, int | None]:
-    """Count multiply-adds of one event on the mean path, and those that the likelihood adds."""
-    parameter = next(transform.parameters(), torch.empty(0))
-    x = torch.full((1, *in_shape), 0.5, dtype=parameter.dtype)
-    with torch.no_grad(), seeded(0):
-        try:
-            mean = _multiply_adds(lambda: transform.mean_forward(x))
-        except LikelifyError:
-            return 0, None
-        if transform.noisy_log_det or any(type(m).__name__ == "LipschitzResidual" for m in transform.modules()):
-            # Its log-determinant takes a number of steps that depends on the data.
-            return mean, None
-        try:
-            return mean, max(_multiply_adds(lambda: transform(x)) - mean, 0)
-        except LikelifyError:
-            return mean, None
-
-
-def _multiply_adds(run: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() // 2
 
 
 def fingerprint(graph: Graph, options: Options) -> str:

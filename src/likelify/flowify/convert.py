@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, UnsupportedError
@@ -15,9 +14,10 @@ from likelify.flowify import rules_shape as _shape  # noqa: F401
 from likelify.flowify.build import Builder
 from likelify.flowify.conversion import Conversion, fingerprint
 from likelify.flowify.graph import Series, reduce
+from likelify.flowify.nodes import Graph
 from likelify.flowify.options import Options
 from likelify.flowify.problems import NotConvertibleError, Problems
-from likelify.flowify.trace import Graph, trace
+from likelify.flowify.trace import trace
 from likelify.flowify.verify import check_equal, check_uses
 from likelify.transforms.core import Chain, Transform
 
@@ -43,8 +43,8 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
     and everything in it can be trained.
 
     The network is traced (`torch.fx`), each construct is converted by a rule (`flowify.rule` adds more), and branches
-    are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error that lists
-    all of it, with a remedy for each.
+    are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error that
+    lists all of it, with a remedy for each.
 
     Args:
         module: with one tensor in, rows in front, and one out; rows must not see each other. It is used in evaluation
@@ -65,6 +65,7 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
         Mate et al. 2022, Flowification: Everything is a Normalizing Flow; Nielsen et al. 2020 (SurVAE flows).
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.1), nn.Linear(3, 2))
         >>> x = torch.randn(5, 4)
         >>> layer = flowify(net, x)
@@ -82,7 +83,7 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
     text = fingerprint(graph, chosen)
     unused = check_uses(graph, chosen, problems)
     series = _reduced(graph, problems)
-    builder = Builder(chosen, problems)
+    builder = Builder(chosen, problems, example.dtype)
     if series is not None:
         builder.find_contractions(series)
     builder.try_all(graph)

@@ -7,11 +7,10 @@ themselves first, which the associativity of sums and concatenations allows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
+from likelify.flowify.nodes import Graph, Node
 from likelify.flowify.problems import NotConvertibleError
-from likelify.flowify.trace import Graph, Node
 from likelify.transforms.core import Shape
 
 
@@ -207,19 +206,15 @@ class _Reduction:
     def _refuse(self, fork: Node, join: Node) -> None:
         inside = [self._inside(fork, operand) for operand in join.inputs]
         shared = {n for i, nodes in enumerate(inside) for other in inside[:i] for n in nodes & other}
-        forks = [n.name for n in self._ancestors(join) if n in shared and _is_crossed(n, inside)]
-        names = ", ".join(f"'{name}'" for name in forks[:4]) or "nodes inside"
+        before = self._ancestors(join)
+        users = {node: sum(node in other.inputs for other in before) for node in before}
+        names = [node.name for node in before if node in shared and users[node] > 1]
+        listed = ", ".join(f"'{name}'" for name in names[:4])
         raise NotConvertibleError(
-            f"the branches from '{fork.name}' to '{join.name}' are not series-parallel: they share {names} without "
-            "passing it both to its end. Connections must be nested like those of residual blocks or of a U-Net: end an "
-            "inner connection before the outer one, or drop one of them."
+            f"the branches from '{fork.name}' to '{join.name}' are not series-parallel, because several of them pass "
+            f"{listed} and part there again. Connections must be nested like those of residual blocks or of a U-Net: "
+            "end an inner connection before the outer one, or drop one of them."
         )
-
-
-def _is_crossed(node: Node, inside: list[set[Node]]) -> bool:
-    """Tell whether a shared node is one where the branches part again."""
-    users = [n for nodes in inside for n in nodes if node in n.inputs]
-    return len(set(users)) > 1 or not users
 
 
 def _touching(sets: list[set[Node]]) -> list[list[int]]:
@@ -230,8 +225,3 @@ def _touching(sets: list[set[Node]]) -> list[list[int]]:
         merged = ([i for group in touched for i in group[0]] + [number], members.union(*(g[1] for g in touched)))
         groups = [group for group in groups if group not in touched] + [merged]
     return sorted(sorted(numbers) for numbers, _ in groups)
-
-
-def size(shape: Shape) -> int:
-    """Give how many numbers an event of that shape has."""
-    return math.prod(shape)

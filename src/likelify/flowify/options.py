@@ -64,6 +64,9 @@ class Options:
         if not isinstance(self.hidden, int) or self.hidden < 1:
             raise ConfigError(f"flowify: hidden must be a positive number of units, got {self.hidden!r}.")
 
+        if self.learned_noise and self.noise != "normal":
+            raise ConfigError("flowify: learned noise is normal; leave noise at 'normal' beside learned_noise=True.")
+
     def nets(self, shape: Shape) -> NetFactory:
         """Give the maker of networks that read events with the positions of `shape`."""
         made, dims = self.net, len(shape) - 1

@@ -7,86 +7,23 @@ and constants from what depends on the input.
 from __future__ import annotations
 
 import copy
-import inspect
 import operator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from likelify.errors import ShapeError, UnsupportedError
-from likelify.flowify.options import DATA, Call, module_rule, traced_functions
+from likelify.flowify.nodes import Graph, Kind, Node
+from likelify.flowify.options import DATA, Call, module_rule
 from likelify.flowify.problems import Problems
+from likelify.flowify.symbolic import Tracer, ancestors, reads_size, symbolic
 from likelify.transforms.core import Shape
-
-Kind = Literal["input", "step", "sum", "concat", "select", "group"]
 
 ADD = {operator.add, operator.iadd, torch.add, "add"}
 SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub"}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
-# What reads shapes, never values.
-SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
-SIZES |= {torch.is_floating_point}
-SIZE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "is_cuda", "requires_grad"}
-
-
-@dataclass(eq=False)
-class Node:
-    """A value that depends on the input.
-
-    Attributes:
-        name: dotted path of a module, or place and name of a call; unique.
-        kind: the input; a step with one input; a sum or concatenation of several; a range of channels (`select`), or
-            several ranges beside each other (`group`).
-        inputs: what it is computed from, in order.
-        shape: of the event.
-        target: the module, function or method name of a step.
-        call: its arguments, unless it is a module.
-        weights: of the inputs of a sum.
-        channels: range of a select, ranges of a group.
-        uses: ids of the parameters and buffers it reads.
-        source: the node of the traced graph, for error reports.
-    """
-
-    name: str
-    kind: Kind
-    inputs: list[Node]
-    shape: Shape
-    target: Any = None
-    call: Call | None = None
-    weights: list[float] = field(default_factory=list)
-    channels: list[tuple[int, int]] = field(default_factory=list)
-    uses: list[int] = field(default_factory=list)
-    source: fx.Node | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-
-@dataclass(eq=False)
-class Graph:
-    """The nodes in order, the last of which is the result.
-
-    Attributes:
-        nodes: the first is the input.
-        module: a copy of the user's module, on the CPU in eval mode, with its weights.
-        batches: the two inputs that it was run on, and what it gave.
-    """
-
-    nodes: list[Node]
-    module: nn.Module
-    batches: list[tuple[Tensor, Tensor]]
-
-
-class _Tracer(fx.Tracer):
-    """Looks into modules, but not into those of PyTorch and those with a rule."""
-
-    proxy_buffer_attributes = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_rule(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Recorder(fx.Interpreter):
@@ -106,6 +43,9 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
     """Trace a module; what is in the way goes to `problems`, and the result is None if there is no graph at all."""
     _check_example(example)
     module = copy.deepcopy(module).cpu().eval()
+    if Tracer(example).is_leaf_module(module, ""):
+        # A tracer looks into the module that it is given; what it should not look into goes one level down.
+        module = nn.Sequential(module)
     example = example.detach().cpu()
     more = torch.cat([example, example[:1]])
     with torch.no_grad():
@@ -115,7 +55,7 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
         if not isinstance(result, Tensor):
             problems.add("output", f"the module gives a {type(result).__name__}; return one tensor.")
             return None
-    found = _symbolic(module, problems)
+    found = symbolic(module, example, problems)
     if found is None:
         return None
     recorders = [_Recorder(found), _Recorder(found)]
@@ -141,26 +81,6 @@ def _check_example(example: Tensor) -> None:
         )
 
 
-def _symbolic(module: nn.Module, problems: Problems) -> fx.GraphModule | None:
-    tracer = _Tracer(autowrap_functions=traced_functions())
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    fixed = {
-        p.name: p.default for p in parameters[1:] if p.default is not inspect.Parameter.empty and p.kind not in kinds
-    }
-    try:
-        graph = tracer.trace(module, concrete_args=fixed or None)
-    except Exception as error:  # Whatever the user's forward does with symbolic values.
-        problems.add(
-            "forward",
-            f"cannot be traced, because it looks at the values of tensors or calls what is not PyTorch ({error}). Take "
-            "branches and loops that depend on data out of it, or move them into a module of its own and register a "
-            "rule for that (flowify.rule).",
-        )
-        return None
-    return fx.GraphModule(tracer.root, graph)
-
-
 class _Builder:
     """Turns a traced graph into nodes."""
 
@@ -183,7 +103,7 @@ class _Builder:
     def build(self) -> list[Node] | None:
         """Give the nodes that the output depends on."""
         output = next(node for node in self.traced.graph.nodes if node.op == "output")
-        needed = _ancestors(output)
+        needed = ancestors(output)
         for node in self.traced.graph.nodes:
             if node in needed and node.op != "output":
                 self._visit(node)
@@ -237,9 +157,7 @@ class _Builder:
         return [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
 
     def _is_size(self, node: fx.Node) -> bool:
-        if isinstance(self.first[node], Tensor) or node.target not in SIZES:
-            return False
-        return node.target is not getattr or node.args[1] in SIZE_ATTRIBUTES
+        return not isinstance(self.first[node], Tensor) and reads_size(node)
 
     def _event_shape(self, node: fx.Node) -> Shape | list[Shape] | None:
         """Tell the shape of the event, or of several; None after noting a problem."""
@@ -260,8 +178,8 @@ class _Builder:
         if found is None:
             self.problems.add(
                 self._name(node),
-                f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them. Each row must be mapped by "
-                "itself; keep axis 0 for the rows.",
+                f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them. Each row must be mapped "
+                "by itself; keep axis 0 for the rows.",
             )
         return found  # pyright: ignore[reportReturnType]
 
@@ -325,6 +243,10 @@ class _Builder:
     def _step(self, node: fx.Node, before: Node, shape: Shape, target: Any) -> Node:
         if node.op == "call_module":
             module = self.modules[str(node.target)]
+            if len(_operands(node)) != len(node.args) + len(node.kwargs) and module_rule(module) is not None:
+                self.problems.add(
+                    self._name(node), "is called with more than its input. Give such settings when it is built."
+                )
             return self._made(node, "step", [before], shape, target=module, uses=self._module_uses(node))
         call = Call(_label(target), self._values(node.args), self._values(node.kwargs), before.shape, shape)
         uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
@@ -364,14 +286,14 @@ class _Builder:
 
     def _values(self, argument: Any) -> Any:
         """Evaluate constants in an argument; `DATA` stands for what depends on the input."""
-        return _map(argument, self._value)
+        return fx.map_arg(argument, self._value)
 
     def _value(self, node: fx.Node) -> Any:
         if node in self.nodes or node in self.parts:
             return DATA
         value = self.first[node]
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            trained = any(isinstance(self.first[n], nn.Parameter) for n in _ancestors(node))
+            trained = any(isinstance(self.first[n], nn.Parameter) for n in ancestors(node))
             return nn.Parameter(value.clone()) if trained and value.is_floating_point() else value
         return value
 
@@ -414,36 +336,10 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found, waiting = set(), [node]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += current.all_input_nodes
-    return found
-
-
 def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
-
-
-def _map(argument: Any, function: Any) -> Any:
-    if isinstance(argument, fx.Node):
-        return function(argument)
-    if isinstance(argument, tuple | list):
-        return (
-            type(argument)(_map(a, function) for a in argument)
-            if type(argument) in (tuple, list)
-            else tuple(_map(a, function) for a in argument)
-        )
-    if isinstance(argument, dict):
-        return {name: _map(a, function) for name, a in argument.items()}
-    if isinstance(argument, slice):
-        return slice(*(_map(a, function) for a in (argument.start, argument.stop, argument.step)))
-    return argument
 
 
 def _reachable(nodes: list[Node], result: Node) -> list[Node]:

@@ -7,9 +7,9 @@ from collections import defaultdict
 import torch
 
 from likelify.errors import UnsupportedError
+from likelify.flowify.nodes import Graph
 from likelify.flowify.options import Options
 from likelify.flowify.problems import Problems
-from likelify.flowify.trace import Graph
 from likelify.transforms.core import Transform
 
 # Relative to the largest number of the result; sums of a deep network in float32 reach about 1e-5.
@@ -34,8 +34,8 @@ def check_uses(graph: Graph, options: Options, problems: Problems) -> tuple[str,
         for where, parameters in shared.items():
             problems.add(
                 ", ".join(where),
-                f"share the weights {', '.join(parameters)}, which the flow could not keep equal in training. Give each "
-                "place a layer of its own (copy.deepcopy), or let flowify copy them: shared='copy'.",
+                f"share the weights {', '.join(parameters)}, which the flow could not keep equal in training. Give "
+                "each place a layer of its own (copy.deepcopy), or let flowify copy them: shared='copy'.",
             )
     tensors = [*graph.module.named_parameters(), *graph.module.named_buffers()]
     return tuple(name for name, tensor in tensors if id(tensor) not in users)
@@ -60,7 +60,7 @@ def check_equal(transform: Transform, graph: Graph, name: str) -> None:
 
 def _difference(name: str, what: str) -> str:
     return (
-        f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute what its "
-        "layer does, the module depends on more than its input (random numbers, the number of rows), or it changes a "
-        "tensor in place that is read again later (use inplace=False). No flow was made."
+        f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute what "
+        "its layer does, the module depends on more than its input (random numbers, the number of rows), or it changes "
+        "a tensor in place that is read again later (use inplace=False). No flow was made."
     )

@@ -88,12 +88,8 @@ class Rectangular(ABC):
         if self.basis is None:
             eye = torch.eye(self.rows_in, dtype=self.blocks.dtype, device=self.blocks.device)
             return torch.linalg.lu_solve(self.triangle, self.pivots, eye.expand_as(self.blocks))
-        solved = torch.linalg.solve_triangular(self.triangle, self.basis.mH, upper=True)
-        return solved if self.rows_out > self.rows_in else self._adjoint_inverse()
-
-    def _adjoint_inverse(self) -> Tensor:
-        """Give `Q R^-H`."""
-        assert self.basis is not None
+        if self.rows_out > self.rows_in:
+            return torch.linalg.solve_triangular(self.triangle, self.basis.mH, upper=True)
         return torch.linalg.solve_triangular(self.triangle.mH, self.basis, upper=False, left=False)
 
     def complement(self, x: Tensor) -> Tensor:
@@ -107,8 +103,9 @@ class Rectangular(ABC):
         return self.total(self._pivots.log(), positions).sum()
 
     def leverage(self, positions: Sequence[int]) -> Tensor:
-        """Give the mean over the positions of the diagonal of `W^+ W`, `(groups i,)`, for o < i."""
-        assert self.basis is not None
+        """Give the mean over the positions of the diagonal of `W^+ W`, `(groups i,)`, for o <= i."""
+        if self.basis is None:
+            return self.blocks.real.new_ones(self.groups * self.rows_in)
         squares = self.basis.abs().square().sum(-1)
         return (self.total(squares, positions) / math.prod(positions)).flatten()
 

@@ -31,9 +31,9 @@ from likelify.reproduce.sources import open_data
 from likelify.seeding import seeded
 
 Report = Callable[[str, float, str], None]
-# Rows of one pass of importance weighting, and the share of the time left that it may plan to use: its cost is
-# foretold from that of the ELBO.
-PASS_ROWS = 1024
+# Rows, and numbers, of one pass.
+FEWEST_ROWS, PASS_ROWS, PASS_NUMBERS = 128, 1024, 200_000
+# Share of the time left that importance weighting may plan to use: its cost is foretold from that of the ELBO.
 PLANNED = 0.7
 FEWEST_ITEMS = 20
 # The parts of the package that cannot change what is measured; data have fingerprints of their own.
@@ -55,26 +55,18 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         LikelifyError: if the data, the settings or the fit are at fault.
     """
     report("reading", 0.0, "")
-    code_hash()  # now: the files may change while the cell runs
+    code = code_hash()  # now: the files may change while the cell runs
     source = open_data(cell.data)
     facts = Facts.of(source, cell.data.source)
     settings = cell.settle(facts)
     with seeded(cell.seed):
         flow = cell.model_config_for(facts).build()
     kept = None if weights is None else weights / training_hash(settings, facts)
-    course = _restore(flow, kept) if reuse and kept is not None else None
-    restored = course is not None
-    if course is None:
-        course = _train(cell, flow, source, facts, report)
-        if kept is not None:
-            _keep(flow, course, kept)
+    restored = _restore(flow, kept) if reuse and kept is not None else None
+    course = restored or _train(cell, flow, source, facts, report)
+    if restored is None and kept is not None:
+        _keep(flow, course, kept)
     elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course.clock), report)
-    picture = None
-    if cell.picture is not None:
-        report("drawing", 0.0, "")
-        picture = f"{cell.name}.png"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / picture, draw_picture(cell.picture, flow, source, seed=cell.seed))
     result = CellResult(
         experiment=cell.experiment,
         method=cell.method,
@@ -84,17 +76,12 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         parameters=sum(p.numel() for p in flow.parameters()),
         likelihood=flow.likelihood,
         course=course,
-        trained_here=not restored,
+        trained_here=restored is None,
         measuring_seconds=round(seconds, 2),
         elbo=elbo,
         iw=iw,
-        picture=picture,
-        versions={
-            "likelify": likelify.__version__,
-            "code": code_hash(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        picture=_draw(cell, flow, source, folder, report),
+        versions=_versions(code),
         machine=_machine(flow),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -111,6 +98,7 @@ def measure(
         source,
         elbo_samples=measuring.elbo_samples,
         iw_samples=0,
+        batch_size=max(FEWEST_ROWS, min(PASS_ROWS, PASS_NUMBERS // math.prod(source.event_shape))),
         on_batch=lambda share: report("measuring the ELBO", share, ""),
     ).elbo
     spent = clock() - start
@@ -226,6 +214,17 @@ def _restore(flow: Flow, folder: Path) -> Course | None:
     return course
 
 
+def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, report: Report) -> str | None:
+    """Write the picture of a cell, if it has one; give its name."""
+    if cell.picture is None:
+        return None
+    report("drawing", 0.0, "")
+    name = f"{cell.name}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, draw_picture(cell.picture, flow, source, seed=cell.seed))
+    return name
+
+
 def _measured(score: Score) -> Measured:
     if not math.isfinite(score.bits.mean):
         raise RunError(
@@ -245,6 +244,15 @@ def _measured(score: Score) -> Measured:
 
 def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
+
+
+def _versions(code: str) -> dict[str, str]:
+    return {
+        "likelify": likelify.__version__,
+        "code": code,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _machine(flow: Flow) -> dict[str, str | int]:

@@ -172,7 +172,7 @@ def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
     for what, read in checks:
         count = len({read(result) for result in results})
         if count > 1:
-            notes.append(f"These cells are of {count} {what}: compare with care, or run them --again.")
+            notes.append(f"These cells are of {count} {what}: compare with care, or delete files to run them again.")
     items = {result.iw.items for result in results if result.iw is not None}
     if items:
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))

@@ -266,10 +266,11 @@ class Gathering(Transform, ABC):
         if self.density is not None:
             u = x - self._shared(z)
             contribution = contribution + self.density.log_prob(u, z, context)
-        if self.geometry.missing is None:
+        missing = self.geometry.missing
+        if missing is None:
             return z, contribution
-        noise = torch.randn_like(z) * self.geometry.missing
-        return z + self.log_scale.exp() * noise, contribution - self._log_filler(noise, context)
+        noise = torch.randn_like(z) * missing
+        return z + self.log_scale.exp() * noise, contribution - self._log_filler(noise, missing, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Share each number among its copies and draw what is orthogonal to that."""
@@ -305,13 +306,14 @@ class Gathering(Transform, ABC):
 
     def _reached(self, z: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         """Set to zero what nothing reaches; also give the log-density of the noise that was there."""
-        if self.geometry.missing is None:
+        missing = self.geometry.missing
+        if missing is None:
             return z, sum_constant(z.new_zeros(()), z, context)
-        noise = z * self.geometry.missing * (-self.log_scale).exp()
-        return z.masked_fill(self.geometry.missing, 0.0), self._log_filler(noise, context)
+        noise = z * missing * (-self.log_scale).exp()
+        return z.masked_fill(missing, 0.0), self._log_filler(noise, missing, context)
 
-    def _log_filler(self, noise: Tensor, context: ContextLike) -> Tensor:
-        each = -0.5 * noise * noise - (LOG_SQRT_2PI + self.log_scale) * self.geometry.missing
+    def _log_filler(self, noise: Tensor, missing: Tensor, context: ContextLike) -> Tensor:
+        each = -0.5 * noise * noise - (LOG_SQRT_2PI + self.log_scale) * missing
         return sum_items(each, context)
 
     @abstractmethod

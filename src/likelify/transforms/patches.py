@@ -82,7 +82,7 @@ class Pooling(Transform, ABC):
 
     @abstractmethod
     def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the latent of windows `(rows, channels, size, *positions)`, and the place that was chosen, or nothing."""
+        """Give the latent of windows `(rows, channels, size, *positions)`, and the place that is chosen, if any."""
 
     @abstractmethod
     def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
@@ -124,7 +124,7 @@ class Pooling(Transform, ABC):
         return entries.unflatten(1, (self.channels, self.size)), log_scale + 3 * torch.tanh(factor / 3)
 
     def _per_channel(self, parameter: Tensor, like: Tensor) -> Tensor:
-        return parameter.reshape(-1, *(1,) * (like.ndim - 2))
+        return parameter.reshape(1, -1, *(1,) * (like.ndim - 2))
 
     def _mask(self, t: Tensor, value: float) -> Tensor:
         return t if self.valid is None else t.masked_fill(~self.valid, value)

@@ -20,7 +20,6 @@ from likelify.flowify.options import (
     LogDetName,
     Method,
     NoiseName,
-    Options,
     ReluName,
     ResidualName,
     SharedName,

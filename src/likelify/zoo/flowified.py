@@ -15,11 +15,13 @@ from likelify.transforms.convolution import convolution
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.coupling import ChannelSplit, Coupling, SplineBijector
 from likelify.transforms.dequantize import Dequantize
+from likelify.transforms.dimension import Pad
 from likelify.transforms.elementwise import Affine
+from likelify.transforms.fibre import CircularConv
 from likelify.transforms.linear import LinearMethod, linear
 from likelify.transforms.marginal import FittedMarginal
-from likelify.transforms.reshape import Flatten
-from likelify.transforms.splines import ChannelSpline
+from likelify.transforms.reshape import Flatten, Squeeze
+from likelify.transforms.splines import ChannelSpline, SharedSpline
 from likelify.zoo.settings import ImageConfig, Size
 
 
@@ -79,6 +81,8 @@ class FlowifiedConfig(ImageConfig):
         method: parametrization of the linear layers, see `likelify.transforms.linear.linear`.
         reflections: of each rotation, for `"householder"`.
         noise: of padding, repetition and added coordinates.
+        learned_noise: give repetition and added coordinates a mean and a scale that networks read off the data, which
+            narrows the bound's gap; the paper's noise is the same everywhere.
         bins: pieces of the spline activations.
         spline_bound: they act on `[-spline_bound, spline_bound]`.
         shared_splines: one spline for each layer, as in the paper, or one for each channel.
@@ -89,6 +93,7 @@ class FlowifiedConfig(ImageConfig):
     method: LinearMethod = "cayley"
     reflections: int | None = Field(default=None, ge=2)
     noise: NoiseLaw = "normal"
+    learned_noise: bool = False
     bins: int = Field(default=10, ge=2)
     spline_bound: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
@@ -101,16 +106,20 @@ class FlowifiedConfig(ImageConfig):
         return [Dequantize(self.pixel_levels), Affine(shift=-half, scale=1 / half)]
 
     def _linear(self, before: int, after: int) -> Transform:
+        net = density_nets(0, hidden=self.net_hidden)
         return linear(
             before,
             after,
             method=self.method,
             noise=self.noise,
             reflections=self.reflections,
-            net=density_nets(0, hidden=self.net_hidden),
+            net=net,
+            posterior=net if self.learned_noise else None,
         )
 
     def _spline(self, channels: int) -> Transform:
+        if self.shared_splines:
+            return SharedSpline(bins=self.bins, bound=self.spline_bound)
         return ChannelSpline(channels, bins=self.bins, bound=self.spline_bound)
 
     def _flow(self, layers: list[Transform]) -> Flow:
@@ -154,7 +163,7 @@ class FConvConfig(FlowifiedConfig):
     """Flowified convolutional networks, with or without couplings between their layers.
 
     Attributes:
-        nsf: put rational-quadratic couplings where the paper's `+ NSF` models have them, instead of spline activations.
+        nsf: put rational-quadratic couplings where the paper's `+ NSF` models have them, behind the activations.
         nsf_bins: pieces of their splines.
         nsf_hidden: width of their networks on vectors.
         nsf_channels: width of their networks on images.
@@ -189,6 +198,7 @@ class FConvConfig(FlowifiedConfig):
 
     def _convolution(self, shape: Shape, conv: Conv) -> Transform:
         single = -(-shape[1] // conv.stride) == 1
+        net = density_nets(2, hidden=self.net_hidden, kernel_size=1 if single else 3)
         return convolution(
             shape,
             conv.channels,
@@ -197,14 +207,15 @@ class FConvConfig(FlowifiedConfig):
             padding="fit",
             method=self.method,
             noise=self.noise,
-            net=density_nets(2, hidden=self.net_hidden, kernel_size=1 if single else 3),
+            net=net,
+            posterior=net if self.learned_noise else None,
         )
 
     def _behind(self, channels: int, couplings: int, *, images: bool) -> list[Transform]:
-        """Build what follows a layer: a spline activation, or couplings that read one half each in turn."""
-        if not self.nsf:
-            return [self._spline(channels)]
-        return [self._coupling(channels, swap=index % 2 == 1, images=images) for index in range(couplings)]
+        """Build what follows a layer: a spline activation, and couplings that read one half each in turn."""
+        count = couplings if self.nsf else 0
+        swaps = [index % 2 == 1 for index in range(count)]
+        return [self._spline(channels), *(self._coupling(channels, swap=swap, images=images) for swap in swaps)]
 
     def _coupling(self, channels: int, *, swap: bool, images: bool) -> Coupling:
         split, bijector = ChannelSplit(channels, swap=swap), SplineBijector(self.nsf_bins, 3.0)
@@ -246,6 +257,38 @@ class FConv2Config(FConvConfig):
     def _architecture(self) -> Architecture:
         table = DISJOINT_NSF if self.nsf else DISJOINT
         return table.get(self.event_shape) or _shrinking(self.event_shape, 2)
+
+
+class FConvFourierConfig(FConvConfig):
+    """Convolutions on a torus, with log-determinants from their Fourier transform (appendix H of the paper).
+
+    The convolutions of FCONV2 become squeezes, each followed by a 3x3 circular convolution that keeps or reduces the
+    channels: overlapping kernels without noise. The paper does not print its architecture; this is our reading.
+
+    Attributes:
+        model: name of the model.
+    """
+
+    summary: ClassVar[str] = "circular convolutions through their Fourier transform (flowification paper: appendix H)"
+
+    model: Literal["fconv-fft"] = "fconv-fft"
+
+    def _architecture(self) -> Architecture:
+        table = DISJOINT_NSF if self.nsf else DISJOINT
+        return table.get(self.event_shape) or _shrinking(self.event_shape, 2)
+
+    def _convolution(self, shape: Shape, conv: Conv) -> Transform:
+        layers: list[Transform] = []
+        if any(side % 2 for side in shape[1:]):
+            layers.append(Pad(shape, [(0, side % 2) for side in shape[1:]], self.noise))
+            shape = layers[-1].out_shape(shape)
+        net = density_nets(2, hidden=self.net_hidden)
+        posterior = net if self.learned_noise else None
+        layers += [
+            Squeeze(2),
+            CircularConv(4 * shape[0], conv.channels, 3, net=net, noise=self.noise, posterior=posterior),
+        ]
+        return Chain(layers)
 
 
 class TableMLPConfig(Settings):

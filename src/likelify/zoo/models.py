@@ -4,7 +4,7 @@ from typing import Any
 
 from likelify.errors import ConfigError
 from likelify.zoo.converted import ConvertedConfig
-from likelify.zoo.flowified import FConv1Config, FConv2Config, FMLPConfig, TableMLPConfig
+from likelify.zoo.flowified import FConv1Config, FConv2Config, FConvFourierConfig, FMLPConfig, TableMLPConfig
 from likelify.zoo.images import GlowConfig, MarginalSplineConfig
 from likelify.zoo.mixing_flow import MixingFlowConfig
 from likelify.zoo.residual_flows import CouplingFlowConfig, ResidualFlowConfig, SylvesterConfig
@@ -21,6 +21,7 @@ ModelConfig = (
     | FMLPConfig
     | FConv1Config
     | FConv2Config
+    | FConvFourierConfig
     | TableMLPConfig
     | ConvertedConfig
 )
@@ -35,6 +36,7 @@ MODELS: dict[str, type[ModelConfig]] = {
     "fmlp": FMLPConfig,
     "fconv1": FConv1Config,
     "fconv2": FConv2Config,
+    "fconv-fft": FConvFourierConfig,
     "flowified-mlp": TableMLPConfig,
 }
 

@@ -1,0 +1,164 @@
+"""The command line on tables, and on data of the user."""
+
+import csv
+import gzip
+import json
+import math
+import struct
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from likelify.app import recipes
+from likelify.app.cli import main
+from likelify.data import open_source
+
+SMALL = ["--set", "widths=[6,2]", "--set", "net_hidden=4", "--set", "bins=3"]
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, capsys, *words, code=0):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
+    with pytest.raises(SystemExit, match=str(code)):
+        main()
+    torch.set_num_threads(threads)
+    done = capsys.readouterr()
+    return done.out if code == 0 else done.err
+
+
+def write_rows(path, count=80):
+    """Two columns on very different scales, of which one follows the other."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=count)
+    rows = np.stack([1000 + 10 * first, 0.01 * (first + 0.3 * rng.normal(size=count)), rng.normal(size=count)], 1)
+    lines = ['big,"small, and narrow",plain', *(",".join(map(repr, map(float, row))) for row in rows)]
+    path.write_text("\n".join(lines))
+
+
+def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
+    write_rows(here / "rows.csv")
+    output = run(monkeypatch, capsys, "fit", "rows.csv", "--steps", 20, *SMALL)
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name.startswith("rows-2")
+    assert "Evaluating on 8 test rows" in output
+    assert "nats per row" in output
+    assert "bits/dim" not in output
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "metrics.csv",
+        "evaluation.json",
+        "samples.csv",
+        "columns.json",
+    }
+    source = open_source("rows.csv")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert set(evaluation["elbo"]) == {"nats", "samples", "ess"}
+    assert evaluation["log_volume"] == pytest.approx(source.log_volume) == pytest.approx(math.log(0.1), abs=0.5)
+    assert f"in the units of the data they are {-source.log_volume:.2f} nats higher" in output
+    with open(folder / "metrics.csv", newline="") as file:
+        looks = list(csv.DictReader(file))
+    assert list(looks[0]) == ["step", "seconds", "train_nats", "validation_nats", "lr"]
+    assert float(looks[-1]["validation_nats"]) > float(looks[0]["validation_nats"])
+    best = max(float(look["validation_nats"]) for look in looks)
+    assert f"validation {best:.3f} nats." in output
+    # A run knows the units of its rows, also where the data are gone.
+    (here / "rows.csv").unlink()
+    assert run(monkeypatch, capsys, "sample", folder, "-n", 30, "-o", "drawn.csv", "--seed", 1)
+    with open("drawn.csv", newline="") as file:
+        drawn = list(csv.reader(file))
+    assert drawn[0] == ["big", "small, and narrow", "plain"]
+    values = np.array(drawn[1:], dtype=float)
+    assert values.shape == (30, 3)
+    assert np.median(values, axis=0) == pytest.approx([1000, 0, 0], abs=20)
+    assert abs(np.median(values[:, 1])) < 0.05
+    message = run(monkeypatch, capsys, "evaluate", folder, code=2)
+    assert "There is no file" in message
+    message = run(monkeypatch, capsys, "sample", folder, "-o", "drawn.png", code=2)
+    assert "Rows are written as CSV" in message
+    (folder / "columns.json").write_text('{"columns": ["a"], "mean": [0], "scale": [1]}')
+    assert "is missing or damaged (not 3 columns)" in run(monkeypatch, capsys, "sample", folder, code=2)
+
+
+def test_a_table_of_scikit_learn_and_its_evaluation(monkeypatch, capsys, here):
+    output = run(monkeypatch, capsys, "fit", "iris", "--steps", 2, *SMALL, "-o", "run")
+    row = next(line for line in output.splitlines() if "ELBO" in line)
+    assert row in run(monkeypatch, capsys, "evaluate", "run")
+    again = run(monkeypatch, capsys, "evaluate", "run", "--iw-items", 4, "--iw-samples", 5)
+    weighted = next(line for line in again.splitlines() if "importance-weighted" in line)
+    assert weighted.split()[-2:] == ["4", "│"]
+    run(monkeypatch, capsys, "sample", "run")
+    assert len((here / "run" / "drawn.csv").read_text().splitlines()) == 65
+
+
+def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
+    output = run(monkeypatch, capsys, "fit", "wine", "--dry-run", *SMALL)
+    assert "flowified-mlp: flowified-mlp for rows of 13 real numbers" in output
+    assert "one training step on 8 rows" in output
+    assert "fresh model on random normal numbers: -" in output
+    assert " nats (likelihood: " in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("fit", "iris", "--model", "glow"),
+            "The model 'glow' is for images, and 'iris' has rows of numbers.",
+        ),
+        (("fit", "digits", "--model", "flowified-mlp"), "is for rows of numbers, and 'digits' has images."),
+        (("fit", "iris", "--mixing", "1x1"), "--mixing does not apply to the model 'flowified-mlp'."),
+        (("fit", "iris", "--conditional"), "--conditional does not apply to the model 'flowified-mlp'."),
+        (("fit", "diabetes", "--conditional"), "the source 'diabetes' has no labels"),
+        (("fit", "mnist"), "'mnist' is made of your own files: say where they are, 'mnist:PLACE'."),
+        (("fit", "nowhere.csv"), "There is no file 'nowhere.csv'."),
+        (("fit", "cifar-10:nowhere"), "There is no file or folder 'nowhere'. Get cifar-10-python.tar.gz"),
+    ],
+)
+def test_what_does_not_fit_is_said(monkeypatch, capsys, here, words, message):
+    error = run(monkeypatch, capsys, *words, code=2)
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_images_from_files_of_the_user(monkeypatch, capsys, here):
+    rng = np.random.default_rng(0)
+    for name, shape in (("train-images-idx3", (40, 4, 4)), ("t10k-images-idx3", (12, 4, 4))):
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *shape)
+        (here / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + rng.integers(0, 256, shape, np.uint8).tobytes()))
+        header = struct.pack(">4BI", 0, 0, 8, 1, shape[0])
+        (here / f"{name.replace('images-idx3', 'labels-idx1')}-ubyte").write_bytes(header + bytes(shape[0]))
+    words = ["--model", "glow", "--set", "levels=1", "--set", "steps=1", "--set", "hidden=4", "--steps", 2]
+    output = run(monkeypatch, capsys, "fit", "mnist:.", *words, "--set", "batch_size=8")
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name.startswith("mnist-2")
+    assert json.loads((folder / "config.json").read_text())["source"] == f"mnist:{here.resolve()}"
+    assert (folder / "samples.png").exists()
+    row = next(line for line in output.splitlines() if "ELBO" in line)
+    monkeypatch.chdir(folder)
+    again = run(monkeypatch, capsys, "evaluate", ".", "--iw-items", 5)
+    assert row in again
+    weighted = next(line for line in again.splitlines() if "importance-weighted" in line)
+    assert weighted.split()[-4:] == ["128", "│", "5", "│"]
+    assert "--iw-items must be at least 1" in run(monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2)
+
+
+def test_recipes_name_models_and_data_that_are():
+    from likelify.data import FROM_FILES, SOURCES
+    from likelify.zoo import MODELS
+
+    known = {*SOURCES, *FROM_FILES}
+    assert {recipes.TABLE_MODEL, *recipes.DEFAULT_MODEL.values(), *recipes.FIT} <= set(MODELS)
+    assert set(recipes.DEFAULT_MODEL) | set(recipes.DRAWS) | set(recipes.IW_ITEMS) | set(recipes.THREADS) <= known
+    assert {name for name, _ in (*recipes.FIT_TO, *recipes.MODEL)} <= known
+    assert recipes.draws("fashion-mnist") == (1, 128)
+    assert recipes.iw_items("fashion-mnist") == 500
