@@ -69,8 +69,8 @@ def images(rows: int = BATCH) -> Tensor:
 
 
 def training_step(module: nn.Module, bound: Callable[[], Tensor]) -> Callable[[], None]:
-    """Give a forward and a backward pass and a step of Adam."""
-    optimizer = torch.optim.Adam(module.parameters(), lr=5e-4)
+    """Give a forward and a backward pass and a step of Adam, in its fastest form for both sides."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-4, fused=True)
 
     def run() -> None:
         optimizer.zero_grad()

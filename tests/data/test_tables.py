@@ -125,7 +125,14 @@ def test_numpy_files(tmp_path):
         np.save(tmp_path / "a.npy", wrong, allow_pickle=True)
         with pytest.raises(DataError, match=message):
             open_source(str(tmp_path / "a.npy"))
-    for cut in (content[:-1], content[:20], b"", b"foreign" * 9):
+    for cut in (
+        content[:-1],
+        content[:20],
+        b"",
+        b"foreign" * 9,
+        content.replace(b"{", b"["),
+        content.replace(b"50", b"9" * 2),
+    ):
         (tmp_path / "a.npy").write_bytes(cut)
         with pytest.raises(DataError, match="not a whole numpy file"):
             open_source(str(tmp_path / "a.npy"))

@@ -193,6 +193,12 @@ def test_inputs_and_outputs():
             return self.layer(x if mask is None else x * mask)
 
     assert flowify(Optional(), torch.randn(2, 3)).likelihood == "exact"
+
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.view(3, 2, 2)
+
+    refuse(Fixed(), 4, match="forward: works on 3 rows and fails on 4")
     refuse(nn.Identity(), 3, match="does nothing to its input")
 
     class Constant(nn.Module):

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import NoReturn
 
 import numpy as np
@@ -99,7 +100,7 @@ def read_array(path: str | Path) -> np.ndarray:
     try:
         with open(path, "rb") as handle:
             values = np.lib.format.read_array(handle, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, TokenError) as error:
         raise DataError(f"'{path}' is not a whole numpy file of numbers: {error}.") from error
     if values.ndim != 2 or values.dtype.kind not in "iufb":
         raise DataError(f"'{path}' does not hold rows of numbers: an array (rows, columns) of numbers is needed.")

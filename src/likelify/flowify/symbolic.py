@@ -54,7 +54,8 @@ class Tracer(fx.Tracer):
         return self.values[node]
 
     def _evaluated(self, node: fx.Node) -> Any:
-        args, kwargs = (fx.map_arg(part, self.values.__getitem__) for part in (node.args, node.kwargs))
+        args: Any = fx.map_arg(node.args, self.values.__getitem__)
+        kwargs: Any = fx.map_arg(node.kwargs, self.values.__getitem__)
         if node.op == "placeholder":
             return node.args[0] if self.values else self.example.clone()
         if node.op == "get_attr":

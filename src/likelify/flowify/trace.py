@@ -25,6 +25,9 @@ SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub"}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
 
+# More would be kept in memory, all steps of it, and tell nothing new.
+EXAMPLE_ROWS = 4
+
 
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps the values: of tensors that depend on the input, the shape only."""
@@ -46,17 +49,11 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
     if Tracer(example).is_leaf_module(module, ""):
         # A tracer looks into the module that it is given; what it should not look into goes one level down.
         module = nn.Sequential(module)
-    example = example.detach().cpu()
+    example = example[:EXAMPLE_ROWS].detach().cpu()
     more = torch.cat([example, example[:1]])
-    with torch.no_grad():
-        # Once before, so that lazy modules take their shapes.
-        results = [module(batch.clone()) for batch in (example, more)]
-    for result in results:
-        if not isinstance(result, Tensor):
-            problems.add("output", f"the module gives a {type(result).__name__}; return one tensor.")
-            return None
-    found = symbolic(module, example, problems)
-    if found is None:
+    results = _results(module, example, more, problems)
+    found = None if results is None else symbolic(module, example, problems)
+    if results is None or found is None:
         return None
     recorders = [_Recorder(found), _Recorder(found)]
     with torch.no_grad():
@@ -65,6 +62,23 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
     builder = _Builder(found, module, (len(example), len(more)), recorders, problems)
     nodes = builder.build()
     return None if nodes is None else Graph(nodes, module, list(zip((example, more), results, strict=True)))
+
+
+def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problems) -> list[Tensor] | None:
+    """Run the module on two batches, which also gives lazy modules their shapes."""
+    with torch.no_grad():
+        found = [module(example.clone())]
+        try:
+            found.append(module(more.clone()))
+        except Exception as error:  # Whatever the user's forward raises.
+            problems.add(
+                "forward", f"works on {len(example)} rows and fails on {len(more)} ({error}); allow any number."
+            )
+            return None
+    if all(isinstance(result, Tensor) for result in found):
+        return found
+    problems.add("output", f"the module gives a {type(found[0]).__name__}; return one tensor.")
+    return None
 
 
 def _check_example(example: Tensor) -> None:

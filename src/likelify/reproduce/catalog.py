@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "flowification-noise": flowification.noise,
     "flowification-tables": flowification_tables.tables,
     "flowification-figures": flowification.figures,
+    "flowification-minutes": flowification.minutes,
 }
 
 
