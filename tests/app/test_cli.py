@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,14 @@ def test_evaluate_repeats_the_figures_of_the_fit(fitted):
     validation = likelify("evaluate", "run", "--split", "validation", "--iw-samples", 0, folder=folder)
     assert "144 images" in validation
     assert "importance" not in validation
+
+
+def test_evaluate_prints_the_gap_of_the_bound(fitted):
+    folder, _ = fitted
+    output = likelify("evaluate", "run", "--iw-samples", 8, "--iw-items", 5, "--gap", folder=folder)
+    assert re.search(r"above the ELBO by \(nats per image\): 2 draws 0\.\d+ \+- .*, 8 draws \d", output)
+    refused = likelify("evaluate", "run", "--iw-samples", 0, "--gap", folder=folder, code=2)
+    assert "--iw-samples at least 2" in refused
 
 
 def test_sample_writes_a_picture(fitted):

@@ -2,6 +2,7 @@
 
 from tests.cases import (
     activation,
+    converted,
     fibre,
     flowified,
     layers,
@@ -28,6 +29,7 @@ MAPS = maps.MAPS
 LAYERS = (
     layers.LAYERS
     | flowified.LAYERS
+    | converted.LAYERS
     | fibre.LAYERS
     | activation.LAYERS
     | pooling.LAYERS

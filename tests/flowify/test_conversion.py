@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from likelify.flowify import DATA, Call, flowify, rule
 from likelify.flowify.options import RULES
 from likelify.testing import check_mass, randomize
 from likelify.transforms.elementwise import ChannelAffine
-from tests.flowify.networks import SMALL, LeNet, Mixer, UNet, mlp
+from tests.flowify.networks import SMALL, LeNet, Mixer, UNet, mlp, settle
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +125,35 @@ def test_narrowing_networks_are_exact_and_widening_ones_bounds():
     assert [layer.likelihood for layer in widening.conversion.layers] == ["bound", "exact", "exact"]
 
 
+def test_contributions_are_the_log_determinant_of_the_network():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 2, stride=2), nn.PReLU(4), nn.BatchNorm2d(4), nn.PixelShuffle(2), nn.Flatten(), nn.Linear(8, 8)
+    )
+    settle(net.double())
+    x = torch.randn(3, 1, 2, 4, dtype=torch.float64)
+    layer = flowify(net, x)
+    z, log_det = layer(x)
+    assert not layer.random_forward
+    assert not layer.random_inverse
+    jacobian = torch.autograd.functional.jacobian(lambda v: net.eval()(v[None])[0], x[1]).reshape(8, 8)
+    torch.testing.assert_close(log_det[1].detach(), torch.linalg.slogdet(jacobian)[1])
+    torch.testing.assert_close(layer.inverse(z)[0], x)
+
+
+def test_constants_stay_constants_and_parameters_are_trained():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.tensor([0.5, -0.5, 0.1]))
+            self.gain = nn.Parameter(torch.tensor([2.0, -3.0, 1.0]))
+
+        def forward(self, x):
+            return (x - self.mean) * self.gain.abs()
+
+    layer = flowify(Scaled(), torch.randn(2, 3))
+    assert [[p.requires_grad for p in step.parameters()] for step in layer] == [[False] * 2, [True] * 2]
+
+
 class Functional(nn.Module):
     """Functional forms of about everything."""
 
@@ -182,6 +212,15 @@ class Branching(nn.Module):
         if self.kind == "nested":
             y = x + f(x)
             return y + g(y) + h(y)
+        if self.kind == "running sum":
+            y = f(x)
+            z = g(y)
+            return y + z + h(z) - x
+        if self.kind == "list of features":
+            features = [x]
+            for layer in (f, nn.functional.leaky_relu, lambda t: -t):
+                features.append(layer(torch.cat(features, 1)[:, -4:]))
+            return torch.cat(features, 1)[:, :, None].squeeze(2)
         if self.kind == "parts apart":
             a, b = x.chunk(2, 1)
             return torch.cat([b, a * 2, a + 1], 1)
@@ -204,6 +243,8 @@ class Branching(nn.Module):
         "dense net",
         "shared start",
         "nested",
+        "running sum",
+        "list of features",
         "parts apart",
         "parts mixed",
         "parts dropped",
@@ -368,7 +409,7 @@ def test_inputs_and_options_are_checked():
         flowify(net, torch.randn(3))
     with pytest.raises(UnsupportedError, match="Dequantize"):
         flowify(net, torch.ones(2, 3, dtype=torch.long))
-    with pytest.raises(ConfigError, match="no option relo; it knows method, relu"):
+    with pytest.raises(TypeError, match="relo"):
         flowify(net, torch.randn(2, 3), relo="noisy")
     with pytest.raises(ConfigError, match="relu must be 'refuse', 'noisy'; got 'yes'"):
         flowify(net, torch.randn(2, 3), relu="yes")
@@ -440,6 +481,7 @@ def test_copies_and_pickles_of_the_layer():
     layer = flowify(net, x)
     twin = copy.deepcopy(layer)
     assert twin.conversion == layer.conversion
+    assert str(pickle.loads(pickle.dumps(layer)).conversion) == str(layer.conversion)
     assert torch.equal(twin.mean_forward(x), layer.mean_forward(x))
     fresh = flowify(Mixer(4, 6), x)
     fresh.load_state_dict(layer.state_dict())

@@ -142,6 +142,9 @@ def evaluate(
         int | None, Parameter(help="Draws per item for importance weighting; 0: leave it out.")
     ] = None,
     iw_items: Annotated[int | None, Parameter(help="Weight only the first so many items.")] = None,
+    gap: Annotated[
+        bool, Parameter(help="Also print how far the ELBO lies below, by number of draws.", negative="")
+    ] = False,
     set_: Annotated[
         list[str] | None,
         Parameter(name="--set", help="Settings of the model that leave its weights: log_det=exact.", negative=""),
@@ -153,7 +156,7 @@ def evaluate(
     """
     from likelify.app.commands import evaluate_command
 
-    evaluate_command(run, split, elbo_samples, iw_samples, iw_items, parse_settings(set_ or []))
+    evaluate_command(run, split, elbo_samples, iw_samples, iw_items, parse_settings(set_ or []), gap=gap)
 
 
 @app.command

@@ -115,6 +115,8 @@ def evaluate_command(
     iw_samples: int | None,
     iw_items: int | None,
     changes: dict[str, object],
+    *,
+    gap: bool = False,
 ) -> None:
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
@@ -124,9 +126,12 @@ def evaluate_command(
         usual.elbo if elbo_samples is None else elbo_samples,
         usual.iw if iw_samples is None else iw_samples,
         usual.iw_items if iw_items is None else iw_items,
+        gap,
     )
     if draws.elbo < 1 or draws.iw < 0 or (draws.iw_items is not None and draws.iw_items < 1):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
+    if draws.gap and draws.iw < 2:
+        raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
     _evaluate(run, run.flow(**changes), source, split, draws, keep=not changes)
 
 
@@ -251,6 +256,7 @@ def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, draws: Dra
             elbo_samples=draws.elbo,
             iw_samples=draws.iw,
             iw_items=draws.iw_items,
+            gaps=draws.ladder,
             conditional=run.config.conditional,
             on_batch=show,
         )

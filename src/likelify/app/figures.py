@@ -20,11 +20,18 @@ class Draws:
         elbo: draws per item for the ELBO.
         iw: draws per item for importance weighting; 0 leaves it out.
         iw_items: items that are weighted, the first of the split; None for all.
+        gap: also measure the gap of the bound at growing numbers of draws.
     """
 
     elbo: int
     iw: int
     iw_items: int | None
+    gap: bool = False
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        """Numbers of draws at which the gap is measured: a sixteenth, a quarter and all of those for weighting."""
+        return tuple(sorted({max(2, self.iw // part) for part in (16, 4, 1)})) if self.gap else ()
 
     @staticmethod
     def usual(data: Data) -> "Draws":
@@ -69,6 +76,12 @@ def show_figures(console: Console, measured: Evaluation, source: Source) -> None
     if measured.iw is not None:
         console.print(
             f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
+        )
+    if measured.gaps is not None:
+        each = ", ".join(f"{number} draws {_show(gap, 2)}" for number, gap in measured.gaps.items())
+        console.print(
+            f"Importance weighting lies above the ELBO by (nats per {item}): {each}. Where that still grows with the "
+            "draws, the bound is looser than it shows."
         )
 
 

@@ -1,7 +1,7 @@
 """Held-out figures: per-item estimates, their means, and what they are worth."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,12 +90,14 @@ class Evaluation:
         split: of the source.
         elbo: a lower bound in expectation; exact for exact models.
         iw: importance-weighted, or None if it was not asked for or the model does not allow it.
+        gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
     """
 
     source: str
     split: SplitName
     elbo: Score
     iw: Score | None = None
+    gaps: dict[int, Figure] | None = None
 
 
 def bits_per_dim(log_prob: Tensor, dims: int) -> Tensor:
@@ -114,6 +116,7 @@ def evaluate(
     batch_size: int = 120,
     limit: int | None = None,
     iw_items: int | None = None,
+    gaps: Sequence[int] = (),
     on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a split, with noise that is the same in every call.
@@ -128,6 +131,8 @@ def evaluate(
         batch_size: items per pass.
         limit: use only that many items, the first of the split.
         iw_items: weight only that many of them, the first; None weights all.
+        gaps: also measure the gap between ELBO and importance weighting of the weighted items at these numbers of
+            draws, from draws of its own.
         on_batch: called after every pass with the share that is done.
     """
     count = source.size(split) if limit is None else min(limit, source.size(split))
@@ -135,6 +140,7 @@ def evaluate(
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
     elbos, weights, sizes = [], [], []
+    found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for indices in torch.arange(count).split(batch_size):
             x, context = read_batch(flow, source, split, indices, conditional)
@@ -142,14 +148,18 @@ def evaluate(
             done = int(indices[-1]) + 1
             rows = len(x) - max(0, done - weighted)
             if rows > 0:
-                estimate = flow.iw_log_prob(x[:rows], None if context is None else context[:rows], samples=iw_samples)
+                x, context = x[:rows], None if context is None else context[:rows]
+                estimate = flow.iw_log_prob(x, context, samples=iw_samples)
                 weights.append(estimate.value)
                 sizes.append(estimate.ess)
+                for number, gap in flow.bound_gaps(x, context, samples=gaps).items() if found else ():
+                    found[number].append(gap.value)
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     dims = math.prod(source.event_shape)
     iw = _score(weights, dims, iw_samples, float(torch.cat(sizes).median())) if weighted else None
-    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw)
+    by_draws = {number: Figure.of(torch.cat(values)) for number, values in found.items() if values}
+    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw, by_draws or None)
 
 
 def _score(values: list[Tensor], dims: int, samples: int, ess: float | None = None) -> Score:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import UnsupportedError
 from likelify.flowify import rules_activation as _activation  # noqa: F401 - rules register themselves
 from likelify.flowify import rules_linear as _linear  # noqa: F401
 from likelify.flowify import rules_pooling as _pooling  # noqa: F401
@@ -15,8 +13,19 @@ from likelify.flowify.build import Builder
 from likelify.flowify.conversion import Conversion, fingerprint
 from likelify.flowify.graph import Series, reduce
 from likelify.flowify.nodes import Graph
-from likelify.flowify.options import Options
+from likelify.flowify.options import (
+    DensityNet,
+    LogDetName,
+    Method,
+    NoiseName,
+    Options,
+    ReluName,
+    ResidualName,
+    SharedName,
+    module_rule,
+)
 from likelify.flowify.problems import NotConvertibleError, Problems
+from likelify.flowify.refusals import BY_CLASS, reason
 from likelify.flowify.trace import trace
 from likelify.flowify.verify import check_equal, check_uses
 from likelify.transforms.core import Chain, Transform
@@ -34,7 +43,20 @@ class Flowified(Chain):
         self.conversion = conversion
 
 
-def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
+def flowify(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    method: Method = "free",
+    relu: ReluName = "refuse",
+    noise: NoiseName = "normal",
+    residual: ResidualName = "repeat",
+    log_det: LogDetName = "exact",
+    shared: SharedName = "refuse",
+    learned_noise: bool = False,
+    hidden: int = 64,
+    net: DensityNet | None = None,
+) -> Flowified:
     r"""Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
 
     The noise-free path, `mean_forward`, computes what the network computes in evaluation, with copies of its weights;
@@ -51,15 +73,24 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
             mode: batch normalization by its running statistics, no dropout.
         example: an input such as `torch.randn(2, 3, 32, 32)`, of the type and the event shape that the flow will work
             on. The result is compared with the network on it.
-        **options: fields of `Options`: `method="free"`, `relu="refuse"`, `noise="normal"`, `residual="repeat"`,
-            `log_det="exact"`, `shared="refuse"`, `learned_noise=False`, `hidden=64`, `net=None`.
+        method: of the linear layers: `"free"` keeps each weight as a matrix; `"cayley"`, `"exponential"` and
+            `"householder"` as rotations and singular values, which cannot become singular in training.
+        relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
+        noise: law of what is added, `"normal"` or `"uniform"`.
+        residual: sums of branches as bounds (`"repeat"`), `x + f(x)` as exact bijections (`"lipschitz"`; refused where
+            `f` is not certified to be a contraction), or the latter where possible (`"auto"`).
+        log_det: of these bijections, see `LipschitzResidual`.
+        shared: `"refuse"` weights that are used twice, or give each use a `"copy"`.
+        learned_noise: let networks give mean and scale of added noise, for a tighter bound.
+        hidden: width of the networks of conditional densities.
+        net: makes these networks instead, called as `net(channels_in, channels_out, position_axes)`.
 
     Returns:
         A `Chain` with a `conversion` that says what became of each layer.
 
     Raises:
         UnsupportedError: listing everything that stands in the way.
-        ConfigError: for unknown options.
+        ConfigError: for options with unknown values.
 
     Source:
         Mate et al. 2022, Flowification: Everything is a Normalizing Flow; Nielsen et al. 2020 (SurVAE flows).
@@ -72,7 +103,7 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
         >>> layer.likelihood, torch.allclose(layer.mean_forward(x), net(x), atol=1e-5)
         ('exact', True)
     """
-    chosen = _options(options)
+    chosen = Options(method, relu, noise, residual, log_det, shared, learned_noise, hidden, net)
     name = type(module).__name__
     problems = Problems()
     graph = trace(module, example, problems)
@@ -91,15 +122,6 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
         builder.check_ranges(series)
     problems.raise_if_any(name)
     return _finished(graph, builder, series or [], text, unused, name).to(example)
-
-
-def _options(options: dict[str, Any]) -> Options:
-    unknown = set(options) - set(Options.__dataclass_fields__)
-    if unknown:
-        raise ConfigError(
-            f"flowify has no option {', '.join(sorted(unknown))}; it knows {', '.join(Options.__dataclass_fields__)}."
-        )
-    return Options(**options)
 
 
 def _reduced(graph: Graph, problems: Problems) -> Series | None:
@@ -135,9 +157,6 @@ def _finished(
 
 def _look_at_parts(module: nn.Module, problems: Problems) -> None:
     """Without a graph, say at least which modules would be refused by their class."""
-    from likelify.flowify.options import module_rule
-    from likelify.flowify.refusals import BY_CLASS, reason
-
     refused = tuple(prefix for prefixes, _ in BY_CLASS for prefix in prefixes)
     for name, part in module.named_modules():
         if module_rule(part) is None and type(part).__module__.startswith("torch.nn"):

@@ -51,7 +51,9 @@ def reduce(graph: Graph) -> Series:
     Raises:
         NotConvertibleError: if it is not series-parallel; the message names the nodes.
     """
-    return _Reduction(graph.nodes).series(graph.nodes[0], graph.nodes[-1])
+    _share_concatenations(graph.nodes)
+    _flatten_joins(graph.nodes)
+    return _Reduction().series(graph.nodes[0], graph.nodes[-1])
 
 
 def steps_of(series: Series) -> list[Node]:
@@ -65,10 +67,39 @@ def steps_of(series: Series) -> list[Node]:
     return found
 
 
-class _Reduction:
-    def __init__(self, nodes: list[Node]) -> None:
-        self.first = nodes[0]
+def _share_concatenations(nodes: list[Node]) -> None:
+    """Let `cat([a, b, c])` read `cat([a, b])` where there is one, as in a DenseNet that keeps a list of features."""
+    joins = [node for node in nodes if node.kind == "concat"]
+    for join in joins:
+        # Earlier joins only, so that nothing reads itself; the longest first.
+        for other in sorted(joins[: joins.index(join)], key=lambda node: -len(node.inputs)):
+            length = len(other.inputs)
+            for start in range(len(join.inputs) - length + 1):
+                if all(a is b for a, b in zip(join.inputs[start:], other.inputs, strict=False)):
+                    join.inputs = [*join.inputs[:start], other, *join.inputs[start + length :]]
+                    break
 
+
+def _flatten_joins(nodes: list[Node]) -> None:
+    """Make sums of sums, and concatenations of concatenations, joins of all their operands, to be grouped anew."""
+    users: dict[Node, int] = {}
+    for node in nodes:
+        for before in node.inputs:
+            users[before] = users.get(before, 0) + 1
+    for join in nodes:
+        if join.kind not in ("sum", "concat"):
+            continue
+        inputs, weights = [], []
+        for number, operand in enumerate(join.inputs):
+            inner = operand.kind == join.kind and users[operand] == 1
+            inputs += operand.inputs if inner else [operand]
+            if join.kind == "sum":
+                weight = join.weights[number]
+                weights += [weight * w for w in operand.weights] if inner else [weight]
+        join.inputs, join.weights = inputs, weights
+
+
+class _Reduction:
     def series(self, source: Node, target: Node) -> Series:
         """Give what happens between a node and another one, which can be reached through the first only."""
         found: Series = []

@@ -18,7 +18,9 @@ from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
 def image_of(transform: Transform) -> str | None:
     """Give the range of a layer that does not reach the whole line, or None."""
     if isinstance(transform, Chain):
-        return next(filter(None, (image_of(layer) for layer in reversed(list(transform)))), None)
+        # What the last layer does, not counting a fixed scale behind it, as of a softplus with beta.
+        behind = [layer for layer in transform if not isinstance(layer, Affine)]
+        return image_of(behind[-1]) if behind else None
     if isinstance(transform, ELU):
         return f"({-transform.scale * transform.alpha:g}, inf)"
     found = {Sigmoid: "(0, 1)", Tanh: "(-1, 1)", Softplus: "(0, inf)", Abs: "[0, inf)", ReLU: "[0, inf)"}

@@ -249,7 +249,7 @@ def _times(value: Any, factor: float) -> Any:
 
 
 def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
-    """Give `scale * x + shift`: of numbers if both are, else trained, per channel or per number of the event."""
+    """Give `scale * x + shift`, of numbers, per channel or per number of the event; trained if it was in the module."""
     tensors = [value for value in (scale, shift) if isinstance(value, Tensor)]
     if all(tensor.numel() == 1 and not isinstance(tensor, nn.Parameter) for tensor in tensors):
         scale, shift = float(scale), float(shift)
@@ -268,10 +268,11 @@ def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
             ) from error
     if bool((values[0] == 0).any()) or not bool(torch.isfinite(values[0]).all()):
         raise NotConvertibleError("multiplies by a tensor with zeros, or numbers that are not finite.")
+    trained = any(isinstance(tensor, nn.Parameter) for tensor in tensors)
     columns = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in values]
     if all(bool((column == column[:, :1]).all()) for column in columns):
-        return ChannelAffine(*(column[:, 0].clone() for column in columns))
-    flat = ChannelAffine(*(value.flatten().clone() for value in values))
+        return ChannelAffine(*(column[:, 0].clone() for column in columns)).requires_grad_(trained)
+    flat = ChannelAffine(*(value.flatten().clone() for value in values)).requires_grad_(trained)
     return Chain([Flatten(in_shape), flat, Reshape((math.prod(in_shape),), in_shape)])
 
 

@@ -177,8 +177,10 @@ def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transf
 
 @rule(operator.getitem)
 def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert slices of positions `x[:, :, a:b]`, which drop the others."""
+    """Convert slices of positions `x[:, :, a:b]`, which drop the others, and new axes `x[:, :, None]`."""
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    if None in index and all(part in (None, Ellipsis, slice(None)) for part in index):
+        return _reshape(in_shape, call.out_shape)
     if Ellipsis in index:
         place = index.index(Ellipsis)
         index = (*index[:place], *[slice(None)] * (len(in_shape) + 2 - len(index)), *index[place + 1 :])

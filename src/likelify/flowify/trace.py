@@ -214,6 +214,8 @@ class _Builder:
                 self.nodes[node] = self._made(node, "select", [inner], shape, channels=[part])
         elif (channels := self._selected(node, target)) is not None:
             self.nodes[node] = self._made(node, "select", [self.nodes[before[0]]], shape, channels=[channels])
+        elif target in CONCAT and len(before) == len(_operands(node)) == 1:
+            self.nodes[node] = self.nodes[before[0]]
         elif len(before) == 1:
             self.nodes[node] = self._step(node, self.nodes[before[0]], shape, target)
         else:
@@ -257,10 +259,9 @@ class _Builder:
     def _step(self, node: fx.Node, before: Node, shape: Shape, target: Any) -> Node:
         if node.op == "call_module":
             module = self.modules[str(node.target)]
-            if len(_operands(node)) != len(node.args) + len(node.kwargs) and module_rule(module) is not None:
-                self.problems.add(
-                    self._name(node), "is called with more than its input. Give such settings when it is built."
-                )
+            if len(node.args) + len(node.kwargs) != 1 and module_rule(module) is not None:
+                what = "is called with more than its input. Give such settings when it is built."
+                self.problems.add(self._name(node), what)
             return self._made(node, "step", [before], shape, target=module, uses=self._module_uses(node))
         call = Call(_label(target), self._values(node.args), self._values(node.kwargs), before.shape, shape)
         uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
@@ -293,6 +294,8 @@ class _Builder:
                 f"adds events of different shapes {shapes}, so one is repeated over axes of the other. Repeat it by a "
                 "step of its own, such as nn.Upsample.",
             )
+        if weight == 0:
+            self.problems.add(self._name(node), "adds something times zero. Take it out.")
         if inputs[0] is inputs[1]:
             call = Call("mul", (DATA, 1 + weight), {}, shape, shape)
             return self._made(node, "step", inputs[:1], shape, target=torch.mul, call=call)

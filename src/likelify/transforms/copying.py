@@ -39,8 +39,8 @@ class OrthogonalDensity(nn.Module):
         channels: of the repeated event.
         law: `"normal"` or `"uniform"`.
         net: makes a network that reads the copies `(rows, channels copies, ...)` and gives twice as many numbers:
-            means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is zero, and the
-            scales are trained numbers, one for each channel.
+            means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is zero, and
+            the scales are trained numbers, one for each channel.
     """
 
     def __init__(

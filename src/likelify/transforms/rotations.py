@@ -106,7 +106,8 @@ class Cayley(Transform, Caching):
             check_channels(x, len(skew), self)
             skew = skew.mT if transposed else skew
             columns = x.movedim(1, 0).flatten(1)
-            turned = torch.linalg.solve(_eye(skew) - skew, columns + skew @ columns)
+            # (I - S)^-1 (I + S) = 2 (I - S)^-1 - I: the solve is all there is to do.
+            turned = 2 * torch.linalg.solve(_eye(skew) - skew, columns) - columns
             return turned.unflatten(1, (len(x), *x.shape[2:])).movedim(0, 1)
         else:
             matrix = self.cached("matrix", lambda: self._matrix(self._skew(None)))
@@ -117,7 +118,7 @@ class Cayley(Transform, Caching):
 
     @staticmethod
     def _matrix(skew: Tensor) -> Tensor:
-        return torch.linalg.solve(_eye(skew) - skew, _eye(skew) + skew)
+        return 2 * torch.linalg.solve(_eye(skew) - skew, _eye(skew)) - _eye(skew)
 
 
 def _eye(skew: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import is_tracing
@@ -193,19 +194,26 @@ def _solve(rise: Tensor, height: Tensor, s: Tensor, d0: Tensor, curve: Tensor) -
     return t.clamp(0, 1)
 
 
-def evaluate_packed(knots: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the same as `evaluate_shared` without the inverse, up to rounding, in a third of the time."""
+def evaluate_packed(knots: Tensor, x: Tensor, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Do the same as `evaluate_shared` without the inverse, up to rounding, in a third of the time.
+
+    Args:
+        knots: as there.
+        x: as there.
+        table: what `pack` makes of the knots, if it is known.
+    """
     x = x.to(torch.promote_types(x.dtype, knots.dtype))
     places = knots[:, : knots.shape[1] // 3].detach().to(x.dtype)
     # In shorter dtypes two knots may fall into one cell.
     cells = len(places) == 1 and x.numel() > CELLS and x.dtype in (torch.float32, torch.float64)
     find = _find_in_cells if cells else _find_by_comparing
     index = find(x.detach(), places)
-    value, log_slope = _Packed.apply(x.reshape(-1), _pack(knots).to(x.dtype), index.reshape(-1))  # pyright: ignore[reportGeneralTypeIssues]
+    table = (pack(knots) if table is None else table).to(x.dtype)
+    value, log_slope = _Packed.apply(x.reshape(-1), table, index.reshape(-1))  # pyright: ignore[reportGeneralTypeIssues]
     return value.view(x.shape), log_slope.view(x.shape)
 
 
-def _pack(knots: Tensor) -> Tensor:
+def pack(knots: Tensor) -> Tensor:
     r"""Give the numbers that a piece is evaluated with, `(7, channels (bins + 2))`; the tails count as bins.
 
     With width `w`, height `h` and slopes `d0, d1` they are `x0, 1/w, y0, h, p = w d0, k = w d1, c = (p + k)/h - 2`.
@@ -222,7 +230,7 @@ def _pack(knots: Tensor) -> Tensor:
 
 
 def _find_by_comparing(x: Tensor, places: Tensor) -> Tensor:
-    """Give the column of `_pack` for every number, by counting the knots below it."""
+    """Give the column of `pack` for every number, by counting the knots below it."""
     # Bytes are added much faster than integers, and a search is slower than a few comparisons.
     bin_ = (x >= places[:, :1]).to(torch.uint8) if places.shape[1] < 256 else (x >= places[:, :1]).int()
     for knot in places[:, 1:].unbind(1):
@@ -372,7 +380,7 @@ def _pull_back_again(x: Tensor, table: Tensor, index: Tensor, grads: tuple[Tenso
     return torch.autograd.grad((value, log_slope), (x, table), grads, create_graph=True)  # pyright: ignore[reportReturnType]
 
 
-class ChannelSpline(Transform):
+class ChannelSpline(Transform, Caching):
     r"""One trained spline per channel, shared by all rows and positions; a fresh layer is the identity.
 
     Args:
@@ -436,10 +444,13 @@ class SharedSpline(ChannelSpline):
 
 
 def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-    knots = knots_from_raw(layer.raw, bins=layer.bins, bound=layer.bound)
-    if inverse or is_tracing():
+    if is_tracing():
+        knots = knots_from_raw(layer.raw, bins=layer.bins, bound=layer.bound)
         return evaluate_shared(knots, x, inverse=inverse)
-    return evaluate_packed(knots, x)
+    knots = layer.cached("knots", lambda: knots_from_raw(layer.raw, bins=layer.bins, bound=layer.bound))
+    if inverse:
+        return evaluate_shared(knots, x, inverse=True)
+    return evaluate_packed(knots, x, layer.cached("table", lambda: pack(knots)))
 
 
 def check_spline(bins: int, bound: float) -> None:

@@ -165,7 +165,7 @@ def converted_flow(
 
     Raises:
         UnsupportedError: listing all that cannot be converted.
-        ConfigError: for unknown options.
+        ConfigError: for options with unknown values.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.LeakyReLU(0.1), nn.Linear(8, 4))

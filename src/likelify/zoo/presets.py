@@ -1,7 +1,9 @@
-"""The models of the convolution exponential paper by name, as plain data: at the paper's size, and for one CPU.
+"""The papers' models by name, as plain data: at the paper's size, and for one CPU.
 
-Names are `table1-...`, `table2-...` and `table3-...`; those of table 2 have uniform dequantization, and variational
-with `-variational` at the end. What the public code had and these have not is in `docs/models.md`.
+Those of the convolution exponential paper are `table1-...`, `table2-...` and `table3-...`; of table 2 with uniform
+dequantization, and variational with `-variational` at the end. Those of the flowification paper are `flowified-...`; at
+the paper's size with its splines and its fit, at the small size with ours. What the public code had and these have not
+is in `docs/models.md` and `docs/flowification.md`.
 """
 
 from dataclasses import dataclass, field
@@ -30,6 +32,19 @@ PAPER_FIT: Values = {
 }
 MIXING_FIT = PAPER_FIT | {"optimizer": "adamax", "betas": (0.9, 0.999), "clip": None}
 RESIDUAL_FIT = PAPER_FIT | {"optimizer": "adamw", "betas": (0.9, 0.99), "warmup_power": 2.0, "clip": 1.0}
+# 200 epochs of MNIST in batches of 256; CIFAR-10 had 1000 epochs, 195,000 steps.
+FLOWIFIED_FIT: Values = {
+    "steps": 200 * (60_000 // 256),
+    "batch_size": 256,
+    "lr": 5e-4,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "warmup": 0,
+    "clip": None,
+    "average": 0.0,
+    "validations": 100,
+}
+FLOWIFIED_SMALL_FIT: Values = {"steps": 1500, "batch_size": 128, "lr": 4e-3, "average": 0.99}
 SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.99, "initialize_items": 512}
 
 # The DenseNets of split priors and dequantizers, and the couplings of table 1.
@@ -112,6 +127,32 @@ def _table3(form: str, what: str, bits: str) -> Preset:
     return _residual(f"table3-{form}", what, bits, "variational", "sylvester", form=form)
 
 
+def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> Preset:
+    common = {"model": model} | settings
+    return Preset(
+        f"flowified-{name}",
+        f"{what}{': MNIST, CIFAR-10 ' + bits if bits else ''}",
+        common | {"shared_splines": True, "spline_bound": 2.0},
+        common,
+        FLOWIFIED_FIT,
+        dict(FLOWIFIED_SMALL_FIT),
+    )
+
+
+def _table_net(widths: tuple[int, ...]) -> Preset:
+    """Give a net of appendix F; its fits were those of the neural spline flow experiments, which differ by table."""
+    common = {"model": "flowified-mlp", "widths": widths}
+    fit = FLOWIFIED_SMALL_FIT | {"lr": 5e-4}
+    return Preset(
+        f"flowified-table-{'-'.join(map(str, widths))}",
+        f"table net of appendix F, widths {', '.join(map(str, widths))}",
+        common | {"activation": "leaky-relu", "learned_noise": False},
+        common,
+        dict(fit),
+        dict(FLOWIFIED_SMALL_FIT),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -125,6 +166,17 @@ PRESETS: dict[str, Preset] = {
         *_table2("sylvester", "convolutional Sylvester layers", "3.32", "3.21", "sylvester"),
         _table3("without-generalization", "Sylvester layers without a network", "3.44"),
         _table3("without-basis", "Sylvester layers without the basis change", "3.27"),
+        _flowified("fmlp", "flowified perceptron", "", "fmlp"),
+        _flowified("fconv1", "overlapping kernels", "3.11, 4.91", "fconv1"),
+        _flowified("fconv1-uniform", "overlapping kernels, uniform noise", "3.41, 6.24", "fconv1", noise="uniform"),
+        _flowified("fconv1-nsf", "overlapping kernels and couplings", "2.70, 3.93", "fconv1", nsf=True),
+        _flowified("fconv2", "kernels without overlap", "", "fconv2"),
+        _flowified("fconv2-nsf", "kernels without overlap, and couplings", "1.35, 3.69", "fconv2", nsf=True),
+        _flowified("fconv-fft", "circular convolutions through their Fourier transform", "", "fconv-fft"),
+        _table_net((128, 128, 128, 64, 32)),
+        _table_net((128, 64, 32, 16, 8)),
+        _table_net((8, 16, 32, 64, 128)),
+        _table_net((32, 64, 128, 128, 128)),
     )
 }
 
