@@ -7,7 +7,7 @@ Times are processor times of one thread, medians of interleaved runs; the rival 
 presets have smaller networks for what is dropped than the published models; `steps` without --quick also gives the
 ratio to a rival with networks of the presets' size, which is what the way of computing alone brings.
 
-The part `fashion` prints the results of `likelify reproduce flowification-images` (ten minutes for each fit), and
+The part `fashion` prints the results of `likelify reproduce flowification-minutes` (ten minutes for each fit), and
 without --quick first runs those that are missing.
 """
 
@@ -245,7 +245,7 @@ def fourier(*, quick: bool) -> list[Entry]:
 
 def fashion(*, quick: bool, seeds: int = 1) -> list[Entry]:
     """Print held-out bits/dim after ten minutes on Fashion-MNIST, as the experiment measures them."""
-    session = Session.open(experiment("flowification-images", "cpu"), seeds=seeds)
+    session = Session.open(experiment("flowification-minutes", "cpu"), seeds=seeds)
     if not quick:
         run_cells(session.checked().todo(), session.place(), on_event=tell)
         session = session.again()
