@@ -152,7 +152,7 @@ def test_initialize_survives_fewer_rows_than_channels():
 
 
 def test_repetition_noise_has_the_law_of_direction_and_radius():
-    """The projected normal against a uniform direction and a chi-distributed radius: moments of radius and direction."""
+    """The projected normal against a uniform direction and a chi-distributed radius, by moments of both."""
     copies, rows = 4, 20000
     t, contribution = (v.detach() for v in Repeat(1, copies).double()(torch.zeros(rows, 1, dtype=torch.float64)))
     radius = t.norm(dim=1)
@@ -272,7 +272,7 @@ def test_weights_average_to_one(build, event):
 
 
 def test_a_learned_posterior_closes_the_gap():
-    """In a Gaussian model p(u | x) is normal with a mean linear in x: a learned q(u | x) reaches it, plain noise not."""
+    """In a Gaussian model the mean of p(u | x) is linear in x: a learned q(u | x) reaches it, plain noise does not."""
     torch.manual_seed(0)
     turn = lk.Orthogonal(torch.tensor([[0.8, 0.6], [-0.6, 0.8]]))
     base = lk.Normal((2,), trainable=True)
