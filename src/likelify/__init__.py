@@ -150,7 +150,6 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from likelify import errors as errors
-    from likelify import flowify as flowify
     from likelify import nets as nets
     from likelify import testing as testing
     from likelify import zoo as zoo
@@ -162,6 +161,7 @@ if TYPE_CHECKING:
     from likelify.distributions import RectifiedNormal as RectifiedNormal
     from likelify.errors import LikelifyError as LikelifyError
     from likelify.fit.run import Run as Run
+    from likelify.flowify.convert import flowify as flowify
     from likelify.flows import Certificate as Certificate
     from likelify.flows import Estimate as Estimate
     from likelify.flows import Flow as Flow

@@ -120,6 +120,7 @@ def evaluate_command(
 ) -> None:
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
+    run.check_module()
     source = open_source_of(run)
     usual = Draws.usual(Data.of(source))
     draws = Draws(

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likelify.zoo.converted import ConvertedConfig, converted_flow
+    from likelify.zoo.flowified import FConv1Config, FConv2Config, FConvFourierConfig, FMLPConfig, TableMLPConfig
     from likelify.zoo.images import GlowConfig, MarginalSplineConfig, glow, marginal_spline
     from likelify.zoo.mixing_flow import MixingFlowConfig
     from likelify.zoo.models import MODELS, ModelConfig, config_from_dict
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
     from likelify.zoo.vae import VaeConfig
 
 _HOMES = {
+    "ConvertedConfig": "converted",
+    "converted_flow": "converted",
+    "FMLPConfig": "flowified",
+    "FConv1Config": "flowified",
+    "FConv2Config": "flowified",
+    "FConvFourierConfig": "flowified",
+    "TableMLPConfig": "flowified",
     "GlowConfig": "images",
     "MarginalSplineConfig": "images",
     "glow": "images",
@@ -37,7 +46,12 @@ _HOMES = {
 __all__ = [
     "MODELS",
     "PRESETS",
+    "ConvertedConfig",
     "CouplingFlowConfig",
+    "FConv1Config",
+    "FConv2Config",
+    "FConvFourierConfig",
+    "FMLPConfig",
     "GlowConfig",
     "MarginalSplineConfig",
     "MixingFlowConfig",
@@ -45,8 +59,10 @@ __all__ = [
     "Preset",
     "ResidualFlowConfig",
     "SylvesterConfig",
+    "TableMLPConfig",
     "VaeConfig",
     "config_from_dict",
+    "converted_flow",
     "glow",
     "marginal_spline",
     "preset",
