@@ -88,7 +88,7 @@ def models_command() -> None:
     """List models and presets."""
     console.print("Models, for --model:")
     _list({name: config.summary for name, config in MODELS.items()})
-    console.print("\nPresets, for --preset, with the bits/dim of the paper on CIFAR-10 (ELBO, test):")
+    console.print("\nPresets, for --preset, with the bits/dim of their papers on CIFAR-10 (ELBO, test):")
     _list({name: preset.summary for name, preset in PRESETS.items()})
     console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
 

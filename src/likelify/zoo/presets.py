@@ -131,7 +131,7 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
     common = {"model": model} | settings
     return Preset(
         f"flowified-{name}",
-        f"{what}{': MNIST, CIFAR-10 ' + bits if bits else ''}",
+        f"{what}: {bits}" if bits else what,
         common | {"shared_splines": True, "spline_bound": 2.0},
         common,
         FLOWIFIED_FIT,
@@ -166,12 +166,14 @@ PRESETS: dict[str, Preset] = {
         *_table2("sylvester", "convolutional Sylvester layers", "3.32", "3.21", "sylvester"),
         _table3("without-generalization", "Sylvester layers without a network", "3.44"),
         _table3("without-basis", "Sylvester layers without the basis change", "3.27"),
-        _flowified("fmlp", "flowified perceptron", "", "fmlp"),
-        _flowified("fconv1", "overlapping kernels", "3.11, 4.91", "fconv1"),
-        _flowified("fconv1-uniform", "overlapping kernels, uniform noise", "3.41, 6.24", "fconv1", noise="uniform"),
-        _flowified("fconv1-nsf", "overlapping kernels and couplings", "2.70, 3.93", "fconv1", nsf=True),
-        _flowified("fconv2", "kernels without overlap", "", "fconv2"),
-        _flowified("fconv2-nsf", "kernels without overlap, and couplings", "1.35, 3.69", "fconv2", nsf=True),
+        _flowified("fmlp", "flowified multilayer perceptron (FMLP)", "", "fmlp"),
+        _flowified("fconv1", "overlapping kernels (FCONV1)", "4.91; MNIST 3.11", "fconv1"),
+        _flowified(
+            "fconv1-uniform", "overlapping kernels, uniform noise", "6.24; MNIST 3.41", "fconv1", noise="uniform"
+        ),
+        _flowified("fconv1-nsf", "overlapping kernels and couplings", "3.93; MNIST 2.70", "fconv1", nsf=True),
+        _flowified("fconv2", "kernels without overlap (FCONV2)", "", "fconv2"),
+        _flowified("fconv2-nsf", "kernels without overlap, and couplings", "3.69; MNIST 1.35", "fconv2", nsf=True),
         _flowified("fconv-fft", "circular convolutions through their Fourier transform", "", "fconv-fft"),
         _table_net((128, 128, 128, 64, 32)),
         _table_net((128, 64, 32, 16, 8)),
