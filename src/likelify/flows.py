@@ -191,6 +191,7 @@ class Flow(Distribution):
         Source:
             Burda et al. 2016; Huang et al. 2020 (augmented flows).
         """
+        _positive(len(samples), "the number of samples")
         for count in samples:
             _positive(count)
         self._require_weights("bound_gaps")

@@ -325,3 +325,54 @@ def test_uniform_noise_has_no_density_outside():
 def test_what_cannot_be_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_reducing_transposed_convolutions_need_no_net():
+    layer = transposed_convolution((8, 3), 1, 2, stride=2).double()
+    x = normal(2, 8, 3)
+    z, contribution = layer(x)
+    assert z.shape == (2, 1, 6)
+    assert contribution.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        linear(3, 2),
+        linear(3, 2, method="free"),
+        Sum(1, 3),
+        Crop((3, 2), ((1, 0),)),
+        residual(None, (3,)),
+        lk.ActNorm(3),
+    ],
+)
+def test_samples_that_are_not_finite_are_refused(layer):
+    event = (3, 2) if isinstance(layer, Crop) else (3,)
+    x = torch.randn(16, *event)
+    x[3, 1] = math.nan
+    with pytest.raises(DomainError, match="not finite"):
+        layer.initialize(x)
+    with pytest.raises(ShapeError, match="no numbers"):
+        layer.initialize(x[:0])
+    layer.initialize(torch.randn(16, *event))
+    assert all(bool(torch.isfinite(p).all()) for p in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Unfold((2, 4, 4), 2, 2), Unfold((2, 4, 4), 3), FoldSum((2, 4, 4), 2, 2), Pad((2, 4, 4), ((1, 0), (0, 1)))],
+)
+def test_batches_without_rows_keep_their_shapes(layer):
+    event = (8, 2, 2) if isinstance(layer, FoldSum) else (2, 4, 4)
+    z, contribution = layer(torch.zeros(0, *event))
+    assert z.shape == (0, *layer.out_shape(event))
+    assert contribution.shape == (0,)
+    assert layer.inverse(z)[0].shape == (0, *event)
+
+
+def test_uniform_noise_of_large_numbers_is_found_inside_its_ball():
+    layer = Repeat(1, 3, "uniform")
+    with torch.no_grad():
+        layer.noise.log_scale.fill_(-6.0)
+        z, _ = layer(1e3 * torch.randn(5000, 1))
+        assert bool(torch.isfinite(layer.inverse(z)[1]).all())

@@ -275,4 +275,5 @@ def _apply_groups(matrix: Tensor, x: Tensor) -> Tensor:
         columns = x.unflatten(1, (groups, -1)).movedim(0, -1)
         return (matrix @ columns).movedim(-1, 0).flatten(1)
     columns = x.flatten(2).unflatten(1, (groups, -1))
-    return (matrix @ columns).flatten(1, 2).reshape(len(x), -1, *x.shape[2:])
+    # All sizes are given, since a batch may have no rows.
+    return (matrix @ columns).flatten(1, 2).reshape(len(x), groups * matrix.shape[1], *x.shape[2:])

@@ -130,16 +130,23 @@ def transposed_convolution(
     matrix = None
     if weight is not None:
         matrix = weight.detach().reshape(groups, in_shape[0] // groups, -1).mT.reshape(patch, -1)
-    layers: list[Transform] = [
-        _grouped(
-            in_shape[0], patch, groups, matrix, bias=False, method=method, noise=noise, net=net, posterior=posterior
-        )
-    ]
+    net = net or density_nets(dims)
+    options = {"method": method, "noise": noise, "net": net, "posterior": posterior}
+    layers: list[Transform] = [_grouped(in_shape[0], patch, groups, matrix, bias=False, **options)]
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(in_shape[1:], step, spread, kernel, strict=True)]
     shape = (out_channels, *full)
-    inner = net or density_nets(dims)
     if any(n > 1 for n in (*kernel, *step)):
-        layers.append(FoldSum(shape, kernel, step, spread, net=inner))
+        layers.append(FoldSum(shape, kernel, step, spread, net=net))
+    layers += _trim(shape, cut, more, noise, net)
+    if isinstance(bias, Tensor) or bias:
+        shift = bias.detach().clone() if isinstance(bias, Tensor) else torch.zeros(out_channels)
+        layers.append(ChannelAffine(torch.ones_like(shift), shift))
+    return Chain(layers)
+
+
+def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseLaw, net: NetFactory) -> list[Transform]:
+    """Cut positions off on all sides but keep some of the last ones, or add them where there are none to keep."""
+    layers: list[Transform] = []
     crops = [(c, max(c - m, 0)) for c, m in zip(cut, more, strict=True)]
     if any(side for pair in crops for side in pair):
         layers.append(Crop(shape, crops, net))
@@ -147,10 +154,7 @@ def transposed_convolution(
     pads = [(0, max(m - c, 0)) for c, m in zip(cut, more, strict=True)]
     if any(side for pair in pads for side in pair):
         layers.append(Pad(shape, pads, noise))
-    if isinstance(bias, Tensor) or bias:
-        shift = bias.detach().clone() if isinstance(bias, Tensor) else torch.zeros(out_channels)
-        layers.append(ChannelAffine(torch.ones_like(shift), shift))
-    return Chain(layers)
+    return layers
 
 
 def _grouped(

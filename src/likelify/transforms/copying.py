@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from likelify.distributions import LOG_SQRT_2PI, NoiseLaw, check_law
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
-from likelify.transforms.core import Shape, Transform
+from likelify.transforms.core import Shape, Transform, check_sample
 from likelify.transforms.dimension import MissingNumbers
 from likelify.transforms.geometry import Geometry, Stacked, windows
 
@@ -74,6 +74,7 @@ class OrthogonalDensity(nn.Module):
 
     def initialize(self, u: Tensor, x: Tensor) -> None:
         """Set the scale of each channel to that of a sample."""
+        check_sample(u, self)
         with torch.no_grad():
             spread = self.geometry.total(u * u).transpose(0, 1).flatten(1).mean(1)
             size = (self.geometry.counts - 1).expand(x.shape[2:]).mean() if x.ndim > 2 else self.geometry.counts - 1
@@ -103,7 +104,9 @@ class OrthogonalDensity(nn.Module):
         if self.law == "normal":
             return sum_items(constant - free * LOG_SQRT_2PI, context) - 0.5 * sum_items(u * u, context)
         volume = 0.5 * free * math.log(math.pi) - torch.lgamma(0.5 * free + 1)
-        inside = self.geometry.total(u * u) <= 1 + 100 * torch.finfo(u.dtype).eps
+        # What is left of a number after the mean is taken off has the number's rounding.
+        slack = 100 * torch.finfo(u.dtype).eps * (1 + x.detach().abs() * (-log_scale.detach()).exp())
+        inside = self.geometry.total(u * u).sqrt() <= 1 + slack
         return sum_items(torch.where(inside | (free == 0), constant - volume, -math.inf), context)
 
 
@@ -372,4 +375,4 @@ class FoldSum(Gathering):
 
 
 def _half_log_counts(geometry: Geometry, x: Tensor, context: ContextLike) -> Tensor:
-    return sum_items((0.5 * geometry.counts.log()).to(x.dtype).expand(x.shape), context)
+    return sum_items((0.5 * geometry.counts.log()).expand(x.shape).to(x.dtype), context)

@@ -294,6 +294,19 @@ def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
         raise DomainError(f"{type(layer).__name__}: {outside} of {inside.numel()} input values lie outside {meaning}.")
 
 
+def check_sample(x: Tensor, layer: nn.Module) -> None:
+    """Refuse a sample that `initialize` would turn into parameters that are not numbers."""
+    name = type(layer).__name__
+    if not x.numel():
+        raise ShapeError(f"{name}.initialize got no numbers; give it a sample of the training data.")
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise DomainError(
+            f"{name}.initialize got {bad} of {x.numel()} values that are not finite. Look for missing values in the "
+            "data."
+        )
+
+
 def check_channels(x: Tensor, channels: int, layer: nn.Module) -> None:
     """Raise `ShapeError` unless axis 1 of `x` has that many channels."""
     if x.ndim < 2 or x.shape[1] != channels:

@@ -18,7 +18,7 @@ from likelify.distributions import (
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Context, ContextLike, as_context, join_condition, sum_items, with_condition
-from likelify.transforms.core import Shape, Transform
+from likelify.transforms.core import Shape, Transform, check_sample
 
 Sides = Sequence[tuple[int, int]]
 
@@ -280,6 +280,7 @@ class MissingNumbers(nn.Module):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Set means and scales of the channels to those of the sample."""
+        check_sample(x, self)
         with torch.no_grad():
             values = x.flatten(2)[:, :, self.places].transpose(0, 1).flatten(1)
             self.loc.copy_(values.mean(1, keepdim=True))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, sum_items
-from likelify.transforms.core import Transform, check_channels, check_domain
+from likelify.transforms.core import Transform, check_channels, check_domain, check_sample
 
 
 class Affine(Transform):
@@ -73,10 +73,9 @@ class ActNorm(Transform):
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set the statistics from the sample; a channel that is constant in it keeps scale one."""
         check_channels(x, len(self.shift), self)
+        check_sample(x, self)
         with torch.no_grad():
             channels = x.transpose(0, 1).flatten(1)
-            if not bool(torch.isfinite(channels).all()):
-                raise DomainError("ActNorm.initialize got values that are not finite.")
             self.shift.copy_(channels.mean(1))
             deviation = channels.std(1, correction=0)
             smallest = 1e-6 * channels.abs().amax(1).clamp_min(1e-6)

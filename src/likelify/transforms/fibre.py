@@ -34,7 +34,7 @@ from likelify.linalg.rectangular import (
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.complement import ComplementNoise, FibreDensity, along
-from likelify.transforms.core import Shape, Transform, check_channels, leave_autocast
+from likelify.transforms.core import Shape, Transform, check_channels, check_sample, leave_autocast
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
 VARIANCE_STEPS = 20
@@ -132,6 +132,7 @@ class FibreLayer(Transform, Caching, ABC):
         variance and mean zero. The variances `v` of the fibres climb the likelihood by a few steps; noise gets the mean
         variance that the data have in the image of the map.
         """
+        check_sample(x, self)
         with torch.no_grad():
             if not self.pretrained:
                 blocks, deviations = principal_maps(x, self.groups, self.out_channels // self.groups)

@@ -133,7 +133,8 @@ class Windows(Geometry):
         """Gather the windows into channels, as `torch.nn.functional.unfold` orders them."""
         if tuple(x.shape[1:]) != self.in_shape:
             raise ShapeError(f"The windows were built for events {self.in_shape}, got {tuple(x.shape[1:])}.")
-        if self.disjoint:
+        # pixel_unshuffle and pixel_shuffle give the shape of their input if there are no rows.
+        if self.disjoint and len(x):
             return torch.pixel_unshuffle(x, self.kernel_size[0])
         if len(self.kernel_size) == 1:
             return F.unfold(x.unsqueeze(2), **self._options())
@@ -157,7 +158,7 @@ class Windows(Geometry):
         return self.in_shape
 
     def _fold(self, t: Tensor) -> Tensor:
-        if self.disjoint:
+        if self.disjoint and len(t):
             return torch.pixel_shuffle(t, self.kernel_size[0])
         if len(self.kernel_size) == 1:
             return F.fold(t, (1, self.in_shape[1]), **self._options()).squeeze(2)

@@ -20,7 +20,7 @@ from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Transform
+from likelify.transforms.core import Chain, Transform, check_sample
 from likelify.transforms.dimension import Augment, Slice
 from likelify.transforms.elementwise import ActNorm
 from likelify.transforms.fibre import FreeLinear
@@ -48,6 +48,7 @@ class PrincipalAxes(Orthogonal):
         With fewer rows than channels the narrow axes of the rows that were used have no width at all, and a scale that
         saw only these would be infinite.
         """
+        check_sample(x, self)
         with torch.no_grad():
             columns = widest(x[::2].transpose(0, 1).flatten(1))
             columns = columns - columns.mean(1, keepdim=True)
