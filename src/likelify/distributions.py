@@ -25,9 +25,11 @@ class Distribution(nn.Module):
 
     Attributes:
         likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
+        has_atoms: some values have a positive probability, which `log_prob` gives there in place of a density.
     """
 
     likelihood: Likelihood = "exact"
+    has_atoms: bool = False
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Give the log-density of each item in nats."""
@@ -328,6 +330,8 @@ class RectifiedNormal(Distribution):
         >>> RectifiedNormal((2,)).log_prob(torch.zeros(1, 2))
         tensor([-1.3863], grad_fn=<SumBackward1>)
     """
+
+    has_atoms = True
 
     def __init__(self, event_shape: Shape) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.caching import freeze
 from likelify.distributions import Distribution, has_rows, item_count, repeat_context, row_count
-from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError
+from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
@@ -85,6 +85,7 @@ class Flow(Distribution):
 
     Raises:
         InexactLikelihoodError: if the base has no exact log-density.
+        UnsupportedError: if the latent has atoms, as behind a ReLU, and the base has none.
 
     Example:
         >>> from likelify.distributions import Normal
@@ -107,6 +108,12 @@ class Flow(Distribution):
             raise InexactLikelihoodError(
                 f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. "
                 "If it is a flow, put its layers behind those of this one."
+            )
+        if not base.has_atoms and any(isinstance(m, Transform) and m.has_atoms for m in transform.modules()):
+            raise UnsupportedError(
+                "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for single "
+                "values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last layer; "
+                "elsewhere NoisyReLU or LeakyReLU."
             )
         self.base = base
         self.transform = transform

@@ -232,6 +232,7 @@ class ReLU(Transform):
     """
 
     random_inverse = True
+    has_atoms = True
 
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
