@@ -111,9 +111,9 @@ class Flow(Distribution):
             )
         if not base.has_atoms and any(isinstance(m, Transform) and m.has_atoms for m in transform.modules()):
             raise UnsupportedError(
-                "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for single "
-                "values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last layer; "
-                "elsewhere NoisyReLU or LeakyReLU."
+                "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for "
+                "single values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last "
+                "layer; elsewhere NoisyReLU or LeakyReLU."
             )
         self.base = base
         self.transform = transform
