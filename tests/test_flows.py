@@ -6,7 +6,7 @@ import torch
 
 import likelify as lk
 from likelify import nets, testing
-from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError, StateError
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
 
 
 def spline_flow(dims=2, context=0):
@@ -301,3 +301,15 @@ def test_bound_gaps_of_exact_flows_are_zero():
     flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2))
     with torch.no_grad():
         assert float(flow.bound_gaps(torch.randn(3, 2))[8].value.abs().max()) < 1e-12
+
+
+def test_integers_without_dequantization_are_refused():
+    flow = lk.Flow(lk.Normal(2), lk.Chain([lk.ActNorm(2)]))
+    with pytest.raises(DomainError, match="Dequantize"):
+        flow.initialize(torch.randint(5, (10, 2)))
+    lk.Flow(lk.Normal(2), lk.Chain([lk.Dequantize(5), lk.ActNorm(2)])).initialize(torch.randint(5, (10, 2)))
+
+
+def test_single_numbers_stand_for_shapes_of_one_axis():
+    assert lk.Normal(3).event_shape == (3,)
+    assert lk.Flow(lk.Normal(3), lk.ActNorm(3)).sample(4).shape == (4, 3)

@@ -111,8 +111,9 @@ class Normal(Distribution):
     loc: Tensor
     log_scale: Tensor
 
-    def __init__(self, event_shape: Shape, *, trainable: bool = False) -> None:
+    def __init__(self, event_shape: Shape | int, *, trainable: bool = False) -> None:
         super().__init__()
+        event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
         if not event_shape:
             raise ShapeError("Normal needs an event of at least one axis, such as (1,).")
         self.event_shape = tuple(event_shape)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from likelify.caching import freeze
 from likelify.distributions import Distribution, has_rows, item_count, repeat_context, row_count
-from likelify.errors import ConfigError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
-from likelify.transforms.core import Shape, Transform
+from likelify.transforms.core import Chain, Shape, Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -264,15 +264,17 @@ class Flow(Distribution):
         """Draw so that gradients reach the parameters (where the layers allow it)."""
         return self._draw(shape, self._encode(context))[0]
 
-    def sample(self, shape: Shape = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
+    def sample(self, shape: Shape | int = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
         """Draw without gradients.
 
         Args:
-            shape: draws, in front of the event; with a context, one such block for each of its rows.
+            shape: draws, a number or several, in front of the event; with a context, one such block for each of its
+                rows.
             context: as for `log_prob`.
             temperature: factor on the deviations of all normal distributions on the way; other than 1 the draws no
                 longer follow the flow's density.
         """
+        shape = (shape,) if isinstance(shape, int) else shape
         if temperature != 1.0:
             context = replace(as_context(context), temperature=temperature)
         with torch.no_grad():
@@ -288,8 +290,18 @@ class Flow(Distribution):
         return self._draw(shape, self._encode(context))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
-        """Fit the data-dependent parts (ActNorm statistics, marginals) to a sample of the training data, once."""
+        """Fit the data-dependent parts (ActNorm statistics, marginals) to a sample of the training data, once.
+
+        Raises:
+            DomainError: if the sample holds integers and no layer takes them.
+        """
         self._check(x)
+        if not x.is_floating_point() and not _takes_integers(self.transform):
+            raise DomainError(
+                "The data are integers and the first layer works on real numbers, so there would be no density. Put "
+                "lk.Dequantize(levels) in front (for a network of yours: zoo.converted_flow), or give x.float() if the "
+                "numbers are measurements that happen to be whole."
+            )
         with torch.no_grad():
             self.transform.initialize(x, self._encode(context))
 
@@ -362,6 +374,13 @@ class Flow(Distribution):
         marked = [m for m in self.transform.modules() if isinstance(m, Transform) and getattr(m, fact)]
         inner = [m for m in marked if not any(c in marked for c in m.modules() if c is not m)]
         return sorted({type(m).__name__ for m in inner})
+
+
+def _takes_integers(transform: Transform) -> bool:
+    """Tell whether the first layer takes data in an integer dtype."""
+    while isinstance(transform, Chain):
+        transform = transform[0]
+    return transform.takes_integers
 
 
 def _positive(count: int, name: str = "samples") -> None:

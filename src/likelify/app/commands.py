@@ -88,9 +88,21 @@ def models_command() -> None:
     """List models and presets."""
     console.print("Models, for --model:")
     _list({name: config.summary for name, config in MODELS.items()})
-    console.print("\nPresets, for --preset, with the bits/dim of their papers on CIFAR-10 (ELBO, test):")
-    _list({name: preset.summary for name, preset in PRESETS.items()})
+    console.print(
+        "\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):"
+    )
+    for title, names in _by_paper(list(PRESETS)).items():
+        console.print(f"{title}:")
+        _list({name: PRESETS[name].summary for name in names})
     console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
+
+
+def _by_paper(names: list[str]) -> dict[str, list[str]]:
+    flowified = [name for name in names if name.startswith("flowified-")]
+    return {
+        "The convolution exponential and generalized Sylvester flows": [n for n in names if n not in flowified],
+        "Flowification": flowified,
+    }
 
 
 def _list(lines: dict[str, str]) -> None:

@@ -77,6 +77,11 @@ def show_figures(console: Console, measured: Evaluation, source: Source) -> None
         console.print(
             f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
         )
+        if measured.gain is not None and measured.iw.nats.items < measured.elbo.nats.items:
+            console.print(
+                f"The two rows are about different {items}: on the {measured.iw.nats.items} that were weighted, it "
+                f"lies {_show(measured.gain, 2)} nats per {item} above their ELBO."
+            )
     if measured.gaps is not None:
         each = ", ".join(f"{number} draws {_show(gap, 2)}" for number, gap in measured.gaps.items())
         console.print(

@@ -55,6 +55,11 @@ def open_source(name: str) -> Source:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
     if name.endswith(ENDINGS):
         return table_file(Path(name).expanduser())
+    if Path(name).expanduser().is_file():
+        raise DataError(
+            f"'{name}' is a file, but its name does not end in {', '.join(ENDINGS)}. Tables are read from CSV and NPY "
+            "files; convert it, or rename it if it is one of them."
+        )
     raise DataError(
         f"There is no source '{name}'; the sources are {', '.join(SOURCES)}; with files of yours "
         f"{', '.join(f'{family}:PLACE' for family in FROM_FILES if family != 'table')}; and tables, FILE.csv, FILE.npy."

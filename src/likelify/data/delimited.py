@@ -164,6 +164,11 @@ def _check_cells(path: Path, line: int, cells: list[str], names: list[str]) -> N
         if cell.strip() in MISSING:
             raise DataError(f"'{path}', line {line}, column '{name}': the value is missing. {REMEDY}")
         if not _is_number(cell):
+            if _is_number(cell.strip().replace(",", ".", 1)):
+                raise DataError(
+                    f"'{path}', line {line}, column '{name}': '{cell.strip()[:40]}' has a decimal comma. Write the "
+                    "file with decimal points."
+                )
             raise DataError(
                 f"'{path}', line {line}, column '{name}': '{cell.strip()[:40]}' is not a number. Drop the column, or "
                 "put numbers in place of its words."

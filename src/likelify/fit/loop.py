@@ -57,7 +57,7 @@ class FitResult:
     best_bits: float = math.inf
     steps: int = 0
     seconds: float = 0.0
-    looks: list[Look] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list, repr=False)
 
     def rows(self, unit: Unit | None = None) -> list[dict[str, float]]:
         """Give the looks as plain rows, with the figures in a unit, by default bits per dimension."""

@@ -90,6 +90,7 @@ class Evaluation:
         split: of the source.
         elbo: a lower bound in expectation; exact for exact models.
         iw: importance-weighted, or None if it was not asked for or the model does not allow it.
+        gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
         gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
     """
 
@@ -97,6 +98,7 @@ class Evaluation:
     split: SplitName
     elbo: Score
     iw: Score | None = None
+    gain: Figure | None = None
     gaps: dict[int, Figure] | None = None
 
 
@@ -159,7 +161,8 @@ def evaluate(
     dims = math.prod(source.event_shape)
     iw = _score(weights, dims, iw_samples, float(torch.cat(sizes).median())) if weighted else None
     by_draws = {number: Figure.of(torch.cat(values)) for number, values in found.items() if values}
-    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw, by_draws or None)
+    gain = Figure.of(torch.cat(weights) - torch.cat(elbos)[:weighted]) if weighted else None
+    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw, gain, by_draws or None)
 
 
 def _score(values: list[Tensor], dims: int, samples: int, ess: float | None = None) -> Score:

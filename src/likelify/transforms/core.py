@@ -40,12 +40,14 @@ class Transform(nn.Module):
         random_inverse: `inverse` draws random numbers, so a round trip latent to data to latent is not the identity.
         noisy_log_det: the contribution is itself an unbiased estimate.
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
+        takes_integers: data in an integer dtype are what the layer is for.
     """
 
     random_forward: bool = False
     random_inverse: bool = False
     noisy_log_det: bool = False
     has_atoms: bool = False
+    takes_integers: bool = False
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: `(rows, *in_shape)` to `(rows, *out_shape)`, and the contribution `(items,)` in nats."""

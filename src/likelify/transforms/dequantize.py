@@ -30,6 +30,7 @@ class Dequantize(Transform):
     """
 
     random_forward = True
+    takes_integers = True
     probe: Tensor
 
     def __init__(self, levels: int, noise: Distribution | None = None) -> None:

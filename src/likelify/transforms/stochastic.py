@@ -46,6 +46,7 @@ class LatentVariable(Transform):
 
     random_forward = True
     random_inverse = True
+    takes_integers = True
     probe: Tensor
 
     def __init__(self, posterior: Distribution, observation: Distribution, latent_shape: Shape) -> None:
