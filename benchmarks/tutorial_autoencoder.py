@@ -216,7 +216,7 @@ def main() -> None:
     """Fit for all seeds and report."""
     options = arguments(__doc__ or "", seeds=3)
     source = open_source("digits")
-    seeds, seconds, steps = (1, 3.0, 300) if options.quick else (options.seeds, 10.0, 1000)
+    seeds, seconds, steps = (1, 3.0, 300) if options.quick else (options.seeds, 6.0, 700)
     runs = []
     for seed in range(seeds):
         runs.append(run(source, seed, seconds, steps))

@@ -97,7 +97,7 @@ def measure(table: str, seeds: int, *, quick: bool) -> list[Entry]:
     mixtures = [best_mixture(source, seed, quick=quick) for seed in range(seeds)]
     values = {MIXTURE: [mixture.test for mixture in mixtures]}
     for name in (PERCEPTRON, ZOO):
-        values[name] = [fitted(name, source, seed, 200 if quick else 800) for seed in range(seeds)]
+        values[name] = [fitted(name, source, seed, 200 if quick else 600) for seed in range(seeds)]
     print(
         f"{table}, {source.size('test')} test rows; mixtures: {'; '.join(mixture.description for mixture in mixtures)}"
     )
