@@ -37,6 +37,9 @@ class Builder:
         dtype: of the layers.
         layers: records so far.
         made: the layer of each step, for those that problems did not prevent.
+        contractions: the sums that became exact residual blocks.
+        tried: for each sum that might have, in order, whether it did.
+        wanted: the same of an earlier conversion, which this one is to repeat whatever the weights are.
         latent_range: of the result.
     """
 
@@ -46,6 +49,8 @@ class Builder:
     layers: list[Layer] = field(default_factory=list)
     made: dict[Node, Transform | None] = field(default_factory=dict)
     contractions: dict[Branches, LipschitzResidual] = field(default_factory=dict)
+    tried: list[bool] = field(default_factory=list)
+    wanted: tuple[bool, ...] = ()
     latent_range: str = WHOLE
 
     def find_contractions(self, series: Series) -> None:
@@ -55,15 +60,25 @@ class Builder:
         for part in series:
             if isinstance(part, Step):
                 continue
-            if part.join.kind == "sum":
-                try:
-                    self.contractions[part] = contraction_layer(part, self.options).to(self.dtype)
-                    continue
-                except LikelifyError as error:
-                    if self.options.residual == "lipschitz":
-                        self.problems.add(part.join.name, str(error))
+            if part.join.kind == "sum" and self._contracts(part):
+                continue
             for branch in part.branches:
                 self.find_contractions(branch)
+
+    def _contracts(self, part: Branches) -> bool:
+        number = len(self.tried)
+        self.tried.append(False)
+        required = self.wanted[number] if number < len(self.wanted) else self.options.residual == "lipschitz"
+        if self.wanted and not required:
+            return False
+        try:
+            self.contractions[part] = contraction_layer(part, self.options).to(self.dtype)
+        except LikelifyError as error:
+            if required:
+                self.problems.add(part.join.name, str(error))
+            return False
+        self.tried[number] = True
+        return True
 
     def try_all(self, graph: Graph) -> None:
         """Apply the rule of every step, and note what cannot be converted."""
@@ -115,7 +130,7 @@ class Builder:
         if isinstance(part, Branches) or part.node.kind != "step":
             return False
         layer = self.made.get(part.node)
-        return layer is None or type(layer).__module__.endswith((".reshape", ".axes"))
+        return layer is None or _moves(layer)
 
     def series(self, series: Series, depth: int = 0) -> list[Transform]:
         """Give the layers of a series."""
@@ -196,6 +211,13 @@ def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int)
     likelihood = "bound" if any(entry.likelihood == "bound" for entry in own) else "exact"
     out_shape = layer.out_shape(part.in_shape)
     return Layer(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
+
+
+def _moves(layer: Transform) -> bool:
+    """Tell whether a layer only puts numbers in other places."""
+    if isinstance(layer, Chain):
+        return all(_moves(inner) for inner in layer)
+    return type(layer).__module__.endswith((".reshape", ".axes"))
 
 
 def _kind(node: Node) -> str:

@@ -18,6 +18,7 @@ from likelify.flowify.graph import Branches, Step
 from likelify.flowify.nodes import Node
 from likelify.flowify.options import DATA, Call, Options
 from likelify.flowify.problems import NotConvertibleError
+from likelify.flowify.refusals import DROPOUT_CALLS, DROPOUTS, refuse_active_dropout
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike
@@ -26,6 +27,8 @@ from likelify.transforms.residual import LipschitzResidual
 
 # The product of the limits; below one, so that the inverse converges.
 LIMIT = 0.98
+# How far weights may grow beside others that are zero and take what is left of the product.
+HEADROOM = 2.0
 
 # The largest slopes, rounded up: GELU 1.1290, SiLU 1.0999, Mish 1.0885, Hardswish 1.5, SELU 1.7581.
 SLOPES: dict[str, float] = {
@@ -38,14 +41,25 @@ SLOPES: dict[str, float] = {
     "mish": 1.09,
     "hardswish": 1.5,
     "selu": 1.7582,
-    **dict.fromkeys(
-        ("identity", "dropout", "dropout1d", "dropout2d", "dropout3d", "flatten", "unflatten", "view"), 1.0
-    ),
+    **dict.fromkeys(("identity", "flatten", "unflatten", "view"), 1.0),
     **dict.fromkeys(("reshape", "contiguous", "clone", "permute", "transpose", "pixelshuffle", "pixelunshuffle"), 1.0),
 }
 
 
-class LinearPart(nn.Module):
+class _Limited(nn.Module):
+    """Something with weights whose norm is limited, by a number that is saved with them."""
+
+    limit: Tensor
+
+    def _start_unlimited(self, like: Tensor) -> None:
+        self.register_buffer("limit", torch.full((), math.inf, dtype=like.dtype))
+
+    def _limited(self, tensor: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the tensor within the limit, and the bound that then holds."""
+        return limit_norm(tensor, bound / self.limit, 1.0), torch.minimum(bound, self.limit)
+
+
+class LinearPart(_Limited):
     """A linear layer or convolution whose norm is limited.
 
     Args:
@@ -63,7 +77,7 @@ class LinearPart(nn.Module):
         self.bias = None if source.bias is None else nn.Parameter(source.bias.detach().clone())
         names = () if isinstance(source, nn.Linear) else ("stride", "padding", "dilation", "groups")
         self.settings = {name: getattr(source, name) for name in names}
-        self.limit = math.inf
+        self._start_unlimited(self.weight)
 
     def bound(self) -> Tensor:
         """Give an upper bound of the 2-norm, for every image size."""
@@ -76,11 +90,8 @@ class LinearPart(nn.Module):
 
     def constrained(self) -> tuple[dict[str, Tensor], Tensor]:
         """Give the tensors as they are used, and a bound of the norm."""
-        bound = self.bound()
-        tensors = {"weight": limit_norm(self.weight, bound, self.limit)}
-        if self.bias is not None:
-            tensors["bias"] = self.bias
-        return tensors, bound.clamp(max=self.limit)
+        weight, bound = self._limited(self.weight, self.bound())
+        return {"weight": weight} | ({} if self.bias is None else {"bias": self.bias}), bound
 
     def run(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
         """Apply the layer."""
@@ -90,7 +101,7 @@ class LinearPart(nn.Module):
         return (F.conv1d if weight.ndim == 3 else F.conv2d)(x, weight, bias, **self.settings)
 
 
-class ScalePart(nn.Module):
+class ScalePart(_Limited):
     """Batch normalization in evaluation: a scale of each channel, whose largest is limited."""
 
     def __init__(self, source: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
@@ -98,13 +109,12 @@ class ScalePart(nn.Module):
         affine = ChannelAffine.from_batch_norm(source)
         self.scale = nn.Parameter(affine.sign * affine.log_scale.detach().exp())
         self.shift = nn.Parameter(affine.shift.detach().clone())
-        self.limit = math.inf
+        self._start_unlimited(self.scale)
 
     def constrained(self) -> tuple[dict[str, Tensor], Tensor]:
         """Give the tensors as they are used, and a bound of the norm."""
-        bound = self.scale.abs().amax()
-        scale = limit_norm(self.scale, bound, self.limit)
-        return {"scale": scale, "shift": self.shift}, bound.clamp(max=self.limit)
+        scale, bound = self._limited(self.scale, self.scale.abs().amax())
+        return {"scale": scale, "shift": self.shift}, bound
 
     def run(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
         """Scale and shift."""
@@ -124,6 +134,11 @@ class FixedPart(nn.Module):
     def __init__(self, target: Any, call: Call | None, slope: float) -> None:
         super().__init__()
         self.target, self.call, self.slope = target, call, slope
+        self.train(mode=False)
+
+    def train(self, mode: bool = True) -> FixedPart:  # noqa: FBT001, FBT002 - the signature of PyTorch
+        """Stay in evaluation: nothing here may depend on the mode."""
+        return super().train(mode=False)
 
     def constrained(self) -> tuple[dict[str, Tensor], float]:
         """Give no tensors, and the constant."""
@@ -165,10 +180,10 @@ class ContractiveNet(LipschitzNet):
                 "certified to be invertible. Train the branch with spectral normalization, scale it down, or take the "
                 "bound: residual='repeat' (or 'auto' for blocks of both kinds)."
             )
-        trained = [(p, b) for p, b in zip(parts, bounds, strict=True) if not isinstance(p, FixedPart)]
-        room = max(1.0, (LIMIT / whole) ** (1 / len(trained))) if trained and whole > 0 else 1.0
-        for part, bound in trained:
-            part.limit = bound * room if bound > 0 else 1.0
+        trained = [(p, b) for p, b in zip(parts, bounds, strict=True) if isinstance(p, _Limited)]
+        fixed = abs(factor) * math.prod(part.slope for part in parts if isinstance(part, FixedPart))
+        for (part, _), limit in zip(trained, _limits([b for _, b in trained], fixed), strict=True):
+            part.limit.fill_(limit)
 
     def constrained(self) -> Constrained:
         """Limit the weights; the product of the bounds is one of the whole branch."""
@@ -186,6 +201,23 @@ class ContractiveNet(LipschitzNet):
             own = {name.split(".", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
             x = part.run(own, x)  # pyright: ignore[reportCallIssue]
         return x if self.factor == 1 else self.factor * x
+
+
+def _limits(bounds: list[float], fixed: float) -> list[float]:
+    """Give limits above the bounds whose product, times what is fixed, is at most `LIMIT`, or what it is at the start.
+
+    Args:
+        bounds: of the weights at the start; those that are zero share what the others leave.
+        fixed: product of everything else.
+    """
+    whole, zeros = fixed * math.prod(bounds), sum(bound == 0 for bound in bounds)
+    if not zeros:
+        room = max(1.0, (LIMIT / whole) ** (1 / len(bounds))) if bounds and whole > 0 else 1.0
+        return [bound * room for bound in bounds]
+    others = fixed * math.prod(HEADROOM * bound for bound in bounds if bound > 0)
+    # Behind a factor of zero any limit will do.
+    share = (LIMIT / others) ** (1 / zeros) if others > 0 else 1.0
+    return [HEADROOM * bound if bound > 0 else share for bound in bounds]
 
 
 def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
@@ -209,8 +241,17 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
                 f"has branches inside its branch ('{step.join.name}'), for which there is no bound. Take the bound of "
                 "the likelihood: residual='repeat' or 'auto'."
             )
-        parts.append(_part(step.node))
+        if not _does_nothing(step.node):
+            parts.append(_part(step.node))
     return LipschitzResidual(ContractiveNet(parts, weights[other]), log_det=options.log_det)
+
+
+def _does_nothing(node: Node) -> bool:
+    """Tell whether a step is dropout, which evaluation leaves out; dropout that acts in evaluation is refused."""
+    if node.call is not None and node.call.name in DROPOUT_CALLS:
+        refuse_active_dropout(node.call)
+        return True
+    return isinstance(node.target, DROPOUTS)
 
 
 def _part(node: Node) -> LinearPart | ScalePart | FixedPart:

@@ -17,7 +17,7 @@ from likelify.flowify.options import Options
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.residual import LipschitzResidual
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ class Conversion:
         out_shape: event shape of the latent.
         likelihood: of the whole.
         latent_range: where the latent lies, `"(-inf, inf)"` unless the network ends in a bounded activation.
-        fingerprint: of the architecture (graph, shapes, settings) and the options, not of the weights: two networks
-            with the same one can exchange weights.
+        fingerprint: of the architecture (graph, shapes, settings), the options and `contractions`, not of the weights:
+            two networks with the same one can exchange weights.
         options: as they were given.
+        contractions: which sums became exact residual blocks, in the order in which they were tried.
         unused: parameters and buffers of the module that its output does not depend on.
         has_own_nets: whether `net` was given, which `options` cannot hold.
     """
@@ -85,6 +86,7 @@ class Conversion:
     latent_range: str
     fingerprint: str
     options: dict[str, Any] = field(default_factory=dict)
+    contractions: tuple[bool, ...] = ()
     unused: tuple[str, ...] = ()
     has_own_nets: bool = False
 
@@ -221,6 +223,15 @@ def fingerprint(graph: Graph, options: Options) -> str:
         for node in graph.nodes
     ]
     text = json.dumps([FINGERPRINT_VERSION, nodes, options.plain(), options.net is not None], default=str)
+    return _hash(text)
+
+
+def with_contractions(text: str, contractions: tuple[bool, ...]) -> str:
+    """Give a fingerprint that also tells which sums became exact residual blocks."""
+    return _hash(f"{text}{contractions}") if contractions else text
+
+
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -230,13 +241,15 @@ def _kind_text(node: Node) -> str:
         return f"{type(node.target).__name__}({node.target.extra_repr()}) {sizes}"
     if node.call is None:
         return ""
-    plain = [_argument_text(value) for value in (*node.call.args, *sorted(node.call.kwargs.items()))]
-    return f"{node.call.name}{plain}"
+    again = node.again or node.call
+    pairs = [(call.args, sorted(call.kwargs.items())) for call in (node.call, again)]
+    return f"{node.call.name}{_argument_text(*pairs)}"
 
 
-def _argument_text(value: Any) -> str:
+def _argument_text(value: Any, again: Any) -> str:
+    """Write an argument, or its part; what differs between the batches counts rows, of which there may be others."""
     if isinstance(value, Tensor):
-        return f"tensor{tuple(value.shape)}"
-    if isinstance(value, tuple | list):
-        return str([_argument_text(v) for v in value])
-    return repr(value)
+        return f"tensor{_argument_text(tuple(value.shape), tuple(again.shape))}"
+    if isinstance(value, tuple | list) and len(value) == len(again):
+        return str([_argument_text(*pair) for pair in zip(value, again, strict=True)])
+    return repr(value) if repr(value) == repr(again) else "rows"

@@ -10,7 +10,7 @@ from likelify.flowify import rules_linear as _linear  # noqa: F401
 from likelify.flowify import rules_pooling as _pooling  # noqa: F401
 from likelify.flowify import rules_shape as _shape  # noqa: F401
 from likelify.flowify.build import Builder
-from likelify.flowify.conversion import Conversion, fingerprint
+from likelify.flowify.conversion import Conversion, fingerprint, with_contractions
 from likelify.flowify.graph import Series, reduce
 from likelify.flowify.nodes import Graph
 from likelify.flowify.options import (
@@ -103,7 +103,24 @@ def flowify(
         >>> layer.likelihood, torch.allclose(layer.mean_forward(x), net(x), atol=1e-5)
         ('exact', True)
     """
-    chosen = Options(method, relu, noise, residual, log_det, shared, learned_noise, hidden, net)
+    return convert(module, example, Options(method, relu, noise, residual, log_det, shared, learned_noise, hidden, net))
+
+
+def convert(
+    module: nn.Module, example: Tensor, chosen: Options, *, wanted: tuple[bool, ...] = (), check: bool = True
+) -> Flowified:
+    """Do what `flowify` does.
+
+    Args:
+        module: see there.
+        example: see there.
+        chosen: the options.
+        wanted: the `contractions` of an earlier conversion, which are to be made again; none to see what can be made.
+        check: compare the result with the network.
+
+    Raises:
+        UnsupportedError: listing everything that stands in the way.
+    """
     name = type(module).__name__
     problems = Problems()
     graph = trace(module, example, problems)
@@ -114,14 +131,17 @@ def flowify(
     text = fingerprint(graph, chosen)
     unused = check_uses(graph, chosen, problems)
     series = _reduced(graph, problems)
-    builder = Builder(chosen, problems, example.dtype)
+    builder = Builder(chosen, problems, example.dtype, wanted=wanted)
     if series is not None:
         builder.find_contractions(series)
     builder.try_all(graph)
     if series is not None:
         builder.check_ranges(series)
     problems.raise_if_any(name)
-    return _finished(graph, builder, series or [], text, unused, name).to(example)
+    made = _finished(graph, builder, series or [], text, unused, name)
+    if check:
+        check_equal(made, graph, name)
+    return made.to(example)
 
 
 def _reduced(graph: Graph, problems: Problems) -> Series | None:
@@ -145,14 +165,13 @@ def _finished(
         out_shape=graph.nodes[-1].shape,
         likelihood=chain.likelihood,
         latent_range=builder.latent_range,
-        fingerprint=text,
+        fingerprint=with_contractions(text, tuple(builder.tried)),
         options=builder.options.plain(),
+        contractions=tuple(builder.tried),
         unused=unused,
         has_own_nets=builder.options.net is not None,
     )
-    made = Flowified(layers, conversion).to(graph.batches[0][0])
-    check_equal(made, graph, name)
-    return made
+    return Flowified(layers, conversion).to(graph.batches[0][0])
 
 
 def _look_at_parts(module: nn.Module, problems: Problems) -> None:

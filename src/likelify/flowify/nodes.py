@@ -25,6 +25,7 @@ class Node:
         shape: of the event.
         target: the module, function or method name of a step.
         call: its arguments, unless it is a module.
+        again: the same for a batch with one row more, which tells what counts rows.
         weights: of the inputs of a sum.
         channels: range of a select, ranges of a group.
         uses: ids of the parameters and buffers it reads.
@@ -37,6 +38,7 @@ class Node:
     shape: Shape
     target: Any = None
     call: Call | None = None
+    again: Call | None = None
     weights: list[float] = field(default_factory=list)
     channels: list[tuple[int, int]] = field(default_factory=list)
     uses: list[int] = field(default_factory=list)

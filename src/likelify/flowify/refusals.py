@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from likelify.flowify.options import Call
+from likelify.flowify.problems import NotConvertibleError
+
 SOFTMAX = (
     "lands on a simplex and forgets a common shift of its inputs. Drop it and give the logits; a classifier's loss can "
     "take the softmax itself."
@@ -31,6 +34,11 @@ GATED = (
     "concatenation, or move it into a module with a rule of your own (flowify.rule)."
 )
 
+TENSOR_ALPHA = "has a tensor as alpha, which could not be trained or saved. Multiply by it in a step of its own."
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUT_CALLS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+
 BY_CLASS: list[tuple[tuple[str, ...], str]] = [
     (("Softmax", "Softmin", "LogSoftmax", "Softmax2d", "Gumbel", "AdaptiveLogSoftmaxWithLoss"), SOFTMAX),
     (("MultiheadAttention", "Transformer"), ATTENTION),
@@ -53,6 +61,19 @@ BY_NAME: dict[str, str] = {
     **dict.fromkeys(("lstm", "gru", "rnn_tanh"), RECURRENT),
     **dict.fromkeys(("mul", "bmm", "matmul", "einsum", "where", "div", "truediv", "imul", "mm"), GATED),
 }
+
+
+def refuse_active_dropout(call: Call) -> None:
+    """Refuse functional dropout, unless it does nothing in evaluation.
+
+    Raises:
+        NotConvertibleError: with the remedy.
+    """
+    if call.argument(2, "training", default=True) and call.argument(1, "p", 0.5) > 0:
+        raise NotConvertibleError(
+            "drops numbers in evaluation too, since it is not given training=self.training. Pass that, or take "
+            "nn.Dropout."
+        )
 
 
 def reason(target: Any, inputs: int) -> str:

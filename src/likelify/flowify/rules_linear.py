@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from likelify.flowify.axes import on_last_axis
 from likelify.flowify.options import DATA, Call, Options, rule
 from likelify.flowify.problems import NotConvertibleError
+from likelify.flowify.refusals import TENSOR_ALPHA
 from likelify.transforms.convolution import convolution, transposed_convolution
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, ChannelAffine
@@ -30,7 +31,8 @@ def check_rank(matrix: Tensor, what: str = "weight") -> None:
     smallest, largest = values[..., -1].min(), values[..., 0].max()
     if not torch.isfinite(values).all():
         raise NotConvertibleError(f"the {what} has numbers that are not finite.")
-    least = largest * 8 * torch.finfo(matrix.dtype).eps * max(matrix.shape[-2:])
+    # What rounding makes of a zero, which does not grow with the sizes; a random square matrix of size n has 1 / n.
+    least = largest * 8 * torch.finfo(matrix.dtype).eps
     if not smallest > least:
         rank = int((values > least).sum(-1).min())
         raise NotConvertibleError(
@@ -198,17 +200,18 @@ def batch_norm(module: nn.BatchNorm2d, in_shape: Shape, options: Options) -> Tra
 
 @rule(operator.add, operator.iadd, torch.add, "add")
 def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert the addition of a constant."""
-    value, _ = _constant(call)
-    return _affine(1.0, _times(value, call.kwargs.get("alpha", 1)), in_shape)
+    """Convert `x + c` and `c + x`; `alpha` multiplies the second of the two."""
+    value, first = _constant(call)
+    alpha = _alpha(call)
+    return _affine(1.0, _times(value, alpha), in_shape) if first else _affine(alpha, value, in_shape)
 
 
 @rule(operator.sub, operator.isub, torch.sub, "sub")
 def minus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert `x - c` and `c - x`."""
     value, first = _constant(call)
-    value = _times(value, 1 if first else call.kwargs.get("alpha", 1))
-    return _affine(1.0, _times(value, -1), in_shape) if first else _affine(-1.0, value, in_shape)
+    alpha = _alpha(call)
+    return _affine(1.0, _times(value, -alpha), in_shape) if first else _affine(-alpha, value, in_shape)
 
 
 @rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul")
@@ -225,7 +228,7 @@ def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
         raise NotConvertibleError("divides by the data; 1 / x jumps at zero. Take it out.")
     if call.kwargs.get("rounding_mode") is not None:
         raise NotConvertibleError("rounds, which is flat almost everywhere. Take the rounding out.")
-    return _affine(1 / value, 0.0, in_shape)
+    return _affine(_like(1 / value, value), 0.0, in_shape)
 
 
 @rule(operator.neg, torch.neg, "neg")
@@ -241,24 +244,45 @@ def _constant(call: Call) -> tuple[Any, bool]:
     value = values[1] if first else values[0]
     if value is DATA or not isinstance(value, Tensor | int | float):
         raise NotConvertibleError("does not have one constant beside the data.")
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        value = value.double()
     return value, first
 
 
+def _alpha(call: Call) -> float:
+    """Give the factor of the second operand of `add` and `sub`."""
+    alpha = call.kwargs.get("alpha", 1)
+    if isinstance(alpha, Tensor):
+        raise NotConvertibleError(TENSOR_ALPHA)
+    return alpha
+
+
 def _times(value: Any, factor: float) -> Any:
-    return value if factor == 1 else value * factor
+    return value if factor == 1 else _like(value * factor, value)
+
+
+def _like(made: Any, value: Any) -> Any:
+    """Let what was made of a parameter be one."""
+    return nn.Parameter(made.detach()) if isinstance(value, nn.Parameter) else made
+
+
+def _fixed(scale: float, shift: float) -> Transform | None:
+    if scale == 0 or not math.isfinite(scale):
+        raise NotConvertibleError(f"multiplies by {scale}, which forgets the input.")
+    return None if (scale, shift) == (1, 0) else Affine(shift=shift / scale, scale=scale)
 
 
 def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
-    """Give `scale * x + shift`, of numbers, per channel or per number of the event; trained if it was in the module."""
+    """Give `scale * x + shift`: of numbers; or of tensors, whose values are saved, and trained if the module's were.
+
+    Whether a tensor holds a number for each channel or each place is told by its shape, never by its values.
+    """
     tensors = [value for value in (scale, shift) if isinstance(value, Tensor)]
-    if all(tensor.numel() == 1 and not isinstance(tensor, nn.Parameter) for tensor in tensors):
-        scale, shift = float(scale), float(shift)
-        if scale == 0 or not math.isfinite(scale):
-            raise NotConvertibleError(f"multiplies by {scale}, which forgets the input.")
-        return None if (scale, shift) == (1, 0) else Affine(shift=shift / scale, scale=scale)
+    if not tensors:
+        return _fixed(float(scale), float(shift))
     values = []
     for value in (scale, shift):
-        tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value)).to(tensors[0])
+        tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value)).to(tensors[0].detach())
         try:
             values.append(tensor.expand(1, *in_shape)[0])
         except RuntimeError as error:
@@ -269,9 +293,10 @@ def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
     if bool((values[0] == 0).any()) or not bool(torch.isfinite(values[0]).all()):
         raise NotConvertibleError("multiplies by a tensor with zeros, or numbers that are not finite.")
     trained = any(isinstance(tensor, nn.Parameter) for tensor in tensors)
-    columns = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in values]
-    if all(bool((column == column[:, :1]).all()) for column in columns):
-        return ChannelAffine(*(column[:, 0].clone() for column in columns)).requires_grad_(trained)
+    # Shapes are aligned at their ends, so the position axes are the last ones.
+    places = len(in_shape) - 1
+    if all(set(tensor.shape[max(tensor.ndim - places, 0) :]) <= {1} for tensor in tensors):
+        return ChannelAffine(*(value.reshape(len(value), -1)[:, 0].clone() for value in values)).requires_grad_(trained)
     flat = ChannelAffine(*(value.flatten().clone() for value in values)).requires_grad_(trained)
     return Chain([Flatten(in_shape), flat, Reshape((math.prod(in_shape),), in_shape)])
 

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from likelify.flowify.axes import PermuteAxes
+from likelify.flowify.axes import PermuteAxes, full_index
 from likelify.flowify.options import Call, Options, rule
 from likelify.flowify.problems import NotConvertibleError
+from likelify.flowify.refusals import DROPOUTS, refuse_active_dropout
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.dimension import Crop, Pad, Slice
 from likelify.transforms.reshape import Flatten, Flip, Permute, Reshape
 
 
-@rule(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+@rule(nn.Identity, *DROPOUTS)
 def nothing(module: nn.Module, in_shape: Shape, options: Options) -> None:
     """Leave out what does nothing in evaluation."""
 
@@ -31,16 +32,17 @@ def nothing_call(call: Call, in_shape: Shape, options: Options) -> None:
 @rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 def dropout_call(call: Call, in_shape: Shape, options: Options) -> None:
     """Leave out dropout, unless it acts in evaluation too."""
-    if call.argument(2, "training", default=True) and call.argument(1, "p", 0.5) > 0:
-        raise NotConvertibleError(
-            "drops numbers in evaluation too, since it is not given training=self.training. Pass that, or take "
-            "nn.Dropout."
-        )
+    refuse_active_dropout(call)
 
 
 @rule("to", "float", "double", "type_as", "type")
 def cast(call: Call, in_shape: Shape, options: Options) -> None:
-    """Leave out casts: a flow computes in the type of its input."""
+    """Leave out casts to floating types: a flow computes in the type of its input."""
+    for value in (*call.args[1:], *call.kwargs.values()):
+        kind = torch.empty(0).type(value).dtype if call.name == "type" and isinstance(value, str) else value
+        kind = kind.dtype if isinstance(kind, Tensor) else kind
+        if isinstance(kind, torch.dtype) and not kind.is_floating_point:
+            raise NotConvertibleError(f"rounds to {kind}, which is flat almost everywhere. Take the cast out.")
 
 
 @rule(nn.Flatten)
@@ -181,11 +183,8 @@ def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
     if None in index and all(part in (None, Ellipsis, slice(None)) for part in index):
         return _reshape(in_shape, call.out_shape)
-    if Ellipsis in index:
-        place = index.index(Ellipsis)
-        index = (*index[:place], *[slice(None)] * (len(in_shape) + 2 - len(index)), *index[place + 1 :])
-    index = (*index, *[slice(None)] * (len(in_shape) + 1 - len(index)))
-    if any(not isinstance(part, slice) or part.step not in (None, 1) for part in index):
+    index = full_index(index, len(in_shape) + 1)
+    if index is None or any(part.step not in (None, 1) for part in index):
         raise NotConvertibleError("picks single numbers or uses steps; take slices such as x[:, :, 1:-1].")
     bounds = [part.indices(n) for part, n in zip(index[1:], in_shape, strict=True)]
     if index[0] != slice(None) or bounds[0][:2] != (0, in_shape[0]):

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from likelify.errors import ShapeError, UnsupportedError
+from likelify.flowify.axes import full_index
+from likelify.flowify.changes import Recorder
 from likelify.flowify.nodes import Graph, Kind, Node
 from likelify.flowify.options import DATA, Call, module_rule
 from likelify.flowify.problems import Problems
+from likelify.flowify.refusals import TENSOR_ALPHA
 from likelify.flowify.symbolic import Tracer, ancestors, reads_size, symbolic
 from likelify.transforms.core import Shape
 
@@ -27,19 +30,6 @@ SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor
 
 # More would be kept in memory, all steps of it, and tell nothing new.
 EXAMPLE_ROWS = 4
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the values: of tensors that depend on the input, the shape only."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.values: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.values[n] = value
-        return value
 
 
 def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | None:
@@ -55,7 +45,7 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
     found = None if results is None else symbolic(module, example, problems)
     if results is None or found is None:
         return None
-    recorders = [_Recorder(found), _Recorder(found)]
+    recorders = [Recorder(found), Recorder(found)]
     with torch.no_grad():
         for recorder, batch in zip(recorders, (example, more), strict=True):
             recorder.run(batch.clone())
@@ -67,7 +57,19 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
 def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problems) -> list[Tensor] | None:
     """Run the module on two batches, which also gives lazy modules their shapes."""
     with torch.no_grad():
-        found = [module(example.clone())]
+        try:
+            found = [module(example.clone())]
+        except Exception as error:
+            tensors = [*module.parameters(), *module.buffers()]
+            others = {str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != example.dtype}
+            if not others:
+                raise
+            problems.add(
+                "forward",
+                f"fails on the example ({error}), which is {example.dtype} where the module is {', '.join(others)}. "
+                "Give both the same type.",
+            )
+            return None
         try:
             found.append(module(more.clone()))
         except Exception as error:  # Whatever the user's forward raises.
@@ -93,6 +95,11 @@ def _check_example(example: Tensor) -> None:
             f"The example is {example.dtype}; a density lives on real numbers. Give the floating numbers that the "
             "module works on; for integers put Dequantize in front (zoo.converted_flow does)."
         )
+    if example.dtype not in (torch.float32, torch.float64):
+        raise UnsupportedError(
+            f"The example is {example.dtype}, too coarse for a log-determinant. Convert in float32: "
+            "flowify(module.float(), example.float()); for speed use autocast around the flow."
+        )
 
 
 class _Builder:
@@ -103,11 +110,12 @@ class _Builder:
         traced: fx.GraphModule,
         module: nn.Module,
         rows: tuple[int, int],
-        recorders: list[_Recorder],
+        recorders: list[Recorder],
         problems: Problems,
     ) -> None:
         self.traced, self.module, self.rows, self.problems = traced, module, rows, problems
         self.first, self.second = recorders[0].values, recorders[1].values
+        self.stale = recorders[0].stale
         self.modules = dict(module.named_modules())
         self.nodes: dict[fx.Node, Node] = {}
         self.parts: dict[fx.Node, list[tuple[int, int]]] = {}
@@ -121,12 +129,23 @@ class _Builder:
         for node in self.traced.graph.nodes:
             if node in needed and node.op != "output":
                 self._visit(node)
+        self._refuse_stale(needed)
         result = output.args[0]
         if result not in self.nodes:
             if not self.problems.found:
                 self.problems.add("output", "does not depend on the input.")
             return None
         return _reachable(list(self.nodes.values()), self.nodes[result])
+
+    def _refuse_stale(self, needed: set[fx.Node]) -> None:
+        """Refuse values that are read after a change in place, which the graph knows nothing of."""
+        for reader, changer in self.stale:
+            if reader in needed:
+                self.problems.add(
+                    self._name(reader),
+                    f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there (or "
+                    "y = y + x for y += x).",
+                )
 
     def _visit(self, node: fx.Node) -> None:
         before = [n for n in _operands(node) if n in self.nodes or n in self.parts]
@@ -245,11 +264,11 @@ class _Builder:
     def _selected(self, node: fx.Node, target: Any) -> tuple[int, int] | None:
         """Tell the range of channels that `x[:, a:b]` or `narrow` takes."""
         if target is operator.getitem and isinstance(node.args[1], tuple):
-            index = self._values(node.args[1])
-            size = self.first[node.args[0]].shape[1]  # pyright: ignore[reportArgumentType]
-            whole = [i for n, i in enumerate(index) if n != 1]
-            if len(index) > 1 and all(i in (slice(None), Ellipsis) for i in whole) and isinstance(index[1], slice):
-                start, stop, step = index[1].indices(size)
+            shape = self.first[node.args[0]].shape  # pyright: ignore[reportArgumentType]
+            index = full_index(self._values(node.args[1]), len(shape))
+            whole = index is not None and all(i == slice(None) for n, i in enumerate(index) if n != 1)
+            if index is not None and whole and index[1] != slice(None):
+                start, stop, step = index[1].indices(shape[1])
                 return (start, stop) if step == 1 else None
         if target in ("narrow", torch.narrow):
             axis, start, length = (self._values(_argument(node, i, n)) for i, n in NARROW)
@@ -263,14 +282,20 @@ class _Builder:
                 what = "is called with more than its input. Give such settings when it is built."
                 self.problems.add(self._name(node), what)
             return self._made(node, "step", [before], shape, target=module, uses=self._module_uses(node))
-        call = Call(_label(target), self._values(node.args), self._values(node.kwargs), before.shape, shape)
+        call, again = (
+            Call(_label(target), self._values(node.args, on), self._values(node.kwargs, on), before.shape, shape)
+            for on in (self.first, self.second)
+        )
         uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
-        return self._made(node, "step", [before], shape, target=target, call=call, uses=uses)
+        return self._made(node, "step", [before], shape, target=target, call=call, again=again, uses=uses)
 
     def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
         inputs = [self.nodes[n] for n in before]
         if target in ADD or target in SUBTRACT:
             alpha = self._values(_argument(node, 2, "alpha", 1))
+            if isinstance(alpha, Tensor):
+                self.problems.add(self._name(node), TENSOR_ALPHA)
+                alpha = 1.0
             self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
         elif target in CONCAT and len(inputs) == len(_operands(node)):
             axis = _argument(node, 1, "dim", 0)
@@ -301,14 +326,14 @@ class _Builder:
             return self._made(node, "step", inputs[:1], shape, target=torch.mul, call=call)
         return self._made(node, "sum", inputs, shape, weights=[1.0, float(weight)])
 
-    def _values(self, argument: Any) -> Any:
+    def _values(self, argument: Any, on: dict[fx.Node, Any] | None = None) -> Any:
         """Evaluate constants in an argument; `DATA` stands for what depends on the input."""
-        return fx.map_arg(argument, self._value)
+        return fx.map_arg(argument, lambda node: self._value(node, self.first if on is None else on))
 
-    def _value(self, node: fx.Node) -> Any:
+    def _value(self, node: fx.Node, on: dict[fx.Node, Any]) -> Any:
         if node in self.nodes or node in self.parts:
             return DATA
-        value = self.first[node]
+        value = on[node]
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             trained = any(isinstance(self.first[n], nn.Parameter) for n in ancestors(node))
             return nn.Parameter(value.clone()) if trained and value.is_floating_point() else value

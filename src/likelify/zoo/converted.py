@@ -6,6 +6,7 @@ whether it is the one that the weights were saved for.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from likelify.distributions import Distribution, Normal, RectifiedNormal
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.flowify.conversion import WHOLE
-from likelify.flowify.convert import Flowified, flowify
+from likelify.flowify.convert import Flowified, convert, flowify
 from likelify.flowify.options import (
     LogDetName,
     Method,
     NoiseName,
+    Options,
     ReluName,
     ResidualName,
     SharedName,
@@ -56,7 +58,8 @@ class ConvertedConfig(Settings):
         pixel_levels: number of values of a pixel, for integers; None for real numbers.
         value_range: the interval that the integers are spread over in front of the network.
         options: of the conversion.
-        fingerprint: of the network's architecture and the options.
+        fingerprint: of the network's architecture, the options and the contractions.
+        contractions: which sums of the network are exact residual blocks, as `Conversion.contractions`.
         classes: such flows have no classes.
     """
 
@@ -68,6 +71,7 @@ class ConvertedConfig(Settings):
     value_range: tuple[float, float] = (0.0, 1.0)
     options: FlowifySettings = FlowifySettings()
     fingerprint: str
+    contractions: tuple[bool, ...] = ()
     classes: None = None
 
     @classmethod
@@ -95,11 +99,16 @@ class ConvertedConfig(Settings):
             event_shape=flow.event_shape,
             options=FlowifySettings(**found.conversion.options),
             fingerprint=found.conversion.fingerprint,
+            contractions=found.conversion.contractions,
             **values,
         )
 
     def build(self, module: nn.Module | None = None) -> Flow:
-        """Build the flow, with the weights of the module.
+        """Build the flow, with the weights of the module, to load others or to train on.
+
+        A fresh network may have weights that cannot be converted although the saved ones can: a head of zeros, residual
+        branches that are no contractions yet. Then the flow is made all the same, with weights that are not numbers
+        (NaN) until others are loaded.
 
         Args:
             module: of the architecture that the configuration was made for.
@@ -118,13 +127,8 @@ class ConvertedConfig(Settings):
         else:
             example = low + (high - low) * torch.rand(shape, generator=generator)
         dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
-        flow = converted_flow(
-            module,
-            example.to(dtype),
-            pixel_levels=self.pixel_levels,
-            value_range=self.value_range,
-            **self.options.model_dump(),
-        )
+        example = example.to(dtype)
+        flow = _as_flow(self._layer(module, example), example, self.pixel_levels, self.value_range)
         found = ConvertedConfig.of(flow).fingerprint
         if found != self.fingerprint:
             raise ConfigError(
@@ -132,6 +136,20 @@ class ConvertedConfig(Settings):
                 f"{self.fingerprint}): layers, sizes or their order differ. Its weights play no part in this."
             )
         return flow
+
+    def _layer(self, module: nn.Module, example: Tensor) -> Flowified:
+        options = Options(**self.options.model_dump())
+        try:
+            return convert(module, example, options, wanted=self.contractions)
+        except UnsupportedError as error:
+            try:
+                made = convert(_harmless(module), example, options, wanted=self.contractions, check=False)
+            except UnsupportedError:
+                raise error from None
+        with torch.no_grad():
+            for p in made.parameters():
+                p.fill_(torch.nan)
+        return made
 
     def how_to_load(self, path: object) -> str:
         """Say how a run with this model is loaded."""
@@ -173,16 +191,38 @@ def converted_flow(
         >>> flow.elbo(torch.randint(17, (5, 1, 4, 4))).value.shape
         torch.Size([5])
     """
-    low, high = value_range
-    if not low < high:
+    if not value_range[0] < value_range[1]:
         raise ConfigError(f"value_range must be (low, high) with low < high, got {value_range}.")
-    layer = flowify(module, example, **options)
+    return _as_flow(flowify(module, example, **options), example, pixel_levels, value_range)
+
+
+def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_range: tuple[float, float]) -> Flow:
+    """Put dequantization in front, and the base behind."""
+    low, high = value_range
     transform: Transform = layer
     if pixel_levels is not None:
         scale = (high - low) / pixel_levels
         transform = Chain([Dequantize(pixel_levels), Affine(scale=scale, shift=low / scale), layer])
     flow = Flow(latent_base(layer), transform, event_shape=tuple(example.shape[1:]))
     return flow.to(example)
+
+
+def _harmless(module: nn.Module) -> nn.Module:
+    """Give a copy with weights that any conversion takes: small, positive numbers and multiples of rotations."""
+    twin, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in twin.parameters():
+            if isinstance(p, nn.parameter.UninitializedParameter) or not p.is_floating_point():
+                continue
+            if p.ndim > 1:
+                flat = torch.randn(len(p), p[0].numel(), generator=generator)
+                p.copy_(0.1 * nn.init.orthogonal_(flat, generator=generator).reshape(p.shape))
+            else:
+                p.copy_(0.1 + 0.01 * torch.rand(p.shape, generator=generator))
+        for buffer in twin.buffers():
+            if buffer.is_floating_point():
+                buffer.data = torch.where(torch.isfinite(buffer) & (buffer != 0), buffer, 1.0)
+    return twin
 
 
 def latent_base(layer: Flowified) -> Distribution:
