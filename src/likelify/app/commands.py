@@ -88,9 +88,7 @@ def models_command() -> None:
     """List models and presets."""
     console.print("Models, for --model:")
     _list({name: config.summary for name, config in MODELS.items()})
-    console.print(
-        "\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):"
-    )
+    console.print("\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):")
     for title, names in _by_paper(list(PRESETS)).items():
         console.print(f"{title}:")
         _list({name: PRESETS[name].summary for name in names})

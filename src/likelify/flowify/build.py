@@ -239,11 +239,11 @@ def _refuse_range(layer: Transform | None, image: str) -> str:
     if isinstance(layer, ReLU):
         return (
             "a ReLU sends half of the line to zero, so what follows has no density. Give flowify relu='noisy', which "
-            "adds a little noise behind it, or replace it by nn.LeakyReLU and train on. As the very last step it is "
-            "allowed, with a base such as RectifiedNormal."
+            "adds a little noise behind it, or replace it by nn.LeakyReLU(0.2) and train on. As the very last step it "
+            "is allowed, with a base such as RectifiedNormal."
         )
     return (
         f"{type(layer).__name__} only reaches {image}; in the middle of a network the base would put mass where "
-        "no input leads, and samples would have no preimage. Replace it by nn.LeakyReLU, nn.PReLU or a spline, or keep "
-        "it as the very last step with a base on that range."
+        "no input leads, and samples would have no preimage. Replace it by nn.LeakyReLU(0.2), nn.PReLU or a spline, or "
+        "keep it as the very last step with a base on that range."
     )

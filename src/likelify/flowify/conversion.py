@@ -95,7 +95,7 @@ class Conversion:
         widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
         lines = [_line(row, widths) for row in rows]
         rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], "", self.sentence()])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], LEGEND, "", self.sentence()])
 
     def sentence(self) -> str:
         """Say what the likelihood is, and why."""
@@ -103,13 +103,16 @@ class Conversion:
         if self.likelihood == "exact":
             what = "The likelihood is exact: every dropped number has a density and no noise is added"
         elif self.likelihood == "bound":
-            names = [layer.name for layer in self.layers if layer.likelihood == "bound"]
+            names = [f"{layer.name} ({layer.kind})" for layer in self.layers if layer.likelihood == "bound"]
             listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
             what = (
                 f"The likelihood is a lower bound (elbo; iw_log_prob tightens it), because noise is added in {listed}"
             )
         else:
             what = "The likelihood is a noisy estimate, because log-determinants are estimated"
+        added, numbers = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
+        if added > numbers:
+            what += f". {_count(added)} numbers are added to the {numbers} of the data, so expect a loose bound"
         ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
         unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
         return f"{dims}. {what}.{ending}{unused}"
@@ -124,6 +127,10 @@ class Conversion:
 
 
 WHOLE = "(-inf, inf)"
+LEGEND = (
+    "added, dropped: numbers with noise, and with a density; cost: multiply-adds of the network; extra: those of the "
+    "likelihood."
+)
 HEADER = (
     "layer",
     "kind",

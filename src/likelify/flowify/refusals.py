@@ -21,10 +21,10 @@ NORMALIZES = (
     "drops mean and scale of each event, so the result lies on a sphere and has no density. Take nn.BatchNorm, or none."
 )
 HUMPED = (
-    "is not monotone, so two inputs share an output. Take nn.LeakyReLU or nn.PReLU and train on, or a spline with a "
-    "rule of your own."
+    "is not monotone, so two inputs share an output. Take nn.LeakyReLU(0.2) or nn.PReLU and train on, or a spline with "
+    "a rule of your own."
 )
-FLAT = "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU and train on."
+FLAT = "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU(0.2) and train on."
 DISCRETE = "gives integers or reads them; there is no density. Take it out of the part that becomes a flow."
 RECURRENT = (
     "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own (flowify.rule)."
