@@ -16,7 +16,22 @@ from likelify.fit.metrics import Unit
 LINES = 10
 
 
-class FitProgress:
+class LiveBar:
+    """A context manager that shows `bar` while its block runs."""
+
+    bar: Bar
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+
+class FitProgress(LiveBar):
     """A context manager whose `update` is the `on_step` of `fit`; figures are shown in the unit."""
 
     def __init__(self, console: Console, unit: Unit) -> None:
@@ -35,15 +50,6 @@ class FitProgress:
         )
         self.task = self.bar.add_task("fit", total=1.0, step=0, figures="", left="?")
         self.lines = 0
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def update(self, progress: Progress) -> None:
         """Show one step."""

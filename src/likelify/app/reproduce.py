@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -14,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from likelify.app.commands import program
+from likelify.app.progress import LiveBar
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.experiment import DataSet, Experiment, Scale, most_hours
@@ -134,7 +133,7 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
         raise
 
 
-class CellProgress:
+class CellProgress(LiveBar):
     """A context manager whose `update` takes the events of `run_cells`: bars on a terminal, lines elsewhere."""
 
     def __init__(self, console: Console, cells: int) -> None:
@@ -151,15 +150,6 @@ class CellProgress:
         self.cells, self.ended = cells, 0
         self.total = self.bar.add_task("all cells", total=float(cells), words="")
         self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def update(self, event: Event) -> None:
         """Show what happened to a cell."""

@@ -169,14 +169,17 @@ class FConvConfig(FlowifiedConfig):
         nsf_channels: width of their networks on images.
     """
 
+    tables: ClassVar[tuple[dict[Shape, Architecture], dict[Shape, Architecture]]]
+    kernel: ClassVar[int] = 2
+
     nsf: bool = False
     nsf_bins: int = Field(default=5, ge=2)
     nsf_hidden: Size = 256
     nsf_channels: Size = 32
 
     def _architecture(self) -> Architecture:
-        """Give (channels, kernel, stride, couplings) of convolutions, and (width, couplings) of linear layers."""
-        raise NotImplementedError
+        """Give the paper's architecture for the shape of the images, or one of its manner."""
+        return self.tables[self.nsf].get(self.event_shape) or _shrinking(self.event_shape, self.kernel)
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
@@ -236,11 +239,10 @@ class FConv1Config(FConvConfig):
 
     summary: ClassVar[str] = "flowified convolutions with overlapping kernels (flowification paper: FCONV1)"
 
-    model: Literal["fconv1"] = "fconv1"
+    tables = (OVERLAPPING, OVERLAPPING_NSF)
+    kernel = 3
 
-    def _architecture(self) -> Architecture:
-        table = OVERLAPPING_NSF if self.nsf else OVERLAPPING
-        return table.get(self.event_shape) or _shrinking(self.event_shape, 3)
+    model: Literal["fconv1"] = "fconv1"
 
 
 class FConv2Config(FConvConfig):
@@ -252,11 +254,9 @@ class FConv2Config(FConvConfig):
 
     summary: ClassVar[str] = "flowified convolutions without overlap (flowification paper: FCONV2)"
 
-    model: Literal["fconv2"] = "fconv2"
+    tables = (DISJOINT, DISJOINT_NSF)
 
-    def _architecture(self) -> Architecture:
-        table = DISJOINT_NSF if self.nsf else DISJOINT
-        return table.get(self.event_shape) or _shrinking(self.event_shape, 2)
+    model: Literal["fconv2"] = "fconv2"
 
 
 class FConvFourierConfig(FConvConfig):
@@ -271,11 +271,9 @@ class FConvFourierConfig(FConvConfig):
 
     summary: ClassVar[str] = "circular convolutions through their Fourier transform (flowification paper: appendix H)"
 
-    model: Literal["fconv-fft"] = "fconv-fft"
+    tables = (DISJOINT, DISJOINT_NSF)
 
-    def _architecture(self) -> Architecture:
-        table = DISJOINT_NSF if self.nsf else DISJOINT
-        return table.get(self.event_shape) or _shrinking(self.event_shape, 2)
+    model: Literal["fconv-fft"] = "fconv-fft"
 
     def _convolution(self, shape: Shape, conv: Conv) -> Transform:
         layers: list[Transform] = []
