@@ -5,7 +5,7 @@ from dataclasses import replace
 from likelify.errors import ConfigError
 from likelify.reproduce.cell import DataChoice, Measuring, Picture, Values
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
-from likelify.zoo.presets import FLOWIFIED_FIT
+from likelify.zoo.presets import FLOWIFIED_FIT, FLOWIFIED_RATES, NSF_RATE
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"
 CPU_SECONDS, QUICK_SECONDS = 600.0, 4.0
@@ -16,8 +16,6 @@ PAPER_FIT: Values = {name: value for name, value in FLOWIFIED_FIT.items() if nam
 CPU_FIT: Values = {"batch_size": 128, "average": 0.99, "validations": 20, "clock": "processor"}
 # As many steps for all methods, since they were compared at equal epochs.
 EQUAL_STEPS = 800
-RATES = {"fmlp": 2e-3, "fconv1": 6e-3, "fconv2": 8e-3, "fconv-fft": 8e-3}
-NSF_RATE = 4e-3
 
 CPU_MEASURING = Measuring()
 PAPER_MEASURING = Measuring(iw_samples=1000, iw_items=1000, seconds=None)
@@ -135,7 +133,7 @@ def minutes(scale: Scale) -> Experiment:
 
 def _method(title: str, scale: Scale, picture: Picture | None = None, **model: object) -> Method:
     """Give a method with its learning rate; at paper scale that of the appendix, the same for all."""
-    rate = NSF_RATE if model.get("nsf") else RATES[str(model["model"])]
+    rate = NSF_RATE if model.get("nsf") else FLOWIFIED_RATES[str(model["model"])]
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 
 

@@ -45,6 +45,9 @@ FLOWIFIED_FIT: Values = {
     "validations": 100,
 }
 FLOWIFIED_SMALL_FIT: Values = {"steps": 1500, "batch_size": 128, "lr": 4e-3, "average": 0.99}
+# Learning rates of short fits, and that of models with couplings.
+FLOWIFIED_RATES = {"fmlp": 2e-3, "fconv1": 6e-3, "fconv2": 8e-3, "fconv-fft": 8e-3}
+NSF_RATE = 4e-3
 SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.99, "initialize_items": 512}
 
 # The DenseNets of split priors and dequantizers, and the couplings of table 1.
@@ -135,7 +138,7 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
         common | {"shared_splines": True, "spline_bound": 2.0},
         common,
         FLOWIFIED_FIT,
-        dict(FLOWIFIED_SMALL_FIT),
+        FLOWIFIED_SMALL_FIT | {"lr": NSF_RATE if "nsf" in settings else FLOWIFIED_RATES[model]},
     )
 
 
