@@ -70,6 +70,10 @@ def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: P
     samples = _samples(run, flow, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"{'Sampled rows' if data.is_table else 'Samples beside real images'}: {samples}")
+    _say_what_comes_next(run, flow, data, samples)
+
+
+def _say_what_comes_next(run: Run, flow: Flow, data: Data, samples: Path) -> None:
     follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
     if flow.likelihood != "estimate":
         follow.insert(0, f"evaluate {run.path} --iw-samples {10 * Draws.usual(data).iw}")

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from torch import Tensor, nn
 
-from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution
+from likelify.distributions import ConditionalNormal, Distribution
 from likelify.errors import ConfigError
 from likelify.nets.density import NetFactory, density_nets
 from likelify.transforms.core import Shape, Transform
@@ -83,12 +83,6 @@ class Options:
     def density(self, kept: Shape, dropped: int) -> Distribution:
         """Give the conditional density of `dropped` channels, read off an event of shape `kept`."""
         return ConditionalNormal(self.nets(kept)(kept[0], 2 * dropped))
-
-    def added_noise(self, shape: Shape, added: int) -> Distribution:
-        """Give the density of `added` channels of noise beside an event of that shape."""
-        if self.learned_noise:
-            return self.density(shape, added)
-        return ChannelNoise(added, law=self.noise)
 
     def plain(self) -> dict[str, Any]:
         """Give the settings as plain data, without `net`."""
