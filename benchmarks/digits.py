@@ -6,9 +6,9 @@ from benchmarks.report import Entry, arguments, report
 from likelify import seeded
 from likelify.app import recipes
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.settings import FitSettings
 from likelify.zoo import config_from_dict
 
 ROWS = {

@@ -15,9 +15,9 @@ from benchmarks.report import Entry, arguments, report
 from likelify import ActNorm, Chain, Dequantize, Distribution, Flatten, Flow, seeded, zoo
 from likelify.app import recipes
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.settings import FitSettings
 from likelify.structure import ContextLike
 
 OURS = "likelify marginal-spline"

@@ -26,11 +26,11 @@ from likelify.reproduce.catalog import experiment
 from likelify.reproduce.results import State
 from likelify.reproduce.runner import Event, run_cells
 from likelify.reproduce.session import Session
-from likelify.transforms.convolution import convolution
 from likelify.transforms.core import Transform
-from likelify.transforms.fibre import CircularConv
-from likelify.transforms.linear import linear
-from likelify.transforms.sources import SkewMatrix
+from likelify.transforms.exponential.parametrizations import SkewMatrix
+from likelify.transforms.surjections.convolution import convolution
+from likelify.transforms.surjections.fibre import CircularConv
+from likelify.transforms.surjections.linear import linear
 from likelify.zoo import config_from_dict
 
 BATCH = 128

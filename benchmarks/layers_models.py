@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.report import Entry, arguments, report
 from benchmarks.timing import MALLOC, medians, use_malloc_settings
 from likelify import Flow, seeded, testing, zoo
-from likelify.fit.metrics import bits_per_dim
+from likelify.fitting.metrics import bits_per_dim
 from likelify.nets import AutoregressiveNet, DenseConvBlock
 
 MIXINGS = ("1x1", "emerging", "woodbury", "conv-exponential")

@@ -17,7 +17,7 @@ from benchmarks.report import Entry, arguments, report
 from benchmarks.timing import medians, use_malloc_settings
 from likelify.nets import AutoregressiveNet
 from likelify.seeding import seeded
-from likelify.transforms.triangular import TriangularResidual
+from likelify.transforms.sylvester.triangular import TriangularResidual
 
 ROWS = 32
 HIDDEN = 528

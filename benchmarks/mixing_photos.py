@@ -10,9 +10,9 @@ import statistics
 from benchmarks.report import Entry, arguments, report
 from likelify import seeded, zoo
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.settings import FitSettings
 
 WIDTHS = {"1x1": 48, "conv-exponential": 38}
 

@@ -11,8 +11,8 @@ import torch
 from benchmarks.report import Entry, arguments, report
 from likelify import Exponential, Flow, seeded, zoo
 from likelify.data import open_source
-from likelify.fit.loop import fit
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.settings import FitSettings
 from likelify.linalg.expm import recorded
 
 NORM_LIMITS = (0.9, 1.8, 3.6)

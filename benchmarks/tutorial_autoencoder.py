@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.settings import FitSettings
 from likelify.zoo.converted import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-autoencoder.png"

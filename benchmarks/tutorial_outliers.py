@@ -23,9 +23,9 @@ from likelify import zoo
 from likelify.app import recipes
 from likelify.data import Source, open_source, resized, subset
 from likelify.errors import LikelifyError
-from likelify.fit.loop import fit
-from likelify.fit.metrics import bits_per_dim, evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import bits_per_dim, evaluate
+from likelify.fitting.settings import FitSettings
 from likelify.zoo.converted import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-outliers.png"

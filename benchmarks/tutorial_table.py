@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.settings import FitSettings
 from likelify.zoo import config_from_dict
 
 TABLES = ("breast-cancer", "wine", "diabetes")

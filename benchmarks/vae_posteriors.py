@@ -17,9 +17,9 @@ from typing import Any, Literal
 from benchmarks.report import Entry, arguments, report
 from likelify import seeded
 from likelify.data import Source, open_source
-from likelify.fit.loop import fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.settings import FitSettings
 from likelify.zoo.vae import VaeConfig
 
 Figures = dict[str, float]

@@ -7,7 +7,7 @@ loaded when they are first used, so importing the package costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from likelify._version import __version__
 
 # Public name -> module that defines it (None: the module of that name itself).
 _HOMES: dict[str, str | None] = {
@@ -31,17 +31,17 @@ _HOMES: dict[str, str | None] = {
     "Chain": "transforms.core",
     "Inverse": "transforms.core",
     "Conjugate": "transforms.core",
-    "Exponential": "transforms.exponential",
-    "conv_exponential": "transforms.exponential",
-    "orthogonal_convolution": "transforms.exponential",
-    "dense_exponential": "transforms.exponential",
-    "graph_exponential": "transforms.exponential",
-    "equivariant_exponential": "transforms.exponential",
-    "linear_exponential": "transforms.exponential",
-    "rotation": "transforms.rotations",
-    "Orthogonal": "transforms.rotations",
-    "Cayley": "transforms.rotations",
-    "Householder": "transforms.rotations",
+    "Exponential": "transforms.exponential.layers",
+    "conv_exponential": "transforms.exponential.layers",
+    "orthogonal_convolution": "transforms.exponential.layers",
+    "dense_exponential": "transforms.exponential.layers",
+    "graph_exponential": "transforms.exponential.layers",
+    "equivariant_exponential": "transforms.exponential.layers",
+    "linear_exponential": "transforms.exponential.layers",
+    "rotation": "transforms.exponential.rotations",
+    "Orthogonal": "transforms.exponential.rotations",
+    "Cayley": "transforms.exponential.rotations",
+    "Householder": "transforms.exponential.rotations",
     "ActNorm": "transforms.elementwise",
     "Affine": "transforms.elementwise",
     "Logit": "transforms.elementwise",
@@ -50,20 +50,20 @@ _HOMES: dict[str, str | None] = {
     "Tanh": "transforms.elementwise",
     "ChannelSpline": "transforms.splines",
     "FittedMarginal": "transforms.marginal",
-    "Conv1x1": "transforms.mixing",
-    "two_conv1x1": "transforms.mixing",
-    "Woodbury": "transforms.mixing",
-    "woodbury_conv": "transforms.mixing",
-    "PeriodicConv": "transforms.mixing",
-    "AutoregressiveConv": "transforms.emerging",
-    "emerging_conv": "transforms.emerging",
-    "TriangularResidual": "transforms.triangular",
-    "TriangularSolution": "transforms.triangular",
-    "ScalarResidual": "transforms.triangular",
-    "TanhResidual": "transforms.triangular",
-    "FreeTanhResidual": "transforms.triangular",
-    "LipschitzResidual": "transforms.residual",
-    "with_log_det": "transforms.residual",
+    "Conv1x1": "transforms.mixing.conv1x1",
+    "two_conv1x1": "transforms.mixing.conv1x1",
+    "Woodbury": "transforms.mixing.conv1x1",
+    "woodbury_conv": "transforms.mixing.conv1x1",
+    "PeriodicConv": "transforms.mixing.conv1x1",
+    "AutoregressiveConv": "transforms.mixing.emerging",
+    "emerging_conv": "transforms.mixing.emerging",
+    "TriangularResidual": "transforms.sylvester.triangular",
+    "TriangularSolution": "transforms.sylvester.triangular",
+    "ScalarResidual": "transforms.sylvester.triangular",
+    "TanhResidual": "transforms.sylvester.triangular",
+    "FreeTanhResidual": "transforms.sylvester.triangular",
+    "LipschitzResidual": "transforms.residual.layer",
+    "with_log_det": "transforms.residual.layer",
     "Squeeze": "transforms.reshape",
     "Flatten": "transforms.reshape",
     "Reshape": "transforms.reshape",
@@ -74,43 +74,43 @@ _HOMES: dict[str, str | None] = {
     "SplineBijector": "transforms.coupling",
     "ChannelSplit": "transforms.coupling",
     "MaskSplit": "transforms.coupling",
-    "Slice": "transforms.dimension",
-    "LeakyReLU": "transforms.activation",
-    "PReLU": "transforms.activation",
-    "ELU": "transforms.activation",
-    "Abs": "transforms.activation",
-    "ReLU": "transforms.activation",
-    "NoisyReLU": "transforms.activation",
+    "Slice": "transforms.surjections.dimension",
+    "LeakyReLU": "transforms.surjections.activation",
+    "PReLU": "transforms.surjections.activation",
+    "ELU": "transforms.surjections.activation",
+    "Abs": "transforms.surjections.activation",
+    "ReLU": "transforms.surjections.activation",
+    "NoisyReLU": "transforms.surjections.activation",
     "SharedSpline": "transforms.splines",
     "ChannelAffine": "transforms.elementwise",
     "Identity": "transforms.reshape",
-    "Augment": "transforms.dimension",
-    "Pad": "transforms.dimension",
-    "Crop": "transforms.dimension",
-    "Repeat": "transforms.copying",
-    "Sum": "transforms.copying",
-    "Unfold": "transforms.copying",
-    "FoldSum": "transforms.copying",
-    "linear": "transforms.linear",
-    "FreeLinear": "transforms.fibre",
-    "CircularConv": "transforms.fibre",
-    "convolution": "transforms.convolution",
-    "transposed_convolution": "transforms.convolution",
-    "Parallel": "transforms.combinators",
-    "residual": "transforms.combinators",
-    "concat": "transforms.combinators",
-    "max_pool": "transforms.pooling",
-    "average_pool": "transforms.pooling",
-    "global_average_pool": "transforms.pooling",
-    "global_max_pool": "transforms.pooling",
-    "upsample_nearest": "transforms.pooling",
+    "Augment": "transforms.surjections.dimension",
+    "Pad": "transforms.surjections.dimension",
+    "Crop": "transforms.surjections.dimension",
+    "Repeat": "transforms.surjections.copying",
+    "Sum": "transforms.surjections.copying",
+    "Unfold": "transforms.surjections.copying",
+    "FoldSum": "transforms.surjections.copying",
+    "linear": "transforms.surjections.linear",
+    "FreeLinear": "transforms.surjections.fibre",
+    "CircularConv": "transforms.surjections.fibre",
+    "convolution": "transforms.surjections.convolution",
+    "transposed_convolution": "transforms.surjections.convolution",
+    "Parallel": "transforms.surjections.combinators",
+    "residual": "transforms.surjections.combinators",
+    "concat": "transforms.surjections.combinators",
+    "max_pool": "transforms.surjections.pooling",
+    "average_pool": "transforms.surjections.pooling",
+    "global_average_pool": "transforms.surjections.pooling",
+    "global_max_pool": "transforms.surjections.pooling",
+    "upsample_nearest": "transforms.surjections.pooling",
     "Dequantize": "transforms.dequantize",
-    "LatentVariable": "transforms.stochastic",
-    "planar": "transforms.sylvester",
-    "sylvester": "transforms.sylvester",
-    "generalized_sylvester": "transforms.sylvester",
-    "conv_sylvester": "transforms.sylvester",
-    "graph_sylvester": "transforms.sylvester",
+    "LatentVariable": "transforms.latent",
+    "planar": "transforms.sylvester.factories",
+    "sylvester": "transforms.sylvester.factories",
+    "generalized_sylvester": "transforms.sylvester.factories",
+    "conv_sylvester": "transforms.sylvester.factories",
+    "graph_sylvester": "transforms.sylvester.factories",
     "Distribution": "distributions",
     "Normal": "distributions",
     "ConditionalNormal": "distributions",
@@ -124,9 +124,9 @@ _HOMES: dict[str, str | None] = {
     "Context": "structure",
     "seeded": "seeding",
     "LikelifyError": "errors",
-    "Run": "fit.run",
+    "Run": "fitting.run",
     "errors": None,
-    "flowify": None,
+    "flowify": "flowification.convert",
     "nets": None,
     "testing": None,
     "zoo": None,
@@ -160,8 +160,8 @@ if TYPE_CHECKING:
     from likelify.distributions import Normal as Normal
     from likelify.distributions import RectifiedNormal as RectifiedNormal
     from likelify.errors import LikelifyError as LikelifyError
-    from likelify.fit.run import Run as Run
-    from likelify.flowify.convert import flowify as flowify
+    from likelify.fitting.run import Run as Run
+    from likelify.flowification.convert import flowify as flowify
     from likelify.flows import Certificate as Certificate
     from likelify.flows import Estimate as Estimate
     from likelify.flows import Flow as Flow
@@ -184,21 +184,6 @@ if TYPE_CHECKING:
     from likelify.seeding import seeded as seeded
     from likelify.structure import Context as Context
     from likelify.structure import GraphBatch as GraphBatch
-    from likelify.transforms.activation import ELU as ELU
-    from likelify.transforms.activation import Abs as Abs
-    from likelify.transforms.activation import LeakyReLU as LeakyReLU
-    from likelify.transforms.activation import NoisyReLU as NoisyReLU
-    from likelify.transforms.activation import PReLU as PReLU
-    from likelify.transforms.activation import ReLU as ReLU
-    from likelify.transforms.combinators import Parallel as Parallel
-    from likelify.transforms.combinators import concat as concat
-    from likelify.transforms.combinators import residual as residual
-    from likelify.transforms.convolution import convolution as convolution
-    from likelify.transforms.convolution import transposed_convolution as transposed_convolution
-    from likelify.transforms.copying import FoldSum as FoldSum
-    from likelify.transforms.copying import Repeat as Repeat
-    from likelify.transforms.copying import Sum as Sum
-    from likelify.transforms.copying import Unfold as Unfold
     from likelify.transforms.core import Chain as Chain
     from likelify.transforms.core import Conjugate as Conjugate
     from likelify.transforms.core import Inverse as Inverse
@@ -209,10 +194,6 @@ if TYPE_CHECKING:
     from likelify.transforms.coupling import MaskSplit as MaskSplit
     from likelify.transforms.coupling import SplineBijector as SplineBijector
     from likelify.transforms.dequantize import Dequantize as Dequantize
-    from likelify.transforms.dimension import Augment as Augment
-    from likelify.transforms.dimension import Crop as Crop
-    from likelify.transforms.dimension import Pad as Pad
-    from likelify.transforms.dimension import Slice as Slice
     from likelify.transforms.elementwise import ActNorm as ActNorm
     from likelify.transforms.elementwise import Affine as Affine
     from likelify.transforms.elementwise import ChannelAffine as ChannelAffine
@@ -220,51 +201,70 @@ if TYPE_CHECKING:
     from likelify.transforms.elementwise import Sigmoid as Sigmoid
     from likelify.transforms.elementwise import Softplus as Softplus
     from likelify.transforms.elementwise import Tanh as Tanh
-    from likelify.transforms.emerging import AutoregressiveConv as AutoregressiveConv
-    from likelify.transforms.emerging import emerging_conv as emerging_conv
-    from likelify.transforms.exponential import Exponential as Exponential
-    from likelify.transforms.exponential import conv_exponential as conv_exponential
-    from likelify.transforms.exponential import dense_exponential as dense_exponential
-    from likelify.transforms.exponential import equivariant_exponential as equivariant_exponential
-    from likelify.transforms.exponential import graph_exponential as graph_exponential
-    from likelify.transforms.exponential import linear_exponential as linear_exponential
-    from likelify.transforms.exponential import orthogonal_convolution as orthogonal_convolution
-    from likelify.transforms.fibre import CircularConv as CircularConv
-    from likelify.transforms.fibre import FreeLinear as FreeLinear
-    from likelify.transforms.linear import linear as linear
+    from likelify.transforms.exponential.layers import Exponential as Exponential
+    from likelify.transforms.exponential.layers import conv_exponential as conv_exponential
+    from likelify.transforms.exponential.layers import dense_exponential as dense_exponential
+    from likelify.transforms.exponential.layers import equivariant_exponential as equivariant_exponential
+    from likelify.transforms.exponential.layers import graph_exponential as graph_exponential
+    from likelify.transforms.exponential.layers import linear_exponential as linear_exponential
+    from likelify.transforms.exponential.layers import orthogonal_convolution as orthogonal_convolution
+    from likelify.transforms.exponential.rotations import Cayley as Cayley
+    from likelify.transforms.exponential.rotations import Householder as Householder
+    from likelify.transforms.exponential.rotations import Orthogonal as Orthogonal
+    from likelify.transforms.exponential.rotations import rotation as rotation
+    from likelify.transforms.latent import LatentVariable as LatentVariable
     from likelify.transforms.marginal import FittedMarginal as FittedMarginal
-    from likelify.transforms.mixing import Conv1x1 as Conv1x1
-    from likelify.transforms.mixing import PeriodicConv as PeriodicConv
-    from likelify.transforms.mixing import Woodbury as Woodbury
-    from likelify.transforms.mixing import two_conv1x1 as two_conv1x1
-    from likelify.transforms.mixing import woodbury_conv as woodbury_conv
-    from likelify.transforms.pooling import average_pool as average_pool
-    from likelify.transforms.pooling import global_average_pool as global_average_pool
-    from likelify.transforms.pooling import global_max_pool as global_max_pool
-    from likelify.transforms.pooling import max_pool as max_pool
-    from likelify.transforms.pooling import upsample_nearest as upsample_nearest
+    from likelify.transforms.mixing.conv1x1 import Conv1x1 as Conv1x1
+    from likelify.transforms.mixing.conv1x1 import PeriodicConv as PeriodicConv
+    from likelify.transforms.mixing.conv1x1 import Woodbury as Woodbury
+    from likelify.transforms.mixing.conv1x1 import two_conv1x1 as two_conv1x1
+    from likelify.transforms.mixing.conv1x1 import woodbury_conv as woodbury_conv
+    from likelify.transforms.mixing.emerging import AutoregressiveConv as AutoregressiveConv
+    from likelify.transforms.mixing.emerging import emerging_conv as emerging_conv
     from likelify.transforms.reshape import Flatten as Flatten
     from likelify.transforms.reshape import Flip as Flip
     from likelify.transforms.reshape import Identity as Identity
     from likelify.transforms.reshape import Permute as Permute
     from likelify.transforms.reshape import Reshape as Reshape
     from likelify.transforms.reshape import Squeeze as Squeeze
-    from likelify.transforms.residual import LipschitzResidual as LipschitzResidual
-    from likelify.transforms.residual import with_log_det as with_log_det
-    from likelify.transforms.rotations import Cayley as Cayley
-    from likelify.transforms.rotations import Householder as Householder
-    from likelify.transforms.rotations import Orthogonal as Orthogonal
-    from likelify.transforms.rotations import rotation as rotation
+    from likelify.transforms.residual.layer import LipschitzResidual as LipschitzResidual
+    from likelify.transforms.residual.layer import with_log_det as with_log_det
     from likelify.transforms.splines import ChannelSpline as ChannelSpline
     from likelify.transforms.splines import SharedSpline as SharedSpline
-    from likelify.transforms.stochastic import LatentVariable as LatentVariable
-    from likelify.transforms.sylvester import conv_sylvester as conv_sylvester
-    from likelify.transforms.sylvester import generalized_sylvester as generalized_sylvester
-    from likelify.transforms.sylvester import graph_sylvester as graph_sylvester
-    from likelify.transforms.sylvester import planar as planar
-    from likelify.transforms.sylvester import sylvester as sylvester
-    from likelify.transforms.triangular import FreeTanhResidual as FreeTanhResidual
-    from likelify.transforms.triangular import ScalarResidual as ScalarResidual
-    from likelify.transforms.triangular import TanhResidual as TanhResidual
-    from likelify.transforms.triangular import TriangularResidual as TriangularResidual
-    from likelify.transforms.triangular import TriangularSolution as TriangularSolution
+    from likelify.transforms.surjections.activation import ELU as ELU
+    from likelify.transforms.surjections.activation import Abs as Abs
+    from likelify.transforms.surjections.activation import LeakyReLU as LeakyReLU
+    from likelify.transforms.surjections.activation import NoisyReLU as NoisyReLU
+    from likelify.transforms.surjections.activation import PReLU as PReLU
+    from likelify.transforms.surjections.activation import ReLU as ReLU
+    from likelify.transforms.surjections.combinators import Parallel as Parallel
+    from likelify.transforms.surjections.combinators import concat as concat
+    from likelify.transforms.surjections.combinators import residual as residual
+    from likelify.transforms.surjections.convolution import convolution as convolution
+    from likelify.transforms.surjections.convolution import transposed_convolution as transposed_convolution
+    from likelify.transforms.surjections.copying import FoldSum as FoldSum
+    from likelify.transforms.surjections.copying import Repeat as Repeat
+    from likelify.transforms.surjections.copying import Sum as Sum
+    from likelify.transforms.surjections.copying import Unfold as Unfold
+    from likelify.transforms.surjections.dimension import Augment as Augment
+    from likelify.transforms.surjections.dimension import Crop as Crop
+    from likelify.transforms.surjections.dimension import Pad as Pad
+    from likelify.transforms.surjections.dimension import Slice as Slice
+    from likelify.transforms.surjections.fibre import CircularConv as CircularConv
+    from likelify.transforms.surjections.fibre import FreeLinear as FreeLinear
+    from likelify.transforms.surjections.linear import linear as linear
+    from likelify.transforms.surjections.pooling import average_pool as average_pool
+    from likelify.transforms.surjections.pooling import global_average_pool as global_average_pool
+    from likelify.transforms.surjections.pooling import global_max_pool as global_max_pool
+    from likelify.transforms.surjections.pooling import max_pool as max_pool
+    from likelify.transforms.surjections.pooling import upsample_nearest as upsample_nearest
+    from likelify.transforms.sylvester.factories import conv_sylvester as conv_sylvester
+    from likelify.transforms.sylvester.factories import generalized_sylvester as generalized_sylvester
+    from likelify.transforms.sylvester.factories import graph_sylvester as graph_sylvester
+    from likelify.transforms.sylvester.factories import planar as planar
+    from likelify.transforms.sylvester.factories import sylvester as sylvester
+    from likelify.transforms.sylvester.triangular import FreeTanhResidual as FreeTanhResidual
+    from likelify.transforms.sylvester.triangular import ScalarResidual as ScalarResidual
+    from likelify.transforms.sylvester.triangular import TanhResidual as TanhResidual
+    from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
+    from likelify.transforms.sylvester.triangular import TriangularSolution as TriangularSolution

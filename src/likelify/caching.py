@@ -12,7 +12,7 @@ from likelify.errors import StateError
 
 @contextmanager
 def freeze(module: nn.Module) -> Iterator[None]:
-    """Give every cache inside `module` a place for the duration of the block (see `Transform.frozen`)."""
+    """Return every cache inside `module` a place for the duration of the block (see `Transform.frozen`)."""
     opened = [m for m in module.modules() if isinstance(m, Caching) and m._cache is None]
     for layer in opened:
         layer._cache = {}
@@ -33,7 +33,7 @@ class Caching(nn.Module):
         return self.__dict__ | {"_cache": None}
 
     def cached(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Give `compute()`, from the cache inside `frozen()`; it must depend on this module's tensors only."""
+        """Return `compute()`, from the cache inside `frozen()`; it must depend on this module's tensors only."""
         if self._cache is None:
             return compute()
         tensors = [*self.parameters(), *self.buffers()]

@@ -32,7 +32,7 @@ class Distribution(nn.Module):
     has_atoms: bool = False
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the log-density of each item in nats."""
+        """Return the log-density of each item in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log_prob.")
 
     def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
@@ -63,7 +63,7 @@ def has_rows(context: ContextLike) -> bool:
 
 
 def row_count(context: ContextLike) -> int:
-    """Give the number of rows that a context speaks of; one if it says nothing."""
+    """Return the number of rows that a context speaks of; one if it says nothing."""
     context = as_context(context)
     if context.condition is not None:
         return len(context.condition)
@@ -71,7 +71,7 @@ def row_count(context: ContextLike) -> int:
 
 
 def item_count(context: ContextLike) -> int:
-    """Give the number of items that a context speaks of: its graphs, or else its rows."""
+    """Return the number of items that a context speaks of: its graphs, or else its rows."""
     structure = as_context(context).structure
     return row_count(context) if structure is None else len(structure)
 
@@ -126,7 +126,7 @@ class Normal(Distribution):
             self.register_buffer("log_scale", torch.zeros(shape), persistent=False)
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the log-density of each item in nats."""
+        """Return the log-density of each item in nats."""
         if tuple(x.shape[1:]) != self.event_shape:
             raise ShapeError(f"Normal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
         return sum_items(normal_log_prob(x, self.loc, self.log_scale), context)
@@ -155,7 +155,7 @@ class ConditionalNormal(Distribution):
         self.net = net
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the log-density of each item in nats."""
+        """Return the log-density of each item in nats."""
         loc, log_scale = self._moments(as_context(context))
         if loc.shape != x.shape:
             raise ShapeError(f"The network gave means of shape {tuple(loc.shape)}, the input has {tuple(x.shape)}.")
@@ -198,7 +198,7 @@ class ChannelNoise(Distribution):
         self.log_scale = nn.Parameter(torch.full((channels,), math.log(scale)))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the log-density of each item in nats; minus infinity outside of uniform noise."""
+        """Return the log-density of each item in nats; minus infinity outside of uniform noise."""
         log_scale = self._log_scale(x.ndim).expand_as(x)
         if self.law == "normal":
             return sum_items(normal_log_prob(x, torch.zeros_like(x), log_scale), context)
@@ -257,7 +257,7 @@ class ConditionalCategorical(Distribution):
         self.levels = levels
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the log-probability of each item in nats, for integers in any dtype."""
+        """Return the log-probability of each item in nats, for integers in any dtype."""
         log_odds = self._log_odds(as_context(context))
         if x.shape != (len(log_odds), *log_odds.shape[2:]):
             raise ShapeError(
@@ -286,7 +286,7 @@ class ConditionalCategorical(Distribution):
         return drawn, sum_items(_at_levels(log_odds, flat), repeated).reshape(*shape, item_count(context))
 
     def _log_odds(self, context: Context) -> Tensor:
-        """Give normalized log-probabilities, `(rows, levels, channels, *positions)`."""
+        """Return normalized log-probabilities, `(rows, levels, channels, *positions)`."""
         if context.condition is None:
             raise UnsupportedError("ConditionalCategorical needs a condition; give context=.")
         raw = self.net(context.condition)
@@ -313,7 +313,7 @@ def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
 
 
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Give the normal log-density of each number."""
+    """Return the normal log-density of each number."""
     return -0.5 * ((x - loc) * (-log_scale).exp()) ** 2 - log_scale - LOG_SQRT_2PI
 
 
@@ -344,7 +344,7 @@ class RectifiedNormal(Distribution):
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give for each item the log-probability of its zeros plus the log-density of its other numbers, in nats."""
+        """Return for each item the log-probability of its zeros plus the log-density of its other numbers, in nats."""
         if tuple(x.shape[1:]) != self.event_shape:
             raise ShapeError(f"RectifiedNormal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
         above = normal_log_prob(x, torch.zeros_like(self.log_scale), self.log_scale) + math.log(2)

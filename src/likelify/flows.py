@@ -122,7 +122,7 @@ class Flow(Distribution):
         self.likelihood = transform.likelihood
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the exact log-density of each item in nats.
+        """Return the exact log-density of each item in nats.
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.
@@ -312,7 +312,7 @@ class Flow(Distribution):
             yield
 
     def distribution(self, context: ContextLike = None) -> torch.distributions.Distribution:
-        """Give the exact flow as a `torch.distributions.Distribution` with one batch entry per row of the context.
+        """Return the exact flow as a `torch.distributions.Distribution` with one batch entry per row of the context.
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.

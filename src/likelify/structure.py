@@ -75,7 +75,7 @@ class GraphBatch:
 
     @classmethod
     def complete(cls, sizes: Tensor | Sequence[int]) -> GraphBatch:
-        r"""Give graphs in which every node has an edge to every other node of its graph, and none to itself.
+        r"""Return graphs in which every node has an edge to every other node of its graph, and none to itself.
 
         Args:
             sizes: number of nodes of each graph, integers of shape `(B,)`.
@@ -106,7 +106,7 @@ class GraphBatch:
         return graph
 
     def undirected(self) -> GraphBatch:
-        r"""Give the batch with every edge in both directions, and each once.
+        r"""Return the batch with every edge in both directions, and each once.
 
         Edges between the same two nodes, in either direction, become one pair of opposite edges with the largest of
         their weights. So weights of one stay one, a batch that is clean already keeps its edges, and doing it twice
@@ -135,7 +135,7 @@ class GraphBatch:
         return GraphBatch(self.sizes, torch.stack([keys // nodes, keys % nodes]), weight)
 
     def to(self, device: torch.device | str) -> GraphBatch:
-        """Give the batch on a device: itself if it is there already, else a new object that has derived nothing yet."""
+        """Return the batch on a device: itself if it is there already, else a new object without derived values."""
         sizes, edge_index = self.sizes.to(device), self.edge_index.to(device)
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
         if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
@@ -145,7 +145,7 @@ class GraphBatch:
         return moved
 
     def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
-        """Give a value that depends on the graphs alone, computed the first time it is asked for.
+        """Return a value that depends on the graphs alone, computed the first time it is asked for.
 
         It is a constant for automatic differentiation, and stays with this object: copies and pickles leave it behind.
 
@@ -192,7 +192,7 @@ ContextLike = Context | Tensor | None
 
 
 def as_context(context: ContextLike) -> Context:
-    """Give None, a condition tensor or a `Context` as a `Context`."""
+    """Return None, a condition tensor or a `Context` as a `Context`."""
     if isinstance(context, Context):
         return context
     if context is None or isinstance(context, Tensor):
@@ -203,7 +203,7 @@ def as_context(context: ContextLike) -> Context:
 
 
 def with_condition(context: ContextLike, condition: Tensor | None) -> Context:
-    """Give the same context with another condition."""
+    """Return the same context with another condition."""
     return replace(as_context(context), condition=condition)
 
 

@@ -108,7 +108,7 @@ def _times(map_: LinearMap, matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _trace(map_: LinearMap, x: Tensor) -> Tensor:
-    """Give the trace of the matrix of `materialize` from that of the map, which may count per row."""
+    """Return the trace of the matrix of `materialize` from that of the map, which may count per row."""
     trace = map_.trace(tuple(x.shape[1:])).to(x)
     return trace.expand(len(x)).sum() if map_.couples_rows else trace
 

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from likelify.transforms import activation, elementwise, splines
+from likelify.transforms import elementwise, splines
+from likelify.transforms.surjections import activation
 from tests.cases.common import LayerCase, normal, on_graphs
 
 

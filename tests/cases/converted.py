@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from likelify.flowify import Flowified, flowify
-from likelify.flowify.axes import PermuteAxes
+from likelify.flowification import Flowified, flowify
+from likelify.flowification.axes import PermuteAxes
 from likelify.transforms.core import Transform
 from tests.cases.common import LayerCase, normal, on_graphs
 

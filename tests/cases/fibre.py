@@ -3,7 +3,7 @@
 import torch
 
 from likelify.nets import density_nets
-from likelify.transforms.fibre import CircularConv, FreeLinear
+from likelify.transforms.surjections.fibre import CircularConv, FreeLinear
 from tests.cases.common import LayerCase, normal, on_graphs
 
 LAYERS: dict[str, LayerCase] = {

@@ -5,12 +5,12 @@ import torch
 import likelify as lk
 from likelify import nets
 from likelify.distributions import ChannelNoise
-from likelify.transforms.combinators import Parallel, concat, residual
-from likelify.transforms.convolution import convolution, transposed_convolution
-from likelify.transforms.copying import FoldSum, Repeat, Sum, Unfold
-from likelify.transforms.dimension import Augment, Crop, Pad
-from likelify.transforms.linear import PrincipalAxes, RotatedLinear, Spectrum, linear
 from likelify.transforms.reshape import Identity
+from likelify.transforms.surjections.combinators import Parallel, concat, residual
+from likelify.transforms.surjections.convolution import convolution, transposed_convolution
+from likelify.transforms.surjections.copying import FoldSum, Repeat, Sum, Unfold
+from likelify.transforms.surjections.dimension import Augment, Crop, Pad
+from likelify.transforms.surjections.linear import PrincipalAxes, RotatedLinear, Spectrum, linear
 from tests.cases.common import LayerCase, normal, on_graphs
 
 VECTOR, LINE, IMAGE = (nets.density_nets(dims, hidden=4) for dims in range(3))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify.transforms import patches, pooling
+from likelify.transforms.surjections import patches, pooling
 from tests.cases.common import LayerCase, normal, on_graphs
 
 

@@ -6,8 +6,8 @@ import torch
 
 import likelify as lk
 from likelify import nets
-from likelify.transforms.sylvester import SylvesterHeads
-from likelify.transforms.triangular import FreeTanhResidual
+from likelify.transforms.sylvester.factories import SylvesterHeads
+from likelify.transforms.sylvester.triangular import FreeTanhResidual
 from tests.cases.common import LayerCase, normal, on_graphs, undirected
 
 

@@ -9,10 +9,10 @@ import torch
 
 import likelify as lk
 from likelify import testing
-from likelify.flowify.axes import PermuteAxes
+from likelify.flowification.axes import PermuteAxes
 from likelify.linalg import maps
 from likelify.transforms.core import Transform
-from likelify.transforms.pooling import DepthToSpace
+from likelify.transforms.surjections.pooling import DepthToSpace
 from tests.cases import LAYERS, MAPS
 
 

@@ -14,8 +14,9 @@ import likelify as lk
 from likelify import testing
 from likelify.distributions import RectifiedNormal, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.transforms import activation, splines, truncated
+from likelify.transforms import splines
 from likelify.transforms.elementwise import ChannelAffine
+from likelify.transforms.surjections import activation, truncated
 
 PAIRS = torch.tensor(list(itertools.product(range(3), repeat=2)))
 GRID = torch.linspace(-30, 30, 60001, dtype=torch.float64)[:, None]

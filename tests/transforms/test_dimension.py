@@ -11,11 +11,11 @@ import likelify as lk
 from likelify import nets
 from likelify.distributions import ChannelNoise
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.transforms.combinators import Parallel, concat, residual
-from likelify.transforms.convolution import convolution, transposed_convolution
-from likelify.transforms.copying import FoldSum, Repeat, Sum, Unfold
-from likelify.transforms.dimension import Augment, Crop, Pad
-from likelify.transforms.linear import linear
+from likelify.transforms.surjections.combinators import Parallel, concat, residual
+from likelify.transforms.surjections.convolution import convolution, transposed_convolution
+from likelify.transforms.surjections.copying import FoldSum, Repeat, Sum, Unfold
+from likelify.transforms.surjections.dimension import Augment, Crop, Pad
+from likelify.transforms.surjections.linear import linear
 
 METHODS = ["exponential", "cayley", "householder", "free"]
 

@@ -12,7 +12,7 @@ import likelify as lk
 from likelify import testing
 from likelify.errors import ConfigError, DomainError, ShapeError, StateError
 from likelify.nets import density_nets
-from likelify.transforms.fibre import CircularConv, FreeLinear
+from likelify.transforms.surjections.fibre import CircularConv, FreeLinear
 from tests.cases.fibre import LAYERS
 
 

@@ -7,8 +7,8 @@ from torch.autograd import gradcheck, gradgradcheck
 import likelify as lk
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
-from likelify.transforms import emerging
-from likelify.transforms.sources import HouseholderVectors
+from likelify.transforms.exponential.parametrizations import HouseholderVectors
+from likelify.transforms.mixing import emerging
 
 
 def normal(*shape):

@@ -10,7 +10,7 @@ from torch import nn
 import likelify as lk
 from likelify import testing
 from likelify.errors import ConfigError, ShapeError
-from likelify.transforms import patches, pooling
+from likelify.transforms.surjections import patches, pooling
 
 TRIPLES = torch.tensor(list(itertools.product(range(2), repeat=3)))[:, None]
 

@@ -14,8 +14,8 @@ from likelify import nets
 from likelify.errors import ConfigError, ConvergenceError, InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.linalg import log_det
 from likelify.linalg.log_det import Exact, Roulette, Truncated
-from likelify.transforms import contraction
 from likelify.transforms.core import Transform
+from likelify.transforms.residual import contraction
 
 
 def normal(*shape):

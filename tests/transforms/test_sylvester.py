@@ -9,8 +9,8 @@ from likelify import testing
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.nets.masked import AutoregressiveNet
-from likelify.transforms.sylvester import LEAST, UNIT, PlanarHeads, SylvesterHeads
-from likelify.transforms.triangular import FreeTanhResidual, TriangularResidual
+from likelify.transforms.sylvester.factories import LEAST, UNIT, PlanarHeads, SylvesterHeads
+from likelify.transforms.sylvester.triangular import FreeTanhResidual, TriangularResidual
 from tests.cases.common import check_slopes
 
 

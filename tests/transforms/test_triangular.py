@@ -10,7 +10,7 @@ import likelify as lk
 from likelify import nets
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError
 from likelify.testing import randomize
-from likelify.transforms.triangular import root
+from likelify.transforms.sylvester.triangular import root
 from tests.cases import normal
 from tests.cases.common import check_slopes
 from tests.cases.triangular import ArcResidual, residual

@@ -6,8 +6,8 @@ from typing import Any
 from likelify.app import recipes
 from likelify.data import Source
 from likelify.errors import ConfigError
-from likelify.fit.metrics import Unit
-from likelify.fit.settings import FitSettings
+from likelify.fitting.metrics import Unit
+from likelify.fitting.settings import FitSettings
 from likelify.zoo import MODELS, ModelConfig, Preset, config_from_dict, preset
 
 # Settings of a model that the data decide.
@@ -108,7 +108,7 @@ class Choice:
         return wanted
 
     def _start(self, wanted: Preset | None, data: Data) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Give the model's name, and the settings of model and fit before the user's words."""
+        """Return the model's name, and the settings of model and fit before the user's words."""
         if wanted is not None:
             size = "small" if self.size == "small" else "paper"
             return wanted.paper["model"], wanted.model(size), wanted.fit(size)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-import likelify
+from likelify._version import __version__
 from likelify.errors import ConfigError, LikelifyError
 
 HELP = """Exact-likelihood density models of images and tables.
@@ -22,7 +22,7 @@ what can be fitted. Every command has a --help of its own. Add --debug to see
 the traceback of an error.
 """
 
-app = App(name="likelify", help=HELP, version=likelify.__version__, help_format="plaintext")
+app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext")
 
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
 

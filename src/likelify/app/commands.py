@@ -17,10 +17,10 @@ from likelify.app.progress import FitProgress, share_done
 from likelify.app.rows import save_columns, save_rows
 from likelify.data import Source, SplitName, TableSource, open_source
 from likelify.errors import ConfigError, RunError
-from likelify.fit.config import RunConfig
-from likelify.fit.loop import FitResult, fit
-from likelify.fit.metrics import evaluate
-from likelify.fit.run import SAMPLES, Run, write_atomically
+from likelify.fitting.config import RunConfig
+from likelify.fitting.loop import FitResult, fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.run import SAMPLES, Run, write_atomically
 from likelify.flows import Flow
 from likelify.plots import show_images
 from likelify.seeding import seeded
@@ -174,7 +174,7 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
 
 
 def program() -> str:
-    """Give the command as the user has to type it: its name if the shell finds it, its place otherwise."""
+    """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
     return "likelify" if shutil.which("likelify") else sys.argv[0]
 
 

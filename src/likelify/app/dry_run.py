@@ -11,15 +11,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from likelify.app.choices import Choice, Data
-from likelify.fit.loop import Objective, build_optimizer
-from likelify.fit.metrics import bits_per_dim
-from likelify.fit.settings import FitSettings
+from likelify.fitting.loop import Objective, build_optimizer
+from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.dequantize import Dequantize
-from likelify.transforms.dimension import Slice
+from likelify.transforms.surjections.dimension import Slice
 
 # Shape and levels where no data are named: those of CIFAR-10, with its ten classes.
 MADE_UP = Data("made-up images", (3, 32, 32), 256, 10)
@@ -101,7 +101,7 @@ def measure_step(flow: Flow, settings: FitSettings, images: Tensor, labels: Tens
 
 
 def peak_memory() -> int:
-    """Give the largest resident memory of this process so far, in bytes."""
+    """Return the largest resident memory of this process so far, in bytes."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 

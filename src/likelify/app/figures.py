@@ -9,7 +9,7 @@ from rich.table import Table
 from likelify.app import recipes
 from likelify.app.choices import Data
 from likelify.data import Source, TableSource
-from likelify.fit.metrics import Evaluation, Figure
+from likelify.fitting.metrics import Evaluation, Figure
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Draws:
 
     @staticmethod
     def usual(data: Data) -> "Draws":
-        """Give what suits the data."""
+        """Return what suits the data."""
         table = data.is_table
         return Draws(*recipes.draws(data.name, table=table), recipes.iw_items(data.name, table=table))
 
 
 def plain_figures(measured: Evaluation, source: Source) -> dict[str, Any]:
-    """Give figures as plain data; for tables in nats only, with what turns them into the units of the file."""
+    """Return figures as plain data; for tables in nats only, with what turns them into the units of the file."""
     values = asdict(measured)
     if source.levels is None:
         for score in (values["elbo"], values["iw"]):

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from likelify.fit.loop import Progress
-from likelify.fit.metrics import Unit
+from likelify.fitting.loop import Progress
+from likelify.fitting.metrics import Unit
 
 LINES = 10
 

@@ -67,25 +67,25 @@ def default_model(source: str, *, table: bool = False) -> str:
 
 
 def model_settings(source: str, model: str) -> dict[str, Any]:
-    """Give the settings of the model that suit a source."""
+    """Return the settings of the model that suit a source."""
     return dict(MODEL.get((source, model), {}))
 
 
 def fit_settings(model: str, source: str = "") -> dict[str, Any]:
-    """Give the settings of the fit that suit a model, and a source if there are some for both."""
+    """Return the settings of the fit that suit a model, and a source if there are some for both."""
     return FIT.get(model, {}) | FIT_TO.get((source, model), {})
 
 
 def threads(source: str, *, table: bool = False) -> int | None:
-    """Give the number of CPU threads that suits a source, or None for all."""
+    """Return the number of CPU threads that suits a source, or None for all."""
     return 1 if table else THREADS.get(source)
 
 
 def draws(source: str, *, table: bool = False) -> tuple[int, int]:
-    """Give the usual draws per item, for the ELBO and for importance weighting."""
+    """Return the usual draws per item, for the ELBO and for importance weighting."""
     return TABLE_DRAWS if table else DRAWS.get(source, (1, 10))
 
 
 def iw_items(source: str, *, table: bool = False) -> int | None:
-    """Give the number of items that the usual evaluation weights by importance; None for all."""
+    """Return the number of items that the usual evaluation weights by importance; None for all."""
     return TABLE_IW_ITEMS if table else IW_ITEMS.get(source)

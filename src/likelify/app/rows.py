@@ -10,7 +10,7 @@ from torch import Tensor
 
 from likelify.data import TableSource
 from likelify.errors import RunError
-from likelify.fit.run import Run, write_atomically
+from likelify.fitting.run import Run, write_atomically
 
 COLUMNS = "columns.json"
 

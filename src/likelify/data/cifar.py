@@ -32,7 +32,7 @@ BYTE_KINDS = ("u1", "|u1")
 
 
 def cifar10(place: str | Path) -> Source:
-    """Give CIFAR-10: 32x32 colour images, 256 levels, 10 classes.
+    """Return CIFAR-10: 32x32 colour images, 256 levels, 10 classes.
 
     Both versions of the files are read, the one for Python (`data_batch_1`, ...) and the binary one
     (`data_batch_1.bin`, ...), unpacked or straight from the archive. Pickles are read by `inert_pickle`, which runs
@@ -111,7 +111,7 @@ def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Give images `(n, 3, 32, 32)` and labels `(n,)` of a batch of either version."""
+    """Return images `(n, 3, 32, 32)` and labels `(n,)` of a batch of either version."""
     # A pickle of the authors starts with the instruction PROTO, a binary record with a label 0..9.
     images, labels = _from_pickle(name, content) if content[:1] == b"\x80" else _from_records(name, content)
     if len(labels) == 0 or labels.max() > 9:
@@ -148,7 +148,7 @@ def _from_pickle(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(name: str, made: Any) -> np.ndarray:
-    """Give the array of bytes that a pickle describes: shape, kind of number, order, content."""
+    """Return the array of bytes that a pickle describes: shape, kind of number, order, content."""
     try:
         if not isinstance(made, Call) or made.function not in RECONSTRUCT:
             raise ValueError("no array")
@@ -164,7 +164,7 @@ def _array(name: str, made: Any) -> np.ndarray:
 
 
 def _bytes(content: Any) -> Any:
-    """Give the bytes of a text of Python 2, or of bytes as old protocols of Python 3 spell them; all else as it is."""
+    """Return the bytes of a text of Python 2, or of bytes as old protocols of Python 3 spell them; else the value."""
     if isinstance(content, Call) and content.function == Name("_codecs", "encode"):
         content = content.arguments[0]
     return content.encode("latin-1") if isinstance(content, str) else content

@@ -24,7 +24,7 @@ class Subset(Source):
         self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
 
     def size(self, split: SplitName) -> int:
-        """Give the number of items of a split."""
+        """Return the number of items of a split."""
         return len(self._kept[split])
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
@@ -113,7 +113,7 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
 
 
 def area_weights(length: int, reduced: int) -> np.ndarray:
-    """Give the matrix `(reduced, length)` of whole numbers that, divided by `length`, averages over parts of a line.
+    """Return the matrix `(reduced, length)` of whole numbers that, divided by `length`, averages over parts of a line.
 
     In units of a `reduced`-th of a pixel, part `j` of the line is `[j length, (j + 1) length)` and pixel `i` is
     `[i reduced, (i + 1) reduced)`; the entry is the length that they share.

@@ -25,7 +25,7 @@ FILES = {
 
 
 def fashion_mnist(folder: str | Path | None = None) -> Source:
-    """Give Zalando's Fashion-MNIST: 28x28, 256 grey levels, 10 classes.
+    """Return Zalando's Fashion-MNIST: 28x28, 256 grey levels, 10 classes.
 
     Args:
         folder: with the four IDX files; by default that of Debian's package `dataset-fashion-mnist`.
@@ -40,7 +40,7 @@ def fashion_mnist(folder: str | Path | None = None) -> Source:
 
 
 def mnist(folder: str | Path) -> Source:
-    """Give MNIST from a folder of the user: 28x28, 256 grey levels, 10 classes.
+    """Return MNIST from a folder of the user: 28x28, 256 grey levels, 10 classes.
 
     Raises:
         DataError: if files are missing or damaged; see `idx_source`.
@@ -128,7 +128,7 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
 
 
 def _find(folder: Path, file: str, name: str, hint: str) -> Path:
-    """Give the path of a file, in whichever of its usual names is there."""
+    """Return the path of a file, in whichever of its usual names is there."""
     dotted = "-".join(file.split("-")[:2]) + "." + "-".join(file.split("-")[2:])
     tried = [f"{stem}{end}" for stem in (file, dotted) for end in ("", ".gz")]
     for candidate in tried:

@@ -9,7 +9,7 @@ CROP = 32
 
 
 def digits() -> Source:
-    """Give scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels and 10 classes.
+    """Return scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels and 10 classes.
 
     Split by `numpy.random.default_rng(0).permutation(1797)`: the first 1,293 train, the next 144 validate, the last 360
     test.
@@ -34,7 +34,7 @@ def digits() -> Source:
 
 
 def sample_photos() -> Source:
-    """Give random 32x32 crops of scikit-learn's two sample photographs, 256 levels, no labels.
+    """Return random 32x32 crops of scikit-learn's two sample photographs, 256 levels, no labels.
 
     The photographs (427 x 640) are cut into strips of columns, so that no pixel is in two splits: 0-440 give 16,000
     training crops, 440-480 give 500 for validation, 480-640 give 1,000 for the test. Places are drawn by

@@ -52,12 +52,12 @@ class Source(ABC):
 
     @property
     def family(self) -> str:
-        """Give the part of the name before the colon: the name without the user's folder."""
+        """Return the part of the name before the colon: the name without the user's folder."""
         return self.name.partition(":")[0]
 
     @abstractmethod
     def size(self, split: SplitName) -> int:
-        """Give the number of items of a split."""
+        """Return the number of items of a split."""
 
     @abstractmethod
     def read(self, split: SplitName, indices: Tensor) -> Batch:
@@ -65,7 +65,7 @@ class Source(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Give a short hash of the data and the splits, by which a run recognises what it was fitted to."""
+        """Return a short hash of the data and the splits, by which a run recognises what it was fitted to."""
 
     def read_all(self, split: SplitName) -> Batch:
         """Read a whole split."""
@@ -111,7 +111,7 @@ class ArraySource(Source):
             self._splits[split] = Batch(torch.from_numpy(np.array(events, dtype=kind, order="C")), assigned)
 
     def size(self, split: SplitName) -> int:
-        """Give the number of items of a split."""
+        """Return the number of items of a split."""
         return len(self._splits[split])
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:

@@ -74,7 +74,7 @@ class TableSource(ArraySource):
         super().__init__(name, standard, levels=None, labels=labels, classes=classes, description=description)
 
     def original(self, rows: Tensor) -> np.ndarray:
-        """Give rows `(n, columns)` in the units of the file: `x = mean + scale y`, in float64."""
+        """Return rows `(n, columns)` in the units of the file: `x = mean + scale y`, in float64."""
         return self.mean + self.scale * rows.detach().cpu().double().numpy()
 
     def fingerprint(self) -> str:
@@ -138,7 +138,7 @@ def table_file(path: str | Path) -> TableSource:
 
 
 def _bundled(name: str) -> TableSource:
-    """Give a table that comes with scikit-learn."""
+    """Return a table that comes with scikit-learn."""
     try:
         from sklearn import datasets
     except ImportError as error:

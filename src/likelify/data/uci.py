@@ -30,7 +30,7 @@ CORRELATED = 0.98
 
 
 def power(place: str | Path) -> Source:
-    """Give POWER: electric power consumption of a household, 6 columns, 2,049,280 rows.
+    """Return POWER: electric power consumption of a household, 6 columns, 2,049,280 rows.
 
     From `data.npy` of the archive (active and reactive power, voltage, intensity, three sub-meterings, minute of the
     day) or UCI's `household_power_consumption.txt`, of which rows with missing values are dropped. Reactive power (it
@@ -60,7 +60,7 @@ def power(place: str | Path) -> Source:
 
 
 def gas(place: str | Path) -> Source:
-    """Give GAS: sensors in a mixture of gases, 8 columns, 1,052,065 rows.
+    """Return GAS: sensors in a mixture of gases, 8 columns, 1,052,065 rows.
 
     The archive holds a table pickled by pandas, `ethylene_CO.pickle`. A pickle can run anything, so it is not read;
     where you trust it, turn it into a numpy array `ethylene_CO.npy` or into `ethylene_CO.csv` once, as the error says.
@@ -81,7 +81,7 @@ def gas(place: str | Path) -> Source:
 
 
 def hepmass(place: str | Path) -> Source:
-    """Give HEPMASS: collisions of particles with a mass of 1000, 21 columns, 315,123 + 35,013 + 174,987 rows.
+    """Return HEPMASS: collisions of particles with a mass of 1000, 21 columns, 315,123 + 35,013 + 174,987 rows.
 
     From `1000_train.csv` and `1000_test.csv`, packed by gzip or not: label and 27 features, of which the signal (label
     1) is kept; the test file's further column is left out. Standardised by mean and standard deviation of the training
@@ -106,7 +106,7 @@ def hepmass(place: str | Path) -> Source:
 
 
 def miniboone(place: str | Path) -> Source:
-    """Give MINIBOONE: electron neutrinos, 43 columns, 36,488 rows.
+    """Return MINIBOONE: electron neutrinos, 43 columns, 36,488 rows.
 
     From `data.npy` of the archive, already clean, or UCI's `MiniBooNE_PID.txt`: of the latter the signal is kept, whose
     number of rows is the first number of the file; rows whose first value is below -100 (outliers) are dropped, and
@@ -128,7 +128,7 @@ def miniboone(place: str | Path) -> Source:
 
 
 def bsds300(place: str | Path) -> Source:
-    """Give BSDS300: patches of natural images, 63 columns, 1,000,000 + 50,000 + 250,000 rows.
+    """Return BSDS300: patches of natural images, 63 columns, 1,000,000 + 50,000 + 250,000 rows.
 
     From `BSDS300.hdf5` of the archive, which holds the three splits; nothing is changed. (The patches are of 8x8 pixels
     with noise added, their mean subtracted and one pixel left out.)
@@ -171,7 +171,7 @@ def _finish(
 
 
 def _find(name: str, place: str | Path, files: tuple[str, ...], hint: str = ARCHIVE) -> Path:
-    """Give the first of these files in a folder, or in a folder of that name within it."""
+    """Return the first of these files in a folder, or in a folder of that name within it."""
     for folder in (Path(place), Path(place) / name, Path(place) / name.upper()):
         for file in files:
             if (folder / file).is_file():
@@ -198,7 +198,7 @@ def _moments_of_both(splits: dict[SplitName, np.ndarray]) -> Moments:
 
 
 def _continuous(rows: np.ndarray) -> np.ndarray:
-    """Give the numbers of the columns whose smallest value occurs at most 5 times."""
+    """Return the numbers of the columns whose smallest value occurs at most 5 times."""
     return np.flatnonzero((rows == rows.min(0)).sum(0) <= REPEATS)
 
 

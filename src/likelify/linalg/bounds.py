@@ -19,7 +19,7 @@ def round_off_margin(dtype: torch.dtype, terms: int) -> float:
 
 
 def widest(tensor: Tensor) -> Tensor:
-    """Give the tensor in double precision, where its device has it."""
+    """Return the tensor in double precision, where its device has it."""
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
@@ -116,7 +116,7 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
 
 
 def _phases(sizes: tuple[int, ...], grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Give cosines and sines of `s theta` for one of each pair of opposite frequencies, `(2, frequencies, taps)`."""
+    """Return cosines and sines of `s theta` for one of each pair of opposite frequencies, `(2, frequencies, taps)`."""
     # The last axis needs only angles up to pi: real kernels have conjugate symbols at opposite frequencies.
     counts = [*grid[:-1], grid[-1] // 2 + 1]
     wide = torch.float64 if device.type != "mps" else torch.float32
@@ -129,7 +129,7 @@ def _phases(sizes: tuple[int, ...], grid: tuple[int, ...], dtype: torch.dtype, d
 
 
 def _symbol(kernel: Tensor, phases: Tensor) -> Tensor:
-    """Give the symbol `(frequencies, c_out, c_in)` of a kernel `(c_out, c_in, *taps)`."""
+    """Return the symbol `(frequencies, c_out, c_in)` of a kernel `(c_out, c_in, *taps)`."""
     taps = kernel.flatten(2).movedim(2, 0).flatten(1)
     real, imaginary = phases @ taps
     return torch.complex(real, imaginary).unflatten(1, kernel.shape[:2])
@@ -181,7 +181,7 @@ def power_iteration(
 
 
 def safe_exp(exponent: float) -> float:
-    """Give `e^exponent`, or infinity where double precision ends."""
+    """Return `e^exponent`, or infinity where double precision ends."""
     return math.exp(exponent) if exponent < 709 else math.inf
 
 
@@ -200,7 +200,7 @@ def exp_tail(norm: float, degree: int) -> float:
 
 
 def series_degree(norm: float, tol: float, max_degree: int) -> int:
-    """Give the smallest degree with `exp_tail(norm, degree) <= tol`, or `max_degree` if there is none below."""
+    """Return the smallest degree with `exp_tail(norm, degree) <= tol`, or `max_degree` if there is none below."""
     for degree in range(max_degree):
         if exp_tail(norm, degree) <= tol:
             return degree

@@ -159,7 +159,7 @@ class ConvMap(LinearMap):
         return replace(self, kernel=self._adjoint_kernel(self.kernel), mask=mask)
 
     def trace(self, event_shape: Shape) -> Tensor:
-        r"""Give `sum_s n_s sum_c kernel[c, c, s]`, where `n_s` counts the pixels that tap `s` finds at their own place.
+        r"""Return `sum_s n_s sum_c kernel[c, c, s]`; `n_s` counts the pixels that tap `s` finds at their own place.
 
         With zeros these are all pixels for the centre tap and none for others; padding can bring a pixel back to
         itself, so that other taps count too.
@@ -171,7 +171,7 @@ class ConvMap(LinearMap):
         return per_tap.reshape(self._row_groups).sum(-1)
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        r"""Give the declared bound, or compute the chosen one as the largest over the groups.
+        r"""Return the declared bound, or compute the chosen one as the largest over the groups.
 
         With reflect padding the map is a convolution after the padding operator, whose norm is `sqrt(m)` if no pixel
         stands in the padded image more than `m` times.
@@ -187,7 +187,7 @@ class ConvMap(LinearMap):
         return self._kernel_bound(project(kernel, self._adjoint_kernel(kernel), "symmetric"), event_shape)
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        r"""Give `sqrt(m N) ||kernel||_F` with `N` pixels, if at most `m` taps meet in one pixel (1 with zeros).
+        r"""Return `sqrt(m N) ||kernel||_F` with `N` pixels, if at most `m` taps meet in one pixel (1 with zeros).
 
         A row of the matrix holds the taps; `m` of them in one place add up to at most `sqrt(m)` times their norm.
         """
@@ -273,7 +273,7 @@ class ConvMap(LinearMap):
         return blocks.reshape(self.kernel.shape)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Give the input as one convolution takes it, padded unless that does it itself."""
+        """Return the input as one convolution takes it, padded unless that does it itself."""
         if self.own_rows:
             # Contiguous, because torch 2.13 gives wrong gradients of grouped convolutions with mixed layouts on a CPU.
             x = x.reshape(1, -1, *x.shape[2:]).contiguous()
@@ -349,19 +349,19 @@ class ReflectAdjoint(LinearMap):
         return y.reshape(x.shape)
 
     def adjoint(self) -> ConvMap:
-        """Give the convolution."""
+        """Return the convolution."""
         return self.base
 
     def trace(self, event_shape: Shape) -> Tensor:
-        """Give the trace of the convolution."""
+        """Return the trace of the convolution."""
         return self.base.trace(event_shape)
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the bound of the convolution."""
+        """Return the bound of the convolution."""
         return self.base.norm_bound(event_shape)
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the bound of the convolution."""
+        """Return the bound of the convolution."""
         return self.base.frobenius_bound(event_shape)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:

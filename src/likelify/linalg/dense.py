@@ -16,7 +16,7 @@ from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:
-    """Give the symmetric or skew part from a tensor and its adjoint, or the tensor itself."""
+    """Return the symmetric or skew part from a tensor and its adjoint, or the tensor itself."""
     if symmetry is None:
         return tensor
     # A transposed copy is made in blocks, several times faster than reading along the wrong axis.
@@ -74,7 +74,7 @@ class Dense(LinearMap):
         return apply_matrix(self.effective, x)
 
     def adjoint(self) -> Dense:
-        """Give the transposed matrix."""
+        """Return the transposed matrix."""
         if self.symmetry == "symmetric":
             return self
         transposed = copy.copy(self)
@@ -84,11 +84,11 @@ class Dense(LinearMap):
         return transposed
 
     def trace(self, event_shape: Shape) -> Tensor:
-        """Give the trace of the matrix times the number of positions."""
+        """Return the trace of the matrix times the number of positions."""
         return self.effective.diagonal(dim1=-2, dim2=-1).sum(-1) * math.prod(event_shape[1:])
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the declared norm, or bound it by repeated squaring (`gram_bound`).
+        """Return the declared norm, or bound it by repeated squaring (`gram_bound`).
 
         Large matrices are squared fewer times, and in their own precision.
         """
@@ -105,7 +105,7 @@ class Dense(LinearMap):
         return _bound(project(self.matrix.detach(), self.matrix.detach().mT, "symmetric"))
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the Frobenius norm."""
+        """Return the Frobenius norm."""
         norms = torch.linalg.matrix_norm(widest(self.effective.detach()))
         return norms * math.sqrt(math.prod(event_shape[1:])) * (1 + 1e-12)
 
@@ -181,7 +181,7 @@ class Diagonal(LinearMap):
         return x * self.factors[(..., *(None,) * (x.ndim - 2))]
 
     def adjoint(self) -> Diagonal:
-        """Give the map itself."""
+        """Return the map itself."""
         return self
 
     def trace(self, event_shape: Shape) -> Tensor:
@@ -189,7 +189,7 @@ class Diagonal(LinearMap):
         return self.factors.sum(-1) * math.prod(event_shape[1:])
 
     def norm_bound(self, event_shape: Shape) -> Tensor:
-        """Give the largest size of a factor."""
+        """Return the largest size of a factor."""
         return widest(self.factors.detach()).abs().amax(-1)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:

@@ -77,7 +77,7 @@ class _BlockDiagonal(LinearMap):
 
     @abstractmethod
     def blocks(self, event_shape: Shape) -> list[tuple[int, Tensor]]:
-        """Give how often each block stands on the diagonal, and the block, `(k, k)` or `(rows, k, k)`, detached."""
+        """Return how often each block stands on the diagonal, and the block, `(k, k)` or `(rows, k, k)`, detached."""
 
     def norm_bound(self, event_shape: Shape) -> Tensor:
         """Bound the norms of the blocks by repeated squaring (`gram_bound`)."""
@@ -145,11 +145,11 @@ class SetMap(_BlockDiagonal):
         return SetMap(self.theta0.mT, self.theta1.mT)
 
     def trace(self, event_shape: Shape) -> Tensor:
-        """Give `n tr theta0 + tr theta1`."""
+        """Return `n tr theta0 + tr theta1`."""
         return event_shape[1] * _trace(self.theta0) + _trace(self.theta1)
 
     def blocks(self, event_shape: Shape) -> list[tuple[int, Tensor]]:
-        """Give the matrix of the mean, and `n - 1` times that of the deviations."""
+        """Return the matrix of the mean, and `n - 1` times that of the deviations."""
         theta0, theta1 = widest(self.theta0.detach()), widest(self.theta1.detach())
         return [(1, theta0 + theta1), (event_shape[1] - 1, theta0)]
 
@@ -250,7 +250,7 @@ class PairMap(_BlockDiagonal):
         return (_trace(self.theta) * self.theta.new_tensor(counts)).sum(-1)
 
     def blocks(self, event_shape: Shape) -> list[tuple[int, Tensor]]:
-        r"""Give the blocks of the four kinds of arrays that permutations do not mix.
+        r"""Return the blocks of the four kinds of arrays that permutations do not mix.
 
         - constant on and off the diagonal, coordinates in the basis `I / sqrt(n)`, `(J - I) / sqrt(n (n - 1))`;
         - built of a vector `z` of sum zero, for each of the `n - 1` such: `diag(z)`, and off the diagonal
@@ -294,7 +294,7 @@ class PairMap(_BlockDiagonal):
 
 
 def _reduce(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give row sums, column sums and diagonal as channels, `(rows, 3 c, n)`; total and trace, `(rows, 2 c, 1)`."""
+    """Return row sums, column sums and diagonal as channels, `(rows, 3 c, n)`; total and trace, `(rows, 2 c, 1)`."""
     sums, diagonal = x.sum(3), x.diagonal(dim1=2, dim2=3)
     numbers = torch.cat([sums.sum(2, keepdim=True), diagonal.sum(2, keepdim=True)], 1)
     return torch.cat([sums, x.sum(2), diagonal], 1), numbers
@@ -307,7 +307,7 @@ def _gather(theta: Tensor, table: tuple[tuple[int, ...], ...], n: int) -> Tensor
 
 
 def _scatter(matrix: Tensor, table: tuple[tuple[int, ...], ...], n: int) -> dict[int, Tensor]:
-    """Give the parts of such a matrix by operation, divided by the operations' norms too: the adjoint of `_gather`."""
+    """Return the parts of such a matrix by operation, divided by the operations' norms: the adjoint of `_gather`."""
     lines = [part.chunk(len(table), -1) for part in matrix.chunk(len(table), -2)]
     return {
         k: part / n ** _POWERS[k]
@@ -317,7 +317,7 @@ def _scatter(matrix: Tensor, table: tuple[tuple[int, ...], ...], n: int) -> dict
 
 
 def _between(matrix: Tensor, reduction: list[list[float]]) -> Tensor:
-    """Give `A^T matrix A` for a small `A` that acts on the parts of the channels."""
+    """Return `A^T matrix A` for a small `A` that acts on the parts of the channels."""
     small = torch.tensor(reduction, dtype=matrix.dtype, device=matrix.device)
     wide = torch.kron(small, torch.eye(matrix.shape[-1] // len(small), dtype=matrix.dtype, device=matrix.device))
     return wide.mT @ matrix @ wide

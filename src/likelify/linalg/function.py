@@ -43,7 +43,7 @@ class Function(LinearMap):
     trusted: bool = False
 
     def matching(self, x: Tensor) -> Function:
-        """Give the function with probes like `x`, unless it has its own; refuse it if it is seen not to be linear.
+        """Return the function with probes like `x`, unless it has its own; refuse it if it is seen not to be linear.
 
         Raises:
             DomainError: if the function is affine or not linear on a row of `x` and a random row.
@@ -133,7 +133,7 @@ class Function(LinearMap):
         return self.function(x)
 
     def adjoint(self) -> Function:
-        """Give the adjoint function, by automatic differentiation where none was given."""
+        """Return the adjoint function, by automatic differentiation where none was given."""
         return Function(self.adjoint_function or self._transposed, self.norm, self.function, self.like, self.trusted)
 
     def trace(self, event_shape: Shape) -> Tensor:
@@ -141,14 +141,14 @@ class Function(LinearMap):
         return self.materialize(event_shape).trace()
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the bound that was declared, or bound the probed matrix."""
+        """Return the bound that was declared, or bound the probed matrix."""
         if self.norm is not None:
             return self.norm
         with torch.no_grad():
             return gram_bound(widest(self.materialize(event_shape)), steps=5)
 
     def growth_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the declared norm, or bound the symmetric part of the probed matrix."""
+        """Return the declared norm, or bound the symmetric part of the probed matrix."""
         if self.norm is not None:
             return self.norm
         with torch.no_grad():
@@ -160,7 +160,7 @@ class Function(LinearMap):
         return replace(self, norm=None, trusted=True)
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give the Frobenius norm of the probed matrix, unless the norm was declared."""
+        """Return the Frobenius norm of the probed matrix, unless the norm was declared."""
         if self.norm is not None:
             return super().frobenius_bound(event_shape)
         with torch.no_grad():

@@ -23,7 +23,7 @@ from likelify.structure import GraphBatch
 
 
 def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) -> Tensor:
-    r"""Give `A = D^(-1/2) W D^(-1/2)`, computed once for each graph and dtype.
+    r"""Return `A = D^(-1/2) W D^(-1/2)`, computed once for each graph and dtype.
 
     A node without edges has a row of zeros (its degree counts as one). A self-loop counts once in the degree.
 
@@ -74,7 +74,7 @@ def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
 
 
 def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the edges sorted by (from, to), with weights in double precision; refuse what is not undirected."""
+    """Return the edges sorted by (from, to), with weights in double precision; refuse what is not undirected."""
     start, end = graph.edge_index.long()
     weight = widest(torch.ones_like(start, dtype=torch.float32) if graph.edge_weight is None else graph.edge_weight)
     if graph.is_complete:
@@ -116,7 +116,7 @@ def _least(sizes: Tensor) -> Tensor:
 
 
 def common_size(graph: GraphBatch) -> int | None:
-    """Give the number of nodes of each graph if it is the same for all of them and not zero; else None."""
+    """Return the number of nodes of each graph if it is the same for all of them and not zero; else None."""
     sizes = graph.derived("distinct sizes", lambda graph: graph.sizes.unique().tolist())
     return sizes[0] if len(sizes) == 1 and sizes[0] > 0 else None
 
@@ -203,7 +203,7 @@ class GraphMap(LinearMap):
         return replace(self, theta0=self.theta0.mT, theta1=self.theta1.mT)
 
     def trace(self, event_shape: Shape) -> Tensor:
-        """Give the part of each node, `(nodes,)`: `tr theta_0 + A_ii tr theta_1`; a graph's trace is their sum."""
+        """Return the part of each node, `(nodes,)`: `tr theta_0 + A_ii tr theta_1`; a graph's trace is their sum."""
         own = self.theta0.trace().expand(self.rows)
         loops = self.graph.derived(f"loops {own.dtype}", lambda graph: _loops(graph, own.dtype))
         return own if loops is None else own + loops * self.theta1.trace()
@@ -230,7 +230,7 @@ class GraphMap(LinearMap):
         return self.graph.sizes * len(self.theta0)
 
     def _ends(self) -> Tensor:
-        """Give `theta_0 + mu theta_1` at both ends of the range of the eigenvalues, `(2, f, f)`."""
+        """Return `theta_0 + mu theta_1` at both ends of the range of the eigenvalues, `(2, f, f)`."""
         theta0, theta1 = widest(self.theta0.detach()), widest(self.theta1.detach())
         return torch.stack([theta0 + mu * theta1 for mu in spectrum_bounds(self.graph)])
 
@@ -244,7 +244,7 @@ class GraphMap(LinearMap):
         return {"theta0": u.mT @ v, "theta1": self.neighbours(u).mT @ v}
 
     def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
-        """Give the 2-norm of the features of each graph, `(graphs,)`."""
+        """Return the 2-norm of the features of each graph, `(graphs,)`."""
         nodes = super().item_norms(x, plain=plain)
         owner, zeros = self.graph.owner, nodes.new_zeros(len(self.graph))
         if plain or nodes.dtype != x.dtype:
@@ -270,7 +270,7 @@ class SymmetricProduct(torch.autograd.Function):
 
 
 def _loops(graph: GraphBatch, dtype: torch.dtype) -> Tensor | None:
-    """Give the diagonal of the normalized adjacency, or None if it is zero."""
+    """Return the diagonal of the normalized adjacency, or None if it is zero."""
     if graph.is_complete or not bool((graph.edge_index[0] == graph.edge_index[1]).any()):
         return None
     start, end, weight = _sorted_edges(graph)

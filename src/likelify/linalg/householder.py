@@ -77,7 +77,7 @@ def reflect(vectors: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
 
 
 def factorize(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Give `S`, `(..., K, K)`, and `X = S^-1 V`, `(..., K, C)`, by differentiable operations."""
+    """Return `S`, `(..., K, K)`, and `X = S^-1 V`, `(..., K, C)`, by differentiable operations."""
     upper = (vectors @ vectors.mT).triu()
     info = torch.finfo(vectors.dtype)
     # With one in its place a vector that cannot be normalized changes nothing, in the value and in the gradient.
@@ -98,7 +98,7 @@ def _form(vectors: Tensor, solved: Tensor) -> Tensor:
 
 
 def _add_product(start: Tensor, left: Tensor, right: Tensor, *, keep: int = 1, factor: int = 1) -> Tensor:
-    """Give `keep * start + factor * left @ right` in one operation, for one matrix or for one for each row."""
+    """Return `keep * start + factor * left @ right` in one operation, for one matrix or for one for each row."""
     return (torch.baddbmm if left.ndim == 3 else torch.addmm)(start, left, right, beta=keep, alpha=factor)
 
 
@@ -119,7 +119,7 @@ def _multiply(vectors: Tensor, solved: Tensor, x: Tensor, *, transposed: bool) -
 
 
 def _columns(x: Tensor, vectors: Tensor) -> Tensor:
-    """Give `x` as a matrix with a row for each channel, `(C, M)`, or one for each row of vectors, `(rows, C, N)`."""
+    """Return `x` as a matrix with a row for each channel, `(C, M)`, or one for each row of vectors, `(rows, C, N)`."""
     if vectors.ndim == 3:
         return x.flatten(2) if x.ndim > 2 else x[:, :, None]
     # A view where the channels are last in memory, else a copy in long pieces.
@@ -135,7 +135,7 @@ def _restore(columns: Tensor, x: Tensor) -> Tensor:
 
 
 def _subtract(columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Give `columns - left^T right` in the memory layout of the columns."""
+    """Return `columns - left^T right` in the memory layout of the columns."""
     if columns.ndim == 2 and columns.stride(0) == 1:
         return _add_product(columns.T, right.T, left, factor=-1).T
     return _add_product(columns, left.mT, right, factor=-1)
@@ -193,7 +193,7 @@ Factors = tuple[Tensor, Tensor]
 def _pull_direct(
     vectors: Tensor, solved: Tensor, x: Tensor, grad: Tensor, *, transposed: bool
 ) -> tuple[Tensor, Tensor, Factors]:
-    """Give the gradient of `x`, and minus those of `X` and, as two factors, of the `V^T` in `I - V^T X`.
+    """Return the gradient of `x`, and minus those of `X` and, as two factors, of the `V^T` in `I - V^T X`.
 
     With `D = left right^T` the gradient of `Q` they are `V D` and `X D^T`.
     """
@@ -207,7 +207,7 @@ def _pull_direct(
 def _pull_formed(
     vectors: Tensor, solved: Tensor, x: Tensor, grad: Tensor, *, transposed: bool
 ) -> tuple[Tensor, Tensor, Factors]:
-    """Give what `_pull_direct` gives, through the matrices `Q` and `D`."""
+    """Return what `_pull_direct` gives, through the matrices `Q` and `D`."""
     matrix = _form(vectors, solved)
     grad_x = apply_matrix(matrix if transposed else matrix.mT, grad)
     outer = _outer(x, grad, vectors) if transposed else _outer(grad, x, vectors)
@@ -223,7 +223,7 @@ def _outer(left: Tensor, right: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _pull_vectors(vectors: Tensor, upper: Tensor, solved: Tensor, grad_solved: Tensor, rest: Factors) -> Tensor:
-    """Give the gradient of the vectors; both arguments about gradients are minus what they are."""
+    """Return the gradient of the vectors; both arguments about gradients are minus what they are."""
     inner = torch.linalg.solve_triangular(upper.mT, grad_solved, upper=False)
     product = inner @ solved.mT
     # S holds half of the diagonal of the Gram matrix, which depends on each vector twice: together once.
@@ -232,7 +232,7 @@ def _pull_vectors(vectors: Tensor, upper: Tensor, solved: Tensor, grad_solved: T
 
 
 def _differentiable(function: Any, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Give the gradient by operations that can be differentiated again."""
+    """Return the gradient by operations that can be differentiated again."""
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
     return tuple(next(found) if tensor.requires_grad else None for tensor in inputs)

@@ -56,7 +56,7 @@ class Products(Protocol):
         ...
 
     def pull(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
-        """Give `J^T v` for `(copies * rows, *event)`, the rows running fastest."""
+        """Return `J^T v` for `(copies * rows, *event)`, the rows running fastest."""
         ...
 
 
@@ -86,11 +86,11 @@ class LogDet(ABC):
 
     @abstractmethod
     def measure(self, jacobian: Products) -> Measured:
-        """Give the value for each row."""
+        """Return the value for each row."""
 
     @abstractmethod
     def pairs(self, jacobian: Products, kept: tuple[Tensor, ...]) -> Iterator[Pair]:
-        """Give vectors `(w, v)`, each `(copies * rows, *event)`, of the formula of the gradient above."""
+        """Return vectors `(w, v)`, each `(copies * rows, *event)`, of the formula of the gradient above."""
 
     def copies(self, rows: int, size: int) -> int:
         """Say how many vectors to multiply at once for each row."""
@@ -116,11 +116,11 @@ class Exact(LogDet):
     limit: int = 4096
 
     def measure(self, jacobian: Products) -> Measured:
-        """Give the value for each row."""
+        """Return the value for each row."""
         return Measured(self.differentiable(jacobian, create_graph=False))
 
     def differentiable(self, jacobian: Products, *, create_graph: bool = True) -> Tensor:
-        """Give the value for each row by operations that automatic differentiation can follow."""
+        """Return the value for each row by operations that automatic differentiation can follow."""
         sign, value = torch.linalg.slogdet(self._matrices(jacobian, create_graph=create_graph))
         if not bool((sign > 0).all()):
             raise ConvergenceError(
@@ -130,7 +130,7 @@ class Exact(LogDet):
         return value
 
     def pairs(self, jacobian: Products, kept: tuple[Tensor, ...]) -> Iterator[Pair]:
-        """Give the columns of `(I + J)^-T`, and the unit vectors."""
+        """Return the columns of `(I + J)^-T`, and the unit vectors."""
         inverse = torch.linalg.inv(self._matrices(jacobian, create_graph=False))
         for start in range(0, jacobian.size, jacobian.copies):
             units = _units(jacobian, start)
@@ -144,7 +144,7 @@ class Exact(LogDet):
         return max(1, MATRICES // size**2)
 
     def _matrices(self, jacobian: Products, *, create_graph: bool) -> Tensor:
-        """Give `I + J`, `(rows, size, size)`."""
+        """Return `I + J`, `(rows, size, size)`."""
         size = jacobian.size
         if size > self.limit:
             raise ShapeError(
@@ -181,7 +181,7 @@ class Truncated(LogDet):
             raise ConfigError(f"Truncated needs a positive tol or at least one term, got {self}.")
 
     def measure(self, jacobian: Products) -> Measured:
-        """Give the value for each row, and the bound of what was left out."""
+        """Return the value for each row, and the bound of what was left out."""
         value = error = jacobian.x.new_zeros(jacobian.rows)
         for units, allowed in self._chunks(jacobian):
             _, part, rest = self._series(jacobian, units, allowed)
@@ -189,19 +189,19 @@ class Truncated(LogDet):
         return Measured(value, error)
 
     def pairs(self, jacobian: Products, kept: tuple[Tensor, ...]) -> Iterator[Pair]:
-        """Give `sum_k (-J^T)^k e` for the unit vectors `e`, and these."""
+        """Return `sum_k (-J^T)^k e` for the unit vectors `e`, and these."""
         for units, allowed in self._chunks(jacobian):
             yield self._series(jacobian, units, allowed)[0], units
 
     def _chunks(self, jacobian: Products) -> Iterator[tuple[Tensor, float]]:
-        """Give some unit vectors after the other, and the nats that may be left out for them."""
+        """Return some unit vectors after the other, and the nats that may be left out for them."""
         tol = self.tol or (1e-10 if jacobian.x.dtype == torch.float64 else 1e-4)
         for start in range(0, jacobian.size, jacobian.copies):
             count = min(jacobian.copies, jacobian.size - start)
             yield _units(jacobian, start), tol * count / jacobian.size
 
     def _series(self, jacobian: Products, units: Tensor, allowed: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the sums `w` over the powers, the part of the log-determinant and the bound of what it leaves out."""
+        """Return the sums `w` over the powers, the part of the log-determinant and the bound of what it leaves out."""
         limit, k = jacobian.lipschitz, 0
         rest_factor = limit / (1 - limit) if limit < 1 else math.inf
         power, total = units, torch.zeros_like(units)
@@ -286,7 +286,7 @@ class Roulette(LogDet):
         return Measured(value / self.samples, None, (signs, total / self.samples))
 
     def _reach(self, jacobian: Products, k: int, norm: Tensor, first: Tensor, reached: float) -> float:
-        """Give the probability of the term after `k`."""
+        """Return the probability of the term after `k`."""
         if self.continuation is not None:
             return self.continuation * reached
         left = float((norm / first.clamp_min(torch.finfo(norm.dtype).tiny)).max()) if norm.numel() else 0.0
@@ -299,13 +299,13 @@ class Roulette(LogDet):
         return min(reached, left * math.sqrt(jacobian.size) / (NOISE * (k + 1)))
 
     def pairs(self, jacobian: Products, kept: tuple[Tensor, ...]) -> Iterator[Pair]:
-        """Give the sums over the powers and the random vectors of the estimate that was drawn."""
+        """Return the sums over the powers and the random vectors of the estimate that was drawn."""
         signs, total = kept
         yield total, _signed(signs, total)
 
 
 def _units(jacobian: Products, start: int) -> Tensor:
-    """Give as many unit vectors from number `start` on as there are copies, for every row; zeros after the last."""
+    """Return as many unit vectors from number `start` on as there are copies, for every row; zeros after the last."""
     count = min(jacobian.copies, jacobian.size - start)
     units = torch.zeros_like(jacobian.x.detach()).reshape(jacobian.copies, jacobian.rows, jacobian.size)
     units[:count, :, start : start + count] = torch.eye(count).to(units)[:, None]
@@ -313,7 +313,7 @@ def _units(jacobian: Products, start: int) -> Tensor:
 
 
 def _powers(jacobian: Products, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give `J^T v, (J^T)^2 v, ...`, and their norms.
+    """Return `J^T v, (J^T)^2 v, ...`, and their norms.
 
     What is multiplied has the norm one, with its size apart: processors take 30 times as long with numbers that are too
     small to be normalized, which powers of a small matrix soon are.
@@ -329,7 +329,7 @@ def _powers(jacobian: Products, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _dot(jacobian: Products, left: Tensor, right: Tensor) -> Tensor:
-    """Give the inner products, summed over the copies: `(rows,)`."""
+    """Return the inner products, summed over the copies: `(rows,)`."""
     return (left * right).reshape(jacobian.copies, jacobian.rows, jacobian.size).sum((0, 2))
 
 

@@ -40,15 +40,15 @@ class LinearMap(ABC):
 
     @abstractmethod
     def adjoint(self) -> LinearMap:
-        """Give the map `L*` with `<L x, y> = <x, L* y>`."""
+        """Return the map `L*` with `<L x, y> = <x, L* y>`."""
 
     @abstractmethod
     def trace(self, event_shape: Shape) -> Tensor:
-        """Give the exact trace on events of that shape, a scalar or one number per row; differentiable."""
+        """Return the exact trace on events of that shape, a scalar or one number per row; differentiable."""
 
     @abstractmethod
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
-        """Give a guaranteed upper bound of the 2-norm on events of that shape.
+        """Return a guaranteed upper bound of the 2-norm on events of that shape.
 
         A Python float is a bound known without looking at tensors (no host sync); a tensor, scalar or one
         per row, is detached from the autograd graph.
@@ -78,7 +78,7 @@ class LinearMap(ABC):
         return self.norm_bound(event_shape) * self.item_size(event_shape) ** 0.5
 
     def sharpened(self) -> LinearMap:
-        """Give the same map with the best bounds it can compute, in place of declared and of cheap ones."""
+        """Return the same map with the best bounds it can compute, in place of declared and of cheap ones."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         inner = {name: value.sharpened() for name, value in values.items() if isinstance(value, LinearMap)}
         return replace(self, **inner) if inner else self
@@ -88,18 +88,18 @@ class LinearMap(ABC):
         return math.prod(event_shape)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
-        """Give `(shift, M)` with `L = shift + M`, where `M` has a smaller norm if the map knows how; else `(0, L)`.
+        """Return `(shift, M)` with `L = shift + M`, where `M` has a smaller norm if the map knows how; else `(0, L)`.
 
         The shift is a constant for automatic differentiation (any constant makes the identity true).
         """
         return 0.0, self
 
     def arrange(self, x: Tensor) -> Tensor:
-        """Give `x` in the memory layout on which the map is fastest."""
+        """Return `x` in the memory layout on which the map is fastest."""
         return x
 
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
-        """Give the gradient of `<v, L u>` with respect to `tensors()`, by name; differentiable in `u` and `v`."""
+        """Return the gradient of `<v, L u>` with respect to `tensors()`, by name; differentiable in `u` and `v`."""
         floating = {name: t for name, t in self.tensors().items() if t.is_floating_point()}
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -115,7 +115,7 @@ class LinearMap(ABC):
         }
 
     def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
-        """Give the 2-norm of each item of `x`; maps that couple rows override this.
+        """Return the 2-norm of each item of `x`; maps that couple rows override this.
 
         Args:
             x: `(rows, *event)`.
@@ -161,7 +161,7 @@ class LinearMap(ABC):
         return torch.stack([self.apply(unit).flatten(1) for unit in units], 2)
 
     def matching(self, x: Tensor) -> LinearMap:
-        """Give the map ready for inputs like `x`; only maps that hold no tensor of their own need to know."""
+        """Return the map ready for inputs like `x`; only maps that hold no tensor of their own need to know."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         inner = {name: value.matching(x) for name, value in values.items() if isinstance(value, LinearMap)}
         return replace(self, **inner) if inner else self
@@ -178,7 +178,7 @@ class LinearMap(ABC):
         return found
 
     def with_tensors(self, tensors: dict[str, Tensor]) -> LinearMap:
-        """Give the same map with other tensors, named as in `tensors()`."""
+        """Return the same map with other tensors, named as in `tensors()`."""
         changes: dict[str, Tensor | LinearMap] = {}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -69,7 +69,7 @@ class Rectangular(ABC):
 
     @abstractmethod
     def mean_blocks(self, values: Tensor) -> Tensor:
-        """Give one number for each block from `(rows, groups, *positions)`, in the shape of `sum_blocks`."""
+        """Return one number for each block from `(rows, groups, *positions)`, in the shape of `sum_blocks`."""
 
     @abstractmethod
     def freedom(self, positions: Sequence[int]) -> int:
@@ -80,7 +80,7 @@ class Rectangular(ABC):
         """Sum what each block has, `(*frequencies, groups, n)`, over an event; keeps the axes of groups and n."""
 
     def apply(self, x: Tensor) -> Tensor:
-        """Give `W x`."""
+        """Return `W x`."""
         return self.times(x, self.blocks)
 
     def inverse(self) -> Tensor:
@@ -99,11 +99,11 @@ class Rectangular(ABC):
         return x - self.times(x, self.basis.mH, self.basis)
 
     def log_volume(self, positions: Sequence[int]) -> Tensor:
-        """Give `1/2 log det W W^H`, `1/2 log det W^H W` or `log |det W|` of an event in nats, `()`."""
+        """Return `1/2 log det W W^H`, `1/2 log det W^H W` or `log |det W|` of an event in nats, `()`."""
         return self.total(self._pivots.log(), positions).sum()
 
     def leverage(self, positions: Sequence[int]) -> Tensor:
-        """Give the mean over the positions of the diagonal of `W^+ W`, `(groups i,)`, for o <= i."""
+        """Return the mean over the positions of the diagonal of `W^+ W`, `(groups i,)`, for o <= i."""
         if self.basis is None:
             return self.blocks.real.new_ones(self.groups * self.rows_in)
         squares = self.basis.abs().square().sum(-1)
@@ -131,7 +131,7 @@ class MatrixFactors(Rectangular):
         return values.unflatten(1, (self.groups, -1)).sum(2)
 
     def mean_blocks(self, values: Tensor) -> Tensor:
-        """Give the values as they are."""
+        """Return the values as they are."""
         return values
 
     def freedom(self, positions: Sequence[int]) -> int:
@@ -181,7 +181,7 @@ class FourierFactors(Rectangular):
 
 
 def kernel_frequencies(kernel: Tensor, sizes: Sequence[int], groups: int = 1, dilation: int = 1) -> Tensor:
-    r"""Give `W(f) = sum_s K_s exp(2 pi i f s / n)` for the frequencies of a real transform.
+    r"""Return `W(f) = sum_s K_s exp(2 pi i f s / n)` for the frequencies of a real transform.
 
     It is that of `z[p] = sum_s K_s x[p + s]` on a torus, `z_hat(f) = W(f) x_hat(f)`. Kernels larger than the torus wrap
     round it.
@@ -218,7 +218,7 @@ def require_rank(blocks: Tensor, owner: str) -> None:
 
 
 def principal_maps(x: Tensor, groups: int, out: int) -> tuple[Tensor, Tensor]:
-    r"""Give maps whose outputs have unit variance: on the leading principal directions, or on all of them.
+    r"""Return maps whose outputs have unit variance: on the leading principal directions, or on all of them.
 
     Args:
         x: a sample `(rows, channels, *positions)`.

@@ -70,7 +70,7 @@ def regularized(model: nn.Module) -> Iterator[None]:
 
 
 def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Give `run(x)`, a part of `net`, keeping only `x` for the backward pass, which runs it again.
+    """Return `run(x)`, a part of `net`, keeping only `x` for the backward pass, which runs it again.
 
     The second run sees the random numbers and the dropout of the first, though `regularized` has been left by then.
     """
@@ -171,7 +171,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, zeroed(nn.Linear(size, out_features)))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give `(rows, out_features)`."""
+        """Return `(rows, out_features)`."""
         return self.layers(join_condition(x, context))
 
 
@@ -220,7 +220,7 @@ class ResidualConvNet(nn.Module):
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give `(rows, out_channels, h, w)`."""
+        """Return `(rows, out_channels, h, w)`."""
         joined = join_condition(x, context)
         return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
 
@@ -259,7 +259,7 @@ class DenseNet(nn.Module):
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give `(rows, out_channels, h, w)`."""
+        """Return `(rows, out_channels, h, w)`."""
         for layer in self.dense:
             x = torch.cat([x, layer(x)], 1)
         if not self.gated:
@@ -301,7 +301,7 @@ class DenseConvBlock(DenseNet):
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give `(rows, out_channels, h, w)`."""
+        """Return `(rows, out_channels, h, w)`."""
         joined = join_condition(x, context)
         return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
 
@@ -322,7 +322,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Give `(rows, out_channels, h / 2, w / 2)`."""
+        """Return `(rows, out_channels, h / 2, w / 2)`."""
         return self.layers(condition)
 
 
@@ -358,5 +358,5 @@ class DenseImageEncoder(nn.Module):
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Give `(rows, out_channels, h / 2, w / 2)`."""
+        """Return `(rows, out_channels, h / 2, w / 2)`."""
         return recomputed(self, self.layers, condition) if self.checkpoint else self.layers(condition)

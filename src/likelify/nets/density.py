@@ -39,5 +39,5 @@ def density_net(in_channels: int, out_channels: int, dims: int, *, hidden: int =
 
 
 def density_nets(dims: int, *, hidden: int = 64, kernel_size: int = 3) -> NetFactory:
-    """Give the maker of `density_net` with these settings."""
+    """Return the maker of `density_net` with these settings."""
     return lambda size_in, size_out: density_net(size_in, size_out, dims, hidden=hidden, kernel_size=kernel_size)

@@ -49,18 +49,18 @@ class LipschitzNet(nn.Module, ABC):
 
     @abstractmethod
     def constrained(self) -> Constrained:
-        """Give the tensors that `run` reads, and the bound that holds with them."""
+        """Return the tensors that `run` reads, and the bound that holds with them."""
 
     @abstractmethod
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
         """Compute the output, of the shape of `x`, with these tensors; rows must not see each other."""
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give the output, of the shape of `x`."""
+        """Return the output, of the shape of `x`."""
         return self.run(self.constrained().tensors, x, context)
 
     def lipschitz_bound(self) -> float:
-        """Give the guaranteed bound of the Lipschitz constant in `x`, for every condition."""
+        """Return the guaranteed bound of the Lipschitz constant in `x`, for every condition."""
         with torch.no_grad():
             return float(self.constrained().lipschitz)
 
@@ -89,7 +89,7 @@ class DeclaredNet(LipschitzNet):
         self._reads_context = len(inspect.signature(net.forward).parameters) > 1
 
     def constrained(self) -> Constrained:
-        """Give the network's parameters and the declared bound."""
+        """Return the network's parameters and the declared bound."""
         return Constrained(dict(self.net.named_parameters()), self.lipschitz)
 
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
@@ -288,7 +288,7 @@ class _SwishSlope(torch.autograd.Function):
 
 
 def _bend(t: Tensor, g: Tensor, upstream: Tensor) -> Tensor:
-    """Give the second derivative of `t sigmoid(t)` times both; with few temporary tensors where nobody looks."""
+    """Return the second derivative of `t sigmoid(t)` times both; with few temporary tensors where nobody looks."""
     s = torch.sigmoid(t)
     if torch.is_grad_enabled():
         return s * (1 - s) * (2 + t * (1 - 2 * s)) * (g * upstream)

@@ -106,7 +106,7 @@ class AutoregressiveNet(Caching):
             self.condition = nn.Parameter(scale * torch.randn(hidden, self.context_features))
 
     def forward(self, u: Tensor, context: ContextLike = None) -> Tensor:
-        """Give `(rows, heads * channels, *positions)`: the first output of every channel, then the second, and so on.
+        """Return `(rows, heads * channels, *positions)`: the first output of every channel, then the second, and so on.
 
         Raises:
             ShapeError: if the input does not fit.
@@ -131,7 +131,7 @@ class AutoregressiveNet(Caching):
         return (near.fold(y.view(*seen.shape[:-1], y.shape[-1])) + self.leave_bias.flatten()).movedim(-1, 1)
 
     def _pointwise(self, rows: Tensor, biases: Tensor, weights: Weights) -> Tensor:
-        """Give what rows send to the taps of the heads."""
+        """Return what rows send to the taps of the heads."""
         enter, middle, leave = weights
         h = torch.addmm(biases, rows, enter.flatten(1).T).relu_()
         ends = [end for _, end in self.blocks(HIDDEN_BLOCKS)]
@@ -140,7 +140,7 @@ class AutoregressiveNet(Caching):
         return h @ leave.flatten(0, 2).T
 
     def weights(self) -> Weights:
-        """Give the weights as they act: masked, and within the norm limit.
+        """Return the weights as they act: masked, and within the norm limit.
 
         Returns:
             `(hidden, taps, channels)` with the own position as the last tap; `(hidden, hidden)` for each pointwise
@@ -172,7 +172,7 @@ class AutoregressiveNet(Caching):
         return [(end, -(-self.hidden * end // self.channels)) for end in ends]
 
     def condition_bias(self, u: Tensor, context: ContextLike) -> Tensor | None:
-        """Give what the condition adds to the first layer, `(rows, *positions, hidden)`, or None."""
+        """Return what the condition adds to the first layer, `(rows, *positions, hidden)`, or None."""
         if not self.context_features:
             return None
         condition = as_context(context).condition

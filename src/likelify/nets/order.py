@@ -18,7 +18,7 @@ Offsets = tuple[tuple[int, ...], ...]
 
 
 def earlier_offsets(kernel_size: int, dims: int) -> Offsets:
-    """Give the places of a kernel that come before its centre in raster order.
+    """Return the places of a kernel that come before its centre in raster order.
 
     Example:
         >>> earlier_offsets(3, 2)
@@ -61,7 +61,7 @@ class RasterNeighbours(Neighbours):
         return cast(Tensor, _Fold.apply(y, self._places)) if self.offsets else y
 
     def schedule(self, device: torch.device) -> Schedule:
-        """Give the wavefront: on images with 3x3 kernels, all pixels with the same `2 row + column` form a set."""
+        """Return the wavefront: on images with 3x3 kernels, all pixels with the same `2 row + column` form a set."""
         return _raster_schedule(self.shape, self.offsets, device)
 
 
@@ -86,7 +86,7 @@ class NodeNeighbours(Neighbours):
         return torch.zeros_like(x).index_add(0, self.target, weighted)
 
     def schedule(self, device: torch.device) -> Schedule:
-        """Give as sets the nodes with equally long longest ways from a node without earlier neighbours."""
+        """Return as sets the nodes with equally long longest ways from a node without earlier neighbours."""
         return self.structure.derived(f"autoregressive sets on {device}", lambda graphs: _node_schedule(graphs, device))
 
 
@@ -196,7 +196,7 @@ def _opposite(offsets: Offsets) -> Offsets:
 
 
 def _windows(shape: tuple[int, ...], offsets: Offsets) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Give for each offset the places `p + o` inside the shape, and the places `p` they are seen from."""
+    """Return for each offset the places `p + o` inside the shape, and the places `p` they are seen from."""
     found = []
     for offset in offsets:
         # An offset longer than the image sees nothing: both slices are empty.
@@ -234,7 +234,7 @@ def _raster_schedule(shape: tuple[int, ...], offsets: Offsets, device: torch.dev
 
 
 def _earlier_edges(structure: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Give each pair of neighbours once, from the smaller number to the larger, with the weights of a mean."""
+    """Return each pair of neighbours once, from the smaller number to the larger, with the weights of a mean."""
     start, end = structure.edge_index.long()
     pairs = torch.stack([torch.minimum(start, end), torch.maximum(start, end)])[:, start != end]
     pairs = torch.unique(pairs, dim=1)

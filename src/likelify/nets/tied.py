@@ -46,7 +46,7 @@ class TiedHeads(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, u: Tensor, context: ContextLike = None) -> Tensor:
-        """Give `t1` of every channel, then `s1`, `s2` and `t2`: `(rows, 4 channels, h, w)`.
+        """Return `t1` of every channel, then `s1`, `s2` and `t2`: `(rows, 4 channels, h, w)`.
 
         Raises:
             ShapeError: if the input is not an image of that many channels.
@@ -61,7 +61,7 @@ class TiedHeads(nn.Module):
         return torch.cat([t1, s1.expand_as(u), s2.expand_as(u), t2], 1)
 
     def kernels(self) -> tuple[Tensor, Tensor]:
-        """Give the kernels of `R1` and `R2` without their diagonals, `(channels, channels, k, k)`."""
+        """Return the kernels of `R1` and `R2` without their diagonals, `(channels, channels, k, k)`."""
         swapped = self.kernel.transpose(0, 1).transpose(2, 3)
         return self.kernel * self.mask, swapped * self.mask
 

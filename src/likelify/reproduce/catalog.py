@@ -16,7 +16,7 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
 
 
 def experiment(name: str, scale: Scale = "cpu") -> Experiment:
-    """Give the experiment of that name.
+    """Return the experiment of that name.
 
     Raises:
         ConfigError: if there is none.

@@ -8,7 +8,7 @@ from pydantic import Field
 from likelify.data import Source
 from likelify.data.source import SPLITS, SplitName
 from likelify.errors import ConfigError
-from likelify.fit.settings import FitSettings
+from likelify.fitting.settings import FitSettings
 from likelify.settings import Settings
 from likelify.zoo import MODELS, ModelConfig, config_from_dict
 
@@ -136,7 +136,7 @@ class Cell(Settings):
         return settings.model_copy(update={"steps": steps})
 
     def settle(self, facts: Facts) -> dict[str, Values]:
-        """Give all settings that decide what is measured, as JSON would hold them."""
+        """Return all settings that decide what is measured, as JSON would hold them."""
         return {
             "model": self.model_config_for(facts).model_dump(mode="json"),
             "fit": self.fit_settings_for(facts).model_dump(mode="json"),

@@ -44,7 +44,7 @@ CAVEATS: dict[Scale, str] = {"cpu": CPU_CAVEAT, "paper": PAPER_CAVEAT, "quick": 
 
 
 def images(scale: Scale) -> Experiment:
-    """Give the table of image models."""
+    """Return the table of image models."""
     methods = (
         _method("FMLP", scale, model="fmlp"),
         _method("FCONV1", scale, model="fconv1"),
@@ -72,7 +72,7 @@ def images(scale: Scale) -> Experiment:
 
 
 def noise(scale: Scale) -> Experiment:
-    """Give the comparison of uniform with normal noise in layers that enlarge."""
+    """Return the comparison of uniform with normal noise in layers that enlarge."""
     methods = tuple(_method(f"FCONV1, {law} noise", scale, model="fconv1", noise=law) for law in ("normal", "uniform"))
     printed = (
         Printed(methods[0].title, "MNIST", "3.11"),
@@ -92,7 +92,7 @@ def noise(scale: Scale) -> Experiment:
 
 
 def figures(scale: Scale) -> Experiment:
-    """Give the sample figures of the appendices C, E and H."""
+    """Return the sample figures of the appendices C, E and H."""
     methods = (
         _method("FCONV1 + NSF (appendix C)", scale, "samples", model="fconv1", nsf=True),
         _method("FCONV2 + NSF (appendix C)", scale, "samples", model="fconv2", nsf=True),
@@ -112,7 +112,7 @@ def figures(scale: Scale) -> Experiment:
 
 
 def minutes(scale: Scale) -> Experiment:
-    """Give what ten minutes of one processor make of Fashion-MNIST, however many steps they are."""
+    """Return what ten minutes of one processor make of Fashion-MNIST, however many steps they are."""
     methods = (
         _method("FMLP", scale, model="fmlp"),
         _method("FCONV1", scale, model="fconv1"),
@@ -132,7 +132,7 @@ def minutes(scale: Scale) -> Experiment:
 
 
 def _method(title: str, scale: Scale, picture: Picture | None = None, **model: object) -> Method:
-    """Give a method with its learning rate; at paper scale that of the appendix, the same for all."""
+    """Return a method with its learning rate; at paper scale that of the appendix, the same for all."""
     rate = NSF_RATE if model.get("nsf") else FLOWIFIED_RATES[str(model["model"])]
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 

@@ -43,7 +43,7 @@ QUICK_CAVEAT = "A trial of the machinery: seconds of fitting. The figures mean n
 
 
 def tables(scale: Scale) -> Experiment:
-    """Give the table of tables."""
+    """Return the table of tables."""
     quick = scale == "quick"
     paper = [_uci(name, scale) for name in UCI]
     offline = [
@@ -70,7 +70,7 @@ def tables(scale: Scale) -> Experiment:
 
 
 def _methods(data: Sequence[DataSet]) -> list[Method]:
-    """Give the paper's choice, the same with our splines, constant width, and what a single layer can do."""
+    """Return the paper's choice, the same with our splines, constant width, and what a single layer can do."""
     columns = BUNDLED | {name: UCI[name][0] for name in UCI}
     table = {"model": "flowified-mlp"}
     # The paper chose the same widths everywhere, but for BSDS300.

@@ -17,12 +17,12 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-import likelify
+from likelify._version import __version__
 from likelify.data import Source
 from likelify.errors import RunError
-from likelify.fit.loop import FitResult, Progress, fit
-from likelify.fit.metrics import Score, evaluate
-from likelify.fit.run import write_atomically
+from likelify.fitting.loop import FitResult, Progress, fit
+from likelify.fitting.metrics import Score, evaluate
+from likelify.fitting.run import write_atomically
 from likelify.flows import Flow
 from likelify.reproduce.cell import Cell, Facts, Measuring, Values
 from likelify.reproduce.pictures import draw_picture
@@ -120,7 +120,7 @@ def measure(
 
 
 def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -> int:
-    """Give the number of items that the time allows at that cost of a draw."""
+    """Return the number of items that the time allows at that cost of a draw."""
     items = min(measuring.iw_items, available) if measuring.iw_samples else 0
     if items and measuring.seconds is not None:
         affordable = int(PLANNED * (measuring.seconds - spent) / (cost * (measuring.iw_samples + 1)))
@@ -129,7 +129,7 @@ def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -
 
 
 def clock_of(name: str) -> Callable[[], float]:
-    """Give the clock of that name in `FitSettings`."""
+    """Return the clock of that name in `FitSettings`."""
     return time.process_time if name == "processor" else time.perf_counter
 
 
@@ -145,7 +145,7 @@ def code_hash() -> str:
 
     Comments, docstrings and layout do not count.
     """
-    home = Path(likelify.__file__).parent
+    home = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(home.rglob("*.py")):
         place = file.relative_to(home)
@@ -155,7 +155,7 @@ def code_hash() -> str:
 
 
 def _bare(code: str) -> str:
-    """Give the syntax tree of a module as text, without docstrings."""
+    """Return the syntax tree of a module as text, without docstrings."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
@@ -248,7 +248,7 @@ def _finite(value: float) -> float | None:
 
 def _versions(code: str) -> dict[str, str]:
     return {
-        "likelify": likelify.__version__,
+        "likelify": __version__,
         "code": code,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from likelify.errors import ConfigError
-from likelify.fit.run import write_atomically
+from likelify.fitting.run import write_atomically
 from likelify.reproduce.cell import Cell, Facts, Values, changes, refreshed
 from likelify.settings import Settings
 

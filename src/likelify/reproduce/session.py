@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likelify.errors import ConfigError, DataError, MissingDependencyError
-from likelify.fit.run import write_atomically
+from likelify.fitting.run import write_atomically
 from likelify.reproduce.cell import Cell, Facts
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown

@@ -80,7 +80,7 @@ def paired_difference(
 
 
 def value_at(curve: Iterable[tuple[float, float]], seconds: float) -> float:
-    """Give the lowest value that a curve of `(seconds, value)` had reached by a time; NaN if it had none yet.
+    """Return the lowest value that a curve of `(seconds, value)` had reached by a time; NaN if it had none yet.
 
     Nothing is interpolated: between two looks nobody knows.
     """
@@ -88,7 +88,7 @@ def value_at(curve: Iterable[tuple[float, float]], seconds: float) -> float:
 
 
 def common_time(curves: Iterable[Sequence[tuple[float, float]]], *, slack: float = 0.05) -> float:
-    """Give the latest time that all curves reach, that is the earliest of their last looks; NaN without curves.
+    """Return the latest time that all curves reach, that is the earliest of their last looks; NaN without curves.
 
     Fits of one budget end within a step and a look of each other: ends that are later by no more than the share
     `slack` count as the same, and the latest of these is given, so that no last look is lost.

@@ -227,7 +227,7 @@ def _mean(values: Sequence[float], digits: int = DIGITS, *, error: bool = True) 
 
 
 def _weighted(results: Sequence[CellResult], unit: str) -> str:
-    """Give the importance-weighted figure; exact models have none, since their first figure is no bound."""
+    """Return the importance-weighted figure; exact models have none, since their first figure is no bound."""
     if results and all(result.likelihood == "exact" for result in results):
         return "exact"
     return _mean([_figure(result.iw, unit) for result in results if result.iw is not None])

@@ -70,7 +70,7 @@ class Transform(nn.Module):
         return self.inverse(z, context)[0]
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Give the event shape of the latent for data events of that shape."""
+        """Return the event shape of the latent for data events of that shape."""
         return tuple(in_shape)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -210,7 +210,7 @@ class Inverse(Transform):
         return self.transform.mean_forward(z, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Give the inner layer's data shape; known only for layers that keep the shape."""
+        """Return the inner layer's data shape; known only for layers that keep the shape."""
         if tuple(self.transform.out_shape(in_shape)) != tuple(in_shape):
             raise UnsupportedError(
                 f"The data shape of {type(self.transform).__name__} cannot be told from its latent shape; "

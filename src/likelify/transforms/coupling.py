@@ -93,7 +93,7 @@ class ChannelSplit(nn.Module):
         self.sizes = (channels - half, half) if swap else (half, channels - half)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the part that is read and the part that is changed."""
+        """Return the part that is read and the part that is changed."""
         check_channels(x, self.channels, self)
         half = self.channels // 2
         first, last = x[:, :half], x[:, half:]
@@ -132,7 +132,7 @@ class MaskSplit(nn.Module):
         self.register_buffer("order", torch.cat([self.reading, self.changing]).argsort(), persistent=False)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the part that is read and the part that is changed."""
+        """Return the part that is read and the part that is changed."""
         if tuple(x.shape[1:]) != self.event_shape:
             raise ShapeError(f"The mask is for events {self.event_shape}, the input has {tuple(x.shape[1:])}.")
         flat = x.flatten(1)

@@ -88,7 +88,7 @@ class Dequantize(Transform):
         return z.floor().clamp(0, self.levels - 1)
 
     def _digits(self, dtype: torch.dtype) -> int:
-        """Give the binary digits of noise with which `x + u` is exact.
+        """Return the binary digits of noise with which `x + u` is exact.
 
         Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry
         a number into the next level, as it does for plain `torch.rand`.

@@ -132,7 +132,7 @@ class ChannelAffine(Transform):
 
     @classmethod
     def from_batch_norm(cls, module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> "ChannelAffine":
-        """Give batch normalization in evaluation: `(x - mean) / sqrt(var + eps)`, times weight, plus bias.
+        """Return batch normalization in evaluation: `(x - mean) / sqrt(var + eps)`, times weight, plus bias.
 
         Statistics of the batch itself would couple its rows; the running ones are taken whatever the module's mode.
 

@@ -13,7 +13,7 @@ from likelify.transforms.core import Shape, Transform, check_channels
 
 
 def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
-    """Give zero for each item."""
+    """Return zero for each item."""
     return sum_constant(x.new_zeros(()), x, context)
 
 
@@ -21,11 +21,11 @@ class Identity(Transform):
     """The layer that does nothing, such as dropout in evaluation."""
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Give the input."""
+        """Return the input."""
         return x, zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Give the input."""
+        """Return the input."""
         return self(z, context)
 
 
@@ -56,7 +56,7 @@ class Squeeze(Transform):
         return torch.pixel_shuffle(z, self.factor), zero_log_det(z, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Give `(c f^2, h / f, w / f)`."""
+        """Return `(c f^2, h / f, w / f)`."""
         if len(in_shape) != 3 or in_shape[1] % self.factor or in_shape[2] % self.factor:
             raise ShapeError(
                 f"Squeeze needs events (c, h, w) with h and w multiples of {self.factor}, got {tuple(in_shape)}. "
@@ -94,7 +94,7 @@ class Reshape(Transform):
         return x.reshape(-1, *new)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Give the latent shape."""
+        """Return the latent shape."""
         if tuple(in_shape) != self._in:
             raise ShapeError(f"{type(self).__name__} needs events {self._in}, got {tuple(in_shape)}.")
         return self._out

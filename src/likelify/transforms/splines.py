@@ -30,7 +30,7 @@ CHUNK = 32768
 
 
 def raw_size(bins: int) -> int:
-    """Give the number of unconstrained parameters of one spline: bin widths, heights and inner slopes."""
+    """Return the number of unconstrained parameters of one spline: bin widths, heights and inner slopes."""
     return 3 * bins - 1
 
 
@@ -214,7 +214,7 @@ def evaluate_packed(knots: Tensor, x: Tensor, table: Tensor | None = None) -> tu
 
 
 def pack(knots: Tensor) -> Tensor:
-    r"""Give the numbers that a piece is evaluated with, `(7, channels (bins + 2))`; the tails count as bins.
+    r"""Return the numbers that a piece is evaluated with, `(7, channels (bins + 2))`; the tails count as bins.
 
     With width `w`, height `h` and slopes `d0, d1` they are `x0, 1/w, y0, h, p = w d0, k = w d1, c = (p + k)/h - 2`.
     """
@@ -230,7 +230,7 @@ def pack(knots: Tensor) -> Tensor:
 
 
 def _find_by_comparing(x: Tensor, places: Tensor) -> Tensor:
-    """Give the column of `pack` for every number, by counting the knots below it."""
+    """Return the column of `pack` for every number, by counting the knots below it."""
     # Bytes are added much faster than integers, and a search is slower than a few comparisons.
     bin_ = (x >= places[:, :1]).to(torch.uint8) if places.shape[1] < 256 else (x >= places[:, :1]).int()
     for knot in places[:, 1:].unbind(1):
@@ -240,7 +240,7 @@ def _find_by_comparing(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _find_in_cells(x: Tensor, places: Tensor) -> Tensor:
-    """Give the same for one spline, from a table of cells so small that each holds at most one knot.
+    """Return the same for one spline, from a table of cells so small that each holds at most one knot.
 
     A number's cell grows with the number, also after rounding; so all knots in lower cells lie below it, and with the
     knot of its own cell it is compared.
@@ -265,7 +265,7 @@ def _find_in_cells(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _chunk(x: Tensor) -> int:
-    """Give how many numbers to work on at a time: on a CPU as many as keep all temporaries in its cache."""
+    """Return how many numbers to work on at a time: on a CPU as many as keep all temporaries in its cache."""
     return CHUNK if x.device.type == "cpu" else max(x.numel(), 1)
 
 
@@ -362,13 +362,13 @@ def _pick(table: Tensor, row: int, index: Tensor) -> Tensor:
 
 
 def _place(bent: Tensor, table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Give `t`, and `1 / w` with it."""
+    """Return `t`, and `1 / w` with it."""
     x0, by_width = _pick(table, 0, index), _pick(table, 1, index)
     return torch.sub(bent, x0, out=x0).mul_(by_width), by_width
 
 
 def _pull_back_again(x: Tensor, table: Tensor, index: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Give the same gradients by automatic differentiation, so that they can be differentiated again."""
+    """Return the same gradients by automatic differentiation, so that they can be differentiated again."""
     x, table = (v if v.requires_grad else v.detach().requires_grad_() for v in (x, table))
     bent = _bend(x, table.detach())
     x0, by_width, y0, h, p, k, c = table.index_select(1, index)

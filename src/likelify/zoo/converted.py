@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from likelify.distributions import Distribution, Normal, RectifiedNormal
 from likelify.errors import ConfigError, UnsupportedError
-from likelify.flowify.conversion import WHOLE
-from likelify.flowify.convert import Flowified, convert, flowify
-from likelify.flowify.options import (
+from likelify.flowification.conversion import WHOLE
+from likelify.flowification.convert import Flowified, convert, flowify
+from likelify.flowification.options import (
     LogDetName,
     Method,
     NoiseName,
@@ -26,18 +26,18 @@ from likelify.flowify.options import (
     ResidualName,
     SharedName,
 )
-from likelify.flowify.rules_activation import image_of
+from likelify.flowification.rules_activation import image_of
 from likelify.flows import Flow
 from likelify.settings import Settings
-from likelify.transforms.activation import Abs, ReLU
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine, Softplus
+from likelify.transforms.surjections.activation import Abs, ReLU
 from likelify.zoo.settings import Size
 
 
 class FlowifySettings(Settings):
-    """The options of `flowify` as plain data; see `likelify.flowify.Options`."""
+    """The options of `flowify` as plain data; see `likelify.flowification.Options`."""
 
     method: Method = "free"
     relu: ReluName = "refuse"
@@ -76,7 +76,7 @@ class ConvertedConfig(Settings):
 
     @classmethod
     def of(cls, flow: Flow) -> ConvertedConfig:
-        """Give the configuration of a flow that `converted_flow` has made.
+        """Return the configuration of a flow that `converted_flow` has made.
 
         Raises:
             ConfigError: if it was made by other means, or with networks (`net=`) that cannot be written down.
@@ -208,7 +208,7 @@ def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_
 
 
 def _harmless(module: nn.Module) -> nn.Module:
-    """Give a copy with weights that any conversion takes: small, positive numbers and multiples of rotations."""
+    """Return a copy with weights that any conversion takes: small, positive numbers and multiples of rotations."""
     twin, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in twin.parameters():
@@ -226,7 +226,7 @@ def _harmless(module: nn.Module) -> nn.Module:
 
 
 def latent_base(layer: Flowified) -> Distribution:
-    """Give a base on the range of a converted network.
+    """Return a base on the range of a converted network.
 
     Standard normal on the line; behind a bounded activation, a normal distribution pushed onto its range by that
     activation; behind a ReLU, `RectifiedNormal`, which has probability at zero.

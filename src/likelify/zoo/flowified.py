@@ -10,18 +10,18 @@ from likelify.errors import ConfigError
 from likelify.flows import Flow
 from likelify.nets import MLP, ResidualConvNet, density_nets
 from likelify.settings import Settings
-from likelify.transforms.activation import LeakyReLU
-from likelify.transforms.convolution import convolution
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.coupling import ChannelSplit, Coupling, SplineBijector
 from likelify.transforms.dequantize import Dequantize
-from likelify.transforms.dimension import Pad
 from likelify.transforms.elementwise import Affine
-from likelify.transforms.fibre import CircularConv
-from likelify.transforms.linear import LinearMethod, linear
 from likelify.transforms.marginal import FittedMarginal
 from likelify.transforms.reshape import Flatten, Squeeze
 from likelify.transforms.splines import ChannelSpline, SharedSpline
+from likelify.transforms.surjections.activation import LeakyReLU
+from likelify.transforms.surjections.convolution import convolution
+from likelify.transforms.surjections.dimension import Pad
+from likelify.transforms.surjections.fibre import CircularConv
+from likelify.transforms.surjections.linear import LinearMethod, linear
 from likelify.zoo.settings import ImageConfig, Size
 
 
@@ -78,7 +78,7 @@ class FlowifiedConfig(ImageConfig):
     Attributes:
         front: what meets the dequantized pixels: a scale that brings them to (-1, 1), as in the paper; or marginals
             that are fitted to each pixel, which makes each of them normal to begin with.
-        method: parametrization of the linear layers, see `likelify.transforms.linear.linear`.
+        method: parametrization of the linear layers, see `likelify.transforms.surjections.linear.linear`.
         reflections: of each rotation, for `"householder"`.
         noise: of padding, repetition and added coordinates.
         learned_noise: give repetition and added coordinates a mean and a scale that networks read off the data, which
@@ -178,7 +178,7 @@ class FConvConfig(FlowifiedConfig):
     nsf_channels: Size = 32
 
     def _architecture(self) -> Architecture:
-        """Give the paper's architecture for the shape of the images, or one of its manner."""
+        """Return the paper's architecture for the shape of the images, or one of its manner."""
         return self.tables[self.nsf].get(self.event_shape) or _shrinking(self.event_shape, self.kernel)
 
     def build(self) -> Flow:
@@ -335,7 +335,7 @@ class TableMLPConfig(Settings):
 
 
 def _halves(size: int) -> tuple[int, ...]:
-    """Give the powers of two below a size, down to 8."""
+    """Return the powers of two below a size, down to 8."""
     return tuple(2**power for power in range(max(3, math.ceil(math.log2(size)) - 1), 2, -1))
 
 

@@ -19,11 +19,11 @@ from likelify.transforms.coupling import (
     SplineBijector,
 )
 from likelify.transforms.dequantize import Dequantize
-from likelify.transforms.dimension import Slice
 from likelify.transforms.elementwise import ActNorm, Affine, Logit
-from likelify.transforms.exponential import conv_exponential
+from likelify.transforms.exponential.layers import conv_exponential
 from likelify.transforms.marginal import FittedMarginal
 from likelify.transforms.reshape import Flatten, Squeeze
+from likelify.transforms.surjections.dimension import Slice
 from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
 from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
 
@@ -192,7 +192,7 @@ class MarginalSplineConfig(ImageConfig):
 
 
 def position_mask(event_shape: ImageShape, index: int) -> Tensor:
-    """Give the mask of the coupling with that number: checkerboard, columns, checkerboard, rows, and so on.
+    """Return the mask of the coupling with that number: checkerboard, columns, checkerboard, rows, and so on.
 
     Odd numbers give the complement of the mask before; where an image is one pixel wide, its columns are alike, and the
     checkerboard stands in.

@@ -4,11 +4,11 @@ from typing import Literal
 
 from likelify.linalg.conv import BoundName
 from likelify.transforms.core import Transform
-from likelify.transforms.emerging import emerging_conv
-from likelify.transforms.exponential import conv_exponential, orthogonal_convolution
-from likelify.transforms.mixing import Conv1x1, PeriodicConv, two_conv1x1, woodbury_conv
+from likelify.transforms.exponential.layers import conv_exponential, orthogonal_convolution
+from likelify.transforms.exponential.rotations import rotation
+from likelify.transforms.mixing.conv1x1 import Conv1x1, PeriodicConv, two_conv1x1, woodbury_conv
+from likelify.transforms.mixing.emerging import emerging_conv
 from likelify.transforms.reshape import Permute
-from likelify.transforms.rotations import rotation
 
 Mixing = Literal[
     "permutation",

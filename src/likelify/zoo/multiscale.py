@@ -17,9 +17,9 @@ from likelify.nets import DenseConvBlock, DenseImageEncoder, OneHot
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.coupling import AffineBijector, ChannelSplit, Coupling
 from likelify.transforms.dequantize import Dequantize
-from likelify.transforms.dimension import Slice
 from likelify.transforms.elementwise import Affine, Logit
 from likelify.transforms.reshape import Squeeze
+from likelify.transforms.surjections.dimension import Slice
 from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
 from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
 

@@ -77,11 +77,11 @@ class Preset:
     small_fit: Values = field(default_factory=lambda: dict(SMALL_FIT))
 
     def model(self, size: PresetSize = "paper") -> Values:
-        """Give the settings of the model at a size."""
+        """Return the settings of the model at a size."""
         return dict(self.paper if _known(size) == "paper" else self.small)
 
     def fit(self, size: PresetSize = "paper") -> Values:
-        """Give the settings of the fit at a size."""
+        """Return the settings of the fit at a size."""
         return dict(self.paper_fit if _known(size) == "paper" else self.small_fit)
 
 
@@ -143,7 +143,7 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
 
 
 def _table_net(widths: tuple[int, ...]) -> Preset:
-    """Give a net of appendix F; its fits were those of the neural spline flow experiments, which differ by table."""
+    """Return a net of appendix F; its fits were those of the neural spline flow experiments, which differ by table."""
     common = {"model": "flowified-mlp", "widths": widths}
     fit = FLOWIFIED_SMALL_FIT | {"lr": 5e-4}
     return Preset(
@@ -187,7 +187,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """Give the preset of that name.
+    """Return the preset of that name.
 
     Raises:
         ConfigError: if there is none.
@@ -204,7 +204,7 @@ def preset_config(
     size: PresetSize = "paper",
     **settings: Any,
 ) -> ModelConfig:
-    """Give the configuration of a preset for images of some shape.
+    """Return the configuration of a preset for images of some shape.
 
     Args:
         name: of the preset.

@@ -13,13 +13,13 @@ from likelify.nets.tied import TiedHeads
 from likelify.transforms.core import Chain, Conjugate, Transform
 from likelify.transforms.coupling import AffineBijector, ChannelSplit, Coupling
 from likelify.transforms.elementwise import ActNorm
-from likelify.transforms.exponential import conv_exponential
-from likelify.transforms.mixing import Conv1x1
+from likelify.transforms.exponential.layers import conv_exponential
+from likelify.transforms.exponential.rotations import rotation
+from likelify.transforms.mixing.conv1x1 import Conv1x1
 from likelify.transforms.reshape import Flip
-from likelify.transforms.residual import LipschitzResidual
-from likelify.transforms.rotations import rotation
-from likelify.transforms.sylvester import conv_sylvester
-from likelify.transforms.triangular import FreeTanhResidual, TriangularResidual
+from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.sylvester.factories import conv_sylvester
+from likelify.transforms.sylvester.triangular import FreeTanhResidual, TriangularResidual
 from likelify.zoo.multiscale import MultiScaleConfig
 from likelify.zoo.settings import ImageShape, Size
 

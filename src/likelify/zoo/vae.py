@@ -11,9 +11,9 @@ from likelify.distributions import ConditionalCategorical, ConditionalNormal, No
 from likelify.flows import Flow
 from likelify.nets import Dropout, OneHot
 from likelify.transforms.core import Chain, Inverse, Transform
+from likelify.transforms.latent import LatentVariable
 from likelify.transforms.reshape import Flip, Reshape
-from likelify.transforms.stochastic import LatentVariable
-from likelify.transforms.sylvester import conv_sylvester, generalized_sylvester, planar, sylvester
+from likelify.transforms.sylvester.factories import conv_sylvester, generalized_sylvester, planar, sylvester
 from likelify.zoo.settings import ImageConfig, Size, require_halves
 
 Posterior = Literal["gaussian", "planar", "sylvester", "generalized", "convolutional"]

@@ -111,7 +111,7 @@ def interpolation_error(growth: float, norm: float, degree: int) -> float:
 
 
 def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, float]:
-    """Give the coefficients `(degree + 1, f, f)` and the bound of the error they leave."""
+    """Return the coefficients `(degree + 1, f, f)` and the bound of the error they leave."""
     with torch.no_grad():
         growth = float(gram_bound((theta0 + theta0.mT) / 2, steps=5))
         norm = float(gram_bound(theta1, steps=5))
@@ -152,7 +152,7 @@ def _require_range(growth: float, norm: float) -> None:
 
 
 def _terms(adjacency: Tensor, x: Tensor, degree: int) -> Iterator[Tensor]:
-    """Give `T_k(A) x` for `k = 0..degree`, each valid until the one after the next is asked for."""
+    """Return `T_k(A) x` for `k = 0..degree`, each valid until the one after the next is asked for."""
     yield x
     if degree == 0:
         return
@@ -180,7 +180,7 @@ class _Polynomial(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give `sum_k T_k(A) g C_k^T` and `X^T T_k(A) g`: the matrix `A` is symmetric, so one recurrence gives both."""
+        """Return `sum_k T_k(A) g C_k^T` and `X^T T_k(A) g`: `A` is symmetric, so one recurrence gives both."""
         x, coefficients = ctx.saved_tensors
         (grad,) = grads
         to_x, to_coefficients, _ = ctx.needs_input_grad
@@ -209,7 +209,7 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give `sum_k T_k(A) Y G_k^T` and `sum_k T_k(A) X G_k`, polynomials again."""
+        """Return `sum_k T_k(A) Y G_k^T` and `sum_k T_k(A) X G_k`, polynomials again."""
         x, y = ctx.saved_tensors
         (grad,) = grads
         to_x, to_y, *_ = ctx.needs_input_grad

@@ -36,7 +36,7 @@ class Chebyshev(Expansion):
     skew: bool = False
 
     def coefficient(self, k: int) -> float:
-        """Give `2 I_k(b)` or `2 J_k(b)`, halved at zero, with the sign that `advance` leaves to it."""
+        """Return `2 I_k(b)` or `2 J_k(b)`, halved at zero, with the sign that `advance` leaves to it."""
         value = bessel(self.radius, k, skew=self.skew) * (1 if k == 0 else 2)
         return self.gain * value * (1 if self.skew or k % 4 < 2 else -1)
 
@@ -54,7 +54,7 @@ class Chebyshev(Expansion):
         return torch.add(previous, applied, alpha=2 * sign * scale)
 
     def unit(self, k: int, radius: float) -> float:
-        """Give one: the polynomials stay below it on the spectrum."""
+        """Return one: the polynomials stay below it on the spectrum."""
         return 1.0
 
     def tail(self, degree: int) -> float:
@@ -62,7 +62,7 @@ class Chebyshev(Expansion):
         return self.gain * bessel_tail(self.radius, degree, skew=self.skew)
 
     def rounded(self) -> Expansion:
-        """Give the expansion without step and gain; its polynomials belong to this radius and no other."""
+        """Return the expansion without step and gain; its polynomials belong to this radius and no other."""
         return Chebyshev(self.radius, skew=self.skew)
 
     def divided(self, terms: int) -> np.ndarray:
@@ -79,7 +79,7 @@ class Chebyshev(Expansion):
 
 
 def degree_for(radius: float, tol: float, *, skew: bool) -> int:
-    """Give the smallest degree whose tail is at most `tol`, or the limit."""
+    """Return the smallest degree whose tail is at most `tol`, or the limit."""
     low, high = 0, 8
     while high < MAX_DEGREE and bessel_tail(radius, high, skew=skew) > tol:
         low, high = high, 2 * high
@@ -108,7 +108,7 @@ def bessel_tail(radius: float, degree: int, *, skew: bool) -> float:
 
 
 def bessel(radius: float, k: int, *, skew: bool) -> float:
-    """Give `J_k(radius)` if `skew`, else `I_k(radius)`."""
+    """Return `J_k(radius)` if `skew`, else `I_k(radius)`."""
     table = _bessel_table(radius, skew)
     return float(table[k]) if k < len(table) else 0.0
 

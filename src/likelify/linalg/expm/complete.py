@@ -51,7 +51,7 @@ def _second_eigenvalue(size: int) -> float:
 
 
 def _by_size(graph: GraphBatch) -> tuple[Tensor | None, Tensor | None, list[tuple[int, int]]]:
-    """Give an order of the nodes by the size of their graph, its inverse, and (size, number of nodes) of each part.
+    """Return an order of the nodes by the size of their graph, its inverse, and (size, number of nodes) of each part.
 
     The order is None where the nodes stand in it already.
     """
@@ -116,7 +116,7 @@ class _OneSize(torch.autograd.Function):
 
 
 def _of_thetas(moments: np.ndarray, points: np.ndarray, size: int, time: float) -> np.ndarray:
-    """Give the gradient of both matrices of the graph convolution, `(2, f, f)`.
+    """Return the gradient of both matrices of the graph convolution, `(2, f, f)`.
 
     Args:
         moments: the gradient of the matrix on all features of a graph, `(n f, n f)`; or, `(2, f, f)`, the sum of its
@@ -134,7 +134,7 @@ def _of_thetas(moments: np.ndarray, points: np.ndarray, size: int, time: float) 
 
 
 def _whole(exponentials: np.ndarray, size: int) -> np.ndarray:
-    """Give the matrix on all features of a graph of that size."""
+    """Return the matrix on all features of a graph of that size."""
     (of_mean, of_rest), features = exponentials, exponentials.shape[-1]
     matrix = np.empty((size, features, size, features))
     matrix[:] = ((of_mean - of_rest) / size)[:, None, :]

@@ -44,15 +44,15 @@ class Expansion(ABC):
 
     @abstractmethod
     def coefficient(self, k: int) -> float:
-        """Give `c_k`, the coefficient of the vector `p_k` as `advance` makes it."""
+        """Return `c_k`, the coefficient of the vector `p_k` as `advance` makes it."""
 
     @abstractmethod
     def advance(self, map_: LinearMap, current: Tensor, previous: Tensor | None, k: int) -> Tensor:
-        """Give `p_k` from `p_(k-1)` and `p_(k-2)`."""
+        """Return `p_k` from `p_(k-1)` and `p_(k-2)`."""
 
     @abstractmethod
     def unit(self, k: int, radius: float) -> float:
-        """Give the factor between `p_k` and a polynomial in `M` of norm at most one, if `radius` bounds `||M||`."""
+        """Return the factor between `p_k` and a polynomial in `M` of norm at most one, if `radius` bounds `||M||`."""
 
     @abstractmethod
     def tail(self, degree: int) -> float:
@@ -60,11 +60,11 @@ class Expansion(ABC):
 
     @abstractmethod
     def rounded(self) -> "Expansion":
-        """Give an expansion that serves in place of this one for `divided`, the same for all similar ones."""
+        """Return an expansion that serves in place of this one for `divided`, the same for all similar ones."""
 
     @abstractmethod
     def divided(self, terms: int) -> np.ndarray:
-        r"""Give the coefficients of the derivative, `d exp(M) = sum_jk D_jk q_k(M) dM q_j(M)`.
+        r"""Return the coefficients of the derivative, `d exp(M) = sum_jk D_jk q_k(M) dM q_j(M)`.
 
         The `q_j` are the polynomials of the recurrence, scaled to norm at most one; `(terms, terms)`.
         """

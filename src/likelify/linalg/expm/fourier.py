@@ -11,7 +11,7 @@ from likelify.linalg.conv import ConvMap
 
 
 def frequency_matrices(map_: ConvMap, event_shape: tuple[int, ...]) -> Tensor:
-    """Give `P(f)` for the frequencies of a real transform, `(*frequencies, c, c)`, complex."""
+    """Return `P(f)` for the frequencies of a real transform, `(*frequencies, c, c)`, complex."""
     kernel, sizes = map_.effective, event_shape[1:]
     taps = kernel.shape[2:]
     if map_.groups > 1:

@@ -128,7 +128,7 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
 
 
 def _decay(sizes: Sequence[float]) -> float:
-    """Give a factor, from a grid so that few decompositions are needed, by which the vectors shrink at least."""
+    """Return a factor, from a grid so that few decompositions are needed, by which the vectors shrink at least."""
     observed = max((size ** (1 / j) for j, size in enumerate(sizes) if j), default=1.0)
     return min(1.0, max(1, math.ceil(observed * DECAYS)) / DECAYS)
 
@@ -167,7 +167,7 @@ class Combiner:
                 self._flush()
 
     def result(self) -> Tensor:
-        """Give the combinations one below the other, `(combinations * rows, *event)`."""
+        """Return the combinations one below the other, `(combinations * rows, *event)`."""
         if self._pending:
             self._flush()
         count = len(self._coefficients)
@@ -238,7 +238,7 @@ class Job:
         return value
 
     def combine(self, x: Tensor, vectors: Iterable[Tensor]) -> Tensor:
-        """Give the combinations `u_1, ...` of the vectors of the recurrence."""
+        """Return the combinations `u_1, ...` of the vectors of the recurrence."""
         combiner = Combiner(self.low_rank.left, x)
         for vector in vectors:
             combiner.add(vector)
@@ -251,7 +251,7 @@ class Job:
         return combiner.result()
 
     def adjoint_chain(self, g: Tensor, *, combine: bool) -> tuple[Tensor, Tensor | None]:
-        """Give `exp(M*) g` and the combinations `v_0, v_1, ...`."""
+        """Return `exp(M*) g` and the combinations `v_0, v_1, ...`."""
         adjoint = self.map_.adjoint()
         g = adjoint.arrange(g)
         combiner = Combiner(self.low_rank.right, g) if combine else None

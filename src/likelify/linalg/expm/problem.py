@@ -168,7 +168,7 @@ class Problem:
         )
 
     def _measure(self) -> Callable[[], Tensor]:
-        """Give the norms of the items when they are asked for, unless the input has changed by then."""
+        """Return the norms of the items when they are asked for, unless the input has changed by then."""
         if is_tracing() or "item_norms" in self._facts:
             return lambda: self.item_norms
         if self.x.is_inference():
@@ -241,7 +241,7 @@ def may_look(norm: float | Tensor, x: Tensor, degree: int | None) -> bool:
 
 
 def largest_of(value: float | Tensor) -> float:
-    """Give the largest entry as a number."""
+    """Return the largest entry as a number."""
     if not isinstance(value, Tensor):
         return value
     return float(value.max()) if value.numel() else 0.0

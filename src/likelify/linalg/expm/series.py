@@ -33,7 +33,7 @@ class PowerSeries(Expansion):
     """The power series of one step; the vectors are `L^k x`, or `M^k x` where those might overflow."""
 
     def coefficient(self, k: int) -> float:
-        """Give `step^k / k!`, or `1 / k!` where the vectors hold the step."""
+        """Return `step^k / k!`, or `1 / k!` where the vectors hold the step."""
         factor = self.step if self._unscaled else 1.0
         return self.gain * factor**k * math.exp(-math.lgamma(k + 1))
 
@@ -42,11 +42,11 @@ class PowerSeries(Expansion):
         return scaled(map_.apply(current), 1.0 if self._unscaled else self.step)
 
     def unit(self, k: int, radius: float) -> float:
-        """Give the norm bound of the k-th power, with the sign of the step."""
+        """Return the norm bound of the k-th power, with the sign of the step."""
         return (radius / self.step if self._unscaled else radius) ** k
 
     def tail(self, degree: int) -> float:
-        """Give the tail of the exponential series."""
+        """Return the tail of the exponential series."""
         return self.gain * exp_tail(self.radius, degree)
 
     def remainder(self, last: Tensor, k: int) -> Tensor:
@@ -57,11 +57,11 @@ class PowerSeries(Expansion):
         return last * (abs(self.coefficient(k)) * ratio)
 
     def rounded(self) -> Expansion:
-        """Give the series of a radius on the grid."""
+        """Return the series of a radius on the grid."""
         return PowerSeries(on_grid(self.radius))
 
     def divided(self, terms: int) -> np.ndarray:
-        """Give the Hankel matrix `b^(j+k) / (j+k+1)!`."""
+        """Return the Hankel matrix `b^(j+k) / (j+k+1)!`."""
         powers = np.arange(2 * terms - 1)
         factorials = np.array([math.lgamma(n + 2) for n in powers])
         logs = powers * math.log(max(self.radius, 1e-300)) - factorials
@@ -74,7 +74,7 @@ class PowerSeries(Expansion):
 
 
 def step_count(norm: float, dtype: torch.dtype) -> int:
-    """Give the number of steps for which the terms of one factor do not swamp the floating format.
+    """Return the number of steps for which the terms of one factor do not swamp the floating format.
 
     Terms grow to `e^(b/s)` times the input before they cancel, and take that factor of the precision with them:
     up to 20 with `b/s <= 3`, up to 3000 in double precision, which has it to spare.
@@ -84,13 +84,13 @@ def step_count(norm: float, dtype: torch.dtype) -> int:
 
 
 def static_plan(norm: float, growth: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
-    """Give (steps, degree) whose a-priori error is at most `tol ||x||`."""
+    """Return (steps, degree) whose a-priori error is at most `tol ||x||`."""
     steps = step_count(norm, dtype)
     return steps, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE)
 
 
 def local_tolerance(growth: float, steps: int, tol: float) -> float:
-    """Give the error that each of the steps may have if their product may have the error `tol`."""
+    """Return the error that each of the steps may have if their product may have the error `tol`."""
     if steps == 1:
         return tol
     # The inverse of `a_priori_error` in the error of one step.

@@ -47,12 +47,12 @@ class SmallExponential(torch.autograd.Function):
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """Give a tensor as an array on the host, in double precision."""
+    """Return a tensor as an array on the host, in double precision."""
     return tensor.detach().cpu().double().numpy()
 
 
 def to_tensor(array: np.ndarray, like: Tensor) -> Tensor:
-    """Give an array as a tensor of the dtype and on the device of another one."""
+    """Return an array as a tensor of the dtype and on the device of another one."""
     return torch.from_numpy(array).to(like.dtype).to(like.device)
 
 
@@ -78,7 +78,7 @@ def exponential(matrices: np.ndarray) -> np.ndarray:
 
 
 def derivative(matrices: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """Give the gradient of `<grad, exp(matrices)>`, in the precision of `grad`."""
+    """Return the gradient of `<grad, exp(matrices)>`, in the precision of `grad`."""
     # The derivative is linear in the gradient, whose size must not swamp that of the matrices.
     size = 2 * math.sqrt(np.vdot(grad, grad)) or 1.0
     count, features, _ = matrices.shape

@@ -144,7 +144,7 @@ def _step(
 
 
 def choose_gradient(problem: Problem) -> Gradient:
-    """Give the strategy: what was asked for where it is possible, else the leanest that is right."""
+    """Return the strategy: what was asked for where it is possible, else the leanest that is right."""
     asked = problem.gradient
     if problem.traced:
         return Unrolled()

@@ -52,7 +52,7 @@ class Watch:
         return bool((self.error <= self._allowed).all())
 
     def certified(self, degree: int) -> Tensor:
-        """Give the certified error of each item: of the last vector seen, or a priori if none was."""
+        """Return the certified error of each item: of the last vector seen, or a priori if none was."""
         return self._start * self._expansion.tail(degree) if self.error is None else self.error
 
     @property

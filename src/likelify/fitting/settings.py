@@ -1,0 +1,61 @@
+"""How to fit a model."""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from likelify.settings import Settings
+
+
+class FitSettings(Settings):
+    """Settings of `fit`.
+
+    Attributes:
+        steps: optimizer steps; the learning rate falls over them.
+        max_time: seconds after which training ends, the learning rate falling by then if that is sooner than `steps`.
+        clock: what `max_time` counts: time on the wall, or processor time of this process.
+        batch_size: items per step, over all processes together.
+        optimizer: AdamW, or Adamax as in the convolution exponential paper.
+        lr: largest learning rate.
+        betas: of the optimizer.
+        eps: of the optimizer, added to the scale of the gradient.
+        weight_decay: on weight matrices and kernels, not on vectors.
+        warmup: steps over which the learning rate rises.
+        warmup_power: of that rise; 1 is a straight line.
+        schedule: how the learning rate falls: to zero along half a cosine, or exponentially.
+        decay: share of the learning rate that is left at the end of an exponential fall.
+        clip: largest norm of the gradient of the loss in bits per dimension; None leaves gradients as they are.
+        average: factor of the moving average of the weights, which is what is validated and kept.
+        validations: how often to look at the validation split during a fit.
+        patience: stop after that many looks without improvement; None never stops early.
+        initialize_items: size of the sample of the training split that data-dependent layers are fitted to.
+        seed: of the weights, the order of the batches and all noise.
+    """
+
+    steps: int = Field(default=1500, ge=1)
+    max_time: float | None = Field(default=None, gt=0)
+    clock: Literal["wall", "processor"] = "wall"
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["adamw", "adamax"] = "adamw"
+    lr: float = Field(default=4e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup: int = Field(default=50, ge=0)
+    warmup_power: float = Field(default=1.0, gt=0)
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    decay: float = Field(default=0.01, gt=0, le=1)
+    clip: float | None = Field(default=1.0, gt=0)
+    average: float = Field(default=0.995, ge=0, lt=1)
+    validations: int = Field(default=15, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    initialize_items: int = Field(default=4096, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    def lr_at(self, step: int, fraction: float) -> float:
+        """Return the learning rate of a step, when that fraction (0 to 1) of the fit is over."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1)) ** self.warmup_power
+        if self.schedule == "exponential":
+            return self.lr * rise * self.decay**fraction
+        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * fraction))

@@ -1,0 +1,249 @@
+"""From the reduced graph to layers: each step by its rule, branches by the combinators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelify.errors import LikelifyError
+from likelify.flowification.contraction import contraction_layer
+from likelify.flowification.conversion import WHOLE, Layer, describe
+from likelify.flowification.graph import Branches, Series, Step, steps_of
+from likelify.flowification.nodes import Graph, Node
+from likelify.flowification.options import RULES, Options, Rule, module_rule
+from likelify.flowification.problems import NotConvertibleError, Problems
+from likelify.flowification.refusals import reason
+from likelify.flowification.rules_activation import image_of
+from likelify.flowification.rules_shape import keep_first, select
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.elementwise import Affine
+from likelify.transforms.reshape import Permute
+from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.surjections.activation import ReLU
+from likelify.transforms.surjections.combinators import Parallel
+from likelify.transforms.surjections.copying import Repeat, Sum
+
+
+@dataclass
+class Builder:
+    """Builds the layers of a graph and keeps the record of each.
+
+    Attributes:
+        options: of the conversion.
+        problems: where refusals go.
+        dtype: of the layers.
+        layers: records so far.
+        made: the layer of each step, for those that problems did not prevent.
+        contractions: the sums that became exact residual blocks.
+        tried: for each sum that might have, in order, whether it did.
+        wanted: the same of an earlier conversion, which this one is to repeat whatever the weights are.
+        latent_range: of the result.
+    """
+
+    options: Options
+    problems: Problems
+    dtype: torch.dtype
+    layers: list[Layer] = field(default_factory=list)
+    made: dict[Node, Transform | None] = field(default_factory=dict)
+    contractions: dict[Branches, LipschitzResidual] = field(default_factory=dict)
+    tried: list[bool] = field(default_factory=list)
+    wanted: tuple[bool, ...] = ()
+    latent_range: str = WHOLE
+
+    def find_contractions(self, series: Series) -> None:
+        """Certify residual blocks where that is wanted; note those that cannot be, unless that is optional."""
+        if self.options.residual == "repeat":
+            return
+        for part in series:
+            if isinstance(part, Step):
+                continue
+            if part.join.kind == "sum" and self._contracts(part):
+                continue
+            for branch in part.branches:
+                self.find_contractions(branch)
+
+    def _contracts(self, part: Branches) -> bool:
+        number = len(self.tried)
+        self.tried.append(False)
+        required = self.wanted[number] if number < len(self.wanted) else self.options.residual == "lipschitz"
+        if self.wanted and not required:
+            return False
+        try:
+            self.contractions[part] = contraction_layer(part, self.options).to(self.dtype)
+        except LikelifyError as error:
+            if required:
+                self.problems.add(part.join.name, str(error))
+            return False
+        self.tried[number] = True
+        return True
+
+    def try_all(self, graph: Graph) -> None:
+        """Apply the rule of every step, and note what cannot be converted."""
+        inside = {node for part in self.contractions for branch in part.branches for node in steps_of(branch)}
+        known = {problem.where for problem in self.problems.found}
+        for node in graph.nodes:
+            if node.kind == "step" and node not in inside and node.name not in known:
+                self._try(node)
+
+    def _try(self, node: Node) -> None:
+        try:
+            self.made[node] = self._convert(node)
+        except LikelifyError as error:
+            label = type(node.target).__name__ if isinstance(node.target, nn.Module) else "call"
+            self.problems.add(f"{node.name} ({label})", str(error))
+
+    def _convert(self, node: Node) -> Transform | None:
+        rule = module_rule(node.target) if isinstance(node.target, nn.Module) else _function_rule(node.target)
+        if len(node.inputs) > 1 or rule is None:
+            raise NotConvertibleError(reason(node.target, len(node.inputs)))
+        before = node.inputs[0].shape
+        made = rule(node.target if node.call is None else node.call, before, self.options)
+        if made is None:
+            return None
+        if not isinstance(made, Transform):
+            raise NotConvertibleError(f"its rule gave a {type(made).__name__}, not a Transform or None.")
+        if made.out_shape(before) != node.shape:
+            raise NotConvertibleError(f"its rule gave a layer to {made.out_shape(before)}; {node.shape} is needed.")
+        return made.to(self.dtype)
+
+    def check_ranges(self, series: Series, *, outer: bool = True) -> None:
+        """Refuse activations whose range is not the whole line, unless they are the last step."""
+        last = next((part for part in reversed(series) if not self._moves_only(part)), None)
+        for part in series:
+            if isinstance(part, Branches):
+                for branch in part.branches if part not in self.contractions else ():
+                    self.check_ranges(branch, outer=False)
+                continue
+            layer = self.made.get(part.node)
+            image = None if layer is None else image_of(layer)
+            if image is None:
+                continue
+            if outer and part is last:
+                self.latent_range = image
+            else:
+                self.problems.add(part.node.name, _refuse_range(layer, image))
+
+    def _moves_only(self, part: Step | Branches) -> bool:
+        if isinstance(part, Branches) or part.node.kind != "step":
+            return False
+        layer = self.made.get(part.node)
+        return layer is None or _moves(layer)
+
+    def series(self, series: Series, depth: int = 0) -> list[Transform]:
+        """Return the layers of a series."""
+        layers: list[Transform] = []
+        for part in series:
+            layer = self._step(part.node, depth) if isinstance(part, Step) else self._branches(part, depth)
+            if layer is not None:
+                layers.append(layer)
+        return layers
+
+    def _step(self, node: Node, depth: int) -> Transform | None:
+        if node.kind == "select":
+            layer = select(node.inputs[0].shape, node.channels[0], self.options)
+            layer = None if layer is None else layer.to(self.dtype)
+        else:
+            layer = self.made[node]
+        if layer is not None:
+            self._record(node.name, _kind(node), layer, node.inputs[0].shape, depth)
+        return layer
+
+    def _record(self, name: str, kind: str, layer: Transform, in_shape: Shape, depth: int) -> None:
+        self.layers.append(describe(name, kind, layer, in_shape, depth))
+
+    def _branch(self, series: Series, weight: float, depth: int) -> Transform | None:
+        layers = self.series(series, depth)
+        if weight != 1:
+            layers.append(Affine(scale=weight))
+        if not layers:
+            return None
+        return layers[0] if len(layers) == 1 else Chain(layers)
+
+    def _branches(self, part: Branches, depth: int) -> Transform:
+        if (exact := self.contractions.get(part)) is not None:
+            self._record(part.join.name, "contraction", exact, part.in_shape, depth)
+            return exact
+        place = len(self.layers)
+        weights = part.join.weights or [1.0] * len(part.branches)
+        branches = [self._branch(b, w, depth + 1) for b, w in zip(part.branches, weights, strict=True)]
+        layers = self._joined(part, branches)
+        # Repetition and join by themselves; the branches have records of their own.
+        layer, shape, own = Chain(layers), part.in_shape, []
+        for inner in layers:
+            if not isinstance(inner, Parallel):
+                own.append(describe("", "", inner, shape, depth))
+            shape = inner.out_shape(shape)
+        self.layers.insert(place, _join_record(part, layer, own, depth))
+        return layer
+
+    def _joined(self, part: Branches, branches: list[Transform | None]) -> list[Transform]:
+        """Return what hands the input to the branches, the branches side by side, and what joins them."""
+        positions, shape, options = part.in_shape[1:], part.join.shape, self.options
+        layers: list[Transform | None] = []
+        if part.channels is None:
+            sizes = [part.in_shape[0]] * len(branches)
+            posterior = options.posterior(part.in_shape)
+            layers.append(Repeat(part.in_shape[0], len(branches), options.noise, posterior=posterior, blocks=True))
+        else:
+            sizes = part.channels
+            layers.append(keep_first(part.in_shape, part.order, sum(sizes), options))
+        out = [
+            size if branch is None else branch.out_shape((size, *positions))[0]
+            for branch, size in zip(branches, sizes, strict=True)
+        ]
+        layers.append(Parallel(branches, sizes, out))
+        if part.join.kind == "sum":
+            layers.append(Sum(shape[0], len(branches), net=options.nets(shape), blocks=True))
+        if part.places:
+            layers.append(Permute(part.places))
+        return [layer.to(self.dtype) for layer in layers if layer is not None]
+
+
+def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int) -> Layer:
+    kind = f"{part.join.kind} of {len(part.branches)}"
+    values = {
+        name: sum(getattr(entry, name) or 0 for entry in own)
+        for name in ("dropped", "added", "parameters", "net_parameters", "cost", "extra")
+    }
+    likelihood = "bound" if any(entry.likelihood == "bound" for entry in own) else "exact"
+    out_shape = layer.out_shape(part.in_shape)
+    return Layer(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
+
+
+def _moves(layer: Transform) -> bool:
+    """Tell whether a layer only puts numbers in other places."""
+    if isinstance(layer, Chain):
+        return all(_moves(inner) for inner in layer)
+    return type(layer).__module__.endswith((".reshape", ".axes"))
+
+
+def _kind(node: Node) -> str:
+    if node.kind == "select":
+        return "select"
+    if isinstance(node.target, nn.Module):
+        return type(node.target).__name__
+    return node.call.name if node.call is not None else node.kind
+
+
+def _function_rule(target: Any) -> Rule | None:
+    """Return the rule of a function or method; a method shares that of the function of its name."""
+    if target in RULES:
+        return RULES[target]
+    return RULES.get(getattr(torch, target, None)) if isinstance(target, str) else None
+
+
+def _refuse_range(layer: Transform | None, image: str) -> str:
+    if isinstance(layer, ReLU):
+        return (
+            "a ReLU sends half of the line to zero, so what follows has no density. Give flowify relu='noisy', which "
+            "adds a little noise behind it, or replace it by nn.LeakyReLU(0.2) and train on. As the very last step it "
+            "is allowed, with a base such as RectifiedNormal."
+        )
+    return (
+        f"{type(layer).__name__} only reaches {image}; in the middle of a network the base would put mass where "
+        "no input leads, and samples would have no preimage. Replace it by nn.LeakyReLU(0.2), nn.PReLU or a spline, or "
+        "keep it as the very last step with a base on that range."
+    )

@@ -1,0 +1,262 @@
+"""The record of a conversion: what became of each layer, what it costs, and what the likelihood is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from likelify.distributions import Likelihood
+from likelify.flowification.costs import layer_costs
+from likelify.flowification.nodes import Graph, Node
+from likelify.flowification.options import Options
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.residual.layer import LipschitzResidual
+
+FINGERPRINT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one node of the network.
+
+    The record of a sum or concatenation counts what hands the input to its branches and joins them; the branches follow
+    with records of their own, one deeper.
+
+    Attributes:
+        name: dotted path in the module, or place and name of a call.
+        kind: what it was.
+        depth: how many branches it is inside of.
+        likelihood: exact, or a bound.
+        in_shape: event shape of the data side.
+        out_shape: event shape of the latent side.
+        dropped: numbers of an event that are dropped and get a conditional density.
+        added: numbers of noise.
+        parameters: of the layer itself, trained noise scales included.
+        net_parameters: of the networks of conditional densities.
+        cost: multiply-adds of matrix products and convolutions on the noise-free path, for one event.
+        extra: those that the likelihood adds; None where it was not measured.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    likelihood: Likelihood
+    in_shape: Shape
+    out_shape: Shape
+    dropped: int
+    added: int
+    parameters: int
+    net_parameters: int
+    cost: int
+    extra: int | None
+
+    @property
+    def kept(self) -> int:
+        """Numbers that go on: of the event and the noise, without what is dropped."""
+        return math.prod(self.out_shape)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `flowify` did. `print` it for a table.
+
+    Attributes:
+        layers: in the order of the network, branches one after the other.
+        in_shape: event shape of the data.
+        out_shape: event shape of the latent.
+        likelihood: of the whole.
+        latent_range: where the latent lies, `"(-inf, inf)"` unless the network ends in a bounded activation.
+        fingerprint: of the architecture (graph, shapes, settings), the options and `contractions`, not of the weights:
+            two networks with the same one can exchange weights.
+        options: as they were given.
+        contractions: which sums became exact residual blocks, in the order in which they were tried.
+        unused: parameters and buffers of the module that its output does not depend on.
+        has_own_nets: whether `net` was given, which `options` cannot hold.
+    """
+
+    layers: tuple[Layer, ...]
+    in_shape: Shape
+    out_shape: Shape
+    likelihood: Likelihood
+    latent_range: str
+    fingerprint: str
+    options: dict[str, Any] = field(default_factory=dict)
+    contractions: tuple[bool, ...] = ()
+    unused: tuple[str, ...] = ()
+    has_own_nets: bool = False
+
+    def __str__(self) -> str:
+        rows = [HEADER, *(_row(layer) for layer in self.layers), self._totals()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+        lines = [_line(row, widths) for row in rows]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], LEGEND, "", self.sentence()])
+
+    def sentence(self) -> str:
+        """Say what the likelihood is, and why."""
+        dims = f"{math.prod(self.in_shape)} numbers to a latent of {math.prod(self.out_shape)}"
+        if self.likelihood == "exact":
+            what = "The likelihood is exact: every dropped number has a density and no noise is added"
+        elif self.likelihood == "bound":
+            names = [f"{layer.name} ({layer.kind})" for layer in self.layers if layer.likelihood == "bound"]
+            listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            what = (
+                f"The likelihood is a lower bound (elbo; iw_log_prob tightens it), because noise is added in {listed}"
+            )
+        else:
+            what = "The likelihood is a noisy estimate, because log-determinants are estimated"
+        added, numbers = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
+        if added > numbers:
+            what += f". {_count(added)} numbers are added to the {numbers} of the data, so expect a loose bound"
+        ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
+        unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
+        return f"{dims}. {what}.{ending}{unused}"
+
+    def _totals(self) -> tuple[str, ...]:
+        def total(name: str) -> int:
+            return sum(getattr(layer, name) or 0 for layer in self.layers)
+
+        names = ("added", "dropped", "", "parameters", "net_parameters", "cost", "extra")
+        counts = (_count(total(name)) if name else str(math.prod(self.out_shape)) for name in names)
+        return ("total", "", self.likelihood, _shape(self.in_shape), _shape(self.out_shape), *counts)
+
+
+WHOLE = "(-inf, inf)"
+LEGEND = (
+    "added, dropped: numbers with noise, and with a density; cost: multiply-adds of the network; extra: those of the "
+    "likelihood."
+)
+HEADER = (
+    "layer",
+    "kind",
+    "likelihood",
+    "in",
+    "out",
+    "added",
+    "dropped",
+    "kept",
+    "params",
+    "net params",
+    "cost",
+    "extra",
+)
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    counts = (layer.added, layer.dropped, layer.kept, layer.parameters, layer.net_parameters, layer.cost)
+    extra = "?" if layer.extra is None else _count(layer.extra)
+    shapes = (_shape(layer.in_shape), _shape(layer.out_shape))
+    return ("  " * layer.depth + layer.name, layer.kind, layer.likelihood, *shapes, *map(_count, counts), extra)
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = [cell.ljust(w) if i < 5 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+def _shape(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _count(number: int) -> str:
+    """Write a count in at most five characters."""
+    if number < 10_000:
+        return str(number)
+    for unit in ("k", "M", "G"):
+        number_ = number / 1000 ** ("kMG".index(unit) + 1)
+        if number_ < 1000:
+            return f"{number_:.3g}{unit}"
+    return f"{number:.1e}"
+
+
+def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth: int) -> Layer:
+    """Measure a layer."""
+    dropped, added = _changes(transform, in_shape)
+    nets = sum(p.numel() for p in _net_parameters(transform))
+    cost, extra = layer_costs(transform, in_shape)
+    return Layer(
+        name=name,
+        kind=kind,
+        depth=depth,
+        likelihood=transform.likelihood,
+        in_shape=tuple(in_shape),
+        out_shape=transform.out_shape(in_shape),
+        dropped=dropped,
+        added=added,
+        parameters=sum(p.numel() for p in transform.parameters()) - nets,
+        net_parameters=nets,
+        cost=cost,
+        extra=extra,
+    )
+
+
+def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
+    """Count the numbers that are dropped and added on the way."""
+    if isinstance(transform, Chain):
+        dropped = added = 0
+        for layer in transform:
+            less, more = _changes(layer, in_shape)
+            dropped, added, in_shape = dropped + less, added + more, layer.out_shape(in_shape)
+        return dropped, added
+    change = math.prod(transform.out_shape(in_shape)) - math.prod(in_shape)
+    # A layer that does both, such as windows that overlap and leave gaps, knows what it drops.
+    missing = getattr(getattr(transform, "geometry", None), "missing", None)
+    unread = int(missing.sum()) * in_shape[0] if isinstance(missing, Tensor) and transform.random_inverse else 0
+    if unread and transform.random_forward:
+        return unread, change + unread
+    return max(-change, 0), max(change, 0)
+
+
+def _net_parameters(transform: Transform) -> list[nn.Parameter]:
+    """Return the parameters of the networks that describe what is dropped and added."""
+    found: dict[int, nn.Parameter] = {}
+    for module in transform.modules():
+        net = getattr(module, "net", None)
+        if isinstance(net, nn.Module) and not isinstance(module, LipschitzResidual):
+            found |= {id(p): p for p in net.parameters()}
+    return list(found.values())
+
+
+def fingerprint(graph: Graph, options: Options) -> str:
+    """Return a hash of the architecture and the options; names and weights are no part of it."""
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    nodes = [
+        [node.kind, _kind_text(node), list(node.shape), [number[n] for n in node.inputs], node.weights, node.channels]
+        for node in graph.nodes
+    ]
+    text = json.dumps([FINGERPRINT_VERSION, nodes, options.plain(), options.net is not None], default=str)
+    return _hash(text)
+
+
+def with_contractions(text: str, contractions: tuple[bool, ...]) -> str:
+    """Return a fingerprint that also tells which sums became exact residual blocks."""
+    return _hash(f"{text}{contractions}") if contractions else text
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _kind_text(node: Node) -> str:
+    if isinstance(node.target, nn.Module):
+        sizes = [(name, list(p.shape)) for name, p in (*node.target.named_parameters(), *node.target.named_buffers())]
+        return f"{type(node.target).__name__}({node.target.extra_repr()}) {sizes}"
+    if node.call is None:
+        return ""
+    again = node.again or node.call
+    pairs = [(call.args, sorted(call.kwargs.items())) for call in (node.call, again)]
+    return f"{node.call.name}{_argument_text(*pairs)}"
+
+
+def _argument_text(value: Any, again: Any) -> str:
+    """Write an argument, or its part; what differs between the batches counts rows, of which there may be others."""
+    if isinstance(value, Tensor):
+        return f"tensor{_argument_text(tuple(value.shape), tuple(again.shape))}"
+    if isinstance(value, tuple | list) and len(value) == len(again):
+        return str([_argument_text(*pair) for pair in zip(value, again, strict=True)])
+    return repr(value) if repr(value) == repr(again) else "rows"

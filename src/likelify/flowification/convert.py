@@ -1,0 +1,183 @@
+"""The door: a network in, a layer out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from likelify.errors import UnsupportedError
+from likelify.flowification import rules_activation as _activation  # noqa: F401 - rules register themselves
+from likelify.flowification import rules_linear as _linear  # noqa: F401
+from likelify.flowification import rules_pooling as _pooling  # noqa: F401
+from likelify.flowification import rules_shape as _shape  # noqa: F401
+from likelify.flowification.build import Builder
+from likelify.flowification.conversion import Conversion, fingerprint, with_contractions
+from likelify.flowification.graph import Series, reduce
+from likelify.flowification.nodes import Graph
+from likelify.flowification.options import (
+    DensityNet,
+    LogDetName,
+    Method,
+    NoiseName,
+    Options,
+    ReluName,
+    ResidualName,
+    SharedName,
+    module_rule,
+)
+from likelify.flowification.problems import NotConvertibleError, Problems
+from likelify.flowification.refusals import BY_CLASS, reason
+from likelify.flowification.trace import trace
+from likelify.flowification.verify import check_equal, check_uses
+from likelify.transforms.core import Chain, Transform
+
+
+class Flowified(Chain):
+    """The layers of a converted network, in its order.
+
+    Attributes:
+        conversion: the record of what became of each part; `print(flow.conversion)` shows a table.
+    """
+
+    def __init__(self, transforms: list[Transform], conversion: Conversion) -> None:
+        super().__init__(transforms)
+        self.conversion = conversion
+
+
+def flowify(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    method: Method = "free",
+    relu: ReluName = "refuse",
+    noise: NoiseName = "normal",
+    residual: ResidualName = "repeat",
+    log_det: LogDetName = "exact",
+    shared: SharedName = "refuse",
+    learned_noise: bool = False,
+    hidden: int = 64,
+    net: DensityNet | None = None,
+) -> Flowified:
+    r"""Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
+
+    The noise-free path, `mean_forward`, computes what the network computes in evaluation, with copies of its weights;
+    the network itself is left alone. Wherever the network forgets something, a density of it given the result is added;
+    wherever it widens, noise. So `Flow(Normal(out_shape), flowify(net, example))` is a density of the network's inputs,
+    and everything in it can be trained.
+
+    The network is traced (`torch.fx`), each construct is converted by a rule (`flowify.rule` adds more), and branches
+    are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error that
+    lists all of it, with a remedy for each.
+
+    Args:
+        module: with one tensor in, rows in front, and one out; rows must not see each other. It is used in evaluation
+            mode: batch normalization by its running statistics, no dropout.
+        example: an input such as `torch.randn(2, 3, 32, 32)`, of the type and the event shape that the flow will work
+            on. The result is compared with the network on it.
+        method: of the linear layers: `"free"` keeps each weight as a matrix; `"cayley"`, `"exponential"` and
+            `"householder"` as rotations and singular values, which cannot become singular in training.
+        relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
+        noise: law of what is added, `"normal"` or `"uniform"`.
+        residual: sums of branches as bounds (`"repeat"`), `x + f(x)` as exact bijections (`"lipschitz"`; refused where
+            `f` is not certified to be a contraction), or the latter where possible (`"auto"`).
+        log_det: of these bijections, see `LipschitzResidual`.
+        shared: `"refuse"` weights that are used twice, or give each use a `"copy"`.
+        learned_noise: let networks give mean and scale of added noise, for a tighter bound.
+        hidden: width of the networks of conditional densities.
+        net: makes these networks instead, called as `net(channels_in, channels_out, position_axes)`.
+
+    Returns:
+        A `Chain` with a `conversion` that says what became of each layer.
+
+    Raises:
+        UnsupportedError: listing everything that stands in the way.
+        ConfigError: for options with unknown values.
+
+    Source:
+        Mate et al. 2022, Flowification: Everything is a Normalizing Flow; Nielsen et al. 2020 (SurVAE flows).
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.LeakyReLU(0.1), nn.Linear(3, 2))
+        >>> x = torch.randn(5, 4)
+        >>> layer = flowify(net, x)
+        >>> layer.likelihood, torch.allclose(layer.mean_forward(x), net(x), atol=1e-5)
+        ('exact', True)
+    """
+    return convert(module, example, Options(method, relu, noise, residual, log_det, shared, learned_noise, hidden, net))
+
+
+def convert(
+    module: nn.Module, example: Tensor, chosen: Options, *, wanted: tuple[bool, ...] = (), check: bool = True
+) -> Flowified:
+    """Do what `flowify` does.
+
+    Args:
+        module: see there.
+        example: see there.
+        chosen: the options.
+        wanted: the `contractions` of an earlier conversion, which are to be made again; none to see what can be made.
+        check: compare the result with the network.
+
+    Raises:
+        UnsupportedError: listing everything that stands in the way.
+    """
+    name = type(module).__name__
+    problems = Problems()
+    graph = trace(module, example, problems)
+    if graph is None:
+        _look_at_parts(module, problems)
+        problems.raise_if_any(name)
+        raise UnsupportedError(f"flowify found nothing to convert in this {name}.")
+    text = fingerprint(graph, chosen)
+    unused = check_uses(graph, chosen, problems)
+    series = _reduced(graph, problems)
+    builder = Builder(chosen, problems, example.dtype, wanted=wanted)
+    if series is not None:
+        builder.find_contractions(series)
+    builder.try_all(graph)
+    if series is not None:
+        builder.check_ranges(series)
+    problems.raise_if_any(name)
+    made = _finished(graph, builder, series or [], text, unused, name)
+    if check:
+        check_equal(made, graph, name)
+    return made.to(example)
+
+
+def _reduced(graph: Graph, problems: Problems) -> Series | None:
+    try:
+        return reduce(graph)
+    except NotConvertibleError as error:
+        problems.add("graph", str(error))
+        return None
+
+
+def _finished(
+    graph: Graph, builder: Builder, series: Series, text: str, unused: tuple[str, ...], name: str
+) -> Flowified:
+    layers = builder.series(series)
+    if not layers:
+        raise UnsupportedError(f"This {name} does nothing to its input, so there is nothing to make a flow of.")
+    chain = Chain(layers)
+    conversion = Conversion(
+        layers=tuple(builder.layers),
+        in_shape=graph.nodes[0].shape,
+        out_shape=graph.nodes[-1].shape,
+        likelihood=chain.likelihood,
+        latent_range=builder.latent_range,
+        fingerprint=with_contractions(text, tuple(builder.tried)),
+        options=builder.options.plain(),
+        contractions=tuple(builder.tried),
+        unused=unused,
+        has_own_nets=builder.options.net is not None,
+    )
+    return Flowified(layers, conversion).to(graph.batches[0][0])
+
+
+def _look_at_parts(module: nn.Module, problems: Problems) -> None:
+    """Without a graph, say at least which modules would be refused by their class."""
+    refused = tuple(prefix for prefixes, _ in BY_CLASS for prefix in prefixes)
+    for name, part in module.named_modules():
+        if module_rule(part) is None and type(part).__module__.startswith("torch.nn"):
+            if type(part).__name__.startswith(refused):
+                problems.add(f"{name} ({type(part).__name__})", reason(part, 1))

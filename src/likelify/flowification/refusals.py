@@ -1,0 +1,107 @@
+"""Why what has no rule has none, and what to do instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from likelify.flowification.options import Call
+from likelify.flowification.problems import NotConvertibleError
+
+SOFTMAX = (
+    "lands on a simplex and forgets a common shift of its inputs. Drop it and give the logits; a classifier's loss can "
+    "take the softmax itself."
+)
+ATTENTION = (
+    "mixes positions with weights that depend on the data, and has no tractable inverse. Replace it by a convolution, "
+    "or a linear layer over the positions (as in a mixer network)."
+)
+NORMALIZES = (
+    "drops mean and scale of each event, so the result lies on a sphere and has no density. Take nn.BatchNorm, or none."
+)
+HUMPED = (
+    "is not monotone, so two inputs share an output. Take nn.LeakyReLU(0.2) or nn.PReLU and train on, or a spline with "
+    "a rule of your own."
+)
+FLAT = "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU(0.2) and train on."
+DISCRETE = "gives integers or reads them; there is no density. Take it out of the part that becomes a flow."
+RECURRENT = (
+    "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own (flowify.rule)."
+)
+GATED = (
+    "multiplies two things that depend on the input, which has no inverse. Replace the gate by a sum or a "
+    "concatenation, or move it into a module with a rule of your own (flowify.rule)."
+)
+
+TENSOR_ALPHA = "has a tensor as alpha, which could not be trained or saved. Multiply by it in a step of its own."
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUT_CALLS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+
+BY_CLASS: list[tuple[tuple[str, ...], str]] = [
+    (("Softmax", "Softmin", "LogSoftmax", "Softmax2d", "Gumbel", "AdaptiveLogSoftmaxWithLoss"), SOFTMAX),
+    (("MultiheadAttention", "Transformer"), ATTENTION),
+    (("LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "LocalResponseNorm", "CosineSimilarity"), NORMALIZES),
+    (("GELU", "SiLU", "Mish", "Hardswish", "GLU"), HUMPED),
+    (("Hardtanh", "ReLU6", "Hardsigmoid", "Hardshrink", "Softshrink", "Threshold"), FLAT),
+    (("Embedding", "EmbeddingBag"), DISCRETE),
+    (("RNN", "LSTM", "GRU"), RECURRENT),
+    (("Bilinear",), GATED),
+]
+BY_NAME: dict[str, str] = {
+    **dict.fromkeys(("softmax", "log_softmax", "softmin", "gumbel_softmax"), SOFTMAX),
+    **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), ATTENTION),
+    **dict.fromkeys(
+        ("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"), NORMALIZES
+    ),
+    **dict.fromkeys(("gelu", "silu", "mish", "hardswish", "glu", "sin", "cos", "square", "pow"), HUMPED),
+    **dict.fromkeys(("hardtanh", "relu6", "hardsigmoid", "clamp", "clip", "threshold", "sign", "round", "floor"), FLAT),
+    **dict.fromkeys(("argmax", "argmin", "embedding", "one_hot", "topk", "sort", "bincount"), DISCRETE),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh"), RECURRENT),
+    **dict.fromkeys(("mul", "bmm", "matmul", "einsum", "where", "div", "truediv", "imul", "mm"), GATED),
+}
+
+
+def refuse_active_dropout(call: Call) -> None:
+    """Refuse functional dropout, unless it does nothing in evaluation.
+
+    Raises:
+        NotConvertibleError: with the remedy.
+    """
+    if call.argument(2, "training", default=True) and call.argument(1, "p", 0.5) > 0:
+        raise NotConvertibleError(
+            "drops numbers in evaluation too, since it is not given training=self.training. Pass that, or take "
+            "nn.Dropout."
+        )
+
+
+def reason(target: Any, inputs: int) -> str:
+    """Say why a construct cannot be converted.
+
+    Args:
+        target: the module, function or name of a method.
+        inputs: how many of its inputs depend on the data.
+    """
+    if isinstance(target, nn.Module):
+        kind = type(target)
+        names = [parent.__name__ for parent in kind.__mro__]
+        for prefixes, text in BY_CLASS:
+            if any(name.startswith(prefixes) for name in names):
+                return f"{kind.__name__} {text}"
+        return (
+            f"there is no rule for modules of type {kind.__module__}.{kind.__qualname__}. Write one: "
+            f"@flowify.rule({kind.__name__}) on a function (module, in_shape, options) -> Transform."
+        )
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    if name in BY_NAME:
+        return f"{name} {BY_NAME[name]}"
+    if inputs > 1:
+        return (
+            f"{name} combines {inputs} tensors that depend on the input; only sums and concatenations along the "
+            "channels do so in a way that has a density."
+        )
+    return (
+        f"there is no rule for {name}. Write one: @flowify.rule({name if not isinstance(target, str) else repr(name)}) "
+        "on a function (call, in_shape, options) -> Transform."
+    )

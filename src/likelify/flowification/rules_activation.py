@@ -1,0 +1,146 @@
+"""Rules for activations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.flowification.options import Call, Options, rule
+from likelify.flowification.problems import NotConvertibleError
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
+from likelify.transforms.surjections.activation import ELU, Abs, LeakyReLU, NoisyReLU, PReLU, ReLU, celu, selu
+
+
+def image_of(transform: Transform) -> str | None:
+    """Return the range of a layer that does not reach the whole line, or None."""
+    if isinstance(transform, Chain):
+        # What the last layer does, not counting a fixed scale behind it, as of a softplus with beta.
+        behind = [layer for layer in transform if not isinstance(layer, Affine)]
+        return image_of(behind[-1]) if behind else None
+    if isinstance(transform, ELU):
+        return f"({-transform.scale * transform.alpha:g}, inf)"
+    found = {Sigmoid: "(0, 1)", Tanh: "(-1, 1)", Softplus: "(0, inf)", Abs: "[0, inf)", ReLU: "[0, inf)"}
+    return found.get(type(transform))
+
+
+@rule(nn.LeakyReLU)
+def leaky(module: nn.LeakyReLU, in_shape: Shape, options: Options) -> Transform:
+    """Convert a leaky ReLU."""
+    return _leaky(module.negative_slope)
+
+
+@rule(F.leaky_relu)
+def leaky_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.leaky_relu`."""
+    return _leaky(call.argument(1, "negative_slope", 0.01))
+
+
+def _leaky(slope: float) -> Transform:
+    if not slope > 0:
+        raise NotConvertibleError(f"has slope {slope}; a bijection needs a positive one. Take 0.01 or more.")
+    return LeakyReLU(slope)
+
+
+@rule(nn.PReLU)
+def prelu(module: nn.PReLU, in_shape: Shape, options: Options) -> Transform:
+    """Convert a leaky ReLU with trained slopes."""
+    return PReLU.from_module(module)
+
+
+@rule(F.prelu, torch.prelu)
+def prelu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.prelu`."""
+    weight = call.argument(1, "weight")
+    if not isinstance(weight, Tensor):
+        raise NotConvertibleError("has slopes that depend on the input. Take it out.")
+    module = nn.PReLU(weight.numel()).to(weight)
+    with torch.no_grad():
+        module.weight.copy_(weight)
+    return PReLU.from_module(module)
+
+
+@rule(nn.RReLU)
+def rrelu(module: nn.RReLU, in_shape: Shape, options: Options) -> Transform:
+    """Convert a randomized ReLU in its evaluation form."""
+    return _leaky((module.lower + module.upper) / 2)
+
+
+@rule(nn.ReLU, F.relu, torch.relu, "relu", torch.relu_, F.relu_)
+def relu(what: nn.ReLU | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a ReLU: with noise where that is asked for; without, it can only be the last step."""
+    if options.relu == "noisy":
+        net = options.nets(in_shape)(in_shape[0], 4 * in_shape[0])
+        return NoisyReLU(net=net)
+    return ReLU(options.nets(in_shape)(in_shape[0], in_shape[0]))
+
+
+@rule(nn.ELU)
+def elu(module: nn.ELU, in_shape: Shape, options: Options) -> Transform:
+    """Convert an ELU."""
+    return ELU(module.alpha)
+
+
+@rule(F.elu)
+def elu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.elu`."""
+    return ELU(call.argument(1, "alpha", 1.0))
+
+
+@rule(nn.CELU)
+def celu_module(module: nn.CELU, in_shape: Shape, options: Options) -> Transform:
+    """Convert a CELU."""
+    return celu(module.alpha)
+
+
+@rule(F.celu, torch.celu)
+def celu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.celu`."""
+    return celu(call.argument(1, "alpha", 1.0))
+
+
+@rule(nn.SELU, F.selu, torch.selu)
+def selu_rule(what: nn.SELU | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a SELU."""
+    return selu()
+
+
+@rule(nn.Sigmoid, torch.sigmoid, F.sigmoid, "sigmoid", torch.special.expit)
+def sigmoid(what: nn.Sigmoid | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a sigmoid."""
+    return Sigmoid()
+
+
+@rule(nn.Tanh, torch.tanh, F.tanh, "tanh")
+def tanh(what: nn.Tanh | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert tanh."""
+    return Tanh()
+
+
+@rule(nn.Softplus)
+def softplus(module: nn.Softplus, in_shape: Shape, options: Options) -> Transform:
+    """Convert a softplus."""
+    return _softplus(module.beta, module.threshold)
+
+
+@rule(F.softplus)
+def softplus_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.softplus`."""
+    return _softplus(call.argument(1, "beta", 1.0), call.argument(2, "threshold", 20.0))
+
+
+def _softplus(beta: float, threshold: float) -> Transform:
+    if not 0 < beta < math.inf or threshold < 15:
+        raise NotConvertibleError(f"has beta={beta} and threshold={threshold}; take a positive beta, threshold 20.")
+    if beta == 1:
+        return Softplus()
+    return Chain([Affine(scale=beta), Softplus(), Affine(scale=1 / beta)])
+
+
+@rule(torch.abs, torch.absolute, "abs")
+def absolute(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert the absolute value, with a probability for the sign."""
+    return Abs(options.nets(in_shape)(in_shape[0], in_shape[0]))

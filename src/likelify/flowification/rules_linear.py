@@ -1,0 +1,318 @@
+"""Rules for layers with weights, and for arithmetic with constants."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.flowification.axes import on_last_axis
+from likelify.flowification.options import DATA, Call, Options, rule
+from likelify.flowification.problems import NotConvertibleError
+from likelify.flowification.refusals import TENSOR_ALPHA
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.elementwise import Affine, ChannelAffine
+from likelify.transforms.reshape import Flatten, Reshape
+from likelify.transforms.surjections.convolution import convolution, transposed_convolution
+from likelify.transforms.surjections.linear import linear
+
+
+def check_rank(matrix: Tensor, what: str = "weight") -> None:
+    """Refuse a matrix, or one of several `(..., m, n)`, without full rank.
+
+    Raises:
+        NotConvertibleError: with its smallest singular value.
+    """
+    values = torch.linalg.svdvals(matrix.detach().double())
+    smallest, largest = values[..., -1].min(), values[..., 0].max()
+    if not torch.isfinite(values).all():
+        raise NotConvertibleError(f"the {what} has numbers that are not finite.")
+    # What rounding makes of a zero, which does not grow with the sizes; a random square matrix of size n has 1 / n.
+    least = largest * 8 * torch.finfo(matrix.dtype).eps
+    if not smallest > least:
+        rank = int((values > least).sum(-1).min())
+        raise NotConvertibleError(
+            f"the {what} ({matrix.shape[-2]} x {matrix.shape[-1]}) has rank {rank}, not {min(matrix.shape[-2:])}: its "
+            f"smallest singular value is {float(smallest):.2g}, the largest {float(largest):.2g}. It maps different "
+            "inputs to one output and leaves no density. Take the dead or duplicate units out (a narrower layer), or "
+            "add a little noise to the weight and train on."
+        )
+
+
+@rule(nn.Linear)
+def dense(module: nn.Linear, in_shape: Shape, options: Options) -> Transform:
+    """Convert a linear layer on the last axis."""
+    return _dense(module.weight, module.bias, in_shape, options)
+
+
+@rule(F.linear)
+def dense_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `F.linear` with constant weights."""
+    _require_first(call)
+    return _dense(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options)
+
+
+@rule(torch.matmul, operator.matmul, "matmul", torch.mm, "mm")
+def product_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `x @ W`."""
+    _require_first(call)
+    weight = call.argument(1, "other", call.argument(1, "mat2"))
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise NotConvertibleError("multiplies by what is not one constant matrix.")
+    return _dense(weight.T, None, in_shape, options)
+
+
+def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Options) -> Transform:
+    check_rank(weight)
+    dims = len(in_shape) - 1
+    shape = (weight.shape[1], *in_shape[:-1])
+    layer = linear(
+        weight.shape[1],
+        weight.shape[0],
+        method=options.method,
+        weight=weight.detach(),
+        bias=False if bias is None else bias.detach(),
+        noise=options.noise,
+        net=options.nets(shape),
+        posterior=options.posterior(shape),
+        dims=dims,
+    )
+    return on_last_axis(layer, dims)
+
+
+@rule(nn.Conv1d, nn.Conv2d)
+def conv(module: nn.Conv1d | nn.Conv2d, in_shape: Shape, options: Options) -> Transform:
+    """Convert a convolution."""
+    if module.padding_mode != "zeros" and any(_sides(module.padding, module.weight)):
+        raise NotConvertibleError(
+            f"has padding_mode='{module.padding_mode}'; what is padded must be fresh numbers around zero. Take "
+            "padding_mode='zeros' and train on."
+        )
+    settings = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
+    return _conv(module.weight, module.bias, in_shape, options, **settings)
+
+
+@rule(F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
+def conv_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a functional convolution with constant weights."""
+    _require_first(call)
+    settings = {
+        name: call.argument(i, name, default)
+        for i, (name, default) in enumerate((("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)), 3)
+    }
+    return _conv(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options, **settings)
+
+
+def _conv(
+    weight: Tensor,
+    bias: Tensor | None,
+    in_shape: Shape,
+    options: Options,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Transform:
+    check_rank(weight.detach().flatten(1).unflatten(0, (groups, -1)), "kernel as a matrix of a patch")
+    dims = weight.ndim - 2
+    if len(in_shape) != dims + 1:
+        raise NotConvertibleError(f"gets events {in_shape}, which are not (channels, {dims} position axes).")
+    sizes = [_per_axis(value, dims) for value in (stride, _sides(padding, weight), dilation)]
+    out = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(in_shape[1:], weight.shape[2:], *sizes, strict=True)
+    ]
+    shape = (len(weight), *out)
+    return convolution(
+        in_shape,
+        len(weight),
+        tuple(weight.shape[2:]),
+        stride=_per_axis(stride, dims),
+        padding="same" if padding == "same" else _per_axis(_sides(padding, weight), dims),
+        dilation=_per_axis(dilation, dims),
+        groups=groups,
+        method=options.method,
+        weight=weight.detach(),
+        bias=False if bias is None else bias.detach(),
+        noise=options.noise,
+        net=options.nets(shape),
+        posterior=options.posterior(shape),
+    )
+
+
+@rule(nn.ConvTranspose1d, nn.ConvTranspose2d)
+def transposed(module: nn.ConvTranspose2d, in_shape: Shape, options: Options) -> Transform:
+    """Convert a transposed convolution."""
+    settings = {name: getattr(module, name) for name in ("stride", "padding", "output_padding", "dilation", "groups")}
+    return _transposed(module.weight, module.bias, in_shape, options, **settings)
+
+
+@rule(F.conv_transpose1d, F.conv_transpose2d, torch.conv_transpose1d, torch.conv_transpose2d)
+def transposed_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a functional transposed convolution with constant weights."""
+    _require_first(call)
+    names = (("stride", 1), ("padding", 0), ("output_padding", 0), ("groups", 1), ("dilation", 1))
+    settings = {name: call.argument(i, name, default) for i, (name, default) in enumerate(names, 3)}
+    return _transposed(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options, **settings)
+
+
+def _transposed(
+    weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Options, *, groups: int, **settings: Any
+) -> Transform:
+    matrices = weight.detach().flatten(1).unflatten(0, (groups, -1))
+    check_rank(matrices, "kernel as a matrix to a patch")
+    dims = weight.ndim - 2
+    return transposed_convolution(
+        in_shape,
+        weight.shape[1] * groups,
+        tuple(weight.shape[2:]),
+        groups=groups,
+        method=options.method,
+        weight=weight.detach(),
+        bias=False if bias is None else bias.detach(),
+        noise=options.noise,
+        net=options.nets(in_shape),
+        posterior=options.posterior(in_shape),
+        **{name: _per_axis(value, dims) for name, value in settings.items()},
+    )
+
+
+@rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+def batch_norm(module: nn.BatchNorm2d, in_shape: Shape, options: Options) -> Transform:
+    """Convert batch normalization in its evaluation form, a scale and shift of each channel."""
+    if module.running_mean is None:
+        raise NotConvertibleError(
+            "normalizes by the statistics of the batch, which couples its rows. Train it with "
+            "track_running_stats=True, or take it out."
+        )
+    if module.weight is not None and bool((module.weight == 0).any()):
+        raise NotConvertibleError(
+            f"{int((module.weight == 0).sum())} channels have scale zero, so they forget their input. Set these scales "
+            "to a small number, or take the channels out."
+        )
+    return ChannelAffine.from_batch_norm(module)
+
+
+@rule(operator.add, operator.iadd, torch.add, "add")
+def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `x + c` and `c + x`; `alpha` multiplies the second of the two."""
+    value, first = _constant(call)
+    alpha = _alpha(call)
+    return _affine(1.0, _times(value, alpha), in_shape) if first else _affine(alpha, value, in_shape)
+
+
+@rule(operator.sub, operator.isub, torch.sub, "sub")
+def minus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `x - c` and `c - x`."""
+    value, first = _constant(call)
+    alpha = _alpha(call)
+    return _affine(1.0, _times(value, -alpha), in_shape) if first else _affine(-alpha, value, in_shape)
+
+
+@rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul")
+def times(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert the multiplication by a constant."""
+    return _affine(_constant(call)[0], 0.0, in_shape)
+
+
+@rule(operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div")
+def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert the division by a constant."""
+    value, first = _constant(call)
+    if not first:
+        raise NotConvertibleError("divides by the data; 1 / x jumps at zero. Take it out.")
+    if call.kwargs.get("rounding_mode") is not None:
+        raise NotConvertibleError("rounds, which is flat almost everywhere. Take the rounding out.")
+    return _affine(_like(1 / value, value), 0.0, in_shape)
+
+
+@rule(operator.neg, torch.neg, "neg")
+def negative(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert `-x`."""
+    return Affine(scale=-1.0)
+
+
+def _constant(call: Call) -> tuple[Any, bool]:
+    """Return the constant of a call of two arguments, and whether the data come first."""
+    values = [call.argument(0, "input"), call.argument(1, "other")]
+    first = values[0] is DATA
+    value = values[1] if first else values[0]
+    if value is DATA or not isinstance(value, Tensor | int | float):
+        raise NotConvertibleError("does not have one constant beside the data.")
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        value = value.double()
+    return value, first
+
+
+def _alpha(call: Call) -> float:
+    """Return the factor of the second operand of `add` and `sub`."""
+    alpha = call.kwargs.get("alpha", 1)
+    if isinstance(alpha, Tensor):
+        raise NotConvertibleError(TENSOR_ALPHA)
+    return alpha
+
+
+def _times(value: Any, factor: float) -> Any:
+    return value if factor == 1 else _like(value * factor, value)
+
+
+def _like(made: Any, value: Any) -> Any:
+    """Let what was made of a parameter be one."""
+    return nn.Parameter(made.detach()) if isinstance(value, nn.Parameter) else made
+
+
+def _fixed(scale: float, shift: float) -> Transform | None:
+    if scale == 0 or not math.isfinite(scale):
+        raise NotConvertibleError(f"multiplies by {scale}, which forgets the input.")
+    return None if (scale, shift) == (1, 0) else Affine(shift=shift / scale, scale=scale)
+
+
+def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
+    """Return `scale * x + shift`: of numbers; or of tensors, whose values are saved, and trained if the module's were.
+
+    Whether a tensor holds a number for each channel or each place is told by its shape, never by its values.
+    """
+    tensors = [value for value in (scale, shift) if isinstance(value, Tensor)]
+    if not tensors:
+        return _fixed(float(scale), float(shift))
+    values = []
+    for value in (scale, shift):
+        tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value)).to(tensors[0].detach())
+        try:
+            values.append(tensor.expand(1, *in_shape)[0])
+        except RuntimeError as error:
+            raise NotConvertibleError(
+                f"combines events {in_shape} with a constant of shape {tuple(tensor.shape)}, which changes the shape "
+                "or depends on the number of rows. Give the constant the event's shape."
+            ) from error
+    if bool((values[0] == 0).any()) or not bool(torch.isfinite(values[0]).all()):
+        raise NotConvertibleError("multiplies by a tensor with zeros, or numbers that are not finite.")
+    trained = any(isinstance(tensor, nn.Parameter) for tensor in tensors)
+    # Shapes are aligned at their ends, so the position axes are the last ones.
+    places = len(in_shape) - 1
+    if all(set(tensor.shape[max(tensor.ndim - places, 0) :]) <= {1} for tensor in tensors):
+        return ChannelAffine(*(value.reshape(len(value), -1)[:, 0].clone() for value in values)).requires_grad_(trained)
+    flat = ChannelAffine(*(value.flatten().clone() for value in values)).requires_grad_(trained)
+    return Chain([Flatten(in_shape), flat, Reshape((math.prod(in_shape),), in_shape)])
+
+
+def _require_first(call: Call) -> None:
+    if call.argument(0, "input", DATA) is not DATA or any(value is DATA for value in call.args[1:]):
+        raise NotConvertibleError("has weights that depend on the input. Take it out.")
+
+
+def _per_axis(value: Any, dims: int) -> Shape:
+    if isinstance(value, int):
+        return (value,) * dims
+    found = tuple(value)
+    return found * dims if len(found) == 1 else found
+
+
+def _sides(padding: Any, weight: Tensor) -> Any:
+    """Return padding as numbers; `"same"` counts as zero here, which only the width of networks depends on."""
+    return 0 if isinstance(padding, str) else padding

@@ -1,0 +1,214 @@
+"""Rules for what moves, selects or adds numbers, and for what does nothing in evaluation."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.flowification.axes import PermuteAxes, full_index
+from likelify.flowification.options import Call, Options, rule
+from likelify.flowification.problems import NotConvertibleError
+from likelify.flowification.refusals import DROPOUTS, refuse_active_dropout
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.reshape import Flatten, Flip, Permute, Reshape
+from likelify.transforms.surjections.dimension import Crop, Pad, Slice
+
+
+@rule(nn.Identity, *DROPOUTS)
+def nothing(module: nn.Module, in_shape: Shape, options: Options) -> None:
+    """Leave out what does nothing in evaluation."""
+
+
+@rule("contiguous", "clone", "detach", torch.clone, "requires_grad_", "requires_grad")
+def nothing_call(call: Call, in_shape: Shape, options: Options) -> None:
+    """Leave out what does nothing to the values."""
+
+
+@rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+def dropout_call(call: Call, in_shape: Shape, options: Options) -> None:
+    """Leave out dropout, unless it acts in evaluation too."""
+    refuse_active_dropout(call)
+
+
+@rule("to", "float", "double", "type_as", "type")
+def cast(call: Call, in_shape: Shape, options: Options) -> None:
+    """Leave out casts to floating types: a flow computes in the type of its input."""
+    for value in (*call.args[1:], *call.kwargs.values()):
+        kind = torch.empty(0).type(value).dtype if call.name == "type" and isinstance(value, str) else value
+        kind = kind.dtype if isinstance(kind, Tensor) else kind
+        if isinstance(kind, torch.dtype) and not kind.is_floating_point:
+            raise NotConvertibleError(f"rounds to {kind}, which is flat almost everywhere. Take the cast out.")
+
+
+@rule(nn.Flatten)
+def flatten(module: nn.Flatten, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert a flattening of the axes behind the rows."""
+    return _reshape(in_shape, tuple(module(torch.empty(2, *in_shape, device="meta")).shape[1:]))
+
+
+@rule(nn.Unflatten)
+def unflatten(module: nn.Unflatten, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert an unflattening."""
+    return _reshape(in_shape, tuple(module(torch.empty(2, *in_shape, device="meta")).shape[1:]))
+
+
+@rule("view", "reshape", torch.reshape, "flatten", torch.flatten, "unflatten", torch.unflatten)
+def reshape_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert what reads the same numbers as another shape."""
+    return _reshape(in_shape, call.out_shape)
+
+
+@rule("squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze, "view_as", "reshape_as")
+def squeeze_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert what adds or drops axes of size one."""
+    return _reshape(in_shape, call.out_shape)
+
+
+def _reshape(in_shape: Shape, out_shape: Shape) -> Transform | None:
+    if in_shape == out_shape:
+        return None
+    return Flatten(in_shape) if len(out_shape) == 1 else Reshape(in_shape, out_shape)
+
+
+@rule("permute", torch.permute)
+def permute_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `permute`."""
+    given = call.args[1:] or (call.kwargs["dims"],)
+    return _axes(given[0] if isinstance(given[0], tuple | list) else given, len(in_shape))
+
+
+@rule("transpose", torch.transpose, "swapaxes", torch.swapaxes, "swapdims", torch.swapdims)
+def transpose_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `transpose`."""
+    axes = list(range(len(in_shape) + 1))
+    first, second = call.argument(1, "dim0"), call.argument(2, "dim1")
+    axes[first], axes[second] = axes[second], axes[first]
+    return _axes(axes, len(in_shape))
+
+
+@rule("movedim", torch.movedim, "moveaxis", torch.moveaxis)
+def movedim_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `movedim`, through what it does to an empty tensor whose axes have different sizes."""
+    probe = torch.empty(*range(2, len(in_shape) + 3), device="meta")
+    moved = torch.movedim(probe, call.argument(1, "source"), call.argument(2, "destination"))
+    return _axes([size - 2 for size in moved.shape], len(in_shape))
+
+
+def _axes(order: Any, dims: int) -> Transform | None:
+    order = [axis % (dims + 1) for axis in order]
+    if order[0] != 0:
+        raise NotConvertibleError("moves the rows of the batch away from axis 0.")
+    return None if order == list(range(dims + 1)) else PermuteAxes(tuple(order[1:]))
+
+
+@rule("flip", torch.flip)
+def flip_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a mirroring of axes."""
+    given = call.args[1:] or (call.kwargs["dims"],)
+    axes = given[0] if isinstance(given[0], tuple | list) else given
+    return Flip(tuple(axis % (len(in_shape) + 1) for axis in axes))
+
+
+@rule(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+def shuffle(module: nn.Module, in_shape: Shape, options: Options) -> Transform:
+    """Convert a fixed rearrangement of numbers."""
+    return _rearranged(module, in_shape)
+
+
+@rule(F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle, F.channel_shuffle)
+def shuffle_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a fixed rearrangement of numbers."""
+    function = getattr(F, call.name)
+    return _rearranged(lambda x: function(x, *call.args[1:], **call.kwargs), in_shape)
+
+
+@rule(torch.roll, "roll")
+def roll_call(call: Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a cyclic shift."""
+    return _rearranged(lambda x: torch.roll(x, *call.args[1:], **call.kwargs), in_shape)
+
+
+def _rearranged(function: Any, in_shape: Shape) -> Transform:
+    """Return the permutation that a function makes, read off the numbers of the places."""
+    size = math.prod(in_shape)
+    places = function(torch.arange(2 * size).reshape(2, *in_shape))
+    if not bool((places[0] < size).all()):
+        raise NotConvertibleError("moves numbers between rows. Give the axes it works on, other than axis 0.")
+    return Chain([Flatten(in_shape), Permute(places[0].flatten()), Reshape((size,), tuple(places.shape[1:]))])
+
+
+@rule(nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
+def pad(module: nn.ConstantPad2d, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert padding with a constant, around which the noise lies; negative padding crops."""
+    return _pad(tuple(module.padding), module.value, in_shape, options)
+
+
+@rule(F.pad, torch.nn.functional.pad)
+def pad_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert `F.pad` with a constant."""
+    if call.argument(2, "mode", "constant") != "constant":
+        raise NotConvertibleError(
+            f"pads with mode '{call.argument(2, 'mode')}'; what is padded must be fresh numbers around a constant. "
+            "Take mode='constant' and train on."
+        )
+    return _pad(tuple(call.argument(1, "pad")), call.argument(3, "value", 0.0) or 0.0, in_shape, options)
+
+
+def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transform | None:
+    pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+    pairs += [(0, 0)] * (len(in_shape) - len(pairs))
+    *positions, channels = pairs[: len(in_shape)]
+    if channels != (0, 0) or len(pairs) > len(in_shape):
+        raise NotConvertibleError("pads channels or rows. Take a wider layer in front, or concatenate.")
+    sides = positions[::-1]
+    layers: list[Transform] = []
+    crops = [(max(-a, 0), max(-b, 0)) for a, b in sides]
+    if any(sum(pair) for pair in crops):
+        layers.append(Crop(in_shape, crops, options.nets(in_shape)))
+        in_shape = layers[-1].out_shape(in_shape)
+    pads = [(max(a, 0), max(b, 0)) for a, b in sides]
+    if any(sum(pair) for pair in pads):
+        layers.append(Pad(in_shape, pads, options.noise, value=value))
+    return Chain(layers) if layers else None
+
+
+@rule(operator.getitem)
+def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert slices of positions `x[:, :, a:b]`, which drop the others, and new axes `x[:, :, None]`."""
+    index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    if None in index and all(part in (None, Ellipsis, slice(None)) for part in index):
+        return _reshape(in_shape, call.out_shape)
+    index = full_index(index, len(in_shape) + 1)
+    if index is None or any(part.step not in (None, 1) for part in index):
+        raise NotConvertibleError("picks single numbers or uses steps; take slices such as x[:, :, 1:-1].")
+    bounds = [part.indices(n) for part, n in zip(index[1:], in_shape, strict=True)]
+    if index[0] != slice(None) or bounds[0][:2] != (0, in_shape[0]):
+        raise NotConvertibleError("takes rows, or channels and positions in one step. Take one step for each.")
+    crops = [(start, n - stop) for (start, stop, _), n in zip(bounds[1:], in_shape[1:], strict=True)]
+    if not any(sum(pair) for pair in crops):
+        return None
+    return Crop(in_shape, crops, options.nets(in_shape))
+
+
+def select(in_shape: Shape, channels: tuple[int, int], options: Options) -> Transform | None:
+    """Return the layer that keeps a range of channels and gives the others their density."""
+    start, stop = channels
+    order = [*range(start, stop), *range(start), *range(stop, in_shape[0])]
+    return keep_first(in_shape, order, stop - start, options)
+
+
+def keep_first(in_shape: Shape, order: list[int], keep: int, options: Options) -> Transform | None:
+    """Return the layer that puts channels into an order and keeps the first of them."""
+    layers: list[Transform] = []
+    if order != sorted(order):
+        layers.append(Permute(order))
+    if keep < in_shape[0]:
+        layers.append(Slice(keep, options.density((keep, *in_shape[1:]), in_shape[0] - keep)))
+    if not layers:
+        return None
+    return Chain(layers) if len(layers) > 1 else layers[0]

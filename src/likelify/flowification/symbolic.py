@@ -1,0 +1,116 @@
+"""Symbolic tracing: what a module calls on its input, with questions about shapes answered."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from likelify.flowification.options import module_rule, traced_functions
+from likelify.flowification.problems import Problems
+
+# What reads shapes, never values.
+SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
+SIZES |= {torch.is_floating_point}
+SIZE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "is_cuda", "requires_grad"}
+
+
+class Tracer(fx.Tracer):
+    """Looks into modules, but not into those of PyTorch and those with a rule; knows the shapes of an example."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, example: Tensor) -> None:
+        super().__init__(autowrap_functions=traced_functions())
+        self.example = example
+        self.values: dict[fx.Node, Any] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Tell whether a module is one step."""
+        return module_rule(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Answer questions about shapes, such as asserts; those about values are an error of tracing."""
+        if not _asks_for_sizes(obj.node):
+            return super().to_bool(obj)
+        return bool(self._value(obj.node))
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Unpack shapes whose length is known."""
+        if not _asks_for_sizes(obj.node):
+            return super().iter(obj)
+        return iter([obj[i] for i in range(len(self._value(obj.node)))])  # pyright: ignore[reportIndexIssue]
+
+    def _value(self, node: fx.Node) -> Any:
+        needed = ancestors(node)
+        with torch.no_grad():
+            for other in node.graph.nodes:
+                if other in needed and other not in self.values:
+                    self.values[other] = self._evaluated(other)
+        return self.values[node]
+
+    def _evaluated(self, node: fx.Node) -> Any:
+        args: Any = fx.map_arg(node.args, self.values.__getitem__)
+        kwargs: Any = fx.map_arg(node.kwargs, self.values.__getitem__)
+        if node.op == "placeholder":
+            return node.args[0] if self.values else self.example.clone()
+        if node.op == "get_attr":
+            return functools.reduce(getattr, str(node.target).split("."), self.root)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target))(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+
+
+def _asks_for_sizes(node: fx.Node) -> bool:
+    """Tell whether a value depends on the shapes of data and on constants only."""
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if current.op == "placeholder":
+            return False
+        if not reads_size(current):
+            waiting += current.all_input_nodes
+    return True
+
+
+def reads_size(node: fx.Node) -> bool:
+    """Tell whether a node reads the shape or type of a tensor, never its values."""
+    return node.target in SIZES and (node.target is not getattr or node.args[1] in SIZE_ATTRIBUTES)
+
+
+def symbolic(module: nn.Module, example: Tensor, problems: Problems) -> fx.GraphModule | None:
+    """Trace a module; what is in the way goes to `problems`, and the result is None."""
+    tracer = Tracer(example)
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    fixed = {
+        p.name: p.default for p in parameters[1:] if p.default is not inspect.Parameter.empty and p.kind not in kinds
+    }
+    try:
+        graph = tracer.trace(module, concrete_args=fixed or None)
+    except Exception as error:  # Whatever the user's forward does with symbolic values.
+        problems.add(
+            "forward",
+            f"cannot be traced, because it looks at the values of tensors or calls what is not PyTorch ({error}). Take "
+            "branches and loops that depend on data out of it, or move them into a module of its own and register a "
+            "rule for that (flowify.rule).",
+        )
+        return None
+    return fx.GraphModule(tracer.root, graph)
+
+
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return a node and all that it is computed from."""
+    found, waiting = set(), [node]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += current.all_input_nodes
+    return found

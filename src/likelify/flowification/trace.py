@@ -1,0 +1,396 @@
+"""From a module to a graph of named steps: what is computed from what, with event shapes and constants.
+
+The module is traced symbolically, then run twice with different numbers of rows, which tells event shapes from rows,
+and constants from what depends on the input.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from likelify.errors import ShapeError, UnsupportedError
+from likelify.flowification.axes import full_index
+from likelify.flowification.changes import Recorder
+from likelify.flowification.nodes import Graph, Kind, Node
+from likelify.flowification.options import DATA, Call, module_rule
+from likelify.flowification.problems import Problems
+from likelify.flowification.refusals import TENSOR_ALPHA
+from likelify.flowification.symbolic import Tracer, ancestors, reads_size, symbolic
+from likelify.transforms.core import Shape
+
+ADD = {operator.add, operator.iadd, torch.add, "add"}
+SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub"}
+CONCAT = {torch.cat, torch.concat, torch.concatenate}
+SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
+
+# More would be kept in memory, all steps of it, and tell nothing new.
+EXAMPLE_ROWS = 4
+
+
+def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | None:
+    """Trace a module; what is in the way goes to `problems`, and the result is None if there is no graph at all."""
+    _check_example(example)
+    module = copy.deepcopy(module).cpu().eval()
+    if Tracer(example).is_leaf_module(module, ""):
+        # A tracer looks into the module that it is given; what it should not look into goes one level down.
+        module = nn.Sequential(module)
+    example = example[:EXAMPLE_ROWS].detach().cpu()
+    more = torch.cat([example, example[:1]])
+    results = _results(module, example, more, problems)
+    found = None if results is None else symbolic(module, example, problems)
+    if results is None or found is None:
+        return None
+    recorders = [Recorder(found), Recorder(found)]
+    with torch.no_grad():
+        for recorder, batch in zip(recorders, (example, more), strict=True):
+            recorder.run(batch.clone())
+    builder = _Builder(found, module, (len(example), len(more)), recorders, problems)
+    nodes = builder.build()
+    return None if nodes is None else Graph(nodes, module, list(zip((example, more), results, strict=True)))
+
+
+def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problems) -> list[Tensor] | None:
+    """Run the module on two batches, which also gives lazy modules their shapes."""
+    with torch.no_grad():
+        try:
+            found = [module(example.clone())]
+        except Exception as error:
+            tensors = [*module.parameters(), *module.buffers()]
+            others = {str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != example.dtype}
+            if not others:
+                raise
+            problems.add(
+                "forward",
+                f"fails on the example ({error}), which is {example.dtype} where the module is {', '.join(others)}. "
+                "Give both the same type.",
+            )
+            return None
+        try:
+            found.append(module(more.clone()))
+        except Exception as error:  # Whatever the user's forward raises.
+            problems.add(
+                "forward", f"works on {len(example)} rows and fails on {len(more)} ({error}); allow any number."
+            )
+            return None
+    if all(isinstance(result, Tensor) for result in found):
+        return found
+    problems.add("output", f"the module gives a {type(found[0]).__name__}; return one tensor.")
+    return None
+
+
+def _check_example(example: Tensor) -> None:
+    if not isinstance(example, Tensor) or example.ndim < 2 or len(example) == 0:
+        got = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise ShapeError(
+            f"flowify needs an example of the input with rows in front, (rows, channels, ...), as the module is called "
+            f"in training; got {got}. For a single event x give x[None]."
+        )
+    if not example.is_floating_point():
+        raise UnsupportedError(
+            f"The example is {example.dtype}; a density lives on real numbers. Give the floating numbers that the "
+            "module works on; for integers put Dequantize in front (zoo.converted_flow does)."
+        )
+    if example.dtype not in (torch.float32, torch.float64):
+        raise UnsupportedError(
+            f"The example is {example.dtype}, too coarse for a log-determinant. Convert in float32: "
+            "flowify(module.float(), example.float()); for speed use autocast around the flow."
+        )
+
+
+class _Builder:
+    """Turns a traced graph into nodes."""
+
+    def __init__(
+        self,
+        traced: fx.GraphModule,
+        module: nn.Module,
+        rows: tuple[int, int],
+        recorders: list[Recorder],
+        problems: Problems,
+    ) -> None:
+        self.traced, self.module, self.rows, self.problems = traced, module, rows, problems
+        self.first, self.second = recorders[0].values, recorders[1].values
+        self.stale = recorders[0].stale
+        self.modules = dict(module.named_modules())
+        self.nodes: dict[fx.Node, Node] = {}
+        self.parts: dict[fx.Node, list[tuple[int, int]]] = {}
+        self.uses: dict[fx.Node, list[int]] = {}
+        self.names: set[str] = set()
+
+    def build(self) -> list[Node] | None:
+        """Return the nodes that the output depends on."""
+        output = next(node for node in self.traced.graph.nodes if node.op == "output")
+        needed = ancestors(output)
+        for node in self.traced.graph.nodes:
+            if node in needed and node.op != "output":
+                self._visit(node)
+        self._refuse_stale(needed)
+        result = output.args[0]
+        if result not in self.nodes:
+            if not self.problems.found:
+                self.problems.add("output", "does not depend on the input.")
+            return None
+        return _reachable(list(self.nodes.values()), self.nodes[result])
+
+    def _refuse_stale(self, needed: set[fx.Node]) -> None:
+        """Refuse values that are read after a change in place, which the graph knows nothing of."""
+        for reader, changer in self.stale:
+            if reader in needed:
+                self.problems.add(
+                    self._name(reader),
+                    f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there (or "
+                    "y = y + x for y += x).",
+                )
+
+    def _visit(self, node: fx.Node) -> None:
+        before = [n for n in _operands(node) if n in self.nodes or n in self.parts]
+        if node.op == "placeholder":
+            self._placeholder(node)
+        elif not before:
+            self.uses[node] = self._constant_uses(node)
+        elif self._is_size(node):
+            self.uses[node] = []
+        elif (shape := self._event_shape(node)) is not None:
+            self._data(node, before, shape)
+        else:
+            self._unclear(node, before)
+
+    def _unclear(self, node: fx.Node, before: list[fx.Node]) -> None:
+        """Go on behind a problem all the same, so that everything is reported at once."""
+        value = self.first[node]
+        if isinstance(value, Tensor):
+            self.nodes[node] = self._made(node, "step", [self.nodes[before[0]]], tuple(value.shape[1:]))
+        else:
+            self.uses[node] = []
+
+    def _placeholder(self, node: fx.Node) -> None:
+        if not self.nodes:
+            shape = tuple(self.first[node].shape[1:])
+            self.nodes[node] = Node("input", "input", [], shape, source=node)
+            self.names.add("input")
+        elif isinstance(self.first[node], Tensor):
+            self.problems.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
+        else:
+            self.uses[node] = []
+
+    def _constant_uses(self, node: fx.Node) -> list[int]:
+        if node.op == "get_attr":
+            value = self.first[node]
+            return [id(value)] if isinstance(value, Tensor) else []
+        own = self._module_uses(node) if node.op == "call_module" else []
+        return own + [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
+
+    def _module_uses(self, node: fx.Node) -> list[int]:
+        module = self.modules[str(node.target)]
+        return [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
+
+    def _is_size(self, node: fx.Node) -> bool:
+        return not isinstance(self.first[node], Tensor) and reads_size(node)
+
+    def _event_shape(self, node: fx.Node) -> Shape | list[Shape] | None:
+        """Tell the shape of the event, or of several; None after noting a problem."""
+        values = [values[node] for values in (self.first, self.second)]
+        if isinstance(values[0], tuple | list) and values[0] and isinstance(values[0][0], Tensor):
+            tensors = [[part for part in value if isinstance(part, Tensor)] for value in values]
+            shapes = [self._rows_apart(a, b) for a, b in zip(*tensors, strict=True)]
+            found = None if None in shapes else shapes
+        elif isinstance(values[0], Tensor):
+            found = self._rows_apart(*values)
+        else:
+            self.problems.add(
+                self._name(node),
+                f"turns data into a Python {type(values[0]).__name__}, so the function depends on data in a way that "
+                "has no density. Keep it a tensor, or take it out.",
+            )
+            return None
+        if found is None:
+            self.problems.add(
+                self._name(node),
+                f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them. Each row must be mapped "
+                "by itself; keep axis 0 for the rows.",
+            )
+        return found  # pyright: ignore[reportReturnType]
+
+    def _rows_apart(self, a: Tensor, b: Tensor) -> Shape | None:
+        if a.ndim < 1 or (len(a), len(b)) != self.rows or a.shape[1:] != b.shape[1:]:
+            return None
+        return tuple(a.shape[1:])
+
+    def _data(self, node: fx.Node, before: list[fx.Node], shape: Shape | list[Shape]) -> None:
+        target = _target(node)
+        if isinstance(shape, list):
+            self._split(node, before, target, shape)
+        elif target is operator.getitem and before[0] in self.parts:
+            parts, inner = self.parts[before[0]], self.nodes[before[0]]
+            self.nodes[node] = inner
+            if parts:
+                part = parts[self._values(node.args[1])]
+                self.nodes[node] = self._made(node, "select", [inner], shape, channels=[part])
+        elif (channels := self._selected(node, target)) is not None:
+            self.nodes[node] = self._made(node, "select", [self.nodes[before[0]]], shape, channels=[channels])
+        elif target in CONCAT and len(before) == len(_operands(node)) == 1:
+            self.nodes[node] = self.nodes[before[0]]
+        elif len(before) == 1:
+            self.nodes[node] = self._step(node, self.nodes[before[0]], shape, target)
+        else:
+            self._join(node, before, shape, target)
+
+    def _made(self, node: fx.Node, kind: Kind, inputs: list[Node], shape: Shape, **rest: Any) -> Node:
+        return Node(self._name(node), kind, inputs, shape, source=node, **rest)
+
+    def _split(self, node: fx.Node, before: list[fx.Node], target: Any, shapes: list[Shape]) -> None:
+        inner = self.nodes[before[0]]
+        axis = _argument(node, 2, "dim", 0)
+        axis = axis + len(inner.shape) + 1 if isinstance(axis, int) and axis < 0 else axis
+        if target in SPLIT and len(before) == 1 and axis == 1:
+            ends = [sum(s[0] for s in shapes[: i + 1]) for i in range(len(shapes))]
+            self.parts[node] = [(end - shape[0], end) for end, shape in zip(ends, shapes, strict=True)]
+        elif target in SPLIT:
+            self.problems.add(self._name(node), f"splits axis {axis}; only channels (axis 1) can be split.")
+            self.parts[node] = [(0, inner.shape[0])] * len(shapes)
+        else:
+            # A module with several results, such as attention: the refusal comes from its rule.
+            self.nodes[node] = self._step(node, inner, shapes[0], target)
+            self.nodes[node].inputs = [self.nodes[n] for n in before]
+            self.parts[node] = []
+            return
+        self.nodes[node] = inner
+
+    def _selected(self, node: fx.Node, target: Any) -> tuple[int, int] | None:
+        """Tell the range of channels that `x[:, a:b]` or `narrow` takes."""
+        if target is operator.getitem and isinstance(node.args[1], tuple):
+            shape = self.first[node.args[0]].shape  # pyright: ignore[reportArgumentType]
+            index = full_index(self._values(node.args[1]), len(shape))
+            whole = index is not None and all(i == slice(None) for n, i in enumerate(index) if n != 1)
+            if index is not None and whole and index[1] != slice(None):
+                start, stop, step = index[1].indices(shape[1])
+                return (start, stop) if step == 1 else None
+        if target in ("narrow", torch.narrow):
+            axis, start, length = (self._values(_argument(node, i, n)) for i, n in NARROW)
+            return (start, start + length) if axis == 1 else None
+        return None
+
+    def _step(self, node: fx.Node, before: Node, shape: Shape, target: Any) -> Node:
+        if node.op == "call_module":
+            module = self.modules[str(node.target)]
+            if len(node.args) + len(node.kwargs) != 1 and module_rule(module) is not None:
+                what = "is called with more than its input. Give such settings when it is built."
+                self.problems.add(self._name(node), what)
+            return self._made(node, "step", [before], shape, target=module, uses=self._module_uses(node))
+        call, again = (
+            Call(_label(target), self._values(node.args, on), self._values(node.kwargs, on), before.shape, shape)
+            for on in (self.first, self.second)
+        )
+        uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
+        return self._made(node, "step", [before], shape, target=target, call=call, again=again, uses=uses)
+
+    def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
+        inputs = [self.nodes[n] for n in before]
+        if target in ADD or target in SUBTRACT:
+            alpha = self._values(_argument(node, 2, "alpha", 1))
+            if isinstance(alpha, Tensor):
+                self.problems.add(self._name(node), TENSOR_ALPHA)
+                alpha = 1.0
+            self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
+        elif target in CONCAT and len(inputs) == len(_operands(node)):
+            axis = _argument(node, 1, "dim", 0)
+            if axis not in (1, -len(shape)):
+                self.problems.add(
+                    self._name(node),
+                    f"joins along axis {axis}; branches can be joined along the channels (axis 1). Move that axis to "
+                    "place 1 with transpose before and back afterwards.",
+                )
+            self.nodes[node] = self._made(node, "concat", inputs, shape)
+        else:
+            made = self._step(node, inputs[0], shape, target)
+            made.inputs = inputs
+            self.nodes[node] = made
+
+    def _sum(self, node: fx.Node, inputs: list[Node], shape: Shape, weight: float) -> Node:
+        if any(n.shape != shape for n in inputs):
+            shapes = " and ".join(str(n.shape) for n in inputs)
+            self.problems.add(
+                self._name(node),
+                f"adds events of different shapes {shapes}, so one is repeated over axes of the other. Repeat it by a "
+                "step of its own, such as nn.Upsample.",
+            )
+        if weight == 0:
+            self.problems.add(self._name(node), "adds something times zero. Take it out.")
+        if inputs[0] is inputs[1]:
+            call = Call("mul", (DATA, 1 + weight), {}, shape, shape)
+            return self._made(node, "step", inputs[:1], shape, target=torch.mul, call=call)
+        return self._made(node, "sum", inputs, shape, weights=[1.0, float(weight)])
+
+    def _values(self, argument: Any, on: dict[fx.Node, Any] | None = None) -> Any:
+        """Evaluate constants in an argument; `DATA` stands for what depends on the input."""
+        return fx.map_arg(argument, lambda node: self._value(node, self.first if on is None else on))
+
+    def _value(self, node: fx.Node, on: dict[fx.Node, Any]) -> Any:
+        if node in self.nodes or node in self.parts:
+            return DATA
+        value = on[node]
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            trained = any(isinstance(self.first[n], nn.Parameter) for n in ancestors(node))
+            return nn.Parameter(value.clone()) if trained and value.is_floating_point() else value
+        return value
+
+    def _name(self, node: fx.Node) -> str:
+        if node in self.nodes and self.nodes[node].source is node:
+            return self.nodes[node].name
+        if node.op == "call_module":
+            name = str(node.target)
+        else:
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            place = stack[-1][0] if stack else ""
+            name = f"{place}.{_label(_target(node))}" if place else _label(_target(node))
+        unique, count = name, 1
+        while unique in self.names:
+            count += 1
+            unique = f"{name}#{count}"
+        self.names.add(unique)
+        return unique
+
+
+NARROW = ((1, "dim"), (2, "start"), (3, "length"))
+
+
+def _target(node: fx.Node) -> Any:
+    """Return what is called; methods in their plain form, without the underscore of those that work in place."""
+    target = node.target
+    if node.op == "call_method" and isinstance(target, str):
+        return target.removesuffix("_") if not target.startswith("__") else target
+    return target
+
+
+def _label(target: Any) -> str:
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes among the arguments in order, as often as they occur."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
+    return found
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def _reachable(nodes: list[Node], result: Node) -> list[Node]:
+    """Return the nodes that the result depends on, each once and in order."""
+    found, waiting = set(), [result]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += current.inputs
+    order = list(dict.fromkeys(nodes))
+    return [node for node in order if node in found]

@@ -1,0 +1,1 @@
+"""Exponentials of linear maps as layers: maps by name, the parametrizations that build them, rotations."""

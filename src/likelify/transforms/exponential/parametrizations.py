@@ -1,0 +1,282 @@
+"""Trainable sources of linear maps: modules that build the map of an `Exponential` whenever it is called."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
+from likelify.linalg.bounds import gram_bound, limit_norm
+from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, PaddingName, check_odd
+from likelify.linalg.dense import Dense, Skew
+from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
+from likelify.linalg.function import Function
+from likelify.linalg.graph import GraphMap, limit_by_neighbours
+from likelify.linalg.maps import LinearMap, Symmetry
+from likelify.structure import ContextLike, as_context
+
+
+class Source(nn.Module):
+    """A module whose call with the context gives a `LinearMap`.
+
+    Args:
+        condition_features: size of the condition `(rows, features)` on which the parameters of each row depend; None
+            if they depend on nothing.
+    """
+
+    def __init__(self, condition_features: int | None = None) -> None:
+        super().__init__()
+        self.condition_features = condition_features
+
+    def add(self, name: str, start: Tensor) -> None:
+        """Register a parameter, and the linear map that moves it with the condition; that one starts at zero."""
+        self.register_parameter(name, nn.Parameter(start))
+        if self.condition_features is not None:
+            moved = nn.Linear(self.condition_features, start.numel(), bias=False)
+            nn.init.zeros_(moved.weight)
+            self.add_module(f"{name}_condition", moved)
+
+    def tensor(self, name: str) -> Tensor:
+        """Return what stands for a parameter now, which inside `torch.func.functional_call` need not be a parameter."""
+        return getattr(self, name)
+
+    def value(self, name: str, context: ContextLike) -> Tensor:
+        """Return the parameter, `(*shape)`, or the parameters of each row, `(rows, *shape)`."""
+        start = self.tensor(name)
+        if self.condition_features is None:
+            return start
+        condition = as_context(context).condition
+        if condition is None or condition.ndim != 2 or condition.shape[1] != self.condition_features:
+            given = "none" if condition is None else f"one of shape {tuple(condition.shape)}"
+            raise ShapeError(
+                f"This layer needs a condition (rows, {self.condition_features}) as its context and got {given}."
+            )
+        return start + self.get_submodule(f"{name}_condition")(condition.to(start.dtype)).unflatten(1, start.shape)
+
+
+def check_limit(norm_limit: float | None) -> None:
+    """Refuse a norm limit that is none."""
+    if norm_limit is not None and not 0 < norm_limit < math.inf:
+        raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
+
+
+class ConvKernel(Source):
+    r"""A trainable `ConvMap` whose norm has a guaranteed limit.
+
+    The kernel that is applied is `W min(1, limit / bound(W))`, where `bound` is an upper bound of the convolution's
+    2-norm: stateless, differentiable, the same in training and evaluation, for any image size. Arguments as in
+    `conv_exponential`; `rotations=True` makes the convolution commute with rotations by 90 degrees.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        *,
+        dims: int = 2,
+        norm_limit: float | None = 1.8,
+        bound: BoundName = "reshape",
+        padding: PaddingName = "zeros",
+        groups: int = 1,
+        symmetry: Symmetry = None,
+        rotations: bool = False,
+        condition_features: int | None = None,
+    ) -> None:
+        super().__init__(condition_features)
+        taps = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        self._check(channels, taps, dims, norm_limit, bound, groups, rotations=rotations)
+        self.norm_limit = norm_limit
+        self.settings = {"padding": padding, "bound": bound, "groups": groups, "symmetry": symmetry}
+        self.rotations = rotations
+        # A norm of about 0.1: near the identity, and no two channels alike.
+        scale = 0.05 / (math.sqrt(math.prod(taps)) * math.sqrt(channels / groups))
+        shape = (channels // 4, channels // 4, 4, *taps) if rotations else (channels, channels // groups, *taps)
+        weight = scale * torch.randn(*shape)
+        # A tenth of a training step's time at 12 and 24 channels (`python -m benchmarks.layout`), and what lets the
+        # layers around keep their layout; with many channels it is slower.
+        last = channels <= 48 and weight.ndim == 4
+        self.add("weight", weight.contiguous(memory_format=torch.channels_last) if last else weight)
+
+    @staticmethod
+    def _check(
+        channels: int,
+        taps: tuple[int, ...],
+        dims: int,
+        norm_limit: float | None,
+        bound: str,
+        groups: int,
+        *,
+        rotations: bool,
+    ) -> None:
+        check_odd(taps)
+        check_limit(norm_limit)
+        if bound not in BOUNDS:
+            raise ConfigError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}.")
+        if dims not in (1, 2, 3) or len(taps) != dims:
+            raise ConfigError(f"dims must be 1, 2 or 3 with one kernel size for each, got {dims} and {taps}.")
+        if groups < 1 or channels % groups:
+            raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
+        if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
+            raise ConfigError(
+                "A convolution that commutes with rotations has a square kernel, one group and a multiple of four "
+                f"channels (one for each rotation), got {channels} channels, {groups} groups and taps {taps}."
+            )
+
+    def forward(self, context: ContextLike = None) -> ConvMap:
+        """Build the map."""
+        kernel = self.value("weight", context)
+        own_rows = self.condition_features is not None
+        if self.rotations:
+            kernel = torch.stack([rotation_kernel(row) for row in kernel]) if own_rows else rotation_kernel(kernel)
+        map_ = ConvMap(kernel, own_rows=own_rows, **self.settings)
+        if self.norm_limit is None:
+            return map_
+        kernel = limit_norm(map_.effective, map_.kernel_bound(), self.norm_limit)
+        return ConvMap(kernel, own_rows=own_rows, norm=self.norm_limit, **self.settings)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{tuple(self.tensor('weight').shape)}, norm_limit={self.norm_limit}, {self.settings}"
+
+
+class SkewMatrix(Source):
+    """A trainable `Skew` matrix; it starts at zero, where its exponential is the identity."""
+
+    def __init__(self, size: int, *, condition_features: int | None = None) -> None:
+        super().__init__(condition_features)
+        self.add("weight", torch.zeros(size, size))
+
+    def forward(self, context: ContextLike = None) -> Skew:
+        """Build the map."""
+        return Skew(self.value("weight", context))
+
+
+class HouseholderVectors(Source):
+    r"""The trainable vectors of a product of Householder reflections, `(K, size)`, or `(rows, K, size)` by a condition.
+
+    They start at random (standard normal; their lengths do not count), so the product is a random orthogonal matrix,
+    with the determinant `(-1)^K`.
+
+    Args:
+        size: of the vectors.
+        reflections: K; by default the largest even number up to `size`, which reaches every rotation.
+        vectors: another start, `(K, size)`.
+        condition_features: as in `Source`.
+
+    Raises:
+        ConfigError: for fewer than one reflection.
+        ShapeError: if `vectors` have another shape.
+        DomainError: if one of the vectors is zero or not finite.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        reflections: int | None = None,
+        *,
+        vectors: Tensor | None = None,
+        condition_features: int | None = None,
+    ) -> None:
+        super().__init__(condition_features)
+        count = max(size - size % 2, 2) if reflections is None else reflections
+        if count < 1:
+            raise ConfigError(f"A product of reflections needs at least one of them, got {count}.")
+        if vectors is None:
+            vectors = torch.randn(count, size)
+        elif vectors.shape != (count, size):
+            raise ShapeError(f"{count} reflections need vectors ({count}, {size}), got {tuple(vectors.shape)}.")
+        lengths = torch.linalg.vector_norm(vectors.detach().double(), dim=1)
+        if not bool((lengths.isfinite() & (lengths > 0)).all()):
+            raise DomainError(
+                f"The vectors of reflections have the lengths {lengths.tolist()}: a vector that is zero or not finite "
+                "has no direction to reflect. Start from random vectors, as is the default."
+            )
+        self.add("vectors", vectors.detach().clone())
+
+    def forward(self, context: ContextLike = None) -> Tensor:
+        """Return the vectors."""
+        return self.value("vectors", context)
+
+    def extra_repr(self) -> str:
+        """Show the numbers of reflections and channels."""
+        count, size = self.tensor("vectors").shape
+        return f"{size}, reflections={count}"
+
+
+class Matrix(Source):
+    """A trainable `Dense` matrix on the channels, with an optional norm limit."""
+
+    def __init__(self, size: int, *, norm_limit: float | None, condition_features: int | None = None) -> None:
+        super().__init__(condition_features)
+        check_limit(norm_limit)
+        self.norm_limit = norm_limit
+        self.add("weight", 0.05 / math.sqrt(size) * torch.randn(size, size))
+
+    def forward(self, context: ContextLike = None) -> Dense:
+        """Build the map."""
+        weight = self.value("weight", context)
+        if self.norm_limit is None:
+            return Dense(weight)
+        return Dense(limit_norm(weight, gram_bound(weight), self.norm_limit), norm=self.norm_limit)
+
+
+class GraphMatrices(Source):
+    """The two trainable matrices of a `GraphMap`; the graph comes with the context."""
+
+    def __init__(self, features: int, *, by_neighbours: bool) -> None:
+        super().__init__()
+        self.by_neighbours = by_neighbours
+        self.add("theta0", 0.05 / math.sqrt(features) * torch.randn(features, features))
+        self.add("theta1", 0.05 / math.sqrt(features) * torch.randn(features, features))
+
+    def forward(self, context: ContextLike = None) -> GraphMap:
+        """Build the map on the graphs of the context."""
+        graph = as_context(context).structure
+        if graph is None:
+            raise ShapeError("A graph exponential needs the graphs: pass context=Context(structure=GraphBatch(...)).")
+        theta0, theta1 = self.tensor("theta0"), self.tensor("theta1")
+        if self.by_neighbours:
+            theta0, theta1 = limit_by_neighbours(theta0, theta1, graph)
+        return GraphMap(theta0, theta1, graph)
+
+
+class SetMatrices(Source):
+    """The two trainable matrices of a `SetMap`."""
+
+    def __init__(self, channels: int, *, condition_features: int | None = None) -> None:
+        super().__init__(condition_features)
+        for name in ("theta0", "theta1"):
+            self.add(name, 0.05 / math.sqrt(channels) * torch.randn(channels, channels))
+
+    def forward(self, context: ContextLike = None) -> SetMap:
+        """Build the map."""
+        return SetMap(self.value("theta0", context), self.value("theta1", context))
+
+
+class PairMatrices(Source):
+    """The fifteen trainable matrices of a `PairMap`."""
+
+    def __init__(self, channels: int, *, condition_features: int | None = None) -> None:
+        super().__init__(condition_features)
+        self.add("theta", 0.02 / math.sqrt(channels) * torch.randn(15, channels, channels))
+
+    def forward(self, context: ContextLike = None) -> PairMap:
+        """Build the map."""
+        return PairMap(self.value("theta", context))
+
+
+class LinearModule(nn.Module):
+    """A linear `nn.Module` of the user as a map; its parameters are trained."""
+
+    def __init__(self, module: nn.Module, norm: float | None) -> None:
+        super().__init__()
+        random = [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        if random:
+            raise UnsupportedError(f"A linear map has no randomness, and the module has a {type(random[0]).__name__}.")
+        self.module = module
+        self.norm = norm
+
+    def forward(self, context: ContextLike = None) -> LinearMap:
+        """Wrap the module."""
+        return Function(self.module, norm=self.norm)

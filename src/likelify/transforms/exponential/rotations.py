@@ -1,0 +1,220 @@
+"""Rotations of the channels, and the fixed orthogonal matrices that stand beside exponentials."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from likelify.caching import Caching
+from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.linalg.bounds import widest
+from likelify.linalg.dense import apply_matrix
+from likelify.linalg.householder import householder_matrix, reflect
+from likelify.structure import ContextLike, sum_constant
+from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
+from likelify.transforms.exponential.layers import Exponential
+from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
+
+
+class Orthogonal(Transform):
+    r"""A fixed orthogonal matrix on the channels: `z = Q x`, `x = Q^T z`, log-determinant zero.
+
+    Exponentials have positive determinants and start at the identity; this is what to put beside them for a negative
+    one (`Orthogonal.signs`) or for another start.
+
+    Args:
+        matrix: `(c, c)`, orthogonal to 1e-5; double precision keeps it so in double models.
+
+    Raises:
+        DomainError: if the matrix is not orthogonal.
+
+    Example:
+        >>> mirror = Orthogonal.signs([1, -1])
+        >>> mirror(torch.tensor([[1.0, 2.0]]))[0]
+        tensor([[ 1., -2.]])
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ShapeError(f"Orthogonal needs a square matrix, got shape {tuple(matrix.shape)}.")
+        gap = float((widest(matrix) @ widest(matrix).T - torch.eye(len(matrix), device=matrix.device)).abs().max())
+        if not gap < 1e-5:
+            raise DomainError(
+                f"The matrix is not orthogonal: Q Q^T differs from the identity by {gap:.2g}. Take the Q of "
+                "torch.linalg.qr, for example."
+            )
+        self.register_buffer("matrix", matrix.detach().clone())
+
+    @classmethod
+    def signs(cls, signs: list[int]) -> "Orthogonal":
+        """Flip the channels whose sign is -1."""
+        return cls(torch.diag(torch.tensor(signs, dtype=torch.get_default_dtype())))
+
+    @leave_autocast
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the matrix."""
+        check_channels(x, len(self.matrix), self)
+        return apply_matrix(self.matrix, x), _zero(x, context)
+
+    @leave_autocast
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the transpose."""
+        check_channels(z, len(self.matrix), self)
+        return apply_matrix(self.matrix.T, z), _zero(z, context)
+
+    def extra_repr(self) -> str:
+        """Show the number of channels."""
+        return f"{len(self.matrix)}"
+
+
+class Cayley(Transform, Caching):
+    r"""The rotation `z = (I - S)^-1 (I + S) x` of the channels, with `S` the trained skew part of a matrix.
+
+    Exactly orthogonal up to rounding, at the price of one factorization a call; it reaches every rotation without the
+    eigenvalue -1. Starts at the identity. Log-determinant zero.
+
+    Args:
+        source: gives the `Skew` map.
+
+    Source:
+        Cayley 1846.
+    """
+
+    def __init__(self, source: SkewMatrix) -> None:
+        super().__init__()
+        self.source = source
+
+    @leave_autocast
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the rotation."""
+        return self._turn(x, context, transposed=False), _zero(x, context)
+
+    @leave_autocast
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the transpose."""
+        return self._turn(z, context, transposed=True), _zero(z, context)
+
+    def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+        if self.source.condition_features is not None:
+            matrix = self._matrix(self._skew(context))
+        elif self._cache is None and x.numel() < x.shape[1] ** 2:
+            # Fewer columns than channels: solving for them costs less than for the matrix.
+            skew = self._skew(None)
+            check_channels(x, len(skew), self)
+            skew = skew.mT if transposed else skew
+            columns = x.movedim(1, 0).flatten(1)
+            # (I - S)^-1 (I + S) = 2 (I - S)^-1 - I: the solve is all there is to do.
+            turned = 2 * torch.linalg.solve(_eye(skew) - skew, columns) - columns
+            return turned.unflatten(1, (len(x), *x.shape[2:])).movedim(0, 1)
+        else:
+            matrix = self.cached("matrix", lambda: self._matrix(self._skew(None)))
+        return apply_matrix(matrix.mT if transposed else matrix, x)
+
+    def _skew(self, context: ContextLike) -> Tensor:
+        return self.source(context).effective
+
+    @staticmethod
+    def _matrix(skew: Tensor) -> Tensor:
+        return 2 * torch.linalg.solve(_eye(skew) - skew, _eye(skew)) - _eye(skew)
+
+
+def _eye(skew: Tensor) -> Tensor:
+    return torch.eye(skew.shape[-1]).to(skew)
+
+
+class Householder(Transform, Caching):
+    r"""A product of Householder reflections of the channels, `z = H_1 H_2 ... H_K x`, with `x = H_K ... H_2 H_1 z`.
+
+    `H_k = I - 2 v_k v_k^T / |v_k|^2`. Log-determinant exactly zero; the determinant is `(-1)^K`. With `K >= c` every
+    orthogonal matrix of that determinant is reached; fewer reflections are cheaper (`likelify.linalg.householder`). A
+    fresh layer is a random orthogonal matrix. A vector that becomes exactly zero reflects nothing, and stays so; the
+    map is orthogonal and its log-determinant zero all the same.
+
+    Args:
+        source: gives the vectors.
+
+    Raises:
+        ShapeError: if the input has other channels, or other rows than the condition.
+
+    Source:
+        Tomczak and Welling 2016 (in flows); Schreiber and Van Loan 1989 (the compact WY form).
+    """
+
+    def __init__(self, source: HouseholderVectors) -> None:
+        super().__init__()
+        self.source = source
+
+    @leave_autocast
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the reflections, the last one first."""
+        return self._reflect(x, context, transposed=False), _zero(x, context)
+
+    @leave_autocast
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the reflections in the opposite order."""
+        return self._reflect(z, context, transposed=True), _zero(z, context)
+
+    def _reflect(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+        if self._cache is None or self.source.condition_features is not None:
+            return reflect(self.source(context), x, transposed=transposed)
+        matrix = self.cached("matrix", lambda: householder_matrix(self.source(None)))
+        check_channels(x, len(matrix), self)
+        return apply_matrix(matrix.mT if transposed else matrix, x)
+
+
+def rotation(
+    size: int,
+    *,
+    start: Tensor | None = None,
+    method: Literal["exponential", "cayley", "householder"] = "exponential",
+    reflections: int | None = None,
+    condition_features: int | None = None,
+    tol: float | None = None,
+) -> Transform:
+    r"""Build a trained rotation of the channels, `z = R x` with `x = R^T z`; log-determinant exactly zero.
+
+    `R = exp(S) start` with `S` skew, which reaches every rotation, or a product of Householder reflections, which is
+    cheaper with many channels.
+
+    Args:
+        size: number of channels, axis 1 of `(rows, size, ...)`.
+        start: orthogonal `(size, size)`, the value before training; the identity by default, and for `"householder"` a
+            random matrix. One with determinant -1 gives the reflections instead of the rotations.
+        method: `"exponential"`; `"cayley"`, which cannot reach rotations by 180 degrees from the start; or
+            `"householder"`.
+        reflections: number K of `"householder"`; by default the largest even number up to `size`, which reaches every
+            rotation. Without a `start`, an odd number gives matrices of determinant -1.
+        condition_features: with a number, each row has a rotation of its own, which depends on the condition.
+        tol: as in `exp_action`; of `"exponential"` only.
+
+    Example:
+        >>> layer = rotation(3, start=torch.eye(3)[[1, 2, 0]])
+        >>> layer(torch.tensor([[1.0, 2.0, 3.0]]))[0]
+        tensor([[2., 3., 1.]], grad_fn=...)
+    """
+    if method not in ("exponential", "cayley", "householder"):
+        raise ConfigError(f"rotation knows the methods 'exponential', 'cayley' and 'householder', not {method!r}.")
+    if reflections is not None and method != "householder":
+        raise ConfigError(f"reflections belong to the method 'householder', not to {method!r}.")
+    if start is not None and start.shape != (size, size):
+        raise ShapeError(f"start must have shape ({size}, {size}), got {tuple(start.shape)}.")
+    if method == "householder":
+        return _reflections(HouseholderVectors(size, reflections, condition_features=condition_features), start)
+    source = SkewMatrix(size, condition_features=condition_features)
+    turned = Exponential(source, tol=tol) if method == "exponential" else Cayley(source)
+    return turned if start is None else Chain([Orthogonal(start), turned])
+
+
+def _reflections(source: HouseholderVectors, start: Tensor | None) -> Transform:
+    if start is None:
+        return Householder(source)
+    # The random product that the vectors give is undone first, so that what is left at the beginning is the start.
+    vectors = source.get_parameter("vectors").detach().to(start.device, torch.float64)
+    return Chain([Orthogonal((householder_matrix(vectors).T @ start.double()).to(start.dtype)), Householder(source)])
+
+
+def _zero(x: Tensor, context: ContextLike) -> Tensor:
+    return sum_constant(x.new_zeros(()), x, context)

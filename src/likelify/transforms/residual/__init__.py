@@ -1,0 +1,1 @@
+"""Residual flows: `x + g(x)` with a network that contracts."""

@@ -1,0 +1,309 @@
+r"""A contraction `g` at work: `log det(I + J_g)` and the solution of `x + g(x) = z`, differentiable and lean.
+
+Both are automatic-differentiation functions that save their input (and, for an estimate, its random vector and one sum
+of products) and run the network again for the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from likelify.distributions import repeat_context
+from likelify.errors import ConvergenceError, ShapeError, UnsupportedError
+from likelify.linalg.fixed_point import iterate
+from likelify.linalg.log_det import SLACK, Exact, LogDet, Measured
+from likelify.nets.lipschitz import LipschitzNet
+from likelify.structure import Context, GraphBatch
+from likelify.tracing import outside_autocast
+
+ADVICE = (
+    "Either the Lipschitz constant that was declared for the network is wrong, or the tolerance is finer than the "
+    "floating format allows: correct the constant, raise tol, or work in double precision."
+)
+
+
+@dataclass(eq=False)
+class Contraction:
+    """One call of a layer: the network and how to work with it.
+
+    Attributes:
+        net: the network.
+        names: of the tensors it runs with.
+        bound: of its Lipschitz constant.
+        structure: the graphs of the context.
+        method: for the log-determinant.
+        tol: error of solutions, relative to what is inverted; by default 1e-5, in double precision 1e-12, or what
+            rounding allows.
+        error: bound of the truncation error of the log-determinant that was measured last, `(rows,)`.
+    """
+
+    net: LipschitzNet
+    names: tuple[str, ...]
+    bound: Tensor | float
+    structure: GraphBatch | None
+    method: LogDet
+    tol: float | None = None
+    error: Tensor | None = None
+
+    @property
+    def lipschitz(self) -> float:
+        """The bound as a number (a host sync on accelerators)."""
+        return float(self.bound.detach()) if isinstance(self.bound, Tensor) else self.bound
+
+    def run(self, tensors: Sequence[Tensor], x: Tensor, condition: Tensor | None, copies: int = 1) -> Tensor:
+        """Run the network on rows that stand there `copies` times, with a condition that stands there once."""
+        context = Context(condition, self.structure)
+        if copies > 1:
+            _, context = repeat_context((copies,), context)
+        y = self.net.run(dict(zip(self.names, tensors, strict=True)), x, context)
+        if y.shape != x.shape:
+            raise ShapeError(f"The network of a residual layer turned {tuple(x.shape)} into {tuple(y.shape)}.")
+        return y
+
+    def groups(self, x: Tensor) -> Iterator[slice]:
+        """Return the rows that the method treats at once; those of graphs stay together."""
+        size = self.method.group(math.prod(x.shape[1:])) if self.structure is None else None
+        size = max(1, len(x)) if size is None else size
+        for start in range(0, max(1, len(x)), size):
+            yield slice(start, start + size)
+
+    def tolerance(self, dtype: torch.dtype) -> float:
+        """Return the error of solutions that is allowed, relative to the size of what is inverted."""
+        if self.tol is not None:
+            return self.tol
+        usual = 1e-12 if dtype == torch.float64 else 1e-5
+        return max(usual, 4 * torch.finfo(dtype).eps / (1 - self.lipschitz))
+
+
+class Inputs(NamedTuple):
+    """What the network is run with: rows, the condition and the tensors."""
+
+    x: Tensor
+    condition: Tensor | None
+    tensors: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> Inputs:
+        """Make it from what `flat` gives."""
+        return cls(flat[0], flat[1], tuple(flat[2:]))
+
+    @property
+    def flat(self) -> list[Tensor | None]:
+        """All in a row."""
+        return [self.x, self.condition, *self.tensors]
+
+    def rows(self, rows: slice) -> Inputs:
+        """Return some of the rows."""
+        return Inputs(self.x[rows], None if self.condition is None else self.condition[rows], self.tensors)
+
+    def leaves(self, needed: Sequence[bool]) -> Inputs:
+        """Return constants with the same numbers, of which `x` and those that are needed can be differentiated by."""
+        pairs = zip(self.flat, needed, strict=True)
+        found = Inputs.of([None if t is None else _plain(t).requires_grad_(need) for t, need in pairs])
+        found.x.requires_grad_()
+        return found
+
+    def chosen(self, needed: Sequence[bool]) -> list[Tensor]:
+        """Return the tensors that are needed."""
+        return [tensor for tensor, need in zip(self.flat, needed, strict=True) if need and tensor is not None]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor that automatic differentiation can start from, also in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _in_place(grads: Iterable[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Put the gradients of the needed tensors where they belong."""
+    found = iter(grads)
+    return [next(found) if need else None for need in needed]
+
+
+class Point:
+    """The network at some rows, each there `copies` times, for products with its Jacobian; see `log_det.Products`."""
+
+    def __init__(self, call: Contraction, inputs: Inputs) -> None:
+        x = inputs.x
+        self.rows, self.size, self._call = len(x), math.prod(x.shape[1:]), call
+        self.copies = call.method.copies(self.rows, self.size)
+        self.x = x.repeat(self.copies, *(1,) * (x.ndim - 1)) if self.copies > 1 else x.view_as(x)
+        self.y = call.run(inputs.tensors, self.x, inputs.condition, self.copies)
+
+    @property
+    def lipschitz(self) -> float:
+        """Bound of the norms of the Jacobians."""
+        return self._call.lipschitz
+
+    def pull(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Return `J^T v`."""
+        return _pull(self.x, self.y, v, create_graph=create_graph)
+
+
+def _pull(x: Tensor, y: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
+    return torch.autograd.grad(
+        y, x, v, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )[0]
+
+
+class _LogDet(torch.autograd.Function):
+    """The pair `g(x)`, `log det(I + J_g(x))` for each row."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Contraction, *flat: Any) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.call = call
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            y, measured = _measure(call, Inputs.of(flat).leaves([False] * len(flat)))
+        call.error = measured.error
+        ctx.save_for_backward(*flat, *measured.kept)
+        return y, measured.value
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx: Any, gy: Tensor | None, gl: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count = 2 + len(ctx.call.names)
+        inputs, kept = Inputs.of(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():
+            return None, *_second_order(ctx.call, inputs, needed, gy, gl)
+        with torch.enable_grad():
+            return None, *_gradients(ctx.call, inputs, kept, needed, gy, gl)
+
+
+def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return `g(x)` and `log det(I + J_g(x))`, `(rows,)` in nats."""
+    return _LogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
+
+
+def _measure(call: Contraction, inputs: Inputs) -> tuple[Tensor, Measured]:
+    values, parts = [], []
+    for rows in call.groups(inputs.x):
+        point = Point(call, inputs.rows(rows))
+        parts.append(call.method.measure(point))
+        values.append(point.y.detach()[: point.rows])
+    if len(parts) == 1:
+        return values[0], parts[0]
+    return torch.cat(values), Measured(torch.cat([part.value for part in parts]))
+
+
+def _gradients(
+    call: Contraction, inputs: Inputs, kept: tuple[Tensor, ...], needed: Sequence[bool], gy: Any, gl: Any
+) -> list[Tensor | None]:
+    """Run the network again and add up the gradients of `<gy, g(x)> + <gl, log det>`."""
+    leaves = inputs.leaves(needed)
+    wanted = leaves.chosen(needed)
+    sums: list[Tensor | None] = [None] * len(wanted)
+    for rows in call.groups(leaves.x):
+        point = Point(call, leaves.rows(rows))
+        pieces = 1 if gl is None else call.method.pieces(point)
+        for total in _totals(call, point, kept, gy if gy is None else gy[rows], gl if gl is None else gl[rows]):
+            pieces -= 1
+            # The last one may free the graph on its way.
+            found = torch.autograd.grad(total, wanted, retain_graph=pieces > 0, allow_unused=True)
+            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
+    return _in_place(sums, needed)
+
+
+def _totals(call: Contraction, point: Point, kept: tuple[Tensor, ...], gy: Any, gl: Any) -> Iterator[Tensor]:
+    """Return scalars whose gradients add up to the one that is asked for."""
+    first = None if gy is None else (point.y[: point.rows] * gy).sum()
+    if gl is None:
+        if first is not None:
+            yield first
+        return
+    for w, v in call.method.pairs(point, kept):
+        # <J^T w, v> differentiates to <w, dJ v>; each row counts with its own upstream gradient.
+        products = (point.pull(w, create_graph=True) * v).reshape(point.copies, point.rows, point.size).sum((0, 2))
+        total = (products * gl).sum()
+        yield total if first is None else total + first
+        first = None
+
+
+def _second_order(call: Contraction, inputs: Inputs, needed: Sequence[bool], gy: Any, gl: Any) -> list[Tensor | None]:
+    """Differentiate the exact log-determinant by operations that can be differentiated again."""
+    if gl is not None and call.method.noisy:
+        raise UnsupportedError(
+            "An estimated log-determinant has no second derivatives. Use log_det='exact' (or with_log_det)."
+        )
+    # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
+    fresh = Inputs.of([None if t is None else t.view_as(t) for t in inputs.flat])
+    if not fresh.x.requires_grad:
+        fresh.x.requires_grad_()
+    point = Point(call, fresh)
+    outputs = [] if gy is None else [(point.y[: point.rows], gy)]
+    if gl is not None:
+        outputs.append((Exact().differentiable(point), gl))
+    values, upstream = zip(*outputs, strict=True)
+    found = torch.autograd.grad(values, fresh.chosen(needed), upstream, create_graph=True, allow_unused=True)
+    return _in_place(found, needed)
+
+
+class _Solve(torch.autograd.Function):
+    """The solution of `x + g(x) = z`; its gradient solves `(I + J)^T l = upstream` (implicit function theorem)."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Contraction, z: Tensor, condition: Tensor | None, *tensors: Tensor) -> Tensor:
+        scale = _norms(z).clamp_min(1)
+        x = _settle(lambda x: call.run(tensors, x, condition), z, scale, call, "The inverse of a residual layer")
+        ctx.call = call
+        ctx.save_for_backward(x, condition, *tensors)
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    @outside_autocast
+    def backward(ctx: Any, gx: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        needed = ctx.needs_input_grad[1:]
+        leaves = Inputs.of(ctx.saved_tensors).leaves(needed)
+        with torch.enable_grad():
+            y = ctx.call.run(leaves.tensors, leaves.x, leaves.condition)
+        what = "The gradient of the inverse of a residual layer"
+        adjoint = _settle(lambda v: _pull(leaves.x, y, v), gx, _norms(gx), ctx.call, what)
+        others = [False, *needed[1:]]
+        wanted = leaves.chosen(others)
+        found = torch.autograd.grad(y, wanted, -adjoint, allow_unused=True) if wanted else ()
+        return None, adjoint if needed[0] else None, *_in_place(found, others)[1:]
+
+
+def solve(call: Contraction, z: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> Tensor:
+    """Solve `x + g(x) = z` within the tolerance."""
+    return _Solve.apply(call, z, condition, *tensors)  # pyright: ignore[reportReturnType]
+
+
+def _settle(contract: Callable[[Tensor], Tensor], b: Tensor, scale: Tensor, call: Contraction, what: str) -> Tensor:
+    r"""Solve `v + h(v) = b` by `v <- b - h(v)`, for `h` with the Lipschitz constant `L < 1`.
+
+    A value with the residual `r` is within `||r|| / (1 - L)` of the solution, and the residual shrinks by `L` at every
+    step; one that does not contradicts `L`, and nothing would be certified.
+    """
+    limit, tol = call.lipschitz, call.tolerance(b.dtype) * scale
+    floor = 8 * torch.finfo(b.dtype).eps * scale
+    value = b - contract(b)
+    last = _norms(value - b)
+    ratio = float((last / (tol * (1 - limit)).clamp_min(torch.finfo(b.dtype).tiny)).max()) if len(b) else 0.0
+    enough = math.log(ratio) / -math.log(limit) if 0 < limit and 1 < ratio < math.inf else 0.0
+
+    def update(value: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal last
+        following = b - contract(value)
+        residual = _norms(following - value)
+        if bool((residual > SLACK * limit * last + floor).any()):
+            shrink = float((residual / last).max())
+            raise ConvergenceError(
+                f"{what}: a step shrinks the residual by {shrink:.4g} only, and the Lipschitz constant {limit:.4g} "
+                f"promises more. {ADVICE}"
+            )
+        last = residual
+        return following, residual / (1 - limit)
+
+    return iterate(update, value, tol=tol, max_steps=math.ceil(enough) + 3, what=what, advice=ADVICE).value
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1)

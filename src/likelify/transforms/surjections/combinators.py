@@ -1,0 +1,170 @@
+r"""Layers side by side: parallel branches, and what becomes of residual connections and concatenations.
+
+A branch point repeats its input (`Repeat`), the branches act side by side (`Parallel`), and a sum joins them (`Sum`).
+So `x + f(x)` is a bound for any `f`; where `f` contracts, `LipschitzResidual` is exact.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions import NoiseLaw
+from likelify.errors import ShapeError, UnsupportedError
+from likelify.nets import NetFactory, density_nets
+from likelify.structure import ContextLike
+from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.reshape import Identity
+from likelify.transforms.surjections.copying import Repeat, Sum
+
+
+class Parallel(Transform):
+    r"""Split the channels, give each part to a layer of its own, and put the results one behind the other.
+
+    The contribution is the sum of the branches' contributions.
+
+    Args:
+        branches: the layers; None passes its part on.
+        in_channels: channels of the data that each branch gets, in order.
+        out_channels: channels of the latent that each branch makes.
+
+    Raises:
+        ShapeError: if the sizes do not fit, or the branches give different positions.
+
+    Example:
+        >>> from likelify.transforms.elementwise import Affine
+        >>> Parallel([None, Affine(scale=2.0)], [1, 2], [1, 2])(torch.ones(1, 3))[0]
+        tensor([[1., 2., 2.]])
+    """
+
+    def __init__(
+        self, branches: Sequence[Transform | None], in_channels: Sequence[int], out_channels: Sequence[int]
+    ) -> None:
+        super().__init__()
+        if not len(branches) == len(in_channels) == len(out_channels) > 0:
+            raise ShapeError("Parallel needs one number of channels in and out for each branch, and a branch.")
+        for branch, before, after in zip(branches, in_channels, out_channels, strict=True):
+            if branch is None and before != after:
+                raise ShapeError(f"A branch that passes its part on cannot turn {before} channels into {after}.")
+            if branch is not None and not isinstance(branch, Transform):
+                raise UnsupportedError(f"Parallel takes Transforms or None, not {type(branch).__name__}.")
+        self.in_channels, self.out_channels = list(in_channels), list(out_channels)
+        self.branches = nn.ModuleList(Identity() if branch is None else branch for branch in branches)
+        for fact in ("random_forward", "random_inverse", "noisy_log_det"):
+            setattr(self, fact, any(getattr(branch, fact) for branch in self.branches))
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Apply the branches side by side."""
+        parts = [branch(part, context) for branch, part in zip(self.branches, self._split(x), strict=True)]
+        return self._joined([z for z, _ in parts]), sum(c for _, c in parts)  # pyright: ignore[reportReturnType]
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Undo the branches side by side."""
+        pairs = zip(self._layers(), self._split(z, latent=True), strict=True)
+        parts = [branch.inverse(part, context) for branch, part in pairs]
+        return self._joined([x for x, _ in parts]), sum(c for _, c in parts)  # pyright: ignore[reportReturnType]
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Apply the noise-free branches."""
+        pairs = zip(self._layers(), self._split(x), strict=True)
+        return self._joined([branch.mean_forward(part, context) for branch, part in pairs])
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Undo the noise-free branches."""
+        pairs = zip(self._layers(), self._split(z, latent=True), strict=True)
+        return self._joined([branch.mean_inverse(part, context) for branch, part in pairs])
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize each branch with its part."""
+        pairs = zip(self._layers(), self._split(x), strict=True)
+        return self._joined([branch.initialize(part, context) for branch, part in pairs])
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of the results one behind the other."""
+        if in_shape[0] != sum(self.in_channels):
+            raise ShapeError(f"The branches share {sum(self.in_channels)} channels, got events {tuple(in_shape)}.")
+        shapes = [
+            branch.out_shape((size, *in_shape[1:]))
+            for branch, size in zip(self._layers(), self.in_channels, strict=True)
+        ]
+        if [shape[0] for shape in shapes] != self.out_channels or len({shape[1:] for shape in shapes}) > 1:
+            raise ShapeError(
+                f"The branches of Parallel give events {shapes}; channels {self.out_channels} were declared."
+            )
+        return (sum(self.out_channels), *shapes[0][1:])
+
+    def _layers(self) -> list[Transform]:
+        return list(self.branches)  # pyright: ignore[reportReturnType]
+
+    def _split(self, x: Tensor, *, latent: bool = False) -> Sequence[Tensor]:
+        sizes = self.out_channels if latent else self.in_channels
+        if x.ndim < 2 or x.shape[1] != sum(sizes):
+            raise ShapeError(f"The branches share {sum(sizes)} channels, got an input of shape {tuple(x.shape)}.")
+        return x.split(sizes, dim=1)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        if len({part.shape[2:] for part in parts}) > 1:
+            raise ShapeError(f"The branches of Parallel give different positions: {[tuple(p.shape) for p in parts]}.")
+        return torch.cat(parts, 1)
+
+
+def residual(
+    main: Transform | None,
+    in_shape: Shape,
+    shortcut: Transform | None = None,
+    *,
+    noise: NoiseLaw = "normal",
+    posterior: NetFactory | None = None,
+    net: NetFactory | None = None,
+) -> Chain:
+    r"""Build `z = main(x) + shortcut(x)` for any two layers: repeat, apply side by side, add up; a bound.
+
+    Args:
+        main: the layer beside the shortcut; None is the identity.
+        in_shape: of the data.
+        shortcut: the identity by default.
+        noise: of the repetition, `"normal"` or `"uniform"`.
+        posterior: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
+        net: makes the network for the density of what the sum forgets given `z`.
+
+    Source:
+        Mate et al. 2022, section 3.3.
+
+    Example:
+        >>> residual(None, (2,)).mean_forward(torch.tensor([[1.0, 2.0]]))
+        tensor([[2., 4.]])
+    """
+    channels = in_shape[0]
+    shapes = [tuple(in_shape) if layer is None else layer.out_shape(in_shape) for layer in (shortcut, main)]
+    if shapes[0] != shapes[1]:
+        raise ShapeError(f"The two sides of a sum give events {shapes[0]} and {shapes[1]}; they must be alike.")
+    out = shapes[0][0]
+    return Chain(
+        [
+            Repeat(channels, 2, noise, posterior=posterior, blocks=True),
+            Parallel([shortcut, main], [channels, channels], [out, out]),
+            Sum(out, 2, net=net or density_nets(len(shapes[0]) - 1), blocks=True),
+        ]
+    )
+
+
+def concat(
+    branches: Sequence[Transform | None],
+    in_shape: Shape,
+    *,
+    noise: NoiseLaw = "normal",
+    posterior: NetFactory | None = None,
+) -> Chain:
+    r"""Build `z = cat([branch(x) for each branch], 1)`: repeat, and apply side by side; a bound.
+
+    Args:
+        branches: the layers; None is the identity.
+        in_shape: of the data.
+        noise: of the repetition, `"normal"` or `"uniform"`.
+        posterior: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
+    """
+    channels, count = in_shape[0], len(branches)
+    out = [channels if branch is None else branch.out_shape(in_shape)[0] for branch in branches]
+    side_by_side = Parallel(branches, [channels] * count, out)
+    side_by_side.out_shape((channels * count, *in_shape[1:]))
+    return Chain([Repeat(channels, count, noise, posterior=posterior, blocks=True), side_by_side])

@@ -1,0 +1,373 @@
+"""Layers that change the dimension of the event."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.distributions import (
+    LOG_SQRT_2PI,
+    Distribution,
+    NoiseLaw,
+    check_law,
+    normal_log_prob,
+)
+from likelify.errors import InexactLikelihoodError, ShapeError
+from likelify.nets import NetFactory, density_nets
+from likelify.structure import Context, ContextLike, as_context, join_condition, sum_items, with_condition
+from likelify.transforms.core import Shape, Transform, check_sample
+
+Sides = Sequence[tuple[int, int]]
+
+
+class Slice(Transform):
+    r"""Keep the first channels and give the others their final density: the split prior of multi-scale flows.
+
+    `forward` drops `x_2 = x[:, keep:]` with contribution `log p(x_2 | x_1, context)`, exact; `inverse` draws `x_2`
+    (Dinh et al. 2017, section 3.6; as a surjection: Nielsen et al. 2020).
+
+    Args:
+        keep: number of channels that are kept.
+        distribution: of the dropped channels. Its condition is the kept channels, joined by the outer condition along
+            the channel axis; a distribution without a condition ignores it.
+
+    Raises:
+        InexactLikelihoodError: if the distribution has no exact log-density.
+    """
+
+    random_inverse = True
+
+    def __init__(self, keep: int, distribution: Distribution) -> None:
+        super().__init__()
+        if distribution.likelihood != "exact":
+            raise InexactLikelihoodError("Slice needs a distribution with an exact log_prob.")
+        self.keep = keep
+        self.distribution = distribution
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Drop the last channels; the contribution is their log-density."""
+        if x.ndim < 2 or x.shape[1] <= self.keep:
+            raise ShapeError(f"Slice(keep={self.keep}) needs more than {self.keep} channels, got {tuple(x.shape)}.")
+        kept, dropped = x[:, : self.keep], x[:, self.keep :]
+        return kept, self.distribution.log_prob(dropped, self._inner(kept, context))
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw the dropped channels; the contribution is minus their log-density."""
+        drawn, log_prob = self.distribution.sample_and_log_prob((), self._inner(z, context))
+        return torch.cat([z, drawn], 1), -log_prob
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Fill the dropped channels with their noise-free value (temperature zero)."""
+        drawn = self.distribution.sample((), replace(self._inner(z, context), temperature=0.0))
+        return torch.cat([z, drawn], 1)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize the distribution with the dropped channels."""
+        kept = super().initialize(x, context)
+        self.distribution.initialize(x[:, self.keep :], self._inner(kept, context))
+        return kept
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the kept channels' shape."""
+        if in_shape[0] <= self.keep:
+            raise ShapeError(f"Slice(keep={self.keep}) needs more than {self.keep} channels, got {tuple(in_shape)}.")
+        return (self.keep, *in_shape[1:])
+
+    def _inner(self, kept: Tensor, context: ContextLike) -> Context:
+        return with_condition(as_context(context), join_condition(kept, context))
+
+    def extra_repr(self) -> str:
+        """Show the setting."""
+        return f"keep={self.keep}"
+
+
+class Augment(Transform):
+    r"""Add channels of noise: `z = (x, u)` with `u ~ q(u | x)` and contribution `-log q(u | x)`; a bound.
+
+    The rest of the model then describes `x` and `u` together, and what the bound misses is the Kullback-Leibler
+    divergence from `q(u | x)` to the model's own `p(u | x)` (Huang et al. 2020, augmented flows): a learned `q` and
+    importance weighting both narrow it. The inverse drops the noise. It is a `Slice` turned round.
+
+    Args:
+        distribution: of the added channels. Its condition is `x`, joined by the outer condition along the channel axis:
+            `ChannelNoise` for noise of a trained scale, `ConditionalNormal` for a learned posterior.
+        added: number of channels it draws.
+
+    Raises:
+        InexactLikelihoodError: if the distribution has no exact log-density.
+
+    Example:
+        >>> from likelify.distributions import ChannelNoise
+        >>> Augment(ChannelNoise(2), 2)(torch.zeros(4, 3))[0].shape
+        torch.Size([4, 5])
+    """
+
+    random_forward = True
+
+    def __init__(self, distribution: Distribution, added: int) -> None:
+        super().__init__()
+        if distribution.likelihood != "exact":
+            raise InexactLikelihoodError("Augment needs a distribution with an exact log_prob.")
+        self.distribution = distribution
+        self.added = added
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw the new channels."""
+        u, log_q = self.distribution.sample_and_log_prob((), noise_context(x, context))
+        return torch.cat([x, self._checked(u)], 1), -log_q
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Drop the added channels; the contribution is their log-density."""
+        x = self.mean_inverse(z)
+        return x, self.distribution.log_prob(z[:, x.shape[1] :], noise_context(x, context))
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Fill the new channels with their noise-free value (temperature zero)."""
+        return torch.cat([x, self.distribution.sample((), noise_context(x, context, temperature=0.0))], 1)
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Drop the added channels."""
+        if z.ndim < 2 or z.shape[1] <= self.added:
+            raise ShapeError(f"Augment({self.added}) needs more than {self.added} channels, got {tuple(z.shape)}.")
+        return z[:, : z.shape[1] - self.added]
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape with the added channels."""
+        return (in_shape[0] + self.added, *in_shape[1:])
+
+    def _checked(self, u: Tensor) -> Tensor:
+        if u.shape[1] != self.added:
+            raise ShapeError(f"added is {self.added}, the distribution of Augment draws {u.shape[1]} channels.")
+        return u
+
+    def extra_repr(self) -> str:
+        """Show the setting."""
+        return f"added={self.added}"
+
+
+def noise_context(x: Tensor, context: ContextLike, *, temperature: float = 1.0) -> Context:
+    """Return the context of noise that is added to `x`: it belongs to the likelihood, not to the temperature."""
+    return Context(join_condition(x, context), as_context(context).structure, temperature)
+
+
+class Pad(Transform):
+    r"""Surround an event with new positions: `value + noise`; a bound, whose mean path is constant padding.
+
+    With `n` new numbers of a channel and normal noise of scale `A`, the contribution is
+    `n (log(2 pi) / 2 + log A) + |u|^2 / (2 A^2)`; uniform noise within `A / 2` gives `n log A`. The inverse crops.
+
+    Args:
+        in_shape: `(channels, *positions)` of the data.
+        pads: for each position axis how many positions come in front and behind.
+        noise: `"normal"` or `"uniform"`; its scale is trained, one for each channel.
+        value: what the noise is added to.
+
+    Source:
+        Mate et al. 2022, section 3.2 and appendix B.
+
+    Example:
+        >>> Pad((1, 2, 2), ((0, 1), (1, 0))).mean_forward(torch.ones(1, 1, 2, 2))
+        tensor([[[[0., 1., 1.],
+                  [0., 1., 1.],
+                  [0., 0., 0.]]]])
+    """
+
+    random_forward = True
+    new: Tensor
+
+    def __init__(self, in_shape: Shape, pads: Sides, noise: NoiseLaw = "normal", *, value: float = 0.0) -> None:
+        super().__init__()
+        check_law(noise)
+        _check_sides(in_shape, pads, "Pad")
+        self.in_shape, self.pads = tuple(in_shape), tuple((before, after) for before, after in pads)
+        self.noise, self.value = noise, value
+        self.log_scale = nn.Parameter(torch.zeros(in_shape[0]))
+        new = torch.ones(tuple(n + sum(pad) for n, pad in zip(in_shape[1:], pads, strict=True)))
+        new[tuple(slice(before, before + n) for n, (before, _) in zip(in_shape[1:], self.pads, strict=True))] = 0
+        self.added = int(new.sum())
+        self.register_buffer("new", new, persistent=False)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Pad with noise."""
+        z = self.mean_forward(x, context)
+        u = torch.randn_like(z) if self.noise == "normal" else torch.rand_like(z) - 0.5
+        u = u * self.new
+        return z + self._scale(z) * u, -self._log_q(u, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Crop; the contribution is the log-density of the noise."""
+        _check_event(z, self.out_shape(self.in_shape), self)
+        u = (z - self.value) * self.new / self._scale(z)
+        return self._crop(z), self._log_q(u, context)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Pad with the constant value."""
+        _check_event(x, self.in_shape, self)
+        return F.pad(x, _flat(self.pads), value=self.value)
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Crop."""
+        _check_event(z, self.out_shape(self.in_shape), self)
+        return self._crop(z)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape with the new positions."""
+        if tuple(in_shape) != self.in_shape:
+            raise ShapeError(f"Pad was built for events {self.in_shape}, got {tuple(in_shape)}.")
+        return (in_shape[0], *self.new.shape)
+
+    def _crop(self, z: Tensor) -> Tensor:
+        return F.pad(z, [-side for side in _flat(self.pads)])
+
+    def _scale(self, z: Tensor) -> Tensor:
+        return self.log_scale.exp().reshape(-1, *(1,) * (z.ndim - 2))
+
+    def _log_q(self, u: Tensor, context: ContextLike) -> Tensor:
+        """Return the log-density of noise `u` in units of its scale, zero at the old positions."""
+        if self.noise == "normal":
+            each = -0.5 * u * u - LOG_SQRT_2PI * self.new
+        else:
+            each = torch.where(u.abs() <= 0.5, 0.0, -math.inf).to(u.dtype)
+        return sum_items(each - self.log_scale.reshape(-1, *(1,) * (u.ndim - 2)) * self.new, context)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.in_shape}, pads={self.pads}, {self.noise}"
+
+
+class MissingNumbers(nn.Module):
+    r"""A conditional density of the numbers at fixed positions, given those at all others.
+
+    `p(x_missing | x_rest)` is normal; a network of the event with zeros in place of what is missing, and of a channel
+    that marks these places, gives means and scales.
+
+    Args:
+        in_shape: `(channels, *positions)` of the whole event.
+        missing: boolean, `positions`.
+        net: makes the network, with `channels + 1` inputs and `2 channels` outputs.
+    """
+
+    missing: Tensor
+    places: Tensor
+
+    def __init__(self, in_shape: Shape, missing: Tensor, net: NetFactory | None = None) -> None:
+        super().__init__()
+        channels = in_shape[0]
+        self.net = (net or density_nets(len(in_shape) - 1))(channels + 1, 2 * channels)
+        self.loc = nn.Parameter(torch.zeros(channels, 1))
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1))
+        self.register_buffer("missing", missing, persistent=False)
+        self.register_buffer("places", missing.flatten().nonzero()[:, 0], persistent=False)
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the log-density of the missing numbers of whole events, one number per item, in nats."""
+        loc, log_scale = self._moments(self.hidden(x), context)
+        return sum_items(normal_log_prob(x.flatten(2)[:, :, self.places], loc, log_scale), context)
+
+    def fill(self, known: Tensor, context: ContextLike = None, *, temperature: float | None = None) -> Tensor:
+        """Draw the missing numbers of events that hold zeros there; the temperature is the context's or the given."""
+        loc, log_scale = self._moments(known, context)
+        temperature = as_context(context).temperature if temperature is None else temperature
+        drawn = loc + temperature * log_scale.exp() * torch.randn_like(loc)
+        return known + torch.zeros_like(known).flatten(2).index_copy(2, self.places, drawn).reshape(known.shape)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return the events with zeros in place of the missing numbers."""
+        return x.masked_fill(self.missing, 0.0)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> None:
+        """Set means and scales of the channels to those of the sample."""
+        check_sample(x, self)
+        with torch.no_grad():
+            values = x.flatten(2)[:, :, self.places].transpose(0, 1).flatten(1)
+            self.loc.copy_(values.mean(1, keepdim=True))
+            self.log_scale.copy_(values.std(1, keepdim=True, correction=0).clamp_min(1e-3).log())
+
+    def _moments(self, known: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
+        mark = self.missing.to(known.dtype).expand(len(known), 1, *self.missing.shape)
+        found = self.net(join_condition(torch.cat([known, mark], 1), context)).flatten(2)[:, :, self.places]
+        log_scale, loc = found.chunk(2, dim=1)
+        return self.loc + self.log_scale.exp() * loc, self.log_scale + 3 * torch.tanh(log_scale / 3)
+
+
+class Crop(Transform):
+    r"""Keep the inner positions of an event and give the border its density given them: exact.
+
+    `forward` drops the border with contribution `log p(border | inside)`, the dual of `Pad`; `inverse` draws it.
+
+    Args:
+        in_shape: `(channels, *positions)` of the data.
+        crops: for each position axis how many positions are cut in front and behind.
+        net: makes the network of `MissingNumbers`.
+    """
+
+    random_inverse = True
+
+    def __init__(self, in_shape: Shape, crops: Sides, net: NetFactory | None = None) -> None:
+        super().__init__()
+        _check_sides(in_shape, crops, "Crop")
+        self.in_shape, self.crops = tuple(in_shape), tuple((before, after) for before, after in crops)
+        if any(sum(crop) >= n for n, crop in zip(in_shape[1:], crops, strict=True)):
+            raise ShapeError(f"Crop{self.crops} leaves nothing of events {self.in_shape}.")
+        border = torch.ones(self.in_shape[1:], dtype=torch.bool)
+        inside = [slice(a, n - b) for n, (a, b) in zip(in_shape[1:], self.crops, strict=True)]
+        border[tuple(inside)] = False
+        self.border = MissingNumbers(self.in_shape, border, net)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Cut the border off."""
+        return self.mean_forward(x), self.border.log_prob(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw the border."""
+        x = self.border.fill(self._framed(z), context)
+        return x, -self.border.log_prob(x, context)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Cut the border off."""
+        _check_event(x, self.in_shape, self)
+        return F.pad(x, [-side for side in _flat(self.crops)])
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Fill the border with its mean."""
+        return self.border.fill(self._framed(z), context, temperature=0.0)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Initialize the density of the border."""
+        self.border.initialize(x, context)
+        return super().initialize(x, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the inner shape."""
+        if tuple(in_shape) != self.in_shape:
+            raise ShapeError(f"Crop was built for events {self.in_shape}, got {tuple(in_shape)}.")
+        return (in_shape[0], *(n - sum(crop) for n, crop in zip(in_shape[1:], self.crops, strict=True)))
+
+    def _framed(self, z: Tensor) -> Tensor:
+        _check_event(z, self.out_shape(self.in_shape), self)
+        return F.pad(z, _flat(self.crops))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.in_shape}, crops={self.crops}"
+
+
+def _flat(sides: Sides) -> list[int]:
+    """Order sides as torch's pad wants them: the last axis first."""
+    return [side for pair in reversed(sides) for side in pair]
+
+
+def _check_sides(in_shape: Shape, sides: Sides, name: str) -> None:
+    pairs = len(sides) == len(in_shape) - 1 > 0 and all(len(pair) == 2 for pair in sides)
+    if not pairs or any(side < 0 for pair in sides for side in pair):
+        raise ShapeError(
+            f"{name} needs (before, after), not negative, for each position axis of {tuple(in_shape)}, got {sides}."
+        )
+
+
+def _check_event(x: Tensor, shape: Shape, layer: nn.Module) -> None:
+    if tuple(x.shape[1:]) != tuple(shape):
+        raise ShapeError(f"{type(layer).__name__} was built for events {tuple(shape)}, got {tuple(x.shape[1:])}.")

@@ -1,0 +1,419 @@
+r"""Linear layers with a free weight of any shape: as a matrix, or as a circular convolution.
+
+With as many outputs as inputs they are bijections. With fewer, what the map forgets, the place on the *fibre*
+`{x : W x + b = z}`, has a density: that of a normal law `N(m(z), S)` in data space restricted to the fibre, so that
+
+    log p(x) = log p(z) + log N(x; m, S) - log N(W x; W m, W S W^T)
+
+is exact. With more outputs, noise orthogonal to the columns of `W` fills the space, and the likelihood is a bound.
+No singular values and no rotations are needed, and a pretrained weight is taken as it is
+(`docs/maths/flowification-linear.md`).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from likelify.caching import Caching
+from likelify.distributions import NoiseLaw
+from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.conv import check_odd
+from likelify.linalg.rectangular import (
+    FourierFactors,
+    MatrixFactors,
+    Rectangular,
+    kernel_frequencies,
+    orthonormal,
+    positive,
+    principal_maps,
+    require_rank,
+)
+from likelify.nets import NetFactory, density_nets
+from likelify.structure import ContextLike, sum_constant
+from likelify.transforms.core import Shape, Transform, check_channels, check_sample, leave_autocast
+from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity, along
+
+# Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
+VARIANCE_STEPS = 20
+VARIANCE_SAMPLE = 8192
+
+
+class FibreLayer(Transform, Caching, ABC):
+    r"""What the free linear layers share: `z = W x + b` with a full-rank `W`.
+
+    Write `_factorize`, which gives the map in a form that knows its volume and its complement, and `_set_weight`.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        channels: tuple[int, int],
+        *,
+        pretrained: bool,
+        bias: bool | Tensor,
+        groups: int,
+        net: NetFactory,
+        noise: NoiseLaw,
+        posterior: NetFactory | None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = channels
+        self.groups, self.pretrained = groups, pretrained
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = self._make_bias(bias)
+        sizes = (self.in_channels, self.out_channels, groups)
+        self.random_inverse = self.out_channels < self.in_channels
+        self.random_forward = self.out_channels > self.in_channels
+        self.density = FibreDensity(*sizes, net).to(weight) if self.random_inverse else None
+        self.noise = ComplementNoise(*sizes, noise, posterior).to(weight) if self.random_forward else None
+
+    def _make_bias(self, bias: bool | Tensor) -> nn.Parameter | None:  # noqa: FBT001 - as torch has it
+        if bias is False:
+            return None
+        value = self.weight.new_zeros(self.out_channels) if bias is True else bias.detach().clone()
+        if tuple(value.shape) != (self.out_channels,):
+            raise ShapeError(f"The bias must have shape ({self.out_channels},), got {tuple(value.shape)}.")
+        return nn.Parameter(value)
+
+    @abstractmethod
+    def _factorize(self, positions: Shape) -> Rectangular:
+        """Factorize `W`, with the inputs in units of their deviations if it has a fibre density."""
+
+    @abstractmethod
+    def _set_weight(self, blocks: Tensor, deviations: Tensor) -> None:
+        """Start at the matrices `(groups, out, in)` on each position; the data have those deviations."""
+
+    @leave_autocast
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply by `W`; add noise if there are more outputs than inputs."""
+        factors = self._factors(x, self.in_channels)
+        white = self._whiten(x)
+        z = self._shift(factors.apply(white))
+        volume = sum_constant(factors.log_volume(x.shape[2:]), x, context)
+        if self.density is not None:
+            return z, volume + self.density.log_prob(white, z, factors, context)
+        if self.noise is not None:
+            drawn, log_prob = self.noise.sample_and_log_prob(x, z, factors, context)
+            return z + drawn, volume - log_prob
+        return z, volume
+
+    @leave_autocast
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Undo the product; draw a place on the fibre if there are fewer outputs than inputs (Matheron's rule)."""
+        factors = self._factors(z, self.out_channels)
+        x, volume = self._solve(z, factors), -sum_constant(factors.log_volume(z.shape[2:]), z, context)
+        if self.density is not None:
+            drawn, log_prob = self.density.sample_and_log_prob(z, factors, context)
+            return (x + drawn) * self.density.deviations(x.ndim), volume - log_prob
+        if self.noise is not None:
+            off = factors.complement(self._unshift(z))
+            return x, volume + self.noise.log_prob(off, x, factors, context)
+        return x, volume
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return `W x + b`."""
+        return self._shift(self._factors(x, self.in_channels).apply(self._whiten(x)))
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the mean of the fibre, or the least-squares solution."""
+        factors = self._factors(z, self.out_channels)
+        x = self._solve(z, factors)
+        if self.density is None:
+            return x
+        return (x + self.density.mean(z, factors, context)) * self.density.deviations(x.ndim)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        r"""Start at the data: a weight that was not given, the law on the fibres, the scale of the noise.
+
+        A weight that was not given takes the leading principal directions, scaled so that the outputs have unit
+        variance and mean zero. The variances `v` of the fibres climb the likelihood by a few steps; noise gets the mean
+        variance that the data have in the image of the map.
+        """
+        check_sample(x, self)
+        with torch.no_grad():
+            if not self.pretrained:
+                blocks, deviations = principal_maps(x, self.groups, self.out_channels // self.groups)
+                self._set_weight(blocks.to(self.weight), deviations.to(self.weight))
+                if self.bias is not None:
+                    self.bias -= _channel_mean(self.mean_forward(x, context))
+            if self.density is not None:
+                self._fit_density(self.density, x)
+            if self.noise is not None:
+                self._fit_noise(self.noise, self.mean_forward(x, context))
+        return super().initialize(x, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the same positions with the other number of channels."""
+        if not in_shape or in_shape[0] != self.in_channels:
+            raise ShapeError(f"{type(self).__name__} takes {self.in_channels} channels, not events {tuple(in_shape)}.")
+        return (self.out_channels, *in_shape[1:])
+
+    def _factors(self, value: Tensor, channels: int) -> Rectangular:
+        check_channels(value, channels, self)
+        self._check_positions(value)
+        positions = tuple(value.shape[2:])
+        return self.cached(f"factors {positions}", lambda: self._factorize(positions))
+
+    def _check_positions(self, value: Tensor) -> None:
+        """Refuse values with other axes than the layer was built for."""
+
+    def _solve(self, z: Tensor, factors: Rectangular) -> Tensor:
+        """Return the least solution, in units of the deviations if there are any."""
+        inverse = self.cached(f"inverse {tuple(z.shape[2:])}", factors.inverse)
+        return factors.times(self._unshift(z), inverse)
+
+    def _whiten(self, x: Tensor) -> Tensor:
+        return x if self.density is None else self.density.whiten(x)
+
+    def _shift(self, z: Tensor) -> Tensor:
+        return z if self.bias is None else z + along(self.bias, z.ndim)
+
+    def _unshift(self, z: Tensor) -> Tensor:
+        return z if self.bias is None else z - along(self.bias, z.ndim)
+
+    def _fit_density(self, density: FibreDensity, x: Tensor) -> None:
+        """Climb to the variances that make the sample likeliest, with its mean as the mean (docs/maths)."""
+        positions = tuple(x.shape[2:])
+        mean = _channel_mean(x)
+        centred = x - along(mean, x.ndim)
+        variances = positive(_channel_mean(centred.square()))
+        # The rows are spread over the sample, which may be sorted.
+        rows = -(-VARIANCE_SAMPLE // math.prod(positions))
+        centred = centred[:: max(1, len(x) // rows)]
+        for _ in range(VARIANCE_STEPS):
+            density.log_deviation.copy_(0.5 * variances.log())
+            factors, white = self._factorize(positions), self._whiten(centred)
+            known = white - factors.complement(white)
+            up = _channel_mean(white.square()) + factors.leverage(positions)
+            variances = positive(variances * up / (1 + _channel_mean(known.square())))
+        density.log_deviation.copy_(0.5 * variances.log())
+        density.location.copy_(mean / variances.sqrt())
+
+    def _fit_noise(self, noise: ComplementNoise, image: Tensor) -> None:
+        """Return each dimension of the complement the mean variance of the image's dimensions."""
+        squares = _channel_mean((image - along(_channel_mean(image), image.ndim)).square())
+        variances = self.out_channels / self.in_channels * squares.unflatten(0, (self.groups, -1)).mean(1)
+        noise.set_variances(positive(variances), self._factorize(tuple(image.shape[2:])).freedom(image.shape[2:]))
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return f"{self.in_channels} -> {self.out_channels}, groups={self.groups}, bias={self.bias is not None}"
+
+
+class FreeLinear(FibreLayer):
+    r"""A matrix of any shape on the channels of every position, `z[:, :, p] = W x[:, :, p] + b`.
+
+    | channels | kind | contribution at each position |
+    | --- | --- | --- |
+    | out = in | bijection | `log |det W|`, of any sign |
+    | out < in | exact, draws in `inverse` | `log N(x; m, S) - log N(W x; W m, W S W^T)`, `S = t^2 diag(v)` |
+    | out > in | bound, draws in `forward` | `1/2 log det W^T W - log q(u)`, `u` orthogonal to the columns of `W` |
+
+    A call factorizes `W` once, whatever the batch; a position then costs up to three products of the size of `W`.
+
+    Args:
+        in_channels: of the data, axis 1 of `(rows, channels, *positions)`; rows of vectors and graph nodes alike.
+        out_channels: of the latent.
+        weight: `(out_channels, in_channels / groups)` to start from; without it, orthonormal rows or columns, and in
+            `initialize` the leading principal directions of the data.
+        bias: train `b` from zero, or from a tensor `(out_channels,)`.
+        groups: of consecutive channels that do not mix, as in `torch.nn.Conv2d`: `W` is block diagonal.
+        net: for out < in the maker of the network behind `m(z)` and `t(z)`, see `FibreDensity`; by default
+            `density_nets(dims)`. Not used otherwise.
+        noise: for out > in the law of `u`, `"normal"` or `"uniform"` (in a ball), with a trained scale.
+        dims: number of position axes, for the default network.
+        posterior: for out > in the maker of a network for `q(u | x)`, see `ComplementNoise`.
+
+    Raises:
+        DomainError: if `W` has no full rank, at the start or after training.
+        ShapeError: for other shapes.
+
+    Source:
+        The layer of Mate et al. 2022, section 3.1, without its singular values; Matheron's rule: Journel and
+        Huijbregts 1978.
+
+    Example:
+        >>> layer = FreeLinear(3, 2, weight=torch.tensor([[1.0, 2.0, 2.0], [0.0, 1.0, -1.0]]))
+        >>> z = layer(torch.tensor([[1.0, 0.0, 1.0]]))[0]
+        >>> layer(layer.inverse(z)[0])[0].round(decimals=4)
+        tensor([[ 3., -1.]], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        weight: Tensor | None = None,
+        bias: bool | Tensor = True,
+        groups: int = 1,
+        net: NetFactory | None = None,
+        noise: NoiseLaw = "normal",
+        dims: int = 0,
+        posterior: NetFactory | None = None,
+    ) -> None:
+        _check_groups(in_channels, out_channels, groups)
+        if weight is None:
+            start = torch.stack([orthonormal(out_channels // groups, in_channels // groups) for _ in range(groups)])
+        else:
+            _check_weight(weight, (out_channels, in_channels // groups))
+            start = weight.unflatten(0, (groups, -1))
+            require_rank(start, type(self).__name__)
+        super().__init__(
+            start.flatten(0, 1),
+            (in_channels, out_channels),
+            pretrained=weight is not None,
+            bias=bias,
+            groups=groups,
+            net=net or density_nets(dims),
+            noise=noise,
+            posterior=posterior,
+        )
+        # A network that was given may be for any positions.
+        self.dims = dims if net is None and self.density is not None else None
+
+    def matrix(self) -> Tensor:
+        """Form `W`, `(out_channels, in_channels)`."""
+        return torch.block_diag(*self.weight.unflatten(0, (self.groups, -1)))
+
+    def _check_positions(self, value: Tensor) -> None:
+        if self.dims not in (None, value.ndim - 2):
+            raise ShapeError(
+                f"The network of this FreeLinear is for {self.dims} position axes and got an input of shape "
+                f"{tuple(value.shape)}; say dims={value.ndim - 2}."
+            )
+
+    def _factorize(self, positions: Shape) -> Rectangular:
+        blocks = self.weight.unflatten(0, (self.groups, -1))
+        if self.density is not None:
+            blocks = blocks * self.density.log_deviation.exp().reshape(self.groups, 1, -1)
+        return MatrixFactors(blocks, type(self).__name__)
+
+    def _set_weight(self, blocks: Tensor, deviations: Tensor) -> None:
+        self.weight.copy_(blocks.flatten(0, 1))
+
+
+class CircularConv(FibreLayer):
+    r"""A convolution on a torus, stride 1, with any numbers of channels; the kernel is kept in space.
+
+    `z[p] = sum_s K_s x[p + s] + b` is one matrix for each frequency, so volume, inverse and complement come from small
+    matrices: `1/2 sum_f log det K(f) V K(f)^H` where channels are dropped, `1/2 sum_f log det K(f)^H K(f)` where they
+    are added. Unlike `unfold` and a matrix, it repeats no pixels and so needs no noise for them: with `out <= in` the
+    likelihood is exact. The images may have any size, another in every call; kernels larger than they wrap round.
+
+    It computes the same as `torch.nn.Conv2d(padding_mode="circular")` with stride 1 and the padding that keeps the
+    size. The scale of a fibre and the radius of uniform noise are one number for each image and group.
+
+    Args:
+        in_channels: of the data `(rows, channels, *positions)`.
+        out_channels: of the latent.
+        kernel_size: odd; one number, or one for each axis.
+        dims: 1 for sequences, 2 for images, 3 for volumes.
+        dilation: distance of neighbouring taps.
+        weight: `(out_channels, in_channels / groups, *kernel_size)` to start from; without it, orthonormal at the
+            centre with little beside it.
+        bias: as in `FreeLinear`.
+        groups: as in `FreeLinear`.
+        net: as in `FreeLinear`; its log scales are averaged over the positions.
+        noise: as in `FreeLinear`.
+        posterior: as in `FreeLinear`.
+
+    Raises:
+        DomainError: if the matrix of a frequency has no full rank.
+        ShapeError: for other shapes.
+
+    Source:
+        Mate et al. 2022, appendix H, where the kernel is free in the frequency domain.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        *,
+        dims: int = 2,
+        dilation: int = 1,
+        weight: Tensor | None = None,
+        bias: bool | Tensor = True,
+        groups: int = 1,
+        net: NetFactory | None = None,
+        noise: NoiseLaw = "normal",
+        posterior: NetFactory | None = None,
+    ) -> None:
+        taps = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        check_odd(taps)
+        if dims not in (1, 2, 3) or len(taps) != dims:
+            raise ConfigError(f"dims must be 1, 2 or 3 with one kernel size for each, got {dims} and {taps}.")
+        _check_groups(in_channels, out_channels, groups)
+        shape = (out_channels, in_channels // groups, *taps)
+        if weight is not None:
+            _check_weight(weight, shape)
+            _require_kernel_rank(weight, groups, type(self).__name__)
+        super().__init__(
+            torch.zeros(shape) if weight is None else weight,
+            (in_channels, out_channels),
+            pretrained=weight is not None,
+            bias=bias,
+            groups=groups,
+            net=net or density_nets(dims),
+            noise=noise,
+            posterior=posterior,
+        )
+        self.dilation = dilation
+        if weight is None:
+            sizes = (out_channels // groups, in_channels // groups)
+            with torch.no_grad():
+                self._set_weight(
+                    torch.stack([orthonormal(*sizes) for _ in range(groups)]), self.weight.new_ones(in_channels)
+                )
+
+    def _check_positions(self, value: Tensor) -> None:
+        if value.ndim != self.weight.ndim:
+            raise ShapeError(
+                f"This CircularConv convolves {self.weight.ndim - 2} axes after the channels and got an input of shape "
+                f"{tuple(value.shape)}."
+            )
+
+    def _factorize(self, positions: Shape) -> Rectangular:
+        kernel = self.weight
+        if self.density is not None:
+            deviations = self.density.log_deviation.exp().reshape(self.groups, 1, -1, *(1,) * len(positions))
+            kernel = (kernel.unflatten(0, (self.groups, -1)) * deviations).flatten(0, 1)
+        matrices = kernel_frequencies(kernel, positions, self.groups, self.dilation)
+        return FourierFactors(matrices, f"{type(self).__name__} on {positions}")
+
+    def _set_weight(self, blocks: Tensor, deviations: Tensor) -> None:
+        noise = 0.05 / math.sqrt(self.weight[0].numel()) * torch.randn_like(self.weight)
+        scales = deviations.reshape(self.groups, 1, -1, *(1,) * (self.weight.ndim - 2))
+        kernel = (noise.unflatten(0, (self.groups, -1)) / scales).flatten(0, 1)
+        kernel[(..., *(tap // 2 for tap in self.weight.shape[2:]))] += blocks.flatten(0, 1)
+        self.weight.copy_(kernel)
+
+    def extra_repr(self) -> str:
+        """Show the sizes."""
+        return f"{super().extra_repr()}, kernel_size={tuple(self.weight.shape[2:])}, dilation={self.dilation}"
+
+
+def _channel_mean(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).flatten(0, -2).mean(0)
+
+
+def _check_groups(in_channels: int, out_channels: int, groups: int) -> None:
+    if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
+        raise ConfigError(f"groups must divide the channels, got {in_channels} -> {out_channels} and {groups}.")
+
+
+def _check_weight(weight: Tensor, shape: Shape) -> None:
+    if tuple(weight.shape) != shape:
+        raise ShapeError(f"The weight must have shape {shape}, got {tuple(weight.shape)}.")
+
+
+def _require_kernel_rank(kernel: Tensor, groups: int, owner: str) -> None:
+    """Refuse a kernel that has no full rank at any frequency, because a combination of its channels is zero."""
+    blocks = kernel.unflatten(0, (groups, -1)).flatten(3)
+    wide = blocks.shape[1] <= blocks.shape[2]
+    require_rank(blocks.flatten(2) if wide else blocks.transpose(1, 2).flatten(2), owner)

@@ -1,0 +1,201 @@
+"""Which numbers are copied where: the linear maps behind `Repeat` and `Unfold`, and their adjoints."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.errors import ConfigError, ShapeError, UnsupportedError
+from likelify.transforms.core import Shape
+
+
+class Geometry(nn.Module, ABC):
+    """What is copied where: `copy` repeats, `total` adds the copies up (its adjoint).
+
+    The copies of a channel are consecutive channels, copy `j` of channel `c` being channel `c copies + j`; only
+    `Stacked` has another order too.
+
+    Attributes:
+        copies: places of copies for each channel; near a border some of them are not used by every number.
+        counts: number of copies N of the numbers of one channel, broadcast over positions, at least one.
+        free: dimensions of the noise of one channel, `sum (N - 1)` over its numbers; for `Stacked`, of one number.
+        missing: where there is no copy at all, boolean over positions, or None.
+    """
+
+    copies: int
+    counts: Tensor
+    free: int
+    missing: Tensor | None
+
+    @abstractmethod
+    def copy(self, x: Tensor) -> Tensor:
+        """Repeat: `(rows, c, *positions)` to `(rows, c copies, *out_positions)`."""
+
+    @abstractmethod
+    def total(self, t: Tensor) -> Tensor:
+        """Add up: `(rows, c copies, *out_positions)` to `(rows, c, *positions)`."""
+
+    @abstractmethod
+    def copied_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of the copies."""
+
+    @abstractmethod
+    def total_shape(self, copied: Shape) -> Shape:
+        """Return the shape of the sums."""
+
+    def mean(self, t: Tensor) -> Tensor:
+        """Average the copies; zero where there is none."""
+        return self.total(t) / self.counts
+
+    def project(self, t: Tensor) -> Tensor:
+        """Take the part that is orthogonal to repeated numbers."""
+        return t - self.copy(self.mean(t))
+
+
+class Stacked(Geometry):
+    """Every number has the same number of copies.
+
+    Args:
+        copies: how many.
+        blocks: put the copies of the whole event behind each other, instead of those of each channel.
+    """
+
+    def __init__(self, copies: int, *, blocks: bool = False) -> None:
+        super().__init__()
+        self.blocks = blocks
+        if copies < 1:
+            raise ConfigError(f"There must be at least one copy, got {copies}.")
+        self.copies, self.free = copies, copies - 1
+        self.register_buffer("counts", torch.tensor(float(copies)), persistent=False)
+        self.register_buffer("missing", None)
+
+    def copy(self, x: Tensor) -> Tensor:
+        """Repeat each channel."""
+        if self.blocks:
+            return torch.cat([x] * self.copies, 1)
+        return x.repeat_interleave(self.copies, dim=1)
+
+    def total(self, t: Tensor) -> Tensor:
+        """Add the copies of each channel."""
+        self.total_shape(tuple(t.shape[1:]))
+        if self.blocks:
+            return t.unflatten(1, (self.copies, -1)).sum(1)
+        return t.unflatten(1, (-1, self.copies)).sum(2)
+
+    def copied_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of the copies."""
+        return (in_shape[0] * self.copies, *in_shape[1:])
+
+    def total_shape(self, copied: Shape) -> Shape:
+        """Return the shape of the sums."""
+        if not copied or copied[0] % self.copies:
+            raise ShapeError(f"{self.copies} copies need a multiple of as many channels, got events {tuple(copied)}.")
+        return (copied[0] // self.copies, *copied[1:])
+
+
+class Windows(Geometry):
+    """Sliding windows of sequences and images: each number is copied into every window that reads it.
+
+    Args:
+        in_shape: `(channels, *positions)`, one or two position axes.
+        kernel_size: of the windows, one number for each axis.
+        stride: of the windows.
+        dilation: of the windows.
+    """
+
+    def __init__(self, in_shape: Shape, kernel_size: Shape, stride: Shape, dilation: Shape) -> None:
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.out_positions = tuple(
+            (n - d * (k - 1) - 1) // s + 1
+            for n, k, s, d in zip(in_shape[1:], kernel_size, stride, dilation, strict=True)
+        )
+        if min(self.out_positions) < 1:
+            raise ShapeError(f"Windows of size {kernel_size} do not fit into events {self.in_shape}; pad them first.")
+        self.copies = math.prod(kernel_size)
+        self.disjoint = (
+            len(kernel_size) == 2
+            and kernel_size == stride
+            and kernel_size[0] == kernel_size[1]
+            and dilation == (1, 1)
+            and all(n % k == 0 for n, k in zip(in_shape[1:], kernel_size, strict=True))
+        )
+        counts = self._fold(torch.ones(1, self.copies, *self.out_positions))[0, 0]
+        self.free = int((counts - 1).clamp_min(0).sum())
+        self.register_buffer("counts", counts.clamp_min(1), persistent=False)
+        self.register_buffer("missing", counts == 0 if bool((counts == 0).any()) else None, persistent=False)
+
+    def copy(self, x: Tensor) -> Tensor:
+        """Gather the windows into channels, as `torch.nn.functional.unfold` orders them."""
+        if tuple(x.shape[1:]) != self.in_shape:
+            raise ShapeError(f"The windows were built for events {self.in_shape}, got {tuple(x.shape[1:])}.")
+        # pixel_unshuffle and pixel_shuffle give the shape of their input if there are no rows.
+        if self.disjoint and len(x):
+            return torch.pixel_unshuffle(x, self.kernel_size[0])
+        if len(self.kernel_size) == 1:
+            return F.unfold(x.unsqueeze(2), **self._options())
+        return F.unfold(x, **self._options()).unflatten(2, self.out_positions)
+
+    def total(self, t: Tensor) -> Tensor:
+        """Add up the windows where they overlap."""
+        self.total_shape(tuple(t.shape[1:]))
+        return self._fold(t)
+
+    def copied_shape(self, in_shape: Shape) -> Shape:
+        """Return the shape of the windows."""
+        if tuple(in_shape) != self.in_shape:
+            raise ShapeError(f"The windows were built for events {self.in_shape}, got {tuple(in_shape)}.")
+        return (in_shape[0] * self.copies, *self.out_positions)
+
+    def total_shape(self, copied: Shape) -> Shape:
+        """Return the shape of the event."""
+        if tuple(copied) != (wanted := (self.in_shape[0] * self.copies, *self.out_positions)):
+            raise ShapeError(f"The windows have the shape {wanted}, got {tuple(copied)}.")
+        return self.in_shape
+
+    def _fold(self, t: Tensor) -> Tensor:
+        if self.disjoint and len(t):
+            return torch.pixel_shuffle(t, self.kernel_size[0])
+        if len(self.kernel_size) == 1:
+            return F.fold(t, (1, self.in_shape[1]), **self._options()).squeeze(2)
+        return F.fold(t.flatten(2), self.in_shape[1:], **self._options())
+
+    def _options(self) -> dict[str, Shape]:
+        line = (1,) if len(self.kernel_size) == 1 else ()
+        return {
+            "kernel_size": line + self.kernel_size,
+            "stride": line + self.stride,
+            "dilation": line + self.dilation,
+        }
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.in_shape}, kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
+
+
+def windows(
+    in_shape: Shape, kernel_size: int | Sequence[int], stride: int | Sequence[int], dilation: int | Sequence[int]
+) -> Windows:
+    """Build the geometry of windows from numbers for all axes, or one for each."""
+    dims = len(in_shape) - 1
+    if dims not in (1, 2):
+        raise UnsupportedError(
+            f"Windows slide along one or two position axes; events {tuple(in_shape)} have {dims}. Reshape them, or "
+            "write a Transform of your own (docs/extending.md)."
+        )
+    sizes = [per_axis(value, dims) for value in (kernel_size, stride, dilation)]
+    if min(min(size) for size in sizes) < 1:
+        raise ConfigError(f"Kernel, stride and dilation must be positive, got {kernel_size}, {stride}, {dilation}.")
+    return Windows(in_shape, *sizes)
+
+
+def per_axis(value: int | Sequence[int], dims: int) -> Shape:
+    """Return one number for each position axis."""
+    found = (value,) * dims if isinstance(value, int) else tuple(value)
+    if len(found) != dims:
+        raise ShapeError(f"{found} has {len(found)} numbers; {dims} are needed, one for each position axis.")
+    return found

@@ -1,0 +1,234 @@
+r"""Linear layers of any shape: `z = W x + b` from `D_1` to `D_2` channels, with a likelihood.
+
+One door, `linear`, to the parametrizations of the matrix. With two rotations and a scale, `W = U S V`:
+
+    keep      log p(x) = log p(z) + sum log s                                        exact
+    reduce    log p(x) = log p(z) + sum log s + log p(dropped | z)                   exact
+    increase  log p(x) >= E[log p(z) + sum log s - log q(noise)]                     a bound
+
+(Mate et al. 2022, section 3.1 and theorem 3). What is dropped may depend on all of `z`, since the kept coordinates
+determine it.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution, NoiseLaw
+from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.linalg.bounds import widest
+from likelify.nets import NetFactory, density_nets
+from likelify.structure import ContextLike
+from likelify.transforms.core import Chain, Transform, check_sample
+from likelify.transforms.elementwise import ActNorm
+from likelify.transforms.exponential.parametrizations import HouseholderVectors
+from likelify.transforms.exponential.rotations import Householder, Orthogonal, rotation
+from likelify.transforms.surjections.dimension import Augment, Slice
+from likelify.transforms.surjections.fibre import FreeLinear
+
+LinearMethod = Literal["exponential", "cayley", "householder", "free"]
+
+
+class PrincipalAxes(Orthogonal):
+    """A fixed rotation of the channels to the principal axes of a sample, the widest first; the identity before.
+
+    `initialize` sets it (at every position alike). Behind it, dropping the last channels loses least.
+
+    Args:
+        channels: size of axis 1 of `(rows, channels, ...)`.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(torch.eye(channels))
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Find the axes of every second row; scales that are set behind this layer see the others too.
+
+        With fewer rows than channels the narrow axes of the rows that were used have no width at all, and a scale that
+        saw only these would be infinite.
+        """
+        check_sample(x, self)
+        with torch.no_grad():
+            columns = widest(x[::2].transpose(0, 1).flatten(1))
+            columns = columns - columns.mean(1, keepdim=True)
+            _, axes = torch.linalg.eigh(columns @ columns.T / columns.shape[1])
+            self.matrix.copy_(axes.flip(1).T)
+        return super().initialize(x, context)
+
+
+class Spectrum(ActNorm):
+    """Shift and scale of the channels, of which the first are given: `initialize` only sets the others.
+
+    Args:
+        given: log scales of the first channels.
+        shift: of the first channels.
+        channels: how many there are in all.
+    """
+
+    def __init__(self, given: Tensor, shift: Tensor, channels: int) -> None:
+        super().__init__(channels)
+        self.given = len(given)
+        # First the dtype, then the numbers, lest double precision is lost.
+        self.to(given.dtype)
+        with torch.no_grad():
+            self.log_scale[: self.given] = given
+            self.shift[: self.given] = shift
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Set the statistics of the channels that are not given."""
+        kept = [(p, p.detach()[: self.given].clone()) for p in (self.shift, self.log_scale)]
+        super().initialize(x, context)
+        with torch.no_grad():
+            for parameter, values in kept:
+                parameter[: self.given] = values
+            return self(x, context)[0]
+
+
+class RotatedLinear(Chain):
+    """The linear layer `W = U S V`, made of layers: rotation, scale, what is dropped or added, rotation.
+
+    Built by `linear`.
+    """
+
+    def matrix(self) -> Tensor:
+        """Form `W`, `(out_channels, in_channels)`, on the noise-free path."""
+        first = next(layer for layer in self.modules() if isinstance(layer, Orthogonal))
+        eye = torch.eye(len(first.matrix)).to(first.matrix)
+        return (self.mean_forward(eye) - self.mean_forward(torch.zeros_like(eye))).T
+
+
+def linear(
+    in_channels: int,
+    out_channels: int,
+    *,
+    method: LinearMethod = "cayley",
+    weight: Tensor | None = None,
+    bias: Tensor | bool = True,
+    noise: NoiseLaw = "normal",
+    net: NetFactory | None = None,
+    posterior: NetFactory | None = None,
+    dims: int = 0,
+    reflections: int | None = None,
+) -> Transform:
+    r"""Build `z = W x + b` on the channels (axis 1) at every position, with a likelihood for any shape of `W`.
+
+    Args:
+        in_channels: D_1.
+        out_channels: D_2.
+        method: how `W` is parametrized. `"exponential"`, `"cayley"` and `"householder"` are two rotations and positive
+            singular values: the map can never become singular, and dropped coordinates have scales of their own.
+            `"free"` takes any matrix of full rank as it is (`FreeLinear`), which is cheapest.
+        weight: `(out_channels, in_channels)`, which the layer then has exactly, with the sign of its determinant.
+            Without one the layer starts at a random rotation, and `initialize` turns it to the principal axes of the
+            data.
+        bias: `(out_channels,)`; False starts it at zero and, with `"free"`, leaves it out.
+        noise: of added coordinates, `"normal"` or `"uniform"`.
+        net: makes the network of the density of dropped coordinates, see `nets.density_net`.
+        posterior: makes a network for a learned mean and scale of the noise given `x`; without one it has a trained
+            scale.
+        dims: number of position axes, for the usual networks.
+        reflections: of each rotation of `"householder"`; 16 by default.
+
+    Returns:
+        An exact layer if `out_channels <= in_channels`, otherwise a bound.
+
+    Raises:
+        DomainError: if the weight does not have full rank.
+        ShapeError: if weight or bias do not have these sizes.
+
+    Source:
+        Mate et al. 2022, sections 3.1 and appendix G; `docs/maths/flowification-linear.md`.
+
+    Example:
+        >>> layer = linear(5, 3, method="free", weight=torch.eye(3, 5))
+        >>> layer.likelihood, layer.mean_forward(torch.arange(5.0)[None])
+        ('exact', tensor([[0., 1., 2.]], grad_fn=...))
+    """
+    if method not in ("exponential", "cayley", "householder", "free"):
+        raise ConfigError(
+            f"linear knows the methods 'exponential', 'cayley', 'householder' and 'free', not {method!r}."
+        )
+    _check_sizes(in_channels, out_channels, weight, bias)
+    net = net or density_nets(dims)
+    if method == "free":
+        return FreeLinear(
+            in_channels,
+            out_channels,
+            weight=weight,
+            bias=bias,
+            net=net,
+            noise=noise,
+            posterior=posterior,
+            dims=dims,
+        )
+    smaller = min(in_channels, out_channels)
+    if weight is None:
+        middle: Transform = ActNorm(max(in_channels, out_channels))
+        into, out = PrincipalAxes(in_channels), None
+    else:
+        factors = _factorize(weight, bias)
+        middle = Spectrum(factors.log_singular, factors.shift, max(in_channels, out_channels))
+        into, out = Orthogonal(factors.into), Orthogonal(factors.out)
+    layers: list[Transform] = [into, *_turn(in_channels, method, reflections)]
+    if out_channels > in_channels:
+        added = out_channels - in_channels
+        layers.append(Augment(_noise(in_channels, added, noise, posterior), added))
+    layers.append(middle)
+    if out_channels < in_channels:
+        density = ConditionalNormal(net(smaller, 2 * (in_channels - smaller)))
+        layers.append(Slice(smaller, density))
+    layers += [*_turn(out_channels, method, reflections), *([] if out is None else [out])]
+    return RotatedLinear(layers)
+
+
+class _Factors(NamedTuple):
+    """`W x + b = U diag(s) (V x - shift)` with square orthogonal `U` and `V`; `s` and `shift` as long as the output."""
+
+    into: Tensor
+    out: Tensor
+    log_singular: Tensor
+    shift: Tensor
+
+
+def _factorize(weight: Tensor, bias: Tensor | bool) -> _Factors:  # noqa: FBT001
+    u, s, vh = torch.linalg.svd(widest(weight.detach()), full_matrices=True)
+    smallest = float(s[-1] / s[0].clamp_min(torch.finfo(s.dtype).tiny))
+    if not smallest > 1e-6:
+        raise DomainError(
+            f"A weight of shape {tuple(weight.shape)} does not have full rank: its smallest singular value is "
+            f"{smallest:.2g} of its largest. It maps different inputs to one output and leaves no density. Replace the "
+            "layer by a narrower one, or train it from another start."
+        )
+    # Coordinates that are added have scale one.
+    scale = torch.cat([s, s.new_ones(len(u) - len(s))])
+    given = bias.detach().to(u) if isinstance(bias, Tensor) else torch.zeros_like(scale)
+    shift = -(u.T @ given) / scale
+    return _Factors(*(t.to(weight.dtype) for t in (vh, u, scale.log(), shift)))
+
+
+def _turn(size: int, method: str, reflections: int | None) -> list[Transform]:
+    """Build a trained rotation that starts at the identity; a single channel has none."""
+    if size == 1:
+        return []
+    if method != "householder":
+        return [rotation(size, method="cayley" if method == "cayley" else "exponential")]
+    # Reflections in pairs of equal vectors start at the identity.
+    half = torch.randn(max((reflections or 16) // 2, 1), size)
+    vectors = half.repeat_interleave(2, 0)
+    return [Householder(HouseholderVectors(size, len(vectors), vectors=vectors))]
+
+
+def _noise(in_channels: int, added: int, law: NoiseLaw, posterior: NetFactory | None) -> Distribution:
+    if posterior is None:
+        return ChannelNoise(added, law)
+    if law != "normal":
+        raise ConfigError("A learned posterior is normal; leave noise at 'normal' beside it.")
+    return ConditionalNormal(posterior(in_channels, 2 * added))
+
+
+def _check_sizes(in_channels: int, out_channels: int, weight: Tensor | None, bias: Tensor | bool) -> None:  # noqa: FBT001
+    if weight is not None and tuple(weight.shape) != (out_channels, in_channels):
+        raise ShapeError(f"The weight should be ({out_channels}, {in_channels}), got {tuple(weight.shape)}.")
+    if isinstance(bias, Tensor) and tuple(bias.shape) != (out_channels,):
+        raise ShapeError(f"The bias should be ({out_channels},), got {tuple(bias.shape)}.")

@@ -1,0 +1,272 @@
+r"""Windows that are reduced to one number each, their maximum or average, with a density of what they lose.
+
+Both are exact: given the number `z` of a window of entries `x`,
+
+    maximum:  log p(x) = log p(z) + log p(place of the maximum | z) + sum over the others of log p(z - x_j | z)
+    average:  log p(x) = log p(z) + (log n) / 2 - log(divisor) + log p(x - mean(x) | z).
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions import LOG_SQRT_2PI, normal_log_prob
+from likelify.errors import ConfigError, ShapeError
+from likelify.nets import NetFactory
+from likelify.structure import ContextLike, as_context, join_condition, sum_items
+from likelify.transforms.core import Shape, Transform
+
+
+class Pooling(Transform, ABC):
+    """What `MaxOfPatches` and `MeanOfPatches` share: windows in channels, some of whose entries may not count.
+
+    Entry `j` of channel `c` is channel `c size + j`. Entries outside `valid` are zero-mean normal numbers, of a scale
+    that is trained for each channel.
+
+    Args:
+        channels: of the latent.
+        size: entries of a window.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        net: makes a network that reads the latent and gives `(rows, channels (size + 1), *positions)`: a number for
+            each entry, then for each channel the log of a factor on its scale (kept within +-3 by `3 tanh(. / 3)`).
+            Without one, numbers trained for each channel serve all windows.
+    """
+
+    random_inverse = True
+    valid: Tensor | None
+
+    def __init__(self, channels: int, size: int, valid: Tensor | None, net: NetFactory | None) -> None:
+        super().__init__()
+        if channels < 1 or size < 1:
+            raise ConfigError(f"{type(self).__name__} needs channels and entries, got {channels} and {size}.")
+        self.channels, self.size = channels, size
+        if valid is not None and bool(valid.all()):
+            valid = None
+        if valid is not None and (len(valid) != size or not bool(valid.any(0).all())):
+            raise ShapeError(f"Each window needs {size} entries, of which at least one counts.")
+        self.register_buffer("valid", valid, persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.log_outside = None if valid is None else nn.Parameter(torch.zeros(channels))
+        self.net = None if net is None else net(channels, channels * (size + 1))
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Reduce the windows; the contribution is the log-density of what they lose."""
+        t = self._windows(x)
+        z, place = self._reduce(t)
+        return z, self._contribution(t, z, place, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw what the windows lost; the context's temperature acts on it."""
+        t, place = self._draw(z, context, as_context(context).temperature)
+        return t.flatten(1, 2), -self._contribution(t, z, place, context)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Reduce the windows."""
+        return self._reduce(self._windows(x))[0]
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Fill the windows with the likeliest numbers."""
+        return self._draw(z, context, 0.0)[0].flatten(1, 2)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return one number for each window."""
+        positions = in_shape[1:] if self.valid is None else tuple(self.valid.shape[1:])
+        if tuple(in_shape) != (self.channels * self.size, *positions):
+            raise ShapeError(
+                f"{type(self).__name__} is for {self.channels} channels of {self.size} entries"
+                f"{'' if self.valid is None else f' at positions {positions}'}, got events {tuple(in_shape)}."
+            )
+        return (self.channels, *positions)
+
+    @abstractmethod
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent of windows `(rows, channels, size, *positions)`, and the place that is chosen, if any."""
+
+    @abstractmethod
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        """Return the log-density of what each window loses, Jacobian included, `(rows, channels, *positions)`."""
+
+    @abstractmethod
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        """Draw windows, and the place that is chosen in them, or nothing."""
+
+    def _contribution(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        contribution = sum_items(self._lost(t, z, place, context), context)
+        if self.valid is None or self.log_outside is None:
+            return contribution
+        log_scale = self._per_channel(self.log_outside, t)
+        outside = normal_log_prob(t, torch.zeros_like(log_scale), log_scale)
+        return contribution + sum_items(outside.masked_fill(self.valid, 0.0), context)
+
+    def _fill_outside(self, t: Tensor, temperature: float) -> Tensor:
+        """Draw the entries that do not count."""
+        if self.valid is None or self.log_outside is None:
+            return t
+        noise = temperature * self._per_channel(self.log_outside, t).exp() * torch.randn_like(t)
+        return torch.where(self.valid, t, noise)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        self.out_shape(tuple(x.shape[1:]))
+        return x.unflatten(1, (self.channels, self.size))
+
+    def _read(self, z: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
+        """Return the network's number for each entry `(rows, channels, size, *positions)`, and the log scales."""
+        log_scale = self._per_channel(self.log_scale, z)
+        if self.net is None:
+            return None, log_scale
+        read = self.net(join_condition(z, context))
+        wanted = (len(z), self.channels * (self.size + 1), *z.shape[2:])
+        if tuple(read.shape) != wanted:
+            raise ShapeError(f"The network gave {tuple(read.shape)} for a latent {tuple(z.shape)}; {wanted} is needed.")
+        entries, factor = read.split([self.channels * self.size, self.channels], 1)
+        return entries.unflatten(1, (self.channels, self.size)), log_scale + 3 * torch.tanh(factor / 3)
+
+    def _per_channel(self, parameter: Tensor, like: Tensor) -> Tensor:
+        return parameter.reshape(1, -1, *(1,) * (like.ndim - 2))
+
+    def _mask(self, t: Tensor, value: float) -> Tensor:
+        return t if self.valid is None else t.masked_fill(~self.valid, value)
+
+    def _counts(self) -> Tensor | int:
+        """Return how many entries of each window count."""
+        return self.size if self.valid is None else self.valid.sum(0)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.channels}, size={self.size}" + ("" if self.valid is None else ", partly valid")
+
+
+class MaxOfPatches(Pooling):
+    r"""The largest entry of each window: `(rows, channels size, *positions)` to `(rows, channels, *positions)`; exact.
+
+    Contribution: `log p(place | z) + sum over the others of -log s - (z - x_j) / s`: a categorical place of the maximum
+    and exponential distances below it. `inverse` draws both, so nothing exceeds `z`
+    (Nielsen et al. 2020, section 3.2).
+
+    Args:
+        channels: of the latent.
+        size: entries of a window; entry `j` of channel `c` is channel `c size + j`, as `Unfold` gives it.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        net: makes a network that reads log-odds of the places and scales off the latent, see `Pooling`.
+
+    Example:
+        >>> MaxOfPatches(1, 4)(torch.tensor([[0.0, 3.0, 2.0, 1.0]]))[0]
+        tensor([[3.]])
+    """
+
+    def __init__(self, channels: int, size: int, *, valid: Tensor | None = None, net: NetFactory | None = None) -> None:
+        super().__init__(channels, size, valid, net)
+        self.log_odds = nn.Parameter(torch.zeros(channels, size))
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Set log-odds and scales of the channels from the sample."""
+        with torch.no_grad():
+            t = self._windows(x)
+            z, place = self._reduce(t)
+            chosen = (torch.arange(self.size, device=x.device) == place.unsqueeze(-1)).double()
+            # Half an observation of each place keeps the odds finite.
+            counts = chosen.movedim(1, -2).flatten(0, -3).sum(0) + 0.5
+            self.log_odds.copy_((counts / counts.mean(1, keepdim=True)).log())
+            below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2).transpose(0, 1).flatten(1).mean(1)
+            others = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            self.log_scale.copy_(torch.where(below > 0, (below / others.clamp_min(1e-6)).log(), self.log_scale))
+        return super().initialize(x, context)
+
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._mask(t, -math.inf).max(2)
+
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        log_odds, log_scale = self._laws(z, context)
+        chosen = log_odds.expand_as(t).gather(2, place.unsqueeze(2)).squeeze(2)
+        # The distance of the maximum itself is zero, so it only counts in the constant.
+        below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2)
+        return chosen - (self._counts() - 1) * log_scale - below * (-log_scale).exp()
+
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        log_odds, log_scale = self._laws(z, context)
+        shape = (*z.shape[:2], self.size, *z.shape[2:])
+        surprise, noise = torch.empty(2, *shape, dtype=z.dtype, device=z.device).exponential_()
+        # The largest of log-odds with Gumbel noise follows them (Gumbel 1954); noise times T divides them by T.
+        place = (log_odds.detach() - temperature * noise.log()).argmax(2)
+        t = z.unsqueeze(2) - temperature * log_scale.exp().unsqueeze(2) * surprise
+        t = t.scatter(2, place.unsqueeze(2), z.unsqueeze(2))
+        return self._fill_outside(t, temperature), place
+
+    def _laws(self, z: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities of the places and the log scales of the distances."""
+        odds, log_scale = self._read(z, context)
+        trained = self.log_odds.reshape(self.channels, self.size, *(1,) * (z.ndim - 2))
+        odds = trained.unsqueeze(0) if odds is None else trained + odds
+        return self._mask(odds, -math.inf).log_softmax(2), log_scale
+
+
+class MeanOfPatches(Pooling):
+    r"""The average of each window: `(rows, channels size, *positions)` to `(rows, channels, *positions)`; exact.
+
+    With `n` entries that count and residuals `r = x - sum(x) / n`, `z = sum(x) / divisor` and the contribution is
+
+        1/2 log n - log divisor - (n - 1) (log s + 1/2 log 2 pi) - |r - m|^2 / (2 s^2):
+
+    `sum(x) / sqrt n` is an orthonormal coordinate, and the residuals are normal in the `n - 1` dimensions orthogonal to
+    it, with mean `m(z)`, of which only the part orthogonal to a constant matters. `inverse` draws the residuals.
+
+    Args:
+        channels: of the latent.
+        size: entries of a window; entry `j` of channel `c` is channel `c size + j`, as `Unfold` gives it.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        divisor: what the sum is divided by, a number or `(*positions)`; the number of entries that count by default.
+        net: makes a network that reads means of the entries and scales off the latent, see `Pooling`.
+
+    Example:
+        >>> MeanOfPatches(1, 4)(torch.tensor([[0.0, 3.0, 2.0, 1.0]]))[0]
+        tensor([[1.5000]])
+    """
+
+    divisor: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        *,
+        valid: Tensor | None = None,
+        divisor: Tensor | float | None = None,
+        net: NetFactory | None = None,
+    ) -> None:
+        super().__init__(channels, size, valid, net)
+        divisor = torch.as_tensor(self._counts() if divisor is None else divisor, dtype=torch.get_default_dtype())
+        if not bool((divisor > 0).all()):
+            raise ConfigError("MeanOfPatches needs a positive divisor.")
+        self.register_buffer("divisor", divisor, persistent=False)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Set the scales of the channels from the sample."""
+        with torch.no_grad():
+            square = self._residuals(self._windows(x)).square().sum(2).transpose(0, 1).flatten(1).mean(1)
+            free = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            self.log_scale.copy_(torch.where(square > 0, 0.5 * (square / free.clamp_min(1e-6)).log(), self.log_scale))
+        return super().initialize(x, context)
+
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._mask(t, 0.0).sum(2) / self.divisor, t.new_empty(0)
+
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        loc, log_scale = self._read(z, context)
+        residuals = self._residuals(t if loc is None else t - loc)
+        counts = torch.as_tensor(self._counts(), dtype=z.dtype, device=z.device)
+        constant = 0.5 * counts.log() - self.divisor.log() - (counts - 1) * (log_scale + LOG_SQRT_2PI)
+        return constant - 0.5 * residuals.square().sum(2) * (-2 * log_scale).exp()
+
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        loc, log_scale = self._read(z, context)
+        noise = torch.randn(*z.shape[:2], self.size, *z.shape[2:], dtype=z.dtype, device=z.device)
+        moved = temperature * log_scale.exp().unsqueeze(2) * noise
+        mean = (z * self.divisor / self._counts()).unsqueeze(2)
+        t = mean + self._residuals(moved if loc is None else moved + loc)
+        return self._fill_outside(t, temperature), t.new_empty(0)
+
+    def _residuals(self, t: Tensor) -> Tensor:
+        mean = self._mask(t, 0.0).sum(2) / self._counts()
+        return self._mask(t - mean.unsqueeze(2), 0.0)

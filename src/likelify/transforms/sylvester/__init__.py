@@ -1,0 +1,1 @@
+"""Sylvester flows: a triangular residual in a changed basis, inverted at the speed of a wavefront."""

@@ -1,0 +1,105 @@
+"""Fits to tables: densities in nats."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import likelify as lk
+from likelify.data import ArraySource, table
+from likelify.errors import NonFiniteError
+from likelify.fitting.loop import FitResult, Look, fit
+from likelify.fitting.metrics import Unit, evaluate
+from likelify.fitting.settings import FitSettings
+
+NATS = Unit.of((2,), None)
+
+
+def normal_rows(count=2000, correlation=0.8):
+    covariance = [[1, correlation], [correlation, 1]]
+    rows = np.random.default_rng(0).multivariate_normal([3, -1], covariance, count) * [5, 0.2]
+    return table(rows, name="normal")
+
+
+def exact_flow(dtype=torch.float32):
+    """A flow that can be any normal density of two numbers."""
+    flow = lk.Flow(lk.Normal((2,)), lk.Chain([lk.ActNorm(2), lk.rotation(2), lk.ActNorm(2)]), event_shape=(2,))
+    return flow.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_normal_table_is_fitted_to_its_entropy(dtype):
+    source = normal_rows()
+    flow = exact_flow(dtype)
+    result = fit(flow, source, FitSettings(steps=200, lr=2e-2, batch_size=256, validations=2))
+    test = source.read_all("test").x.double()
+    train = source.read_all("train").x.double()
+    best = torch.distributions.MultivariateNormal(train.mean(0), train.T.cov()).log_prob(test)
+    measured = evaluate(flow, source, elbo_samples=1, iw_samples=2)
+    assert measured.elbo.nats.mean == pytest.approx(float(best.mean()), abs=0.03)
+    assert measured.iw.nats.mean == pytest.approx(measured.elbo.nats.mean, abs=1e-5)
+    rows = result.rows(NATS)
+    assert set(rows[0]) == {"step", "seconds", "train_nats", "validation_nats", "lr"}
+    assert rows[-1]["validation_nats"] == pytest.approx(-result.looks[-1].validation_bits * 2 * math.log(2))
+    assert max(row["validation_nats"] for row in rows) == pytest.approx(NATS.factor * result.best_bits)
+    assert rows[-1]["validation_nats"] > rows[0]["validation_nats"]
+
+
+def test_units():
+    assert Unit.of((1, 8, 8), 17) == Unit()
+    assert Unit().show(1.5) == "1.500 bits/dim"
+    assert NATS.show(1.0) == f"{-2 * math.log(2):.3f} nats"
+    result = FitResult(looks=[Look(1, 2.0, 3.0, 4.0, 5.0)])
+    assert result.rows() == [{"step": 1, "seconds": 2.0, "train_bits": 3.0, "validation_bits": 4.0, "lr": 5.0}]
+
+
+def test_a_failed_fit_of_a_table_speaks_of_nats():
+    class Trap(lk.Affine):
+        calls = 0
+
+        def forward(self, x, context=None):
+            z, log_det = super().forward(x, context)
+            Trap.calls += 1
+            return z, log_det * (math.nan if Trap.calls > 60 else 1.0)
+
+    flow = exact_flow()
+    flow = lk.Flow(flow.base, lk.Chain([*flow.transform, Trap()]), event_shape=(2,))
+    with pytest.raises(NonFiniteError, match=r"validation -\d\.\d+ nats"):
+        fit(flow, normal_rows(200), FitSettings(steps=200, batch_size=20))
+
+
+def images(count):
+    rng = np.random.default_rng(0)
+    return ArraySource(
+        "images",
+        {split: rng.integers(0, 3, (count, 1, 2, 2)) for split in ("train", "validation", "test")},
+        levels=3,
+        labels={split: np.arange(count) % 2 for split in ("train", "validation", "test")},
+        classes=2,
+    )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize(("iw_items", "weighted"), [(None, 11), (1, 1), (4, 4), (7, 7), (99, 11)])
+def test_only_the_first_items_are_weighted(iw_items, weighted, conditional):
+    flow = lk.zoo.MarginalSplineConfig(
+        event_shape=(1, 2, 2), pixel_levels=3, couplings=1, hidden=(4,), classes=2 if conditional else None
+    ).build()
+    shares = []
+    measured = evaluate(
+        flow,
+        images(11),
+        elbo_samples=2,
+        iw_samples=3,
+        batch_size=4,
+        iw_items=iw_items,
+        conditional=conditional,
+        on_batch=shares.append,
+    )
+    assert measured.elbo.bits.items == 11
+    assert measured.iw.bits.items == weighted
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+    again = evaluate(flow, images(11), elbo_samples=2, iw_samples=3, limit=weighted, conditional=conditional)
+    assert again.iw.nats.mean == pytest.approx(measured.iw.nats.mean, abs=0.5)
