@@ -5,6 +5,8 @@ Each message says what happened, why, and what to do about it. All inherit from 
 built-in error a caller would expect as well.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -68,3 +70,21 @@ class MissingDependencyError(LikelifyError, ImportError):
             f"This needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'likelify[{extra}]'"
         )
+
+
+def unknown_word(kind: str, word: str, known: Iterable[str]) -> str:
+    """Return the sentences for a word that is not among the known ones: the nearest of them first, then all.
+
+    Args:
+        kind: what the word should name, such as `"model"`.
+        word: what was given.
+        known: the words there are.
+
+    Example:
+        >>> unknown_word("model", "glwo", ["glow", "vae"])
+        "There is no model 'glwo'. Did you mean 'glow'? Known are: glow, vae."
+    """
+    known = list(known)
+    near = " or ".join(f"'{match}'" for match in get_close_matches(word, known, n=2, cutoff=0.5))
+    question = f" Did you mean {near}?" if near else ""
+    return f"There is no {kind} '{word}'.{question} Known are: {', '.join(known)}."

@@ -417,11 +417,8 @@ def test_inputs_and_options_are_checked():
         flowify(net, torch.randn(2, 3), noise="uniform", learned_noise=True)
 
 
-def test_the_package_can_be_called():
-    import likelify.flowify as package
-
-    assert package(nn.Linear(3, 2), torch.randn(2, 3)).likelihood == "exact"
-    assert package.rule is rule
+def test_flowify_at_the_top_is_the_function():
+    assert lk.flowify is flowify
 
 
 def test_own_networks_for_what_is_dropped():
