@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
+from likelify.names import NoiseName
 from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
 from likelify.tracing import is_tracing
 
 Shape = tuple[int, ...]
 Likelihood = Literal["exact", "bound", "estimate"]
-NoiseLaw = Literal["normal", "uniform"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -191,7 +191,7 @@ class ChannelNoise(Distribution):
         torch.Size([5, 2, 4, 4])
     """
 
-    def __init__(self, channels: int, law: NoiseLaw = "normal", *, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, law: NoiseName = "normal", *, scale: float = 1.0) -> None:
         super().__init__()
         check_law(law)
         self.law = law

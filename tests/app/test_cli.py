@@ -186,7 +186,7 @@ def test_the_options_name_what_there_is():
     from typing import get_args, get_type_hints
 
     from likelify.app import cli
-    from likelify.zoo.mixers import Mixing
+    from likelify.names import Mixing
     from likelify.zoo.models import MODELS
 
     hints = get_type_hints(cli.fit)

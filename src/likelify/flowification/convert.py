@@ -13,21 +13,12 @@ from likelify.flowification.build import Builder
 from likelify.flowification.conversion import Conversion, fingerprint, with_contractions
 from likelify.flowification.graph import Series, reduce
 from likelify.flowification.nodes import Graph
-from likelify.flowification.options import (
-    DensityNet,
-    LogDetName,
-    Method,
-    NoiseName,
-    Options,
-    ReluName,
-    ResidualName,
-    SharedName,
-    module_rule,
-)
+from likelify.flowification.options import DensityNet, Options, ReluName, ResidualName, SharedName, module_rule
 from likelify.flowification.problems import NotConvertibleError, Problems
 from likelify.flowification.refusals import BY_CLASS, reason
 from likelify.flowification.trace import trace
 from likelify.flowification.verify import check_equal, check_uses
+from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.transforms.core import Chain, Transform
 
 
@@ -47,7 +38,7 @@ def flowify(
     module: nn.Module,
     example: Tensor,
     *,
-    method: Method = "free",
+    method: LinearMethod = "free",
     relu: ReluName = "refuse",
     noise: NoiseName = "normal",
     residual: ResidualName = "repeat",

@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from likelify.distributions import ConditionalNormal, Distribution
 from likelify.errors import ConfigError
+from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.nets.density import NetFactory, density_nets
 from likelify.transforms.core import Shape, Transform
 
-Method = Literal["free", "cayley", "exponential", "householder"]
 ReluName = Literal["refuse", "noisy"]
-NoiseName = Literal["normal", "uniform"]
 ResidualName = Literal["repeat", "lipschitz", "auto"]
 SharedName = Literal["refuse", "copy"]
-LogDetName = Literal["exact", "truncated", "roulette"]
 # (channels in, channels out, position axes) to a network; `nets.density_net` is one.
 DensityNet = Callable[[int, int, int], nn.Module]
 Rule = Callable[[Any, Shape, "Options"], Transform | None]
@@ -45,7 +43,7 @@ class Options:
         net: makes these networks instead, called as `net(channels_in, channels_out, position_axes)`.
     """
 
-    method: Method = "free"
+    method: LinearMethod = "free"
     relu: ReluName = "refuse"
     noise: NoiseName = "normal"
     residual: ResidualName = "repeat"
@@ -90,7 +88,7 @@ class Options:
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "method": get_args(Method),
+    "method": get_args(LinearMethod),
     "relu": get_args(ReluName),
     "noise": get_args(NoiseName),
     "residual": get_args(ResidualName),

@@ -14,9 +14,9 @@ from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import reshape_bound, torus_bound, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
+from likelify.names import NormBoundName
 from likelify.tracing import is_tracing
 
-BoundName = Literal["reshape", "torus"]
 BOUNDS = {"reshape": reshape_bound, "torus": torus_bound}
 PaddingName = Literal["zeros", "circular", "reflect"]
 
@@ -61,7 +61,7 @@ class ConvMap(LinearMap):
 
     kernel: Tensor
     padding: PaddingName = "zeros"
-    bound: BoundName = "reshape"
+    bound: NormBoundName = "reshape"
     norm: float | None = None
     groups: int = 1
     mask: Tensor | None = None

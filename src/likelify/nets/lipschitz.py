@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, round_off_margin
 from likelify.linalg.dense import apply_matrix
+from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
 from likelify.structure import ContextLike, as_context
 
@@ -237,7 +238,7 @@ class LipschitzConvNet(_Feedforward):
         kernel_sizes: Sequence[int] = (3, 1, 3),
         *,
         limit: float = 0.98,
-        bound: Literal["torus", "reshape"] = "torus",
+        bound: NormBoundName = "torus",
         context_features: int = 0,
     ) -> None:
         if bound not in ("torus", "reshape"):

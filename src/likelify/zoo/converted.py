@@ -17,17 +17,10 @@ from likelify.distributions import Distribution, Normal, RectifiedNormal
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.flowification.conversion import WHOLE
 from likelify.flowification.convert import Flowified, convert, flowify
-from likelify.flowification.options import (
-    LogDetName,
-    Method,
-    NoiseName,
-    Options,
-    ReluName,
-    ResidualName,
-    SharedName,
-)
+from likelify.flowification.options import Options, ReluName, ResidualName, SharedName
 from likelify.flowification.rules_activation import image_of
 from likelify.flows import Flow
+from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.settings import Settings
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.dequantize import Dequantize
@@ -39,7 +32,7 @@ from likelify.zoo.settings import Size
 class FlowifySettings(Settings):
     """The options of `flowify` as plain data; see `likelify.flowification.Options`."""
 
-    method: Method = "free"
+    method: LinearMethod = "free"
     relu: ReluName = "refuse"
     noise: NoiseName = "normal"
     residual: ResidualName = "repeat"

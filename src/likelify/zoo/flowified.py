@@ -5,9 +5,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from likelify.distributions import NoiseLaw, Normal
+from likelify.distributions import Normal
 from likelify.errors import ConfigError
 from likelify.flows import Flow
+from likelify.names import LinearMethod, NoiseName
 from likelify.nets import MLP, ResidualConvNet, density_nets
 from likelify.settings import Settings
 from likelify.transforms.core import Chain, Shape, Transform
@@ -21,7 +22,7 @@ from likelify.transforms.surjections.activation import LeakyReLU
 from likelify.transforms.surjections.convolution import convolution
 from likelify.transforms.surjections.dimension import Pad
 from likelify.transforms.surjections.fibre import CircularConv
-from likelify.transforms.surjections.linear import LinearMethod, linear
+from likelify.transforms.surjections.linear import linear
 from likelify.zoo.settings import ImageConfig, Size
 
 
@@ -92,7 +93,7 @@ class FlowifiedConfig(ImageConfig):
     front: Literal["scale", "marginal"] = "scale"
     method: LinearMethod = "cayley"
     reflections: int | None = Field(default=None, ge=2)
-    noise: NoiseLaw = "normal"
+    noise: NoiseName = "normal"
     learned_noise: bool = False
     bins: int = Field(default=10, ge=2)
     spline_bound: float = Field(default=4.0, gt=0)
@@ -312,7 +313,7 @@ class TableMLPConfig(Settings):
     widths: tuple[Size, ...] = (128, 64, 32, 16, 8)
     activation: Literal["leaky-relu", "spline"] = "spline"
     method: LinearMethod = "cayley"
-    noise: NoiseLaw = "normal"
+    noise: NoiseName = "normal"
     learned_noise: bool = True
     net_hidden: Size = 64
     bins: int = Field(default=8, ge=2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from likelify.distributions import ConditionalNormal, Normal
 from likelify.flows import Flow
+from likelify.names import Mixing, NormBoundName
 from likelify.nets import MLP, DenseConvBlock, ImageEncoder, OneHot, ResidualConvNet
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.coupling import (
@@ -24,7 +25,7 @@ from likelify.transforms.exponential.layers import conv_exponential
 from likelify.transforms.marginal import FittedMarginal
 from likelify.transforms.reshape import Flatten, Squeeze
 from likelify.transforms.surjections.dimension import Slice
-from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
+from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
 
 # Features that the encoder of a variational dequantizer gives to its couplings.
@@ -65,7 +66,7 @@ class GlowConfig(ImageConfig):
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
     bins: int = Field(default=8, ge=2)
-    norm_bound: BoundName = "reshape"
+    norm_bound: NormBoundName = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
     dequantization: Literal["uniform", "variational"] = "uniform"
 

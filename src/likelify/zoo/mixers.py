@@ -1,26 +1,12 @@
 """The layers that mix channels and positions, by name."""
 
-from typing import Literal
-
-from likelify.linalg.conv import BoundName
+from likelify.names import Mixing, NormBoundName
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.layers import conv_exponential, orthogonal_convolution
 from likelify.transforms.exponential.rotations import rotation
 from likelify.transforms.mixing.conv1x1 import Conv1x1, PeriodicConv, two_conv1x1, woodbury_conv
 from likelify.transforms.mixing.emerging import emerging_conv
 from likelify.transforms.reshape import Permute
-
-Mixing = Literal[
-    "permutation",
-    "1x1",
-    "two-1x1",
-    "householder",
-    "emerging",
-    "woodbury",
-    "periodic",
-    "orthogonal",
-    "conv-exponential",
-]
 
 
 def mixing_layers(
@@ -29,7 +15,7 @@ def mixing_layers(
     positions: tuple[int, int],
     *,
     norm_limit: float | None = 0.9,
-    norm_bound: BoundName = "torus",
+    norm_bound: NormBoundName = "torus",
 ) -> list[Transform]:
     """Build the layers of one mixing step, as the papers put them together.
 

@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from likelify.names import Mixing
 from likelify.transforms.core import Transform
-from likelify.zoo.mixers import Mixing
 from likelify.zoo.multiscale import MultiScaleConfig
 from likelify.zoo.settings import ImageShape
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from likelify.distributions import Normal
 from likelify.flows import Flow
+from likelify.names import Mixing, NormBoundName
 from likelify.nets import DenseConvBlock, DenseImageEncoder, OneHot
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.coupling import AffineBijector, ChannelSplit, Coupling
@@ -20,7 +21,7 @@ from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine, Logit
 from likelify.transforms.reshape import Squeeze
 from likelify.transforms.surjections.dimension import Slice
-from likelify.zoo.mixers import BoundName, Mixing, mixing_layers
+from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
 
 
@@ -51,7 +52,7 @@ class MultiScaleConfig(ImageConfig):
     growth: Size = 12
     gated: bool = True
     norm_limit: float | None = Field(default=0.9, gt=0)
-    norm_bound: BoundName = "torus"
+    norm_bound: NormBoundName = "torus"
     dequantization: Literal["uniform", "variational"] = "uniform"
     noise_steps: int = Field(default=4, ge=1)
     noise_features: Size = 32

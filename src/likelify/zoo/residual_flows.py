@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from likelify.names import LogDetName
 from likelify.nets import AutoregressiveNet, LipschitzConvNet, ResidualConvNet
 from likelify.nets.tied import TiedHeads
 from likelify.transforms.core import Chain, Conjugate, Transform
@@ -83,7 +84,7 @@ class ResidualFlowConfig(StackConfig):
     summary: ClassVar[str] = "Lipschitz residual blocks; the likelihood is an estimate (paper: table 2)"
 
     model: Literal["residual"] = "residual"
-    log_det: Literal["roulette", "truncated", "exact"] = "roulette"
+    log_det: LogDetName = "roulette"
     lipschitz: float = Field(default=0.98, gt=0, lt=1)
 
     def _step(self, channels: int) -> list[Transform]:

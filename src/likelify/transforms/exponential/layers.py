@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.linalg.conv import BoundName, PaddingName
+from likelify.linalg.conv import PaddingName
 from likelify.linalg.expm import Method, Precomputed, exp_action
 from likelify.linalg.expm.action import apply_frozen, freeze_exponential
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.solve import TraceMethod, estimate_trace
+from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.transforms.core import Transform, leave_autocast
 from likelify.transforms.exponential.parametrizations import (
@@ -160,7 +161,7 @@ def conv_exponential(
     *,
     dims: int = 2,
     norm_limit: float | None = 1.8,
-    bound: BoundName = "reshape",
+    bound: NormBoundName = "reshape",
     padding: PaddingName = "zeros",
     groups: int = 1,
     condition_features: int | None = None,
@@ -208,7 +209,7 @@ def orthogonal_convolution(
     *,
     dims: int = 2,
     norm_limit: float | None = None,
-    bound: BoundName = "reshape",
+    bound: NormBoundName = "reshape",
     padding: Literal["zeros", "circular"] = "zeros",
     condition_features: int | None = None,
     tol: float | None = None,

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm
-from likelify.linalg.conv import BOUNDS, BoundName, ConvMap, PaddingName, check_odd
+from likelify.linalg.conv import BOUNDS, ConvMap, PaddingName, check_odd
 from likelify.linalg.dense import Dense, Skew
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
 from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
+from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context
 
 
@@ -76,7 +77,7 @@ class ConvKernel(Source):
         *,
         dims: int = 2,
         norm_limit: float | None = 1.8,
-        bound: BoundName = "reshape",
+        bound: NormBoundName = "reshape",
         padding: PaddingName = "zeros",
         groups: int = 1,
         symmetry: Symmetry = None,

@@ -15,12 +15,12 @@ from likelify.caching import Caching
 from likelify.distributions import Distribution
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_truncation
+from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.transforms.core import Chain, Conjugate, Inverse, Transform, leave_autocast
 from likelify.transforms.residual.contraction import Contraction, log_det, solve
 
-LogDetName = Literal["roulette", "exact", "truncated"]
 METHODS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}
 
 M = TypeVar("M", bound=nn.Module)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import NoiseLaw
 from likelify.errors import ShapeError, UnsupportedError
+from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike
 from likelify.transforms.core import Chain, Shape, Transform
@@ -113,7 +113,7 @@ def residual(
     in_shape: Shape,
     shortcut: Transform | None = None,
     *,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     posterior: NetFactory | None = None,
     net: NetFactory | None = None,
 ) -> Chain:
@@ -152,7 +152,7 @@ def concat(
     branches: Sequence[Transform | None],
     in_shape: Shape,
     *,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     posterior: NetFactory | None = None,
 ) -> Chain:
     r"""Build `z = cat([branch(x) for each branch], 1)`: repeat, and apply side by side; a bound.

@@ -9,8 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, NoiseLaw, check_law
+from likelify.distributions import LOG_SQRT_2PI, check_law
 from likelify.linalg.rectangular import Rectangular
+from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
 
@@ -88,7 +89,7 @@ class ComplementNoise(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, groups: int, law: NoiseLaw, posterior: NetFactory | None
+        self, in_channels: int, out_channels: int, groups: int, law: NoiseName, posterior: NetFactory | None
     ) -> None:
         super().__init__()
         check_law(law)

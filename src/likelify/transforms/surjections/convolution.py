@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.distributions import NoiseLaw
 from likelify.errors import ConfigError, ShapeError
+from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import ChannelAffine
@@ -20,7 +20,7 @@ from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import FoldSum, Unfold
 from likelify.transforms.surjections.dimension import Crop, Pad, Sides
 from likelify.transforms.surjections.geometry import per_axis
-from likelify.transforms.surjections.linear import LinearMethod, linear
+from likelify.transforms.surjections.linear import linear
 
 Padding = int | Sequence[int] | Sides | Literal["fit", "same"]
 
@@ -37,7 +37,7 @@ def convolution(
     method: LinearMethod = "cayley",
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     net: NetFactory | None = None,
     posterior: NetFactory | None = None,
 ) -> Chain:
@@ -100,7 +100,7 @@ def transposed_convolution(
     method: LinearMethod = "cayley",
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     net: NetFactory | None = None,
     posterior: NetFactory | None = None,
 ) -> Chain:
@@ -144,7 +144,7 @@ def transposed_convolution(
     return Chain(layers)
 
 
-def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseLaw, net: NetFactory) -> list[Transform]:
+def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseName, net: NetFactory) -> list[Transform]:
     """Cut positions off on all sides but keep some of the last ones, or add them where there are none to keep."""
     layers: list[Transform] = []
     crops = [(c, max(c - m, 0)) for c, m in zip(cut, more, strict=True)]
@@ -165,7 +165,7 @@ def _grouped(
     bias: Tensor | bool,  # noqa: FBT001
     *,
     method: LinearMethod,
-    noise: NoiseLaw,
+    noise: NoiseName,
     net: NetFactory | None,
     posterior: NetFactory | None,
 ) -> Transform:

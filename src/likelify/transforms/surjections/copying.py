@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, NoiseLaw, check_law
+from likelify.distributions import LOG_SQRT_2PI, check_law
+from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
 from likelify.transforms.core import Shape, Transform, check_sample
@@ -44,7 +45,7 @@ class OrthogonalDensity(nn.Module):
     """
 
     def __init__(
-        self, geometry: Geometry, channels: int, law: NoiseLaw = "normal", net: NetFactory | None = None
+        self, geometry: Geometry, channels: int, law: NoiseName = "normal", net: NetFactory | None = None
     ) -> None:
         super().__init__()
         check_law(law)
@@ -194,7 +195,7 @@ class Repeat(Copying):
         self,
         channels: int,
         copies: int,
-        noise: NoiseLaw = "normal",
+        noise: NoiseName = "normal",
         *,
         posterior: NetFactory | None = None,
         blocks: bool = False,
@@ -235,7 +236,7 @@ class Unfold(Copying):
         kernel_size: int | Sequence[int],
         stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
-        noise: NoiseLaw = "normal",
+        noise: NoiseName = "normal",
         *,
         posterior: NetFactory | None = None,
         net: NetFactory | None = None,

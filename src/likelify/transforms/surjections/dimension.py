@@ -8,14 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import (
-    LOG_SQRT_2PI,
-    Distribution,
-    NoiseLaw,
-    check_law,
-    normal_log_prob,
-)
+from likelify.distributions import LOG_SQRT_2PI, Distribution, check_law, normal_log_prob
 from likelify.errors import InexactLikelihoodError, ShapeError
+from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Context, ContextLike, as_context, join_condition, sum_items, with_condition
 from likelify.transforms.core import Shape, Transform, check_sample
@@ -178,7 +173,7 @@ class Pad(Transform):
     random_forward = True
     new: Tensor
 
-    def __init__(self, in_shape: Shape, pads: Sides, noise: NoiseLaw = "normal", *, value: float = 0.0) -> None:
+    def __init__(self, in_shape: Shape, pads: Sides, noise: NoiseName = "normal", *, value: float = 0.0) -> None:
         super().__init__()
         check_law(noise)
         _check_sides(in_shape, pads, "Pad")

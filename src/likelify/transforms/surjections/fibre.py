@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.distributions import NoiseLaw
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.conv import check_odd
 from likelify.linalg.rectangular import (
@@ -31,6 +30,7 @@ from likelify.linalg.rectangular import (
     principal_maps,
     require_rank,
 )
+from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Shape, Transform, check_channels, check_sample, leave_autocast
@@ -56,7 +56,7 @@ class FibreLayer(Transform, Caching, ABC):
         bias: bool | Tensor,
         groups: int,
         net: NetFactory,
-        noise: NoiseLaw,
+        noise: NoiseName,
         posterior: NetFactory | None,
     ) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ class FreeLinear(FibreLayer):
         bias: bool | Tensor = True,
         groups: int = 1,
         net: NetFactory | None = None,
-        noise: NoiseLaw = "normal",
+        noise: NoiseName = "normal",
         dims: int = 0,
         posterior: NetFactory | None = None,
     ) -> None:
@@ -341,7 +341,7 @@ class CircularConv(FibreLayer):
         bias: bool | Tensor = True,
         groups: int = 1,
         net: NetFactory | None = None,
-        noise: NoiseLaw = "normal",
+        noise: NoiseName = "normal",
         posterior: NetFactory | None = None,
     ) -> None:
         taps = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)

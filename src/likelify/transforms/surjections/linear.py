@@ -10,14 +10,15 @@ One door, `linear`, to the parametrizations of the matrix. With two rotations an
 determine it.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution, NoiseLaw
+from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.bounds import widest
+from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike
 from likelify.transforms.core import Chain, Transform, check_sample
@@ -26,8 +27,6 @@ from likelify.transforms.exponential.parametrizations import HouseholderVectors
 from likelify.transforms.exponential.rotations import Householder, Orthogonal, rotation
 from likelify.transforms.surjections.dimension import Augment, Slice
 from likelify.transforms.surjections.fibre import FreeLinear
-
-LinearMethod = Literal["exponential", "cayley", "householder", "free"]
 
 
 class PrincipalAxes(Orthogonal):
@@ -105,7 +104,7 @@ def linear(
     method: LinearMethod = "cayley",
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     net: NetFactory | None = None,
     posterior: NetFactory | None = None,
     dims: int = 0,
@@ -219,7 +218,7 @@ def _turn(size: int, method: str, reflections: int | None) -> list[Transform]:
     return [Householder(HouseholderVectors(size, len(vectors), vectors=vectors))]
 
 
-def _noise(in_channels: int, added: int, law: NoiseLaw, posterior: NetFactory | None) -> Distribution:
+def _noise(in_channels: int, added: int, law: NoiseName, posterior: NetFactory | None) -> Distribution:
     if posterior is None:
         return ChannelNoise(added, law)
     if law != "normal":

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likelify.distributions import NoiseLaw
 from likelify.errors import ConfigError, ShapeError
+from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike
 from likelify.transforms.core import Chain, Shape, Transform
@@ -81,7 +81,7 @@ def max_pool(
     dilation: int | Sequence[int] = 1,
     *,
     ceil_mode: bool = False,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     posterior: NetFactory | None = None,
     net: NetFactory | None = None,
 ) -> Chain:
@@ -114,7 +114,7 @@ def average_pool(
     count_include_pad: bool = True,
     ceil_mode: bool = False,
     divisor: float | None = None,
-    noise: NoiseLaw = "normal",
+    noise: NoiseName = "normal",
     posterior: NetFactory | None = None,
     net: NetFactory | None = None,
 ) -> Chain:
@@ -163,7 +163,7 @@ def global_max_pool(in_shape: Shape, *, net: NetFactory | None = None) -> Chain:
 
 
 def upsample_nearest(
-    in_shape: Shape, factor: int | Sequence[int], *, noise: NoiseLaw = "normal", posterior: NetFactory | None = None
+    in_shape: Shape, factor: int | Sequence[int], *, noise: NoiseName = "normal", posterior: NetFactory | None = None
 ) -> Chain:
     """Build nearest-neighbour upsampling by whole factors, as `torch.nn.Upsample(scale_factor=factor)`; a bound.
 
@@ -240,7 +240,7 @@ def _pool_by(
     pool: Pooling,
     plan: _Plan,
     in_shape: Shape,
-    noise: NoiseLaw,
+    noise: NoiseName,
     posterior: NetFactory | None,
     net: NetFactory | None,
 ) -> Chain:

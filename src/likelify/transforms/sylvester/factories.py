@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.conv import BoundName
 from likelify.linalg.dense import apply_matrix
+from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import ContextLike
 from likelify.transforms.core import Chain, Conjugate, Transform
@@ -239,7 +239,7 @@ def conv_sylvester(
     hidden: int = 528,
     reflections: int | None = None,
     norm_limit: float | None = 0.9,
-    norm_bound: BoundName = "torus",
+    norm_bound: NormBoundName = "torus",
     net_norm_limit: float | None = None,
     bound: float = 0.5,
     condition_features: int | None = None,

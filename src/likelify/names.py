@@ -1,0 +1,24 @@
+"""The choices by name that settings and layers share; importing them costs nothing, so settings need no torch."""
+
+from typing import Literal
+
+# Distribution of the noise that fills dimensions which a layer adds.
+NoiseName = Literal["normal", "uniform"]
+# How the 2-norm of a convolution is bounded: by its unrolled kernel, or by its frequencies on a torus.
+NormBoundName = Literal["reshape", "torus"]
+# How the two rotations of a linear layer between sizes are parametrized; "free" has a plain matrix instead.
+LinearMethod = Literal["exponential", "cayley", "householder", "free"]
+# How a residual layer gets its log-determinant: an unbiased estimate, from the Jacobian, or a series cut off.
+LogDetName = Literal["roulette", "exact", "truncated"]
+# The layers that mix channels, and most of them positions, between the other layers of a model of images.
+Mixing = Literal[
+    "permutation",
+    "1x1",
+    "two-1x1",
+    "householder",
+    "emerging",
+    "woodbury",
+    "periodic",
+    "orthogonal",
+    "conv-exponential",
+]
