@@ -34,7 +34,7 @@ class Zuko(Distribution):
         self.flow = flow
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Give zuko's log-density."""
+        """Return zuko's log-density."""
         return self.flow().log_prob(x)
 
     def rsample(self, shape: tuple[int, ...] = (), context: ContextLike = None) -> Tensor:
@@ -54,7 +54,7 @@ def build(name: str, source: Source, seed: int) -> tuple[Flow, dict]:
 
 
 def sampling_seconds(flow: Flow) -> float:
-    """Give the median processor time of 1,000 samples."""
+    """Return the median processor time of 1,000 samples."""
     times = []
     with flow.frozen():
         for _ in range(5):

@@ -41,7 +41,7 @@ def unrolled(x: Tensor, kernel: Tensor, degree: int, padding: str = "zeros") -> 
 
 
 def random_kernel(channels: int, height: int, width: int, norm: float = 0.9) -> Tensor:
-    """Give a Gaussian kernel whose convolution has that 2-norm on images of that size (power iteration)."""
+    """Return a Gaussian kernel whose convolution has that 2-norm on images of that size (power iteration)."""
     kernel = torch.randn(channels, channels, 3, 3)
     x = torch.randn(1, channels, height, width)
     for _ in range(100):
@@ -52,7 +52,7 @@ def random_kernel(channels: int, height: int, width: int, norm: float = 0.9) -> 
 
 
 def saved(function: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:
-    """Give the bytes that automatic differentiation keeps, in units of the input, the kernel not counted."""
+    """Return the bytes that automatic differentiation keeps, in units of the input, the kernel not counted."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

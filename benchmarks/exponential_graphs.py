@@ -19,13 +19,13 @@ NORM = 0.45
 
 
 def random_graph(nodes: int, degree: int) -> GraphBatch:
-    """Give a random graph with that mean degree."""
+    """Return a random graph with that mean degree."""
     edges = torch.randint(nodes, (2, nodes * degree // 2))
     return GraphBatch(torch.tensor([nodes]), edges[:, edges[0] != edges[1]]).undirected()
 
 
 def random_matrices(features: int, norm: float = NORM) -> tuple[Tensor, Tensor]:
-    """Give two Gaussian matrices of that 2-norm."""
+    """Return two Gaussian matrices of that 2-norm."""
     first, second = (m * (norm / torch.linalg.matrix_norm(m, 2)) for m in torch.randn(2, features, features))
     return first, second
 

@@ -69,7 +69,7 @@ def images(rows: int = BATCH) -> Tensor:
 
 
 def training_step(module: nn.Module, bound: Callable[[], Tensor]) -> Callable[[], None]:
-    """Give a forward and a backward pass and a step of Adam, in its fastest form for both sides."""
+    """Return a forward and a backward pass and a step of Adam, in its fastest form for both sides."""
     optimizer = torch.optim.Adam(module.parameters(), lr=5e-4, fused=True)
 
     def run() -> None:
@@ -113,7 +113,7 @@ def steps(*, quick: bool) -> list[Entry]:
 
 
 def with_small_networks(model: rival.Model, hidden: int) -> rival.Model:
-    """Give the layers that drop coordinates networks as small as those of the presets."""
+    """Return the layers that drop coordinates networks as small as those of the presets."""
     for layer in model.modules():
         if isinstance(layer, rival.Linear) and layer.dropped:
             image = isinstance(layer, rival.Kernel)
@@ -152,7 +152,7 @@ def parameters(*, quick: bool) -> list[Entry]:  # noqa: ARG001
 
 
 def pass_of(layer: Transform | nn.Module, x: Tensor) -> Callable[[], None]:
-    """Give a forward and a backward pass of value and contribution."""
+    """Return a forward and a backward pass of value and contribution."""
     x = x.clone().requires_grad_()
     leaves = (x, *layer.parameters())
     upstream = [torch.randn_like(value) for value in layer(x)]
@@ -201,7 +201,7 @@ def turn(layer: Transform) -> None:
 
 
 def listing_gaps() -> tuple[float, float]:
-    """Give the largest differences from `conv1d` in the paper's example: 4 -> 3 channels, 5 taps, length 32.
+    """Return the largest differences from `conv1d` in the paper's example: 4 -> 3 channels, 5 taps, length 32.
 
     First that of a circular convolution of likelify, of which the places that read past the end are left out, then that
     of the product of Fourier transforms, which is what the paper's listing computes.
@@ -265,7 +265,7 @@ def tell(event: Event) -> None:
 
 
 def fitted(title: str, states: list[State]) -> list[Entry]:
-    """Give the means over seeds."""
+    """Return the means over seeds."""
     results = [state.result for state in states if state.result is not None]
     seconds = statistics.mean(result.course.seconds for result in results)
     entries = [

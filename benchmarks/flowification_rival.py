@@ -69,12 +69,12 @@ class Linear(nn.Module):
         return dense_net([outputs, hidden, hidden, hidden, 2 * self.dropped])
 
     def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Give mean and log-scale of the dropped coordinates."""
+        """Return mean and log-scale of the dropped coordinates."""
         mean, log_std = self.net(kept).chunk(2, -1)
         return mean, log_std
 
     def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
-        """Give the output and one contribution per row."""
+        """Return the output and one contribution per row."""
         y = self.turn_in(x)
         if self.added:
             drawn = torch.rand(*y.shape[:-1], self.added).sub(0.5) * noise
@@ -114,7 +114,7 @@ class Kernel(Linear):
         return between(layers)
 
     def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Give mean and log-scale of the dropped coordinates: both are predicted for the tiles, and turned."""
+        """Return mean and log-scale of the dropped coordinates: both are predicted for the tiles, and turned."""
         found = self.net(z.mT.unflatten(-1, (self.side, self.side))).flatten(2).mT
         mean, log_std = found.chunk(2, -1)
         return self.turn_in(mean)[..., : self.dropped], self.turn_in(log_std)[..., : self.dropped]
@@ -130,7 +130,7 @@ class Pad(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
-        """Give the larger image and one contribution per row."""
+        """Return the larger image and one contribution per row."""
         side = self.side + self.extra
         drawn = torch.randn(*x.shape[:2], side, side) * noise
         z = drawn * self.log_std.exp()
@@ -163,7 +163,7 @@ class Tile(nn.Module):
         self.squared_radius = torch.distributions.Chi2((self.count[0] - 1).clamp_min(1))
 
     def unfold(self, x: Tensor) -> Tensor:
-        """Give the patches, `(rows, channels * taps, places)`."""
+        """Return the patches, `(rows, channels * taps, places)`."""
         return functional.unfold(x, **self.patches)
 
     def fold(self, tiles: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class Tile(nn.Module):
         return functional.fold(tiles, (self.side, self.side), **self.patches)
 
     def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
-        """Give tiles `(rows, places, channels * taps)` and one contribution per row."""
+        """Return tiles `(rows, places, channels * taps)` and one contribution per row."""
         shared = self.count > 1
         direction = torch.randn_like(self.unfold(x))
         direction = direction - self.unfold(self.fold(direction) / self.count)
@@ -200,7 +200,7 @@ class Convolution(nn.Module):
         self.kernel = Kernel(channels * kernel**2, outputs, self.side)
 
     def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
-        """Give the output map and one contribution per row."""
+        """Return the output map and one contribution per row."""
         padded, first = self.pad(x, noise=noise)
         tiles, second = self.tile(padded, noise=noise)
         z, third = self.kernel(tiles, noise=noise)
@@ -221,7 +221,7 @@ class Spline(nn.Module):
         self.raw = nn.Parameter(torch.rand(3 * bins - 1))
 
     def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Give the output and one contribution per row."""
+        """Return the output and one contribution per row."""
         value, log_slope = self.evaluate(x, inverse=False)
         return value, log_slope.flatten(1).sum(1)
 
@@ -230,7 +230,7 @@ class Spline(nn.Module):
         return self.evaluate(z, inverse=True)[0]
 
     def evaluate(self, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Give value and log-slope at every element, in either direction."""
+        """Return value and log-slope at every element, in either direction."""
         inside = (x >= -self.bound) & (x <= self.bound)
         raw = self.raw.expand(*x.shape, -1)[inside]
         value, log_slope = x.clone(), torch.zeros_like(x)
@@ -259,7 +259,7 @@ class Spline(nn.Module):
         return value, slope.log()
 
     def knots(self, raw: Tensor) -> Tensor:
-        """Give the ends of the bins, each at least a thousandth of the whole wide."""
+        """Return the ends of the bins, each at least a thousandth of the whole wide."""
         share = 1e-3 + (1 - 1e-3 * self.bins) * raw.softmax(-1)
         ends = functional.pad(share.cumsum(-1), (1, 0))
         return self.bound * (2 * ends - 1)
@@ -277,7 +277,7 @@ class Flatten(nn.Module):
         return x.flatten(1), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor, *, noise: bool = True) -> Tensor:  # noqa: ARG002
-        """Give the images their shape again."""
+        """Return the images their shape again."""
         return z.unflatten(1, self.shape)
 
 
@@ -290,7 +290,7 @@ class Model(nn.Module):
         self.latents = latents
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Give a bound of the log-probability of each image in nats, by one draw of the noise."""
+        """Return a bound of the log-probability of each image in nats, by one draw of the noise."""
         x = pixels / 255 + torch.rand(pixels.shape) / 256
         total = torch.full((len(x),), -x[0].numel() * math.log(256))
         for layer in self.layers:
@@ -336,7 +336,7 @@ def between(layers: list[nn.Module]) -> nn.Sequential:
 
 
 def pairs(widths: list[int] | tuple[int, ...]) -> list[tuple[int, int]]:
-    """Give neighbours."""
+    """Return neighbours."""
     return list(zip(widths[:-1], widths[1:], strict=True))
 
 

@@ -14,7 +14,7 @@ from likelify.testing import randomize
 
 
 def log_det_error(layer: Transform, x: torch.Tensor, context: Context) -> float:
-    """Give the largest deviation of the contribution from slogdet of the Jacobian, in nats over max(1, D)."""
+    """Return the largest deviation of the contribution from slogdet of the Jacobian, in nats over max(1, D)."""
     contribution = layer(x, context)[1].detach()
     if context.structure is not None:
         jacobian = torch.autograd.functional.jacobian(lambda v: layer(v, context)[0], x)
@@ -32,7 +32,7 @@ def log_det_error(layer: Transform, x: torch.Tensor, context: Context) -> float:
 
 
 def round_trip_error(case: LayerCase, dtype: torch.dtype) -> float:
-    """Give the largest error of a round trip: of data or, for layers that draw in the inverse, of latents."""
+    """Return the largest error of a round trip: of data or, for layers that draw in the inverse, of latents."""
     layer = randomize(case.build(), scale=0.1).to(dtype)
     x, context = case.data(), as_context(case.context())
     x = x.to(dtype) if x.is_floating_point() else x

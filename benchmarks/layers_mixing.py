@@ -49,13 +49,13 @@ def published_reflections(x: Tensor, vectors: Tensor) -> Tensor:
 
 
 def building(function: Callable[[Tensor], Tensor], vectors: Tensor) -> Callable[[], object]:
-    """Give a forward and a backward pass from vectors to a matrix, from the same random gradient each time."""
+    """Return a forward and a backward pass from vectors to a matrix, from the same random gradient each time."""
     leaf, upstream = vectors.clone().requires_grad_(), torch.randn(vectors.shape[1], vectors.shape[1])
     return lambda: torch.autograd.grad(function(leaf), leaf, upstream)
 
 
 def in_a_row(step: Callable[[], object], passes: int) -> Callable[[], object]:
-    """Give several passes."""
+    """Return several passes."""
 
     def run() -> None:
         for _ in range(passes):

@@ -51,7 +51,7 @@ DRAWS = 2000
 
 
 def turns(runs: dict[str, Callable[[], object]], repeats: int, warm: int = 2) -> dict[str, list[float]]:
-    """Give the times of all turns in seconds."""
+    """Return the times of all turns in seconds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + warm):
         for name, run in runs.items():
@@ -63,7 +63,7 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int, warm: int = 2) ->
 
 
 def interval(ours: list[float], rival: list[float]) -> tuple[float, float]:
-    """Give a 95 % interval of the ratio of the medians: turns are drawn again, both models' at once."""
+    """Return a 95 % interval of the ratio of the medians: turns are drawn again, both models' at once."""
     generator = random.Random(0)
     count = len(ours)
     ratios = []
@@ -80,7 +80,7 @@ def images(rows: int = BATCH) -> Tensor:
 
 
 def training_step(flow: Flow, x: Tensor) -> Callable[[], None]:
-    """Give a forward and a backward pass of the loss."""
+    """Return a forward and a backward pass of the loss."""
 
     def run() -> None:
         flow.zero_grad()
@@ -223,7 +223,7 @@ def masked_entries(flow: Flow) -> int:
 
 
 def memory(size: str) -> list[Entry]:
-    """Give the memory that one training step adds to a process of its own, by residual transformation."""
+    """Return the memory that one training step adds to a process of its own, by residual transformation."""
     entries, found = [], {}
     # The C library's own settings here: it has to hand back what the start of the program has freed.
     environment = {name: value for name, value in os.environ.items() if name not in MALLOC}
@@ -241,7 +241,7 @@ def memory(size: str) -> list[Entry]:
 
 
 def step_memory(name: str, size: str) -> float:
-    """Give by how many MB one training step raises the resident memory of this process (Linux only)."""
+    """Return by how many MB one training step raises the resident memory of this process (Linux only)."""
     with seeded(0):
         flow = zoo.preset_config(name, SHAPE, size=size).build()
         # Gradients, workspaces and compiled kernels are there after this.
@@ -254,7 +254,7 @@ def step_memory(name: str, size: str) -> float:
 
 
 def peak() -> float:
-    """Give the largest resident memory since the mark was last cleared, in MB."""
+    """Return the largest resident memory since the mark was last cleared, in MB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 

@@ -36,7 +36,7 @@ SETTINGS = {
 
 
 def digits_flow(blocks: int, method: Roulette | str, hidden: int = 48) -> lk.Flow:
-    """Give a flow of residual layers on digits, `(4, 4, 4)` after the squeeze."""
+    """Return a flow of residual layers on digits, `(4, 4, 4)` after the squeeze."""
     layers: list[Transform] = [lk.Dequantize(17), lk.Squeeze()]
     for _ in range(blocks):
         layers += [lk.ActNorm(4), lk.LipschitzResidual(nets.LipschitzConvNet(4, hidden), log_det=method)]
@@ -82,7 +82,7 @@ def _with(layer: Transform, method: Roulette) -> Transform:
 
 
 def stretched(steps: int, hidden: int, draws: int) -> list[Entry]:
-    """Give the spread of one estimate after training for the largest determinant, where all terms have one sign."""
+    """Return the spread of one estimate after training for the largest determinant, where all terms have one sign."""
     layer = lk.LipschitzResidual(nets.LipschitzConvNet(12, hidden))
     optimizer, x = torch.optim.Adam(layer.parameters(), 1e-2), torch.randn(8, 12, 8, 8)
     for _ in range(steps):
@@ -178,7 +178,7 @@ class Peak(TorchDispatchMode):
 
 
 def peak_bytes(layer: Transform, run: Callable[[], object]) -> int:
-    """Give the peak of memory of a call, without parameters and input."""
+    """Return the peak of memory of a call, without parameters and input."""
     gc.collect()
     with Peak() as peak:
         run()
@@ -187,7 +187,7 @@ def peak_bytes(layer: Transform, run: Callable[[], object]) -> int:
 
 
 def plain(layer: lk.LipschitzResidual, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give what the layer gives, with the same estimate and gradient, by plain automatic differentiation."""
+    """Return what the layer gives, with the same estimate and gradient, by plain automatic differentiation."""
     y = layer.net(x)
     probe = (torch.rand_like(x.detach()) < 0.5).to(x.dtype) * 2 - 1
     power = total = probe
@@ -210,7 +210,7 @@ def plain(layer: lk.LipschitzResidual, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rivals(channels: int, hidden: int) -> dict[str, tuple[Transform, Callable[[Tensor], tuple[Tensor, Tensor]]]]:
-    """Give the layers that are compared, each with its call."""
+    """Return the layers that are compared, each with its call."""
     split = lk.ChannelSplit(channels)
     read, changed = split.sizes
     coupling = lk.Coupling(split, lk.AffineBijector(), nets.ResidualConvNet(read, 2 * changed, hidden, skip=False))

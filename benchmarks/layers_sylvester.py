@@ -44,7 +44,7 @@ class PublishedNet(nn.Module):
         )
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Give `f(u)` and its diagonal."""
+        """Return `f(u)` and its diagonal."""
         h = F.relu(F.conv2d(u, self.enter * self.masks[0], self.biases[0], padding=1))
         h = F.relu(F.conv2d(h, self.middle * self.masks[1], self.biases[1]))
         heads = zip(self.leave, self.masks[2:], self.biases[2:], strict=True)

@@ -14,7 +14,7 @@ SHAPES = ((32, 12, 16, 16), (32, 24, 8, 8))
 
 
 def step(module: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    """Give one forward and backward pass."""
+    """Return one forward and backward pass."""
 
     def run() -> None:
         value = module(x)

@@ -21,7 +21,7 @@ TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 
 
 def measure(flow: Flow, x: torch.Tensor, *, degree: int | None, tol: float | None) -> tuple[float, float, float, float]:
-    """Give bits/dim, the largest round-trip error in pixels, the certificate in nats and the mean number of terms."""
+    """Return bits/dim, the largest round-trip error in pixels, the certificate in nats and the mean number of terms."""
     layers = [module for module in flow.modules() if isinstance(module, Exponential)]
     for layer in layers:
         layer.degree, layer.tol = degree, tol

@@ -20,7 +20,7 @@ def use_malloc_settings() -> None:
 
 
 def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Give the median time of each run in seconds; two turns more warm up."""
+    """Return the median time of each run in seconds; two turns more warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 2):
         for name, run in runs.items():
@@ -32,13 +32,13 @@ def medians(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
 
 
 def ratio(ours: Callable[[], object], rival: Callable[[], object], repeats: int) -> float:
-    """Give the median time of the rival over ours."""
+    """Return the median time of the rival over ours."""
     found = medians({"ours": ours, "rival": rival}, repeats)
     return found["rival"] / found["ours"]
 
 
 def training(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
-    """Give a forward and a backward pass, from the same random gradient each time."""
+    """Return a forward and a backward pass, from the same random gradient each time."""
     leaves = tuple(leaf.clone().requires_grad_() for leaf in leaves)
     upstream = torch.randn_like(leaves[0])
     return lambda: torch.autograd.grad(function(*leaves), leaves, upstream)

@@ -112,7 +112,7 @@ def tune(flow: lk.Flow, source: Source, seconds: float, seed: int) -> None:
 
 
 def squared_error(images: Tensor, others: Tensor) -> float:
-    """Give the mean squared difference in grey levels."""
+    """Return the mean squared difference in grey levels."""
     return float((images.float() - others.float()).square().mean())
 
 
@@ -129,12 +129,12 @@ def mean_samples(flow: lk.Flow, count: int) -> Tensor:
 
 @torch.no_grad()
 def reconstructed(flow: lk.Flow, x: Tensor) -> Tensor:
-    """Give the mean inverse of the latents of images: a decoder that nobody trained as one."""
+    """Return the mean inverse of the latents of images: a decoder that nobody trained as one."""
     return flow.transform.mean_inverse(flow.transform.mean_forward(x))
 
 
 def roughness(images: Tensor) -> float:
-    """Give the mean squared difference of neighbouring pixels, in grey levels."""
+    """Return the mean squared difference of neighbouring pixels, in grey levels."""
     images = images.float()
     return float(images.diff(dim=2).square().mean() + images.diff(dim=3).square().mean()) / 2
 
@@ -205,7 +205,7 @@ def draw(flow: lk.Flow, model: nn.Module, source: Source, file: Path) -> None:
 
 
 def unit_of(name: str) -> str:
-    """Give the unit of a figure."""
+    """Return the unit of a figure."""
     for start, unit in (("bits", "bits/dim"), ("digits above", "nats")):
         if name.startswith(start):
             return unit

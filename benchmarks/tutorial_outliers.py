@@ -82,7 +82,7 @@ def train(net: nn.Module, source: Source, steps: int) -> None:
 
 
 def accuracy(classify: Callable[[Tensor], Tensor], source: Source) -> float:
-    """Give the share of test digits that are recognised."""
+    """Return the share of test digits that are recognised."""
     data = source.read_all("test")
     with torch.no_grad():
         return float((classify(scaled(data.x)).argmax(1) == data.labels).double().mean())
@@ -99,7 +99,7 @@ def flowified(net: nn.Module, *, keep: bool) -> lk.Flow:
 
 
 def mean_logits(flow: lk.Flow) -> Callable[[Tensor], Tensor]:
-    """Give the classifier inside a flowified one, a function of scaled images."""
+    """Return the classifier inside a flowified one, a function of scaled images."""
     return flow.transform[0][2].mean_forward  # pyright: ignore[reportIndexIssue]
 
 
@@ -143,7 +143,7 @@ def fashion() -> Source:
 
 
 def log_likelihood(flow: lk.Flow, draws: int = 8) -> Score:
-    """Give the score of a density, with the same noise at each call."""
+    """Return the score of a density, with the same noise at each call."""
 
     def score(x: Tensor) -> Tensor:
         with torch.no_grad(), lk.seeded(1), flow.frozen():
@@ -153,7 +153,7 @@ def log_likelihood(flow: lk.Flow, draws: int = 8) -> Score:
 
 
 def max_softmax(net: nn.Module) -> Score:
-    """Give the classifier's confidence as the log-odds of its largest probability, which has fewer ties."""
+    """Return the classifier's confidence as the log-odds of its largest probability, which has fewer ties."""
 
     def score(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -164,7 +164,7 @@ def max_softmax(net: nn.Module) -> Score:
 
 
 def logit_density(flow: lk.Flow) -> Score:
-    """Give the log-density of the logits alone, under the white base."""
+    """Return the log-density of the logits alone, under the white base."""
 
     def score(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -200,7 +200,7 @@ def detectors(source: Source, seed: int, seconds: float) -> tuple[dict[str, Scor
 
 
 def variants(likelihood: Score, flow: lk.Flow, source: Source) -> dict[str, Score]:
-    """Give other scores of the flow whose weights were kept, and that of independent pixels."""
+    """Return other scores of the flow whose weights were kept, and that of independent pixels."""
     pixels = zoo.marginal_spline(SHAPE, couplings=1, exponentials=0, pixel_levels=LEVELS)
     pixels.initialize(source.read_all("train").x)
     independent = log_likelihood(pixels)
@@ -274,7 +274,7 @@ def compare(
 
 
 def fashion_classes(score: Score, known: Tensor) -> dict[str, float]:
-    """Give the AUROC of each kind of clothes."""
+    """Return the AUROC of each kind of clothes."""
     names = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     data, own = fashion().read_all("test"), score(known)
     assert data.labels is not None

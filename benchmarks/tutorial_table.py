@@ -87,7 +87,7 @@ def fitted(name: str, source: Source, seed: int, steps: int) -> Tensor:
 
 
 def standard_error(values: Tensor) -> float:
-    """Give the standard error of a mean over rows."""
+    """Return the standard error of a mean over rows."""
     return float(values.std()) / math.sqrt(len(values))
 
 

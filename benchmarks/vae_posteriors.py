@@ -79,7 +79,7 @@ def resumed(posterior: str, source: Source, seed: int, sizes: dict[str, int]) ->
 
 
 def summarised(name: str, values: list[float], unit: str, better: Literal["higher", "lower"]) -> list[Entry]:
-    """Give the mean over the seeds, and their standard deviation if there are several."""
+    """Return the mean over the seeds, and their standard deviation if there are several."""
     entries = [Entry(name, statistics.mean(values), unit, better=better)]
     if len(values) > 1:
         entries.append(Entry(f"{name}, std over seeds", statistics.stdev(values), unit))
