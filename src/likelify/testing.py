@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from likelify.errors import MissingDependencyError
 from likelify.flows import Flow
 from likelify.linalg.expm import exp_action
 from likelify.linalg.maps import LinearMap
@@ -114,15 +115,21 @@ def _trace(map_: LinearMap, x: Tensor) -> Tensor:
 
 
 def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None:
-    """Check `exp_action` of a map against the dense exponential: value, inverse, certificate and log-determinant.
+    """Check `exp_action` of a map against the exponential of its matrix: value, inverse, certificate, log-determinant.
+
+    The reference is `scipy.linalg.expm` in double precision: `torch.matrix_exp` is off by 2.5e-5 for single matrices
+    in float32, and by up to 1e-11 in double precision.
 
     Args:
         map_: the map.
         x: some rows in double precision.
         tol: allowed deviation, relative to the input's norm.
+
+    Raises:
+        MissingDependencyError: if SciPy is not installed.
     """
     matrix = map_.materialize(tuple(x.shape[1:])).to(x)
-    exact = _times(map_, torch.linalg.matrix_exp(matrix), x)
+    exact = _times(map_, _reference_exponential(matrix), x)
     action = exp_action(map_, x)
     scale = float(x.norm())
     _close(action.value, exact, tol * scale, "equality with the dense exponential")
@@ -134,6 +141,15 @@ def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None
         _require(bool((error <= allowed).all()), f"error {error.tolist()} above the certificate {allowed.tolist()}")
         if map_.rows is None:
             _check_log_det(map_, matrix, x, degree)
+
+
+def _reference_exponential(matrix: Tensor) -> Tensor:
+    """Compute the exponential of a matrix, or of each of several, in double precision."""
+    try:
+        import scipy.linalg
+    except ImportError as error:
+        raise MissingDependencyError("scipy", "app") from error
+    return torch.from_numpy(scipy.linalg.expm(matrix.detach().cpu().double().numpy())).to(matrix)
 
 
 def _check_log_det(map_: LinearMap, matrix: Tensor, x: Tensor, degree: int) -> None:
