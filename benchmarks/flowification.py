@@ -28,8 +28,8 @@ from likelify.reproduce.runner import Event, run_cells
 from likelify.reproduce.session import Session
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import SkewMatrix
+from likelify.transforms.mixing.circular import CircularConv
 from likelify.transforms.surjections.convolution import convolution
-from likelify.transforms.surjections.fibre import CircularConv
 from likelify.transforms.surjections.linear import linear
 from likelify.zoo import config_from_dict
 

@@ -40,7 +40,7 @@ def image_layers():
     return {
         "emerging": lk.emerging_conv(2),
         "woodbury": lk.woodbury_conv(2, (4, 4), rank=3),
-        "periodic": lk.PeriodicConv(2),
+        "periodic": lk.periodic_conv(2),
         "conv-exponential": lk.conv_exponential(2),
         "sylvester": lk.conv_sylvester(2, hidden=8),
     }

@@ -52,9 +52,10 @@ _HOMES: dict[str, str | None] = {
     "FittedMarginal": "transforms.marginal",
     "Conv1x1": "transforms.mixing.conv1x1",
     "two_conv1x1": "transforms.mixing.conv1x1",
-    "Woodbury": "transforms.mixing.conv1x1",
-    "woodbury_conv": "transforms.mixing.conv1x1",
-    "PeriodicConv": "transforms.mixing.conv1x1",
+    "Woodbury": "transforms.mixing.woodbury",
+    "woodbury_conv": "transforms.mixing.woodbury",
+    "CircularConv": "transforms.mixing.circular",
+    "periodic_conv": "transforms.mixing.circular",
     "AutoregressiveConv": "transforms.mixing.emerging",
     "emerging_conv": "transforms.mixing.emerging",
     "TriangularResidual": "transforms.sylvester.triangular",
@@ -93,7 +94,6 @@ _HOMES: dict[str, str | None] = {
     "FoldSum": "transforms.surjections.copying",
     "linear": "transforms.surjections.linear",
     "FreeLinear": "transforms.surjections.fibre",
-    "CircularConv": "transforms.surjections.fibre",
     "convolution": "transforms.surjections.convolution",
     "transposed_convolution": "transforms.surjections.convolution",
     "Parallel": "transforms.surjections.combinators",
@@ -214,13 +214,14 @@ if TYPE_CHECKING:
     from likelify.transforms.exponential.rotations import rotation as rotation
     from likelify.transforms.latent import LatentVariable as LatentVariable
     from likelify.transforms.marginal import FittedMarginal as FittedMarginal
+    from likelify.transforms.mixing.circular import CircularConv as CircularConv
+    from likelify.transforms.mixing.circular import periodic_conv as periodic_conv
     from likelify.transforms.mixing.conv1x1 import Conv1x1 as Conv1x1
-    from likelify.transforms.mixing.conv1x1 import PeriodicConv as PeriodicConv
-    from likelify.transforms.mixing.conv1x1 import Woodbury as Woodbury
     from likelify.transforms.mixing.conv1x1 import two_conv1x1 as two_conv1x1
-    from likelify.transforms.mixing.conv1x1 import woodbury_conv as woodbury_conv
     from likelify.transforms.mixing.emerging import AutoregressiveConv as AutoregressiveConv
     from likelify.transforms.mixing.emerging import emerging_conv as emerging_conv
+    from likelify.transforms.mixing.woodbury import Woodbury as Woodbury
+    from likelify.transforms.mixing.woodbury import woodbury_conv as woodbury_conv
     from likelify.transforms.reshape import Flatten as Flatten
     from likelify.transforms.reshape import Flip as Flip
     from likelify.transforms.reshape import Identity as Identity
@@ -250,7 +251,6 @@ if TYPE_CHECKING:
     from likelify.transforms.surjections.dimension import Crop as Crop
     from likelify.transforms.surjections.dimension import Pad as Pad
     from likelify.transforms.surjections.dimension import Slice as Slice
-    from likelify.transforms.surjections.fibre import CircularConv as CircularConv
     from likelify.transforms.surjections.fibre import FreeLinear as FreeLinear
     from likelify.transforms.surjections.linear import linear as linear
     from likelify.transforms.surjections.pooling import average_pool as average_pool

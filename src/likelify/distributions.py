@@ -171,7 +171,7 @@ class ConditionalNormal(Distribution):
         if context.condition is None:
             raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
         log_scale, loc = self.net(context.condition).chunk(2, dim=1)
-        return loc, 3 * torch.tanh(log_scale / 3)
+        return loc, limit_log_scale(log_scale)
 
 
 class ChannelNoise(Distribution):
@@ -221,6 +221,11 @@ class ChannelNoise(Distribution):
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"{len(self.log_scale)}, {self.law}"
+
+
+def limit_log_scale(raw: Tensor) -> Tensor:
+    """Return the log scale that a network means by its output: `3 tanh(raw / 3)`, near zero the output itself."""
+    return 3 * torch.tanh(raw / 3)
 
 
 def check_law(law: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from likelify.errors import DataError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DataError, ShapeError, UnsupportedError
 
 T = TypeVar("T")
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +261,27 @@ def join_condition(features: Tensor, context: ContextLike) -> Tensor:
             f"The condition has positions {tuple(condition.shape[2:])}, the input {tuple(features.shape[2:])}."
         )
     return torch.cat([features, condition.to(features.dtype)], 1)
+
+
+def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1) -> Shape:
+    """Return one number for each position axis of a setting that may be given once for all.
+
+    Args:
+        value: one number, or one for each axis.
+        axes: how many position axes there are.
+        name: of the setting, for the refusal.
+        least: smallest number allowed.
+
+    Raises:
+        ShapeError: for another count of numbers.
+        ConfigError: for a number that is too small.
+    """
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes:
+        raise ShapeError(f"{name} is {value!r}; it must be one number, or one for each of the {axes} position axes.")
+    if min(values, default=least) < least:
+        raise ConfigError(f"{name} must be at least {least} along every axis, got {value!r}.")
+    return values
 
 
 def _describe(tensor: Tensor) -> str:

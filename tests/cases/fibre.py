@@ -3,7 +3,8 @@
 import torch
 
 from likelify.nets import density_nets
-from likelify.transforms.surjections.fibre import CircularConv, FreeLinear
+from likelify.transforms.mixing.circular import CircularConv
+from likelify.transforms.surjections.fibre import FreeLinear
 from tests.cases.common import LayerCase, normal, on_graphs
 
 LAYERS: dict[str, LayerCase] = {

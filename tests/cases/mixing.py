@@ -54,15 +54,15 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "woodbury-conv": LayerCase(lambda: lk.woodbury_conv(2, (3, 3), rank=4), lambda: normal(2, 2, 3, 3), lk.Chain),
     "periodic-conv": LayerCase(
-        lambda: lk.PeriodicConv(2), lambda: normal(2, 2, 4, 3), lk.PeriodicConv, near_identity=True, scale=0.1
+        lambda: lk.periodic_conv(2), lambda: normal(2, 2, 4, 3), lk.CircularConv, near_identity=True, scale=0.1
     ),
     "periodic-conv-even-wrapping": LayerCase(
-        lambda: lk.PeriodicConv(2, (5, 7)), lambda: normal(2, 2, 3, 4), lk.PeriodicConv, scale=0.1
+        lambda: lk.periodic_conv(2, (5, 7)), lambda: normal(2, 2, 3, 4), lk.CircularConv, scale=0.1
     ),
     "periodic-conv-sequence": LayerCase(
-        lambda: lk.PeriodicConv(3, dims=1), lambda: normal(2, 3, 5), lk.PeriodicConv, scale=0.1
+        lambda: lk.periodic_conv(3, dims=1), lambda: normal(2, 3, 5), lk.CircularConv, scale=0.1
     ),
     "periodic-conv-volume": LayerCase(
-        lambda: lk.PeriodicConv(2, dims=3), lambda: normal(2, 2, 2, 3, 2), lk.PeriodicConv, scale=0.1
+        lambda: lk.periodic_conv(2, dims=3), lambda: normal(2, 2, 2, 3, 2), lk.CircularConv, scale=0.1
     ),
 }

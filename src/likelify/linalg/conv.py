@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +16,7 @@ from likelify.linalg.bounds import reshape_bound, torus_bound, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
 from likelify.names import NormBoundName
+from likelify.structure import per_axis
 from likelify.tracing import is_tracing
 
 BOUNDS = {"reshape": reshape_bound, "torus": torus_bound}
@@ -376,6 +378,15 @@ class ReflectAdjoint(LinearMap):
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Use `<v, L* u> = <u, L v>`."""
         return {f"base.{name}": grad for name, grad in self.base.pullback(v, u).items()}
+
+
+def odd_taps(kernel_size: int | Sequence[int], dims: int) -> Shape:
+    """Return the numbers of taps of a kernel along each of its 1 to 3 axes, from one number for all or one for each."""
+    if dims not in (1, 2, 3):
+        raise ConfigError(f"dims must be 1, 2 or 3, got {dims}.")
+    taps = per_axis(kernel_size, dims, "kernel_size")
+    check_odd(taps)
+    return taps
 
 
 def check_odd(kernel_size: tuple[int, ...]) -> None:

@@ -16,12 +16,12 @@ from likelify.transforms.coupling import ChannelSplit, Coupling, SplineBijector
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.marginal import FittedMarginal
+from likelify.transforms.mixing.circular import CircularConv
 from likelify.transforms.reshape import Flatten, Squeeze
 from likelify.transforms.splines import ChannelSpline, SharedSpline
 from likelify.transforms.surjections.activation import LeakyReLU
 from likelify.transforms.surjections.convolution import convolution
 from likelify.transforms.surjections.dimension import Pad
-from likelify.transforms.surjections.fibre import CircularConv
 from likelify.transforms.surjections.linear import linear
 from likelify.zoo.settings import ImageConfig, Size
 

@@ -4,8 +4,10 @@ from likelify.names import Mixing, NormBoundName
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.layers import conv_exponential, orthogonal_convolution
 from likelify.transforms.exponential.rotations import rotation
-from likelify.transforms.mixing.conv1x1 import Conv1x1, PeriodicConv, two_conv1x1, woodbury_conv
+from likelify.transforms.mixing.circular import periodic_conv
+from likelify.transforms.mixing.conv1x1 import Conv1x1, two_conv1x1
 from likelify.transforms.mixing.emerging import emerging_conv
+from likelify.transforms.mixing.woodbury import woodbury_conv
 from likelify.transforms.reshape import Permute
 
 
@@ -35,7 +37,7 @@ def mixing_layers(
     if kind == "woodbury":
         return [woodbury_conv(channels, positions, rank=min(24, positions[0] * positions[1]))]
     if kind == "periodic":
-        return [PeriodicConv(channels)]
+        return [periodic_conv(channels)]
     if kind == "householder":
         return [rotation(channels, method="householder", reflections=channels)]
     if kind == "two-1x1":

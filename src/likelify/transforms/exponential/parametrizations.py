@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm
-from likelify.linalg.conv import BOUNDS, ConvMap, PaddingName, check_odd
+from likelify.linalg.conv import BOUNDS, ConvMap, PaddingName, odd_taps
 from likelify.linalg.dense import Dense, Skew
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
 from likelify.linalg.function import Function
@@ -85,7 +85,7 @@ class ConvKernel(Source):
         condition_features: int | None = None,
     ) -> None:
         super().__init__(condition_features)
-        taps = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        taps = odd_taps(kernel_size, dims)
         self._check(channels, taps, dims, norm_limit, bound, groups, rotations=rotations)
         self.norm_limit = norm_limit
         self.settings = {"padding": padding, "bound": bound, "groups": groups, "symmetry": symmetry}
@@ -110,12 +110,9 @@ class ConvKernel(Source):
         *,
         rotations: bool,
     ) -> None:
-        check_odd(taps)
         check_limit(norm_limit)
         if bound not in BOUNDS:
             raise ConfigError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}.")
-        if dims not in (1, 2, 3) or len(taps) != dims:
-            raise ConfigError(f"dims must be 1, 2 or 3 with one kernel size for each, got {dims} and {taps}.")
         if groups < 1 or channels % groups:
             raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
         if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):

@@ -1,4 +1,4 @@
-"""What the laws do not say about activations, channel affine maps and shared splines."""
+"""What the laws do not say about activations."""
 
 import itertools
 import math
@@ -14,11 +14,12 @@ import likelify as lk
 from likelify import testing
 from likelify.distributions import RectifiedNormal, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.transforms import splines
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections import activation, truncated
 
 PAIRS = torch.tensor(list(itertools.product(range(3), repeat=2)))
+
+
 GRID = torch.linspace(-30, 30, 60001, dtype=torch.float64)[:, None]
 
 
@@ -44,24 +45,6 @@ def test_the_values_are_those_of_torch():
         (activation.NoisyReLU(), F.relu),
     ):
         assert torch.allclose(layer.double().mean_forward(x), function(x), atol=1e-12), layer
-
-
-@pytest.mark.parametrize(("module", "shape"), [(nn.BatchNorm1d, (6, 3)), (nn.BatchNorm2d, (6, 3, 2, 2))])
-@pytest.mark.parametrize("affine", [True, False])
-def test_batch_normalization_becomes_a_channel_affine_map(module, shape, affine):
-    norm = module(3, affine=affine)
-    for _ in range(3):
-        norm(2 + 3 * torch.randn(*shape))
-    if affine:
-        with torch.no_grad():
-            norm.weight.copy_(torch.tensor([0.5, -2.0, 1.0]))
-            norm.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
-    x = torch.randn(*shape)
-    layer = ChannelAffine.from_batch_norm(norm)
-    assert torch.allclose(layer(x)[0], norm.eval()(x), atol=1e-5)
-    weight = norm.weight.detach() if affine else torch.ones(3)
-    per_position = (weight.abs().log() - 0.5 * (norm.running_var + norm.eps).log()).sum()
-    assert torch.allclose(layer(x)[1], per_position * math.prod(shape[2:]), atol=1e-5)
 
 
 def test_maps_that_are_no_bijections_are_refused():
@@ -243,69 +226,6 @@ def test_initialize_fits_the_trained_numbers_to_a_sample():
         (torch.sigmoid(absolute.log_odds), 0.8),
     ):
         assert float(found.detach()) == pytest.approx(true, rel=0.05)
-
-
-@pytest.mark.parametrize(("channels", "numbers"), [(1, 50), (1, 5000), (3, 700)])
-def test_the_packed_spline_equals_the_general_one(channels, numbers):
-    raw = torch.randn(channels, splines.raw_size(7), dtype=torch.float64, requires_grad=True)
-    x = (2 * torch.randn(channels, numbers, dtype=torch.float64)).requires_grad_()
-    weights = torch.randn(2, channels, numbers, dtype=torch.float64)
-    results = []
-    for evaluate in (splines.evaluate_packed, splines.evaluate_shared):
-        outputs = evaluate(splines.knots_from_raw(raw, bins=7, bound=2.0), x)
-        results.append([*outputs, *torch.autograd.grad(outputs, (raw, x), tuple(weights))])
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_derivatives_of_the_packed_spline():
-    raw = torch.randn(2, splines.raw_size(3), dtype=torch.float64, requires_grad=True)
-    x = (2 * torch.randn(2, 6, dtype=torch.float64)).requires_grad_()
-
-    def function(raw, x):
-        return splines.evaluate_packed(splines.knots_from_raw(raw, bins=3, bound=2.0), x)
-
-    assert torch.autograd.gradcheck(function, (raw, x))
-    assert torch.autograd.gradgradcheck(function, (raw, x))
-    assert torch.autograd.gradcheck(lambda raw: function(raw, x.detach()), (raw,))
-    assert torch.autograd.gradcheck(lambda x: function(raw.detach(), x), (x,))
-
-
-def test_every_bin_is_found_also_at_knots_and_with_the_narrowest_bins():
-    raw = torch.zeros(1, splines.raw_size(10))
-    raw[0, :10] = torch.tensor([0.0, -60, -60, 5, -60, -60, -60, 20, -60, -60])
-    places = splines.knots_from_raw(raw, bins=10, bound=2.0)[:, :11]
-    x = torch.cat([places[0], places[0].nextafter(torch.tensor(9.0)), places[0].nextafter(torch.tensor(-9.0))])
-    x = torch.cat([x, 3 * torch.rand(3000) - 1.5, torch.tensor([math.inf, -math.inf, 1e30])])[None]
-    expected = torch.searchsorted(places, x, right=True)
-    assert torch.equal(splines._find_in_cells(x, places).long(), expected[0])
-    assert torch.equal(splines._find_by_comparing(x, places).long(), expected)
-
-
-def test_far_out_the_packed_spline_is_the_identity():
-    layer = testing.randomize(splines.SharedSpline())
-    x = torch.tensor([[math.inf, -math.inf, 1e30, -2.0, 2.0, 2.5, -1e5]])
-    for repeats in (1, 500):
-        z, log_det = layer(x.expand(repeats, -1))
-        assert torch.equal(z[0], x[0])
-        assert float(log_det[0].detach().abs()) < 1e-6
-    assert bool(torch.isnan(layer(torch.full((1, 3000), math.nan))[0]).all())
-
-
-def test_a_shared_spline_keeps_the_memory_layout_and_works_in_torch_func():
-    layer = testing.randomize(splines.SharedSpline(bins=5)).double()
-    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
-    z, log_det = layer(x)
-    last, same = layer(x.contiguous(memory_format=torch.channels_last))
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(last, z)
-    assert torch.allclose(same, log_det)
-    mapped, by_row = torch.func.vmap(lambda v: layer(v[None]))(x)
-    assert torch.allclose(mapped[:, 0], z)
-    assert torch.allclose(by_row[:, 0], log_det)
-    half = layer.float()(x.half())[0]
-    assert half.dtype == torch.float32
-    assert set(layer.state_dict()) == {"raw"}
 
 
 def test_a_flow_refuses_a_relu_before_a_base_without_atoms():

@@ -12,7 +12,8 @@ import likelify as lk
 from likelify import testing
 from likelify.errors import ConfigError, DomainError, ShapeError, StateError
 from likelify.nets import density_nets
-from likelify.transforms.surjections.fibre import CircularConv, FreeLinear
+from likelify.transforms.mixing.circular import CircularConv
+from likelify.transforms.surjections.fibre import FreeLinear
 from tests.cases.fibre import LAYERS
 
 
@@ -278,7 +279,7 @@ def test_settings_and_shapes_that_do_not_fit_are_refused():
         FreeLinear(4, 3, groups=2)
     with pytest.raises(ConfigError, match="Noise"):
         FreeLinear(2, 3, noise="cauchy")
-    with pytest.raises(ConfigError, match="dims"):
+    with pytest.raises(ShapeError, match="kernel_size"):
         CircularConv(2, 3, (3, 3), dims=1)
     with pytest.raises(ShapeError, match="odd"):
         CircularConv(2, 3, 4)

@@ -1,0 +1,85 @@
+"""Householder reflections as layers: determinants, starts, rows, frozen form and refusals."""
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.linalg.householder import householder_matrix
+from likelify.transforms.exponential.parametrizations import HouseholderVectors
+
+
+def normal(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def matrix_of(function, shape):
+    """Give the matrix of a linear function of one event."""
+    size = int(torch.Size(shape).numel())
+    return function(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).reshape(size, size).T
+
+
+def test_reflections_have_the_determinant_of_their_number():
+    for count in range(1, 6):
+        layer = lk.rotation(4, method="householder", reflections=count).double()
+        matrix = matrix_of(lambda x, layer=layer: layer(x)[0], (4,))
+        assert torch.allclose(torch.linalg.det(matrix), torch.tensor((-1.0) ** count).double())
+    for size in (2, 3, 4):
+        vectors = lk.rotation(size, method="householder").source(None)
+        assert len(vectors) == size - size % 2
+
+
+@pytest.mark.parametrize("count", [None, 1, 5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_reflections_start_where_they_should(count, sign):
+    start = torch.linalg.qr(normal(4, 4))[0]
+    start[0] *= sign
+    layer = lk.rotation(4, method="householder", reflections=count, start=start).double()
+    x = normal(3, 4)
+    z, log_det = layer(x)
+    assert torch.allclose(z, x @ start.T, atol=1e-12)
+    assert torch.equal(log_det, torch.zeros(3, dtype=torch.float64))
+    lk.testing.randomize(layer)
+    moved, _ = layer(x)
+    assert not torch.allclose(moved, z, atol=1e-2)
+    assert torch.allclose(moved.norm(dim=1), x.norm(dim=1))
+    assert torch.allclose(layer.inverse(moved)[0], x, atol=1e-12)
+
+
+def test_reflections_of_each_row_are_as_if_alone():
+    layer = lk.testing.randomize(lk.rotation(3, method="householder", condition_features=2).double())
+    x, condition = normal(4, 3, 2), normal(4, 2)
+    together, _ = layer(x, condition)
+    alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(4)])
+    assert torch.allclose(together, alone, atol=1e-12)
+    assert not torch.allclose(together, layer(x, condition.flip(0))[0], atol=1e-3)
+    with pytest.raises(ShapeError, match="cannot act"):
+        layer(x, condition[:2])
+    with layer.frozen():
+        assert torch.equal(layer(x, condition)[0], together)
+
+
+def test_frozen_reflections_form_their_matrix_once():
+    layer = lk.rotation(3, method="householder", reflections=2).double()
+    x = normal(4, 3, 2)
+    z, _ = layer(x)
+    with layer.frozen():
+        assert torch.allclose(layer(x)[0], z, atol=1e-12)
+        assert torch.allclose(layer.inverse(z)[0], x, atol=1e-12)
+        assert list(layer._cache) == ["matrix"]
+        with pytest.raises(ShapeError, match="3 channels"):
+            layer(normal(4, 2))
+
+
+def test_vectors_that_cannot_reflect_are_refused_at_the_start():
+    good = HouseholderVectors(3, 2, vectors=torch.eye(3)[:2])
+    assert torch.allclose(householder_matrix(good(None)), torch.diag(torch.tensor([-1.0, -1.0, 1.0])))
+    for bad in (0.0, float("nan"), float("inf")):
+        with pytest.raises(DomainError, match="no direction"):
+            HouseholderVectors(3, 2, vectors=torch.tensor([[1.0, 0, 0], [0, bad, 0]]))
+    with pytest.raises(ShapeError, match=r"\(2, 3\)"):
+        HouseholderVectors(3, 2, vectors=torch.eye(3))
+    with pytest.raises(ConfigError, match="at least one"):
+        lk.rotation(3, method="householder", reflections=0)
+    with pytest.raises(ConfigError, match="householder"):
+        lk.rotation(3, method="cayley", reflections=2)
