@@ -11,8 +11,9 @@ from likelify.reproduce.cell import Facts
 from likelify.reproduce.experiment import most_hours
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Event
+from likelify.reproduce.store import read_cells
 from likelify.zoo import MODELS
-from tests.reproduce.test_cells import experiment, silent
+from tests.reproduce.trial import experiment, silent
 
 
 def run_in_this_process(cells, place, *, jobs, on_event):
@@ -90,12 +91,12 @@ def test_a_table_is_run_once_and_shown_again(command, tmp_path):
     assert "ELBO minus Plain <b> & simple [95 %]" in output
     assert "A <trial> of | things" in output
     folder = tmp_path / "runs" / "reproduce" / "trial-quick"
-    assert (folder / "table.md").read_text().startswith("# A ")
+    assert (folder / "report.md").read_text().startswith("# A ")
     assert (tmp_path / "page" / "report.html").read_text().startswith("<!DOCTYPE html>")
-    before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")}
+    before = (folder / "cells.json").stat().st_mtime_ns
     again = command("trial", "--quick")
     assert "Nothing to run: 4 of 4 cells are there" in again
-    assert {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")} == before
+    assert (folder / "cells.json").stat().st_mtime_ns == before
 
 
 def test_stale_cells_are_named_and_replaced_only_with_again(command, tmp_path):
@@ -108,13 +109,22 @@ def test_stale_cells_are_named_and_replaced_only_with_again(command, tmp_path):
     assert "Nothing to run: 2 of 2" in command(*changed)
 
 
-def test_results_of_a_checkout_are_with_its_documentation(command, tmp_path):
+def test_results_of_a_checkout_are_committed_and_weights_are_not(command, tmp_path):
     (tmp_path / "docs" / "results").mkdir(parents=True)
-    command("trial", "--seeds", 1)
-    assert len(list((tmp_path / "docs" / "results" / "trial").glob("*.json"))) == 2
-    assert not list((tmp_path / "docs").rglob("*.safetensors"))
+    (tmp_path / "results").mkdir()
+    assert "Report: docs/results/trial.md" in command("trial", "--seeds", 1)
+    assert len(read_cells(tmp_path / "results" / "trial")) == 2
+    assert not [*(tmp_path / "docs").rglob("*.safetensors"), *(tmp_path / "results").rglob("*.safetensors")]
     command("trial", "--seeds", 1, "--out", "elsewhere")
-    assert len(list((tmp_path / "elsewhere" / "trial").glob("*.json"))) == 2
+    assert len(read_cells(tmp_path / "elsewhere" / "trial")) == 2
+
+
+def test_results_that_cannot_be_read_stop_everything(command, tmp_path):
+    file = tmp_path / "runs" / "reproduce" / "trial-quick" / "cells.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("<<<<<<<")
+    assert "cells.json' cannot be read: Expecting value" in command("trial", "--quick", code=2, runner=None)
+    assert file.read_text() == "<<<<<<<"
 
 
 def test_render_only_runs_nothing(command, tmp_path):

@@ -194,7 +194,7 @@ def reproduce(
     budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Folder of the results; docs/results in a checkout.")
+        Path | None, Parameter(name=["--out", "-o"], help="Folder of the results; results/ in a checkout.")
     ] = None,
     html: Annotated[Path | None, Parameter(help="Also write the report as one page of HTML.")] = None,
     quick: Annotated[bool, Parameter(help="A trial of seconds per cell; figures mean nothing.", negative="")] = False,

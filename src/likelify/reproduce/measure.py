@@ -26,7 +26,7 @@ from likelify.fitting.run import write_atomically
 from likelify.flows import Flow
 from likelify.reproduce.cell import Cell, Facts, Measuring, Values
 from likelify.reproduce.pictures import draw_picture
-from likelify.reproduce.results import CellResult, Course, Measured, Point, result_file, save_result
+from likelify.reproduce.results import CellResult, Course, Measured, Point, save_result
 from likelify.reproduce.sources import open_data
 from likelify.seeding import seeded
 
@@ -41,7 +41,7 @@ NOT_MEASURED = ("app", "reproduce", "data", "testing.py", "plots.py")
 
 
 def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bool = False, report: Report) -> None:
-    """Run a cell and write its file; nothing is written before all is done, but for the weights.
+    """Run a cell and keep its result; nothing is written before all is done, but for the weights.
 
     Args:
         cell: what to run.
@@ -68,7 +68,6 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         _keep(flow, course, kept)
     elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course.clock), report)
     result = CellResult(
-        experiment=cell.experiment,
         method=cell.method,
         seed=cell.seed,
         settings=settings,
@@ -85,7 +84,7 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         machine=_machine(flow),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_result(result, result_file(cell, folder))
+    save_result(result, cell, folder)
 
 
 def measure(

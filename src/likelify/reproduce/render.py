@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -20,7 +21,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; }
 """
 
 
-def to_markdown(report: Report, folder: Path | None = None) -> str:
+def to_markdown(report: Report, folder: Path = Path()) -> str:
     """Write a report as Markdown.
 
     Args:
@@ -35,7 +36,7 @@ def to_markdown(report: Report, folder: Path | None = None) -> str:
     if report.pictures:
         parts.append("## Pictures")
         for picture in report.pictures:
-            place = picture.file.name if picture.file.parent == folder else picture.file.as_posix()
+            place = Path(os.path.relpath(picture.file, folder)).as_posix()
             parts += [f"{_plain(picture.title)}:", f"![{_plain(picture.title)}]({place})"]
     return "\n\n".join(parts) + "\n"
 

@@ -1,18 +1,15 @@
-"""The file of a finished cell, and what a folder of them says about the cells of an experiment."""
+"""What is kept of a finished cell, and which cells of an experiment are finished."""
 
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from likelify.errors import ConfigError
-from likelify.fitting.run import write_atomically
 from likelify.reproduce.cell import Cell, Facts, Values, changes, refreshed
+from likelify.reproduce.store import read_cells, save_cell
 from likelify.settings import Settings
 
-FORMAT = 1
 Status = Literal["finished", "missing", "stale", "damaged"]
 
 
@@ -68,11 +65,9 @@ class Course(Settings):
 
 
 class CellResult(Settings):
-    """What the JSON file of a cell holds.
+    """What the file of an experiment holds of a cell.
 
     Attributes:
-        format: version of the layout.
-        experiment: see `Cell`.
         method: see `Cell`.
         seed: see `Cell`.
         settings: all that decided what was measured, see `Cell.settle`.
@@ -84,14 +79,12 @@ class CellResult(Settings):
         measuring_seconds: that the measurement took, on the clock of the fit.
         elbo: on the test split.
         iw: importance-weighted, on the first items of the test split, or None.
-        picture: name of the picture beside the file, or None.
+        picture: name of the picture's file, beside that of the cells, or None.
         versions: of likelify, its code, torch and Python.
         machine: what it ran on.
         finished: when, UTC.
     """
 
-    format: int = FORMAT
-    experiment: str
     method: str
     seed: int
     settings: dict[str, Values]
@@ -119,12 +112,12 @@ class CellResult(Settings):
 
 @dataclass(frozen=True)
 class State:
-    """A cell and what its folder holds of it.
+    """A cell and what the file of its experiment holds of it.
 
     Attributes:
         cell: the cell.
-        status: whether its file is there, readable and of the same settings.
-        result: what the file holds, where it is readable.
+        status: whether its result is there, readable and of the same settings.
+        result: of the cell, where it is readable.
         why: it is stale or damaged.
     """
 
@@ -134,31 +127,25 @@ class State:
     why: str = ""
 
 
-def result_file(cell: Cell, folder: Path) -> Path:
-    """Name the file of a cell."""
-    return folder / f"{cell.name}.json"
+def save_result(result: CellResult, cell: Cell, folder: Path) -> None:
+    """Add the result of a cell to the file in a folder; see `save_cell`."""
+    save_cell(folder, cell.name, result.model_dump(mode="json"))
 
 
-def save_result(result: CellResult, file: Path) -> None:
-    """Write the file of a cell in one instant."""
-    text = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False)
-    # The points of the curve, one a line.
-    text = re.sub(r"\{\n\s+(\"step\"[^{}]*?)\n\s+\}", lambda m: "{" + re.sub(r"\n\s+", " ", m[1]) + "}", text)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, text.encode() + b"\n")
+def read_states(cells: Iterable[Cell], folder: Path) -> list[State]:
+    """Return what the file in a folder holds of some cells.
+
+    Raises:
+        RunError: if the file cannot be read; a single result that cannot is said to be damaged.
+    """
+    kept = read_cells(folder)
+    return [_state(cell, kept[cell.name]) if cell.name in kept else State(cell, "missing") for cell in cells]
 
 
-def read_state(cell: Cell, folder: Path) -> State:
-    """Look at the file of a cell; a file that cannot be read is said to be damaged, never an error."""
-    file = result_file(cell, folder)
+def _state(cell: Cell, values: dict[str, Any]) -> State:
     try:
-        values = json.loads(file.read_text())
-        if isinstance(values, dict) and values.get("format") != FORMAT:
-            return State(cell, "damaged", None, f"it has format {values.get('format')}, this likelify reads {FORMAT}")
         result = CellResult.parse(values)
-    except FileNotFoundError:
-        return State(cell, "missing")
-    except (OSError, ValueError, RecursionError, ConfigError) as error:
+    except ConfigError as error:
         return State(cell, "damaged", None, " ".join(str(error).split()))
     try:
         different = changes(refreshed(result.settings), cell.settle(result.facts))
@@ -167,8 +154,3 @@ def read_state(cell: Cell, folder: Path) -> State:
     if different:
         return State(cell, "stale", result, "; ".join(different))
     return State(cell, "finished", result)
-
-
-def read_states(cells: Iterable[Cell], folder: Path) -> list[State]:
-    """Look at the files of several cells."""
-    return [read_state(cell, folder) for cell in cells]

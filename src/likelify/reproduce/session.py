@@ -8,24 +8,27 @@ from likelify.fitting.run import write_atomically
 from likelify.reproduce.cell import Cell, Facts
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown
-from likelify.reproduce.results import State, read_states, result_file
+from likelify.reproduce.results import State, read_states
 from likelify.reproduce.runner import Place
 from likelify.reproduce.sources import open_data
-from likelify.reproduce.table import Report, build_report
+from likelify.reproduce.store import read_cells
+from likelify.reproduce.table import Picture, Report, build_report
 
-# In a checkout, results are committed with the documentation; what is large or a trial never is.
-COMMITTED, UNCOMMITTED = Path("docs/results"), Path("runs/reproduce")
-TABLE = "table.md"
+# In a checkout, results and their pages in the documentation are committed; what is large or a trial never is.
+COMMITTED, PAGES = Path("results"), Path("docs/results")
+UNCOMMITTED = Path("runs/reproduce")
+PAGE = "report.md"
 
 
 @dataclass(frozen=True)
 class Session:
-    """The cells of an experiment and the folder of their files.
+    """The cells of an experiment and the folder of their results.
 
     Attributes:
         experiment: which.
         cells: all that its table needs.
         results: folder of the results.
+        page: file of the report.
         weights: folder of fitted weights.
         states: what the folder holds of the cells.
         absent: for the sources that cannot be opened the reason.
@@ -34,6 +37,7 @@ class Session:
     experiment: Experiment
     cells: list[Cell]
     results: Path
+    page: Path
     weights: Path
     states: list[State]
     absent: dict[str, str]
@@ -54,25 +58,28 @@ class Session:
             seeds: how many, instead of the usual number.
             budget: seconds of a fit, instead of the usual ones.
             files: folder of the user's data.
-            out: folder in which that of the results is made; by default `docs/results` in a checkout.
+            out: folder in which that of the results is made; by default `results` in a checkout.
 
         Raises:
             ConfigError: if a number does not fit, or all data are files of the user and no folder is named.
+            RunError: if there are results that cannot be read.
         """
-        usual = COMMITTED if COMMITTED.is_dir() and experiment.scale != "quick" else UNCOMMITTED
-        results = (out or usual) / experiment.folder
+        committed = out is None and experiment.scale != "quick" and COMMITTED.is_dir() and PAGES.is_dir()
+        results = (COMMITTED if committed else out or UNCOMMITTED) / experiment.folder
+        page = PAGES / f"{experiment.folder}.md" if committed else results / PAGE
         weights = (out or UNCOMMITTED) / "weights"
         cells = experiment.cells(seeds, budget, files)
         if files is None:
             # Data of the user's files are there only in results.
-            there = {cell.data.source for cell in cells if result_file(cell, results).exists()}
+            kept = read_cells(results)
+            there = {cell.data.source for cell in cells if cell.name in kept}
             data = [data for data in experiment.data if not data.from_files or data.choice.source in there]
             if not data:
                 names = ", ".join(data.title for data in experiment.data)
                 raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder with --data.")
             experiment = replace(experiment, data=data)
             cells = experiment.cells(seeds, budget, files)
-        return Session(experiment, cells, results, weights, read_states(cells, results), {})
+        return Session(experiment, cells, results, page, weights, read_states(cells, results), {})
 
     def checked(self) -> "Session":
         """Open the data: cells of other data become stale, and data that are not there are noted."""
@@ -104,7 +111,7 @@ class Session:
         return [state for state in self.states if state.status in statuses]
 
     def place(self, *, again: bool = False) -> Place:
-        """Say where cells leave their files; run again, they do not take weights that are already there."""
+        """Say where cells leave what they find; run again, they do not take weights that are already there."""
         return Place(self.results, self.weights, reuse=not again)
 
     def report(self) -> Report:
@@ -112,16 +119,26 @@ class Session:
         return build_report(self.experiment, self.states, self.results)
 
     def write(self, report: Report, html: Path | None = None) -> list[Path]:
-        """Write the report beside the results as Markdown, and as HTML if a file is named; give the files."""
+        """Write the report as Markdown, and as HTML if a file is named; return the files."""
         written = []
         if self.results.is_dir():
-            written.append(self.results / TABLE)
-            write_atomically(written[0], to_markdown(report, self.results).encode())
+            report = replace(report, pictures=[self._beside_page(picture) for picture in report.pictures])
+            write_atomically(self.page, to_markdown(report, self.page.parent).encode())
+            written.append(self.page)
         if html is not None:
             html.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(html, to_html(report).encode())
             written.append(html)
         return written
+
+    def _beside_page(self, picture: Picture) -> Picture:
+        """Copy a picture to where the page can show it: the documentation shows nothing from outside its folder."""
+        if self.page.parent == self.results:
+            return picture
+        copy = self.page.with_suffix("") / picture.file.name
+        copy.parent.mkdir(exist_ok=True)
+        write_atomically(copy, picture.file.read_bytes())
+        return replace(picture, file=copy)
 
 
 def _compared(state: State, facts: Facts) -> State:

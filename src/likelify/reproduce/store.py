@@ -1,0 +1,95 @@
+"""The file `cells.json` of an experiment: its finished cells, written by several processes at once."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from likelify.errors import RunError
+from likelify.fitting.run import write_atomically
+
+CELLS = "cells.json"
+FORMAT = 2
+WIDTH = 120
+
+
+def read_cells(folder: Path) -> dict[str, Any]:
+    """Return the finished cells of an experiment by their names, as plain data; none if there is no file.
+
+    Raises:
+        RunError: if there is a file that cannot be read, or one of another format.
+    """
+    file = folder / CELLS
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(_unreadable(file, " ".join(str(error).split()))) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cells"), dict):
+        found = content.get("format") if isinstance(content, dict) else None
+        raise RunError(_unreadable(file, f"it has format {found}, this likelify reads {FORMAT}"))
+    return content["cells"]
+
+
+def save_cell(folder: Path, name: str, values: dict[str, Any]) -> None:
+    """Add a finished cell to the file of its experiment, or replace it.
+
+    Other processes that do the same wait for each other, and the file changes in one instant: whenever a process is
+    killed, the file holds all cells that were saved before.
+
+    Raises:
+        RunError: if the file cannot be read; it is then left as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        cells = read_cells(folder) | {name: values}
+        content = {"format": FORMAT, "cells": dict(sorted(cells.items()))}
+        write_atomically(folder / CELLS, (to_text(content) + "\n").encode())
+
+
+def to_text(value: object, indent: int = 0) -> str:
+    """Write plain data as JSON that differs line by line: what is flat and short enough stays on one line.
+
+    Example:
+        >>> print(to_text({"format": 2, "curve": [{"step": 0}, {"step": 4}]}))
+        {
+          "format": 2,
+          "curve": [
+            {"step": 0},
+            {"step": 4}
+          ]
+        }
+    """
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, dict | list) or not value:
+        return flat
+    parts = list(value.values()) if isinstance(value, dict) else value
+    if len(flat) + indent <= WIDTH and not any(isinstance(part, dict | list) and part for part in parts):
+        return flat
+    inner = indent + 2
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    lines = [" " * inner + name + to_text(part, inner) for name, part in zip(names, parts, strict=True)]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return "\n".join((opening, ",\n".join(lines), " " * indent + closing))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that lock the folder waiting; the system ends the lock when this process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _unreadable(file: Path, reason: str) -> str:
+    return (
+        f"'{file}' cannot be read: {reason}. It was left as it is. Mend it (after a merge it may hold both sides), or "
+        "move it away to run its cells again."
+    )

@@ -1,0 +1,44 @@
+"""Cells: their names, their order in an experiment, and how their settings are completed."""
+
+import json
+
+import pytest
+
+from likelify.errors import ConfigError
+from likelify.reproduce.cell import Cell, Facts, changes, slug
+from likelify.reproduce.experiment import most_hours
+from likelify.reproduce.sources import open_data
+from tests.reproduce.trial import METHODS, experiment
+
+
+def test_cells_of_a_seed_stay_together_and_settle():
+    cells = experiment().cells(seeds=2)
+    assert [cell.seed for cell in cells] == [0, 0, 1, 1]
+    assert [cell.picture for cell in cells] == [None, "inverses", None, None]
+    facts = Facts.of(open_data(cells[0].data), "digits")
+    epochs = cells[0].model_copy(update={"epochs": 3})
+    assert epochs.fit_settings_for(facts).steps == 3 * (200 // 32)
+    timed = experiment(fit={}, budget=60.0).cells(budget=5.0)[0].fit_settings_for(facts)
+    assert timed.max_time == 5.0
+    assert timed.steps > 10**6
+    assert Cell.parse(json.loads(cells[1].model_dump_json())).settle(facts) == cells[1].settle(facts)
+    assert most_hours(experiment(budget=60.0).cells(), 2) == pytest.approx(4 * 120 / 2 / 3600)
+    assert most_hours(cells, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: experiment().cells(seeds=0), "--seeds must be at least 1"),
+        (lambda: experiment().cells(budget=0.0), "--budget must be longer"),
+        (lambda: experiment(methods=(METHODS[1], METHODS[1])).cells(), "share a name"),
+        (lambda: slug("+"), "no letters or digits"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_changes_name_both_values():
+    assert changes({"a": {"x": 1, "y": 2}}, {"a": {"x": 1, "y": 3, "z": 0}}) == ["a.y 2 -> 3", "a.z nothing -> 0"]

@@ -1,0 +1,91 @@
+"""Cells in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from likelify.reproduce.experiment import Method
+from likelify.reproduce.runner import Place, run_cells
+from likelify.reproduce.session import Session
+from tests.reproduce.trial import METHODS, experiment
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Two cells of which one fails, in processes of their own."""
+    out = tmp_path_factory.mktemp("processes")
+    bad = Method("Bad", {"model": "glow", "levels": 4})
+    session = Session.open(experiment(methods=(bad, METHODS[1]), baseline=None, seeds=1), out=out)
+    events = []
+    failures = run_cells(session.todo(), session.place(), jobs=2, on_event=events.append)
+    return session.again(), failures, events
+
+
+def test_processes_run_cells_and_report_failures(processes):
+    session, failures, events = processes
+    assert [state.status for state in session.states] == ["missing", "finished"]
+    assert list(failures) == ["bad.digits.0"]
+    assert "ShapeError: glow with 4 levels" in failures["bad.digits.0"]
+    kinds = {kind: [e.cell.method for e in events if e.kind == kind] for kind in ("start", "finish", "fail")}
+    assert sorted(kinds["start"]) == ["Bad", "Splines"]
+    assert kinds["finish"] == ["Splines"]
+    assert kinds["fail"] == ["Bad"]
+    assert any(event.kind == "progress" and event.phase for event in events)
+    assert [cell.name for cell in session.todo()] == ["bad.digits.0"]
+
+
+def test_processes_give_the_figures_of_this_process(processes, finished):
+    here = Session.open(experiment(), out=finished).states[1].result
+    there = processes[0].states[1].result
+    assert there.elbo == here.elbo
+    assert there.machine["threads"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["parent", "signal"])
+def test_an_ended_worker_leaves_nothing(tmp_path, end):
+    cell = experiment(budget=300.0, fit={"clock": "processor"}).cells()[0]
+    order = {"cell": cell.model_dump(mode="json"), "folder": str(tmp_path), "weights": None, "reuse": False}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "likelify.reproduce.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    worker.stdin.write(json.dumps(order | {"threads": 1}) + "\n")
+    worker.stdin.flush()
+    while json.loads(worker.stdout.readline())["phase"] != "fitting":
+        pass
+    if end == "parent":
+        worker.stdin.close()
+    else:
+        worker.send_signal(signal.SIGTERM)
+    start = time.monotonic()
+    worker.wait(20)
+    assert time.monotonic() - start < 10
+    assert worker.returncode not in (0, None)
+    assert list(tmp_path.iterdir()) == []
+    worker.stdout.close()
+    if not worker.stdin.closed:
+        worker.stdin.close()
+
+
+@pytest.mark.slow
+def test_an_error_of_the_caller_ends_the_processes(tmp_path):
+    cells = experiment(budget=300.0, fit={"clock": "processor"}).cells()[:2]
+
+    def interrupt(event):
+        if event.kind == "progress" and event.phase == "fitting":
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, Place(tmp_path), jobs=2, on_event=interrupt)
+    assert time.monotonic() - start < 60
+    assert list(tmp_path.iterdir()) == []

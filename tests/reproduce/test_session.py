@@ -1,0 +1,134 @@
+"""What a session finds, runs and leaves out."""
+
+import copy
+
+import pytest
+import torch
+
+from likelify.errors import ConfigError
+from likelify.reproduce.cell import DataChoice
+from likelify.reproduce.experiment import DataSet
+from likelify.reproduce.session import Session
+from likelify.reproduce.sources import open_data
+from likelify.reproduce.store import read_cells, save_cell, to_text
+from tests.reproduce.trial import METHODS, experiment
+
+
+def test_a_cell_leaves_one_complete_result(finished):
+    folder = finished / "trial-quick"
+    assert sorted(file.name for file in folder.iterdir()) == ["cells.json", "splines.digits.0.png"]
+    assert (folder / "splines.digits.0.png").read_bytes().startswith(b"\x89PNG")
+    cells = read_cells(folder)
+    assert list(cells) == [
+        "plain-b-simple.digits.0",
+        "plain-b-simple.digits.1",
+        "splines.digits.0",
+        "splines.digits.1",
+    ]
+    values = cells["splines.digits.0"]
+    assert values["facts"]["sizes"] == {"train": 200, "validation": 40, "test": 50}
+    assert values["elbo"]["items"] == 50
+    assert values["iw"]["items"] == 10
+    assert values["iw"]["samples"] == 4
+    assert values["course"]["steps"] == 4
+    assert [point["step"] for point in values["course"]["curve"]] == [0, 2, 4]
+    assert values["settings"]["model"]["event_shape"] == [1, 8, 8]
+    assert values["settings"]["fit"]["seed"] == 0
+    assert values["versions"]["torch"] == torch.__version__
+    assert values["machine"]["threads"] == 1
+    assert '"curve": [\n          {"step": 0, ' in (folder / "cells.json").read_text()
+
+
+def test_seeds_pair_the_data_and_differ_in_their_figures(finished):
+    states = Session.open(experiment(), out=finished).states
+    results = {(s.result.method, s.result.seed): s.result for s in states}
+    plain = METHODS[0].title
+    assert results[plain, 0].elbo.bits != results[plain, 1].elbo.bits
+    assert len({r.facts.fingerprint for r in results.values()}) == 1
+    assert results["Splines", 0].settings["fit"] == results[plain, 0].settings["fit"]
+
+
+def test_nothing_is_run_twice(finished):
+    session = Session.open(experiment(), out=finished)
+    assert [state.status for state in session.states] == ["finished"] * 4
+    assert session.checked().todo() == []
+    assert session.todo(again=True) == []
+
+
+def test_changed_settings_make_stale_cells_that_are_named(finished):
+    session = Session.open(experiment(fit={"steps": 5, "batch_size": 32, "clock": "processor"}), out=finished)
+    assert {state.status for state in session.states} == {"stale"}
+    assert session.states[0].why == "fit.steps 4 -> 5; fit.validations 2 -> 15"
+    assert session.todo() == []
+    assert len(session.todo(again=True)) == 4
+    table = session.report().tables[0]
+    assert table.rows[0][2] == "0"
+    assert any("have other settings: plain-b-simple.digits.0" in note for note in table.notes)
+
+
+def _first_state(values, folder):
+    """Return the state of the trial's first cell if this is its result."""
+    save_cell(folder / "trial-quick", "plain-b-simple.digits.0", values)
+    return Session.open(experiment(), out=folder).states[0]
+
+
+def test_settings_that_came_later_do_not_make_old_cells_stale(finished, tmp_path):
+    values = copy.deepcopy(read_cells(finished / "trial-quick")["plain-b-simple.digits.0"])
+    del values["settings"]["model"]["pseudo_count"], values["settings"]["fit"]["patience"]
+    assert _first_state(values, tmp_path).status == "finished"
+    values["settings"]["model"]["abolished"] = 1
+    state = _first_state(values, tmp_path)
+    assert state.status == "stale"
+    assert "abolished" in state.why
+
+
+@pytest.mark.parametrize("values", [{}, None, [], {"method": "Splines"}, {"seed": "none"}])
+def test_damaged_results_are_run_again(tmp_path, values):
+    state = _first_state(values, tmp_path)
+    assert state.status == "damaged"
+    assert state.why
+    session = Session.open(experiment(), out=tmp_path)
+    assert session.cells[0] in session.todo()
+    assert any("cannot be read" in note for note in session.report().tables[0].notes)
+
+
+def test_other_data_make_stale_cells(finished, monkeypatch):
+    from likelify.reproduce import session as module
+
+    other = DataChoice(source="digits", limits={"train": 199})
+    monkeypatch.setattr(module, "open_data", lambda choice: open_data(other))
+    session = Session.open(experiment(), out=finished).checked()
+    assert {state.status for state in session.states} == {"stale"}
+    assert "fingerprint" in session.states[0].why
+
+
+def test_data_that_are_not_there_are_left_out(tmp_path):
+    data = (
+        *experiment().data,
+        DataSet("MNIST", DataChoice(source="mnist"), from_files=True),
+    )
+    without = Session.open(experiment(data=data), out=tmp_path)
+    assert {cell.data.source for cell in without.cells} == {"digits"}
+    session = Session.open(experiment(data=data), files=str(tmp_path), out=tmp_path).checked()
+    assert "mnist needs the file" in session.absent["mnist"]
+    assert {cell.data.source for cell in session.todo()} == {"digits"}
+    with pytest.raises(ConfigError, match="needs your files of MNIST: name their folder with --data"):
+        Session.open(experiment(data=data[1:]), out=tmp_path)
+
+
+def test_in_a_checkout_pages_are_in_the_documentation_with_their_pictures(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "results" / "trial").mkdir(parents=True)
+    picture = "splines.digits.0.png"
+    for source, target in (("cells.json", "cells.json"), (picture, picture)):
+        content = (finished / "trial-quick" / source).read_bytes()
+        (tmp_path / "results" / "trial" / target).write_bytes(content)
+    session = Session.open(experiment(scale="cpu"))
+    (page,) = session.write(session.report())
+    assert page.as_posix() == "docs/results/trial.md"
+    assert f"](trial/{picture})" in page.read_text()
+    copy = tmp_path / "docs" / "results" / "trial" / picture
+    assert copy.read_bytes() == (finished / "trial-quick" / picture).read_bytes()
+    assert Session.open(experiment()).page.as_posix() == "runs/reproduce/trial-quick/report.md"
+    assert to_text(read_cells(session.results)) == to_text(read_cells(finished / "trial-quick"))
