@@ -6,6 +6,7 @@ of the medians of processor times of the thread, the runs interleaved in one pro
 goes through `exp_action`, as any user's call does.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +72,7 @@ def scipy_ratio(nodes: int, *, degree: int = 10, features: int = 16, tol: float 
     sparse = csr_array(tuple(part.numpy() for part in parts), shape=matrix.shape)
     first, second = theta0.double().numpy(), theta1.double().numpy()
 
-    def product(vector, first=first, second=second):
+    def product(vector: np.ndarray, first: np.ndarray = first, second: np.ndarray = second) -> np.ndarray:
         array = vector.reshape(nodes, features)
         return (array @ first + sparse @ (array @ second)).reshape(vector.shape)
 

@@ -14,6 +14,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,7 @@ class Peak(TorchDispatchMode):
         self.alive: dict[int, int] = {}
         self.largest = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation and take note of its results."""
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):

@@ -39,13 +39,19 @@ def arguments(description: str, *, seeds: int = 1, parts: Iterable[str] = ()) ->
     return options
 
 
+def readable(value: float) -> str:
+    """Return a figure as text: counts as they are, all else with four decimals or two digits of a small number."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2e}"
+
+
 def report(entries: list[Entry], file: Path | None) -> None:
     """Print the figures as a table, and write them as JSON if asked to."""
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
         goal = "" if entry.must is None else f"   must {'>=' if entry.better == 'higher' else '<='} {entry.must:g}"
         goal += "" if entry.aim is None else f", aim {entry.aim:g}"
-        value = f"{entry.value:.4f}" if abs(entry.value) >= 1e-3 else f"{entry.value:.2e}"
-        print(f"{entry.name:<{width}}  {value:>10} {entry.unit}{goal}")
+        print(f"{entry.name:<{width}}  {readable(entry.value):>10} {entry.unit}{goal}")
     if file is not None:
         file.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")

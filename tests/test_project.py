@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import likelify
+from benchmarks import house
 
 SOURCE = Path(likelify.__file__).parent
 MODULES = sorted(
@@ -98,9 +99,31 @@ def test_missing_optional_packages_name_their_extra(monkeypatch):
         images.digits()
 
 
-def test_house_numbers():
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "tests"])
+def test_files_have_at_most_500_lines(folder):
+    long = {str(path): house.file_length(path) for path in house.python_files(folder)}
+    assert {path: lines for path, lines in long.items() if lines > 500} == {}
+
+
+def test_bodies_of_functions_have_at_most_40_lines():
+    lengths = {
+        name: house.body_length(node) for path in house.python_files("src") for name, node in house.functions(path)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 40} == {}
+
+
+def test_public_functions_are_annotated():
+    bare = [
+        name
+        for path in house.python_files("src", "benchmarks")
+        for name, node in house.functions(path)
+        if not name.split()[-1].startswith("_") and not house.annotated(node)
+    ]
+    assert bare == []
+
+
+def test_only_the_command_line_prints():
     for path in SOURCE.rglob("*.py"):
-        lines = path.read_text().splitlines()
-        assert len(lines) <= 500, f"{path} has {len(lines)} lines"
-        if "app" not in path.parts:
+        if "app" not in path.relative_to(SOURCE).parts:
+            lines = path.read_text().splitlines()
             assert not any(line.lstrip().startswith("print(") for line in lines), f"{path} prints"
