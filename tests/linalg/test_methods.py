@@ -13,7 +13,7 @@ from likelify.linalg.expm.chebyshev import bessel, degree_for
 from likelify.linalg.expm.dense import evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.diagnostics import series_log_det, uniform_log_det
 from likelify.linalg.expm.series import series_degree
-from likelify.linalg.solve import estimate_trace
+from likelify.linalg.trace import estimate_trace
 from tests.linalg.reference import apply_exponential, exponential
 
 

@@ -27,7 +27,7 @@ class Function(LinearMap):
         trusted: skip the check of linearity that `exp_action` and layers make on three random rows.
 
     The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers; for larger ones
-    there is `likelify.linalg.solve.estimate_trace`. Tensors that the function uses are unknown to the map, so their
+    there is `likelify.linalg.trace.estimate_trace`. Tensors that the function uses are unknown to the map, so their
     gradients come from differentiating every term (`likelify.Unrolled`).
 
     Example:

@@ -157,7 +157,7 @@ class _Form(torch.autograd.Function):
         vectors, upper, solved = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable(lambda v: _form(v, factorize(v)[1]), (vectors,), grad)[0]
-        return _pull_vectors(vectors, upper, solved, vectors @ grad, (solved, grad.mT))
+        return _gradient_of_vectors(vectors, upper, solved, vectors @ grad, (solved, grad.mT))
 
 
 class _Reflect(torch.autograd.Function):
@@ -181,18 +181,20 @@ class _Reflect(torch.autograd.Function):
                 return _multiply(vectors, factorize(vectors)[1], x, transposed=ctx.transposed)
 
             return *_differentiable(again, (vectors, x), grad), None
-        pull = _pull_formed if _is_formed(vectors, x) else _pull_direct
-        grad_x, grad_solved, rest = pull(vectors, solved, x, grad, transposed=ctx.transposed)
-        grad_vectors = _pull_vectors(vectors, upper, solved, grad_solved, rest) if ctx.needs_input_grad[0] else None
+        gradients = _gradients_formed if _is_formed(vectors, x) else _gradients_direct
+        grad_x, grad_solved, rest = gradients(vectors, solved, x, grad, transposed=ctx.transposed)
+        grad_vectors = (
+            _gradient_of_vectors(vectors, upper, solved, grad_solved, rest) if ctx.needs_input_grad[0] else None
+        )
         return grad_vectors, grad_x, None
 
 
-Factors = tuple[Tensor, Tensor]
+FactorPair = tuple[Tensor, Tensor]
 
 
-def _pull_direct(
+def _gradients_direct(
     vectors: Tensor, solved: Tensor, x: Tensor, grad: Tensor, *, transposed: bool
-) -> tuple[Tensor, Tensor, Factors]:
+) -> tuple[Tensor, Tensor, FactorPair]:
     """Return the gradient of `x`, and minus those of `X` and, as two factors, of the `V^T` in `I - V^T X`.
 
     With `D = left right^T` the gradient of `Q` they are `V D` and `X D^T`.
@@ -204,10 +206,10 @@ def _pull_direct(
     return _restore(_subtract(grad_columns, *pieces), grad), by_vectors @ right.mT, (by_solved, left.mT)
 
 
-def _pull_formed(
+def _gradients_formed(
     vectors: Tensor, solved: Tensor, x: Tensor, grad: Tensor, *, transposed: bool
-) -> tuple[Tensor, Tensor, Factors]:
-    """Return what `_pull_direct` gives, through the matrices `Q` and `D`."""
+) -> tuple[Tensor, Tensor, FactorPair]:
+    """Return what `_gradients_direct` gives, through the matrices `Q` and `D`."""
     matrix = _form(vectors, solved)
     grad_x = apply_matrix(matrix if transposed else matrix.mT, grad)
     outer = _outer(x, grad, vectors) if transposed else _outer(grad, x, vectors)
@@ -222,7 +224,9 @@ def _outer(left: Tensor, right: Tensor, vectors: Tensor) -> Tensor:
     return _columns(left, vectors) @ _columns(right, vectors).mT
 
 
-def _pull_vectors(vectors: Tensor, upper: Tensor, solved: Tensor, grad_solved: Tensor, rest: Factors) -> Tensor:
+def _gradient_of_vectors(
+    vectors: Tensor, upper: Tensor, solved: Tensor, grad_solved: Tensor, rest: FactorPair
+) -> Tensor:
     """Return the gradient of the vectors; both arguments about gradients are minus what they are."""
     inner = torch.linalg.solve_triangular(upper.mT, grad_solved, upper=False)
     product = inner @ solved.mT

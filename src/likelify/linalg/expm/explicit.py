@@ -16,9 +16,9 @@ from likelify.linalg.expm import adjacency, series
 from likelify.linalg.expm.dense import PolynomialPlan, evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
 from likelify.linalg.expm.expansion import evaluate
-from likelify.linalg.expm.fourier import frequency_matrices, multiply_frequencies
 from likelify.linalg.expm.problem import Problem
 from likelify.linalg.expm.series import PowerSeries
+from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
 from likelify.linalg.graph import GraphMap
 
 # Events up to this size get their exponential formed inside frozen(): 4 MB in float32, and one matrix product a call.
@@ -53,8 +53,12 @@ def run_fourier(problem: Problem) -> tuple[Tensor, Diagnostics]:
             "method='fourier' needs a ConvMap with padding='circular' and one kernel for all rows: only such a "
             "convolution is a product at each frequency. Use 'series'."
         )
-    exponential = _polynomial(problem, frequency_matrices(map_, problem.event_shape), plan)
-    return multiply_frequencies(exponential, problem.x), _polynomial_report(problem, "fourier", plan)
+    exponential = _polynomial(problem, _frequencies(map_, problem), plan)
+    return multiply_frequencies(problem.x, exponential), _polynomial_report(problem, "fourier", plan)
+
+
+def _frequencies(map_: ConvMap, problem: Problem) -> Tensor:
+    return kernel_frequencies(map_.effective, problem.event_shape[1:], map_.groups)
 
 
 def run_closed_form(problem: Problem) -> tuple[Tensor, Diagnostics]:
@@ -144,9 +148,9 @@ def precompute(problem: Problem) -> Precomputed | None:
         return _dense_event(problem)
     if isinstance(map_, ConvMap) and map_.padding == "circular":
         plan = _plan(problem)
-        by_frequency = _polynomial(problem, frequency_matrices(map_, problem.event_shape), plan)
+        by_frequency = _polynomial(problem, _frequencies(map_, problem), plan)
         report = _polynomial_report(problem, "fourier", plan)
-        return Precomputed(lambda x: multiply_frequencies(by_frequency, x), report)
+        return Precomputed(lambda x: multiply_frequencies(x, by_frequency), report)
     return None
 
 

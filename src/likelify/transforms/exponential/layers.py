@@ -13,7 +13,7 @@ from likelify.linalg.expm import Method, Precomputed, exp_action
 from likelify.linalg.expm.action import apply_frozen, freeze_exponential
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
-from likelify.linalg.solve import TraceMethod, estimate_trace
+from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.transforms.core import Transform, leave_autocast

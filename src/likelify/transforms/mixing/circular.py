@@ -8,13 +8,13 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.conv import odd_taps
-from likelify.linalg.rectangular import (
+from likelify.linalg.factors import (
+    Factors,
     FourierFactors,
-    Rectangular,
-    kernel_frequencies,
     orthonormal,
     require_rank,
 )
+from likelify.linalg.frequencies import kernel_frequencies
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Shape
@@ -100,7 +100,7 @@ class CircularConv(FibreLayer):
                 f"{tuple(value.shape)}."
             )
 
-    def _factorize(self, positions: Shape) -> Rectangular:
+    def _factorize(self, positions: Shape) -> Factors:
         kernel = self.weight
         if self.density is not None:
             deviations = self.density.log_deviation.exp().reshape(self.groups, 1, -1, *(1,) * len(positions))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.distributions import LOG_SQRT_2PI, check_law
-from likelify.linalg.rectangular import Rectangular
+from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
@@ -46,28 +46,28 @@ class FibreDensity(nn.Module):
         # The gradient of a product is cheaper than that of a quotient.
         return x * along((-self.log_deviation).exp(), x.ndim)
 
-    def log_prob(self, white: Tensor, z: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+    def log_prob(self, white: Tensor, z: Tensor, factors: Factors, context: ContextLike) -> Tensor:
         """Return the log-density of the places of inputs, in units of their deviations, on the fibres of `z`."""
         mean, log_scale = self._moments(z, factors, context)
         return self._density(factors.complement(white - mean), log_scale, factors, context)
 
-    def sample_and_log_prob(self, z: Tensor, factors: Rectangular, context: ContextLike) -> tuple[Tensor, Tensor]:
+    def sample_and_log_prob(self, z: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor, Tensor]:
         """Draw the part in the complement, in units of the deviations; the context's temperature scales the noise."""
         mean, log_scale = self._moments(z, factors, context)
         noise = torch.randn_like(mean) * _spread(log_scale.exp(), mean)
         noise = factors.complement(as_context(context).temperature * noise)
         return noise + factors.complement(mean), self._density(noise, log_scale, factors, context)
 
-    def mean(self, z: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+    def mean(self, z: Tensor, factors: Factors, context: ContextLike) -> Tensor:
         """Return the mean of the part in the complement, in units of the deviations."""
         return factors.complement(self._moments(z, factors, context)[0])
 
-    def _moments(self, z: Tensor, factors: Rectangular, context: ContextLike) -> tuple[Tensor, Tensor]:
+    def _moments(self, z: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor, Tensor]:
         raw = self.net(join_condition(z, context))
         log_scale = factors.mean_blocks(3 * torch.tanh(raw[:, : self.groups] / 3))
         return along(self.location, z.ndim) + raw[:, self.groups :], log_scale
 
-    def _density(self, off: Tensor, log_scale: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+    def _density(self, off: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
         units = self.log_deviation.sum() * math.prod(off.shape[2:])
         return _normal_log_prob(off, log_scale, factors, context) - sum_constant(units, off, context)
 
@@ -98,7 +98,7 @@ class ComplementNoise(nn.Module):
         self.net = None if posterior is None else posterior(in_channels, groups + out_channels)
 
     def sample_and_log_prob(
-        self, x: Tensor, image: Tensor, factors: Rectangular, context: ContextLike
+        self, x: Tensor, image: Tensor, factors: Factors, context: ContextLike
     ) -> tuple[Tensor, Tensor]:
         """Draw for inputs `x` whose images are given, and give the log-density in nats."""
         mean, log_scale = self._moments(x, factors, context)
@@ -111,7 +111,7 @@ class ComplementNoise(nn.Module):
         drawn = noise if mean is None else noise + mean
         return drawn, self._density(noise, log_scale, factors, context)
 
-    def log_prob(self, drawn: Tensor, x: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+    def log_prob(self, drawn: Tensor, x: Tensor, factors: Factors, context: ContextLike) -> Tensor:
         """Return the log-density of noise in the complement; minus infinity outside of the ball."""
         mean, log_scale = self._moments(x, factors, context)
         noise = drawn if mean is None else drawn - mean
@@ -129,7 +129,7 @@ class ComplementNoise(nn.Module):
         squares = variances * (freedom + 2) if self.law == "uniform" else variances
         self.log_scale.copy_(0.5 * squares.log())
 
-    def _moments(self, x: Tensor, factors: Rectangular, context: ContextLike) -> tuple[Tensor | None, Tensor]:
+    def _moments(self, x: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor | None, Tensor]:
         log_scale = along(self.log_scale, x.ndim)
         if self.net is None:
             return None, log_scale
@@ -137,7 +137,7 @@ class ComplementNoise(nn.Module):
         own = factors.mean_blocks(3 * torch.tanh(raw[:, : self.groups] / 3))
         return factors.complement(raw[:, self.groups :]), log_scale + own
 
-    def _density(self, noise: Tensor, log_scale: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+    def _density(self, noise: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
         if self.law == "normal":
             return _normal_log_prob(noise, log_scale, factors, context)
         freedom = factors.freedom(noise.shape[2:])
@@ -149,7 +149,7 @@ class ComplementNoise(nn.Module):
         return self.law
 
 
-def _normal_log_prob(off: Tensor, log_scale: Tensor, factors: Rectangular, context: ContextLike) -> Tensor:
+def _normal_log_prob(off: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
     """Return the log-density of a spherical normal law on the complement, for values that lie in it."""
     squares = factors.sum_blocks(off.square()) * (-2 * log_scale).exp()
     return -sum_items(0.5 * squares + factors.freedom(off.shape[2:]) * (log_scale + LOG_SQRT_2PI), context)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.rectangular import (
+from likelify.linalg.factors import (
+    Factors,
     MatrixFactors,
-    Rectangular,
     orthonormal,
-    positive,
+    positive_variances,
     principal_maps,
     require_rank,
 )
@@ -75,7 +75,7 @@ class FibreLayer(Transform, Caching, ABC):
         return nn.Parameter(value)
 
     @abstractmethod
-    def _factorize(self, positions: Shape) -> Rectangular:
+    def _factorize(self, positions: Shape) -> Factors:
         """Factorize `W`, with the inputs in units of their deviations if it has a fibre density."""
 
     @abstractmethod
@@ -147,7 +147,7 @@ class FibreLayer(Transform, Caching, ABC):
             raise ShapeError(f"{type(self).__name__} takes {self.in_channels} channels, not events {tuple(in_shape)}.")
         return (self.out_channels, *in_shape[1:])
 
-    def _factors(self, value: Tensor, channels: int) -> Rectangular:
+    def _factors(self, value: Tensor, channels: int) -> Factors:
         check_channels(value, channels, self)
         self._check_positions(value)
         positions = tuple(value.shape[2:])
@@ -156,7 +156,7 @@ class FibreLayer(Transform, Caching, ABC):
     def _check_positions(self, value: Tensor) -> None:
         """Refuse values with other axes than the layer was built for."""
 
-    def _solve(self, z: Tensor, factors: Rectangular) -> Tensor:
+    def _solve(self, z: Tensor, factors: Factors) -> Tensor:
         """Return the least solution, in units of the deviations if there are any."""
         inverse = self.cached(f"inverse {tuple(z.shape[2:])}", factors.inverse)
         return factors.times(self._unshift(z), inverse)
@@ -175,7 +175,7 @@ class FibreLayer(Transform, Caching, ABC):
         positions = tuple(x.shape[2:])
         mean = _channel_mean(x)
         centred = x - along(mean, x.ndim)
-        variances = positive(_channel_mean(centred.square()))
+        variances = positive_variances(_channel_mean(centred.square()))
         # The rows are spread over the sample, which may be sorted.
         rows = -(-VARIANCE_SAMPLE // math.prod(positions))
         centred = centred[:: max(1, len(x) // rows)]
@@ -184,7 +184,7 @@ class FibreLayer(Transform, Caching, ABC):
             factors, white = self._factorize(positions), self._whiten(centred)
             known = white - factors.complement(white)
             up = _channel_mean(white.square()) + factors.leverage(positions)
-            variances = positive(variances * up / (1 + _channel_mean(known.square())))
+            variances = positive_variances(variances * up / (1 + _channel_mean(known.square())))
         density.log_deviation.copy_(0.5 * variances.log())
         density.location.copy_(mean / variances.sqrt())
 
@@ -192,7 +192,9 @@ class FibreLayer(Transform, Caching, ABC):
         """Return each dimension of the complement the mean variance of the image's dimensions."""
         squares = _channel_mean((image - along(_channel_mean(image), image.ndim)).square())
         variances = self.out_channels / self.in_channels * squares.unflatten(0, (self.groups, -1)).mean(1)
-        noise.set_variances(positive(variances), self._factorize(tuple(image.shape[2:])).freedom(image.shape[2:]))
+        noise.set_variances(
+            positive_variances(variances), self._factorize(tuple(image.shape[2:])).freedom(image.shape[2:])
+        )
 
     def extra_repr(self) -> str:
         """Show the sizes."""
@@ -282,7 +284,7 @@ class FreeLinear(FibreLayer):
                 f"{tuple(value.shape)}; say dims={value.ndim - 2}."
             )
 
-    def _factorize(self, positions: Shape) -> Rectangular:
+    def _factorize(self, positions: Shape) -> Factors:
         blocks = self.weight.unflatten(0, (self.groups, -1))
         if self.density is not None:
             blocks = blocks * self.density.log_deviation.exp().reshape(self.groups, 1, -1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from likelify.errors import DomainError
 from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
+from likelify.linalg.frequencies import multiply_frequencies, sum_frequencies
 from likelify.tracing import is_tracing
 
 # A matrix whose smallest singular value is below this fraction of its largest one counts as rank-deficient.
@@ -30,7 +31,7 @@ LEAST_RANK = 1e-5
 LEAST_VARIANCE = 1e-4
 
 
-class Rectangular(ABC):
+class Factors(ABC):
     r"""A full-rank linear map of the channels of each position or of each frequency, factorized when it is made.
 
     Args:
@@ -110,7 +111,7 @@ class Rectangular(ABC):
         return (self.total(squares, positions) / math.prod(positions)).flatten()
 
 
-class MatrixFactors(Rectangular):
+class MatrixFactors(Factors):
     r"""One matrix for each group of channels, `(groups, o, i)`, at every position; each position is a block.
 
     Example:
@@ -143,7 +144,7 @@ class MatrixFactors(Rectangular):
         return math.prod(positions) * values
 
 
-class FourierFactors(Rectangular):
+class FourierFactors(Factors):
     r"""One matrix for each frequency of a real transform and each group, `(*frequencies, groups, o, i)`, complex.
 
     What is summed over the frequencies counts those twice whose conjugate partners the real transform leaves out. All
@@ -152,12 +153,7 @@ class FourierFactors(Rectangular):
 
     def times(self, x: Tensor, *matrices: Tensor) -> Tensor:
         """Multiply each frequency, between one transform and its inverse."""
-        axes = tuple(range(2, x.ndim))
-        spectrum = torch.fft.rfftn(x, dim=axes).unflatten(1, (self.groups, -1)).movedim((1, 2, 0), (-3, -2, -1))
-        for matrix in matrices:
-            spectrum = matrix @ spectrum
-        spectrum = spectrum.movedim((-3, -2, -1), (1, 2, 0)).flatten(1, 2)
-        return torch.fft.irfftn(spectrum, s=x.shape[2:], dim=axes)
+        return multiply_frequencies(x, *matrices)
 
     def sum_blocks(self, values: Tensor) -> Tensor:
         """Sum over the channels of each group and over the positions."""
@@ -174,34 +170,7 @@ class FourierFactors(Rectangular):
 
     def total(self, values: Tensor, positions: Sequence[int]) -> Tensor:
         """Sum over all frequencies."""
-        # A real transform leaves out the conjugate partners; zero and, for even widths, the last are their own.
-        single = torch.arange(values.shape[-3], device=values.device).mul(2).remainder(positions[-1]) == 0
-        copies = torch.where(single, 1.0, 2.0).to(values.dtype)
-        return (values * copies[:, None, None]).flatten(0, -3).sum(0)
-
-
-def kernel_frequencies(kernel: Tensor, sizes: Sequence[int], groups: int = 1, dilation: int = 1) -> Tensor:
-    r"""Return `W(f) = sum_s K_s exp(2 pi i f s / n)` for the frequencies of a real transform.
-
-    It is that of `z[p] = sum_s K_s x[p + s]` on a torus, `z_hat(f) = W(f) x_hat(f)`. Kernels larger than the torus wrap
-    round it.
-
-    Args:
-        kernel: `(o, i / groups, *taps)` with odd numbers of taps; the middle one is at `s = 0`.
-        sizes: of the torus, one for each axis of taps.
-        groups: of channels that do not mix.
-        dilation: distance of neighbouring taps.
-
-    Returns:
-        `(*frequencies, groups, o / groups, i / groups)`, complex.
-    """
-    for axis, size in enumerate(sizes, start=2):
-        taps = torch.arange(kernel.shape[axis], device=kernel.device) - kernel.shape[axis] // 2
-        # A tap at s belongs to exp(+2 pi i f s / n): index -s of a forward transform.
-        shape = (*kernel.shape[:axis], size, *kernel.shape[axis + 1 :])
-        kernel = kernel.new_zeros(shape).index_add(axis, -(dilation * taps) % size, kernel)
-    symbol = torch.fft.rfftn(kernel, dim=tuple(range(2, kernel.ndim)))
-    return symbol.unflatten(0, (groups, -1)).movedim((0, 1, 2), (-3, -2, -1))
+        return sum_frequencies(values, positions)
 
 
 def require_rank(blocks: Tensor, owner: str) -> None:
@@ -239,7 +208,7 @@ def principal_maps(x: Tensor, groups: int, out: int) -> tuple[Tensor, Tensor]:
         maps = maps[:, maps.shape[1] - out :].flip(1)
     else:
         maps = torch.stack([orthonormal(out, maps.shape[1]) for _ in range(groups)]).to(maps) @ maps
-    return maps, positive(covariance.diagonal(dim1=1, dim2=2).flatten()).sqrt()
+    return maps, positive_variances(covariance.diagonal(dim1=1, dim2=2).flatten()).sqrt()
 
 
 def orthonormal(out: int, in_: int) -> Tensor:
@@ -247,7 +216,7 @@ def orthonormal(out: int, in_: int) -> Tensor:
     return nn.init.orthogonal_(torch.empty(out, in_))
 
 
-def positive(variances: Tensor) -> Tensor:
+def positive_variances(variances: Tensor) -> Tensor:
     """Keep variances of constant channels away from zero."""
     mean = variances.mean()
     return torch.where(mean > 0, variances.clamp_min(1e-6 * mean), 1.0)

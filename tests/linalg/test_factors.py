@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from likelify.errors import DomainError
-from likelify.linalg.rectangular import (
+from likelify.linalg.factors import (
     FourierFactors,
     MatrixFactors,
-    kernel_frequencies,
     orthonormal,
-    positive,
+    positive_variances,
     principal_maps,
     require_rank,
 )
+from likelify.linalg.frequencies import kernel_frequencies
 
 
 def normal(*shape):
@@ -215,4 +215,4 @@ def test_constant_data_do_no_harm():
     maps, deviations = principal_maps(torch.ones(5, 3), 1, 2)
     assert bool(torch.isfinite(maps).all())
     assert bool((deviations > 0).all())
-    assert torch.equal(positive(torch.tensor([0.0, 4.0])), torch.tensor([2e-6, 4.0]))
+    assert torch.equal(positive_variances(torch.tensor([0.0, 4.0])), torch.tensor([2e-6, 4.0]))
