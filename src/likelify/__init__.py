@@ -60,9 +60,9 @@ _HOMES: dict[str, str | None] = {
     "emerging_conv": "transforms.mixing.emerging",
     "TriangularResidual": "transforms.sylvester.triangular",
     "TriangularSolution": "transforms.sylvester.triangular",
-    "ScalarResidual": "transforms.sylvester.triangular",
-    "TanhResidual": "transforms.sylvester.triangular",
-    "FreeTanhResidual": "transforms.sylvester.triangular",
+    "ScalarResidual": "transforms.sylvester.scalar",
+    "TanhResidual": "transforms.sylvester.scalar",
+    "FreeTanhResidual": "transforms.sylvester.scalar",
     "LipschitzResidual": "transforms.residual.layer",
     "with_log_det": "transforms.residual.layer",
     "Squeeze": "transforms.reshape",
@@ -263,8 +263,8 @@ if TYPE_CHECKING:
     from likelify.transforms.sylvester.factories import graph_sylvester as graph_sylvester
     from likelify.transforms.sylvester.factories import planar as planar
     from likelify.transforms.sylvester.factories import sylvester as sylvester
-    from likelify.transforms.sylvester.triangular import FreeTanhResidual as FreeTanhResidual
-    from likelify.transforms.sylvester.triangular import ScalarResidual as ScalarResidual
-    from likelify.transforms.sylvester.triangular import TanhResidual as TanhResidual
+    from likelify.transforms.sylvester.scalar import FreeTanhResidual as FreeTanhResidual
+    from likelify.transforms.sylvester.scalar import ScalarResidual as ScalarResidual
+    from likelify.transforms.sylvester.scalar import TanhResidual as TanhResidual
     from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
     from likelify.transforms.sylvester.triangular import TriangularSolution as TriangularSolution

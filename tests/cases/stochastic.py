@@ -15,7 +15,7 @@ def _gaussians(context: int = 0) -> lk.LatentVariable:
 def _flow_posterior() -> lk.LatentVariable:
     """A Gaussian pushed through an amortised flow, on integer images; encoder shared by base and layers."""
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh())
-    layers = lk.Chain([lk.sylvester(2, reflections=1, condition_features=5), lk.planar(2, condition_features=5)])
+    layers = lk.Chain([lk.sylvester(2, reflections=1, context_features=5), lk.planar(2, context_features=5)])
     posterior = lk.Flow(lk.ConditionalNormal(nn.Linear(5, 4)), lk.Inverse(layers), encoder=encoder)
     decoder = nn.Sequential(nn.Linear(2, 3 * 4), nn.Unflatten(1, (3, 2, 2)))
     return lk.LatentVariable(posterior, lk.ConditionalCategorical(decoder, 3), (2,))
@@ -23,7 +23,7 @@ def _flow_posterior() -> lk.LatentVariable:
 
 def _image_latents() -> lk.LatentVariable:
     """Latents that are images, with a convolutional posterior that reads the features at their place."""
-    layer = lk.conv_sylvester(2, hidden=4, condition_features=4)
+    layer = lk.conv_sylvester(2, hidden=4, context_features=4)
     posterior = lk.Flow(
         lk.ConditionalNormal(nn.Conv2d(4, 4, 1)), lk.Inverse(layer), encoder=nn.Conv2d(1, 4, 2, stride=2)
     )

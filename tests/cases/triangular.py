@@ -7,7 +7,7 @@ import torch
 import likelify as lk
 from likelify import nets
 from likelify.transforms.sylvester.factories import SylvesterHeads
-from likelify.transforms.sylvester.triangular import FreeTanhResidual
+from likelify.transforms.sylvester.scalar import FreeTanhResidual
 from tests.cases.common import LayerCase, normal, on_graphs, undirected
 
 
@@ -19,7 +19,7 @@ def residual(channels: int, **options: Any) -> lk.TriangularResidual:
 
 
 class ArcResidual(lk.ScalarResidual):
-    """`f(u) = a atan(exp(b) u) + c` with `a >= 0`: an example of a user's own scalar maps."""
+    """`f(u) = a atan(exp(b) u) + c` with `a >= 0`: an example of a user's own scalar functions."""
 
     size = 3
 
@@ -108,17 +108,17 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "planar": LayerCase(lambda: lk.planar(3), lambda: normal(3, 3), lk.Conjugate),
     "planar-condition": LayerCase(
-        lambda: lk.planar(3, condition_features=2), lambda: normal(3, 3), lk.Conjugate, lambda: normal(3, 2)
+        lambda: lk.planar(3, context_features=2), lambda: normal(3, 3), lk.Conjugate, lambda: normal(3, 2)
     ),
     "planar-graphs": LayerCase(
-        lambda: lk.planar(2, condition_features=2),
+        lambda: lk.planar(2, context_features=2),
         lambda: normal(5, 2),
         lk.Conjugate,
         lambda: on_graphs(condition=True),
     ),
     "sylvester": LayerCase(lambda: lk.sylvester(4, 2, reflections=3), lambda: normal(3, 4), lk.Conjugate),
     "sylvester-condition": LayerCase(
-        lambda: lk.sylvester(4, 3, reflections=2, condition_features=2),
+        lambda: lk.sylvester(4, 3, reflections=2, context_features=2),
         lambda: normal(3, 4),
         lk.Conjugate,
         lambda: normal(3, 2),
@@ -131,14 +131,14 @@ LAYERS: dict[str, LayerCase] = {
         lk.Conjugate,
     ),
     "generalized-sylvester-condition": LayerCase(
-        lambda: lk.generalized_sylvester(4, hidden=9, reflections=2, condition_features=2),
+        lambda: lk.generalized_sylvester(4, hidden=9, reflections=2, context_features=2),
         lambda: normal(3, 4),
         lk.Conjugate,
         lambda: normal(3, 2),
     ),
     "conv-sylvester": LayerCase(lambda: lk.conv_sylvester(2, hidden=5), lambda: normal(2, 2, 3, 3), lk.Conjugate),
     "conv-sylvester-condition": LayerCase(
-        lambda: lk.conv_sylvester(2, hidden=5, condition_features=3),
+        lambda: lk.conv_sylvester(2, hidden=5, context_features=3),
         lambda: normal(2, 2, 2, 3),
         lk.Conjugate,
         lambda: normal(2, 3, 2, 3),
@@ -147,7 +147,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.graph_sylvester(2, hidden=5), lambda: normal(5, 2), lk.Conjugate, undirected
     ),
     "graph-sylvester-graphs-condition": LayerCase(
-        lambda: lk.graph_sylvester(2, hidden=5, condition_features=3),
+        lambda: lk.graph_sylvester(2, hidden=5, context_features=3),
         lambda: normal(5, 2),
         lk.Conjugate,
         lambda: lk.Context(normal(5, 3), undirected().structure),

@@ -52,7 +52,7 @@ def tiny_vae():
 
 
 def flow_posterior_vae():
-    layers = lk.Chain([lk.sylvester(2, reflections=2, condition_features=4), lk.planar(2, condition_features=4)])
+    layers = lk.Chain([lk.sylvester(2, reflections=2, context_features=4), lk.planar(2, context_features=4)])
     encoder = nn.Sequential(nn.Linear(2, 4), nn.Tanh())
     posterior = lk.Flow(lk.ConditionalNormal(nets.MLP(4, 4, (8,))), lk.Inverse(layers), encoder=encoder)
     step = testing.randomize(lk.LatentVariable(posterior, pixels(2), (2,)))

@@ -225,7 +225,7 @@ def positive_variances(variances: Tensor) -> Tensor:
 def _refuse_deficient(pivots: Tensor, matrix: Tensor, owner: str) -> None:
     """Raise if a pivot is next to nothing beside the column it is what is left of."""
     lengths = torch.linalg.vector_norm(matrix, dim=-2)
-    relative = (pivots / lengths).amin(-1)
+    relative = (pivots / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)).amin(-1)
     allowed = max(LEAST_RANK, 4 * math.sqrt(matrix.shape[-2]) * torch.finfo(pivots.dtype).eps)
     # Written so that NaN is refused as well.
     bad = ~(relative > allowed)

@@ -20,7 +20,8 @@ from likelify.transforms.mixing.conv1x1 import Conv1x1
 from likelify.transforms.reshape import Flip
 from likelify.transforms.residual.layer import LipschitzResidual
 from likelify.transforms.sylvester.factories import conv_sylvester
-from likelify.transforms.sylvester.triangular import FreeTanhResidual, TriangularResidual
+from likelify.transforms.sylvester.scalar import FreeTanhResidual
+from likelify.transforms.sylvester.triangular import TriangularResidual
 from likelify.zoo.multiscale import MultiScaleConfig
 from likelify.zoo.settings import ImageShape, Size
 
@@ -125,7 +126,7 @@ class SylvesterConfig(StackConfig):
                 norm_limit=self.norm_limit,
                 norm_bound=self.norm_bound,
                 net_norm_limit=self.net_norm_limit,
-                condition_features=self.classes,
+                context_features=self.classes or 0,
                 checkpoint=self.checkpoint,
             )
             return [layer, Flip()]

@@ -127,15 +127,15 @@ class VaeConfig(ImageConfig):
 
     def _layer(self, size: int, seen: int) -> Transform:
         if self.posterior == "planar":
-            return planar(size, condition_features=seen)
+            return planar(size, context_features=seen)
         if self.posterior == "sylvester":
             units = self.hidden_units or max(1, size // 2)
-            return sylvester(size, units, reflections=self.reflections, condition_features=seen)
+            return sylvester(size, units, reflections=self.reflections, context_features=seen)
         if self.posterior == "generalized":
             return generalized_sylvester(
-                size, hidden=self.flow_hidden, reflections=self.reflections, condition_features=seen
+                size, hidden=self.flow_hidden, reflections=self.reflections, context_features=seen
             )
-        return conv_sylvester(size, hidden=self.flow_hidden, norm_limit=self.norm_limit, condition_features=seen)
+        return conv_sylvester(size, hidden=self.flow_hidden, norm_limit=self.norm_limit, context_features=seen)
 
 
 class _Scale(nn.Module):

@@ -47,7 +47,7 @@ def test_a_singular_frequency_is_refused():
         layer.weight.fill_(1 / 3)
     assert bool(layer(torch.ones(1, 1, 4))[1].isfinite().all())
     for call in (layer, layer.inverse):
-        with pytest.raises(DomainError, match="frequency"):
+        with pytest.raises(DomainError, match="has lost its full rank"):
             call(torch.ones(1, 1, 6))
     with pytest.raises(ShapeError, match="1 axes"):
         layer(torch.ones(1, 1, 4, 4))

@@ -10,7 +10,8 @@ from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.nets.masked import AutoregressiveNet
 from likelify.transforms.sylvester.factories import LEAST, UNIT, PlanarHeads, SylvesterHeads
-from likelify.transforms.sylvester.triangular import FreeTanhResidual, TriangularResidual
+from likelify.transforms.sylvester.scalar import FreeTanhResidual
+from likelify.transforms.sylvester.triangular import TriangularResidual
 from tests.cases.common import check_slopes
 
 
@@ -42,10 +43,10 @@ def test_gradients_through_the_inverses_of_all_forms(condition):
     features, context = 2 if condition else None, normal(3, 2) if condition else None
     image = normal(3, 2, 3, 2)
     layers = [
-        (lk.planar(4, condition_features=features), normal(3, 4)),
-        (lk.sylvester(4, 3, condition_features=features), normal(3, 4)),
-        (lk.generalized_sylvester(4, hidden=9, condition_features=features), normal(3, 4)),
-        (lk.conv_sylvester(2, hidden=8, condition_features=features), image),
+        (lk.planar(4, context_features=features), normal(3, 4)),
+        (lk.sylvester(4, 3, context_features=features), normal(3, 4)),
+        (lk.generalized_sylvester(4, hidden=9, context_features=features), normal(3, 4)),
+        (lk.conv_sylvester(2, hidden=8, context_features=features), image),
     ]
     for layer, x in layers:
         testing.randomize(layer.double())
@@ -273,7 +274,7 @@ def test_equation_13():
     ],
 )
 def test_amortised_rows_are_independent_and_start_like_the_fixed_layer(build):
-    fixed, amortised = build().double(), build(condition_features=3).double()
+    fixed, amortised = build().double(), build(context_features=3).double()
     x, condition = normal(5, 4), normal(5, 3)
     assert torch.allclose(fixed(x)[0], x, atol=0.02)
     assert torch.allclose(amortised(x, condition)[0], x, atol=0.02)
@@ -286,7 +287,7 @@ def test_amortised_rows_are_independent_and_start_like_the_fixed_layer(build):
 
 
 def test_an_amortised_row_is_the_fixed_layer_with_those_parameters():
-    amortised = randomized(lk.sylvester(4, 3, condition_features=2), scale=0.4)
+    amortised = randomized(lk.sylvester(4, 3, context_features=2), scale=0.4)
     fixed = lk.sylvester(4, 3).double()
     x, condition = normal(1, 4), normal(1, 2)
     with torch.no_grad():
@@ -297,7 +298,7 @@ def test_an_amortised_row_is_the_fixed_layer_with_those_parameters():
 
 
 def test_convolutional_heads_read_the_condition_at_their_place():
-    layer = randomized(lk.conv_sylvester(2, hidden=6, condition_features=3), scale=0.3)
+    layer = randomized(lk.conv_sylvester(2, hidden=6, context_features=3), scale=0.3)
     x, condition = normal(2, 2, 3, 3), normal(2, 3, 3, 3)
     z = layer(x, condition)[0]
     moved = condition.clone()
@@ -317,7 +318,7 @@ def test_wrong_sizes_are_refused():
     with pytest.raises(ShapeError, match="PlanarHeads was built for 3 features"):
         PlanarHeads(3)(torch.zeros(2, 2))
     with pytest.raises(ShapeError, match=r"needs a condition \(rows, 5\)"):
-        SylvesterHeads(3, 2, condition_features=5)(torch.zeros(2, 3))
+        SylvesterHeads(3, 2, context_features=5)(torch.zeros(2, 3))
 
 
 def test_layers_go_through_a_flow_and_its_distribution():

@@ -7,7 +7,7 @@ import likelify as lk
 from likelify import nets
 from likelify.errors import ConvergenceError, DomainError
 from likelify.testing import randomize
-from likelify.transforms.sylvester.triangular import root
+from likelify.transforms.sylvester.scalar import find_roots
 from tests.cases import normal
 
 
@@ -18,17 +18,17 @@ def test_roots_of_steep_and_flat_functions():
     def steep(x):
         return 50 * torch.tanh(40 * x), 2000 / torch.cosh((40 * x).clamp(-300, 300)) ** 2
 
-    found = root(steep, v, start, start + steep(start)[0] - v)
+    found = find_roots(steep, v, start, start + steep(start)[0] - v)
     assert torch.allclose(found + steep(found)[0], v, atol=1e-9)
 
     def flat(x):
         return -x + torch.atan(x), -1 + 1 / (1 + x * x)
 
     good = torch.tensor([-1.5, 0.2, 1.57], dtype=torch.float64)
-    found = root(flat, good, 0 * good, -good)
+    found = find_roots(flat, good, 0 * good, -good)
     assert torch.allclose(found.atan(), good, atol=1e-12)
     with pytest.raises(ConvergenceError, match="bounded"):
-        root(flat, v, start, -v)
+        find_roots(flat, v, start, -v)
 
 
 def test_large_slopes_of_the_free_form_are_found_by_bisection():
@@ -40,7 +40,9 @@ def test_large_slopes_of_the_free_form_are_found_by_bisection():
     layer = lk.TriangularResidual(Constant(), lk.FreeTanhResidual())
     x = 3 * normal(20, 3)
     assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-9)
-    wide = lk.TriangularResidual(nets.AutoregressiveNet(3, dims=0, hidden=9), lk.TanhResidual(bound=0.99)).double()
+    wide = lk.TriangularResidual(
+        nets.AutoregressiveNet(3, dims=0, hidden=9), lk.TanhResidual(slope_limit=0.99)
+    ).double()
     randomize(wide, scale=2.0)
     z = wide(x)[0]
     assert float((wide(wide.inverse(z)[0])[0] - z).detach().abs().max()) < 1e-9

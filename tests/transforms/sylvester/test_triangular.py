@@ -235,7 +235,7 @@ def test_wrong_settings_and_shapes_are_refused():
         lk.TriangularResidual(torch.nn.Identity(), method="wavefront")
     with pytest.raises(ConfigError, match="tol must be positive"):
         lk.TriangularResidual(nets.AutoregressiveNet(3), tol=0.0)
-    with pytest.raises(ConfigError, match="bound must lie"):
+    with pytest.raises(ConfigError, match="slope_limit must lie"):
         lk.TanhResidual(1.0)
     with pytest.raises(ConfigError, match="dims"):
         nets.AutoregressiveNet(3, dims=4)

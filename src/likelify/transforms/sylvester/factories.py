@@ -2,7 +2,7 @@ r"""Generalized Sylvester flows, and the planar and original Sylvester flows as 
 
 A generalized Sylvester flow is a triangular residual in another basis, `Conjugate(W, TriangularResidual(heads))`. For
 a linear `W` this is `z = x + W^-1 f(W x)` with `f` autoregressive (Hoogeboom et al. 2020, equation 9). The factories
-below choose the basis and the heads. All can be *amortised*: with `condition_features` their parameters depend on the
+below choose the basis and the heads. All can be *amortised*: with `context_features` their parameters depend on the
 condition, row by row, as the posteriors of VAEs need it.
 """
 
@@ -21,7 +21,8 @@ from likelify.transforms.core import Chain, Conjugate, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
 from likelify.transforms.exponential.parametrizations import Source
 from likelify.transforms.exponential.rotations import rotation
-from likelify.transforms.sylvester.triangular import FreeTanhResidual, TanhResidual, TriangularResidual
+from likelify.transforms.sylvester.scalar import FreeTanhResidual, TanhResidual
+from likelify.transforms.sylvester.triangular import TriangularResidual
 
 # Both diagonals of the original form lie within +-LIMIT, so every slope is at least 1 - LIMIT^2 = 0.0199, also where
 # tanh rounds to one.
@@ -34,22 +35,22 @@ UNIT = math.log(math.expm1(LEAST))
 class SylvesterHeads(Source):
     r"""The heads of the original Sylvester flow, for a `TriangularResidual` with the `FreeTanhResidual`.
 
-    With them the residual is `f(u) = R_2 tanh(R_1 u + b)` with lower triangular `R_1` and `R_2`: at each number `t1`
-    and `t2` are what the strict triangles give, `s1` and `s2` are the diagonals, kept within +-0.99, so that
+    With them the residual is `f(u) = R_2 tanh(R_1 u + b)` with lower triangular `R_1` and `R_2`: at each element
+    `t1` and `t2` are what the strict triangles give, `s1` and `s2` are the diagonals, kept within +-0.99, so that
     `s1 s2 > -1`. Only the first `hidden_units` channels are read and changed. Starts at `R_2 = 0`, the identity.
 
     Args:
         features: channels of `u`, `(rows, features, *positions)`.
         hidden_units: size `M` of `R_1` and `R_2`, at most `features`.
-        condition_features: with a number, all parameters of a row depend linearly on the condition
-            `(rows, condition_features)`.
+        context_features: size of the condition; with one, all parameters of a row depend linearly on the condition
+            `(rows, context_features)`.
 
     Source:
         van den Berg et al. 2018, section 3, with the triangles the other way up.
     """
 
-    def __init__(self, features: int, hidden_units: int, *, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, features: int, hidden_units: int, *, context_features: int = 0) -> None:
+        super().__init__(context_features or None)
         if not 1 <= hidden_units <= features:
             raise ConfigError(f"hidden_units must be from 1 to the {features} features, got {hidden_units}.")
         self.features = features
@@ -75,7 +76,7 @@ class SylvesterHeads(Source):
 
     def extra_repr(self) -> str:
         """Show the sizes."""
-        return f"{self.features}, hidden_units={self.hidden_units}, condition_features={self.condition_features}"
+        return f"{self.features}, hidden_units={self.hidden_units}, context_features={self.condition_features or 0}"
 
 
 class PlanarHeads(Source):
@@ -87,14 +88,14 @@ class PlanarHeads(Source):
 
     Args:
         features: channels of `u`, `(rows, features, *positions)`.
-        condition_features: as in `SylvesterHeads`.
+        context_features: as in `SylvesterHeads`.
 
     Source:
-        Rezende and Mohamed 2015, section 4.1 and appendix A.1, with the raw number shifted so that zero stays zero.
+        Rezende and Mohamed 2015, section 4.1 and appendix A.1, with the raw value shifted so that zero stays zero.
     """
 
-    def __init__(self, features: int, *, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, features: int, *, context_features: int = 0) -> None:
+        super().__init__(context_features or None)
         self.features = features
         self.add("log_scale", torch.zeros(1))
         self.add("bias", torch.zeros(1))
@@ -117,7 +118,7 @@ class PlanarHeads(Source):
 
     def extra_repr(self) -> str:
         """Show the sizes."""
-        return f"{self.features}, condition_features={self.condition_features}"
+        return f"{self.features}, context_features={self.condition_features or 0}"
 
 
 def _check_features(u: Tensor, features: int, heads: Source) -> None:
@@ -147,15 +148,15 @@ def _padded(parts: list[Tensor], size: int) -> Tensor:
     return torch.cat([piece for part in parts for piece in (part, rest)], 1)
 
 
-def planar(features: int, *, condition_features: int | None = None) -> Conjugate:
+def planar(features: int, *, context_features: int = 0) -> Conjugate:
     r"""Build a planar flow, `z = x + u tanh(w . x + b)`, as a generalized Sylvester flow.
 
     The basis is one Householder reflection, which turns `w` to the first axis. `log |det| = log(1 + u . w tanh')`.
 
     Args:
         features: of the vectors `(rows, features)`, or the channels of `(rows, features, *positions)`.
-        condition_features: with a number, `u`, `w` and `b` of each row depend linearly on the condition
-            `(rows, condition_features)` given as context.
+        context_features: size of the condition; with one, `u`, `w` and `b` of each row depend linearly on the condition
+            `(rows, context_features)` given as context.
 
     Source:
         Rezende and Mohamed 2015; as a special case: Hoogeboom et al. 2020, theorem 3.
@@ -165,8 +166,8 @@ def planar(features: int, *, condition_features: int | None = None) -> Conjugate
         >>> z.shape, log_det.shape
         (torch.Size([5, 3]), torch.Size([5]))
     """
-    basis = rotation(features, method="householder", reflections=1, condition_features=condition_features)
-    heads = PlanarHeads(features, condition_features=condition_features)
+    basis = rotation(features, method="householder", reflections=1, condition_features=context_features or None)
+    heads = PlanarHeads(features, context_features=context_features)
     return Conjugate(basis, TriangularResidual(heads, FreeTanhResidual()))
 
 
@@ -175,7 +176,7 @@ def sylvester(
     hidden_units: int | None = None,
     *,
     reflections: int | None = None,
-    condition_features: int | None = None,
+    context_features: int = 0,
 ) -> Conjugate:
     r"""Build an original Sylvester flow, `z = x + Q^T R_2 tanh(R_1 Q x + b)`, with `Q` a product of reflections.
 
@@ -186,8 +187,8 @@ def sylvester(
         hidden_units: size of the triangular matrices, at most `features`, which is the default.
         reflections: Householder reflections of `Q`; `features` of them reach every orthogonal matrix, which is the
             default.
-        condition_features: with a number, `Q`, the matrices and `b` of each row depend on the condition
-            `(rows, condition_features)` given as context.
+        context_features: size of the condition; with one, `Q`, the matrices and `b` of each row depend on the condition
+            `(rows, context_features)` given as context.
 
     Source:
         van den Berg et al. 2018 (the Householder form).
@@ -197,8 +198,8 @@ def sylvester(
         >>> z.shape, log_det.shape
         (torch.Size([5, 4]), torch.Size([5]))
     """
-    heads = SylvesterHeads(features, hidden_units or features, condition_features=condition_features)
-    basis = _reflections(features, reflections, condition_features)
+    heads = SylvesterHeads(features, hidden_units or features, context_features=context_features)
+    basis = _reflections(features, reflections, context_features)
     return Conjugate(basis, TriangularResidual(heads, FreeTanhResidual()))
 
 
@@ -208,8 +209,8 @@ def generalized_sylvester(
     hidden: int = 128,
     reflections: int | None = None,
     exponential: bool = False,
-    bound: float = 0.5,
-    condition_features: int | None = None,
+    slope_limit: float = 0.5,
+    context_features: int = 0,
 ) -> Conjugate:
     r"""Build a generalized Sylvester flow of vectors, `z = x + W^-1 f(W x)` with a masked network in `f`.
 
@@ -219,18 +220,18 @@ def generalized_sylvester(
         reflections: Householder reflections of `W`; `features` of them by default.
         exponential: put the exponential of a trained matrix behind them, which reaches bases that are not orthogonal;
             it does not depend on the condition.
-        bound: the slope of `f` at each number stays within `+-bound` of zero.
-        condition_features: with a number, the reflections and the network of each row depend on the condition
-            `(rows, condition_features)` given as context.
+        slope_limit: the slope of `f` at each element stays within `+-slope_limit` of zero.
+        context_features: size of the condition; with one, the reflections and the network of each row depend on the
+            condition `(rows, context_features)` given as context.
 
     Source:
         Hoogeboom et al. 2020, section 4.
     """
-    basis = _reflections(features, reflections, condition_features)
+    basis = _reflections(features, reflections, context_features)
     if exponential:
         basis = Chain([basis, dense_exponential(features, norm_limit=1.0)])
-    heads = AutoregressiveNet(features, hidden=hidden, dims=0, context_features=condition_features or 0)
-    return Conjugate(basis, TriangularResidual(heads, TanhResidual(bound)))
+    heads = AutoregressiveNet(features, hidden=hidden, dims=0, context_features=context_features)
+    return Conjugate(basis, TriangularResidual(heads, TanhResidual(slope_limit)))
 
 
 def conv_sylvester(
@@ -241,8 +242,8 @@ def conv_sylvester(
     norm_limit: float | None = 0.9,
     norm_bound: NormBoundName = "torus",
     net_norm_limit: float | None = None,
-    bound: float = 0.5,
-    condition_features: int | None = None,
+    slope_limit: float = 0.5,
+    context_features: int = 0,
     checkpoint: bool = False,
 ) -> Conjugate:
     r"""Build a convolutional Sylvester flow: `W = exp(M) Q` with a convolution `M` and reflections `Q` of the channels.
@@ -254,9 +255,9 @@ def conv_sylvester(
         norm_limit: of the convolution, as in `conv_exponential`.
         norm_bound: as `bound` in `conv_exponential`.
         net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper's code); the layer needs none.
-        bound: the slope of `f` at each number stays within `+-bound` of zero.
-        condition_features: with a number, the network reads the condition, `(rows, condition_features)` or
-            `(rows, condition_features, h, w)`; the basis does not.
+        slope_limit: the slope of `f` at each element stays within `+-slope_limit` of zero.
+        context_features: size of the condition; with one, the network reads the condition, `(rows, context_features)`
+            or `(rows, context_features, h, w)`; the basis does not.
         checkpoint: as in `nets.AutoregressiveNet`; training then keeps a small multiple of the input.
 
     Source:
@@ -267,12 +268,12 @@ def conv_sylvester(
         channels,
         hidden=hidden,
         dims=2,
-        context_features=condition_features or 0,
+        context_features=context_features,
         norm_limit=net_norm_limit,
         checkpoint=checkpoint,
     )
-    basis = Chain([_reflections(channels, reflections, None), exponential])
-    return Conjugate(basis, TriangularResidual(heads, TanhResidual(bound)))
+    basis = Chain([_reflections(channels, reflections), exponential])
+    return Conjugate(basis, TriangularResidual(heads, TanhResidual(slope_limit)))
 
 
 def graph_sylvester(
@@ -280,27 +281,27 @@ def graph_sylvester(
     *,
     hidden: int = 128,
     reflections: int | None = None,
-    bound: float = 0.5,
-    condition_features: int | None = None,
+    slope_limit: float = 0.5,
+    context_features: int = 0,
 ) -> Conjugate:
     r"""Build a Sylvester flow of the nodes of graphs: `W` is reflections of the features and a graph exponential.
 
-    The autoregressive part takes the nodes in the order of their numbers, so the layer does not commute with
+    The autoregressive part takes the nodes in the order of their indices, so the layer does not commute with
     permutations of the nodes.
 
     Args:
         features: of each node, `(nodes, features)`; the graphs come with the context.
         hidden: hidden units of the masked network, at least `features`.
         reflections: Householder reflections; `features` of them by default.
-        bound: the slope of `f` at each number stays within `+-bound` of zero.
-        condition_features: with a number, the network reads the condition `(nodes, condition_features)`; the basis
-            does not.
+        slope_limit: the slope of `f` at each element stays within `+-slope_limit` of zero.
+        context_features: size of the condition; with one, the network reads the condition `(nodes, context_features)`;
+            the basis does not.
     """
-    heads = AutoregressiveNet(features, hidden=hidden, dims="nodes", context_features=condition_features or 0)
-    basis = Chain([_reflections(features, reflections, None), graph_exponential(features)])
-    return Conjugate(basis, TriangularResidual(heads, TanhResidual(bound)))
+    heads = AutoregressiveNet(features, hidden=hidden, dims="nodes", context_features=context_features)
+    basis = Chain([_reflections(features, reflections), graph_exponential(features)])
+    return Conjugate(basis, TriangularResidual(heads, TanhResidual(slope_limit)))
 
 
-def _reflections(features: int, reflections: int | None, condition_features: int | None) -> Transform:
+def _reflections(features: int, reflections: int | None = None, context_features: int = 0) -> Transform:
     count = features if reflections is None else reflections
-    return rotation(features, method="householder", reflections=count, condition_features=condition_features)
+    return rotation(features, method="householder", reflections=count, condition_features=context_features or None)

@@ -1,16 +1,14 @@
 r"""Residual layers with a triangular Jacobian, `v = u + f(u)`: the heart of Sylvester flows (Hoogeboom et al. 2020).
 
-`f` acts on every number by a scalar map whose parameters are strictly autoregressive: they depend on the numbers before
-it only. The Jacobian is then triangular with the diagonal `1 + f_i'`, and the layer is invertible wherever `f_i' > -1`
-(theorem 2 of the paper).
+`f` acts on every element by a scalar function whose parameters are strictly autoregressive: they depend on the elements
+before it only. The Jacobian is then triangular with the diagonal `1 + f_i'`, and the layer is invertible wherever
+`f_i' > -1` (theorem 2 of the paper).
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -26,114 +24,20 @@ from likelify.structure import Context, ContextLike, as_context, sum_items, with
 from likelify.tracing import outside_autocast
 from likelify.transforms.core import Transform, check_domain, leave_autocast
 from likelify.transforms.sylvester import wavefront
+from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
 
-Method = Literal["auto", "wavefront", "newton", "fixed-point"]
-# Numbers of positions in a batch up to which a CPU tries Newton's method first, and for how many steps.
-FEW_NUMBERS = 300
+InverseMethod = Literal["auto", "wavefront", "newton", "fixed-point"]
+# Positions in a batch up to which a CPU tries Newton's method first, and for how many steps.
+FEW_POSITIONS = 300
 FEW_STEPS = 8
 # On accelerators small steps cost as much as large ones, so Newton's method gets a long try before the wavefront.
 NEWTON_STEPS = 40
-# Steps beyond one for each number: the diagonal alone halves the error of a step in the worst case.
+# Steps beyond one for each element: the diagonal alone halves the error of a step in the worst case.
 SCALAR_STEPS = 60
 ADVICE = (
     "The map may be too ill-conditioned for this dtype: allow a larger tol, or use float64 (layer.double(), or "
     "layer.solve(z, dtype=torch.float64))."
 )
-
-
-class ScalarResidual(ABC):
-    r"""A family of functions `f(u)` of one number with `f' > -1`, so that `u + f(u)` increases.
-
-    Attributes:
-        size: parameters of each function.
-    """
-
-    size: int
-
-    @abstractmethod
-    def evaluate(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `f(u)` and `f'(u)`, for `u` of shape `(rows, *rest)` and parameters `(rows, size, *rest)`."""
-
-    def step(self, u: Tensor, raw: Tensor, v: Tensor, residual: Tensor, slope: Tensor) -> Tensor:
-        """Return a better solution of `u + f(u) = v`, from `u` with its residual `u + f(u) - v` and slope.
-
-        In general: the root itself, found between bounds by bisection and Newton steps.
-        """
-        return root(lambda x: self.evaluate(x, raw), v, u, residual)
-
-    def linearize(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives of `f(u)` by its parameters, `(rows, size, *rest)`, and by `u`."""
-        with torch.enable_grad():
-            raw = raw.detach().requires_grad_()
-            value, slope = self.evaluate(u.detach(), raw)
-            (derivatives,) = torch.autograd.grad(value.sum(), raw)
-        return derivatives, slope.detach()
-
-
-class FreeTanhResidual(ScalarResidual):
-    r"""`f(u) = s2 tanh(s1 u + t1) + t2`; the parameters are `t1, s1, s2, t2` in this order, with `s1 s2 > -1`.
-
-    The parameters are used as they are: whoever gives them sees to `s1 s2 > -1`. The original Sylvester flows have this
-    form (van den Berg et al. 2018).
-    """
-
-    size = 4
-
-    def evaluate(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `f(u)` and `f'(u) = s1 s2 (1 - tanh^2)`."""
-        t1, s1, s2, t2 = raw.unbind(1)
-        bend = torch.tanh(torch.addcmul(t1, s1, u))
-        return torch.addcmul(t2, s2, bend), s1 * s2 * (1 - bend.square())
-
-    def linearize(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives by `t1, s1, s2, t2`, and by `u`."""
-        t1, s1, s2, _ = raw.unbind(1)
-        bend = torch.tanh(torch.addcmul(t1, s1, u))
-        inner = s2 * (1 - bend.square())
-        return torch.stack([inner, inner * u, bend, torch.ones_like(u)], 1), inner * s1
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-
-class TanhResidual(FreeTanhResidual):
-    r"""`f(u) = bound tanh(s2) tanh(tanh(s1) u + t1) + t2`, the form of the first paper (section 4.1): `|f'| < bound`.
-
-    Any numbers will do for the parameters `t1, s1, s2, t2`.
-
-    Args:
-        bound: above 0, at most 0.999; 0.5 in the paper.
-    """
-
-    def __init__(self, bound: float = 0.5) -> None:
-        if not 0 < bound <= 0.999:
-            raise ConfigError(f"bound must lie above 0 and be at most 0.999, so that slopes stay off -1; got {bound}.")
-        self.bound = bound
-
-    def evaluate(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `f(u)` and `f'(u)`."""
-        t1, s1, s2, t2 = raw.unbind(1)
-        s1, s2 = torch.tanh(s1), self.bound * torch.tanh(s2)
-        bend = torch.tanh(torch.addcmul(t1, s1, u))
-        return torch.addcmul(t2, s2, bend), s1 * s2 * (1 - bend.square())
-
-    def step(self, u: Tensor, raw: Tensor, v: Tensor, residual: Tensor, slope: Tensor) -> Tensor:
-        """Return a Newton step; up to a bound of one half it always comes nearer, as slopes differ by less than 2."""
-        if self.bound > 0.5:
-            return super().step(u, raw, v, residual, slope)
-        return u - residual / (1 + slope)
-
-    def linearize(self, u: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivatives by the four parameters, and by `u`."""
-        t1, s1, s2, _ = raw.unbind(1)
-        s1, q2 = torch.tanh(s1), torch.tanh(s2)
-        bend = torch.tanh(torch.addcmul(t1, s1, u))
-        inner = self.bound * q2 * (1 - bend.square())
-        last = self.bound * bend * (1 - q2.square())
-        return torch.stack([inner, inner * u * (1 - s1.square()), last, torch.ones_like(u)], 1), inner * s1
-
-    def __repr__(self) -> str:
-        return f"TanhResidual(bound={self.bound})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +46,8 @@ class TriangularSolution:
 
     Attributes:
         value: `u`.
-        log_det: `sum log(1 + f_i'(u))`, one number per item: the contribution of `forward` there.
-        residual: the largest `|u + f(u) - v| / (1 + |v|)` of all numbers, measured at the end where the method did not
+        log_det: `sum log(1 + f_i'(u))`, one value per item: the contribution of `forward` there.
+        residual: the largest `|u + f(u) - v| / (1 + |v|)` of all elements, measured at the end where the method did not
             measure it on the way.
         method: `"wavefront"`, `"newton"` or `"fixed-point"`.
         evaluations: evaluations of the network (wavefront: of its pointwise part, averaged over the blocks).
@@ -158,7 +62,7 @@ class TriangularSolution:
 
 @dataclass(frozen=True)
 class _Attempt:
-    method: Method
+    method: InverseMethod
     max_steps: int
 
 
@@ -173,7 +77,7 @@ class TriangularResidual(Transform):
     - `"wavefront"`, for an `AutoregressiveNet`: sets of positions one after the other, blocks of channels inside them,
       diagonal Newton steps inside a block. One to three evaluations of the network, whatever the weights.
     - `"newton"`: `u <- u - (u + f(u) - v) / (1 + f')` on the whole event. Ends in at most as many steps as there are
-      numbers (in exact arithmetic, with exact scalar roots); fast for fresh weights and few rows.
+      elements (in exact arithmetic, with exact scalar roots); fast for fresh weights and few rows.
     - `"fixed-point"`: `u <- v - f(u)`, the iteration of the paper (section 4.1): a baseline. Training drives the
       diagonal to its bound, and then it needs dozens of evaluations or overflows; that is an error here.
     - `"auto"`: the wavefront where there is one. On accelerators and for very few rows, where its many small steps cost
@@ -181,12 +85,12 @@ class TriangularResidual(Transform):
 
     Args:
         heads: called as `heads(u, context)`; gives `(rows, scalar.size * channels, *positions)`, the first parameter
-            of every channel, then the second, and so on, each a function of earlier numbers only.
-        scalar: the scalar maps; those of the first paper by default.
+            of every channel, then the second, and so on, each a function of earlier elements only.
+        scalar: the scalar functions; those of the first paper by default.
         method: of the inverse.
-        tol: allowed residual `|u + f(u) - v| / (1 + |v|)` at every number; by default 1e-5 in float32 and 1e-12 in
+        tol: allowed residual `|u + f(u) - v| / (1 + |v|)` at every element; by default 1e-5 in float32 and 1e-12 in
             float64.
-        max_steps: most evaluations for `"newton"` and `"fixed-point"`; by default as many as there are numbers in an
+        max_steps: most evaluations for `"newton"` and `"fixed-point"`; by default as many as there are elements in an
             event, and 60.
 
     Raises:
@@ -198,7 +102,7 @@ class TriangularResidual(Transform):
         heads: nn.Module,
         scalar: ScalarResidual | None = None,
         *,
-        method: Method = "auto",
+        method: InverseMethod = "auto",
         tol: float | None = None,
         max_steps: int | None = None,
     ) -> None:
@@ -209,14 +113,14 @@ class TriangularResidual(Transform):
             raise ConfigError(f"tol must be positive, got {tol}.")
         self.heads = heads
         self.scalar = TanhResidual() if scalar is None else scalar
-        self.method: Method = method
+        self.method: InverseMethod = method
         self.tol, self.max_steps = tol, max_steps
         if method == "wavefront" and self._wavefront_net() is None:
             raise ConfigError(f"The wavefront needs an AutoregressiveNet as heads, not {type(heads).__name__}.")
         if isinstance(heads, AutoregressiveNet) and heads.heads != self.scalar.size:
             raise ConfigError(
-                f"{self.scalar} needs {self.scalar.size} parameters for each number, and the network has {heads.heads} "
-                "heads."
+                f"{self.scalar} needs {self.scalar.size} parameters for each element, and the network has "
+                f"{heads.heads} heads."
             )
 
     @leave_autocast
@@ -224,11 +128,11 @@ class TriangularResidual(Transform):
         """Add `f(x)`.
 
         Raises:
-            DomainError: if a scalar map of yours has a slope of -1 or less somewhere.
+            DomainError: if a scalar function of yours has a slope of -1 or less somewhere.
         """
         value, slope = self._evaluate(x, context)
         if not isinstance(self.scalar, TanhResidual):
-            check_domain(slope > -1, self, "the numbers at which the slope of f is above -1")
+            check_domain(slope > -1, self, "the values at which the slope of f is above -1")
         return x + value, sum_items(torch.log1p(slope), context)
 
     @leave_autocast
@@ -239,7 +143,9 @@ class TriangularResidual(Transform):
             ConvergenceError: if the tolerance cannot be met.
         """
         condition = as_context(context).condition
-        value, log_det = cast(tuple[Tensor, Tensor], _Inverse.apply(self, z, context, condition, *self.parameters()))
+        value, log_det = cast(
+            tuple[Tensor, Tensor], _TriangularInverse.apply(self, z, context, condition, *self.parameters())
+        )
         return value, -log_det
 
     @torch.no_grad()
@@ -292,7 +198,7 @@ class TriangularResidual(Transform):
         wave = _Attempt("wavefront", most)
         if z.device.type != "cpu":
             return [_Attempt("newton", NEWTON_STEPS), wave]
-        return [_Attempt("newton", FEW_STEPS), wave] if z[:, 0].numel() <= FEW_NUMBERS else [wave]
+        return [_Attempt("newton", FEW_STEPS), wave] if z[:, 0].numel() <= FEW_POSITIONS else [wave]
 
     def _solve(self, attempt: _Attempt, z: Tensor, context: ContextLike, tol: float) -> TriangularSolution:
         method = attempt.method
@@ -333,7 +239,7 @@ class TriangularResidual(Transform):
         if tuple(raw.shape) != expected:
             raise ShapeError(
                 f"The heads returned {tuple(raw.shape)}; {self.scalar} needs {expected} ({self.scalar.size} parameters "
-                "for each number)."
+                "for each element)."
             )
         return raw.unflatten(1, (self.scalar.size, u.shape[1]))
 
@@ -342,7 +248,7 @@ class TriangularResidual(Transform):
         return f"scalar={self.scalar}, method={self.method!r}, tol={self.tol}"
 
 
-class _Inverse(torch.autograd.Function):
+class _TriangularInverse(torch.autograd.Function):
     r"""The solution `u` of `u + f(u; theta) = v` and `l = sum log(1 + f')` there.
 
     With upstream gradients `a` of `u` and `b` of `l`: `y = (I + J)^-T (a + b dl/du)`, `dL/dv = y`, and
@@ -373,12 +279,14 @@ class _Inverse(torch.autograd.Function):
         theta = dict(zip(names, leaves[ctx.has_condition :], strict=True))
         # The parameters of the forward pass, which need not be those that the layer holds by now.
         with torch.enable_grad():
-            y, grads = functional_call(_Adjoint(layer), theta, (u.detach().requires_grad_(), a, b, context, leaves))
+            y, grads = functional_call(
+                _InverseGradients(layer), theta, (u.detach().requires_grad_(), a, b, context, leaves)
+            )
         return None, y, None, *([] if ctx.has_condition else [None]), *grads
 
 
-class _Adjoint(nn.Module):
-    """The backward pass of `_Inverse` as a module, so that other parameters can stand in for those of the layer."""
+class _InverseGradients(nn.Module):
+    """The backward pass of `_TriangularInverse` as a module, so that other parameters can stand in for the layer's."""
 
     def __init__(self, layer: TriangularResidual) -> None:
         super().__init__()
@@ -391,13 +299,13 @@ class _Adjoint(nn.Module):
         value, slope = self.layer._evaluate(u, context)
         log_det = sum_items(torch.log1p(slope), context)
         (from_log_det,) = torch.autograd.grad(log_det, u, b, retain_graph=True, allow_unused=True)
-        y = _transposed(self.layer, u, a if from_log_det is None else a + from_log_det, context, value, slope)
+        y = _solve_transposed(self.layer, u, a if from_log_det is None else a + from_log_det, context, value, slope)
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         found = iter(torch.autograd.grad((log_det, value), wanted, (b, -y), allow_unused=True) if wanted else ())
         return y, [next(found) if leaf.requires_grad else None for leaf in leaves]
 
 
-def _transposed(
+def _solve_transposed(
     layer: TriangularResidual, u: Tensor, g: Tensor, context: Context, value: Tensor, slope: Tensor
 ) -> Tensor:
     """Solve `(I + J)^T y = g`."""
@@ -427,52 +335,6 @@ def _transposed(
 
 
 def _most_steps(x: Tensor, context: ContextLike) -> int:
-    """Return as many steps as an item may have numbers, and enough more for scalar equations to converge."""
-    numbers = x[:1].numel() if as_context(context).structure is None else x.numel()
-    return numbers + SCALAR_STEPS
-
-
-def root(function: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor, u: Tensor, residual: Tensor) -> Tensor:
-    """Find the roots of the increasing functions `u + f(u) - v`, by Newton steps that bisection keeps between bounds.
-
-    Args:
-        function: gives `f(u)` and `f'(u) > -1`.
-        v: the values to be reached.
-        u: where to start.
-        residual: `u + f(u) - v` there.
-
-    Raises:
-        ConvergenceError: if a function does not reach its value within the range of its dtype.
-    """
-    low, high = _bracket(function, v, u, residual)
-    eps = torch.finfo(v.dtype).eps
-    x = u
-    for _ in range(200):
-        value, slope = function(x)
-        gap = x + value - v
-        low, high = torch.where(gap <= 0, x, low), torch.where(gap >= 0, x, high)
-        if bool(((high - low <= 2 * eps * (low.abs() + high.abs())) | (gap.abs() <= eps * (1 + v.abs()))).all()):
-            break
-        newton = x - gap / (1 + slope)
-        # Halving whatever a Newton step does not bring forward keeps the count within the digits of the dtype.
-        x = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-    return x
-
-
-def _bracket(
-    function: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor, u: Tensor, residual: Tensor
-) -> tuple[Tensor, Tensor]:
-    step = 2 * residual.abs() + torch.finfo(v.dtype).eps * (1 + u.abs())
-    low = torch.where(residual > 0, u - step, u)
-    high = torch.where(residual < 0, u + step, u)
-    for _ in range(100):
-        below = low + function(low)[0] <= v
-        above = high + function(high)[0] >= v
-        if bool((below & above).all()):
-            return low, high
-        step = 2 * step
-        low, high = torch.where(below, low, low - step), torch.where(above, high, high + step)
-    raise ConvergenceError(
-        "A scalar function u + f(u) does not reach the value it should: its slope is above 0 everywhere, but it stays "
-        "bounded. Only bijections of the line can be inverted."
-    )
+    """Return as many steps as an item may have elements, and enough more for scalar equations to converge."""
+    elements = x[:1].numel() if as_context(context).structure is None else x.numel()
+    return elements + SCALAR_STEPS

@@ -1,4 +1,4 @@
-r"""Solve `u + f(u) = v` set by set, for `f` an elementwise map whose parameters an `AutoregressiveNet` gives.
+r"""Solve `u + f(u) = v` set by set, for `f` an elementwise function whose parameters an `AutoregressiveNet` gives.
 
 Positions that do not see each other form a set (on images with 3x3 kernels all pixels with the same `2 row + column`),
 and all that a set sees is final when its turn comes. Inside a position the channels are solved in blocks, for which
@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,25 +21,23 @@ from torch import Tensor
 from likelify.errors import ConvergenceError
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import ContextLike
-
-if TYPE_CHECKING:
-    from likelify.transforms.sylvester.triangular import ScalarResidual
+from likelify.transforms.sylvester.scalar import ScalarResidual
 
 # Steps that a block may take beyond one for each of its channels.
 EXTRA_STEPS = 60
-# Square root of the numbers in a set (rows times positions times channels) per block of channels: more blocks save
+# Square root of the elements in a set (rows times positions times channels) per block of channels: more blocks save
 # arithmetic and cost calls. Between 16 and 24 is best for all shapes of `python -m benchmarks.layers`.
-NUMBERS_PER_BLOCK = 20
+ELEMENTS_PER_BLOCK = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Wave:
+class WavefrontSolution:
     """A solved system.
 
     Attributes:
         value: `u`, like the right-hand side.
-        slope: `f'(u)` at every number.
-        residual: the worst `|u + f(u) - v| / (1 + |v|)` of all numbers.
+        slope: `f'(u)` at every element.
+        residual: the worst `|u + f(u) - v| / (1 + |v|)` of all elements.
         evaluations: evaluations of the network's pointwise part, averaged over the blocks.
     """
 
@@ -50,23 +47,25 @@ class Wave:
     evaluations: float
 
 
-def solve(net: AutoregressiveNet, scalar: ScalarResidual, v: Tensor, context: ContextLike, tol: float) -> Wave:
-    """Solve `u + f(u) = v` to `|residual| <= tol (1 + |v|)` at every number, if that can be; no gradients.
+def solve(
+    net: AutoregressiveNet, scalar: ScalarResidual, v: Tensor, context: ContextLike, tol: float
+) -> WavefrontSolution:
+    """Solve `u + f(u) = v` to `|residual| <= tol (1 + |v|)` at every element, if that can be; no gradients.
 
     Args:
         net: gives the parameters of `f`.
-        scalar: the elementwise maps.
+        scalar: the elementwise functions.
         v: `(rows, channels, *positions)`.
         context: as for the network.
         tol: allowed residual.
     """
-    weights = _Weights(net, v, context)
-    solver = _Forward(weights, scalar, weights.spread(v), tol)
+    weights = _Layout(net, v, context)
+    solver = _Substitution(weights, scalar, weights.spread(v), tol)
     for start, end in weights.schedule.sets:
         solver.solve_set(start, end)
     blocks = max(len(weights.schedule.sets) * len(weights.blocks), 1)
     value, slope = weights.collect(solver.u[:-1], v), weights.collect(solver.slope, v)
-    return Wave(value, slope, solver.worst, solver.evaluations / blocks)
+    return WavefrontSolution(value, slope, solver.worst, solver.evaluations / blocks)
 
 
 def solve_transposed(
@@ -76,7 +75,7 @@ def solve_transposed(
 
     Args:
         net: gives the parameters of `f`.
-        scalar: the elementwise maps.
+        scalar: the elementwise functions.
         u: where the Jacobian is taken, `(rows, channels, *positions)`.
         g: right-hand side, of the same shape.
         context: as for the network.
@@ -85,8 +84,8 @@ def solve_transposed(
     Raises:
         ConvergenceError: if a residual stays above that.
     """
-    weights = _Weights(net, u, context)
-    solver = _Backward(weights, scalar, weights.spread(u), weights.spread(g), tol)
+    weights = _Layout(net, u, context)
+    solver = _TransposedSubstitution(weights, scalar, weights.spread(u), weights.spread(g), tol)
     for start, end in reversed(weights.schedule.sets):
         solver.solve_set(start, end)
     if solver.worst > tol:
@@ -98,15 +97,15 @@ def solve_transposed(
 
 
 @dataclass(frozen=True)
-class _Block:
+class _ChannelBlock:
     """Consecutive channels, and the hidden units that belong to them."""
 
     c: slice
     h: slice
 
 
-class _Weights:
-    """The weights of a network as the solvers use them, and the layout they work in: `(positions, rows, features)`.
+class _Layout:
+    """A network's weights as the solvers use them, and their layout `(positions, rows, features)` of values.
 
     Positions are sorted by set, so that a set is a slice, and what its positions see are rows of a store.
     """
@@ -127,11 +126,11 @@ class _Weights:
             self.enter_bias = self.enter_bias + self.spread(bias.movedim(-1, 1))
         self.blocks = self._cut(net)
 
-    def _cut(self, net: AutoregressiveNet) -> list[_Block]:
+    def _cut(self, net: AutoregressiveNet) -> list[_ChannelBlock]:
         """Cut the channels into blocks; fewer where sets are small, since every block costs some calls."""
-        numbers = self.rows * self.positions * self.channels / max(len(self.schedule.sets), 1)
-        cuts = [(0, 0), *net.blocks(max(1, round(numbers**0.5 / NUMBERS_PER_BLOCK)))]
-        return [_Block(slice(a, b), slice(h, k)) for (a, h), (b, k) in itertools.pairwise(cuts)]
+        elements = self.rows * self.positions * self.channels / max(len(self.schedule.sets), 1)
+        cuts = [(0, 0), *net.blocks(max(1, round(elements**0.5 / ELEMENTS_PER_BLOCK)))]
+        return [_ChannelBlock(slice(a, b), slice(h, k)) for (a, h), (b, k) in itertools.pairwise(cuts)]
 
     def spread(self, x: Tensor) -> Tensor:
         """Sort `(rows, c, *positions)` by set: `(positions, rows, c)`."""
@@ -155,10 +154,10 @@ class _Weights:
         return x.view(-1, self.rows, self.taps, x.shape[1] // self.taps).permute(2, 0, 1, 3)
 
 
-class _Forward:
-    """The state of `solve`: what is known so far."""
+class _Substitution:
+    """The solution of `u + f(u) = v` as far as it is known."""
 
-    def __init__(self, weights: _Weights, scalar: ScalarResidual, v: Tensor, tol: float) -> None:
+    def __init__(self, weights: _Layout, scalar: ScalarResidual, v: Tensor, tol: float) -> None:
         self.weights, self.scalar, self.v, self.tol = weights, scalar, v, tol
         self.scale = 1 + v.abs()
         self.u = weights.store(features=weights.channels, like=v)
@@ -191,7 +190,7 @@ class _Forward:
         self.slope[places] = slope.unflatten(0, (-1, w.rows))
         return u.unflatten(0, (-1, w.rows))
 
-    def _bases(self, block: _Block, u: Tensor, layers: list[Tensor], enter: Tensor, raw: Tensor) -> list[Tensor]:
+    def _bases(self, block: _ChannelBlock, u: Tensor, layers: list[Tensor], enter: Tensor, raw: Tensor) -> list[Tensor]:
         """Return what earlier channels and units send to the layers of a block; it stays the same in all its steps."""
         w, c, h = self.weights, block.c, block.h
         bases = [torch.addmm(enter[:, h], u[:, : c.start], w.enter_own[h, : c.start].T)]
@@ -201,7 +200,7 @@ class _Forward:
         return [*bases, torch.addmm(raw[:, :, c].flatten(1), layers[-1][:, : h.start], heads.T)]
 
     def _solve_block(
-        self, block: _Block, bases: list[Tensor], v: Tensor, scale: Tensor
+        self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the channels of a block, their slopes and their hidden units, layer by layer."""
         w, c, h = self.weights, block.c, block.h
@@ -220,14 +219,14 @@ class _Forward:
                 break
             u = self.scalar.step(u, raw, v, residual, slope)
         self.evaluations += step
-        self.worst = _worse(self.worst, gap)
+        self.worst = _larger(self.worst, gap)
         return u, slope, units
 
 
-class _Backward:
-    """The state of `solve_transposed`: what is known so far."""
+class _TransposedSubstitution:
+    """The solution of `(I + J)^T y = g` as far as it is known."""
 
-    def __init__(self, weights: _Weights, scalar: ScalarResidual, u: Tensor, g: Tensor, tol: float) -> None:
+    def __init__(self, weights: _Layout, scalar: ScalarResidual, u: Tensor, g: Tensor, tol: float) -> None:
         self.weights, self.scalar, self.g, self.tol = weights, scalar, g, tol
         # Gradients have no natural size: that of an item's largest one counts (on graphs, of the batch's).
         largest = g.abs().amax() if weights.on_nodes else g.abs().amax((0, 2), keepdim=True)
@@ -289,7 +288,7 @@ class _Backward:
                 layer[:, h] = values
         return y, told, layers[0]
 
-    def _bases(self, block: _Block, g: Tensor, top: Tensor, layers: list[Tensor], told: Tensor) -> list[Tensor]:
+    def _bases(self, block: _ChannelBlock, g: Tensor, top: Tensor, layers: list[Tensor], told: Tensor) -> list[Tensor]:
         """Return what later channels and units send to a block: to its channels, then to its units, layer by layer."""
         w, c, h = self.weights, block.c, block.h
         heads = w.leave_own[:, c.stop :, h].flatten(0, 1)
@@ -300,7 +299,7 @@ class _Backward:
 
     def _solve_block(
         self,
-        block: _Block,
+        block: _ChannelBlock,
         bases: list[Tensor],
         derivatives: Tensor,
         slope: Tensor,
@@ -322,10 +321,10 @@ class _Backward:
             if not gap > self.tol or step > y.shape[1] + EXTRA_STEPS:  # a NaN ends it, too
                 break
             y = y + residual / slope
-        self.worst = _worse(self.worst, gap)
+        self.worst = _larger(self.worst, gap)
         return y, told, arrived
 
 
-def _worse(one: float, other: float) -> float:
+def _larger(one: float, other: float) -> float:
     # A NaN compares false with everything; it must not be forgotten.
     return math.inf if math.isnan(other) else max(one, other)
