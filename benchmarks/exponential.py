@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks import exponential_graphs
 from benchmarks.report import Entry, arguments, report
 from benchmarks.timing import medians, ratio, training, use_malloc_settings
-from likelify import ConvMap, Dense, Recompute, Skew, Stored, conv_exponential, exp_action
+from likelify import ConvMap, Dense, Skew, conv_exponential, exp_action
+from likelify.linalg import Recompute, Stored
 from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.maps import LinearMap
 

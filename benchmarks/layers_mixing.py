@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.report import Entry, arguments, report
 from benchmarks.timing import medians, ratio, training, use_malloc_settings
-from likelify import AutoregressiveConv, Chain, Conv1x1, emerging_conv
+from likelify import Chain, Conv1x1, emerging_conv, transforms
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 
@@ -108,7 +108,7 @@ def reflection_entries(repeats: int) -> list[Entry]:
     return found
 
 
-def pixel_loop(z: Tensor, layer: AutoregressiveConv) -> Tensor:
+def pixel_loop(z: Tensor, layer: transforms.AutoregressiveConv) -> Tensor:
     """Undo a 2x2 autoregressive convolution pixel by pixel."""
     if layer.reverse:
         z = z.flip(2, 3)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
+from likelify import transforms
 from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
@@ -102,7 +103,7 @@ def flowified(net: nn.Module, *, keep: bool) -> lk.Flow:
     code = flow.transform.out_shape(SHAPE)
     if code != (CODE,):
         return flow
-    return lk.Flow(lk.Normal(code), lk.Chain([flow.transform, lk.FreeLinear(CODE, CODE)]), event_shape=SHAPE)
+    return lk.Flow(lk.Normal(code), lk.Chain([flow.transform, transforms.FreeLinear(CODE, CODE)]), event_shape=SHAPE)
 
 
 def tune(flow: lk.Flow, source: Source, seconds: float, seed: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
-from likelify import zoo
+from likelify import transforms, zoo
 from likelify.app import recipes
 from likelify.data import Source, open_source, resized, subset
 from likelify.errors import LikelifyError
@@ -94,7 +94,7 @@ def flowified(net: nn.Module, *, keep: bool) -> lk.Flow:
     if keep:
         for name, parameter in flow.transform.named_parameters():
             parameter.requires_grad_("density" in name)
-    layers = lk.Chain([flow.transform, lk.FreeLinear(CLASSES, CLASSES)])
+    layers = lk.Chain([flow.transform, transforms.FreeLinear(CLASSES, CLASSES)])
     return lk.Flow(lk.Normal((CLASSES,)), layers, event_shape=SHAPE)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
+from likelify import transforms
 from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.settings import FitSettings
@@ -72,7 +73,9 @@ def flow_of(name: str, columns: int) -> lk.Flow:
         return config_from_dict({"model": "flowified-mlp", "event_shape": (columns,), "widths": widths}).build()
     layer = lk.flowify(perceptron(columns), torch.randn(4, columns))
     return lk.Flow(
-        lk.Normal((columns // 2,)), lk.Chain([lk.FreeLinear(columns, columns), layer]), event_shape=(columns,)
+        lk.Normal((columns // 2,)),
+        lk.Chain([transforms.FreeLinear(columns, columns), layer]),
+        event_shape=(columns,),
     )
 
 

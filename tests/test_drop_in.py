@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ def image_layers():
     return {
         "emerging": lk.emerging_conv(2),
         "woodbury": lk.woodbury_conv(2, (4, 4), rank=3),
-        "periodic": lk.periodic_conv(2),
+        "periodic": transforms.periodic_conv(2),
         "conv-exponential": lk.conv_exponential(2),
         "sylvester": lk.conv_sylvester(2, hidden=8),
     }

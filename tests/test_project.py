@@ -1,5 +1,7 @@
 """Laws of the project: imports, layers, names."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -84,10 +86,38 @@ def test_the_command_line_answers_without_torch():
     assert output.split() == [likelify.__version__, "False"]
 
 
-def test_unknown_names_are_attribute_errors():
-    with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
-        likelify.Flwo  # noqa: B018
-    assert set(likelify.__all__) == set(dir(likelify))
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        (likelify, "Flwo", r"module 'likelify' has no attribute 'Flwo'\. Did you mean Flow\?"),
+        (likelify, "Woodbury", r"Did you mean likelify\.transforms\.Woodbury\?"),
+        (likelify.transforms, "Wodbury", r"module 'likelify\.transforms' .* Did you mean Woodbury\?"),
+        (likelify, "zzz", "has no attribute 'zzz'$"),
+    ],
+)
+def test_unknown_names_are_attribute_errors_with_the_nearest_names(module, name, words):
+    with pytest.raises(AttributeError, match=words):
+        getattr(module, name)
+
+
+LAZY = sorted(path.parent.relative_to(SOURCE.parent) for path in SOURCE.rglob("__init__.pyi"))
+
+
+@pytest.mark.parametrize("package", [".".join(path.parts) for path in LAZY])
+def test_public_names_are_loaded_when_used_and_hide_no_module(package):
+    module = importlib.import_module(package)
+    assert set(module.__all__) == set(dir(module))
+    modules = {path.stem for path in Path(module.__file__).parent.iterdir()}
+    for name in module.__all__:
+        assert inspect.ismodule(getattr(module, name)) == (name in modules), name
+
+
+def test_packages_of_layers_load_no_torch_before_a_name_is_used():
+    loaded = python(
+        "import sys\nfrom likelify import data, linalg, nets, transforms\n"
+        "print('torch' in sys.modules)\ntransforms.Chain\nprint('torch' in sys.modules)"
+    )
+    assert loaded.split() == ["False", "True"]
 
 
 def test_missing_optional_packages_name_their_extra(monkeypatch):

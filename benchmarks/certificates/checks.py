@@ -11,6 +11,7 @@ from torch import Tensor
 import likelify as lk
 from benchmarks.certificates.kinds import KINDS, PADDINGS, Kind, Source, normal
 from benchmarks.certificates.reference import derivative_norm, item_norms, materialized, of_matrix, reference, sym_norm
+from likelify import linalg
 from likelify.errors import LikelifyError
 from likelify.linalg.expm.action import apply_frozen, freeze_exponential, pose
 from likelify.linalg.maps import LinearMap
@@ -57,7 +58,7 @@ def run(seed: int) -> Case:
     shift = rng.choice((0.0, 0.0, 0.0, rng.uniform(-4, 4)))
     tol = 10 ** -rng.uniform(2, 12 if dtype == torch.float64 else 7)
     method = rng.choice(("auto", "series", *kind.methods)) if rng.random() < 0.7 else "auto"
-    gradient = rng.choice((None, None, None, lk.Recompute()))
+    gradient = rng.choice((None, None, None, linalg.Recompute()))
     gradient = None if name == "function" else gradient
     case.settings = {"dtype": dtype, "time": time, "norm": norm, "shift": shift, "tol": tol, "method": method}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import likelify as lk
+from likelify import linalg
 from likelify.linalg.maps import LinearMap, Scaled
 
 PADDINGS = ("zeros", "circular", "reflect")
@@ -100,7 +101,7 @@ def diagonal(rng: Source) -> Kind:
     factors = normal(c) if rows is None else normal(rows, c)
     methods = ("dense", "chebyshev", "closed-form")
     event = (c,) if rng.random() < 0.7 else (c, 3)
-    return Kind(lambda s, t, n, f: lk.Diagonal(f(tile(s * factors + t, n))), event, rows, methods, 50.0)
+    return Kind(lambda s, t, n, f: linalg.Diagonal(f(tile(s * factors + t, n))), event, rows, methods, 50.0)
 
 
 def conv(dims: int, padding: str) -> Callable[[Source], Kind]:
@@ -152,7 +153,7 @@ def reflect_adjoint(rng: Source) -> Kind:
 def rotations(rng: Source) -> Kind:
     """Draw a convolution that commutes with rotations."""
     weight = normal(1, 1, 4, 3, 3)
-    return Kind(lambda s, t, n, f: lk.ConvMap(f(lk.rotation_kernel(s * weight))), (4, *space(rng, 2, 1)))
+    return Kind(lambda s, t, n, f: lk.ConvMap(f(linalg.rotation_kernel(s * weight))), (4, *space(rng, 2, 1)))
 
 
 def sets(rng: Source) -> Kind:
@@ -162,7 +163,7 @@ def sets(rng: Source) -> Kind:
     eye = torch.eye(c)
     methods = ("dense", "closed-form", *(() if rows else ("frozen",)))
     return Kind(
-        lambda s, t, n, f: lk.SetMap(f(tile(s * first + t * eye, n)), f(tile(s * second, n))),
+        lambda s, t, n, f: linalg.SetMap(f(tile(s * first + t * eye, n)), f(tile(s * second, n))),
         (c, rng.randint(1, 6)),
         rows,
         methods,
@@ -177,7 +178,7 @@ def pairs(rng: Source) -> Kind:
     identity = torch.zeros(15, c, c, dtype=torch.float64)
     identity[0] = torch.eye(c)
     methods = ("dense", *(() if rows else ("frozen",)))
-    return Kind(lambda s, t, n, f: lk.PairMap(f(tile(s * theta + t * identity, n))), (c, size, size), rows, methods)
+    return Kind(lambda s, t, n, f: linalg.PairMap(f(tile(s * theta + t * identity, n))), (c, size, size), rows, methods)
 
 
 def random_graph(rng: Source, copies: int, sizes: list[int], edges: list[tuple[int, int]], weight: Any) -> Any:
@@ -253,8 +254,8 @@ def sums(rng: Source) -> Kind:
         makers = [
             lambda: lk.ConvMap(f(s * kernel)),
             lambda: lk.Dense(f(s * matrix + t * torch.eye(2))),
-            lambda: lk.SetMap(f(s * theta), f(s * matrix)),
-            lambda: lk.Diagonal(f(s * factors)),
+            lambda: linalg.SetMap(f(s * theta), f(s * matrix)),
+            lambda: linalg.Diagonal(f(s * factors)),
         ]
         first, second = (makers[part]() for part in parts)
         return first + 0.5 * second

@@ -10,6 +10,7 @@ import likelify as lk
 from benchmarks.honesty.hidden import Attribute, Derived, InList, InTuple, WrongAdjoint, read_global
 from benchmarks.honesty.judging import DOUBLE, SINGLE, add, exponential, judge
 from benchmarks.honesty.maps import BUILDERS, SKEWS, double_matrix, normal, with_norm
+from likelify import linalg
 from likelify.linalg.maps import LinearMap, Scaled
 
 
@@ -28,7 +29,12 @@ def gradients() -> None:
         "hidden one scaled": lambda m: 1.0 * InTuple((m,)),
         "hidden one by a tensor": lambda m: torch.ones((), dtype=DOUBLE) * InTuple((m,)),
     }
-    strategies = {"default": None, "Stored": lk.Stored(), "Recompute": lk.Recompute(), "Unrolled": lk.Unrolled()}
+    strategies = {
+        "default": None,
+        "Stored": linalg.Stored(),
+        "Recompute": linalg.Recompute(),
+        "Unrolled": linalg.Unrolled(),
+    }
     for name, make in makers.items():
         for title, strategy in strategies.items():
             for of_x in (True, False):

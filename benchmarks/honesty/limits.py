@@ -10,6 +10,7 @@ import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, SINGLE, add, judge, judge_layer
 from benchmarks.honesty.maps import BUILDERS, SKEWS, double_matrix, judge_built, matrix_of, normal, with_norm
 from benchmarks.honesty.shapes import judge_graph
+from likelify import linalg, transforms
 from likelify.linalg.maps import LinearMap, Shape
 
 
@@ -57,8 +58,8 @@ def limits() -> None:  # noqa: C901 - a list of cases
             add("limits", title, lambda n=name, c=change: judge_built(n, 2.0, DOUBLE, **c), must=must)
     for own in (
         lambda: lk.Dense(torch.randn(0, 4, 4)),
-        lambda: lk.Diagonal(torch.randn(0, 4)),
-        lambda: lk.SetMap(*torch.randn(2, 0, 4, 4)),
+        lambda: linalg.Diagonal(torch.randn(0, 4)),
+        lambda: linalg.SetMap(*torch.randn(2, 0, 4, 4)),
         lambda: lk.ConvMap(torch.randn(0, 4, 4, 3), own_rows=True),
     ):
         add(
@@ -71,7 +72,7 @@ def limits() -> None:  # noqa: C901 - a list of cases
         (lambda: lk.conv_exponential(2), (2, 4, 4)),
         (lambda: lk.rotation(3), (3,)),
         (lambda: lk.dense_exponential(3), (3,)),
-        (lambda: lk.equivariant_exponential(2, "sets"), (2, 3)),
+        (lambda: transforms.equivariant_exponential(2, "sets"), (2, 3)),
         (lambda: lk.linear_exponential(nn.Linear(3, 3, bias=False)), (3,)),
     ):
         for frozen in (False, True):
@@ -92,14 +93,18 @@ def limits() -> None:  # noqa: C901 - a list of cases
         add(
             "limits",
             f"sets of {event[1]} elements",
-            lambda e=event: judge_event(lk.SetMap(normal(2, 2), normal(2, 2)), e),
+            lambda e=event: judge_event(linalg.SetMap(normal(2, 2), normal(2, 2)), e),
         )
     for norm in (1.0, 10.0, 50.0):
         for dtype in (SINGLE, DOUBLE):
             title = f"sets of one element, matrices of size {norm:g} that cancel, {str(dtype)[6:]}"
             add("limits", title, lambda n=norm, d=dtype: judge_cancelling(n, d), times=3)
     for event in ((1, 0, 0), (1, 1, 1), (1, 2, 2)):
-        add("limits", f"pairs of {event[1]} nodes", lambda e=event: judge_event(lk.PairMap(0.3 * normal(15, 1, 1)), e))
+        add(
+            "limits",
+            f"pairs of {event[1]} nodes",
+            lambda e=event: judge_event(linalg.PairMap(0.3 * normal(15, 1, 1)), e),
+        )
     add("limits", "image without pixels", lambda: judge_event(lk.ConvMap(normal(2, 2, 3, 3)), (2, 0, 4)))
     add("limits", "no channels", lambda: judge_event(lk.Dense(normal(0, 0)), (0,)))
     add(
@@ -118,7 +123,7 @@ def judge_invalid(name: str, tol: float) -> str:
 def judge_cancelling(norm: float, dtype: torch.dtype) -> str:
     """Judge sets of one element, on which only the sum of the two matrices counts."""
     first, second = (norm * normal(2, 2)).to(dtype), (0.5 * normal(2, 2)).to(dtype)
-    map_ = lk.SetMap(first, second - first)
+    map_ = linalg.SetMap(first, second - first)
     return judge(map_, double_matrix(map_, (2, 1)), normal(3, 2, 1).to(dtype))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, judge
+from likelify import linalg
 from likelify.linalg.maps import LinearMap, Shape
 from likelify.testing import randomize
 
@@ -40,13 +41,13 @@ BUILDERS: dict[str, tuple[Callable[[float, torch.dtype], LinearMap], tuple[int, 
     "dense, many rows": (lambda s, d: lk.Dense(with_norm(normal(4, 4), s).to(d)), (40, 4)),
     "dense, own rows": (lambda s, d: lk.Dense((s / 4 * normal(3, 4, 4)).to(d)), (3, 4)),
     "symmetric": (lambda s, d: lk.Dense((s / 4 * normal(6, 6)).to(d), "symmetric"), (2, 6)),
-    "diagonal": (lambda s, d: lk.Diagonal((s * torch.linspace(-1, 1, 5)).to(d)), (3, 5)),
+    "diagonal": (lambda s, d: linalg.Diagonal((s * torch.linspace(-1, 1, 5)).to(d)), (3, 5)),
     "conv": (lambda s, d: lk.ConvMap((s / 5 * normal(2, 2, 3, 3)).to(d)), (2, 2, 4, 4)),
     "conv circular": (lambda s, d: lk.ConvMap((s / 3 * normal(2, 2, 3)).to(d), "circular"), (2, 2, 7)),
     "conv reflect": (lambda s, d: lk.ConvMap((s / 5 * normal(2, 2, 3)).to(d), "reflect"), (2, 2, 7)),
     "conv own rows": (lambda s, d: lk.ConvMap((s / 5 * normal(3, 2, 2, 3)).to(d), own_rows=True), (3, 2, 6)),
-    "sets": (lambda s, d: lk.SetMap((s / 4 * normal(3, 3)).to(d), (s / 4 * normal(3, 3)).to(d)), (2, 3, 5)),
-    "pairs": (lambda s, d: lk.PairMap((s / 8 * normal(15, 2, 2)).to(d)), (2, 2, 3, 3)),
+    "sets": (lambda s, d: linalg.SetMap((s / 4 * normal(3, 3)).to(d), (s / 4 * normal(3, 3)).to(d)), (2, 3, 5)),
+    "pairs": (lambda s, d: linalg.PairMap((s / 8 * normal(15, 2, 2)).to(d)), (2, 2, 3, 3)),
     "graph": (lambda s, d: lk.GraphMap((s / 4 * normal(2, 2)).to(d), (s / 4 * normal(2, 2)).to(d), PAIR), (5, 2)),
     "complete graph": (
         lambda s, d: lk.GraphMap(

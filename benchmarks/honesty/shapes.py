@@ -9,6 +9,7 @@ from torch import Tensor
 import likelify as lk
 from benchmarks.honesty.judging import SINGLE, add, judge
 from benchmarks.honesty.maps import BUILDERS, SKEWS, matrix_of, normal
+from likelify import linalg
 
 
 def shapes() -> None:  # noqa: C901 - a list of cases
@@ -37,7 +38,10 @@ def shapes() -> None:  # noqa: C901 - a list of cases
         for dtype in (torch.int64, torch.bool, torch.complex64, torch.uint8):
             title = f"{str(dtype)[6:]} input: {name}"
             add("shapes", title, lambda b=build, s=shape, d=dtype: accepted(b, torch.ones(s).to(d)), must="refuse")
-    for build, rows in ((lambda: lk.Diagonal(torch.randn(1, 4)), 3), (lambda: lk.SetMap(*torch.randn(2, 1, 4, 4)), 3)):
+    for build, rows in (
+        (lambda: linalg.Diagonal(torch.randn(1, 4)), 3),
+        (lambda: linalg.SetMap(*torch.randn(2, 1, 4, 4)), 3),
+    ):
         add(
             "shapes",
             f"own rows 1 of {rows}",

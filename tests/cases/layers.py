@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import linalg, nets, transforms
 from tests.cases.common import LayerCase, integers, normal, on_graphs, undirected, unit
 
 
@@ -45,12 +45,12 @@ LAYERS: dict[str, LayerCase] = {
     "actnorm-graphs": LayerCase(lambda: lk.ActNorm(3), lambda: normal(5, 3), lk.ActNorm, on_graphs),
     "logit": LayerCase(lambda: lk.Logit(), lambda: unit(3, 4), lk.Logit),
     "logit-alpha-graphs": LayerCase(lambda: lk.Logit(0.05), lambda: unit(5, 4), lk.Logit, on_graphs),
-    "sigmoid": LayerCase(lk.Sigmoid, lambda: normal(3, 4), lk.Sigmoid),
-    "sigmoid-graphs": LayerCase(lk.Sigmoid, lambda: normal(5, 4), lk.Sigmoid, on_graphs),
-    "tanh": LayerCase(lk.Tanh, lambda: normal(3, 4), lk.Tanh),
-    "tanh-graphs": LayerCase(lk.Tanh, lambda: normal(5, 2), lk.Tanh, on_graphs),
-    "softplus": LayerCase(lk.Softplus, lambda: 3 * normal(3, 4), lk.Softplus),
-    "softplus-graphs": LayerCase(lk.Softplus, lambda: normal(5, 2), lk.Softplus, on_graphs),
+    "sigmoid": LayerCase(transforms.Sigmoid, lambda: normal(3, 4), transforms.Sigmoid),
+    "sigmoid-graphs": LayerCase(transforms.Sigmoid, lambda: normal(5, 4), transforms.Sigmoid, on_graphs),
+    "tanh": LayerCase(transforms.Tanh, lambda: normal(3, 4), transforms.Tanh),
+    "tanh-graphs": LayerCase(transforms.Tanh, lambda: normal(5, 2), transforms.Tanh, on_graphs),
+    "softplus": LayerCase(transforms.Softplus, lambda: 3 * normal(3, 4), transforms.Softplus),
+    "softplus-graphs": LayerCase(transforms.Softplus, lambda: normal(5, 2), transforms.Softplus, on_graphs),
     "channel-spline": LayerCase(
         lambda: lk.ChannelSpline(3, bins=4, bound=2.0),
         lambda: normal(4, 3, 2),
@@ -100,7 +100,7 @@ LAYERS: dict[str, LayerCase] = {
         near_identity=True,
     ),
     "conv-exponential-recompute": LayerCase(
-        lambda: lk.conv_exponential(2, gradient=lk.Recompute()), lambda: normal(2, 2, 4, 3), lk.Exponential
+        lambda: lk.conv_exponential(2, gradient=linalg.Recompute()), lambda: normal(2, 2, 4, 3), lk.Exponential
     ),
     "orthogonal-convolution": LayerCase(
         lambda: lk.orthogonal_convolution(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
@@ -133,25 +133,28 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.Context(structure=lk.GraphBatch.complete([2, 3])),
     ),
     "rotation-equivariant": LayerCase(
-        lambda: lk.equivariant_exponential(4, "rotations"), lambda: normal(2, 4, 3, 3), lk.Exponential
+        lambda: transforms.equivariant_exponential(4, "rotations"), lambda: normal(2, 4, 3, 3), lk.Exponential
     ),
     "rotation-equivariant-condition": LayerCase(
-        lambda: lk.equivariant_exponential(4, "rotations", condition_features=2),
+        lambda: transforms.equivariant_exponential(4, "rotations", condition_features=2),
         lambda: normal(2, 4, 3, 3),
         lk.Exponential,
         lambda: normal(2, 2),
     ),
     "set-exponential": LayerCase(
-        lambda: lk.equivariant_exponential(2, "sets"), lambda: normal(2, 2, 4), lk.Exponential, near_identity=True
+        lambda: transforms.equivariant_exponential(2, "sets"),
+        lambda: normal(2, 2, 4),
+        lk.Exponential,
+        near_identity=True,
     ),
     "set-exponential-condition": LayerCase(
-        lambda: lk.equivariant_exponential(2, "sets", condition_features=2),
+        lambda: transforms.equivariant_exponential(2, "sets", condition_features=2),
         lambda: normal(2, 2, 4),
         lk.Exponential,
         lambda: normal(2, 2),
     ),
     "pair-exponential": LayerCase(
-        lambda: lk.equivariant_exponential(2, "pairs"),
+        lambda: transforms.equivariant_exponential(2, "pairs"),
         lambda: normal(2, 2, 3, 3),
         lk.Exponential,
         near_identity=True,
@@ -161,7 +164,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.linear_exponential(torch.nn.Linear(4, 4, bias=False)), lambda: normal(2, 4), lk.Exponential
     ),
     "linear-exponential-recompute": LayerCase(
-        lambda: lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False), gradient=lk.Recompute()),
+        lambda: lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False), gradient=linalg.Recompute()),
         lambda: normal(2, 2, 3),
         lk.Exponential,
     ),
@@ -172,26 +175,28 @@ LAYERS: dict[str, LayerCase] = {
         lk.Exponential,
         lambda: on_graphs(condition=True),
     ),
-    "cayley": LayerCase(lambda: lk.rotation(4, method="cayley"), lambda: normal(3, 4, 2), lk.Cayley),
+    "cayley": LayerCase(lambda: lk.rotation(4, method="cayley"), lambda: normal(3, 4, 2), transforms.Cayley),
     "cayley-condition-graphs": LayerCase(
         lambda: lk.rotation(3, method="cayley", condition_features=2),
         lambda: normal(5, 3),
-        lk.Cayley,
+        transforms.Cayley,
         lambda: on_graphs(condition=True),
     ),
     "orthogonal": LayerCase(
-        lambda: lk.Orthogonal(torch.linalg.qr(normal(3, 3))[0]), lambda: normal(2, 3, 2), lk.Orthogonal
+        lambda: transforms.Orthogonal(torch.linalg.qr(normal(3, 3))[0]),
+        lambda: normal(2, 3, 2),
+        transforms.Orthogonal,
     ),
     "orthogonal-graphs": LayerCase(
-        lambda: lk.Orthogonal.signs([1, -1]), lambda: normal(5, 2), lk.Orthogonal, on_graphs
+        lambda: transforms.Orthogonal.signs([1, -1]), lambda: normal(5, 2), transforms.Orthogonal, on_graphs
     ),
     "squeeze": LayerCase(lambda: lk.Squeeze(), lambda: normal(2, 2, 4, 2), lk.Squeeze),
     "flatten": LayerCase(lambda: lk.Flatten((2, 3)), lambda: normal(2, 2, 3), lk.Flatten),
     "reshape": LayerCase(lambda: lk.Reshape((6,), (2, 3)), lambda: normal(2, 6), lk.Reshape),
     "permute": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(2, 3, 2), lk.Permute),
     "permute-graphs": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(5, 3), lk.Permute, on_graphs),
-    "flip": LayerCase(lambda: lk.Flip(), lambda: normal(2, 3, 2, 3), lk.Flip),
-    "flip-channels-graphs": LayerCase(lambda: lk.Flip((1,)), lambda: normal(5, 3), lk.Flip, on_graphs),
+    "flip": LayerCase(lambda: transforms.Flip(), lambda: normal(2, 3, 2, 3), transforms.Flip),
+    "flip-channels-graphs": LayerCase(lambda: transforms.Flip((1,)), lambda: normal(5, 3), transforms.Flip, on_graphs),
     "coupling-affine-vector": LayerCase(lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling),
     "coupling-affine-graphs": LayerCase(
         lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(5, 5), lk.Coupling, on_graphs
@@ -258,7 +263,7 @@ LAYERS: dict[str, LayerCase] = {
         lk.Conjugate,
     ),
     "conjugate-nonlinear": LayerCase(
-        lambda: lk.Conjugate(lk.Chain([lk.ActNorm(5), lk.Softplus()]), lk.Affine(scale=2.0)),
+        lambda: lk.Conjugate(lk.Chain([lk.ActNorm(5), transforms.Softplus()]), lk.Affine(scale=2.0)),
         lambda: 1 + normal(3, 5),
         lk.Conjugate,
     ),

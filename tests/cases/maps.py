@@ -3,6 +3,7 @@
 import torch
 
 import likelify as lk
+from likelify import linalg
 from likelify.linalg.conv import ReflectAdjoint
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
 from likelify.linalg.maps import Composed, Scaled, Sum
@@ -80,8 +81,8 @@ MAPS: dict[str, MapCase] = {
     "dense-symmetric": MapCase(lambda: lk.Dense(0.5 * normal(4, 4), "symmetric"), (4,), lk.Dense),
     "skew": MapCase(lambda: lk.Skew(normal(5, 5)), (5,), lk.Skew),
     "skew-own-rows": MapCase(lambda: lk.Skew(normal(3, 4, 4)), (4,), lk.Skew),
-    "diagonal": MapCase(lambda: lk.Diagonal(normal(3)), (3, 2), lk.Diagonal),
-    "diagonal-own-rows": MapCase(lambda: lk.Diagonal(normal(3, 4)), (4,), lk.Diagonal),
+    "diagonal": MapCase(lambda: linalg.Diagonal(normal(3)), (3, 2), linalg.Diagonal),
+    "diagonal-own-rows": MapCase(lambda: linalg.Diagonal(normal(3, 4)), (4,), linalg.Diagonal),
     "function": MapCase(_function, (3,), lk.Function),
     "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
     "scaled": MapCase(lambda: -0.7 * lk.Dense(normal(3, 3)), (3,), Scaled),

@@ -3,16 +3,19 @@
 import torch
 
 import likelify as lk
+from likelify import transforms
 from tests.cases.common import LayerCase, normal, on_graphs
 
 LAYERS: dict[str, LayerCase] = {
-    "two-conv1x1": LayerCase(lambda: lk.two_conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Chain),
-    "householder": LayerCase(lambda: lk.rotation(4, method="householder"), lambda: normal(3, 4), lk.Householder),
+    "two-conv1x1": LayerCase(lambda: transforms.two_conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Chain),
+    "householder": LayerCase(
+        lambda: lk.rotation(4, method="householder"), lambda: normal(3, 4), transforms.Householder
+    ),
     "householder-image": LayerCase(
-        lambda: lk.rotation(3, method="householder", reflections=5), lambda: normal(2, 3, 2, 3), lk.Householder
+        lambda: lk.rotation(3, method="householder", reflections=5), lambda: normal(2, 3, 2, 3), transforms.Householder
     ),
     "householder-one-sequence": LayerCase(
-        lambda: lk.rotation(4, method="householder", reflections=1), lambda: normal(2, 4, 3), lk.Householder
+        lambda: lk.rotation(4, method="householder", reflections=1), lambda: normal(2, 4, 3), transforms.Householder
     ),
     "householder-start": LayerCase(
         lambda: lk.rotation(3, method="householder", start=torch.eye(3, dtype=torch.float64)),
@@ -21,48 +24,60 @@ LAYERS: dict[str, LayerCase] = {
         near_identity=True,
     ),
     "householder-graphs": LayerCase(
-        lambda: lk.rotation(3, method="householder", reflections=2), lambda: normal(5, 3), lk.Householder, on_graphs
+        lambda: lk.rotation(3, method="householder", reflections=2),
+        lambda: normal(5, 3),
+        transforms.Householder,
+        on_graphs,
     ),
     "householder-condition-graphs": LayerCase(
         lambda: lk.rotation(3, method="householder", condition_features=2),
         lambda: normal(5, 3),
-        lk.Householder,
+        transforms.Householder,
         lambda: on_graphs(condition=True),
     ),
     "householder-condition-image": LayerCase(
         lambda: lk.rotation(3, method="householder", reflections=4, condition_features=2),
         lambda: normal(2, 3, 4, 3),
-        lk.Householder,
+        transforms.Householder,
         lambda: normal(2, 2),
     ),
     "autoregressive-conv": LayerCase(
-        lambda: lk.AutoregressiveConv(2), lambda: normal(2, 2, 3, 4), lk.AutoregressiveConv
+        lambda: transforms.AutoregressiveConv(2), lambda: normal(2, 2, 3, 4), transforms.AutoregressiveConv
     ),
     "autoregressive-conv-reverse": LayerCase(
-        lambda: lk.AutoregressiveConv(2, 3, reverse=True), lambda: normal(2, 2, 4, 3), lk.AutoregressiveConv
+        lambda: transforms.AutoregressiveConv(2, 3, reverse=True),
+        lambda: normal(2, 2, 4, 3),
+        transforms.AutoregressiveConv,
     ),
     "emerging-conv": LayerCase(lambda: lk.emerging_conv(2), lambda: normal(2, 2, 4, 3), lk.Chain),
     "emerging-conv-wide": LayerCase(lambda: lk.emerging_conv(2, (3, 5)), lambda: normal(2, 2, 3, 4), lk.Chain),
     "woodbury": LayerCase(
-        lambda: lk.Woodbury(3, (2, 3), channel_rank=2, spatial_rank=2),
+        lambda: transforms.Woodbury(3, (2, 3), channel_rank=2, spatial_rank=2),
         lambda: normal(2, 3, 2, 3),
-        lk.Woodbury,
+        transforms.Woodbury,
         near_identity=True,
     ),
     "woodbury-channels-graphs": LayerCase(
-        lambda: lk.Woodbury(3, channel_rank=1), lambda: normal(5, 3), lk.Woodbury, on_graphs
+        lambda: transforms.Woodbury(3, channel_rank=1), lambda: normal(5, 3), transforms.Woodbury, on_graphs
     ),
     "woodbury-conv": LayerCase(lambda: lk.woodbury_conv(2, (3, 3), rank=4), lambda: normal(2, 2, 3, 3), lk.Chain),
     "periodic-conv": LayerCase(
-        lambda: lk.periodic_conv(2), lambda: normal(2, 2, 4, 3), lk.CircularConv, near_identity=True, scale=0.1
+        lambda: lk.transforms.periodic_conv(2),
+        lambda: normal(2, 2, 4, 3),
+        transforms.CircularConv,
+        near_identity=True,
+        scale=0.1,
     ),
     "periodic-conv-even-wrapping": LayerCase(
-        lambda: lk.periodic_conv(2, (5, 7)), lambda: normal(2, 2, 3, 4), lk.CircularConv, scale=0.1
+        lambda: lk.transforms.periodic_conv(2, (5, 7)), lambda: normal(2, 2, 3, 4), transforms.CircularConv, scale=0.1
     ),
     "periodic-conv-sequence": LayerCase(
-        lambda: lk.periodic_conv(3, dims=1), lambda: normal(2, 3, 5), lk.CircularConv, scale=0.1
+        lambda: lk.transforms.periodic_conv(3, dims=1), lambda: normal(2, 3, 5), transforms.CircularConv, scale=0.1
     ),
     "periodic-conv-volume": LayerCase(
-        lambda: lk.periodic_conv(2, dims=3), lambda: normal(2, 2, 2, 3, 2), lk.CircularConv, scale=0.1
+        lambda: lk.transforms.periodic_conv(2, dims=3),
+        lambda: normal(2, 2, 2, 3, 2),
+        transforms.CircularConv,
+        scale=0.1,
     ),
 }

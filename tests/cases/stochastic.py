@@ -3,7 +3,7 @@
 from torch import nn
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 from tests.cases.common import LayerCase, integers, normal, on_graphs
 
 
@@ -15,10 +15,10 @@ def _gaussians(context: int = 0) -> lk.LatentVariable:
 def _flow_posterior() -> lk.LatentVariable:
     """A Gaussian pushed through an amortised flow, on integer images; encoder shared by base and layers."""
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh())
-    layers = lk.Chain([lk.sylvester(2, reflections=1, context_features=5), lk.planar(2, context_features=5)])
+    layers = lk.Chain([lk.sylvester(2, reflections=1, context_features=5), transforms.planar(2, context_features=5)])
     posterior = lk.Flow(lk.ConditionalNormal(nn.Linear(5, 4)), lk.Inverse(layers), encoder=encoder)
     decoder = nn.Sequential(nn.Linear(2, 3 * 4), nn.Unflatten(1, (3, 2, 2)))
-    return lk.LatentVariable(posterior, lk.ConditionalCategorical(decoder, 3), (2,))
+    return lk.LatentVariable(posterior, lk.distributions.ConditionalCategorical(decoder, 3), (2,))
 
 
 def _image_latents() -> lk.LatentVariable:
@@ -27,7 +27,7 @@ def _image_latents() -> lk.LatentVariable:
     posterior = lk.Flow(
         lk.ConditionalNormal(nn.Conv2d(4, 4, 1)), lk.Inverse(layer), encoder=nn.Conv2d(1, 4, 2, stride=2)
     )
-    observation = lk.ConditionalCategorical(nn.ConvTranspose2d(2, 5, 2, stride=2), 5)
+    observation = lk.distributions.ConditionalCategorical(nn.ConvTranspose2d(2, 5, 2, stride=2), 5)
     return lk.LatentVariable(posterior, observation, (2, 2, 1))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 from likelify.transforms.sylvester.factories import SylvesterHeads
 from likelify.transforms.sylvester.scalar import FreeTanhResidual
 from tests.cases.common import LayerCase, normal, on_graphs, undirected
@@ -18,7 +18,7 @@ def residual(channels: int, **options: Any) -> lk.TriangularResidual:
     return lk.TriangularResidual(net, method=method)
 
 
-class ArcResidual(lk.ScalarResidual):
+class ArcResidual(transforms.ScalarResidual):
     """`f(u) = a atan(exp(b) u) + c` with `a >= 0`: an example of a user's own scalar functions."""
 
     size = 3
@@ -106,12 +106,12 @@ LAYERS: dict[str, LayerCase] = {
         lambda: normal(3, 4),
         lk.TriangularResidual,
     ),
-    "planar": LayerCase(lambda: lk.planar(3), lambda: normal(3, 3), lk.Conjugate),
+    "planar": LayerCase(lambda: transforms.planar(3), lambda: normal(3, 3), lk.Conjugate),
     "planar-condition": LayerCase(
-        lambda: lk.planar(3, context_features=2), lambda: normal(3, 3), lk.Conjugate, lambda: normal(3, 2)
+        lambda: transforms.planar(3, context_features=2), lambda: normal(3, 3), lk.Conjugate, lambda: normal(3, 2)
     ),
     "planar-graphs": LayerCase(
-        lambda: lk.planar(2, context_features=2),
+        lambda: transforms.planar(2, context_features=2),
         lambda: normal(5, 2),
         lk.Conjugate,
         lambda: on_graphs(condition=True),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import linalg
 from likelify.errors import ConfigError, ConvergenceError
 from likelify.linalg.expm import recorded
 from likelify.linalg.expm.chebyshev import bessel, degree_for
@@ -44,15 +45,15 @@ METHODS = {
         ("series", "fourier"),
         "series",
     ),
-    "diagonal": (lambda: lk.Diagonal(normal(3)), (3, 2), ("series", "chebyshev", "closed-form"), "closed-form"),
+    "diagonal": (lambda: linalg.Diagonal(normal(3)), (3, 2), ("series", "chebyshev", "closed-form"), "closed-form"),
     "set": (
-        lambda: lk.SetMap(0.4 * normal(2, 2), 0.4 * normal(2, 2)),
+        lambda: linalg.SetMap(0.4 * normal(2, 2), 0.4 * normal(2, 2)),
         (2, 5),
         ("series", "dense", "closed-form"),
         "closed-form",
     ),
     "sum": (
-        lambda: lk.Dense(normal(3, 3), "symmetric") + 0.5 * lk.Diagonal(normal(3)),
+        lambda: lk.Dense(normal(3, 3), "symmetric") + 0.5 * linalg.Diagonal(normal(3)),
         (3,),
         ("series", "chebyshev", "dense"),
         "chebyshev",
@@ -83,7 +84,9 @@ def test_gradients_of_all_methods_and_strategies_agree(name):
     value = apply_exponential(map_.with_tensors(leaves), x)
     expected = torch.autograd.grad(value, [x, *leaves.values()], upstream)
     for method in methods:
-        strategies = (lk.Stored(), lk.Recompute(), lk.Unrolled()) if method in ("series", "chebyshev") else (None,)
+        strategies = (
+            (linalg.Stored(), linalg.Recompute(), linalg.Unrolled()) if method in ("series", "chebyshev") else (None,)
+        )
         for strategy in strategies:
             action = lk.exp_action(map_.with_tensors(leaves), x, method=method, gradient=strategy)
             found = torch.autograd.grad(action.value, [x, *leaves.values()], upstream)
@@ -97,7 +100,7 @@ def test_steps_and_rows_of_their_own_have_right_gradients():
     wide = (2.0 * normal(2, 2, 3, 3)).requires_grad_()
     for build, leaf in ((lambda k: lk.ConvMap(k, own_rows=True), own), (lk.ConvMap, wide)):
         grads = []
-        for strategy in (lk.Stored(), lk.Recompute(), lk.Unrolled()):
+        for strategy in (linalg.Stored(), linalg.Recompute(), linalg.Unrolled()):
             action = lk.exp_action(build(leaf), x, gradient=strategy)
             grads.append(torch.autograd.grad(action.value.square().sum(), [x, leaf]))
         for other in grads[:2]:
@@ -115,7 +118,7 @@ def test_one_combination_is_enough_for_tiny_maps_with_rows_of_their_own():
     assert torch.allclose(grad, exact, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", [lk.Stored(), lk.Recompute()])
+@pytest.mark.parametrize("strategy", [linalg.Stored(), linalg.Recompute()])
 def test_second_derivatives_do_not_take_what_was_kept_for_a_constant(strategy):
     x, weight = normal(2, 3).requires_grad_(), (0.3 * normal(3, 3)).requires_grad_()
     time = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -151,8 +154,8 @@ def _kept(strategy, tol):
 
 
 def test_recompute_keeps_the_input_only_and_stored_less_than_the_terms():
-    assert [_kept(lk.Recompute(), tol) for tol in (1e-2, 1e-6)] == [1, 1]
-    assert _kept(lk.Stored(), 1e-6) < _kept(lk.Unrolled(), 1e-6)
+    assert [_kept(linalg.Recompute(), tol) for tol in (1e-2, 1e-6)] == [1, 1]
+    assert _kept(linalg.Stored(), 1e-6) < _kept(linalg.Unrolled(), 1e-6)
 
 
 def test_the_gradient_certificate_holds():
@@ -262,7 +265,7 @@ def test_methods_refuse_what_they_are_not_for():
     with pytest.raises(ConfigError, match="fixed degree"):
         lk.exp_action(conv, x, method="dense", degree=4)
     with pytest.raises(ConfigError, match="fixed degree"):
-        lk.exp_action(conv, x.requires_grad_(), gradient=lk.Stored(), degree=4)
+        lk.exp_action(conv, x.requires_grad_(), gradient=linalg.Stored(), degree=4)
 
 
 def test_hidden_tensors_get_their_gradients():
@@ -270,12 +273,12 @@ def test_hidden_tensors_get_their_gradients():
     x = normal(2, 3)
     hidden = lk.Function(lambda v: v @ weight.T, norm=2.0)
     (found,) = torch.autograd.grad(lk.exp_action(hidden, x).value.sum(), weight)
-    (lean,) = torch.autograd.grad(lk.exp_action(hidden, x, gradient=lk.Recompute()).value.sum(), weight)
+    (lean,) = torch.autograd.grad(lk.exp_action(hidden, x, gradient=linalg.Recompute()).value.sum(), weight)
     (exact,) = torch.autograd.grad((x @ exponential(weight).T).sum(), weight)
     assert torch.allclose(found, exact, atol=1e-9)
     assert torch.allclose(lean, exact, atol=1e-9)
     with pytest.raises(lk.LikelifyError, match="tensors are known"):
-        lk.exp_action(hidden, x, gradient=lk.Stored())
+        lk.exp_action(hidden, x, gradient=linalg.Stored())
 
 
 def test_changing_the_input_before_the_backward_pass_is_an_error():
@@ -315,7 +318,7 @@ def test_translations_commute_with_circular_exponentials_only():
 def test_a_set_of_one_element_is_its_mean():
     theta = 1e6 * torch.eye(2, dtype=torch.float64)
     x = normal(3, 2, 1)
-    assert torch.allclose(lk.exp_action(lk.SetMap(theta, -theta), x).value, x)
+    assert torch.allclose(lk.exp_action(linalg.SetMap(theta, -theta), x).value, x)
 
 
 def test_a_layer_checks_a_function_once_a_call():
@@ -398,13 +401,13 @@ def test_hidden_tensors_of_users_maps_get_their_gradients():
 
     x = normal(2, 3).requires_grad_()
     hidden = Hidden(torch.ones((), dtype=torch.float64))
-    for strategy in (None, lk.Recompute()):
+    for strategy in (None, linalg.Recompute()):
         value = lk.exp_action(hidden, x, gradient=strategy).value
         (found,) = torch.autograd.grad(value.sum(), weight)
         (exact,) = torch.autograd.grad((x @ exponential(weight).T).sum(), weight)
         assert torch.allclose(found, exact, atol=1e-9)
     with pytest.raises(lk.LikelifyError, match="not among its fields"):
-        lk.exp_action(hidden, x, gradient=lk.Stored())
+        lk.exp_action(hidden, x, gradient=linalg.Stored())
 
 
 def test_small_maps_over_long_times_keep_their_digits():
@@ -430,7 +433,7 @@ def test_values_are_never_the_input_and_reports_never_of_another_one():
     x = normal(2, 3)
     value = lk.exp_action(lk.Dense(torch.zeros(3, 3, dtype=torch.float64)), x, method="series").value
     assert value.data_ptr() != x.data_ptr()
-    diagnostics = lk.exp_action(lk.Diagonal(normal(3)), x).diagnostics
+    diagnostics = lk.exp_action(linalg.Diagonal(normal(3)), x).diagnostics
     x.mul_(2)
     with pytest.raises(lk.errors.StateError, match="was changed"):
         _ = diagnostics.error_bound
@@ -457,7 +460,7 @@ def test_what_does_not_fit_is_refused_with_a_reason():
         (
             lk.errors.ShapeError,
             "SetMap on 2",
-            lambda: lk.exp_action(lk.SetMap(normal(2, 2), normal(2, 2)), normal(2, 2, 3, 1)),
+            lambda: lk.exp_action(linalg.SetMap(normal(2, 2), normal(2, 2)), normal(2, 2, 3, 1)),
         ),
     ):
         with pytest.raises(error, match=text):
@@ -471,7 +474,7 @@ def _both_orders(value, leaf):
     return first, tracked
 
 
-@pytest.mark.parametrize("strategy", [lk.Stored(), lk.Recompute(), None])
+@pytest.mark.parametrize("strategy", [linalg.Stored(), linalg.Recompute(), None])
 def test_no_path_of_a_gradient_is_counted_twice(strategy):
     a, rows = (0.3 * normal(3, 3)).requires_grad_(), normal(2, 3)
     graph = lk.GraphBatch.complete([3, 3])
@@ -504,7 +507,7 @@ def test_traces_of_products_of_graph_maps_are_counted_once_for_each_node():
 def test_conditional_convolutions_have_right_gradients_in_every_strategy_and_layout():
     x, condition = normal(2, 2, 4, 4), normal(2, 3)
     found = []
-    for settings in ({"gradient": lk.Unrolled()}, {"gradient": lk.Stored()}, {"degree": 25}):
+    for settings in ({"gradient": linalg.Unrolled()}, {"gradient": linalg.Stored()}, {"degree": 25}):
         with lk.seeded(0):
             layer = lk.testing.randomize(lk.conv_exponential(2, condition_features=3, **settings).double())
         (grad,) = torch.autograd.grad(layer(x, condition)[0].square().sum(), layer.source.weight)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
 from likelify.linalg.expm import action, recorded
 
@@ -24,7 +25,7 @@ def normal(*shape):
         (lambda: lk.rotation(4), (4,), "polynomial"),
         (lambda: lk.conv_exponential(4, padding="circular"), (4, 20, 20), "fourier"),
         (lambda: lk.conv_exponential(4), (4, 20, 20), "series"),
-        (lambda: lk.equivariant_exponential(2, "sets"), (2, 5), "closed-form"),
+        (lambda: transforms.equivariant_exponential(2, "sets"), (2, 5), "closed-form"),
     ],
 )
 def test_frozen_forms_small_exponentials_once(build, shape, method):
@@ -92,17 +93,17 @@ def test_every_rotation_is_reached_by_an_exponential():
 
 def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
     with pytest.raises(DomainError, match="not orthogonal"):
-        lk.Orthogonal(torch.ones(2, 2))
+        transforms.Orthogonal(torch.ones(2, 2))
     with pytest.raises(ShapeError, match="square"):
-        lk.Orthogonal(torch.ones(2, 3))
+        transforms.Orthogonal(torch.ones(2, 3))
     with pytest.raises(ShapeError, match="start must have shape"):
         lk.rotation(3, start=torch.eye(2))
     with pytest.raises(ConfigError, match="cayley"):
         lk.rotation(3, method="magic")
     with pytest.raises(ConfigError, match="rotations"):
-        lk.equivariant_exponential(4, "magic")
+        transforms.equivariant_exponential(4, "magic")
     with pytest.raises(ConfigError, match="multiple of four"):
-        lk.equivariant_exponential(6, "rotations")
+        transforms.equivariant_exponential(6, "rotations")
     with pytest.raises(ConfigError, match="groups"):
         lk.conv_exponential(4, groups=3)
     with pytest.raises(ConfigError, match="dims"):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify import nets, testing
+from likelify import nets, testing, transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
 
 PAIRS = torch.tensor(list(itertools.product(range(3), repeat=2)))
@@ -42,7 +42,7 @@ def factor_model(widen=0.0):
 
 
 def pixels(latent, levels=3):
-    return lk.ConditionalCategorical(nn.Linear(latent, levels * 2), levels)
+    return lk.distributions.ConditionalCategorical(nn.Linear(latent, levels * 2), levels)
 
 
 def tiny_vae():
@@ -52,7 +52,7 @@ def tiny_vae():
 
 
 def flow_posterior_vae():
-    layers = lk.Chain([lk.sylvester(2, reflections=2, context_features=4), lk.planar(2, context_features=4)])
+    layers = lk.Chain([lk.sylvester(2, reflections=2, context_features=4), transforms.planar(2, context_features=4)])
     encoder = nn.Sequential(nn.Linear(2, 4), nn.Tanh())
     posterior = lk.Flow(lk.ConditionalNormal(nets.MLP(4, 4, (8,))), lk.Inverse(layers), encoder=encoder)
     step = testing.randomize(lk.LatentVariable(posterior, pixels(2), (2,)))
@@ -178,7 +178,7 @@ def test_bounds_are_refused_as_parts():
 
 def test_categorical_probabilities_add_up_to_one_and_samples_follow_them():
     with lk.seeded(1):
-        distribution = testing.randomize(lk.ConditionalCategorical(nn.Linear(2, 6), 3), scale=1.0)
+        distribution = testing.randomize(lk.distributions.ConditionalCategorical(nn.Linear(2, 6), 3), scale=1.0)
     condition = torch.tensor([[0.5, -1.0]])
     log_prob = distribution.log_prob(PAIRS, condition.expand(9, 2))
     assert torch.allclose(log_prob.exp().sum(), torch.ones(()))
@@ -199,7 +199,7 @@ def test_categorical_probabilities_add_up_to_one_and_samples_follow_them():
 
 
 def test_categorical_works_on_images_graphs_and_has_gradients():
-    distribution = lk.ConditionalCategorical(nn.Conv2d(2, 2 * 4, 3, padding=1), 4)
+    distribution = lk.distributions.ConditionalCategorical(nn.Conv2d(2, 2 * 4, 3, padding=1), 4)
     condition = torch.randn(3, 2, 5, 4)
     x = distribution.sample((), condition)
     assert x.shape == (3, 2, 5, 4)
@@ -208,7 +208,7 @@ def test_categorical_works_on_images_graphs_and_has_gradients():
     log_prob.sum().backward()
     assert float(distribution.net.weight.grad.abs().sum()) > 0
     graphs = lk.GraphBatch(torch.tensor([2, 3]), torch.zeros(2, 0, dtype=torch.long))
-    nodes = lk.ConditionalCategorical(nn.Linear(2, 3), 3)
+    nodes = lk.distributions.ConditionalCategorical(nn.Linear(2, 3), 3)
     drawn, log_prob = nodes.sample_and_log_prob((4,), lk.Context(torch.randn(5, 2), graphs))
     assert drawn.shape == (4, 5, 1)
     assert log_prob.shape == (4, 2)
@@ -228,9 +228,9 @@ def test_categorical_refuses_what_it_cannot_do():
     with pytest.raises(UnsupportedError, match="use sample"):
         distribution.rsample((), condition)
     with pytest.raises(ShapeError, match="multiple of the 4 levels"):
-        lk.ConditionalCategorical(nn.Linear(2, 6), 4).sample((), condition)
+        lk.distributions.ConditionalCategorical(nn.Linear(2, 6), 4).sample((), condition)
     with pytest.raises(ConfigError, match="at least 2"):
-        lk.ConditionalCategorical(nn.Linear(2, 6), 1)
+        lk.distributions.ConditionalCategorical(nn.Linear(2, 6), 1)
 
 
 def test_integers_take_the_dtype_of_the_model():

@@ -1,20 +1,5 @@
 """Sources of data behind one contract; they know nothing of models."""
 
-from likelify.data.catalog import FROM_FILES, SOURCES, open_source
-from likelify.data.derived import resized, subset
-from likelify.data.source import ArraySource, Batch, Source, SplitName
-from likelify.data.tables import TableSource, table
+from likelify._lazy import lazy_names
 
-__all__ = [
-    "FROM_FILES",
-    "SOURCES",
-    "ArraySource",
-    "Batch",
-    "Source",
-    "SplitName",
-    "TableSource",
-    "open_source",
-    "resized",
-    "subset",
-    "table",
-]
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -6,20 +6,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Source
-from likelify.errors import DataError, NonFiniteError
+from likelify.errors import DataError, MissingDependencyError, NonFiniteError
 from likelify.fitting.metrics import Unit, bits_per_dim, read_batch
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 State = dict[str, Tensor]
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -102,7 +104,7 @@ def fit(
     *,
     conditional: bool = False,
     initialize: bool = True,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     on_step: Callable[[Progress], None] | None = None,
     on_best: Callable[[State, FitResult], None] | None = None,
 ) -> FitResult:
@@ -130,12 +132,20 @@ def fit(
     settings = settings or FitSettings()
     if conditional and source.classes is None:
         raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric = fabric or _one_process()
     flow.to(fabric.device)
     with seeded(settings.seed):
         if initialize:
             _initialize(flow, source, settings, conditional=conditional)
         return _Fit(flow, source, settings, conditional, fabric, on_step, on_best).run()
+
+
+def _one_process() -> "Fabric":
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingDependencyError("lightning-fabric", "app") from error
+    return Fabric(accelerator="auto", devices=1)
 
 
 class _Fit:
@@ -147,7 +157,7 @@ class _Fit:
         source: Source,
         settings: FitSettings,
         conditional: bool,  # noqa: FBT001 - private, called once
-        fabric: Fabric,
+        fabric: "Fabric",
         on_step: Callable[[Progress], None] | None,
         on_best: Callable[[State, FitResult], None] | None,
     ) -> None:

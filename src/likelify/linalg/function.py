@@ -28,7 +28,7 @@ class Function(LinearMap):
 
     The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers; for larger ones
     there is `likelify.linalg.trace.estimate_trace`. Tensors that the function uses are unknown to the map, so their
-    gradients come from differentiating every term (`likelify.Unrolled`).
+    gradients come from differentiating every term (`likelify.linalg.Unrolled`).
 
     Example:
         >>> blur = Function(lambda x: (x + x.roll(1, dims=1)) / 2, norm=1.0)

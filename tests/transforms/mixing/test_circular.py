@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import transforms
 from likelify.errors import DomainError, ShapeError
 
 
@@ -14,7 +15,7 @@ def normal(*shape):
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (4, 5), (1, 2), (2, 1), (7,), (8,), (2, 3, 4)])
 @pytest.mark.parametrize("taps", [3, 5])
 def test_periodic_convolutions_are_their_dense_matrices(size, taps):
-    layer = lk.testing.randomize(lk.periodic_conv(2, taps, dims=len(size)).double(), scale=0.1)
+    layer = lk.testing.randomize(transforms.periodic_conv(2, taps, dims=len(size)).double(), scale=0.1)
     shape = (2, *size)
     # From the definition: every tap reads the pixel it leads to, round the border.
     events = torch.eye(int(torch.Size(shape).numel()), dtype=torch.float64).reshape(-1, *shape)
@@ -31,7 +32,7 @@ def test_periodic_convolutions_are_their_dense_matrices(size, taps):
 
 
 def test_periodic_convolutions_commute_with_translations_and_keep_their_factors_when_frozen():
-    layer = lk.testing.randomize(lk.periodic_conv(2).double(), scale=0.1)
+    layer = lk.testing.randomize(transforms.periodic_conv(2).double(), scale=0.1)
     x = normal(2, 2, 4, 5)
     assert torch.allclose(layer(x.roll((1, 2), (2, 3)))[0], layer(x)[0].roll((1, 2), (2, 3)), atol=1e-12)
     with layer.frozen():
@@ -41,7 +42,7 @@ def test_periodic_convolutions_commute_with_translations_and_keep_their_factors_
 
 
 def test_a_singular_frequency_is_refused():
-    layer = lk.periodic_conv(1, dims=1)
+    layer = transforms.periodic_conv(1, dims=1)
     with torch.no_grad():
         # The mean over three pixels: it loses the frequency of period three.
         layer.weight.fill_(1 / 3)
@@ -52,4 +53,4 @@ def test_a_singular_frequency_is_refused():
     with pytest.raises(ShapeError, match="1 axes"):
         layer(torch.ones(1, 1, 4, 4))
     with pytest.raises(ShapeError, match="kernel_size"):
-        lk.periodic_conv(1, (3, 3), dims=1)
+        transforms.periodic_conv(1, (3, 3), dims=1)

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import likelify as lk
+from likelify import transforms
 from likelify.errors import ConfigError, ShapeError
 from likelify.transforms.mixing import emerging
 
@@ -26,7 +27,7 @@ KERNELS = [2, 3, 4, (1, 2), (1, 3), (2, 1), (3, 1), (3, 5), (5, 2), (2, 5)]
 @pytest.mark.parametrize("kernel_size", KERNELS)
 @pytest.mark.parametrize("shape", [(2, 4, 3), (2, 1, 5), (3, 5, 1), (1, 1, 1), (2, 2, 6)])
 def test_the_inverse_of_an_autoregressive_convolution_is_that_of_its_matrix(kernel_size, shape, reverse):
-    layer = lk.testing.randomize(lk.AutoregressiveConv(shape[0], kernel_size, reverse=reverse).double())
+    layer = lk.testing.randomize(transforms.AutoregressiveConv(shape[0], kernel_size, reverse=reverse).double())
     matrix = matrix_of(lambda x: layer(x)[0], shape).detach()
     z = normal(3, *shape)
     x, log_det = layer.inverse(z)
@@ -36,7 +37,7 @@ def test_the_inverse_of_an_autoregressive_convolution_is_that_of_its_matrix(kern
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_an_autoregressive_convolution_is_triangular_in_raster_order(reverse):
-    layer = lk.testing.randomize(lk.AutoregressiveConv(2, 3, reverse=reverse).double())
+    layer = lk.testing.randomize(transforms.AutoregressiveConv(2, 3, reverse=reverse).double())
     matrix = matrix_of(lambda x: layer(x)[0], (2, 3, 4)).detach()
     # Pixels first, then channels.
     order = torch.arange(24).reshape(2, 12).T.flatten()
@@ -48,13 +49,13 @@ def test_an_autoregressive_convolution_is_triangular_in_raster_order(reverse):
 def test_which_pixels_are_read():
     for kernel_size, expected in ((2, {(1, 1), (1, 2), (2, 1), (2, 2)}), (3, {(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)})):
         x = normal(1, 1, 5, 5).requires_grad_()
-        (grad,) = torch.autograd.grad(lk.AutoregressiveConv(1, kernel_size).double()(x)[0][0, 0, 2, 2], x)
+        (grad,) = torch.autograd.grad(transforms.AutoregressiveConv(1, kernel_size).double()(x)[0][0, 0, 2, 2], x)
         assert {tuple(place) for place in grad[0, 0].nonzero().tolist()} == expected
 
 
 @pytest.mark.parametrize(("kernel_size", "reverse"), [(2, False), (3, True), ((2, 3), True), ((1, 3), False)])
 def test_gradients_through_the_inverse_are_those_of_a_dense_solve(kernel_size, reverse):
-    layer = lk.testing.randomize(lk.AutoregressiveConv(2, kernel_size, reverse=reverse).double())
+    layer = lk.testing.randomize(transforms.AutoregressiveConv(2, kernel_size, reverse=reverse).double())
     z, upstream = normal(2, 2, 3, 4).requires_grad_(), normal(2, 2, 3, 4)
     leaves = [z, *layer.parameters()]
     matrix = matrix_of(lambda x: layer(x)[0], (2, 3, 4))
@@ -69,7 +70,7 @@ def test_gradients_through_the_inverse_are_those_of_a_dense_solve(kernel_size, r
 
 @pytest.mark.parametrize(("kernel_size", "reverse"), [(2, False), ((2, 3), True)])
 def test_second_derivatives_through_the_inverse(kernel_size, reverse):
-    layer = lk.testing.randomize(lk.AutoregressiveConv(2, kernel_size, reverse=reverse).double())
+    layer = lk.testing.randomize(transforms.AutoregressiveConv(2, kernel_size, reverse=reverse).double())
     names = [name for name, _ in layer.named_parameters()]
 
     class Inverse(torch.nn.Module):
@@ -90,7 +91,7 @@ def test_second_derivatives_through_the_inverse(kernel_size, reverse):
 
 
 def test_the_inverse_keeps_its_result_and_the_kernel_only():
-    layer = lk.AutoregressiveConv(3)
+    layer = transforms.AutoregressiveConv(3)
     z = torch.randn(4, 3, 16, 16).requires_grad_()
     kept = {}
 
@@ -117,7 +118,7 @@ def test_a_frozen_autoregressive_inverse_is_the_same_and_passes_gradients_on():
 
 
 def test_autoregressive_inverses_of_no_rows_and_under_vmap():
-    layer = lk.testing.randomize(lk.AutoregressiveConv(2, 3).double())
+    layer = lk.testing.randomize(transforms.AutoregressiveConv(2, 3).double())
     assert layer.inverse(normal(0, 2, 3, 3))[0].shape == (0, 2, 3, 3)
     z = normal(3, 2, 3, 4)
     x, _ = layer.inverse(z)
@@ -135,7 +136,7 @@ def test_autoregressive_inverses_of_no_rows_and_under_vmap():
 
 def test_sets_of_pixels_that_depend_on_each_other_are_never_solved_together():
     for kernel_size in KERNELS:
-        layer = lk.AutoregressiveConv(1, kernel_size)
+        layer = transforms.AutoregressiveConv(1, kernel_size)
         order = emerging.Order(layer.left, reverse=False, upper=False)
         prepared = emerging.prepare(layer.kernel(), order)
         step = prepared.step
@@ -147,8 +148,8 @@ def test_sets_of_pixels_that_depend_on_each_other_are_never_solved_together():
 def test_settings_of_autoregressive_convolutions():
     for kernel_size in (1, 0, (1, 1), (2, 2, 2), (3,)):
         with pytest.raises(ConfigError, match="kernel"):
-            lk.AutoregressiveConv(2, kernel_size)
+            transforms.AutoregressiveConv(2, kernel_size)
     with pytest.raises(ShapeError, match="images"):
-        lk.AutoregressiveConv(2)(torch.ones(3, 2, 4))
+        transforms.AutoregressiveConv(2)(torch.ones(3, 2, 4))
     with pytest.raises(ShapeError, match="2 channels"):
         lk.emerging_conv(2).inverse(torch.ones(3, 3, 4, 4))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import transforms
 
 
 def normal(*shape):
@@ -15,12 +16,12 @@ def normal(*shape):
     [
         (lambda: lk.Conv1x1(4), None),
         (lambda: lk.rotation(4, method="cayley"), None),
-        (lambda: lk.Orthogonal(torch.linalg.qr(torch.randn(4, 4))[0]), None),
+        (lambda: transforms.Orthogonal(torch.linalg.qr(torch.randn(4, 4))[0]), None),
         (lambda: lk.rotation(4, method="householder"), None),
         (lambda: lk.rotation(4, method="householder", condition_features=2), torch.ones(2, 2)),
         (lambda: lk.emerging_conv(4), None),
-        (lambda: lk.Woodbury(4, (4, 4), channel_rank=2, spatial_rank=3), None),
-        (lambda: lk.periodic_conv(4), None),
+        (lambda: transforms.Woodbury(4, (4, 4), channel_rank=2, spatial_rank=3), None),
+        (lambda: lk.transforms.periodic_conv(4), None),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -39,7 +40,7 @@ def test_mixing_layers_leave_autocast(build, condition, dtype):
 
 
 def test_two_conv1x1_is_the_product_of_two():
-    layer = lk.testing.randomize(lk.two_conv1x1(3).double())
+    layer = lk.testing.randomize(transforms.two_conv1x1(3).double())
     x = normal(2, 3, 4, 4)
     z, log_det = layer(x)
     product = layer[1].matrix() @ layer[0].matrix()
@@ -55,7 +56,7 @@ def test_two_conv1x1_is_the_product_of_two():
         lambda: lk.Conv1x1(4),
         lambda: lk.rotation(4, method="householder"),
         lambda: lk.emerging_conv(4, 3),
-        lambda: lk.Woodbury(4, (3, 3), channel_rank=2, spatial_rank=3),
+        lambda: transforms.Woodbury(4, (3, 3), channel_rank=2, spatial_rank=3),
     ],
 )
 def test_mixing_layers_compile_without_graph_breaks_and_take_no_rows(build):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import transforms
 from likelify.errors import ConfigError, DomainError, ShapeError
 
 
@@ -13,7 +14,7 @@ def normal(*shape):
 
 @pytest.mark.parametrize("ranks", [(2, 3), (0, 2), (1, 0)])
 def test_woodbury_is_its_dense_matrix(ranks):
-    layer = lk.Woodbury(3, (2, 4), channel_rank=ranks[0], spatial_rank=ranks[1]).double()
+    layer = transforms.Woodbury(3, (2, 4), channel_rank=ranks[0], spatial_rank=ranks[1]).double()
     lk.testing.randomize(layer)
     factors = [torch.eye(3, dtype=torch.float64), torch.eye(8, dtype=torch.float64)]
     for i, name in enumerate(("channel", "spatial")):
@@ -30,7 +31,7 @@ def test_woodbury_is_its_dense_matrix(ranks):
 
 
 def test_woodbury_never_forms_a_matrix_of_the_positions():
-    layer = lk.Woodbury(1, (64, 64), spatial_rank=2)
+    layer = transforms.Woodbury(1, (64, 64), spatial_rank=2)
     sizes = []
 
     def look(tensor):
@@ -50,17 +51,17 @@ def test_woodbury_belongs_to_one_image_size():
     for shape in ((2, 3, 4, 5), (2, 3, 16), (2, 3)):
         with pytest.raises(ShapeError, match=r"\(4, 4\)"):
             layer[1](torch.ones(shape))
-    assert lk.Woodbury(3, (4, 4), channel_rank=2)(torch.ones(2, 3, 5, 7))[0].shape == (2, 3, 5, 7)
+    assert transforms.Woodbury(3, (4, 4), channel_rank=2)(torch.ones(2, 3, 5, 7))[0].shape == (2, 3, 5, 7)
     with pytest.raises(ConfigError, match="rank"):
-        lk.Woodbury(3, (4, 4))
+        transforms.Woodbury(3, (4, 4))
     with pytest.raises(ConfigError, match="size"):
-        lk.Woodbury(3, spatial_rank=2)
+        transforms.Woodbury(3, spatial_rank=2)
 
 
 @pytest.mark.parametrize("name", ["channel", "spatial"])
 @pytest.mark.parametrize("fault", ["singular", "nan", "nearly"])
 def test_a_singular_woodbury_factor_is_refused(name, fault):
-    layer = lk.Woodbury(3, (2, 2), channel_rank=2, spatial_rank=2)
+    layer = transforms.Woodbury(3, (2, 2), channel_rank=2, spatial_rank=2)
     left, right = getattr(layer, f"{name}_left"), getattr(layer, f"{name}_right")
     with torch.no_grad():
         left.zero_()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import likelify as lk
-from likelify import testing
+from likelify import testing, transforms
 from likelify.distributions import RectifiedNormal, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.elementwise import ChannelAffine
@@ -93,7 +93,7 @@ def test_elu_wastes_the_mass_beyond_its_image():
 
 @pytest.mark.parametrize("net", [lambda: None, lambda: nn.Linear(1, 1)])
 def test_densities_behind_abs_integrate_to_one_and_samples_follow_them(net):
-    layers = lk.Chain([activation.Abs(net()), lk.Inverse(lk.Softplus()), lk.ActNorm(1)])
+    layers = lk.Chain([activation.Abs(net()), lk.Inverse(transforms.Softplus()), lk.ActNorm(1)])
     flow = testing.randomize(lk.Flow(lk.Normal((1,)), layers)).double()
     assert flow.likelihood == "exact"
     testing.check_flow(flow, box=[(-8.0005, 8.0)], points=16000)
@@ -230,5 +230,5 @@ def test_initialize_fits_the_trained_numbers_to_a_sample():
 
 def test_a_flow_refuses_a_relu_before_a_base_without_atoms():
     with pytest.raises(UnsupportedError, match="RectifiedNormal"):
-        lk.Flow(lk.Normal((2,)), lk.Chain([lk.ActNorm(2), lk.ReLU()]))
-    assert lk.Flow(lk.RectifiedNormal((2,)), lk.ReLU()).likelihood == "exact"
+        lk.Flow(lk.Normal((2,)), lk.Chain([lk.ActNorm(2), transforms.ReLU()]))
+    assert lk.Flow(lk.distributions.RectifiedNormal((2,)), transforms.ReLU()).likelihood == "exact"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 from likelify.distributions import ChannelNoise
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.surjections.combinators import Parallel, concat, residual
@@ -274,7 +274,7 @@ def test_weights_average_to_one(build, event):
 def test_a_learned_posterior_closes_the_gap():
     """In a Gaussian model the mean of p(u | x) is linear in x: a learned q(u | x) reaches it, plain noise does not."""
     torch.manual_seed(0)
-    turn = lk.Orthogonal(torch.tensor([[0.8, 0.6], [-0.6, 0.8]]))
+    turn = transforms.Orthogonal(torch.tensor([[0.8, 0.6], [-0.6, 0.8]]))
     base = lk.Normal((2,), trainable=True)
     with torch.no_grad():
         base.log_scale.copy_(torch.tensor([0.7, -0.7]))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify import testing
+from likelify import testing, transforms
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.nets.masked import AutoregressiveNet
@@ -43,7 +43,7 @@ def test_gradients_through_the_inverses_of_all_forms(condition):
     features, context = 2 if condition else None, normal(3, 2) if condition else None
     image = normal(3, 2, 3, 2)
     layers = [
-        (lk.planar(4, context_features=features), normal(3, 4)),
+        (transforms.planar(4, context_features=features), normal(3, 4)),
         (lk.sylvester(4, 3, context_features=features), normal(3, 4)),
         (lk.generalized_sylvester(4, hidden=9, context_features=features), normal(3, 4)),
         (lk.conv_sylvester(2, hidden=8, context_features=features), image),
@@ -61,7 +61,7 @@ def test_gradients_through_the_inverses_of_all_forms(condition):
 
 
 def test_planar_flows_stay_bijections_in_float32():
-    layer = lk.planar(3)
+    layer = transforms.planar(3)
     with torch.no_grad():
         layer.transform.heads.outer.fill_(-50.0)
         z, log_det = layer(torch.zeros(2, 3))
@@ -70,7 +70,7 @@ def test_planar_flows_stay_bijections_in_float32():
 
 
 def test_a_planar_layer_is_the_textbook_formula_with_its_determinant():
-    layer = randomized(lk.planar(4))
+    layer = randomized(transforms.planar(4))
     turn = matrix_of(layer.basis, 4)
     scale, b, r = layer.transform.heads.vectors()
     w, u = scale * turn[0], turn.T @ r
@@ -88,7 +88,7 @@ def test_every_planar_flow_is_one_of_ours(product):
     # Any w, b and u with w . u > -1; also products at which the fixed point iteration of the paper does not converge.
     w, b, u = normal(4), normal(1), normal(4)
     u = u + (product - w @ u) * w / (w @ w)
-    layer = lk.planar(4).double()
+    layer = transforms.planar(4).double()
     vector = w - w.norm() * torch.eye(4).double()[0]
     turn = householder_matrix(vector[None])
     s, r = w.norm(), turn @ u
@@ -153,7 +153,7 @@ def basis(kind):
         "exponential": lambda: lk.dense_exponential(4),
         "1x1": lambda: lk.Conv1x1(4),
         "affine": lambda: lk.ActNorm(4),
-        "nonlinear": lambda: lk.Chain([lk.Conv1x1(4), lk.Tanh()]),
+        "nonlinear": lambda: lk.Chain([lk.Conv1x1(4), transforms.Tanh()]),
     }
     return randomized(layers[kind](), scale=0.4)
 
@@ -268,7 +268,7 @@ def test_equation_13():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda **k: lk.planar(4, **k),
+        lambda **k: transforms.planar(4, **k),
         lambda **k: lk.sylvester(4, 3, reflections=2, **k),
         lambda **k: lk.generalized_sylvester(4, hidden=8, reflections=2, exponential=True, **k),
     ],
@@ -322,6 +322,6 @@ def test_wrong_sizes_are_refused():
 
 
 def test_layers_go_through_a_flow_and_its_distribution():
-    layers = [lk.planar(2), lk.sylvester(2), lk.generalized_sylvester(2, hidden=8)]
+    layers = [transforms.planar(2), lk.sylvester(2), lk.generalized_sylvester(2, hidden=8)]
     flow = lk.Flow(lk.Normal((2,)), randomized(lk.Chain(layers), scale=0.3), event_shape=(2,)).double()
     testing.check_flow(flow, box=[(-12, 12), (-12, 12)], points=300, samples=5000)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 from likelify.errors import ConvergenceError, DomainError
 from likelify.testing import randomize
 from likelify.transforms.sylvester.scalar import find_roots
@@ -37,11 +37,11 @@ def test_large_slopes_of_the_free_form_are_found_by_bisection():
             raw = torch.tensor([0.3, 6.0, 4.0, -1.0], dtype=u.dtype) + torch.zeros_like(u)[..., None]
             return raw.movedim(-1, 1).flatten(1)
 
-    layer = lk.TriangularResidual(Constant(), lk.FreeTanhResidual())
+    layer = lk.TriangularResidual(Constant(), transforms.FreeTanhResidual())
     x = 3 * normal(20, 3)
     assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-9)
     wide = lk.TriangularResidual(
-        nets.AutoregressiveNet(3, dims=0, hidden=9), lk.TanhResidual(slope_limit=0.99)
+        nets.AutoregressiveNet(3, dims=0, hidden=9), transforms.TanhResidual(slope_limit=0.99)
     ).double()
     randomize(wide, scale=2.0)
     z = wide(x)[0]
@@ -49,7 +49,7 @@ def test_large_slopes_of_the_free_form_are_found_by_bisection():
 
 
 def test_slopes_that_are_too_steep_are_refused():
-    class Steep(lk.ScalarResidual):
+    class Steep(transforms.ScalarResidual):
         size = 1
 
         def evaluate(self, u, raw):

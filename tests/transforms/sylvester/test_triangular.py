@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, transforms
 from likelify.errors import ConfigError, ConvergenceError, ShapeError
 from likelify.testing import randomize
 from tests.cases import normal
@@ -55,7 +55,7 @@ def test_the_fixed_point_never_fails_in_silence():
 
 
 def test_without_a_diagonal_the_fixed_point_is_exact_after_as_many_steps_as_numbers():
-    class Shift(lk.ScalarResidual):
+    class Shift(transforms.ScalarResidual):
         size = 1
 
         def evaluate(self, u, raw):
@@ -117,7 +117,7 @@ def test_gradients_are_those_of_the_parameters_of_the_forward_pass(checkpoint):
 
 
 def test_a_scalar_with_parameters_is_trained_through_the_inverse():
-    class Scaled(torch.nn.Module, lk.ScalarResidual):
+    class Scaled(torch.nn.Module, transforms.ScalarResidual):
         size = 1
 
         def __init__(self):
@@ -236,7 +236,7 @@ def test_wrong_settings_and_shapes_are_refused():
     with pytest.raises(ConfigError, match="tol must be positive"):
         lk.TriangularResidual(nets.AutoregressiveNet(3), tol=0.0)
     with pytest.raises(ConfigError, match="slope_limit must lie"):
-        lk.TanhResidual(1.0)
+        transforms.TanhResidual(1.0)
     with pytest.raises(ConfigError, match="dims"):
         nets.AutoregressiveNet(3, dims=4)
     with pytest.raises(ConfigError, match="odd"):

@@ -299,8 +299,8 @@ def equivariant_exponential(
     Args:
         channels: size of axis 1.
         kind: `"rotations"`: images `(rows, channels, h, w)` whose channels come in fours, one for each rotation by 90
-            degrees (`likelify.rotate_features` is the action); `"sets"`: `(rows, channels, n)` and permutations of the
-            n elements; `"pairs"`: `(rows, channels, n, n)` and permutations of the n nodes.
+            degrees (`likelify.linalg.rotate_features` is the action); `"sets"`: `(rows, channels, n)` and
+            permutations of the n elements; `"pairs"`: `(rows, channels, n, n)` and permutations of the n nodes.
         kernel_size: of the convolution for rotations.
         norm_limit: of the convolution for rotations.
         condition_features: as in `conv_exponential`.

@@ -1,0 +1,11 @@
+from likelify.data.catalog import FROM_FILES as FROM_FILES
+from likelify.data.catalog import SOURCES as SOURCES
+from likelify.data.catalog import open_source as open_source
+from likelify.data.derived import resized as resized
+from likelify.data.derived import subset as subset
+from likelify.data.source import ArraySource as ArraySource
+from likelify.data.source import Batch as Batch
+from likelify.data.source import Source as Source
+from likelify.data.source import SplitName as SplitName
+from likelify.data.tables import TableSource as TableSource
+from likelify.data.tables import table as table
