@@ -91,7 +91,7 @@ def test_the_command_line_answers_without_torch():
     [
         (likelify, "Flwo", r"module 'likelify' has no attribute 'Flwo'\. Did you mean Flow\?"),
         (likelify, "Woodbury", r"Did you mean likelify\.transforms\.Woodbury\?"),
-        (likelify.transforms, "Wodbury", r"module 'likelify\.transforms' .* Did you mean Woodbury\?"),
+        (likelify.transforms, "Wodbury", r"module 'likelify\.transforms' .* Did you mean Woodbury"),
         (likelify, "zzz", "has no attribute 'zzz'$"),
     ],
 )
