@@ -1,12 +1,10 @@
 """Running a cell in this process: fit, weights that are taken again, measuring in time, pictures."""
 
-import re
-
 import pytest
 
 from likelify.errors import DataError
 from likelify.reproduce.cell import DataChoice, Facts, Measuring
-from likelify.reproduce.measure import code_hash, measure, training_hash
+from likelify.reproduce.measure import measure, training_hash
 from likelify.reproduce.sources import open_data
 from likelify.reproduce.store import read_cells
 from tests.reproduce.trial import experiment, run_here, silent
@@ -60,10 +58,6 @@ def test_importance_weighting_keeps_to_the_time(seconds, items):
     assert elbo.items == 50
     assert spent >= 1.0
     assert measure(flow, source, Measuring(iw_samples=0), Clock(), silent)[1] is None
-
-
-def test_the_code_has_a_short_hash():
-    assert re.fullmatch(r"[0-9a-f]{12}", code_hash())
 
 
 def test_pictures_need_images():

@@ -51,13 +51,25 @@ def test_incomplete_tables_say_so(finished):
     assert to_html(empty)
 
 
-def test_cells_of_different_code_are_noted(finished, tmp_path):
-    for number, (name, values) in enumerate(read_cells(finished / "trial-quick").items()):
+def notes_for_versions(finished, folder, versions):
+    """Return the notes below a table whose four cells have these versions."""
+    for (name, values), changed in zip(read_cells(finished / "trial-quick").items(), versions, strict=True):
         values = copy.deepcopy(values)
-        values["versions"]["code"] = str(number)
-        save_cell(tmp_path / "trial-quick", name, values)
-    notes = Session.open(experiment(), out=tmp_path).report().tables[0].notes
-    assert any("4 versions of the code" in note for note in notes)
+        values["versions"] = {"torch": "2.0"} | changed
+        save_cell(folder / "trial-quick", name, values)
+    return " ".join(Session.open(experiment(), out=folder).report().tables[0].notes)
+
+
+def test_cells_of_different_code_are_noted(finished, tmp_path):
+    alike = [{"code": "a", "fitting": "f"}] * 4
+    assert "versions of the code" not in notes_for_versions(finished, tmp_path, alike)
+    own = [{"code": str(number), "fitting": "f"} for number in range(4)]
+    assert "4 versions of the code" in notes_for_versions(finished, tmp_path, own)
+    shared = [*alike[:2], *[{"code": "a", "fitting": "g"}] * 2]
+    assert "2 versions of the code" in notes_for_versions(finished, tmp_path, shared)
+    before = [{"code": "whole"}] * 4
+    assert "versions of the code" not in notes_for_versions(finished, tmp_path, before)
+    assert "3 versions of the code" in notes_for_versions(finished, tmp_path, [*before[:2], {"code": "b"}, *own[:1]])
 
 
 def test_nats_are_better_when_higher(finished):

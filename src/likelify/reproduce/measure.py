@@ -1,6 +1,5 @@
 """Running one cell in this process: fit, measure, draw, and write its file."""
 
-import ast
 import hashlib
 import json
 import math
@@ -9,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +23,7 @@ from likelify.fitting.metrics import Score, evaluate
 from likelify.fitting.run import write_atomically
 from likelify.flows import Flow
 from likelify.reproduce.cell import Cell, Facts, Measuring, Values
+from likelify.reproduce.code import code_hashes
 from likelify.reproduce.pictures import draw_picture
 from likelify.reproduce.results import CellResult, Course, Measured, Point, save_result
 from likelify.reproduce.sources import open_data
@@ -36,8 +35,6 @@ FEWEST_ROWS, PASS_ROWS, PASS_NUMBERS = 128, 1024, 200_000
 # Share of the time left that importance weighting may plan to use: its cost is foretold from that of the ELBO.
 PLANNED = 0.7
 FEWEST_ITEMS = 20
-# The parts of the package that cannot change what is measured; data have fingerprints of their own.
-NOT_MEASURED = ("app", "reproduce", "data", "testing.py", "plots.py")
 
 
 def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bool = False, report: Report) -> None:
@@ -55,7 +52,7 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         LikelifyError: if the data, the settings or the fit are at fault.
     """
     report("reading", 0.0, "")
-    code = code_hash()  # now: the files may change while the cell runs
+    code = code_hashes(str(cell.model["model"]))  # now: the files may change while the cell runs
     source = open_data(cell.data)
     facts = Facts.of(source, cell.data.source)
     settings = cell.settle(facts)
@@ -134,32 +131,9 @@ def clock_of(name: str) -> Callable[[], float]:
 
 def training_hash(settings: dict[str, Values], facts: Facts) -> str:
     """Name a fit by all that it depends on: settings, data, code and version of torch."""
-    parts = [{k: settings[k] for k in ("model", "fit", "data")}, facts.fingerprint, code_hash(), torch.__version__]
+    decisive = {part: settings[part] for part in ("model", "fit", "data")}
+    parts = [decisive, facts.fingerprint, code_hashes(settings["model"]["model"])["code"], torch.__version__]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def code_hash() -> str:
-    """Hash the code that decides what is measured, so that a report can tell when cells are of different code.
-
-    Comments, docstrings and layout do not count.
-    """
-    home = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for file in sorted(home.rglob("*.py")):
-        place = file.relative_to(home)
-        if place.parts[0] not in NOT_MEASURED:
-            digest.update(f"{place.as_posix()}\n{_bare(file.read_text())}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-def _bare(code: str) -> str:
-    """Return the syntax tree of a module as text, without docstrings."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return ast.dump(tree)
 
 
 def _train(cell: Cell, flow: Flow, source: Source, facts: Facts, report: Report) -> Course:
@@ -245,10 +219,10 @@ def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _versions(code: str) -> dict[str, str]:
+def _versions(code: dict[str, str]) -> dict[str, str]:
     return {
         "likelify": __version__,
-        "code": code,
+        **code,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -80,7 +80,7 @@ class CellResult(Settings):
         elbo: on the test split.
         iw: importance-weighted, on the first items of the test split, or None.
         picture: name of the picture's file, beside that of the cells, or None.
-        versions: of likelify, its code, torch and Python.
+        versions: of likelify, torch and Python, and hashes of the code, see `code_hashes`.
         machine: what it ran on.
         finished: when, UTC.
     """

@@ -1,6 +1,7 @@
 """From the files of cells to tables of text: one object that the terminal, Markdown and HTML all show."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,12 +166,12 @@ def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
             notes.append(f"Left out, because they {what}: {', '.join(names)}.")
     checks: list[tuple[str, Callable[[CellResult], object]]] = [
         ("states of the data", lambda r: r.facts.fingerprint),
-        ("versions of the code", lambda r: r.versions.get("code")),
         ("versions of torch", lambda r: r.versions.get("torch")),
         ("machines", lambda r: r.machine.get("name")),
     ]
-    for what, read in checks:
-        count = len({read(result) for result in results})
+    counts = {what: len({read(result) for result in results}) for what, read in checks}
+    counts["versions of the code"] = _code_versions(results)
+    for what, count in counts.items():
         if count > 1:
             notes.append(f"These cells are of {count} {what}: compare with care, or delete files to run them again.")
     items = {result.iw.items for result in results if result.iw is not None}
@@ -190,6 +191,19 @@ def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
 
 def _by_seed(results: Sequence[CellResult], unit: str) -> dict[int, float]:
     return {result.seed: _figure(result.elbo, unit) for result in results}
+
+
+def _code_versions(results: Sequence[CellResult]) -> int:
+    """Count the versions of the code: of what all models share or, where these are more, of all that one model needs.
+
+    Cells of before there were two hashes have one, of all code at once.
+    """
+    versions: dict[str, set[str]] = defaultdict(set)
+    for result in results:
+        code = result.versions["code"]
+        versions["shared"].add(result.versions.get("fitting", code))
+        versions[f"model {result.settings['model']['model']}"].add(code)
+    return max(map(len, versions.values()), default=0)
 
 
 def _figure(measured: Measured, unit: str) -> float:
