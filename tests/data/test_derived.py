@@ -14,7 +14,7 @@ def images(shape=(1, 6, 7), levels=256, labels=True):
     rng, sizes = np.random.default_rng(5), {"train": 9, "validation": 4, "test": 5}
     events = {split: rng.integers(0, levels, (n, *shape)) for split, n in sizes.items()}
     classes = {split: np.arange(n) % 3 for split, n in sizes.items()} if labels else None
-    return ArraySource("images", events, levels=levels, labels=classes, classes=3 if labels else None)
+    return ArraySource("images", events, kind="image", levels=levels, labels=classes, classes=3 if labels else None)
 
 
 def test_a_subset_is_the_start_of_a_fixed_permutation():

@@ -40,27 +40,34 @@ def test_fingerprints_tell_data_apart_and_stay():
     assert prints == {name: open_source(name).fingerprint() for name in prints}
     arrays = {split: np.zeros((2, 3)) for split in ("train", "validation", "test")}
     other = {split: np.ones((2, 3)) for split in arrays}
-    assert ArraySource("a", arrays, levels=2).fingerprint() != ArraySource("a", other, levels=2).fingerprint()
+    one, two = (ArraySource("a", events, kind="image", levels=2) for events in (arrays, other))
+    assert one.fingerprint() != two.fingerprint()
 
 
 def test_bad_data_are_refused():
     good = {split: np.zeros((2, 3)) for split in ("train", "validation", "test")}
     with pytest.raises(DataError, match="no items in its split 'test'"):
-        ArraySource("a", {**good, "test": np.zeros((0, 3))}, levels=2)
+        ArraySource("a", {**good, "test": np.zeros((0, 3))}, kind="image", levels=2)
+    with pytest.raises(DataError, match="no items in its split 'validation'"):
+        ArraySource("a", {"train": good["train"]}, kind="image", levels=2)
+    untested = ArraySource("a", {"train": good["train"], "validation": good["validation"]}, kind="image", levels=2)
+    assert untested.size("test") == 0
     with pytest.raises(DataError, match=r"integers 0\.\.1"):
-        ArraySource("a", {**good, "test": np.full((1, 3), 2)}, levels=2)
+        ArraySource("a", {**good, "test": np.full((1, 3), 2)}, kind="image", levels=2)
     with pytest.raises(DataError, match=r"integers 0\.\.1"):
-        ArraySource("a", {**good, "test": np.full((1, 3), 0.5)}, levels=2)
+        ArraySource("a", {**good, "test": np.full((1, 3), 0.5)}, kind="image", levels=2)
     with pytest.raises(DataError, match=r"integers 0\.\.1"):
-        ArraySource("a", {**good, "test": np.full((1, 3), np.nan)}, levels=2)
+        ArraySource("a", {**good, "test": np.full((1, 3), np.nan)}, kind="image", levels=2)
     with pytest.raises(DataError, match="events"):
-        ArraySource("a", {**good, "test": np.zeros((1, 4))}, levels=2)
+        ArraySource("a", {**good, "test": np.zeros((1, 4))}, kind="image", levels=2)
     with pytest.raises(DataError, match="infinite or not a number"):
-        ArraySource("a", {**good, "test": np.full((1, 3), np.inf)}, levels=None)
+        ArraySource("a", {**good, "test": np.full((1, 3), np.inf)}, kind="table", levels=None)
 
 
 def test_names_that_are_no_source():
-    with pytest.raises(DataError, match=r"no source 'digit'; the sources are digits, .*mnist:PLACE.*FILE\.csv"):
+    with pytest.raises(
+        DataError, match=r"no source 'digit'. Did you mean 'digits'\? Known are: digits, .*mnist:PLACE.*FILE\.csv"
+    ):
         open_source("digit")
     for name in ("mnist", "mnist:", "power"):
         with pytest.raises(DataError, match=f"made of your own files: say where they are, '{name.rstrip(':')}:PLACE'"):
@@ -73,6 +80,6 @@ def test_names_that_are_no_source():
 
 def test_a_source_does_not_change_with_the_array_it_was_made_of():
     arrays = {split: np.zeros((2, 3), dtype=np.uint8) for split in ("train", "validation", "test")}
-    source = ArraySource("a", arrays, levels=2)
+    source = ArraySource("a", arrays, kind="image", levels=2)
     arrays["test"][:] = 1
     assert int(source.read_all("test").x.max()) == 0

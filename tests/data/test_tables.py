@@ -28,7 +28,7 @@ def test_a_table_is_split_and_standardised_as_documented():
         assert batch.x.dtype == torch.float32
         np.testing.assert_allclose(batch.x.numpy(), (part - mean) / scale, atol=1e-6)
         np.testing.assert_allclose(source.original(batch.x), part, atol=1e-5)
-    assert source.columns == ["a", "b", "c"]
+    assert source.columns == ("a", "b", "c")
 
 
 def test_the_log_volume_turns_densities_into_those_of_the_file():

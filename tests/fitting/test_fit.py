@@ -27,7 +27,7 @@ def stripes(labels=False):
     }
     events = {split: np.broadcast_to(kind, (len(kind), 1, 2, 2)).copy() for split, kind in kinds.items()}
     classes = {split: kind[:, 0, 0, 0] for split, kind in kinds.items()} if labels else None
-    return ArraySource("stripes", events, levels=3, labels=classes, classes=3 if labels else None)
+    return ArraySource("stripes", events, kind="image", levels=3, labels=classes, classes=3 if labels else None)
 
 
 def tiny_config(**settings):

@@ -74,6 +74,7 @@ def images(count):
     return ArraySource(
         "images",
         {split: rng.integers(0, 3, (count, 1, 2, 2)) for split in ("train", "validation", "test")},
+        kind="image",
         levels=3,
         labels={split: np.arange(count) % 2 for split in ("train", "validation", "test")},
         classes=2,

@@ -110,7 +110,7 @@ def test_a_network_can_be_trained_as_a_density(tmp_path):
         split: np.broadcast_to(rng.integers(0, 4, (n, 1, 1, 1)), (n, 1, 2, 2)).copy()
         for split, n in (("train", 400), ("validation", 60), ("test", 60))
     }
-    source = ArraySource("stripes", events, levels=4)
+    source = ArraySource("stripes", events, kind="image", levels=4)
     net = mlp((4, 4, 3, 2), slope=0.5)
     flow = converted_flow(net, torch.rand(2, 1, 2, 2), pixel_levels=4, value_range=(-1, 1), hidden=16)
     settings = FitSettings(steps=150, lr=1e-2, validations=3)

@@ -1,4 +1,4 @@
-"""Sources of data behind one contract; they know nothing of models."""
+"""Sources of data behind one contract; they know nothing of models. The names are loaded when they are first used."""
 
 from likelify._lazy import lazy_names
 

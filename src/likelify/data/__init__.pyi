@@ -3,9 +3,12 @@ from likelify.data.catalog import SOURCES as SOURCES
 from likelify.data.catalog import open_source as open_source
 from likelify.data.derived import resized as resized
 from likelify.data.derived import subset as subset
+from likelify.data.facts import SPLITS as SPLITS
+from likelify.data.facts import Facts as Facts
+from likelify.data.facts import Kind as Kind
+from likelify.data.facts import SplitName as SplitName
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch
 from likelify.data.source import Source as Source
-from likelify.data.source import SplitName as SplitName
 from likelify.data.tables import TableSource as TableSource
 from likelify.data.tables import table as table

@@ -1,35 +1,41 @@
-"""The list of sources, and how a name becomes one."""
+"""The list of sources, and how a name becomes one.
+
+The module of a source is imported when the source is opened: an unknown name or a missing file is answered at once.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from likelify.data.cifar import cifar10
-from likelify.data.idx import fashion_mnist, mnist
-from likelify.data.images import digits, sample_photos
-from likelify.data.source import Source
-from likelify.data.tables import BUNDLED, ENDINGS, table_file
-from likelify.data.uci import bsds300, gas, hepmass, miniboone, power
-from likelify.errors import DataError
+from likelify.errors import DataError, unknown_word
 
-# Sources that need no files of the user.
-SOURCES: dict[str, Callable[[], Source]] = {
-    "digits": digits,
-    "sample-photos": sample_photos,
-    "fashion-mnist": fashion_mnist,
-    **BUNDLED,
+if TYPE_CHECKING:
+    from likelify.data.source import Source
+
+# Sources that need no files of the user: for each name the module and the function that opens it, and its arguments.
+SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "digits": ("images", "digits", ()),
+    "sample-photos": ("images", "sample_photos", ()),
+    "fashion-mnist": ("idx", "fashion_mnist", ()),
+    **{name: ("tables", "bundled", (name,)) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")},
 }
-# Sources made of the user's files, named NAME:PLACE.
-FROM_FILES: dict[str, Callable[[str | Path], Source]] = {
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "cifar-10": cifar10,
-    "power": power,
-    "gas": gas,
-    "hepmass": hepmass,
-    "miniboone": miniboone,
-    "bsds300": bsds300,
-    "table": table_file,
+# Sources made of the user's files, named NAME:PLACE: for each name the module and the function that takes the place.
+FROM_FILES: dict[str, tuple[str, str]] = {
+    "mnist": ("idx", "mnist"),
+    "fashion-mnist": ("idx", "fashion_mnist"),
+    "cifar-10": ("cifar", "cifar10"),
+    "power": ("uci", "power"),
+    "gas": ("uci", "gas"),
+    "hepmass": ("uci", "hepmass"),
+    "miniboone": ("uci", "miniboone"),
+    "bsds300": ("uci", "bsds300"),
+    "table": ("tables", "table_file"),
 }
+# Endings of the files that are tables.
+TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
 
 
 def open_source(name: str) -> Source:
@@ -47,20 +53,23 @@ def open_source(name: str) -> Source:
         (4,)
     """
     if name in SOURCES:
-        return SOURCES[name]()
+        module, function, arguments = SOURCES[name]
+        return _opener(module, function)(*arguments)
     family, colon, place = name.partition(":")
     if colon and place and family in FROM_FILES:
-        return FROM_FILES[family](Path(place).expanduser())
+        return _opener(*FROM_FILES[family])(Path(place).expanduser())
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
-    if name.endswith(ENDINGS):
-        return table_file(Path(name).expanduser())
+    if name.endswith(TABLE_ENDINGS):
+        return _opener(*FROM_FILES["table"])(Path(name).expanduser())
     if Path(name).expanduser().is_file():
         raise DataError(
-            f"'{name}' is a file, but its name does not end in {', '.join(ENDINGS)}. Tables are read from CSV and NPY "
-            "files; convert it, or rename it if it is one of them."
+            f"'{name}' is a file, but its name does not end in {', '.join(TABLE_ENDINGS)}. Tables are read from CSV "
+            "and NPY files; convert it, or rename it if it is one of them."
         )
-    raise DataError(
-        f"There is no source '{name}'; the sources are {', '.join(SOURCES)}; with files of yours "
-        f"{', '.join(f'{family}:PLACE' for family in FROM_FILES if family != 'table')}; and tables, FILE.csv, FILE.npy."
-    )
+    own = [f"{family}:PLACE" for family in FROM_FILES if family != "table"]
+    raise DataError(unknown_word("source", name, [*SOURCES, *own, "FILE.csv", "FILE.npy"]))
+
+
+def _opener(module: str, function: str) -> Callable[..., Source]:
+    return getattr(import_module(f"likelify.data.{module}"), function)

@@ -56,6 +56,7 @@ def cifar10(place: str | Path) -> Source:
     return ArraySource(
         f"cifar-10:{place.resolve()}",
         {"train": events[learn], "validation": events[check], "test": batches[TEST][0]},
+        kind="image",
         levels=256,
         labels={"train": labels[learn], "validation": labels[check], "test": batches[TEST][1]},
         classes=10,

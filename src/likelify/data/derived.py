@@ -1,14 +1,19 @@
 """Sources made from others: fewer items, smaller images."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from likelify.data.source import SPLITS, ArraySource, Batch, Source, SplitName
+from likelify.data.facts import SPLITS, SplitName
+from likelify.data.source import ArraySource, Batch, Source
 from likelify.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Subset(Source):
@@ -18,10 +23,14 @@ class Subset(Source):
         self.source, self._kept = source, dict(kept)
         sizes = " / ".join(str(len(self._kept[split])) for split in SPLITS)
         self.name = f"{source.name} ({sizes})"
-        self.event_shape = source.event_shape
-        self.levels = source.levels
-        self.classes = source.classes
+        self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
+        self.levels, self.classes = source.levels, source.classes
         self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
+
+    @property
+    def family(self) -> str:
+        """The family of the whole."""
+        return self.source.family
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -55,6 +64,8 @@ def subset(
     Raises:
         DataError: if a number is below 1 or above the size of the split.
     """
+    import torch
+
     wanted: dict[SplitName, int | None] = {"train": train, "validation": validation, "test": test}
     kept: dict[SplitName, Tensor] = {}
     for split, count in wanted.items():
@@ -83,7 +94,7 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
     Raises:
         DataError: if the source has no images, or the size or number of levels does not fit.
     """
-    if source.levels is None or len(source.event_shape) != 3:
+    if source.kind != "image" or source.levels is None:
         raise DataError(f"'{source.name}' has no images: events {source.event_shape} cannot be resized.")
     height, width = source.event_shape[1:]
     if not (1 <= size[0] <= height and 1 <= size[1] <= width):
@@ -105,6 +116,7 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
     return ArraySource(
         f"{source.name} {size[0]}x{size[1]}, {wanted} levels",
         events,
+        kind="image",
         levels=wanted,
         labels=labels or None,
         classes=source.classes,

@@ -78,6 +78,7 @@ def idx_source(name: str, folder: Path, hint: str) -> Source:
     return ArraySource(
         name,
         {"train": train[learn, None], "validation": train[check, None], "test": test[:, None]},
+        kind="image",
         levels=256,
         labels={
             "train": labels["training"][learn],

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from likelify.data.source import SPLITS, ArraySource, Source, SplitName
+from likelify.data.facts import SPLITS, SplitName
+from likelify.data.source import ArraySource, Source
 from likelify.errors import MissingDependencyError
 
 CROP = 32
@@ -25,6 +26,7 @@ def digits() -> Source:
     return ArraySource(
         "digits",
         {split: events[part] for split, part in parts.items()},
+        kind="image",
         levels=17,
         labels={split: labels[part] for split, part in parts.items()},
         classes=10,
@@ -55,6 +57,7 @@ def sample_photos() -> Source:
     return ArraySource(
         "sample-photos",
         {split: _crops(photos[:, :, left:right], count, rng) for split, (left, right, count) in strips.items()},
+        kind="image",
         levels=256,
         description="random 32x32 crops of scikit-learn's sample photographs china.jpg and flower.jpg (CC-BY); "
         "columns 0-440 train, 440-480 validate, 480-640 test",

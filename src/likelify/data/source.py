@@ -1,58 +1,132 @@
-"""The contract of every source of data."""
+"""The contract of every source of data.
+
+torch is imported when items are read, so that a missing file or an unknown name is answered without it.
+"""
+
+from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from likelify.data.facts import SPLITS, Facts, Kind, SplitName
 from likelify.errors import DataError
 
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from likelify.structure import ContextLike, GraphBatch
+
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some items of a source: events `(rows, *event)`, and their labels `(rows,)` where the source has them."""
+    """Some items of a source.
+
+    Attributes:
+        x: images, rows or sequences `(items, *event)`; of graphs the features of all nodes `(nodes, *features)`.
+        labels: class of each item `(items,)`, or None.
+        structure: the graphs that the nodes belong to, or None where each row of `x` is an item.
+    """
 
     x: Tensor
     labels: Tensor | None = None
+    structure: GraphBatch | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        """Return the number of items."""
+        return len(self.x) if self.structure is None else len(self.structure)
+
+    def context(self, *, conditional: bool = False) -> ContextLike:
+        """Return what a flow has to know beside `x`: the graphs, and the labels if the model is conditional.
+
+        Labels of graphs are repeated for each of their nodes, since a condition has one entry for each row of `x`.
+
+        Args:
+            conditional: whether the labels are the condition.
+        """
+        labels = self.labels if conditional else None
+        if self.structure is None:
+            return labels
+        from likelify.structure import Context
+
+        return Context(None if labels is None else labels[self.structure.owner], self.structure)
+
+    def dims(self) -> Tensor:
+        """Return the number of elements of each item, integers `(items,)`: of a graph nodes times features."""
+        import torch
+
+        elements = math.prod(self.x.shape[1:])
+        if self.structure is None:
+            return torch.full((len(self.x),), elements, device=self.x.device)
+        return self.structure.sizes * elements
+
+    def head(self, count: int) -> Batch:
+        """Return the first items; all of them if there are no more than `count`."""
+        if count >= len(self):
+            return self
+        labels = None if self.labels is None else self.labels[:count]
+        if self.structure is None:
+            return Batch(self.x[:count], labels)
+        graphs = _first_graphs(self.structure, count)
+        return Batch(self.x[: len(graphs.owner)], labels, graphs)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """Return the batch on a device; real-valued `x` in the dtype, if one is given."""
+        return Batch(
+            self.x.to(device, dtype if dtype is not None and self.x.is_floating_point() else self.x.dtype),
+            None if self.labels is None else self.labels.to(device),
+            None if self.structure is None else self.structure.to(device),
+        )
+
+
+def _first_graphs(graphs: GraphBatch, count: int) -> GraphBatch:
+    from likelify.structure import GraphBatch
+
+    sizes = graphs.sizes[:count]
+    if graphs.is_complete:
+        return GraphBatch.complete(sizes)
+    inside = graphs.edge_index[0] < sizes.sum()
+    weight = None if graphs.edge_weight is None else graphs.edge_weight[inside]
+    return GraphBatch(sizes, graphs.edge_index[:, inside], weight)
 
 
 class Source(ABC):
     """Fixed splits of items that can be read in any order.
 
     Images are integers `0 .. levels - 1` in `uint8` (or `int32` above 256 levels), channels first; the number of levels
-    belongs to the data, and likelihoods are probabilities. Rows of tables are real numbers in `float32`; they have no
-    levels, and likelihoods are densities, whose values depend on the units. Reading is by index, so a batch is a pure
-    function of the indices.
+    belongs to the data, and likelihoods are probabilities. Rows of tables are real numbers; they have no levels, and
+    likelihoods are densities, whose values depend on the units. Reading is by index, so a batch is a pure function of
+    the indices.
 
     Attributes:
         name: as `open_source` and the command line spell it.
-        event_shape: shape of one event.
-        levels: number of values a pixel can take, or None for real-valued events.
+        kind: what an item is: image, table (a row of one), graph or sequence.
+        event_shape: shape of one item; of a graph that of the features of one node.
+        levels: number of values that an element can take, or None for real numbers.
         classes: number of classes, or None if there are no labels.
         description: where the data come from and how they were split.
+        columns: names of the columns of a table, or None.
     """
 
     name: str
+    kind: Kind
     event_shape: Shape
-    levels: int | None
-    classes: int | None
-    description: str
+    levels: int | None = None
+    classes: int | None = None
+    description: str = ""
+    columns: tuple[str, ...] | None = None
 
     @property
     def family(self) -> str:
-        """Return the part of the name before the colon: the name without the user's folder."""
+        """The part of the name before the colon: the name without the user's folder."""
         return self.name.partition(":")[0]
 
     @abstractmethod
@@ -61,7 +135,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, split: SplitName, indices: Tensor) -> Batch:
-        """Read the items with these numbers, integers of shape `(rows,)`."""
+        """Read the items with these numbers, integers of shape `(items,)`."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -69,7 +143,24 @@ class Source(ABC):
 
     def read_all(self, split: SplitName) -> Batch:
         """Read a whole split."""
+        import torch
+
         return self.read(split, torch.arange(self.size(split)))
+
+    def facts(self) -> Facts:
+        """Return what everything above has to know of the source."""
+        return Facts(
+            name=self.name,
+            family=self.family,
+            kind=self.kind,
+            description=self.description,
+            event_shape=self.event_shape,
+            levels=self.levels,
+            classes=self.classes,
+            sizes={split: self.size(split) for split in SPLITS},
+            fingerprint=self.fingerprint(),
+            columns=self.columns,
+        )
 
 
 class ArraySource(Source):
@@ -77,7 +168,9 @@ class ArraySource(Source):
 
     Args:
         name: see `Source`.
-        splits: for each split the events `(n, *event)`, integers; real numbers if there are no levels.
+        splits: for each split the items `(n, *event)`, integers; real numbers if there are no levels. The test split
+            may be left out; then it is empty.
+        kind: see `Source`.
         levels: see `Source`.
         labels: for each split the labels `(n,)`, or None.
         classes: see `Source`.
@@ -92,23 +185,29 @@ class ArraySource(Source):
         name: str,
         splits: Mapping[SplitName, np.ndarray],
         *,
+        kind: Kind,
         levels: int | None,
         labels: Mapping[SplitName, np.ndarray] | None = None,
         classes: int | None = None,
         description: str = "",
     ) -> None:
-        self.name = name
-        self.levels = levels
-        self.classes = classes
-        self.description = description
+        import torch
+
+        self.name, self.kind = name, kind
+        self.levels, self.classes, self.description = levels, classes, description
         self.event_shape = tuple(splits["train"].shape[1:]) if "train" in splits else ()
         self._splits: dict[SplitName, Batch] = {}
         for split in SPLITS:
             events = splits.get(split)
-            _check_events(name, split, events, self.event_shape, levels)
-            assigned = None if labels is None else torch.from_numpy(labels[split].astype(np.int64))
-            kind = np.float32 if levels is None else np.uint8 if levels <= 256 else np.int32
-            self._splits[split] = Batch(torch.from_numpy(np.array(events, dtype=kind, order="C")), assigned)
+            if events is None and split == "test" and "train" in splits:
+                events = splits["train"][:0]
+            else:
+                _check_events(name, split, events, self.event_shape, levels)
+            assigned = None
+            if labels is not None:
+                assigned = torch.from_numpy(labels.get(split, np.empty(0)).astype(np.int64))
+            copy = np.array(events, dtype=_stored_dtype(events, levels), order="C")
+            self._splits[split] = Batch(torch.from_numpy(copy), assigned)
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -125,6 +224,12 @@ class ArraySource(Source):
         for split in SPLITS:
             digest.update(self._splits[split].x.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _stored_dtype(events: np.ndarray | None, levels: int | None) -> type[np.generic]:
+    if levels is None:
+        return np.float64 if events is not None and events.dtype != np.float32 else np.float32
+    return np.uint8 if levels <= 256 else np.int32
 
 
 def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,20 +1,25 @@
 """Tables: rows of real numbers, from arrays, files and scikit-learn."""
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
+from likelify.data.catalog import TABLE_ENDINGS
 from likelify.data.delimited import read_array, read_csv
-from likelify.data.source import SPLITS, ArraySource, Source, SplitName
+from likelify.data.facts import SPLITS, SplitName
+from likelify.data.source import ArraySource
 from likelify.errors import DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Fewer rows cannot be cut into three parts of which two are a tenth.
 FEWEST = 10
-ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
 
 
 class TableSource(ArraySource):
@@ -55,14 +60,16 @@ class TableSource(ArraySource):
         description: str = "",
     ) -> None:
         train = _require_rows(name, splits["train"])
-        self.columns = [f"column {n}" for n in range(1, train.shape[1] + 1)] if columns is None else list(columns)
-        if len(self.columns) != train.shape[1]:
-            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(self.columns)} names for them.")
+        numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
+        names = tuple(numbered if columns is None else columns)
+        if len(names) != train.shape[1]:
+            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
+        self.columns = names
         self.mean, self.scale = moments or (train.mean(0), train.std(0))
         constant = np.flatnonzero((train.min(0) == train.max(0)) | ~(self.scale > 0))
         if len(constant):
             raise DataError(
-                f"The column '{self.columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
+                f"The column '{names[constant[0]]}' of '{name}' has one value only in the training split, so it "
                 "has no density. Drop it."
             )
         self.log_volume = float(np.log(self.scale).sum())
@@ -70,8 +77,12 @@ class TableSource(ArraySource):
         for split in SPLITS:
             digest.update(np.ascontiguousarray(splits[split], dtype=np.float64).tobytes())
         self._fingerprint = digest.hexdigest()[:16]
-        standard: dict[SplitName, np.ndarray] = {split: (splits[split] - self.mean) / self.scale for split in SPLITS}
-        super().__init__(name, standard, levels=None, labels=labels, classes=classes, description=description)
+        standard: dict[SplitName, np.ndarray] = {
+            split: ((splits[split] - self.mean) / self.scale).astype(np.float32) for split in SPLITS
+        }
+        super().__init__(
+            name, standard, kind="table", levels=None, labels=labels, classes=classes, description=description
+        )
 
     def original(self, rows: Tensor) -> np.ndarray:
         """Return rows `(n, columns)` in the units of the file: `x = mean + scale y`, in float64."""
@@ -129,16 +140,16 @@ def table_file(path: str | Path) -> TableSource:
         DataError: if it is not there, or not a table of finite numbers; see `read_csv` and `table`.
     """
     path = Path(path)
-    if not path.name.endswith(ENDINGS):
-        raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(ENDINGS)}.")
+    if not path.name.endswith(TABLE_ENDINGS):
+        raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(TABLE_ENDINGS)}.")
     if not path.is_file():
         raise DataError(f"There is no file '{path}'.")
     columns, rows = (None, read_array(path)) if path.suffix == ".npy" else read_csv(path)
     return table(rows, name=f"table:{path.resolve()}", columns=columns, description=f"the file {path.name}")
 
 
-def _bundled(name: str) -> TableSource:
-    """Return a table that comes with scikit-learn."""
+def bundled(name: str) -> TableSource:
+    """Return a table that comes with scikit-learn: iris, wine, breast-cancer, diabetes or linnerud."""
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -156,11 +167,6 @@ def _bundled(name: str) -> TableSource:
         labels=labels if classes else None,
         description=f"scikit-learn's table {name}, features only" if name != "linnerud" else "scikit-learn's linnerud",
     )
-
-
-BUNDLED: dict[str, Callable[[], Source]] = {
-    name: partial(_bundled, name) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")
-}
 
 
 def _require_rows(name: str, rows: np.ndarray) -> np.ndarray:

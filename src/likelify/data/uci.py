@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from likelify.data.delimited import open_text, parse_numbers, read_array, read_csv, read_numbers
-from likelify.data.source import Source, SplitName
+from likelify.data.facts import SplitName
+from likelify.data.source import Source
 from likelify.data.tables import TableSource
 from likelify.errors import DataError, MissingDependencyError
 

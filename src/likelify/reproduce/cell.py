@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from likelify.data import Source
-from likelify.data.source import SPLITS, SplitName
+from likelify.data import SPLITS, Source, SplitName
 from likelify.errors import ConfigError
 from likelify.fitting.settings import FitSettings
 from likelify.settings import Settings
