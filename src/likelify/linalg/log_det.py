@@ -55,7 +55,7 @@ class Products(Protocol):
         """Bound of `||J_r||_2`."""
         ...
 
-    def pull(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
+    def vjp(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return `J^T v` for `(copies * rows, *event)`, the rows running fastest."""
         ...
 
@@ -153,7 +153,7 @@ class Exact(LogDet):
             )
         rows = []
         for start in range(0, size, jacobian.copies):
-            pulled = jacobian.pull(_units(jacobian, start), create_graph=create_graph)
+            pulled = jacobian.vjp(_units(jacobian, start), create_graph=create_graph)
             rows.append(pulled.reshape(jacobian.copies, jacobian.rows, size))
         return torch.cat(rows)[:size].movedim(0, 1) + torch.eye(size).to(jacobian.x)
 
@@ -208,7 +208,7 @@ class Truncated(LogDet):
         value = units.new_zeros(jacobian.rows)
         while True:
             total = total + (power if k % 2 == 0 else -power)
-            power, k = jacobian.pull(power), k + 1
+            power, k = jacobian.vjp(power), k + 1
             value = value - (-1) ** k / k * _dot(jacobian, power, units)
             sizes = power.flatten(1).norm(dim=1)
             rest = sizes.reshape(jacobian.copies, jacobian.rows).sum(0) * (rest_factor / (k + 1))
@@ -322,7 +322,7 @@ def _powers(jacobian: Products, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     size = torch.linalg.vector_norm(v, dim=event, keepdim=True)
     v = v / size
     while True:
-        v = jacobian.pull(v)
+        v = jacobian.vjp(v)
         norm = torch.linalg.vector_norm(v, dim=event, keepdim=True)
         v, size = v / norm.clamp_min(torch.finfo(v.dtype).tiny), size * norm
         yield v * size, size

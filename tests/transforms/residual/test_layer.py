@@ -181,7 +181,7 @@ def test_a_declaration_that_is_not_true_is_noticed(slope):
             torch.autograd.grad(solution.sum(), z)
             solution = layer.mean_inverse(z)
         # What the backward pass is told is the constant of its forward pass, so only that is changed here.
-        solution.grad_fn.call.bound = 0.5
+        solution.grad_fn.call.lipschitz_bound = 0.5
         with pytest.raises(ConvergenceError, match="The gradient of the inverse"):
             solution.sum().backward()
 

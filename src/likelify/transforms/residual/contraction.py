@@ -1,4 +1,4 @@
-r"""A contraction `g` at work: `log det(I + J_g)` and the solution of `x + g(x) = z`, differentiable and lean.
+r"""What a contraction `g` needs as a layer: `log det(I + J_g)` and solutions of `x + g(x) = z`, with lean gradients.
 
 Both are automatic-differentiation functions that save their input (and, for an estimate, its random vector and one sum
 of products) and run the network again for the gradient.
@@ -30,12 +30,12 @@ ADVICE = (
 
 @dataclass(eq=False)
 class Contraction:
-    """One call of a layer: the network and how to work with it.
+    """What one call of a layer works with: its network, the bound of its Lipschitz constant, and the methods.
 
     Attributes:
         net: the network.
         names: of the tensors it runs with.
-        bound: of its Lipschitz constant.
+        lipschitz_bound: of the network.
         structure: the graphs of the context.
         method: for the log-determinant.
         tol: error of solutions, relative to what is inverted; by default 1e-5, in double precision 1e-12, or what
@@ -45,7 +45,7 @@ class Contraction:
 
     net: LipschitzNet
     names: tuple[str, ...]
-    bound: Tensor | float
+    lipschitz_bound: Tensor | float
     structure: GraphBatch | None
     method: LogDet
     tol: float | None = None
@@ -53,11 +53,12 @@ class Contraction:
 
     @property
     def lipschitz(self) -> float:
-        """The bound as a number (a host sync on accelerators)."""
-        return float(self.bound.detach()) if isinstance(self.bound, Tensor) else self.bound
+        """The bound as a float (a host sync on accelerators)."""
+        bound = self.lipschitz_bound
+        return float(bound.detach()) if isinstance(bound, Tensor) else bound
 
     def run(self, tensors: Sequence[Tensor], x: Tensor, condition: Tensor | None, copies: int = 1) -> Tensor:
-        """Run the network on rows that stand there `copies` times, with a condition that stands there once."""
+        """Run the network on rows that were repeated `copies` times, with a condition that was not."""
         context = Context(condition, self.structure)
         if copies > 1:
             _, context = repeat_context((copies,), context)
@@ -81,7 +82,7 @@ class Contraction:
         return max(usual, 4 * torch.finfo(dtype).eps / (1 - self.lipschitz))
 
 
-class Inputs(NamedTuple):
+class NetInputs(NamedTuple):
     """What the network is run with: rows, the condition and the tensors."""
 
     x: Tensor
@@ -89,46 +90,46 @@ class Inputs(NamedTuple):
     tensors: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, flat: Sequence[Any]) -> Inputs:
-        """Make it from what `flat` gives."""
+    def of(cls, flat: Sequence[Any]) -> NetInputs:
+        """Rebuild the inputs from the list that `flat` gives."""
         return cls(flat[0], flat[1], tuple(flat[2:]))
 
     @property
     def flat(self) -> list[Tensor | None]:
-        """All in a row."""
+        """The tensors in one list, as automatic-differentiation functions take them."""
         return [self.x, self.condition, *self.tensors]
 
-    def rows(self, rows: slice) -> Inputs:
+    def rows(self, rows: slice) -> NetInputs:
         """Return some of the rows."""
-        return Inputs(self.x[rows], None if self.condition is None else self.condition[rows], self.tensors)
+        return NetInputs(self.x[rows], None if self.condition is None else self.condition[rows], self.tensors)
 
-    def leaves(self, needed: Sequence[bool]) -> Inputs:
-        """Return constants with the same numbers, of which `x` and those that are needed can be differentiated by."""
+    def leaves(self, needed: Sequence[bool]) -> NetInputs:
+        """Return detached copies, by which one can differentiate: by `x` always, by the others where needed."""
         pairs = zip(self.flat, needed, strict=True)
-        found = Inputs.of([None if t is None else _plain(t).requires_grad_(need) for t, need in pairs])
+        found = NetInputs.of([None if t is None else _detached(t).requires_grad_(need) for t, need in pairs])
         found.x.requires_grad_()
         return found
 
     def chosen(self, needed: Sequence[bool]) -> list[Tensor]:
-        """Return the tensors that are needed."""
+        """Return the tensors whose gradients are needed."""
         return [tensor for tensor, need in zip(self.flat, needed, strict=True) if need and tensor is not None]
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a tensor that automatic differentiation can start from, also in inference mode."""
+def _detached(tensor: Tensor) -> Tensor:
+    """Detach a tensor; copy it in inference mode, from whose tensors automatic differentiation cannot start."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
-def _in_place(grads: Iterable[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
-    """Put the gradients of the needed tensors where they belong."""
+def _at_places(grads: Iterable[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Put the gradients of the needed tensors at their places, and None at the others."""
     found = iter(grads)
     return [next(found) if need else None for need in needed]
 
 
-class Point:
-    """The network at some rows, each there `copies` times, for products with its Jacobian; see `log_det.Products`."""
+class NetJacobian:
+    """The Jacobian of the network at some rows, each repeated `copies` times; see `log_det.Products`."""
 
-    def __init__(self, call: Contraction, inputs: Inputs) -> None:
+    def __init__(self, call: Contraction, inputs: NetInputs) -> None:
         x = inputs.x
         self.rows, self.size, self._call = len(x), math.prod(x.shape[1:]), call
         self.copies = call.method.copies(self.rows, self.size)
@@ -140,18 +141,18 @@ class Point:
         """Bound of the norms of the Jacobians."""
         return self._call.lipschitz
 
-    def pull(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
+    def vjp(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return `J^T v`."""
-        return _pull(self.x, self.y, v, create_graph=create_graph)
+        return _vjp(self.x, self.y, v, create_graph=create_graph)
 
 
-def _pull(x: Tensor, y: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
+def _vjp(x: Tensor, y: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
     return torch.autograd.grad(
         y, x, v, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )[0]
 
 
-class _LogDet(torch.autograd.Function):
+class _ContractionLogDet(torch.autograd.Function):
     """The pair `g(x)`, `log det(I + J_g(x))` for each row."""
 
     @staticmethod
@@ -159,7 +160,7 @@ class _LogDet(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.call = call
         with torch.inference_mode(mode=False), torch.enable_grad():
-            y, measured = _measure(call, Inputs.of(flat).leaves([False] * len(flat)))
+            y, measured = _measure(call, NetInputs.of(flat).leaves([False] * len(flat)))
         call.error = measured.error
         ctx.save_for_backward(*flat, *measured.kept)
         return y, measured.value
@@ -168,7 +169,7 @@ class _LogDet(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, gy: Tensor | None, gl: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         count = 2 + len(ctx.call.names)
-        inputs, kept = Inputs.of(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
+        inputs, kept = NetInputs.of(ctx.saved_tensors[:count]), ctx.saved_tensors[count:]
         needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
             return None, *_second_order(ctx.call, inputs, needed, gy, gl)
@@ -178,79 +179,82 @@ class _LogDet(torch.autograd.Function):
 
 def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return `g(x)` and `log det(I + J_g(x))`, `(rows,)` in nats."""
-    return _LogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
+    return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
 
 
-def _measure(call: Contraction, inputs: Inputs) -> tuple[Tensor, Measured]:
+def _measure(call: Contraction, inputs: NetInputs) -> tuple[Tensor, Measured]:
     values, parts = [], []
     for rows in call.groups(inputs.x):
-        point = Point(call, inputs.rows(rows))
-        parts.append(call.method.measure(point))
-        values.append(point.y.detach()[: point.rows])
+        jacobian = NetJacobian(call, inputs.rows(rows))
+        parts.append(call.method.measure(jacobian))
+        values.append(jacobian.y.detach()[: jacobian.rows])
     if len(parts) == 1:
         return values[0], parts[0]
     return torch.cat(values), Measured(torch.cat([part.value for part in parts]))
 
 
 def _gradients(
-    call: Contraction, inputs: Inputs, kept: tuple[Tensor, ...], needed: Sequence[bool], gy: Any, gl: Any
+    call: Contraction, inputs: NetInputs, kept: tuple[Tensor, ...], needed: Sequence[bool], gy: Any, gl: Any
 ) -> list[Tensor | None]:
     """Run the network again and add up the gradients of `<gy, g(x)> + <gl, log det>`."""
     leaves = inputs.leaves(needed)
     wanted = leaves.chosen(needed)
     sums: list[Tensor | None] = [None] * len(wanted)
     for rows in call.groups(leaves.x):
-        point = Point(call, leaves.rows(rows))
-        pieces = 1 if gl is None else call.method.pieces(point)
-        for total in _totals(call, point, kept, gy if gy is None else gy[rows], gl if gl is None else gl[rows]):
+        jacobian = NetJacobian(call, leaves.rows(rows))
+        pieces = 1 if gl is None else call.method.pieces(jacobian)
+        for total in _totals(call, jacobian, kept, gy if gy is None else gy[rows], gl if gl is None else gl[rows]):
             pieces -= 1
             # The last one may free the graph on its way.
             found = torch.autograd.grad(total, wanted, retain_graph=pieces > 0, allow_unused=True)
             sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
-    return _in_place(sums, needed)
+    return _at_places(sums, needed)
 
 
-def _totals(call: Contraction, point: Point, kept: tuple[Tensor, ...], gy: Any, gl: Any) -> Iterator[Tensor]:
+def _totals(call: Contraction, jacobian: NetJacobian, kept: tuple[Tensor, ...], gy: Any, gl: Any) -> Iterator[Tensor]:
     """Return scalars whose gradients add up to the one that is asked for."""
-    first = None if gy is None else (point.y[: point.rows] * gy).sum()
+    first = None if gy is None else (jacobian.y[: jacobian.rows] * gy).sum()
     if gl is None:
         if first is not None:
             yield first
         return
-    for w, v in call.method.pairs(point, kept):
+    for w, v in call.method.pairs(jacobian, kept):
         # <J^T w, v> differentiates to <w, dJ v>; each row counts with its own upstream gradient.
-        products = (point.pull(w, create_graph=True) * v).reshape(point.copies, point.rows, point.size).sum((0, 2))
-        total = (products * gl).sum()
+        products = (jacobian.vjp(w, create_graph=True) * v).reshape(jacobian.copies, jacobian.rows, jacobian.size)
+        total = (products.sum((0, 2)) * gl).sum()
         yield total if first is None else total + first
         first = None
 
 
-def _second_order(call: Contraction, inputs: Inputs, needed: Sequence[bool], gy: Any, gl: Any) -> list[Tensor | None]:
+def _second_order(
+    call: Contraction, inputs: NetInputs, needed: Sequence[bool], gy: Any, gl: Any
+) -> list[Tensor | None]:
     """Differentiate the exact log-determinant by operations that can be differentiated again."""
     if gl is not None and call.method.noisy:
         raise UnsupportedError(
             "An estimated log-determinant has no second derivatives. Use log_det='exact' (or with_log_det)."
         )
     # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
-    fresh = Inputs.of([None if t is None else t.view_as(t) for t in inputs.flat])
+    fresh = NetInputs.of([None if t is None else t.view_as(t) for t in inputs.flat])
     if not fresh.x.requires_grad:
         fresh.x.requires_grad_()
-    point = Point(call, fresh)
-    outputs = [] if gy is None else [(point.y[: point.rows], gy)]
+    jacobian = NetJacobian(call, fresh)
+    outputs = [] if gy is None else [(jacobian.y[: jacobian.rows], gy)]
     if gl is not None:
-        outputs.append((Exact().differentiable(point), gl))
+        outputs.append((Exact().differentiable(jacobian), gl))
     values, upstream = zip(*outputs, strict=True)
     found = torch.autograd.grad(values, fresh.chosen(needed), upstream, create_graph=True, allow_unused=True)
-    return _in_place(found, needed)
+    return _at_places(found, needed)
 
 
-class _Solve(torch.autograd.Function):
+class _FixedPoint(torch.autograd.Function):
     """The solution of `x + g(x) = z`; its gradient solves `(I + J)^T l = upstream` (implicit function theorem)."""
 
     @staticmethod
     def forward(ctx: Any, call: Contraction, z: Tensor, condition: Tensor | None, *tensors: Tensor) -> Tensor:
         scale = _norms(z).clamp_min(1)
-        x = _settle(lambda x: call.run(tensors, x, condition), z, scale, call, "The inverse of a residual layer")
+        what = "The inverse of a residual layer"
+        x = _solve_fixed_point(lambda x: call.run(tensors, x, condition), z, scale, call, what)
         ctx.call = call
         ctx.save_for_backward(x, condition, *tensors)
         return x
@@ -260,23 +264,25 @@ class _Solve(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, gx: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         needed = ctx.needs_input_grad[1:]
-        leaves = Inputs.of(ctx.saved_tensors).leaves(needed)
+        leaves = NetInputs.of(ctx.saved_tensors).leaves(needed)
         with torch.enable_grad():
             y = ctx.call.run(leaves.tensors, leaves.x, leaves.condition)
         what = "The gradient of the inverse of a residual layer"
-        adjoint = _settle(lambda v: _pull(leaves.x, y, v), gx, _norms(gx), ctx.call, what)
+        adjoint = _solve_fixed_point(lambda v: _vjp(leaves.x, y, v), gx, _norms(gx), ctx.call, what)
         others = [False, *needed[1:]]
         wanted = leaves.chosen(others)
         found = torch.autograd.grad(y, wanted, -adjoint, allow_unused=True) if wanted else ()
-        return None, adjoint if needed[0] else None, *_in_place(found, others)[1:]
+        return None, adjoint if needed[0] else None, *_at_places(found, others)[1:]
 
 
 def solve(call: Contraction, z: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> Tensor:
     """Solve `x + g(x) = z` within the tolerance."""
-    return _Solve.apply(call, z, condition, *tensors)  # pyright: ignore[reportReturnType]
+    return _FixedPoint.apply(call, z, condition, *tensors)  # pyright: ignore[reportReturnType]
 
 
-def _settle(contract: Callable[[Tensor], Tensor], b: Tensor, scale: Tensor, call: Contraction, what: str) -> Tensor:
+def _solve_fixed_point(
+    contract: Callable[[Tensor], Tensor], b: Tensor, scale: Tensor, call: Contraction, what: str
+) -> Tensor:
     r"""Solve `v + h(v) = b` by `v <- b - h(v)`, for `h` with the Lipschitz constant `L < 1`.
 
     A value with the residual `r` is within `||r|| / (1 - L)` of the solution, and the residual shrinks by `L` at every

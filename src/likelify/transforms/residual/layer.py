@@ -21,7 +21,7 @@ from likelify.structure import ContextLike, as_context, sum_items
 from likelify.transforms.core import Chain, Conjugate, Inverse, Transform, leave_autocast
 from likelify.transforms.residual.contraction import Contraction, log_det, solve
 
-METHODS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}
+LOG_DETS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,7 +33,7 @@ class LipschitzResidual(Transform, Caching):
 
     - `"roulette"`: an unbiased estimate from random vectors and a random number of terms, at any size. The layer then
       is noisy: a flow with it can be trained by `elbo`, and refuses `log_prob` and `iw_log_prob`.
-    - `"exact"`: the whole Jacobian, for events of up to 4096 numbers.
+    - `"exact"`: the whole Jacobian, for events of up to 4096 elements.
     - `"truncated"`: the power series with exact traces, stopped when a bound of the rest is small enough; that bound is
       part of `flow.certificate(x)`.
 
@@ -142,7 +142,7 @@ class LipschitzResidual(Transform, Caching):
         return call, list(made.tensors.values())
 
     def _set_log_det(self, log_det: LogDetName | LogDet) -> None:
-        found = METHODS.get(log_det) if isinstance(log_det, str) else log_det
+        found = LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det
         if not isinstance(found, LogDet):
             raise ConfigError(
                 f"log_det must be 'roulette', 'exact' or 'truncated', or Roulette(...), Exact(...) or Truncated(...) "
@@ -179,7 +179,7 @@ def with_log_det(model: M, log_det: Literal["exact", "truncated"] | LogDet = "ex
         >>> flow.likelihood, exact.likelihood, exact.log_prob(torch.zeros(2, 3)).shape
         ('estimate', 'exact', torch.Size([2]))
     """
-    if isinstance(found := METHODS.get(log_det) if isinstance(log_det, str) else log_det, LogDet) and found.noisy:
+    if isinstance(found := LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det, LogDet) and found.noisy:
         raise ConfigError(f"with_log_det is for methods without noise: 'exact' or 'truncated', not {log_det!r}.")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
