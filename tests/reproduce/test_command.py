@@ -159,7 +159,8 @@ def test_an_interruption_says_how_to_go_on(command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("tabel",), "There is no experiment 'tabel'; the experiments are flowification-images,"),
+        (("tabel",), "There is no experiment 'tabel'. Known are: flowification-images,"),
+        (("flowification-table",), "Did you mean 'flowification-tables'"),
         (("trial", "--jobs", "0"), "--jobs must be at least 1"),
         (("trial", "--seeds", "0"), "--seeds must be at least 1"),
         (("trial", "--budget", "soon"), "--budget 'soon' is not a time"),

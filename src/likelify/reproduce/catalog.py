@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from likelify.errors import ConfigError
-from likelify.reproduce import flowification, flowification_tables
+from likelify.errors import ConfigError, unknown_word
 from likelify.reproduce.experiment import Experiment, Scale
+from likelify.reproduce.papers import flowification, flowification_tables
 
 EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "flowification-images": flowification.images,
@@ -22,5 +22,5 @@ def experiment(name: str, scale: Scale = "cpu") -> Experiment:
         ConfigError: if there is none.
     """
     if name not in EXPERIMENTS:
-        raise ConfigError(f"There is no experiment '{name}'; the experiments are {', '.join(EXPERIMENTS)}.")
+        raise ConfigError(unknown_word("experiment", name, EXPERIMENTS))
     return EXPERIMENTS[name](scale)

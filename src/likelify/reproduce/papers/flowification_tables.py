@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from likelify.reproduce.cell import DataChoice, Measuring, Values
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
-from likelify.reproduce.flowification import CPU_FIT, PAPER_FIT, QUICK_MEASURING, QUICK_SECONDS
+from likelify.reproduce.papers.flowification import CPU_FIT, PAPER_FIT, QUICK_MEASURING, QUICK_SECONDS
 
 # A public listing under the paper's name, rounded; the paper's own tables were not at hand.
 LISTED = {"POWER": "-0.5", "GAS": "5.35", "HEPMASS": "-19.56", "MINIBOONE": "-14.05", "BSDS300": "144.2"}
