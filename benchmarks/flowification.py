@@ -247,7 +247,7 @@ def fashion(*, quick: bool, seeds: int = 1) -> list[Entry]:
     """Print held-out bits/dim after ten minutes on Fashion-MNIST, as the experiment measures them."""
     session = Session.open(experiment("flowification-minutes", "cpu"), seeds=seeds)
     if not quick:
-        run_cells(session.checked().todo(), session.place(), on_event=tell)
+        run_cells(session.checked().todo(), session.folders(), on_event=tell)
         session = session.again()
     entries = []
     for method in session.experiment.methods:

@@ -16,10 +16,10 @@ from likelify.zoo import MODELS
 from tests.reproduce.trial import experiment, silent
 
 
-def run_in_this_process(cells, place, *, jobs, on_event):
+def run_in_this_process(cells, folders, *, jobs, on_event):
     for cell in cells:
         on_event(Event("start", cell))
-        run_cell(cell, place.results, place.weights, reuse=place.reuse, report=silent)
+        run_cell(cell, folders.results, folders.weights, reuse=folders.reuse, report=silent)
         on_event(Event("progress", cell, "fitting", 0.5, "1.0 bits/dim"))
         on_event(Event("finish", cell))
     return {}
@@ -134,7 +134,7 @@ def test_render_only_runs_nothing(command, tmp_path):
 
 
 def test_failures_are_an_error_after_the_report(command):
-    def fail(cells, place, *, jobs, on_event):
+    def fail(cells, folders, *, jobs, on_event):
         on_event(Event("start", cells[0]))
         on_event(Event("fail", cells[0], message="no more memory"))
         return {cells[0].name: "no more memory"}
@@ -146,8 +146,8 @@ def test_failures_are_an_error_after_the_report(command):
 
 
 def test_an_interruption_says_how_to_go_on(command):
-    def interrupt(cells, place, *, jobs, on_event):
-        run_in_this_process(cells[:1], place, jobs=jobs, on_event=on_event)
+    def interrupt(cells, folders, *, jobs, on_event):
+        run_in_this_process(cells[:1], folders, jobs=jobs, on_event=on_event)
         raise KeyboardInterrupt
 
     output = command("trial", "--quick", "--seeds", 2, code=130, runner=interrupt)
@@ -159,7 +159,7 @@ def test_an_interruption_says_how_to_go_on(command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("tabel",), "There is no experiment 'tabel'. Known are: flowification-images,"),
+        (("unheard-of",), "There is no experiment 'unheard-of'. Known are: flowification-images,"),
         (("flowification-table",), "Did you mean 'flowification-tables'"),
         (("trial", "--jobs", "0"), "--jobs must be at least 1"),
         (("trial", "--seeds", "0"), "--seeds must be at least 1"),

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from likelify.reproduce.experiment import Method
-from likelify.reproduce.runner import Place, run_cells
+from likelify.reproduce.runner import Folders, run_cells
 from likelify.reproduce.session import Session
 from tests.reproduce.trial import METHODS, experiment
 
@@ -22,7 +22,7 @@ def processes(tmp_path_factory):
     bad = Method("Bad", {"model": "glow", "levels": 4})
     session = Session.open(experiment(methods=(bad, METHODS[1]), baseline=None, seeds=1), out=out)
     events = []
-    failures = run_cells(session.todo(), session.place(), jobs=2, on_event=events.append)
+    failures = run_cells(session.todo(), session.folders(), jobs=2, on_event=events.append)
     return session.again(), failures, events
 
 
@@ -50,7 +50,7 @@ def test_processes_give_the_figures_of_this_process(processes, finished):
 @pytest.mark.parametrize("end", ["parent", "signal"])
 def test_an_ended_worker_leaves_nothing(tmp_path, end):
     cell = experiment(budget=300.0, fit={"clock": "processor"}).cells()[0]
-    order = {"cell": cell.model_dump(mode="json"), "folder": str(tmp_path), "weights": None, "reuse": False}
+    request = {"cell": cell.model_dump(mode="json"), "folder": str(tmp_path), "weights": None, "reuse": False}
     worker = subprocess.Popen(
         [sys.executable, "-m", "likelify.reproduce.worker"],
         stdin=subprocess.PIPE,
@@ -58,7 +58,7 @@ def test_an_ended_worker_leaves_nothing(tmp_path, end):
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    worker.stdin.write(json.dumps(order | {"threads": 1}) + "\n")
+    worker.stdin.write(json.dumps(request | {"threads": 1}) + "\n")
     worker.stdin.flush()
     while json.loads(worker.stdout.readline())["phase"] != "fitting":
         pass
@@ -86,6 +86,6 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path):
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_cells(cells, Place(tmp_path), jobs=2, on_event=interrupt)
+        run_cells(cells, Folders(tmp_path), jobs=2, on_event=interrupt)
     assert time.monotonic() - start < 60
     assert list(tmp_path.iterdir()) == []

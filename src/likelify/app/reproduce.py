@@ -126,7 +126,7 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
         )
     try:
         with CellProgress(console, len(todo)) as progress:
-            return run_cells(todo, session.place(again=again), jobs=jobs, on_event=progress.update)
+            return run_cells(todo, session.folders(again=again), jobs=jobs, on_event=progress.update)
     except KeyboardInterrupt:
         left = len(session.again().todo())
         console.print(f"Interrupted. Finished cells are kept; {left} are left. Go on with: {command}")

@@ -55,7 +55,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure that the paper printed."""
+    """A figure that the paper printed: for which method and data set, and as which text."""
 
     method: str
     data: str
@@ -113,14 +113,14 @@ class Experiment:
 
     @property
     def folder(self) -> str:
-        """Name the folder of its results: scales never share one."""
+        """Return the name of the folder of its results: scales never share one."""
         return self.name if self.scale == "cpu" else f"{self.name}-{self.scale}"
 
     def cells(self, seeds: int | None = None, budget: float | None = None, folder: str | None = None) -> list[Cell]:
-        """List the cells; those of a seed stay together, so that an interrupted table has complete pairs.
+        """Return the cells; those of a seed stay together, so that an interrupted table has complete pairs.
 
         Args:
-            seeds: how many, by default the usual number.
+            seeds: number of seeds, by default the usual one.
             budget: seconds of each fit instead of the usual ones.
             folder: of the user's files.
 
@@ -161,7 +161,7 @@ class Experiment:
 
 
 def most_hours(cells: Sequence[Cell], jobs: int) -> float | None:
-    """Foretell the hours that cells take at most, so many at a time; None if one of them has no limit."""
+    """Return the most hours that cells can take, `jobs` at a time; None if one of them has no limit."""
     total = 0.0
     for cell in cells:
         limit = cell.fit.get("max_time")

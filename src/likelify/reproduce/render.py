@@ -1,4 +1,4 @@
-"""Reports as Markdown and as a page of HTML that needs nothing beside it."""
+"""Writes reports as Markdown and as a page of HTML that needs nothing beside it."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; }
 
 
 def to_markdown(report: Report, folder: Path = Path()) -> str:
-    """Write a report as Markdown.
+    """Return a report as Markdown.
 
     Args:
         report: what to write.
@@ -42,7 +42,7 @@ def to_markdown(report: Report, folder: Path = Path()) -> str:
 
 
 def to_html(report: Report) -> str:
-    """Write a report as one page of HTML, pictures and curves inside."""
+    """Return a report as one page of HTML, pictures and curves inside."""
     body = [f"<h1>{escape(report.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in report.introduction)]
     for table in report.tables:
         body += [f"<h2>{escape(table.title)}</h2>", _html_table(table)]
@@ -60,7 +60,7 @@ def to_html(report: Report) -> str:
 
 
 def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
-    """Draw the curves of methods against time as PNG; the first look, before any step, is left out.
+    """Draw the curves of methods against time as PNG; their first point, before any step, is left out.
 
     Args:
         curves: for each method one curve `(seconds, figure)` per seed.

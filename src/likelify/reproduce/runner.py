@@ -1,4 +1,4 @@
-"""Running many cells: parallel processes, one cell each; what fails is reported and the others go on."""
+"""Runs many cells at a time, each in a process of its own; if one fails, the others go on."""
 
 import json
 import os
@@ -20,15 +20,15 @@ PATIENCE_SECONDS = 10
 
 @dataclass(frozen=True)
 class Event:
-    """What happens to a cell.
+    """A report of how the run of a cell proceeds.
 
     Attributes:
-        kind: it starts, is further, has finished or has failed.
-        cell: which.
-        phase: what it is doing.
-        share: of the phase that is done, 0 to 1.
-        figure: the latest, as text.
-        message: why it failed.
+        kind: the cell has started, proceeded, finished or failed.
+        cell: the cell.
+        phase: what it is doing, such as fitting.
+        share: the part of the phase that is done, 0 to 1.
+        figure: the latest validation figure, as text.
+        message: the reason of a failure.
     """
 
     kind: Literal["start", "progress", "finish", "fail"]
@@ -40,8 +40,8 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the cells of an experiment leave their files.
+class Folders:
+    """The folders that cells write to.
 
     Attributes:
         results: folder of the results.
@@ -55,17 +55,17 @@ class Place:
 
 
 def run_cells(
-    cells: Sequence[Cell], place: Place, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
+    cells: Sequence[Cell], folders: Folders, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
 ) -> dict[str, str]:
     """Run cells, `jobs` at a time, each in a process of its own; on the CPU with one thread each.
 
     Ctrl-C, or any other end of this function, ends the processes; cells that have finished are on disk.
 
     Args:
-        cells: to run, in this order.
-        place: where to write.
-        jobs: processes at a time.
-        on_event: told what happens, in the calling thread.
+        cells: the cells, in the order of their start.
+        folders: where they write.
+        jobs: number of processes at a time.
+        on_event: called with every event, in the calling thread.
 
     Returns:
         For each cell that failed its name and the reason.
@@ -75,7 +75,7 @@ def run_cells(
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                worker = _Worker(waiting.pop(), place, events)
+                worker = _Worker(waiting.pop(), folders, events)
                 running[worker.cell.name] = worker
             # A limit on the wait, for on some systems nothing else lets Ctrl-C through.
             try:
@@ -99,9 +99,9 @@ def run_cells(
 class _Worker:
     """One process and the thread that listens to it."""
 
-    def __init__(self, cell: Cell, place: Place, events: queue.Queue[Event]) -> None:
+    def __init__(self, cell: Cell, folders: Folders, events: queue.Queue[Event]) -> None:
         self.cell, self.events = cell, events
-        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.error_output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         single = cell.device == "cpu"
         environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if single else {})
         # A session of its own: Ctrl-C reaches this process alone, which then ends the others in good order.
@@ -109,16 +109,16 @@ class _Worker:
             [sys.executable, "-m", "likelify.reproduce.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.complaints,
+            stderr=self.error_output,
             env=environment,
             text=True,
             start_new_session=True,
         )
-        self.order = {
+        self.request = {
             "cell": cell.model_dump(mode="json"),
-            "folder": str(place.results),
-            "weights": None if place.weights is None else str(place.weights),
-            "reuse": place.reuse,
+            "folder": str(folders.results),
+            "weights": None if folders.weights is None else str(folders.weights),
+            "reuse": folders.reuse,
             "threads": 1 if single else None,
         }
         self.listener = threading.Thread(target=self._listen, daemon=True)
@@ -130,30 +130,30 @@ class _Worker:
         try:
             assert self.process.stdin is not None
             assert self.process.stdout is not None
-            self.process.stdin.write(json.dumps(self.order) + "\n")
+            self.process.stdin.write(json.dumps(self.request) + "\n")
             self.process.stdin.flush()
             for line in self.process.stdout:
-                words = _words(line)
-                error = words.pop("error", error)
-                if words:
-                    self.events.put(Event("progress", self.cell, **words))
+                progress = _parse(line)
+                error = progress.pop("error", error)
+                if progress:
+                    self.events.put(Event("progress", self.cell, **progress))
         except (OSError, TypeError) as trouble:
             error = error or str(trouble)
         code = self.process.wait()
-        message = "" if code == 0 else error or self._last_words(code)
+        message = "" if code == 0 else error or self._reason(code)
         self._close()
         self.events.put(Event("finish" if code == 0 else "fail", self.cell, message=message))
 
     def _close(self) -> None:
-        self.complaints.close()
+        self.error_output.close()
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(OSError):  # what is left in a pipe whose reader is gone
                 if pipe is not None:
                     pipe.close()
 
-    def _last_words(self, code: int) -> str:
-        self.complaints.seek(0)
-        lines = self.complaints.read().decode(errors="replace").strip().splitlines()
+    def _reason(self, code: int) -> str:
+        self.error_output.seek(0)
+        lines = self.error_output.read().decode(errors="replace").strip().splitlines()
         killed = f"the process was ended by signal {-code}" if code < 0 else f"the process ended with code {code}"
         hint = " (out of memory?)" if code == -9 else ""
         return f"{killed}{hint}" + (f": {lines[-1]}" if lines else "")
@@ -173,11 +173,11 @@ class _Worker:
         self.listener.join()
 
 
-def _words(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any]:
     """Read a line of progress; anything else that a library may print there is passed over."""
     try:
-        words = json.loads(line)
+        progress = json.loads(line)
     except json.JSONDecodeError:
         return {}
     known = {"phase", "share", "figure", "error"}
-    return words if isinstance(words, dict) and words.keys() <= known else {}
+    return progress if isinstance(progress, dict) and progress.keys() <= known else {}

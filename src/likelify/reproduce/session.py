@@ -1,4 +1,4 @@
-"""A session of an experiment: what is there, what is to run, and the report of it."""
+"""One use of an experiment: which cells are finished, which are to be run, and the report."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from likelify.reproduce.cell import Cell, Facts
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown
 from likelify.reproduce.results import State, read_states
-from likelify.reproduce.runner import Place
+from likelify.reproduce.runner import Folders
 from likelify.reproduce.sources import open_data
 from likelify.reproduce.store import read_cells
 from likelify.reproduce.table import Picture, Report, build_report
@@ -25,13 +25,13 @@ class Session:
     """The cells of an experiment and the folder of their results.
 
     Attributes:
-        experiment: which.
-        cells: all that its table needs.
+        experiment: the experiment.
+        cells: all cells that its tables need.
         results: folder of the results.
         page: file of the report.
         weights: folder of fitted weights.
-        states: what the folder holds of the cells.
-        absent: for the sources that cannot be opened the reason.
+        states: which of the cells are finished.
+        absent: sources that cannot be opened, with the reason.
     """
 
     experiment: Experiment
@@ -51,12 +51,12 @@ class Session:
         files: str | None = None,
         out: Path | None = None,
     ) -> "Session":
-        """Look at what is there.
+        """Read which cells are finished.
 
         Args:
-            experiment: which.
-            seeds: how many, instead of the usual number.
-            budget: seconds of a fit, instead of the usual ones.
+            experiment: the experiment.
+            seeds: number of seeds, instead of the usual one.
+            budget: seconds of each fit, instead of the usual ones.
             files: folder of the user's data.
             out: folder in which that of the results is made; by default `results` in a checkout.
 
@@ -82,7 +82,7 @@ class Session:
         return Session(experiment, cells, results, page, weights, read_states(cells, results), {})
 
     def checked(self) -> "Session":
-        """Open the data: cells of other data become stale, and data that are not there are noted."""
+        """Return the session after opening its data: cells of other data are stale, and missing data are noted."""
         absent: dict[str, str] = {}
         states = list(self.states)
         for choice in {cell.data.source: cell.data for cell in self.cells}.values():
@@ -95,11 +95,11 @@ class Session:
         return replace(self, states=states, absent=absent)
 
     def again(self) -> "Session":
-        """Look at the folder again, after cells were run."""
+        """Return the session as it is after cells were run."""
         return replace(self, states=read_states(self.cells, self.results))
 
     def todo(self, *, again: bool = False) -> list[Cell]:
-        """List the cells to run: those that are not there or cannot be read, and stale ones only if told to.
+        """Return the cells to run: those that are missing or damaged, and stale ones if `again`.
 
         Cells whose data are not there are left out.
         """
@@ -107,15 +107,15 @@ class Session:
         return [s.cell for s in self.states if s.status in wanted and s.cell.data.source not in self.absent]
 
     def of(self, *statuses: str) -> list[State]:
-        """List the cells of some statuses."""
+        """Return the cells of some statuses."""
         return [state for state in self.states if state.status in statuses]
 
-    def place(self, *, again: bool = False) -> Place:
-        """Say where cells leave what they find; run again, they do not take weights that are already there."""
-        return Place(self.results, self.weights, reuse=not again)
+    def folders(self, *, again: bool = False) -> Folders:
+        """Return the folders that cells write to; when run again, they do not take weights that are already there."""
+        return Folders(self.results, self.weights, reuse=not again)
 
     def report(self) -> Report:
-        """Make the report."""
+        """Return the report of what is finished."""
         return build_report(self.experiment, self.states, self.results)
 
     def write(self, report: Report, html: Path | None = None) -> list[Path]:

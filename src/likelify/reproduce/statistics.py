@@ -59,7 +59,7 @@ def paired_difference(
     r"""Compare two methods seed by seed.
 
     The interval is Student's: `mean(d) +- t * std(d) / sqrt(n)` with the `(1 + confidence) / 2` quantile of `n - 1`
-    degrees of freedom. It takes the differences as draws of a normal law, which few seeds cannot check.
+    degrees of freedom. It takes the differences to be normally distributed, which few seeds cannot check.
 
     Args:
         ours: for each seed its figure.
@@ -82,16 +82,16 @@ def paired_difference(
 def value_at(curve: Iterable[tuple[float, float]], seconds: float) -> float:
     """Return the lowest value that a curve of `(seconds, value)` had reached by a time; NaN if it had none yet.
 
-    Nothing is interpolated: between two looks nobody knows.
+    Nothing is interpolated: what the fit had between two validations is not known.
     """
     return min((value for time, value in curve if time <= seconds), default=math.nan)
 
 
 def common_time(curves: Iterable[Sequence[tuple[float, float]]], *, slack: float = 0.05) -> float:
-    """Return the latest time that all curves reach, that is the earliest of their last looks; NaN without curves.
+    """Return the latest time that all curves reach, that is the earliest of their last points; NaN without curves.
 
-    Fits of one budget end within a step and a look of each other: ends that are later by no more than the share
-    `slack` count as the same, and the latest of these is given, so that no last look is lost.
+    Fits of one budget end within a step and a validation of each other: ends that are later by no more than the share
+    `slack` count as the same, and the latest of these is returned, so that no last point is lost.
     """
     ends = [curve[-1][0] for curve in curves if curve]
     return max((end for end in ends if end <= (1 + slack) * min(ends)), default=math.nan)

@@ -1,4 +1,4 @@
-"""From the files of cells to tables of text: one object that the terminal, Markdown and HTML all show."""
+"""Tables of text from the results of cells, for the terminal, Markdown and HTML alike."""
 
 import math
 from collections import defaultdict
@@ -64,7 +64,7 @@ class Report:
 
 
 def build_report(experiment: Experiment, states: Sequence[State], folder: Path) -> Report:
-    """Make the report from what a folder holds; only finished cells of the present settings count."""
+    """Return the report of an experiment; only finished cells of the present settings count."""
     tables, curves, pictures = [], {}, []
     for data in experiment.data:
         own = [state for state in states if state.cell.data.source == data.choice.source]
@@ -80,7 +80,7 @@ def build_report(experiment: Experiment, states: Sequence[State], folder: Path) 
 
 
 def _finished(experiment: Experiment, states: Sequence[State]) -> dict[str, list[CellResult]]:
-    """For each method its results, in the order of the methods."""
+    """Return the results of each method, in the order of the methods."""
     rows: dict[str, list[CellResult]] = {method.title: [] for method in experiment.methods}
     for state in states:
         if state.status == "finished" and state.result is not None:
@@ -110,7 +110,7 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[State], rows:
 
 
 def _course_table(experiment: Experiment, data: DataSet, rows: dict[str, list[CellResult]]) -> Table:
-    """Read the curves off at equal times."""
+    """Return the table of validation figures at equal times."""
     unit = experiment.unit
     curves = {title: [_curve(result, unit) for result in results] for title, results in rows.items()}
     time = common_time(curve for several in curves.values() for curve in several)
@@ -128,7 +128,7 @@ def _course_table(experiment: Experiment, data: DataSet, rows: dict[str, list[Ce
 
 
 def _paper_table(experiment: Experiment) -> list[Table]:
-    """Show what the paper printed for methods and data that no row has."""
+    """Return the table of what the paper printed for methods and data that no row has."""
     shown = {(method.title, data.title) for method in experiment.methods for data in experiment.data}
     left = [p for p in experiment.paper.figures if (p.method, p.data) not in shown]
     source = [f"Source: {experiment.paper.source}"] if experiment.paper.source else []

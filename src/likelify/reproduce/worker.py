@@ -1,6 +1,6 @@
 """A process that runs one cell: `python -m likelify.reproduce.worker`.
 
-Its order is the first line of standard input, as JSON; its progress goes to standard output, a JSON line at a time.
+It reads its request, one line of JSON, from standard input, and writes its progress to standard output as JSON lines.
 Standard input stays open as long as the parent lives: when it ends, so does the worker.
 """
 
@@ -19,45 +19,45 @@ REPORT_SECONDS = 0.5
 
 
 def main() -> None:
-    """Read the order, run the cell, report."""
+    """Read the request, run the cell, report its progress or its error."""
     signal.signal(signal.SIGTERM, _stop)
-    order = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        _run(order)
+        _run(request)
     except (LikelifyError, OSError, MemoryError) as error:
-        _say(error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        _send(error=f"{type(error).__name__}: {' '.join(str(error).split())}")
         sys.exit(2)
 
 
-def _run(order: dict) -> None:
+def _run(request: dict) -> None:
     import torch
 
     from likelify.reproduce.cell import Cell
     from likelify.reproduce.measure import run_cell
 
-    if order["threads"] is not None:
-        torch.set_num_threads(order["threads"])
+    if request["threads"] is not None:
+        torch.set_num_threads(request["threads"])
     last = 0.0
 
     def report(phase: str, share: float, figure: str) -> None:
         nonlocal last
         if (now := time.monotonic()) - last > REPORT_SECONDS:
             last = now
-            _say(phase=phase, share=share, figure=figure)
+            _send(phase=phase, share=share, figure=figure)
 
-    weights = order["weights"]
+    weights = request["weights"]
     run_cell(
-        Cell.parse(order["cell"]),
-        Path(order["folder"]),
+        Cell.parse(request["cell"]),
+        Path(request["folder"]),
         None if weights is None else Path(weights),
-        reuse=order["reuse"],
+        reuse=request["reuse"],
         report=report,
     )
 
 
-def _say(**words: object) -> None:
-    sys.stdout.write(json.dumps(words) + "\n")
+def _send(**values: object) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 
 
