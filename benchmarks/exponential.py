@@ -1,4 +1,8 @@
-"""Speed, memory and accuracy of exponentials against the unrolled series, torch.matrix_exp and SciPy."""
+"""Speed, memory and accuracy of exponentials against the unrolled series, torch.matrix_exp and SciPy.
+
+python -m benchmarks.exponential --quick
+python -m benchmarks.exponential --part matrices --json matrices.json
+"""
 
 import math
 from collections.abc import Callable
@@ -9,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import exponential_graphs
-from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import medians, ratio, training, use_malloc_settings
+from benchmarks.report import Entry, run_parts
+from benchmarks.timing import medians, ratio, training
 from likelify import ConvMap, Dense, Skew, conv_exponential, exp_action
 from likelify.linalg import Recompute, Stored
 from likelify.linalg.expm.gradients import Gradient
@@ -21,6 +25,11 @@ CONVOLUTIONS = {(32, 3, 32, 32): (1.7, 2.0), (32, 12, 16, 16): (1.3, 1.5), (32, 
 }
 # Degree whose a-priori certificate is 1e-4 at norm 0.9, and the one of the published evaluation.
 TRAINING_DEGREE, EVALUATION_DEGREE = 7, 13
+
+
+def turns(*, quick: bool) -> int:
+    """Return how often each run is repeated."""
+    return 3 if quick else 31
 
 
 def convolve(x: Tensor, kernel: Tensor, padding: str = "zeros") -> Tensor:
@@ -67,9 +76,9 @@ def saved(function: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:
     return sum(kept.values()) / x.untyped_storage().nbytes()
 
 
-def conv_training(repeats: int) -> list[Entry]:
+def conv_training(*, quick: bool) -> list[Entry]:
     """Compare forward and backward passes, and what they keep, at equal certified accuracy."""
-    entries = []
+    entries, repeats = [], turns(quick=quick)
     for shape, (must, aim) in CONVOLUTIONS.items():
         torch.manual_seed(0)
         x, kernel = torch.randn(shape), random_kernel(*shape[1:])
@@ -95,9 +104,9 @@ def conv_training(repeats: int) -> list[Entry]:
     return entries
 
 
-def conv_frozen(repeats: int) -> list[Entry]:
+def conv_frozen(*, quick: bool) -> list[Entry]:
     """Compare evaluation inside frozen() with the published series of degree 13."""
-    entries = []
+    entries, repeats = [], turns(quick=quick)
     for channels, height, width in ((12, 4, 4), (48, 4, 4), (12, 8, 8), (3, 16, 16)):
         for rows in (32, 128):
             value = _frozen_ratio((rows, channels, height, width), "zeros", repeats)
@@ -119,9 +128,9 @@ def _frozen_ratio(shape: tuple[int, ...], padding: str, repeats: int) -> float:
         return ratio(lambda: layer(x), lambda: unrolled(x, kernel, EVALUATION_DEGREE, padding), repeats)
 
 
-def inverse_cost(repeats: int) -> list[Entry]:
+def inverse_cost(*, quick: bool) -> list[Entry]:
     """Compare the inverse of a layer with its forward pass."""
-    entries = []
+    entries, repeats = [], turns(quick=quick)
     for shape in CONVOLUTIONS:
         torch.manual_seed(0)
         x, layer = torch.randn(shape), conv_exponential(shape[1])
@@ -132,10 +141,10 @@ def inverse_cost(repeats: int) -> list[Entry]:
     return entries
 
 
-def matrices(repeats: int) -> list[Entry]:
+def matrices(*, quick: bool) -> list[Entry]:
     """Compare forward and backward passes of matrices with torch.matrix_exp."""
-    entries = []
-    for size, must, aim in ((512, 20, 30), (1024, 40, 60)):
+    entries, repeats = [], turns(quick=quick)
+    for size, must, aim in ((512, 20, 30), *([] if quick else [(1024, 40, 60)])):
         torch.manual_seed(0)
         weight = torch.randn(size, size) / math.sqrt(size)
         skew = (weight - weight.T) / 2
@@ -164,7 +173,7 @@ def matrices(repeats: int) -> list[Entry]:
     return entries
 
 
-def gradient_accuracy() -> list[Entry]:
+def gradient_accuracy(*, quick: bool) -> list[Entry]:
     """Compare the float32 gradients of parameters with float64 ones."""
     torch.manual_seed(0)
     kernel, weight = random_kernel(4, 6, 6), torch.randn(48, 48) / 20
@@ -189,17 +198,15 @@ def gradient_accuracy() -> list[Entry]:
     return entries
 
 
-def main() -> None:
-    """Measure and report."""
-    use_malloc_settings()
-    options = arguments(__doc__ or "")
-    repeats = 3 if options.quick else 31
-    entries = [*conv_training(repeats), *conv_frozen(repeats), *inverse_cost(repeats), *gradient_accuracy()]
-    if not options.quick:
-        entries += matrices(repeats)
-    entries += exponential_graphs.entries(quick=options.quick)
-    report(entries, options.json)
+PARTS = {
+    "convolutions": conv_training,
+    "frozen": conv_frozen,
+    "inverse": inverse_cost,
+    "gradients": gradient_accuracy,
+    "matrices": matrices,
+    "graphs": exponential_graphs.entries,
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__ or "", PARTS)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import ratio, training, use_malloc_settings
+from benchmarks.report import Entry
+from benchmarks.timing import ratio, training
 from likelify.linalg.expm import exp_action
 from likelify.linalg.graph import GraphMap, normalized_adjacency
 from likelify.structure import GraphBatch
@@ -113,14 +113,3 @@ def entries(*, quick: bool = False) -> list[Entry]:
             name = f"complete graphs training, {nodes} nodes, {features} features"
             found.append(Entry(name, complete_ratio(nodes, features), "x faster", must, aim, "higher"))
     return found
-
-
-def main() -> None:
-    """Measure and report."""
-    use_malloc_settings()
-    options = arguments(__doc__ or "")
-    report(entries(quick=options.quick), options.json)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,12 +13,13 @@ without --quick first runs those that are missing.
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import flowification_rival as rival
-from benchmarks.report import Entry, arguments, report
+from benchmarks.report import Entry, arguments, measured, report
 from benchmarks.timing import medians, use_malloc_settings
 from likelify import Flow, seeded
 from likelify.nets import density_net
@@ -136,7 +137,7 @@ def forward(*, quick: bool) -> list[Entry]:
     return entries
 
 
-def parameters(*, quick: bool) -> list[Entry]:  # noqa: ARG001
+def parameters(*, quick: bool) -> list[Entry]:
     """Count parameters beside the published code's."""
     entries = []
     for name in NAMES:
@@ -297,16 +298,9 @@ def main() -> None:
     """Run the parts that are asked for, all by default."""
     use_malloc_settings()
     options = arguments(__doc__ or "", parts=[*PARTS, "fashion"])
-    found: list[Entry] = []
-    for part in options.part:
-        print(f"== {part}", flush=True)
-        if part == "fashion":
-            found += fashion(quick=options.quick, seeds=options.seeds)
-        else:
-            with seeded(0):
-                found += PARTS[part](quick=options.quick)
-    if found:
-        report(found, options.json)
+    entries = measured(PARTS | {"fashion": partial(fashion, seeds=options.seeds)}, options.part, quick=options.quick)
+    if entries:
+        report(entries, options.json)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Linear(nn.Module):
         hidden = HIDDEN.get(outputs, outputs)
         return dense_net([outputs, hidden, hidden, hidden, 2 * self.dropped])
 
-    def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-scale of the dropped coordinates."""
         mean, log_std = self.net(kept).chunk(2, -1)
         return mean, log_std
@@ -113,7 +113,7 @@ class Kernel(Linear):
         layers = [nn.Conv2d(*pair, k, padding=k // 2) for pair, k in zip(pairs(widths), kernels, strict=True)]
         return between(layers)
 
-    def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def fibre(self, kept: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-scale of the dropped coordinates: both are predicted for the tiles, and turned."""
         found = self.net(z.mT.unflatten(-1, (self.side, self.side))).flatten(2).mT
         mean, log_std = found.chunk(2, -1)
@@ -220,12 +220,12 @@ class Spline(nn.Module):
         self.bins, self.bound = bins, bound
         self.raw = nn.Parameter(torch.rand(3 * bins - 1))
 
-    def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
         """Return the output and one contribution per row."""
         value, log_slope = self.evaluate(x, inverse=False)
         return value, log_slope.flatten(1).sum(1)
 
-    def inverse(self, z: Tensor, *, noise: bool = True) -> Tensor:  # noqa: ARG002
+    def inverse(self, z: Tensor, *, noise: bool = True) -> Tensor:
         """Undo the spline."""
         return self.evaluate(z, inverse=True)[0]
 
@@ -272,11 +272,11 @@ class Flatten(nn.Module):
         super().__init__()
         self.shape = shape
 
-    def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def forward(self, x: Tensor, *, noise: bool = True) -> tuple[Tensor, Tensor]:
         """Flatten; the contribution is zero."""
         return x.flatten(1), x.new_zeros(len(x))
 
-    def inverse(self, z: Tensor, *, noise: bool = True) -> Tensor:  # noqa: ARG002
+    def inverse(self, z: Tensor, *, noise: bool = True) -> Tensor:
         """Return the images their shape again."""
         return z.unflatten(1, self.shape)
 

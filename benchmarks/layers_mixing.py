@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import medians, ratio, training, use_malloc_settings
+from benchmarks.report import Entry, run_parts
+from benchmarks.timing import medians, ratio, training
 from likelify import Chain, Conv1x1, emerging_conv, transforms
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
@@ -179,22 +179,12 @@ def product_entries(repeats: int) -> list[Entry]:
     return found
 
 
-def entries(*, quick: bool) -> list[Entry]:
-    """Measure everything."""
-    torch.manual_seed(0)
-    return (
-        reflection_entries(5 if quick else 21)
-        + emerging_entries(5 if quick else 21)
-        + product_entries(7 if quick else 41)
-    )
-
-
-def main() -> None:
-    """Report."""
-    use_malloc_settings()
-    options = arguments(__doc__ or "")
-    report(entries(quick=options.quick), options.json)
+PARTS = {
+    "reflections": lambda *, quick: reflection_entries(5 if quick else 21),
+    "emerging": lambda *, quick: emerging_entries(5 if quick else 21),
+    "products": lambda *, quick: product_entries(7 if quick else 41),
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__ or "", PARTS)

@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import likelify as lk
-from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import medians, use_malloc_settings
+from benchmarks.report import Entry, run_parts
+from benchmarks.timing import medians
 from likelify import nets
 from likelify.data import open_source
 from likelify.linalg.log_det import NOISE, Roulette
@@ -262,31 +262,30 @@ def cost(shape: tuple[int, ...], *, rows: int, hidden: int, repeats: int) -> lis
     return entries
 
 
-def entries(*, quick: bool = False) -> list[Entry]:
-    """Measure everything, with fewer draws and one small shape if there is no time."""
+def quality(*, quick: bool) -> list[Entry]:
+    """Measure estimates and inverses, with fewer draws if there is no time."""
     source = open_source("digits")
     x, test = source.read_all("train").x, source.read_all("test").x[:32]
     draws = 80 if quick else 300
-    with lk.seeded(0):
-        flow = digits_flow(2 if quick else 4, "roulette")
-        flow.initialize(x[:500])
-        found = estimates(flow, test, "fresh", draws)
-        train(flow, x, 60 if quick else 300)
-        found += estimates(flow, test, "trained", draws)
-        found += inverse(flow, test, "trained")
-        found += stretched(60 if quick else 150, 32 if quick else 64, draws)
-        shapes = [(12, 16, 16)] if quick else [(12, 16, 16), (24, 8, 8), (48, 4, 4)]
-        for shape in shapes:
-            found += cost(shape, rows=8 if quick else 32, hidden=96 if quick else 528, repeats=3 if quick else 5)
-    return found
+    flow = digits_flow(2 if quick else 4, "roulette")
+    flow.initialize(x[:500])
+    found = estimates(flow, test, "fresh", draws)
+    train(flow, x, 60 if quick else 300)
+    found += estimates(flow, test, "trained", draws)
+    found += inverse(flow, test, "trained")
+    return found + stretched(60 if quick else 150, 32 if quick else 64, draws)
 
 
-def main() -> None:
-    """Measure and report."""
-    use_malloc_settings()
-    options = arguments(__doc__ or "")
-    report(entries(quick=options.quick), options.json)
+def costs(*, quick: bool) -> list[Entry]:
+    """Measure memory and time, of one small shape if there is no time."""
+    if quick:
+        return cost((12, 16, 16), rows=8, hidden=96, repeats=3)
+    shapes = (12, 16, 16), (24, 8, 8), (48, 4, 4)
+    return [entry for shape in shapes for entry in cost(shape, rows=32, hidden=528, repeats=5)]
+
+
+PARTS = {"quality": quality, "costs": costs}
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__ or "", PARTS)

@@ -2,12 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+
+from benchmarks.timing import use_malloc_settings
+from likelify import seeded
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,25 @@ def arguments(description: str, *, seeds: int = 1, parts: Iterable[str] = ()) ->
     if parts:
         options.part = options.part or parts
     return options
+
+
+def measured(
+    parts: Mapping[str, Callable[..., list[Entry]]], chosen: Iterable[str] | None = None, *, quick: bool
+) -> list[Entry]:
+    """Return the figures of some parts, of all by default; each part is a function of `quick` and has its own seed."""
+    entries: list[Entry] = []
+    for part in parts if chosen is None else chosen:
+        print(f"== {part}", flush=True)
+        with seeded(0):
+            entries += parts[part](quick=quick)
+    return entries
+
+
+def run_parts(description: str, parts: Mapping[str, Callable[..., list[Entry]]]) -> None:
+    """Run a benchmark of running times that has parts: parse the options, measure what was chosen, and report."""
+    use_malloc_settings()
+    options = arguments(description, parts=parts)
+    report(measured(parts, options.part, quick=options.quick), options.json)
 
 
 def readable(value: float) -> str:

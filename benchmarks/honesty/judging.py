@@ -45,7 +45,7 @@ CASES: list[Case] = []
 
 def add(group: str, name: str, run: Callable[[], str], *, times: int = 1, must: str | None = None, **more: Any) -> None:
     """Add a case that takes its random numbers from the global generator."""
-    CASES.append(Case(group, name, lambda seed: run(), times, must, **more))  # noqa: ARG005
+    CASES.append(Case(group, name, lambda seed: run(), times, must, **more))
 
 
 def tolerance(dtype: torch.dtype) -> float:
