@@ -35,7 +35,7 @@ LAYERS: dict[str, LayerCase] = {
     "noisy-relu": LayerCase(activation.NoisyReLU, lambda: normal(4, 3, 2), activation.NoisyReLU),
     "noisy-relu-net": LayerCase(lambda: activation.NoisyReLU(net=_net(4)), lambda: normal(4, 3), activation.NoisyReLU),
     "noisy-relu-graphs": LayerCase(
-        lambda: activation.NoisyReLU(noise=0.5), lambda: normal(5, 3), activation.NoisyReLU, on_graphs
+        lambda: activation.NoisyReLU(noise_scale=0.5), lambda: normal(5, 3), activation.NoisyReLU, on_graphs
     ),
     "shared-spline": LayerCase(
         lambda: splines.SharedSpline(bins=4), lambda: normal(4, 3, 2), splines.SharedSpline, near_identity=True

@@ -32,7 +32,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: FreeLinear(4, 6, groups=2, noise="uniform"), lambda: normal(3, 4), FreeLinear
     ),
     "free-linear-increasing-posterior": LayerCase(
-        lambda: FreeLinear(4, 6, groups=2, posterior=density_nets(0)), lambda: normal(3, 4), FreeLinear
+        lambda: FreeLinear(4, 6, groups=2, posterior_factory=density_nets(0)), lambda: normal(3, 4), FreeLinear
     ),
     "free-linear-increasing-graphs": LayerCase(lambda: FreeLinear(2, 3), lambda: normal(5, 2), FreeLinear, on_graphs),
     "circular-conv-square": LayerCase(lambda: CircularConv(2, 2), lambda: normal(2, 2, 4, 3), CircularConv, scale=0.1),
@@ -49,7 +49,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: CircularConv(2, 3), lambda: normal(2, 2, 3, 4), CircularConv, scale=0.1
     ),
     "circular-conv-increasing-uniform-posterior": LayerCase(
-        lambda: CircularConv(2, 4, groups=2, noise="uniform", posterior=density_nets(2)),
+        lambda: CircularConv(2, 4, groups=2, noise="uniform", posterior_factory=density_nets(2)),
         lambda: normal(2, 2, 3, 4),
         CircularConv,
         scale=0.1,

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify.transforms.surjections import patches, pooling
+from likelify.transforms.surjections import pooling
 from tests.cases.common import LayerCase, normal, on_graphs
 
 
@@ -24,47 +24,50 @@ VALID = torch.tensor([[True, True], [False, True], [True, True]])
 
 
 LAYERS: dict[str, LayerCase] = {
-    "max-of-patches": LayerCase(lambda: patches.MaxOfPatches(2, 3), lambda: normal(4, 6, 2), patches.MaxOfPatches),
+    "max-of-patches": LayerCase(lambda: pooling.MaxOfPatches(2, 3), lambda: normal(4, 6, 2), pooling.MaxOfPatches),
     "max-of-patches-valid": LayerCase(
-        lambda: patches.MaxOfPatches(2, 3, valid=VALID), lambda: normal(4, 6, 2), patches.MaxOfPatches
+        lambda: pooling.MaxOfPatches(2, 3, valid=VALID), lambda: normal(4, 6, 2), pooling.MaxOfPatches
     ),
     "max-of-patches-net": LayerCase(
-        lambda: patches.MaxOfPatches(2, 4, net=_net), lambda: normal(4, 8, 2, 2), patches.MaxOfPatches
+        lambda: pooling.MaxOfPatches(2, 4, net_factory=_net), lambda: normal(4, 8, 2, 2), pooling.MaxOfPatches
     ),
     "max-of-patches-condition-graphs": LayerCase(
-        lambda: patches.MaxOfPatches(1, 3, net=_conditional_net),
+        lambda: pooling.MaxOfPatches(1, 3, net_factory=_conditional_net),
         lambda: normal(5, 3),
-        patches.MaxOfPatches,
+        pooling.MaxOfPatches,
         lambda: on_graphs(condition=True),
     ),
-    "mean-of-patches": LayerCase(lambda: patches.MeanOfPatches(2, 3), lambda: normal(4, 6, 2), patches.MeanOfPatches),
+    "mean-of-patches": LayerCase(lambda: pooling.MeanOfPatches(2, 3), lambda: normal(4, 6, 2), pooling.MeanOfPatches),
     "mean-of-patches-valid": LayerCase(
-        lambda: patches.MeanOfPatches(2, 3, valid=VALID, divisor=torch.tensor([3.0, 2.0])),
+        lambda: pooling.MeanOfPatches(2, 3, valid=VALID, divisor=torch.tensor([3.0, 2.0])),
         lambda: normal(4, 6, 2),
-        patches.MeanOfPatches,
+        pooling.MeanOfPatches,
     ),
     "mean-of-patches-net": LayerCase(
-        lambda: patches.MeanOfPatches(2, 4, net=_net), lambda: normal(4, 8, 2, 2), patches.MeanOfPatches
+        lambda: pooling.MeanOfPatches(2, 4, net_factory=_net), lambda: normal(4, 8, 2, 2), pooling.MeanOfPatches
     ),
     "mean-of-patches-graphs": LayerCase(
-        lambda: patches.MeanOfPatches(2, 2, net=_rows_net), lambda: normal(5, 4), patches.MeanOfPatches, on_graphs
+        lambda: pooling.MeanOfPatches(2, 2, net_factory=_rows_net),
+        lambda: normal(5, 4),
+        pooling.MeanOfPatches,
+        on_graphs,
     ),
-    "depth-to-space": LayerCase(
-        lambda: pooling.DepthToSpace((2, 3)), lambda: normal(2, 12, 2, 2), pooling.DepthToSpace
-    ),
-    "depth-to-space-sequence": LayerCase(
-        lambda: pooling.DepthToSpace((2,)), lambda: normal(2, 4, 3), pooling.DepthToSpace
-    ),
+    "squeeze-oblong": LayerCase(lambda: lk.Squeeze((2, 3)), lambda: normal(2, 2, 4, 6), lk.Squeeze),
+    "depth-to-space-sequence": LayerCase(lambda: lk.Inverse(lk.Squeeze((2,))), lambda: normal(2, 4, 3), lk.Inverse),
     "max-pool": LayerCase(lambda: pooling.max_pool((2, 4, 4), 2), lambda: normal(3, 2, 4, 4), lk.Chain),
     "max-pool-overlapping-padded": LayerCase(
-        lambda: pooling.max_pool((1, 4, 5), 3, 2, 1, net=_net), lambda: normal(3, 1, 4, 5), lk.Chain
+        lambda: pooling.max_pool((1, 4, 5), 3, stride=2, padding=1, net_factory=_net),
+        lambda: normal(3, 1, 4, 5),
+        lk.Chain,
     ),
-    "average-pool": LayerCase(lambda: pooling.average_pool((2, 5), 2, net=None), lambda: normal(3, 2, 5), lk.Chain),
+    "average-pool": LayerCase(
+        lambda: pooling.average_pool((2, 5), 2, net_factory=None), lambda: normal(3, 2, 5), lk.Chain
+    ),
     "average-pool-padded": LayerCase(
-        lambda: pooling.average_pool((1, 4, 4), 3, 2, 1), lambda: normal(3, 1, 4, 4), lk.Chain
+        lambda: pooling.average_pool((1, 4, 4), 3, stride=2, padding=1), lambda: normal(3, 1, 4, 4), lk.Chain
     ),
     "global-average-pool": LayerCase(
-        lambda: pooling.global_average_pool((2, 2, 3), net=_net), lambda: normal(3, 2, 2, 3), lk.Chain
+        lambda: pooling.global_average_pool((2, 2, 3), net_factory=_net), lambda: normal(3, 2, 2, 3), lk.Chain
     ),
     "global-max-pool": LayerCase(lambda: pooling.global_max_pool((2, 4)), lambda: normal(3, 2, 4), lk.Chain),
     "upsample-nearest": LayerCase(lambda: pooling.upsample_nearest((2, 2, 3), 2), lambda: normal(3, 2, 2, 3), lk.Chain),

@@ -125,7 +125,7 @@ def test_integers_short_dtypes_and_ends_of_the_range():
 def test_wrong_shapes_and_settings_are_refused():
     with pytest.raises(ShapeError, match="3 channels"):
         lk.ActNorm(3)(torch.zeros(2, 4))
-    with pytest.raises(ShapeError, match="multiples of 2"):
+    with pytest.raises(ShapeError, match="multiples of"):
         lk.Squeeze()(torch.zeros(1, 1, 3, 4))
     with pytest.raises(ShapeError, match="exactly once"):
         lk.Permute([0, 0, 1])

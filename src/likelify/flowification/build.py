@@ -186,7 +186,8 @@ class Builder:
         if part.channels is None:
             sizes = [part.in_shape[0]] * len(branches)
             posterior = options.posterior(part.in_shape)
-            layers.append(Repeat(part.in_shape[0], len(branches), options.noise, posterior=posterior, blocks=True))
+            copies = {"blocks": True, "noise": options.noise, "posterior_factory": posterior}
+            layers.append(Repeat(part.in_shape[0], len(branches), **copies))
         else:
             sizes = part.channels
             layers.append(keep_first(part.in_shape, part.order, sum(sizes), options))
@@ -196,7 +197,7 @@ class Builder:
         ]
         layers.append(Parallel(branches, sizes, out))
         if part.join.kind == "sum":
-            layers.append(Sum(shape[0], len(branches), net=options.nets(shape), blocks=True))
+            layers.append(Sum(shape[0], len(branches), net_factory=options.nets(shape), blocks=True))
         if part.places:
             layers.append(Permute(part.places))
         return [layer.to(self.dtype) for layer in layers if layer is not None]

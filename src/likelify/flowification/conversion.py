@@ -196,7 +196,7 @@ def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth:
 
 
 def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
-    """Count the numbers that are dropped and added on the way."""
+    """Count the elements that are dropped and added on the way."""
     if isinstance(transform, Chain):
         dropped = added = 0
         for layer in transform:
@@ -205,7 +205,7 @@ def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
         return dropped, added
     change = math.prod(transform.out_shape(in_shape)) - math.prod(in_shape)
     # A layer that does both, such as windows that overlap and leave gaps, knows what it drops.
-    missing = getattr(getattr(transform, "geometry", None), "missing", None)
+    missing = getattr(getattr(transform, "pattern", None), "missing", None)
     unread = int(missing.sum()) * in_shape[0] if isinstance(missing, Tensor) and transform.random_inverse else 0
     if unread and transform.random_forward:
         return unread, change + unread

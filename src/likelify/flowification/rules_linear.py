@@ -77,8 +77,8 @@ def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Option
         weight=weight.detach(),
         bias=False if bias is None else bias.detach(),
         noise=options.noise,
-        net=options.nets(shape),
-        posterior=options.posterior(shape),
+        net_factory=options.nets(shape),
+        posterior_factory=options.posterior(shape),
         dims=dims,
     )
     return on_last_axis(layer, dims)
@@ -140,8 +140,8 @@ def _conv(
         weight=weight.detach(),
         bias=False if bias is None else bias.detach(),
         noise=options.noise,
-        net=options.nets(shape),
-        posterior=options.posterior(shape),
+        net_factory=options.nets(shape),
+        posterior_factory=options.posterior(shape),
     )
 
 
@@ -176,8 +176,8 @@ def _transposed(
         weight=weight.detach(),
         bias=False if bias is None else bias.detach(),
         noise=options.noise,
-        net=options.nets(in_shape),
-        posterior=options.posterior(in_shape),
+        net_factory=options.nets(in_shape),
+        posterior_factory=options.posterior(in_shape),
         **{name: _per_axis(value, dims) for name, value in settings.items()},
     )
 

@@ -22,25 +22,37 @@ from likelify.transforms.surjections.pooling import (
 
 
 def _noise(in_shape: Shape, options: Options) -> dict[str, Any]:
-    return {"noise": options.noise, "posterior": options.posterior(in_shape), "net": options.nets(in_shape)}
+    nets = {"net_factory": options.nets(in_shape), "posterior_factory": options.posterior(in_shape)}
+    return {"noise": options.noise, **nets}
 
 
 @rule(nn.MaxPool1d, nn.MaxPool2d)
 def max_pooling(module: nn.MaxPool2d, in_shape: Shape, options: Options) -> Transform:
     """Convert max pooling."""
-    sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
-    return max_pool(in_shape, *sizes, ceil_mode=module.ceil_mode, **_noise(in_shape, options))
+    return max_pool(
+        in_shape,
+        module.kernel_size,
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        ceil_mode=module.ceil_mode,
+        **_noise(in_shape, options),
+    )
 
 
 @rule(F.max_pool1d, F.max_pool2d, torch.max_pool1d, torch.max_pool2d)
 def max_pooling_call(call: Call, in_shape: Shape, options: Options) -> Transform:
     """Convert `F.max_pool2d`."""
-    names = (("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1))
-    sizes = [call.argument(i, name, default) for i, (name, default) in enumerate(names, 1)]
-    # An empty stride is that of the windows, as None is.
-    sizes[1] = sizes[1] or None
-    ceil_mode = call.argument(5, "ceil_mode", default=False)
-    return max_pool(in_shape, *sizes, ceil_mode=ceil_mode, **_noise(in_shape, options))
+    return max_pool(
+        in_shape,
+        call.argument(1, "kernel_size", None),
+        # An empty stride is that of the windows, as None is.
+        stride=call.argument(2, "stride", None) or None,
+        padding=call.argument(3, "padding", 0),
+        dilation=call.argument(4, "dilation", 1),
+        ceil_mode=call.argument(5, "ceil_mode", default=False),
+        **_noise(in_shape, options),
+    )
 
 
 @rule(nn.AvgPool1d, nn.AvgPool2d)
@@ -49,8 +61,8 @@ def average_pooling(module: nn.AvgPool2d, in_shape: Shape, options: Options) -> 
     return average_pool(
         in_shape,
         module.kernel_size,
-        module.stride,
-        module.padding,
+        stride=module.stride,
+        padding=module.padding,
         ceil_mode=module.ceil_mode,
         count_include_pad=module.count_include_pad,
         divisor=getattr(module, "divisor_override", None),
@@ -65,8 +77,8 @@ def average_pooling_call(call: Call, in_shape: Shape, options: Options) -> Trans
     return average_pool(
         in_shape,
         sizes[0],
-        sizes[1] or None,
-        call.argument(3, "padding", 0),
+        stride=sizes[1] or None,
+        padding=call.argument(3, "padding", 0),
         ceil_mode=call.argument(4, "ceil_mode", default=False),
         count_include_pad=call.argument(5, "count_include_pad", default=True),
         divisor=call.argument(6, "divisor_override"),
@@ -106,7 +118,7 @@ def _adaptive(in_shape: Shape, size: Any, options: Options, *, average: bool) ->
         return None
     if set(sizes) == {1}:
         reduced = (in_shape[0], *sizes)
-        return (global_average_pool if average else global_max_pool)(in_shape, net=options.nets(reduced))
+        return (global_average_pool if average else global_max_pool)(in_shape, net_factory=options.nets(reduced))
     if any(n % s for n, s in zip(positions, sizes, strict=True)):
         raise NotConvertibleError(
             f"pools {positions} positions to {sizes} with windows of different sizes. Take sizes that divide, or "
@@ -125,7 +137,7 @@ def mean_call(call: Call, in_shape: Shape, options: Options) -> Transform:
     if len(in_shape) < 2 or axes != set(range(2, len(in_shape) + 1)):
         raise NotConvertibleError("takes a mean over other axes than all positions. Take an average pooling.")
     reduced = (in_shape[0], *(1,) * (len(in_shape) - 1))
-    pool = global_average_pool(in_shape, net=options.nets(reduced))
+    pool = global_average_pool(in_shape, net_factory=options.nets(reduced))
     return pool if call.out_shape == reduced else Chain([pool, Reshape(reduced, call.out_shape)])
 
 
@@ -161,4 +173,4 @@ def _upsampled(in_shape: Shape, out_shape: Shape, options: Options) -> Transform
             "fit."
         )
     factors = [after // before for before, after in zip(in_shape[1:], out_shape[1:], strict=True)]
-    return upsample_nearest(in_shape, factors, noise=options.noise, posterior=options.posterior(in_shape))
+    return upsample_nearest(in_shape, factors, noise=options.noise, posterior_factory=options.posterior(in_shape))

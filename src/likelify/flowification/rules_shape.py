@@ -169,11 +169,11 @@ def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transf
     layers: list[Transform] = []
     crops = [(max(-a, 0), max(-b, 0)) for a, b in sides]
     if any(sum(pair) for pair in crops):
-        layers.append(Crop(in_shape, crops, options.nets(in_shape)))
+        layers.append(Crop(in_shape, crops, net_factory=options.nets(in_shape)))
         in_shape = layers[-1].out_shape(in_shape)
     pads = [(max(a, 0), max(b, 0)) for a, b in sides]
     if any(sum(pair) for pair in pads):
-        layers.append(Pad(in_shape, pads, options.noise, value=value))
+        layers.append(Pad(in_shape, pads, noise=options.noise, value=value))
     return Chain(layers) if layers else None
 
 
@@ -192,7 +192,7 @@ def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None
     crops = [(start, n - stop) for (start, stop, _), n in zip(bounds[1:], in_shape[1:], strict=True)]
     if not any(sum(pair) for pair in crops):
         return None
-    return Crop(in_shape, crops, options.nets(in_shape))
+    return Crop(in_shape, crops, net_factory=options.nets(in_shape))
 
 
 def select(in_shape: Shape, channels: tuple[int, int], options: Options) -> Transform | None:

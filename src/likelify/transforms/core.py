@@ -73,6 +73,15 @@ class Transform(nn.Module):
         """Return the event shape of the latent for data events of that shape."""
         return tuple(in_shape)
 
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the event shape of the data for latents of that shape, where it can be told."""
+        if tuple(self.out_shape(latent_shape)) != tuple(latent_shape):
+            raise UnsupportedError(
+                f"The data shape of {type(self).__name__} cannot be told from its latent shape; "
+                "trace it forward instead: transform.out_shape(data_shape)."
+            )
+        return tuple(latent_shape)
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit what depends on data (statistics, marginals) to a sample of it, once; return the layer's output.
 
@@ -210,13 +219,12 @@ class Inverse(Transform):
         return self.transform.mean_forward(z, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the inner layer's data shape; known only for layers that keep the shape."""
-        if tuple(self.transform.out_shape(in_shape)) != tuple(in_shape):
-            raise UnsupportedError(
-                f"The data shape of {type(self.transform).__name__} cannot be told from its latent shape; "
-                "trace it forward instead: transform.out_shape(data_shape)."
-            )
-        return tuple(in_shape)
+        """Return the inner layer's data shape."""
+        return self.transform.data_shape(in_shape)
+
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the inner layer's latent shape."""
+        return self.transform.out_shape(latent_shape)
 
 
 class Conjugate(Transform):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from likelify.errors import ShapeError
+from likelify.errors import ConfigError, ShapeError
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Shape, Transform, check_channels
 
@@ -30,44 +32,78 @@ class Identity(Transform):
 
 
 class Squeeze(Transform):
-    r"""Space to depth: each `factor x factor` block of pixels becomes one pixel of `factor^2` times the channels.
+    r"""Space to depth: each block of positions becomes one position with as many times the channels.
 
-    `(c, h, w)` to `(c f^2, h / f, w / f)`; channel `c f^2` counts the input channel first, then row, then column.
+    With a factor `f` for images, `(c, h, w)` becomes `(c f^2, h / f, w / f)`; channel `c f^2` counts the input channel
+    first, then row, then column of the block. `Inverse(Squeeze(f))` is depth to space.
+
+    Args:
+        factor: side of the blocks of images, or one side for each position axis of events with any number of them.
 
     Raises:
-        ShapeError: if the height or width is not a multiple of the factor.
+        ShapeError: if a side of the event is not a multiple of that of a block.
+
+    Example:
+        >>> Squeeze()(torch.arange(4.0).reshape(1, 1, 2, 2))[0].flatten()
+        tensor([0., 1., 2., 3.])
     """
 
-    def __init__(self, factor: int = 2) -> None:
+    def __init__(self, factor: int | Sequence[int] = 2) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = (factor, factor) if isinstance(factor, int) else tuple(factor)
+        if not self.factors or min(self.factors) < 1:
+            raise ConfigError(f"Squeeze needs a factor of at least one for each position axis, got {factor}.")
+        # What torch's kernels for images can do.
+        self._is_square = len(self.factors) == 2 and self.factors[0] == self.factors[1]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Gather blocks into channels."""
-        self.out_shape(tuple(x.shape[1:]))
-        z = torch.pixel_unshuffle(x, self.factor)
-        # The layout that the convolutions behind it work in; it stays through the layers between.
-        return z.contiguous(memory_format=torch.channels_last), zero_log_det(x, context)
+        shape = self.out_shape(tuple(x.shape[1:]))
+        if self._is_square and len(x):
+            # The layout that the convolutions behind it work in; it stays through the layers between.
+            z = torch.pixel_unshuffle(x, self.factors[0]).contiguous(memory_format=torch.channels_last)
+        else:
+            sides = itertools.chain.from_iterable(zip(shape[1:], self.factors, strict=True))
+            positions = range(2, 2 + 2 * len(self.factors))
+            blocks = x.reshape(*x.shape[:2], *sides).permute(0, 1, *positions[1::2], *positions[::2])
+            z = blocks.reshape(len(x), *shape)
+        return z, zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Spread channels over blocks."""
-        if z.ndim != 4 or z.shape[1] % self.factor**2:
-            raise ShapeError(f"Squeeze cannot spread {tuple(z.shape)} over blocks of {self.factor}x{self.factor}.")
-        return torch.pixel_shuffle(z, self.factor), zero_log_det(z, context)
+        shape = self.data_shape(tuple(z.shape[1:]))
+        if self._is_square and len(z):
+            x = torch.pixel_shuffle(z, self.factors[0])
+        else:
+            axes = len(self.factors)
+            order = itertools.chain.from_iterable((2 + axes + axis, 2 + axis) for axis in range(axes))
+            blocks = z.unflatten(1, (shape[0], *self.factors)).permute(0, 1, *order)
+            x = blocks.reshape(len(z), *shape)
+        return x, zero_log_det(z, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Return `(c f^2, h / f, w / f)`."""
-        if len(in_shape) != 3 or in_shape[1] % self.factor or in_shape[2] % self.factor:
+        """Return the shape of the gathered event, `(c f^2, h / f, w / f)` for images."""
+        channels, *sides = in_shape
+        if len(sides) != len(self.factors) or any(n % f for n, f in zip(sides, self.factors, strict=True)):
             raise ShapeError(
-                f"Squeeze needs events (c, h, w) with h and w multiples of {self.factor}, got {tuple(in_shape)}. "
-                "Use fewer levels, or pad or crop the images."
+                f"Squeeze needs events (channels, *positions) with sides that are multiples of {self.factors}, got "
+                f"{tuple(in_shape)}. Use fewer levels, or pad or crop the images."
             )
-        channels, height, width = in_shape
-        return channels * self.factor**2, height // self.factor, width // self.factor
+        return channels * math.prod(self.factors), *(n // f for n, f in zip(sides, self.factors, strict=True))
+
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the shape of the spread event."""
+        channels, *sides = latent_shape
+        if len(sides) != len(self.factors) or channels % math.prod(self.factors):
+            raise ShapeError(
+                f"Squeeze cannot spread events {tuple(latent_shape)} over blocks of {self.factors}: it needs "
+                f"{len(self.factors)} position axes and a multiple of {math.prod(self.factors)} channels."
+            )
+        return channels // math.prod(self.factors), *(n * f for n, f in zip(sides, self.factors, strict=True))
 
     def extra_repr(self) -> str:
-        """Show the factor."""
-        return f"{self.factor}"
+        """Show the factors."""
+        return "x".join(map(str, self.factors))
 
 
 class Reshape(Transform):

@@ -114,8 +114,8 @@ class FlowifiedConfig(ImageConfig):
             method=self.method,
             noise=self.noise,
             reflections=self.reflections,
-            net=net,
-            posterior=net if self.learned_noise else None,
+            net_factory=net,
+            posterior_factory=net if self.learned_noise else None,
         )
 
     def _spline(self, channels: int) -> Transform:
@@ -211,8 +211,8 @@ class FConvConfig(FlowifiedConfig):
             padding="fit",
             method=self.method,
             noise=self.noise,
-            net=net,
-            posterior=net if self.learned_noise else None,
+            net_factory=net,
+            posterior_factory=net if self.learned_noise else None,
         )
 
     def _behind(self, channels: int, couplings: int, *, images: bool) -> list[Transform]:
@@ -279,13 +279,15 @@ class FConvFourierConfig(FConvConfig):
     def _convolution(self, shape: Shape, conv: Conv) -> Transform:
         layers: list[Transform] = []
         if any(side % 2 for side in shape[1:]):
-            layers.append(Pad(shape, [(0, side % 2) for side in shape[1:]], self.noise))
+            layers.append(Pad(shape, [(0, side % 2) for side in shape[1:]], noise=self.noise))
             shape = layers[-1].out_shape(shape)
         net = density_nets(2, hidden=self.net_hidden)
         posterior = net if self.learned_noise else None
         layers += [
             Squeeze(2),
-            CircularConv(4 * shape[0], conv.channels, 3, net=net, noise=self.noise, posterior=posterior),
+            CircularConv(
+                4 * shape[0], conv.channels, 3, noise=self.noise, net_factory=net, posterior_factory=posterior
+            ),
         ]
         return Chain(layers)
 
@@ -326,7 +328,8 @@ class TableMLPConfig(Settings):
         net = density_nets(0, hidden=self.net_hidden)
         for index, width in enumerate(self.widths):
             posterior = net if self.learned_noise and self.noise == "normal" else None
-            layers.append(linear(size, width, method=self.method, noise=self.noise, net=net, posterior=posterior))
+            densities = {"noise": self.noise, "net_factory": net, "posterior_factory": posterior}
+            layers.append(linear(size, width, method=self.method, **densities))
             if index < len(self.widths) - 1:
                 layers.append(
                     LeakyReLU(0.5) if self.activation == "leaky-relu" else ChannelSpline(width, bins=self.bins)

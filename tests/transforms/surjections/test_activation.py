@@ -15,7 +15,7 @@ from likelify import testing, transforms
 from likelify.distributions import RectifiedNormal, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.elementwise import ChannelAffine
-from likelify.transforms.surjections import activation, truncated
+from likelify.transforms.surjections import activation, truncated_normal
 
 PAIRS = torch.tensor(list(itertools.product(range(3), repeat=2)))
 
@@ -53,7 +53,7 @@ def test_maps_that_are_no_bijections_are_refused():
         lambda: activation.LeakyReLU(-0.1),
         lambda: activation.PReLU(init=0.0),
         lambda: activation.ELU(-1.0),
-        lambda: activation.NoisyReLU(noise=0.0),
+        lambda: activation.NoisyReLU(noise_scale=0.0),
     ):
         with pytest.raises(ConfigError, match="positive"):
             build()
@@ -133,7 +133,7 @@ def test_the_rectified_normal_is_the_law_of_a_rectified_normal_number():
 
 def randomized(net=lambda: None):
     with lk.seeded(0):
-        return testing.randomize(activation.NoisyReLU(noise=0.3, net=net())).double()
+        return testing.randomize(activation.NoisyReLU(noise_scale=0.3, net=net())).double()
 
 
 @pytest.mark.parametrize("net", [lambda: None, lambda: nn.Linear(1, 4)])
@@ -193,18 +193,18 @@ def test_draws_cut_off_at_zero_follow_their_law_and_keep_their_digits():
         loc, log_scale = torch.full((3000,), ratio * 2.0), torch.tensor(math.log(2.0))
         for dtype in (torch.float32, torch.float64):
             with lk.seeded(3):
-                drawn = truncated.sample_positive_normal(loc.to(dtype), log_scale.to(dtype))
+                drawn = truncated_normal.sample_positive_normal(loc.to(dtype), log_scale.to(dtype))
             law = scipy.stats.truncnorm(-ratio, math.inf, loc=2 * ratio, scale=2)
             assert float(drawn.min()) >= 0
             assert scipy.stats.kstest(drawn.double().numpy(), law.cdf).pvalue > 1e-4
             x = drawn[:50]
             expected = torch.as_tensor(law.logpdf(x.double().numpy()))
-            log_prob = truncated.positive_normal_log_prob(x, loc[:50].to(dtype), log_scale.to(dtype))
+            log_prob = truncated_normal.positive_normal_log_prob(x, loc[:50].to(dtype), log_scale.to(dtype))
             assert torch.allclose(log_prob.double(), expected, rtol=1e-5, atol=1e-5 if dtype == torch.float64 else 1e-4)
 
 
 def test_noisy_relu_is_finite_far_out_in_float32():
-    layer = activation.NoisyReLU(noise=1e-3)
+    layer = activation.NoisyReLU(noise_scale=1e-3)
     z = torch.tensor([[-300.0, -3.0, 0.0, 3.0, 300.0]])
     x, contribution = layer.inverse(z)
     assert torch.isfinite(x).all()

@@ -169,7 +169,7 @@ def test_repetition_noise_has_the_law_of_direction_and_radius():
 
 def test_uniform_repetition_noise_fills_the_ball():
     copies, rows = 4, 20000
-    layer = Repeat(1, copies, "uniform").double()
+    layer = Repeat(1, copies, noise="uniform").double()
     with torch.no_grad():
         layer.noise.log_scale.fill_(math.log(2.0))
     t, contribution = (v.detach() for v in layer(torch.zeros(rows, 1, dtype=torch.float64)))
@@ -214,7 +214,7 @@ def test_sum_is_the_dual_of_repeat():
 
 def test_fold_sum_is_the_adjoint_of_unfold():
     shape = (2, 5, 6)
-    unfold, fold = Unfold(shape, 3, 2), FoldSum(shape, 3, 2)
+    unfold, fold = Unfold(shape, 3, stride=2), FoldSum(shape, 3, stride=2)
     x, t = torch.randn(1, *shape), torch.randn(1, *unfold.out_shape(shape))
     torch.testing.assert_close((unfold.mean_forward(x) * t).sum(), (x * fold.mean_forward(t)).sum())
 
@@ -255,7 +255,7 @@ def _expected_weight(layer, event, draws=40000):
         (lambda: Repeat(1, 3), (1,)),
         (lambda: Unfold((1, 3), 2), (1, 3)),
         (lambda: linear(1, 2), (1,)),
-        (lambda: linear(3, 2, net=nets.density_nets(0, hidden=4)), (3,)),
+        (lambda: linear(3, 2, net_factory=nets.density_nets(0, hidden=4)), (3,)),
         (lambda: convolution((1, 3), 1, 2), (1, 3)),
         (lambda: convolution((1, 3), 1, 1, stride=2), (1, 3)),
         (lambda: residual(None, (1,)), (1,)),
@@ -281,7 +281,7 @@ def test_a_learned_posterior_closes_the_gap():
     x = torch.randn(500, 1)
 
     def gap(noise):
-        flow = lk.Flow(base, lk.Chain([Augment(noise, 1), turn]))
+        flow = lk.Flow(base, lk.Chain([Augment(1, noise), turn]))
         optimizer = torch.optim.Adam(noise.parameters(), lr=0.05)
         for _ in range(200):
             optimizer.zero_grad()
@@ -295,9 +295,9 @@ def test_a_learned_posterior_closes_the_gap():
 
 
 def test_uniform_noise_has_no_density_outside():
-    pad = Pad((1, 1), ((0, 1),), "uniform")
+    pad = Pad((1, 1), ((0, 1),), noise="uniform")
     assert float(pad.inverse(torch.tensor([[[0.0, 0.7]]]))[1].detach()) == -math.inf
-    augment = Augment(ChannelNoise(1, "uniform"), 1)
+    augment = Augment(1, ChannelNoise(1, "uniform"))
     assert float(augment.inverse(torch.tensor([[0.0, 0.7]]))[1].detach()) == -math.inf
 
 
@@ -306,11 +306,11 @@ def test_uniform_noise_has_no_density_outside():
     [
         (lambda: Unfold((1, 2, 2), 3), ShapeError, "do not fit"),
         (lambda: Unfold((1, 2, 2, 2), 1), UnsupportedError, "one or two position axes"),
-        (lambda: Unfold((1, 4), 2, 0), ConfigError, "positive"),
+        (lambda: Unfold((1, 4), 2, stride=0), ConfigError, "at least 1"),
         (lambda: Repeat(1, 0), ConfigError, "at least one"),
         (lambda: Pad((1, 2), ((1,),)), ShapeError, "before, after"),
         (lambda: Pad((1, 2), ((-1, 0),)), ShapeError, "not negative"),
-        (lambda: Pad((1, 2), ((1, 0),), "laplace"), ConfigError, "laplace"),
+        (lambda: Pad((1, 2), ((1, 0),), noise="laplace"), ConfigError, "laplace"),
         (lambda: Crop((1, 2), ((1, 1),)), ShapeError, "leaves nothing"),
         (lambda: linear(3, 2, method="svd"), ConfigError, "cayley"),
         (lambda: linear(3, 2, weight=torch.eye(3)), ShapeError, r"\(2, 3\)"),
@@ -319,7 +319,7 @@ def test_uniform_noise_has_no_density_outside():
         (lambda: residual(linear(2, 3), (2,)), ShapeError, "must be alike"),
         (lambda: Parallel([None], [2], [3]), ShapeError, "passes its part"),
         (lambda: Repeat(2, 2).inverse(torch.zeros(1, 3)), ShapeError, "multiple"),
-        (lambda: Augment(ChannelNoise(2), 3)(torch.zeros(1, 1)), ShapeError, "draws 2"),
+        (lambda: Augment(3, ChannelNoise(2))(torch.zeros(1, 1)), ShapeError, "draws 2"),
     ],
 )
 def test_what_cannot_be_is_refused(call, error, text):
@@ -360,7 +360,12 @@ def test_samples_that_are_not_finite_are_refused(layer):
 
 @pytest.mark.parametrize(
     "layer",
-    [Unfold((2, 4, 4), 2, 2), Unfold((2, 4, 4), 3), FoldSum((2, 4, 4), 2, 2), Pad((2, 4, 4), ((1, 0), (0, 1)))],
+    [
+        Unfold((2, 4, 4), 2, stride=2),
+        Unfold((2, 4, 4), 3),
+        FoldSum((2, 4, 4), 2, stride=2),
+        Pad((2, 4, 4), ((1, 0), (0, 1))),
+    ],
 )
 def test_batches_without_rows_keep_their_shapes(layer):
     event = (8, 2, 2) if isinstance(layer, FoldSum) else (2, 4, 4)
@@ -371,7 +376,7 @@ def test_batches_without_rows_keep_their_shapes(layer):
 
 
 def test_uniform_noise_of_large_numbers_is_found_inside_its_ball():
-    layer = Repeat(1, 3, "uniform")
+    layer = Repeat(1, 3, noise="uniform")
     with torch.no_grad():
         layer.noise.log_scale.fill_(-6.0)
         z, _ = layer(1e3 * torch.randn(5000, 1))

@@ -149,7 +149,7 @@ MASSES = {
     "1 -> 2": (lambda: [FreeLinear(1, 2)], (1,)),
     "2 -> 3": (lambda: [FreeLinear(2, 3)], (2,)),
     "2 -> 3 -> 2": (lambda: [FreeLinear(2, 3), FreeLinear(3, 2)], (2,)),
-    "1 -> 3 with a posterior": (lambda: [FreeLinear(1, 3, posterior=density_nets(0))], (1,)),
+    "1 -> 3 with a posterior": (lambda: [FreeLinear(1, 3, posterior_factory=density_nets(0))], (1,)),
     "convolution 2 -> 1": (lambda: [CircularConv(2, 1, dims=1)], (2, 1)),
     "convolution 1 -> 1": (lambda: [CircularConv(1, 1, dims=1)], (1, 2)),
     "convolution 1 -> 2": (lambda: [CircularConv(1, 2, dims=1)], (1, 2)),
@@ -362,7 +362,7 @@ def test_the_start_climbs_the_likelihood(build, positions, pretrained):
     x = FreeLinear(2, 8, weight=5 * normal(8, 2)).double().mean_forward(x).detach()
     x = x + normal(2000, 8, *positions) * normal(8, *(1,) * len(positions)).exp()
     weight = torch.randn_like(build(8, 2).weight) if pretrained else None
-    layer = build(8, 2, weight=weight, net=Constant).double()
+    layer = build(8, 2, weight=weight, net_factory=Constant).double()
     layer.initialize(x)
     reached = average(layer, x)
     started = copy.deepcopy(layer)

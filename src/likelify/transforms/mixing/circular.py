@@ -1,4 +1,4 @@
-"""Circular convolutions of any numbers of channels, which are one matrix for each frequency."""
+"""Circular convolutions between any counts of channels, which are one matrix for each frequency."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from likelify.transforms.surjections.fibre import FibreLayer, check_groups, chec
 
 
 class CircularConv(FibreLayer):
-    r"""A convolution on a torus, stride 1, with any numbers of channels; the kernel is kept in space.
+    r"""A convolution on a torus, stride 1, from any count of channels to any other; the kernel is kept in space.
 
     `z[p] = sum_s K_s x[p + s] + b` is one matrix for each frequency, so volume, inverse and complement come from small
     matrices: `1/2 sum_f log det K(f) V K(f)^H` where channels are dropped, `1/2 sum_f log det K(f)^H K(f)` where they
@@ -30,21 +30,21 @@ class CircularConv(FibreLayer):
     likelihood is exact. The images may have any size, another in every call; kernels larger than they wrap round.
 
     It computes the same as `torch.nn.Conv2d(padding_mode="circular")` with stride 1 and the padding that keeps the
-    size. The scale of a fibre and the radius of uniform noise are one number for each image and group.
+    size. Each image and group has one scale of the fibre, and one radius of uniform noise.
 
     Args:
         in_channels: of the data `(rows, channels, *positions)`.
         out_channels: of the latent.
-        kernel_size: odd; one number, or one for each axis.
+        kernel_size: odd; one size, or one for each axis.
         dims: 1 for sequences, 2 for images, 3 for volumes.
         dilation: distance of neighbouring taps.
         weight: `(out_channels, in_channels / groups, *kernel_size)` to start from; without it, orthonormal at the
             centre with little beside it.
         bias: as in `FreeLinear`.
         groups: as in `FreeLinear`.
-        net: as in `FreeLinear`; its log scales are averaged over the positions.
         noise: as in `FreeLinear`.
-        posterior: as in `FreeLinear`.
+        net_factory: as in `FreeLinear`; the network's log scales are averaged over the positions.
+        posterior_factory: as in `FreeLinear`.
 
     Raises:
         DomainError: if the matrix of a frequency has no full rank.
@@ -65,9 +65,9 @@ class CircularConv(FibreLayer):
         weight: Tensor | None = None,
         bias: bool | Tensor = True,
         groups: int = 1,
-        net: NetFactory | None = None,
         noise: NoiseName = "normal",
-        posterior: NetFactory | None = None,
+        net_factory: NetFactory | None = None,
+        posterior_factory: NetFactory | None = None,
     ) -> None:
         taps = odd_taps(kernel_size, dims)
         check_groups(in_channels, out_channels, groups)
@@ -81,9 +81,9 @@ class CircularConv(FibreLayer):
             pretrained=weight is not None,
             bias=bias,
             groups=groups,
-            net=net or density_nets(dims),
             noise=noise,
-            posterior=posterior,
+            net_factory=net_factory or density_nets(dims),
+            posterior_factory=posterior_factory,
         )
         self.dilation = dilation
         if weight is None:
@@ -125,7 +125,7 @@ def periodic_conv(channels: int, kernel_size: int | Sequence[int] = 3, *, dims: 
 
     Args:
         channels: of the images; any image size.
-        kernel_size: odd; one number, or one for each axis.
+        kernel_size: odd; one size, or one for each axis.
         dims: 1 for sequences, 2 for images, 3 for volumes.
 
     Source:

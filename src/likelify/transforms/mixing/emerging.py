@@ -42,7 +42,7 @@ class AutoregressiveConv(Transform, Caching):
 
     Args:
         channels: of the images `(rows, channels, h, w)`; any image size.
-        kernel_size: one number, or height and width.
+        kernel_size: one size, or height and width.
         reverse: read the pixels and channels after instead of before.
 
     Raises:

@@ -2,7 +2,7 @@ r"""Activations with a likelihood: bijections, and maps that forget something.
 
 `LeakyReLU` and `PReLU` are bijections of the line. `ELU` is injective, but its image is only a part of the line: what
 the base puts elsewhere is missing from the mass, and cannot be inverted. `Abs` and `ReLU` forget the sign and the
-negative numbers; a density of what is forgotten, given the latent, makes their likelihood exact. `NoisyReLU` adds noise
+negative values; a density of what is forgotten, given the latent, makes their likelihood exact. `NoisyReLU` adds noise
 instead and gives a bound.
 """
 
@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import normal_log_prob
+from likelify.distributions import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.structure import ContextLike, as_context, join_condition, sum_items
 from likelify.transforms.core import Transform, check_channels, check_domain
-from likelify.transforms.surjections.truncated import log_scaled_tail, positive_normal_log_prob, sample_positive_normal
+from likelify.transforms.surjections.truncated_normal import (
+    log_scaled_tail,
+    positive_normal_log_prob,
+    sample_positive_normal,
+)
 
 LOG_2 = math.log(2)
 # torch.nn.SELU's constants (Klambauer et al. 2017, equation 14).
@@ -27,7 +31,7 @@ SELU_SCALE = 1.0507009873554805
 
 
 class LeakyReLU(Transform):
-    r"""The bijection `z = x` for `x >= 0`, `z = slope x` below; log-determinant `log slope` for each negative number.
+    r"""The bijection `z = x` for `x >= 0`, `z = slope x` below; log-determinant `log slope` for each negative element.
 
     The image is the whole line.
 
@@ -46,7 +50,7 @@ class LeakyReLU(Transform):
         self.slope = slope
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Scale the negative numbers."""
+        """Scale the negative values."""
         return torch.where(x < 0, self.slope * x, x), self._log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -62,7 +66,7 @@ class LeakyReLU(Transform):
 
 
 class PReLU(Transform):
-    r"""`LeakyReLU` with a trained slope, `exp(log_slope)`, for all numbers or for each channel (He et al. 2015).
+    r"""`LeakyReLU` with a trained slope, `exp(log_slope)`, for all elements or for each channel (He et al. 2015).
 
     The image is the whole line.
 
@@ -95,7 +99,7 @@ class PReLU(Transform):
         return layer
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Scale the negative numbers."""
+        """Scale the negative values."""
         log_slope = self._broadcast(x)
         return torch.where(x < 0, log_slope.exp() * x, x), sum_items(torch.where(x < 0, log_slope, 0.0), context)
 
@@ -120,7 +124,7 @@ class ELU(Transform):
 
     `log dz/dx = log scale`, and below zero `+ log(alpha rate) + rate x`. The image is `(-scale alpha, inf)`: what the
     base puts below is missing from the mass (with a standard normal base and alpha one, the share `Phi(-1) = 0.16`),
-    and the inverse refuses it. Numbers far below zero are rounded to the end, in float32 those with `rate x < -17`.
+    and the inverse refuses it. Values far below zero are rounded to the end, in float32 those with `rate x < -17`.
 
     Args:
         alpha: positive.
@@ -137,7 +141,7 @@ class ELU(Transform):
         self.rate = rate
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Bend the negative numbers."""
+        """Bend the negative values."""
         below = x.clamp_max(0)
         z = self.scale * torch.where(x > 0, x, self.alpha * torch.expm1(self.rate * below))
         return z, self._log_det(x, below, context)
@@ -172,11 +176,11 @@ class Abs(Transform):
     r"""The absolute value, with a probability for the sign: `z = |x|`, contribution `sum log p(sign x | z)`.
 
     Exact: `p(x) = p(z) p(sign | z)`. `x` is positive with probability `sigmoid(log_odds + net(z))`; `inverse` draws the
-    sign (Nielsen et al. 2020, section 3.2). The image is `[0, inf)`; the inverse refuses other numbers.
+    sign (Nielsen et al. 2020, section 3.2). The image is `[0, inf)`; the inverse refuses other values.
 
     Args:
-        net: gives log-odds at every number of `z`: called as `net(condition)` with `z`, joined by the outer condition
-            along the channel axis; without it, one trained number serves all.
+        net: gives log-odds at every element of `z`: called as `net(condition)` with `z`, joined by the outer condition
+            along the channel axis; without it, one trained value serves all.
     """
 
     random_inverse = True
@@ -199,12 +203,12 @@ class Abs(Transform):
         return x, -self._log_prob(x, log_odds, context)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
-        """Return each number its likelier sign."""
+        """Give each element its likelier sign."""
         check_domain(z >= 0, self, "[0, inf)")
         return torch.where(self._log_odds(z, context) >= 0, z, -z)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Set the trained log-odds to the share of positive numbers in the sample."""
+        """Set the trained log-odds to the share of positive values in the sample."""
         _set_log_odds(self.log_odds, x >= 0)
         return super().initialize(x, context)
 
@@ -218,16 +222,16 @@ class Abs(Transform):
 
 
 class ReLU(Transform):
-    r"""`z = max(x, 0)`, with a density for the numbers that become zero.
+    r"""`z = max(x, 0)`, with a density for the values that become zero.
 
     Contribution: `sum of log p(x | z = 0)` over `x <= 0`, a half-normal density `2 N(x; 0, s^2)` on `(-inf, 0]`;
-    `inverse` draws these numbers. `z` is zero with positive probability, so the likelihood is exact only if what
-    follows gives zeros a *probability* and other numbers a density, as the base `RectifiedNormal` does. Any layer that
-    mixes or scales numbers in between destroys that; there use `NoisyReLU`. The image is `[0, inf)`; the inverse
-    refuses other numbers.
+    `inverse` draws these values. `z` is zero with positive probability, so the likelihood is exact only if what
+    follows gives zeros a *probability* and other values a density, as the base `RectifiedNormal` does. Any layer that
+    mixes or scales elements in between destroys that; there use `NoisyReLU`. The image is `[0, inf)`; the inverse
+    refuses other values.
 
     Args:
-        net: gives a log scale at every number of `z` (kept within +-3 by `3 tanh(. / 3)`), which is added to the
+        net: gives a log scale at every element of `z` (kept within +-3 by `3 tanh(. / 3)`), which is added to the
             trained one: called as `net(condition)` with `z`, joined by the outer condition along the channel axis.
     """
 
@@ -240,12 +244,12 @@ class ReLU(Transform):
         self.net = net
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Drop the negative numbers; the contribution is their log-density."""
+        """Drop the negative values; the contribution is their log-density."""
         z = torch.relu(x)
         return z, self._log_prob(x, self._log_scale(z, context), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw a negative number for each zero; the context's temperature multiplies its scale."""
+        """Draw a negative value for each zero; the context's temperature multiplies its scale."""
         check_domain(z >= 0, self, "[0, inf)")
         log_scale = self._log_scale(z, context)
         drawn = -as_context(context).temperature * log_scale.exp() * torch.randn_like(z).abs()
@@ -258,14 +262,14 @@ class ReLU(Transform):
         return z
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Set the trained scale to that of the negative numbers in the sample."""
+        """Set the trained scale to that of the negative values in the sample."""
         _set_log_scale(self.log_scale, x, x <= 0)
         return super().initialize(x, context)
 
     def _log_scale(self, z: Tensor, context: ContextLike) -> Tensor:
         if self.net is None:
             return self.log_scale
-        return self.log_scale + _limit(_read(self.net, z, context, 1)[0])
+        return self.log_scale + limit_log_scale(_read(self.net, z, context, 1)[0])
 
     def _log_prob(self, x: Tensor, log_scale: Tensor, context: ContextLike) -> Tensor:
         return sum_items(torch.where(x > 0, 0.0, _half_normal_log_prob(x, log_scale)), context)
@@ -281,11 +285,11 @@ class NoisyReLU(Transform):
         x > 0 with odds  2 o (A / sqrt v) exp(r^2 / 2) Phi(r),  then  N(m, t^2) cut off at zero
         x < 0 otherwise, half-normal of scale b
 
-    so the bound is tight when `x` follows the prior and `z` what the prior makes of it. A network corrects the four
-    numbers (log-odds, mean in units of `t`, log `t`, log `b`) at every place. The image is the whole line.
+    so the bound is tight when `x` follows the prior and `z` what the prior makes of it. A network corrects four
+    values (log-odds, mean in units of `t`, log `t`, log `b`) at every place. The image is the whole line.
 
     Args:
-        noise: the first value of `A`, positive. Small noise keeps close to ReLU and costs likelihood.
+        noise_scale: the first value of `A`, positive. Small noise keeps close to ReLU and costs likelihood.
         net: called as `net(condition)` with `z`, joined by the outer condition along the channel axis; gives
             `(rows, 4 channels, *positions)`: the corrections of the log-odds of all channels, then of the means, then
             of the two log scales (kept within +-3 by `3 tanh(. / 3)`).
@@ -294,18 +298,18 @@ class NoisyReLU(Transform):
     random_forward = True
     random_inverse = True
 
-    def __init__(self, *, noise: float = 0.1, net: nn.Module | None = None) -> None:
+    def __init__(self, *, noise_scale: float = 0.1, net: nn.Module | None = None) -> None:
         super().__init__()
-        if not 0 < noise < math.inf:
-            raise ConfigError(f"NoisyReLU needs a positive noise, got {noise}.")
-        self.log_noise = nn.Parameter(torch.tensor(math.log(noise)))
+        if not 0 < noise_scale < math.inf:
+            raise ConfigError(f"NoisyReLU needs a positive noise_scale, got {noise_scale}.")
+        self.log_noise = nn.Parameter(torch.tensor(math.log(noise_scale)))
         self.log_odds = nn.Parameter(torch.zeros(()))
         self.log_above = nn.Parameter(torch.zeros(()))
         self.log_below = nn.Parameter(torch.zeros(()))
         self.net = net
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Cut off the negative numbers and add noise."""
+        """Cut off the negative values and add noise."""
         z = torch.relu(x) + self.log_noise.exp() * torch.randn_like(x)
         return z, self._contribution(x, z, self._posterior(z, context), context)
 
@@ -348,7 +352,7 @@ class NoisyReLU(Transform):
             return log_odds, loc, log_scale, self.log_below
         odds, shift, scale, below = _read(self.net, z, context, 4)
         loc = loc + log_scale.exp() * shift
-        return log_odds + odds, loc, log_scale + _limit(scale), self.log_below + _limit(below)
+        return log_odds + odds, loc, log_scale + limit_log_scale(scale), self.log_below + limit_log_scale(below)
 
     def _contribution(
         self, x: Tensor, z: Tensor, posterior: tuple[Tensor, Tensor, Tensor, Tensor], context: ContextLike
@@ -364,24 +368,20 @@ def _half_normal_log_prob(x: Tensor, log_scale: Tensor) -> Tensor:
     return LOG_2 + normal_log_prob(x, torch.zeros_like(log_scale), log_scale)
 
 
-def _limit(log_scale: Tensor) -> Tensor:
-    return 3 * torch.tanh(log_scale / 3)
-
-
 def _draw_odds(log_odds: Tensor, temperature: float) -> Tensor:
     """Draw true with these log-odds, divided by the temperature."""
-    # The difference of two Gumbel numbers is logistic.
+    # The difference of two Gumbel draws is logistic.
     one, other = torch.empty(2, *log_odds.shape, dtype=log_odds.dtype, device=log_odds.device).exponential_().log()
     return log_odds + temperature * (one - other) >= 0
 
 
-def _read(net: nn.Module, z: Tensor, context: ContextLike, numbers: int) -> tuple[Tensor, ...]:
-    """Return what a network says of every number of `z`: so many tensors of the shape of `z`."""
+def _read(net: nn.Module, z: Tensor, context: ContextLike, outputs: int) -> tuple[Tensor, ...]:
+    """Return what a network says of every element of `z`: so many tensors of the shape of `z`."""
     read = net(join_condition(z, context))
-    wanted = (z.shape[0], numbers * z.shape[1], *z.shape[2:])
+    wanted = (z.shape[0], outputs * z.shape[1], *z.shape[2:])
     if tuple(read.shape) != wanted:
         raise ShapeError(f"The network gave {tuple(read.shape)} for a latent {tuple(z.shape)}; {wanted} is needed.")
-    return read.chunk(numbers, 1)
+    return read.chunk(outputs, 1)
 
 
 def _set_log_odds(log_odds: Tensor, true: Tensor) -> None:
@@ -391,7 +391,7 @@ def _set_log_odds(log_odds: Tensor, true: Tensor) -> None:
 
 
 def _set_log_scale(log_scale: Tensor, x: Tensor, where: Tensor) -> None:
-    """Set a log scale to the root mean square of some numbers; keep it if they are none or all zero."""
+    """Set a log scale to the root mean square of some values; keep it if they are none or all zero."""
     with torch.no_grad():
         square = torch.where(where, x, 0.0).square().sum() / where.sum().clamp_min(1)
         log_scale.copy_(torch.where(square > 0, 0.5 * square.log(), log_scale))

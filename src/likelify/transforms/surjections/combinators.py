@@ -42,7 +42,7 @@ class Parallel(Transform):
     ) -> None:
         super().__init__()
         if not len(branches) == len(in_channels) == len(out_channels) > 0:
-            raise ShapeError("Parallel needs one number of channels in and out for each branch, and a branch.")
+            raise ShapeError("Parallel needs a count of channels in and out for each branch, and a branch.")
         for branch, before, after in zip(branches, in_channels, out_channels, strict=True):
             if branch is None and before != after:
                 raise ShapeError(f"A branch that passes its part on cannot turn {before} channels into {after}.")
@@ -114,8 +114,8 @@ def residual(
     shortcut: Transform | None = None,
     *,
     noise: NoiseName = "normal",
-    posterior: NetFactory | None = None,
-    net: NetFactory | None = None,
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     r"""Build `z = main(x) + shortcut(x)` for any two layers: repeat, apply side by side, add up; a bound.
 
@@ -124,8 +124,8 @@ def residual(
         in_shape: of the data.
         shortcut: the identity by default.
         noise: of the repetition, `"normal"` or `"uniform"`.
-        posterior: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
-        net: makes the network for the density of what the sum forgets given `z`.
+        net_factory: makes the network for the density of what the sum forgets given `z`.
+        posterior_factory: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
 
     Source:
         Mate et al. 2022, section 3.3.
@@ -141,9 +141,9 @@ def residual(
     out = shapes[0][0]
     return Chain(
         [
-            Repeat(channels, 2, noise, posterior=posterior, blocks=True),
+            Repeat(channels, 2, blocks=True, noise=noise, posterior_factory=posterior_factory),
             Parallel([shortcut, main], [channels, channels], [out, out]),
-            Sum(out, 2, net=net or density_nets(len(shapes[0]) - 1), blocks=True),
+            Sum(out, 2, blocks=True, net_factory=net_factory or density_nets(len(shapes[0]) - 1)),
         ]
     )
 
@@ -153,7 +153,7 @@ def concat(
     in_shape: Shape,
     *,
     noise: NoiseName = "normal",
-    posterior: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     r"""Build `z = cat([branch(x) for each branch], 1)`: repeat, and apply side by side; a bound.
 
@@ -161,10 +161,11 @@ def concat(
         branches: the layers; None is the identity.
         in_shape: of the data.
         noise: of the repetition, `"normal"` or `"uniform"`.
-        posterior: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
+        posterior_factory: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
     """
     channels, count = in_shape[0], len(branches)
     out = [channels if branch is None else branch.out_shape(in_shape)[0] for branch in branches]
     side_by_side = Parallel(branches, [channels] * count, out)
     side_by_side.out_shape((channels * count, *in_shape[1:]))
-    return Chain([Repeat(channels, count, noise, posterior=posterior, blocks=True), side_by_side])
+    copies = Repeat(channels, count, blocks=True, noise=noise, posterior_factory=posterior_factory)
+    return Chain([copies, side_by_side])

@@ -1,6 +1,6 @@
 r"""Densities on the orthogonal complement of a linear map: of what it forgets, and of noise beside its image.
 
-A spherical normal law projected on a subspace of `k` dimensions is the spherical normal law there, with the density
+A spherical normal distribution projected on a subspace of `k` dimensions is spherical normal there, with the density
 `(2 pi scale^2)^(-k/2) exp(-|u|^2 / (2 scale^2))`; no basis of the subspace is needed to draw from it or to weigh it.
 """
 
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_law
+from likelify.distributions import LOG_SQRT_2PI, check_law, limit_log_scale
 from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
@@ -19,21 +19,21 @@ from likelify.structure import ContextLike, as_context, join_condition, sum_cons
 class FibreDensity(nn.Module):
     r"""The density of what a map to fewer channels forgets: `N(m(z), t(z)^2 diag(v))` restricted to the fibre.
 
-    In units of the deviations `sqrt(v)` it is a spherical normal law on the complement of the map, with the mean
+    In units of the deviations `sqrt(v)` it is spherical normal on the complement of the map, with the mean
     `c + net(z)` and the scale `t`: one for each block of the map (a position, or a whole image).
 
     Args:
         in_channels: of the data.
         out_channels: of the latent.
         groups: of channels.
-        net: maker of the network: from `z`, joined by the flow's condition if it has one, to a log scale for each
+        net_factory: makes the network: from `z`, joined by the flow's condition if it has one, to a log scale for each
             group (kept within +-3 by `3 tanh(. / 3)`), then the mean of each data channel in units of its deviation.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int, net: NetFactory) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int, net_factory: NetFactory) -> None:
         super().__init__()
         self.groups = groups
-        self.net = net(out_channels, groups + in_channels)
+        self.net = net_factory(out_channels, groups + in_channels)
         self.log_deviation = nn.Parameter(torch.zeros(in_channels))
         self.location = nn.Parameter(torch.zeros(in_channels))
 
@@ -64,7 +64,7 @@ class FibreDensity(nn.Module):
 
     def _moments(self, z: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor, Tensor]:
         raw = self.net(join_condition(z, context))
-        log_scale = factors.mean_blocks(3 * torch.tanh(raw[:, : self.groups] / 3))
+        log_scale = factors.mean_blocks(limit_log_scale(raw[:, : self.groups]))
         return along(self.location, z.ndim) + raw[:, self.groups :], log_scale
 
     def _density(self, off: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
@@ -75,27 +75,27 @@ class FibreDensity(nn.Module):
 class ComplementNoise(nn.Module):
     r"""Noise orthogonal to the image of a map to more channels, normal or uniform in a ball, with a trained scale.
 
-    A spherical normal number projected on the complement is spherical normal there. The scale is one number for each
-    group; the radius of the uniform ball, of dimension `k`, whose volume is `pi^(k/2) scale^k / Gamma(k/2 + 1)`.
+    A spherical normal draw projected on the complement is spherical normal there. The scale, one for each group, is
+    also the radius of the uniform ball, of dimension `k`, whose volume is `pi^(k/2) scale^k / Gamma(k/2 + 1)`.
     Every block of the map (a position, or a whole image) has a draw of its own.
 
     Args:
         in_channels: of the data.
         out_channels: of the latent.
         groups: of channels.
-        law: `"normal"` or `"uniform"`.
-        posterior: maker of a network from `x` to a log scale for each group (kept within +-3), then a mean for each
-            latent channel, of which the part in the complement counts: `q(u | x)`.
+        noise: `"normal"` or `"uniform"`.
+        posterior_factory: makes a network from `x` to a log scale for each group (kept within +-3), then a mean for
+            each latent channel, of which the part in the complement counts: `q(u | x)`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, groups: int, law: NoiseName, posterior: NetFactory | None
+        self, in_channels: int, out_channels: int, groups: int, noise: NoiseName, posterior_factory: NetFactory | None
     ) -> None:
         super().__init__()
-        check_law(law)
-        self.groups, self.law = groups, law
+        check_law(noise)
+        self.groups, self.noise = groups, noise
         self.log_scale = nn.Parameter(torch.zeros(groups))
-        self.net = None if posterior is None else posterior(in_channels, groups + out_channels)
+        self.net = None if posterior_factory is None else posterior_factory(in_channels, groups + out_channels)
 
     def sample_and_log_prob(
         self, x: Tensor, image: Tensor, factors: Factors, context: ContextLike
@@ -103,7 +103,7 @@ class ComplementNoise(nn.Module):
         """Draw for inputs `x` whose images are given, and give the log-density in nats."""
         mean, log_scale = self._moments(x, factors, context)
         noise = factors.complement(torch.randn_like(image))
-        if self.law == "uniform":
+        if self.noise == "uniform":
             squares = factors.sum_blocks(noise.square())
             radius = torch.rand_like(squares) ** (1 / factors.freedom(image.shape[2:]))
             noise = noise * _spread(radius * squares.rsqrt(), noise)
@@ -116,7 +116,7 @@ class ComplementNoise(nn.Module):
         mean, log_scale = self._moments(x, factors, context)
         noise = drawn if mean is None else drawn - mean
         log_prob = self._density(noise, log_scale, factors, context)
-        if self.law == "normal":
+        if self.noise == "normal":
             return log_prob
         # What lay just inside when it was drawn must not fall outside by rounding.
         limit = 1 + math.sqrt(torch.finfo(noise.dtype).eps)
@@ -124,9 +124,9 @@ class ComplementNoise(nn.Module):
         return torch.where(sum_items(outside.to(noise.dtype), context) > 0, -math.inf, log_prob)
 
     def set_variances(self, variances: Tensor, freedom: int) -> None:
-        """Set the scale by the variances of a dimension, `(groups,)`, in blocks of that many dimensions."""
+        """Set the scale by the variances of one dimension, `(groups,)`, in blocks of that many dimensions."""
         # In a ball of radius r each of k coordinates has the variance r^2 / (k + 2).
-        squares = variances * (freedom + 2) if self.law == "uniform" else variances
+        squares = variances * (freedom + 2) if self.noise == "uniform" else variances
         self.log_scale.copy_(0.5 * squares.log())
 
     def _moments(self, x: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor | None, Tensor]:
@@ -134,33 +134,33 @@ class ComplementNoise(nn.Module):
         if self.net is None:
             return None, log_scale
         raw = self.net(join_condition(x, context))
-        own = factors.mean_blocks(3 * torch.tanh(raw[:, : self.groups] / 3))
+        own = factors.mean_blocks(limit_log_scale(raw[:, : self.groups]))
         return factors.complement(raw[:, self.groups :]), log_scale + own
 
     def _density(self, noise: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
-        if self.law == "normal":
+        if self.noise == "normal":
             return _normal_log_prob(noise, log_scale, factors, context)
         freedom = factors.freedom(noise.shape[2:])
         log_volume = 0.5 * freedom * math.log(math.pi) - math.lgamma(0.5 * freedom + 1) + freedom * log_scale
         return -sum_items(log_volume.expand_as(factors.sum_blocks(noise)), context)
 
     def extra_repr(self) -> str:
-        """Show the law."""
-        return self.law
+        """Show the distribution."""
+        return self.noise
 
 
 def _normal_log_prob(off: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:
-    """Return the log-density of a spherical normal law on the complement, for values that lie in it."""
+    """Return the log-density of a spherical normal distribution on the complement, for values that lie in it."""
     squares = factors.sum_blocks(off.square()) * (-2 * log_scale).exp()
     return -sum_items(0.5 * squares + factors.freedom(off.shape[2:]) * (log_scale + LOG_SQRT_2PI), context)
 
 
 def along(values: Tensor, ndim: int) -> Tensor:
-    """Show one number for each channel so that it meets `(rows, channels, *positions)`."""
+    """Return values `(channels,)` in a shape that meets `(rows, channels, *positions)`."""
     return values.reshape(-1, *(1,) * (ndim - 2))
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """Return every channel the number of its group, `(rows, groups, ...)` to `(rows, channels, ...)`."""
+    """Give every channel the value of its group: `(rows, groups, ...)` to `(rows, channels, ...)`."""
     axis = 1 - like.ndim
     return values if values.shape[axis] == 1 else values.repeat_interleave(like.shape[1] // values.shape[axis], axis)

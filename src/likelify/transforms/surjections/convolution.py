@@ -6,7 +6,7 @@ position, patches that are added up, a border that is cut off.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from torch import Tensor
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
+from likelify.structure import per_axis
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import FoldSum, Unfold
 from likelify.transforms.surjections.dimension import Crop, Pad, Sides
-from likelify.transforms.surjections.geometry import per_axis
 from likelify.transforms.surjections.linear import linear
 
 Padding = int | Sequence[int] | Sides | Literal["fit", "same"]
@@ -38,17 +38,17 @@ def convolution(
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
     noise: NoiseName = "normal",
-    net: NetFactory | None = None,
-    posterior: NetFactory | None = None,
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     r"""Build a convolution of sequences or images, whose mean path is that of `torch.nn.Conv1d` or `Conv2d`.
 
     Args:
         in_shape: `(channels, *positions)` of the data.
         out_channels: of the result.
-        kernel_size: one number, or one for each position axis, as for stride and dilation.
+        kernel_size: one size, or one for each position axis, as for stride and dilation.
         stride: rows that no window reads are dropped, with a density given all others.
-        padding: of zeros (the mean of the noise): one number, one for each axis, `(before, after)` for each axis,
+        padding: of zeros (the mean of the noise): one width, one for each axis, `(before, after)` for each axis,
             `"same"`, or `"fit"`: behind, so that the windows fit, as in the paper's models.
         dilation: of the kernel.
         groups: as in torch; each has a linear layer of its own.
@@ -56,8 +56,8 @@ def convolution(
         weight: `(out_channels, channels / groups, *kernel)` to start from exactly.
         bias: `(out_channels,)`, see `linear`.
         noise: of padding, repetition and added coordinates, `"normal"` or `"uniform"`.
-        net: makes the networks of the densities of what is dropped, given the whole result.
-        posterior: makes networks for learned noise of repetition and added coordinates.
+        net_factory: makes the networks of the densities of what is dropped, given the whole result.
+        posterior_factory: makes networks for learned noise of repetition and added coordinates.
 
     Raises:
         ShapeError: if no window fits, or the weight has another shape.
@@ -69,21 +69,21 @@ def convolution(
         ('exact', (4, 14, 14))
     """
     dims = len(in_shape) - 1
-    kernel, step, spread = (per_axis(value, dims) for value in (kernel_size, stride, dilation))
+    kernel, step = per_axis(kernel_size, dims, "kernel_size"), per_axis(stride, dims, "stride")
+    spread = per_axis(dilation, dims, "dilation")
     layers: list[Transform] = []
     shape = tuple(in_shape)
     pads = _pads(padding, shape, kernel, step, spread)
     if any(side for pair in pads for side in pair):
-        layers.append(Pad(shape, pads, noise))
+        layers.append(Pad(shape, pads, noise=noise))
         shape = layers[-1].out_shape(shape)
+    densities: dict[str, Any] = {"noise": noise, "net_factory": net_factory, "posterior_factory": posterior_factory}
     if any(n > 1 for n in (*kernel, *step)):
-        layers.append(Unfold(shape, kernel, step, spread, noise, posterior=posterior, net=net))
+        layers.append(Unfold(shape, kernel, stride=step, dilation=spread, **densities))
         shape = layers[-1].out_shape(shape)
-    net = net or density_nets(dims, kernel_size=3 if max(shape[1:]) > 1 else 1)
+    densities["net_factory"] = net_factory or density_nets(dims, kernel_size=3 if max(shape[1:]) > 1 else 1)
     matrix = None if weight is None else weight.detach().reshape(out_channels, -1)
-    layers.append(
-        _grouped(shape[0], out_channels, groups, matrix, bias, method=method, noise=noise, net=net, posterior=posterior)
-    )
+    layers.append(_grouped_linear(shape[0], out_channels, groups, matrix, bias, method=method, **densities))
     return Chain(layers)
 
 
@@ -101,15 +101,15 @@ def transposed_convolution(
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
     noise: NoiseName = "normal",
-    net: NetFactory | None = None,
-    posterior: NetFactory | None = None,
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     r"""Build a transposed convolution, whose mean path is that of `torch.nn.ConvTranspose1d` or `ConvTranspose2d`.
 
     Args:
         in_shape: `(channels, *positions)` of the data.
         out_channels: of the result.
-        kernel_size: one number, or one for each position axis, as for the next four.
+        kernel_size: one size, or one for each position axis, as for the next four.
         stride: distance of the patches in the result; where it is larger than the kernel there is noise between them.
         padding: positions cut off on all sides; they get a density given the rest.
         output_padding: positions of the last ones that are kept after all.
@@ -119,66 +119,61 @@ def transposed_convolution(
         weight: `(channels, out_channels / groups, *kernel)` to start from exactly.
         bias: `(out_channels,)` to start from.
         noise: of added coordinates, `"normal"` or `"uniform"`.
-        net: makes the networks of the densities of what is dropped.
-        posterior: makes networks for learned noise.
+        net_factory: makes the networks of the densities of what is dropped.
+        posterior_factory: makes networks for learned noise.
     """
     dims = len(in_shape) - 1
-    kernel, step, cut, more, spread = (
-        per_axis(value, dims) for value in (kernel_size, stride, padding, output_padding, dilation)
-    )
+    kernel, step = per_axis(kernel_size, dims, "kernel_size"), per_axis(stride, dims, "stride")
+    spread = per_axis(dilation, dims, "dilation")
+    cut, more = per_axis(padding, dims, "padding", least=0), per_axis(output_padding, dims, "output_padding", least=0)
     patch = out_channels * torch.Size(kernel).numel()
     matrix = None
     if weight is not None:
         matrix = weight.detach().reshape(groups, in_shape[0] // groups, -1).mT.reshape(patch, -1)
-    net = net or density_nets(dims)
-    options = {"method": method, "noise": noise, "net": net, "posterior": posterior}
-    layers: list[Transform] = [_grouped(in_shape[0], patch, groups, matrix, bias=False, **options)]
+    net_factory = net_factory or density_nets(dims)
+    densities: dict[str, Any] = {"noise": noise, "net_factory": net_factory, "posterior_factory": posterior_factory}
+    layers: list[Transform] = [
+        _grouped_linear(in_shape[0], patch, groups, matrix, bias=False, method=method, **densities)
+    ]
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(in_shape[1:], step, spread, kernel, strict=True)]
     shape = (out_channels, *full)
     if any(n > 1 for n in (*kernel, *step)):
-        layers.append(FoldSum(shape, kernel, step, spread, net=net))
-    layers += _trim(shape, cut, more, noise, net)
+        layers.append(FoldSum(shape, kernel, stride=step, dilation=spread, net_factory=net_factory))
+    layers += _trim(shape, cut, more, noise, net_factory)
     if isinstance(bias, Tensor) or bias:
         shift = bias.detach().clone() if isinstance(bias, Tensor) else torch.zeros(out_channels)
         layers.append(ChannelAffine(torch.ones_like(shift), shift))
     return Chain(layers)
 
 
-def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseName, net: NetFactory) -> list[Transform]:
+def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseName, net_factory: NetFactory) -> list[Transform]:
     """Cut positions off on all sides but keep some of the last ones, or add them where there are none to keep."""
     layers: list[Transform] = []
     crops = [(c, max(c - m, 0)) for c, m in zip(cut, more, strict=True)]
     if any(side for pair in crops for side in pair):
-        layers.append(Crop(shape, crops, net))
+        layers.append(Crop(shape, crops, net_factory=net_factory))
         shape = layers[-1].out_shape(shape)
     pads = [(0, max(m - c, 0)) for c, m in zip(cut, more, strict=True)]
     if any(side for pair in pads for side in pair):
-        layers.append(Pad(shape, pads, noise))
+        layers.append(Pad(shape, pads, noise=noise))
     return layers
 
 
-def _grouped(
+def _grouped_linear(
     in_channels: int,
     out_channels: int,
     groups: int,
     weight: Tensor | None,
     bias: Tensor | bool,  # noqa: FBT001
-    *,
-    method: LinearMethod,
-    noise: NoiseName,
-    net: NetFactory | None,
-    posterior: NetFactory | None,
+    **settings: Any,
 ) -> Transform:
-    """Build one linear layer, or one for each group of channels."""
+    """Build one `linear` layer with these settings, or one for each group of channels."""
     if in_channels % groups or out_channels % groups:
         raise ShapeError(f"{in_channels} and {out_channels} channels cannot be shared among {groups} groups.")
     before, after = in_channels // groups, out_channels // groups
     weights = [None] * groups if weight is None else weight.chunk(groups)
     biases = bias.chunk(groups) if isinstance(bias, Tensor) else [bias] * groups
-    parts = [
-        linear(before, after, method=method, weight=w, bias=b, noise=noise, net=net, posterior=posterior)
-        for w, b in zip(weights, biases, strict=True)
-    ]
+    parts = [linear(before, after, weight=w, bias=b, **settings) for w, b in zip(weights, biases, strict=True)]
     return parts[0] if groups == 1 else Parallel(parts, [before] * groups, [after] * groups)
 
 
@@ -191,8 +186,8 @@ def _pads(padding: Padding, in_shape: Shape, kernel: Shape, stride: Shape, dilat
     if padding == "fit":
         return [(0, r - n if n < r else -(n - r) % s) for n, r, s in zip(in_shape[1:], reach, stride, strict=True)]
     if isinstance(padding, str):
-        raise ConfigError(f"padding is a number, numbers, 'same' or 'fit', not {padding!r}.")
+        raise ConfigError(f"padding is one width, one for each axis, 'same' or 'fit', not {padding!r}.")
     dims = len(kernel)
     if isinstance(padding, int) or all(isinstance(side, int) for side in padding):
-        return [(side, side) for side in per_axis(padding, dims)]  # pyright: ignore[reportArgumentType]
+        return [(side, side) for side in per_axis(padding, dims, "padding", least=0)]  # pyright: ignore[reportArgumentType]
     return [(before, after) for before, after in padding]  # pyright: ignore[reportGeneralTypeIssues]

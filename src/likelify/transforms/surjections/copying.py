@@ -1,6 +1,6 @@
-r"""Layers that repeat numbers, and their duals that add numbers up.
+r"""Layers that repeat elements, and their duals that add elements up.
 
-A number with `N` copies is carried into `R^N` along the diagonal; orthogonal noise `u` (of `N - 1` dimensions) makes
+An element with `N` copies is carried into `R^N` along the diagonal; orthogonal noise `u` (of `N - 1` dimensions) makes
 that a bijection of `(x, u)`:
 
     t = (x, ..., x) + u,   x = mean(t),   log p(x) >= E[log p(t) + 1/2 log N - log q(u | x)].
@@ -9,7 +9,7 @@ The dual adds the copies up, `z = sum(t)`; what is orthogonal to the diagonal ge
 
     log p(t) = log p(z) + 1/2 log N + log p(u | z),   u = t - mean(t).
 
-For normal noise no basis of the orthogonal complement is needed: a standard normal number for each copy, less the mean
+For normal noise no basis of the orthogonal complement is needed: a standard normal draw for each copy, less the mean
 over the copies, is standard normal there (Mate et al. 2022, section 3.2 and figure 5, draw a direction and a radius).
 """
 
@@ -20,114 +20,114 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_law
+from likelify.distributions import LOG_SQRT_2PI, check_law, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
 from likelify.transforms.core import Shape, Transform, check_sample
-from likelify.transforms.surjections.dimension import MissingNumbers
-from likelify.transforms.surjections.geometry import Geometry, Stacked, windows
+from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
+from likelify.transforms.surjections.dimension import MissingElements
 
 
 class OrthogonalDensity(nn.Module):
-    r"""The density of what is orthogonal to repeated numbers, given these: normal, or uniform in a ball.
+    r"""The density of what is orthogonal to repeated elements, given these: normal, or uniform in a ball.
 
-    With `N` copies of a number, scale `A` and `d = N - 1`, `-log q(u) = d (log(2 pi) / 2 + log A) + |u|^2 / (2 A^2)`;
+    With `N` copies of an element, scale `A` and `d = N - 1`, `-log q(u) = d (log(2 pi) / 2 + log A) + |u|^2 / (2 A^2)`;
     or `d/2 log pi - log Gamma(d/2 + 1) + d log A` for `|u| <= A`.
 
     Args:
-        geometry: what is repeated where.
+        pattern: what is repeated where.
         channels: of the repeated event.
-        law: `"normal"` or `"uniform"`.
-        net: makes a network that reads the copies `(rows, channels copies, ...)` and gives twice as many numbers:
-            means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is zero, and
-            the scales are trained numbers, one for each channel.
+        noise: `"normal"` or `"uniform"`.
+        net_factory: makes a network that reads the copies `(rows, channels copies, ...)` and gives twice as many
+            outputs: means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is
+            zero, and the scales are trained, one for each channel.
     """
 
     def __init__(
-        self, geometry: Geometry, channels: int, law: NoiseName = "normal", net: NetFactory | None = None
+        self, pattern: CopyPattern, channels: int, noise: NoiseName = "normal", net_factory: NetFactory | None = None
     ) -> None:
         super().__init__()
-        check_law(law)
-        self.geometry, self.law = geometry, law
+        check_law(noise)
+        self.pattern, self.noise = pattern, noise
         self.log_scale = nn.Parameter(torch.zeros(channels))
-        size = channels * geometry.copies
-        self.net = None if net is None else net(size, 2 * size)
+        size = channels * pattern.copies
+        self.net = None if net_factory is None else net_factory(size, 2 * size)
 
     def draw(self, x: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
-        """Draw beside the numbers `x`; also give the log-density `(items,)`. Temperature zero gives the mean."""
+        """Draw beside the elements `x`; also give the log-density `(items,)`. Temperature zero gives the mean."""
         loc, log_scale = self._moments(x, context)
         u = self._noise(x)
-        moved = temperature * self.geometry.copy(log_scale.exp().expand(x.shape)) * u
+        moved = temperature * self.pattern.copy(log_scale.exp().expand(x.shape)) * u
         return moved if loc is None else moved + loc, self._log_density(u * temperature, log_scale, x, context)
 
     def mean(self, x: Tensor, context: ContextLike) -> Tensor:
-        """Return the mean beside the numbers `x`."""
+        """Return the mean beside the elements `x`."""
         loc, _ = self._moments(x, context)
-        return torch.zeros_like(self.geometry.copy(x)) if loc is None else loc
+        return torch.zeros_like(self.pattern.copy(x)) if loc is None else loc
 
     def log_prob(self, u: Tensor, x: Tensor, context: ContextLike) -> Tensor:
-        """Return the log-density `(items,)` of `u`, which is orthogonal to repeated numbers, beside the numbers `x`."""
+        """Return the log-density `(items,)` of `u`, which is orthogonal to repeated elements, given these."""
         loc, log_scale = self._moments(x, context)
         centred = u if loc is None else u - loc
-        scaled = centred * self.geometry.copy((-log_scale).exp().expand(x.shape))
+        scaled = centred * self.pattern.copy((-log_scale).exp().expand(x.shape))
         return self._log_density(scaled, log_scale, x, context)
 
     def initialize(self, u: Tensor, x: Tensor) -> None:
         """Set the scale of each channel to that of a sample."""
         check_sample(u, self)
         with torch.no_grad():
-            spread = self.geometry.total(u * u).transpose(0, 1).flatten(1).mean(1)
-            size = (self.geometry.counts - 1).expand(x.shape[2:]).mean() if x.ndim > 2 else self.geometry.counts - 1
+            spread = self.pattern.total(u * u).transpose(0, 1).flatten(1).mean(1)
+            size = (self.pattern.counts - 1).expand(x.shape[2:]).mean() if x.ndim > 2 else self.pattern.counts - 1
             self.log_scale.copy_(0.5 * (spread / size.clamp_min(1e-3)).clamp_min(1e-6).log())
 
     def _moments(self, x: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
         log_scale = self.log_scale.reshape(-1, *(1,) * (x.ndim - 2))
         if self.net is None:
             return None, log_scale
-        loc, raw = self.net(join_condition(self.geometry.copy(x), context)).chunk(2, dim=1)
-        return self.geometry.project(loc), log_scale + 3 * torch.tanh(self.geometry.mean(raw) / 3)
+        loc, raw = self.net(join_condition(self.pattern.copy(x), context)).chunk(2, dim=1)
+        return self.pattern.project(loc), log_scale + limit_log_scale(self.pattern.mean(raw))
 
     def _noise(self, x: Tensor) -> Tensor:
-        like = self.geometry.copied_shape(tuple(x.shape[1:]))
-        u = self.geometry.project(torch.randn(len(x), *like, dtype=x.dtype, device=x.device))
-        if self.law == "normal":
+        like = self.pattern.copied_shape(tuple(x.shape[1:]))
+        u = self.pattern.project(torch.randn(len(x), *like, dtype=x.dtype, device=x.device))
+        if self.noise == "normal":
             return u
         # A direction of normal noise is uniform on the sphere; in d dimensions the radius is a d-th root.
-        length = self.geometry.total(u * u).sqrt()
-        radius = torch.rand_like(x) ** (1 / (self.geometry.counts - 1).clamp_min(1))
-        return u * self.geometry.copy(radius / length.clamp_min(torch.finfo(x.dtype).tiny))
+        length = self.pattern.total(u * u).sqrt()
+        radius = torch.rand_like(x) ** (1 / (self.pattern.counts - 1).clamp_min(1))
+        return u * self.pattern.copy(radius / length.clamp_min(torch.finfo(x.dtype).tiny))
 
     def _log_density(self, u: Tensor, log_scale: Tensor, x: Tensor, context: ContextLike) -> Tensor:
         """Return the log-density of `u` in units of the scale."""
-        free = self.geometry.counts - 1
+        free = self.pattern.counts - 1
         constant = -(free * log_scale).expand(x.shape)
-        if self.law == "normal":
+        if self.noise == "normal":
             return sum_items(constant - free * LOG_SQRT_2PI, context) - 0.5 * sum_items(u * u, context)
         volume = 0.5 * free * math.log(math.pi) - torch.lgamma(0.5 * free + 1)
-        # What is left of a number after the mean is taken off has the number's rounding.
+        # What is left of a copy after the mean is taken off has the rounding of the copy.
         slack = 100 * torch.finfo(u.dtype).eps * (1 + x.detach().abs() * (-log_scale.detach()).exp())
-        inside = self.geometry.total(u * u).sqrt() <= 1 + slack
+        inside = self.pattern.total(u * u).sqrt() <= 1 + slack
         return sum_items(torch.where(inside | (free == 0), constant - volume, -math.inf), context)
 
 
 class Copying(Transform, ABC):
-    """What `Repeat` and `Unfold` share: copy and add orthogonal noise, or average."""
+    """The common part of `Repeat` and `Unfold`: copy and add orthogonal noise, or average."""
 
     def __init__(
         self,
-        geometry: Geometry,
+        pattern: CopyPattern,
         noise: OrthogonalDensity | None,
-        rest: MissingNumbers | None = None,
+        rest: MissingElements | None = None,
     ) -> None:
         super().__init__()
-        self.geometry, self.noise, self.rest = geometry, noise, rest
+        self.pattern, self.noise, self.rest = pattern, noise, rest
         self.random_forward = noise is not None
         self.random_inverse = rest is not None
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Copy and add noise."""
-        t, contribution = self.geometry.copy(x), _half_log_counts(self.geometry, x, context)
+        t, contribution = self.pattern.copy(x), _half_log_counts(self.pattern, x, context)
         if self.noise is not None:
             u, log_q = self.noise.draw(x, context, 1.0)
             t, contribution = t + u, contribution - log_q
@@ -137,23 +137,23 @@ class Copying(Transform, ABC):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Average; what was never copied is drawn."""
-        x = self.geometry.mean(z)
+        x = self.pattern.mean(z)
         if self.rest is not None:
             x = self.rest.fill(x, context)
-        contribution = -_half_log_counts(self.geometry, x, context)
+        contribution = -_half_log_counts(self.pattern, x, context)
         if self.noise is not None:
-            contribution = contribution + self.noise.log_prob(z - self.geometry.copy(x), x, context)
+            contribution = contribution + self.noise.log_prob(z - self.pattern.copy(x), x, context)
         if self.rest is not None:
             contribution = contribution - self.rest.log_prob(x, context)
         return x, contribution
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Copy."""
-        return self.geometry.copy(x)
+        return self.pattern.copy(x)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Average; what was never copied gets its mean."""
-        x = self.geometry.mean(z)
+        x = self.pattern.mean(z)
         return x if self.rest is None else self.rest.fill(x, context, temperature=0.0)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -164,7 +164,7 @@ class Copying(Transform, ABC):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the copies."""
-        return self.geometry.copied_shape(in_shape)
+        return self.pattern.copied_shape(in_shape)
 
     @abstractmethod
     def extra_repr(self) -> str:
@@ -172,16 +172,17 @@ class Copying(Transform, ABC):
 
 
 class Repeat(Copying):
-    r"""Repeat each number: `(rows, c, ...)` to `(rows, c copies, ...)`, with orthogonal noise; a bound.
+    r"""Repeat each element: `(rows, c, ...)` to `(rows, c copies, ...)`, with orthogonal noise; a bound.
 
     The inverse is the mean of the copies.
 
     Args:
         channels: c.
         copies: N; copy `j` of channel `i` becomes channel `i N + j`.
-        noise: `"normal"` or `"uniform"` in a ball; its scale is trained.
-        posterior: makes a network for a learned mean and scale of the noise given `x`, see `OrthogonalDensity`.
         blocks: make copy `j` of channel `i` channel `j c + i`: whole events one behind the other.
+        noise: `"normal"` or `"uniform"` in a ball; its scale is trained.
+        posterior_factory: makes a network for a learned mean and scale of the noise given `x`, see
+            `OrthogonalDensity`.
 
     Source:
         Mate et al. 2022, section 3.2 (coordinate repetition).
@@ -195,24 +196,25 @@ class Repeat(Copying):
         self,
         channels: int,
         copies: int,
-        noise: NoiseName = "normal",
         *,
-        posterior: NetFactory | None = None,
         blocks: bool = False,
+        noise: NoiseName = "normal",
+        posterior_factory: NetFactory | None = None,
     ) -> None:
-        geometry = Stacked(copies, blocks=blocks)
-        super().__init__(geometry, OrthogonalDensity(geometry, channels, noise, posterior) if copies > 1 else None)
+        pattern = EqualCopies(copies, blocks=blocks)
+        density = OrthogonalDensity(pattern, channels, noise, posterior_factory) if copies > 1 else None
+        super().__init__(pattern, density)
 
     def extra_repr(self) -> str:
         """Show the number of copies."""
-        return f"copies={self.geometry.copies}"
+        return f"copies={self.pattern.copies}"
 
 
 class Unfold(Copying):
     r"""Gather sliding windows into channels, `(c, *positions)` to `(c prod(kernel), *out_positions)`.
 
-    Numbers that several windows read are repeated with orthogonal noise, which makes the layer a bound; without overlap
-    it is exact. Numbers that no window reads get a density given all others, and are drawn in the inverse.
+    Elements that several windows read are repeated with orthogonal noise, which makes the layer a bound; without
+    overlap it is exact. Elements that no window reads get a density given all others, and are drawn in the inverse.
 
     Args:
         in_shape: `(channels, *positions)`, one or two position axes.
@@ -220,8 +222,8 @@ class Unfold(Copying):
         stride: of the windows.
         dilation: of the windows.
         noise: `"normal"` or `"uniform"` in a ball; its scale is trained.
-        posterior: makes a network for a learned mean and scale of the noise, see `OrthogonalDensity`.
-        net: makes the network of `MissingNumbers`.
+        net_factory: makes the network of `MissingElements`.
+        posterior_factory: makes a network for a learned mean and scale of the noise, see `OrthogonalDensity`.
 
     Raises:
         ShapeError: if no window fits.
@@ -234,17 +236,17 @@ class Unfold(Copying):
         self,
         in_shape: Shape,
         kernel_size: int | Sequence[int],
+        *,
         stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
         noise: NoiseName = "normal",
-        *,
-        posterior: NetFactory | None = None,
-        net: NetFactory | None = None,
+        net_factory: NetFactory | None = None,
+        posterior_factory: NetFactory | None = None,
     ) -> None:
-        geometry = windows(in_shape, kernel_size, stride, dilation)
-        density = OrthogonalDensity(geometry, in_shape[0], noise, posterior) if geometry.free else None
-        rest = None if geometry.missing is None else MissingNumbers(in_shape, geometry.missing, net)
-        super().__init__(geometry, density, rest)
+        pattern = window_copies(in_shape, kernel_size, stride, dilation)
+        density = OrthogonalDensity(pattern, in_shape[0], noise, posterior_factory) if pattern.free else None
+        rest = None if pattern.missing is None else MissingElements(in_shape, pattern.missing, net_factory)
+        super().__init__(pattern, density, rest)
 
     def extra_repr(self) -> str:
         """Show whether windows overlap."""
@@ -252,34 +254,34 @@ class Unfold(Copying):
 
 
 class Gathering(Transform, ABC):
-    """What `Sum` and `FoldSum` share: add copies up, or draw what is orthogonal to repeated numbers."""
+    """The common part of `Sum` and `FoldSum`: add copies up, or draw what is orthogonal to repeated elements."""
 
-    def __init__(self, geometry: Geometry, channels: int, net: NetFactory | None) -> None:
+    def __init__(self, pattern: CopyPattern, channels: int, net_factory: NetFactory | None) -> None:
         super().__init__()
-        self.geometry = geometry
-        self.density = OrthogonalDensity(geometry, channels, "normal", net) if geometry.free else None
-        self.random_forward = geometry.missing is not None
+        self.pattern = pattern
+        self.density = OrthogonalDensity(pattern, channels, "normal", net_factory) if pattern.free else None
+        self.random_forward = pattern.missing is not None
         self.random_inverse = self.density is not None
-        if geometry.missing is not None:
+        if pattern.missing is not None:
             self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Add up; positions that nothing reaches get noise."""
-        z = self.geometry.total(x)
-        contribution = _half_log_counts(self.geometry, z, context)
+        z = self.pattern.total(x)
+        contribution = _half_log_counts(self.pattern, z, context)
         if self.density is not None:
             u = x - self._shared(z)
             contribution = contribution + self.density.log_prob(u, z, context)
-        missing = self.geometry.missing
+        missing = self.pattern.missing
         if missing is None:
             return z, contribution
         noise = torch.randn_like(z) * missing
         return z + self.log_scale.exp() * noise, contribution - self._log_filler(noise, missing, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Share each number among its copies and draw what is orthogonal to that."""
+        """Share each element among its copies and draw what is orthogonal to that."""
         z, contribution = self._reached(z, context)
-        x, contribution = self._shared(z), contribution - _half_log_counts(self.geometry, z, context)
+        x, contribution = self._shared(z), contribution - _half_log_counts(self.pattern, z, context)
         if self.density is None:
             return x, contribution
         u, log_p = self.density.draw(z, context, as_context(context).temperature)
@@ -287,30 +289,30 @@ class Gathering(Transform, ABC):
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Add up."""
-        return self.geometry.total(x)
+        return self.pattern.total(x)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
-        """Share each number among its copies, and add the mean of what is orthogonal."""
+        """Share each element among its copies, and add the mean of what is orthogonal."""
         z, _ = self._reached(z, context)
         return self._shared(z) if self.density is None else self._shared(z) + self.density.mean(z, context)
 
     def _shared(self, z: Tensor) -> Tensor:
-        return self.geometry.copy(z / self.geometry.counts)
+        return self.pattern.copy(z / self.pattern.counts)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set the scale of what is orthogonal."""
         if self.density is not None:
-            z = self.geometry.total(x)
+            z = self.pattern.total(x)
             self.density.initialize(x - self._shared(z), z)
         return super().initialize(x, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the sums."""
-        return self.geometry.total_shape(in_shape)
+        return self.pattern.total_shape(in_shape)
 
     def _reached(self, z: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         """Set to zero what nothing reaches; also give the log-density of the noise that was there."""
-        missing = self.geometry.missing
+        missing = self.pattern.missing
         if missing is None:
             return z, sum_constant(z.new_zeros(()), z, context)
         noise = z * missing * (-self.log_scale).exp()
@@ -333,16 +335,18 @@ class Sum(Gathering):
     Args:
         channels: c.
         terms: N.
-        net: makes a network for mean and scale of what is orthogonal given `z`, see `OrthogonalDensity`.
         blocks: the terms are whole events one behind the other, `z_i = sum_j x_{j c + i}`.
+        net_factory: makes a network for mean and scale of what is orthogonal given `z`, see `OrthogonalDensity`.
     """
 
-    def __init__(self, channels: int, terms: int, *, net: NetFactory | None = None, blocks: bool = False) -> None:
-        super().__init__(Stacked(terms, blocks=blocks), channels, net)
+    def __init__(
+        self, channels: int, terms: int, *, blocks: bool = False, net_factory: NetFactory | None = None
+    ) -> None:
+        super().__init__(EqualCopies(terms, blocks=blocks), channels, net_factory)
 
     def extra_repr(self) -> str:
         """Show the number of terms."""
-        return f"terms={self.geometry.copies}"
+        return f"terms={self.pattern.copies}"
 
 
 class FoldSum(Gathering):
@@ -356,24 +360,24 @@ class FoldSum(Gathering):
         kernel_size: of the windows.
         stride: of the windows.
         dilation: of the windows.
-        net: makes a network for mean and scale of what is orthogonal given `z`, see `OrthogonalDensity`.
+        net_factory: makes a network for mean and scale of what is orthogonal given `z`, see `OrthogonalDensity`.
     """
 
     def __init__(
         self,
         out_shape: Shape,
         kernel_size: int | Sequence[int],
+        *,
         stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
-        *,
-        net: NetFactory | None = None,
+        net_factory: NetFactory | None = None,
     ) -> None:
-        super().__init__(windows(out_shape, kernel_size, stride, dilation), out_shape[0], net)
+        super().__init__(window_copies(out_shape, kernel_size, stride, dilation), out_shape[0], net_factory)
 
     def extra_repr(self) -> str:
         """Show whether windows overlap."""
         return "disjoint windows" if self.density is None else "overlapping windows"
 
 
-def _half_log_counts(geometry: Geometry, x: Tensor, context: ContextLike) -> Tensor:
-    return sum_items((0.5 * geometry.counts.log()).expand(x.shape).to(x.dtype), context)
+def _half_log_counts(pattern: CopyPattern, x: Tensor, context: ContextLike) -> Tensor:
+    return sum_items((0.5 * pattern.counts.log()).expand(x.shape).to(x.dtype), context)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, Distribution, check_law, normal_log_prob
+from likelify.distributions import LOG_SQRT_2PI, Distribution, check_law, limit_log_scale, normal_log_prob
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
@@ -87,22 +87,22 @@ class Augment(Transform):
     importance weighting both narrow it. The inverse drops the noise. It is a `Slice` turned round.
 
     Args:
+        added: number of channels that are added.
         distribution: of the added channels. Its condition is `x`, joined by the outer condition along the channel axis:
             `ChannelNoise` for noise of a trained scale, `ConditionalNormal` for a learned posterior.
-        added: number of channels it draws.
 
     Raises:
         InexactLikelihoodError: if the distribution has no exact log-density.
 
     Example:
         >>> from likelify.distributions import ChannelNoise
-        >>> Augment(ChannelNoise(2), 2)(torch.zeros(4, 3))[0].shape
+        >>> Augment(2, ChannelNoise(2))(torch.zeros(4, 3))[0].shape
         torch.Size([4, 5])
     """
 
     random_forward = True
 
-    def __init__(self, distribution: Distribution, added: int) -> None:
+    def __init__(self, added: int, distribution: Distribution) -> None:
         super().__init__()
         if distribution.likelihood != "exact":
             raise InexactLikelihoodError("Augment needs a distribution with an exact log_prob.")
@@ -151,14 +151,14 @@ def noise_context(x: Tensor, context: ContextLike, *, temperature: float = 1.0) 
 class Pad(Transform):
     r"""Surround an event with new positions: `value + noise`; a bound, whose mean path is constant padding.
 
-    With `n` new numbers of a channel and normal noise of scale `A`, the contribution is
+    With `n` new elements of a channel and normal noise of scale `A`, the contribution is
     `n (log(2 pi) / 2 + log A) + |u|^2 / (2 A^2)`; uniform noise within `A / 2` gives `n log A`. The inverse crops.
 
     Args:
         in_shape: `(channels, *positions)` of the data.
         pads: for each position axis how many positions come in front and behind.
-        noise: `"normal"` or `"uniform"`; its scale is trained, one for each channel.
         value: what the noise is added to.
+        noise: `"normal"` or `"uniform"`; its scale is trained, one for each channel.
 
     Source:
         Mate et al. 2022, section 3.2 and appendix B.
@@ -173,7 +173,7 @@ class Pad(Transform):
     random_forward = True
     new: Tensor
 
-    def __init__(self, in_shape: Shape, pads: Sides, noise: NoiseName = "normal", *, value: float = 0.0) -> None:
+    def __init__(self, in_shape: Shape, pads: Sides, *, value: float = 0.0, noise: NoiseName = "normal") -> None:
         super().__init__()
         check_law(noise)
         _check_sides(in_shape, pads, "Pad")
@@ -233,8 +233,8 @@ class Pad(Transform):
         return f"{self.in_shape}, pads={self.pads}, {self.noise}"
 
 
-class MissingNumbers(nn.Module):
-    r"""A conditional density of the numbers at fixed positions, given those at all others.
+class MissingElements(nn.Module):
+    r"""A conditional density of the elements at fixed positions, given those at all others.
 
     `p(x_missing | x_rest)` is normal; a network of the event with zeros in place of what is missing, and of a channel
     that marks these places, gives means and scales.
@@ -242,35 +242,35 @@ class MissingNumbers(nn.Module):
     Args:
         in_shape: `(channels, *positions)` of the whole event.
         missing: boolean, `positions`.
-        net: makes the network, with `channels + 1` inputs and `2 channels` outputs.
+        net_factory: makes the network, with `channels + 1` inputs and `2 channels` outputs.
     """
 
     missing: Tensor
     places: Tensor
 
-    def __init__(self, in_shape: Shape, missing: Tensor, net: NetFactory | None = None) -> None:
+    def __init__(self, in_shape: Shape, missing: Tensor, net_factory: NetFactory | None = None) -> None:
         super().__init__()
         channels = in_shape[0]
-        self.net = (net or density_nets(len(in_shape) - 1))(channels + 1, 2 * channels)
+        self.net = (net_factory or density_nets(len(in_shape) - 1))(channels + 1, 2 * channels)
         self.loc = nn.Parameter(torch.zeros(channels, 1))
         self.log_scale = nn.Parameter(torch.zeros(channels, 1))
         self.register_buffer("missing", missing, persistent=False)
         self.register_buffer("places", missing.flatten().nonzero()[:, 0], persistent=False)
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the log-density of the missing numbers of whole events, one number per item, in nats."""
+        """Return the log-density of the missing elements of whole events, `(items,)` in nats."""
         loc, log_scale = self._moments(self.hidden(x), context)
         return sum_items(normal_log_prob(x.flatten(2)[:, :, self.places], loc, log_scale), context)
 
     def fill(self, known: Tensor, context: ContextLike = None, *, temperature: float | None = None) -> Tensor:
-        """Draw the missing numbers of events that hold zeros there; the temperature is the context's or the given."""
+        """Draw the missing elements of events that hold zeros there; the temperature is the context's or the given."""
         loc, log_scale = self._moments(known, context)
         temperature = as_context(context).temperature if temperature is None else temperature
         drawn = loc + temperature * log_scale.exp() * torch.randn_like(loc)
         return known + torch.zeros_like(known).flatten(2).index_copy(2, self.places, drawn).reshape(known.shape)
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return the events with zeros in place of the missing numbers."""
+        """Return the events with zeros in place of the missing elements."""
         return x.masked_fill(self.missing, 0.0)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
@@ -285,7 +285,7 @@ class MissingNumbers(nn.Module):
         mark = self.missing.to(known.dtype).expand(len(known), 1, *self.missing.shape)
         found = self.net(join_condition(torch.cat([known, mark], 1), context)).flatten(2)[:, :, self.places]
         log_scale, loc = found.chunk(2, dim=1)
-        return self.loc + self.log_scale.exp() * loc, self.log_scale + 3 * torch.tanh(log_scale / 3)
+        return self.loc + self.log_scale.exp() * loc, self.log_scale + limit_log_scale(log_scale)
 
 
 class Crop(Transform):
@@ -296,12 +296,12 @@ class Crop(Transform):
     Args:
         in_shape: `(channels, *positions)` of the data.
         crops: for each position axis how many positions are cut in front and behind.
-        net: makes the network of `MissingNumbers`.
+        net_factory: makes the network of `MissingElements`.
     """
 
     random_inverse = True
 
-    def __init__(self, in_shape: Shape, crops: Sides, net: NetFactory | None = None) -> None:
+    def __init__(self, in_shape: Shape, crops: Sides, *, net_factory: NetFactory | None = None) -> None:
         super().__init__()
         _check_sides(in_shape, crops, "Crop")
         self.in_shape, self.crops = tuple(in_shape), tuple((before, after) for before, after in crops)
@@ -310,7 +310,7 @@ class Crop(Transform):
         border = torch.ones(self.in_shape[1:], dtype=torch.bool)
         inside = [slice(a, n - b) for n, (a, b) in zip(in_shape[1:], self.crops, strict=True)]
         border[tuple(inside)] = False
-        self.border = MissingNumbers(self.in_shape, border, net)
+        self.border = MissingElements(self.in_shape, border, net_factory)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Cut the border off."""

@@ -1,7 +1,8 @@
 r"""Linear layers with a free weight of any shape: what they share, and the matrix on the channels.
 
 With as many outputs as inputs they are bijections. With fewer, what the map forgets, the place on the *fibre*
-`{x : W x + b = z}`, has a density: that of a normal law `N(m(z), S)` in data space restricted to the fibre, so that
+`{x : W x + b = z}`, has a density: that of a normal distribution `N(m(z), S)` in data space restricted to the fibre, so
+that
 
     log p(x) = log p(z) + log N(x; m, S) - log N(W x; W m, W S W^T)
 
@@ -38,7 +39,7 @@ VARIANCE_SAMPLE = 8192
 
 
 class FibreLayer(Transform, Caching, ABC):
-    r"""What the free linear layers share: `z = W x + b` with a full-rank `W`.
+    r"""The common part of linear layers with a free weight: `z = W x + b` with a full-rank `W`.
 
     Write `_factorize`, which gives the map in a form that knows its volume and its complement, and `_set_weight`.
     """
@@ -51,9 +52,9 @@ class FibreLayer(Transform, Caching, ABC):
         pretrained: bool,
         bias: bool | Tensor,
         groups: int,
-        net: NetFactory,
         noise: NoiseName,
-        posterior: NetFactory | None,
+        net_factory: NetFactory,
+        posterior_factory: NetFactory | None,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = channels
@@ -63,8 +64,8 @@ class FibreLayer(Transform, Caching, ABC):
         sizes = (self.in_channels, self.out_channels, groups)
         self.random_inverse = self.out_channels < self.in_channels
         self.random_forward = self.out_channels > self.in_channels
-        self.density = FibreDensity(*sizes, net).to(weight) if self.random_inverse else None
-        self.noise = ComplementNoise(*sizes, noise, posterior).to(weight) if self.random_forward else None
+        self.density = FibreDensity(*sizes, net_factory).to(weight) if self.random_inverse else None
+        self.noise = ComplementNoise(*sizes, noise, posterior_factory).to(weight) if self.random_forward else None
 
     def _make_bias(self, bias: bool | Tensor) -> nn.Parameter | None:  # noqa: FBT001 - as torch has it
         if bias is False:
@@ -122,7 +123,7 @@ class FibreLayer(Transform, Caching, ABC):
         return (x + self.density.mean(z, factors, context)) * self.density.deviations(x.ndim)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        r"""Start at the data: a weight that was not given, the law on the fibres, the scale of the noise.
+        r"""Start at the data: a weight that was not given, the density on the fibres, the scale of the noise.
 
         A weight that was not given takes the leading principal directions, scaled so that the outputs have unit
         variance and mean zero. The variances `v` of the fibres climb the likelihood by a few steps; noise gets the mean
@@ -219,11 +220,11 @@ class FreeLinear(FibreLayer):
             `initialize` the leading principal directions of the data.
         bias: train `b` from zero, or from a tensor `(out_channels,)`.
         groups: of consecutive channels that do not mix, as in `torch.nn.Conv2d`: `W` is block diagonal.
-        net: for out < in the maker of the network behind `m(z)` and `t(z)`, see `FibreDensity`; by default
-            `density_nets(dims)`. Not used otherwise.
-        noise: for out > in the law of `u`, `"normal"` or `"uniform"` (in a ball), with a trained scale.
         dims: number of position axes, for the default network.
-        posterior: for out > in the maker of a network for `q(u | x)`, see `ComplementNoise`.
+        noise: for out > in the distribution of `u`, `"normal"` or `"uniform"` (in a ball), with a trained scale.
+        net_factory: for out < in, makes the network behind `m(z)` and `t(z)`, see `FibreDensity`; by default
+            `density_nets(dims)`. Not used otherwise.
+        posterior_factory: for out > in, makes a network for `q(u | x)`, see `ComplementNoise`.
 
     Raises:
         DomainError: if `W` has no full rank, at the start or after training.
@@ -248,10 +249,10 @@ class FreeLinear(FibreLayer):
         weight: Tensor | None = None,
         bias: bool | Tensor = True,
         groups: int = 1,
-        net: NetFactory | None = None,
-        noise: NoiseName = "normal",
         dims: int = 0,
-        posterior: NetFactory | None = None,
+        noise: NoiseName = "normal",
+        net_factory: NetFactory | None = None,
+        posterior_factory: NetFactory | None = None,
     ) -> None:
         check_groups(in_channels, out_channels, groups)
         if weight is None:
@@ -266,12 +267,12 @@ class FreeLinear(FibreLayer):
             pretrained=weight is not None,
             bias=bias,
             groups=groups,
-            net=net or density_nets(dims),
             noise=noise,
-            posterior=posterior,
+            net_factory=net_factory or density_nets(dims),
+            posterior_factory=posterior_factory,
         )
         # A network that was given may be for any positions.
-        self.dims = dims if net is None and self.density is not None else None
+        self.dims = dims if net_factory is None and self.density is not None else None
 
     def matrix(self) -> Tensor:
         """Form `W`, `(out_channels, in_channels)`."""

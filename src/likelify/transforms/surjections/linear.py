@@ -68,7 +68,7 @@ class Spectrum(ActNorm):
     def __init__(self, given: Tensor, shift: Tensor, channels: int) -> None:
         super().__init__(channels)
         self.given = len(given)
-        # First the dtype, then the numbers, lest double precision is lost.
+        # First the dtype, then the values, lest double precision is lost.
         self.to(given.dtype)
         with torch.no_grad():
             self.log_scale[: self.given] = given
@@ -104,11 +104,11 @@ def linear(
     method: LinearMethod = "cayley",
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
-    noise: NoiseName = "normal",
-    net: NetFactory | None = None,
-    posterior: NetFactory | None = None,
     dims: int = 0,
     reflections: int | None = None,
+    noise: NoiseName = "normal",
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Transform:
     r"""Build `z = W x + b` on the channels (axis 1) at every position, with a likelihood for any shape of `W`.
 
@@ -122,12 +122,12 @@ def linear(
             Without one the layer starts at a random rotation, and `initialize` turns it to the principal axes of the
             data.
         bias: `(out_channels,)`; False starts it at zero and, with `"free"`, leaves it out.
-        noise: of added coordinates, `"normal"` or `"uniform"`.
-        net: makes the network of the density of dropped coordinates, see `nets.density_net`.
-        posterior: makes a network for a learned mean and scale of the noise given `x`; without one it has a trained
-            scale.
         dims: number of position axes, for the usual networks.
         reflections: of each rotation of `"householder"`; 16 by default.
+        noise: of added coordinates, `"normal"` or `"uniform"`.
+        net_factory: makes the network of the density of dropped coordinates, see `nets.density_net`.
+        posterior_factory: makes a network for a learned mean and scale of the noise given `x`; without one it has a
+            trained scale.
 
     Returns:
         An exact layer if `out_channels <= in_channels`, otherwise a bound.
@@ -149,17 +149,17 @@ def linear(
             f"linear knows the methods 'exponential', 'cayley', 'householder' and 'free', not {method!r}."
         )
     _check_sizes(in_channels, out_channels, weight, bias)
-    net = net or density_nets(dims)
+    net_factory = net_factory or density_nets(dims)
     if method == "free":
         return FreeLinear(
             in_channels,
             out_channels,
             weight=weight,
             bias=bias,
-            net=net,
-            noise=noise,
-            posterior=posterior,
             dims=dims,
+            noise=noise,
+            net_factory=net_factory,
+            posterior_factory=posterior_factory,
         )
     smaller = min(in_channels, out_channels)
     if weight is None:
@@ -169,15 +169,15 @@ def linear(
         factors = _factorize(weight, bias)
         middle = Spectrum(factors.log_singular, factors.shift, max(in_channels, out_channels))
         into, out = Orthogonal(factors.into), Orthogonal(factors.out)
-    layers: list[Transform] = [into, *_turn(in_channels, method, reflections)]
+    layers: list[Transform] = [into, *_trained_rotation(in_channels, method, reflections)]
     if out_channels > in_channels:
         added = out_channels - in_channels
-        layers.append(Augment(_noise(in_channels, added, noise, posterior), added))
+        layers.append(Augment(added, _added_channels(in_channels, added, noise, posterior_factory)))
     layers.append(middle)
     if out_channels < in_channels:
-        density = ConditionalNormal(net(smaller, 2 * (in_channels - smaller)))
+        density = ConditionalNormal(net_factory(smaller, 2 * (in_channels - smaller)))
         layers.append(Slice(smaller, density))
-    layers += [*_turn(out_channels, method, reflections), *([] if out is None else [out])]
+    layers += [*_trained_rotation(out_channels, method, reflections), *([] if out is None else [out])]
     return RotatedLinear(layers)
 
 
@@ -206,7 +206,7 @@ def _factorize(weight: Tensor, bias: Tensor | bool) -> _Factors:  # noqa: FBT001
     return _Factors(*(t.to(weight.dtype) for t in (vh, u, scale.log(), shift)))
 
 
-def _turn(size: int, method: str, reflections: int | None) -> list[Transform]:
+def _trained_rotation(size: int, method: str, reflections: int | None) -> list[Transform]:
     """Build a trained rotation that starts at the identity; a single channel has none."""
     if size == 1:
         return []
@@ -218,12 +218,14 @@ def _turn(size: int, method: str, reflections: int | None) -> list[Transform]:
     return [Householder(HouseholderVectors(size, len(vectors), vectors=vectors))]
 
 
-def _noise(in_channels: int, added: int, law: NoiseName, posterior: NetFactory | None) -> Distribution:
-    if posterior is None:
-        return ChannelNoise(added, law)
-    if law != "normal":
+def _added_channels(
+    in_channels: int, added: int, noise: NoiseName, posterior_factory: NetFactory | None
+) -> Distribution:
+    if posterior_factory is None:
+        return ChannelNoise(added, noise)
+    if noise != "normal":
         raise ConfigError("A learned posterior is normal; leave noise at 'normal' beside it.")
-    return ConditionalNormal(posterior(in_channels, 2 * added))
+    return ConditionalNormal(posterior_factory(in_channels, 2 * added))
 
 
 def _check_sizes(in_channels: int, out_channels: int, weight: Tensor | None, bias: Tensor | bool) -> None:  # noqa: FBT001

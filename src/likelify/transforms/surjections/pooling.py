@@ -1,89 +1,301 @@
 r"""Pooling and nearest-neighbour upsampling with a likelihood.
 
 Pooling first gathers its windows into channels (`Unfold`: exact if they do not overlap, a bound if they do) and then
-reduces each window to one number (`MaxOfPatches`, `MeanOfPatches`: exact). Positions that PyTorch pads with are new
-numbers here (`Pad`), which no maximum and no average looks at; their own density takes back what they cost.
+reduces each window to one element (`MaxOfPatches`, `MeanOfPatches`). Both are exact: given the element `z` that a
+window of entries `x` becomes,
+
+    maximum:  log p(x) = log p(z) + log p(place of the maximum | z) + sum over the others of log p(z - x_j | z)
+    average:  log p(x) = log p(z) + (log n) / 2 - log(divisor) + log p(x - mean(x) | z).
+
+Positions that PyTorch pads with are new elements here (`Pad`), which no maximum and no average looks at; their own
+density takes back what they cost.
 """
 
-import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from likelify.distributions import LOG_SQRT_2PI, limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Shape, Transform
-from likelify.transforms.reshape import Reshape, zero_log_det
+from likelify.structure import ContextLike, as_context, join_condition, per_axis, sum_items
+from likelify.transforms.core import Chain, Inverse, Shape, Transform
+from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copying import Repeat, Unfold
 from likelify.transforms.surjections.dimension import Pad
-from likelify.transforms.surjections.patches import MaxOfPatches, MeanOfPatches, Pooling
 
 
-class DepthToSpace(Transform):
-    r"""Spread channels over blocks of positions: `(c prod(factors), *positions)` to `(c, *(positions * factors))`.
+class Pooling(Transform, ABC):
+    """The common part of `MaxOfPatches` and `MeanOfPatches`: windows in channels, some of whose entries may not count.
 
-    Channel `c prod(factors) + j` becomes place `j` of the blocks of channel `c`, counted row by row. For two equal
-    factors it is `Squeeze` turned round.
+    Entry `j` of channel `c` is channel `c size + j`. Entries outside `valid` are normal with mean zero and a scale
+    that is trained for each channel.
 
     Args:
-        factors: for each position axis.
+        channels: of the latent.
+        size: entries of a window.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        net_factory: makes a network that reads the latent and gives `(rows, channels (size + 1), *positions)`: a value
+            for each entry, then for each channel the log of a factor on its scale (kept within +-3 by
+            `3 tanh(. / 3)`). Without one, values trained for each channel serve all windows.
     """
 
-    def __init__(self, factors: Sequence[int]) -> None:
+    random_inverse = True
+    valid: Tensor | None
+
+    def __init__(self, channels: int, size: int, valid: Tensor | None, net_factory: NetFactory | None) -> None:
         super().__init__()
-        if not factors or min(factors) < 1:
-            raise ConfigError(f"DepthToSpace needs a factor of at least one for each position axis, got {factors}.")
-        self.factors = tuple(factors)
+        if channels < 1 or size < 1:
+            raise ConfigError(f"{type(self).__name__} needs channels and entries, got {channels} and {size}.")
+        self.channels, self.size = channels, size
+        if valid is not None and bool(valid.all()):
+            valid = None
+        if valid is not None and (len(valid) != size or not bool(valid.any(0).all())):
+            raise ShapeError(f"Each window needs {size} entries, of which at least one counts.")
+        self.register_buffer("valid", valid, persistent=False)
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.log_outside = None if valid is None else nn.Parameter(torch.zeros(channels))
+        self.net = None if net_factory is None else net_factory(channels, channels * (size + 1))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Spread."""
-        shape = self.out_shape(tuple(x.shape[1:]))
-        dims = len(self.factors)
-        blocks = x.unflatten(1, (shape[0], *self.factors))
-        order = itertools.chain.from_iterable((2 + dims + axis, 2 + axis) for axis in range(dims))
-        return blocks.permute(0, 1, *order).reshape(len(x), *shape), zero_log_det(x, context)
+        """Reduce the windows; the contribution is the log-density of what they lose."""
+        t = self._windows(x)
+        z, place = self._reduce(t)
+        return z, self._contribution(t, z, place, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Gather."""
-        dims = len(self.factors)
-        if z.ndim != dims + 2 or any(n % f for n, f in zip(z.shape[2:], self.factors, strict=True)):
-            raise ShapeError(f"DepthToSpace{self.factors} cannot gather blocks of {tuple(z.shape)}.")
-        sides = itertools.chain.from_iterable((n // f, f) for n, f in zip(z.shape[2:], self.factors, strict=True))
-        blocks = z.reshape(*z.shape[:2], *sides)
-        order = (*range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2))
-        return blocks.permute(0, 1, *order).flatten(1, 1 + dims), zero_log_det(z, context)
+        """Draw what the windows lost; the context's temperature acts on it."""
+        t, place = self._draw(z, context, as_context(context).temperature)
+        return t.flatten(1, 2), -self._contribution(t, z, place, context)
+
+    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Reduce the windows."""
+        return self._reduce(self._windows(x))[0]
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Fill the windows with the likeliest values."""
+        return self._draw(z, context, 0.0)[0].flatten(1, 2)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the shape of the spread event."""
-        if len(in_shape) != len(self.factors) + 1 or in_shape[0] % math.prod(self.factors):
+        """Return the shape with one element for each window."""
+        positions = in_shape[1:] if self.valid is None else tuple(self.valid.shape[1:])
+        if tuple(in_shape) != (self.channels * self.size, *positions):
             raise ShapeError(
-                f"DepthToSpace{self.factors} needs {len(self.factors)} position axes and a multiple of "
-                f"{math.prod(self.factors)} channels, got {tuple(in_shape)}."
+                f"{type(self).__name__} is for {self.channels} channels of {self.size} entries"
+                f"{'' if self.valid is None else f' at positions {positions}'}, got events {tuple(in_shape)}."
             )
-        positions = (n * f for n, f in zip(in_shape[1:], self.factors, strict=True))
-        return (in_shape[0] // math.prod(self.factors), *positions)
+        return (self.channels, *positions)
+
+    @abstractmethod
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent of windows `(rows, channels, size, *positions)`, and the place that is chosen, if any."""
+
+    @abstractmethod
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        """Return the log-density of what each window loses, Jacobian included, `(rows, channels, *positions)`."""
+
+    @abstractmethod
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        """Draw windows, and the place that is chosen in them, or nothing."""
+
+    def _contribution(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        contribution = sum_items(self._lost(t, z, place, context), context)
+        if self.valid is None or self.log_outside is None:
+            return contribution
+        log_scale = self._per_channel(self.log_outside, t)
+        outside = normal_log_prob(t, torch.zeros_like(log_scale), log_scale)
+        return contribution + sum_items(outside.masked_fill(self.valid, 0.0), context)
+
+    def _fill_outside(self, t: Tensor, temperature: float) -> Tensor:
+        """Draw the entries that do not count."""
+        if self.valid is None or self.log_outside is None:
+            return t
+        noise = temperature * self._per_channel(self.log_outside, t).exp() * torch.randn_like(t)
+        return torch.where(self.valid, t, noise)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        self.out_shape(tuple(x.shape[1:]))
+        return x.unflatten(1, (self.channels, self.size))
+
+    def _read(self, z: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
+        """Return the network's value for each entry `(rows, channels, size, *positions)`, and the log scales."""
+        log_scale = self._per_channel(self.log_scale, z)
+        if self.net is None:
+            return None, log_scale
+        read = self.net(join_condition(z, context))
+        wanted = (len(z), self.channels * (self.size + 1), *z.shape[2:])
+        if tuple(read.shape) != wanted:
+            raise ShapeError(f"The network gave {tuple(read.shape)} for a latent {tuple(z.shape)}; {wanted} is needed.")
+        entries, factor = read.split([self.channels * self.size, self.channels], 1)
+        return entries.unflatten(1, (self.channels, self.size)), log_scale + limit_log_scale(factor)
+
+    def _per_channel(self, parameter: Tensor, like: Tensor) -> Tensor:
+        return parameter.reshape(1, -1, *(1,) * (like.ndim - 2))
+
+    def _mask(self, t: Tensor, value: float) -> Tensor:
+        return t if self.valid is None else t.masked_fill(~self.valid, value)
+
+    def _counts(self) -> Tensor | int:
+        """Return how many entries of each window count."""
+        return self.size if self.valid is None else self.valid.sum(0)
 
     def extra_repr(self) -> str:
-        """Show the factors."""
-        return f"{self.factors}"
+        """Show the settings."""
+        return f"{self.channels}, size={self.size}" + ("" if self.valid is None else ", partly valid")
+
+
+class MaxOfPatches(Pooling):
+    r"""The largest entry of each window: `(rows, channels size, *positions)` to `(rows, channels, *positions)`; exact.
+
+    Contribution: `log p(place | z) + sum over the others of -log s - (z - x_j) / s`: a categorical place of the maximum
+    and exponential distances below it. `inverse` draws both, so nothing exceeds `z`
+    (Nielsen et al. 2020, section 3.2).
+
+    Args:
+        channels: of the latent.
+        size: entries of a window; entry `j` of channel `c` is channel `c size + j`, as `Unfold` gives it.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        net_factory: makes a network that reads log-odds of the places and scales off the latent, see `Pooling`.
+
+    Example:
+        >>> MaxOfPatches(1, 4)(torch.tensor([[0.0, 3.0, 2.0, 1.0]]))[0]
+        tensor([[3.]])
+    """
+
+    def __init__(
+        self, channels: int, size: int, *, valid: Tensor | None = None, net_factory: NetFactory | None = None
+    ) -> None:
+        super().__init__(channels, size, valid, net_factory)
+        self.log_odds = nn.Parameter(torch.zeros(channels, size))
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Set log-odds and scales of the channels from the sample."""
+        with torch.no_grad():
+            t = self._windows(x)
+            z, place = self._reduce(t)
+            chosen = (torch.arange(self.size, device=x.device) == place.unsqueeze(-1)).double()
+            # Half an observation of each place keeps the odds finite.
+            counts = chosen.movedim(1, -2).flatten(0, -3).sum(0) + 0.5
+            self.log_odds.copy_((counts / counts.mean(1, keepdim=True)).log())
+            below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2).transpose(0, 1).flatten(1).mean(1)
+            others = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            self.log_scale.copy_(torch.where(below > 0, (below / others.clamp_min(1e-6)).log(), self.log_scale))
+        return super().initialize(x, context)
+
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._mask(t, -math.inf).max(2)
+
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        log_odds, log_scale = self._moments(z, context)
+        chosen = log_odds.expand_as(t).gather(2, place.unsqueeze(2)).squeeze(2)
+        # The distance of the maximum itself is zero, so it only counts in the constant.
+        below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2)
+        return chosen - (self._counts() - 1) * log_scale - below * (-log_scale).exp()
+
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        log_odds, log_scale = self._moments(z, context)
+        shape = (*z.shape[:2], self.size, *z.shape[2:])
+        surprise, noise = torch.empty(2, *shape, dtype=z.dtype, device=z.device).exponential_()
+        # The largest of log-odds with Gumbel noise follows them (Gumbel 1954); noise times T divides them by T.
+        place = (log_odds.detach() - temperature * noise.log()).argmax(2)
+        t = z.unsqueeze(2) - temperature * log_scale.exp().unsqueeze(2) * surprise
+        t = t.scatter(2, place.unsqueeze(2), z.unsqueeze(2))
+        return self._fill_outside(t, temperature), place
+
+    def _moments(self, z: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
+        """Return the log-probabilities of the places and the log scales of the distances."""
+        odds, log_scale = self._read(z, context)
+        trained = self.log_odds.reshape(self.channels, self.size, *(1,) * (z.ndim - 2))
+        odds = trained.unsqueeze(0) if odds is None else trained + odds
+        return self._mask(odds, -math.inf).log_softmax(2), log_scale
+
+
+class MeanOfPatches(Pooling):
+    r"""The average of each window: `(rows, channels size, *positions)` to `(rows, channels, *positions)`; exact.
+
+    With `n` entries that count and residuals `r = x - sum(x) / n`, `z = sum(x) / divisor` and the contribution is
+
+        1/2 log n - log divisor - (n - 1) (log s + 1/2 log 2 pi) - |r - m|^2 / (2 s^2):
+
+    `sum(x) / sqrt n` is an orthonormal coordinate, and the residuals are normal in the `n - 1` dimensions orthogonal to
+    it, with mean `m(z)`, of which only the part orthogonal to a constant matters. `inverse` draws the residuals.
+
+    Args:
+        channels: of the latent.
+        size: entries of a window; entry `j` of channel `c` is channel `c size + j`, as `Unfold` gives it.
+        valid: which entries count, boolean `(size, *positions)`; all by default.
+        divisor: what the sum is divided by, one value or `(*positions)`; the number of entries that count by default.
+        net_factory: makes a network that reads means of the entries and scales off the latent, see `Pooling`.
+
+    Example:
+        >>> MeanOfPatches(1, 4)(torch.tensor([[0.0, 3.0, 2.0, 1.0]]))[0]
+        tensor([[1.5000]])
+    """
+
+    divisor: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        *,
+        valid: Tensor | None = None,
+        divisor: Tensor | float | None = None,
+        net_factory: NetFactory | None = None,
+    ) -> None:
+        super().__init__(channels, size, valid, net_factory)
+        divisor = torch.as_tensor(self._counts() if divisor is None else divisor, dtype=torch.get_default_dtype())
+        if not bool((divisor > 0).all()):
+            raise ConfigError("MeanOfPatches needs a positive divisor.")
+        self.register_buffer("divisor", divisor, persistent=False)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Set the scales of the channels from the sample."""
+        with torch.no_grad():
+            square = self._residuals(self._windows(x)).square().sum(2).transpose(0, 1).flatten(1).mean(1)
+            free = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            self.log_scale.copy_(torch.where(square > 0, 0.5 * (square / free.clamp_min(1e-6)).log(), self.log_scale))
+        return super().initialize(x, context)
+
+    def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._mask(t, 0.0).sum(2) / self.divisor, t.new_empty(0)
+
+    def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
+        loc, log_scale = self._read(z, context)
+        residuals = self._residuals(t if loc is None else t - loc)
+        counts = torch.as_tensor(self._counts(), dtype=z.dtype, device=z.device)
+        constant = 0.5 * counts.log() - self.divisor.log() - (counts - 1) * (log_scale + LOG_SQRT_2PI)
+        return constant - 0.5 * residuals.square().sum(2) * (-2 * log_scale).exp()
+
+    def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
+        loc, log_scale = self._read(z, context)
+        noise = torch.randn(*z.shape[:2], self.size, *z.shape[2:], dtype=z.dtype, device=z.device)
+        moved = temperature * log_scale.exp().unsqueeze(2) * noise
+        mean = (z * self.divisor / self._counts()).unsqueeze(2)
+        t = mean + self._residuals(moved if loc is None else moved + loc)
+        return self._fill_outside(t, temperature), t.new_empty(0)
+
+    def _residuals(self, t: Tensor) -> Tensor:
+        mean = self._mask(t, 0.0).sum(2) / self._counts()
+        return self._mask(t - mean.unsqueeze(2), 0.0)
 
 
 def max_pool(
     in_shape: Shape,
     kernel_size: int | Sequence[int],
+    *,
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
-    *,
     ceil_mode: bool = False,
     noise: NoiseName = "normal",
-    posterior: NetFactory | None = None,
-    net: NetFactory | None = None,
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     """Build max pooling, whose mean path is that of `torch.nn.MaxPool1d` and `MaxPool2d`.
 
@@ -96,27 +308,27 @@ def max_pool(
         padding: on both sides, at most half the window.
         dilation: of the windows.
         ceil_mode: let the last window reach beyond the event.
-        noise: law of what is added to numbers that several windows read, and of the padding.
-        posterior: makes a network for the noise of the copies, see `Unfold`.
-        net: makes the networks of what is lost, see `MaxOfPatches` and `Unfold`.
+        noise: of the copies of elements that several windows read, and of the padding: `"normal"` or `"uniform"`.
+        net_factory: makes the networks of what is lost, see `MaxOfPatches` and `Unfold`.
+        posterior_factory: makes a network for the noise of the copies, see `Unfold`.
     """
     plan = _plan(in_shape, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
-    pool = MaxOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, net=net)
-    return _pool_by(pool, plan, in_shape, noise, posterior, net)
+    pool = MaxOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, net_factory=net_factory)
+    return _pool_by(pool, plan, in_shape, noise, net_factory, posterior_factory)
 
 
 def average_pool(
     in_shape: Shape,
     kernel_size: int | Sequence[int],
+    *,
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
-    *,
-    count_include_pad: bool = True,
     ceil_mode: bool = False,
+    count_include_pad: bool = True,
     divisor: float | None = None,
     noise: NoiseName = "normal",
-    posterior: NetFactory | None = None,
-    net: NetFactory | None = None,
+    net_factory: NetFactory | None = None,
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     """Build average pooling, whose mean path is that of `torch.nn.AvgPool1d` and `AvgPool2d`.
 
@@ -127,43 +339,47 @@ def average_pool(
         kernel_size: of the windows.
         stride: of the windows; their size by default.
         padding: on both sides, at most half the window.
-        count_include_pad: divide by the size of the window, padding included.
         ceil_mode: let the last window reach beyond the event.
+        count_include_pad: divide by the size of the window, padding included.
         divisor: divide by this instead.
-        noise: law of what is added to numbers that several windows read, and of the padding.
-        posterior: makes a network for the noise of the copies, see `Unfold`.
-        net: makes the networks of what is lost, see `MeanOfPatches` and `Unfold`.
+        noise: of the copies of elements that several windows read, and of the padding: `"normal"` or `"uniform"`.
+        net_factory: makes the networks of what is lost, see `MeanOfPatches` and `Unfold`.
+        posterior_factory: makes a network for the noise of the copies, see `Unfold`.
     """
     plan = _plan(in_shape, kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
     by = (plan.padded if count_include_pad else plan.inside).sum(0) if divisor is None else divisor
-    pool = MeanOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, divisor=by, net=net)
-    return _pool_by(pool, plan, in_shape, noise, posterior, net)
+    pool = MeanOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, divisor=by, net_factory=net_factory)
+    return _pool_by(pool, plan, in_shape, noise, net_factory, posterior_factory)
 
 
-def global_average_pool(in_shape: Shape, *, net: NetFactory | None = None) -> Chain:
+def global_average_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -> Chain:
     """Build the average of each channel, `(c, *positions)` to `(c, 1, ...)`: `torch.nn.AdaptiveAvgPool2d(1)`; exact.
 
     Args:
         in_shape: `(channels, *positions)`.
-        net: makes the network of what is lost, see `MeanOfPatches`.
+        net_factory: makes the network of what is lost, see `MeanOfPatches`.
     """
     gather, size = _gather_positions(in_shape)
-    return Chain([gather, MeanOfPatches(in_shape[0], size, net=net)])
+    return Chain([gather, MeanOfPatches(in_shape[0], size, net_factory=net_factory)])
 
 
-def global_max_pool(in_shape: Shape, *, net: NetFactory | None = None) -> Chain:
+def global_max_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -> Chain:
     """Build the maximum of each channel, `(c, *positions)` to `(c, 1, ...)`: `torch.nn.AdaptiveMaxPool2d(1)`; exact.
 
     Args:
         in_shape: `(channels, *positions)`.
-        net: makes the network of what is lost, see `MaxOfPatches`.
+        net_factory: makes the network of what is lost, see `MaxOfPatches`.
     """
     gather, size = _gather_positions(in_shape)
-    return Chain([gather, MaxOfPatches(in_shape[0], size, net=net)])
+    return Chain([gather, MaxOfPatches(in_shape[0], size, net_factory=net_factory)])
 
 
 def upsample_nearest(
-    in_shape: Shape, factor: int | Sequence[int], *, noise: NoiseName = "normal", posterior: NetFactory | None = None
+    in_shape: Shape,
+    factor: int | Sequence[int],
+    *,
+    noise: NoiseName = "normal",
+    posterior_factory: NetFactory | None = None,
 ) -> Chain:
     """Build nearest-neighbour upsampling by whole factors, as `torch.nn.Upsample(scale_factor=factor)`; a bound.
 
@@ -172,12 +388,12 @@ def upsample_nearest(
     Args:
         in_shape: `(channels, *positions)`.
         factor: one for all position axes, or one for each.
-        noise: law of the noise that makes the copies differ.
-        posterior: makes a network for the noise, see `Repeat`.
+        noise: what makes the copies differ, `"normal"` or `"uniform"`.
+        posterior_factory: makes a network for the noise, see `Repeat`.
     """
-    factors = _per_axis(in_shape, factor, "factor")
-    spread = DepthToSpace(factors)
-    return Chain([Repeat(in_shape[0], math.prod(factors), noise, posterior=posterior), spread])
+    factors = per_axis(factor, _position_axes(in_shape), "factor")
+    copies = Repeat(in_shape[0], math.prod(factors), noise=noise, posterior_factory=posterior_factory)
+    return Chain([copies, Inverse(Squeeze(factors))])
 
 
 class _Plan(NamedTuple):
@@ -200,10 +416,10 @@ def _plan(
     *,
     ceil_mode: bool,
 ) -> _Plan:
-    kernel = _per_axis(in_shape, kernel_size, "kernel_size")
-    steps = kernel if stride is None else _per_axis(in_shape, stride, "stride")
-    padding = _per_axis(in_shape, padding, "padding", least=0)
-    dilation = _per_axis(in_shape, dilation, "dilation")
+    axes = _position_axes(in_shape)
+    kernel = per_axis(kernel_size, axes, "kernel_size")
+    steps = kernel if stride is None else per_axis(stride, axes, "stride")
+    padding, dilation = per_axis(padding, axes, "padding", least=0), per_axis(dilation, axes, "dilation")
     pads, inside, padded = [], [], []
     for n, k, s, p, d in zip(in_shape[1:], kernel, steps, padding, dilation, strict=True):
         if 2 * p > k:
@@ -241,30 +457,32 @@ def _pool_by(
     plan: _Plan,
     in_shape: Shape,
     noise: NoiseName,
-    posterior: NetFactory | None,
-    net: NetFactory | None,
+    net_factory: NetFactory | None,
+    posterior_factory: NetFactory | None,
 ) -> Chain:
     layers: list[Transform] = []
     if any(before or after for before, after in plan.pads):
-        pad = Pad(in_shape, plan.pads, noise)
+        pad = Pad(in_shape, plan.pads, noise=noise)
         layers, in_shape = [pad], pad.out_shape(in_shape)
-    unfold = Unfold(in_shape, plan.kernel_size, plan.stride, plan.dilation, noise, posterior=posterior, net=net)
+    unfold = Unfold(
+        in_shape,
+        plan.kernel_size,
+        stride=plan.stride,
+        dilation=plan.dilation,
+        noise=noise,
+        net_factory=net_factory,
+        posterior_factory=posterior_factory,
+    )
     return Chain([*layers, unfold, pool])
 
 
 def _gather_positions(in_shape: Shape) -> tuple[Reshape, int]:
     """Return a layer that makes all positions of a channel one window, and its size."""
+    axes, size = _position_axes(in_shape), math.prod(in_shape[1:])
+    return Reshape(in_shape, (in_shape[0] * size, *(1,) * axes)), size
+
+
+def _position_axes(in_shape: Shape) -> int:
     if len(in_shape) < 2:
-        raise ShapeError(f"Pooling needs events (channels, *positions), got {tuple(in_shape)}.")
-    size = math.prod(in_shape[1:])
-    return Reshape(in_shape, (in_shape[0] * size, *(1,) * (len(in_shape) - 1))), size
-
-
-def _per_axis(in_shape: Shape, value: int | Sequence[int], name: str, *, least: int = 1) -> Shape:
-    axes = len(in_shape) - 1
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if axes < 1 or len(values) != axes or min(values) < least:
-        raise ConfigError(
-            f"{name} must be a number from {least}, or one for each position axis of {tuple(in_shape)}, got {value}."
-        )
-    return values
+        raise ShapeError(f"Pooling and upsampling need events (channels, *positions), got {tuple(in_shape)}.")
+    return len(in_shape) - 1

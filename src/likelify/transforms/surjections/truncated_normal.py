@@ -21,7 +21,7 @@ def log_scaled_tail(r: Tensor) -> Tensor:
 
 
 def positive_normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Return the log-density of each positive number."""
+    """Return the log-density of each positive value."""
     y, r = x * (-log_scale).exp(), loc * (-log_scale).exp()
     near = -0.5 * (y - r) ** 2 - torch.special.log_ndtr(r.clamp_min(0))
     # The same with the square written out, which does not cancel below zero.
@@ -30,9 +30,9 @@ def positive_normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tenso
 
 
 def sample_positive_normal(loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Draw a number for each location by inverting the distribution function; may round to zero."""
+    """Draw a value for each location by inverting the distribution function; may round to zero."""
     r = loc * (-log_scale).exp()
-    # -log of a uniform number.
+    # -log of a uniform draw.
     surprise = torch.empty_like(r).exponential_()
     log_p = torch.special.log_ndtr(r.clamp_min(0)) - surprise
     # The smaller of the two probabilities keeps its digits.

@@ -1,4 +1,4 @@
-"""Which numbers are copied where: the linear maps behind `Repeat` and `Unfold`, and their adjoints."""
+"""Which elements are copied where: the linear maps behind `Repeat` and `Unfold`, and their adjoints."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,19 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.transforms.core import Shape
+from likelify.structure import Shape, per_axis
 
 
-class Geometry(nn.Module, ABC):
-    """What is copied where: `copy` repeats, `total` adds the copies up (its adjoint).
+class CopyPattern(nn.Module, ABC):
+    """Which elements are copied where: `copy` repeats them, `total` adds the copies up (its adjoint).
 
     The copies of a channel are consecutive channels, copy `j` of channel `c` being channel `c copies + j`; only
-    `Stacked` has another order too.
+    `EqualCopies` has another order too.
 
     Attributes:
-        copies: places of copies for each channel; near a border some of them are not used by every number.
-        counts: number of copies N of the numbers of one channel, broadcast over positions, at least one.
-        free: dimensions of the noise of one channel, `sum (N - 1)` over its numbers; for `Stacked`, of one number.
+        copies: places of copies for each channel; near a border some of them are not used by every element.
+        counts: number of copies N of the elements of one channel, broadcast over positions, at least one.
+        free: dimensions of the noise of one channel, `sum (N - 1)` over its elements (of one element for
+            `EqualCopies`).
         missing: where there is no copy at all, boolean over positions, or None.
     """
 
@@ -51,12 +52,12 @@ class Geometry(nn.Module, ABC):
         return self.total(t) / self.counts
 
     def project(self, t: Tensor) -> Tensor:
-        """Take the part that is orthogonal to repeated numbers."""
+        """Take the part that is orthogonal to repeated elements."""
         return t - self.copy(self.mean(t))
 
 
-class Stacked(Geometry):
-    """Every number has the same number of copies.
+class EqualCopies(CopyPattern):
+    """Every element has the same number of copies.
 
     Args:
         copies: how many.
@@ -96,12 +97,12 @@ class Stacked(Geometry):
         return (copied[0] // self.copies, *copied[1:])
 
 
-class Windows(Geometry):
-    """Sliding windows of sequences and images: each number is copied into every window that reads it.
+class WindowCopies(CopyPattern):
+    """Sliding windows of sequences and images: each element is copied into every window that reads it.
 
     Args:
         in_shape: `(channels, *positions)`, one or two position axes.
-        kernel_size: of the windows, one number for each axis.
+        kernel_size: of the windows, one size for each axis.
         stride: of the windows.
         dilation: of the windows.
     """
@@ -131,8 +132,7 @@ class Windows(Geometry):
 
     def copy(self, x: Tensor) -> Tensor:
         """Gather the windows into channels, as `torch.nn.functional.unfold` orders them."""
-        if tuple(x.shape[1:]) != self.in_shape:
-            raise ShapeError(f"The windows were built for events {self.in_shape}, got {tuple(x.shape[1:])}.")
+        self.copied_shape(tuple(x.shape[1:]))
         # pixel_unshuffle and pixel_shuffle give the shape of their input if there are no rows.
         if self.disjoint and len(x):
             return torch.pixel_unshuffle(x, self.kernel_size[0])
@@ -177,25 +177,15 @@ class Windows(Geometry):
         return f"{self.in_shape}, kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
 
 
-def windows(
+def window_copies(
     in_shape: Shape, kernel_size: int | Sequence[int], stride: int | Sequence[int], dilation: int | Sequence[int]
-) -> Windows:
-    """Build the geometry of windows from numbers for all axes, or one for each."""
-    dims = len(in_shape) - 1
-    if dims not in (1, 2):
+) -> WindowCopies:
+    """Build the pattern of windows whose sizes, strides and dilations are given for all axes, or for each."""
+    axes = len(in_shape) - 1
+    if axes not in (1, 2):
         raise UnsupportedError(
-            f"Windows slide along one or two position axes; events {tuple(in_shape)} have {dims}. Reshape them, or "
+            f"Windows slide along one or two position axes; events {tuple(in_shape)} have {axes}. Reshape them, or "
             "write a Transform of your own (docs/extending.md)."
         )
-    sizes = [per_axis(value, dims) for value in (kernel_size, stride, dilation)]
-    if min(min(size) for size in sizes) < 1:
-        raise ConfigError(f"Kernel, stride and dilation must be positive, got {kernel_size}, {stride}, {dilation}.")
-    return Windows(in_shape, *sizes)
-
-
-def per_axis(value: int | Sequence[int], dims: int) -> Shape:
-    """Return one number for each position axis."""
-    found = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(found) != dims:
-        raise ShapeError(f"{found} has {len(found)} numbers; {dims} are needed, one for each position axis.")
-    return found
+    settings = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+    return WindowCopies(in_shape, **{name: per_axis(value, axes, name) for name, value in settings.items()})
