@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import freeze
-from likelify.distributions import Distribution, has_rows, item_count, repeat_context, row_count
+from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
-from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.core import Shape, Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -109,7 +109,7 @@ class Flow(Distribution):
                 f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. "
                 "If it is a flow, put its layers behind those of this one."
             )
-        if not base.has_atoms and any(isinstance(m, Transform) and m.has_atoms for m in transform.modules()):
+        if not base.has_atoms and transform.has_atoms:
             raise UnsupportedError(
                 "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for "
                 "single values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last "
@@ -119,7 +119,11 @@ class Flow(Distribution):
         self.transform = transform
         self.encoder = encoder
         self.event_shape = None if event_shape is None else tuple(event_shape)
-        self.likelihood = transform.likelihood
+
+    @property
+    def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `log p` is: exact, or a bound or an estimate because of some layer."""
+        return self.transform.likelihood
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the exact log-density of each item in nats.
@@ -296,7 +300,7 @@ class Flow(Distribution):
             DomainError: if the sample holds integers and no layer takes them.
         """
         self._check(x)
-        if not x.is_floating_point() and not _takes_integers(self.transform):
+        if not x.is_floating_point() and not self.transform.takes_integers:
             raise DomainError(
                 "The data are integers and the first layer works on real numbers, so there would be no density. Put "
                 "lk.Dequantize(levels) in front (for a network of yours: zoo.converted_flow), or give x.float() if the "
@@ -374,13 +378,6 @@ class Flow(Distribution):
         marked = [m for m in self.transform.modules() if isinstance(m, Transform) and getattr(m, fact)]
         inner = [m for m in marked if not any(c in marked for c in m.modules() if c is not m)]
         return sorted({type(m).__name__ for m in inner})
-
-
-def _takes_integers(transform: Transform) -> bool:
-    """Tell whether the first layer takes data in an integer dtype."""
-    while isinstance(transform, Chain):
-        transform = transform[0]
-    return transform.takes_integers
 
 
 def _positive(count: int, name: str = "samples") -> None:

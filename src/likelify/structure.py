@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import EllipsisType
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,8 @@ from likelify.errors import ConfigError, DataError, ShapeError, UnsupportedError
 
 T = TypeVar("T")
 Shape = tuple[int, ...]
+# What an event must look like: sizes, names of axes of any size, and at the end perhaps `...` for any further axes.
+EventShape = tuple[int | str | EllipsisType, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +264,40 @@ def join_condition(features: Tensor, context: ContextLike) -> Tensor:
             f"The condition has positions {tuple(condition.shape[2:])}, the input {tuple(features.shape[2:])}."
         )
     return torch.cat([features, condition.to(features.dtype)], 1)
+
+
+def as_shape(shape: int | Sequence[int]) -> Shape:
+    """Return a shape that may be given as a number as a tuple.
+
+    Example:
+        >>> as_shape(3), as_shape([2, 3])
+        ((3,), (2, 3))
+    """
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
+    """Raise `ShapeError` unless events of that shape are what a layer, network or distribution was built for.
+
+    Args:
+        shape: of the event, without the axis of the rows.
+        expected: `(3, ...)` for three channels and any positions, `(3, "height", "width")` for images of three
+            channels, `(3, 8, 8)` for events of just that shape.
+        name: of what refuses.
+
+    Raises:
+        ShapeError: if they are not.
+    """
+    open_ended = expected[-1:] == (...,)
+    sizes = expected[:-1] if open_ended else expected
+    fits = len(shape) >= len(sizes) if open_ended else len(shape) == len(sizes)
+    if fits and all(isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=False)):
+        return
+    exact = all(isinstance(size, int) for size in expected)
+    first = expected[0] if exact or not isinstance(expected[0], int) else f"{expected[0]} channels"
+    wanted = ", ".join("..." if size is ... else str(size) for size in (first, *expected[1:]))
+    found = ", ".join(map(str, shape))
+    raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape (rows, {found}).")
 
 
 def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1) -> Shape:

@@ -12,9 +12,10 @@ unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `fo
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,23 @@ from torch import Tensor, nn
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike
+from likelify.structure import ContextLike, EventShape, Shape, check_event
 from likelify.tracing import is_tracing
 
-Shape = tuple[int, ...]
-Method = TypeVar("Method", bound=Callable[..., tuple[Tensor, Tensor]])
+Method = TypeVar("Method", bound=Callable[..., Any])
+# For each method the fact that says which events it works on.
+CHECKED = {"forward": "takes", "mean_forward": "takes", "initialize": "takes", "out_shape": "takes"} | {
+    "inverse": "gives",
+    "mean_inverse": "gives",
+}
 
 
 class Transform(nn.Module):
-    r"""A layer. Write `forward` and `inverse`; declare the three facts below where they are not the default.
+    r"""A layer: write `forward` and `inverse`, and `out_shape` if it changes; declare facts other than the default.
 
     Rules: the contribution has one number per item in the dtype of the value; inputs are never modified; nothing is
-    remembered from the last call; nothing depends on `train()` or `eval()`.
+    remembered from the last call; nothing depends on `train()` or `eval()`. A layer made of layers is a `Composite`,
+    whose facts are those of its parts.
 
     Attributes:
         random_forward: `forward` draws random numbers, so the likelihood is a bound.
@@ -41,6 +47,10 @@ class Transform(nn.Module):
         noisy_log_det: the contribution is itself an unbiased estimate.
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
+        moves_elements: the latent holds the elements of the data, in other places.
+        takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
+            any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
+        gives: the same for the latent; None if it is as for the data.
     """
 
     random_forward: bool = False
@@ -48,6 +58,14 @@ class Transform(nn.Module):
     noisy_log_det: bool = False
     has_atoms: bool = False
     takes_integers: bool = False
+    moves_elements: bool = False
+    takes: EventShape | None = None
+    gives: EventShape | None = None
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        for name in CHECKED.keys() & vars(cls).keys():
+            setattr(cls, name, _checked(vars(cls)[name], CHECKED[name]))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: `(rows, *in_shape)` to `(rows, *out_shape)`, and the contribution `(items,)` in nats."""
@@ -71,6 +89,8 @@ class Transform(nn.Module):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the event shape of the latent for data events of that shape."""
+        if self.takes is not None:
+            check_event(in_shape, self.takes, type(self).__name__)
         return tuple(in_shape)
 
     def data_shape(self, latent_shape: Shape) -> Shape:
@@ -110,7 +130,40 @@ class Transform(nn.Module):
             yield
 
 
-class Chain(Transform):
+def _checked(method: Method, fact: str) -> Method:
+    """Let a method refuse events that its layer was not built for."""
+
+    @functools.wraps(method)
+    def checked(self: Transform, *values: Any, **named: Any) -> Any:
+        expected = self.takes if fact == "takes" or self.gives is None else self.gives
+        if expected is not None:
+            first = values[0] if values else next(iter(named.values()))
+            check_event(first.shape[1:] if isinstance(first, Tensor) else first, expected, type(self).__name__)
+        return method(self, *values, **named)
+
+    return checked  # pyright: ignore[reportReturnType]
+
+
+def _derived(fact: Callable[[Any], bool]) -> Any:
+    return property(fact)
+
+
+class Composite(Transform, ABC):
+    """A layer made of layers. Write `parts`; its facts are those of the parts as they are now, and never stored."""
+
+    random_forward = _derived(lambda layer: any(part.random_forward for part in layer.parts()))
+    random_inverse = _derived(lambda layer: any(part.random_inverse for part in layer.parts()))
+    noisy_log_det = _derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))
+    has_atoms = _derived(lambda layer: any(part.has_atoms for part in layer.parts()))
+    takes_integers = _derived(lambda layer: any(part.takes_integers for part in layer.parts()[:1]))
+    moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
+
+    @abstractmethod
+    def parts(self) -> Sequence[Transform]:
+        """Return the layers in the order in which data meet them; integers meet the first."""
+
+
+class Chain(Composite):
     """Several layers one after the other, in the order data meets them.
 
     Example:
@@ -127,8 +180,10 @@ class Chain(Transform):
             if not isinstance(transform, Transform):
                 raise UnsupportedError(f"Chain takes Transforms, not {type(transform).__name__}.")
         self.transforms = nn.ModuleList(transforms)
-        for fact in ("random_forward", "random_inverse", "noisy_log_det"):
-            setattr(self, fact, any(getattr(transform, fact) for transform in transforms))
+
+    def parts(self) -> Sequence[Transform]:
+        """Return the layers in their order."""
+        return list(self)
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -189,18 +244,24 @@ def _accumulate(
     return value, total
 
 
-class Inverse(Transform):
+class Inverse(Composite):
     """A layer turned round: its `forward` is the other's `inverse`.
 
     `initialize` fits nothing in the inner layer, whose statistics are those of its own input.
     """
 
+    random_forward = _derived(lambda layer: layer.transform.random_inverse)
+    random_inverse = _derived(lambda layer: layer.transform.random_forward)
+    has_atoms = False
+    takes_integers = False
+
     def __init__(self, transform: Transform) -> None:
         super().__init__()
         self.transform = transform
-        self.random_forward = transform.random_inverse
-        self.random_inverse = transform.random_forward
-        self.noisy_log_det = transform.noisy_log_det
+
+    def parts(self) -> Sequence[Transform]:
+        """Return the inner layer."""
+        return [self.transform]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the inverse of the inner layer."""
@@ -227,7 +288,7 @@ class Inverse(Transform):
         return self.transform.out_shape(latent_shape)
 
 
-class Conjugate(Transform):
+class Conjugate(Composite):
     r"""A layer in another basis: `x -> W^-1(f(W(x)))`.
 
     The contributions of all three parts are added, so `W` may be any bijection; for a linear `W` its two terms cancel.
@@ -244,9 +305,10 @@ class Conjugate(Transform):
             raise UnsupportedError(f"The basis of Conjugate must be a bijection; {type(basis).__name__} draws noise.")
         self.basis = basis
         self.transform = transform
-        self.random_forward = transform.random_forward
-        self.random_inverse = transform.random_inverse
-        self.noisy_log_det = basis.noisy_log_det or transform.noisy_log_det
+
+    def parts(self) -> Sequence[Transform]:
+        """Return the basis and the layer in it."""
+        return [self.basis, self.transform]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the basis, apply the layer, change back."""
@@ -321,8 +383,4 @@ def check_sample(x: Tensor, layer: nn.Module) -> None:
 
 def check_channels(x: Tensor, channels: int, layer: nn.Module) -> None:
     """Raise `ShapeError` unless axis 1 of `x` has that many channels."""
-    if x.ndim < 2 or x.shape[1] != channels:
-        raise ShapeError(
-            f"{type(layer).__name__} was built for {channels} channels and got an input of shape {tuple(x.shape)}, "
-            "which should be (rows, channels, ...)."
-        )
+    check_event(x.shape[1:], (channels, ...), type(layer).__name__)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import ShapeError
-from likelify.structure import ContextLike, sum_items
+from likelify.structure import ContextLike, EventShape, sum_items
 from likelify.transforms import splines
-from likelify.transforms.core import Transform, check_channels
+from likelify.transforms.core import Transform
 
 
 class Bijector(ABC):
@@ -88,13 +88,13 @@ class ChannelSplit(nn.Module):
         if channels < 2:
             raise ShapeError(f"A channel split needs at least two channels, got {channels}.")
         self.channels = channels
+        self.takes: EventShape = (channels, ...)
         self.swap = swap
         half = channels // 2
         self.sizes = (channels - half, half) if swap else (half, channels - half)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part that is read and the part that is changed."""
-        check_channels(x, self.channels, self)
         half = self.channels // 2
         first, last = x[:, :half], x[:, half:]
         return (last, first) if self.swap else (first, last)
@@ -125,6 +125,7 @@ class MaskSplit(nn.Module):
         if bool(flat.all()) or not bool(flat.any()):
             raise ShapeError("A mask split needs at least one number on each side.")
         self.event_shape = tuple(mask.shape)
+        self.takes: EventShape = self.event_shape
         self.sizes = (int(flat.sum()), int((~flat).sum()))
         # Derived from the mask, which the model's settings give: not part of the state.
         self.register_buffer("reading", flat.nonzero()[:, 0], persistent=False)
@@ -133,8 +134,6 @@ class MaskSplit(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part that is read and the part that is changed."""
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(f"The mask is for events {self.event_shape}, the input has {tuple(x.shape[1:])}.")
         flat = x.flatten(1)
         return flat.index_select(1, self.reading), flat.index_select(1, self.changing)
 
@@ -164,6 +163,7 @@ class Coupling(Transform):
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
         super().__init__()
+        self.takes = split.takes
         self.split = split
         self.bijector = bijector
         self.net = net

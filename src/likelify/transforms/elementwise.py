@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, sum_items
-from likelify.transforms.core import Transform, check_channels, check_domain, check_sample
+from likelify.transforms.core import Transform, check_domain, check_sample
 
 
 class Affine(Transform):
@@ -57,6 +57,7 @@ class ActNorm(Transform):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.takes = (channels, ...)
         self.shift = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
 
@@ -72,7 +73,6 @@ class ActNorm(Transform):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set the statistics from the sample; a channel that is constant in it keeps scale one."""
-        check_channels(x, len(self.shift), self)
         check_sample(x, self)
         with torch.no_grad():
             channels = x.transpose(0, 1).flatten(1)
@@ -83,7 +83,6 @@ class ActNorm(Transform):
         return super().initialize(x, context)
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        check_channels(x, len(self.shift), self)
         shape = (-1,) + (1,) * (x.ndim - 2)
         return self.shift.reshape(shape), self.log_scale.reshape(shape)
 
@@ -126,6 +125,7 @@ class ChannelAffine(Transform):
                 f"ChannelAffine: {int((~fit).sum())} of {len(scale)} channels have a scale of zero, or numbers that "
                 "are not finite, and so no inverse. Drop these channels, or set their scale to a small number."
             )
+        self.takes = (len(scale), ...)
         self.register_buffer("sign", scale.sign())
         self.log_scale = nn.Parameter(scale.abs().log())
         self.shift = nn.Parameter(shift.clone())
@@ -166,7 +166,6 @@ class ChannelAffine(Transform):
         return (z - shift) / scale, -sum_items(log_scale.expand_as(z), context)
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        check_channels(x, len(self.shift), self)
         shape = (-1,) + (1,) * (x.ndim - 2)
         scale = self.sign * self.log_scale.exp()
         return scale.reshape(shape), self.shift.reshape(shape), self.log_scale.reshape(shape)

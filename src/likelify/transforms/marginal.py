@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from likelify.distributions import LOG_SQRT_2PI
-from likelify.errors import ConfigError, DataError, ShapeError
-from likelify.structure import ContextLike, sum_items
-from likelify.transforms.core import Shape, Transform, check_domain
+from likelify.errors import ConfigError, DataError
+from likelify.structure import ContextLike, Shape, as_shape, sum_items
+from likelify.transforms.core import Transform, check_domain
 
 
 class FittedMarginal(Transform):
@@ -36,23 +36,22 @@ class FittedMarginal(Transform):
     below: Tensor
     above: Tensor
 
-    def __init__(self, event_shape: Shape, levels: int, *, pseudo_count: float = 0.5) -> None:
+    def __init__(self, event_shape: int | Shape, levels: int, *, pseudo_count: float = 0.5) -> None:
         super().__init__()
         if levels < 2 or not pseudo_count > 0:
             raise ConfigError(
                 f"FittedMarginal needs at least 2 levels and a positive pseudo-count, got {levels}, {pseudo_count}."
             )
-        self.event_shape = tuple(event_shape)
+        self.takes = self.event_shape = as_shape(event_shape)
         self.levels = levels
         self.pseudo_count = pseudo_count
-        size = math.prod(event_shape)
+        size = math.prod(self.event_shape)
         for name, width in (("mass", levels), ("below", levels + 1), ("above", levels + 1)):
             self.register_buffer(name, torch.zeros(size, width))
         self._set_counts(torch.zeros(size, levels, dtype=torch.float64))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Count the levels of each position in the sample."""
-        self._check(x)
         with torch.no_grad():
             level = self._level(x.flatten(1)).T
             if level.numel() == 0:
@@ -64,7 +63,6 @@ class FittedMarginal(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map each position to a standard normal."""
-        self._check(x)
         check_domain((x > 0) & (x < self.levels), self, f"(0, {self.levels})")
         by_position = x.flatten(1).T
         level = self._level(by_position)
@@ -80,7 +78,6 @@ class FittedMarginal(Transform):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map standard normals back to `[0, levels]`; far in the tails the value rounds to an end."""
-        self._check(z)
         by_position = z.flatten(1).T.contiguous()
         lower = by_position < 0
         tail = torch.special.ndtr(-by_position.abs())
@@ -93,10 +90,6 @@ class FittedMarginal(Transform):
         x = level + torch.where(lower, part_below, part_above).clamp(0, 1)
         log_slope = -(mass.log() + 0.5 * by_position * by_position + LOG_SQRT_2PI)
         return x.T.reshape(z.shape), sum_items(log_slope.T, context)
-
-    def _check(self, x: Tensor) -> None:
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(f"FittedMarginal is for events {self.event_shape}, got {tuple(x.shape[1:])}.")
 
     def _level(self, x: Tensor) -> Tensor:
         return x.detach().floor().long().clamp(0, self.levels - 1)

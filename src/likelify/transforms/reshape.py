@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.structure import ContextLike, sum_constant
-from likelify.transforms.core import Shape, Transform, check_channels
+from likelify.structure import ContextLike, Shape, as_shape, sum_constant
+from likelify.transforms.core import Transform
 
 
 def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
@@ -21,6 +21,8 @@ def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
 
 class Identity(Transform):
     """The layer that does nothing, such as dropout in evaluation."""
+
+    moves_elements = True
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return the input."""
@@ -47,6 +49,8 @@ class Squeeze(Transform):
         >>> Squeeze()(torch.arange(4.0).reshape(1, 1, 2, 2))[0].flatten()
         tensor([0., 1., 2., 3.])
     """
+
+    moves_elements = True
 
     def __init__(self, factor: int | Sequence[int] = 2) -> None:
         super().__init__()
@@ -109,30 +113,25 @@ class Squeeze(Transform):
 class Reshape(Transform):
     """Reorder nothing, only read the same numbers as an event of another shape."""
 
-    def __init__(self, in_shape: Shape, out_shape: Shape) -> None:
+    moves_elements = True
+
+    def __init__(self, in_shape: int | Shape, out_shape: int | Shape) -> None:
         super().__init__()
-        if math.prod(in_shape) != math.prod(out_shape):
-            raise ShapeError(f"Reshape cannot turn {tuple(in_shape)} into {tuple(out_shape)}: the sizes differ.")
-        self._in = tuple(in_shape)
-        self._out = tuple(out_shape)
+        self._in, self._out = as_shape(in_shape), as_shape(out_shape)
+        self.takes, self.gives = self._in, self._out
+        if math.prod(self._in) != math.prod(self._out):
+            raise ShapeError(f"Reshape cannot turn {self._in} into {self._out}: the sizes differ.")
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Read as the latent shape."""
-        return self._read(x, self._in, self._out), zero_log_det(x, context)
+        return x.reshape(-1, *self._out), zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Read as the data shape."""
-        return self._read(z, self._out, self._in), zero_log_det(z, context)
-
-    def _read(self, x: Tensor, old: Shape, new: Shape) -> Tensor:
-        if tuple(x.shape[1:]) != old:
-            raise ShapeError(f"{type(self).__name__} needs events {old}, got {tuple(x.shape[1:])}.")
-        return x.reshape(-1, *new)
+        return z.reshape(-1, *self._in), zero_log_det(z, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the latent shape."""
-        if tuple(in_shape) != self._in:
-            raise ShapeError(f"{type(self).__name__} needs events {self._in}, got {tuple(in_shape)}.")
         return self._out
 
     def extra_repr(self) -> str:
@@ -143,8 +142,8 @@ class Reshape(Transform):
 class Flatten(Reshape):
     """Read an event as a vector."""
 
-    def __init__(self, in_shape: Shape) -> None:
-        super().__init__(in_shape, (math.prod(in_shape),))
+    def __init__(self, in_shape: int | Shape) -> None:
+        super().__init__(in_shape, math.prod(as_shape(in_shape)))
 
 
 class Permute(Transform):
@@ -154,6 +153,7 @@ class Permute(Transform):
         order: the permutation, integers `(channels,)`; `Permute.random(channels)` draws one.
     """
 
+    moves_elements = True
     order: Tensor
 
     def __init__(self, order: Tensor | list[int]) -> None:
@@ -161,6 +161,7 @@ class Permute(Transform):
         order = torch.as_tensor(order, dtype=torch.long)
         if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
             raise ShapeError("Permute needs each of the numbers 0..channels-1 exactly once.")
+        self.takes = (len(order), ...)
         self.register_buffer("order", order)
 
     @staticmethod
@@ -170,12 +171,10 @@ class Permute(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the channels in the new order."""
-        check_channels(x, len(self.order), self)
         return x[:, self.order], zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Put the channels back."""
-        check_channels(z, len(self.order), self)
         return z[:, self.order.argsort()], zero_log_det(z, context)
 
     def extra_repr(self) -> str:
@@ -196,6 +195,8 @@ class Flip(Transform):
         >>> Flip((1,))(torch.tensor([[1.0, 2.0, 3.0]]))[0]
         tensor([[3., 2., 1.]])
     """
+
+    moves_elements = True
 
     def __init__(self, axes: tuple[int, ...] = (2, 3)) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Transform, check_channels
+from likelify.transforms.core import Transform
 
 MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3
@@ -394,6 +394,7 @@ class ChannelSpline(Transform, Caching):
         check_spline(bins, bound)
         self.bins = bins
         self.bound = bound
+        self.takes = (channels, ...)
         self.raw = nn.Parameter(torch.zeros(channels, raw_size(bins)))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -405,7 +406,6 @@ class ChannelSpline(Transform, Caching):
         return self._evaluate(z, context, inverse=True)
 
     def _evaluate(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        check_channels(x, len(self.raw), self)
         by_channel = x.transpose(0, 1)
         value, log_slope = _evaluate_raw(self, by_channel.flatten(1), inverse=inverse)
         value, log_slope = (v.reshape(by_channel.shape).transpose(0, 1) for v in (value, log_slope))
@@ -428,6 +428,7 @@ class SharedSpline(ChannelSpline):
 
     def __init__(self, *, bins: int = 10, bound: float = 2.0) -> None:
         super().__init__(1, bins=bins, bound=bound)
+        self.takes = None
 
     def _evaluate(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
         # In the order of the memory nothing is copied, and convolutions find the layout they left.

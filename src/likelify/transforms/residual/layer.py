@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.distributions import Distribution
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_truncation
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
-from likelify.transforms.core import Chain, Conjugate, Inverse, Transform, leave_autocast
+from likelify.transforms.core import Composite, Transform, leave_autocast
 from likelify.transforms.residual.contraction import Contraction, log_det, solve
 
 LOG_DETS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}
@@ -186,22 +185,16 @@ def with_log_det(model: M, log_det: Literal["exact", "truncated"] | LogDet = "ex
     for layer in twin.modules():
         if isinstance(layer, LipschitzResidual):
             layer._set_log_det(log_det)
-    # Children stand behind their parents, so the facts of the inner ones are right before they are looked at.
-    for module in reversed(list(twin.modules())):
-        _derive_facts(module)
+    for module in twin.modules():
+        _refuse_stored_noise(module)
     return twin
 
 
-def _derive_facts(module: nn.Module) -> None:
-    """Derive from the layers inside whether a container is noisy, and what a flow's likelihood is."""
-    inner = [m for m in module.modules() if isinstance(m, Transform) and m is not module]
-    if isinstance(module, Chain | Inverse | Conjugate):
-        module.noisy_log_det = any(layer.noisy_log_det for layer in inner)
-    elif isinstance(module, Distribution) and isinstance(found := getattr(module, "transform", None), Transform):
-        module.likelihood = found.likelihood
-    elif (
-        isinstance(module, Transform) and module.noisy_log_det and any(isinstance(m, LipschitzResidual) for m in inner)
-    ):
+def _refuse_stored_noise(module: nn.Module) -> None:
+    """Refuse a container that says of itself that it is noisy, since it may say so because of the layers inside."""
+    if not isinstance(module, Transform) or isinstance(module, Composite | LipschitzResidual):
+        return
+    if module.noisy_log_det and any(isinstance(inner, LipschitzResidual) for inner in module.modules()):
         raise UnsupportedError(
             f"{type(module).__name__} was made with noisy layers inside, and whether it adds noise of its own is not "
             "known. Build it anew with log_det='exact' and load the parameters."

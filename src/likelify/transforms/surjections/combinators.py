@@ -13,12 +13,12 @@ from likelify.errors import ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.core import Chain, Composite, Shape, Transform
 from likelify.transforms.reshape import Identity
 from likelify.transforms.surjections.copying import Repeat, Sum
 
 
-class Parallel(Transform):
+class Parallel(Composite):
     r"""Split the channels, give each part to a layer of its own, and put the results one behind the other.
 
     The contribution is the sum of the branches' contributions.
@@ -50,8 +50,15 @@ class Parallel(Transform):
                 raise UnsupportedError(f"Parallel takes Transforms or None, not {type(branch).__name__}.")
         self.in_channels, self.out_channels = list(in_channels), list(out_channels)
         self.branches = nn.ModuleList(Identity() if branch is None else branch for branch in branches)
-        for fact in ("random_forward", "random_inverse", "noisy_log_det"):
-            setattr(self, fact, any(getattr(branch, fact) for branch in self.branches))
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether every branch takes integers."""
+        return all(branch.takes_integers for branch in self.parts())
+
+    def parts(self) -> list[Transform]:
+        """Return the branches, side by side."""
+        return list(self.branches)  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the branches side by side."""
@@ -60,23 +67,23 @@ class Parallel(Transform):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the branches side by side."""
-        pairs = zip(self._layers(), self._split(z, latent=True), strict=True)
+        pairs = zip(self.parts(), self._split(z, latent=True), strict=True)
         parts = [branch.inverse(part, context) for branch, part in pairs]
         return self._joined([x for x, _ in parts]), sum(c for _, c in parts)  # pyright: ignore[reportReturnType]
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Apply the noise-free branches."""
-        pairs = zip(self._layers(), self._split(x), strict=True)
+        pairs = zip(self.parts(), self._split(x), strict=True)
         return self._joined([branch.mean_forward(part, context) for branch, part in pairs])
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Undo the noise-free branches."""
-        pairs = zip(self._layers(), self._split(z, latent=True), strict=True)
+        pairs = zip(self.parts(), self._split(z, latent=True), strict=True)
         return self._joined([branch.mean_inverse(part, context) for branch, part in pairs])
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize each branch with its part."""
-        pairs = zip(self._layers(), self._split(x), strict=True)
+        pairs = zip(self.parts(), self._split(x), strict=True)
         return self._joined([branch.initialize(part, context) for branch, part in pairs])
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -84,17 +91,13 @@ class Parallel(Transform):
         if in_shape[0] != sum(self.in_channels):
             raise ShapeError(f"The branches share {sum(self.in_channels)} channels, got events {tuple(in_shape)}.")
         shapes = [
-            branch.out_shape((size, *in_shape[1:]))
-            for branch, size in zip(self._layers(), self.in_channels, strict=True)
+            branch.out_shape((size, *in_shape[1:])) for branch, size in zip(self.parts(), self.in_channels, strict=True)
         ]
         if [shape[0] for shape in shapes] != self.out_channels or len({shape[1:] for shape in shapes}) > 1:
             raise ShapeError(
                 f"The branches of Parallel give events {shapes}; channels {self.out_channels} were declared."
             )
         return (sum(self.out_channels), *shapes[0][1:])
-
-    def _layers(self) -> list[Transform]:
-        return list(self.branches)  # pyright: ignore[reportReturnType]
 
     def _split(self, x: Tensor, *, latent: bool = False) -> Sequence[Tensor]:
         sizes = self.out_channels if latent else self.in_channels

@@ -1,0 +1,107 @@
+"""Facts of layers made of layers, and the refusal of events that a layer was not built for."""
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify import transforms
+from likelify.errors import DomainError, ShapeError
+from likelify.transforms.core import Composite
+
+
+def integers(*shape):
+    return torch.randint(0, 4, shape)
+
+
+def test_facts_of_a_chain_are_those_of_its_layers_now():
+    chain = lk.Chain([lk.ActNorm(2), lk.Flatten(2)])
+    assert (chain.likelihood, chain.random_inverse, chain.takes_integers) == ("exact", False, False)
+    chain.transforms[0] = lk.Dequantize(4)
+    assert (chain.likelihood, chain.random_inverse, chain.takes_integers) == ("bound", False, True)
+    chain.transforms.append(lk.linear_exponential(torch.nn.Linear(2, 2, bias=False), trace="hutchinson"))
+    assert chain.likelihood == "estimate"
+    with pytest.raises(AttributeError):
+        chain.random_forward = False
+
+
+def test_facts_go_through_all_combinators():
+    narrow = lk.linear(2, 1)
+    assert lk.Chain([narrow]).random_inverse
+    assert lk.Inverse(lk.Chain([narrow])).random_forward
+    assert lk.Conjugate(lk.rotation(2), lk.Inverse(lk.Dequantize(4))).random_inverse
+    assert lk.Parallel([narrow, None], [2, 1], [1, 1]).random_inverse
+    assert lk.Chain([lk.Inverse(lk.Chain([lk.Inverse(lk.Chain([transforms.ReLU()]))]))]).likelihood == "exact"
+    assert lk.Chain([lk.ActNorm(2), lk.Parallel([transforms.ReLU(), None], [1, 1], [1, 1])]).has_atoms
+    assert lk.Parallel([lk.Permute([1, 0]), lk.Chain([transforms.Flip((1,))])], [2, 2], [2, 2]).moves_elements
+    assert not lk.Chain([lk.Flatten((2, 1)), lk.ActNorm(2)]).moves_elements
+
+
+def test_a_flow_takes_integers_that_all_branches_take():
+    def flow(second):
+        return lk.Flow(lk.Normal((2,)), lk.Parallel([lk.Dequantize(4), second], [1, 1], [1, 1]))
+
+    flow(lk.Dequantize(4)).initialize(integers(8, 2))
+    lk.Flow(lk.Normal((2,)), lk.Chain([lk.Chain([lk.Dequantize(4)]), lk.ActNorm(2)])).initialize(integers(8, 2))
+    for second in (None, lk.ActNorm(1)):
+        with pytest.raises(DomainError, match="integers"):
+            flow(second).initialize(integers(8, 2))
+
+
+def test_a_composite_has_to_name_its_parts():
+    with pytest.raises(TypeError, match="parts"):
+        Composite()
+
+
+@pytest.mark.parametrize(
+    ("layer", "good", "bad", "words"),
+    [
+        (lambda: lk.ActNorm(3), (3, 2), (2, 2), r"ActNorm .* \(rows, 3 channels, ...\) .* \(rows, 2, 2\)"),
+        (lambda: lk.ActNorm(3), (3,), (), r"got one of shape \(rows, \)"),
+        (lambda: lk.Permute([1, 0]), (2, 3), (3,), "2 channels"),
+        (lambda: lk.Reshape(4, (2, 2)), (4,), (2, 2), r"Reshape .* \(rows, 4\)"),
+        (lambda: lk.FittedMarginal((1, 2), 3), (1, 2), (1, 2, 1), r"FittedMarginal .* \(rows, 1, 2\)"),
+        (lambda: lk.Coupling(lk.ChannelSplit(2), lk.AffineBijector(), torch.nn.Identity()), (2,), (3,), "Coupling"),
+    ],
+)
+def test_events_that_a_layer_was_not_built_for_are_refused_by_every_method(layer, good, bad, words):
+    layer = layer()
+    assert layer.out_shape(good)
+    x = torch.full((2, *bad), 0.5)
+    calls = (layer, layer.mean_forward, layer.initialize)
+    for call in (lambda: layer.out_shape(bad), lambda: layer(x=x), *(lambda c=c: c(x) for c in calls)):
+        with pytest.raises(ShapeError, match=words):
+            call()
+
+
+def test_the_latent_is_compared_with_what_the_layer_gives():
+    layer = lk.Reshape(4, (2, 2))
+    for inverse in (layer.inverse, layer.mean_inverse):
+        assert inverse(torch.zeros(3, 2, 2)) is not None
+        with pytest.raises(ShapeError, match=r"\(rows, 2, 2\) and got one of shape \(rows, 4\)"):
+            inverse(torch.zeros(3, 4))
+
+
+def test_a_layer_of_ones_own_declares_what_it_takes():
+    class Narrow(lk.Transform):
+        takes, gives = ("features",), ("features", ...)
+
+        def forward(self, x, context=None):
+            return x, x.new_zeros(len(x))
+
+        inverse = forward
+
+    assert Narrow()(torch.zeros(3, 5))[0].shape == (3, 5)
+    with pytest.raises(ShapeError, match=r"Narrow works on inputs of shape \(rows, features\)"):
+        Narrow()(torch.zeros(3, 5, 1))
+    assert Narrow().inverse(torch.zeros(3, 5, 1))[0].shape == (3, 5, 1)
+
+
+def test_refusals_cost_no_graph_break():
+    layer = lk.ActNorm(3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    x = torch.randn(4, 3)
+    assert torch.equal(compiled(x)[0], layer(x)[0])
+    each = torch.func.vmap(layer)(x.reshape(2, 2, 3))
+    assert torch.equal(each[0].reshape(4, 3), layer(x)[0])
+    exported = torch.export.export(layer, (x,)).module()
+    assert torch.equal(exported(x)[0], layer(x)[0])
