@@ -118,7 +118,7 @@ def test_integers_short_dtypes_and_ends_of_the_range():
     layer = lk.FittedMarginal((1,), 4)
     with pytest.raises(DomainError):
         layer(torch.tensor([[0.0]]))
-    with pytest.raises(ShapeError, match="FittedMarginal is for events"):
+    with pytest.raises(ShapeError, match="FittedMarginal works on"):
         layer(torch.ones(1, 2))
 
 
