@@ -13,7 +13,8 @@ from benchmarks.certificates.kinds import KINDS, PADDINGS, Kind, Source, normal
 from benchmarks.certificates.reference import derivative_norm, item_norms, materialized, of_matrix, reference, sym_norm
 from likelify import linalg
 from likelify.errors import LikelifyError
-from likelify.linalg.expm.action import apply_frozen, freeze_exponential, pose
+from likelify.linalg.expm.action import pose
+from likelify.linalg.expm.formed import apply_formed, form_exponential
 from likelify.linalg.maps import LinearMap
 from likelify.testing import randomize
 
@@ -99,8 +100,8 @@ def act(map_: LinearMap, x: Tensor, time: float, tol: float, method: str, gradie
     """Apply the exponential by the engine, or by what is formed inside `frozen()`."""
     if method != "frozen":
         return lk.exp_action(map_, x, time=time, tol=tol, method=method, gradient=gradient, throw=False)  # pyright: ignore[reportArgumentType]
-    made = freeze_exponential(map_, x, time=time, tol=tol)
-    return lk.exp_action(map_, x, time=time, tol=tol, throw=False) if made is None else apply_frozen(made, map_, x)
+    made = form_exponential(map_, x, time=time, tol=tol)
+    return lk.exp_action(map_, x, time=time, tol=tol, throw=False) if made is None else apply_formed(made, map_, x)
 
 
 def check_action(

@@ -6,7 +6,7 @@ import likelify as lk
 from likelify import linalg
 from likelify.linalg.conv import ReflectAdjoint
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
-from likelify.linalg.maps import Composed, Scaled, Sum
+from likelify.linalg.maps import Added, Composed, Scaled
 from tests.cases.common import GRAPHS, MapCase, normal, weighted_graphs
 
 
@@ -86,6 +86,6 @@ MAPS: dict[str, MapCase] = {
     "function": MapCase(_function, (3,), lk.Function),
     "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
     "scaled": MapCase(lambda: -0.7 * lk.Dense(normal(3, 3)), (3,), Scaled),
-    "sum": MapCase(lambda: lk.ConvMap(0.2 * normal(2, 2, 3, 3)) - lk.Dense(0.4 * normal(2, 2)), (2, 3, 3), Sum),
+    "sum": MapCase(lambda: lk.ConvMap(0.2 * normal(2, 2, 3, 3)) - lk.Dense(0.4 * normal(2, 2)), (2, 3, 3), Added),
     "composed": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)) @ lk.Dense(normal(2, 2)), (2, 3, 3), Composed),
 }

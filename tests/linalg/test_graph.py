@@ -6,9 +6,9 @@ import torch
 import likelify as lk
 from likelify.errors import ConvergenceError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound
-from likelify.linalg.expm.adjacency import adjacency_exponential, log_det_error
 from likelify.linalg.expm.chebyshev import bessel_tail
-from likelify.linalg.expm.small import SmallExponential
+from likelify.linalg.expm.graphs import adjacency_exponential, log_det_error
+from likelify.linalg.expm.matrix import SmallExponential
 from likelify.linalg.graph import limit_by_neighbours, normalized_adjacency
 from tests.cases import normal, weighted_graphs
 from tests.linalg.reference import exponential

@@ -11,8 +11,8 @@ from likelify import linalg
 from likelify.errors import ConfigError, ConvergenceError
 from likelify.linalg.expm import recorded
 from likelify.linalg.expm.chebyshev import bessel, degree_for
-from likelify.linalg.expm.dense import evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.diagnostics import series_log_det, uniform_log_det
+from likelify.linalg.expm.matrix import evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.series import series_degree
 from likelify.linalg.trace import estimate_trace
 from tests.linalg.reference import apply_exponential, exponential
@@ -258,7 +258,7 @@ def test_methods_refuse_what_they_are_not_for():
         ("adjacency", "GraphMap"),
         ("closed-form", "SetMap"),
         ("chebyshev", "symmetric or skew by construction"),
-        ("magic", "knows the methods"),
+        ("serie", "Did you mean 'series'"),
     ):
         with pytest.raises(ConfigError, match=hint):
             lk.exp_action(conv, x, method=method)

@@ -9,7 +9,7 @@ import torch
 import likelify as lk
 from likelify import transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
-from likelify.linalg.expm import action, recorded
+from likelify.linalg.expm import formed, recorded
 
 
 def normal(*shape):
@@ -35,11 +35,11 @@ def test_frozen_forms_small_exponentials_once(build, shape, method):
     with (
         layer.frozen(),
         recorded() as found,
-        mock.patch.object(action, "precompute", wraps=action.precompute) as formed,
+        mock.patch.object(formed, "_form", wraps=formed._form) as forming,
     ):
         first, second = layer(x), layer(x)
         back, _ = layer.inverse(first[0])
-    assert formed.call_count == 2
+    assert forming.call_count == 2
     assert found[0].method == found[1].method == method
     for value, det in (first, second):
         assert torch.allclose(value, z, atol=1e-10)
@@ -106,7 +106,7 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
         transforms.equivariant_exponential(6, "rotations")
     with pytest.raises(ConfigError, match="groups"):
         lk.conv_exponential(4, groups=3)
-    with pytest.raises(ConfigError, match="dims"):
+    with pytest.raises(ShapeError, match="1 position axes"):
         lk.conv_exponential(4, (3, 3), dims=1)
     with pytest.raises(ConfigError, match="neighbours"):
         lk.graph_exponential(4, norm_rule="magic")

@@ -20,7 +20,7 @@ from likelify.errors import ConfigError, ShapeError, UnsupportedError
 Shape = tuple[int, ...]
 Symmetry = Literal["symmetric", "skew"] | None
 
-# A map is probed column by column only up to this event size: 4096 columns of 4096 numbers are 64 MB in float32.
+# A map is probed column by column only up to this event size: 4096 columns of 4096 elements are 64 MB in float32.
 PROBE_LIMIT = 4096
 
 
@@ -79,12 +79,11 @@ class LinearMap(ABC):
 
     def sharpened(self) -> LinearMap:
         """Return the same map with the best bounds it can compute, in place of declared and of cheap ones."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        inner = {name: value.sharpened() for name, value in values.items() if isinstance(value, LinearMap)}
-        return replace(self, **inner) if inner else self
+        parts = self.inner_maps
+        return replace(self, **{name: part.sharpened() for name, part in parts.items()}) if parts else self
 
     def item_size(self, event_shape: Shape) -> int | Tensor:
-        """Count the numbers in one item; for maps that couple rows, one count for each item."""
+        """Count the elements of one item; for maps that couple rows, one count for each item."""
         return math.prod(event_shape)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
@@ -148,7 +147,7 @@ class LinearMap(ABC):
         size = math.prod(space)
         if size > PROBE_LIMIT:
             raise UnsupportedError(
-                f"An event of {size} numbers is too large to form the matrix of {type(self).__name__} "
+                f"An event of {size} elements is too large to form the matrix of {type(self).__name__} "
                 f"(limit {PROBE_LIMIT})."
             )
         like = next(iter(self.tensors().values()), None) if like is None else like
@@ -162,9 +161,14 @@ class LinearMap(ABC):
 
     def matching(self, x: Tensor) -> LinearMap:
         """Return the map ready for inputs like `x`; only maps that hold no tensor of their own need to know."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        inner = {name: value.matching(x) for name, value in values.items() if isinstance(value, LinearMap)}
-        return replace(self, **inner) if inner else self
+        parts = self.inner_maps
+        return replace(self, **{name: part.matching(x) for name, part in parts.items()}) if parts else self
+
+    @property
+    def inner_maps(self) -> dict[str, LinearMap]:
+        """The maps that this one is made of, by the names of the fields that hold them."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if isinstance(value, LinearMap)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name the tensors that the map holds, those of inner maps with a dotted prefix."""
@@ -209,15 +213,12 @@ class LinearMap(ABC):
     @property
     def is_built_in(self) -> bool:
         """Whether the class, and those of the maps inside, are the library's own."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        inside = all(value.is_built_in for value in values if isinstance(value, LinearMap))
-        return inside and type(self).__module__.startswith("likelify.")
+        return type(self).__module__.startswith("likelify.") and all(p.is_built_in for p in self.inner_maps.values())
 
     @property
     def declared(self) -> bool:
         """Whether `tensors()` names every tensor that the map depends on, so that gradients can be found by name."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return all(value.declared if isinstance(value, LinearMap) else _is_plain(value) for value in values)
+        return all(_is_declared(getattr(self, field.name)) for field in fields(self))
 
     def __mul__(self, factor: float | Tensor) -> LinearMap:
         return Scaled(self, factor)
@@ -228,19 +229,21 @@ class LinearMap(ABC):
         return Scaled(self, -1.0)
 
     def __add__(self, other: LinearMap) -> LinearMap:
-        return Sum(self, other)
+        return Added(self, other)
 
     def __sub__(self, other: LinearMap) -> LinearMap:
-        return Sum(self, -other)
+        return Added(self, -other)
 
     def __matmul__(self, other: LinearMap) -> LinearMap:
         return Composed(self, other)
 
 
-def _is_plain(value: object) -> bool:
+def _is_declared(value: object) -> bool:
+    if isinstance(value, LinearMap):
+        return value.declared
     if isinstance(value, tuple):
         # Tensors inside a tuple have no name.
-        return all(_is_plain(item) and not isinstance(item, Tensor) for item in value)
+        return all(_is_declared(item) and not isinstance(item, Tensor) for item in value)
     return value is None or isinstance(value, Tensor | str | int | float | torch.dtype | torch.device)
 
 
@@ -256,27 +259,23 @@ class _Combination(LinearMap):
     """What maps made of maps have in common: rows, layout and norms are those of the parts."""
 
     def __post_init__(self) -> None:
-        rows = {part.rows for part in self.parts if part.rows is not None}
+        rows = {part.rows for part in self.inner_maps.values() if part.rows is not None}
         if len(rows) > 1:
             raise ShapeError(f"These maps are made for different numbers of rows: {sorted(rows)}.")
 
     @property
-    def parts(self) -> list[LinearMap]:
-        return [value for field in fields(self) if isinstance(value := getattr(self, field.name), LinearMap)]
-
-    @property
     def rows(self) -> int | None:
         """The rows of the first part that has its own."""
-        return next((part.rows for part in self.parts if part.rows is not None), None)
+        return next((part.rows for part in self.inner_maps.values() if part.rows is not None), None)
 
     @property
     def couples_rows(self) -> bool:
         """Whether any part does."""
-        return any(part.couples_rows for part in self.parts)
+        return any(part.couples_rows for part in self.inner_maps.values())
 
     def arrange(self, x: Tensor) -> Tensor:
         """Take the layout of the first part."""
-        return self.parts[0].arrange(x)
+        return next(iter(self.inner_maps.values())).arrange(x)
 
     def item_norms(self, x: Tensor, *, plain: bool = False) -> Tensor:
         """Measure items as a part that couples rows does, if there is one."""
@@ -288,7 +287,8 @@ class _Combination(LinearMap):
 
     @property
     def _measuring(self) -> LinearMap:
-        return next((part for part in self.parts if part.couples_rows), self.parts[0])
+        parts = list(self.inner_maps.values())
+        return next((part for part in parts if part.couples_rows), parts[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +353,7 @@ class Scaled(_Combination):
 
 
 @dataclass(frozen=True, eq=False)
-class Sum(_Combination):
+class Added(_Combination):
     """The map `left + right`."""
 
     left: LinearMap
@@ -365,7 +365,7 @@ class Sum(_Combination):
 
     def adjoint(self) -> LinearMap:
         """Add the adjoints."""
-        return Sum(self.left.adjoint(), self.right.adjoint())
+        return Added(self.left.adjoint(), self.right.adjoint())
 
     def trace(self, event_shape: Shape) -> Tensor:
         """Add the traces."""
@@ -386,7 +386,7 @@ class Sum(_Combination):
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Center both."""
         (one, left), (other, right) = self.left.centered(event_shape), self.right.centered(event_shape)
-        return one + other, Sum(left, right)
+        return one + other, Added(left, right)
 
     @property
     def symmetry(self) -> Symmetry:

@@ -1,21 +1,51 @@
-"""The one differentiable door to every exponential."""
+"""The one differentiable door to every exponential, `exp_action`, and the rule that chooses its method."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, unknown_word
 from likelify.linalg.bounds import safe_exp, widest
-from likelify.linalg.expm.diagnostics import Action, Diagnostics, record
-from likelify.linalg.expm.explicit import Precomputed, precompute
+from likelify.linalg.dense import Dense, Diagonal
+from likelify.linalg.equivariant import SetMap
+from likelify.linalg.expm.chebyshev import run_chebyshev
+from likelify.linalg.expm.diagnostics import Action, Diagnostics
 from likelify.linalg.expm.gradients import Gradient
-from likelify.linalg.expm.plan import METHODS, NAMES, Method, choose
-from likelify.linalg.expm.problem import HOPELESS, Problem, largest_of
+from likelify.linalg.expm.graphs import run_graphs
+from likelify.linalg.expm.matrix import run_closed_form, run_dense, run_fourier, run_polynomial
+from likelify.linalg.expm.problem import HOPELESS, ExpProblem, largest_of
+from likelify.linalg.expm.series import run_series
+from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap, Scaled
 from likelify.tracing import is_tracing
 
+ExpMethod = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fourier", "adjacency", "closed-form"]
+
+
+def _run_closed_form(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Use the closed form of the kind of map: graphs have their own."""
+    complete = isinstance(problem.map, GraphMap) and problem.map.graph.is_complete
+    return run_graphs(problem) if complete else run_closed_form(problem)
+
+
+METHODS = {
+    "series": run_series,
+    "chebyshev": run_chebyshev,
+    "polynomial": run_polynomial,
+    "dense": run_dense,
+    "fourier": run_fourier,
+    "adjacency": run_graphs,
+    "closed-form": _run_closed_form,
+}
+# With more columns than about this share of its size, a matrix is cheaper to exponentiate than to apply a dozen times
+# (`time_methods` shows it on the machine at hand).
+CROSSOVER = 0.7
 # Events up to this size are measured exactly before their map is refused.
 SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -28,7 +58,7 @@ def exp_action(
     time: float | Tensor = 1.0,
     tol: float | None = None,
     degree: int | None = None,
-    method: Method = "auto",
+    method: ExpMethod = "auto",
     gradient: Gradient | None = None,
     throw: bool = True,
 ) -> Action:
@@ -46,7 +76,7 @@ def exp_action(
         tol: truncation error allowed, relative to the 2-norm of each item. By default 1e-6 in float32 and 1e-12 in
             float64; the same rule in training and evaluation.
         degree: a fixed degree instead of a tolerance.
-        method: `"auto"` chooses by structure and sizes (`expm.plan.choose` states the rule): `"series"` (any map),
+        method: `"auto"` chooses by structure and sizes (`choose` states the rule): `"series"` (any map),
             `"chebyshev"` (symmetric or skew), `"polynomial"` (`Dense`), `"dense"` (small events), `"fourier"` (circular
             convolutions), `"adjacency"` (graphs), `"closed-form"` (diagonal maps, sets, complete graphs).
         gradient: how gradients are found: `Stored()` (default), `Recompute()` or `Unrolled()`; for the methods that sum
@@ -78,8 +108,8 @@ def exp_action(
         >>> bool(action.diagnostics.error_bound < 1e-12)
         True
     """
-    if method not in NAMES:
-        raise ConfigError(f"exp_action knows the methods {', '.join(NAMES)}, not {method!r}.")
+    if method != "auto" and method not in METHODS:
+        raise ConfigError(unknown_word("method", method, ["auto", *METHODS]))
     if torch.is_autocast_enabled(x.device.type):
         # Half precision in the middle would void every certificate.
         settings = {"time": time, "tol": tol, "degree": degree, "method": method, "gradient": gradient, "throw": throw}
@@ -87,9 +117,31 @@ def exp_action(
             return exp_action(map, x, **settings)
     problem = pose(map, x, time=time, tol=tol, degree=degree, gradient=gradient)
     value, diagnostics = METHODS[choose(problem) if method == "auto" else method](problem)
-    action = _checked(problem, value, diagnostics, throw=throw)
+    action = Action(value, check_report(problem, value, diagnostics, throw=throw))
     problem.forget_input()
     return action
+
+
+def choose(problem: ExpProblem) -> str:
+    """Choose the method.
+
+    The rule: a fixed degree means the series. Graphs: closed form if complete, else the expansion in the adjacency.
+    Diagonal maps and sets: closed form. A matrix that meets at least 0.7 times as many columns (rows times positions)
+    as it has: its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
+    While `torch.compile` or `torch.func` is at work it is the series, whose plain sum they can see through.
+    """
+    map_, x = problem.map, problem.x
+    if problem.degree is not None or is_tracing():
+        return "series"
+    if isinstance(map_, GraphMap):
+        return "closed-form" if map_.graph.is_complete else "adjacency"
+    if isinstance(map_, Diagonal | SetMap):
+        return "closed-form"
+    if isinstance(map_, Dense):
+        columns = x.numel() // max(x.shape[1], 1) // (map_.rows or 1)
+        if columns >= CROSSOVER * x.shape[1]:
+            return "polynomial"
+    return "series" if map_.symmetry is None else "chebyshev"
 
 
 def pose(
@@ -100,7 +152,7 @@ def pose(
     tol: float | None = None,
     degree: int | None = None,
     gradient: Gradient | None = None,
-) -> Problem:
+) -> ExpProblem:
     """Check what is asked and bring it into the form on which the methods work."""
     if not x.is_floating_point():
         raise DomainError(f"exp_action needs a floating input, got {x.dtype}. Convert it, e.g. x.float().")
@@ -109,7 +161,7 @@ def pose(
     if tol is not None and not 0 < tol < math.inf:
         raise ConfigError(f"tol must be positive and finite, got {tol}.")
     if x.ndim < 2 or 0 in x.shape[1:]:
-        raise ShapeError(f"exp_action needs rows of events with numbers in them, (rows, *event), got {tuple(x.shape)}.")
+        raise ShapeError(f"exp_action needs rows of events that are not empty, (rows, *event), got {tuple(x.shape)}.")
     span = 1.0 if isinstance(time, Tensor) else abs(time)
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)
@@ -121,28 +173,7 @@ def pose(
                 "must have the same precision."
             )
     tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
-    return Problem(map_, map_.arrange(x), time, tol, degree, gradient, span)
-
-
-def freeze_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Precomputed | None:
-    """Form the exponential for inputs like `x` if that pays when parameters are constant, else give None."""
-    if map_.rows is not None:
-        return None
-    # An empty batch: what is formed must not hold on to the first one it meets.
-    problem = pose(map_, x.new_empty(0, *x.shape[1:]), time=time, tol=tol)
-    made = precompute(problem)
-    if made is not None:
-        _checked(problem, problem.x, made.report, throw=True)
-    return made
-
-
-def apply_frozen(made: Precomputed, map_: LinearMap, x: Tensor) -> Action:
-    """Apply what `freeze_exponential` made."""
-    value, diagnostics = made(x, lambda: map_.item_norms(x.detach()))
-    if x.device.type == "cpu":
-        _require_finite(x, value)
-    record(diagnostics)
-    return Action(value, diagnostics)
+    return ExpProblem(map_, map_.arrange(x), time, tol, degree, gradient, span)
 
 
 def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
@@ -156,11 +187,11 @@ def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
     return map_, float(time)
 
 
-def _checked(problem: Problem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Action:
-    """Refuse what must not be used."""
+def check_report(problem: ExpProblem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Diagnostics:
+    """Refuse what must not be used, and complete the diagnostics."""
     if not is_tracing():
         if problem.x.device.type == "cpu" or problem.looks:
-            _require_finite(problem.x, value)
+            require_finite(problem.x, value)
             diagnostics = _with_condition(problem, diagnostics)
         record(diagnostics)
     if throw and diagnostics.problem is not None:
@@ -172,10 +203,10 @@ def _checked(problem: Problem, value: Tensor, diagnostics: Diagnostics, *, throw
             "norm of the map (norm_limit=), or ask for a larger tol.",
             diagnostics,
         )
-    return Action(value, diagnostics)
+    return diagnostics
 
 
-def _with_condition(problem: Problem, diagnostics: Diagnostics) -> Diagnostics:
+def _with_condition(problem: ExpProblem, diagnostics: Diagnostics) -> Diagnostics:
     """Say so if the condition number of the exponential, at most `e^(2 growth)`, may eat every digit of the format."""
     limit = math.log(HOPELESS / torch.finfo(problem.x.dtype).eps) / 2
     if diagnostics.problem is not None or problem.degree is not None or largest_of(diagnostics.norm_bound) <= limit:
@@ -193,23 +224,53 @@ def _with_condition(problem: Problem, diagnostics: Diagnostics) -> Diagnostics:
     )
 
 
-def _sharper_growth(problem: Problem) -> float:
+def _sharper_growth(problem: ExpProblem) -> float:
     """Measure the symmetric part of a small map before refusing it: bounds may be several times too large."""
-    if math.prod(problem.event_shape) > SHARPEN_LIMIT or problem.map_.couples_rows:
+    if math.prod(problem.event_shape) > SHARPEN_LIMIT or problem.map.couples_rows:
         return problem.growth
     with torch.no_grad():
-        matrix = widest(problem.map_.materialize(problem.event_shape, like=problem.x))
+        matrix = widest(problem.centered.materialize(problem.event_shape, like=problem.x))
         values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
     return min(problem.growth, abs(problem.time) * float(values.abs().max()))
 
 
-def _require_finite(x: Tensor, value: Tensor) -> None:
-    # One pass over the memory; only if the sum itself overflows is every number looked at.
+def require_finite(x: Tensor, value: Tensor) -> None:
+    """Raise `DomainError` unless all of the value is finite, saying whether the input was."""
+    # One pass over the memory; only if the sum itself overflows is every element looked at.
     if bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value.detach()).all()):
         return
     if not bool(torch.isfinite(x.detach()).all()):
         raise DomainError("exp_action got an input that is not finite (NaN or infinity).")
     raise DomainError(
-        "exp_action gave numbers that are not finite: the map's parameters hold NaN or infinity, or the result is too "
+        "exp_action gave values that are not finite: the map's parameters hold NaN or infinity, or the result is too "
         f"large for {value.dtype}."
     )
+
+
+_RECORDS: ContextVar[list[Diagnostics] | None] = ContextVar("likelify_records", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Diagnostics]]:
+    """Collect the diagnostics of every exponential inside a ``with`` block.
+
+    Example:
+        >>> from likelify import conv_exponential
+        >>> with recorded() as found:
+        ...     _ = conv_exponential(2)(torch.ones(1, 2, 4, 4))
+        >>> found[0].method
+        'series'
+    """
+    found: list[Diagnostics] = []
+    token = _RECORDS.set(found)
+    try:
+        yield found
+    finally:
+        _RECORDS.reset(token)
+
+
+def record(diagnostics: Diagnostics) -> None:
+    """Add to the list of the innermost `recorded` block."""
+    found = _RECORDS.get()
+    if found is not None:
+        found.append(diagnostics)

@@ -1,4 +1,4 @@
-r"""Chebyshev expansions for maps that are symmetric or skew by construction.
+r"""The method `chebyshev`: expansions for maps that are symmetric or skew by construction.
 
 With `||M||_2 <= b` and the Bessel functions `I_k`, `J_k`,
 
@@ -18,8 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from likelify.errors import ConfigError, ConvergenceError
 from likelify.linalg.bounds import safe_exp
-from likelify.linalg.expm.expansion import Expansion
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
+from likelify.linalg.expm.expansion import Expansion, on_grid, stopping_rule
+from likelify.linalg.expm.gradients import take_step
+from likelify.linalg.expm.problem import ExpProblem
+from likelify.linalg.expm.series import contradiction
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 2000
@@ -150,3 +155,38 @@ def _divided(radius: float, terms: int, skew: bool) -> np.ndarray:  # noqa: FBT0
         return (coefficients * (-1j) ** order).real
     signs = np.where(np.arange(terms) % 4 < 2, 1.0, -1.0)
     return coefficients * np.outer(signs, signs)
+
+
+def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Sum the Chebyshev expansion of a map that is symmetric or skew by construction."""
+    skew = problem.centered.symmetry == "skew"
+    if problem.centered.symmetry is None:
+        raise ConfigError(
+            "method='chebyshev' needs a map that is symmetric or skew by construction (Skew, Dense(symmetry=...), "
+            f"ConvMap(symmetry=...)); {type(problem.centered).__name__} is not known to be either. Use 'series'."
+        )
+    problem.check_range()
+    radius = on_grid(problem.radius)
+    expansion = Chebyshev(radius, problem.time, problem.gain, skew=skew)
+    degree = degree_for(radius, problem.allowed, skew=skew) if problem.degree is None else problem.degree
+    if problem.degree is None and degree >= MAX_DEGREE:
+        raise ConvergenceError(
+            f"The norm bound of the map is {problem.radius:.3g}, and more than {MAX_DEGREE} terms would be "
+            "needed. Limit the norm of the map (norm_limit=), or apply a small part of it several times (time=)."
+        )
+    rule = None
+    if problem.looks and degree > 0:
+        norms = problem.item_norms
+        rule = stopping_rule(problem.centered, expansion, norms, problem.tol * norms, degree)
+    x, step, _ = take_step(problem, expansion, problem.x, degree, rule)
+    error = expansion.tail(degree)
+    backward = safe_exp(0.0 if skew else radius) * bessel_tail(radius, degree, skew=skew)
+    bounds = Bounds(
+        error=lambda: error,
+        log_det=lambda: uniform_log_det(backward, problem.item_size),
+        amplification=lambda: expansion.amplification,
+        gradient=lambda: None if step is None else problem.span * step.error,
+    )
+    converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
+    found = None if rule is None else contradiction([rule])
+    return x, problem.report("chebyshev", (degree,), bounds, converged=converged, problem=found)

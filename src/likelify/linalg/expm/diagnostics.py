@@ -1,9 +1,7 @@
 """What an exponential reports about itself."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -102,35 +100,6 @@ class Action:
     diagnostics: Diagnostics
 
 
-_RECORDS: ContextVar[list[Diagnostics] | None] = ContextVar("likelify_records", default=None)
-
-
-@contextmanager
-def recorded() -> Iterator[list[Diagnostics]]:
-    """Collect the diagnostics of every exponential inside a ``with`` block.
-
-    Example:
-        >>> from likelify import conv_exponential
-        >>> with recorded() as found:
-        ...     _ = conv_exponential(2)(torch.ones(1, 2, 4, 4))
-        >>> found[0].method
-        'series'
-    """
-    found: list[Diagnostics] = []
-    token = _RECORDS.set(found)
-    try:
-        yield found
-    finally:
-        _RECORDS.reset(token)
-
-
-def record(diagnostics: Diagnostics) -> None:
-    """Add to the list of the innermost `recorded` block."""
-    found = _RECORDS.get()
-    if found is not None:
-        found.append(diagnostics)
-
-
 def series_log_det(
     norm: float, frobenius: float | Tensor, size: float | Tensor, degrees: tuple[int, ...], repeats: int = 1
 ) -> float | Tensor:
@@ -162,3 +131,12 @@ def _smaller(one: float | Tensor, other: float | Tensor) -> float | Tensor:
 def uniform_log_det(relative: float, size: float | Tensor) -> float | Tensor:
     """Bound `|log |det P| - tr M|` in nats where each of `size` eigenvalues of `P e^-M` is within `relative` of one."""
     return size * -math.log1p(-relative) if relative < 1 else size * math.inf
+
+
+def wrong_norm(factor: float) -> str:
+    """Say that a norm bound is wrong by a factor."""
+    return (
+        f"The terms of the exponential grow by a factor of at least {factor:.3g} more than the norm bound of the map "
+        "allows, so the bound is wrong and no certificate holds. Correct the declared norm (norm=), or leave it out to "
+        "have it computed."
+    )

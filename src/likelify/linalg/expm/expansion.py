@@ -1,24 +1,31 @@
-r"""Expansions `exp(M) x = sum_k c_k p_k` in vectors `p_k` that a recurrence gives, one application of the map for each.
+r"""Sums `exp(M) x = sum_k c_k p_k` of vectors `p_k` that a recurrence gives, and the rule that says when to stop.
 
-`M = step (L - shift)` is one step of the exponential, and `radius` bounds `||M||_2`. The power series and the Chebyshev
-expansions differ in their coefficients and in the recurrence; everything else (sums, gradients, certificates) is
-written once, for what this interface says.
+`M = step (L - shift)` is one step of the exponential, and `radius` bounds `||M||_2`. Each vector costs one application
+of the map. The power series and the Chebyshev expansions differ in their coefficients and in the recurrence; everything
+else (sums, stopping, gradients, certificates) is written once, for what the interface `Expansion` says.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import cached_property
 
 # Radii are rounded up to powers of it where something is computed once for each of them.
 GRID = 1.02
 SMALLEST = 1e-6
+# Between these sizes the squares of the elements of an item, and of the smallest term that matters, stay in the range
+# of single precision.
+PLAIN = (1e-15, 1e12)
+# Rounding may carry the observed norm of a vector beyond its bound by this much; more contradicts the bound.
+SLACK = 1.02
 
 
 def on_grid(radius: float) -> float:
@@ -26,6 +33,11 @@ def on_grid(radius: float) -> float:
     power = math.ceil(math.log(max(radius, SMALLEST)) / math.log(GRID))
     # Rounding may have gone below.
     return GRID**power if GRID**power >= radius else GRID ** (power + 1)
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """Multiply by a number, without work where it is one."""
+    return x if factor == 1 else x * factor
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,14 @@ class Expansion(ABC):
         radius: a bound of `||M||_2`.
         step: the factor on the map, `time` over the number of steps.
         gain: `e^(step shift)`, a factor on the result.
+        powers: whether the vectors are powers of the map; then the norm of one bounds those after it, and the error of
+            stopping there.
     """
 
     radius: float
     step: float = 1.0
     gain: float = 1.0
+    powers: ClassVar[bool] = False
 
     @abstractmethod
     def coefficient(self, k: int) -> float:
@@ -57,6 +72,10 @@ class Expansion(ABC):
     @abstractmethod
     def tail(self, degree: int) -> float:
         """Bound `sum_{k > degree} |c_k| ||p_k|| / ||p_0||`, the truncation error."""
+
+    def remainder(self, last: Tensor, k: int) -> Tensor:
+        """Bound the truncation error of each item from the norm of its last vector `p_k`; only for powers."""
+        raise NotImplementedError(f"The norms of the vectors of {type(self).__name__} bound no error.")
 
     @abstractmethod
     def rounded(self) -> "Expansion":
@@ -76,17 +95,17 @@ def evaluate(
     x: Tensor,
     degree: int,
     *,
-    done: Callable[[Tensor, int], bool] | None = None,
+    stop: Callable[[Tensor, int], bool] | None = None,
     keep: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, int]:
-    """Sum an expansion up to `degree`, or until `done(p_k, k)`.
+    """Sum an expansion up to `degree`, or until `stop(p_k, k)`.
 
     Args:
         expansion: coefficients and recurrence.
         map_: the map; its shift is already taken off.
         x: rows.
         degree: of the last term.
-        done: looks at each vector and says whether it is the last one.
+        stop: looks at each vector and says whether it is the last one.
         keep: is shown each vector of the recurrence from `p_0` on.
 
     Returns:
@@ -96,7 +115,7 @@ def evaluate(
     total, k = None, 0
     if keep is not None:
         keep(x)
-    while not (done is not None and k > 0 and done(current, k)) and k < degree:
+    while not (stop is not None and k > 0 and stop(current, k)) and k < degree:
         k += 1
         current, previous = expansion.advance(map_, current, previous, k), current
         if keep is not None:
@@ -109,6 +128,84 @@ def evaluate(
     return x * expansion.coefficient(0) if total is None else total, k
 
 
-def scaled(x: Tensor, factor: float) -> Tensor:
-    """Multiply by a number, without work where it is one."""
-    return x if factor == 1 else x * factor
+class StoppingRule:
+    """Stop as soon as the error bound of every item, found from the terms themselves, is small enough.
+
+    The norms of the terms that it looks at also tell whether the norm bound of the map can be true, and how large the
+    terms are that the gradient is made of.
+
+    Args:
+        map_: measures the items.
+        expansion: of the step.
+        start: norms of the items of `p_0`.
+        allowed: the error that each item may have.
+        first: number of the first vector that is looked at; looking earlier only costs host syncs.
+        plain: whether no square of an element that matters leaves the floating range.
+
+    Attributes:
+        error: bound of the error of each item, or None before anything was seen.
+        measures_all: measure the vectors before the first test as well, for what `sizes` says of them.
+    """
+
+    def __init__(
+        self, map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, first: int, *, plain: bool
+    ) -> None:
+        self._map, self._expansion, self._start, self._allowed = map_, expansion, start, allowed
+        self._first, self._plain = first, plain
+        self._seen: list[tuple[int, Tensor]] = []
+        self.error: Tensor | None = None
+        self.measures_all = False
+
+    def __call__(self, vector: Tensor, k: int) -> bool:
+        """Look at the vector `p_k`."""
+        if k < self._first and not self.measures_all:
+            return False
+        norms = self._map.item_norms(vector.detach(), plain=self._plain)
+        self._seen.append((k, norms))
+        if k < self._first or not self._expansion.powers:
+            return False
+        self.error = self._expansion.remainder(norms, k)
+        return bool((self.error <= self._allowed).all())
+
+    def certified(self, degree: int) -> Tensor:
+        """Return the error bound of each item: from the last vector seen, or a priori if none was."""
+        return self._start * self._expansion.tail(degree) if self.error is None else self.error
+
+    @cached_property
+    def ratios(self) -> dict[int, float]:
+        """For each vector seen `max ||p_k|| / (|unit_k| ||p_0||)`, at most one if the norm bound is true.
+
+        Ask when the sum is complete: it is found once.
+        """
+        ratios: dict[int, float] = {}
+        if self._seen and len(self._start):
+            norms = torch.stack([norms for _, norms in self._seen])
+            observed = (norms / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1).tolist()
+            for (k, _), ratio in zip(self._seen, observed, strict=True):
+                ratios[k] = ratio / max(abs(self._expansion.unit(k, self._expansion.radius)), 1e-300)
+        return ratios
+
+    def sizes(self, degree: int) -> list[float]:
+        """Bound the ratios of the vectors up to a degree: those of powers never grow, so each bounds those after it."""
+        sizes = [1.0]
+        if self._expansion.powers:
+            for k in range(1, min(degree, max(self.ratios, default=0)) + 1):
+                sizes.append(min(sizes[-1], self.ratios.get(k, 1.0)))
+        return sizes
+
+    @property
+    def excess(self) -> float:
+        """By what factor the vectors grew more than the norm bound allows, at least one."""
+        excess = 1.0
+        for k, ratio in self.ratios.items():
+            if ratio > SLACK:
+                excess = max(excess, ratio ** (1 / k))
+        return excess
+
+
+def stopping_rule(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, degree: int) -> StoppingRule:
+    """Make a stopping rule for a sum that needs at most `degree` terms."""
+    plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
+    # The a-posteriori test cannot succeed long before the a-priori one.
+    first = max(1, degree // 3) if expansion.powers else max(1, degree)
+    return StoppingRule(map_, expansion, start, allowed, first, plain=plain)

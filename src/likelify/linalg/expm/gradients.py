@@ -1,4 +1,4 @@
-r"""Gradients of exponentials: one batched call of low rank instead of one for each term.
+r"""Gradients of exponentials: the strategies, and the derivative of low rank behind the default one.
 
 With the vectors `p_j` of an expansion of `exp(M) x` and those `l_k` of `exp(M*) g`,
 
@@ -14,21 +14,25 @@ and the gradient is that of `sum_i <v_i, M u_i>`: one call of `LinearMap.pullbac
 the vectors so that it is kept once, for this and for second derivatives.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from likelify.linalg.expm.expansion import Expansion, evaluate
-from likelify.linalg.expm.series import PowerSeries
-from likelify.linalg.expm.watch import Watch, watch
+from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
 from likelify.linalg.maps import LinearMap
-from likelify.tracing import outside_autocast
+from likelify.tracing import cached_property, outside_autocast
+
+if TYPE_CHECKING:
+    from likelify.linalg.expm.problem import ExpProblem
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -129,7 +133,9 @@ def low_rank(expansion: Expansion, terms: int, tol: float, sizes: Sequence[float
 
 def _decay(sizes: Sequence[float]) -> float:
     """Return a factor, from a grid so that few decompositions are needed, by which the vectors shrink at least."""
-    observed = max((size ** (1 / j) for j, size in enumerate(sizes) if j), default=1.0)
+    observed = 0.0 if len(sizes) > 1 else 1.0
+    for j, size in enumerate(sizes[1:], 1):
+        observed = max(observed, size ** (1 / j))
     return min(1.0, max(1, math.ceil(observed * DECAYS)) / DECAYS)
 
 
@@ -151,7 +157,9 @@ class Combiner:
         # Columns of zeros in front stand for vectors that no combination contains.
         self._skip = int((coefficients != 0).any(0).argmax()) if coefficients.size else coefficients.shape[1]
         self._coefficients = torch.as_tensor(coefficients[:, self._skip :], dtype=like.dtype).to(like.device)
-        self._last = like.ndim == 4 and not like.is_contiguous() and _is_channels_last(like)
+        self._last = (
+            like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
+        )
         self._shape = like.shape
         self._pending: list[Tensor] = []
         self._used = 0
@@ -162,7 +170,7 @@ class Combiner:
         if self._skip:
             self._skip -= 1
         elif self._used + len(self._pending) < self._coefficients.shape[1]:
-            self._pending.append(self._flat(vector))
+            self._pending.append((vector.permute(0, 2, 3, 1) if self._last else vector).reshape(-1))
             if len(self._pending) == BLOCK:
                 self._flush()
 
@@ -178,9 +186,6 @@ class Combiner:
             return self._sums.view(count * rows, height, width, channels).permute(0, 3, 1, 2)
         return self._sums.view(count * self._shape[0], *self._shape[1:])
 
-    def _flat(self, vector: Tensor) -> Tensor:
-        return (vector.permute(0, 2, 3, 1) if self._last else vector).reshape(-1)
-
     def _flush(self) -> None:
         block = torch.stack(self._pending)
         coefficients = self._coefficients[:, self._used : self._used + len(block)]
@@ -189,36 +194,32 @@ class Combiner:
         self._sums = coefficients @ block if self._sums is None else self._sums.addmm_(coefficients, block)
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last)
-
-
 @dataclass(eq=False)
-class Job:
-    """One step of an exponential: what forward and backward need to know of it.
+class Step:
+    """One step of an exponential whose gradient is of low rank: what forward and backward need to know of it.
 
     Attributes:
         expansion: of the step.
-        map_: the centered map.
+        map: the centered map.
         degree: highest degree that may be needed, from the a-priori bound.
         tol: allowed error of gradients relative to `||x|| ||g|| sup ||dM||`.
         gradient: `Stored` or `Recompute`.
-        watch: the stopping rule of the forward pass, or None where nobody may look.
+        rule: the stopping rule of the forward pass, or None where nobody may look.
         used: degree that was used, set by the forward pass.
     """
 
     expansion: Expansion
-    map_: LinearMap
+    map: LinearMap
     degree: int
     tol: float
     gradient: Gradient
-    watch: Watch | None
+    rule: StoppingRule | None
     used: int = 0
 
-    @functools.cached_property
+    @cached_property
     def low_rank(self) -> LowRank:
         """The derivative by low rank, for what the forward pass has seen."""
-        sizes = [1.0] if self.watch is None else self.watch.sizes[: self.used + 1]
+        sizes = [1.0] if self.rule is None else self.rule.sizes(self.used)
         return low_rank(self.expansion, self.degree + 1, self.tol, sizes)
 
     @property
@@ -234,7 +235,7 @@ class Job:
 
     def forward(self, x: Tensor, keep: Callable[[Tensor], None] | None = None) -> Tensor:
         """Compute the value and show the vectors of the recurrence to `keep`."""
-        value, self.used = evaluate(self.expansion, self.map_, x, self.degree, done=self.watch, keep=keep)
+        value, self.used = evaluate(self.expansion, self.map, x, self.degree, stop=self.rule, keep=keep)
         return value
 
     def combine(self, x: Tensor, vectors: Iterable[Tensor]) -> Tensor:
@@ -245,101 +246,129 @@ class Job:
         return combiner.result()
 
     def recombine(self, x: Tensor) -> Tensor:
-        """Compute the vectors of the recurrence once more and give their combinations."""
+        """Compute the vectors of the recurrence once more and return their combinations."""
         combiner = Combiner(self.low_rank.left, x)
-        evaluate(self.expansion, self.map_, x, self.used, keep=combiner.add)
+        evaluate(self.expansion, self.map, x, self.used, keep=combiner.add)
         return combiner.result()
 
     def adjoint_chain(self, g: Tensor, *, combine: bool) -> tuple[Tensor, Tensor | None]:
         """Return `exp(M*) g` and the combinations `v_0, v_1, ...`."""
-        adjoint = self.map_.adjoint()
+        adjoint = self.map.adjoint()
         g = adjoint.arrange(g)
         combiner = Combiner(self.low_rank.right, g) if combine else None
-        done = None
-        if self.watch is not None:
+        rule = None
+        if self.rule is not None:
             start = adjoint.item_norms(g)
-            done = watch(adjoint, self.expansion, start, self.tol * min(1.0, self.expansion.gain) * start, self.degree)
+            allowed = self.tol * min(1.0, self.expansion.gain) * start
+            rule = stopping_rule(adjoint, self.expansion, start, allowed, self.degree)
         keep = None if combiner is None else combiner.add
-        value, _ = evaluate(self.expansion, adjoint, g, self.degree, done=done, keep=keep)
+        value, _ = evaluate(self.expansion, adjoint, g, self.degree, stop=rule, keep=keep)
         return value, None if combiner is None else combiner.result()
 
     def pullback(self, x: Tensor, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Add up the gradients of `<v_i, L u_i>`, in as few calls as the map and the memory allow."""
         rows = x.shape[0]
-        if self.map_.rows is not None:
+        if self.map.rows is not None:
             # A map with parameters for each row, or one that couples rows, takes only as many as it is made for.
             starts = range(rows, len(v), rows)
             parts = [(x, v[:rows]), *((u[start - rows : start], v[start : start + rows]) for start in starts)]
-        elif x.numel() < sum(tensor.numel() for tensor in self.map_.tensors().values()):
+        elif x.numel() < sum(tensor.numel() for tensor in self.map.tensors().values()):
             parts = [(torch.cat([x, u]), v)]
         else:
             parts = [(x, v[:rows]), *([(u, v[rows:])] if len(u) else [])]
-        grads = self.map_.pullback(*parts[0])
+        grads = self.map.pullback(*parts[0])
         for part in parts[1:]:
-            more = self.map_.pullback(*part)
+            more = self.map.pullback(*part)
             grads = {name: grad + more[name] for name, grad in grads.items()}
         return grads
 
     def differentiable(self, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor]) -> Tensor:
         """Compute the value by operations that automatic differentiation sees, for second derivatives."""
-        map_ = self.map_.with_tensors(self.map_.tensors() | dict(zip(names, tensors, strict=True)))
+        map_ = self.map.with_tensors(self.map.tensors() | dict(zip(names, tensors, strict=True)))
         # Differentiating a truncated sum costs about two of its terms, and again for the next derivative.
         return evaluate(self.expansion, map_, x, self.degree + 4)[0]
 
 
-class _Expand(torch.autograd.Function):
-    """The value of an expansion, with the gradients of this module."""
+class _LowRankStep(torch.autograd.Function):
+    """The value of a step, with its gradients by low rank."""
 
     @staticmethod
-    def forward(ctx: Any, job: Job, names: Sequence[str], x: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, step: Step, names: Sequence[str], x: Tensor, *tensors: Tensor) -> Tensor:
         kept = []
-        if job.watch is not None:
+        of_map = any(ctx.needs_input_grad[3:])
+        if step.rule is not None:
             # What is known of the vectors' norms makes the rank of the gradient smaller.
-            job.watch.measures_all = any(ctx.needs_input_grad[3:]) and isinstance(job.expansion, PowerSeries)
-        if isinstance(job.gradient, Stored) and any(ctx.needs_input_grad[3:]):
+            step.rule.measures_all = of_map and step.expansion.powers
+        if isinstance(step.gradient, Stored) and of_map:
             vectors: list[Tensor] = []
-            value = job.forward(x, vectors.append)
-            kept = [job.combine(x, vectors)]
+            value = step.forward(x, vectors.append)
+            kept = [step.combine(x, vectors)]
         else:
-            value = job.forward(x)
-        ctx.job, ctx.names = job, names
+            value = step.forward(x)
+        ctx.step, ctx.names = step, names
         ctx.save_for_backward(x, *tensors, *kept)
         return value
 
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        job, names = ctx.job, ctx.names
+        step, names = ctx.step, ctx.names
         x, *rest = ctx.saved_tensors
         tensors, kept = rest[: len(names)], rest[len(names) :]
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            return (None, None, *_second_order(job, x, names, tensors, g, needed))
-        dx, v = job.adjoint_chain(g, combine=any(needed[1:]))
+            return (None, None, *_second_order(step, x, names, tensors, g, needed))
+        dx, v = step.adjoint_chain(g, combine=any(needed[1:]))
         if v is None:
             return (None, None, dx, *(None for _ in tensors))
-        u = kept[0] if kept else job.recombine(x)
-        grads = job.pullback(x, u, v)
+        grads = step.pullback(x, kept[0] if kept else step.recombine(x), v)
         wanted = [grads[name] if need else None for name, need in zip(names, needed[1:], strict=True)]
         return (None, None, dx if needed[0] else None, *wanted)
 
 
 def _second_order(
-    job: Job, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
+    step: Step, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Differentiate the plain sum, so that the gradients can be differentiated again."""
     with torch.enable_grad():
         # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
         fresh = [tensor.view_as(tensor) for tensor in (x, *tensors)]
-        value = job.differentiable(fresh[0], names, fresh[1:])
+        value = step.differentiable(fresh[0], names, fresh[1:])
         inputs = [tensor for tensor, need in zip(fresh, needed, strict=True) if need]
         grads = iter(torch.autograd.grad(value, inputs, g, create_graph=True, allow_unused=True))
     return [next(grads) if need else None for need in needed]
 
 
-def expand(job: Job, x: Tensor) -> Tensor:
-    """Compute one step with gradients by low rank."""
-    named = {name: tensor for name, tensor in job.map_.tensors().items() if tensor.is_floating_point()}
-    if not torch.is_grad_enabled() or not (x.requires_grad or any(t.requires_grad for t in named.values())):
-        return job.forward(x)
-    return _Expand.apply(job, list(named), x, *named.values())  # pyright: ignore[reportReturnType]
+def take_step(
+    problem: ExpProblem, expansion: Expansion, x: Tensor, degree: int, rule: StoppingRule | None
+) -> tuple[Tensor, Step | None, int]:
+    """Compute one step with the gradient strategy of the problem.
+
+    Returns:
+        The value, the step if its gradient is of low rank, and the degree that was used.
+    """
+    gradient = problem.strategy if torch.is_grad_enabled() else Unrolled()
+    if isinstance(gradient, Unrolled):
+        value, used = evaluate(expansion, problem.centered, x, degree, stop=rule)
+        return value, None, used
+    if problem.degree is not None or not problem.declared:
+        return _by_checkpoint(problem.centered, expansion, x, degree, rule)
+    step = Step(expansion, problem.centered, degree, problem.tol, gradient, rule)
+    tensors = {name: tensor for name, tensor in step.map.tensors().items() if tensor.is_floating_point()}
+    value: Any = _LowRankStep.apply(step, list(tensors), x, *tensors.values())
+    return value, step, step.used
+
+
+def _by_checkpoint(
+    map_: LinearMap, expansion: Expansion, x: Tensor, degree: int, rule: StoppingRule | None
+) -> tuple[Tensor, None, int]:
+    """Compute one step, and once more in the backward pass: for `Recompute` where tensors or errors are not known."""
+    used = degree
+
+    def again(x: Tensor) -> Tensor:
+        nonlocal used
+        value, used = evaluate(expansion, map_, x, used, stop=rule if used == degree else None)
+        return value
+
+    value: Any = checkpoint(again, x, use_reentrant=False, preserve_rng_state=False)
+    return value, None, used

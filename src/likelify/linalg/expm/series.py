@@ -1,4 +1,4 @@
-r"""The power series `exp(M) x = sum_k M^k x / k!`, in one or several steps, with a certificate.
+r"""The method `series`: the power series `exp(M) x = sum_k M^k x / k!`, in one or several steps, with a certificate.
 
 With `s` steps, `E = exp(tL / s)` is applied `s` times; each factor is a series of its own, which keeps the terms
 small and so the rounding error. Write `b` for a bound of `||tL||`, `g <= b` for a bound of the norm of its symmetric
@@ -12,18 +12,21 @@ sharper, from the last term t_m: `||t_m|| (b/s / (m+1)) / (1 - b/s / (m+2))`.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from likelify.errors import ConfigError
 from likelify.linalg.bounds import exp_tail, safe_exp, series_degree
-from likelify.linalg.expm.expansion import Expansion, on_grid, scaled
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, wrong_norm
+from likelify.linalg.expm.expansion import Expansion, StoppingRule, on_grid, scaled, stopping_rule
+from likelify.linalg.expm.gradients import Step, take_step
+from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.maps import LinearMap
 
 MAX_DEGREE = 150
-# Beyond it e^b leaves the range of double precision, and with it every certificate.
-MAX_NORM = 600.0
 # Maps and steps up to this size leave the powers of the map, unscaled, inside the range of single precision.
 LONGEST_UNSCALED = 8.0
 
@@ -31,6 +34,8 @@ LONGEST_UNSCALED = 8.0
 @dataclass(frozen=True)
 class PowerSeries(Expansion):
     """The power series of one step; the vectors are `L^k x`, or `M^k x` where those might overflow."""
+
+    powers: ClassVar[bool] = True
 
     def coefficient(self, k: int) -> float:
         """Return `step^k / k!`, or `1 / k!` where the vectors hold the step."""
@@ -108,3 +113,78 @@ def a_priori_error(norm: float, growth: float, steps: int, degree: int) -> float
         return local
     relative = steps * math.log1p(local / safe_exp(growth / steps))
     return safe_exp(growth) * math.expm1(relative) if relative < 700 else math.inf
+
+
+def run_series(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Sum the power series, in steps if the norm is large."""
+    if problem.degree is not None:
+        return _run_fixed(problem)
+    problem.check_range()
+    norm, gain = problem.radius, problem.gain
+    count, degree = static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
+    expansion = PowerSeries(norm / count, problem.time / count, gain ** (1 / count))
+    x, degrees, steps, rules, errors = problem.x, [], [], [], []
+    for number in range(count):
+        later = safe_exp((problem.growth / count) * (count - 1 - number)) * expansion.gain ** (count - 1 - number)
+        rule = None
+        if problem.looks:
+            start = problem.item_norms if number == 0 else problem.map.item_norms(x.detach())
+            # A gain below one is no licence to be less exact than the result is small.
+            allowed = problem.tol * min(1.0, gain) / count / later * problem.item_norms
+            rule = stopping_rule(problem.centered, expansion, start, allowed, degree)
+            rules.append(rule)
+        x, step, used = take_step(problem, expansion, x, degree, rule)
+        steps.append(step)
+        degrees.append(used)
+        if rule is not None:
+            errors.append(later * rule.certified(used))
+    bounds = _bounds(problem, tuple(degrees), steps)
+    if not problem.looks:
+        converged = a_priori_error(norm, problem.growth, count, degree) <= problem.allowed
+        return x, problem.report("series", tuple(degrees), bounds, converged=converged)
+    error = torch.stack(errors).sum(0)
+    facts = {"certified": error, "converged": bool((error <= problem.tol * problem.item_norms).all())}
+    return x, problem.report("series", tuple(degrees), bounds, problem=contradiction(rules), **facts)
+
+
+def _run_fixed(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    degree = problem.degree or 0
+    if degree > MAX_DEGREE:
+        raise ConfigError(f"degree must be at most {MAX_DEGREE}, got {degree}.")
+    # The radius is only needed to watch the terms; without looking no number is at hand.
+    radius = problem.radius if problem.looks or isinstance(problem.norm, float) else 1.0
+    expansion = PowerSeries(radius, problem.time, problem.gain)
+    rules = []
+    if problem.looks and degree > 0:
+        never = torch.zeros_like(problem.item_norms) - 1
+        rules.append(StoppingRule(problem.centered, expansion, problem.item_norms, never, degree, plain=False))
+    x, _, _ = take_step(problem, expansion, problem.x, degree, rules[0] if rules else None)
+    return x, problem.report("series", (degree,), _bounds(problem, (degree,), []), problem=contradiction(rules))
+
+
+def _bounds(problem: ExpProblem, degrees: tuple[int, ...], steps: list[Step | None]) -> Bounds:
+    count, least = len(degrees), min(degrees, default=0)
+
+    def gradient() -> float | None:
+        errors = [step.error for step in steps if step is not None]
+        if not errors:
+            return None
+        others = problem.gain ** (1 - 1 / count) * safe_exp(problem.growth * (1 - 1 / count))
+        # The inputs of all but the first step, and of their adjoints, are off by what the certificate allows.
+        inputs = (1 + count) * problem.tol * max(1.0, problem.gain) * safe_exp(problem.growth * (1 + 1 / count))
+        return problem.span * (sum(errors) / count * others + (inputs if count > 1 else 0.0))
+
+    return Bounds(
+        error=lambda: problem.gain * a_priori_error(problem.radius, problem.growth, count, least),
+        log_det=lambda: problem.log_det_error(degrees),
+        amplification=lambda: problem.gain * safe_exp(problem.radius / max(count, 1) + problem.growth),
+        gradient=gradient,
+    )
+
+
+def contradiction(rules: list[StoppingRule]) -> str | None:
+    """Say if the terms grew more than the norm bound allows."""
+    excess = 1.0
+    for rule in rules:
+        excess = max(excess, rule.excess)
+    return wrong_norm(excess) if excess > 1 else None

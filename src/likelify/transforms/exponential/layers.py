@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.conv import PaddingName
-from likelify.linalg.expm import Method, Precomputed, exp_action
-from likelify.linalg.expm.action import apply_frozen, freeze_exponential
-from likelify.linalg.expm.gradients import Gradient
+from likelify.linalg.expm import ExpMethod, Gradient, exp_action
+from likelify.linalg.expm.formed import apply_formed, form_exponential
+from likelify.linalg.expm.matrix import Formed
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
@@ -62,7 +62,7 @@ class Exponential(Transform, Caching):
         *,
         tol: float | None = None,
         degree: int | None = None,
-        method: Method = "auto",
+        method: ExpMethod = "auto",
         gradient: Gradient | None = None,
         trace: Literal["exact"] | TraceMethod = "exact",
         trace_samples: int = 32,
@@ -107,18 +107,18 @@ class Exponential(Transform, Caching):
             settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
             value = exp_action(map_, x, time=time, **settings).value
         else:
-            value = apply_frozen(formed, map_, x).value
+            value = apply_formed(formed, map_, x).value
         log_det = time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
         if value.dtype == torch.float16 and value.device.type == "cpu" and not bool(torch.isfinite(log_det).all()):
             raise DomainError("The log-determinant is too large for float16. Work in float32 or bfloat16.")
         return value, log_det
 
-    def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Precomputed | None:
+    def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Formed | None:
         """Form the exponential once inside `frozen()`, unless a method or a degree was asked for."""
         if self.degree is not None or self.method != "auto":
             return None
         name = f"exp {time} {self.tol} {tuple(x.shape[1:])} {x.dtype} {x.device}"
-        return self.cached(name, lambda: freeze_exponential(map_, x, time=time, tol=self.tol))
+        return self.cached(name, lambda: form_exponential(map_, x, time=time, tol=self.tol))
 
     def _trace(self, map_: LinearMap, x: Tensor) -> Tensor:
         event_shape = tuple(x.shape[1:])

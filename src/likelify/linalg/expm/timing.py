@@ -1,4 +1,4 @@
-"""Timing the methods on the machine at hand, for who wants more than the fixed rule."""
+"""Time the methods on the machine at hand, for whoever wants more than the fixed rule."""
 
 import statistics
 import time
@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, UnsupportedError
-from likelify.linalg.expm.action import exp_action
-from likelify.linalg.expm.plan import METHODS, Method
+from likelify.linalg.expm.action import METHODS, ExpMethod, exp_action
 from likelify.linalg.maps import LinearMap
 
 
 def time_methods(
     map_: LinearMap, x: Tensor, *, tol: float | None = None, backward: bool = True, repeats: int = 5
-) -> dict[Method, float]:
+) -> dict[ExpMethod, float]:
     """Time every method that works for a map, the fastest first.
 
     Nothing is remembered: give the name you like to `exp_action(method=)` or `Exponential(method=)`. The runs are
@@ -36,13 +35,13 @@ def time_methods(
         ['dense', 'polynomial', 'series']
     """
     x = x.detach().requires_grad_(backward)
-    found: dict[Method, list[float]] = {}
+    found: dict[ExpMethod, list[float]] = {}
     for name in METHODS:
         try:
-            _run(map_, x, cast(Method, name), tol, backward=backward)
+            _run(map_, x, cast(ExpMethod, name), tol, backward=backward)
         except (ConfigError, UnsupportedError):
             continue
-        found[cast(Method, name)] = []
+        found[cast(ExpMethod, name)] = []
     for _ in range(repeats):
         for name, times in found.items():
             _wait(x)
@@ -50,12 +49,12 @@ def time_methods(
             _run(map_, x, name, tol, backward=backward)
             _wait(x)
             times.append(time.perf_counter() - start)
-    medians: dict[Method, float] = {name: statistics.median(times) for name, times in found.items()}
-    ordered: list[Method] = sorted(medians, key=lambda name: medians[name])
+    medians: dict[ExpMethod, float] = {name: statistics.median(times) for name, times in found.items()}
+    ordered: list[ExpMethod] = sorted(medians, key=lambda name: medians[name])
     return {name: medians[name] for name in ordered}
 
 
-def _run(map_: LinearMap, x: Tensor, method: Method, tol: float | None, *, backward: bool) -> None:
+def _run(map_: LinearMap, x: Tensor, method: ExpMethod, tol: float | None, *, backward: bool) -> None:
     with torch.set_grad_enabled(backward):
         value = exp_action(map_, x, method=method, tol=tol).value
     if backward:

@@ -1,0 +1,73 @@
+"""What `frozen()` keeps: exponentials that are formed once, while parameters count as constants."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from likelify.linalg.conv import ConvMap
+from likelify.linalg.dense import Dense, Diagonal
+from likelify.linalg.equivariant import SetMap
+from likelify.linalg.expm.action import check_report, pose, record, require_finite
+from likelify.linalg.expm.diagnostics import Action
+from likelify.linalg.expm.expansion import evaluate
+from likelify.linalg.expm.matrix import Formed, PolynomialPlan, form_channels, form_frequencies, polynomial_report
+from likelify.linalg.expm.problem import ExpProblem
+from likelify.linalg.expm.series import PowerSeries, a_priori_error, static_plan
+from likelify.linalg.maps import LinearMap
+
+# Events up to this size get their exponential formed inside frozen(): 4 MB in float32, and one matrix product a call.
+DENSE_LIMIT = 1024
+
+
+def form_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | None) -> Formed | None:
+    """Form the exponential for inputs like `x` if that pays when parameters are constant, else return None."""
+    if map_.rows is not None:
+        return None
+    # An empty batch: what is formed must not hold on to the first one it meets.
+    problem = pose(map_, x.new_empty(0, *x.shape[1:]), time=time, tol=tol)
+    formed = _form(problem)
+    if formed is not None:
+        check_report(problem, problem.x, formed.report, throw=True)
+    return formed
+
+
+def apply_formed(formed: Formed, map_: LinearMap, x: Tensor) -> Action:
+    """Apply what `form_exponential` has formed."""
+    value = formed.apply(x)
+    if x.device.type == "cpu":
+        require_finite(x, value)
+    diagnostics = replace(formed.report, measure=lambda: map_.item_norms(x.detach()))
+    record(diagnostics)
+    return Action(value, diagnostics)
+
+
+def _form(problem: ExpProblem) -> Formed | None:
+    """Form the exponential of channels, of small events, of circular convolutions; of others it does not pay."""
+    map_ = problem.centered
+    if isinstance(map_, Diagonal | SetMap):
+        return None
+    problem.check_range()
+    if isinstance(map_, Dense):
+        return form_channels(problem)
+    if math.prod(problem.event_shape) <= DENSE_LIMIT:
+        return _form_event(problem)
+    if isinstance(map_, ConvMap) and map_.padding == "circular":
+        return form_frequencies(problem)
+    return None
+
+
+def _form_event(problem: ExpProblem) -> Formed:
+    """Apply the series to all unit vectors: cheaper than forming the map's matrix and its powers."""
+    norm = problem.radius
+    steps, degree = static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
+    expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
+    size = math.prod(problem.event_shape)
+    rows = torch.eye(size, dtype=problem.x.dtype, device=problem.x.device).reshape(size, *problem.event_shape)
+    for _ in range(steps):
+        rows, _ = evaluate(expansion, problem.centered, rows, degree)
+    matrix = rows.reshape(size, size)
+    plan = PolynomialPlan(degree, 1, 0, a_priori_error(norm, problem.growth, steps, degree))
+    report = polynomial_report(problem, "dense", plan, series_steps=steps)
+    return Formed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)

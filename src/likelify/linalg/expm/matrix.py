@@ -1,0 +1,316 @@
+r"""The methods that form the exponential of a matrix: on the channels, of each frequency, of a small event, of means.
+
+Matrices of any size are exponentiated by a Paterson-Stockmeyer polynomial with scaling and squaring, whose gradient is
+that of a few matrix products; `torch.matrix_exp` forms a matrix twice as large for its gradient, which is slow and in
+float32 loses up to three digits. A few small matrices are exponentiated on the host (`SmallExponential`), where tensor
+operations would cost more than the arithmetic: one polynomial of fixed degree serves all of norm up to 5/4, larger ones
+are scaled and squared, and the gradient stands in the exponential of a matrix twice as large,
+
+    exp [[M^T, G], [0, M^T]] = [[exp(M)^T, dM], [0, exp(M)^T]].
+
+Source: Paterson and Stockmeyer 1973 for the polynomials; Al-Mohy and Higham 2009 for the derivative.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.bounds import safe_exp, series_degree
+from likelify.linalg.conv import ConvMap
+from likelify.linalg.dense import Dense, Diagonal, apply_matrix
+from likelify.linalg.equivariant import SetMap
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
+from likelify.linalg.expm.expansion import scaled
+from likelify.linalg.expm.problem import ExpProblem
+from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error, local_tolerance
+from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
+
+# Steps longer than these lose digits to cancellation (see `series.step_count`).
+LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
+
+
+@dataclass(frozen=True)
+class PolynomialPlan:
+    """A polynomial of the matrix over `2^squarings`, squared that many times.
+
+    Attributes:
+        degree: of the polynomial.
+        block: matrix powers that are formed (Paterson and Stockmeyer 1973).
+        squarings: how often the result is squared.
+        error: bound of `||P - exp(M)||_2`.
+    """
+
+    degree: int
+    block: int
+    squarings: int
+    error: float
+
+    @property
+    def products(self) -> int:
+        """Matrix products it takes."""
+        return _products(self.degree, self.block) + self.squarings
+
+
+@functools.lru_cache(maxsize=256)
+def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype) -> PolynomialPlan:
+    """Find the plan with the fewest products whose a-priori error is at most `tol`.
+
+    Args:
+        norm: bound of `||M||_2`.
+        growth: bound of the norm of the symmetric part, which bounds `||exp(M)||` by `e^growth`.
+        tol: allowed error in the 2-norm.
+        dtype: of the matrix.
+    """
+    least = max(0, math.ceil(math.log2(max(norm, 1e-9) / LONGEST.get(dtype, 3.0))))
+    plans = []
+    for squarings in range(least, least + 6):
+        steps = 2**squarings
+        degree = max(1, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE))
+        block = min(range(1, degree + 1), key=lambda block, degree=degree: _products(degree, block))
+        # Terms that cost no further product are taken along.
+        degree = block * math.ceil(degree / block)
+        plans.append(PolynomialPlan(degree, block, squarings, a_priori_error(norm, growth, steps, degree)))
+    return min(plans, key=lambda plan: plan.products)
+
+
+def _products(degree: int, block: int) -> int:
+    return block - 1 + math.ceil(degree / block) - 1
+
+
+def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1.0, gain: float = 1.0) -> Tensor:
+    """Compute the polynomial of a plan, for `gain exp(time matrix)` of matrices `(..., c, c)`; differentiable."""
+    matrix = scaled(matrix, time / 2**plan.squarings)
+    powers = [matrix]
+    while len(powers) < plan.block:
+        powers.append(powers[-1] @ matrix)
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    factor = gain ** (1 / 2**plan.squarings)
+    # The highest block has one term more, so that the sum ends with the highest power that is at hand.
+    start = plan.degree - plan.block
+    result = powers[-1] * (factor * _coefficient(plan.degree))
+    while start >= 0:
+        for i, power in enumerate(powers[:-1], 1):
+            result = torch.add(result, power, alpha=factor * _coefficient(start + i))
+        result = torch.add(result, eye, alpha=factor * _coefficient(start))
+        start -= plan.block
+        if start >= 0:
+            result = result @ powers[-1]
+    for _ in range(plan.squarings):
+        result = result @ result
+    return result
+
+
+def _coefficient(k: int) -> float:
+    return math.exp(-math.lgamma(k + 1))
+
+
+# 1 / k! for k = 0..19, in rows of four. The series without the rest differs from the exponential by at most 4e-17 at
+# norm 5/4.
+SMALL_COEFFICIENTS = np.array([1 / math.factorial(k) for k in range(20)]).reshape(5, 4)
+SMALL_LONGEST = 1.25
+
+
+class SmallExponential(torch.autograd.Function):
+    """The exponentials of real matrices `(k, f, f)` to rounding in double precision; differentiable to any order."""
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        """Compute the exponentials."""
+        ctx.save_for_backward(matrices)
+        return to_tensor(small_exponential(to_array(matrices)), matrices)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Compute the derivative in the direction of the gradient."""
+        (matrices,) = ctx.saved_tensors
+        (grad,) = grads
+        if not torch.is_grad_enabled():
+            return to_tensor(small_derivative(to_array(matrices), to_array(grad)), matrices)
+        size = float(2 * torch.linalg.vector_norm(grad.detach())) or 1.0
+        upper = torch.cat([matrices.mT, grad / size], 2)
+        lower = torch.cat([torch.zeros_like(matrices), matrices.mT], 2)
+        features = matrices.shape[-1]
+        block: Any = SmallExponential.apply(torch.cat([upper, lower], 1))
+        return block[:, :features, features:] * size
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array on the host, in double precision."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def to_tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    """Return an array as a tensor of the dtype and on the device of another one."""
+    return torch.from_numpy(array).to(like.dtype).to(like.device)
+
+
+def small_exponential(matrices: np.ndarray) -> np.ndarray:
+    """Compute the exponentials of matrices `(k, f, f)`; NaN if any entry is not finite."""
+    norm = math.sqrt(np.vdot(matrices, matrices))
+    if not math.isfinite(norm):
+        return np.full_like(matrices, math.nan)
+    squarings = math.ceil(math.log2(norm / SMALL_LONGEST)) if norm > SMALL_LONGEST else 0
+    powers = np.empty((4, *matrices.shape), matrices.dtype)
+    powers[0], powers[1] = np.eye(matrices.shape[-1]), matrices / 2**squarings
+    np.matmul(powers[1], powers[1], out=powers[2])
+    np.matmul(powers[2], powers[1], out=powers[3])
+    fourth = powers[2] @ powers[2]
+    rows = (SMALL_COEFFICIENTS.astype(matrices.dtype) @ powers.reshape(4, -1)).reshape(5, *matrices.shape)
+    value = rows[4]
+    for row in rows[3::-1]:
+        value = value @ fourth
+        value += row
+    for _ in range(squarings):
+        value = value @ value
+    return value
+
+
+def small_derivative(matrices: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """Return the gradient of `<grad, exp(matrices)>`, in the precision of `grad`."""
+    # The derivative is linear in the gradient, whose size must not swamp that of the matrices.
+    size = 2 * math.sqrt(np.vdot(grad, grad)) or 1.0
+    count, features, _ = matrices.shape
+    block = np.zeros((count, 2 * features, 2 * features), grad.dtype)
+    block[:, :features, :features] = block[:, features:, features:] = matrices.swapaxes(1, 2)
+    block[:, :features, features:] = grad / size
+    return small_exponential(block)[:, :features, features:] * size
+
+
+@dataclass(frozen=True, eq=False)
+class Formed:
+    """An exponential that has been formed.
+
+    Attributes:
+        apply: multiplies rows by it.
+        report: what its making reported, with the norms of the input at hand then.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    report: Diagnostics
+
+
+def form_channels(problem: ExpProblem) -> Formed:
+    """Form the exponential of a matrix on the channels, for every position."""
+    map_, plan = problem.centered, plan_for(problem)
+    if not isinstance(map_, Dense):
+        raise ConfigError(f"method='polynomial' needs a Dense map, not {type(map_).__name__}. Use 'series' or 'dense'.")
+    exponential = form(problem, map_.effective, plan)
+    return Formed(lambda x: apply_matrix(exponential, x), polynomial_report(problem, "polynomial", plan))
+
+
+def form_frequencies(problem: ExpProblem) -> Formed:
+    """Form the exponential of the matrix of each frequency of a circular convolution."""
+    map_, plan = problem.centered, plan_for(problem)
+    if not isinstance(map_, ConvMap) or map_.padding != "circular" or map_.rows is not None:
+        raise ConfigError(
+            "method='fourier' needs a ConvMap with padding='circular' and one kernel for all rows: only such a "
+            "convolution is a product at each frequency. Use 'series'."
+        )
+    matrices = kernel_frequencies(map_.effective, problem.event_shape[1:], map_.groups)
+    exponential = form(problem, matrices, plan)
+    return Formed(lambda x: multiply_frequencies(x, exponential), polynomial_report(problem, "fourier", plan))
+
+
+def run_polynomial(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Form the exponential of the matrix on the channels, and apply it at every position."""
+    formed = form_channels(problem)
+    return formed.apply(problem.x), formed.report
+
+
+def run_fourier(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Exponentiate the matrix of each frequency of a circular convolution."""
+    formed = form_frequencies(problem)
+    return formed.apply(problem.x), formed.report
+
+
+def run_dense(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Form the exponential of the whole event's matrix, and apply it; for small events and many rows."""
+    map_, plan = problem.centered, plan_for(problem)
+    if map_.couples_rows:
+        raise ConfigError(f"method='dense' needs a map on single rows; {type(map_).__name__} couples rows.")
+    exponential = form(problem, map_.materialize(problem.event_shape, like=problem.x), plan)
+    x = problem.x.flatten(1)
+    value = x @ exponential.T if map_.rows is None else (exponential @ x[:, :, None]).squeeze(2)
+    return value.reshape(problem.x.shape), polynomial_report(problem, "dense", plan)
+
+
+def run_closed_form(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
+    """Use what is known of the map: factors of channels, means of sets (complete graphs: see `graphs`)."""
+    map_ = problem.map
+    if isinstance(map_, Diagonal):
+        value = replace(map_, factors=(problem.time * map_.factors).exp()).apply(problem.x)
+        return value, report_without_norm(problem, "closed-form", 0, 0.0, lambda: 0.0)
+    if not isinstance(map_, SetMap):
+        raise ConfigError(
+            "method='closed-form' is for Diagonal and SetMap and for GraphMap on complete graphs, not "
+            f"{type(map_).__name__}. Use 'series'."
+        )
+    if problem.x.ndim != 3 or problem.x.shape[1] != map_.theta0.shape[-1]:
+        raise ShapeError(
+            f"A SetMap on {map_.theta0.shape[-1]} channels needs an input (rows, channels, elements), got "
+            f"{tuple(problem.x.shape)}."
+        )
+    # The map is two matrices, one on the mean and one on what is left, and its norm bound bounds both. A set of one
+    # element is all mean: nothing is known of the other matrix, and there is nothing it could act on.
+    plan = plan_for(problem)
+    eye = problem.shift * torch.eye(map_.theta0.shape[-1]).to(map_.theta0)
+    mean = form(problem, map_.theta0 + map_.theta1 - eye, plan)
+    rest = mean if problem.x.shape[2] == 1 else form(problem, map_.theta0 - eye, plan)
+    means = problem.x.mean(2, keepdim=True)
+    value = apply_matrix(rest, problem.x - means) + apply_matrix(mean, means)
+    return value, polynomial_report(problem, "closed-form", plan)
+
+
+def report_without_norm(
+    problem: ExpProblem, method: str, degree: int, error: float, log_det: Callable[[], float | Tensor]
+) -> Diagnostics:
+    """Report a method that needs no norm bound; a rough one, the sum of the Frobenius norms, stands in for it."""
+    tensors = [tensor for tensor in problem.map.tensors().values() if tensor.is_floating_point()]
+    rough = abs(problem.time) * sum(float(torch.linalg.vector_norm(tensor.detach())) for tensor in tensors)
+    # Rounding an exponent of that size costs as many units in the last place.
+    bounds = Bounds(
+        error=lambda: error,
+        log_det=log_det,
+        amplification=lambda: (2 + rough) * safe_exp(problem.growth) * problem.gain,
+    )
+    return problem.report(method, (degree,), bounds, converged=True, norm_bound=rough)
+
+
+def form(problem: ExpProblem, matrix: Tensor, plan: PolynomialPlan) -> Tensor:
+    """Form the exponential of a centered matrix by the plan, with the shift put back."""
+    return evaluate_polynomial(matrix, plan, time=problem.time, gain=problem.gain)
+
+
+def plan_for(problem: ExpProblem) -> PolynomialPlan:
+    """Find the polynomial for the norm and tolerance of a problem."""
+    if problem.degree is not None:
+        raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
+    problem.check_range()
+    return plan_polynomial(problem.radius, problem.growth, problem.allowed, problem.x.dtype)
+
+
+def polynomial_report(
+    problem: ExpProblem, method: str, plan: PolynomialPlan, *, series_steps: int | None = None
+) -> Diagnostics:
+    """Report a formed exponential: the polynomial of the plan, or a series of `series_steps` steps."""
+    steps = 2**plan.squarings if series_steps is None else series_steps
+    bounds = Bounds(
+        error=lambda: plan.error * problem.gain,
+        log_det=lambda: problem.log_det_error((plan.degree,), repeats=steps),
+        amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
+    )
+    return problem.report(
+        method,
+        (plan.degree,),
+        bounds,
+        operator_calls=1,
+        converged=plan.error <= problem.allowed,
+        problem=problem.contradicts_declaration(),
+    )
