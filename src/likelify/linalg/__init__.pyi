@@ -8,8 +8,8 @@ from likelify.linalg.equivariant import rotate_features as rotate_features
 from likelify.linalg.equivariant import rotation_kernel as rotation_kernel
 from likelify.linalg.expm import Action as Action
 from likelify.linalg.expm import Diagnostics as Diagnostics
-from likelify.linalg.expm import Method as Method
-from likelify.linalg.expm import Precomputed as Precomputed
+from likelify.linalg.expm import ExpMethod as ExpMethod
+from likelify.linalg.expm import Gradient as Gradient
 from likelify.linalg.expm import Recompute as Recompute
 from likelify.linalg.expm import Stored as Stored
 from likelify.linalg.expm import Unrolled as Unrolled
@@ -19,3 +19,4 @@ from likelify.linalg.expm import time_methods as time_methods
 from likelify.linalg.function import Function as Function
 from likelify.linalg.graph import GraphMap as GraphMap
 from likelify.linalg.maps import LinearMap as LinearMap
+from likelify.linalg.trace import estimate_trace as estimate_trace
