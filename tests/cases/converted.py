@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from likelify.flowification import Flowified, flowify
-from likelify.flowification.axes import PermuteAxes
+from likelify.transforms import PermuteAxes
 from likelify.transforms.core import Transform
 from tests.cases.common import LayerCase, normal, on_graphs
 

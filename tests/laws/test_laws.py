@@ -9,7 +9,6 @@ import torch
 
 import likelify as lk
 from likelify import testing, transforms
-from likelify.flowification.axes import PermuteAxes
 from likelify.linalg import maps
 from likelify.transforms.core import Transform
 from tests.cases import LAYERS, MAPS
@@ -80,7 +79,7 @@ def test_every_layer_has_a_case():
 
 def test_every_layer_that_does_not_look_at_shapes_has_a_case_on_graphs():
     look_at_shapes = {lk.FittedMarginal, lk.Squeeze, lk.Flatten, lk.Reshape}
-    look_at_shapes |= {transforms.AutoregressiveConv, transforms.CircularConv, PermuteAxes}
+    look_at_shapes |= {transforms.AutoregressiveConv, transforms.CircularConv, transforms.PermuteAxes}
     look_at_shapes |= {transforms.Unfold, transforms.FoldSum, transforms.Pad, transforms.Crop}
     on_graphs = {case.covers for name, case in LAYERS.items() if "graphs" in name}
     assert defined(Transform) - look_at_shapes == on_graphs

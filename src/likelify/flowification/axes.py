@@ -1,61 +1,11 @@
-"""Reordered axes, for layers that work on other axes than the channels, and indices of them."""
+"""Layers that work on other axes than the channels, and indices of axes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from likelify.errors import ShapeError
-from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Shape, Transform
-from likelify.transforms.reshape import zero_log_det
-
-
-class PermuteAxes(Transform):
-    """Put the axes of an event in another order; the log-determinant is zero.
-
-    Args:
-        order: of the axes `1 .. n` behind the rows, as in `torch.permute`.
-
-    Raises:
-        ShapeError: unless each axis is named once.
-
-    Example:
-        >>> import torch
-        >>> PermuteAxes((2, 1))(torch.zeros(4, 3, 5))[0].shape
-        torch.Size([4, 5, 3])
-    """
-
-    def __init__(self, order: tuple[int, ...]) -> None:
-        super().__init__()
-        if sorted(order) != list(range(1, len(order) + 1)):
-            raise ShapeError(f"PermuteAxes needs each of the axes 1..{len(order)} once, got {order}.")
-        self.order = tuple(order)
-
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Reorder the axes."""
-        return self._permuted(x, self.order), zero_log_det(x, context)
-
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Put them back."""
-        back = tuple(self.order.index(axis) + 1 for axis in range(1, len(self.order) + 1))
-        return self._permuted(z, back), zero_log_det(z, context)
-
-    def _permuted(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
-        if x.ndim != len(order) + 1:
-            raise ShapeError(f"PermuteAxes has {len(order)} axes behind the rows, got an input {tuple(x.shape)}.")
-        return x.permute(0, *order)
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the sizes in their new order."""
-        if len(in_shape) != len(self.order):
-            raise ShapeError(f"PermuteAxes has {len(self.order)} axes behind the rows, got events {tuple(in_shape)}.")
-        return tuple(in_shape[axis - 1] for axis in self.order)
-
-    def extra_repr(self) -> str:
-        """Show the order."""
-        return f"{self.order}"
+from likelify.transforms.core import Chain, Transform
+from likelify.transforms.reshape import PermuteAxes
 
 
 def on_last_axis(transform: Transform, dims: int) -> Transform:

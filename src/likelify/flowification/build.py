@@ -130,7 +130,7 @@ class Builder:
         if isinstance(part, Branches) or part.node.kind != "step":
             return False
         layer = self.made.get(part.node)
-        return layer is None or _moves(layer)
+        return layer is None or layer.moves_elements
 
     def series(self, series: Series, depth: int = 0) -> list[Transform]:
         """Return the layers of a series."""
@@ -212,13 +212,6 @@ def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int)
     likelihood = "bound" if any(entry.likelihood == "bound" for entry in own) else "exact"
     out_shape = layer.out_shape(part.in_shape)
     return Layer(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
-
-
-def _moves(layer: Transform) -> bool:
-    """Tell whether a layer only puts numbers in other places."""
-    if isinstance(layer, Chain):
-        return all(_moves(inner) for inner in layer)
-    return type(layer).__module__.endswith((".reshape", ".axes"))
 
 
 def _kind(node: Node) -> str:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.flowification.axes import PermuteAxes, full_index
+from likelify.flowification.axes import full_index
 from likelify.flowification.options import Call, Options, rule
 from likelify.flowification.problems import NotConvertibleError
 from likelify.flowification.refusals import DROPOUTS, refuse_active_dropout
 from likelify.transforms.core import Chain, Shape, Transform
-from likelify.transforms.reshape import Flatten, Flip, Permute, Reshape
+from likelify.transforms.reshape import Flatten, Flip, Permute, PermuteAxes, Reshape
 from likelify.transforms.surjections.dimension import Crop, Pad, Slice
 
 

@@ -40,6 +40,7 @@ from likelify.transforms.reshape import Flatten as Flatten
 from likelify.transforms.reshape import Flip as Flip
 from likelify.transforms.reshape import Identity as Identity
 from likelify.transforms.reshape import Permute as Permute
+from likelify.transforms.reshape import PermuteAxes as PermuteAxes
 from likelify.transforms.reshape import Reshape as Reshape
 from likelify.transforms.reshape import Squeeze as Squeeze
 from likelify.transforms.residual.layer import LipschitzResidual as LipschitzResidual

@@ -182,6 +182,47 @@ class Permute(Transform):
         return f"{len(self.order)}"
 
 
+class PermuteAxes(Transform):
+    """Put the axes of an event in another order; the log-determinant is zero.
+
+    Args:
+        order: of the axes `1 .. n` behind the rows, as in `torch.permute`.
+
+    Raises:
+        ShapeError: unless each axis is named once.
+
+    Example:
+        >>> PermuteAxes((2, 1))(torch.zeros(4, 3, 5))[0].shape
+        torch.Size([4, 5, 3])
+    """
+
+    moves_elements = True
+
+    def __init__(self, order: Sequence[int]) -> None:
+        super().__init__()
+        if sorted(order) != list(range(1, len(order) + 1)):
+            raise ShapeError(f"PermuteAxes needs each of the axes 1..{len(order)} once, got {order}.")
+        self.order = tuple(order)
+        self.takes, self.gives = (tuple(f"axis {axis}" for axis in axes) for axes in (sorted(order), order))
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Reorder the axes."""
+        return x.permute(0, *self.order), zero_log_det(x, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Put them back."""
+        back = tuple(self.order.index(axis) + 1 for axis in range(1, len(self.order) + 1))
+        return z.permute(0, *back), zero_log_det(z, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the sizes in their new order."""
+        return tuple(in_shape[axis - 1] for axis in self.order)
+
+    def extra_repr(self) -> str:
+        """Show the order."""
+        return f"{self.order}"
+
+
 class Flip(Transform):
     """Mirror an event along some axes; its own inverse.
 
