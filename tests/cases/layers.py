@@ -18,12 +18,12 @@ def _mlp_coupling(bijector: Any, context: int = 0) -> lk.Coupling:
 def _conv_coupling(net: type, bijector: Any, context: int = 0) -> lk.Coupling:
     split = lk.ChannelSplit(4)
     extra = {"depth": 2, "growth": 3} if net is nets.DenseConvBlock else {"blocks": 1}
-    return lk.Coupling(split, bijector, net(2, 2 * bijector.size, 6, context_channels=context, **extra))
+    return lk.Coupling(split, bijector, net(2, 2 * bijector.size, 6, context_features=context, **extra))
 
 
 def _noise() -> lk.Flow:
     split = lk.ChannelSplit(4)
-    net = nets.ResidualConvNet(2, 4, 6, context_channels=3)
+    net = nets.ResidualConvNet(2, 4, 6, context_features=3)
     layers = lk.Chain([lk.Logit(), lk.Squeeze(), lk.Coupling(split, lk.AffineBijector(), net)])
     return lk.Flow(lk.Normal((4, 2, 2)), layers, encoder=nets.ImageEncoder(1, 3), event_shape=(1, 4, 4))
 

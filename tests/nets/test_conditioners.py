@@ -22,10 +22,10 @@ def saved_bytes(run):
 
 
 BUILD = {
-    "dense": lambda **kw: nets.DenseConvBlock(3, 4, 6, 2, 5, context_channels=2, **kw),
-    "dense-plain": lambda **kw: nets.DenseConvBlock(3, 4, 6, 2, 5, context_channels=2, gated=False, **kw),
-    "residual-dropout": lambda **kw: nets.ResidualConvNet(3, 4, 6, 2, context_channels=2, dropout=0.5, **kw),
-    "glow": lambda **kw: nets.ResidualConvNet(3, 4, 6, skip=False, context_channels=2, **kw),
+    "dense": lambda **kw: nets.DenseConvBlock(3, 4, 6, 2, 5, context_features=2, **kw),
+    "dense-plain": lambda **kw: nets.DenseConvBlock(3, 4, 6, 2, 5, context_features=2, gated=False, **kw),
+    "residual-dropout": lambda **kw: nets.ResidualConvNet(3, 4, 6, 2, context_features=2, dropout=0.5, **kw),
+    "glow": lambda **kw: nets.ResidualConvNet(3, 4, 6, skip=False, context_features=2, **kw),
 }
 
 

@@ -186,7 +186,7 @@ class ResidualConvNet(nn.Module):
         hidden: width.
         blocks: number of residual blocks, each a ReLU and a convolution.
         kernel_size: of the convolutions in the blocks, odd.
-        context_channels: of the condition.
+        context_features: of the condition.
         dropout: rate inside each block, see `Dropout`.
         skip: add the input of each block to its output.
         checkpoint: keep only the input for the backward pass, which runs the network again: a third more work.
@@ -200,14 +200,14 @@ class ResidualConvNet(nn.Module):
         blocks: int = 1,
         *,
         kernel_size: int = 1,
-        context_channels: int = 0,
+        context_features: int = 0,
         dropout: float = 0.0,
         skip: bool = True,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         self.skip, self.checkpoint = skip, checkpoint
-        self.enter = nn.Conv2d(in_channels + context_channels, hidden, 3, padding=1)
+        self.enter = nn.Conv2d(in_channels + context_features, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),
@@ -277,7 +277,7 @@ class DenseConvBlock(DenseNet):
         hidden: channels between the parts (64 in the paper).
         depth: dense layers (8 in the paper).
         growth: channels each of them adds (64 and 63 in the paper).
-        context_channels: of the condition.
+        context_features: of the condition.
         gated: whether the dense part ends in a gated or a plain 1x1.
         checkpoint: keep only the input for the backward pass, which runs the network again: a third more work.
     """
@@ -290,13 +290,13 @@ class DenseConvBlock(DenseNet):
         depth: int = 8,
         growth: int = 64,
         *,
-        context_channels: int = 0,
+        context_features: int = 0,
         gated: bool = True,
         checkpoint: bool = False,
     ) -> None:
         super().__init__(hidden, hidden, depth, growth, gated=gated)
         self.checkpoint = checkpoint
-        self.enter = nn.Conv2d(in_channels + context_channels, hidden, 1)
+        self.enter = nn.Conv2d(in_channels + context_features, hidden, 1)
         self.leave = zeroed(nn.Conv2d(hidden, out_channels, 1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 

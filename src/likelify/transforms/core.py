@@ -47,6 +47,7 @@ class Transform(nn.Module):
         noisy_log_det: the contribution is itself an unbiased estimate.
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
+        takes_float64: data in float64 are what the layer is for, whatever the dtype of the flow.
         moves_elements: the latent holds the elements of the data, in other places.
         takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
             any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
@@ -58,6 +59,7 @@ class Transform(nn.Module):
     noisy_log_det: bool = False
     has_atoms: bool = False
     takes_integers: bool = False
+    takes_float64: bool = False
     moves_elements: bool = False
     takes: EventShape | None = None
     gives: EventShape | None = None
@@ -156,6 +158,7 @@ class Composite(Transform, ABC):
     noisy_log_det = _derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))
     has_atoms = _derived(lambda layer: any(part.has_atoms for part in layer.parts()))
     takes_integers = _derived(lambda layer: any(part.takes_integers for part in layer.parts()[:1]))
+    takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in layer.parts()[:1]))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
 
     @abstractmethod
@@ -254,6 +257,7 @@ class Inverse(Composite):
     random_inverse = _derived(lambda layer: layer.transform.random_forward)
     has_atoms = False
     takes_integers = False
+    takes_float64 = False
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()

@@ -99,14 +99,14 @@ class GlowConfig(ImageConfig):
 
     def _net(self, size_in: int, size_out: int, context: int) -> nn.Module:
         if self.net == "dense":
-            return DenseConvBlock(size_in, size_out, self.hidden, self.blocks, self.hidden, context_channels=context)
+            return DenseConvBlock(size_in, size_out, self.hidden, self.blocks, self.hidden, context_features=context)
         return ResidualConvNet(
             size_in,
             size_out,
             self.hidden,
             self.blocks,
             kernel_size=self.kernel_size,
-            context_channels=context,
+            context_features=context,
             dropout=self.dropout,
         )
 

@@ -95,7 +95,7 @@ class MultiScaleConfig(ImageConfig):
             self.width,
             self.depth,
             self.growth,
-            context_channels=(self.classes or 0) if context is None else context,
+            context_features=(self.classes or 0) if context is None else context,
             gated=self.gated,
             checkpoint=self.checkpoint,
         )

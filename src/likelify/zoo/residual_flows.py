@@ -65,7 +65,7 @@ class CouplingFlowConfig(StackConfig):
             read,
             2 * changed,
             self.hidden,
-            context_channels=self.classes or 0,
+            context_features=self.classes or 0,
             skip=False,
             checkpoint=self.checkpoint,
         )

@@ -56,6 +56,11 @@ class Parallel(Composite):
         """Whether every branch takes integers."""
         return all(branch.takes_integers for branch in self.parts())
 
+    @property
+    def takes_float64(self) -> bool:
+        """Whether every branch takes float64."""
+        return all(branch.takes_float64 for branch in self.parts())
+
     def parts(self) -> list[Transform]:
         """Return the branches, side by side."""
         return list(self.branches)  # pyright: ignore[reportReturnType]
