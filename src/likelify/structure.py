@@ -235,6 +235,11 @@ def sum_constant(value: Tensor, x: Tensor, context: ContextLike = None) -> Tenso
     return sum_items(value.expand(x.shape[0]), context)
 
 
+def zero_log_det(x: Tensor, context: ContextLike = None) -> Tensor:
+    """Return zero for each item: the contribution of layers that keep volumes."""
+    return sum_constant(x.new_zeros(()), x, context)
+
+
 def join_condition(features: Tensor, context: ContextLike) -> Tensor:
     """Put the condition beside features along the channel axis (axis 1).
 

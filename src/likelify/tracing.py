@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from functools import cached_property as cached_property
@@ -24,6 +26,23 @@ else:
 def is_tracing() -> bool:
     """Tell whether `torch.compile` or a `torch.func` transform is at work, so that tensors have no values yet."""
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def leave_autocast(method: Method) -> Method:
+    """Let the `forward` or `inverse` of a layer work in the precision of its parameters inside `torch.autocast`.
+
+    What a bijection and its inverse compute in bfloat16 are not each other's inverse to more than two digits, and the
+    log-determinant is that of neither. Half-precision inputs are raised to float32.
+    """
+
+    @functools.wraps(method)
+    def run(self: nn.Module, x: Tensor, context: Any = None) -> Any:
+        if not torch.is_autocast_enabled(x.device.type):
+            return method(self, x, context)
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context)
+
+    return run  # pyright: ignore[reportReturnType]
 
 
 def outside_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:

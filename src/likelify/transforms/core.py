@@ -64,9 +64,10 @@ class Transform(nn.Module):
     takes: EventShape | None = None
     gives: EventShape | None = None
 
-    def __init_subclass__(cls, **settings: Any) -> None:
+    def __init_subclass__(cls, *, checks: bool = True, **settings: Any) -> None:
+        # Classes say `checks=False` if what they are made of looks at the shapes of inputs already.
         super().__init_subclass__(**settings)
-        for name in CHECKED.keys() & vars(cls).keys():
+        for name in CHECKED.keys() & vars(cls).keys() if checks else ():
             setattr(cls, name, _checked(vars(cls)[name], CHECKED[name]))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -341,23 +342,6 @@ class Conjugate(Composite):
         v = self.transform.initialize(self.basis.initialize(x, context), context)
         with torch.no_grad():
             return self.basis.inverse(v, context)[0]
-
-
-def leave_autocast(method: Method) -> Method:
-    """Let a `forward` or `inverse` work in the precision of its parameters inside `torch.autocast`.
-
-    What a bijection and its inverse compute in bfloat16 are not each other's inverse to more than two digits, and the
-    log-determinant is that of neither. Half-precision inputs are raised to float32.
-    """
-
-    @functools.wraps(method)
-    def run(self: nn.Module, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        if not torch.is_autocast_enabled(x.device.type):
-            return method(self, x, context)
-        with torch.autocast(x.device.type, enabled=False):
-            return method(self, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context)
-
-    return run  # pyright: ignore[reportReturnType]
 
 
 def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:

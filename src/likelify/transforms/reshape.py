@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.structure import ContextLike, Shape, as_shape, sum_constant
+from likelify.structure import ContextLike, Shape, as_shape, zero_log_det
 from likelify.transforms.core import Transform
-
-
-def zero_log_det(x: Tensor, context: ContextLike) -> Tensor:
-    """Return zero for each item."""
-    return sum_constant(x.new_zeros(()), x, context)
 
 
 class Identity(Transform):

@@ -16,7 +16,8 @@ from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
-from likelify.transforms.core import Transform, leave_autocast
+from likelify.tracing import leave_autocast
+from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import (
     ConvKernel,
     GraphMatrices,
@@ -27,7 +28,7 @@ from likelify.transforms.exponential.parametrizations import (
 )
 
 
-class Exponential(Transform, Caching):
+class Exponential(Transform, Caching, checks=False):
     r"""The layer `z = exp(L) x`, with inverse `exp(-L)` and log-determinant `tr L`.
 
     The inverse costs what the forward costs, the determinant is always positive, and every symmetry of `L` is kept
@@ -83,7 +84,9 @@ class Exponential(Transform, Caching):
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
-        return self.cached("map", lambda: self.source(None)) if _is_bare(context) else self.source(context)
+        if self._cache is None or not _is_bare(context):
+            return self.source(context)
+        return self.cached("map", lambda: self.source(None))
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,9 @@ from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
-from likelify.structure import ContextLike, sum_constant
-from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
+from likelify.structure import ContextLike, zero_log_det
+from likelify.tracing import leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
 
@@ -57,13 +58,13 @@ class Orthogonal(Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the matrix."""
         check_channels(x, len(self.matrix), self)
-        return apply_matrix(self.matrix, x), _zero(x, context)
+        return apply_matrix(self.matrix, x), zero_log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the transpose."""
         check_channels(z, len(self.matrix), self)
-        return apply_matrix(self.matrix.T, z), _zero(z, context)
+        return apply_matrix(self.matrix.T, z), zero_log_det(z, context)
 
     def extra_repr(self) -> str:
         """Show the number of channels."""
@@ -90,12 +91,12 @@ class Cayley(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the rotation."""
-        return self._turn(x, context, transposed=False), _zero(x, context)
+        return self._turn(x, context, transposed=False), zero_log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the transpose."""
-        return self._turn(z, context, transposed=True), _zero(z, context)
+        return self._turn(z, context, transposed=True), zero_log_det(z, context)
 
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         if self.source.condition_features is not None:
@@ -150,12 +151,12 @@ class Householder(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the reflections, the last one first."""
-        return self._reflect(x, context, transposed=False), _zero(x, context)
+        return self._reflect(x, context, transposed=False), zero_log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the reflections in the opposite order."""
-        return self._reflect(z, context, transposed=True), _zero(z, context)
+        return self._reflect(z, context, transposed=True), zero_log_det(z, context)
 
     def _reflect(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         if self._cache is None or self.source.condition_features is not None:
@@ -214,7 +215,3 @@ def _reflections(source: HouseholderVectors, start: Tensor | None) -> Transform:
     # The random product that the vectors give is undone first, so that what is left at the beginning is the start.
     vectors = source.get_parameter("vectors").detach().to(start.device, torch.float64)
     return Chain([Orthogonal((householder_matrix(vectors).T @ start.double()).to(start.dtype)), Householder(source)])
-
-
-def _zero(x: Tensor, context: ContextLike) -> Tensor:
-    return sum_constant(x.new_zeros(()), x, context)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
-from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
+from likelify.tracing import leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels
 
 
 class Conv1x1(Transform, Caching):

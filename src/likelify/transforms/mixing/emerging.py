@@ -24,8 +24,8 @@ from torch.nn.grad import conv2d_weight
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.structure import ContextLike, sum_constant
-from likelify.tracing import is_tracing, outside_autocast
-from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
+from likelify.tracing import is_tracing, leave_autocast, outside_autocast
+from likelify.transforms.core import Chain, Transform, check_channels
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.structure import ContextLike, sum_constant
-from likelify.tracing import is_tracing
-from likelify.transforms.core import Chain, Transform, check_channels, leave_autocast
+from likelify.tracing import is_tracing, leave_autocast
+from likelify.transforms.core import Chain, Transform, check_channels
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 

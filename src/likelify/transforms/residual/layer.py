@@ -17,7 +17,8 @@ from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_t
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
-from likelify.transforms.core import Composite, Transform, leave_autocast
+from likelify.tracing import leave_autocast
+from likelify.transforms.core import Composite, Transform
 from likelify.transforms.residual.contraction import Contraction, log_det, solve
 
 LOG_DETS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}

@@ -30,7 +30,8 @@ from likelify.linalg.factors import (
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, sum_constant
-from likelify.transforms.core import Shape, Transform, check_channels, check_sample, leave_autocast
+from likelify.tracing import leave_autocast
+from likelify.transforms.core import Shape, Transform, check_channels, check_sample
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity, along
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.

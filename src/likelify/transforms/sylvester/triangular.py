@@ -21,8 +21,8 @@ from likelify.errors import ConfigError, ConvergenceError, ShapeError
 from likelify.linalg.fixed_point import iterate
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
-from likelify.tracing import outside_autocast
-from likelify.transforms.core import Transform, check_domain, leave_autocast
+from likelify.tracing import leave_autocast, outside_autocast
+from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.sylvester import wavefront
 from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
 
