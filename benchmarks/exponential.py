@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import exponential_graphs
+from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians, ratio, training
 from likelify import ConvMap, Dense, Skew, conv_exponential, exp_action
@@ -62,18 +63,10 @@ def random_kernel(channels: int, height: int, width: int, norm: float = 0.9) -> 
 
 
 def saved(function: Callable[..., Tensor], x: Tensor, kernel: Tensor) -> float:
-    """Return the bytes that automatic differentiation keeps, in units of the input, the kernel not counted."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.shape[-2:] != kernel.shape[-2:]:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        value = function(x.clone().requires_grad_(), kernel.clone().requires_grad_())
-    del value
-    return sum(kept.values()) / x.untyped_storage().nbytes()
+    """Return the bytes that automatic differentiation keeps, in units of the input; kernels are not counted."""
+    leaves = x.clone().requires_grad_(), kernel.clone().requires_grad_()
+    kept = kept_bytes(lambda: function(*leaves), lambda tensor: tensor.shape[-2:] == kernel.shape[-2:])
+    return kept / x.untyped_storage().nbytes()
 
 
 def conv_training(*, quick: bool) -> list[Entry]:

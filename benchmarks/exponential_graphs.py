@@ -1,4 +1,4 @@
-"""Exponentials of graph convolutions against plain series: functions that give ratios of times.
+"""Exponentials of graph convolutions against plain series: ratios of times.
 
 The rivals are written here: the truncated power series, differentiated term by term by autograd, with sparse CSR
 products or, for small complete graphs, with batched dense ones; and SciPy's `expm_multiply`. Each figure is the ratio

@@ -149,7 +149,7 @@ class Tile(nn.Module):
     """Copy each pixel into the patches that contain it, and move the copies apart by normal noise around their mean.
 
     The noise has a uniform direction, from a normal draw that is centred and scaled pixel by pixel, and a radius from
-    the chi-squared law; `1e-6` guards the division.
+    the chi-squared distribution; `1e-6` guards the division.
     """
 
     count: Tensor

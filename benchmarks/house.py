@@ -23,6 +23,7 @@ from benchmarks.report import Entry, arguments, report
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(likelify.__file__).parent
+SUFFIXES = ".py", ".pyi"
 SOURCE, AROUND = ("src",), ("benchmarks", "tests")
 COMMANDS = ("--help", "models", "fit nosuch-source", "fit missing.csv")
 # What CPython calls the code of comprehensions, which a reader does not count as functions.
@@ -30,8 +31,8 @@ COMPREHENSIONS = ("<genexpr>", "<listcomp>", "<dictcomp>", "<setcomp>")
 
 
 def python_files(*folders: str) -> list[Path]:
-    """Return the Python files of some folders of the repository."""
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    """Return the Python files of some folders of the repository, stubs too."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py*") if path.suffix in SUFFIXES)
 
 
 def file_length(path: Path) -> int:

@@ -13,11 +13,13 @@ the window of pixels that are known already, and one triangular solve. "Frozen" 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.memory import in_memory_of, kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians, ratio, training
 from likelify import Chain, Conv1x1, emerging_conv, transforms
@@ -64,23 +66,6 @@ def in_a_row(step: Callable[[], object], passes: int) -> Callable[[], object]:
     return run
 
 
-def kept_numbers(function: Callable[[], object], beyond: Tensor) -> int:
-    """Count the numbers that are kept for the backward pass, without those of one tensor."""
-    kept: dict[int, int] = {}
-
-    def look(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.size() // tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor):
-        # The result holds the graph, so that no storage is freed and counted for another.
-        held = function()
-    kept.pop(beyond.untyped_storage().data_ptr(), None)
-    del held
-    return sum(kept.values())
-
-
 def reflection_entries(repeats: int) -> list[Entry]:
     """Compare reflections with the dense product."""
 
@@ -101,7 +86,10 @@ def reflection_entries(repeats: int) -> list[Entry]:
         found.append(Entry(f"{title}, difference of Q", gap, "largest"))
         x.requires_grad_()
         vectors.requires_grad_()
-        kept = {f: kept_numbers(lambda f=f: f(x, vectors), x) / x.numel() for f in (ours, published_reflections)}  # noqa: B023
+        kept = {
+            function: kept_bytes(partial(function, x, vectors), in_memory_of([x])) / x.nbytes
+            for function in (ours, published_reflections)
+        }
         goals = (0.5, 0.3) if shape[1] == 192 else (None, None)
         found.append(Entry(f"{title}, memory", kept[ours], "x input", *goals))
         found.append(Entry(f"{title}, memory of the dense product", kept[published_reflections], "x input"))

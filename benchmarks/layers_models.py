@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.memory import in_memory_of, kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import MALLOC, medians
 from likelify import Flow, seeded, testing, zoo
@@ -135,7 +137,7 @@ def same_width(repeats: int) -> list[Entry]:
 
 
 def layout(repeats: int) -> list[Entry]:
-    """Compare the coupling network of the paper in both memory layouts, on equal numbers."""
+    """Compare the coupling network of the paper in both memory layouts, on equal weights."""
     entries = []
     for channels, side in ((12, 16), (24, 8)):
         ours = testing.randomize(DenseConvBlock(channels // 2, channels), scale=0.01)
@@ -169,8 +171,7 @@ def recomputation(repeats: int) -> list[Entry]:
     """Compare the coupling network with and without recomputation."""
     x = torch.randn(32, 6, 16, 16).contiguous(memory_format=torch.channels_last)
     nets = {name: DenseConvBlock(6, 12, checkpoint=name == "lean") for name in ("lean", "plain")}
-    size = x.numel() * x.element_size()
-    kept = {name: saved_bytes(net, lambda net=net: net(x)) / size for name, net in nets.items()}
+    kept = {name: kept_bytes(partial(net, x), in_memory_of(net.parameters())) / x.nbytes for name, net in nets.items()}
     upstream = torch.randn(32, 12, 16, 16)
     runs = {
         name: lambda net=net: torch.autograd.grad(net(x), tuple(net.parameters()), upstream)
@@ -185,24 +186,8 @@ def recomputation(repeats: int) -> list[Entry]:
     ]
 
 
-def saved_bytes(module: torch.nn.Module, run: Callable[[], object]) -> int:
-    """Count the bytes that autograd keeps, parameters not counted."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run()
-    return sum(kept.values())
-
-
 def sizes(names: tuple[str, ...]) -> list[Entry]:
-    """Count the parameters of presets, without the dequantizer, beside the published numbers in millions."""
+    """Count the parameters of presets, without the dequantizer, beside the published counts in millions."""
     entries = []
     for name in names:
         flow = zoo.preset_config(name, SHAPE).build()

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import likelify as lk
+from benchmarks.memory import in_memory_of, kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians
 from likelify import nets
@@ -129,30 +130,6 @@ def inverse(flow: lk.Flow, x: Tensor, title: str) -> list[Entry]:
     return entries
 
 
-class Kept:
-    """A tensor that automatic differentiation keeps."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-def kept_bytes(run: Callable[[], object], parameters: set[int]) -> int:
-    """Count the bytes that automatic differentiation still keeps when the call is over, without parameters."""
-    found = []
-
-    def pack(tensor: Tensor) -> Kept:
-        kept = Kept(tensor)
-        found.append(weakref.ref(kept))
-        return kept
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-        result = run()
-    gc.collect()
-    storages = {k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage() for r in found if (k := r())}
-    del result
-    return sum(storage.nbytes() for place, storage in storages.items() if place not in parameters)
-
-
 class Peak(TorchDispatchMode):
     """Adds up the memory of all tensors that operations make inside the block and that are alive.
 
@@ -239,7 +216,7 @@ def cost(shape: tuple[int, ...], *, rows: int, hidden: int, repeats: int) -> lis
     x = torch.randn(rows, *shape).to(memory_format=torch.channels_last).requires_grad_()
     title, entries, steps = f"{shape}, batch {rows}", [], {}
     for name, (layer, call) in layers.items():
-        own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+        own = in_memory_of(layer.parameters())
 
         def step(call: Callable[[Tensor], tuple[Tensor, Tensor]] = call) -> None:
             with lk.seeded(3):

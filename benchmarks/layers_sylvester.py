@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.memory import in_memory_of, kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians
 from likelify.nets import AutoregressiveNet
@@ -65,7 +66,7 @@ def _kernel(taps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def published_inverse(f: PublishedNet, v: Tensor) -> tuple[Tensor, Tensor, float, int]:
-    """Iterate `u <- v - f(u)`; a last evaluation gives the log-determinant. Also give the residual and the steps."""
+    """Iterate `u <- v - f(u)`; a last evaluation has the log-determinant. Return the residual and the steps too."""
     u, steps, gap = v, 0, float("inf")
     while steps < PATIENCE and gap > TOL:
         following = v - f(u)[0]
@@ -77,7 +78,7 @@ def published_inverse(f: PublishedNet, v: Tensor) -> tuple[Tensor, Tensor, float
 
 @torch.no_grad()
 def one_by_one(f: PublishedNet, v: Tensor) -> Tensor:
-    """Solve number by number: an evaluation for each, and scalar Newton steps at that number."""
+    """Solve element by element: an evaluation for each, and scalar Newton steps at that element."""
     u = v.clone()
     channels, height, width = v.shape[1:]
     for row in range(height):
@@ -208,15 +209,8 @@ def differentiable(s: Setting, name: str, kind: str, repeats: int) -> list[Entry
         return torch.autograd.grad((value * upstream).sum() + log_det.sum(), leaves)
 
     times = medians({"f": lambda: _quiet(s.published, s.x.contiguous()), "ours": run}, repeats)
-    parameters, kept = {p.data_ptr() for p in s.made.parameters()}, {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        s.made.inverse(z)
-    share = sum(size for place, size in kept.items() if place not in parameters) / s.x.untyped_storage().nbytes()
+    kept = kept_bytes(lambda: s.made.inverse(z), in_memory_of(s.made.parameters()))
+    share = kept / s.x.untyped_storage().nbytes()
     return [
         Entry(f"value and gradient of the inverse, {kind}, {name}", times["ours"] / times["f"], "f", 16, 12),
         Entry(f"  kept, {kind}, {name}", share, "x input", 2),

@@ -1,9 +1,9 @@
 """Posteriors of a VAE on digits: Gaussian, planar, original, generalized and convolutional Sylvester flows.
 
-Encoder, decoder, the Gaussian that the flows start from, the 32 latent numbers (2 x 4 x 4 images) and the fit (steps,
-batches, no warm-up of the KL term) are the same for all; the flows have four layers each. Figures are of the test
-split, in nats per image: the ELBO, and importance weighting with 200 draws. Each run that is finished is kept in the
-system's temporary folder, so a benchmark that was interrupted goes on where it stopped.
+Encoder, decoder, the Gaussian that the flows start from, the 32 latent dimensions (2 x 4 x 4 images) and the fit
+(steps, batches, no warm-up of the KL term) are the same for all; the flows have four layers each. Figures are of the
+test split, in nats per image: the ELBO, and importance weighting with 200 draws. Each run that is finished is kept in
+the system's temporary folder, so a benchmark that was interrupted goes on where it stopped.
 """
 
 import hashlib
@@ -61,8 +61,8 @@ def run(posterior: str, source: Source, seed: int, sizes: dict[str, int]) -> Fig
 
 def resumed(posterior: str, source: Source, seed: int, sizes: dict[str, int]) -> Figures:
     """Read a run that is finished, or do it."""
-    told = json.dumps([posterior, seed, sizes, SHARED, POSTERIORS[posterior], FIT, source.fingerprint()])
-    name = f"{posterior}-{seed}-{hashlib.sha256(told.encode()).hexdigest()[:10]}.json"
+    settings = json.dumps([posterior, seed, sizes, SHARED, POSTERIORS[posterior], FIT, source.fingerprint()])
+    name = f"{posterior}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json"
     file = Path(tempfile.gettempdir()) / "likelify-vae-posteriors" / name
     if not file.exists():
         figures = run(posterior, source, seed, sizes)

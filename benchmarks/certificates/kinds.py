@@ -20,7 +20,7 @@ class Kind:
     """A random map that can be built at every scale.
 
     Attributes:
-        build: gives the map from a factor on its tensors, a multiple of the identity, a number of copies of its rows,
+        build: makes the map from a factor on its tensors, a multiple of the identity, a number of copies of its rows,
             and a function that casts each tensor.
         event: shape of an event.
         rows: how many rows it takes, if it has its own.
@@ -233,13 +233,13 @@ def random_edges(rng: Source, sizes: list[int]) -> tuple[list[tuple[int, int]], 
 
 
 def scaled(rng: Source) -> Kind:
-    """Draw a multiple, by a number or a tensor, of a matrix or a convolution."""
+    """Draw a multiple, by a float or a tensor, of a matrix or a convolution."""
     inner, factor = rng.choice((dense, conv(1, "circular"), dense_symmetric, sets))(rng), rng.choice((-2.0, 0.1, 3.0))
     as_tensor = rng.random() < 0.5
 
     def build(s: float, t: float, n: int, f: Callable[[Tensor], Tensor]) -> LinearMap:
-        number = f(torch.tensor(factor, dtype=torch.float64)) if as_tensor else factor
-        return Scaled(inner.build(s / factor, t / factor, n, f), number)
+        multiple = f(torch.tensor(factor, dtype=torch.float64)) if as_tensor else factor
+        return Scaled(inner.build(s / factor, t / factor, n, f), multiple)
 
     return Kind(build, inner.event, inner.rows, ("dense",), 5.0)
 

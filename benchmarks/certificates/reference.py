@@ -1,4 +1,4 @@
-"""References: exponentials in 80-bit numbers and their derivatives."""
+"""References: exponentials in 80-bit precision and their derivatives."""
 
 import math
 
@@ -12,7 +12,7 @@ from likelify.linalg.maps import LinearMap
 
 
 def extended_action(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Compute `exp(matrix) x` in 80-bit numbers by short steps of the power series."""
+    """Compute `exp(matrix) x` in 80-bit precision by short steps of the power series."""
     a, value = matrix.astype(np.longdouble), x.astype(np.longdouble)
     steps = max(1, math.ceil(np.linalg.norm(matrix, 2)))
     a = a / steps

@@ -1,8 +1,8 @@
 """Whether anything fails in silence: the engine, the layers and flows are fed what should fail or be refused.
 
 A failure is *silent* if the answer is wrong and nothing says so: the relative error against `scipy.linalg.expm` in
-double precision is above ten times the tolerance, or a number is not finite, or a gradient is lost, while no exception
-was raised and the diagnostics claim convergence. Outcomes:
+double precision is above ten times the tolerance, or an element is not finite, or a gradient is lost, while no
+exception was raised and the diagnostics claim convergence. Outcomes:
 
 - right: the answer is right;
 - refused: an exception of the library, with a message that says what to do;

@@ -26,7 +26,7 @@ class Case:
     Attributes:
         group: what it is about.
         name: what it is.
-        run: takes a seed and gives an outcome, or raises.
+        run: takes a seed and returns an outcome, or raises.
         times: number of seeds.
         must: `"accept"` if it must not be refused, `"refuse"` if there is no right answer.
         informative: a contract that is broken and cannot be checked; counted apart.
@@ -60,7 +60,7 @@ def exponential(matrix: Tensor) -> Tensor:
 
 def compare(value: Tensor, exact: Tensor, x: Tensor, diagnostics: Any, tol: float) -> str:
     """Judge an answer row by row."""
-    # The smallest numbers of a format have few digits; what is lost there is lost in the input already.
+    # The smallest values of a format have few digits; what is lost there is lost in the input already.
     grain = 64 * torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
     value, exact, x = (t.detach().double().flatten(1) for t in (value, exact, x))
     if not bool(torch.isfinite(value).all()):
@@ -98,7 +98,7 @@ def exact_value(matrix: Tensor, x: Tensor, time: float) -> Tensor:
 
 
 def act(matrix: Tensor, rows: Tensor) -> Tensor:
-    """Return `exp(M) r` for each row, where it matters in 80-bit numbers."""
+    """Return `exp(M) r` for each row, where it matters in 80-bit precision."""
     norm = float(torch.linalg.matrix_norm(matrix, 2)) if matrix.numel() else 0.0
     if not 8 < norm < 2000:
         return rows @ exponential(matrix).T

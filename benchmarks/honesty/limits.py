@@ -128,7 +128,7 @@ def judge_cancelling(norm: float, dtype: torch.dtype) -> str:
 
 
 def judge_event(map_: LinearMap, event: Shape) -> str:
-    """Judge a map on events of few numbers."""
+    """Judge a map on events of few elements."""
     size = math.prod(event)
     matrix = matrix_of(map_, event) if size else torch.zeros(0, 0)
     return (

@@ -72,7 +72,7 @@ def judge_faint(make: Callable[[], tuple[LinearMap, Tensor, Tensor]]) -> str:
 
 
 def judge_vmap(make: Callable[[], tuple[LinearMap, Tensor, Tensor]]) -> str:
-    """Judge under `torch.vmap`, where nobody can look at the terms."""
+    """Judge under `torch.vmap`, where the terms cannot be inspected."""
     map_, matrix, x = make()
     value = torch.vmap(lambda row: lk.exp_action(map_, row[None]).value[0])(x)
     return compare(value, exact_value(matrix, x, 1.0), x, None, tolerance(x.dtype))

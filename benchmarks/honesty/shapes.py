@@ -13,7 +13,7 @@ from likelify import linalg
 
 
 def shapes() -> None:  # noqa: C901 - a list of cases
-    """Add inputs of wrong shape, wrong numbers of own rows, wrong types."""
+    """Add inputs of wrong shape, wrong counts of own rows, wrong types."""
     for name, (build, shape) in (BUILDERS | SKEWS).items():
         wrong = {
             "more channels": (shape[0], shape[1] + 1, *shape[2:]),

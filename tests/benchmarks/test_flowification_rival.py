@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from benchmarks import flowification_rival as rival
 from likelify.seeding import seeded
+from tests.linalg.reference import exponential
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,8 @@ def test_reducing_linear_contribution():
     layer = rival.Linear(7, 3).double()
     x = torch.randn(5, 7, dtype=torch.double)
     z, gain = layer(x)
-    weight = (torch.matrix_exp(layer.turn_in.free - layer.turn_in.free.mT)[:, 4:] * layer.log_scale.exp()) @ (
-        torch.matrix_exp(layer.turn_out.free - layer.turn_out.free.mT)
-    )
+    turn_in, turn_out = (exponential(turn.free - turn.free.mT) for turn in (layer.turn_in, layer.turn_out))
+    weight = (turn_in[:, 4:] * layer.log_scale.exp()) @ turn_out
     torch.testing.assert_close(z, x @ weight + layer.bias)
     kept = layer.turn_out.inverse(z - layer.bias)
     mean, log_std = layer.net(kept).chunk(2, -1)
@@ -53,7 +53,7 @@ def test_mean_path_of_a_convolution_is_a_convolution(sizes):
     channels, outputs, kernel, stride, side = sizes
     x = torch.randn(3, channels, side, side)
     turn_in, turn_out = (
-        torch.matrix_exp(turn.free - turn.free.mT) for turn in (layer.kernel.turn_in, layer.kernel.turn_out)
+        exponential(turn.free - turn.free.mT).float() for turn in (layer.kernel.turn_in, layer.kernel.turn_out)
     )
     weight = (turn_in[:, layer.kernel.dropped :] * layer.kernel.log_scale.exp()) @ turn_out
     expected = functional.conv2d(x, weight.mT.unflatten(1, (channels, kernel, kernel)), layer.kernel.bias, stride)
