@@ -46,7 +46,7 @@ def build(name: str, source: Source, seed: int) -> tuple[Flow, dict]:
     """Build a model; also give the settings of its fit."""
     with seeded(seed):
         if name == OURS:
-            flow = zoo.marginal_spline(source.event_shape, pixel_levels=source.levels)
+            flow = zoo.build("marginal-spline", event_shape=source.event_shape, pixel_levels=source.levels)
             return flow, recipes.fit_settings("marginal-spline")
         rival = zuko.flows.NSF(64, transforms=5, bins=8, hidden_features=(256, 256), randperm=True, **RIVALS[name])
         layers = Chain([Dequantize(source.levels), Flatten(source.event_shape), ActNorm(64)])

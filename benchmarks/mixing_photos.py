@@ -20,7 +20,8 @@ WIDTHS = {"1x1": 48, "conv-exponential": 38}
 def run(source: Source, mixing: str, seed: int, steps: int, seconds: float | None = None) -> tuple[float, float]:
     """Fit once, for so many steps or seconds; give test bits/dim (ELBO) and processor seconds."""
     with seeded(seed):
-        flow = zoo.glow(source.event_shape, levels=2, steps=4, mixing=mixing, hidden=WIDTHS[mixing])
+        settings = {"levels": 2, "steps": 4, "mixing": mixing, "hidden": WIDTHS[mixing]}
+        flow = zoo.build("glow", event_shape=source.event_shape, **settings)
     settings = FitSettings(
         steps=steps if seconds is None else 10**6,
         max_time=seconds,

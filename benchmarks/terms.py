@@ -47,8 +47,9 @@ def main() -> None:
     entries = []
     for limit in NORM_LIMITS[1:2] if options.quick else NORM_LIMITS:
         with seeded(0):
-            flow = zoo.glow(
-                source.event_shape,
+            flow = zoo.build(
+                "glow",
+                event_shape=source.event_shape,
                 levels=1,
                 pixel_levels=source.levels,
                 mixing="conv-exponential",

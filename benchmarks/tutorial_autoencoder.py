@@ -21,7 +21,7 @@ from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
-from likelify.zoo.converted import converted_flow
+from likelify.zoo import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-autoencoder.png"
 SHAPE, LEVELS, CODE = (1, 8, 8), 17, 8

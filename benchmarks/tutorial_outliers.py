@@ -26,7 +26,7 @@ from likelify.errors import LikelifyError
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import bits_per_dim, evaluate
 from likelify.fitting.settings import FitSettings
-from likelify.zoo.converted import converted_flow
+from likelify.zoo import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-outliers.png"
 SHAPE, LEVELS, CLASSES = (1, 8, 8), 17, 10
@@ -111,7 +111,7 @@ def tune(flow: lk.Flow, source: Source, seconds: float, seed: int) -> None:
 
 def fitted_glow(source: Source, seconds: float, seed: int) -> lk.Flow:
     """Fit a Glow with the settings that the command line takes for digits."""
-    flow = zoo.glow(SHAPE, pixel_levels=LEVELS, **recipes.model_settings("digits", "glow"))
+    flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.model_settings("digits", "glow"))
     extra = {"steps": 10**6, "max_time": seconds, "clock": "processor", "seed": seed}
     fit(flow, source, FitSettings(**(recipes.fit_settings("glow") | extra)))
     return flow
@@ -201,7 +201,7 @@ def detectors(source: Source, seed: int, seconds: float) -> tuple[dict[str, Scor
 
 def variants(likelihood: Score, flow: lk.Flow, source: Source) -> dict[str, Score]:
     """Return other scores of the flow whose weights were kept, and that of independent pixels."""
-    pixels = zoo.marginal_spline(SHAPE, couplings=1, exponentials=0, pixel_levels=LEVELS)
+    pixels = zoo.build("marginal-spline", event_shape=SHAPE, couplings=1, exponentials=0, pixel_levels=LEVELS)
     pixels.initialize(source.read_all("train").x)
     independent = log_likelihood(pixels)
     usual = likelihood(source.read_all("validation").x).mean()

@@ -174,7 +174,7 @@ def test_as_a_torch_distribution():
 
 
 def test_labels_are_encoded_and_checked():
-    flow = lk.zoo.glow((1, 4, 4), 1, 1, classes=3, hidden=4, pixel_levels=4)
+    flow = lk.zoo.build("glow", event_shape=(1, 4, 4), levels=1, steps=1, classes=3, hidden=4, pixel_levels=4)
     x = torch.randint(4, (2, 1, 4, 4))
     assert flow.elbo(x, torch.tensor([0, 2])).value.shape == (2,)
     with pytest.raises(ShapeError, match=r"0\.\.2"):
@@ -242,7 +242,7 @@ def test_misuse_is_refused_where_it_happens():
         spline_flow().iw_log_prob(torch.zeros(1, 2).double(), samples=2, chunk=-2)
     with pytest.raises(ShapeError, match="at least one axis"):
         lk.Normal(())
-    conditional = lk.zoo.glow((1, 4, 4), 1, 1, classes=3, hidden=4, pixel_levels=4)
+    conditional = lk.zoo.build("glow", event_shape=(1, 4, 4), levels=1, steps=1, classes=3, hidden=4, pixel_levels=4)
     with pytest.raises(ShapeError, match="give labels"):
         conditional.sample((2,))
     assert conditional.sample((0,), torch.tensor([1, 2])).shape == (0, 2, 1, 4, 4)
@@ -252,7 +252,9 @@ def test_misuse_is_refused_where_it_happens():
 
 
 def test_noise_and_split_priors_are_initialized_too():
-    flow = lk.zoo.glow((1, 8, 8), 2, 1, hidden=4, pixel_levels=8, dequantization="variational")
+    flow = lk.zoo.build(
+        "glow", event_shape=(1, 8, 8), levels=2, steps=1, hidden=4, pixel_levels=8, dequantization="variational"
+    )
     flow.initialize(torch.randint(8, (50, 1, 8, 8)))
     noise = flow.transform[0].noise
     assert float(noise.transform[2].log_scale.detach().abs().max()) > 0.1

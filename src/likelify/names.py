@@ -22,3 +22,5 @@ Mixing = Literal[
     "orthogonal",
     "conv-exponential",
 ]
+# What one item of a source is, and what a model is for.
+ItemKind = Literal["image", "table", "graph", "sequence"]

@@ -1,10 +1,11 @@
 """What all settings share: plain data, validated, frozen."""
 
+import re
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, unknown_word
 
 
 class Settings(BaseModel):
@@ -17,15 +18,21 @@ class Settings(BaseModel):
         """Validate plain data, such as parsed JSON or command-line values.
 
         Raises:
-            ConfigError: naming each setting that does not fit, and the known ones if a name is unknown.
+            ConfigError: naming each setting that does not fit; an unknown word is answered with the nearest known ones.
         """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
-                for e in error.errors()
-            ]
-            unknown = any(e["type"] == "extra_forbidden" for e in error.errors())
-            known = f" Known settings: {', '.join(cls.model_fields)}." if unknown else ""
-            raise ConfigError(f"{cls.__name__} refuses these settings: {'; '.join(problems)}.{known}") from error
+            problems = " ".join(_sentence(dict(problem), list(cls.model_fields)) for problem in error.errors())
+            raise ConfigError(f"{cls.__name__} refuses these settings. {problems}") from error
+
+
+def _sentence(problem: dict[str, Any], names: list[str]) -> str:
+    """Say what is wrong with one setting, for an error that pydantic has found."""
+    place = ".".join(map(str, problem["loc"])) or "settings"
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+        return unknown_word("setting", place, names)
+    words = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
+    if problem["type"] == "literal_error" and words and isinstance(problem["input"], str):
+        return unknown_word(place, problem["input"], words)
+    return f"{place}: {problem['msg'].removeprefix('Value error, ').removesuffix('.')}."

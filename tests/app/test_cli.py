@@ -181,17 +181,10 @@ def test_models_lists_every_model_and_preset_with_a_line_each(monkeypatch, capsy
         assert len(line.split()) > 3
 
 
-def test_the_options_name_what_there_is():
-    """The command line spells the names out so that its help needs no torch."""
-    from typing import get_args, get_type_hints
-
-    from likelify.app import cli
-    from likelify.names import Mixing
-    from likelify.zoo.models import MODELS
-
-    hints = get_type_hints(cli.fit)
-    choices = {name: set(get_args(get_args(hints[name])[0])) - {type(None)} for name in ("model", "mixing")}
-    assert choices == {"model": set(MODELS), "mixing": set(get_args(Mixing))}
+def test_words_that_are_not_known_get_the_nearest(monkeypatch, capsys):
+    for option, word, nearest in (("--model", "glwo", "glow"), ("--mixing", "emergin", "emerging")):
+        output = run_here(monkeypatch, capsys, "fit", "digits", option, word, code=2)
+        assert f"Did you mean '{nearest}'" in output
 
 
 def test_debug_shows_the_traceback(fitted):

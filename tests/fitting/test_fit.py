@@ -32,7 +32,7 @@ def stripes(labels=False):
 
 def tiny_config(**settings):
     values = {"event_shape": (1, 2, 2), "pixel_levels": 3, "couplings": 4, "hidden": (16,), "dropout": 0.1}
-    return zoo.MarginalSplineConfig(**(values | settings))
+    return zoo.MODELS["marginal-spline"](**(values | settings))
 
 
 def tiny_flow(seed=0, **settings):
@@ -159,7 +159,7 @@ def test_a_run_folder_gives_back_the_model(tmp_path):
         expected = flow.elbo(x).value
     with lk.seeded(0):
         assert torch.equal(loaded.flow().elbo(x).value, expected)
-    glow = zoo.GlowConfig(event_shape=(1, 4, 4), levels=1, steps=1, hidden=4, mixing="conv-exponential")
+    glow = zoo.MODELS["glow"](event_shape=(1, 4, 4), levels=1, steps=1, hidden=4, mixing="conv-exponential")
     other = Run.create(tmp_path / "glow", run_config(glow))
     other.save_weights(glow.build().state_dict())
     assert Run.load(tmp_path / "glow").config.model == glow
@@ -222,7 +222,7 @@ def test_settings_are_validated():
 def test_the_default_digits_model_after_a_few_seconds():
     source = open_source("digits")
     with lk.seeded(0):
-        flow = zoo.marginal_spline(source.event_shape, pixel_levels=source.levels)
+        flow = zoo.build("marginal-spline", event_shape=source.event_shape, pixel_levels=source.levels)
     fit(flow, source, FitSettings(steps=200))
     assert evaluate(flow, source, iw_samples=0).elbo.bits.mean < 2.0
 

@@ -84,7 +84,7 @@ def images(count):
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize(("iw_items", "weighted"), [(None, 11), (1, 1), (4, 4), (7, 7), (99, 11)])
 def test_only_the_first_items_are_weighted(iw_items, weighted, conditional):
-    flow = lk.zoo.MarginalSplineConfig(
+    flow = lk.zoo.MODELS["marginal-spline"](
         event_shape=(1, 2, 2), pixel_levels=3, couplings=1, hidden=(4,), classes=2 if conditional else None
     ).build()
     shares = []

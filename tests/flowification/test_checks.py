@@ -8,9 +8,9 @@ from torch import nn
 import likelify as lk
 from likelify.errors import UnsupportedError
 from likelify.flowification import flowify, rule
-from likelify.flowification.options import RULES
+from likelify.flowification.rules import RULES
 from likelify.flowification.rules_linear import check_rank
-from likelify.zoo.converted import converted_flow
+from likelify.zoo import converted_flow
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch import nn
 import likelify as lk
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.flowification import DATA, Call, flowify, rule
-from likelify.flowification.options import RULES
+from likelify.flowification.rules import RULES
 from likelify.testing import check_mass, randomize
 from likelify.transforms.elementwise import ChannelAffine
 from tests.flowification.networks import SMALL, LeNet, Mixer, UNet, mlp, settle
@@ -361,7 +361,7 @@ def test_a_rule_of_the_user():
             return torch.stack([-x[:, 1], x[:, 0]], 1)
 
     x = torch.randn(3, 2)
-    with pytest.raises(UnsupportedError, match=r"asinh.*there is no rule for asinh. Write one: @flowify.rule"):
+    with pytest.raises(UnsupportedError, match=r"asinh.*there is no rule for asinh. Write one: @flowification.rule"):
         flowify(Net(), x)
     seen = []
 
@@ -411,7 +411,7 @@ def test_inputs_and_options_are_checked():
         flowify(net, torch.ones(2, 3, dtype=torch.long))
     with pytest.raises(TypeError, match="relo"):
         flowify(net, torch.randn(2, 3), relo="noisy")
-    with pytest.raises(ConfigError, match="relu must be 'refuse', 'noisy'; got 'yes'"):
+    with pytest.raises(ConfigError, match="no relu .yes.*refuse, noisy"):
         flowify(net, torch.randn(2, 3), relu="yes")
     with pytest.raises(ConfigError, match="learned noise is normal"):
         flowify(net, torch.randn(2, 3), noise="uniform", learned_noise=True)
@@ -428,10 +428,10 @@ def test_own_networks_for_what_is_dropped():
         sizes.append((size_in, size_out, dims))
         return nn.Linear(size_in, size_out)
 
-    layer = flowify(nn.Linear(5, 2), torch.randn(2, 5), net=net)
+    layer = flowify(nn.Linear(5, 2), torch.randn(2, 5), net_factory=net)
     assert sizes
     assert all(entry[2] == 0 for entry in sizes)
-    assert layer.conversion.has_own_nets
+    assert layer.conversion.options.net_factory is net
 
 
 def test_the_conversion_is_a_record():

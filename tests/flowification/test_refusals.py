@@ -9,7 +9,7 @@ from likelify.distributions import RectifiedNormal
 from likelify.errors import UnsupportedError
 from likelify.flowification import flowify
 from likelify.testing import check_mass
-from likelify.zoo.converted import converted_flow
+from likelify.zoo import converted_flow
 
 
 def refuse(net, *shape, match, **options):
@@ -73,7 +73,7 @@ def test_layers(layer, reason):
         (lambda self, x: x.transpose(0, 1).contiguous().transpose(0, 1), "mixes the 3 rows|away from axis 0"),
         (lambda self, x: x if x.sum() > 0 else -x, "forward: cannot be traced.*branches and loops"),
         (lambda self, x: x + x.max().item(), "Python float|mixes the 3 rows"),
-        (lambda self, x: torch.logit(x), "there is no rule for logit. Write one: @flowify.rule"),
+        (lambda self, x: torch.logit(x), "there is no rule for logit. Write one: @flowification.rule"),
         (lambda self, x: self.a(x), "a, a#2: share the weights a.weight, a.bias.*copy.deepcopy.*shared='copy'"),
     ],
 )

@@ -16,8 +16,7 @@ from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings
 from likelify.testing import check_weights, randomize
-from likelify.zoo.converted import ConvertedConfig, converted_flow
-from likelify.zoo.models import config_from_dict
+from likelify.zoo import ConvertedConfig, config_from_dict, converted_flow
 from tests.flowification.networks import SMALL, mlp
 
 
@@ -70,7 +69,7 @@ def test_without_the_network_or_with_another_one_the_run_says_what_to_do(tmp_pat
 
 
 def test_other_models_need_no_module(tmp_path):
-    from likelify.zoo import MarginalSplineConfig
+    from likelify.zoo.marginal_spline import MarginalSplineConfig
 
     model = MarginalSplineConfig(event_shape=(1, 2, 2), pixel_levels=3, couplings=1)
     run = Run.create(tmp_path / "run", RunConfig(source="x", fingerprint="0", model=model, fit=FitSettings()))
@@ -80,8 +79,8 @@ def test_other_models_need_no_module(tmp_path):
 
 
 def test_what_cannot_be_written_down_is_refused():
-    flow = converted_flow(nn.Linear(4, 2), torch.randn(2, 4), net=lambda a, b, dims: nn.Linear(a, b))
-    with pytest.raises(ConfigError, match="converted with net="):
+    flow = converted_flow(nn.Linear(4, 2), torch.randn(2, 4), net_factory=lambda a, b, dims: nn.Linear(a, b))
+    with pytest.raises(ConfigError, match="converted with net_factory="):
         ConvertedConfig.of(flow)
     with pytest.raises(ConfigError, match="made by zoo.converted_flow"):
         ConvertedConfig.of(lk.Flow(lk.Normal((2,)), lk.Affine(scale=2.0), event_shape=(2,)))

@@ -10,7 +10,7 @@ from torch import nn
 import likelify as lk
 from likelify.errors import DomainError, UnsupportedError
 from likelify.flowification import flowify
-from likelify.zoo.converted import ConvertedConfig, converted_flow
+from likelify.zoo import ConvertedConfig, converted_flow
 
 
 class Branch(nn.Module):

@@ -10,7 +10,7 @@ import likelify as lk
 from likelify import nets, transforms
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms import splines
-from likelify.zoo.images import position_mask
+from likelify.zoo.marginal_spline import position_mask
 
 
 def zuko_spline(raw, bins, bound):

@@ -38,7 +38,7 @@ def tiny(name, event_shape=(2, 8, 4), **settings):
 
 def test_the_presets_are_those_of_the_issue():
     assert tuple(name for name in zoo.PRESETS if name.startswith("table")) == NAMES
-    with pytest.raises(ConfigError, match="There is no preset 'table4'; the presets are table1-1x1"):
+    with pytest.raises(ConfigError, match="There is no preset 'table4'. Did you mean 'table1-1x1'"):
         zoo.preset("table4")
     with pytest.raises(ConfigError, match="'paper' and 'small', not 'huge'"):
         zoo.preset_config("table1-1x1", size="huge")

@@ -8,7 +8,7 @@ from likelify.data import Source
 from likelify.errors import ConfigError
 from likelify.fitting.metrics import Unit
 from likelify.fitting.settings import FitSettings
-from likelify.zoo import MODELS, ModelConfig, Preset, config_from_dict, preset
+from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 
 # Settings of a model that the data decide.
 OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
@@ -83,7 +83,7 @@ class Choice:
         """
         wanted = self._preset()
         model, chosen, fitting = self._start(wanted, data)
-        known = [name for name in MODELS[model].model_fields if name not in OF_THE_DATA]
+        known = [name for name in config_class(model).model_fields if name not in OF_THE_DATA]
         self._check(model, known, data)
         values = chosen | {"model": model, "event_shape": data.event_shape}
         values |= {} if data.is_table else {"pixel_levels": data.levels}

@@ -1,13 +1,9 @@
 """What `config.json` in a run folder holds."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from likelify._version import __version__
 from likelify.fitting.settings import FitSettings
 from likelify.settings import Settings
-from likelify.zoo import ModelConfig
+from likelify.zoo import AnyModelConfig
 
 FORMAT = 1
 
@@ -32,5 +28,5 @@ class RunConfig(Settings):
     fingerprint: str
     conditional: bool = False
     preset: str | None = None
-    model: Annotated[ModelConfig, Field(discriminator="model")]
+    model: AnyModelConfig
     fit: FitSettings

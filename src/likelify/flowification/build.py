@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from likelify.errors import LikelifyError
-from likelify.flowification.contraction import contraction_layer
-from likelify.flowification.conversion import WHOLE, Layer, describe
-from likelify.flowification.graph import Branches, Series, Step, steps_of
-from likelify.flowification.nodes import Graph, Node
-from likelify.flowification.options import RULES, Options, Rule, module_rule
-from likelify.flowification.problems import NotConvertibleError, Problems
-from likelify.flowification.refusals import reason
+from likelify.flowification.graph import Graph, Node
+from likelify.flowification.options import Options
+from likelify.flowification.reduction import Branches, Series, Step, steps_of
+from likelify.flowification.refusals import NotConvertibleError, Refusals, reason
+from likelify.flowification.report import WHOLE, LayerRecord, describe
+from likelify.flowification.residual_blocks import contraction_layer
+from likelify.flowification.rules import RULES, Rule, module_rule
 from likelify.flowification.rules_activation import image_of
 from likelify.flowification.rules_shape import keep_first, select
 from likelify.transforms.core import Chain, Shape, Transform
@@ -28,29 +28,29 @@ from likelify.transforms.surjections.copying import Repeat, Sum
 
 
 @dataclass
-class Builder:
+class LayerBuilder:
     """Builds the layers of a graph and keeps the record of each.
 
     Attributes:
         options: of the conversion.
-        problems: where refusals go.
+        refusals: what cannot be converted, so far.
         dtype: of the layers.
         layers: records so far.
-        made: the layer of each step, for those that problems did not prevent.
+        converted: the layer of each step that could be converted; None where nothing is to be done.
         contractions: the sums that became exact residual blocks.
-        tried: for each sum that might have, in order, whether it did.
-        wanted: the same of an earlier conversion, which this one is to repeat whatever the weights are.
+        contracted: for each sum that might have become one, in order, whether it did.
+        repeated: `contracted` of an earlier conversion, which this one is to repeat whatever the weights are.
         latent_range: of the result.
     """
 
     options: Options
-    problems: Problems
+    refusals: Refusals
     dtype: torch.dtype
-    layers: list[Layer] = field(default_factory=list)
-    made: dict[Node, Transform | None] = field(default_factory=dict)
+    layers: list[LayerRecord] = field(default_factory=list)
+    converted: dict[Node, Transform | None] = field(default_factory=dict)
     contractions: dict[Branches, LipschitzResidual] = field(default_factory=dict)
-    tried: list[bool] = field(default_factory=list)
-    wanted: tuple[bool, ...] = ()
+    contracted: list[bool] = field(default_factory=list)
+    repeated: tuple[bool, ...] = ()
     latent_range: str = WHOLE
 
     def find_contractions(self, series: Series) -> None:
@@ -60,76 +60,76 @@ class Builder:
         for part in series:
             if isinstance(part, Step):
                 continue
-            if part.join.kind == "sum" and self._contracts(part):
+            if part.join.kind == "sum" and self._contract(part):
                 continue
             for branch in part.branches:
                 self.find_contractions(branch)
 
-    def _contracts(self, part: Branches) -> bool:
-        number = len(self.tried)
-        self.tried.append(False)
-        required = self.wanted[number] if number < len(self.wanted) else self.options.residual == "lipschitz"
-        if self.wanted and not required:
+    def _contract(self, part: Branches) -> bool:
+        number = len(self.contracted)
+        self.contracted.append(False)
+        required = self.repeated[number] if number < len(self.repeated) else self.options.residual == "lipschitz"
+        if self.repeated and not required:
             return False
         try:
             self.contractions[part] = contraction_layer(part, self.options).to(self.dtype)
         except LikelifyError as error:
             if required:
-                self.problems.add(part.join.name, str(error))
+                self.refusals.add(part.join.name, str(error))
             return False
-        self.tried[number] = True
+        self.contracted[number] = True
         return True
 
     def try_all(self, graph: Graph) -> None:
         """Apply the rule of every step, and note what cannot be converted."""
         inside = {node for part in self.contractions for branch in part.branches for node in steps_of(branch)}
-        known = {problem.where for problem in self.problems.found}
+        known = {refusal.where for refusal in self.refusals.found}
         for node in graph.nodes:
             if node.kind == "step" and node not in inside and node.name not in known:
                 self._try(node)
 
     def _try(self, node: Node) -> None:
         try:
-            self.made[node] = self._convert(node)
+            self.converted[node] = self._convert(node)
         except LikelifyError as error:
             label = type(node.target).__name__ if isinstance(node.target, nn.Module) else "call"
-            self.problems.add(f"{node.name} ({label})", str(error))
+            self.refusals.add(f"{node.name} ({label})", str(error))
 
     def _convert(self, node: Node) -> Transform | None:
         rule = module_rule(node.target) if isinstance(node.target, nn.Module) else _function_rule(node.target)
         if len(node.inputs) > 1 or rule is None:
             raise NotConvertibleError(reason(node.target, len(node.inputs)))
         before = node.inputs[0].shape
-        made = rule(node.target if node.call is None else node.call, before, self.options)
-        if made is None:
+        layer = rule(node.target if node.call is None else node.call, before, self.options)
+        if layer is None:
             return None
-        if not isinstance(made, Transform):
-            raise NotConvertibleError(f"its rule gave a {type(made).__name__}, not a Transform or None.")
-        if made.out_shape(before) != node.shape:
-            raise NotConvertibleError(f"its rule gave a layer to {made.out_shape(before)}; {node.shape} is needed.")
-        return made.to(self.dtype)
+        if not isinstance(layer, Transform):
+            raise NotConvertibleError(f"its rule gave a {type(layer).__name__}, not a Transform or None.")
+        if layer.out_shape(before) != node.shape:
+            raise NotConvertibleError(f"its rule gave a layer to {layer.out_shape(before)}; {node.shape} is needed.")
+        return layer.to(self.dtype)
 
     def check_ranges(self, series: Series, *, outer: bool = True) -> None:
         """Refuse activations whose range is not the whole line, unless they are the last step."""
-        last = next((part for part in reversed(series) if not self._moves_only(part)), None)
+        last = next((part for part in reversed(series) if not self._only_moves(part)), None)
         for part in series:
             if isinstance(part, Branches):
                 for branch in part.branches if part not in self.contractions else ():
                     self.check_ranges(branch, outer=False)
                 continue
-            layer = self.made.get(part.node)
+            layer = self.converted.get(part.node)
             image = None if layer is None else image_of(layer)
             if image is None:
                 continue
             if outer and part is last:
                 self.latent_range = image
             else:
-                self.problems.add(part.node.name, _refuse_range(layer, image))
+                self.refusals.add(part.node.name, _refuse_range(layer, image))
 
-    def _moves_only(self, part: Step | Branches) -> bool:
+    def _only_moves(self, part: Step | Branches) -> bool:
         if isinstance(part, Branches) or part.node.kind != "step":
             return False
-        layer = self.made.get(part.node)
+        layer = self.converted.get(part.node)
         return layer is None or layer.moves_elements
 
     def series(self, series: Series, depth: int = 0) -> list[Transform]:
@@ -146,7 +146,7 @@ class Builder:
             layer = select(node.inputs[0].shape, node.channels[0], self.options)
             layer = None if layer is None else layer.to(self.dtype)
         else:
-            layer = self.made[node]
+            layer = self.converted[node]
         if layer is not None:
             self._record(node.name, _kind(node), layer, node.inputs[0].shape, depth)
         return layer
@@ -203,7 +203,7 @@ class Builder:
         return [layer.to(self.dtype) for layer in layers if layer is not None]
 
 
-def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int) -> Layer:
+def _join_record(part: Branches, layer: Transform, own: list[LayerRecord], depth: int) -> LayerRecord:
     kind = f"{part.join.kind} of {len(part.branches)}"
     values = {
         name: sum(getattr(entry, name) or 0 for entry in own)
@@ -211,7 +211,7 @@ def _join_record(part: Branches, layer: Transform, own: list[Layer], depth: int)
     }
     likelihood = "bound" if any(entry.likelihood == "bound" for entry in own) else "exact"
     out_shape = layer.out_shape(part.in_shape)
-    return Layer(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
+    return LayerRecord(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
 
 
 def _kind(node: Node) -> str:

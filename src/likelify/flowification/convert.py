@@ -1,6 +1,8 @@
-"""The door: a network in, a layer out."""
+"""`flowify`: an ordinary network in, a layer with a likelihood out."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -9,17 +11,23 @@ from likelify.flowification import rules_activation as _activation  # noqa: F401
 from likelify.flowification import rules_linear as _linear  # noqa: F401
 from likelify.flowification import rules_pooling as _pooling  # noqa: F401
 from likelify.flowification import rules_shape as _shape  # noqa: F401
-from likelify.flowification.build import Builder
-from likelify.flowification.conversion import Conversion, fingerprint, with_contractions
-from likelify.flowification.graph import Series, reduce
-from likelify.flowification.nodes import Graph
-from likelify.flowification.options import DensityNet, Options, ReluName, ResidualName, SharedName, module_rule
-from likelify.flowification.problems import NotConvertibleError, Problems
-from likelify.flowification.refusals import BY_CLASS, reason
+from likelify.flowification.build import LayerBuilder
+from likelify.flowification.graph import Graph
+from likelify.flowification.options import Options, ReluName, ResidualName, SharedName
+from likelify.flowification.reduction import Series, reduce
+from likelify.flowification.refusals import BY_CLASS, NotConvertibleError, Refusals, reason
+from likelify.flowification.report import Conversion, fingerprint, with_contractions
+from likelify.flowification.rules import module_rule, rule
 from likelify.flowification.trace import trace
 from likelify.flowification.verify import check_equal, check_uses
 from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.transforms.core import Chain, Transform
+
+# `rule` is reached through this module, so that a user's rule comes after those of the library and replaces them.
+__all__ = ["Flowified", "convert", "flowify", "rule"]
+
+# (channels in, channels out, position axes) to a network; `nets.density_net` is one.
+DensityNetFactory = Callable[[int, int, int], nn.Module]
 
 
 class Flowified(Chain):
@@ -46,7 +54,7 @@ def flowify(
     shared: SharedName = "refuse",
     learned_noise: bool = False,
     hidden: int = 64,
-    net: DensityNet | None = None,
+    net_factory: DensityNetFactory | None = None,
 ) -> Flowified:
     r"""Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
 
@@ -55,9 +63,9 @@ def flowify(
     wherever it widens, noise. So `Flow(Normal(out_shape), flowify(net, example))` is a density of the network's inputs,
     and everything in it can be trained.
 
-    The network is traced (`torch.fx`), each construct is converted by a rule (`flowify.rule` adds more), and branches
-    are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error that
-    lists all of it, with a remedy for each.
+    The network is traced (`torch.fx`), each construct is converted by a rule (`flowification.rule` adds more), and
+    branches are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error
+    that lists all of it, with a remedy for each.
 
     Args:
         module: with one tensor in, rows in front, and one out; rows must not see each other. It is used in evaluation
@@ -67,14 +75,14 @@ def flowify(
         method: of the linear layers: `"free"` keeps each weight as a matrix; `"cayley"`, `"exponential"` and
             `"householder"` as rotations and singular values, which cannot become singular in training.
         relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
-        noise: law of what is added, `"normal"` or `"uniform"`.
+        noise: distribution of what is added, `"normal"` or `"uniform"`.
         residual: sums of branches as bounds (`"repeat"`), `x + f(x)` as exact bijections (`"lipschitz"`; refused where
             `f` is not certified to be a contraction), or the latter where possible (`"auto"`).
         log_det: of these bijections, see `LipschitzResidual`.
         shared: `"refuse"` weights that are used twice, or give each use a `"copy"`.
         learned_noise: let networks give mean and scale of added noise, for a tighter bound.
         hidden: width of the networks of conditional densities.
-        net: makes these networks instead, called as `net(channels_in, channels_out, position_axes)`.
+        net_factory: makes these networks instead, called as `net_factory(channels_in, channels_out, position_axes)`.
 
     Returns:
         A `Chain` with a `conversion` that says what became of each layer.
@@ -94,57 +102,59 @@ def flowify(
         >>> layer.likelihood, torch.allclose(layer.mean_forward(x), net(x), atol=1e-5)
         ('exact', True)
     """
-    return convert(module, example, Options(method, relu, noise, residual, log_det, shared, learned_noise, hidden, net))
+    values = {"method": method, "relu": relu, "noise": noise, "residual": residual, "log_det": log_det}
+    values |= {"shared": shared, "learned_noise": learned_noise, "hidden": hidden, "net_factory": net_factory}
+    return convert(module, example, Options.parse(values))
 
 
 def convert(
-    module: nn.Module, example: Tensor, chosen: Options, *, wanted: tuple[bool, ...] = (), check: bool = True
+    module: nn.Module, example: Tensor, options: Options, *, repeated: tuple[bool, ...] = (), check: bool = True
 ) -> Flowified:
-    """Do what `flowify` does.
+    """Convert a network as `flowify` does, or as an earlier conversion has done.
 
     Args:
-        module: see there.
-        example: see there.
-        chosen: the options.
-        wanted: the `contractions` of an earlier conversion, which are to be made again; none to see what can be made.
+        module: as for `flowify`.
+        example: as for `flowify`.
+        options: of the conversion.
+        repeated: the `contractions` of an earlier conversion, which are to be made again; none to see what can be made.
         check: compare the result with the network.
 
     Raises:
         UnsupportedError: listing everything that stands in the way.
     """
     name = type(module).__name__
-    problems = Problems()
-    graph = trace(module, example, problems)
+    refusals = Refusals()
+    graph = trace(module, example, refusals)
     if graph is None:
-        _look_at_parts(module, problems)
-        problems.raise_if_any(name)
+        _look_at_parts(module, refusals)
+        refusals.raise_if_any(name)
         raise UnsupportedError(f"flowify found nothing to convert in this {name}.")
-    text = fingerprint(graph, chosen)
-    unused = check_uses(graph, chosen, problems)
-    series = _reduced(graph, problems)
-    builder = Builder(chosen, problems, example.dtype, wanted=wanted)
+    text = fingerprint(graph, options)
+    unused = check_uses(graph, options, refusals)
+    series = _reduced(graph, refusals)
+    builder = LayerBuilder(options, refusals, example.dtype, repeated=repeated)
     if series is not None:
         builder.find_contractions(series)
     builder.try_all(graph)
     if series is not None:
         builder.check_ranges(series)
-    problems.raise_if_any(name)
-    made = _finished(graph, builder, series or [], text, unused, name)
+    refusals.raise_if_any(name)
+    flowified = _finished(graph, builder, series or [], text, unused, name)
     if check:
-        check_equal(made, graph, name)
-    return made.to(example)
+        check_equal(flowified, graph, name)
+    return flowified.to(example)
 
 
-def _reduced(graph: Graph, problems: Problems) -> Series | None:
+def _reduced(graph: Graph, refusals: Refusals) -> Series | None:
     try:
         return reduce(graph)
     except NotConvertibleError as error:
-        problems.add("graph", str(error))
+        refusals.add("graph", str(error))
         return None
 
 
 def _finished(
-    graph: Graph, builder: Builder, series: Series, text: str, unused: tuple[str, ...], name: str
+    graph: Graph, builder: LayerBuilder, series: Series, text: str, unused: tuple[str, ...], name: str
 ) -> Flowified:
     layers = builder.series(series)
     if not layers:
@@ -156,19 +166,19 @@ def _finished(
         out_shape=graph.nodes[-1].shape,
         likelihood=chain.likelihood,
         latent_range=builder.latent_range,
-        fingerprint=with_contractions(text, tuple(builder.tried)),
-        options=builder.options.plain(),
-        contractions=tuple(builder.tried),
+        fingerprint=with_contractions(text, tuple(builder.contracted)),
+        options=builder.options,
+        contractions=tuple(builder.contracted),
         unused=unused,
-        has_own_nets=builder.options.net is not None,
     )
     return Flowified(layers, conversion).to(graph.batches[0][0])
 
 
-def _look_at_parts(module: nn.Module, problems: Problems) -> None:
+def _look_at_parts(module: nn.Module, refusals: Refusals) -> None:
     """Without a graph, say at least which modules would be refused by their class."""
     refused = tuple(prefix for prefixes, _ in BY_CLASS for prefix in prefixes)
     for name, part in module.named_modules():
-        if module_rule(part) is None and type(part).__module__.startswith("torch.nn"):
-            if type(part).__name__.startswith(refused):
-                problems.add(f"{name} ({type(part).__name__})", reason(part, 1))
+        kind = type(part)
+        if module_rule(part) is None and getattr(nn, kind.__name__, None) is kind:
+            if kind.__name__.startswith(refused):
+                refusals.add(f"{name} ({kind.__name__})", reason(part, 1))

@@ -1,13 +1,14 @@
-"""Why what has no rule has none, and what to do instead."""
+"""What cannot be converted, why, and what to do instead; gathered into one error."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from likelify.flowification.options import Call
-from likelify.flowification.problems import NotConvertibleError
+from likelify.errors import UnsupportedError
+from likelify.flowification.rules import Call
 
 SOFTMAX = (
     "lands on a simplex and forgets a common shift of its inputs. Drop it and give the logits; a classifier's loss can "
@@ -27,11 +28,12 @@ HUMPED = (
 FLAT = "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU(0.2) and train on."
 DISCRETE = "gives integers or reads them; there is no density. Take it out of the part that becomes a flow."
 RECURRENT = (
-    "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own (flowify.rule)."
+    "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own "
+    "(flowification.rule)."
 )
 GATED = (
     "multiplies two things that depend on the input, which has no inverse. Replace the gate by a sum or a "
-    "concatenation, or move it into a module with a rule of your own (flowify.rule)."
+    "concatenation, or move it into a module with a rule of your own (flowification.rule)."
 )
 
 TENSOR_ALPHA = "has a tensor as alpha, which could not be trained or saved. Multiply by it in a step of its own."
@@ -63,6 +65,47 @@ BY_NAME: dict[str, str] = {
 }
 
 
+class NotConvertibleError(UnsupportedError):
+    """A step cannot be converted; caught by `flowify`, which reports all such steps together."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A construct that cannot be converted.
+
+    Attributes:
+        where: dotted path of the module, or name of the call and its place.
+        what: what it is and why it does not work.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass
+class Refusals:
+    """All refusals so far, in order, each once."""
+
+    found: list[Refusal] = field(default_factory=list)
+
+    def add(self, where: str, what: str) -> None:
+        """Note one more."""
+        refusal = Refusal(where, what)
+        if refusal not in self.found:
+            self.found.append(refusal)
+
+    def raise_if_any(self, name: str) -> None:
+        """Raise one `UnsupportedError` that lists them all."""
+        if not self.found:
+            return
+        count = f"{len(self.found)} constructs" if len(self.found) > 1 else "one construct"
+        lines = "".join(f"\n  - {refusal}" for refusal in self.found)
+        raise UnsupportedError(f"flowify cannot convert this {name}, because of {count}:{lines}")
+
+
 def refuse_active_dropout(call: Call) -> None:
     """Refuse functional dropout, unless it does nothing in evaluation.
 
@@ -91,7 +134,7 @@ def reason(target: Any, inputs: int) -> str:
                 return f"{kind.__name__} {text}"
         return (
             f"there is no rule for modules of type {kind.__module__}.{kind.__qualname__}. Write one: "
-            f"@flowify.rule({kind.__name__}) on a function (module, in_shape, options) -> Transform."
+            f"@flowification.rule({kind.__name__}) on a function (module, in_shape, options) -> Transform."
         )
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     if name in BY_NAME:
@@ -101,7 +144,8 @@ def reason(target: Any, inputs: int) -> str:
             f"{name} combines {inputs} tensors that depend on the input; only sums and concatenations along the "
             "channels do so in a way that has a density."
         )
+    quoted = repr(name) if isinstance(target, str) else name
     return (
-        f"there is no rule for {name}. Write one: @flowify.rule({name if not isinstance(target, str) else repr(name)}) "
-        "on a function (call, in_shape, options) -> Transform."
+        f"there is no rule for {name}. Write one: @flowification.rule({quoted}) on a function "
+        "(call, in_shape, options) -> Transform."
     )

@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.flowification.axes import on_last_axis
-from likelify.flowification.options import DATA, Call, Options, rule
-from likelify.flowification.problems import NotConvertibleError
-from likelify.flowification.refusals import TENSOR_ALPHA
+from likelify.flowification.options import Options
+from likelify.flowification.refusals import TENSOR_ALPHA, NotConvertibleError
+from likelify.flowification.rules import DATA, Call, rule
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, ChannelAffine
-from likelify.transforms.reshape import Flatten, Reshape
+from likelify.transforms.reshape import Flatten, PermuteAxes, Reshape
 from likelify.transforms.surjections.convolution import convolution, transposed_convolution
 from likelify.transforms.surjections.linear import linear
 
@@ -81,7 +80,16 @@ def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Option
         posterior_factory=options.posterior(shape),
         dims=dims,
     )
-    return on_last_axis(layer, dims)
+    return _on_last_axis(layer, dims)
+
+
+def _on_last_axis(transform: Transform, dims: int) -> Transform:
+    """Let a layer that works on the channels of events with `dims` axes behind them work on the last axis instead."""
+    if dims == 0:
+        return transform
+    last = dims + 1
+    into = PermuteAxes((last, *range(1, last)))
+    return Chain([into, transform, PermuteAxes((*range(2, last + 1), 1))])
 
 
 @rule(nn.Conv1d, nn.Conv2d)

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from likelify.flowification.options import Call, Options, rule
-from likelify.flowification.problems import NotConvertibleError
+from likelify.flowification.options import Options
+from likelify.flowification.refusals import NotConvertibleError
+from likelify.flowification.rules import Call, rule
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.reshape import Reshape
 from likelify.transforms.surjections.pooling import (

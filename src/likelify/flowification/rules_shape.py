@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.flowification.axes import full_index
-from likelify.flowification.options import Call, Options, rule
-from likelify.flowification.problems import NotConvertibleError
-from likelify.flowification.refusals import DROPOUTS, refuse_active_dropout
+from likelify.flowification.options import Options
+from likelify.flowification.refusals import DROPOUTS, NotConvertibleError, refuse_active_dropout
+from likelify.flowification.rules import Call, full_index, rule
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.reshape import Flatten, Flip, Permute, PermuteAxes, Reshape
 from likelify.transforms.surjections.dimension import Crop, Pad, Slice

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from likelify.flowification.options import module_rule, traced_functions
-from likelify.flowification.problems import Problems
+from likelify.flowification.refusals import Refusals
+from likelify.flowification.rules import module_rule, traced_functions
 
 # What reads shapes, never values.
 SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
@@ -84,8 +84,8 @@ def reads_size(node: fx.Node) -> bool:
     return node.target in SIZES and (node.target is not getattr or node.args[1] in SIZE_ATTRIBUTES)
 
 
-def symbolic(module: nn.Module, example: Tensor, problems: Problems) -> fx.GraphModule | None:
-    """Trace a module; what is in the way goes to `problems`, and the result is None."""
+def symbolic(module: nn.Module, example: Tensor, refusals: Refusals) -> fx.GraphModule | None:
+    """Trace a module; what is in the way goes to `refusals`, and the result is None."""
     tracer = Tracer(example)
     parameters = list(inspect.signature(module.forward).parameters.values())
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -95,11 +95,11 @@ def symbolic(module: nn.Module, example: Tensor, problems: Problems) -> fx.Graph
     try:
         graph = tracer.trace(module, concrete_args=fixed or None)
     except Exception as error:  # Whatever the user's forward does with symbolic values.
-        problems.add(
+        refusals.add(
             "forward",
             f"cannot be traced, because it looks at the values of tensors or calls what is not PyTorch ({error}). Take "
             "branches and loops that depend on data out of it, or move them into a module of its own and register a "
-            "rule for that (flowify.rule).",
+            "rule for that (flowification.rule).",
         )
         return None
     return fx.GraphModule(tracer.root, graph)

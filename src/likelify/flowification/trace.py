@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from likelify.errors import ShapeError, UnsupportedError
-from likelify.flowification.axes import full_index
-from likelify.flowification.changes import Recorder
-from likelify.flowification.nodes import Graph, Kind, Node
-from likelify.flowification.options import DATA, Call, module_rule
-from likelify.flowification.problems import Problems
-from likelify.flowification.refusals import TENSOR_ALPHA
+from likelify.flowification.execution import Recorder
+from likelify.flowification.graph import Graph, Kind, Node
+from likelify.flowification.refusals import TENSOR_ALPHA, Refusals
+from likelify.flowification.rules import DATA, Call, full_index, module_rule
 from likelify.flowification.symbolic import Tracer, ancestors, reads_size, symbolic
 from likelify.transforms.core import Shape
 
@@ -32,8 +30,8 @@ SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor
 EXAMPLE_ROWS = 4
 
 
-def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | None:
-    """Trace a module; what is in the way goes to `problems`, and the result is None if there is no graph at all."""
+def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | None:
+    """Trace a module; what is in the way goes to `refusals`, and the result is None if there is no graph at all."""
     _check_example(example)
     module = copy.deepcopy(module).cpu().eval()
     if Tracer(example).is_leaf_module(module, ""):
@@ -41,20 +39,20 @@ def trace(module: nn.Module, example: Tensor, problems: Problems) -> Graph | Non
         module = nn.Sequential(module)
     example = example[:EXAMPLE_ROWS].detach().cpu()
     more = torch.cat([example, example[:1]])
-    results = _results(module, example, more, problems)
-    found = None if results is None else symbolic(module, example, problems)
+    results = _results(module, example, more, refusals)
+    found = None if results is None else symbolic(module, example, refusals)
     if results is None or found is None:
         return None
     recorders = [Recorder(found), Recorder(found)]
     with torch.no_grad():
         for recorder, batch in zip(recorders, (example, more), strict=True):
             recorder.run(batch.clone())
-    builder = _Builder(found, module, (len(example), len(more)), recorders, problems)
+    builder = _GraphBuilder(found, module, (len(example), len(more)), recorders, refusals)
     nodes = builder.build()
     return None if nodes is None else Graph(nodes, module, list(zip((example, more), results, strict=True)))
 
 
-def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problems) -> list[Tensor] | None:
+def _results(module: nn.Module, example: Tensor, more: Tensor, refusals: Refusals) -> list[Tensor] | None:
     """Run the module on two batches, which also gives lazy modules their shapes."""
     with torch.no_grad():
         try:
@@ -64,7 +62,7 @@ def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problem
             others = {str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != example.dtype}
             if not others:
                 raise
-            problems.add(
+            refusals.add(
                 "forward",
                 f"fails on the example ({error}), which is {example.dtype} where the module is {', '.join(others)}. "
                 "Give both the same type.",
@@ -73,13 +71,13 @@ def _results(module: nn.Module, example: Tensor, more: Tensor, problems: Problem
         try:
             found.append(module(more.clone()))
         except Exception as error:  # Whatever the user's forward raises.
-            problems.add(
+            refusals.add(
                 "forward", f"works on {len(example)} rows and fails on {len(more)} ({error}); allow any number."
             )
             return None
     if all(isinstance(result, Tensor) for result in found):
         return found
-    problems.add("output", f"the module gives a {type(found[0]).__name__}; return one tensor.")
+    refusals.add("output", f"the module gives a {type(found[0]).__name__}; return one tensor.")
     return None
 
 
@@ -102,7 +100,7 @@ def _check_example(example: Tensor) -> None:
         )
 
 
-class _Builder:
+class _GraphBuilder:
     """Turns a traced graph into nodes."""
 
     def __init__(
@@ -111,9 +109,9 @@ class _Builder:
         module: nn.Module,
         rows: tuple[int, int],
         recorders: list[Recorder],
-        problems: Problems,
+        refusals: Refusals,
     ) -> None:
-        self.traced, self.module, self.rows, self.problems = traced, module, rows, problems
+        self.traced, self.module, self.rows, self.refusals = traced, module, rows, refusals
         self.first, self.second = recorders[0].values, recorders[1].values
         self.stale = recorders[0].stale
         self.modules = dict(module.named_modules())
@@ -132,8 +130,8 @@ class _Builder:
         self._refuse_stale(needed)
         result = output.args[0]
         if result not in self.nodes:
-            if not self.problems.found:
-                self.problems.add("output", "does not depend on the input.")
+            if not self.refusals.found:
+                self.refusals.add("output", "does not depend on the input.")
             return None
         return _reachable(list(self.nodes.values()), self.nodes[result])
 
@@ -141,7 +139,7 @@ class _Builder:
         """Refuse values that are read after a change in place, which the graph knows nothing of."""
         for reader, changer in self.stale:
             if reader in needed:
-                self.problems.add(
+                self.refusals.add(
                     self._name(reader),
                     f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there (or "
                     "y = y + x for y += x).",
@@ -164,7 +162,7 @@ class _Builder:
         """Go on behind a problem all the same, so that everything is reported at once."""
         value = self.first[node]
         if isinstance(value, Tensor):
-            self.nodes[node] = self._made(node, "step", [self.nodes[before[0]]], tuple(value.shape[1:]))
+            self.nodes[node] = self._new_node(node, "step", [self.nodes[before[0]]], tuple(value.shape[1:]))
         else:
             self.uses[node] = []
 
@@ -174,7 +172,7 @@ class _Builder:
             self.nodes[node] = Node("input", "input", [], shape, source=node)
             self.names.add("input")
         elif isinstance(self.first[node], Tensor):
-            self.problems.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
+            self.refusals.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
         else:
             self.uses[node] = []
 
@@ -202,14 +200,14 @@ class _Builder:
         elif isinstance(values[0], Tensor):
             found = self._rows_apart(*values)
         else:
-            self.problems.add(
+            self.refusals.add(
                 self._name(node),
                 f"turns data into a Python {type(values[0]).__name__}, so the function depends on data in a way that "
                 "has no density. Keep it a tensor, or take it out.",
             )
             return None
         if found is None:
-            self.problems.add(
+            self.refusals.add(
                 self._name(node),
                 f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them. Each row must be mapped "
                 "by itself; keep axis 0 for the rows.",
@@ -230,9 +228,9 @@ class _Builder:
             self.nodes[node] = inner
             if parts:
                 part = parts[self._values(node.args[1])]
-                self.nodes[node] = self._made(node, "select", [inner], shape, channels=[part])
+                self.nodes[node] = self._new_node(node, "select", [inner], shape, channels=[part])
         elif (channels := self._selected(node, target)) is not None:
-            self.nodes[node] = self._made(node, "select", [self.nodes[before[0]]], shape, channels=[channels])
+            self.nodes[node] = self._new_node(node, "select", [self.nodes[before[0]]], shape, channels=[channels])
         elif target in CONCAT and len(before) == len(_operands(node)) == 1:
             self.nodes[node] = self.nodes[before[0]]
         elif len(before) == 1:
@@ -240,7 +238,7 @@ class _Builder:
         else:
             self._join(node, before, shape, target)
 
-    def _made(self, node: fx.Node, kind: Kind, inputs: list[Node], shape: Shape, **rest: Any) -> Node:
+    def _new_node(self, node: fx.Node, kind: Kind, inputs: list[Node], shape: Shape, **rest: Any) -> Node:
         return Node(self._name(node), kind, inputs, shape, source=node, **rest)
 
     def _split(self, node: fx.Node, before: list[fx.Node], target: Any, shapes: list[Shape]) -> None:
@@ -251,7 +249,7 @@ class _Builder:
             ends = [sum(s[0] for s in shapes[: i + 1]) for i in range(len(shapes))]
             self.parts[node] = [(end - shape[0], end) for end, shape in zip(ends, shapes, strict=True)]
         elif target in SPLIT:
-            self.problems.add(self._name(node), f"splits axis {axis}; only channels (axis 1) can be split.")
+            self.refusals.add(self._name(node), f"splits axis {axis}; only channels (axis 1) can be split.")
             self.parts[node] = [(0, inner.shape[0])] * len(shapes)
         else:
             # A module with several results, such as attention: the refusal comes from its rule.
@@ -280,51 +278,50 @@ class _Builder:
             module = self.modules[str(node.target)]
             if len(node.args) + len(node.kwargs) != 1 and module_rule(module) is not None:
                 what = "is called with more than its input. Give such settings when it is built."
-                self.problems.add(self._name(node), what)
-            return self._made(node, "step", [before], shape, target=module, uses=self._module_uses(node))
+                self.refusals.add(self._name(node), what)
+            return self._new_node(node, "step", [before], shape, target=module, uses=self._module_uses(node))
         call, again = (
             Call(_label(target), self._values(node.args, on), self._values(node.kwargs, on), before.shape, shape)
             for on in (self.first, self.second)
         )
         uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
-        return self._made(node, "step", [before], shape, target=target, call=call, again=again, uses=uses)
+        return self._new_node(node, "step", [before], shape, target=target, call=call, again=again, uses=uses)
 
     def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
         inputs = [self.nodes[n] for n in before]
         if target in ADD or target in SUBTRACT:
             alpha = self._values(_argument(node, 2, "alpha", 1))
             if isinstance(alpha, Tensor):
-                self.problems.add(self._name(node), TENSOR_ALPHA)
+                self.refusals.add(self._name(node), TENSOR_ALPHA)
                 alpha = 1.0
             self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
         elif target in CONCAT and len(inputs) == len(_operands(node)):
             axis = _argument(node, 1, "dim", 0)
             if axis not in (1, -len(shape)):
-                self.problems.add(
+                self.refusals.add(
                     self._name(node),
                     f"joins along axis {axis}; branches can be joined along the channels (axis 1). Move that axis to "
                     "place 1 with transpose before and back afterwards.",
                 )
-            self.nodes[node] = self._made(node, "concat", inputs, shape)
+            self.nodes[node] = self._new_node(node, "concat", inputs, shape)
         else:
-            made = self._step(node, inputs[0], shape, target)
-            made.inputs = inputs
-            self.nodes[node] = made
+            self.nodes[node] = self._step(node, inputs[0], shape, target)
+            self.nodes[node].inputs = inputs
 
     def _sum(self, node: fx.Node, inputs: list[Node], shape: Shape, weight: float) -> Node:
         if any(n.shape != shape for n in inputs):
             shapes = " and ".join(str(n.shape) for n in inputs)
-            self.problems.add(
+            self.refusals.add(
                 self._name(node),
                 f"adds events of different shapes {shapes}, so one is repeated over axes of the other. Repeat it by a "
                 "step of its own, such as nn.Upsample.",
             )
         if weight == 0:
-            self.problems.add(self._name(node), "adds something times zero. Take it out.")
+            self.refusals.add(self._name(node), "adds something times zero. Take it out.")
         if inputs[0] is inputs[1]:
             call = Call("mul", (DATA, 1 + weight), {}, shape, shape)
-            return self._made(node, "step", inputs[:1], shape, target=torch.mul, call=call)
-        return self._made(node, "sum", inputs, shape, weights=[1.0, float(weight)])
+            return self._new_node(node, "step", inputs[:1], shape, target=torch.mul, call=call)
+        return self._new_node(node, "sum", inputs, shape, weights=[1.0, float(weight)])
 
     def _values(self, argument: Any, on: dict[fx.Node, Any] | None = None) -> Any:
         """Evaluate constants in an argument; `DATA` stands for what depends on the input."""

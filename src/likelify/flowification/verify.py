@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import LikelifyError, UnsupportedError
-from likelify.flowification.nodes import Graph
+from likelify.flowification.graph import Graph
 from likelify.flowification.options import Options
-from likelify.flowification.problems import Problems
+from likelify.flowification.refusals import Refusals
 from likelify.seeding import seeded
 from likelify.transforms.core import Transform
 
@@ -26,7 +26,7 @@ SMALLEST = 1e-3
 ROUND_OFF = 30.0
 
 
-def check_uses(graph: Graph, options: Options, problems: Problems) -> tuple[str, ...]:
+def check_uses(graph: Graph, options: Options, refusals: Refusals) -> tuple[str, ...]:
     """Note parameters that several steps read, unless copies are wanted; give the names of those that none reads."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, tensor in graph.module.named_parameters(remove_duplicate=False):
@@ -41,7 +41,7 @@ def check_uses(graph: Graph, options: Options, problems: Problems) -> tuple[str,
             if len(where) > 1 and use in names:
                 shared[tuple(where)] += names[use][:1]
         for where, parameters in shared.items():
-            problems.add(
+            refusals.add(
                 ", ".join(where),
                 f"share the weights {', '.join(parameters)}, which the flow could not keep equal in training. Give "
                 "each place a layer of its own (copy.deepcopy), or let flowify copy them: shared='copy'.",

@@ -17,4 +17,6 @@ from likelify.nets.lipschitz import LipschitzConvNet as LipschitzConvNet
 from likelify.nets.lipschitz import LipschitzMLP as LipschitzMLP
 from likelify.nets.lipschitz import LipschitzNet as LipschitzNet
 from likelify.nets.masked import AutoregressiveNet as AutoregressiveNet
+from likelify.nets.pixels import pixel_decoder as pixel_decoder
+from likelify.nets.pixels import pixel_encoder as pixel_encoder
 from likelify.nets.tied import TiedHeads as TiedHeads

@@ -1,13 +1,19 @@
 """The model that compares mixing layers (Hoogeboom et al. 2020, section 6.1 and table 1)."""
 
-from typing import ClassVar, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from likelify.names import Mixing
-from likelify.transforms.core import Transform
+from likelify.zoo.images import ImageShape
 from likelify.zoo.multiscale import MultiScaleConfig
-from likelify.zoo.settings import ImageShape
+from likelify.zoo.registry import register
+
+if TYPE_CHECKING:
+    from likelify.transforms.core import Transform
 
 
+@register("mixing-flow", kind="image", summary="DenseNet couplings and a choice of mixing layers (paper: table 1)")
 class MixingFlowConfig(MultiScaleConfig):
     """Affine couplings with DenseNets and a choice of mixing layers between them; no ActNorm.
 
@@ -15,13 +21,9 @@ class MixingFlowConfig(MultiScaleConfig):
     deeper scales start with a coupling.
 
     Attributes:
-        model: name of the model.
         mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`. The dequantizer has the same.
     """
 
-    summary: ClassVar[str] = "DenseNet couplings and a choice of mixing layers (paper: table 1)"
-
-    model: Literal["mixing-flow"] = "mixing-flow"
     mixing: Mixing = "conv-exponential"
 
     def _level(self, level: int, shape: ImageShape) -> list[Transform]:

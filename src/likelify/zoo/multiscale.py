@@ -5,24 +5,24 @@
 The published baselines of one table do not all have the same split priors; these do.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import nn
 
-from likelify.distributions import Normal
-from likelify.flows import Flow
+from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
-from likelify.nets import DenseConvBlock, DenseImageEncoder, OneHot
-from likelify.transforms.core import Chain, Inverse, Transform
-from likelify.transforms.coupling import AffineBijector, ChannelSplit, Coupling
-from likelify.transforms.dequantize import Dequantize
-from likelify.transforms.elementwise import Affine, Logit
-from likelify.transforms.reshape import Squeeze
-from likelify.transforms.surjections.dimension import Slice
+from likelify.zoo.images import ImageConfig, ImageShape, require_halves
 from likelify.zoo.mixers import mixing_layers
-from likelify.zoo.settings import ImageConfig, ImageShape, Size, require_halves
+from likelify.zoo.registry import Size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from likelify.flows import Flow
+    from likelify.transforms.core import Transform
 
 
 class MultiScaleConfig(ImageConfig):
@@ -61,7 +61,7 @@ class MultiScaleConfig(ImageConfig):
 
     @abstractmethod
     def _level(self, level: int, shape: ImageShape) -> list[Transform]:
-        """Build the layers of one scale for events of that shape."""
+        """Return the layers of one scale for events of that shape."""
 
     def _noise_mixing(self) -> Mixing:
         return "1x1"
@@ -72,24 +72,24 @@ class MultiScaleConfig(ImageConfig):
         Raises:
             ShapeError: if the image cannot be squeezed that often.
         """
-        require_halves(self.event_shape, self.levels, f"the model '{getattr(self, 'model', 'multi-scale')}'")
+        from likelify.distributions import Normal
+
+        require_halves(self.event_shape, self.levels, f"the model '{self.model}'")
         layers: list[Transform] = [
-            Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
-            Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels),
+            transforms.Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
+            transforms.Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels),
         ]
         channels, height, width = self.event_shape
         for level in range(self.levels):
             channels, height, width = 4 * channels, height // 2, width // 2
-            layers += [Squeeze(), *self._level(level, (channels, height, width))]
+            layers += [transforms.Squeeze(), *self._level(level, (channels, height, width))]
             if level < self.levels - 1:
                 layers.append(self._split_prior(channels, height, width))
                 channels = channels // 2
-        base = Normal((channels, height, width), trainable=True)
-        encoder = None if self.classes is None else OneHot(self.classes)
-        return Flow(base, Chain(layers), encoder=encoder, event_shape=self.event_shape)
+        return self._flow(transforms.Chain(layers), Normal((channels, height, width), trainable=True))
 
     def _dense_net(self, size_in: int, size_out: int, context: int | None = None) -> nn.Module:
-        return DenseConvBlock(
+        return nets.DenseConvBlock(
             size_in,
             size_out,
             self.width,
@@ -100,16 +100,20 @@ class MultiScaleConfig(ImageConfig):
             checkpoint=self.checkpoint,
         )
 
-    def _dense_coupling(self, channels: int, context: int | None = None) -> Coupling:
+    def _dense_coupling(self, channels: int, context: int | None = None) -> Transform:
         """Build the coupling of the paper: the first half is read, `log s` is kept within +-2."""
-        split = ChannelSplit(channels)
+        split = transforms.ChannelSplit(channels)
         read, changed = split.sizes
-        return Coupling(split, AffineBijector(2.0), self._dense_net(read, 2 * changed, context))
+        return transforms.Coupling(split, transforms.AffineBijector(2.0), self._dense_net(read, 2 * changed, context))
 
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
         """Build a coupling on all channels, behind which the last half is standard normal."""
+        from likelify.distributions import Normal
+
         keep = channels // 2
-        return Chain([self._dense_coupling(channels), Slice(keep, Normal((channels - keep, height, width)))])
+        return transforms.Chain(
+            [self._dense_coupling(channels), transforms.Slice(keep, Normal((channels - keep, height, width)))]
+        )
 
     def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
         return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
@@ -119,16 +123,18 @@ class MultiScaleConfig(ImageConfig):
 
         Its mixing layers are turned round: noise is drawn in training, so that direction has to be the quick one.
         """
+        from likelify.distributions import Normal
+
         channels, height, width = self.event_shape
         shape = (4 * channels, height // 2, width // 2)
 
         def mix() -> Transform:
-            return Inverse(Chain(self._mix(self._noise_mixing(), *shape)))
+            return transforms.Inverse(transforms.Chain(self._mix(self._noise_mixing(), *shape)))
 
-        layers: list[Transform] = [Logit(), Squeeze(), mix()]
+        layers: list[Transform] = [transforms.Logit(), transforms.Squeeze(), mix()]
         for _ in range(self.noise_steps):
             layers += [self._dense_coupling(shape[0], self.noise_features), mix()]
-        encoder = DenseImageEncoder(
+        encoder = nets.DenseImageEncoder(
             channels + (self.classes or 0),
             self.noise_features,
             self.noise_depth,
@@ -136,4 +142,26 @@ class MultiScaleConfig(ImageConfig):
             gated=self.gated,
             checkpoint=self.checkpoint,
         )
-        return Flow(Normal(shape, trainable=True), Chain(layers), encoder=encoder, event_shape=self.event_shape)
+        return self._flow(transforms.Chain(layers), Normal(shape, trainable=True), encoder)
+
+
+class StackConfig(MultiScaleConfig):
+    """What the residual, Sylvester and coupling models of tables 2 and 3 share: each step is an ActNorm and a layer.
+
+    Attributes:
+        hidden: width of the networks in the layers.
+        gated: end the DenseNets of split priors and dequantizer in a gated 1x1 convolution.
+    """
+
+    hidden: Size = 96
+    gated: bool = False
+
+    @abstractmethod
+    def _step(self, channels: int) -> list[Transform]:
+        """Return the layers of one step behind its ActNorm."""
+
+    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
+        layers: list[Transform] = []
+        for _ in range(self.steps):
+            layers += [transforms.ActNorm(shape[0]), *self._step(shape[0])]
+        return layers

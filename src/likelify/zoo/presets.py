@@ -9,8 +9,8 @@ is in `docs/models.md` and `docs/flowification.md`.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from likelify.errors import ConfigError
-from likelify.zoo.models import ModelConfig, config_from_dict
+from likelify.errors import ConfigError, unknown_word
+from likelify.zoo.registry import ModelConfig, config_from_dict
 
 PresetSize = Literal["paper", "small"]
 Values = dict[str, Any]
@@ -135,7 +135,7 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
     return Preset(
         f"flowified-{name}",
         f"{what}: {bits}" if bits else what,
-        common | {"shared_splines": True, "spline_bound": 2.0},
+        common | {"shared_splines": True, "interval": 2.0},
         common,
         FLOWIFIED_FIT,
         FLOWIFIED_SMALL_FIT | {"lr": NSF_RATE if "nsf" in settings else FLOWIFIED_RATES[model]},
@@ -193,7 +193,7 @@ def preset(name: str) -> Preset:
         ConfigError: if there is none.
     """
     if name not in PRESETS:
-        raise ConfigError(f"There is no preset '{name}'; the presets are {', '.join(PRESETS)}.")
+        raise ConfigError(unknown_word("preset", name, PRESETS))
     return PRESETS[name]
 
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.flowification.graph import Branches, Step
-from likelify.flowification.nodes import Node
-from likelify.flowification.options import DATA, Call, Options
-from likelify.flowification.problems import NotConvertibleError
-from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, refuse_active_dropout
+from likelify.flowification.graph import Node
+from likelify.flowification.options import Options
+from likelify.flowification.reduction import Branches, Step
+from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
+from likelify.flowification.rules import DATA, Call
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike

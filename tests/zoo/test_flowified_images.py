@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from likelify import zoo
-from likelify.errors import ConfigError
 from likelify.fitting.settings import FitSettings
 
 MODELS = {
@@ -15,7 +14,7 @@ MODELS = {
     "fconv1, nsf": {"nsf": True, "nsf_hidden": 8, "nsf_channels": 4},
     "fconv1, uniform": {"noise": "uniform"},
     "fconv1, learned": {"learned_noise": True},
-    "fconv2": {"shared_splines": True, "spline_bound": 2.0},
+    "fconv2": {"shared_splines": True, "interval": 2.0},
     "fconv2, nsf": {"nsf": True, "nsf_hidden": 8, "nsf_channels": 4},
     "fconv2, free": {"method": "free"},
     "fconv2, householder": {"method": "householder", "reflections": 4},
@@ -109,20 +108,3 @@ def test_presets_are_valid_at_both_sizes(name):
         assert zoo.config_from_dict(json.loads(config.model_dump_json())) == config
         FitSettings.parse(zoo.preset(name).fit(size))
         assert config.build().likelihood == "bound"
-
-
-def test_table_nets_widen_and_narrow():
-    flow = zoo.config_from_dict({"model": "flowified-mlp", "event_shape": (3,), "widths": (8, 2)}).build()
-    x = torch.randn(50, 3)
-    flow.initialize(x)
-    assert flow.base.event_shape == (2,)
-    assert flow.elbo(x).value.shape == (50,)
-    assert flow.sample((4,)).shape == (4, 3)
-    exact = zoo.config_from_dict({"model": "flowified-mlp", "event_shape": (3,), "widths": (3, 2)}).build()
-    assert exact.likelihood == "exact"
-    assert exact.log_prob(x).shape == (50,)
-
-
-def test_labels_are_refused():
-    with pytest.raises(ConfigError, match="does not read labels"):
-        build("fmlp", classes=3)

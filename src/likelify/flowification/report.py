@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.distributions import Likelihood
 from likelify.flowification.costs import layer_costs
-from likelify.flowification.nodes import Graph, Node
+from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.residual.layer import LipschitzResidual
@@ -21,7 +21,7 @@ FINGERPRINT_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRecord:
     """What became of one node of the network.
 
     The record of a sum or concatenation counts what hands the input to its branches and joins them; the branches follow
@@ -34,8 +34,8 @@ class Layer:
         likelihood: exact, or a bound.
         in_shape: event shape of the data side.
         out_shape: event shape of the latent side.
-        dropped: numbers of an event that are dropped and get a conditional density.
-        added: numbers of noise.
+        dropped: elements of an event that are dropped and get a conditional density.
+        added: elements of noise.
         parameters: of the layer itself, trained noise scales included.
         net_parameters: of the networks of conditional densities.
         cost: multiply-adds of matrix products and convolutions on the noise-free path, for one event.
@@ -57,7 +57,7 @@ class Layer:
 
     @property
     def kept(self) -> int:
-        """Numbers that go on: of the event and the noise, without what is dropped."""
+        """Count the elements that go on: of the event and the noise, without what is dropped."""
         return math.prod(self.out_shape)
 
 
@@ -76,19 +76,17 @@ class Conversion:
         options: as they were given.
         contractions: which sums became exact residual blocks, in the order in which they were tried.
         unused: parameters and buffers of the module that its output does not depend on.
-        has_own_nets: whether `net` was given, which `options` cannot hold.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRecord, ...]
     in_shape: Shape
     out_shape: Shape
     likelihood: Likelihood
     latent_range: str
     fingerprint: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
     contractions: tuple[bool, ...] = ()
     unused: tuple[str, ...] = ()
-    has_own_nets: bool = False
 
     def __str__(self) -> str:
         rows = [HEADER, *(_row(layer) for layer in self.layers), self._totals()]
@@ -99,9 +97,9 @@ class Conversion:
 
     def sentence(self) -> str:
         """Say what the likelihood is, and why."""
-        dims = f"{math.prod(self.in_shape)} numbers to a latent of {math.prod(self.out_shape)}"
+        dims = f"{math.prod(self.in_shape)} elements to a latent of {math.prod(self.out_shape)}"
         if self.likelihood == "exact":
-            what = "The likelihood is exact: every dropped number has a density and no noise is added"
+            what = "The likelihood is exact: every dropped element has a density and no noise is added"
         elif self.likelihood == "bound":
             names = [f"{layer.name} ({layer.kind})" for layer in self.layers if layer.likelihood == "bound"]
             listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -112,7 +110,7 @@ class Conversion:
             what = "The likelihood is a noisy estimate, because log-determinants are estimated"
         added, numbers = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
         if added > numbers:
-            what += f". {_count(added)} numbers are added to the {numbers} of the data, so expect a loose bound"
+            what += f". {_count(added)} elements are added to the {numbers} of the data, so expect a loose bound"
         ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
         unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
         return f"{dims}. {what}.{ending}{unused}"
@@ -128,7 +126,7 @@ class Conversion:
 
 WHOLE = "(-inf, inf)"
 LEGEND = (
-    "added, dropped: numbers with noise, and with a density; cost: multiply-adds of the network; extra: those of the "
+    "added, dropped: elements with noise, and with a density; cost: multiply-adds of the network; extra: those of the "
     "likelihood."
 )
 HEADER = (
@@ -147,7 +145,7 @@ HEADER = (
 )
 
 
-def _row(layer: Layer) -> tuple[str, ...]:
+def _row(layer: LayerRecord) -> tuple[str, ...]:
     counts = (layer.added, layer.dropped, layer.kept, layer.parameters, layer.net_parameters, layer.cost)
     extra = "?" if layer.extra is None else _count(layer.extra)
     shapes = (_shape(layer.in_shape), _shape(layer.out_shape))
@@ -174,12 +172,12 @@ def _count(number: int) -> str:
     return f"{number:.1e}"
 
 
-def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth: int) -> Layer:
+def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth: int) -> LayerRecord:
     """Measure a layer."""
     dropped, added = _changes(transform, in_shape)
     nets = sum(p.numel() for p in _net_parameters(transform))
     cost, extra = layer_costs(transform, in_shape)
-    return Layer(
+    return LayerRecord(
         name=name,
         kind=kind,
         depth=depth,
@@ -229,7 +227,7 @@ def fingerprint(graph: Graph, options: Options) -> str:
         [node.kind, _kind_text(node), list(node.shape), [number[n] for n in node.inputs], node.weights, node.channels]
         for node in graph.nodes
     ]
-    text = json.dumps([FINGERPRINT_VERSION, nodes, options.plain(), options.net is not None], default=str)
+    text = json.dumps([FINGERPRINT_VERSION, nodes, options.model_dump(), options.net_factory is not None], default=str)
     return _hash(text)
 
 

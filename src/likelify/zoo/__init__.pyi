@@ -1,0 +1,13 @@
+from likelify.zoo.converted import ConvertedConfig as ConvertedConfig
+from likelify.zoo.converted.flow import converted_flow as converted_flow
+from likelify.zoo.presets import PRESETS as PRESETS
+from likelify.zoo.presets import Preset as Preset
+from likelify.zoo.presets import preset as preset
+from likelify.zoo.presets import preset_config as preset_config
+from likelify.zoo.registry import MODELS as MODELS
+from likelify.zoo.registry import AnyModelConfig as AnyModelConfig
+from likelify.zoo.registry import ModelConfig as ModelConfig
+from likelify.zoo.registry import build as build
+from likelify.zoo.registry import config_class as config_class
+from likelify.zoo.registry import config_from_dict as config_from_dict
+from likelify.zoo.registry import register as register

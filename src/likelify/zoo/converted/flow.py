@@ -1,0 +1,156 @@
+"""Flows whose layers are a network of the user's, converted by `flowify`."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions import Distribution, Normal, RectifiedNormal
+from likelify.errors import ConfigError, UnsupportedError
+from likelify.flowification.convert import Flowified, convert, flowify
+from likelify.flowification.report import WHOLE
+from likelify.flowification.rules_activation import image_of
+from likelify.flows import Flow
+from likelify.transforms.core import Chain, Inverse, Transform
+from likelify.transforms.dequantize import Dequantize
+from likelify.transforms.elementwise import Affine, Softplus
+from likelify.transforms.surjections.activation import Abs, ReLU
+
+if TYPE_CHECKING:
+    from likelify.zoo.converted.config import ConvertedConfig
+
+
+def converted_flow(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    pixel_levels: int | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    **options: Any,
+) -> Flow:
+    """Build a flow from a network: data to latent is the network's own `forward`, and the latent is normal.
+
+    Args:
+        module: the network, from events to features.
+        example: an input of the network, with rows in front.
+        pixel_levels: for images as integers `0 .. pixel_levels - 1`: they are dequantized first, and the log-density is
+            a bound of a log-probability of pixels.
+        value_range: the interval that the network expects these integers to be spread over, such as (-1, 1).
+        **options: of `flowify`.
+
+    Returns:
+        A flow, with `flow.transform` or its last layer the `Flowified` network. If that ends in a bounded activation,
+        the base is a normal distribution pushed onto its range (for a ReLU, `RectifiedNormal`).
+
+    Raises:
+        UnsupportedError: listing all that cannot be converted.
+        ConfigError: for options with unknown values.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.LeakyReLU(0.1), nn.Linear(8, 4))
+        >>> flow = converted_flow(net, torch.rand(2, 1, 4, 4), pixel_levels=17)
+        >>> flow.elbo(torch.randint(17, (5, 1, 4, 4))).value.shape
+        torch.Size([5])
+    """
+    if not value_range[0] < value_range[1]:
+        raise ConfigError(f"value_range must be (low, high) with low < high, got {value_range}.")
+    return _as_flow(flowify(module, example, **options), example, pixel_levels, value_range)
+
+
+def parts_of(flow: Flow) -> tuple[Flowified, tuple[int, float, float] | None]:
+    """Return the network of a flow that `converted_flow` has made, and what maps its pixels: levels, low and high.
+
+    Raises:
+        ConfigError: if the flow was made by other means.
+    """
+    layers = list(flow.transform) if isinstance(flow.transform, Chain) else [flow.transform]
+    found = flow.transform if isinstance(flow.transform, Flowified) else layers[-1]
+    if not isinstance(found, Flowified) or flow.event_shape is None:
+        raise ConfigError("ConvertedConfig.of takes flows made by zoo.converted_flow.")
+    if not (isinstance(layers[0], Dequantize) and isinstance(layers[1], Affine)):
+        return found, None
+    levels, affine = layers[0].levels, layers[1]
+    low = affine.shift * affine.scale
+    return found, (levels, low, low + levels * affine.scale)
+
+
+def converted_again(module: nn.Module, settings: ConvertedConfig) -> Flow:
+    """Return the flow of a module as its configuration says, whatever the module's weights are.
+
+    Raises:
+        UnsupportedError: if the module cannot be converted.
+    """
+    low, high = settings.value_range
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, *settings.event_shape)
+    if settings.pixel_levels is None:
+        example = torch.randn(shape, generator=generator)
+    else:
+        example = low + (high - low) * torch.rand(shape, generator=generator)
+    dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
+    example = example.to(dtype)
+    return _as_flow(_converted(module, example, settings), example, settings.pixel_levels, settings.value_range)
+
+
+def _converted(module: nn.Module, example: Tensor, settings: ConvertedConfig) -> Flowified:
+    options, repeated = settings.options, settings.contractions
+    try:
+        return convert(module, example, options, repeated=repeated)
+    except UnsupportedError as error:
+        try:
+            layers = convert(_harmless(module), example, options, repeated=repeated, check=False)
+        except UnsupportedError:
+            raise error from None
+    with torch.no_grad():
+        for p in layers.parameters():
+            p.fill_(torch.nan)
+    return layers
+
+
+def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_range: tuple[float, float]) -> Flow:
+    """Put dequantization in front, and the base behind."""
+    low, high = value_range
+    transform: Transform = layer
+    if pixel_levels is not None:
+        scale = (high - low) / pixel_levels
+        transform = Chain([Dequantize(pixel_levels), Affine(scale=scale, shift=low / scale), layer])
+    flow = Flow(latent_base(layer), transform, event_shape=tuple(example.shape[1:]))
+    return flow.to(example)
+
+
+def _harmless(module: nn.Module) -> nn.Module:
+    """Return a copy with weights that any conversion takes: small, positive numbers and multiples of rotations."""
+    twin, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in twin.parameters():
+            if isinstance(p, nn.parameter.UninitializedParameter) or not p.is_floating_point():
+                continue
+            if p.ndim > 1:
+                flat = torch.randn(len(p), p[0].numel(), generator=generator)
+                p.copy_(0.1 * nn.init.orthogonal_(flat, generator=generator).reshape(p.shape))
+            else:
+                p.copy_(0.1 + 0.01 * torch.rand(p.shape, generator=generator))
+        for buffer in twin.buffers():
+            if buffer.is_floating_point():
+                buffer.data = torch.where(torch.isfinite(buffer) & (buffer != 0), buffer, 1.0)
+    return twin
+
+
+def latent_base(layer: Flowified) -> Distribution:
+    """Return a base on the range of a converted network.
+
+    Standard normal on the line; behind a bounded activation, a normal distribution pushed onto its range by that
+    activation; behind a ReLU, `RectifiedNormal`, which has probability at zero.
+    """
+    shape = layer.conversion.out_shape
+    if layer.conversion.latent_range == WHOLE:
+        return Normal(shape)
+    last = next((inner for inner in reversed(list(layer)) if image_of(inner) is not None), None)
+    if last is None:
+        raise UnsupportedError(f"There is no usual base on {layer.conversion.latent_range}; give the Flow one.")
+    if isinstance(last, ReLU):
+        return RectifiedNormal(shape)
+    return Flow(Normal(shape), Inverse(Softplus() if isinstance(last, Abs) else last))

@@ -1,0 +1,176 @@
+"""The registry of models: a configuration registers itself by name, and whatever lists models reads them here.
+
+Adding a model takes one new file in this package, with a registered configuration in it. Neither the configurations nor
+this module import PyTorch; that happens when one is built.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+
+from likelify.errors import ConfigError, unknown_word
+from likelify.names import ItemKind
+from likelify.settings import Settings
+
+if TYPE_CHECKING:
+    from likelify.flows import Flow
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+C = TypeVar("C", bound="type[ModelConfig]")
+
+
+class ModelConfig(Settings):
+    """What a model is built from, as plain data: validated, frozen, saved as JSON; the base of all configurations.
+
+    Attributes:
+        name: under which it is registered.
+        kind: of the items that the model is for; None for any.
+        summary: one line for the list of models.
+        model: the name, so that saved settings say whose they are.
+        event_shape: of one item.
+        classes: number of classes for a class-conditional model, None for an unconditional one.
+    """
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[ItemKind | None] = None
+    summary: ClassVar[str] = ""
+
+    model: str = Field(default="", validate_default=True)
+    event_shape: tuple[Size, ...]
+    classes: int | None = Field(default=None, ge=2)
+
+    @field_validator("model")
+    @classmethod
+    def _fill_in(cls, given: str) -> str:
+        if given not in ("", cls.name):
+            raise ValueError(f"these are settings of the model '{cls.name}', not of '{given}'")
+        return cls.name
+
+    @abstractmethod
+    def build(self) -> Flow:
+        """Build the model with fresh weights."""
+
+
+_REGISTERED: dict[str, type[ModelConfig]] = {}
+_UNLISTED: set[str] = set()
+
+
+def register(name: str, *, kind: ItemKind | None, summary: str, listed: bool = True) -> Callable[[C], C]:
+    """Make a configuration known by a name: to the command line, to saved runs, to lists and to `build`.
+
+    Args:
+        name: of the model.
+        kind: of the items that it is for.
+        summary: one line for the list of models.
+        listed: whether `MODELS` has it; not if plain settings are not enough to build it.
+
+    Raises:
+        ConfigError: if another file has registered a model of that name.
+
+    Example:
+        >>> @register("standard-normal", kind="table", summary="independent normal columns", listed=False)
+        ... class StandardNormalConfig(ModelConfig):
+        ...     def build(self):
+        ...         from likelify import Flow, Normal, transforms
+        ...         return Flow(Normal(self.event_shape), transforms.ActNorm(*self.event_shape), event_shape=self.event_shape)
+        >>> build("standard-normal", event_shape=(3,)).sample((2,)).shape
+        torch.Size([2, 3])
+    """
+
+    def add(config: C) -> C:
+        if _REGISTERED.get(name, config).__module__ != config.__module__:
+            raise ConfigError(f"There are two models '{name}': {_REGISTERED[name]!r} and {config!r}.")
+        config.name, config.kind, config.summary = name, kind, summary
+        _REGISTERED[name] = config
+        if not listed:
+            _UNLISTED.add(name)
+        return config
+
+    return add
+
+
+class _Models(Mapping[str, type[ModelConfig]]):
+    """The listed configurations by name; the files of the package are read on first use."""
+
+    def __getitem__(self, name: str) -> type[ModelConfig]:
+        _load_files()
+        if name not in _REGISTERED or name in _UNLISTED:
+            raise KeyError(name)
+        return _REGISTERED[name]
+
+    def __iter__(self) -> Iterator[str]:
+        _load_files()
+        return (name for name in _REGISTERED if name not in _UNLISTED)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+MODELS: Mapping[str, type[ModelConfig]] = _Models()
+
+
+@cache
+def _load_files() -> None:
+    package = import_module("likelify.zoo")
+    for file in iter_modules(package.__path__):
+        import_module(f"likelify.zoo.{file.name}")
+
+
+def config_class(name: str) -> type[ModelConfig]:
+    """Return the class of a model's configuration.
+
+    Raises:
+        ConfigError: if there is no such model; the message names the nearest.
+    """
+    _load_files()
+    if name not in _REGISTERED:
+        raise ConfigError(unknown_word("model", name, MODELS))
+    return _REGISTERED[name]
+
+
+def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """Return a model's configuration, given as plain data with the name under ``"model"``.
+
+    Raises:
+        ConfigError: if the model is unknown or a setting does not fit.
+
+    Example:
+        >>> config_from_dict({"model": "glow", "event_shape": [1, 8, 8], "steps": 2}).steps
+        2
+    """
+    return config_class(str(values.get("model"))).parse(dict(values))
+
+
+def build(model: str, **settings: Any) -> Flow:
+    """Build a model by name, with fresh weights.
+
+    Args:
+        model: one of `MODELS`.
+        **settings: of its configuration: `event_shape`, and whatever is not to have its default.
+
+    Raises:
+        ConfigError: if the model is unknown or a setting does not fit.
+        ShapeError: if the model cannot work on such events.
+
+    Example:
+        >>> import torch
+        >>> flow = build("glow", event_shape=(3, 8, 8), levels=1, steps=1, mixing="conv-exponential", hidden=8)
+        >>> flow.elbo(torch.randint(256, (2, 3, 8, 8))).value.shape
+        torch.Size([2])
+    """
+    return config_from_dict({"model": model} | settings).build()
+
+
+def _as_config(value: Any) -> Any:
+    return config_from_dict(value) if isinstance(value, Mapping) else value
+
+
+# A field of other settings that holds the configuration of any model; plain data are looked up by their "model".
+AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_as_config)]

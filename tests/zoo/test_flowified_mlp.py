@@ -1,0 +1,17 @@
+"""Flowified perceptrons of tables."""
+
+import torch
+
+from likelify import zoo
+
+
+def test_table_nets_widen_and_narrow():
+    flow = zoo.config_from_dict({"model": "flowified-mlp", "event_shape": (3,), "widths": (8, 2)}).build()
+    x = torch.randn(50, 3)
+    flow.initialize(x)
+    assert flow.base.event_shape == (2,)
+    assert flow.elbo(x).value.shape == (50,)
+    assert flow.sample((4,)).shape == (4, 3)
+    exact = zoo.config_from_dict({"model": "flowified-mlp", "event_shape": (3,), "widths": (3, 2)}).build()
+    assert exact.likelihood == "exact"
+    assert exact.log_prob(x).shape == (50,)
