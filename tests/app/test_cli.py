@@ -80,7 +80,9 @@ def test_sample_writes_a_picture(fitted):
             ("fit", "digits", "--model", "sylvester", "--mixing", "1x1"),
             "--mixing does not apply to the model 'sylvester'.",
         ),
-        (("fit", "digits", "--preset", "table9"), "There is no preset 'table9'; the presets are table1-1x1"),
+        (("fit", "digits", "--preset", "table9"), "There is no preset 'table9'. Did you mean 'table1-1x1'"),
+        (("fit", "digits", "--model", "glwo"), "There is no model 'glwo'. Did you mean 'glow'"),
+        (("fit", "digits", "--mixing", "emergin"), "There is no mixing 'emergin'. Did you mean 'emerging'"),
         (("fit", "digits", "--size", "small"), "--size is that of a preset: give --preset too"),
         (
             ("fit", "digits", "--preset", "table2-sylvester", "--model", "glow"),
@@ -179,12 +181,6 @@ def test_models_lists_every_model_and_preset_with_a_line_each(monkeypatch, capsy
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line) <= 120
         assert len(line.split()) > 3
-
-
-def test_words_that_are_not_known_get_the_nearest(monkeypatch, capsys):
-    for option, word, nearest in (("--model", "glwo", "glow"), ("--mixing", "emergin", "emerging")):
-        output = run_here(monkeypatch, capsys, "fit", "digits", option, word, code=2)
-        assert f"Did you mean '{nearest}'" in output
 
 
 def test_debug_shows_the_traceback(fitted):
