@@ -79,7 +79,8 @@ def register(name: str, *, kind: ItemKind | None, summary: str, listed: bool = T
         ... class StandardNormalConfig(ModelConfig):
         ...     def build(self):
         ...         from likelify import Flow, Normal, transforms
-        ...         return Flow(Normal(self.event_shape), transforms.ActNorm(*self.event_shape), event_shape=self.event_shape)
+        ...         layer = transforms.ActNorm(*self.event_shape)
+        ...         return Flow(Normal(self.event_shape), layer, event_shape=self.event_shape)
         >>> build("standard-normal", event_shape=(3,)).sample((2,)).shape
         torch.Size([2, 3])
     """
