@@ -2,13 +2,13 @@
 
 import statistics
 
+from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from likelify import seeded
 from likelify.app import recipes
 from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
-from likelify.fitting.settings import FitSettings
 from likelify.zoo import config_from_dict
 
 ROWS = {
@@ -30,8 +30,7 @@ def run(name: str, source: Source, seed: int, seconds: float) -> float:
     if name == "independent pixels":
         flow.initialize(source.read_all("train").x)
     else:
-        extra = {"steps": 10**6, "max_time": seconds, "clock": "processor", "seed": seed}
-        steps = fit(flow, source, FitSettings(**(recipes.fit_settings(model) | extra))).steps
+        steps = fit(flow, source, timed(recipes.fit_settings(model), seconds, seed)).steps
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)
     print(
         f"seed {seed}  {name:<36} {steps:5d} steps  test {measured.elbo.bits.mean:.4f} +- "

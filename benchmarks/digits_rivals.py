@@ -11,13 +11,13 @@ import time
 import zuko
 from torch import Tensor, nn
 
+from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from likelify import ActNorm, Chain, Dequantize, Distribution, Flatten, Flow, seeded, zoo
 from likelify.app import recipes
 from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
-from likelify.fitting.settings import FitSettings
 from likelify.structure import ContextLike
 
 OURS = "likelify marginal-spline"
@@ -67,8 +67,7 @@ def sampling_seconds(flow: Flow) -> float:
 def run(name: str, source: Source, seed: int, seconds: float) -> tuple[float, float]:
     """Fit once; give test bits/dim (ELBO, 10 draws) and the sampling time."""
     flow, fitting = build(name, source, seed)
-    settings = FitSettings(**(fitting | {"steps": 10**6, "max_time": seconds, "clock": "processor", "seed": seed}))
-    result = fit(flow, source, settings)
+    result = fit(flow, source, timed(fitting, seconds, seed))
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)
     # An autoregressive flow needs 64 passes for a sample; its time (20 s) is not what is compared.
     drawing = sampling_seconds(flow) if name != "zuko NSF autoregressive" else float("nan")

@@ -7,6 +7,7 @@ processor time as the exponential took.
 
 import statistics
 
+from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from likelify import seeded, zoo
 from likelify.data import Source, open_source
@@ -14,24 +15,19 @@ from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
 
+FIT = {"lr": 2e-3, "batch_size": 32, "average": 0.99, "validations": 3}
 WIDTHS = {"1x1": 48, "conv-exponential": 38}
 
 
 def run(source: Source, mixing: str, seed: int, steps: int, seconds: float | None = None) -> tuple[float, float]:
     """Fit once, for so many steps or seconds; give test bits/dim (ELBO) and processor seconds."""
     with seeded(seed):
-        settings = {"levels": 2, "steps": 4, "mixing": mixing, "hidden": WIDTHS[mixing]}
-        flow = zoo.build("glow", event_shape=source.event_shape, **settings)
-    settings = FitSettings(
-        steps=steps if seconds is None else 10**6,
-        max_time=seconds,
-        clock="processor",
-        lr=2e-3,
-        batch_size=32,
-        average=0.99,
-        validations=3,
-        seed=seed,
-    )
+        model = {"levels": 2, "steps": 4, "mixing": mixing, "hidden": WIDTHS[mixing]}
+        flow = zoo.build("glow", event_shape=source.event_shape, **model)
+    if seconds is None:
+        settings = FitSettings(**FIT, steps=steps, clock="processor", seed=seed)
+    else:
+        settings = timed(FIT, seconds, seed)
     result = fit(flow, source, settings)
     bits = evaluate(flow, source, elbo_samples=1, iw_samples=0).elbo.bits.mean
     size = sum(p.numel() for p in flow.parameters())

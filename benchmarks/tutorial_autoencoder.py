@@ -15,16 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import likelify as lk
+from benchmarks import tutorial_digits
 from benchmarks.report import Entry, arguments, report
-from likelify import transforms
+from benchmarks.tutorial_digits import LEVELS, SHAPE, converted, scaled, tune, whitened
 from likelify.data import Source, open_source
-from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
-from likelify.fitting.settings import FitSettings
-from likelify.zoo import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-autoencoder.png"
-SHAPE, LEVELS, CODE = (1, 8, 8), 17, 8
+CODE = 8
 
 
 class Autoencoder(nn.Module):
@@ -57,24 +55,15 @@ def convolutional() -> nn.Module:
     )
 
 
-def scaled(pixels: Tensor, noise: Tensor | float = 0.5) -> Tensor:
-    """Bring pixels 0..16 to (-1, 1), in the middle of their level or anywhere in it."""
-    return 2 * (pixels.float() + noise) / LEVELS - 1
-
-
 def train(model: nn.Module, source: Source, steps: int) -> None:
     """Train an autoencoder by squared errors, with pixels anywhere in their levels."""
     data = source.read_all("train").x
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
-    for _ in range(steps):
-        x = data[torch.randint(len(data), (128,))]
-        loss = F.mse_loss(model(scaled(x, torch.rand(x.shape))), scaled(x))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    model.eval()
+
+    def loss(rows: Tensor) -> Tensor:
+        x = data[rows]
+        return F.mse_loss(model(scaled(x, torch.rand(x.shape))), scaled(x))
+
+    tutorial_digits.train(model, loss, len(data), steps, lr=4e-3, weight_decay=1e-4)
 
 
 @dataclass(frozen=True)
@@ -96,20 +85,8 @@ ROWS = {
 
 def flowified(net: nn.Module, *, keep: bool) -> lk.Flow:
     """Turn a network into a density of images; behind an encoder, a linear layer makes the codes white."""
-    flow = converted_flow(net, torch.rand(2, *SHAPE), pixel_levels=LEVELS, value_range=(-1, 1), hidden=128)
-    if keep:
-        for name, parameter in flow.transform.named_parameters():
-            parameter.requires_grad_("density" in name)
-    code = flow.transform.out_shape(SHAPE)
-    if code != (CODE,):
-        return flow
-    return lk.Flow(lk.Normal(code), lk.Chain([flow.transform, transforms.FreeLinear(CODE, CODE)]), event_shape=SHAPE)
-
-
-def tune(flow: lk.Flow, source: Source, seconds: float, seed: int) -> None:
-    """Fit by maximum likelihood for so many seconds of the processor."""
-    settings = {"lr": 3e-3, "batch_size": 128, "average": 0.99}
-    fit(flow, source, FitSettings(**settings, steps=10**6, max_time=seconds, clock="processor", seed=seed))
+    flow = converted(net, keep=keep)
+    return whitened(flow) if flow.transform.out_shape(SHAPE) == (CODE,) else flow
 
 
 def squared_error(images: Tensor, others: Tensor) -> float:

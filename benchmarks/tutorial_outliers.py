@@ -18,18 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import likelify as lk
+from benchmarks import tutorial_digits
+from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
-from likelify import transforms, zoo
+from benchmarks.tutorial_digits import LEVELS, SHAPE, converted, scaled, tune, whitened
+from likelify import zoo
 from likelify.app import recipes
 from likelify.data import Source, open_source, resized, subset
 from likelify.errors import LikelifyError
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import bits_per_dim, evaluate
-from likelify.fitting.settings import FitSettings
-from likelify.zoo import converted_flow
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "tutorial-outliers.png"
-SHAPE, LEVELS, CLASSES = (1, 8, 8), 17, 10
+CLASSES = 10
 MAX_SOFTMAX, KEPT, TUNED, FRESH, GLOW = (
     "max softmax",
     "flowified, weights kept",
@@ -60,25 +61,16 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LeakyReLU(0.2), nn.Linear(32, CLASSES))
 
 
-def scaled(pixels: Tensor, noise: Tensor | float = 0.5) -> Tensor:
-    """Bring pixels 0..16 to (-1, 1), in the middle of their level or anywhere in it."""
-    return 2 * (pixels.float() + noise) / LEVELS - 1
-
-
 def train(net: nn.Module, source: Source, steps: int) -> None:
     """Train a classifier by cross-entropy, with pixels anywhere in their levels."""
     data = source.read_all("train")
-    assert data.labels is not None
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(data), (128,))
-        loss = F.cross_entropy(net(scaled(data.x[rows], torch.rand(128, *SHAPE))), data.labels[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    net.eval()
+    labels = data.labels
+    assert labels is not None
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(scaled(data.x[rows], torch.rand(len(rows), *SHAPE))), labels[rows])
+
+    tutorial_digits.train(net, loss, len(data), steps, lr=3e-3, weight_decay=1e-2)
 
 
 def accuracy(classify: Callable[[Tensor], Tensor], source: Source) -> float:
@@ -90,12 +82,7 @@ def accuracy(classify: Callable[[Tensor], Tensor], source: Source) -> float:
 
 def flowified(net: nn.Module, *, keep: bool) -> lk.Flow:
     """Turn the classifier into a density of images, with a linear layer behind that makes the logits white."""
-    flow = converted_flow(net, torch.rand(2, *SHAPE), pixel_levels=LEVELS, value_range=(-1, 1), hidden=128)
-    if keep:
-        for name, parameter in flow.transform.named_parameters():
-            parameter.requires_grad_("density" in name)
-    layers = lk.Chain([flow.transform, transforms.FreeLinear(CLASSES, CLASSES)])
-    return lk.Flow(lk.Normal((CLASSES,)), layers, event_shape=SHAPE)
+    return whitened(converted(net, keep=keep))
 
 
 def mean_logits(flow: lk.Flow) -> Callable[[Tensor], Tensor]:
@@ -103,17 +90,10 @@ def mean_logits(flow: lk.Flow) -> Callable[[Tensor], Tensor]:
     return flow.transform[0][2].mean_forward  # pyright: ignore[reportIndexIssue]
 
 
-def tune(flow: lk.Flow, source: Source, seconds: float, seed: int) -> None:
-    """Fit by maximum likelihood for so many seconds of the processor."""
-    settings = {"lr": 3e-3, "batch_size": 128, "average": 0.99}
-    fit(flow, source, FitSettings(**settings, steps=10**6, max_time=seconds, clock="processor", seed=seed))
-
-
 def fitted_glow(source: Source, seconds: float, seed: int) -> lk.Flow:
     """Fit a Glow with the settings that the command line takes for digits."""
     flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.model_settings("digits", "glow"))
-    extra = {"steps": 10**6, "max_time": seconds, "clock": "processor", "seed": seed}
-    fit(flow, source, FitSettings(**(recipes.fit_settings("glow") | extra)))
+    fit(flow, source, timed(recipes.fit_settings("glow"), seconds, seed))
     return flow
 
 
