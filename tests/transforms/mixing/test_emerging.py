@@ -138,7 +138,7 @@ def test_sets_of_pixels_that_depend_on_each_other_are_never_solved_together():
     for kernel_size in KERNELS:
         layer = transforms.AutoregressiveConv(1, kernel_size)
         order = emerging.Order(layer.left, reverse=False, upper=False)
-        prepared = emerging.prepare(layer.kernel(), order)
+        prepared = emerging.prepare_kernel(layer.kernel(), order)
         step = prepared.step
         for row in range(layer.rows + 1):
             for column in range(-layer.left, layer.right + 1 if row else 0):
@@ -146,8 +146,8 @@ def test_sets_of_pixels_that_depend_on_each_other_are_never_solved_together():
 
 
 def test_settings_of_autoregressive_convolutions():
-    for kernel_size in (1, 0, (1, 1), (2, 2, 2), (3,)):
-        with pytest.raises(ConfigError, match="kernel"):
+    for kernel_size, error in ((1, ConfigError), (0, ConfigError), ((1, 1), ConfigError), ((2, 2, 2), ShapeError)):
+        with pytest.raises(error, match="kernel"):
             transforms.AutoregressiveConv(2, kernel_size)
     with pytest.raises(ShapeError, match="images"):
         transforms.AutoregressiveConv(2)(torch.ones(3, 2, 4))

@@ -23,7 +23,7 @@ from torch.nn.grad import conv2d_weight
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
-from likelify.structure import ContextLike, sum_constant
+from likelify.structure import ContextLike, per_axis, sum_constant
 from likelify.tracing import is_tracing, leave_autocast, outside_autocast
 from likelify.transforms.core import Chain, Transform, check_channels
 from likelify.transforms.mixing.conv1x1 import Conv1x1
@@ -54,14 +54,12 @@ class AutoregressiveConv(Transform, Caching):
 
     def __init__(self, channels: int, kernel_size: int | Sequence[int] = 2, *, reverse: bool = False) -> None:
         super().__init__()
-        taps = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-        if len(taps) != 2 or min(taps) < 1 or max(taps) < 2:
-            raise ConfigError(f"kernel_size must be a number from 2 or a pair like (2, 2), got {kernel_size}.")
+        taps = per_axis(kernel_size, 2, "kernel_size")
         self.rows, self.left, self.right = taps[0] // 2, taps[1] // 2, (taps[1] - 1) // 2
         self.reverse = reverse
         before = self.rows * taps[1] + self.left
         if before == 0:
-            raise ConfigError(f"A kernel of size {taps} has no taps before its centre.")
+            raise ConfigError(f"A kernel of size {taps} has no taps before its centre; take a size of 2 or more along some axis.")
         scale = (channels * channels * taps[0] * taps[1]) ** -0.5
         self.before = nn.Parameter(scale * torch.randn(channels, channels, before))
         triangle = scale * torch.randn(channels, channels)
@@ -96,13 +94,13 @@ class AutoregressiveConv(Transform, Caching):
         x = solve_convolution(z, kernel, Order(self.left, self.reverse, self.reverse), prepared)
         return x, -self._log_det(z, context)
 
-    def _weights(self) -> "tuple[Tensor, Prepared | None]":
+    def _weights(self) -> "tuple[Tensor, PreparedKernel | None]":
         if self._cache is None:
             return self.kernel(), None
 
-        def compute() -> "tuple[Tensor, Prepared]":
+        def compute() -> "tuple[Tensor, PreparedKernel]":
             kernel = self.kernel()
-            return kernel, prepare(kernel, Order(self.left, self.reverse, self.reverse))
+            return kernel, prepare_kernel(kernel, Order(self.left, self.reverse, self.reverse))
 
         return self.cached("weights", compute)
 
@@ -171,7 +169,7 @@ class Order:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class RowTaps:
     """The taps on one image row.
 
     Attributes:
@@ -186,8 +184,8 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A kernel made ready for `solve`.
+class PreparedKernel:
+    """A kernel made ready for `solve_by_sets`.
 
     Attributes:
         centre: inverse of the centre tap.
@@ -197,12 +195,12 @@ class Prepared:
     """
 
     centre: Tensor
-    groups: tuple[Group, ...]
+    groups: tuple[RowTaps, ...]
     step: int
     reach: int
 
 
-def prepare(kernel: Tensor, order: Order) -> Prepared:
+def prepare_kernel(kernel: Tensor, order: Order) -> PreparedKernel:
     """Invert the centre tap, divide the others by it, and sort them into groups; no gradients."""
     channels, _, height, width = kernel.shape
     kernel = kernel.detach()
@@ -218,12 +216,12 @@ def prepare(kernel: Tensor, order: Order) -> Prepared:
     groups = []
     if left:
         own = taps[-1, :, channels * (right + 1) :] if order.reverse else taps[-1, :, : channels * left]
-        groups.append(Group(0, 1, own))
-    groups += [Group(i, i * step - right, taps[rows - i]) for i in range(1, rows + 1)]
-    return Prepared(centre, tuple(groups), step, max(rows * step + left, 1))
+        groups.append(RowTaps(0, 1, own))
+    groups += [RowTaps(i, i * step - right, taps[rows - i]) for i in range(1, rows + 1)]
+    return PreparedKernel(centre, tuple(groups), step, max(rows * step + left, 1))
 
 
-def solve(z: Tensor, prepared: Prepared, *, reverse: bool) -> Tensor:
+def solve_by_sets(z: Tensor, prepared: PreparedKernel, *, reverse: bool) -> Tensor:
     """Solve `K x = z` by sets of pixels; no gradients.
 
     Args:
@@ -266,13 +264,13 @@ def _image_rows(time: int, step: int, height: int, width: int) -> tuple[int, int
     return max(0, -((width - 1 - time) // step)), min(height - 1, time // step) + 1
 
 
-def solve_convolution(z: Tensor, kernel: Tensor, order: Order, prepared: Prepared | None = None) -> Tensor:
-    """Solve `K x = z` with gradients for both; `prepared` is what `prepare` gives, if that is known."""
-    return (_TracedSolve if is_tracing() else _Solve).apply(z, kernel, order, prepared)  # pyright: ignore
+def solve_convolution(z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None = None) -> Tensor:
+    """Solve `K x = z` with gradients for both; `prepared` is what `prepare_kernel` gives, if that is known."""
+    return (_TracedConvolutionSolve if is_tracing() else _ConvolutionSolve).apply(z, kernel, order, prepared)  # pyright: ignore
 
 
-def _pull(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradients of `_Solve`."""
+def _solution_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients by the arguments of `_ConvolutionSolve`."""
     x, kernel = ctx.saved_tensors
     order: Order = ctx.order
     # K x = z gives K dx = dz - dK x, so everything follows from the solution of the transposed system.
@@ -284,12 +282,12 @@ def _pull(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return adjoint, grad_kernel.flip(2, 3) if order.reverse else grad_kernel, None, None
 
 
-class _Solve(torch.autograd.Function):
-    """`solve` with its gradients, which are made of it; keeps the result and the kernel."""
+class _ConvolutionSolve(torch.autograd.Function):
+    """`solve_by_sets` with its gradients, which are made of it; keeps the result and the kernel."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, kernel: Tensor, order: Order, prepared: Prepared | None) -> Tensor:
-        x = solve(z, prepare(kernel, order) if prepared is None else prepared, reverse=order.reverse)
+    def forward(ctx: Any, z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None) -> Tensor:
+        x = solve_by_sets(z, prepare_kernel(kernel, order) if prepared is None else prepared, reverse=order.reverse)
         ctx.save_for_backward(x, kernel)
         ctx.order = order
         return x
@@ -297,15 +295,15 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _pull(ctx, grads[0])
+        return _solution_gradients(ctx, grads[0])
 
 
-class _TracedSolve(torch.autograd.Function):
+class _TracedConvolutionSolve(torch.autograd.Function):
     """The same in the form that `torch.func` needs, whose every call costs a tenth of a solution more."""
 
     @staticmethod
-    def forward(z: Tensor, kernel: Tensor, order: Order, prepared: Prepared | None) -> Tensor:
-        return solve(z, prepare(kernel, order) if prepared is None else prepared, reverse=order.reverse)
+    def forward(z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None) -> Tensor:
+        return solve_by_sets(z, prepare_kernel(kernel, order) if prepared is None else prepared, reverse=order.reverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -315,7 +313,7 @@ class _TracedSolve(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _pull(ctx, grads[0])
+        return _solution_gradients(ctx, grads[0])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
