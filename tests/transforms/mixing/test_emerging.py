@@ -149,7 +149,7 @@ def test_settings_of_autoregressive_convolutions():
     for kernel_size, error in ((1, ConfigError), (0, ConfigError), ((1, 1), ConfigError), ((2, 2, 2), ShapeError)):
         with pytest.raises(error, match="kernel"):
             transforms.AutoregressiveConv(2, kernel_size)
-    with pytest.raises(ShapeError, match="images"):
+    with pytest.raises(ShapeError, match="height, width"):
         transforms.AutoregressiveConv(2)(torch.ones(3, 2, 4))
     with pytest.raises(ShapeError, match="2 channels"):
         lk.emerging_conv(2).inverse(torch.ones(3, 3, 4, 4))

@@ -49,7 +49,7 @@ def test_woodbury_never_forms_a_matrix_of_the_positions():
 def test_woodbury_belongs_to_one_image_size():
     layer = lk.woodbury_conv(3, (4, 4), rank=2)
     for shape in ((2, 3, 4, 5), (2, 3, 16), (2, 3)):
-        with pytest.raises(ShapeError, match=r"\(4, 4\)"):
+        with pytest.raises(ShapeError, match="4, 4"):
             layer[1](torch.ones(shape))
     assert transforms.Woodbury(3, (4, 4), channel_rank=2)(torch.ones(2, 3, 5, 7))[0].shape == (2, 3, 5, 7)
     with pytest.raises(ConfigError, match="rank"):

@@ -233,7 +233,7 @@ def test_parallel_is_exact_where_its_branches_are():
     layer = Parallel([lk.Conv1x1(2), None, linear(3, 1)], [2, 1, 3], [2, 1, 1])
     assert layer.likelihood == "exact"
     assert layer.out_shape((6,)) == (4,)
-    with pytest.raises(ShapeError, match="share 6"):
+    with pytest.raises(ShapeError, match="6 channels"):
         layer(torch.zeros(1, 5))
 
 
@@ -318,7 +318,7 @@ def test_uniform_noise_has_no_density_outside():
         (lambda: convolution((1, 4, 4), 4, 3, stride=2, padding="same"), ConfigError, "stride one"),
         (lambda: residual(linear(2, 3), (2,)), ShapeError, "must be alike"),
         (lambda: Parallel([None], [2], [3]), ShapeError, "passes its part"),
-        (lambda: Repeat(2, 2).inverse(torch.zeros(1, 3)), ShapeError, "multiple"),
+        (lambda: Repeat(2, 2).inverse(torch.zeros(1, 3)), ShapeError, "4 channels"),
         (lambda: Augment(3, ChannelNoise(2))(torch.zeros(1, 1)), ShapeError, "draws 2"),
     ],
 )

@@ -291,7 +291,7 @@ def test_settings_and_shapes_that_do_not_fit_are_refused():
         FreeLinear(3, 2)(torch.randn(2, 4))
     with pytest.raises(ShapeError, match="dims=2"):
         FreeLinear(3, 2)(torch.randn(2, 3, 4, 4))
-    with pytest.raises(ShapeError, match="2 axes"):
+    with pytest.raises(ShapeError, match="height, width"):
         CircularConv(3, 2)(torch.randn(2, 3, 4))
     with pytest.raises(ShapeError, match="3 channels"):
         CircularConv(3, 2).out_shape((2, 4, 4))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from likelify.errors import ShapeError
 from likelify.linalg.conv import odd_taps
 from likelify.linalg.factors import (
     Factors,
@@ -86,19 +85,14 @@ class CircularConv(FibreLayer):
             posterior_factory=posterior_factory,
         )
         self.dilation = dilation
+        axes = ("depth", "height", "width")[3 - dims :]
+        self.takes, self.gives = (in_channels, *axes), (out_channels, *axes)
         if weight is None:
             sizes = (out_channels // groups, in_channels // groups)
             with torch.no_grad():
                 self._set_weight(
                     torch.stack([orthonormal(*sizes) for _ in range(groups)]), self.weight.new_ones(in_channels)
                 )
-
-    def _check_positions(self, value: Tensor) -> None:
-        if value.ndim != self.weight.ndim:
-            raise ShapeError(
-                f"This CircularConv convolves {self.weight.ndim - 2} axes after the channels and got an input of shape "
-                f"{tuple(value.shape)}."
-            )
 
     def _factorize(self, positions: Shape) -> Factors:
         kernel = self.weight

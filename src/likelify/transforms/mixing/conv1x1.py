@@ -7,7 +7,7 @@ from likelify.caching import Caching
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import leave_autocast
-from likelify.transforms.core import Chain, Transform, check_channels
+from likelify.transforms.core import Chain, Transform
 
 
 class Conv1x1(Transform, Caching):
@@ -26,6 +26,7 @@ class Conv1x1(Transform, Caching):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.takes = (channels, ...)
         start, _ = torch.linalg.qr(torch.randn(channels, channels))
         permutation, lower, upper = torch.linalg.lu(start)
         self.register_buffer("permutation", permutation)
@@ -48,13 +49,11 @@ class Conv1x1(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by `W`."""
-        check_channels(x, len(self.signs), self)
         return apply_matrix(self.cached("matrix", self.matrix), x), self._log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the inverse of `W`."""
-        check_channels(z, len(self.signs), self)
         return apply_matrix(self.cached("inverse", self.inverse_matrix), z), -self._log_det(z, context)
 
     def _factors(self) -> tuple[Tensor, Tensor]:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from likelify.caching import Caching
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ConfigError
 from likelify.structure import ContextLike, per_axis, sum_constant
 from likelify.tracing import is_tracing, leave_autocast, outside_autocast
-from likelify.transforms.core import Chain, Transform, check_channels
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 
@@ -54,12 +54,13 @@ class AutoregressiveConv(Transform, Caching):
 
     def __init__(self, channels: int, kernel_size: int | Sequence[int] = 2, *, reverse: bool = False) -> None:
         super().__init__()
+        self.takes = (channels, "height", "width")
         taps = per_axis(kernel_size, 2, "kernel_size")
         self.rows, self.left, self.right = taps[0] // 2, taps[1] // 2, (taps[1] - 1) // 2
         self.reverse = reverse
         before = self.rows * taps[1] + self.left
         if before == 0:
-            raise ConfigError(f"A kernel of size {taps} has no taps before its centre; take a size of 2 or more along some axis.")
+            raise ConfigError(f"A kernel of size {taps} has no taps before its centre; take sizes from 2.")
         scale = (channels * channels * taps[0] * taps[1]) ** -0.5
         self.before = nn.Parameter(scale * torch.randn(channels, channels, before))
         triangle = scale * torch.randn(channels, channels)
@@ -82,14 +83,12 @@ class AutoregressiveConv(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Convolve."""
-        self._check(x)
         kernel, _ = self._weights()
         return convolve(x, kernel, self.left, reverse=self.reverse), self._log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Solve for the image."""
-        self._check(z)
         kernel, prepared = self._weights()
         x = solve_convolution(z, kernel, Order(self.left, self.reverse, self.reverse), prepared)
         return x, -self._log_det(z, context)
@@ -103,11 +102,6 @@ class AutoregressiveConv(Transform, Caching):
             return kernel, prepare_kernel(kernel, Order(self.left, self.reverse, self.reverse))
 
         return self.cached("weights", compute)
-
-    def _check(self, x: Tensor) -> None:
-        check_channels(x, len(self.log_diagonal), self)
-        if x.ndim != 4:
-            raise ShapeError(f"AutoregressiveConv needs images (rows, channels, h, w), got shape {tuple(x.shape)}.")
 
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return sum_constant(self.log_diagonal.sum() * (x.shape[2] * x.shape[3]), x, context)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.errors import ConfigError, DomainError
 from likelify.structure import ContextLike, sum_constant
 from likelify.tracing import is_tracing, leave_autocast
-from likelify.transforms.core import Chain, Transform, check_channels
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 
@@ -60,6 +60,7 @@ class Woodbury(Transform, Caching):
             raise ConfigError("Woodbury with a spatial_rank needs the size of the image, for example (16, 16).")
         self.channels = channels
         self.size = tuple(size) if size is not None and spatial_rank else None
+        self.takes = (channels, ...) if self.size is None else (channels, *self.size)
         self.ranks = {"channel": channel_rank, "spatial": spatial_rank}
         for name, length in (("channel", channels), ("spatial", math.prod(size or ()))):
             if self.ranks[name]:
@@ -95,13 +96,6 @@ class Woodbury(Transform, Caching):
         return flat.reshape(z.shape), -log_det
 
     def _flatten(self, x: Tensor) -> Tensor:
-        check_channels(x, self.channels, self)
-        if self.size is not None and tuple(x.shape[2:]) != self.size:
-            raise ShapeError(
-                f"This Woodbury layer mixes the positions of images of size {self.size} and got "
-                f"{tuple(x.shape[2:])}. Its matrices belong to that size: build another layer, or one with a "
-                "channel_rank only."
-            )
         return x.flatten(2) if x.ndim > 2 else x[:, :, None]
 
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from likelify.distributions import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.structure import ContextLike, as_context, join_condition, sum_items
-from likelify.transforms.core import Transform, check_channels, check_domain
+from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.surjections.truncated_normal import (
     log_scaled_tail,
     positive_normal_log_prob,
@@ -79,6 +79,7 @@ class PReLU(Transform):
         super().__init__()
         if not 0 < init < math.inf:
             raise ConfigError(f"PReLU needs a positive first slope, got {init}.")
+        self.takes = (channels, ...) if channels > 1 else None
         self.log_slope = nn.Parameter(torch.full((channels,), math.log(init)))
 
     @classmethod
@@ -111,7 +112,6 @@ class PReLU(Transform):
     def _broadcast(self, x: Tensor) -> Tensor:
         if len(self.log_slope) == 1:
             return self.log_slope
-        check_channels(x, len(self.log_slope), self)
         return self.log_slope.reshape(-1, *(1,) * (x.ndim - 2))
 
     def extra_repr(self) -> str:

@@ -49,6 +49,7 @@ class Parallel(Composite):
             if branch is not None and not isinstance(branch, Transform):
                 raise UnsupportedError(f"Parallel takes Transforms or None, not {type(branch).__name__}.")
         self.in_channels, self.out_channels = list(in_channels), list(out_channels)
+        self.takes, self.gives = (sum(in_channels), ...), (sum(out_channels), ...)
         self.branches = nn.ModuleList(Identity() if branch is None else branch for branch in branches)
 
     @property
@@ -93,8 +94,6 @@ class Parallel(Composite):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the results one behind the other."""
-        if in_shape[0] != sum(self.in_channels):
-            raise ShapeError(f"The branches share {sum(self.in_channels)} channels, got events {tuple(in_shape)}.")
         shapes = [
             branch.out_shape((size, *in_shape[1:])) for branch, size in zip(self.parts(), self.in_channels, strict=True)
         ]
@@ -105,10 +104,7 @@ class Parallel(Composite):
         return (sum(self.out_channels), *shapes[0][1:])
 
     def _split(self, x: Tensor, *, latent: bool = False) -> Sequence[Tensor]:
-        sizes = self.out_channels if latent else self.in_channels
-        if x.ndim < 2 or x.shape[1] != sum(sizes):
-            raise ShapeError(f"The branches share {sum(sizes)} channels, got an input of shape {tuple(x.shape)}.")
-        return x.split(sizes, dim=1)
+        return x.split(self.out_channels if latent else self.in_channels, dim=1)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         if len({part.shape[2:] for part in parts}) > 1:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.structure import Shape, per_axis
+from likelify.structure import EventShape, Shape, per_axis
 
 
 class CopyPattern(nn.Module, ABC):
@@ -19,6 +19,9 @@ class CopyPattern(nn.Module, ABC):
     `EqualCopies` has another order too.
 
     Attributes:
+        original: events that are copied, as `structure.check_event` knows them.
+        copied: the same for their copies.
+        channels: of the events that are copied.
         copies: places of copies for each channel; near a border some of them are not used by every element.
         counts: number of copies N of the elements of one channel, broadcast over positions, at least one.
         free: dimensions of the noise of one channel, `sum (N - 1)` over its elements (of one element for
@@ -26,6 +29,9 @@ class CopyPattern(nn.Module, ABC):
         missing: where there is no copy at all, boolean over positions, or None.
     """
 
+    original: EventShape
+    copied: EventShape
+    channels: int
     copies: int
     counts: Tensor
     free: int
@@ -60,16 +66,18 @@ class EqualCopies(CopyPattern):
     """Every element has the same number of copies.
 
     Args:
+        channels: of the events that are copied.
         copies: how many.
         blocks: put the copies of the whole event behind each other, instead of those of each channel.
     """
 
-    def __init__(self, copies: int, *, blocks: bool = False) -> None:
+    def __init__(self, channels: int, copies: int, *, blocks: bool = False) -> None:
         super().__init__()
-        self.blocks = blocks
         if copies < 1:
             raise ConfigError(f"There must be at least one copy, got {copies}.")
-        self.copies, self.free = copies, copies - 1
+        self.original, self.copied = (channels, ...), (channels * copies, ...)
+        self.channels, self.copies, self.blocks = channels, copies, blocks
+        self.free = copies - 1
         self.register_buffer("counts", torch.tensor(float(copies)), persistent=False)
         self.register_buffer("missing", None)
 
@@ -81,20 +89,17 @@ class EqualCopies(CopyPattern):
 
     def total(self, t: Tensor) -> Tensor:
         """Add the copies of each channel."""
-        self.total_shape(tuple(t.shape[1:]))
         if self.blocks:
             return t.unflatten(1, (self.copies, -1)).sum(1)
         return t.unflatten(1, (-1, self.copies)).sum(2)
 
     def copied_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the copies."""
-        return (in_shape[0] * self.copies, *in_shape[1:])
+        return (self.channels * self.copies, *in_shape[1:])
 
     def total_shape(self, copied: Shape) -> Shape:
         """Return the shape of the sums."""
-        if not copied or copied[0] % self.copies:
-            raise ShapeError(f"{self.copies} copies need a multiple of as many channels, got events {tuple(copied)}.")
-        return (copied[0] // self.copies, *copied[1:])
+        return (self.channels, *copied[1:])
 
 
 class WindowCopies(CopyPattern):
@@ -117,7 +122,8 @@ class WindowCopies(CopyPattern):
         )
         if min(self.out_positions) < 1:
             raise ShapeError(f"Windows of size {kernel_size} do not fit into events {self.in_shape}; pad them first.")
-        self.copies = math.prod(kernel_size)
+        self.channels, self.copies = in_shape[0], math.prod(kernel_size)
+        self.original, self.copied = self.in_shape, (self.channels * self.copies, *self.out_positions)
         self.disjoint = (
             len(kernel_size) == 2
             and kernel_size == stride
@@ -125,14 +131,13 @@ class WindowCopies(CopyPattern):
             and dilation == (1, 1)
             and all(n % k == 0 for n, k in zip(in_shape[1:], kernel_size, strict=True))
         )
-        counts = self._fold(torch.ones(1, self.copies, *self.out_positions))[0, 0]
+        counts = self.total(torch.ones(1, self.copies, *self.out_positions))[0, 0]
         self.free = int((counts - 1).clamp_min(0).sum())
         self.register_buffer("counts", counts.clamp_min(1), persistent=False)
         self.register_buffer("missing", counts == 0 if bool((counts == 0).any()) else None, persistent=False)
 
     def copy(self, x: Tensor) -> Tensor:
         """Gather the windows into channels, as `torch.nn.functional.unfold` orders them."""
-        self.copied_shape(tuple(x.shape[1:]))
         # pixel_unshuffle and pixel_shuffle give the shape of their input if there are no rows.
         if self.disjoint and len(x):
             return torch.pixel_unshuffle(x, self.kernel_size[0])
@@ -140,24 +145,16 @@ class WindowCopies(CopyPattern):
             return F.unfold(x.unsqueeze(2), **self._options())
         return F.unfold(x, **self._options()).unflatten(2, self.out_positions)
 
-    def total(self, t: Tensor) -> Tensor:
-        """Add up the windows where they overlap."""
-        self.total_shape(tuple(t.shape[1:]))
-        return self._fold(t)
-
     def copied_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the windows."""
-        if tuple(in_shape) != self.in_shape:
-            raise ShapeError(f"The windows were built for events {self.in_shape}, got {tuple(in_shape)}.")
-        return (in_shape[0] * self.copies, *self.out_positions)
+        return (self.channels * self.copies, *self.out_positions)
 
     def total_shape(self, copied: Shape) -> Shape:
         """Return the shape of the event."""
-        if tuple(copied) != (wanted := (self.in_shape[0] * self.copies, *self.out_positions)):
-            raise ShapeError(f"The windows have the shape {wanted}, got {tuple(copied)}.")
         return self.in_shape
 
-    def _fold(self, t: Tensor) -> Tensor:
+    def total(self, t: Tensor) -> Tensor:
+        """Add up the windows where they overlap."""
         if self.disjoint and len(t):
             return torch.pixel_shuffle(t, self.kernel_size[0])
         if len(self.kernel_size) == 1:

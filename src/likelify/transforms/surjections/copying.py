@@ -37,7 +37,6 @@ class OrthogonalDensity(nn.Module):
 
     Args:
         pattern: what is repeated where.
-        channels: of the repeated event.
         noise: `"normal"` or `"uniform"`.
         net_factory: makes a network that reads the copies `(rows, channels copies, ...)` and gives twice as many
             outputs: means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is
@@ -45,13 +44,13 @@ class OrthogonalDensity(nn.Module):
     """
 
     def __init__(
-        self, pattern: CopyPattern, channels: int, noise: NoiseName = "normal", net_factory: NetFactory | None = None
+        self, pattern: CopyPattern, noise: NoiseName = "normal", net_factory: NetFactory | None = None
     ) -> None:
         super().__init__()
         check_law(noise)
         self.pattern, self.noise = pattern, noise
-        self.log_scale = nn.Parameter(torch.zeros(channels))
-        size = channels * pattern.copies
+        self.log_scale = nn.Parameter(torch.zeros(pattern.channels))
+        size = pattern.channels * pattern.copies
         self.net = None if net_factory is None else net_factory(size, 2 * size)
 
     def draw(self, x: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
@@ -121,6 +120,7 @@ class Copying(Transform, ABC):
         rest: MissingElements | None = None,
     ) -> None:
         super().__init__()
+        self.takes, self.gives = pattern.original, pattern.copied
         self.pattern, self.noise, self.rest = pattern, noise, rest
         self.random_forward = noise is not None
         self.random_inverse = rest is not None
@@ -201,8 +201,8 @@ class Repeat(Copying):
         noise: NoiseName = "normal",
         posterior_factory: NetFactory | None = None,
     ) -> None:
-        pattern = EqualCopies(copies, blocks=blocks)
-        density = OrthogonalDensity(pattern, channels, noise, posterior_factory) if copies > 1 else None
+        pattern = EqualCopies(channels, copies, blocks=blocks)
+        density = OrthogonalDensity(pattern, noise, posterior_factory) if copies > 1 else None
         super().__init__(pattern, density)
 
     def extra_repr(self) -> str:
@@ -244,7 +244,7 @@ class Unfold(Copying):
         posterior_factory: NetFactory | None = None,
     ) -> None:
         pattern = window_copies(in_shape, kernel_size, stride, dilation)
-        density = OrthogonalDensity(pattern, in_shape[0], noise, posterior_factory) if pattern.free else None
+        density = OrthogonalDensity(pattern, noise, posterior_factory) if pattern.free else None
         rest = None if pattern.missing is None else MissingElements(in_shape, pattern.missing, net_factory)
         super().__init__(pattern, density, rest)
 
@@ -256,10 +256,11 @@ class Unfold(Copying):
 class Gathering(Transform, ABC):
     """The common part of `Sum` and `FoldSum`: add copies up, or draw what is orthogonal to repeated elements."""
 
-    def __init__(self, pattern: CopyPattern, channels: int, net_factory: NetFactory | None) -> None:
+    def __init__(self, pattern: CopyPattern, net_factory: NetFactory | None) -> None:
         super().__init__()
+        self.takes, self.gives = pattern.copied, pattern.original
         self.pattern = pattern
-        self.density = OrthogonalDensity(pattern, channels, "normal", net_factory) if pattern.free else None
+        self.density = OrthogonalDensity(pattern, "normal", net_factory) if pattern.free else None
         self.random_forward = pattern.missing is not None
         self.random_inverse = self.density is not None
         if pattern.missing is not None:
@@ -342,7 +343,7 @@ class Sum(Gathering):
     def __init__(
         self, channels: int, terms: int, *, blocks: bool = False, net_factory: NetFactory | None = None
     ) -> None:
-        super().__init__(EqualCopies(terms, blocks=blocks), channels, net_factory)
+        super().__init__(EqualCopies(channels, terms, blocks=blocks), net_factory)
 
     def extra_repr(self) -> str:
         """Show the number of terms."""
@@ -372,7 +373,7 @@ class FoldSum(Gathering):
         dilation: int | Sequence[int] = 1,
         net_factory: NetFactory | None = None,
     ) -> None:
-        super().__init__(window_copies(out_shape, kernel_size, stride, dilation), out_shape[0], net_factory)
+        super().__init__(window_copies(out_shape, kernel_size, stride, dilation), net_factory)
 
     def extra_repr(self) -> str:
         """Show whether windows overlap."""

@@ -34,18 +34,18 @@ class Slice(Transform):
     """
 
     random_inverse = True
+    takes = ("channels", ...)
 
     def __init__(self, keep: int, distribution: Distribution) -> None:
         super().__init__()
-        if distribution.likelihood != "exact":
-            raise InexactLikelihoodError("Slice needs a distribution with an exact log_prob.")
+        _check_exact(distribution, self)
         self.keep = keep
+        self.gives = (keep, ...)
         self.distribution = distribution
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Drop the last channels; the contribution is their log-density."""
-        if x.ndim < 2 or x.shape[1] <= self.keep:
-            raise ShapeError(f"Slice(keep={self.keep}) needs more than {self.keep} channels, got {tuple(x.shape)}.")
+        self.out_shape(tuple(x.shape[1:]))
         kept, dropped = x[:, : self.keep], x[:, self.keep :]
         return kept, self.distribution.log_prob(dropped, self._inner(kept, context))
 
@@ -101,13 +101,13 @@ class Augment(Transform):
     """
 
     random_forward = True
+    takes = ("channels", ...)
 
     def __init__(self, added: int, distribution: Distribution) -> None:
         super().__init__()
-        if distribution.likelihood != "exact":
-            raise InexactLikelihoodError("Augment needs a distribution with an exact log_prob.")
-        self.distribution = distribution
+        _check_exact(distribution, self)
         self.added = added
+        self.distribution = distribution
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Draw the new channels."""
@@ -125,7 +125,7 @@ class Augment(Transform):
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Drop the added channels."""
-        if z.ndim < 2 or z.shape[1] <= self.added:
+        if z.shape[1] <= self.added:
             raise ShapeError(f"Augment({self.added}) needs more than {self.added} channels, got {tuple(z.shape)}.")
         return z[:, : z.shape[1] - self.added]
 
@@ -181,6 +181,7 @@ class Pad(Transform):
         self.noise, self.value = noise, value
         self.log_scale = nn.Parameter(torch.zeros(in_shape[0]))
         new = torch.ones(tuple(n + sum(pad) for n, pad in zip(in_shape[1:], pads, strict=True)))
+        self.takes, self.gives = self.in_shape, (in_shape[0], *new.shape)
         new[tuple(slice(before, before + n) for n, (before, _) in zip(in_shape[1:], self.pads, strict=True))] = 0
         self.added = int(new.sum())
         self.register_buffer("new", new, persistent=False)
@@ -194,24 +195,19 @@ class Pad(Transform):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Crop; the contribution is the log-density of the noise."""
-        _check_event(z, self.out_shape(self.in_shape), self)
         u = (z - self.value) * self.new / self._scale(z)
         return self._crop(z), self._log_q(u, context)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Pad with the constant value."""
-        _check_event(x, self.in_shape, self)
         return F.pad(x, _flat(self.pads), value=self.value)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Crop."""
-        _check_event(z, self.out_shape(self.in_shape), self)
         return self._crop(z)
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape with the new positions."""
-        if tuple(in_shape) != self.in_shape:
-            raise ShapeError(f"Pad was built for events {self.in_shape}, got {tuple(in_shape)}.")
         return (in_shape[0], *self.new.shape)
 
     def _crop(self, z: Tensor) -> Tensor:
@@ -307,6 +303,7 @@ class Crop(Transform):
         self.in_shape, self.crops = tuple(in_shape), tuple((before, after) for before, after in crops)
         if any(sum(crop) >= n for n, crop in zip(in_shape[1:], crops, strict=True)):
             raise ShapeError(f"Crop{self.crops} leaves nothing of events {self.in_shape}.")
+        self.takes, self.gives = self.in_shape, self.out_shape(self.in_shape)
         border = torch.ones(self.in_shape[1:], dtype=torch.bool)
         inside = [slice(a, n - b) for n, (a, b) in zip(in_shape[1:], self.crops, strict=True)]
         border[tuple(inside)] = False
@@ -323,7 +320,6 @@ class Crop(Transform):
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Cut the border off."""
-        _check_event(x, self.in_shape, self)
         return F.pad(x, [-side for side in _flat(self.crops)])
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
@@ -337,12 +333,9 @@ class Crop(Transform):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the inner shape."""
-        if tuple(in_shape) != self.in_shape:
-            raise ShapeError(f"Crop was built for events {self.in_shape}, got {tuple(in_shape)}.")
         return (in_shape[0], *(n - sum(crop) for n, crop in zip(in_shape[1:], self.crops, strict=True)))
 
     def _framed(self, z: Tensor) -> Tensor:
-        _check_event(z, self.out_shape(self.in_shape), self)
         return F.pad(z, _flat(self.crops))
 
     def extra_repr(self) -> str:
@@ -355,14 +348,14 @@ def _flat(sides: Sides) -> list[int]:
     return [side for pair in reversed(sides) for side in pair]
 
 
+def _check_exact(distribution: Distribution, layer: nn.Module) -> None:
+    if distribution.likelihood != "exact":
+        raise InexactLikelihoodError(f"{type(layer).__name__} needs a distribution with an exact log_prob.")
+
+
 def _check_sides(in_shape: Shape, sides: Sides, name: str) -> None:
     pairs = len(sides) == len(in_shape) - 1 > 0 and all(len(pair) == 2 for pair in sides)
     if not pairs or any(side < 0 for pair in sides for side in pair):
         raise ShapeError(
             f"{name} needs (before, after), not negative, for each position axis of {tuple(in_shape)}, got {sides}."
         )
-
-
-def _check_event(x: Tensor, shape: Shape, layer: nn.Module) -> None:
-    if tuple(x.shape[1:]) != tuple(shape):
-        raise ShapeError(f"{type(layer).__name__} was built for events {tuple(shape)}, got {tuple(x.shape[1:])}.")

@@ -29,9 +29,9 @@ from likelify.linalg.factors import (
 )
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, sum_constant
+from likelify.structure import ContextLike, Shape, sum_constant
 from likelify.tracing import leave_autocast
-from likelify.transforms.core import Shape, Transform, check_channels, check_sample
+from likelify.transforms.core import Transform, check_sample
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity, along
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
@@ -59,6 +59,7 @@ class FibreLayer(Transform, Caching, ABC):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = channels
+        self.takes, self.gives = (self.in_channels, ...), (self.out_channels, ...)
         self.groups, self.pretrained = groups, pretrained
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = self._make_bias(bias)
@@ -87,7 +88,7 @@ class FibreLayer(Transform, Caching, ABC):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply by `W`; add noise if there are more outputs than inputs."""
-        factors = self._factors(x, self.in_channels)
+        factors = self._factors(x)
         white = self._whiten(x)
         z = self._shift(factors.apply(white))
         volume = sum_constant(factors.log_volume(x.shape[2:]), x, context)
@@ -101,7 +102,7 @@ class FibreLayer(Transform, Caching, ABC):
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the product; draw a place on the fibre if there are fewer outputs than inputs (Matheron's rule)."""
-        factors = self._factors(z, self.out_channels)
+        factors = self._factors(z)
         x, volume = self._solve(z, factors), -sum_constant(factors.log_volume(z.shape[2:]), z, context)
         if self.density is not None:
             drawn, log_prob = self.density.sample_and_log_prob(z, factors, context)
@@ -113,11 +114,11 @@ class FibreLayer(Transform, Caching, ABC):
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `W x + b`."""
-        return self._shift(self._factors(x, self.in_channels).apply(self._whiten(x)))
+        return self._shift(self._factors(x).apply(self._whiten(x)))
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Return the mean of the fibre, or the least-squares solution."""
-        factors = self._factors(z, self.out_channels)
+        factors = self._factors(z)
         x = self._solve(z, factors)
         if self.density is None:
             return x
@@ -144,19 +145,12 @@ class FibreLayer(Transform, Caching, ABC):
         return super().initialize(x, context)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the same positions with the other number of channels."""
-        if not in_shape or in_shape[0] != self.in_channels:
-            raise ShapeError(f"{type(self).__name__} takes {self.in_channels} channels, not events {tuple(in_shape)}.")
+        """Return the same positions with the latent's channels."""
         return (self.out_channels, *in_shape[1:])
 
-    def _factors(self, value: Tensor, channels: int) -> Factors:
-        check_channels(value, channels, self)
-        self._check_positions(value)
+    def _factors(self, value: Tensor) -> Factors:
         positions = tuple(value.shape[2:])
         return self.cached(f"factors {positions}", lambda: self._factorize(positions))
-
-    def _check_positions(self, value: Tensor) -> None:
-        """Refuse values with other axes than the layer was built for."""
 
     def _solve(self, z: Tensor, factors: Factors) -> Tensor:
         """Return the least solution, in units of the deviations if there are any."""
@@ -279,12 +273,13 @@ class FreeLinear(FibreLayer):
         """Form `W`, `(out_channels, in_channels)`."""
         return torch.block_diag(*self.weight.unflatten(0, (self.groups, -1)))
 
-    def _check_positions(self, value: Tensor) -> None:
+    def _factors(self, value: Tensor) -> Factors:
         if self.dims not in (None, value.ndim - 2):
             raise ShapeError(
                 f"The network of this FreeLinear is for {self.dims} position axes and got an input of shape "
                 f"{tuple(value.shape)}; say dims={value.ndim - 2}."
             )
+        return super()._factors(value)
 
     def _factorize(self, positions: Shape) -> Factors:
         blocks = self.weight.unflatten(0, (self.groups, -1))

@@ -57,6 +57,8 @@ class Pooling(Transform, ABC):
             valid = None
         if valid is not None and (len(valid) != size or not bool(valid.any(0).all())):
             raise ShapeError(f"Each window needs {size} entries, of which at least one counts.")
+        positions = (...,) if valid is None else tuple(valid.shape[1:])
+        self.takes, self.gives = (channels * size, *positions), (channels, *positions)
         self.register_buffer("valid", valid, persistent=False)
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.log_outside = None if valid is None else nn.Parameter(torch.zeros(channels))
@@ -83,13 +85,7 @@ class Pooling(Transform, ABC):
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape with one element for each window."""
-        positions = in_shape[1:] if self.valid is None else tuple(self.valid.shape[1:])
-        if tuple(in_shape) != (self.channels * self.size, *positions):
-            raise ShapeError(
-                f"{type(self).__name__} is for {self.channels} channels of {self.size} entries"
-                f"{'' if self.valid is None else f' at positions {positions}'}, got events {tuple(in_shape)}."
-            )
-        return (self.channels, *positions)
+        return (self.channels, *in_shape[1:])
 
     @abstractmethod
     def _reduce(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +115,6 @@ class Pooling(Transform, ABC):
         return torch.where(self.valid, t, noise)
 
     def _windows(self, x: Tensor) -> Tensor:
-        self.out_shape(tuple(x.shape[1:]))
         return x.unflatten(1, (self.channels, self.size))
 
     def _read(self, z: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ConfigError
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
-from likelify.structure import ContextLike
+from likelify.structure import ContextLike, check_event
 from likelify.transforms.core import Chain, Conjugate, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
 from likelify.transforms.exponential.parametrizations import Source
@@ -66,7 +66,7 @@ class SylvesterHeads(Source):
 
     def forward(self, u: Tensor, context: ContextLike = None) -> Tensor:
         """Return `t1, s1, s2, t2` for every channel, `(rows, 4 features, *positions)`."""
-        _check_features(u, self.features, self)
+        check_event(u.shape[1:], (self.features, ...), type(self).__name__)
         inner, outer, bias = self.matrices(context)
         seen = u[:, : self.hidden_units]
         t1 = apply_matrix(inner.tril(-1), seen) + _along(bias, seen)
@@ -109,7 +109,7 @@ class PlanarHeads(Source):
 
     def forward(self, u: Tensor, context: ContextLike = None) -> Tensor:
         """Return `t1, s1, s2, t2` for every channel, `(rows, 4 features, *positions)`."""
-        _check_features(u, self.features, self)
+        check_event(u.shape[1:], (self.features, ...), type(self).__name__)
         seen = u[:, :1]
         scale, bias, outer = (_along(vector, seen) for vector in self.vectors(context))
         t2 = outer[:, 1:] * torch.tanh(scale * seen + bias)
@@ -119,13 +119,6 @@ class PlanarHeads(Source):
     def extra_repr(self) -> str:
         """Show the sizes."""
         return f"{self.features}, context_features={self.condition_features or 0}"
-
-
-def _check_features(u: Tensor, features: int, heads: Source) -> None:
-    if u.ndim < 2 or u.shape[1] != features:
-        raise ShapeError(
-            f"{type(heads).__name__} was built for {features} features and got an input of shape {tuple(u.shape)}."
-        )
 
 
 def _bounded_triangle(raw: Tensor) -> Tensor:
