@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Composite, Shape, Transform
+from likelify.structure import ContextLike, Shape
+from likelify.transforms.core import Chain, Composite, Transform
 from likelify.transforms.reshape import Identity
 from likelify.transforms.surjections.copying import Repeat, Sum
 

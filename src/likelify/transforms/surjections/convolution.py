@@ -14,8 +14,8 @@ from torch import Tensor
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import per_axis
-from likelify.transforms.core import Chain, Shape, Transform
+from likelify.structure import Shape, per_axis
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import FoldSum, Unfold

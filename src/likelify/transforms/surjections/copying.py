@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from likelify.distributions import LOG_SQRT_2PI, check_law, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
-from likelify.transforms.core import Shape, Transform, check_sample
+from likelify.structure import ContextLike, Shape, as_context, join_condition, sum_constant, sum_items
+from likelify.transforms.core import Transform, check_sample
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
 from likelify.transforms.surjections.dimension import MissingElements
 

@@ -12,8 +12,8 @@ from likelify.distributions import LOG_SQRT_2PI, Distribution, check_law, limit_
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import Context, ContextLike, as_context, join_condition, sum_items, with_condition
-from likelify.transforms.core import Shape, Transform, check_sample
+from likelify.structure import Context, ContextLike, Shape, as_context, join_condition, sum_items, with_condition
+from likelify.transforms.core import Transform, check_sample
 
 Sides = Sequence[tuple[int, int]]
 

@@ -23,8 +23,8 @@ from likelify.distributions import LOG_SQRT_2PI, limit_log_scale, normal_log_pro
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike, as_context, join_condition, per_axis, sum_items
-from likelify.transforms.core import Chain, Inverse, Shape, Transform
+from likelify.structure import ContextLike, Shape, as_context, join_condition, per_axis, sum_items
+from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copying import Repeat, Unfold
 from likelify.transforms.surjections.dimension import Pad
