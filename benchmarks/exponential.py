@@ -115,7 +115,7 @@ def _frozen_ratio(shape: tuple[int, ...], padding: str, repeats: int) -> float:
     torch.manual_seed(0)
     x, layer = torch.randn(shape), conv_exponential(shape[1], padding=padding)
     with torch.no_grad():
-        layer.source.weight.copy_(random_kernel(*shape[1:]))
+        layer.parametrization.weight.copy_(random_kernel(*shape[1:]))
     kernel = layer.map().effective.detach().clone()
     with torch.no_grad(), layer.frozen():
         return ratio(lambda: layer(x), lambda: unrolled(x, kernel, EVALUATION_DEGREE, padding), repeats)
@@ -128,7 +128,7 @@ def inverse_cost(*, quick: bool) -> list[Entry]:
         torch.manual_seed(0)
         x, layer = torch.randn(shape), conv_exponential(shape[1])
         with torch.no_grad():
-            layer.source.weight.copy_(random_kernel(*shape[1:]))
+            layer.parametrization.weight.copy_(random_kernel(*shape[1:]))
             times = medians({"forward": partial(layer, x), "inverse": partial(layer.inverse, x)}, 3 * repeats)
         entries.append(Entry(f"inverse over forward {shape}", times["inverse"] / times["forward"], "", 1.05))
     return entries

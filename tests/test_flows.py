@@ -203,10 +203,10 @@ def test_exponentials_are_cached_inside_flows():
         flow.log_prob(x)
         assert all(layer._cache for layer in flow.transform)
         assert not flow.log_prob(x).grad_fn or not any(
-            torch.autograd.grad(flow.log_prob(x).sum(), flow.transform[0].source.weight, allow_unused=True)
+            torch.autograd.grad(flow.log_prob(x).sum(), flow.transform[0].parametrization.weight, allow_unused=True)
         )
         with torch.no_grad():
-            flow.transform[0].source.weight.add_(1.0)
+            flow.transform[0].parametrization.weight.add_(1.0)
         with pytest.raises(StateError, match="Exponential"):
             flow.log_prob(x)
 

@@ -255,7 +255,7 @@ def flow_case(seed: int) -> Case:
         lk.dense_exponential(2, tol=tol),
         lk.orthogonal_convolution(2, tol=tol),
         lk.Inverse(lk.conv_exponential(2, 3, tol=tol)),
-        lk.conv_exponential(2, condition_features=2, tol=tol, norm_limit=rng.choice((None, 1.8))),
+        lk.conv_exponential(2, context_features=2, tol=tol, norm_limit=rng.choice((None, 1.8))),
         lk.linear_exponential(torch.nn.Conv2d(2, 2, 3, padding=1, bias=False), tol=tol),
         lk.ActNorm(2),
     ]

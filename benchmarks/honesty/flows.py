@@ -43,7 +43,7 @@ def certificate(name: str, tol: float) -> str:
 
 def conditional_certificate() -> str:
     """Ask for the certificate of a layer with parameters for each node."""
-    flow = lk.Flow(lk.Normal((3,)), randomize(lk.dense_exponential(3, condition_features=2)))
+    flow = lk.Flow(lk.Normal((3,)), randomize(lk.dense_exponential(3, context_features=2)))
     found = flow.certificate(torch.randn(5, 3), lk.Context(torch.randn(5, 2), PAIR))
     return "right" if found.nats.shape == (2,) else f"SILENT: shape {tuple(found.nats.shape)} for two graphs"
 

@@ -19,7 +19,7 @@ def caches() -> None:
         "an optimizer's step": lambda layer: optimizer_step(layer, fused=False),
         "load_state_dict": lambda layer: layer.load_state_dict({k: v * 1.5 for k, v in layer.state_dict().items()}),
         "another parameter": lambda layer: setattr(
-            layer.source, "weight", nn.Parameter(1.5 * layer.source.weight.data)
+            layer.parametrization, "weight", nn.Parameter(1.5 * layer.parametrization.weight.data)
         ),
         "double": lambda layer: layer.double().float(),
         "tol": lambda layer: None,
@@ -128,5 +128,5 @@ def settings_changed() -> str:
     x = torch.randn(3, *shape)
     with layer.frozen():
         layer(x)
-        layer.source.norm_limit = 0.3
+        layer.parametrization.norm_limit = 0.3
         return judge_layer(layer, layer_matrix(copy.deepcopy(layer), shape), x)

@@ -82,7 +82,7 @@ def limits() -> None:  # noqa: C901 - a list of cases
                 lambda b=build, s=shape, f=frozen: empty_flow(b(), s, f),
                 must="accept",
             )
-    for condition in (lk.dense_exponential(3, condition_features=2), lk.rotation(3, condition_features=2)):
+    for condition in (lk.dense_exponential(3, context_features=2), lk.rotation(3, context_features=2)):
         add(
             "limits",
             "empty batch, conditional layer",

@@ -56,7 +56,7 @@ def shapes() -> None:  # noqa: C901 - a list of cases
             return "SILENT: accepted"
 
         add("shapes", f"sum of maps with {parts[0]} and {parts[1]} rows", mixed, must="refuse")
-    layer = lk.dense_exponential(3, condition_features=2)
+    layer = lk.dense_exponential(3, context_features=2)
     for rows in (1, 4):
         add(
             "shapes",

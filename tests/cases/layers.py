@@ -76,7 +76,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.conv_exponential(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
     ),
     "conv-exponential-torus": LayerCase(
-        lambda: lk.conv_exponential(2, 5, bound="torus", norm_limit=0.9),
+        lambda: lk.conv_exponential(2, 5, norm_bound="torus", norm_limit=0.9),
         lambda: normal(2, 2, 4, 3),
         lk.Exponential,
     ),
@@ -93,7 +93,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.conv_exponential(2, padding="reflect"), lambda: normal(2, 2, 4, 3), lk.Exponential
     ),
     "conv-exponential-condition": LayerCase(
-        lambda: lk.conv_exponential(2, condition_features=3),
+        lambda: lk.conv_exponential(2, context_features=3),
         lambda: normal(2, 2, 3, 4),
         lk.Exponential,
         lambda: normal(2, 3),
@@ -106,7 +106,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.orthogonal_convolution(2), lambda: normal(2, 2, 4, 3), lk.Exponential, near_identity=True
     ),
     "orthogonal-convolution-condition": LayerCase(
-        lambda: lk.orthogonal_convolution(2, norm_limit=2.0, padding="circular", condition_features=2),
+        lambda: lk.orthogonal_convolution(2, norm_limit=2.0, padding="circular", context_features=2),
         lambda: normal(2, 2, 4, 3),
         lk.Exponential,
         lambda: normal(2, 2),
@@ -115,7 +115,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.dense_exponential(3, norm_limit=1.0), lambda: normal(2, 3, 2, 2), lk.Exponential, near_identity=True
     ),
     "dense-exponential-condition-graphs": LayerCase(
-        lambda: lk.dense_exponential(3, condition_features=2),
+        lambda: lk.dense_exponential(3, context_features=2),
         lambda: normal(5, 3),
         lk.Exponential,
         lambda: on_graphs(condition=True),
@@ -136,7 +136,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: transforms.equivariant_exponential(4, "rotations"), lambda: normal(2, 4, 3, 3), lk.Exponential
     ),
     "rotation-equivariant-condition": LayerCase(
-        lambda: transforms.equivariant_exponential(4, "rotations", condition_features=2),
+        lambda: transforms.equivariant_exponential(4, "rotations", context_features=2),
         lambda: normal(2, 4, 3, 3),
         lk.Exponential,
         lambda: normal(2, 2),
@@ -148,7 +148,7 @@ LAYERS: dict[str, LayerCase] = {
         near_identity=True,
     ),
     "set-exponential-condition": LayerCase(
-        lambda: transforms.equivariant_exponential(2, "sets", condition_features=2),
+        lambda: transforms.equivariant_exponential(2, "sets", context_features=2),
         lambda: normal(2, 2, 4),
         lk.Exponential,
         lambda: normal(2, 2),
@@ -170,14 +170,14 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "rotation": LayerCase(lambda: lk.rotation(4), lambda: normal(3, 4), lk.Exponential, near_identity=True),
     "rotation-condition-graphs": LayerCase(
-        lambda: lk.rotation(4, condition_features=2),
+        lambda: lk.rotation(4, context_features=2),
         lambda: normal(5, 4),
         lk.Exponential,
         lambda: on_graphs(condition=True),
     ),
     "cayley": LayerCase(lambda: lk.rotation(4, method="cayley"), lambda: normal(3, 4, 2), transforms.Cayley),
     "cayley-condition-graphs": LayerCase(
-        lambda: lk.rotation(3, method="cayley", condition_features=2),
+        lambda: lk.rotation(3, method="cayley", context_features=2),
         lambda: normal(5, 3),
         transforms.Cayley,
         lambda: on_graphs(condition=True),

@@ -30,13 +30,13 @@ LAYERS: dict[str, LayerCase] = {
         on_graphs,
     ),
     "householder-condition-graphs": LayerCase(
-        lambda: lk.rotation(3, method="householder", condition_features=2),
+        lambda: lk.rotation(3, method="householder", context_features=2),
         lambda: normal(5, 3),
         transforms.Householder,
         lambda: on_graphs(condition=True),
     ),
     "householder-condition-image": LayerCase(
-        lambda: lk.rotation(3, method="householder", reflections=4, condition_features=2),
+        lambda: lk.rotation(3, method="householder", reflections=4, context_features=2),
         lambda: normal(2, 3, 4, 3),
         transforms.Householder,
         lambda: normal(2, 2),

@@ -194,15 +194,15 @@ def test_static_degrees_work_under_vmap_and_compile():
 
 def test_the_norm_limit_holds_after_any_training():
     layer = lk.conv_exponential(4, norm_limit=1.8)
-    torch.nn.init.normal_(layer.source.weight, std=10.0)
+    torch.nn.init.normal_(layer.parametrization.weight, std=10.0)
     map_ = layer.map()
     norm = float(torch.linalg.matrix_norm(map_.materialize((4, 6, 6)).detach(), 2))
     assert 0.5 < norm <= 1.8
-    tight = lk.conv_exponential(4, norm_limit=0.9, bound="torus")
-    torch.nn.init.normal_(tight.source.weight, std=10.0)
+    tight = lk.conv_exponential(4, norm_limit=0.9, norm_bound="torus")
+    torch.nn.init.normal_(tight.parametrization.weight, std=10.0)
     assert 0.7 < float(torch.linalg.matrix_norm(tight.map().materialize((4, 6, 6)).detach(), 2)) <= 0.9
     small = lk.conv_exponential(4)
-    assert torch.equal(small.map().tensors()["kernel"], small.source.weight)
+    assert torch.equal(small.map().tensors()["kernel"], small.parametrization.weight)
 
 
 def test_function_declares_itself():

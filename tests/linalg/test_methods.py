@@ -491,7 +491,7 @@ def test_no_path_of_a_gradient_is_counted_twice(strategy):
     for leaf, action in cases:
         first, tracked = _both_orders(lambda action=action: action().value, leaf)
         assert torch.allclose(first, tracked, atol=1e-9 * float(first.abs().max()))
-    first, tracked = _both_orders(lambda: layer.inverse(2 * layer(image)[0])[0], layer.source.weight)
+    first, tracked = _both_orders(lambda: layer.inverse(2 * layer(image)[0])[0], layer.parametrization.weight)
     assert torch.allclose(first, tracked, atol=1e-9)
 
 
@@ -509,8 +509,8 @@ def test_conditional_convolutions_have_right_gradients_in_every_strategy_and_lay
     found = []
     for settings in ({"gradient": linalg.Unrolled()}, {"gradient": linalg.Stored()}, {"degree": 25}):
         with lk.seeded(0):
-            layer = lk.testing.randomize(lk.conv_exponential(2, condition_features=3, **settings).double())
-        (grad,) = torch.autograd.grad(layer(x, condition)[0].square().sum(), layer.source.weight)
+            layer = lk.testing.randomize(lk.conv_exponential(2, context_features=3, **settings).double())
+        (grad,) = torch.autograd.grad(layer(x, condition)[0].square().sum(), layer.parametrization.weight)
         found.append(grad)
     assert torch.allclose(found[0], found[1], rtol=1e-9)
     assert torch.allclose(found[0], found[2], rtol=1e-9)
@@ -524,7 +524,7 @@ def test_a_loose_declaration_does_not_cost_the_certificate_of_a_small_function()
 def test_layers_with_a_norm_limit_compile_and_vectorize():
     x = torch.randn(3, 2, 4, 4)
     for layer in (
-        lk.conv_exponential(2, bound="torus", norm_limit=0.9),
+        lk.conv_exponential(2, norm_bound="torus", norm_limit=0.9),
         lk.dense_exponential(2, norm_limit=1.0),
         lk.orthogonal_convolution(2, norm_limit=2.0),
     ):

@@ -55,7 +55,7 @@ def test_a_frozen_exponential_notices_that_its_parameters_changed():
     x = torch.randn(2, 2, 4, 4)
     with torch.no_grad(), layer.frozen():
         layer(x)
-        layer.source.weight.mul_(2)
+        layer.parametrization.weight.mul_(2)
         with pytest.raises(StateError):
             layer(x)
 
@@ -86,7 +86,7 @@ def test_every_rotation_is_reached_by_an_exponential():
     layer = lk.rotation(4).double()
     with torch.no_grad():
         # Half a turn in both planes, where Cayley's formula has a pole; the skew part of W is (W - W^T) / 2.
-        layer.source.weight[0, 1] = layer.source.weight[2, 3] = 2 * math.pi
+        layer.parametrization.weight[0, 1] = layer.parametrization.weight[2, 3] = 2 * math.pi
     x = normal(3, 4)
     assert torch.allclose(layer(x)[0], -x, atol=1e-10)
 
@@ -113,13 +113,13 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="GraphBatch"):
         lk.graph_exponential(2)(torch.ones(3, 2))
     with pytest.raises(ShapeError, match="condition"):
-        lk.conv_exponential(2, condition_features=3)(torch.ones(2, 2, 4, 4))
-    with pytest.raises(ConfigError, match="trace must be"):
+        lk.conv_exponential(2, context_features=3)(torch.ones(2, 2, 4, 4))
+    with pytest.raises(ConfigError, match="no trace .magic."):
         lk.Exponential(lk.Dense(torch.eye(2)), trace="magic")
 
 
 def test_a_row_with_its_own_kernel_is_as_if_alone():
-    layer = lk.testing.randomize(lk.conv_exponential(2, condition_features=3).double())
+    layer = lk.testing.randomize(lk.conv_exponential(2, context_features=3).double())
     x, condition = normal(3, 2, 4, 4), normal(3, 3)
     together = layer(x, condition)[0]
     alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(3)])
@@ -128,10 +128,10 @@ def test_a_row_with_its_own_kernel_is_as_if_alone():
 
 
 def test_the_norm_limit_holds_for_rows_and_groups():
-    for options in ({"condition_features": 2}, {"groups": 2}, {"padding": "reflect"}, {"padding": "circular"}):
+    for options in ({"context_features": 2}, {"groups": 2}, {"padding": "reflect"}, {"padding": "circular"}):
         layer = lk.conv_exponential(4, **options).double()
         lk.testing.randomize(layer, scale=5.0)
-        context = normal(2, 2) if "condition_features" in options else None
+        context = normal(2, 2) if "context_features" in options else None
         matrices = layer.map(context).materialize((4, 5, 4)).detach()
         assert 0.2 < float(torch.linalg.matrix_norm(matrices, 2).max()) <= 1.8
     dense = lk.testing.randomize(lk.dense_exponential(5, norm_limit=0.7).double(), scale=3.0)
@@ -142,7 +142,7 @@ def test_an_estimated_trace_makes_the_likelihood_an_estimate():
     layer = lk.linear_exponential(torch.nn.Linear(5, 5, bias=False), trace="hutchinson", trace_samples=2000)
     flow = lk.Flow(lk.Normal((5,)), layer)
     x = torch.randn(2, 5)
-    exact = lk.linear_exponential(layer.source.module)(x)[1]
+    exact = lk.linear_exponential(layer.parametrization.module)(x)[1]
     with lk.seeded(0):
         assert float((layer(x)[1] - exact).detach().abs().max()) < 0.3
     assert flow.likelihood == "estimate"

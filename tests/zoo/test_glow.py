@@ -46,4 +46,4 @@ def test_the_published_mixing_layer_is_1x1_then_exponential():
     kinds = [type(layer) for layer in flow.transform]
     index = kinds.index(lk.Exponential)
     assert kinds[index - 1] is lk.Conv1x1
-    assert flow.transform[index].source.norm_limit == 1.8
+    assert flow.transform[index].parametrization.norm_limit == 1.8

@@ -119,8 +119,8 @@ def test_exponentials_have_the_norm_limit_of_the_paper_with_the_tight_bound(name
     layers = [m for m in flow.modules() if isinstance(m, lk.Exponential)]
     assert layers
     for layer in layers:
-        assert layer.source.norm_limit == 0.9
-        assert layer.source.settings["bound"] == "torus"
+        assert layer.parametrization.norm_limit == 0.9
+        assert layer.parametrization.settings["bound"] == "torus"
 
 
 def size_of(module):

@@ -44,7 +44,7 @@ def mixing_layers(
         return [transforms.two_conv1x1(channels)]
     first = transforms.Conv1x1(channels)
     if kind == "orthogonal":
-        return [first, transforms.orthogonal_convolution(channels, norm_limit=norm_limit, bound=norm_bound)]
+        return [first, transforms.orthogonal_convolution(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
     if kind == "conv-exponential":
-        return [first, transforms.conv_exponential(channels, norm_limit=norm_limit, bound=norm_bound)]
+        return [first, transforms.conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
     return [first]

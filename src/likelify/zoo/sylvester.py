@@ -64,6 +64,6 @@ class SylvesterConfig(StackConfig):
             )
             return transforms.TriangularResidual(net)
         turned = transforms.rotation(channels, method="householder", reflections=self.reflections or channels)
-        exponential = transforms.conv_exponential(channels, norm_limit=self.norm_limit, bound=self.norm_bound)
+        exponential = transforms.conv_exponential(channels, norm_limit=self.norm_limit, norm_bound=self.norm_bound)
         residual = transforms.TriangularResidual(nets.TiedHeads(channels), transforms.FreeTanhResidual())
         return transforms.Conjugate(transforms.Chain([turned, exponential]), residual)

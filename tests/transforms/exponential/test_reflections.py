@@ -25,7 +25,7 @@ def test_reflections_have_the_determinant_of_their_number():
         matrix = matrix_of(lambda x, layer=layer: layer(x)[0], (4,))
         assert torch.allclose(torch.linalg.det(matrix), torch.tensor((-1.0) ** count).double())
     for size in (2, 3, 4):
-        vectors = lk.rotation(size, method="householder").source(None)
+        vectors = lk.rotation(size, method="householder").parametrization(None)
         assert len(vectors) == size - size % 2
 
 
@@ -47,7 +47,7 @@ def test_reflections_start_where_they_should(count, sign):
 
 
 def test_reflections_of_each_row_are_as_if_alone():
-    layer = lk.testing.randomize(lk.rotation(3, method="householder", condition_features=2).double())
+    layer = lk.testing.randomize(lk.rotation(3, method="householder", context_features=2).double())
     x, condition = normal(4, 3, 2), normal(4, 2)
     together, _ = layer(x, condition)
     alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(4)])

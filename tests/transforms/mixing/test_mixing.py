@@ -18,7 +18,7 @@ def normal(*shape):
         (lambda: lk.rotation(4, method="cayley"), None),
         (lambda: transforms.Orthogonal(torch.linalg.qr(torch.randn(4, 4))[0]), None),
         (lambda: lk.rotation(4, method="householder"), None),
-        (lambda: lk.rotation(4, method="householder", condition_features=2), torch.ones(2, 2)),
+        (lambda: lk.rotation(4, method="householder", context_features=2), torch.ones(2, 2)),
         (lambda: lk.emerging_conv(4), None),
         (lambda: transforms.Woodbury(4, (4, 4), channel_rank=2, spatial_rank=3), None),
         (lambda: lk.transforms.periodic_conv(4), None),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.conv import PaddingName
 from likelify.linalg.expm import ExpMethod, Gradient, exp_action
 from likelify.linalg.expm.formed import apply_formed, form_exponential
@@ -19,11 +19,13 @@ from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import (
+    ConstantMap,
     ConvKernel,
     GraphMatrices,
     LinearModule,
     Matrix,
     PairMatrices,
+    Parametrization,
     SetMatrices,
 )
 
@@ -32,11 +34,12 @@ class Exponential(Transform, Caching, checks=False):
     r"""The layer `z = exp(L) x`, with inverse `exp(-L)` and log-determinant `tr L`.
 
     The inverse costs what the forward costs, the determinant is always positive, and every symmetry of `L` is kept
-    (Hoogeboom et al. 2020, equation 3 and theorem 1). Gradients reach the parameters of `source`. Inside `frozen()` the
-    exponential of a small event, of a matrix on the channels or of a circular convolution is formed once.
+    (Hoogeboom et al. 2020, equation 3 and theorem 1). Inside `frozen()` the exponential of a small event, of
+    a matrix on the channels or of a circular convolution is formed once.
 
     Args:
-        source: a `LinearMap`, which then is a constant, or a module whose call with the context returns one.
+        parametrization: a module whose call with the context returns a `LinearMap`, such as a `Parametrization`; or a
+            `LinearMap`, which then is a constant.
         tol: truncation error allowed, as in `exp_action`.
         degree: a fixed degree of the series, as in `exp_action`.
         method: as in `exp_action`.
@@ -59,7 +62,7 @@ class Exponential(Transform, Caching, checks=False):
 
     def __init__(
         self,
-        source: LinearMap | nn.Module,
+        parametrization: LinearMap | nn.Module,
         *,
         tol: float | None = None,
         degree: int | None = None,
@@ -69,14 +72,15 @@ class Exponential(Transform, Caching, checks=False):
         trace_samples: int = 32,
     ) -> None:
         super().__init__()
-        if not isinstance(source, LinearMap | nn.Module):
+        if not isinstance(parametrization, LinearMap | nn.Module):
             raise UnsupportedError(
-                f"Exponential takes a LinearMap or a module that returns one, not {type(source).__name__}. "
+                f"Exponential takes a LinearMap or a module that returns one, not {type(parametrization).__name__}. "
                 "Wrap a linear callable in likelify.Function."
             )
         if trace not in ("exact", "hutchinson", "hutch++"):
-            raise ConfigError(f"trace must be 'exact', 'hutchinson' or 'hutch++', got {trace!r}.")
-        self.source = ConstantMap(source) if isinstance(source, LinearMap) else source
+            raise ConfigError(unknown_word("trace", trace, ["exact", "hutchinson", "hutch++"]))
+        constant = isinstance(parametrization, LinearMap)
+        self.parametrization = ConstantMap(parametrization) if constant else parametrization
         self.tol, self.degree, self.method, self.gradient = tol, degree, method, gradient
         self.trace: Literal["exact"] | TraceMethod = trace
         self.trace_samples = trace_samples
@@ -85,8 +89,8 @@ class Exponential(Transform, Caching, checks=False):
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
         if self._cache is None or not _is_bare(context):
-            return self.source(context)
-        return self.cached("map", lambda: self.source(None))
+            return self.parametrization(context)
+        return self.cached("map", lambda: self.parametrization(None))
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -139,35 +143,16 @@ def _is_bare(context: ContextLike) -> bool:
     return given.condition is None and given.structure is None
 
 
-class ConstantMap(nn.Module):
-    """A fixed `LinearMap` as a source: its tensors are buffers, so they move and are saved with the model."""
-
-    def __init__(self, map_: LinearMap) -> None:
-        super().__init__()
-        self._map = map_
-        self._names = {name: f"tensor_{i}" for i, name in enumerate(map_.tensors())}
-        for name, tensor in map_.tensors().items():
-            self.register_buffer(self._names[name], tensor.detach().clone())
-
-    def forward(self, context: ContextLike = None) -> LinearMap:
-        """Return the map with the tensors as they are now."""
-        return self._map.with_tensors({name: self.get_buffer(attr) for name, attr in self._names.items()})
-
-    def extra_repr(self) -> str:
-        """Name the kind of map."""
-        return type(self._map).__name__
-
-
 def conv_exponential(
     channels: int,
     kernel_size: int | Sequence[int] = 3,
     *,
     dims: int = 2,
     norm_limit: float | None = 1.8,
-    bound: NormBoundName = "reshape",
+    norm_bound: NormBoundName = "reshape",
     padding: PaddingName = "zeros",
     groups: int = 1,
-    condition_features: int | None = None,
+    context_features: int = 0,
     tol: float | None = None,
     degree: int | None = None,
     gradient: Gradient | None = None,
@@ -184,11 +169,11 @@ def conv_exponential(
         norm_limit: limit of the bound of `||K||_2`. The reshape bound is about 2x loose, so 1.8 means a true norm
             near the paper's 0.9. With None the norm is free and the engine takes the terms it needs (a host sync per
             call).
-        bound: `"reshape"`, or `"torus"`, which is tight and dearer (then the paper's limit is 0.9).
+        norm_bound: `"reshape"`, or `"torus"`, which is tight and dearer (then the paper's limit is 0.9).
         padding: `"zeros"`, `"circular"` (commutes with translations) or `"reflect"`.
         groups: of channels that do not mix; `channels` for a depthwise convolution.
-        condition_features: with a number, each row has a kernel of its own, which depends linearly on the condition
-            `(rows, condition_features)` given as context.
+        context_features: size of the condition; with one, each row has a kernel of its own, which depends linearly on
+            the condition `(rows, context_features)` given as context.
         tol: as in `exp_action`.
         degree: as in `exp_action`.
         gradient: as in `exp_action`.
@@ -198,10 +183,10 @@ def conv_exponential(
         kernel_size,
         dims=dims,
         norm_limit=norm_limit,
-        bound=bound,
+        norm_bound=norm_bound,
         padding=padding,
         groups=groups,
-        condition_features=condition_features,
+        context_features=context_features,
     )
     return Exponential(kernel, tol=tol, degree=degree, gradient=gradient)
 
@@ -212,9 +197,9 @@ def orthogonal_convolution(
     *,
     dims: int = 2,
     norm_limit: float | None = None,
-    bound: NormBoundName = "reshape",
+    norm_bound: NormBoundName = "reshape",
     padding: Literal["zeros", "circular"] = "zeros",
-    condition_features: int | None = None,
+    context_features: int = 0,
     tol: float | None = None,
 ) -> Exponential:
     r"""Build an orthogonal convolution: the exponential of a skew convolution `(K - K^T) / 2`.
@@ -227,9 +212,9 @@ def orthogonal_convolution(
         kernel_size: odd.
         dims: 1, 2 or 3.
         norm_limit: limit of the bound of the norm, or None.
-        bound: `"reshape"` or `"torus"`.
+        norm_bound: `"reshape"` or `"torus"`.
         padding: `"zeros"` or `"circular"`.
-        condition_features: as in `conv_exponential`.
+        context_features: as in `conv_exponential`.
         tol: as in `exp_action`.
 
     Source:
@@ -240,10 +225,10 @@ def orthogonal_convolution(
         kernel_size,
         dims=dims,
         norm_limit=norm_limit,
-        bound=bound,
+        norm_bound=norm_bound,
         padding=padding,
         symmetry="skew",
-        condition_features=condition_features,
+        context_features=context_features,
     )
     return Exponential(kernel, tol=tol)
 
@@ -252,7 +237,7 @@ def dense_exponential(
     channels: int,
     *,
     norm_limit: float | None = None,
-    condition_features: int | None = None,
+    context_features: int = 0,
     tol: float | None = None,
 ) -> Exponential:
     """Build the exponential of a matrix on the channels of every position, `z = exp(M) x`, trained from near zero.
@@ -260,10 +245,10 @@ def dense_exponential(
     Args:
         channels: size of axis 1 of `(rows, channels, ...)`.
         norm_limit: limit of a bound of `||M||_2`, or None.
-        condition_features: as in `conv_exponential`.
+        context_features: as in `conv_exponential`.
         tol: as in `exp_action`.
     """
-    return Exponential(Matrix(channels, norm_limit=norm_limit, condition_features=condition_features), tol=tol)
+    return Exponential(Matrix(channels, norm_limit=norm_limit, context_features=context_features), tol=tol)
 
 
 def graph_exponential(
@@ -284,7 +269,7 @@ def graph_exponential(
         Hoogeboom et al. 2020, section 3.1.
     """
     if norm_rule not in (None, "neighbours"):
-        raise ConfigError(f"norm_rule must be 'neighbours' or None, got {norm_rule!r}.")
+        raise ConfigError(unknown_word("norm_rule", norm_rule, ["neighbours"]))
     return Exponential(GraphMatrices(features, by_neighbours=norm_rule == "neighbours"), tol=tol)
 
 
@@ -294,7 +279,7 @@ def equivariant_exponential(
     *,
     kernel_size: int = 3,
     norm_limit: float | None = 1.8,
-    condition_features: int | None = None,
+    context_features: int = 0,
     tol: float | None = None,
 ) -> Exponential:
     """Build an exponential that commutes with a group of transformations, as its linear map does.
@@ -306,7 +291,7 @@ def equivariant_exponential(
             permutations of the n elements; `"pairs"`: `(rows, channels, n, n)` and permutations of the n nodes.
         kernel_size: of the convolution for rotations.
         norm_limit: of the convolution for rotations.
-        condition_features: as in `conv_exponential`.
+        context_features: as in `conv_exponential`.
         tol: as in `exp_action`.
 
     Source:
@@ -315,16 +300,16 @@ def equivariant_exponential(
     if kind in ("sets", "pairs") and (kernel_size, norm_limit) != (3, 1.8):
         raise ConfigError(f"kernel_size and norm_limit are settings of the convolution for rotations, not of {kind}.")
     if kind == "rotations":
-        source: nn.Module = ConvKernel(
-            channels, kernel_size, norm_limit=norm_limit, rotations=True, condition_features=condition_features
+        parametrization: Parametrization = ConvKernel(
+            channels, kernel_size, norm_limit=norm_limit, rotations=True, context_features=context_features
         )
     elif kind == "sets":
-        source = SetMatrices(channels, condition_features=condition_features)
+        parametrization = SetMatrices(channels, context_features=context_features)
     elif kind == "pairs":
-        source = PairMatrices(channels, condition_features=condition_features)
+        parametrization = PairMatrices(channels, context_features=context_features)
     else:
-        raise ConfigError(f"kind must be 'rotations', 'sets' or 'pairs', got {kind!r}.")
-    return Exponential(source, tol=tol)
+        raise ConfigError(unknown_word("kind of symmetry", kind, ["rotations", "sets", "pairs"]))
+    return Exponential(parametrization, tol=tol)
 
 
 def linear_exponential(
@@ -353,5 +338,5 @@ def linear_exponential(
         >>> z.shape, log_det.shape
         (torch.Size([5, 2, 8]), torch.Size([5]))
     """
-    source = LinearModule(module, norm)
-    return Exponential(source, tol=tol, gradient=gradient, trace=trace, trace_samples=trace_samples)
+    parametrization = LinearModule(module, norm)
+    return Exponential(parametrization, tol=tol, gradient=gradient, trace=trace, trace_samples=trace_samples)

@@ -1,4 +1,4 @@
-"""Trainable sources of linear maps: modules that build the map of an `Exponential` whenever it is called."""
+"""Parametrizations of linear maps: modules that build the map of an `Exponential` whenever the layer is called."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.bounds import gram_bound, limit_norm
 from likelify.linalg.conv import BOUNDS, ConvMap, PaddingName, odd_taps
 from likelify.linalg.dense import Dense, Skew
@@ -18,23 +18,26 @@ from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context
 
 
-class Source(nn.Module):
-    """A module whose call with the context gives a `LinearMap`.
+class Parametrization(nn.Module):
+    """A module that builds a linear map, or what one is made of, from its parameters and the context.
+
+    Write `forward(context)`; it builds the map anew at each call, so the parameters may be trained and may depend on a
+    condition, row by row.
 
     Args:
-        condition_features: size of the condition `(rows, features)` on which the parameters of each row depend; None
-            if they depend on nothing.
+        context_features: size of the condition `(rows, context_features)` on which the parameters of each row depend
+            linearly; 0 if they depend on nothing.
     """
 
-    def __init__(self, condition_features: int | None = None) -> None:
+    def __init__(self, context_features: int = 0) -> None:
         super().__init__()
-        self.condition_features = condition_features
+        self.context_features = context_features
 
     def add(self, name: str, start: Tensor) -> None:
         """Register a parameter, and the linear map that moves it with the condition; that one starts at zero."""
         self.register_parameter(name, nn.Parameter(start))
-        if self.condition_features is not None:
-            moved = nn.Linear(self.condition_features, start.numel(), bias=False)
+        if self.context_features:
+            moved = nn.Linear(self.context_features, start.numel(), bias=False)
             nn.init.zeros_(moved.weight)
             self.add_module(f"{name}_condition", moved)
 
@@ -45,13 +48,13 @@ class Source(nn.Module):
     def value(self, name: str, context: ContextLike) -> Tensor:
         """Return the parameter, `(*shape)`, or the parameters of each row, `(rows, *shape)`."""
         start = self.tensor(name)
-        if self.condition_features is None:
+        if not self.context_features:
             return start
         condition = as_context(context).condition
-        if condition is None or condition.ndim != 2 or condition.shape[1] != self.condition_features:
+        if condition is None or condition.ndim != 2 or condition.shape[1] != self.context_features:
             given = "none" if condition is None else f"one of shape {tuple(condition.shape)}"
             raise ShapeError(
-                f"This layer needs a condition (rows, {self.condition_features}) as its context and got {given}."
+                f"This layer needs a condition (rows, {self.context_features}) as its context and got {given}."
             )
         return start + self.get_submodule(f"{name}_condition")(condition.to(start.dtype)).unflatten(1, start.shape)
 
@@ -62,8 +65,8 @@ def check_limit(norm_limit: float | None) -> None:
         raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
 
 
-class ConvKernel(Source):
-    r"""A trainable `ConvMap` whose norm has a guaranteed limit.
+class ConvKernel(Parametrization):
+    r"""Build a convolution, a `ConvMap`, from a trained kernel whose norm has a guaranteed limit.
 
     The kernel that is applied is `W min(1, limit / bound(W))`, where `bound` is an upper bound of the convolution's
     2-norm: stateless, differentiable, the same in training and evaluation, for any image size. Arguments as in
@@ -77,18 +80,18 @@ class ConvKernel(Source):
         *,
         dims: int = 2,
         norm_limit: float | None = 1.8,
-        bound: NormBoundName = "reshape",
+        norm_bound: NormBoundName = "reshape",
         padding: PaddingName = "zeros",
         groups: int = 1,
         symmetry: Symmetry = None,
         rotations: bool = False,
-        condition_features: int | None = None,
+        context_features: int = 0,
     ) -> None:
-        super().__init__(condition_features)
+        super().__init__(context_features)
         taps = odd_taps(kernel_size, dims)
-        self._check(channels, taps, dims, norm_limit, bound, groups, rotations=rotations)
+        self._check(channels, taps, dims, norm_limit, norm_bound, groups, rotations=rotations)
         self.norm_limit = norm_limit
-        self.settings = {"padding": padding, "bound": bound, "groups": groups, "symmetry": symmetry}
+        self.settings = {"padding": padding, "bound": norm_bound, "groups": groups, "symmetry": symmetry}
         self.rotations = rotations
         # A norm of about 0.1: near the identity, and no two channels alike.
         scale = 0.05 / (math.sqrt(math.prod(taps)) * math.sqrt(channels / groups))
@@ -105,14 +108,14 @@ class ConvKernel(Source):
         taps: tuple[int, ...],
         dims: int,
         norm_limit: float | None,
-        bound: str,
+        norm_bound: str,
         groups: int,
         *,
         rotations: bool,
     ) -> None:
         check_limit(norm_limit)
-        if bound not in BOUNDS:
-            raise ConfigError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}.")
+        if norm_bound not in BOUNDS:
+            raise ConfigError(unknown_word("norm bound", norm_bound, BOUNDS))
         if groups < 1 or channels % groups:
             raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
         if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
@@ -124,7 +127,7 @@ class ConvKernel(Source):
     def forward(self, context: ContextLike = None) -> ConvMap:
         """Build the map."""
         kernel = self.value("weight", context)
-        own_rows = self.condition_features is not None
+        own_rows = self.context_features > 0
         if self.rotations:
             kernel = torch.stack([rotation_kernel(row) for row in kernel]) if own_rows else rotation_kernel(kernel)
         map_ = ConvMap(kernel, own_rows=own_rows, **self.settings)
@@ -138,11 +141,11 @@ class ConvKernel(Source):
         return f"{tuple(self.tensor('weight').shape)}, norm_limit={self.norm_limit}, {self.settings}"
 
 
-class SkewMatrix(Source):
-    """A trainable `Skew` matrix; it starts at zero, where its exponential is the identity."""
+class SkewMatrix(Parametrization):
+    """Build a `Skew` map from a trained matrix; it starts at zero, where its exponential is the identity."""
 
-    def __init__(self, size: int, *, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, size: int, *, context_features: int = 0) -> None:
+        super().__init__(context_features)
         self.add("weight", torch.zeros(size, size))
 
     def forward(self, context: ContextLike = None) -> Skew:
@@ -150,8 +153,8 @@ class SkewMatrix(Source):
         return Skew(self.value("weight", context))
 
 
-class HouseholderVectors(Source):
-    r"""The trainable vectors of a product of Householder reflections, `(K, size)`, or `(rows, K, size)` by a condition.
+class HouseholderVectors(Parametrization):
+    r"""Hold the trained vectors of a product of Householder reflections, `(K, size)`, or such for each row.
 
     They start at random (standard normal; their lengths do not count), so the product is a random orthogonal matrix,
     with the determinant `(-1)^K`.
@@ -160,7 +163,7 @@ class HouseholderVectors(Source):
         size: of the vectors.
         reflections: K; by default the largest even number up to `size`, which reaches every rotation.
         vectors: another start, `(K, size)`.
-        condition_features: as in `Source`.
+        context_features: as in `Parametrization`.
 
     Raises:
         ConfigError: for fewer than one reflection.
@@ -174,9 +177,9 @@ class HouseholderVectors(Source):
         reflections: int | None = None,
         *,
         vectors: Tensor | None = None,
-        condition_features: int | None = None,
+        context_features: int = 0,
     ) -> None:
-        super().__init__(condition_features)
+        super().__init__(context_features)
         count = max(size - size % 2, 2) if reflections is None else reflections
         if count < 1:
             raise ConfigError(f"A product of reflections needs at least one of them, got {count}.")
@@ -202,11 +205,11 @@ class HouseholderVectors(Source):
         return f"{size}, reflections={count}"
 
 
-class Matrix(Source):
-    """A trainable `Dense` matrix on the channels, with an optional norm limit."""
+class Matrix(Parametrization):
+    """Build a `Dense` map of the channels from a trained matrix, with an optional norm limit."""
 
-    def __init__(self, size: int, *, norm_limit: float | None, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, size: int, *, norm_limit: float | None, context_features: int = 0) -> None:
+        super().__init__(context_features)
         check_limit(norm_limit)
         self.norm_limit = norm_limit
         self.add("weight", 0.05 / math.sqrt(size) * torch.randn(size, size))
@@ -219,8 +222,8 @@ class Matrix(Source):
         return Dense(limit_norm(weight, gram_bound(weight), self.norm_limit), norm=self.norm_limit)
 
 
-class GraphMatrices(Source):
-    """The two trainable matrices of a `GraphMap`; the graph comes with the context."""
+class GraphMatrices(Parametrization):
+    """Build a graph convolution, a `GraphMap`, from two trained matrices; the graph comes with the context."""
 
     def __init__(self, features: int, *, by_neighbours: bool) -> None:
         super().__init__()
@@ -239,11 +242,11 @@ class GraphMatrices(Source):
         return GraphMap(theta0, theta1, graph)
 
 
-class SetMatrices(Source):
-    """The two trainable matrices of a `SetMap`."""
+class SetMatrices(Parametrization):
+    """Build a map of sets, a `SetMap`, from two trained matrices."""
 
-    def __init__(self, channels: int, *, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, channels: int, *, context_features: int = 0) -> None:
+        super().__init__(context_features)
         for name in ("theta0", "theta1"):
             self.add(name, 0.05 / math.sqrt(channels) * torch.randn(channels, channels))
 
@@ -252,11 +255,11 @@ class SetMatrices(Source):
         return SetMap(self.value("theta0", context), self.value("theta1", context))
 
 
-class PairMatrices(Source):
-    """The fifteen trainable matrices of a `PairMap`."""
+class PairMatrices(Parametrization):
+    """Build a map of pairs of nodes, a `PairMap`, from fifteen trained matrices."""
 
-    def __init__(self, channels: int, *, condition_features: int | None = None) -> None:
-        super().__init__(condition_features)
+    def __init__(self, channels: int, *, context_features: int = 0) -> None:
+        super().__init__(context_features)
         self.add("theta", 0.02 / math.sqrt(channels) * torch.randn(15, channels, channels))
 
     def forward(self, context: ContextLike = None) -> PairMap:
@@ -264,8 +267,8 @@ class PairMatrices(Source):
         return PairMap(self.value("theta", context))
 
 
-class LinearModule(nn.Module):
-    """A linear `nn.Module` of the user as a map; its parameters are trained."""
+class LinearModule(Parametrization):
+    """Build a map from any linear `nn.Module`; its parameters are trained."""
 
     def __init__(self, module: nn.Module, norm: float | None) -> None:
         super().__init__()
@@ -278,3 +281,22 @@ class LinearModule(nn.Module):
     def forward(self, context: ContextLike = None) -> LinearMap:
         """Wrap the module."""
         return Function(self.module, norm=self.norm)
+
+
+class ConstantMap(Parametrization):
+    """Return a fixed `LinearMap`, whose tensors are buffers: they move and are saved with the model."""
+
+    def __init__(self, map_: LinearMap) -> None:
+        super().__init__()
+        self._map = map_
+        self._names = {name: f"tensor_{i}" for i, name in enumerate(map_.tensors())}
+        for name, tensor in map_.tensors().items():
+            self.register_buffer(self._names[name], tensor.detach().clone())
+
+    def forward(self, context: ContextLike = None) -> LinearMap:
+        """Return the map with the tensors as they are now."""
+        return self._map.with_tensors({name: self.get_buffer(attr) for name, attr in self._names.items()})
+
+    def extra_repr(self) -> str:
+        """Name the kind of map."""
+        return type(self._map).__name__

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from likelify.caching import Caching
-from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, zero_log_det
 from likelify.tracing import leave_autocast
-from likelify.transforms.core import Chain, Transform, check_channels
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
 
@@ -48,6 +48,7 @@ class Orthogonal(Transform):
                 "torch.linalg.qr, for example."
             )
         self.register_buffer("matrix", matrix.detach().clone())
+        self.takes = (len(matrix), ...)
 
     @classmethod
     def signs(cls, signs: list[int]) -> "Orthogonal":
@@ -57,13 +58,11 @@ class Orthogonal(Transform):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the matrix."""
-        check_channels(x, len(self.matrix), self)
         return apply_matrix(self.matrix, x), zero_log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the transpose."""
-        check_channels(z, len(self.matrix), self)
         return apply_matrix(self.matrix.T, z), zero_log_det(z, context)
 
     def extra_repr(self) -> str:
@@ -78,15 +77,16 @@ class Cayley(Transform, Caching):
     eigenvalue -1. Starts at the identity. Log-determinant zero.
 
     Args:
-        source: gives the `Skew` map.
+        parametrization: builds the `Skew` map.
 
     Source:
         Cayley 1846.
     """
 
-    def __init__(self, source: SkewMatrix) -> None:
+    def __init__(self, parametrization: SkewMatrix) -> None:
         super().__init__()
-        self.source = source
+        self.parametrization = parametrization
+        self.takes = (len(parametrization.tensor("weight")), ...)
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -99,12 +99,11 @@ class Cayley(Transform, Caching):
         return self._turn(z, context, transposed=True), zero_log_det(z, context)
 
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
-        if self.source.condition_features is not None:
+        if self.parametrization.context_features:
             matrix = self._matrix(self._skew(context))
         elif self._cache is None and x.numel() < x.shape[1] ** 2:
             # Fewer columns than channels: solving for them costs less than for the matrix.
             skew = self._skew(None)
-            check_channels(x, len(skew), self)
             skew = skew.mT if transposed else skew
             columns = x.movedim(1, 0).flatten(1)
             # (I - S)^-1 (I + S) = 2 (I - S)^-1 - I: the solve is all there is to do.
@@ -115,7 +114,7 @@ class Cayley(Transform, Caching):
         return apply_matrix(matrix.mT if transposed else matrix, x)
 
     def _skew(self, context: ContextLike) -> Tensor:
-        return self.source(context).effective
+        return self.parametrization(context).effective
 
     @staticmethod
     def _matrix(skew: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ class Householder(Transform, Caching):
     map is orthogonal and its log-determinant zero all the same.
 
     Args:
-        source: gives the vectors.
+        parametrization: gives the vectors of the reflections.
 
     Raises:
         ShapeError: if the input has other channels, or other rows than the condition.
@@ -144,9 +143,10 @@ class Householder(Transform, Caching):
         Tomczak and Welling 2016 (in flows); Schreiber and Van Loan 1989 (the compact WY form).
     """
 
-    def __init__(self, source: HouseholderVectors) -> None:
+    def __init__(self, parametrization: HouseholderVectors) -> None:
         super().__init__()
-        self.source = source
+        self.parametrization = parametrization
+        self.takes = (parametrization.tensor("vectors").shape[1], ...)
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -159,10 +159,9 @@ class Householder(Transform, Caching):
         return self._reflect(z, context, transposed=True), zero_log_det(z, context)
 
     def _reflect(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
-        if self._cache is None or self.source.condition_features is not None:
-            return reflect(self.source(context), x, transposed=transposed)
-        matrix = self.cached("matrix", lambda: householder_matrix(self.source(None)))
-        check_channels(x, len(matrix), self)
+        if self._cache is None or self.parametrization.context_features:
+            return reflect(self.parametrization(context), x, transposed=transposed)
+        matrix = self.cached("matrix", lambda: householder_matrix(self.parametrization(None)))
         return apply_matrix(matrix.mT if transposed else matrix, x)
 
 
@@ -172,7 +171,7 @@ def rotation(
     start: Tensor | None = None,
     method: Literal["exponential", "cayley", "householder"] = "exponential",
     reflections: int | None = None,
-    condition_features: int | None = None,
+    context_features: int = 0,
     tol: float | None = None,
 ) -> Transform:
     r"""Build a trained rotation of the channels, `z = R x` with `x = R^T z`; log-determinant exactly zero.
@@ -188,7 +187,7 @@ def rotation(
             `"householder"`.
         reflections: number K of `"householder"`; by default the largest even number up to `size`, which reaches every
             rotation. Without a `start`, an odd number gives matrices of determinant -1.
-        condition_features: with a number, each row has a rotation of its own, which depends on the condition.
+        context_features: size of the condition; with one, each row has a rotation of its own, which depends on it.
         tol: as in `exp_action`; of `"exponential"` only.
 
     Example:
@@ -197,21 +196,22 @@ def rotation(
         tensor([[2., 3., 1.]], grad_fn=...)
     """
     if method not in ("exponential", "cayley", "householder"):
-        raise ConfigError(f"rotation knows the methods 'exponential', 'cayley' and 'householder', not {method!r}.")
+        raise ConfigError(unknown_word("method", method, ["exponential", "cayley", "householder"]))
     if reflections is not None and method != "householder":
         raise ConfigError(f"reflections belong to the method 'householder', not to {method!r}.")
     if start is not None and start.shape != (size, size):
         raise ShapeError(f"start must have shape ({size}, {size}), got {tuple(start.shape)}.")
     if method == "householder":
-        return _reflections(HouseholderVectors(size, reflections, condition_features=condition_features), start)
-    source = SkewMatrix(size, condition_features=condition_features)
-    turned = Exponential(source, tol=tol) if method == "exponential" else Cayley(source)
+        return _reflections(HouseholderVectors(size, reflections, context_features=context_features), start)
+    parametrization = SkewMatrix(size, context_features=context_features)
+    turned = Exponential(parametrization, tol=tol) if method == "exponential" else Cayley(parametrization)
     return turned if start is None else Chain([Orthogonal(start), turned])
 
 
-def _reflections(source: HouseholderVectors, start: Tensor | None) -> Transform:
+def _reflections(parametrization: HouseholderVectors, start: Tensor | None) -> Transform:
     if start is None:
-        return Householder(source)
+        return Householder(parametrization)
     # The random product that the vectors give is undone first, so that what is left at the beginning is the start.
-    vectors = source.get_parameter("vectors").detach().to(start.device, torch.float64)
-    return Chain([Orthogonal((householder_matrix(vectors).T @ start.double()).to(start.dtype)), Householder(source)])
+    vectors = parametrization.get_parameter("vectors").detach().to(start.device, torch.float64)
+    rest = (householder_matrix(vectors).T @ start.double()).to(start.dtype)
+    return Chain([Orthogonal(rest), Householder(parametrization)])

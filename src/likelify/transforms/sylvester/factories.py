@@ -19,7 +19,7 @@ from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import ContextLike, check_event
 from likelify.transforms.core import Chain, Conjugate, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
-from likelify.transforms.exponential.parametrizations import Source
+from likelify.transforms.exponential.parametrizations import Parametrization
 from likelify.transforms.exponential.rotations import rotation
 from likelify.transforms.sylvester.scalar import FreeTanhResidual, TanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual
@@ -32,7 +32,7 @@ LEAST = 0.98
 UNIT = math.log(math.expm1(LEAST))
 
 
-class SylvesterHeads(Source):
+class SylvesterHeads(Parametrization):
     r"""The heads of the original Sylvester flow, for a `TriangularResidual` with the `FreeTanhResidual`.
 
     With them the residual is `f(u) = R_2 tanh(R_1 u + b)` with lower triangular `R_1` and `R_2`: at each element
@@ -50,7 +50,7 @@ class SylvesterHeads(Source):
     """
 
     def __init__(self, features: int, hidden_units: int, *, context_features: int = 0) -> None:
-        super().__init__(context_features or None)
+        super().__init__(context_features)
         if not 1 <= hidden_units <= features:
             raise ConfigError(f"hidden_units must be from 1 to the {features} features, got {hidden_units}.")
         self.features = features
@@ -76,10 +76,10 @@ class SylvesterHeads(Source):
 
     def extra_repr(self) -> str:
         """Show the sizes."""
-        return f"{self.features}, hidden_units={self.hidden_units}, context_features={self.condition_features or 0}"
+        return f"{self.features}, hidden_units={self.hidden_units}, context_features={self.context_features}"
 
 
-class PlanarHeads(Source):
+class PlanarHeads(Parametrization):
     r"""The heads of a planar flow in a basis whose first vector is `w / |w|`.
 
     The residual is `f(u)_i = r_i tanh(s u_1 + b)` with `s = |w| > 0`, and `r` is the planar flow's vector `u` in that
@@ -95,7 +95,7 @@ class PlanarHeads(Source):
     """
 
     def __init__(self, features: int, *, context_features: int = 0) -> None:
-        super().__init__(context_features or None)
+        super().__init__(context_features)
         self.features = features
         self.add("log_scale", torch.zeros(1))
         self.add("bias", torch.zeros(1))
@@ -118,7 +118,7 @@ class PlanarHeads(Source):
 
     def extra_repr(self) -> str:
         """Show the sizes."""
-        return f"{self.features}, context_features={self.condition_features or 0}"
+        return f"{self.features}, context_features={self.context_features}"
 
 
 def _bounded_triangle(raw: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def planar(features: int, *, context_features: int = 0) -> Conjugate:
         >>> z.shape, log_det.shape
         (torch.Size([5, 3]), torch.Size([5]))
     """
-    basis = rotation(features, method="householder", reflections=1, condition_features=context_features or None)
+    basis = rotation(features, method="householder", reflections=1, context_features=context_features)
     heads = PlanarHeads(features, context_features=context_features)
     return Conjugate(basis, TriangularResidual(heads, FreeTanhResidual()))
 
@@ -246,7 +246,7 @@ def conv_sylvester(
         hidden: hidden units of the masked convolutional network, at least `channels`.
         reflections: Householder reflections of `Q`; `channels` of them by default.
         norm_limit: of the convolution, as in `conv_exponential`.
-        norm_bound: as `bound` in `conv_exponential`.
+        norm_bound: as in `conv_exponential`.
         net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper's code); the layer needs none.
         slope_limit: the slope of `f` at each element stays within `+-slope_limit` of zero.
         context_features: size of the condition; with one, the network reads the condition, `(rows, context_features)`
@@ -256,7 +256,7 @@ def conv_sylvester(
     Source:
         Hoogeboom et al. 2020, section 4.2, equation 13.
     """
-    exponential = conv_exponential(channels, norm_limit=norm_limit, bound=norm_bound)
+    exponential = conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)
     heads = AutoregressiveNet(
         channels,
         hidden=hidden,
@@ -297,4 +297,4 @@ def graph_sylvester(
 
 def _reflections(features: int, reflections: int | None = None, context_features: int = 0) -> Transform:
     count = features if reflections is None else reflections
-    return rotation(features, method="householder", reflections=count, condition_features=context_features or None)
+    return rotation(features, method="householder", reflections=count, context_features=context_features)
