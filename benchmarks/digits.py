@@ -21,7 +21,7 @@ ROWS = {
 
 
 def run(name: str, source: Source, seed: int, seconds: float) -> float:
-    """Fit one row; give test bits/dim (ELBO, 10 draws). Independent pixels are a fresh flow with fitted marginals."""
+    """Fit one row; return test bits/dim (ELBO, 10 draws). Independent pixels are a fresh flow with fitted marginals."""
     model, settings = ROWS[name]
     values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
     with seeded(seed):

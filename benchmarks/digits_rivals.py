@@ -43,7 +43,7 @@ class Zuko(Distribution):
 
 
 def build(name: str, source: Source, seed: int) -> tuple[Flow, dict]:
-    """Build a model; also give the settings of its fit."""
+    """Build a model; return it with the settings of its fit."""
     with seeded(seed):
         if name == OURS:
             flow = zoo.build("marginal-spline", event_shape=source.event_shape, pixel_levels=source.levels)
@@ -65,7 +65,7 @@ def sampling_seconds(flow: Flow) -> float:
 
 
 def run(name: str, source: Source, seed: int, seconds: float) -> tuple[float, float]:
-    """Fit once; give test bits/dim (ELBO, 10 draws) and the sampling time."""
+    """Fit once; return test bits/dim (ELBO, 10 draws) and the sampling time."""
     flow, fitting = build(name, source, seed)
     result = fit(flow, source, timed(fitting, seconds, seed))
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)

@@ -20,7 +20,7 @@ WIDTHS = {"1x1": 48, "conv-exponential": 38}
 
 
 def run(source: Source, mixing: str, seed: int, steps: int, seconds: float | None = None) -> tuple[float, float]:
-    """Fit once, for so many steps or seconds; give test bits/dim (ELBO) and processor seconds."""
+    """Fit once, for so many steps or seconds; return test bits/dim (ELBO) and processor seconds."""
     with seeded(seed):
         model = {"levels": 2, "steps": 4, "mixing": mixing, "hidden": WIDTHS[mixing]}
         flow = zoo.build("glow", event_shape=source.event_shape, **model)

@@ -1,7 +1,7 @@
 """An autoencoder of digits as a generative model: bits/dim, errors of reconstruction, and what samples are like.
 
 Behind `docs/tutorials/autoencoder.md`. The encoder is flowified with its weights, so that the base lives on the 8
-numbers of the bottleneck; for comparison the whole autoencoder, whose base lives on pixels. A full run also draws the
+dimensions of the bottleneck; for comparison the whole autoencoder, whose base lives on pixels. A full run also draws the
 page's picture.
 """
 
@@ -26,7 +26,7 @@ CODE = 8
 
 
 class Autoencoder(nn.Module):
-    """Two networks with a bottleneck of 8 numbers between them."""
+    """Two networks with a bottleneck of 8 units between them."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def roughness(images: Tensor) -> float:
 def run(
     source: Source, seed: int, seconds: float, steps: int
 ) -> tuple[dict[str, float], dict[str, lk.Flow], nn.Module]:
-    """Fit all rows for one seed; give the figures, the flows and the dense autoencoder."""
+    """Fit all rows for one seed; return the figures, the flows and the dense autoencoder."""
     models: dict[Callable[[], nn.Module], Autoencoder] = {}
     for build in (dense, convolutional):
         with lk.seeded(seed):

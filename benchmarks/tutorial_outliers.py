@@ -156,7 +156,7 @@ def logit_density(flow: lk.Flow) -> Score:
 
 
 def detectors(source: Source, seed: int, seconds: float) -> tuple[dict[str, Score], dict[str, float], lk.Flow]:
-    """Train everything for one seed; give the scores, further figures, and the flow whose weights were kept."""
+    """Train everything for one seed; return the scores, further figures, and the flow whose weights were kept."""
     start = time.process_time()
     with lk.seeded(seed):
         fresh = network().eval()
@@ -243,7 +243,7 @@ def _share(placements: Tensor) -> Tensor:
 def compare(
     seeds: list[dict[str, Score]], known: Tensor, sets: dict[str, Foreign]
 ) -> dict[tuple[str, str], list[Placements]]:
-    """Score everything; give the placements of each seed by set and score."""
+    """Score everything; return the placements of each seed by set and score."""
     found: dict[tuple[str, str], list[Placements]] = {}
     for scores in seeds:
         for name, score in scores.items():

@@ -1,6 +1,6 @@
 """A multilayer perceptron as the density of a table, against a Gaussian mixture: held-out nats per row.
 
-Behind `docs/tutorials/table.md`. Both may look at the validation split: the mixture for its components, covariance and
+Behind `docs/tutorials/table.md`. Both may use the validation split: the mixture for its components, covariance and
 ridge, the flow for when to stop. Differences are paired over the rows.
 """
 
@@ -80,7 +80,7 @@ def flow_of(name: str, columns: int) -> lk.Flow:
 
 
 def fitted(name: str, source: Source, seed: int, steps: int) -> Tensor:
-    """Fit a flow, keep its weights that are best on the validation split; give the log-densities of the test rows."""
+    """Fit a flow, keep its weights that are best on the validation split; return the log-densities of the test rows."""
     with lk.seeded(seed):
         flow = flow_of(name, source.event_shape[0])
     settings = {"lr": 5e-3, "batch_size": 64, "average": 0.99, "weight_decay": 1e-3, "validations": 40}

@@ -1,4 +1,4 @@
-"""Laws of the project: imports, layers, names."""
+"""Rules of the project: imports, names, lengths, folders."""
 
 import importlib
 import inspect
@@ -127,6 +127,17 @@ def test_missing_optional_packages_name_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingDependencyError, match=r"likelify\[app\]"):
         images.digits()
+
+
+def test_tests_are_in_the_folder_of_what_they_test():
+    """Folders of tests are folders of the package, and a test named after a folder is in it."""
+    tests = Path(__file__).parent
+    others = {"benchmarks", "cases", "laws"}
+    for path in tests.rglob("test_*.py"):
+        folder = path.parent.relative_to(tests)
+        if not others & set(folder.parts):
+            assert (SOURCE / folder).is_dir(), f"{path} tests no folder of the package"
+            assert not (SOURCE / folder / path.stem.removeprefix("test_")).is_dir(), f"{path} belongs in a folder below"
 
 
 @pytest.mark.parametrize("folder", ["src", "benchmarks", "tests"])

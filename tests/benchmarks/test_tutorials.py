@@ -38,7 +38,7 @@ def test_placements_give_the_area_under_the_curve():
     assert float(found.foreign.mean()) == pytest.approx(area)
 
 
-def test_intervals_cover_the_area_of_two_normal_laws():
+def test_intervals_cover_the_area_of_two_normal_distributions():
     truth = 0.5 * (1 + math.erf(1 / 2))  # P(a > b) for a ~ N(1, 1), b ~ N(0, 1)
     areas = [
         outliers.Area.of([outliers.Placements.of(torch.randn(80) + 1, torch.randn(120))], paired=False)
