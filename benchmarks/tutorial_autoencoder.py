@@ -1,8 +1,8 @@
 """An autoencoder of digits as a generative model: bits/dim, errors of reconstruction, and what samples are like.
 
 Behind `docs/tutorials/autoencoder.md`. The encoder is flowified with its weights, so that the base lives on the 8
-dimensions of the bottleneck; for comparison the whole autoencoder, whose base lives on pixels. A full run also draws the
-page's picture.
+dimensions of the bottleneck; for comparison the whole autoencoder, whose base lives on pixels. A full run also draws
+the page's picture.
 """
 
 import statistics
