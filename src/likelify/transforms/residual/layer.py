@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import ConfigError, UnsupportedError, unknown_word
 from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_truncation
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
@@ -104,14 +104,14 @@ class LipschitzResidual(Transform, Caching):
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `x + g(x)` and `log det(I + J)`."""
-        y, log_det = self._at(x, context)
+        y, log_det = self._residual_and_log_det(x, context)
         return x + y, log_det
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Solve `x + g(x) = z` and give `-log det(I + J)` at `x`."""
+        """Solve `x + g(x) = z`; the contribution is `-log det(I + J)` at `x`."""
         x = self.mean_inverse(z, context)
-        return x, -self._at(x, context)[1]
+        return x, -self._residual_and_log_det(x, context)[1]
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `x + g(x)`."""
@@ -119,7 +119,7 @@ class LipschitzResidual(Transform, Caching):
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Solve `x + g(x) = z`."""
-        call, tensors = self._call(context)
+        call, tensors = self._contraction(context)
         return solve(call, z, as_context(context).condition, tensors)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -127,15 +127,15 @@ class LipschitzResidual(Transform, Caching):
         with torch.no_grad():
             return self.mean_forward(x, context)
 
-    def _at(self, x: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
+    def _residual_and_log_det(self, x: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         """Return `g(x)`, and the log-determinant for each item."""
-        call, tensors = self._call(context)
+        call, tensors = self._contraction(context)
         y, rows = log_det(call, x, as_context(context).condition, tensors)
         if call.error is not None:
             record_truncation(sum_items(call.error, context))
         return y, sum_items(rows, context)
 
-    def _call(self, context: ContextLike) -> tuple[Contraction, list[Tensor]]:
+    def _contraction(self, context: ContextLike) -> tuple[Contraction, list[Tensor]]:
         made = self.cached("constrained", self.net.constrained)
         structure = as_context(context).structure
         call = Contraction(self.net, tuple(made.tensors), made.lipschitz, structure, self.log_det, self.tol)
@@ -145,8 +145,8 @@ class LipschitzResidual(Transform, Caching):
         found = LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det
         if not isinstance(found, LogDet):
             raise ConfigError(
-                f"log_det must be 'roulette', 'exact' or 'truncated', or Roulette(...), Exact(...) or Truncated(...) "
-                f"of likelify.linalg.log_det; got {log_det!r}."
+                f"{unknown_word('log_det', str(log_det), LOG_DETS)} Settings of these methods are Roulette(...), "
+                "Exact(...) and Truncated(...) of likelify.linalg.log_det."
             )
         self._log_det = found
         self.noisy_log_det = found.noisy

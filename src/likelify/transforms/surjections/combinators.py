@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, Shape
+from likelify.structure import ContextLike, Shape, as_shape
 from likelify.transforms.core import Chain, Composite, Transform
 from likelify.transforms.reshape import Identity
 from likelify.transforms.surjections.copying import Repeat, Sum
@@ -114,7 +114,7 @@ class Parallel(Composite):
 
 def residual(
     main: Transform | None,
-    in_shape: Shape,
+    in_shape: int | Shape,
     shortcut: Transform | None = None,
     *,
     noise: NoiseName = "normal",
@@ -135,11 +135,12 @@ def residual(
         Mate et al. 2022, section 3.3.
 
     Example:
-        >>> residual(None, (2,)).mean_forward(torch.tensor([[1.0, 2.0]]))
+        >>> residual(None, 2).mean_forward(torch.tensor([[1.0, 2.0]]))
         tensor([[2., 4.]])
     """
+    in_shape = as_shape(in_shape)
     channels = in_shape[0]
-    shapes = [tuple(in_shape) if layer is None else layer.out_shape(in_shape) for layer in (shortcut, main)]
+    shapes = [in_shape if layer is None else layer.out_shape(in_shape) for layer in (shortcut, main)]
     if shapes[0] != shapes[1]:
         raise ShapeError(f"The two sides of a sum give events {shapes[0]} and {shapes[1]}; they must be alike.")
     out = shapes[0][0]
@@ -154,7 +155,7 @@ def residual(
 
 def concat(
     branches: Sequence[Transform | None],
-    in_shape: Shape,
+    in_shape: int | Shape,
     *,
     noise: NoiseName = "normal",
     posterior_factory: NetFactory | None = None,
@@ -167,6 +168,7 @@ def concat(
         noise: of the repetition, `"normal"` or `"uniform"`.
         posterior_factory: makes a network for learned noise of the repetition, see `OrthogonalDensity`.
     """
+    in_shape = as_shape(in_shape)
     channels, count = in_shape[0], len(branches)
     out = [channels if branch is None else branch.out_shape(in_shape)[0] for branch in branches]
     side_by_side = Parallel(branches, [channels] * count, out)

@@ -100,7 +100,7 @@ class ComplementNoise(nn.Module):
     def sample_and_log_prob(
         self, x: Tensor, image: Tensor, factors: Factors, context: ContextLike
     ) -> tuple[Tensor, Tensor]:
-        """Draw for inputs `x` whose images are given, and give the log-density in nats."""
+        """Draw for inputs `x` whose images are given, and return the log-density in nats."""
         mean, log_scale = self._moments(x, factors, context)
         noise = factors.complement(torch.randn_like(image))
         if self.noise == "uniform":

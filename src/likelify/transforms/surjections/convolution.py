@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ConfigError, ShapeError, unknown_word
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Shape, per_axis
@@ -186,7 +186,7 @@ def _pads(padding: Padding, in_shape: Shape, kernel: Shape, stride: Shape, dilat
     if padding == "fit":
         return [(0, r - n if n < r else -(n - r) % s) for n, r, s in zip(in_shape[1:], reach, stride, strict=True)]
     if isinstance(padding, str):
-        raise ConfigError(f"padding is one width, one for each axis, 'same' or 'fit', not {padding!r}.")
+        raise ConfigError(unknown_word("padding", padding, ("same", "fit")))
     dims = len(kernel)
     if isinstance(padding, int) or all(isinstance(side, int) for side in padding):
         return [(side, side) for side in per_axis(padding, dims, "padding", least=0)]  # pyright: ignore[reportArgumentType]

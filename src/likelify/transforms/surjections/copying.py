@@ -54,14 +54,14 @@ class OrthogonalDensity(nn.Module):
         self.net = None if net_factory is None else net_factory(size, 2 * size)
 
     def draw(self, x: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
-        """Draw beside the elements `x`; also give the log-density `(items,)`. Temperature zero gives the mean."""
+        """Draw noise for the copies of `x`, and return its log-density `(items,)`; temperature zero gives the mean."""
         loc, log_scale = self._moments(x, context)
         u = self._noise(x)
         moved = temperature * self.pattern.copy(log_scale.exp().expand(x.shape)) * u
         return moved if loc is None else moved + loc, self._log_density(u * temperature, log_scale, x, context)
 
     def mean(self, x: Tensor, context: ContextLike) -> Tensor:
-        """Return the mean beside the elements `x`."""
+        """Return the mean of the noise for the copies of `x`."""
         loc, _ = self._moments(x, context)
         return torch.zeros_like(self.pattern.copy(x)) if loc is None else loc
 
@@ -312,7 +312,7 @@ class Gathering(Transform, ABC):
         return self.pattern.total_shape(in_shape)
 
     def _reached(self, z: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
-        """Set to zero what nothing reaches; also give the log-density of the noise that was there."""
+        """Set to zero what nothing reaches, and return the log-density of the noise that was there."""
         missing = self.pattern.missing
         if missing is None:
             return z, sum_constant(z.new_zeros(()), z, context)

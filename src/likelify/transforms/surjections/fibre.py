@@ -185,7 +185,7 @@ class FibreLayer(Transform, Caching, ABC):
         density.location.copy_(mean / variances.sqrt())
 
     def _fit_noise(self, noise: ComplementNoise, image: Tensor) -> None:
-        """Return each dimension of the complement the mean variance of the image's dimensions."""
+        """Set the variance of the noise in each dimension to the mean variance of the image's dimensions."""
         squares = _channel_mean((image - along(_channel_mean(image), image.ndim)).square())
         variances = self.out_channels / self.in_channels * squares.unflatten(0, (self.groups, -1)).mean(1)
         noise.set_variances(

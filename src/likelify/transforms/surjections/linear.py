@@ -10,13 +10,13 @@ One door, `linear`, to the parametrizations of the matrix. With two rotations an
 determine it.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution
-from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
@@ -144,10 +144,8 @@ def linear(
         >>> layer.likelihood, layer.mean_forward(torch.arange(5.0)[None])
         ('exact', tensor([[0., 1., 2.]], grad_fn=...))
     """
-    if method not in ("exponential", "cayley", "householder", "free"):
-        raise ConfigError(
-            f"linear knows the methods 'exponential', 'cayley', 'householder' and 'free', not {method!r}."
-        )
+    if method not in get_args(LinearMethod):
+        raise ConfigError(unknown_word("method of linear layers", method, get_args(LinearMethod)))
     _check_sizes(in_channels, out_channels, weight, bias)
     net_factory = net_factory or density_nets(dims)
     if method == "free":
@@ -181,7 +179,7 @@ def linear(
     return RotatedLinear(layers)
 
 
-class _Factors(NamedTuple):
+class _SingularFactors(NamedTuple):
     """`W x + b = U diag(s) (V x - shift)` with square orthogonal `U` and `V`; `s` and `shift` as long as the output."""
 
     into: Tensor
@@ -190,7 +188,7 @@ class _Factors(NamedTuple):
     shift: Tensor
 
 
-def _factorize(weight: Tensor, bias: Tensor | bool) -> _Factors:  # noqa: FBT001
+def _factorize(weight: Tensor, bias: Tensor | bool) -> _SingularFactors:  # noqa: FBT001
     u, s, vh = torch.linalg.svd(widest(weight.detach()), full_matrices=True)
     smallest = float(s[-1] / s[0].clamp_min(torch.finfo(s.dtype).tiny))
     if not smallest > 1e-6:
@@ -203,7 +201,7 @@ def _factorize(weight: Tensor, bias: Tensor | bool) -> _Factors:  # noqa: FBT001
     scale = torch.cat([s, s.new_ones(len(u) - len(s))])
     given = bias.detach().to(u) if isinstance(bias, Tensor) else torch.zeros_like(scale)
     shift = -(u.T @ given) / scale
-    return _Factors(*(t.to(weight.dtype) for t in (vh, u, scale.log(), shift)))
+    return _SingularFactors(*(t.to(weight.dtype) for t in (vh, u, scale.log(), shift)))
 
 
 def _trained_rotation(size: int, method: str, reflections: int | None) -> list[Transform]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from likelify.errors import ConfigError, ConvergenceError, ShapeError
+from likelify.errors import ConfigError, ConvergenceError, ShapeError, unknown_word
 from likelify.linalg.fixed_point import iterate
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
@@ -42,7 +42,7 @@ ADVICE = (
 
 @dataclass(frozen=True, eq=False)
 class TriangularSolution:
-    """A solved `u + f(u) = v`.
+    """The solution of `u + f(u) = v`, and how it was found.
 
     Attributes:
         value: `u`.
@@ -67,7 +67,9 @@ class _Attempt:
 
 
 class TriangularResidual(Transform):
-    r"""`v = u + f(u)` with `f_i(u) = scalar(u_i; heads_i(u))` and strictly autoregressive `heads`.
+    r"""The residual layer `v = u + f(u)` with a triangular Jacobian, because `f` is autoregressive.
+
+    `f_i(u) = scalar(u_i; heads_i(u))`, where `heads_i` gives the parameters of a scalar function from earlier elements.
 
     `log |det| = sum_i log(1 + f_i'(u_i))`, exact. The inverse is exact to a tolerance that is checked: it returns a
     solution or raises. Gradients through it follow from the implicit function theorem and keep only the solution.
@@ -86,7 +88,7 @@ class TriangularResidual(Transform):
     Args:
         heads: called as `heads(u, context)`; gives `(rows, scalar.size * channels, *positions)`, the first parameter
             of every channel, then the second, and so on, each a function of earlier elements only.
-        scalar: the scalar functions; those of the first paper by default.
+        scalar: the scalar functions; `TanhResidual()` by default.
         method: of the inverse.
         tol: allowed residual `|u + f(u) - v| / (1 + |v|)` at every element; by default 1e-5 in float32 and 1e-12 in
             float64.
@@ -107,8 +109,8 @@ class TriangularResidual(Transform):
         max_steps: int | None = None,
     ) -> None:
         super().__init__()
-        if method not in ("auto", "wavefront", "newton", "fixed-point"):
-            raise ConfigError(f"TriangularResidual has no method {method!r}.")
+        if method not in get_args(InverseMethod):
+            raise ConfigError(unknown_word("method of TriangularResidual", method, get_args(InverseMethod)))
         if tol is not None and tol <= 0:
             raise ConfigError(f"tol must be positive, got {tol}.")
         self.heads = heads

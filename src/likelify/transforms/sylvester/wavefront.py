@@ -32,7 +32,7 @@ ELEMENTS_PER_BLOCK = 20
 
 @dataclass(frozen=True, eq=False)
 class WavefrontSolution:
-    """A solved system.
+    """The solution of `u + f(u) = v`, and how good it is.
 
     Attributes:
         value: `u`, like the right-hand side.
