@@ -134,7 +134,7 @@ def test_shapes_of_samples_and_conditions():
     assert plain.sample((3, 2)).shape == (3, 2, 2)
     x, log_prob = plain.sample_and_log_prob()
     assert log_prob.shape == ()
-    with pytest.raises(ShapeError, match="for events"):
+    with pytest.raises(ShapeError, match="This flow works on"):
         plain.log_prob(torch.zeros(2, 3))
 
 
@@ -315,3 +315,13 @@ def test_integers_without_dequantization_are_refused():
 def test_single_numbers_stand_for_shapes_of_one_axis():
     assert lk.Normal(3).event_shape == (3,)
     assert lk.Flow(lk.Normal(3), lk.ActNorm(3)).sample(4).shape == (4, 3)
+
+
+def test_numbers_are_accepted_as_shapes():
+    flow = lk.Flow(lk.Normal(3), lk.Reshape((3, 1), 3), event_shape=(3, 1))
+    assert flow.sample(4).shape == (4, 3, 1)
+    assert flow.sample_and_log_prob(4)[1].shape == (4,)
+    assert [d.sample(4).shape for d in (lk.Normal(3), lk.distributions.RectifiedNormal(3))] == [(4, 3)] * 2
+    assert lk.Normal(3).sample_and_log_prob(4)[1].shape == (4,)
+    assert lk.ConditionalNormal(torch.nn.Identity()).sample(4, torch.zeros(2, 6)).shape == (4, 2, 3)
+    assert lk.Flatten(5).out_shape((5,)) == (5,)

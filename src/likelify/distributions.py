@@ -1,7 +1,7 @@
 """Distributions: the contract that bases, split priors, noise and flows share."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.names import NoiseName
-from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
+from likelify.structure import Context, ContextLike, GraphBatch, Shape, as_context, as_shape, check_event, sum_items
 from likelify.tracing import is_tracing
 
-Shape = tuple[int, ...]
 Likelihood = Literal["exact", "bound", "estimate"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -21,7 +20,8 @@ class Distribution(nn.Module):
     r"""A distribution over events, perhaps under a context. Write `log_prob` and `rsample`.
 
     Shapes: `log_prob` takes `(rows, *event)` and gives one number per item, in nats. `sample(shape)` gives
-    `(*shape, *event)`; with a context it draws one event per row of the context, `(*shape, rows, *event)`.
+    `(*shape, *event)`; with a context it draws one event per row of the context, `(*shape, rows, *event)`. A shape may
+    be a single number.
 
     Attributes:
         likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
@@ -35,20 +35,21 @@ class Distribution(nn.Module):
         """Return the log-density of each item in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no log_prob.")
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw so that gradients reach the parameters."""
         raise UnsupportedError(f"{type(self).__name__} has no differentiable samples; use sample().")
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit what depends on data to a sample, once; most distributions have no such part."""
 
-    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def sample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw without gradients."""
         with torch.no_grad():
             return self.rsample(shape, context)
 
-    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw differentiably, and give the log-density of what was drawn, `(*shape)` or `(*shape, items)`."""
+    def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw differentiably, and return the log-density of what was drawn, `(*shape)` or `(*shape, items)`."""
+        shape = as_shape(shape)
         x = self.rsample(shape, context)
         rows, repeated = repeat_context(shape, context)
         leading = len(shape) + has_rows(context)
@@ -77,7 +78,7 @@ def item_count(context: ContextLike) -> int:
 
 
 def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
-    """Repeat the rows of a context once for each draw of `shape`; give the number of rows and the new context."""
+    """Repeat the rows of a context once for each draw of `shape`; return the number of rows and the new context."""
     context = as_context(context)
     times = math.prod(shape)
     condition, structure = context.condition, context.structure
@@ -96,8 +97,15 @@ def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
     return GraphBatch(graphs.sizes.repeat(times), edges, weight)
 
 
+def _with_channels(event_shape: int | Shape, name: str) -> Shape:
+    shape = as_shape(event_shape)
+    if not shape:
+        raise ShapeError(f"{name} needs an event of at least one axis, such as (1,).")
+    return shape
+
+
 class Normal(Distribution):
-    r"""Independent normal numbers: `log p(x) = -sum (x - loc)^2 / (2 scale^2) + log scale + log(2 pi) / 2`.
+    r"""Independent normal elements: `log p(x) = -sum (x - loc)^2 / (2 scale^2) + log scale + log(2 pi) / 2`.
 
     Args:
         event_shape: shape of an event; for graphs, of the features of one node.
@@ -111,12 +119,9 @@ class Normal(Distribution):
     loc: Tensor
     log_scale: Tensor
 
-    def __init__(self, event_shape: Shape | int, *, trainable: bool = False) -> None:
+    def __init__(self, event_shape: int | Shape, *, trainable: bool = False) -> None:
         super().__init__()
-        event_shape = (event_shape,) if isinstance(event_shape, int) else event_shape
-        if not event_shape:
-            raise ShapeError("Normal needs an event of at least one axis, such as (1,).")
-        self.event_shape = tuple(event_shape)
+        self.event_shape = _with_channels(event_shape, "Normal")
         shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
         if trainable:
             self.loc = nn.Parameter(torch.zeros(shape))
@@ -127,14 +132,13 @@ class Normal(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats."""
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(f"Normal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
+        check_event(x.shape[1:], self.event_shape, "Normal")
         return sum_items(normal_log_prob(x, self.loc, self.log_scale), context)
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw; the context's temperature multiplies the scale."""
         rows = (row_count(context),) if has_rows(context) else ()
-        noise = torch.randn(*shape, *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
+        noise = torch.randn(*as_shape(shape), *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
 
     def extra_repr(self) -> str:
@@ -143,7 +147,7 @@ class Normal(Distribution):
 
 
 class ConditionalNormal(Distribution):
-    r"""Independent normal numbers whose means and scales a network reads off the condition.
+    r"""Independent normal elements whose means and scales a network reads off the condition.
 
     Args:
         net: called as `net(condition)`; returns `(rows, 2 channels, *positions)`: the log scales of all channels
@@ -161,10 +165,10 @@ class ConditionalNormal(Distribution):
             raise ShapeError(f"The network gave means of shape {tuple(loc.shape)}, the input has {tuple(x.shape)}.")
         return sum_items(normal_log_prob(x, loc, log_scale), context)
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw for each row of the condition; the context's temperature multiplies the scale."""
         loc, log_scale = self._moments(as_context(context))
-        noise = torch.randn(*shape, *loc.shape, dtype=loc.dtype, device=loc.device)
+        noise = torch.randn(*as_shape(shape), *loc.shape, dtype=loc.dtype, device=loc.device)
         return loc + as_context(context).temperature * log_scale.exp() * noise
 
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
@@ -175,14 +179,14 @@ class ConditionalNormal(Distribution):
 
 
 class ChannelNoise(Distribution):
-    r"""Independent numbers around zero with a trained scale for each channel: noise at the positions of its condition.
+    r"""Independent elements around zero with a trained scale for each channel: noise at the positions of its condition.
 
-    With the law `"normal"`, `log q(u) = -sum u^2 / (2 scale^2) + log scale + log(2 pi) / 2`; with `"uniform"` they lie
+    With `"normal"` noise, `log q(u) = -sum u^2 / (2 scale^2) + log scale + log(2 pi) / 2`; with `"uniform"` they lie
     within `scale / 2` of zero, and `log q(u) = -sum log scale` there.
 
     Args:
         channels: of the noise; its rows and positions are those of the condition `(rows, any, *positions)`.
-        law: `"normal"` or `"uniform"`. A model puts mass everywhere, and what lies outside of uniform noise is lost
+        noise: `"normal"` or `"uniform"`. A model puts mass everywhere, and what lies outside of uniform noise is lost
             for good; so uniform noise is the worse one (appendix B of the flowification paper).
         scale: at the start.
 
@@ -191,36 +195,37 @@ class ChannelNoise(Distribution):
         torch.Size([5, 2, 4, 4])
     """
 
-    def __init__(self, channels: int, law: NoiseName = "normal", *, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, noise: NoiseName = "normal", *, scale: float = 1.0) -> None:
         super().__init__()
-        check_law(law)
-        self.law = law
+        check_noise(noise)
+        self.noise = noise
         self.log_scale = nn.Parameter(torch.full((channels,), math.log(scale)))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats; minus infinity outside of uniform noise."""
         log_scale = self._log_scale(x.ndim).expand_as(x)
-        if self.law == "normal":
+        if self.noise == "normal":
             return sum_items(normal_log_prob(x, torch.zeros_like(x), log_scale), context)
         inside = x.abs() <= 0.5 * log_scale.exp()
         return sum_items(torch.where(inside, -log_scale, -math.inf), context)
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw for each row of the condition; the context's temperature multiplies the scale."""
         context = as_context(context)
         if context.condition is None:
             raise UnsupportedError("ChannelNoise takes rows and positions from its condition; give context=.")
-        size = (len(context.condition), len(self.log_scale), *context.condition.shape[2:])
+        event = (len(self.log_scale), *context.condition.shape[2:])
+        size = (*as_shape(shape), len(context.condition), *event)
         like = {"dtype": self.log_scale.dtype, "device": self.log_scale.device}
-        noise = torch.randn(*shape, *size, **like) if self.law == "normal" else torch.rand(*shape, *size, **like) - 0.5
-        return context.temperature * self._log_scale(len(size)).exp() * noise
+        noise = torch.randn(size, **like) if self.noise == "normal" else torch.rand(size, **like) - 0.5
+        return context.temperature * self._log_scale(1 + len(event)).exp() * noise
 
     def _log_scale(self, ndim: int) -> Tensor:
         return self.log_scale.reshape(-1, *(1,) * (ndim - 2))
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{len(self.log_scale)}, {self.law}"
+        return f"{len(self.log_scale)}, {self.noise}"
 
 
 def limit_log_scale(raw: Tensor) -> Tensor:
@@ -228,10 +233,10 @@ def limit_log_scale(raw: Tensor) -> Tensor:
     return 3 * torch.tanh(raw / 3)
 
 
-def check_law(law: str) -> None:
-    """Refuse a law of noise that there is not."""
-    if law not in ("normal", "uniform"):
-        raise ConfigError(f"Noise is 'normal' or 'uniform', not {law!r}.")
+def check_noise(noise: str) -> None:
+    """Refuse a kind of noise that there is not."""
+    if noise not in get_args(NoiseName):
+        raise ConfigError(f"Noise is 'normal' or 'uniform', not {noise!r}.")
 
 
 class ConditionalCategorical(Distribution):
@@ -273,17 +278,17 @@ class ConditionalCategorical(Distribution):
             raise DomainError(f"ConditionalCategorical: some values are not integers 0..{self.levels - 1}.")
         return sum_items(_at_levels(log_odds, x), context)
 
-    def sample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def sample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw for each row of the condition, integers in the network's dtype.
 
-        The log-odds are divided by the context's temperature; at temperature zero each number is the likeliest one.
+        The log-odds are divided by the context's temperature; at temperature zero each is the likeliest one.
         """
         with torch.no_grad():
-            return self._draw(self._log_odds(as_context(context)), shape, context)
+            return self._draw(self._log_odds(as_context(context)), as_shape(shape), context)
 
-    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw, and give the log-probabilities `(*shape, items)`, which have gradients; the draws have none."""
-        log_odds = self._log_odds(as_context(context))
+    def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw, and return the log-probabilities `(*shape, items)`, which have gradients; the draws have none."""
+        log_odds, shape = self._log_odds(as_context(context)), as_shape(shape)
         drawn = self._draw(log_odds, shape, context)
         rows, repeated = repeat_context(shape, context)
         flat = drawn.reshape(rows, *log_odds.shape[2:])
@@ -318,16 +323,17 @@ def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
 
 
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Return the normal log-density of each number."""
+    """Return the normal log-density of each element."""
     return -0.5 * ((x - loc) * (-log_scale).exp()) ** 2 - log_scale - LOG_SQRT_2PI
 
 
 class RectifiedNormal(Distribution):
-    r"""Independent numbers that are zero with a trained probability, and half-normal above zero otherwise.
+    r"""Independent elements that are zero with a trained probability, and half-normal above zero otherwise.
 
-    The law of `max(x, 0)`, and so the base behind `ReLU`. `log_prob` adds, for each number, the log-probability
-    `log sigmoid(log_odds)` of zero, or the log-density `log sigmoid(-log_odds) + log(2 N(x; 0, scale^2))` elsewhere;
-    each channel (the first axis of the event) has its own two numbers. Negative numbers have density zero.
+    The distribution of `max(x, 0)` for normal elements, and so the base behind `ReLU`. `log_prob` adds, for each
+    element, the log-probability `log sigmoid(log_odds)` of zero, or elsewhere the log-density
+    `log sigmoid(-log_odds) + log(2 N(x; 0, scale^2))`; each channel (the first axis of the event) has two
+    parameters of its own. Negative values have density zero.
 
     Args:
         event_shape: shape of an event; for graphs, of the features of one node.
@@ -339,19 +345,16 @@ class RectifiedNormal(Distribution):
 
     has_atoms = True
 
-    def __init__(self, event_shape: Shape) -> None:
+    def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
-        if not event_shape:
-            raise ShapeError("RectifiedNormal needs an event of at least one axis, such as (1,).")
-        self.event_shape = tuple(event_shape)
+        self.event_shape = _with_channels(event_shape, "RectifiedNormal")
         shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
         self.log_odds = nn.Parameter(torch.zeros(shape))
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return for each item the log-probability of its zeros plus the log-density of its other numbers, in nats."""
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(f"RectifiedNormal has events {self.event_shape}, got {tuple(x.shape[1:])}.")
+        """Return for each item the log-probability of its zeros plus the log-density of its other elements, in nats."""
+        check_event(x.shape[1:], self.event_shape, "RectifiedNormal")
         above = normal_log_prob(x, torch.zeros_like(self.log_scale), self.log_scale) + math.log(2)
         above = torch.where(x > 0, above + F.logsigmoid(-self.log_odds), -math.inf)
         return sum_items(torch.where(x == 0, F.logsigmoid(self.log_odds), above), context)
@@ -368,16 +371,16 @@ class RectifiedNormal(Distribution):
             self.log_odds.copy_(log_odds.reshape(self.log_odds.shape))
             self.log_scale.copy_(log_scale.reshape(self.log_scale.shape))
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw; the context's temperature multiplies the scale and divides the log-odds.
 
-        Gradients reach the scales alone: which numbers are zero is decided by chance.
+        Gradients reach the scales alone: which elements are zero is decided by chance.
         """
         rows = (row_count(context),) if has_rows(context) else ()
-        size = (*shape, *rows, *self.event_shape)
+        size = (*as_shape(shape), *rows, *self.event_shape)
         temperature = as_context(context).temperature
         like = {"dtype": self.log_scale.dtype, "device": self.log_scale.device}
-        # The difference of two Gumbel numbers is logistic.
+        # The difference of two Gumbel variables is logistic.
         one, other = torch.empty(2, *size, **like).exponential_().log()
         above = temperature * self.log_scale.exp() * torch.randn(size, **like).abs()
         return torch.where(self.log_odds + temperature * (one - other) >= 0, 0.0, above)

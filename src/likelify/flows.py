@@ -16,8 +16,17 @@ from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, Sh
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
-from likelify.structure import Context, ContextLike, as_context, sum_constant, with_condition
-from likelify.transforms.core import Shape, Transform
+from likelify.structure import (
+    Context,
+    ContextLike,
+    Shape,
+    as_context,
+    as_shape,
+    check_event,
+    sum_constant,
+    with_condition,
+)
+from likelify.transforms.core import Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -101,7 +110,7 @@ class Flow(Distribution):
         transform: Transform,
         *,
         encoder: nn.Module | None = None,
-        event_shape: Shape | None = None,
+        event_shape: int | Shape | None = None,
     ) -> None:
         super().__init__()
         if base.likelihood != "exact":
@@ -118,7 +127,7 @@ class Flow(Distribution):
         self.base = base
         self.transform = transform
         self.encoder = encoder
-        self.event_shape = None if event_shape is None else tuple(event_shape)
+        self.event_shape = None if event_shape is None else as_shape(event_shape)
 
     @property
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -190,7 +199,7 @@ class Flow(Distribution):
         Args:
             x: `(rows, *event)`.
             context: as for `log_prob`.
-            samples: numbers K of draws; the largest is how many are drawn, in whole groups of each K.
+            samples: counts K of draws; the largest is how many are drawn, in whole groups of each K.
             chunk: as for `iw_log_prob`.
 
         Returns:
@@ -236,7 +245,7 @@ class Flow(Distribution):
     def certificate(self, x: Tensor, context: ContextLike = None) -> Certificate:
         """Bound in nats how far the reported `log p(x)` is from the exact log-density of the map actually applied.
 
-        Runs the layers once, outside of `frozen()` caches or inside as the caller has it. For flows that draw numbers
+        Runs the layers once, outside of `frozen()` caches or inside as the caller has it. For flows that draw at random
         in `forward` the bound holds for the weight of one such draw.
 
         Args:
@@ -264,11 +273,11 @@ class Flow(Distribution):
         total = sum((bound.to(total) for bound in left_out), total)
         return Certificate(total, sum(d.round_off_allowance for d in found), len(found), len(left_out))
 
-    def rsample(self, shape: Shape = (), context: ContextLike = None) -> Tensor:
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw so that gradients reach the parameters (where the layers allow it)."""
-        return self._draw(shape, self._encode(context))[0]
+        return self._draw(as_shape(shape), self._encode(context))[0]
 
-    def sample(self, shape: Shape | int = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
+    def sample(self, shape: int | Shape = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
         """Draw without gradients.
 
         Args:
@@ -278,20 +287,19 @@ class Flow(Distribution):
             temperature: factor on the deviations of all normal distributions on the way; other than 1 the draws no
                 longer follow the flow's density.
         """
-        shape = (shape,) if isinstance(shape, int) else shape
         if temperature != 1.0:
             context = replace(as_context(context), temperature=temperature)
         with torch.no_grad():
             return self.rsample(shape, context)
 
-    def sample_and_log_prob(self, shape: Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw differentiably and give the exact log-density, in one pass.
+    def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Draw differentiably and return the exact log-density, in one pass.
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.
         """
         self._require_exact("sample_and_log_prob")
-        return self._draw(shape, self._encode(context))
+        return self._draw(as_shape(shape), self._encode(context))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit the data-dependent parts (ActNorm statistics, marginals) to a sample of the training data, once.
@@ -302,9 +310,9 @@ class Flow(Distribution):
         self._check(x)
         if not x.is_floating_point() and not self.transform.takes_integers:
             raise DomainError(
-                "The data are integers and the first layer works on real numbers, so there would be no density. Put "
+                "The data are integers and the first layer works on real values, so there would be no density. Put "
                 "lk.Dequantize(levels) in front (for a network of yours: zoo.converted_flow), or give x.float() if the "
-                "numbers are measurements that happen to be whole."
+                "values are measurements that happen to be whole."
             )
         with torch.no_grad():
             self.transform.initialize(x, self._encode(context))
@@ -341,8 +349,8 @@ class Flow(Distribution):
         return with_condition(context, self.encoder(context.condition))
 
     def _check(self, x: Tensor) -> None:
-        if self.event_shape is not None and tuple(x.shape[1:]) != self.event_shape:
-            raise ShapeError(f"The flow is for events {self.event_shape}; the input has shape {tuple(x.shape)}.")
+        if self.event_shape is not None:
+            check_event(x.shape[1:], self.event_shape, "This flow")
 
     def _weight(self, x: Tensor, context: Context) -> Tensor:
         self._check(x)

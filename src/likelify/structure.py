@@ -32,7 +32,7 @@ class GraphBatch:
 
     Attributes:
         sizes: number of nodes of each graph, integers of shape `(B,)`.
-        edge_index: directed edges (from, to) as node numbers, integers of shape `(2, E)`.
+        edge_index: directed edges (from, to) as indices of nodes, integers of shape `(2, E)`.
         edge_weight: one weight per edge `(E,)`, or None for weight one.
         is_complete: whether the graphs are complete, known only of those that `complete` has made.
 

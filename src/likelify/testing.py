@@ -1,6 +1,6 @@
 """The laws that every map and layer must pass, for users' own classes too.
 
-Each function raises `AssertionError` with the observed number if a law is broken, and returns nothing. Call them in
+Each function raises `AssertionError` with the observed value if a law is broken, and returns nothing. Call them in
 double precision with parameters away from their initial values (`randomize`): at zero, signs cannot be seen.
 """
 
@@ -172,9 +172,10 @@ def check_transform(
 ) -> None:
     """Check the laws of a layer: round trip, contribution against the Jacobian, gradients, state, hygiene.
 
-    For layers that draw numbers, draws are made equal by seeding, and the Jacobian is left out where the event changes
-    its size. Layers that draw in both directions have no round trip; put them in a flow for `check_weights`. Where the
-    log-determinant is an estimate, the mean of repeated draws is compared, and the gradient of the value alone.
+    For layers that draw at random, draws are made equal by seeding, and the Jacobian is left out where the event
+    changes its size. Layers that draw in both directions have no round trip; put them in a flow for `check_weights`.
+    Where the log-determinant is an estimate, the mean of repeated draws is compared, and the gradient of the value
+    alone.
 
     Args:
         transform: the layer, in double precision, with its parameters moved from their start.
@@ -285,7 +286,7 @@ def _check_gradients(transform: Transform, x: Tensor, context: ContextLike) -> N
     def loss() -> Tensor:
         with seeded(3):
             z, contribution = transform(x, context)
-            # The gradient of an estimate may be another estimate than the slope of the number that was drawn.
+            # The gradient of an estimate may be another estimate than the slope of the value that was drawn.
             weighted = (z * torch.randn_like(z)).sum()
             return weighted if transform.noisy_log_det else weighted + contribution.sum()
 

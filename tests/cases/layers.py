@@ -52,7 +52,7 @@ LAYERS: dict[str, LayerCase] = {
     "softplus": LayerCase(transforms.Softplus, lambda: 3 * normal(3, 4), transforms.Softplus),
     "softplus-graphs": LayerCase(transforms.Softplus, lambda: normal(5, 2), transforms.Softplus, on_graphs),
     "channel-spline": LayerCase(
-        lambda: lk.ChannelSpline(3, bins=4, bound=2.0),
+        lambda: lk.ChannelSpline(3, bins=4, interval=2.0),
         lambda: normal(4, 3, 2),
         lk.ChannelSpline,
         near_identity=True,

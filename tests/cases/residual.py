@@ -46,7 +46,7 @@ LAYERS: dict[str, LayerCase] = {
     "residual-mlp-roulette-graphs": _case(lambda: _mlp(3, Roulette(samples=8)), lambda: normal(5, 3), on_graphs),
     "residual-conv": _case(lambda: _conv("exact"), lambda: normal(2, 2, 3, 4)),
     "residual-conv-reshape": _case(
-        lambda: _conv("exact", kernel_sizes=(3, 3), bound="reshape"), lambda: normal(2, 2, 3, 3)
+        lambda: _conv("exact", kernel_sizes=(3, 3), norm_bound="reshape"), lambda: normal(2, 2, 3, 3)
     ),
     "residual-conv-condition": _case(lambda: _conv("exact", 3), lambda: normal(2, 2, 3, 2), lambda: normal(2, 3, 3, 2)),
     "residual-conv-truncated": _case(

@@ -35,10 +35,10 @@ def test_the_derivatives_of_the_activation():
 
 
 NETS = {
-    "mlp": (lambda: nets.LipschitzMLP(5, (9, 7), limit=0.9), (5,), None, 0.9**3),
+    "mlp": (lambda: nets.LipschitzMLP(5, (9, 7), norm_limit=0.9), (5,), None, 0.9**3),
     "linear": (lambda: nets.LipschitzMLP(5, ()), (5,), None, 0.98),
     "torus": (lambda: nets.LipschitzConvNet(3, 8), (3, 5, 4), None, 0.98**3),
-    "reshape": (lambda: nets.LipschitzConvNet(3, 8, (3, 5), bound="reshape"), (3, 5, 4), None, 0.98**2),
+    "reshape": (lambda: nets.LipschitzConvNet(3, 8, (3, 5), norm_bound="reshape"), (3, 5, 4), None, 0.98**2),
     "condition": (lambda: nets.LipschitzConvNet(3, 8, (1, 3), context_features=2), (3, 4, 4), (2,), 0.98**2),
     "image-condition": (lambda: nets.LipschitzConvNet(3, 8, context_features=2), (3, 4, 4), (2, 4, 4), 0.98**3),
 }
@@ -129,11 +129,11 @@ def test_wrong_settings_and_shapes_are_refused():
         with pytest.raises(ConfigError, match="below 1"):
             nets.DeclaredNet(nn.Identity(), lipschitz_constant)
     with pytest.raises(ConfigError, match="limit"):
-        nets.LipschitzMLP(3, limit=1.0)
+        nets.LipschitzMLP(3, norm_limit=1.0)
     with pytest.raises(ConfigError, match="odd"):
         nets.LipschitzConvNet(3, 4, (3, 2))
     with pytest.raises(ConfigError, match="torus"):
-        nets.LipschitzConvNet(3, 4, bound="power")
+        nets.LipschitzConvNet(3, 4, norm_bound="power")
     with pytest.raises(ShapeError, match="missing"):
         nets.LipschitzMLP(3, context_features=2)(torch.ones(2, 3))
     with pytest.raises(ShapeError, match="context_features=0"):
@@ -141,5 +141,5 @@ def test_wrong_settings_and_shapes_are_refused():
     for condition in (torch.ones(2, 3), torch.ones(1, 2), torch.ones(2, 2, 3, 4)):
         with pytest.raises(ShapeError, match="condition must be"):
             nets.LipschitzConvNet(3, 4, context_features=2)(torch.ones(2, 3, 4, 4), condition)
-    with pytest.raises(ShapeError, match="reads"):
+    with pytest.raises(ShapeError, match="3 channels, height, width"):
         nets.LipschitzConvNet(3, 4)(torch.ones(2, 4, 4, 4))

@@ -16,7 +16,7 @@ def test_the_packed_spline_equals_the_general_one(channels, numbers):
     weights = torch.randn(2, channels, numbers, dtype=torch.float64)
     results = []
     for evaluate in (splines.evaluate_packed, splines.evaluate_shared):
-        outputs = evaluate(splines.knots_from_raw(raw, bins=7, bound=2.0), x)
+        outputs = evaluate(splines.knots_from_raw(raw, bins=7, interval=2.0), x)
         results.append([*outputs, *torch.autograd.grad(outputs, (raw, x), tuple(weights))])
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
@@ -27,7 +27,7 @@ def test_derivatives_of_the_packed_spline():
     x = (2 * torch.randn(2, 6, dtype=torch.float64)).requires_grad_()
 
     def function(raw, x):
-        return splines.evaluate_packed(splines.knots_from_raw(raw, bins=3, bound=2.0), x)
+        return splines.evaluate_packed(splines.knots_from_raw(raw, bins=3, interval=2.0), x)
 
     assert torch.autograd.gradcheck(function, (raw, x))
     assert torch.autograd.gradgradcheck(function, (raw, x))
@@ -38,7 +38,7 @@ def test_derivatives_of_the_packed_spline():
 def test_every_bin_is_found_also_at_knots_and_with_the_narrowest_bins():
     raw = torch.zeros(1, splines.raw_size(10))
     raw[0, :10] = torch.tensor([0.0, -60, -60, 5, -60, -60, -60, 20, -60, -60])
-    places = splines.knots_from_raw(raw, bins=10, bound=2.0)[:, :11]
+    places = splines.knots_from_raw(raw, bins=10, interval=2.0)[:, :11]
     x = torch.cat([places[0], places[0].nextafter(torch.tensor(9.0)), places[0].nextafter(torch.tensor(-9.0))])
     x = torch.cat([x, 3 * torch.rand(3000) - 1.5, torch.tensor([math.inf, -math.inf, 1e30])])[None]
     expected = torch.searchsorted(places, x, right=True)

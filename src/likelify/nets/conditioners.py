@@ -40,7 +40,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zero a share of the numbers and scale up the others, or do nothing."""
+        """Zero a share of the elements and scale up the others, or do nothing."""
         return x * self._mask(x) if self.active else x
 
     def _mask(self, x: Tensor) -> Tensor:

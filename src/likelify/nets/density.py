@@ -21,7 +21,7 @@ def density_net(in_channels: int, out_channels: int, dims: int, *, hidden: int =
 
     Args:
         in_channels: of what is kept.
-        out_channels: of the output, two for each dropped number in `ConditionalNormal`.
+        out_channels: of the output, two for each dropped element in `ConditionalNormal`.
         dims: number of axes behind the channels, 0 to 3.
         hidden: width.
         kernel_size: of the first convolution, odd.

@@ -20,7 +20,7 @@ from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, round_
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
-from likelify.structure import ContextLike, as_context
+from likelify.structure import ContextLike, as_context, check_event
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
 SWISH_SLOPE = 1.1
@@ -108,15 +108,15 @@ class _Feedforward(LipschitzNet):
 
     Args:
         shapes: of the weights, `(out, in, *taps)`.
-        limit: of the bound of each linear map.
+        norm_limit: of the bound of each linear map.
         context_features: of the condition, which enters the first layer through a matrix without limit.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]], limit: float, context_features: int) -> None:
+    def __init__(self, shapes: Sequence[Sequence[int]], norm_limit: float, context_features: int) -> None:
         super().__init__()
-        if not 0 < limit < 1:
-            raise ConfigError(f"limit must lie between 0 and 1, got {limit}.")
-        self.limit = limit
+        if not 0 < norm_limit < 1:
+            raise ConfigError(f"norm_limit must lie between 0 and 1, got {norm_limit}.")
+        self.norm_limit = norm_limit
         self.context_features = context_features
         self.weights = nn.ParameterList(_initial(shape) for shape in shapes)
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
@@ -129,18 +129,18 @@ class _Feedforward(LipschitzNet):
             self.weights[-1].mul_(0.1 / self._bound(self.weights[-1]))
 
     def constrained(self) -> Constrained:
-        """Limit the weights, and fold the numbers of the activations into them.
+        """Limit the weights, and fold the parameters of the activations into them.
 
         The product of the bounds is one of the whole network, because the slope of the activation is below one.
         """
         tensors, product, before = {}, 1.0, None
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             bound = self._bound(weight)
-            product = product * bound.clamp(max=self.limit)
+            product = product * bound.clamp(max=self.norm_limit)
             # silu(beta t) / (1.1 beta) is the activation: beta goes into this map, the division into the next one.
             after = F.softplus(self.raw_betas[i]) + SMALLEST_BETA if i < len(self.raw_betas) else 1.0
             factor = after if before is None else after / (SWISH_SLOPE * before)
-            tensors[f"weight{i}"] = factor * limit_norm(weight, bound, self.limit)
+            tensors[f"weight{i}"] = factor * limit_norm(weight, bound, self.norm_limit)
             tensors[f"bias{i}"] = after * bias
             if i == 0 and self.context_features:
                 tensors["context"] = after * self.context_weight
@@ -177,11 +177,8 @@ class _Feedforward(LipschitzNet):
         return branch[(...,) + (None,) * (x.ndim - branch.ndim)]
 
     def _check(self, x: Tensor) -> None:
-        if x.ndim != self.weights[0].ndim or x.shape[1] != self.weights[0].shape[1]:
-            positions = ", width" if x.ndim == 3 else ", height, width" if self.weights[0].ndim == 4 else ""
-            raise ShapeError(
-                f"{type(self).__name__} reads (rows, {self.weights[0].shape[1]}{positions}), got {tuple(x.shape)}."
-            )
+        axes = ("height", "width")[: self.weights[0].ndim - 2]
+        check_event(x.shape[1:], (self.weights[0].shape[1], *axes), type(self).__name__)
 
     def _bound(self, weight: Tensor) -> Tensor:
         return gram_bound(weight.flatten(1))
@@ -191,16 +188,16 @@ class _Feedforward(LipschitzNet):
 
 
 class LipschitzMLP(_Feedforward):
-    r"""A fully connected network with a Lipschitz constant of at most `limit ** layers`, on vectors or graph nodes.
+    r"""A fully connected network on vectors or graph nodes; its Lipschitz constant is at most `norm_limit ** layers`.
 
-    Each weight `W` is used as `W min(1, limit / bound(W))`, where `bound` is an upper bound of its 2-norm (repeated
-    squaring of the Gram matrix), with the activation LipSwish (Chen et al. 2019, section 3.3). A fresh network is close
-    to zero.
+    Each weight `W` is used as `W min(1, norm_limit / bound(W))`, where `bound` is an upper bound of its 2-norm
+    (repeated squaring of the Gram matrix), with the activation LipSwish (Chen et al. 2019, section 3.3). A fresh
+    network is close to zero.
 
     Args:
         features: of the rows `(rows, features)`.
         hidden: sizes of the hidden layers.
-        limit: of the norm of each linear map, below one.
+        norm_limit: of the norm of each linear map, below one.
         context_features: of the condition `(rows, context_features)`, in which there is no limit.
 
     Example:
@@ -210,14 +207,14 @@ class LipschitzMLP(_Feedforward):
     """
 
     def __init__(
-        self, features: int, hidden: Sequence[int] = (128, 128), *, limit: float = 0.98, context_features: int = 0
+        self, features: int, hidden: Sequence[int] = (128, 128), *, norm_limit: float = 0.98, context_features: int = 0
     ) -> None:
         sizes = (features, *hidden, features)
-        super().__init__([(b, a) for a, b in zip(sizes, sizes[1:], strict=False)], limit, context_features)
+        super().__init__([(b, a) for a, b in zip(sizes, sizes[1:], strict=False)], norm_limit, context_features)
 
 
 class LipschitzConvNet(_Feedforward):
-    r"""A convolutional network with a Lipschitz constant of at most `limit ** layers`.
+    r"""A convolutional network with a Lipschitz constant of at most `norm_limit ** layers`.
 
     As `LipschitzMLP`; the norm of a convolution with zero padding is bounded for every image size at once.
 
@@ -225,9 +222,9 @@ class LipschitzConvNet(_Feedforward):
         channels: of the images `(rows, channels, height, width)`.
         hidden: channels of the hidden layers.
         kernel_sizes: odd, one for each layer.
-        limit: of the norm of each convolution, below one (0.98 in Chen et al. 2019).
-        bound: `"torus"` is tight; `"reshape"` is cheaper and about two times loose, so the true norms stay near half
-            the limit.
+        norm_limit: of the norm of each convolution, below one (0.98 in Chen et al. 2019).
+        norm_bound: `"torus"` is tight; `"reshape"` is cheaper and about two times loose, so the true norms stay near
+            half the limit.
         context_features: of the condition, `(rows, context_features)` or with the image's positions.
     """
 
@@ -237,24 +234,24 @@ class LipschitzConvNet(_Feedforward):
         hidden: int = 528,
         kernel_sizes: Sequence[int] = (3, 1, 3),
         *,
-        limit: float = 0.98,
-        bound: NormBoundName = "torus",
+        norm_limit: float = 0.98,
+        norm_bound: NormBoundName = "torus",
         context_features: int = 0,
     ) -> None:
-        if bound not in ("torus", "reshape"):
-            raise ConfigError(f"bound must be 'torus' or 'reshape', got {bound!r}.")
+        if norm_bound not in ("torus", "reshape"):
+            raise ConfigError(f"norm_bound must be 'torus' or 'reshape', got {norm_bound!r}.")
         if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise ConfigError(f"kernel_sizes must be odd numbers, one for each layer, got {tuple(kernel_sizes)}.")
-        self.bound = bound
+        self.norm_bound = norm_bound
         sizes = (channels, *(hidden,) * (len(kernel_sizes) - 1), channels)
         shapes = [(b, a, k, k) for a, b, k in zip(sizes, sizes[1:], kernel_sizes, strict=False)]
-        super().__init__(shapes, limit, context_features)
+        super().__init__(shapes, norm_limit, context_features)
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def _bound(self, weight: Tensor) -> Tensor:
         if weight.shape[2:].numel() == 1:
             return super()._bound(weight)
-        return _symbol_bound(weight) if self.bound == "torus" else reshape_bound(weight)
+        return _symbol_bound(weight) if self.norm_bound == "torus" else reshape_bound(weight)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)

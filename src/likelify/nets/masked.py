@@ -1,7 +1,7 @@
 r"""Strictly autoregressive networks, written so that the zeros of their masks are not computed.
 
-The numbers of an event are ordered: by position first (raster order, or the order of nodes), by channel within one
-position. Output channels at a number depend on the numbers before it only (Germain et al. 2015; Kingma et al. 2016).
+The elements of an event are ordered: by position first (raster order, or the order of nodes), by channel within one
+position. Output channels at an element depend on the elements before it only (Germain et al. 2015; Kingma et al. 2016).
 """
 
 import math
@@ -33,7 +33,7 @@ class AutoregressiveNet(Caching):
         h = relu(E * u + b),   h = relu(M h + b) ...,   out = L * h + b
 
     `E` and `L` look at earlier positions freely, and at their own position along the order of the channels: every
-    hidden unit belongs to a channel, reads channels up to its own and is read by channels after it. Each number costs
+    hidden unit belongs to a channel, reads channels up to its own and is read by channels after it. Each element costs
     what the live entries cost: the convolutions are matrix products over the taps that are not masked, and the hidden
     matrix is multiplied in triangular blocks.
 

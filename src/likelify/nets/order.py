@@ -66,7 +66,7 @@ class RasterNeighbours(Neighbours):
 
 
 class NodeNeighbours(Neighbours):
-    """Nodes of graphs in the order of their numbers; each sees the mean over its neighbours with smaller numbers."""
+    """Nodes of graphs in the order of their indices; each sees the mean over its neighbours with smaller ones."""
 
     def __init__(self, structure: GraphBatch) -> None:
         self.structure = structure
@@ -94,7 +94,7 @@ class NodeNeighbours(Neighbours):
 class Links:
     """For each position the places it has to do with, in the numbering of a `Schedule`.
 
-    The number after the last position stands for places outside, where everything is zero.
+    The index after the last position stands for places outside, where everything is zero.
 
     Attributes:
         index: `(positions, k)`.
@@ -234,7 +234,7 @@ def _raster_schedule(shape: tuple[int, ...], offsets: Offsets, device: torch.dev
 
 
 def _earlier_edges(structure: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each pair of neighbours once, from the smaller number to the larger, with the weights of a mean."""
+    """Return each pair of neighbours once, from the smaller index to the larger, with the weights of a mean."""
     start, end = structure.edge_index.long()
     pairs = torch.stack([torch.minimum(start, end), torch.maximum(start, end)])[:, start != end]
     pairs = torch.unique(pairs, dim=1)

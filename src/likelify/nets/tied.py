@@ -14,10 +14,10 @@ LIMIT = 0.99
 class TiedHeads(nn.Module):
     r"""The parameters of `f(u) = R2 tanh(R1 (u + b))` as heads of scalar maps `s2 tanh(s1 u + t1) + t2`.
 
-    `R1` and `R2` are masked convolutions: every number sees those before it, by position in raster order, then by
+    `R1` and `R2` are masked convolutions: every element sees those before it, by position in raster order, then by
     channel. `R1` has the kernel `d`, `R2` has `d` with its two channel axes and its two spatial axes swapped; the
     diagonals are `0.99 tanh(diagonal_1)` and `0.99 tanh(diagonal_2)`, so that every slope is at least 0.0199. So `s1`
-    and `s2` are those diagonals, the same at every position, `t1` is what the earlier numbers and `b` add inside the
+    and `s2` are those diagonals, the same at every position, `t1` is what the earlier elements and `b` add inside the
     tanh, and `t2` what they add outside.
 
     Args:

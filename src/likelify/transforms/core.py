@@ -42,8 +42,8 @@ class Transform(nn.Module):
     whose facts are those of its parts.
 
     Attributes:
-        random_forward: `forward` draws random numbers, so the likelihood is a bound.
-        random_inverse: `inverse` draws random numbers, so a round trip latent to data to latent is not the identity.
+        random_forward: `forward` draws at random, so the likelihood is a bound.
+        random_inverse: `inverse` draws at random, so a round trip latent to data to latent is not the identity.
         noisy_log_det: the contribution is itself an unbiased estimate.
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
@@ -357,10 +357,10 @@ def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
 
 
 def check_sample(x: Tensor, layer: nn.Module) -> None:
-    """Refuse a sample that `initialize` would turn into parameters that are not numbers."""
+    """Refuse a sample that `initialize` would turn into parameters that are not finite."""
     name = type(layer).__name__
     if not x.numel():
-        raise ShapeError(f"{name}.initialize got no numbers; give it a sample of the training data.")
+        raise ShapeError(f"{name}.initialize got an empty sample; give it a sample of the training data.")
     if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
         raise DomainError(

@@ -1,7 +1,7 @@
 r"""Coupling layers: one part of the event parametrises an elementwise map of the other (Dinh et al. 2015, 2017).
 
 A `Coupling` puts three choices together: which part is which (a *split*), what acts on the second part (a *bijector*
-with parameters per number), and the network that reads the first part and the condition.
+with parameters per element), and the network that reads the first part and the condition.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from likelify.transforms.core import Transform
 
 
 class Bijector(ABC):
-    """A family of elementwise bijections with `size` unconstrained parameters per number; zeros are the identity."""
+    """A family of elementwise bijections with `size` unconstrained parameters per element; zeros are the identity."""
 
     size: int
 
     @abstractmethod
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x`, `(rows, *rest)`, with parameters `(rows, size, *rest)`; also give `log |dz/dx|` per number."""
+        """Map `x`, `(rows, *rest)`, with parameters `(rows, size, *rest)`; also return `log |dz/dx|` per element."""
 
     @abstractmethod
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo `forward`; also give `log |dx/dz|` per number."""
+        """Undo `forward`; also return `log |dx/dz|` per element."""
 
 
 class AffineBijector(Bijector):
@@ -57,12 +57,12 @@ class AffineBijector(Bijector):
 
 
 class SplineBijector(Bijector):
-    """A monotone rational-quadratic spline on `[-bound, bound]`, the identity outside (see `splines`)."""
+    """A monotone rational-quadratic spline on `[-interval, interval]`, the identity outside (see `splines`)."""
 
-    def __init__(self, bins: int = 8, bound: float = 4.0) -> None:
-        splines.check_spline(bins, bound)
+    def __init__(self, bins: int = 8, interval: float = 4.0) -> None:
+        splines.check_spline(bins, interval)
         self.bins = bins
-        self.bound = bound
+        self.interval = interval
         self.size = splines.raw_size(bins)
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,10 +74,10 @@ class SplineBijector(Bijector):
         return splines.evaluate(self._knots(raw), z, inverse=True)
 
     def _knots(self, raw: Tensor) -> Tensor:
-        return splines.knots_from_raw(raw, bins=self.bins, bound=self.bound)
+        return splines.knots_from_raw(raw, bins=self.bins, interval=self.interval)
 
     def __repr__(self) -> str:
-        return f"SplineBijector(bins={self.bins}, bound={self.bound})"
+        return f"SplineBijector(bins={self.bins}, interval={self.interval})"
 
 
 class ChannelSplit(nn.Module):
@@ -109,10 +109,10 @@ class ChannelSplit(nn.Module):
 
 
 class MaskSplit(nn.Module):
-    """Split the numbers of an event by position; both parts are vectors `(rows, n)`.
+    """Split the elements of an event by position; both parts are vectors `(rows, n)`.
 
     Args:
-        mask: booleans of the event's shape; the network reads the numbers where it is true.
+        mask: booleans of the event's shape; the network reads the elements where it is true.
     """
 
     reading: Tensor
@@ -123,7 +123,7 @@ class MaskSplit(nn.Module):
         super().__init__()
         flat = mask.flatten().bool()
         if bool(flat.all()) or not bool(flat.any()):
-            raise ShapeError("A mask split needs at least one number on each side.")
+            raise ShapeError("A mask split needs at least one element on each side.")
         self.event_shape = tuple(mask.shape)
         self.takes: EventShape = self.event_shape
         self.sizes = (int(flat.sum()), int((~flat).sum()))
@@ -186,7 +186,7 @@ class Coupling(Transform):
         if tuple(raw.shape) != expected:
             raise ShapeError(
                 f"The coupling's network returned {tuple(raw.shape)}; {self.bijector} needs {expected} "
-                f"({self.bijector.size} parameters for each changed number)."
+                f"({self.bijector.size} parameters for each changed element)."
             )
         return raw.unflatten(1, (self.bijector.size, changed.shape[1]))
 

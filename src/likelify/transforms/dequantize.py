@@ -1,4 +1,4 @@
-"""From integers to real numbers: the first layer of every model of images."""
+"""From integers to real values: the first layer of every model of images."""
 
 import math
 
@@ -60,7 +60,7 @@ class Dequantize(Transform):
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the floor, kept within the levels; the contribution is `log q(u | x)` of the noise that was there.
 
-        It is minus infinity for numbers outside `[0, levels)`, which no noise leads to.
+        It is minus infinity for values outside `[0, levels)`, which no noise leads to.
         """
         x = self.mean_inverse(z)
         impossible = torch.where((z >= 0) & (z < self.levels), 0.0, -math.inf).to(z.dtype)
@@ -72,7 +72,7 @@ class Dequantize(Transform):
         return x, log_q + self.noise.log_prob(u, self._inner(x, context))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Initialize the noise, with uniform numbers as its sample."""
+        """Initialize the noise, with uniform draws as its sample."""
         if self.noise is not None:
             centred = self.mean_forward(x)
             uniform = (torch.rand_like(centred) * 0.999) + 0.0005
@@ -80,7 +80,7 @@ class Dequantize(Transform):
         return super().initialize(x, context)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Put each number in the middle of its level."""
+        """Put each value in the middle of its level."""
         return (x if x.is_floating_point() else x.to(self.probe.dtype)) + 0.5
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
@@ -91,7 +91,7 @@ class Dequantize(Transform):
         """Return the binary digits of noise with which `x + u` is exact.
 
         Noise on that grid, shifted by half a step, is symmetric about one half and never 0 or 1; rounding cannot carry
-        a number into the next level, as it does for plain `torch.rand`.
+        a value into the next level, as it does for plain `torch.rand`.
         """
         digits = round(-math.log2(torch.finfo(dtype).eps)) - math.ceil(math.log2(self.levels))
         if digits < 1:

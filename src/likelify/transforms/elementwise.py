@@ -1,4 +1,4 @@
-"""Maps that act on each number by itself, or on each channel by its own two numbers."""
+"""Maps that act on each element by itself, or on each channel with two parameters of its own."""
 
 import math
 
@@ -122,8 +122,8 @@ class ChannelAffine(Transform):
         fit = (scale != 0) & torch.isfinite(scale) & torch.isfinite(shift)
         if not bool(fit.all()):
             raise DomainError(
-                f"ChannelAffine: {int((~fit).sum())} of {len(scale)} channels have a scale of zero, or numbers that "
-                "are not finite, and so no inverse. Drop these channels, or set their scale to a small number."
+                f"ChannelAffine: {int((~fit).sum())} of {len(scale)} channels have a scale of zero, or parameters "
+                "that are not finite, and so no inverse. Drop these channels, or set their scale to a small number."
             )
         self.takes = (len(scale), ...)
         self.register_buffer("sign", scale.sign())
@@ -219,7 +219,7 @@ class Logit(Transform):
 class Sigmoid(Transform):
     """The map `z = 1 / (1 + exp(-x))` from the line to (0, 1); its inverse refuses values outside.
 
-    In float32 numbers above 17 are rounded to the end 1.
+    In float32 values above 17 are rounded to the end 1.
     """
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from likelify.distributions import Distribution
 from likelify.errors import InexactLikelihoodError, ShapeError
-from likelify.structure import Context, ContextLike, as_context, join_condition, with_condition
-from likelify.transforms.core import Shape, Transform
+from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, join_condition, with_condition
+from likelify.transforms.core import Transform
 
 
 class LatentVariable(Transform):
@@ -23,7 +23,7 @@ class LatentVariable(Transform):
     drawing from it, which training does, runs them forward, and only the contribution of `inverse` has to undo them.
 
     Args:
-        posterior: `q(z | x)`. Its condition is `x` as floating numbers, joined by the outer condition along the channel
+        posterior: `q(z | x)`. Its condition is `x` in a floating dtype, joined by the outer condition along the channel
             axis; it must draw differentiably.
         observation: `p(x | z)`. Its condition is `z`, joined by the outer condition.
         latent_shape: shape of `z`.
@@ -49,17 +49,17 @@ class LatentVariable(Transform):
     takes_integers = True
     probe: Tensor
 
-    def __init__(self, posterior: Distribution, observation: Distribution, latent_shape: Shape) -> None:
+    def __init__(self, posterior: Distribution, observation: Distribution, latent_shape: int | Shape) -> None:
         super().__init__()
         for role, distribution in (("posterior", posterior), ("observation", observation)):
             if distribution.likelihood != "exact":
                 raise InexactLikelihoodError(
                     f"The {role} of LatentVariable needs an exact log_prob; this {type(distribution).__name__} has "
-                    f"{distribution.likelihood}s only. Put layers that draw numbers behind this one in a Chain."
+                    f"{distribution.likelihood}s only. Put layers that draw at random behind this one in a Chain."
                 )
         self.posterior = posterior
         self.observation = observation
-        self.latent_shape = tuple(latent_shape)
+        self.gives = self.latent_shape = as_shape(latent_shape)
         # Integers carry no floating dtype; this empty buffer moves with the model and tells which one to use.
         self.register_buffer("probe", torch.empty(0), persistent=False)
 

@@ -23,12 +23,12 @@ class FittedMarginal(Transform):
 
     Args:
         event_shape: shape of an event.
-        levels: number of levels; events hold numbers of `(0, levels)`, as `Dequantize` gives them.
+        levels: number of levels; events hold values of `(0, levels)`, as `Dequantize` gives them.
         pseudo_count: added to the count of every level in `initialize`. It is also what keeps the slope away from
             zero: with `n` items a slope is at least `pseudo_count / (n + levels pseudo_count)`.
 
     Raises:
-        DomainError: for numbers outside `(0, levels)`.
+        DomainError: for values outside `(0, levels)`.
         ShapeError: for events of another shape.
     """
 

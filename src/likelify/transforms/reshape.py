@@ -1,4 +1,4 @@
-"""Layers that only move numbers; their log-determinant is zero."""
+"""Layers that only move elements; their log-determinant is zero."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Squeeze(Transform):
 
 
 class Reshape(Transform):
-    """Reorder nothing, only read the same numbers as an event of another shape."""
+    """Reorder nothing, only read the same elements as an event of another shape."""
 
     moves_elements = True
 
@@ -155,7 +155,7 @@ class Permute(Transform):
         super().__init__()
         order = torch.as_tensor(order, dtype=torch.long)
         if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
-            raise ShapeError("Permute needs each of the numbers 0..channels-1 exactly once.")
+            raise ShapeError("Permute needs each of the indices 0..channels-1 exactly once.")
         self.takes = (len(order), ...)
         self.register_buffer("order", order)
 
@@ -221,7 +221,7 @@ class PermuteAxes(Transform):
 class Flip(Transform):
     """Mirror an event along some axes; its own inverse.
 
-    Between autoregressive layers it lets each number come first and last in turn: along height and width it reverses
+    Between autoregressive layers it lets each element come first and last in turn: along height and width it reverses
     the raster order of the positions.
 
     Args:

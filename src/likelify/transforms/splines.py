@@ -25,7 +25,7 @@ MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3
 # Cells of the table that finds bins: narrower than half the narrowest bin.
 CELLS = 2048
-# Numbers that are worked on at a time: with fewer the calls, with more the memory takes over.
+# Elements that are worked on at a time: with fewer the calls, with more the memory takes over.
 CHUNK = 32768
 
 
@@ -34,15 +34,15 @@ def raw_size(bins: int) -> int:
     return 3 * bins - 1
 
 
-def knots_from_raw(raw: Tensor, *, bins: int, bound: float) -> Tensor:
-    """Turn unconstrained numbers into knots on `[-bound, bound]^2`; zeros give the identity.
+def knots_from_raw(raw: Tensor, *, bins: int, interval: float) -> Tensor:
+    """Turn unconstrained parameters into knots on `[-interval, interval]^2`; zeros give the identity.
 
     The parameter axis is axis 1 throughout, not the last: short last axes are slow in every operation.
 
     Args:
         raw: `(rows, 3 bins - 1, ...)`.
         bins: number of pieces.
-        bound: half the side of the box.
+        interval: half the side of the box.
 
     Returns:
         `(rows, 3 (bins + 1), ...)`: the places of the knots, then their values, then the slopes there.
@@ -50,18 +50,18 @@ def knots_from_raw(raw: Tensor, *, bins: int, bound: float) -> Tensor:
     # Widths and heights go through each operation together.
     share = F.softmax(raw[:, : 2 * bins].unflatten(1, (2, bins)), dim=2)
     count = torch.arange(1, bins, dtype=raw.dtype, device=raw.device).reshape(-1, *(1,) * (raw.ndim - 2))
-    least = 2 * bound * MIN_BIN * count - bound
-    x, y = (least + 2 * bound * (1 - MIN_BIN * bins) * share[:, :, :-1].cumsum(2)).unbind(1)
+    least = 2 * interval * MIN_BIN * count - interval
+    x, y = (least + 2 * interval * (1 - MIN_BIN * bins) * share[:, :, :-1].cumsum(2)).unbind(1)
     # The offset makes a raw slope of zero a slope of one.
     slope = MIN_SLOPE + F.softplus(raw[:, 2 * bins :] + math.log(math.expm1(1 - MIN_SLOPE)))
-    low = torch.full_like(raw[:, :1], -bound)
+    low = torch.full_like(raw[:, :1], -interval)
     one = torch.ones_like(low)
     # The ends are set, not summed, so that they are exactly the bounds.
     return torch.cat([low, x, -low, low, y, -low, one, slope, one], 1)
 
 
 def evaluate(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """Evaluate one spline per number, or its inverse.
+    """Evaluate one spline per element, or its inverse.
 
     Args:
         knots: from `knots_from_raw`, `(rows, 3 (bins + 1), *rest)`.
@@ -85,7 +85,7 @@ def evaluate(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor
 
 
 def evaluate_shared(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """Evaluate splines that many numbers share, which spends nothing per number on knots.
+    """Evaluate splines that many numbers share, which spends nothing per element on knots.
 
     Args:
         knots: from `knots_from_raw`, `(channels, 3 (bins + 1))`.
@@ -111,7 +111,7 @@ def _piece(ends: Tensor, x: Tensor, point: Tensor, inside: Tensor, *, inverse: b
 
 
 class _Piece(torch.autograd.Function):
-    r"""One rational-quadratic piece per number, with its derivatives written out.
+    r"""One rational-quadratic piece per element, with its derivatives written out.
 
     `ends` stacks places, values and slopes along axis 1, left and right of each. Automatic differentiation of the
     formula would take three times as many small operations, which is what the time of a spline layer goes into. The
@@ -214,7 +214,7 @@ def evaluate_packed(knots: Tensor, x: Tensor, table: Tensor | None = None) -> tu
 
 
 def pack(knots: Tensor) -> Tensor:
-    r"""Return the numbers that a piece is evaluated with, `(7, channels (bins + 2))`; the tails count as bins.
+    r"""Return the coefficients that a piece is evaluated with, `(7, channels (bins + 2))`; the tails count as bins.
 
     With width `w`, height `h` and slopes `d0, d1` they are `x0, 1/w, y0, h, p = w d0, k = w d1, c = (p + k)/h - 2`.
     """
@@ -222,7 +222,7 @@ def pack(knots: Tensor) -> Tensor:
     width, height = x.diff(), y.diff()
     p, k = width * slope[:, :-1], width * slope[:, 1:]
     table = torch.stack([x[:, :-1], 1 / width, y[:, :-1], height, p, k, (p + k) / height - 2])
-    # At these ends, where `_bend` puts the numbers outside, such a piece has value x0, slope one and no curvature.
+    # At these ends, where `_bend` puts the elements outside, such a piece has value x0, slope one and no curvature.
     end = x[:1, -1]
     zero, one = torch.zeros_like(end), torch.ones_like(end)
     low, high = (torch.stack([e, one, e, one, one, one, zero])[:, None].expand(7, len(x), 1) for e in (-end, end))
@@ -230,7 +230,7 @@ def pack(knots: Tensor) -> Tensor:
 
 
 def _find_by_comparing(x: Tensor, places: Tensor) -> Tensor:
-    """Return the column of `pack` for every number, by counting the knots below it."""
+    """Return the column of `pack` for every element, by counting the knots below it."""
     # Bytes are added much faster than integers, and a search is slower than a few comparisons.
     bin_ = (x >= places[:, :1]).to(torch.uint8) if places.shape[1] < 256 else (x >= places[:, :1]).int()
     for knot in places[:, 1:].unbind(1):
@@ -242,7 +242,7 @@ def _find_by_comparing(x: Tensor, places: Tensor) -> Tensor:
 def _find_in_cells(x: Tensor, places: Tensor) -> Tensor:
     """Return the same for one spline, from a table of cells so small that each holds at most one knot.
 
-    A number's cell grows with the number, also after rounding; so all knots in lower cells lie below it, and with the
+    An element's cell grows with its value, also after rounding; so all knots in lower cells lie below it, and with the
     knot of its own cell it is compared.
     """
     end = places[0, -1]
@@ -265,18 +265,18 @@ def _find_in_cells(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _chunk(x: Tensor) -> int:
-    """Return how many numbers to work on at a time: on a CPU as many as keep all temporaries in its cache."""
+    """Return how many elements to work on at a time: on a CPU as many as keep all temporaries in its cache."""
     return CHUNK if x.device.type == "cpu" else max(x.numel(), 1)
 
 
 class _Packed(torch.autograd.Function):
-    r"""All numbers of a layer through the columns of one small table, with `index` telling the column of each.
+    r"""All elements of a layer through the columns of one small table, with `index` telling the column of each.
 
     With `t = (x - x0) / w`, `m = t (1 - t)` and `r = 1 / (1 + c m)`
 
         y = y0 + (h t^2 + p m) r,   dy/dx = T r^2 / w,   T = p (1-t)^2 + 2 h m + k t^2.
 
-    The gradients by the table are sums over the numbers of each bin, so nothing of the size of `x` times the number
+    The gradients by the table are sums over the elements of each bin, so nothing of the size of `x` times the number
     of table rows is ever built; the backward works out its intermediate values again, in the cache.
     """
 
@@ -303,7 +303,7 @@ class _Packed(torch.autograd.Function):
 
 
 def _bend(x: Tensor, table: Tensor) -> Tensor:
-    """Move the numbers outside the box to its ends."""
+    """Move the elements outside the box to its ends."""
     return torch.minimum(torch.maximum(x, table[0, 0]), table[0, -1])
 
 
@@ -326,7 +326,7 @@ def _evaluate_into(table: Tensor, x: Tensor, index: Tensor, value: Tensor, log_s
 def _pull_back_into(
     table: Tensor, x: Tensor, index: Tensor, grad_value: Tensor, grad_log: Tensor, grad_x: Tensor
 ) -> Tensor:
-    """Write the gradient by `x`; give that by the table, the first row negative and the second times its own number.
+    """Write the gradient by `x`; give that by the table, the first row negative and the second times its own value.
 
     The symbols are those of `_Packed`; `n` is the gradient by the fraction's numerator, `g` that by `T`, and `b m` the
     one by `c`.
@@ -386,14 +386,14 @@ class ChannelSpline(Transform, Caching):
     Args:
         channels: size of axis 1 of `(rows, channels, ...)`.
         bins: pieces of each spline.
-        bound: the spline acts on `[-bound, bound]` and is the identity outside.
+        interval: the spline acts on `[-interval, interval]` and is the identity outside.
     """
 
-    def __init__(self, channels: int, *, bins: int = 8, bound: float = 4.0) -> None:
+    def __init__(self, channels: int, *, bins: int = 8, interval: float = 4.0) -> None:
         super().__init__()
-        check_spline(bins, bound)
+        check_spline(bins, interval)
         self.bins = bins
-        self.bound = bound
+        self.interval = interval
         self.takes = (channels, ...)
         self.raw = nn.Parameter(torch.zeros(channels, raw_size(bins)))
 
@@ -413,21 +413,21 @@ class ChannelSpline(Transform, Caching):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{len(self.raw)}, bins={self.bins}, bound={self.bound}"
+        return f"{len(self.raw)}, bins={self.bins}, interval={self.interval}"
 
 
 class SharedSpline(ChannelSpline):
-    r"""One trained spline for all numbers: an activation that is a bijection of the line; at first the identity.
+    r"""One trained spline for all elements: an activation that is a bijection of the line; at first the identity.
 
     The activation of the flowified networks of Mate et al. 2022, with 10 bins inside [-2, 2].
 
     Args:
         bins: pieces of the spline.
-        bound: the spline acts on `[-bound, bound]` and is the identity outside.
+        interval: the spline acts on `[-interval, interval]` and is the identity outside.
     """
 
-    def __init__(self, *, bins: int = 10, bound: float = 2.0) -> None:
-        super().__init__(1, bins=bins, bound=bound)
+    def __init__(self, *, bins: int = 10, interval: float = 2.0) -> None:
+        super().__init__(1, bins=bins, interval=interval)
         self.takes = None
 
     def _evaluate(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -441,20 +441,22 @@ class SharedSpline(ChannelSpline):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"bins={self.bins}, bound={self.bound}"
+        return f"bins={self.bins}, interval={self.interval}"
 
 
 def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     if is_tracing():
-        knots = knots_from_raw(layer.raw, bins=layer.bins, bound=layer.bound)
+        knots = knots_from_raw(layer.raw, bins=layer.bins, interval=layer.interval)
         return evaluate_shared(knots, x, inverse=inverse)
-    knots = layer.cached("knots", lambda: knots_from_raw(layer.raw, bins=layer.bins, bound=layer.bound))
+    knots = layer.cached("knots", lambda: knots_from_raw(layer.raw, bins=layer.bins, interval=layer.interval))
     if inverse:
         return evaluate_shared(knots, x, inverse=True)
     return evaluate_packed(knots, x, layer.cached("table", lambda: pack(knots)))
 
 
-def check_spline(bins: int, bound: float) -> None:
+def check_spline(bins: int, interval: float) -> None:
     """Refuse settings with which a spline cannot be built."""
-    if not 2 <= bins < 0.5 / MIN_BIN or not 0 < bound < math.inf:
-        raise ConfigError(f"A spline needs 2 to {int(0.5 / MIN_BIN)} bins and a positive bound, got {bins}, {bound}.")
+    if not 2 <= bins < 0.5 / MIN_BIN or not 0 < interval < math.inf:
+        raise ConfigError(
+            f"A spline needs 2 to {int(0.5 / MIN_BIN)} bins and a positive interval, got {bins}, {interval}."
+        )

@@ -111,8 +111,8 @@ class FlowifiedConfig(ImageConfig):
 
     def _spline(self, channels: int) -> Transform:
         if self.shared_splines:
-            return transforms.SharedSpline(bins=self.bins, bound=self.interval)
-        return transforms.ChannelSpline(channels, bins=self.bins, bound=self.interval)
+            return transforms.SharedSpline(bins=self.bins, interval=self.interval)
+        return transforms.ChannelSpline(channels, bins=self.bins, interval=self.interval)
 
     def _finished(self, layers: list[Transform]) -> Flow:
         """Return the flow of what meets the pixels and these layers, with a normal latent."""

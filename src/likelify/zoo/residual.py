@@ -30,6 +30,6 @@ class ResidualFlowConfig(StackConfig):
 
     def _step(self, channels: int) -> list[Transform]:
         net = nets.LipschitzConvNet(
-            channels, self.hidden, limit=self.net_norm_limit, context_features=self.classes or 0
+            channels, self.hidden, norm_limit=self.net_norm_limit, context_features=self.classes or 0
         )
         return [transforms.LipschitzResidual(net, log_det=self.log_det)]

@@ -21,7 +21,7 @@ def normal(*shape):
 
 def strong(method="exact", *, features=3, **settings):
     """A layer whose Jacobian is large: weights at their limit, activations where their slope is large."""
-    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), limit=0.95).double(), scale=3.0, seed=1)
+    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), norm_limit=0.95).double(), scale=3.0, seed=1)
     with torch.no_grad():
         # The last map goes back along the first one, so that the trace does not vanish.
         net.weights[1].copy_(net.weights[0].T)

@@ -21,7 +21,7 @@ def normal(*shape):
 
 def strong(method="exact", *, features=3, **settings):
     """A layer whose Jacobian is large: weights at their limit, activations where their slope is large."""
-    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), limit=0.95).double(), scale=3.0, seed=1)
+    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), norm_limit=0.95).double(), scale=3.0, seed=1)
     with torch.no_grad():
         # The last map goes back along the first one, so that the trace does not vanish.
         net.weights[1].copy_(net.weights[0].T)
@@ -146,7 +146,7 @@ def test_the_error_of_the_inverse_is_what_was_asked_for(tol):
 @pytest.mark.parametrize("limit", [0.5, 0.98, 0.995])
 def test_the_inverse_settles_in_single_precision_near_one(limit):
     # A linear map at its limit: the iteration cannot be faster than its slope, nor the tolerance finer than rounding.
-    net = lk.testing.randomize(nets.LipschitzMLP(20, (), limit=limit), scale=2.0)
+    net = lk.testing.randomize(nets.LipschitzMLP(20, (), norm_limit=limit), scale=2.0)
     layer, x = lk.LipschitzResidual(net), torch.randn(10, 20)
     with torch.no_grad():
         z = layer.mean_forward(x)

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_law, limit_log_scale
+from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
 from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
@@ -92,7 +92,7 @@ class ComplementNoise(nn.Module):
         self, in_channels: int, out_channels: int, groups: int, noise: NoiseName, posterior_factory: NetFactory | None
     ) -> None:
         super().__init__()
-        check_law(noise)
+        check_noise(noise)
         self.groups, self.noise = groups, noise
         self.log_scale = nn.Parameter(torch.zeros(groups))
         self.net = None if posterior_factory is None else posterior_factory(in_channels, groups + out_channels)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_law, limit_log_scale
+from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.structure import ContextLike, Shape, as_context, join_condition, sum_constant, sum_items
@@ -47,7 +47,7 @@ class OrthogonalDensity(nn.Module):
         self, pattern: CopyPattern, noise: NoiseName = "normal", net_factory: NetFactory | None = None
     ) -> None:
         super().__init__()
-        check_law(noise)
+        check_noise(noise)
         self.pattern, self.noise = pattern, noise
         self.log_scale = nn.Parameter(torch.zeros(pattern.channels))
         size = pattern.channels * pattern.copies

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, Distribution, check_law, limit_log_scale, normal_log_prob
+from likelify.distributions import LOG_SQRT_2PI, Distribution, check_noise, limit_log_scale, normal_log_prob
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
@@ -175,7 +175,7 @@ class Pad(Transform):
 
     def __init__(self, in_shape: Shape, pads: Sides, *, value: float = 0.0, noise: NoiseName = "normal") -> None:
         super().__init__()
-        check_law(noise)
+        check_noise(noise)
         _check_sides(in_shape, pads, "Pad")
         self.in_shape, self.pads = tuple(in_shape), tuple((before, after) for before, after in pads)
         self.noise, self.value = noise, value
