@@ -131,6 +131,12 @@ def test_rank_deficient_weights(layer):
     assert "smallest singular value" in text
 
 
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_padding_that_repeats_the_image(padding):
+    refuse(nn.Conv2d(1, 2, 3, padding=padding, padding_mode="circular"), 1, 4, 4, match="padding_mode='circular'")
+    flowify(nn.Conv2d(1, 2, 3, padding_mode="circular"), torch.randn(2, 1, 4, 4))
+
+
 def test_graphs_that_are_not_series_parallel():
     class Crossed(nn.Module):
         def __init__(self):

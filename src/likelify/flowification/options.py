@@ -68,6 +68,11 @@ class Options(Settings):
         """Return the factory of networks of added noise, or None for noise of a fixed shape."""
         return self.nets(shape) if self.learned_noise else None
 
+    def densities(self, shape: Shape) -> dict[str, Any]:
+        """Return the arguments of a layer for what it adds and drops, with networks that read events of `shape`."""
+        nets = {"net_factory": self.nets(shape), "posterior_factory": self.posterior(shape)}
+        return {"noise": self.noise, **nets}
+
     def density(self, kept: Shape, dropped: int) -> Distribution:
         """Return the conditional density of `dropped` channels, read off an event of shape `kept`."""
         from likelify.distributions import ConditionalNormal

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import get_testing_overrides
 
@@ -56,6 +57,24 @@ class Call:
     def constants(self) -> list[Tensor]:
         """Return the tensors among the arguments."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+
+def setting(what: nn.Module | Call, position: int, name: str, default: Any = None) -> Any:
+    """Return a setting of what a rule converts: an attribute of a module, or an argument of a call."""
+    return getattr(what, name, default) if isinstance(what, nn.Module) else what.argument(position, name, default)
+
+
+def settings_of(what: nn.Module | Call, position: int, **defaults: Any) -> dict[str, Any]:
+    """Return several settings by name, which stand in this order from `position` on among the arguments of a call."""
+    names = enumerate(defaults.items(), position)
+    return {name: setting(what, place, name, default) for place, (name, default) in names}
+
+
+def out_shape_of(what: nn.Module | Call, in_shape: Shape) -> Shape:
+    """Return the shape of the events that a module without weights, or a call, gives for events of `in_shape`."""
+    if isinstance(what, Call):
+        return what.out_shape
+    return tuple(what(torch.empty(2, *in_shape, device="meta")).shape[1:])
 
 
 RULES: dict[Any, Rule] = {}

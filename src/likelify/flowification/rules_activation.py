@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import NotConvertibleError
-from likelify.flowification.rules import Call, rule
+from likelify.flowification.rules import Call, rule, setting, settings_of
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
 from likelify.transforms.surjections.activation import ELU, Abs, LeakyReLU, NoisyReLU, PReLU, ReLU, celu, selu
@@ -28,16 +28,10 @@ def image_of(transform: Transform) -> str | None:
     return found.get(type(transform))
 
 
-@rule(nn.LeakyReLU)
-def leaky(module: nn.LeakyReLU, in_shape: Shape, options: Options) -> Transform:
+@rule(nn.LeakyReLU, F.leaky_relu)
+def leaky(what: nn.LeakyReLU | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a leaky ReLU."""
-    return _leaky(module.negative_slope)
-
-
-@rule(F.leaky_relu)
-def leaky_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.leaky_relu`."""
-    return _leaky(call.argument(1, "negative_slope", 0.01))
+    return _leaky(setting(what, 1, "negative_slope", 0.01))
 
 
 def _leaky(slope: float) -> Transform:
@@ -79,28 +73,16 @@ def relu(what: nn.ReLU | Call, in_shape: Shape, options: Options) -> Transform:
     return ReLU(options.nets(in_shape)(in_shape[0], in_shape[0]))
 
 
-@rule(nn.ELU)
-def elu(module: nn.ELU, in_shape: Shape, options: Options) -> Transform:
+@rule(nn.ELU, F.elu)
+def elu(what: nn.ELU | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert an ELU."""
-    return ELU(module.alpha)
+    return ELU(setting(what, 1, "alpha", 1.0))
 
 
-@rule(F.elu)
-def elu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.elu`."""
-    return ELU(call.argument(1, "alpha", 1.0))
-
-
-@rule(nn.CELU)
-def celu_module(module: nn.CELU, in_shape: Shape, options: Options) -> Transform:
+@rule(nn.CELU, F.celu, torch.celu)
+def celu_rule(what: nn.CELU | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a CELU."""
-    return celu(module.alpha)
-
-
-@rule(F.celu, torch.celu)
-def celu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.celu`."""
-    return celu(call.argument(1, "alpha", 1.0))
+    return celu(setting(what, 1, "alpha", 1.0))
 
 
 @rule(nn.SELU, F.selu, torch.selu)
@@ -121,19 +103,10 @@ def tanh(what: nn.Tanh | Call, in_shape: Shape, options: Options) -> Transform:
     return Tanh()
 
 
-@rule(nn.Softplus)
-def softplus(module: nn.Softplus, in_shape: Shape, options: Options) -> Transform:
+@rule(nn.Softplus, F.softplus)
+def softplus(what: nn.Softplus | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a softplus."""
-    return _softplus(module.beta, module.threshold)
-
-
-@rule(F.softplus)
-def softplus_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.softplus`."""
-    return _softplus(call.argument(1, "beta", 1.0), call.argument(2, "threshold", 20.0))
-
-
-def _softplus(beta: float, threshold: float) -> Transform:
+    beta, threshold = settings_of(what, 1, beta=1.0, threshold=20.0).values()
     if not 0 < beta < math.inf or threshold < 15:
         raise NotConvertibleError(f"has beta={beta} and threshold={threshold}; take a positive beta, threshold 20.")
     if beta == 1:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import TENSOR_ALPHA, NotConvertibleError
-from likelify.flowification.rules import DATA, Call, rule
+from likelify.flowification.rules import DATA, Call, rule, setting, settings_of
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, ChannelAffine
 from likelify.transforms.reshape import Flatten, PermuteAxes, Reshape
@@ -29,7 +29,7 @@ def check_rank(matrix: Tensor, what: str = "weight") -> None:
     values = torch.linalg.svdvals(matrix.detach().double())
     smallest, largest = values[..., -1].min(), values[..., 0].max()
     if not torch.isfinite(values).all():
-        raise NotConvertibleError(f"the {what} has numbers that are not finite.")
+        raise NotConvertibleError(f"the {what} has values that are not finite.")
     # What rounding makes of a zero, which does not grow with the sizes; a random square matrix of size n has 1 / n.
     least = largest * 8 * torch.finfo(matrix.dtype).eps
     if not smallest > least:
@@ -42,17 +42,10 @@ def check_rank(matrix: Tensor, what: str = "weight") -> None:
         )
 
 
-@rule(nn.Linear)
-def dense(module: nn.Linear, in_shape: Shape, options: Options) -> Transform:
-    """Convert a linear layer on the last axis."""
-    return _dense(module.weight, module.bias, in_shape, options)
-
-
-@rule(F.linear)
-def dense_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.linear` with constant weights."""
-    _require_first(call)
-    return _dense(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options)
+@rule(nn.Linear, F.linear)
+def dense(what: nn.Linear | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a linear layer on the last axis, with constant weights."""
+    return _dense(*_weights(what), in_shape, options)
 
 
 @rule(torch.matmul, operator.matmul, "matmul", torch.mm, "mm")
@@ -67,19 +60,8 @@ def product_call(call: Call, in_shape: Shape, options: Options) -> Transform:
 
 def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Options) -> Transform:
     check_rank(weight)
-    dims = len(in_shape) - 1
-    shape = (weight.shape[1], *in_shape[:-1])
-    layer = linear(
-        weight.shape[1],
-        weight.shape[0],
-        method=options.method,
-        weight=weight.detach(),
-        bias=False if bias is None else bias.detach(),
-        noise=options.noise,
-        net_factory=options.nets(shape),
-        posterior_factory=options.posterior(shape),
-        dims=dims,
-    )
+    dims, shape = len(in_shape) - 1, (weight.shape[1], *in_shape[:-1])
+    layer = linear(weight.shape[1], weight.shape[0], dims=dims, **_values(weight, bias, shape, options))
     return _on_last_axis(layer, dims)
 
 
@@ -92,102 +74,74 @@ def _on_last_axis(transform: Transform, dims: int) -> Transform:
     return Chain([into, transform, PermuteAxes((*range(2, last + 1), 1))])
 
 
-@rule(nn.Conv1d, nn.Conv2d)
-def conv(module: nn.Conv1d | nn.Conv2d, in_shape: Shape, options: Options) -> Transform:
-    """Convert a convolution."""
-    if module.padding_mode != "zeros" and any(_sides(module.padding, module.weight)):
-        raise NotConvertibleError(
-            f"has padding_mode='{module.padding_mode}'; what is padded must be fresh numbers around zero. Take "
-            "padding_mode='zeros' and train on."
-        )
-    settings = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
-    return _conv(module.weight, module.bias, in_shape, options, **settings)
-
-
-@rule(F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
-def conv_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a functional convolution with constant weights."""
-    _require_first(call)
-    settings = {
-        name: call.argument(i, name, default)
-        for i, (name, default) in enumerate((("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)), 3)
-    }
-    return _conv(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options, **settings)
-
-
-def _conv(
-    weight: Tensor,
-    bias: Tensor | None,
-    in_shape: Shape,
-    options: Options,
-    *,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-) -> Transform:
+@rule(nn.Conv1d, nn.Conv2d, F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
+def conv(what: nn.Conv2d | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a convolution with constant weights."""
+    weight, bias = _weights(what)
+    values = settings_of(what, 3, stride=1, padding=0, dilation=1, groups=1)
+    groups, padding = values.pop("groups"), values["padding"]
+    # "same" counts as zero here, which only the width of networks depends on.
+    sides = 0 if isinstance(padding, str) else padding
+    _require_zeros(what, padding)
     check_rank(weight.detach().flatten(1).unflatten(0, (groups, -1)), "kernel as a matrix of a patch")
     dims = weight.ndim - 2
     if len(in_shape) != dims + 1:
         raise NotConvertibleError(f"gets events {in_shape}, which are not (channels, {dims} position axes).")
-    sizes = [_per_axis(value, dims) for value in (stride, _sides(padding, weight), dilation)]
+    stride, margins, dilation = (_per_axis(value, dims) for value in (values["stride"], sides, values["dilation"]))
     out = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(in_shape[1:], weight.shape[2:], *sizes, strict=True)
+        for n, k, s, p, d in zip(in_shape[1:], weight.shape[2:], stride, margins, dilation, strict=True)
     ]
-    shape = (len(weight), *out)
     return convolution(
         in_shape,
         len(weight),
         tuple(weight.shape[2:]),
-        stride=_per_axis(stride, dims),
-        padding="same" if padding == "same" else _per_axis(_sides(padding, weight), dims),
-        dilation=_per_axis(dilation, dims),
+        stride=stride,
+        padding="same" if padding == "same" else margins,
+        dilation=dilation,
         groups=groups,
-        method=options.method,
-        weight=weight.detach(),
-        bias=False if bias is None else bias.detach(),
-        noise=options.noise,
-        net_factory=options.nets(shape),
-        posterior_factory=options.posterior(shape),
+        **_values(weight, bias, (len(weight), *out), options),
     )
 
 
+def _require_zeros(what: nn.Module | Call, padding: Any) -> None:
+    mode = getattr(what, "padding_mode", "zeros")
+    if mode != "zeros" and padding not in ("valid", (0,), (0, 0)):
+        raise NotConvertibleError(
+            f"has padding_mode='{mode}'; what is padded must be fresh values around zero. Take "
+            "padding_mode='zeros' and train on."
+        )
+
+
 @rule(nn.ConvTranspose1d, nn.ConvTranspose2d)
-def transposed(module: nn.ConvTranspose2d, in_shape: Shape, options: Options) -> Transform:
-    """Convert a transposed convolution."""
-    settings = {name: getattr(module, name) for name in ("stride", "padding", "output_padding", "dilation", "groups")}
-    return _transposed(module.weight, module.bias, in_shape, options, **settings)
-
-
 @rule(F.conv_transpose1d, F.conv_transpose2d, torch.conv_transpose1d, torch.conv_transpose2d)
-def transposed_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a functional transposed convolution with constant weights."""
-    _require_first(call)
-    names = (("stride", 1), ("padding", 0), ("output_padding", 0), ("groups", 1), ("dilation", 1))
-    settings = {name: call.argument(i, name, default) for i, (name, default) in enumerate(names, 3)}
-    return _transposed(call.argument(1, "weight"), call.argument(2, "bias"), in_shape, options, **settings)
-
-
-def _transposed(
-    weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Options, *, groups: int, **settings: Any
-) -> Transform:
-    matrices = weight.detach().flatten(1).unflatten(0, (groups, -1))
-    check_rank(matrices, "kernel as a matrix to a patch")
-    dims = weight.ndim - 2
+def transposed(what: nn.ConvTranspose2d | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a transposed convolution with constant weights."""
+    weight, bias = _weights(what)
+    values = settings_of(what, 3, stride=1, padding=0, output_padding=0, groups=1, dilation=1)
+    groups, dims = values.pop("groups"), weight.ndim - 2
+    check_rank(weight.detach().flatten(1).unflatten(0, (groups, -1)), "kernel as a matrix to a patch")
     return transposed_convolution(
         in_shape,
         weight.shape[1] * groups,
         tuple(weight.shape[2:]),
         groups=groups,
-        method=options.method,
-        weight=weight.detach(),
-        bias=False if bias is None else bias.detach(),
-        noise=options.noise,
-        net_factory=options.nets(in_shape),
-        posterior_factory=options.posterior(in_shape),
-        **{name: _per_axis(value, dims) for name, value in settings.items()},
+        **{name: _per_axis(value, dims) for name, value in values.items()},
+        **_values(weight, bias, in_shape, options),
     )
+
+
+def _weights(what: nn.Module | Call) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias, which must not depend on the input."""
+    if isinstance(what, Call):
+        _require_first(what)
+    return setting(what, 1, "weight"), setting(what, 2, "bias")
+
+
+def _values(weight: Tensor, bias: Tensor | None, shape: Shape, options: Options) -> dict[str, Any]:
+    """Return the arguments of a linear layer or convolution for its weights, and for what it adds and drops."""
+    kept = {"weight": weight.detach(), "bias": False if bias is None else bias.detach()}
+    return {"method": options.method, **kept, **options.densities(shape)}
 
 
 @rule(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -283,7 +237,7 @@ def _fixed(scale: float, shift: float) -> Transform | None:
 def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
     """Return `scale * x + shift`: of numbers; or of tensors, whose values are saved, and trained if the module's were.
 
-    Whether a tensor holds a number for each channel or each place is told by its shape, never by its values.
+    Whether a tensor holds a value for each channel or each position is told by its shape, never by its values.
     """
     tensors = [value for value in (scale, shift) if isinstance(value, Tensor)]
     if not tensors:
@@ -299,7 +253,7 @@ def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
                 "or depends on the number of rows. Give the constant the event's shape."
             ) from error
     if bool((values[0] == 0).any()) or not bool(torch.isfinite(values[0]).all()):
-        raise NotConvertibleError("multiplies by a tensor with zeros, or numbers that are not finite.")
+        raise NotConvertibleError("multiplies by a tensor with zeros, or values that are not finite.")
     trained = any(isinstance(tensor, nn.Parameter) for tensor in tensors)
     # Shapes are aligned at their ends, so the position axes are the last ones.
     places = len(in_shape) - 1
@@ -319,8 +273,3 @@ def _per_axis(value: Any, dims: int) -> Shape:
         return (value,) * dims
     found = tuple(value)
     return found * dims if len(found) == 1 else found
-
-
-def _sides(padding: Any, weight: Tensor) -> Any:
-    """Return padding as numbers; `"same"` counts as zero here, which only the width of networks depends on."""
-    return 0 if isinstance(padding, str) else padding

@@ -1,4 +1,4 @@
-"""Rules for what moves, selects or adds numbers, and for what does nothing in evaluation."""
+"""Rules for what moves, selects or adds elements, and for what does nothing in evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import DROPOUTS, NotConvertibleError, refuse_active_dropout
-from likelify.flowification.rules import Call, full_index, rule
+from likelify.flowification.rules import Call, full_index, out_shape_of, rule
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.reshape import Flatten, Flip, Permute, PermuteAxes, Reshape
 from likelify.transforms.surjections.dimension import Crop, Pad, Slice
@@ -44,28 +44,12 @@ def cast(call: Call, in_shape: Shape, options: Options) -> None:
             raise NotConvertibleError(f"rounds to {kind}, which is flat almost everywhere. Take the cast out.")
 
 
-@rule(nn.Flatten)
-def flatten(module: nn.Flatten, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert a flattening of the axes behind the rows."""
-    return _reshape(in_shape, tuple(module(torch.empty(2, *in_shape, device="meta")).shape[1:]))
-
-
-@rule(nn.Unflatten)
-def unflatten(module: nn.Unflatten, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert an unflattening."""
-    return _reshape(in_shape, tuple(module(torch.empty(2, *in_shape, device="meta")).shape[1:]))
-
-
+@rule(nn.Flatten, nn.Unflatten)
 @rule("view", "reshape", torch.reshape, "flatten", torch.flatten, "unflatten", torch.unflatten)
-def reshape_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert what reads the same numbers as another shape."""
-    return _reshape(in_shape, call.out_shape)
-
-
 @rule("squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze, "view_as", "reshape_as")
-def squeeze_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert what adds or drops axes of size one."""
-    return _reshape(in_shape, call.out_shape)
+def reshape(what: nn.Module | Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert what reads the same elements as another shape, axes of size one included."""
+    return _reshape(in_shape, out_shape_of(what, in_shape))
 
 
 def _reshape(in_shape: Shape, out_shape: Shape) -> Transform | None:
@@ -114,16 +98,13 @@ def flip_call(call: Call, in_shape: Shape, options: Options) -> Transform:
 
 
 @rule(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
-def shuffle(module: nn.Module, in_shape: Shape, options: Options) -> Transform:
-    """Convert a fixed rearrangement of numbers."""
-    return _rearranged(module, in_shape)
-
-
 @rule(F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle, F.channel_shuffle)
-def shuffle_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a fixed rearrangement of numbers."""
-    function = getattr(F, call.name)
-    return _rearranged(lambda x: function(x, *call.args[1:], **call.kwargs), in_shape)
+def shuffle(what: nn.Module | Call, in_shape: Shape, options: Options) -> Transform:
+    """Convert a fixed rearrangement of elements."""
+    if isinstance(what, Call):
+        function = getattr(F, what.name)
+        return _rearranged(lambda x: function(x, *what.args[1:], **what.kwargs), in_shape)
+    return _rearranged(what, in_shape)
 
 
 @rule(torch.roll, "roll")
@@ -133,11 +114,11 @@ def roll_call(call: Call, in_shape: Shape, options: Options) -> Transform:
 
 
 def _rearranged(function: Any, in_shape: Shape) -> Transform:
-    """Return the permutation that a function makes, read off the numbers of the places."""
+    """Return the permutation that a function makes, read off the indices of the places."""
     size = math.prod(in_shape)
     places = function(torch.arange(2 * size).reshape(2, *in_shape))
     if not bool((places[0] < size).all()):
-        raise NotConvertibleError("moves numbers between rows. Give the axes it works on, other than axis 0.")
+        raise NotConvertibleError("moves elements between rows. Give the axes it works on, other than axis 0.")
     return Chain([Flatten(in_shape), Permute(places[0].flatten()), Reshape((size,), tuple(places.shape[1:]))])
 
 
@@ -152,7 +133,7 @@ def pad_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert `F.pad` with a constant."""
     if call.argument(2, "mode", "constant") != "constant":
         raise NotConvertibleError(
-            f"pads with mode '{call.argument(2, 'mode')}'; what is padded must be fresh numbers around a constant. "
+            f"pads with mode '{call.argument(2, 'mode')}'; what is padded must be fresh values around a constant. "
             "Take mode='constant' and train on."
         )
     return _pad(tuple(call.argument(1, "pad")), call.argument(3, "value", 0.0) or 0.0, in_shape, options)
@@ -184,7 +165,7 @@ def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None
         return _reshape(in_shape, call.out_shape)
     index = full_index(index, len(in_shape) + 1)
     if index is None or any(part.step not in (None, 1) for part in index):
-        raise NotConvertibleError("picks single numbers or uses steps; take slices such as x[:, :, 1:-1].")
+        raise NotConvertibleError("picks single elements or uses steps; take slices such as x[:, :, 1:-1].")
     bounds = [part.indices(n) for part, n in zip(index[1:], in_shape, strict=True)]
     if index[0] != slice(None) or bounds[0][:2] != (0, in_shape[0]):
         raise NotConvertibleError("takes rows, or channels and positions in one step. Take one step for each.")
