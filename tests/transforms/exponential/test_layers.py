@@ -1,6 +1,5 @@
-"""Layers made of exponentials: frozen forms, rotations, equivariance, certificates."""
+"""Layers made of exponentials: frozen forms, norm limits, rows of their own, certificates of flows."""
 
-import math
 from unittest import mock
 
 import pytest
@@ -10,10 +9,7 @@ import likelify as lk
 from likelify import transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
 from likelify.linalg.expm import formed, recorded
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases import normal
 
 
 @pytest.mark.parametrize(
@@ -60,35 +56,23 @@ def test_a_frozen_exponential_notices_that_its_parameters_changed():
             layer(x)
 
 
+def test_frozen_maps_with_rows_of_their_own_and_inference_mode():
+    x, map_ = normal(3, 2, 5), lk.ConvMap(0.2 * normal(3, 2, 2, 3), own_rows=True)
+    expected = lk.Exponential(map_)(x)[0]
+    for layer in (lk.Exponential(map_), lk.Exponential(lk.Dense(0.2 * normal(2, 2)))):
+        with torch.inference_mode(), layer.frozen():
+            inside = layer(x)[0]
+        with layer.frozen():
+            assert torch.allclose(layer(x)[0], inside)
+    assert torch.allclose(lk.Exponential(map_)(x)[0], expected)
+
+
 def test_orthogonal_convolutions_keep_norms_and_volume_exactly():
     layer = lk.testing.randomize(lk.orthogonal_convolution(3).double(), scale=1.0)
     x = normal(2, 3, 5, 4)
     z, log_det = layer(x)
     assert torch.equal(log_det, torch.zeros(2, dtype=torch.float64))
     assert torch.allclose(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1), rtol=1e-11)
-
-
-@pytest.mark.parametrize("method", ["exponential", "cayley"])
-def test_rotations_start_where_they_should_and_invert_by_the_transpose(method):
-    start = torch.linalg.qr(normal(4, 4))[0]
-    layer = lk.rotation(4, start=start, method=method).double()
-    x = normal(3, 4)
-    assert torch.allclose(layer(x)[0], x @ start.T, atol=1e-12)
-    lk.testing.randomize(layer)
-    z, log_det = layer(x)
-    assert torch.equal(log_det, torch.zeros(3, dtype=torch.float64))
-    assert torch.allclose(z.norm(dim=1), x.norm(dim=1))
-    matrix = layer(torch.eye(4, dtype=torch.float64))[0].T
-    assert torch.allclose(layer.inverse(x)[0], x @ matrix, atol=1e-10)
-
-
-def test_every_rotation_is_reached_by_an_exponential():
-    layer = lk.rotation(4).double()
-    with torch.no_grad():
-        # Half a turn in both planes, where Cayley's formula has a pole; the skew part of W is (W - W^T) / 2.
-        layer.parametrization.weight[0, 1] = layer.parametrization.weight[2, 3] = 2 * math.pi
-    x = normal(3, 4)
-    assert torch.allclose(layer(x)[0], -x, atol=1e-10)
 
 
 def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
@@ -138,6 +122,19 @@ def test_the_norm_limit_holds_for_rows_and_groups():
     assert float(torch.linalg.matrix_norm(dense.map().effective.detach(), 2)) <= 0.7
 
 
+def test_the_norm_limit_holds_after_any_training():
+    layer = lk.conv_exponential(4, norm_limit=1.8)
+    torch.nn.init.normal_(layer.parametrization.weight, std=10.0)
+    map_ = layer.map()
+    norm = float(torch.linalg.matrix_norm(map_.materialize((4, 6, 6)).detach(), 2))
+    assert 0.5 < norm <= 1.8
+    tight = lk.conv_exponential(4, norm_limit=0.9, norm_bound="torus")
+    torch.nn.init.normal_(tight.parametrization.weight, std=10.0)
+    assert 0.7 < float(torch.linalg.matrix_norm(tight.map().materialize((4, 6, 6)).detach(), 2)) <= 0.9
+    small = lk.conv_exponential(4)
+    assert torch.equal(small.map().tensors()["kernel"], small.parametrization.weight)
+
+
 def test_an_estimated_trace_makes_the_likelihood_an_estimate():
     layer = lk.linear_exponential(torch.nn.Linear(5, 5, bias=False), trace="hutchinson", trace_samples=2000)
     flow = lk.Flow(lk.Normal((5,)), layer)
@@ -184,14 +181,3 @@ def test_graph_exponentials_meet_the_rule_of_thumb():
     map_ = layer.map(lk.Context(structure=structure))
     assert float(torch.linalg.matrix_norm(map_.theta0.detach(), 2)) <= 1 / 3
     assert float(torch.linalg.matrix_norm(map_.theta1.detach(), 2)) <= 1
-
-
-def test_frozen_maps_with_rows_of_their_own_and_inference_mode():
-    x, map_ = normal(3, 2, 5), lk.ConvMap(0.2 * normal(3, 2, 2, 3), own_rows=True)
-    expected = lk.Exponential(map_)(x)[0]
-    for layer in (lk.Exponential(map_), lk.Exponential(lk.Dense(0.2 * normal(2, 2)))):
-        with torch.inference_mode(), layer.frozen():
-            inside = layer(x)[0]
-        with layer.frozen():
-            assert torch.allclose(layer(x)[0], inside)
-    assert torch.allclose(lk.Exponential(map_)(x)[0], expected)

@@ -1,0 +1,45 @@
+"""Linear callables as maps: probes, and the check that they are linear."""
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify.errors import UnsupportedError
+from tests.cases import normal
+
+
+def test_functions_are_probed_in_the_dtype_of_the_input():
+    matrix = torch.randn(3, 3, dtype=torch.float64)
+    layer = lk.Exponential(lk.Function(lambda x: x @ matrix.T) + lk.Function(lambda x: 0.1 * x))
+    _, log_det = layer(torch.randn(2, 3, dtype=torch.float64))
+    assert float((log_det - matrix.trace() - 0.3).abs().max()) < 1e-14
+
+
+def test_function_declares_itself():
+    with pytest.raises(UnsupportedError, match="too large"):
+        lk.Function(lambda x: x).trace((70, 70))
+    with pytest.raises(UnsupportedError, match="Wrap a linear callable"):
+        lk.Exponential(lambda x: x)
+
+
+def test_a_layer_checks_a_function_once_a_call():
+    calls = []
+    layer = lk.Exponential(lk.Function(lambda v: calls.append(len(v)) or 0.1 * v, norm=0.1))
+    layer(normal(50, 3))
+    assert sum(length == 6 for length in calls) == 1
+
+
+def test_functions_that_are_not_linear_are_refused_without_touching_the_random_stream():
+    x = normal(3, 4)
+    torch.manual_seed(0)
+    expected = torch.randn(2)
+    torch.manual_seed(0)
+    lk.exp_action(lk.Function(lambda v: 0.5 * v, norm=0.5), x)
+    assert torch.equal(torch.randn(2), expected)
+    with pytest.raises(lk.errors.DomainError, match="affine"):
+        lk.exp_action(lk.Function(lambda v: 0.5 * v + 1), x)
+    with pytest.raises(lk.errors.DomainError, match="not linear"):
+        lk.exp_action(lk.Function(lambda v: v.relu()), x)
+    with pytest.raises(lk.errors.DomainError, match="affine"):
+        lk.linear_exponential(torch.nn.Linear(4, 4))(x.float())
+    assert lk.exp_action(lk.Function(lambda v: v.clamp(-1e9), norm=1.0, trusted=True), x).value.shape == x.shape
