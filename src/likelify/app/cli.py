@@ -6,7 +6,7 @@ Only light modules are imported here, so that `likelify --help` answers at once;
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -35,7 +35,7 @@ def fit(
     *,
     model: Annotated[str | None, Parameter(help="By default what suits the data; 'likelify models' lists all.")] = None,
     preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,
-    size: Annotated[Literal["paper", "small"] | None, Parameter(help="Of the preset.")] = None,
+    size: Annotated[str | None, Parameter(help="Of the preset: paper or small.")] = None,
     mixing: Annotated[str | None, Parameter(help="Mixing layer: 1x1, emerging, conv-exponential, ...")] = None,
     coupling: Annotated[str | None, Parameter(help="Couplings of a glow: affine or spline.")] = None,
     conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
@@ -67,27 +67,25 @@ def fit(
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
-    from likelify.app import commands
-    from likelify.app.choices import Choice
+    from likelify.app.commands import dry_run_command, fit_command
 
-    words = {"mixing": mixing, "coupling": coupling}
     fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     fitting["max_time"] = None if max_time is None else parse_duration(max_time)
-    choice = Choice(
-        model,
-        preset,
-        size,
-        {k: v for k, v in words.items() if v is not None},
-        {k: v for k, v in fitting.items() if v is not None},
-        parse_settings(set_ or []),
-        conditional,
-    )
+    words = {
+        "model": model,
+        "preset": preset,
+        "size": size,
+        "conditional": conditional,
+        "model_settings": _given({"mixing": mixing, "coupling": coupling}),
+        "fit_settings": _given(fitting),
+        "settings": parse_settings(set_ or []),
+    }
     if dry_run:
-        commands.dry_run_command(source, choice, threads=threads)
+        dry_run_command(source, words, threads=threads)
         return
     if source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
-    commands.fit_command(source, choice, threads=threads, out=out)
+    fit_command(source, words, threads=threads, out=out)
 
 
 @app.command
@@ -197,6 +195,10 @@ def reproduce(
         html=html,
         words=shlex.join(sys.argv[2:]),
     )
+
+
+def _given(words: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in words.items() if value is not None}
 
 
 def parse_duration(text: str, option: str = "--max-time") -> float:

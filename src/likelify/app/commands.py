@@ -1,125 +1,106 @@
-"""What the commands do, once their words are parsed."""
+"""What the commands do, once their words are parsed.
 
-import shutil
-import sys
+torch is imported where it is needed first: errors about names, files and settings come before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-from torch import Tensor
-
-from likelify.app import recipes
-from likelify.app.choices import Choice, Data
-from likelify.app.dry_run import MADE_UP, count, dry_run
-from likelify.app.figures import Draws, plain_figures, show_figures
 from likelify.app.progress import FitProgress, share_done
-from likelify.app.rows import save_columns, save_rows
-from likelify.data import Source, SplitName, TableSource, open_source
-from likelify.errors import ConfigError, RunError
-from likelify.fitting.config import RunConfig
-from likelify.fitting.loop import FitResult, fit
-from likelify.fitting.metrics import evaluate
-from likelify.fitting.run import SAMPLES, Run, write_atomically
-from likelify.flows import Flow
-from likelify.plots import show_images
-from likelify.seeding import seeded
-from likelify.zoo import MODELS, PRESETS, ModelConfig
+from likelify.app.show import console, program, show_evaluation, show_list
+from likelify.data import Facts, Source, SplitName, open_source
+from likelify.errors import ConfigError
+from likelify.fitting.figures import Course, Unit
+from likelify.fitting.recipes import recipe
+from likelify.fitting.run import Run
+
+if TYPE_CHECKING:
+    from likelify.fitting.choose import Choice
+    from likelify.flows import Flow
 
 PICTURE_IMAGES = 64
 SAMPLE_ROWS = 1000
 
-console = Console(soft_wrap=True, highlight=False)
 
-
-def fit_command(source_name: str, choice: Choice, *, threads: int | None, out: Path | None) -> None:
-    """Fit a model, evaluate it, draw a picture, and say where everything is."""
+def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | None, out: Path | None) -> None:
+    """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
     source = open_source(source_name)
-    data = Data.of(source)
-    model_config, settings = choice.settle(data)
-    use_threads(threads, data)
+    facts = source.facts()
+    choice = _choose(facts, words)
+    use_threads(threads, choice)
+    from likelify.fitting.settings import RunConfig
+    from likelify.seeding import seeded
+
     config = RunConfig(
-        source=source.name,
-        fingerprint=source.fingerprint(),
-        conditional=choice.conditional,
-        preset=None if choice.preset is None else choice.title(model_config.model),
-        model=model_config,
-        fit=settings,
+        data=facts, conditional=choice.conditional, preset=choice.preset, model=choice.model, fit=choice.fit
     )
-    with seeded(settings.seed):
-        flow = model_config.build()
-    run = Run.create(out or default_folder(source), config)
-    if isinstance(source, TableSource):
-        save_columns(run, source)
-    console.print(
-        f"Fitting {choice.title(model_config.model)} ({count(flow):,} parameters) to {source.name}: "
-        f"{source.description}"
-    )
-    result = _fit_with_progress(flow, source, run)
-    console.print(f"Training ended ({result.reason}) after {result.steps} steps, {result.seconds:.0f} s.")
-    if not result.looks:
+    with seeded(choice.fit.seed):
+        flow = choice.model.build()
+    run = Run.create(out or default_folder(facts), config)
+    parameters = sum(parameter.numel() for parameter in flow.parameters())
+    console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
+    course = _fit_with_progress(flow, source, run)
+    console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
+    best = course.best
+    if best is None:
         console.print("No weights were worth keeping yet.")
         return
-    console.print(f"Best weights: step {result.best_step}, validation {data.unit.show(result.best_bits)}.")
-    if result.reason == "interrupted":
+    shown = Unit.of(facts.kind).show(best.validation_bits, best.validation_nats)
+    console.print(f"Best weights: step {best.step}, validation {shown}.")
+    if course.reason == "interrupted":
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
-    flow = run.flow()
-    console.print(f"Evaluating on {source.size('test')} test {items_of(data)}; this comes on top of --max-time.")
-    _evaluate(run, flow, source, "test", Draws.usual(data))
-    samples = _samples(run, flow, source)
+    console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
+    _evaluate(run, source, "test", flow)
+    samples = _keep_samples(run, source)
     console.print(f"Run folder: {run.path}")
-    console.print(f"{'Sampled rows' if data.is_table else 'Samples beside real images'}: {samples}")
-    _say_what_comes_next(run, flow, data, samples)
+    console.print(f"{'Samples beside real images' if facts.kind == 'image' else 'Sampled rows'}: {samples}")
+    _say_what_comes_next(run, flow, choice, samples)
 
 
-def _say_what_comes_next(run: Run, flow: Flow, data: Data, samples: Path) -> None:
-    follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
-    if flow.likelihood != "estimate":
-        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * Draws.usual(data).iw}")
-    for number, words in enumerate(follow):
-        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")
+def dry_run_command(source_name: str | None, words: Mapping[str, Any], *, threads: int | None) -> None:
+    """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
+    facts = MADE_UP if source_name is None else open_source(source_name).facts()
+    choice = _choose(facts, words)
+    use_threads(threads, choice)
+    from likelify.app.dry_run import BATCH, dry_run
+
+    named = {**words["fit_settings"], **words["settings"]}
+    dry_run(choice, facts, choice.fit.batch_size if "batch_size" in named else BATCH)
 
 
-def dry_run_command(source_name: str | None, choice: Choice, *, threads: int | None) -> None:
-    """Try a model on made-up images of the shape of a source, or of CIFAR-10."""
-    data = MADE_UP if source_name is None else Data.of(open_source(source_name))
-    use_threads(threads, data)
-    dry_run(choice, data, console)
+# The shape and levels where no data are named: those of CIFAR-10, with its ten classes.
+MADE_UP = Facts(
+    name="made-up images",
+    family="made-up images",
+    kind="image",
+    event_shape=(3, 32, 32),
+    levels=256,
+    classes=10,
+    sizes={},
+    fingerprint="",
+)
 
 
 def models_command() -> None:
     """List models and presets."""
+    from likelify.zoo import MODELS, PRESETS
+
     console.print("Models, for --model:")
-    _list({name: config.summary for name, config in MODELS.items()})
+    show_list({name: config.summary for name, config in MODELS.items()})
     console.print("\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):")
-    for title, names in _by_paper(list(PRESETS)).items():
-        console.print(f"{title}:")
-        _list({name: PRESETS[name].summary for name in names})
-    console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
-
-
-def _by_paper(names: list[str]) -> dict[str, list[str]]:
-    flowified = [name for name in names if name.startswith("flowified-")]
-    return {
-        "The convolution exponential and generalized Sylvester flows": [n for n in names if n not in flowified],
+    flowified = [name for name in PRESETS if name.startswith("flowified-")]
+    for title, names in {
+        "The convolution exponential and generalized Sylvester flows": [n for n in PRESETS if n not in flowified],
         "Flowification": flowified,
-    }
-
-
-def _list(lines: dict[str, str]) -> None:
-    width = max(map(len, lines))
-    for name, text in lines.items():
-        console.print(f"  {name:<{width}}  {text}")
-
-
-def use_threads(threads: int | None, data: Data) -> None:
-    """Set the number of CPU threads: what was asked for, or what suits the data."""
-    threads = recipes.threads(data.name, table=data.is_table) if threads is None else threads
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {threads}.")
-        torch.set_num_threads(threads)
+    }.items():
+        console.print(f"{title}:")
+        show_list({name: PRESETS[name].summary for name in names})
+    console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
 
 
 def evaluate_command(
@@ -135,152 +116,98 @@ def evaluate_command(
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
     run.check_module()
-    source = open_source_of(run)
-    usual = Draws.usual(Data.of(source))
-    draws = Draws(
-        usual.elbo if elbo_samples is None else elbo_samples,
-        usual.iw if iw_samples is None else iw_samples,
-        usual.iw_items if iw_items is None else iw_items,
-        gap,
-    )
-    if draws.elbo < 1 or draws.iw < 0 or (draws.iw_items is not None and draws.iw_items < 1):
+    usual = recipe(run.config.data).draws
+    elbo, weighting = elbo_samples or usual.elbo, usual.iw if iw_samples is None else iw_samples
+    if elbo_samples == 0 or min(elbo, weighting + 1) < 1 or (iw_items is not None and iw_items < 1):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
-    if draws.gap and draws.iw < 2:
+    if gap and weighting < 2:
         raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
-    _evaluate(run, run.flow(**changes), source, split, draws, keep=not changes)
+    # The gap is measured at a sixteenth, a quarter and all of the draws for weighting.
+    gaps = tuple(sorted({max(2, weighting // part) for part in (16, 4, 1)})) if gap else ()
+    draws = {"elbo_samples": elbo, "iw_samples": weighting, "iw_items": iw_items, "gaps": gaps}
+    source = run.source()
+    _evaluate(run, source, split, run.flow(**changes), changes=changes, **draws)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
-    """Draw images or rows from a run."""
+    """Draw items from a run and write them to a file."""
+    from likelify.fitting.draw import check_ending, ending, save_samples
+
     if number < 1 or temperature < 0:
         raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
     run = Run.load(path)
-    classes = run.config.model.classes
-    if label is not None and (classes is None or not 0 <= label < classes):
-        known = "this run has no classes" if classes is None else f"its classes are 0..{classes - 1}"
-        raise ConfigError(f"--label {label} does not fit: {known}.")
-    levels = getattr(run.config.model, "pixel_levels", None)
-    what, ending = ("Rows", ".csv") if levels is None else ("Pictures", ".png")
-    file = out or run.path / f"drawn{ending}"
-    if file.suffix != ending:
-        raise ConfigError(f"{what} are written as {ending[1:].upper()}; give -o a name in {ending}, not '{file}'.")
-    drawn = draw(run.flow(), run.config.model, number, label=label, temperature=temperature, seed=seed)
-    if levels is None:
-        save_rows(file, run, drawn)
-    else:
-        title = f"{number} samples" if label is None else f"{number} samples of class {label}"
-        save_picture(file, {title: drawn}, levels)
+    facts = run.config.data
+    file = out or run.path / f"drawn{ending(facts.kind)}"
+    check_ending(file, facts.kind)
+    drawn = run.sample(number, label=label, temperature=temperature, seed=seed)
+    title = f"{number} samples" if label is None else f"{number} samples of class {label}"
+    save_samples(file, facts, {title: drawn})
     console.print(f"{number} samples: {file}")
 
 
-def program() -> str:
-    """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
-    return "likelify" if shutil.which("likelify") else sys.argv[0]
+def use_threads(threads: int | None, choice: Choice) -> None:
+    """Set the number of CPU threads: what was asked for, or what suits the data."""
+    threads = choice.threads if threads is None else threads
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {threads}.")
+        import torch
+
+        torch.set_num_threads(threads)
 
 
-def items_of(data: Data) -> str:
-    """Say what the items of the data are."""
-    return "rows" if data.is_table else "images"
-
-
-def default_folder(source: Source) -> Path:
+def default_folder(facts: Facts) -> Path:
     """Name a new run folder, after the file for a table of the user."""
-    name = Path(source.name).name.partition(".")[0] if source.family == "table" else source.family
+    name = Path(facts.name).name.partition(".")[0] if facts.family == "table" else facts.family
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def open_source_of(run: Run) -> Source:
-    """Open the data of a run, and make sure that they are the same."""
-    source = open_source(run.config.source)
-    if source.fingerprint() != run.config.fingerprint:
-        raise RunError(
-            f"The data '{source.name}' are not those that '{run.path}' was fitted to (fingerprint "
-            f"{source.fingerprint()}, expected {run.config.fingerprint}); held-out figures would be meaningless."
-        )
-    return source
+def _choose(facts: Facts, words: Mapping[str, Any]) -> Choice:
+    from likelify.fitting.choose import choose
+
+    return choose(facts, **words)
 
 
-def draw(
-    flow: Flow,
-    config: ModelConfig,
-    number: int,
-    *,
-    label: int | None = None,
-    temperature: float = 1.0,
-    seed: int = 0,
-) -> Tensor:
-    """Draw images or rows; a class-conditional model draws one class, or all in turn."""
-    with seeded(seed), flow.frozen():
-        if config.classes is None:
-            return flow.sample((number,), temperature=temperature)
-        labels = torch.arange(number) % config.classes if label is None else torch.full((number,), label)
-        return flow.sample((), labels, temperature=temperature)
+def _fit_with_progress(flow: Flow, source: Source, run: Run) -> Course:
+    from likelify.fitting.loop import fit
+
+    with FitProgress(console, Unit.of(source.kind)) as progress:
+        return fit(flow, source, run=run, on_step=progress.update)
 
 
-def save_picture(file: Path, panels: dict[str, Tensor], levels: int) -> None:
-    """Write grids of images as a PNG."""
-    import io
-
-    content = io.BytesIO()
-    columns = 8 if len(panels) > 1 else max(8, round(len(next(iter(panels.values()))) ** 0.5))
-    show_images(panels, levels, columns=columns).savefig(content, format="png", dpi=150)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, content.getvalue())
-
-
-def _fit_with_progress(flow: Flow, source: Source, run: Run) -> FitResult:
-    unit = Data.of(source).unit
-
-    def keep(state: dict[str, Tensor], result: FitResult) -> None:
-        run.save_weights(state)
-        run.save_metrics(result.rows(unit))
-
-    with FitProgress(console, unit) as progress:
-        result = fit(
-            flow,
-            source,
-            run.config.fit,
-            conditional=run.config.conditional,
-            on_step=progress.update,
-            on_best=keep,
-        )
-    run.save_metrics(result.rows(unit))
-    return result
-
-
-def _samples(run: Run, flow: Flow, source: Source) -> Path:
-    """Keep some draws in the run: a picture beside real images, or rows."""
-    seed, file = run.config.fit.seed, run.path / SAMPLES
-    if source.levels is None:
-        file = file.with_suffix(".csv")
-        save_rows(file, run, draw(flow, run.config.model, SAMPLE_ROWS, seed=seed))
-        return file
-    samples = draw(flow, run.config.model, PICTURE_IMAGES, seed=seed)
-    real = source.read("test", torch.arange(min(PICTURE_IMAGES, source.size("test")))).x
-    save_picture(file, {"samples": samples, "real (test)": real}, source.levels)
-    return file
-
-
-def _evaluate(run: Run, flow: Flow, source: Source, split: SplitName, draws: Draws, *, keep: bool = True) -> None:
+def _evaluate(
+    run: Run, source: Source, split: SplitName, flow: Flow, *, changes: Mapping[str, Any] | None = None, **draws: Any
+) -> None:
     """Measure, keep and print held-out figures."""
     with share_done(console, "evaluating") as show:
-        measured = evaluate(
-            flow,
-            source,
-            split=split,
-            elbo_samples=draws.elbo,
-            iw_samples=draws.iw,
-            iw_items=draws.iw_items,
-            gaps=draws.ladder,
-            conditional=run.config.conditional,
-            on_batch=show,
-        )
-    if keep:
-        run.save_evaluation(split, plain_figures(measured, source))
-    show_figures(console, measured, source)
-    if measured.iw is None and draws.iw and flow.likelihood == "estimate":
+        measured = run.evaluate(source, split=split, changes=changes, on_batch=show, **draws)
+    show_evaluation(measured, run.config.data)
+    if measured.iw is None and draws.get("iw_samples", 1) and flow.likelihood == "estimate":
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
             f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "
             "--iw-samples 10"
         )
+
+
+def _keep_samples(run: Run, source: Source) -> Path:
+    """Keep some draws in the run: a picture beside real images, or rows."""
+    import torch
+
+    from likelify.fitting.draw import ending, save_samples
+
+    facts = run.config.data
+    file = run.path / f"samples{ending(facts.kind)}"
+    panels = {"samples": run.sample(PICTURE_IMAGES if facts.kind == "image" else SAMPLE_ROWS, seed=run.config.fit.seed)}
+    if facts.kind == "image":
+        panels["real (test)"] = source.read("test", torch.arange(min(PICTURE_IMAGES, source.size("test")))).x
+    save_samples(file, facts, panels)
+    return file
+
+
+def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path) -> None:
+    follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
+    if flow.likelihood != "estimate":
+        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * choice.draws.iw}")
+    for number, words in enumerate(follow):
+        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")

@@ -1,18 +1,18 @@
-"""One training step on made-up images: what a model costs before anything is fitted."""
+"""One training step on made-up items: what a model costs before anything is fitted."""
 
-import math
 import resource
 import sys
 import time
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
-from likelify.app.choices import Choice, Data
+from likelify.app.show import console
+from likelify.data import Batch, Facts
+from likelify.fitting.choose import Choice
+from likelify.fitting.figures import Unit
 from likelify.fitting.loop import Objective, build_optimizer
-from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
@@ -21,8 +21,7 @@ from likelify.transforms.core import Chain, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.surjections.dimension import Slice
 
-# Shape and levels where no data are named: those of CIFAR-10, with its ten classes.
-MADE_UP = Data("made-up images", (3, 32, 32), 256, 10)
+# Items of the step, where no number is given.
 BATCH = 8
 MEGABYTE = 2**20
 
@@ -36,53 +35,52 @@ class Cost:
         saved: bytes that the forward pass kept for the backward pass, parameters not counted.
         peak: largest memory of the process so far, in bytes.
         bits: bits per dimension of the fresh model on the batch.
+        nats: log-likelihood of the fresh model on the batch, per item.
     """
 
     seconds: float
     saved: int
     peak: int
     bits: float
+    nats: float
 
 
-def dry_run(choice: Choice, data: Data, console: Console) -> None:
+def dry_run(choice: Choice, facts: Facts, items: int) -> None:
     """Build a model, count its parameters, make one training step on random items, and print what it took."""
-    config, settings = choice.settle(data)
-    rows = settings.batch_size if "batch_size" in {**choice.fit_words, **choice.free} else BATCH
-    with seeded(settings.seed):
-        flow = config.build()
-        images, labels = made_up_batch(data, rows, conditional=choice.conditional)
-        cost = measure_step(flow, settings, images, labels)
-    shape = "x".join(map(str, data.event_shape))
-    kind = f"rows of {shape} real numbers" if data.is_table else f"events {shape} of {data.levels} levels"
-    console.print(f"{choice.title(config.model)}: {config.model} for {kind}")
+    with seeded(choice.fit.seed):
+        flow = choice.model.build()
+        batch = made_up_batch(facts, items)
+        cost = measure_step(flow, choice.fit, batch, conditional=choice.conditional)
+    shape = "x".join(map(str, facts.event_shape))
+    kind = f"rows of {shape} real numbers" if facts.kind == "table" else f"events {shape} of {facts.levels} levels"
+    console.print(f"{choice.title}: {choice.model.model} for {kind}")
     console.print(f"parameters: {count(flow):,}")
     for name, size in sorted(parts(flow).items(), key=lambda part: -part[1]):
         console.print(f"  {name:<24}{size:>12,}")
-    size = rows * math.prod(data.event_shape) * 4
-    items = "rows" if data.is_table else "images"
+    size = int(batch.dims().sum()) * 4
     console.print(
-        f"one training step on {rows} {items} ({torch.get_num_threads()} threads): {cost.seconds:.2f} s; kept for the "
-        f"backward pass {cost.saved / MEGABYTE:,.0f} MB ({cost.saved / size:,.0f} times the batch); peak memory of the "
-        f"process {cost.peak / MEGABYTE:,.0f} MB"
+        f"one training step on {items} {facts.items} ({torch.get_num_threads()} threads): {cost.seconds:.2f} s; kept "
+        f"for the backward pass {cost.saved / MEGABYTE:,.0f} MB ({cost.saved / size:,.0f} times the batch); peak "
+        f"memory of the process {cost.peak / MEGABYTE:,.0f} MB"
     )
-    values = "normal numbers" if data.is_table else "pixels"
-    console.print(f"fresh model on random {values}: {data.unit.show(cost.bits)} (likelihood: {flow.likelihood})")
+    values = "normal numbers" if facts.levels is None else "pixels"
+    shown = Unit.of(facts.kind).show(cost.bits, cost.nats)
+    console.print(f"fresh model on random {values}: {shown} (likelihood: {flow.likelihood})")
 
 
-def made_up_batch(data: Data, rows: int, *, conditional: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Draw images of independent uniform pixels, or rows of normal numbers, and labels for a conditional model."""
-    shape = (rows, *data.event_shape)
-    items = torch.randn(shape) if data.levels is None else torch.randint(data.levels, shape)
-    return items, torch.arange(rows) % data.classes if conditional and data.classes is not None else None
+def made_up_batch(facts: Facts, items: int) -> Batch:
+    """Draw images of independent uniform pixels, or rows of normal numbers, with labels where the data have them."""
+    shape = (items, *facts.event_shape)
+    x = torch.randn(shape) if facts.levels is None else torch.randint(facts.levels, shape)
+    return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes)
 
 
-def measure_step(flow: Flow, settings: FitSettings, images: Tensor, labels: Tensor | None) -> Cost:
+def measure_step(flow: Flow, settings: FitSettings, batch: Batch, *, conditional: bool = False) -> Cost:
     """Initialize a flow and make one training step."""
-    dims = math.prod(images.shape[1:])
-    flow.initialize(images, labels)
+    flow.initialize(batch.x, batch.context(conditional=conditional))
+    objective, optimizer = Objective(flow, conditional=conditional), build_optimizer(flow, settings)
     with torch.no_grad():
-        bits = float(bits_per_dim(flow.elbo(images, labels).value, dims).mean())
-    objective, optimizer = Objective(flow, dims), build_optimizer(flow, settings)
+        bits, nats = map(float, objective(batch))
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in flow.parameters()}
 
@@ -94,10 +92,10 @@ def measure_step(flow: Flow, settings: FitSettings, images: Tensor, labels: Tens
 
     start = time.perf_counter()
     with regularized(flow), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = objective(images, labels)
+        loss, _ = objective(batch)
     loss.backward()
     optimizer.step()
-    return Cost(time.perf_counter() - start, sum(kept.values()), peak_memory(), bits)
+    return Cost(time.perf_counter() - start, sum(kept.values()), peak_memory(), bits, nats)
 
 
 def peak_memory() -> int:

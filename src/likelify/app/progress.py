@@ -1,17 +1,21 @@
 """How a fit shows its progress: a live bar on a terminal, a line now and then elsewhere."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from likelify.fitting.loop import Progress
-from likelify.fitting.metrics import Unit
+from likelify.fitting.figures import Unit
+
+if TYPE_CHECKING:
+    from likelify.fitting.loop import Progress
 
 LINES = 10
 
@@ -54,7 +58,8 @@ class FitProgress(LiveBar):
     def update(self, progress: Progress) -> None:
         """Show one step."""
         left = progress.seconds * (1 - progress.fraction) / max(progress.fraction, 1e-9)
-        train, best = self._figure(progress.train_bits), self._figure(progress.best_bits)
+        train = self._figure(progress.last.train_bits, progress.last.train_nats)
+        best = self._figure(progress.best.validation_bits, progress.best.validation_nats)
         figures = f"train {train}, best validation {best} {self.unit.name}"
         if self.live:
             self.bar.update(
@@ -67,8 +72,8 @@ class FitProgress(LiveBar):
                 f"{_clock(left)} left"
             )
 
-    def _figure(self, bits: float) -> str:
-        return f"{self.unit.factor * bits:.3f}" if math.isfinite(bits) else "..."
+    def _figure(self, bits: float | None, nats: float | None) -> str:
+        return "..." if bits is None or nats is None else f"{self.unit.pick(bits, nats):.3f}"
 
 
 @contextmanager

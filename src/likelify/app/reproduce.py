@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from likelify.app.commands import program
 from likelify.app.progress import LiveBar
+from likelify.app.show import program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.experiment import DataSet, Experiment, Scale, most_hours

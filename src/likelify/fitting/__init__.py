@@ -1,1 +1,1 @@
-"""Fitting: one loop, the run folder, and held-out figures."""
+"""One life of a fitted model: recipes, the loop that fits, the run folder, and what is measured and drawn."""

@@ -1,20 +1,24 @@
-"""The one training loop: used by the command line, and by everything else that fits a flow."""
+"""The one training loop: used by the command line, by the experiments, and by `lk.fit`."""
+
+from __future__ import annotations
 
 import hashlib
 import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from likelify.data import Source
-from likelify.errors import DataError, MissingDependencyError, NonFiniteError
-from likelify.fitting.metrics import Unit, bits_per_dim, read_batch
+from likelify.data import Batch, Source
+from likelify.errors import ConfigError, DataError, NonFiniteError
+from likelify.fitting.figures import Course, Point, Reason, Unit
+from likelify.fitting.metrics import bits_per_dim, read_for
+from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
@@ -23,78 +27,51 @@ from likelify.seeding import seeded
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from likelify.fitting.run import Run
+
 State = dict[str, Tensor]
 Tensors = tuple[Tensor, ...] | list[Tensor]
-Reason = Literal["finished", "time is up", "stopped early", "interrupted"]
-# Noise draws of a look: as many as give about this many numbers, so that a small split is not judged by luck.
-VALIDATION_NUMBERS = 600
+# Noise draws of a validation: as many as give about this many values, so that a small split is not judged by luck.
+VALIDATION_VALUES = 600
 VALIDATION_BATCH = 512
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at the validation split.
+class Progress:
+    """What a fit reports after each step.
 
     Attributes:
+        fraction: how far it is, 0 to 1.
         step: optimizer steps so far.
-        seconds: time so far on the clock of the settings, validation included.
-        train_bits: mean loss since the last look, bits per dimension; NaN at the first.
-        validation_bits: of the averaged weights.
-        lr: learning rate at that step.
+        seconds: time so far on the clock of the settings.
+        last: the latest evaluation on the validation split.
+        best: the best one so far.
     """
-
-    step: int
-    seconds: float
-    train_bits: float
-    validation_bits: float
-    lr: float
-
-
-@dataclass
-class FitResult:
-    """How a fit went; the flow itself holds the best weights."""
-
-    reason: Reason = "finished"
-    best_step: int = 0
-    best_bits: float = math.inf
-    steps: int = 0
-    seconds: float = 0.0
-    looks: list[Look] = field(default_factory=list, repr=False)
-
-    def rows(self, unit: Unit | None = None) -> list[dict[str, float]]:
-        """Return the looks as plain rows, with the figures in a unit, by default bits per dimension."""
-        unit = unit or Unit()
-        return [
-            {
-                name.replace("bits", unit.word): value * (unit.factor if name.endswith("_bits") else 1)
-                for name, value in asdict(look).items()
-            }
-            for look in self.looks
-        ]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a fit reports after each step: how far it is (0 to 1), and the latest figures in bits per dimension."""
 
     fraction: float
     step: int
     seconds: float
-    train_bits: float
-    best_bits: float
+    last: Point
+    best: Point
 
 
 class Objective(nn.Module):
-    """The loss as a module, so that Fabric can wrap it: mean bits per dimension."""
+    """The loss as a module, so that Fabric can wrap it.
 
-    def __init__(self, flow: Flow, dims: int) -> None:
+    Args:
+        flow: the model.
+        conditional: give the labels to the model.
+    """
+
+    def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
         super().__init__()
         self.flow = flow
-        self.dims = dims
+        self.conditional = conditional
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Draw the noise once and give the mean over the batch."""
-        return bits_per_dim(self.flow.elbo(x, context).value, self.dims).mean()
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
+        nats = self.flow.elbo(batch.x, batch.context(conditional=self.conditional)).value
+        return bits_per_dim(nats, batch.dims()).mean(), nats.detach().mean()
 
 
 def fit(
@@ -104,10 +81,11 @@ def fit(
     *,
     conditional: bool = False,
     initialize: bool = True,
-    fabric: "Fabric | None" = None,
+    run: Run | None = None,
+    fabric: Fabric | None = None,
     on_step: Callable[[Progress], None] | None = None,
-    on_best: Callable[[State, FitResult], None] | None = None,
-) -> FitResult:
+    on_best: Callable[[State, Course], None] | None = None,
+) -> Course:
     """Fit a flow by maximum likelihood; afterwards it holds the weights that were best on the validation split.
 
     Batches and noise are pure functions of (seed, step, process), so a fit without `max_time` gives the same weights
@@ -116,121 +94,134 @@ def fit(
     Args:
         flow: the model.
         source: the data.
-        settings: see `FitSettings`.
+        settings: see `FitSettings`; by default those of the run, if one is given.
         conditional: give the labels to the model as its context.
         initialize: fit the data-dependent layers to a sample of the training split first; False to go on with a flow
             that has been fitted before.
-        fabric: where to run; by default one process on the CPU or the accelerator there is.
+        run: a run folder that keeps the best weights and the course of the fit from the first improvement on.
+        fabric: of Lightning, for several processes or devices; by default one process on the accelerator there is, or
+            the CPU.
         on_step: called after every step.
-        on_best: called in the first process with the weights after every look that improved; the first look is before
-            the first step.
+        on_best: called in the first process with the weights after every validation that improved; the first
+            validation is before the first step.
+
+    Returns:
+        How the fit went.
 
     Raises:
         NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far.
         DataError: if labels are asked of a source without them.
+        ConfigError: if the flow has no parameters.
     """
+    if run is not None:
+        settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()
     if conditional and source.classes is None:
         raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
-    fabric = fabric or _one_process()
-    flow.to(fabric.device)
+    if next(flow.parameters(), None) is None:
+        raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
+    place = fabric or OneProcess()
+    flow.to(place.device)
     with seeded(settings.seed):
         if initialize:
             _initialize(flow, source, settings, conditional=conditional)
-        return _Fit(flow, source, settings, conditional, fabric, on_step, on_best).run()
-
-
-def _one_process() -> "Fabric":
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise MissingDependencyError("lightning-fabric", "app") from error
-    return Fabric(accelerator="auto", devices=1)
+        fitting = _Fit(flow, source, settings, place, conditional=conditional)
+        fitting.on_step = on_step
+        fitting.on_best = [keep for keep in (None if run is None else run.keep, on_best) if keep is not None]
+        course = fitting.run()
+    if run is not None and place.is_global_zero:
+        run.save_course(course)
+    return course
 
 
 class _Fit:
     """The state of one call of `fit`."""
 
+    on_step: Callable[[Progress], None] | None = None
+    on_best: list[Callable[[State, Course], None]]
+
     def __init__(
-        self,
-        flow: Flow,
-        source: Source,
-        settings: FitSettings,
-        conditional: bool,  # noqa: FBT001 - private, called once
-        fabric: "Fabric",
-        on_step: Callable[[Progress], None] | None,
-        on_best: Callable[[State, FitResult], None] | None,
+        self, flow: Flow, source: Source, settings: FitSettings, place: Fabric | OneProcess, *, conditional: bool
     ) -> None:
-        self.source, self.settings, self.conditional, self.fabric = source, settings, conditional, fabric
-        self.on_step, self.on_best = on_step, on_best
+        self.source, self.settings, self.conditional, self.place = source, settings, conditional, place
         self.flow = flow
         self.average = AveragedModel(self.flow, multi_avg_fn=_warm_average(settings.average))
-        self.objective, self.optimizer = fabric.setup(
-            Objective(self.flow, math.prod(source.event_shape)), build_optimizer(self.flow, settings)
+        self.objective, self.optimizer = place.setup(
+            Objective(self.flow, conditional=conditional), build_optimizer(self.flow, settings)
         )
-        self.result = FitResult()
+        self.points: list[Point] = []
+        self.best_step = 0
         self.best: State = {}
-        self.losses: list[Tensor] = []
-        self.last_bits = math.nan
+        self.losses: list[tuple[Tensor, Tensor]] = []
         self.stale = 0
         self.clock = time.perf_counter if settings.clock == "wall" else time.process_time
         self.start = self.clock()
 
-    def run(self) -> FitResult:
+    def run(self) -> Course:
         """Train until something ends it."""
-        step = 0
+        step, reason = 0, None
         try:
-            self._look(0)
+            self._validate(0)
             while True:
                 fraction = self._fraction(step)
-                if fraction >= 1 or self._tired():
+                if fraction >= 1 or self._out_of_patience():
                     break
                 self._train_step(step, fraction)
                 step += 1
                 after = self._fraction(step)
                 if int(after * self.settings.validations) > int(fraction * self.settings.validations) or after >= 1:
-                    self._look(step)
+                    self._validate(step)
                 self._report(step, after)
-            if self._tired() and self._fraction(step) < 1:
-                self.result.reason = "stopped early"
-            elif step < self.settings.steps:
-                self.result.reason = "time is up"
         except KeyboardInterrupt:
-            self.result.reason = "interrupted"
-            self._last_look(step)
+            reason = "interrupted"
+            self._validate_once_more(step)
         finally:
-            self.result.steps, self.result.seconds = step, self.clock() - self.start
             if self.best:
                 self.flow.load_state_dict(self.best)
-        return self.result
+        return self._course(step, reason or self._reason(step))
+
+    def _reason(self, step: int) -> Reason:
+        if self._out_of_patience() and self._fraction(step) < 1:
+            return "stopped early"
+        return "time is up" if step < self.settings.steps else "finished"
+
+    def _course(self, step: int, reason: Reason = "running") -> Course:
+        return Course(
+            reason=reason,
+            steps=step,
+            best_step=self.best_step,
+            seconds=self.clock() - self.start,
+            clock=self.settings.clock,
+            points=tuple(self.points),
+        )
 
     def _fraction(self, step: int) -> float:
         share = step / self.settings.steps
         if self.settings.max_time is not None:
             share = max(share, (self.clock() - self.start) / self.settings.max_time)
-            if self.fabric.world_size > 1:
+            if self.place.world_size > 1:
                 # Clocks differ; all processes must stop at the same step.
-                share = self.fabric.broadcast(share)
+                share = self.place.broadcast(share)
         return min(share, 1.0)
 
     def _train_step(self, step: int, fraction: float) -> None:
-        settings = self.settings
+        settings, place = self.settings, self.place
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step, fraction)
-        x, labels = read_batch(self.flow, self.source, "train", self._batch_indices(step), self.conditional)
-        torch.manual_seed(_mix(settings.seed, f"noise {self.fabric.global_rank}", step))
+        batch = read_for(self.flow, self.source, "train", self._batch_indices(step))
+        torch.manual_seed(_mix(settings.seed, f"noise {place.global_rank}", step))
         with regularized(self.flow):
-            loss = self.objective(x, labels)
-        if self.fabric.device.type == "cpu":
-            # Looking at the loss is free here; elsewhere it would stop the device, so it waits for the next look.
+            loss, nats = self.objective(batch)
+        if place.device.type == "cpu":
+            # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
             self._require_finite(loss, step)
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
+        place.backward(loss)
         if settings.clip is not None:
-            self.fabric.clip_gradients(self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+            place.clip_gradients(self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.average.update_parameters(self.flow)
-        self.losses.append(loss.detach())
+        self.losses.append((loss.detach(), nats))
 
     def _batch_indices(self, step: int) -> Tensor:
         """Return this process's part of the batch of that step; each epoch is a fresh permutation."""
@@ -238,60 +229,74 @@ class _Fit:
         batch = min(self.settings.batch_size, size)
         epoch, index = divmod(step, size // batch)
         order = torch.randperm(size, generator=_generator(self.settings.seed, "order", epoch))
-        return order[index * batch : (index + 1) * batch][self.fabric.global_rank :: self.fabric.world_size]
+        return order[index * batch : (index + 1) * batch][self.place.global_rank :: self.place.world_size]
 
-    def _look(self, step: int) -> None:
-        train_bits = float(torch.stack(self.losses).mean()) if self.losses else math.nan
+    def _validate(self, step: int) -> None:
+        """Add a point to the course, and keep the weights if they are the best so far."""
+        train: list[float | None] = [None, None]
         if self.losses:
-            self._require_finite(torch.tensor(train_bits), step)
+            train = [float(torch.stack(values).mean()) for values in zip(*self.losses, strict=True)]
+            self._require_finite(torch.tensor(train[0]), step)
         self.losses.clear()
-        bits = self._validate()
+        bits, nats = self._validation_figures()
         self._require_finite(torch.tensor(bits), step)
-        lr = self.optimizer.param_groups[0]["lr"] if step else 0.0
-        self.result.looks.append(Look(step, self.clock() - self.start, train_bits, bits, lr))
-        self.last_bits = train_bits
+        improved = not self.points or bits < min(point.validation_bits for point in self.points)
+        point = Point(
+            step=step,
+            seconds=self.clock() - self.start,
+            train_bits=train[0],
+            train_nats=train[1],
+            validation_bits=bits,
+            validation_nats=nats,
+            lr=self.optimizer.param_groups[0]["lr"] if step else 0.0,
+        )
+        self.points.append(point)
         self.stale += 1
-        if bits < self.result.best_bits:
-            self.stale = 0
-            self.result.best_step, self.result.best_bits = step, bits
+        if improved:
+            self.stale, self.best_step = 0, step
             self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
-            if self.on_best is not None and self.fabric.is_global_zero:
-                self.on_best(self.best, self.result)
+            if self.place.is_global_zero:
+                for keep in self.on_best:
+                    keep(self.best, self._course(step))
 
-    def _last_look(self, step: int) -> None:
-        """Do not lose the steps since the last look when the user ends the fit; interrupting again skips it."""
-        if self.losses and self.fabric.world_size == 1:
+    def _validate_once_more(self, step: int) -> None:
+        """Do not lose the steps since the last validation when the user ends the fit; interrupting again skips it."""
+        if self.losses and self.place.world_size == 1:
             with suppress(KeyboardInterrupt, NonFiniteError):
-                self._look(step)
+                self._validate(step)
 
-    def _validate(self) -> float:
-        """Return the bits per dimension of the averaged weights, with the same noise at every look."""
+    def _validation_figures(self) -> tuple[float, float]:
+        """Return bits per dimension and nats of the averaged weights, with the same noise at every validation."""
         flow: Flow = self.average.module  # pyright: ignore[reportAssignmentType]
         size = self.source.size("validation")
-        values = []
+        values, dims = [], []
         with seeded(_mix(self.settings.seed, "validation", 0)), torch.no_grad(), flow.frozen():
             for start in range(0, size, VALIDATION_BATCH):
                 indices = torch.arange(start, min(start + VALIDATION_BATCH, size))
-                x, labels = read_batch(flow, self.source, "validation", indices, self.conditional)
-                values.append(flow.elbo(x, labels, samples=max(1, VALIDATION_NUMBERS // size)).value)
-        return float(bits_per_dim(torch.cat(values), math.prod(self.source.event_shape)).mean())
+                batch = read_for(flow, self.source, "validation", indices)
+                context = batch.context(conditional=self.conditional)
+                values.append(flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value)
+                dims.append(batch.dims())
+        nats = torch.cat(values)
+        return float(bits_per_dim(nats, torch.cat(dims)).mean()), float(nats.mean())
 
-    def _tired(self) -> bool:
+    def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.stale >= self.settings.patience
 
     def _report(self, step: int, fraction: float) -> None:
         if self.on_step is not None:
-            seconds = self.clock() - self.start
-            self.on_step(Progress(fraction, step, seconds, self.last_bits, self.result.best_bits))
+            best = next(point for point in self.points if point.step == self.best_step)
+            self.on_step(Progress(fraction, step, self.clock() - self.start, self.points[-1], best))
 
     def _require_finite(self, loss: Tensor, step: int) -> None:
         if math.isfinite(float(loss.detach())):
             return
-        best = Unit.of(self.source.event_shape, self.source.levels).show(self.result.best_bits)
-        kept = f"the weights of step {self.result.best_step}" if self.best else "the initial weights"
+        best = self._course(step).best
+        shown = "" if best is None else Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
+        kept = f"the weights of step {self.best_step} are kept (validation {shown})"
         raise NonFiniteError(
-            f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept} are kept "
-            f"(validation {best}). Usual causes: the learning rate is too high "
+            f"The loss became {float(loss.detach())} at step {step}, so training stopped; "
+            f"{kept if shown else 'the initial weights are kept'}. Usual causes: the learning rate is too high "
             f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip}); "
             "lower one of them and fit again."
         )
@@ -299,8 +304,8 @@ class _Fit:
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
     order = torch.randperm(source.size("train"), generator=_generator(settings.seed, "initialize", 0))
-    x, labels = read_batch(flow, source, "train", order[: settings.initialize_items], conditional)
-    flow.initialize(x, labels)
+    batch = read_for(flow, source, "train", order[: settings.initialize_items])
+    flow.initialize(batch.x, batch.context(conditional=conditional))
 
 
 def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:

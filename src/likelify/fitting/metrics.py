@@ -1,110 +1,57 @@
-"""Held-out figures: per-item estimates, their means, and what they are worth."""
+"""What is measured of a model: per item and per dimension, for every kind of item."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from likelify.data import Source, SplitName
+from likelify.data import Batch, Source, SplitName
+from likelify.errors import DataError
+from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.flows import Flow
 from likelify.seeding import seeded
+from likelify.transforms.core import Chain
 
 EVALUATION_SEED = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class Unit:
-    """How the figures of a fit are shown.
+def bits_per_dim(log_prob: Tensor, dims: Tensor) -> Tensor:
+    """Turn log-likelihoods in nats into bits per dimension: `-log p / (D ln 2)`.
 
-    Fits count in bits per dimension, `-log p / (D ln 2)`. That is what images are compared in; tables are compared in
-    nats per row, higher being better, and for densities bits per dimension mean little.
+    Args:
+        log_prob: of each item, `(items,)`.
+        dims: number of elements D of each item, as `Batch.dims` counts them.
 
-    Attributes:
-        name: of the unit.
-        word: short name, for headings.
-        factor: of the figure in that unit for a figure in bits per dimension.
+    Example:
+        >>> bits_per_dim(torch.tensor([-6.9315]), torch.tensor([10]))
+        tensor([1.0000])
     """
-
-    name: Literal["bits/dim", "nats"] = "bits/dim"
-    word: Literal["bits", "nats"] = "bits"
-    factor: float = 1.0
-
-    @staticmethod
-    def of(event_shape: tuple[int, ...], levels: int | None) -> "Unit":
-        """Return the unit that suits data of that shape, with levels or real-valued."""
-        if levels is not None:
-            return Unit()
-        return Unit("nats", "nats", -math.prod(event_shape) * math.log(2))
-
-    def show(self, bits: float) -> str:
-        """Write a figure that is given in bits per dimension."""
-        return f"{self.factor * bits:.3f} {self.name}"
+    double = torch.float64 if dims.device.type != "mps" else torch.float32
+    return -log_prob / (dims.to(double) * math.log(2)).to(log_prob)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A mean over items with its standard error, in one unit.
+def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> Batch:
+    """Read items for a flow: on its device, and real numbers in its dtype.
 
-    The error is that of the mean over the items (their spread divided by the root of their number); the noise of the
-    estimates themselves is part of that spread.
+    A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
+    has.
     """
-
-    mean: float
-    standard_error: float
-    items: int
-
-    @staticmethod
-    def of(values: Tensor) -> "Figure":
-        """Summarise one number per item."""
-        values = values.detach().double().cpu()
-        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return Figure(float(values.mean()), error, len(values))
+    tensors = chain(flow.parameters(), flow.buffers())
+    weight = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    batch = source.read(split, indices)
+    keeps = _takes_float64(flow) and weight.device.type != "mps"
+    return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
 
 
-@dataclass(frozen=True)
-class Score:
-    """A held-out log-likelihood.
-
-    Attributes:
-        bits: in bits per dimension; of real-valued items that of a density, which can be negative.
-        nats: in nats per item.
-        samples: draws per item.
-        ess: median over the items of the effective sample size, for importance weighting.
-    """
-
-    bits: Figure
-    nats: Figure
-    samples: int
-    ess: float | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Held-out figures of a model on one split.
-
-    Attributes:
-        source: name of the source.
-        split: of the source.
-        elbo: a lower bound in expectation; exact for exact models.
-        iw: importance-weighted, or None if it was not asked for or the model does not allow it.
-        gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
-        gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
-    """
-
-    source: str
-    split: SplitName
-    elbo: Score
-    iw: Score | None = None
-    gain: Figure | None = None
-    gaps: dict[int, Figure] | None = None
-
-
-def bits_per_dim(log_prob: Tensor, dims: int) -> Tensor:
-    """Turn log-probabilities in nats into bits per dimension: `-log p / (dims ln 2)`."""
-    return -log_prob / (dims * math.log(2))
+def _takes_float64(flow: Flow) -> bool:
+    first = flow.transform
+    while isinstance(first, Chain):
+        first = first[0]
+    return getattr(first, "takes_float64", False)
 
 
 def evaluate(
@@ -136,50 +83,53 @@ def evaluate(
         gaps: also measure the gap between ELBO and importance weighting of the weighted items at these numbers of
             draws, from draws of its own.
         on_batch: called after every pass with the share that is done.
+
+    Raises:
+        DataError: if the split has no items.
     """
     count = source.size(split) if limit is None else min(limit, source.size(split))
+    if count == 0:
+        raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, sizes = [], [], []
+    elbos, weights, sizes, dims = [], [], [], []
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for indices in torch.arange(count).split(batch_size):
-            x, context = read_batch(flow, source, split, indices, conditional)
-            elbos.append(flow.elbo(x, context, samples=elbo_samples).value)
+            batch = read_for(flow, source, split, indices)
+            elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
+            dims.append(batch.dims())
             done = int(indices[-1]) + 1
-            rows = len(x) - max(0, done - weighted)
-            if rows > 0:
-                x, context = x[:rows], None if context is None else context[:rows]
-                estimate = flow.iw_log_prob(x, context, samples=iw_samples)
+            items = len(batch) - max(0, done - weighted)
+            if items > 0:
+                batch = batch.head(items)
+                context = batch.context(conditional=conditional)
+                estimate = flow.iw_log_prob(batch.x, context, samples=iw_samples)
                 weights.append(estimate.value)
                 sizes.append(estimate.ess)
-                for number, gap in flow.bound_gaps(x, context, samples=gaps).items() if found else ():
+                for number, gap in flow.bound_gaps(batch.x, context, samples=gaps).items() if found else ():
                     found[number].append(gap.value)
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
-    dims = math.prod(source.event_shape)
-    iw = _score(weights, dims, iw_samples, float(torch.cat(sizes).median())) if weighted else None
-    by_draws = {number: Figure.of(torch.cat(values)) for number, values in found.items() if values}
-    gain = Figure.of(torch.cat(weights) - torch.cat(elbos)[:weighted]) if weighted else None
-    return Evaluation(source.name, split, _score(elbos, dims, elbo_samples), iw, gain, by_draws or None)
+    elements, elbo = torch.cat(dims), torch.cat(elbos)
+    by_draws = {number: _figure(torch.cat(values)) for number, values in found.items() if values}
+    return Evaluation(
+        source=source.name,
+        split=split,
+        elbo=_score(elbo, elements, elbo_samples),
+        iw=_score(torch.cat(weights), elements, iw_samples, torch.cat(sizes)) if weighted else None,
+        gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
+        gaps=by_draws or None,
+    )
 
 
-def _score(values: list[Tensor], dims: int, samples: int, ess: float | None = None) -> Score:
-    nats = torch.cat(values)
-    return Score(Figure.of(bits_per_dim(nats, dims)), Figure.of(nats), samples, ess)
+def _score(nats: Tensor, dims: Tensor, samples: int, ess: Tensor | None = None) -> Score:
+    bits = bits_per_dim(nats, dims[: len(nats)])
+    return Score(
+        bits=_figure(bits), nats=_figure(nats), samples=samples, ess=None if ess is None else float(ess.median())
+    )
 
 
-def read_batch(
-    flow: Flow,
-    source: Source,
-    split: SplitName,
-    indices: Tensor,
-    conditional: bool,  # noqa: FBT001
-) -> tuple[Tensor, Tensor | None]:
-    """Read items to the device of the model, real numbers in its dtype; the labels only if it is conditional."""
-    weight = next(flow.parameters())
-    batch = source.read(split, indices)
-    labels = batch.labels.to(weight.device) if conditional and batch.labels is not None else None
-    dtype = weight.dtype if batch.x.is_floating_point() else batch.x.dtype
-    return batch.x.to(weight.device, dtype), labels
+def _figure(values: Tensor) -> Figure:
+    return Figure.of(values.detach().cpu().double().numpy())

@@ -1,4 +1,4 @@
-"""The run folder: what was fitted to what and how, the weights, and the course of the fit.
+"""The run folder: what was fitted to what and how, the weights, the course of the fit, and what was measured.
 
 Everything is written to a temporary name and then renamed, so a kill at any instant leaves the old file or the new one.
 Weights are safetensors and settings are JSON that is validated when read; nothing is ever unpickled.
@@ -9,37 +9,32 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
-
 from likelify._version import __version__
 from likelify.errors import ConfigError, RunError
-from likelify.flows import Flow
-from likelify.seeding import seeded
+from likelify.fitting.files import write_atomically
 
 if TYPE_CHECKING:
-    from likelify.fitting.config import RunConfig
+    from torch import Tensor, nn
 
-CONFIG, WEIGHTS, METRICS, EVALUATION, SAMPLES = (
-    "config.json",
-    "model.safetensors",
-    "metrics.csv",
-    "evaluation.json",
-    "samples.png",
-)
+    from likelify.data import Source, SplitName
+    from likelify.fitting.figures import Course, Evaluation
+    from likelify.fitting.settings import RunConfig
+    from likelify.flows import Flow
+
+CONFIG, WEIGHTS, EVALUATION = "config.json", "model.safetensors", "evaluation.json"
+COURSE, METRICS = "course.json", "metrics.csv"
 
 
 class Run:
-    """A run folder.
+    """A fitted model and everything that is known of it, in a folder.
 
     Example:
         >>> run = Run.load("runs/digits")  # doctest: +SKIP
+        >>> run.evaluate().elbo.bits.mean, run.sample(16).shape  # doctest: +SKIP
         >>> flow = run.flow()  # doctest: +SKIP
     """
 
@@ -74,25 +69,11 @@ class Run:
                 weights play no part.
 
         Raises:
-            RunError: if it is missing, incomplete or was written by a later version.
+            RunError: if it is missing, incomplete or of another format than this version reads.
             ConfigError: if a module is given for a model that needs none.
         """
-        # Not at the top: `likelify.Run` should not cost the import of pydantic before it is used.
-        from likelify.fitting.config import FORMAT, RunConfig
-
         folder = Path(path)
-        if not (folder / CONFIG).is_file():
-            raise RunError(f"'{folder}' is not a run folder: it has no {CONFIG}. Runs are made by 'likelify fit'.")
-        try:
-            values = json.loads((folder / CONFIG).read_text())
-            if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
-                raise RunError(
-                    f"'{folder}' has format {values['format']}, written by likelify {values.get('likelify')}; this is "
-                    f"likelify {__version__}, which reads formats up to {FORMAT}. Upgrade likelify."
-                )
-            config = RunConfig.parse(values)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
-            raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
+        config = _read_config(folder)
         if module is not None and config.model.model != "converted":
             raise ConfigError(f"The model '{config.model.model}' of '{folder}' needs no module; leave out module=.")
         return Run(folder, config, module)
@@ -105,11 +86,6 @@ class Run:
         """
         if self.config.model.model == "converted" and self.module is None:
             raise ConfigError(self.config.model.how_to_load(self.path))
-
-    def save_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Write the weights."""
-        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-        write_atomically(self.path / WEIGHTS, save(plain))
 
     def flow(self, **changes: Any) -> Flow:
         """Build the model and load its weights.
@@ -133,24 +109,118 @@ class Run:
             if name not in type(model).model_fields:
                 raise ConfigError(f"The model '{model.model}' of this run has no setting {name}.")
         model = type(model).parse(model.model_dump() | changes) if changes else model
+        from likelify.seeding import seeded
+
         with seeded(self.config.fit.seed):
             flow = model.build(self.module) if model.model == "converted" else model.build()
-        try:
-            flow.load_state_dict(load_file(file))
-        except SafetensorError as error:
-            raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
-        except RuntimeError as error:
-            if changes:
-                raise RunError(
-                    f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
-                    "the weights as they are can be changed here, such as log_det of a residual flow."
-                ) from error
-            raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error
+        _load_weights(flow, file, changes)
         return flow
 
-    def save_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the course of the fit as CSV."""
-        rows = list(rows)
+    def source(self) -> Source:
+        """Open the data that the run was fitted to.
+
+        Raises:
+            DataError: if they are not there any more.
+            RunError: if they have changed.
+        """
+        from likelify.data import open_source
+
+        source, fitted = open_source(self.config.data.name), self.config.data.fingerprint
+        if source.fingerprint() != fitted:
+            raise RunError(
+                f"The data '{source.name}' are not those that '{self.path}' was fitted to (fingerprint "
+                f"{source.fingerprint()}, expected {fitted}); held-out figures would be meaningless."
+            )
+        return source
+
+    def evaluate(
+        self,
+        source: Source | None = None,
+        *,
+        split: SplitName = "test",
+        elbo_samples: int | None = None,
+        iw_samples: int | None = None,
+        iw_items: int | None = None,
+        gaps: Sequence[int] = (),
+        changes: Mapping[str, Any] | None = None,
+        keep: bool = True,
+        on_batch: Callable[[float], None] | None = None,
+    ) -> Evaluation:
+        """Measure the held-out likelihood and keep the figures in the run.
+
+        Args:
+            source: the data; by default those that the run was fitted to.
+            split: of the source.
+            elbo_samples: draws per item for the ELBO; by default what suits the data.
+            iw_samples: draws per item for importance weighting, likewise; 0 leaves it out.
+            iw_items: items that are weighted, likewise.
+            gaps: see `metrics.evaluate`.
+            changes: settings of the model that leave its weights, see `flow`; then nothing is kept.
+            keep: write the figures to the folder.
+            on_batch: called with the share that is done.
+
+        Raises:
+            DataError: if the data are not there any more, or the split is empty.
+            RunError: if the data have changed, or the weights are missing or damaged.
+        """
+        from likelify.fitting.metrics import evaluate
+        from likelify.fitting.recipes import recipe
+
+        self.check_module()
+        usual = recipe(self.config.data).draws
+        measured = evaluate(
+            self.flow(**(changes or {})),
+            self.source() if source is None else source,
+            split=split,
+            elbo_samples=usual.elbo if elbo_samples is None else elbo_samples,
+            iw_samples=usual.iw if iw_samples is None else iw_samples,
+            iw_items=usual.iw_items if iw_items is None else iw_items,
+            gaps=gaps,
+            conditional=self.config.conditional,
+            on_batch=on_batch,
+        )
+        if keep and not changes:
+            self.save_evaluation(measured)
+        return measured
+
+    def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
+        """Draw items in the units of the data: images as integers, rows of tables in the user's units.
+
+        Args:
+            number: of samples.
+            label: class, for a class-conditional model; by default all in turn.
+            temperature: below 1 samples are less varied; see `Flow.sample`.
+            seed: of the draws.
+
+        Raises:
+            ConfigError: if the run has no such class.
+        """
+        from likelify.fitting.draw import draw
+
+        classes = self.config.data.classes if self.config.conditional else None
+        if label is not None and (classes is None or not 0 <= label < classes):
+            known = "this run has no classes" if classes is None else f"its classes are 0..{classes - 1}"
+            raise ConfigError(f"The label {label} does not fit: {known}.")
+        return draw(self.flow(), number, classes=classes, label=label, temperature=temperature, seed=seed)
+
+    def keep(self, state: Mapping[str, Tensor], course: Course) -> None:
+        """Write the weights of a fit and its course so far."""
+        self.save_weights(state)
+        self.save_course(course)
+
+    def save_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Write the weights."""
+        from safetensors.torch import save
+
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        write_atomically(self.path / WEIGHTS, save(plain))
+
+    def save_course(self, course: Course) -> None:
+        """Write the course of the fit, and its points as CSV in the unit that suits the data."""
+        from likelify.fitting.figures import Unit
+
+        write_atomically(self.path / COURSE, course.model_dump_json(indent=2).encode() + b"\n")
+        rows = course.rows(Unit.of(self.config.data.kind))
         if not rows:
             return
         text = io.StringIO()
@@ -159,20 +229,53 @@ class Run:
         writer.writerows(rows)
         write_atomically(self.path / METRICS, text.getvalue().encode())
 
-    def save_evaluation(self, split: str, values: Mapping[str, Any]) -> None:
+    def course(self) -> Course | None:
+        """Return the course of the fit as far as it was written, or None if there is none that can be read."""
+        from likelify.fitting.figures import Course
+
+        try:
+            return Course.parse(json.loads((self.path / COURSE).read_text()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
         """Write the figures of a split as JSON; those of the test split are the run's evaluation."""
-        file = self.path / (EVALUATION if split == "test" else f"evaluation-{split}.json")
-        write_atomically(file, json.dumps(values, indent=2).encode() + b"\n")
+        name = EVALUATION if evaluation.split == "test" else f"evaluation-{evaluation.split}.json"
+        write_atomically(self.path / name, evaluation.model_dump_json(indent=2).encode() + b"\n")
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file's content in one instant: write beside it, force to disk, rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+def _read_config(folder: Path) -> RunConfig:
+    # Not at the top: `likelify.Run` should not cost the import of pydantic before it is used.
+    from likelify.fitting.settings import FORMAT, RunConfig
+
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"'{folder}' is not a run folder: it has no {CONFIG}. Runs are made by 'likelify fit'.")
     try:
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        values = json.loads((folder / CONFIG).read_text())
+        found = values.get("format") if isinstance(values, dict) else None
+        if isinstance(found, int) and found != FORMAT:
+            remedy = "Upgrade likelify." if found > FORMAT else "Fit it again with 'likelify fit'."
+            raise RunError(
+                f"'{folder}' has format {found}, written by likelify {values.get('likelify')}; this is likelify "
+                f"{__version__}, which reads format {FORMAT}. {remedy}"
+            )
+        return RunConfig.parse(values)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
+        raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
+
+
+def _load_weights(flow: Flow, file: Path, changes: Mapping[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        flow.load_state_dict(load_file(file))
+    except SafetensorError as error:
+        raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
+    except RuntimeError as error:
+        if changes:
+            raise RunError(
+                f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
+                "the weights as they are can be changed here, such as log_det of a residual flow."
+            ) from error
+        raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error

@@ -1,11 +1,17 @@
-"""How to fit a model."""
+"""The settings of a fit, and all settings of a run."""
 
 import math
 from typing import Literal
 
 from pydantic import Field
 
+from likelify._version import __version__
+from likelify.data import Facts
 from likelify.settings import Settings
+from likelify.zoo import AnyModelConfig
+
+# Version of the layout of run folders.
+FORMAT = 2
 
 
 class FitSettings(Settings):
@@ -27,8 +33,8 @@ class FitSettings(Settings):
         decay: share of the learning rate that is left at the end of an exponential fall.
         clip: largest norm of the gradient of the loss in bits per dimension; None leaves gradients as they are.
         average: factor of the moving average of the weights, which is what is validated and kept.
-        validations: how often to look at the validation split during a fit.
-        patience: stop after that many looks without improvement; None never stops early.
+        validations: how many evaluations on the validation split a fit has.
+        patience: stop after that many evaluations without improvement; None never stops early.
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to.
         seed: of the weights, the order of the batches and all noise.
     """
@@ -59,3 +65,25 @@ class FitSettings(Settings):
         if self.schedule == "exponential":
             return self.lr * rise * self.decay**fraction
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+class RunConfig(Settings):
+    """All that is needed to build the model of a run again, and to know what it was fitted to: its `config.json`.
+
+    Attributes:
+        format: version of the layout of the folder.
+        likelify: version of the library that wrote it.
+        data: facts of the source, with its fingerprint and the names of the columns of a table.
+        conditional: whether the labels were given to the model.
+        preset: name and size of the preset that the settings started from, or None.
+        model: the model's settings.
+        fit: the settings of the fit.
+    """
+
+    format: int = FORMAT
+    likelify: str = __version__
+    data: Facts
+    conditional: bool = False
+    preset: str | None = None
+    model: AnyModelConfig
+    fit: FitSettings

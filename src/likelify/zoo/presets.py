@@ -2,11 +2,11 @@
 
 Those of the convolution exponential paper are `table1-...`, `table2-...` and `table3-...`; of table 2 with uniform
 dequantization, and variational with `-variational` at the end. Those of the flowification paper are `flowified-...`; at
-the paper's size with its splines and its fit, at the small size with ours. What the public code had and these have not
-is in `docs/models.md` and `docs/flowification.md`.
+the paper's size with its splines, at the small size with ours. The settings of their fits are in `fitting/recipes.py`.
+What the public code had and these have not is in `docs/models.md` and `docs/flowification.md`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from likelify.errors import ConfigError, unknown_word
@@ -14,41 +14,6 @@ from likelify.zoo.registry import ModelConfig, config_from_dict
 
 PresetSize = Literal["paper", "small"]
 Values = dict[str, Any]
-
-# 1000 epochs of 40,000 images in batches of 256.
-EPOCH = 40_000 // 256
-PAPER_FIT: Values = {
-    "steps": 1000 * EPOCH,
-    "batch_size": 256,
-    "lr": 1e-3,
-    "eps": 1e-7,
-    "weight_decay": 0.0,
-    "warmup": 10 * EPOCH,
-    "schedule": "exponential",
-    "decay": 0.995**1000,
-    "average": 0.0,
-    "validations": 64,
-    "initialize_items": 256,
-}
-MIXING_FIT = PAPER_FIT | {"optimizer": "adamax", "betas": (0.9, 0.999), "clip": None}
-RESIDUAL_FIT = PAPER_FIT | {"optimizer": "adamw", "betas": (0.9, 0.99), "warmup_power": 2.0, "clip": 1.0}
-# 200 epochs of MNIST in batches of 256; CIFAR-10 had 1000 epochs, 195,000 steps.
-FLOWIFIED_FIT: Values = {
-    "steps": 200 * (60_000 // 256),
-    "batch_size": 256,
-    "lr": 5e-4,
-    "betas": (0.9, 0.999),
-    "weight_decay": 0.0,
-    "warmup": 0,
-    "clip": None,
-    "average": 0.0,
-    "validations": 100,
-}
-FLOWIFIED_SMALL_FIT: Values = {"steps": 1500, "batch_size": 128, "lr": 4e-3, "average": 0.99}
-# Learning rates of short fits, and that of models with couplings.
-FLOWIFIED_RATES = {"fmlp": 2e-3, "fconv1": 6e-3, "fconv2": 8e-3, "fconv-fft": 8e-3}
-NSF_RATE = 4e-3
-SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.99, "initialize_items": 512}
 
 # The DenseNets of split priors and dequantizers, and the couplings of table 1.
 PAPER_NETS: Values = {"width": 64, "depth": 8, "growth": 64, "noise_steps": 4, "noise_features": 32, "noise_depth": 4}
@@ -65,24 +30,16 @@ class Preset:
         summary: one line, with the paper's figure for CIFAR-10: the negative ELBO in bits per dimension.
         paper: settings of the model at the paper's size, without those of the data.
         small: settings for one CPU.
-        paper_fit: settings of the fit in the paper, as far as `FitSettings` has them.
-        small_fit: settings of a short fit.
     """
 
     name: str
     summary: str
     paper: Values
     small: Values
-    paper_fit: Values
-    small_fit: Values = field(default_factory=lambda: dict(SMALL_FIT))
 
     def model(self, size: PresetSize = "paper") -> Values:
         """Return the settings of the model at a size."""
         return dict(self.paper if _known(size) == "paper" else self.small)
-
-    def fit(self, size: PresetSize = "paper") -> Values:
-        """Return the settings of the fit at a size."""
-        return dict(self.paper_fit if _known(size) == "paper" else self.small_fit)
 
 
 def _known(size: str) -> str:
@@ -100,7 +57,6 @@ def _mixing(mixing: str, bits: str) -> Preset:
         f"couplings, mixing by {mixing}: {bits}",
         common | PAPER_NETS | {"steps": 10, "growth": growth},
         common | SMALL_NETS | {"steps": 4, "growth": small_growth},
-        MIXING_FIT,
     )
 
 
@@ -115,7 +71,6 @@ def _residual(name: str, what: str, bits: str, dequantization: str, model: str, 
         f"{what}, {dequantization} noise: {bits}",
         paper,
         common | SMALL_NETS | {"levels": 2, "steps": 4 // halved, "hidden": 96},
-        RESIDUAL_FIT,
     )
 
 
@@ -137,22 +92,17 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
         f"{what}: {bits}" if bits else what,
         common | {"shared_splines": True, "interval": 2.0},
         common,
-        FLOWIFIED_FIT,
-        FLOWIFIED_SMALL_FIT | {"lr": NSF_RATE if "nsf" in settings else FLOWIFIED_RATES[model]},
     )
 
 
 def _table_net(widths: tuple[int, ...]) -> Preset:
-    """Return a net of appendix F; its fits were those of the neural spline flow experiments, which differ by table."""
+    """Return a net of appendix F."""
     common = {"model": "flowified-mlp", "widths": widths}
-    fit = FLOWIFIED_SMALL_FIT | {"lr": 5e-4}
     return Preset(
         f"flowified-table-{'-'.join(map(str, widths))}",
         f"table net of appendix F, widths {', '.join(map(str, widths))}",
         common | {"activation": "leaky-relu", "learned_noise": False},
         common,
-        dict(fit),
-        dict(FLOWIFIED_SMALL_FIT),
     )
 
 

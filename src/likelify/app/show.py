@@ -1,0 +1,68 @@
+"""What the commands print: held-out figures, lists, and how the program is called."""
+
+import shutil
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from likelify.data import Facts
+from likelify.fitting.figures import Evaluation, Figure, Unit
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def program() -> str:
+    """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
+    return "likelify" if shutil.which("likelify") else sys.argv[0]
+
+
+def show_list(lines: dict[str, str]) -> None:
+    """Print names with a line each."""
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        console.print(f"  {name:<{width}}  {text}")
+
+
+def show_evaluation(measured: Evaluation, facts: Facts) -> None:
+    """Print held-out figures with what they mean."""
+    items, unit = facts.items, Unit.of(facts.kind)
+    table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.nats.count} {items}")
+    headings = ["", *(["bits/dim"] if unit.word == "bits" else []), f"nats per {facts.item}", "draws", items]
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, score in (("ELBO", measured.elbo), ("importance-weighted", measured.iw)):
+        if score is not None:
+            bits = [_show(score.bits, 4)] if unit.word == "bits" else []
+            table.add_row(name, *bits, _show(score.nats, 2), str(score.samples), str(score.nats.count))
+    console.print(table)
+    if unit.higher_is_better:
+        console.print("Higher log-densities are better. They are in the units of the data.")
+    else:
+        console.print("Lower bits/dim are better.")
+    console.print(f"Errors are standard errors over {items}.")
+    _show_weights(measured, facts)
+    if measured.gaps is not None:
+        each = ", ".join(f"{number} draws {_show(gap, 2)}" for number, gap in measured.gaps.items())
+        console.print(
+            f"Importance weighting lies above the ELBO by (nats per {facts.item}): {each}. Where that still grows with "
+            "the draws, the bound is looser than it shows."
+        )
+
+
+def _show_weights(measured: Evaluation, facts: Facts) -> None:
+    if measured.iw is None:
+        return
+    console.print(
+        f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
+    )
+    if measured.gain is not None and measured.iw.nats.count < measured.elbo.nats.count:
+        console.print(
+            f"The two rows are about different {facts.items}: on the {measured.iw.nats.count} that were weighted, it "
+            f"lies {_show(measured.gain, 2)} nats per {facts.item} above their ELBO."
+        )
+
+
+def _show(figure: Figure, digits: int) -> str:
+    error = "?" if figure.standard_error is None else f"{figure.standard_error:.{digits}f}"
+    return f"{figure.mean:.{digits}f} +- {error}"

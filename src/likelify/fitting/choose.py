@@ -1,0 +1,180 @@
+"""From the facts of some data and what a user says to complete settings of a model and of its fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likelify.data import Facts
+from likelify.errors import ConfigError, unknown_word
+from likelify.fitting.recipes import Draws, Recipe, Values, preset_fit, recipe
+from likelify.fitting.settings import FitSettings
+from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
+
+# Settings of a model that the data decide.
+OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Everything that a fit needs beside the data.
+
+    Attributes:
+        model: complete settings of the model.
+        fit: complete settings of the fit.
+        title: name of the model, or of the preset and what was changed of it.
+        preset: the title if the settings started from a preset, else None.
+        conditional: learn p(item | label).
+        threads: of the CPU that suit the data, or None for all.
+        draws: of the usual evaluation.
+    """
+
+    model: ModelConfig
+    fit: FitSettings
+    title: str
+    preset: str | None
+    conditional: bool
+    threads: int | None
+    draws: Draws
+
+
+def choose(
+    facts: Facts,
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    size: str | None = None,
+    conditional: bool = False,
+    model_settings: Mapping[str, Any] | None = None,
+    fit_settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Choice:
+    """Complete the settings for some data; what is said more explicitly wins.
+
+    Args:
+        facts: of the data.
+        model: name of a model, by default the one that suits the data.
+        preset: name of a preset, instead of a model and its recipe.
+        size: of the preset, `"paper"` by default, or `"small"`.
+        conditional: learn p(item | label).
+        model_settings: settings of the model.
+        fit_settings: settings of the fit.
+        settings: of either; a name goes to the model if that knows it, else to the fit.
+
+    Raises:
+        ConfigError: if a name is not known, a value does not fit, or model and data do not belong together.
+
+    Example:
+        >>> from likelify.data import open_source
+        >>> chosen = choose(open_source("digits").facts(), settings={"couplings": 8, "clip": 0.5})
+        >>> chosen.title, chosen.model.couplings, chosen.fit.clip
+        ('marginal-spline', 8, 0.5)
+    """
+    words, free = dict(model_settings or {}), dict(settings or {})
+    suitable = recipe(facts)
+    wanted = _preset(preset, size, model)
+    name, chosen, fitting = _start(wanted, size, model or _default(suitable, words), suitable)
+    known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
+    _check(name, known, facts, words, free, conditional=conditional)
+    # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
+    chosen |= words | {setting: value for setting, value in free.items() if setting in known}
+    fitting |= dict(fit_settings or {}) | {setting: value for setting, value in free.items() if setting not in known}
+    title = name if wanted is None else _title(wanted.name, size, words | free)
+    return Choice(
+        model=complete_model(chosen | {"model": name}, facts, conditional=conditional),
+        fit=FitSettings.parse(fitting),
+        title=title,
+        preset=None if wanted is None else title,
+        conditional=conditional,
+        threads=suitable.threads,
+        draws=suitable.draws,
+    )
+
+
+def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -> ModelConfig:
+    """Complete the settings of a model, its name under `"model"`, by what the data decide.
+
+    Raises:
+        ConfigError: if the model is unknown or a setting does not fit.
+    """
+    decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels}
+    decided |= {"classes": facts.classes} if conditional else {}
+    known = MODELS[values["model"]].model_fields if values.get("model") in MODELS else {}
+    decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
+    return config_from_dict(decided | values)
+
+
+def complete_fit(values: Values, facts: Facts, *, epochs: int | None = None) -> FitSettings:
+    """Complete the settings of a fit.
+
+    Args:
+        values: settings.
+        facts: of the data.
+        epochs: passes through the training split, instead of a number of steps.
+
+    Raises:
+        ConfigError: if a setting does not fit.
+    """
+    settings = FitSettings.parse(values)
+    if epochs is None:
+        return settings
+    steps = epochs * max(1, facts.sizes["train"] // settings.batch_size)
+    return settings.model_copy(update={"steps": steps})
+
+
+def _preset(name: str | None, size: str | None, model: str | None) -> Preset | None:
+    if name is None:
+        if size is not None:
+            raise ConfigError("--size is that of a preset: give --preset too, see 'likelify models'.")
+        return None
+    wanted = preset(name)
+    if size not in (None, "paper", "small"):
+        raise ConfigError(unknown_word("size of a preset", str(size), ["paper", "small"]))
+    if model not in (None, wanted.paper["model"]):
+        raise ConfigError(f"--model {model}: the preset '{wanted.name}' is of the model '{wanted.paper['model']}'.")
+    return wanted
+
+
+def _default(suitable: Recipe, words: Values) -> str:
+    """Name the default model of the data, or a glow if only that has what was asked for."""
+    image = "pixel_levels" in MODELS[suitable.model].model_fields
+    return "glow" if image and not set(words) <= set(MODELS[suitable.model].model_fields) else suitable.model
+
+
+def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe) -> tuple[str, Values, Values]:
+    """Return the model's name, and the settings of model and fit before the user's words."""
+    if wanted is not None:
+        known = "small" if size == "small" else "paper"
+        return wanted.paper["model"], wanted.model(known), preset_fit(wanted.name, known)
+    if model not in MODELS:
+        raise ConfigError(unknown_word("model", model, MODELS))
+    return model, dict(suitable.models.get(model, {})), suitable.fit(model)
+
+
+def _title(preset: str, size: str | None, changes: Mapping[str, Any]) -> str:
+    changed = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return f"{preset} ({size or 'paper'} size{', with ' + changed if changed else ''})"
+
+
+def _check(model: str, known: list[str], facts: Facts, words: Values, free: Values, *, conditional: bool) -> None:
+    if kind_of(model) != facts.kind:
+        others = [name for name in MODELS if kind_of(name) == facts.kind]
+        raise ConfigError(
+            f"The model '{model}' is not for {facts.items}, which '{facts.name}' has. Models for {facts.items}: "
+            f"{', '.join(others)}."
+        )
+    for name in free:
+        if name not in known and name not in FitSettings.model_fields:
+            settings = [*known, *FitSettings.model_fields]
+            raise ConfigError(f"--set: {unknown_word(f'setting of the model {model} or of the fit', name, settings)}")
+    for name in words:
+        if name not in known:
+            raise ConfigError(f"--{name} does not apply to the model '{model}'.")
+    if conditional and facts.classes is None:
+        raise ConfigError(f"--conditional: the source '{facts.name}' has no labels.")
+    if conditional and MODELS[model].model_fields["classes"].annotation is type(None):
+        raise ConfigError(f"--conditional does not apply to the model '{model}'.")
+
+
+def kind_of(model: str) -> str:
+    """Return the kind of item that a model is for."""
+    return "image" if "pixel_levels" in MODELS[model].model_fields else "table"

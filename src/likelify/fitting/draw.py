@@ -1,0 +1,107 @@
+"""Samples of a fitted model, and the files that they are written to: pictures of images, CSV of rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likelify.data import Facts, Kind
+from likelify.errors import ConfigError
+from likelify.fitting.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from likelify.flows import Flow
+
+# Kind of item -> what its samples are called, and the ending of their file.
+FILES: dict[Kind, tuple[str, str]] = {"image": ("Pictures", ".png"), "table": ("Rows", ".csv")}
+
+
+def draw(
+    flow: Flow,
+    number: int,
+    *,
+    classes: int | None = None,
+    label: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Draw from a model.
+
+    Args:
+        flow: the model.
+        number: of samples.
+        classes: number of classes of a class-conditional model, else None.
+        label: the class to draw; by default all in turn.
+        temperature: below 1 samples are less varied; see `Flow.sample`.
+        seed: of the draws.
+    """
+    import torch
+
+    from likelify.seeding import seeded
+
+    with seeded(seed), flow.frozen():
+        if classes is None:
+            return flow.sample((number,), temperature=temperature)
+        labels = torch.arange(number) % classes if label is None else torch.full((number,), label)
+        return flow.sample((), labels, temperature=temperature)
+
+
+def ending(kind: Kind) -> str:
+    """Return the ending of the files that samples of a kind are written to.
+
+    Raises:
+        ConfigError: if samples of that kind cannot be written to a file.
+    """
+    if kind not in FILES:
+        raise ConfigError(f"Samples of the kind '{kind}' are not written to files; draw them with run.sample(n).")
+    return FILES[kind][1]
+
+
+def check_ending(file: Path, kind: Kind) -> None:
+    """Make sure that samples of a kind can be written to a file of that name.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if file.suffix != ending(kind):
+        what, needed = FILES[kind]
+        raise ConfigError(f"{what} are written as {needed[1:].upper()}; give -o a name in {needed}, not '{file}'.")
+
+
+def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
+    """Write samples to a file: images as a picture, a titled grid for each panel; rows of the first panel as CSV.
+
+    Raises:
+        ConfigError: if the file has another ending than samples of that kind have.
+    """
+    check_ending(file, facts.kind)
+    if facts.kind == "image":
+        content = picture(panels, facts.levels or 2)
+    else:
+        content = rows_as_csv(facts.columns, next(iter(panels.values())))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, content)
+
+
+def picture(panels: dict[str, Tensor], levels: int, *, dpi: int = 150) -> bytes:
+    """Return titled grids of images side by side as the content of a PNG file."""
+    from likelify.plots import show_images
+
+    content = io.BytesIO()
+    columns = 8 if len(panels) > 1 else max(8, round(len(next(iter(panels.values()))) ** 0.5))
+    show_images(panels, levels, columns=columns).savefig(content, format="png", dpi=dpi)
+    return content.getvalue()
+
+
+def rows_as_csv(columns: tuple[str, ...] | None, rows: Tensor) -> bytes:
+    """Return rows `(n, columns)` as the content of a CSV file, with the names of the columns if they are known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if columns is not None:
+        writer.writerow(columns)
+    writer.writerows([f"{value:.9g}" for value in row] for row in rows.detach().cpu().double().tolist())
+    return text.getvalue().encode()

@@ -1,0 +1,194 @@
+"""The figures of a fit and of its evaluation, as plain data that is saved as JSON.
+
+Every log-likelihood is kept in nats (higher is better) and in bits per dimension (lower is better).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from likelify.data import Kind, SplitName
+from likelify.settings import Settings
+
+Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit in which the likelihoods of some kind of data are usually compared.
+
+    Images are compared in bits per dimension, `-log p / (D ln 2)`, lower being better; everything else in nats per
+    item, higher being better, since bits per dimension of a density mean little.
+
+    Attributes:
+        name: of the unit.
+        word: short name, for headings.
+    """
+
+    name: Literal["bits/dim", "nats"]
+    word: Literal["bits", "nats"]
+
+    @staticmethod
+    def of(kind: Kind) -> Unit:
+        """Return the unit that suits a kind of data.
+
+        Example:
+            >>> Unit.of("table").show(bits=1.2, nats=-3.4)
+            '-3.400 nats'
+        """
+        return Unit("bits/dim", "bits") if kind == "image" else Unit("nats", "nats")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger figure is the better one."""
+        return self.word == "nats"
+
+    def pick(self, bits: float, nats: float) -> float:
+        """Return whichever of the two is in this unit."""
+        return bits if self.word == "bits" else nats
+
+    def show(self, bits: float, nats: float) -> str:
+        """Write a figure that is given in both."""
+        return f"{self.pick(bits, nats):.3f} {self.name}"
+
+
+class Figure(Settings):
+    """A mean with its standard error, in one unit.
+
+    The error is the spread of the values divided by the root of their number. Where the values are estimates, one for
+    each item, their own noise is part of that spread.
+
+    Attributes:
+        mean: the mean.
+        standard_error: its standard error; None for a single value.
+        count: number of values: items of a split, or seeds.
+    """
+
+    mean: float
+    standard_error: float | None
+    count: int
+
+    @staticmethod
+    def of(values: Sequence[float] | np.ndarray) -> Figure:
+        """Summarise one number per item or seed, at least one.
+
+        Example:
+            >>> Figure.of([1.0, 2.0, 3.0]).mean
+            2.0
+        """
+        array = np.asarray(values, dtype=np.float64)
+        error = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else None
+        return Figure(mean=float(array.mean()), standard_error=error, count=len(array))
+
+
+class Score(Settings):
+    """A held-out log-likelihood.
+
+    Attributes:
+        bits: in bits per dimension; of real-valued items that of a density, which can be negative.
+        nats: in nats per item.
+        samples: draws per item.
+        ess: median over the items of the effective sample size, for importance weighting.
+    """
+
+    bits: Figure
+    nats: Figure
+    samples: int
+    ess: float | None = None
+
+
+class Evaluation(Settings):
+    """Held-out figures of a model on one split.
+
+    Attributes:
+        source: name of the source.
+        split: of the source.
+        elbo: a lower bound in expectation; exact for exact models.
+        iw: importance-weighted, or None if it was not asked for or the model does not allow it.
+        gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
+        gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
+    """
+
+    source: str
+    split: SplitName
+    elbo: Score
+    iw: Score | None = None
+    gain: Figure | None = None
+    gaps: dict[int, Figure] | None = None
+
+
+class Point(Settings):
+    """A point of the course of a fit: an evaluation on the validation split.
+
+    Attributes:
+        step: optimizer steps so far.
+        seconds: time so far on the clock of the settings, validation included.
+        train_bits: mean loss since the last point, bits per dimension; None at the first.
+        train_nats: the same as a log-likelihood in nats per item.
+        validation_bits: of the averaged weights.
+        validation_nats: the same in nats per item.
+        lr: learning rate at that step; 0 at the first, None where it was not kept.
+    """
+
+    step: int
+    seconds: float
+    train_bits: float | None
+    train_nats: float | None
+    validation_bits: float
+    validation_nats: float
+    lr: float | None = None
+
+    def row(self, unit: Unit) -> dict[str, float]:
+        """Return the point as a plain row with its figures in a unit; what is not known is NaN."""
+        train, lr = unit.pick(*_known(self.train_bits, self.train_nats)), self.lr
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            f"train_{unit.word}": train,
+            f"validation_{unit.word}": unit.pick(self.validation_bits, self.validation_nats),
+            "lr": math.nan if lr is None else lr,
+        }
+
+
+class Course(Settings):
+    """How a fit went.
+
+    Attributes:
+        reason: why it ended; "running" as long as it has not, which a killed fit leaves behind.
+        steps: that were made.
+        best_step: the step of the weights that were kept, those of the best evaluation on the validation split.
+        seconds: it took, validation included.
+        clock: what these are: time on the wall, or processor time of the process.
+        points: the evaluations on the validation split.
+    """
+
+    reason: Reason = "running"
+    steps: int = 0
+    best_step: int = 0
+    seconds: float = 0.0
+    clock: Literal["wall", "processor"] = "wall"
+    points: tuple[Point, ...] = ()
+
+    @property
+    def best(self) -> Point | None:
+        """The point of the weights that were kept, or None if there were none."""
+        return next((point for point in self.points if point.step == self.best_step), None)
+
+    @property
+    def best_bits(self) -> float:
+        """Bits per dimension of the weights that were kept; infinite if there were none."""
+        return math.inf if self.best is None else self.best.validation_bits
+
+    def rows(self, unit: Unit) -> list[dict[str, float]]:
+        """Return the points as plain rows with their figures in a unit."""
+        return [point.row(unit) for point in self.points]
+
+
+def _known(*values: float | None) -> tuple[float, float]:
+    bits, nats = (math.nan if value is None else value for value in values)
+    return bits, nats

@@ -1,0 +1,200 @@
+"""What suits which data: the model, its settings and those of its fit, for each source or kind of item.
+
+All settings of fits are here, also those of the presets and the rates that the experiments use.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from likelify.data import Facts, Kind
+from likelify.errors import ConfigError, unknown_word
+
+Values = dict[str, Any]
+PresetSize = Literal["paper", "small"]
+
+# 200 epochs of MNIST in batches of 256; CIFAR-10 had 1000 epochs, 195,000 steps.
+FLOWIFIED_FIT: Values = {
+    "steps": 200 * (60_000 // 256),
+    "batch_size": 256,
+    "lr": 5e-4,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "warmup": 0,
+    "clip": None,
+    "average": 0.0,
+    "validations": 100,
+}
+FLOWIFIED_SMALL_FIT: Values = {"steps": 1500, "batch_size": 128, "lr": 4e-3, "average": 0.99}
+# Learning rates of short fits, and that of models with couplings.
+FLOWIFIED_RATES = {"fmlp": 2e-3, "fconv1": 6e-3, "fconv2": 8e-3, "fconv-fft": 8e-3}
+NSF_RATE = 4e-3
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The effort of an evaluation.
+
+    Attributes:
+        elbo: draws per item for the ELBO.
+        iw: draws per item for importance weighting; 0 leaves it out.
+        iw_items: items that are weighted, the first of the split; None for all.
+    """
+
+    elbo: int = 1
+    iw: int = 10
+    iw_items: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What suits the data of a source, or of a kind.
+
+    Attributes:
+        model: name of the model that is fitted if none is named.
+        models: settings of models by name, where other than their defaults suit the data.
+        fits: settings of fits by name of the model, over those that suit the model whatever the data.
+        threads: of the CPU, or None for all. Operations on a batch of tiny items are too short to share among threads;
+            sharing them costs more processor time and, beside other work, more time on the wall.
+        draws: of the usual evaluation.
+    """
+
+    model: str
+    models: Mapping[str, Values] = field(default_factory=dict)
+    fits: Mapping[str, Values] = field(default_factory=dict)
+    threads: int | None = None
+    draws: Draws = Draws()
+
+    def fit(self, model: str) -> Values:
+        """Return the settings of the fit of a model to these data."""
+        return {**FITS.get(model, {}), **self.fits.get(model, {})}
+
+
+# Model -> settings of the fit that suit it, whatever the data.
+FITS: dict[str, Values] = {
+    "marginal-spline": {"steps": 1500, "lr": 4e-3, "batch_size": 128, "average": 0.995},
+    **{
+        name: {"steps": 1500, "lr": 2e-3, "batch_size": 32, "average": 0.99}
+        for name in ("glow", "sylvester", "residual", "coupling-flow", "mixing-flow")
+    },
+    **{
+        name: {"steps": 3000, "lr": rate, "batch_size": 128, "average": 0.995} for name, rate in FLOWIFIED_RATES.items()
+    },
+    # Tables of some hundred rows, such as scikit-learn's, are overfitted soon; large ones deserve more --steps.
+    "flowified-mlp": {"steps": 1000, "lr": 3e-3, "batch_size": 128, "average": 0.99},
+}
+
+# In thousands of dimensions the noise of one draw is far below the spread over images; weighting 10,000 images would
+# take longer than fitting them.
+LARGE_IMAGES = Draws(1, 128, 500)
+# A step takes a tenth of a second of one core.
+MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
+
+KINDS: dict[Kind, Recipe] = {
+    "image": Recipe("glow"),
+    # Rows are cheap, but the five large tables have up to 250,000 test rows.
+    "table": Recipe("flowified-mlp", threads=1, draws=Draws(10, 100, 5000)),
+}
+SOURCES: dict[str, Recipe] = {
+    "digits": Recipe(
+        "marginal-spline",
+        models={
+            "glow": {"levels": 1, "steps": 6, "coupling": "spline", "hidden": 48, "dropout": 0.1},
+            # The cheap bound: on tiny images the tight one takes as long as the layer.
+            "sylvester": {"hidden": 64, "norm_limit": 1.8, "norm_bound": "reshape"},
+            "mixing-flow": {"norm_limit": 1.8, "norm_bound": "reshape"},
+            "residual": {"hidden": 64},
+            "coupling-flow": {"hidden": 64},
+        },
+        fits={
+            "sylvester": {"steps": 600, "lr": 8e-3, "batch_size": 64, "weight_decay": 1e-3},
+            "residual": {"steps": 600, "lr": 1e-2, "batch_size": 64},
+            "coupling-flow": {"steps": 800, "lr": 4e-3, "batch_size": 64},
+            "mixing-flow": {"steps": 800, "lr": 5e-3, "batch_size": 64},
+        },
+        threads=1,
+        draws=Draws(10, 100),
+    ),
+    "sample-photos": Recipe(
+        "glow", models={"glow": {"levels": 2, "steps": 4, "hidden": 38, "mixing": "conv-exponential"}}
+    ),
+    "fashion-mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
+    "mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
+    "cifar-10": Recipe("glow", draws=LARGE_IMAGES),
+}
+
+
+def recipe(facts: Facts) -> Recipe:
+    """Return the recipe of a source, or that of its kind.
+
+    Raises:
+        ConfigError: if there are no models of that kind.
+    """
+    if facts.family in SOURCES:
+        return SOURCES[facts.family]
+    if facts.kind not in KINDS:
+        raise ConfigError(
+            f"There are no ready-made models of {facts.items} ('{facts.name}'); build a flow, and fit it with lk.fit."
+        )
+    return KINDS[facts.kind]
+
+
+# 1000 epochs of 40,000 images in batches of 256.
+EPOCH = 40_000 // 256
+EXPONENTIAL_FIT: Values = {
+    "steps": 1000 * EPOCH,
+    "batch_size": 256,
+    "lr": 1e-3,
+    "eps": 1e-7,
+    "weight_decay": 0.0,
+    "warmup": 10 * EPOCH,
+    "schedule": "exponential",
+    "decay": 0.995**1000,
+    "average": 0.0,
+    "validations": 64,
+    "initialize_items": 256,
+}
+MIXING_FIT = EXPONENTIAL_FIT | {"optimizer": "adamax", "betas": (0.9, 0.999), "clip": None}
+RESIDUAL_FIT = EXPONENTIAL_FIT | {"optimizer": "adamw", "betas": (0.9, 0.99), "warmup_power": 2.0, "clip": 1.0}
+SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.99, "initialize_items": 512}
+# The fits of appendix F were those of the neural spline flow experiments, which differ by table.
+TABLE_FIT = FLOWIFIED_SMALL_FIT | {"lr": 5e-4}
+
+
+def _flowified(rate: float) -> tuple[Values, Values]:
+    return FLOWIFIED_FIT, FLOWIFIED_SMALL_FIT | {"lr": rate}
+
+
+# Preset, or the start of its name -> settings of the fit in the paper, as far as `FitSettings` has them, and of a short
+# fit. The longest start counts.
+PRESETS: dict[str, tuple[Values, Values]] = {
+    "table1-": (MIXING_FIT, SMALL_FIT),
+    "table2-": (RESIDUAL_FIT, SMALL_FIT),
+    "table3-": (RESIDUAL_FIT, SMALL_FIT),
+    "flowified-table-": (TABLE_FIT, FLOWIFIED_SMALL_FIT),
+    **{f"flowified-{model}": _flowified(rate) for model, rate in FLOWIFIED_RATES.items()},
+    **{f"flowified-{model}-nsf": _flowified(NSF_RATE) for model in ("fconv1", "fconv2")},
+}
+
+
+def preset_fit(name: str, size: PresetSize = "paper") -> Values:
+    """Return the settings of the fit of a preset.
+
+    Args:
+        name: of the preset.
+        size: `"paper"`, or `"small"` for a short fit on one CPU.
+
+    Raises:
+        ConfigError: if there is no such preset or size.
+
+    Example:
+        >>> preset_fit("flowified-fconv1-nsf", "small")["lr"]
+        0.004
+    """
+    if size not in ("paper", "small"):
+        raise ConfigError(unknown_word("size of a preset", size, ["paper", "small"]))
+    start = max((start for start in PRESETS if name.startswith(start)), key=len, default=None)
+    if start is None:
+        raise ConfigError(f"There is no fit for the preset '{name}'.")
+    paper, small = PRESETS[start]
+    return dict(paper if size == "paper" else small)
