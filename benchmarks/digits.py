@@ -5,8 +5,8 @@ import statistics
 from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from likelify import seeded
-from likelify.app import recipes
 from likelify.data import Source, open_source
+from likelify.fitting import recipes
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.zoo import config_from_dict
@@ -25,12 +25,12 @@ def run(name: str, source: Source, seed: int, seconds: float) -> float:
     model, settings = ROWS[name]
     values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
     with seeded(seed):
-        flow = config_from_dict(values | recipes.model_settings("digits", model) | settings).build()
+        flow = config_from_dict(values | recipes.SOURCES["digits"].models.get(model, {}) | settings).build()
     steps = 0
     if name == "independent pixels":
         flow.initialize(source.read_all("train").x)
     else:
-        steps = fit(flow, source, timed(recipes.fit_settings(model), seconds, seed)).steps
+        steps = fit(flow, source, timed(recipes.FITS[model], seconds, seed)).steps
     measured = evaluate(flow, source, elbo_samples=10, iw_samples=0)
     print(
         f"seed {seed}  {name:<36} {steps:5d} steps  test {measured.elbo.bits.mean:.4f} +- "

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from likelify import ActNorm, Chain, Dequantize, Distribution, Flatten, Flow, seeded, zoo
-from likelify.app import recipes
 from likelify.data import Source, open_source
+from likelify.fitting import recipes
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.structure import ContextLike
@@ -47,7 +47,7 @@ def build(name: str, source: Source, seed: int) -> tuple[Flow, dict]:
     with seeded(seed):
         if name == OURS:
             flow = zoo.build("marginal-spline", event_shape=source.event_shape, pixel_levels=source.levels)
-            return flow, recipes.fit_settings("marginal-spline")
+            return flow, recipes.FITS["marginal-spline"]
         rival = zuko.flows.NSF(64, transforms=5, bins=8, hidden_features=(256, 256), randperm=True, **RIVALS[name])
         layers = Chain([Dequantize(source.levels), Flatten(source.event_shape), ActNorm(64)])
         return Flow(Zuko(rival), layers, event_shape=source.event_shape), {"lr": RIVAL_LR, "average": 0.995}

@@ -23,9 +23,9 @@ from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from benchmarks.tutorial_digits import LEVELS, SHAPE, converted, scaled, tune, whitened
 from likelify import zoo
-from likelify.app import recipes
 from likelify.data import Source, open_source, resized, subset
 from likelify.errors import LikelifyError
+from likelify.fitting import recipes
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import bits_per_dim, evaluate
 
@@ -92,8 +92,8 @@ def mean_logits(flow: lk.Flow) -> Callable[[Tensor], Tensor]:
 
 def fitted_glow(source: Source, seconds: float, seed: int) -> lk.Flow:
     """Fit a Glow with the settings that the command line takes for digits."""
-    flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.model_settings("digits", "glow"))
-    fit(flow, source, timed(recipes.fit_settings("glow"), seconds, seed))
+    flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.SOURCES["digits"].models["glow"])
+    fit(flow, source, timed(recipes.FITS["glow"], seconds, seed))
     return flow
 
 

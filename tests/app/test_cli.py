@@ -38,12 +38,12 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     assert following[1:3] == ["evaluate", "run"]
     assert shutil.which(following[0]) == str(PROGRAM)
     names = {path.name for path in (folder / "run").iterdir()}
-    assert names == {"config.json", "model.safetensors", "metrics.csv", "evaluation.json", "samples.png"}
+    assert names == {"config.json", "model.safetensors", "course.json", "metrics.csv", "evaluation.json", "samples.png"}
     config = json.loads((folder / "run" / "config.json").read_text())
     assert config["model"]["couplings"] == 2
     assert config["fit"]["seed"] == 3
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
-    assert evaluation["elbo"]["bits"]["items"] == 360
+    assert evaluation["elbo"]["bits"]["count"] == 360
     assert evaluation["elbo"]["bits"]["standard_error"] > 0
 
 
@@ -92,7 +92,10 @@ def test_sample_writes_a_picture(fitted):
         (("fit", "--dry-run", "--model", "sylvester", "--batch-size", "0"), "batch_size"),
         (("evaluate", "run", "--set", "bins=9"), "with bins changed"),
         (("evaluate", "run", "--set", "log_det=exact"), "has no setting log_det"),
-        (("fit", "digits", "--set", "widht=3"), "neither the model 'marginal-spline' nor the fit has such a setting"),
+        (
+            ("fit", "digits", "--set", "widht=3"),
+            "no setting of the model marginal-spline or of the fit 'widht'",
+        ),
         (("fit", "digits", "--set", "couplings=zero"), "couplings"),
         (("fit", "digits", "--max-time", "soon"), "Write it like 90s, 10m or 1h30m."),
         (("fit", "digits", "--model", "glow", "--set", "levels=4"), "is not a multiple of 16"),
@@ -192,7 +195,7 @@ def test_changed_data_are_noticed(fitted):
     config = folder / "run" / "config.json"
     kept = config.read_text()
     values = json.loads(kept)
-    config.write_text(json.dumps(values | {"fingerprint": "f" * 16}))
+    config.write_text(json.dumps(values | {"data": values["data"] | {"fingerprint": "f" * 16}}))
     assert "not those that 'run' was fitted to" in likelify("evaluate", "run", folder=folder, code=2)
     config.write_text(kept)
 

@@ -9,11 +9,12 @@ import torch
 import likelify as lk
 from likelify.data import ArraySource, table
 from likelify.errors import NonFiniteError
-from likelify.fitting.loop import FitResult, Look, fit
-from likelify.fitting.metrics import Unit, evaluate
+from likelify.fitting.figures import Course, Point, Unit
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
 
-NATS = Unit.of((2,), None)
+NATS = Unit.of("table")
 
 
 def normal_rows(count=2000, correlation=0.8):
@@ -41,17 +42,21 @@ def test_a_normal_table_is_fitted_to_its_entropy(dtype):
     assert measured.iw.nats.mean == pytest.approx(measured.elbo.nats.mean, abs=1e-5)
     rows = result.rows(NATS)
     assert set(rows[0]) == {"step", "seconds", "train_nats", "validation_nats", "lr"}
-    assert rows[-1]["validation_nats"] == pytest.approx(-result.looks[-1].validation_bits * 2 * math.log(2))
-    assert max(row["validation_nats"] for row in rows) == pytest.approx(NATS.factor * result.best_bits)
+    assert rows[-1]["validation_nats"] == pytest.approx(-result.points[-1].validation_bits * 2 * math.log(2))
+    assert max(row["validation_nats"] for row in rows) == result.best.validation_nats
     assert rows[-1]["validation_nats"] > rows[0]["validation_nats"]
 
 
 def test_units():
-    assert Unit.of((1, 8, 8), 17) == Unit()
-    assert Unit().show(1.5) == "1.500 bits/dim"
-    assert NATS.show(1.0) == f"{-2 * math.log(2):.3f} nats"
-    result = FitResult(looks=[Look(1, 2.0, 3.0, 4.0, 5.0)])
-    assert result.rows() == [{"step": 1, "seconds": 2.0, "train_bits": 3.0, "validation_bits": 4.0, "lr": 5.0}]
+    bits = Unit.of("image")
+    assert (bits.show(1.5, -9.0), NATS.show(1.5, -9.0)) == ("1.500 bits/dim", "-9.000 nats")
+    assert (bits.higher_is_better, NATS.higher_is_better) == (False, True)
+    point = Point(step=1, seconds=2, train_bits=3, train_nats=-3, validation_bits=4, validation_nats=-4, lr=5)
+    course = Course(reason="finished", steps=1, best_step=1, seconds=2, points=(point,))
+    assert course.rows(bits) == [{"step": 1, "seconds": 2, "train_bits": 3, "validation_bits": 4, "lr": 5}]
+    assert course.rows(NATS) == [{"step": 1, "seconds": 2, "train_nats": -3, "validation_nats": -4, "lr": 5}]
+    assert Course.model_validate_json(course.model_dump_json()) == course
+    assert Course().best is None
 
 
 def test_a_failed_fit_of_a_table_speaks_of_nats():
@@ -98,8 +103,8 @@ def test_only_the_first_items_are_weighted(iw_items, weighted, conditional):
         conditional=conditional,
         on_batch=shares.append,
     )
-    assert measured.elbo.bits.items == 11
-    assert measured.iw.bits.items == weighted
+    assert measured.elbo.bits.count == 11
+    assert measured.iw.bits.count == weighted
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
     again = evaluate(flow, images(11), elbo_samples=2, iw_samples=3, limit=weighted, conditional=conditional)

@@ -9,21 +9,22 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify.data import ArraySource
+from likelify.data import ArraySource, Facts
 from likelify.errors import ConfigError
-from likelify.fitting.config import RunConfig
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
-from likelify.fitting.settings import FitSettings
+from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.testing import check_weights, randomize
 from likelify.zoo import ConvertedConfig, config_from_dict, converted_flow
 from tests.flowification.networks import SMALL, mlp
 
 
+def facts(name):
+    return Facts(name=name, family=name, kind="image", event_shape=(1, 2, 2), sizes={}, fingerprint="0")
+
+
 def saved(flow, folder, source="mine"):
-    run = Run.create(
-        folder, RunConfig(source=source, fingerprint="0", model=ConvertedConfig.of(flow), fit=FitSettings(steps=1))
-    )
+    run = Run.create(folder, RunConfig(data=facts(source), model=ConvertedConfig.of(flow), fit=FitSettings(steps=1)))
     run.save_weights(flow.state_dict())
     return run
 
@@ -72,7 +73,7 @@ def test_other_models_need_no_module(tmp_path):
     from likelify.zoo.marginal_spline import MarginalSplineConfig
 
     model = MarginalSplineConfig(event_shape=(1, 2, 2), pixel_levels=3, couplings=1)
-    run = Run.create(tmp_path / "run", RunConfig(source="x", fingerprint="0", model=model, fit=FitSettings()))
+    run = Run.create(tmp_path / "run", RunConfig(data=facts("x"), model=model, fit=FitSettings()))
     run.check_module()
     with pytest.raises(ConfigError, match="needs no module"):
         Run.load(tmp_path / "run", module=nn.Linear(2, 2))
@@ -113,9 +114,9 @@ def test_a_network_can_be_trained_as_a_density(tmp_path):
     net = mlp((4, 4, 3, 2), slope=0.5)
     flow = converted_flow(net, torch.rand(2, 1, 2, 2), pixel_levels=4, value_range=(-1, 1), hidden=16)
     settings = FitSettings(steps=150, lr=1e-2, validations=3)
-    config = RunConfig(source="stripes", fingerprint="0", model=ConvertedConfig.of(flow), fit=settings)
+    config = RunConfig(data=source.facts(), model=ConvertedConfig.of(flow), fit=settings)
     run = Run.create(tmp_path / "run", config)
-    result = fit(flow, source, settings, on_best=lambda state, _: run.save_weights(state))
+    result = fit(flow, source, run=run)
     assert math.isfinite(result.best_bits)
     assert result.best_bits < 2 - 0.15
     again = Run.load(tmp_path / "run", module=net).flow()

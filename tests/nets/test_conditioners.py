@@ -149,5 +149,5 @@ def test_nets_that_run_again_train_alike_in_the_fitting_loop():
             layers = lk.Chain([lk.Dequantize(17), lk.Affine(shift=-8, scale=1 / 8), lk.Squeeze(), coupling])
             flow = lk.Flow(lk.Normal((4, 4, 4)), layers, event_shape=(1, 8, 8))
         result = fit(flow, source, FitSettings(steps=4, validations=2, batch_size=16))
-        found.append([(look.train_bits, look.validation_bits) for look in result.looks[1:]])
+        found.append([(point.train_bits, point.validation_bits) for point in result.points[1:]])
     assert found[0] == found[1]

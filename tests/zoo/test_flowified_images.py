@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from likelify import zoo
+from likelify.fitting.recipes import preset_fit
 from likelify.fitting.settings import FitSettings
 
 MODELS = {
@@ -106,5 +107,5 @@ def test_presets_are_valid_at_both_sizes(name):
         values = zoo.preset(name).model(size) | {"event_shape": (6,) if table else (1, 8, 8)}
         config = zoo.config_from_dict(values)
         assert zoo.config_from_dict(json.loads(config.model_dump_json())) == config
-        FitSettings.parse(zoo.preset(name).fit(size))
+        FitSettings.parse(preset_fit(name, size))
         assert config.build().likelihood == "bound"

@@ -9,6 +9,7 @@ import torch
 import likelify as lk
 from likelify import testing, zoo
 from likelify.errors import ConfigError, ShapeError
+from likelify.fitting.recipes import preset_fit
 from likelify.fitting.settings import FitSettings
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.tied import TiedHeads
@@ -49,7 +50,7 @@ def test_presets_are_plain_data_and_valid_at_both_sizes(name):
     for size in ("paper", "small"):
         config = zoo.preset_config(name, size=size)
         assert zoo.config_from_dict(json.loads(config.model_dump_json())) == config
-        FitSettings.parse(zoo.preset(name).fit(size))
+        FitSettings.parse(preset_fit(name, size))
         # Who changes what was given must not change the preset.
         zoo.preset(name).model(size)["steps"] = 99
         assert zoo.preset_config(name, size=size).steps != 99
@@ -217,13 +218,13 @@ def test_checkpointing_a_model_changes_nothing_but_memory():
 def test_fits_of_the_paper_follow_its_learning_rates():
     """Published: 1e-3 min(1, (e + 1) / 10) 0.995^e, for the residual models with the first factor squared."""
     for name, power in (("table1-1x1", 1), ("table2-sylvester", 2)):
-        settings = FitSettings.parse(zoo.preset(name).fit())
+        settings = FitSettings.parse(preset_fit(name))
         epoch = settings.steps // 1000
         assert epoch == 40_000 // settings.batch_size
         for e in (0, 4, 9, 20, 500, 999):
             ours = settings.lr_at((e + 1) * epoch - 1, e / 1000)
             published = 1e-3 * min(1, (e + 1) / 10) ** power * 0.995**e
             assert ours == pytest.approx(published, rel=1e-6)
-    assert FitSettings.parse(zoo.preset("table1-1x1").fit()).optimizer == "adamax"
+    assert FitSettings.parse(preset_fit("table1-1x1")).optimizer == "adamax"
     cosine = FitSettings(steps=100, lr=2.0, warmup=10)
     assert [cosine.lr_at(0, 0), cosine.lr_at(50, 0.5), cosine.lr_at(99, 1.0)] == pytest.approx([0.2, 1.0, 0.0])

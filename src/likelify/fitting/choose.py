@@ -98,7 +98,7 @@ def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -
     """
     decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels}
     decided |= {"classes": facts.classes} if conditional else {}
-    known = MODELS[values["model"]].model_fields if values.get("model") in MODELS else {}
+    known = config_class(str(values.get("model"))).model_fields
     decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
     return config_from_dict(decided | values)
 
@@ -136,7 +136,7 @@ def _preset(name: str | None, size: str | None, model: str | None) -> Preset | N
 
 def _default(suitable: Recipe, words: Values) -> str:
     """Name the default model of the data, or a glow if only that has what was asked for."""
-    image = "pixel_levels" in MODELS[suitable.model].model_fields
+    image = MODELS[suitable.model].kind == "image"
     return "glow" if image and not set(words) <= set(MODELS[suitable.model].model_fields) else suitable.model
 
 
@@ -145,9 +145,7 @@ def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe
     if wanted is not None:
         known = "small" if size == "small" else "paper"
         return wanted.paper["model"], wanted.model(known), preset_fit(wanted.name, known)
-    if model not in MODELS:
-        raise ConfigError(unknown_word("model", model, MODELS))
-    return model, dict(suitable.models.get(model, {})), suitable.fit(model)
+    return config_class(model).name, dict(suitable.models.get(model, {})), suitable.fit(model)
 
 
 def _title(preset: str, size: str | None, changes: Mapping[str, Any]) -> str:
@@ -156,8 +154,8 @@ def _title(preset: str, size: str | None, changes: Mapping[str, Any]) -> str:
 
 
 def _check(model: str, known: list[str], facts: Facts, words: Values, free: Values, *, conditional: bool) -> None:
-    if kind_of(model) != facts.kind:
-        others = [name for name in MODELS if kind_of(name) == facts.kind]
+    if MODELS[model].kind != facts.kind:
+        others = [name for name in MODELS if MODELS[name].kind == facts.kind]
         raise ConfigError(
             f"The model '{model}' is not for {facts.items}, which '{facts.name}' has. Models for {facts.items}: "
             f"{', '.join(others)}."
@@ -173,8 +171,3 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
         raise ConfigError(f"--conditional: the source '{facts.name}' has no labels.")
     if conditional and MODELS[model].model_fields["classes"].annotation is type(None):
         raise ConfigError(f"--conditional does not apply to the model '{model}'.")
-
-
-def kind_of(model: str) -> str:
-    """Return the kind of item that a model is for."""
-    return "image" if "pixel_levels" in MODELS[model].model_fields else "table"

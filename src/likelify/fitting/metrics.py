@@ -19,17 +19,19 @@ from likelify.transforms.core import Chain
 EVALUATION_SEED = 2**31 - 1
 
 
-def bits_per_dim(log_prob: Tensor, dims: Tensor) -> Tensor:
+def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
     """Turn log-likelihoods in nats into bits per dimension: `-log p / (D ln 2)`.
 
     Args:
         log_prob: of each item, `(items,)`.
-        dims: number of elements D of each item, as `Batch.dims` counts them.
+        dims: number of elements D of each item, as `Batch.dims` counts them, or one number for all.
 
     Example:
-        >>> bits_per_dim(torch.tensor([-6.9315]), torch.tensor([10]))
+        >>> bits_per_dim(torch.tensor([-6.9315]), 10)
         tensor([1.0000])
     """
+    if isinstance(dims, int):
+        return -log_prob / (dims * math.log(2))
     double = torch.float64 if dims.device.type != "mps" else torch.float32
     return -log_prob / (dims.to(double) * math.log(2)).to(log_prob)
 

@@ -1,0 +1,78 @@
+import pytest
+
+from likelify.data import FROM_FILES, SOURCES, open_source
+from likelify.errors import ConfigError
+from likelify.fitting import recipes
+from likelify.fitting.choose import choose, complete_fit, complete_model
+from likelify.zoo import MODELS, PRESETS
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_source("digits").facts()
+
+
+def test_recipes_name_models_and_data_that_are():
+    assert set(recipes.SOURCES) <= {*SOURCES, *FROM_FILES}
+    named = [recipe.model for recipe in (*recipes.SOURCES.values(), *recipes.KINDS.values())]
+    named += [model for recipe in recipes.SOURCES.values() for model in (*recipe.models, *recipe.fits)]
+    assert {*named, *recipes.FITS} <= set(MODELS)
+    assert recipes.SOURCES["fashion-mnist"].draws == recipes.Draws(1, 128, 500)
+
+
+def test_every_preset_has_a_fit():
+    for name in PRESETS:
+        for size in ("paper", "small"):
+            assert recipes.preset_fit(name, size)["steps"] > 0
+    assert recipes.preset_fit("flowified-fconv1-uniform", "small")["lr"] == 6e-3
+    assert recipes.preset_fit("flowified-fconv2-nsf", "small")["lr"] == recipes.NSF_RATE
+    assert recipes.preset_fit("flowified-table-8-16-32-64-128")["lr"] == 5e-4
+    with pytest.raises(ConfigError, match="no size of a preset 'large'"):
+        recipes.preset_fit("table1-1x1", "large")
+
+
+def test_nothing_said_is_the_recipe(digits):
+    chosen = choose(digits)
+    assert (chosen.title, chosen.preset, chosen.threads, chosen.draws) == (
+        "marginal-spline",
+        None,
+        1,
+        recipes.Draws(10, 100),
+    )
+    assert chosen.model.event_shape == (1, 8, 8)
+    assert chosen.model.pixel_levels == 17
+    assert chosen.fit.lr == 4e-3
+    table = choose(open_source("wine").facts())
+    assert (table.title, table.threads, table.draws.iw_items) == ("flowified-mlp", 1, 5000)
+
+
+def test_what_is_said_more_explicitly_wins(digits):
+    chosen = choose(digits, model="sylvester", fit_settings={"steps": 7}, settings={"hidden": 5, "clip": 0.25})
+    assert (chosen.model.hidden, chosen.fit.steps, chosen.fit.clip, chosen.fit.lr) == (5, 7, 0.25, 8e-3)
+    chosen = choose(digits, preset="table1-1x1", size="small", settings={"steps": 2})
+    assert (chosen.model.steps, chosen.fit.steps) == (2, 1500)
+    assert chosen.title == chosen.preset == "table1-1x1 (small size, with steps=2)"
+    assert choose(digits, model_settings={"mixing": "emerging"}).title == "glow"
+    assert choose(digits, conditional=True).model.classes == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"model": "glwo"}, "no model 'glwo'. Did you mean 'glow'"),
+        ({"preset": "table1-1x2"}, "no preset 'table1-1x2'"),
+        ({"preset": "table1-1x1", "size": "smal"}, "Did you mean 'small'"),
+        ({"settings": {"cliip": 1}}, "Did you mean 'clip'"),
+        ({"model": "flowified-mlp"}, "is not for images, which 'digits' has. Models for images: "),
+    ],
+)
+def test_unknown_words_are_answered(digits, words, message):
+    with pytest.raises(ConfigError, match=message):
+        choose(digits, **words)
+
+
+def test_settings_are_completed_by_the_data(digits):
+    model = complete_model({"model": "glow", "levels": 1}, digits)
+    assert (model.event_shape, model.pixel_levels, model.classes) == ((1, 8, 8), 17, None)
+    assert complete_fit({"batch_size": 100}, digits, epochs=3).steps == 3 * 12
+    assert complete_fit({"steps": 5}, digits).steps == 5

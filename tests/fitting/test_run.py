@@ -1,0 +1,124 @@
+import json
+import os
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify import zoo
+from likelify.errors import ConfigError, RunError
+from likelify.fitting.loop import fit
+from likelify.fitting.run import Run
+from likelify.fitting.settings import RunConfig
+from likelify.testing import randomize
+from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
+
+
+def run_config(model=None):
+    return RunConfig(data=stripes().facts(), model=model or tiny_config(), fit=QUICK)
+
+
+def test_a_run_folder_gives_back_the_model(tmp_path):
+    run = Run.create(tmp_path / "run", run_config())
+    flow = randomize(tiny_flow())
+    flow.initialize(stripes().read_all("train").x)
+    run.save_weights(flow.state_dict())
+    loaded = Run.load(tmp_path / "run")
+    assert loaded.config == run.config
+    x = stripes().read_all("test").x
+    with lk.seeded(0):
+        expected = flow.elbo(x).value
+    with lk.seeded(0):
+        assert torch.equal(loaded.flow().elbo(x).value, expected)
+    glow = zoo.MODELS["glow"](event_shape=(1, 4, 4), levels=1, steps=1, hidden=4, mixing="conv-exponential")
+    other = Run.create(tmp_path / "glow", run_config(glow))
+    other.save_weights(glow.build().state_dict())
+    assert Run.load(tmp_path / "glow").config.model == glow
+    other.flow()
+    assert sorted(p.name for p in (tmp_path / "glow").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_run_folders_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
+        Run.load(tmp_path)
+    run = Run.create(tmp_path / "run", run_config())
+    with pytest.raises(RunError, match="not empty; nothing was overwritten"):
+        Run.create(tmp_path / "run", run_config())
+    with pytest.raises(RunError, match=r"has no model\.safetensors"):
+        run.flow()
+    weights = run.path / "model.safetensors"
+    weights.write_bytes(b"not a safetensors file")
+    with pytest.raises(RunError, match="damaged"):
+        run.flow()
+    run.save_weights(tiny_flow(couplings=2).state_dict())
+    with pytest.raises(RunError, match="do not fit the model"):
+        run.flow()
+    values = json.loads((run.path / "config.json").read_text())
+    for change, message in (
+        ({"format": 99}, "reads format 2. Upgrade likelify"),
+        ({"format": 1}, "has format 1, .* reads format 2. Fit it again with 'likelify fit'"),
+        ({"surprise": 1}, "surprise"),
+        ({"model": {"model": "os.system"}}, "cannot be read"),
+    ):
+        (run.path / "config.json").write_text(json.dumps(values | change))
+        with pytest.raises(RunError, match=message):
+            Run.load(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        Run.load(run.path)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run", run_config())
+    run.save_weights({"a": torch.zeros(1)})
+    before = (run.path / "model.safetensors").read_bytes()
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.save_weights({"a": torch.ones(1)})
+    assert (run.path / "model.safetensors").read_bytes() == before
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_fit_keeps_its_weights_and_its_course_from_the_first_improvement_on(tmp_path):
+    run = Run.create(tmp_path / "run", run_config())
+    assert run.course() is None
+    seen = []
+
+    def look(progress):
+        seen.append((run.course().reason, (run.path / "model.safetensors").is_file()))
+
+    flow = tiny_flow()
+    course = fit(flow, stripes(), run=run, on_step=look)
+    assert set(seen) == {("running", True)}
+    assert Run.load(run.path).course() == course
+    assert course.reason == "finished"
+    lines = (run.path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,seconds,train_bits,validation_bits,lr"
+    assert len(lines) == 1 + len(course.points)
+    best = min(course.points, key=lambda point: point.validation_bits)
+    assert course.best == best
+    for name, tensor in Run.load(run.path).flow().state_dict().items():
+        assert torch.equal(tensor, flow.state_dict()[name])
+    (run.path / "course.json").write_text("{}}")
+    assert run.course() is None
+
+
+def test_a_run_measures_and_draws(tmp_path):
+    source = stripes(labels=True)
+    config = RunConfig(data=source.facts(), conditional=True, model=tiny_config(classes=3), fit=QUICK)
+    run = Run.create(tmp_path / "run", config)
+    run.save_weights(tiny_flow(classes=3).state_dict())
+    measured = run.evaluate(source, elbo_samples=2, iw_samples=3, iw_items=10)
+    assert (measured.elbo.samples, measured.iw.samples, measured.iw.nats.count) == (2, 3, 10)
+    assert json.loads((run.path / "evaluation.json").read_text()) == measured.model_dump(mode="json")
+    run.evaluate(source, split="validation", elbo_samples=1, iw_samples=0)
+    assert (run.path / "evaluation-validation.json").is_file()
+    drawn = run.sample(5, label=2, seed=3)
+    assert drawn.shape == (5, 1, 2, 2)
+    assert torch.equal(drawn, run.sample(5, label=2, seed=3))
+    with pytest.raises(ConfigError, match=r"label 3 does not fit: its classes are 0\.\.2"):
+        run.sample(1, label=3)
