@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
 from likelify import transforms
-from likelify.data import Source, open_source
+from likelify.data import Source, open_source, standardized
 from likelify.fitting.loop import fit
 from likelify.fitting.settings import FitSettings
 from likelify.zoo import config_from_dict
@@ -86,7 +86,7 @@ def fitted(name: str, source: Source, seed: int, steps: int) -> Tensor:
     settings = {"lr": 5e-3, "batch_size": 64, "average": 0.99, "weight_decay": 1e-3, "validations": 40}
     fit(flow, source, FitSettings(**settings, steps=steps, patience=10, seed=seed))
     with torch.no_grad(), flow.frozen():
-        return flow.log_prob(source.read_all("test").x).double()
+        return flow.log_prob(source.read_all("test").x.float()).double()
 
 
 def standard_error(values: Tensor) -> float:
@@ -96,7 +96,7 @@ def standard_error(values: Tensor) -> float:
 
 def measure(table: str, seeds: int, *, quick: bool) -> list[Entry]:
     """Fit everything to a table; figures are means over seeds, errors those of the seeds' mean over rows."""
-    source = open_source(table)
+    source = standardized(open_source(table))
     mixtures = [best_mixture(source, seed, quick=quick) for seed in range(seeds)]
     values = {MIXTURE: [mixture.test for mixture in mixtures]}
     for name in (PERCEPTRON, ZOO):

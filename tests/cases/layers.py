@@ -34,6 +34,12 @@ def _marginal() -> lk.FittedMarginal:
     return layer
 
 
+def _columns() -> transforms.Columns:
+    layer = transforms.Columns(3)
+    layer.initialize(2 + normal(40, 3) * torch.tensor([0.1, 1.0, 30.0]))
+    return layer
+
+
 def _prior(context: int = 0) -> lk.ConditionalNormal:
     return lk.ConditionalNormal(nets.MLP(2 + context, 6, (8,)))
 
@@ -63,6 +69,8 @@ LAYERS: dict[str, LayerCase] = {
     "fitted-marginal": LayerCase(
         _marginal, lambda: integers(3, 1, 3, 2, levels=5) + unit(3, 1, 3, 2), lk.FittedMarginal
     ),
+    "columns": LayerCase(_columns, lambda: 3 * normal(4, 3), transforms.Columns),
+    "columns-graphs": LayerCase(_columns, lambda: 3 * normal(5, 3), transforms.Columns, on_graphs),
     "conv1x1-image": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Conv1x1),
     "conv1x1-vector": LayerCase(lambda: lk.Conv1x1(4), lambda: normal(3, 4), lk.Conv1x1),
     "conv1x1-graphs": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(5, 3), lk.Conv1x1, on_graphs),

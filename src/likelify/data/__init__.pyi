@@ -1,7 +1,9 @@
+from likelify.data.adapt import as_source as as_source
 from likelify.data.catalog import FROM_FILES as FROM_FILES
 from likelify.data.catalog import SOURCES as SOURCES
 from likelify.data.catalog import open_source as open_source
 from likelify.data.derived import resized as resized
+from likelify.data.derived import standardized as standardized
 from likelify.data.derived import subset as subset
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts

@@ -1,4 +1,4 @@
-"""Sources made from others: fewer items, smaller images."""
+"""Sources made from others: fewer items, smaller images, tables in units of their standard deviations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from likelify.data.facts import SPLITS, SplitName
 from likelify.data.source import ArraySource, Batch, Source
+from likelify.data.tables import TableSource
 from likelify.errors import DataError
 
 if TYPE_CHECKING:
@@ -121,6 +122,34 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
         labels=labels or None,
         classes=source.classes,
         description=f"{source.description}; reduced to {size[0]}x{size[1]} by area means, {wanted} levels",
+    )
+
+
+def standardized(source: Source) -> TableSource:
+    """Return a table in units of the standard deviations of its training split: `(x - mean) / scale` of each column.
+
+    For comparison with figures that were measured in such units. Log-densities of the result are higher than those in
+    the units of the source by the sum of `ln scale`.
+
+    Args:
+        source: a table.
+
+    Raises:
+        DataError: if it is none.
+    """
+    if source.kind != "table":
+        raise DataError(f"'{source.name}' is no table, so it has no columns to standardise.")
+    batches = {split: source.read_all(split) for split in SPLITS}
+    rows = {split: batch.x.double().numpy() for split, batch in batches.items()}
+    mean, scale = rows["train"].mean(0), rows["train"].std(0)
+    labels = {split: batch.labels.numpy() for split, batch in batches.items() if batch.labels is not None}
+    return TableSource(
+        f"{source.name}, standardised",
+        {split: (part - mean) / scale for split, part in rows.items() if len(part)},
+        columns=source.columns,
+        labels=labels or None,
+        classes=source.classes,
+        description=f"{source.description}; standardised by mean and standard deviation of the training split",
     )
 
 

@@ -16,37 +16,32 @@ from likelify.data.source import ArraySource
 from likelify.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 # Fewer rows cannot be cut into three parts of which two are a tenth.
 FEWEST = 10
 
 
 class TableSource(ArraySource):
-    """Rows of real numbers, standardised column by column.
+    """Rows of real numbers, in the user's units.
 
-    A row `x` is given as `y = (x - mean) / scale`, and log-densities are of `y`, in nats: in standardised units, as in
-    the literature. The log-density of `x` in the units of the file is that of `y` minus `log_volume`, the sum of
-    `ln scale` over the columns. Densities have units: figures of tables that are scaled differently do not compare.
+    Rows are float64. Log-densities of a model of them are in nats and in these units: figures of tables that are scaled
+    differently do not compare. What maps rows to values around zero is the first layer of the model
+    (`transforms.Columns`); `standardized` gives the rows themselves in units of their standard deviations.
 
     Args:
         name: see `Source`.
-        splits: for each split its rows `(n, columns)` in the units of the file.
+        splits: for each split its rows `(n, columns)`; the test split may be left out, see `ArraySource`.
         columns: their names; by default `column 1`, ...
-        moments: mean and scale of each column; by default mean and standard deviation over the training split.
         labels: for each split the labels `(n,)`, or None.
         classes: see `Source`.
         description: see `Source`.
 
-    Attributes:
-        columns: names of the columns.
-        mean: of each column, `(columns,)`.
-        scale: of each column, `(columns,)`.
-        log_volume: sum over the columns of the logarithm of the scale, in nats.
-
     Raises:
         DataError: if a split is missing or empty, values are not finite, or a column is constant.
     """
+
+    columns: tuple[str, ...]
 
     def __init__(
         self,
@@ -54,43 +49,30 @@ class TableSource(ArraySource):
         splits: Mapping[SplitName, np.ndarray],
         *,
         columns: Sequence[str] | None = None,
-        moments: tuple[np.ndarray, np.ndarray] | None = None,
         labels: Mapping[SplitName, np.ndarray] | None = None,
         classes: int | None = None,
         description: str = "",
     ) -> None:
         train = _require_rows(name, splits["train"])
         numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
-        names = tuple(numbered if columns is None else columns)
-        if len(names) != train.shape[1]:
-            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
-        self.columns = names
-        self.mean, self.scale = moments or (train.mean(0), train.std(0))
-        constant = np.flatnonzero((train.min(0) == train.max(0)) | ~(self.scale > 0))
+        self.columns = tuple(numbered if columns is None else columns)
+        if len(self.columns) != train.shape[1]:
+            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(self.columns)} names for them.")
+        constant = np.flatnonzero(train.min(0) == train.max(0))
         if len(constant):
             raise DataError(
-                f"The column '{names[constant[0]]}' of '{name}' has one value only in the training split, so it "
+                f"The column '{self.columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
                 "has no density. Drop it."
             )
-        self.log_volume = float(np.log(self.scale).sum())
-        digest = hashlib.sha256(repr(train.shape[1:]).encode())
-        for split in SPLITS:
-            digest.update(np.ascontiguousarray(splits[split], dtype=np.float64).tobytes())
-        self._fingerprint = digest.hexdigest()[:16]
-        standard: dict[SplitName, np.ndarray] = {
-            split: ((splits[split] - self.mean) / self.scale).astype(np.float32) for split in SPLITS
-        }
-        super().__init__(
-            name, standard, kind="table", levels=None, labels=labels, classes=classes, description=description
-        )
-
-    def original(self, rows: Tensor) -> np.ndarray:
-        """Return rows `(n, columns)` in the units of the file: `x = mean + scale y`, in float64."""
-        return self.mean + self.scale * rows.detach().cpu().double().numpy()
+        rows: dict[SplitName, np.ndarray] = {split: np.asarray(part, np.float64) for split, part in splits.items()}
+        super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 
     def fingerprint(self) -> str:
-        """Hash the rows of all splits in the units of the file."""
-        return self._fingerprint
+        """Hash the rows of all splits."""
+        digest = hashlib.sha256(repr(self.event_shape).encode())
+        for split in SPLITS:
+            digest.update(self.read_all(split).x.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 def table(
@@ -104,7 +86,7 @@ def table(
     """Make a source of an array of rows.
 
     Split by `numpy.random.default_rng(0).permutation(n)`: the last tenth tests, the tenth before it validates, the rest
-    trains. Standardised by mean and standard deviation of the training split.
+    trains.
 
     Args:
         rows: `(n, columns)`, at least 10.
@@ -125,8 +107,8 @@ def table(
         columns=columns,
         labels=None if labels is None else {split: labels[part] for split, part in parts.items()},
         classes=None if labels is None else int(labels.max()) + 1,
-        description=f"{description + '; ' if description else ''}{rows.shape[1]} columns, standardised by the training "
-        f"split; {sizes} by default_rng(0).permutation",
+        description=f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes} by "
+        "default_rng(0).permutation",
     )
 
 

@@ -162,11 +162,14 @@ def _finish(
 ) -> Source:
     sizes = " / ".join(str(len(rows)) for rows in splits.values())
     count = splits["train"].shape[1]
+    mean, scale = moments
+    constant = np.flatnonzero(~(scale > 0))
+    if len(constant):
+        raise DataError(f"Column {constant[0]} (from 0) of '{path}' has one value only, so it has no density.")
     return TableSource(
         f"{name}:{path.parent.resolve()}",
-        splits,
+        {split: (rows - mean) / scale for split, rows in splits.items()},
         columns=columns,
-        moments=moments,
         description=f"{name.upper()} as in Papamakarios et al. (2017), {count} columns; {sizes} rows",
     )
 

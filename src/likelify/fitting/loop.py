@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from likelify.data import Batch, Source
+from likelify.data import Batch, Source, as_source
 from likelify.errors import ConfigError, DataError, NonFiniteError
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.metrics import bits_per_dim, read_for
@@ -76,7 +76,7 @@ class Objective(nn.Module):
 
 def fit(
     flow: Flow,
-    source: Source,
+    data: Any,
     settings: FitSettings | None = None,
     *,
     conditional: bool = False,
@@ -93,7 +93,8 @@ def fit(
 
     Args:
         flow: the model.
-        source: the data.
+        data: a source; or a tensor, an array, a torch `Dataset` or `DataLoader`, of which `data.as_source` makes one: a
+            tenth of the items validates.
         settings: see `FitSettings`; by default those of the run, if one is given.
         conditional: give the labels to the model as its context.
         initialize: fit the data-dependent layers to a sample of the training split first; False to go on with a flow
@@ -110,9 +111,10 @@ def fit(
 
     Raises:
         NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far.
-        DataError: if labels are asked of a source without them.
+        DataError: if labels are asked of data without them, or the data are not clear; see `data.as_source`.
         ConfigError: if the flow has no parameters.
     """
+    source = as_source(data)
     if run is not None:
         settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()

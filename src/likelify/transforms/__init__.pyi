@@ -1,3 +1,4 @@
+from likelify.transforms.columns import Columns as Columns
 from likelify.transforms.core import Chain as Chain
 from likelify.transforms.core import Conjugate as Conjugate
 from likelify.transforms.core import Inverse as Inverse

@@ -50,8 +50,8 @@ class FlowifiedMLPConfig(ModelConfig):
         from likelify.distributions import Normal
         from likelify.flows import Flow
 
-        layers: list[Transform] = []
         (size,) = self.event_shape
+        layers: list[Transform] = [transforms.Columns(size)]
         for index, width in enumerate(self.widths):
             layers.append(self._linear(size, width))
             if index < len(self.widths) - 1:

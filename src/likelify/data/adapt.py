@@ -1,0 +1,155 @@
+"""Data in memory as a source: tensors, arrays, torch data sets and loaders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data.facts import Kind, SplitName
+from likelify.data.source import ArraySource, Source
+from likelify.data.tables import TableSource
+from likelify.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Fewer items cannot be cut into two parts of which one is a tenth.
+FEWEST = 10
+CHUNK = 256
+# Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
+AXES: dict[int, Kind] = {2: "table", 3: "sequence"}
+
+
+def as_source(
+    data: Any,
+    *,
+    kind: Kind | None = None,
+    levels: int | None = None,
+    labels: Any = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    name: str = "data",
+) -> Source:
+    """Make a source of data in memory, with a training and a validation split; the test split is empty.
+
+    What an item is follows from plain rules:
+
+    - bytes (`uint8`) `(n, channels, height, width)` are images of 256 levels;
+    - other integers need `levels` to be images, or `kind="table"` to be measurements that happen to be whole;
+    - real numbers `(n, columns)` are rows of a table, `(n, channels, length)` are sequences;
+    - real numbers with more axes need a `kind`: pixels should be given as integers, since a density of scaled pixels is
+      no probability of images.
+
+    Items are shuffled by `numpy.random.default_rng(seed).permutation`, and the last share of them validates. A torch
+    data set is read once, from its first item to its last, and kept in memory; what it gives beside the items, such as
+    `(image, label)`, must be one integer for each, and is their label. Of a `DataLoader` the data set and the function
+    that collates are used; batches and their order are those of the fit.
+
+    Args:
+        data: a source, which is returned as it is; or a tensor, an array, a torch data set with a length, or a loader
+            of one.
+        kind: of the items, where the rules leave it open.
+        levels: number of values of a pixel.
+        labels: classes `0 .. k - 1` of the items `(n,)`.
+        validation: share of the items that validates.
+        seed: of the shuffling.
+        name: of the source.
+
+    Raises:
+        DataError: if the rules do not decide, there are fewer than 10 items, or values do not fit.
+
+    Example:
+        >>> source = as_source(np.random.default_rng(0).normal(size=(50, 3)))
+        >>> source.kind, source.size("train"), source.size("validation"), source.size("test")
+        ('table', 45, 5, 0)
+    """
+    if isinstance(data, Source):
+        return data
+    items, found = _arrays(data)
+    given = found if labels is None else _labels(labels, len(items))
+    kind, levels = _kind(items, kind, levels)
+    if len(items) < FEWEST:
+        raise DataError(f"Data need at least {FEWEST} items to be cut into two splits, got {len(items)}.")
+    if not 0 < validation < 1:
+        raise DataError(f"The share that validates must lie between 0 and 1, got {validation}.")
+    held = min(max(1, round(validation * len(items))), len(items) - 1)
+    order = np.random.default_rng(seed).permutation(len(items))
+    parts: dict[SplitName, np.ndarray] = {"train": order[:-held], "validation": order[-held:]}
+    splits = {split: items[part] for split, part in parts.items()}
+    classed = None if given is None else {split: given[part] for split, part in parts.items()}
+    classes = None if given is None else int(given.max()) + 1
+    sizes = f"{len(items) - held} / {held} by default_rng({seed}).permutation"
+    described = f"{len(items)} items in memory; {sizes}"
+    if kind == "table":
+        return TableSource(name, splits, labels=classed, classes=classes, description=described)
+    return ArraySource(name, splits, kind=kind, levels=levels, labels=classed, classes=classes, description=described)
+
+
+def _kind(items: np.ndarray, kind: Kind | None, levels: int | None) -> tuple[Kind, int | None]:
+    """Decide what an item is, and how many values an element can take."""
+    shape, whole = items.shape, items.dtype.kind in "iub"
+    if items.ndim < 2 or items.dtype.kind not in "iubf":
+        raise DataError(f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}.")
+    if levels is not None:
+        return kind or "image", levels
+    if whole and kind in (None, "image"):
+        if items.dtype == np.uint8 and items.ndim == 4:
+            return "image", 256
+        raise DataError(
+            f"Integers of shape {shape} can be pixels or measurements, which have different likelihoods. Say "
+            "lk.data.as_source(data, levels=...) for pixels 0..levels-1, or kind='table' for measurements."
+        )
+    kind = kind or AXES.get(items.ndim)
+    if kind is None:
+        raise DataError(
+            f"Real numbers of shape {shape} can be scaled pixels, of which a density is no probability of images. Give "
+            "pixels as integers, or say lk.data.as_source(data, kind=...) if a density is what you want."
+        )
+    return kind, None
+
+
+def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return items and labels of a tensor, an array, a data set or a loader."""
+    if isinstance(data, np.ndarray):
+        return data, None
+    import torch
+    from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+    if isinstance(data, torch.Tensor):
+        return data.detach().cpu().numpy(), None
+    loader = data if isinstance(data, DataLoader) else None
+    dataset = data if loader is None else loader.dataset
+    if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"A {type(data).__name__} is no source of data. lk.fit takes a Source, a tensor, a numpy array, a torch "
+            "Dataset with a length, or a DataLoader of one."
+        )
+    collate = default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
+    batches = [
+        collate([dataset[index] for index in range(start, min(start + CHUNK, len(dataset)))])  # pyright: ignore[reportArgumentType]
+        for start in range(0, len(dataset), CHUNK)  # pyright: ignore[reportArgumentType]
+    ]
+    if not batches:
+        raise DataError("The data set is empty.")
+    pairs = [_pair(batch) for batch in batches]
+    items = torch.cat([x for x, _ in pairs]).numpy()
+    labels = [y for _, y in pairs if y is not None]
+    return items, _labels(torch.cat(labels), len(items)) if labels else None
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Return items and labels of what a data set gives."""
+    import torch
+
+    parts = list(batch) if isinstance(batch, tuple | list) else [batch]
+    if not 1 <= len(parts) <= 2 or not all(isinstance(part, torch.Tensor) for part in parts):
+        raise DataError("The data set must give items, or items with a label each: (item, label).")
+    return parts[0], parts[1] if len(parts) == 2 else None
+
+
+def _labels(labels: Any, count: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (count,) or array.dtype.kind not in "iu" or (count and array.min() < 0):
+        raise DataError(f"Labels must be classes 0, 1, ... of shape ({count},), got {array.dtype} of {array.shape}.")
+    return array

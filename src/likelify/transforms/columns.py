@@ -1,0 +1,114 @@
+"""The first layer of models of tables: columns in the units of the user to values around zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ConfigError, DataError, ShapeError
+from likelify.structure import ContextLike, sum_constant
+from likelify.transforms.core import Shape, Transform
+
+
+class Columns(Transform):
+    r"""Subtract from each column its mean and divide by its scale, both fitted to data and not trained.
+
+    `z = (x - mean) / scale`, `log |det dz/dx| = -sum ln scale`: the likelihood of a flow that starts with this layer is
+    a density in the units of the rows, and its samples are in these units. The difference and the quotient are computed
+    in float64, whatever the dtype of the flow, and only `z` has that dtype: of a column like `1.7e9 +- 100` float32
+    would keep one digit. `inverse` returns float64 likewise. (On Apple's MPS, which has no float64, everything is in
+    float32.)
+
+    Before `initialize` the mean is zero and the scale one. A column that has one value only in the sample keeps the
+    scale one.
+
+    Args:
+        columns: number of columns.
+
+    Raises:
+        ShapeError: for rows of another length.
+
+    Example:
+        >>> layer = Columns(2)
+        >>> rows = torch.tensor([[1.7e9, 0.1], [1.7e9 + 200, 0.3]], dtype=torch.float64)
+        >>> z = layer.initialize(rows)
+        >>> z.dtype, z.round(decimals=3)
+        (torch.float32, tensor([[-1., -1.],
+                [ 1.,  1.]]))
+        >>> torch.equal(layer.inverse(z)[0].round(decimals=3), rows)
+        True
+    """
+
+    takes_float64 = True
+
+    mean: Tensor
+    scale: Tensor
+    like: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        if columns < 1:
+            raise ConfigError(f"Columns needs at least one column, got {columns}.")
+        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(columns, dtype=torch.float64))
+        # Follows the dtype of the flow, which the two above do not.
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Take mean and standard deviation of each column of the sample.
+
+        Raises:
+            DataError: if the sample is empty, or a mean or deviation is not finite.
+        """
+        self._check(x)
+        if len(x) == 0:
+            raise DataError("Columns.initialize got an empty sample.")
+        with torch.no_grad():
+            rows = x.to(self.mean)
+            mean, scale = rows.mean(0), rows.std(0, correction=0)
+            if not bool(torch.isfinite(mean + scale).all()):
+                column = int((~torch.isfinite(mean + scale)).nonzero()[0])
+                raise DataError(f"Column {column} (from 0) of the sample has values that are not finite or too large.")
+            self.mean.copy_(mean)
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        return super().initialize(x, context)
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Return the standardised rows in the dtype of the flow, and minus the sum of the logarithms of the scales."""
+        self._check(x)
+        z = ((x.to(self.mean) - self.mean) / self.scale).to(self.like)
+        return z, sum_constant(-self._log_volume().to(z), z, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Return rows in the units of the data, in float64."""
+        self._check(z)
+        x = self.mean + self.scale * z.to(self.mean)
+        return x, sum_constant(self._log_volume(), x, context)
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Return the same shape: one axis of that many columns."""
+        if tuple(in_shape) != tuple(self.mean.shape):
+            raise ShapeError(f"Columns is for rows of {len(self.mean)} columns, got events {tuple(in_shape)}.")
+        return tuple(in_shape)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return str(len(self.mean))
+
+    def _log_volume(self) -> Tensor:
+        return self.scale.log().sum()
+
+    def _check(self, x: Tensor) -> None:
+        self.out_shape(tuple(x.shape[1:]))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """Move to another device, but leave mean and scale in float64 where there is float64."""
+        kept = self.mean, self.scale
+        self.mean, self.scale = (tensor.float() for tensor in kept)
+        super()._apply(fn, recurse)
+        if self.mean.device.type != "mps":
+            self.mean, self.scale = (tensor.to(self.mean.device) for tensor in kept)
+        return self

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import likelify as lk
+from likelify.data import as_source, open_source
+from likelify.errors import DataError
+
+
+def values(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def test_the_kind_follows_from_dtype_and_axes():
+    pixels = np.zeros((20, 1, 2, 2))
+    for data, kind, levels in (
+        (values(20, 3), "table", None),
+        (values(20, 3).astype(np.float32), "table", None),
+        (torch.randn(20, 3), "table", None),
+        (values(20, 2, 5), "sequence", None),
+        (pixels.astype(np.uint8), "image", 256),
+        (torch.zeros(20, 1, 2, 2, dtype=torch.uint8), "image", 256),
+    ):
+        source = as_source(data)
+        assert (source.kind, source.levels) == (kind, levels)
+        assert source.event_shape == tuple(data.shape[1:])
+    assert as_source(pixels.astype(int), levels=3).levels == 3
+    assert as_source(np.arange(40).reshape(20, 2), kind="table").kind == "table"
+    assert as_source(values(20, 1, 2, 2), kind="image").levels is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "message"),
+    [
+        (np.zeros((20, 1, 2, 2), dtype=int), {}, "can be pixels or measurements"),
+        (np.zeros((20, 4), dtype=np.uint8), {}, "can be pixels or measurements"),
+        (values(20, 1, 2, 2), {}, "can be scaled pixels"),
+        (values(20), {}, "items along the first axis"),
+        (np.array([["a", "b"]] * 20), {}, "must be numbers"),
+        (values(9, 2), {}, "at least 10 items"),
+        (values(20, 2), {"validation": 1.0}, "between 0 and 1"),
+        (values(20, 2), {"labels": np.zeros(20)}, "Labels must be classes"),
+        (np.full((20, 1, 2, 2), 300), {"levels": 256}, r"integers 0\.\.255"),
+        ([1, 2, 3], {}, "A list is no source of data"),
+    ],
+)
+def test_what_the_rules_do_not_decide_is_refused(data, words, message):
+    with pytest.raises(DataError, match=message):
+        as_source(data, **words)
+
+
+def test_the_split_is_that_of_the_seed():
+    data = values(50, 2)
+    order = np.random.default_rng(3).permutation(50)
+    source = as_source(data, validation=0.2, seed=3, labels=np.arange(50) % 3)
+    assert [source.size(split) for split in ("train", "validation", "test")] == [40, 10, 0]
+    batch = source.read_all("validation")
+    np.testing.assert_array_equal(batch.labels, order[40:] % 3)
+    assert source.classes == 3
+
+
+class Squares(Dataset):
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, index):
+        x = torch.tensor([index, index**2], dtype=torch.float64)
+        return (x, index % 4) if self.labels else x
+
+
+def test_data_sets_and_loaders_are_read_once():
+    tensor = torch.randn(300, 2, dtype=torch.float64)
+    plain = as_source(tensor).fingerprint()
+    assert as_source(TensorDataset(tensor)).fingerprint() == plain
+    assert as_source(DataLoader(TensorDataset(tensor), batch_size=7, shuffle=True)).fingerprint() == plain
+    source = as_source(Squares(labels=True))
+    assert source.classes == 4
+    assert as_source(Squares(labels=False)).fingerprint() == source.fingerprint()
+    doubled = DataLoader(Squares(labels=False), collate_fn=lambda items: 2 * torch.stack(items))
+    assert as_source(doubled).fingerprint() != source.fingerprint()
+
+
+def test_data_sets_that_cannot_be_read_are_refused():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            return iter([1])
+
+    with pytest.raises(DataError, match="is no source of data"):
+        as_source(Endless())
+    with pytest.raises(DataError, match="items with a label each"):
+        as_source(TensorDataset(*[torch.zeros(20, 2)] * 3))
+    with pytest.raises(DataError, match="Labels must be classes"):
+        as_source(TensorDataset(torch.randn(20, 2), torch.zeros(20)))
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, torch.as_tensor, lambda x: TensorDataset(torch.as_tensor(x))])
+def test_fit_takes_them_as_they_are(wrap):
+    from likelify.fitting.settings import FitSettings
+
+    data = 1e6 + values(200, 2)
+    flow = lk.Flow(lk.Normal((2,)), lk.Chain([lk.transforms.Columns(2), lk.rotation(2), lk.ActNorm(2)]))
+    course = lk.fit(flow, wrap(data), FitSettings(steps=5, batch_size=20))
+    assert course.best.validation_nats == pytest.approx(-2.84, abs=0.5)
+
+
+def test_a_source_stays_itself():
+    source = open_source("iris")
+    assert as_source(source) is source
