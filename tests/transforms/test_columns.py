@@ -64,7 +64,7 @@ def test_states_are_loaded_in_float64():
 
 def test_what_does_not_fit_is_refused():
     layer = Columns(2)
-    with pytest.raises(ShapeError, match="rows of 2 columns"):
+    with pytest.raises(ShapeError, match="shape \\(rows, 2\\)"):
         layer(torch.zeros(4, 3))
     with pytest.raises(ConfigError, match="at least one column"):
         Columns(0)

@@ -14,6 +14,7 @@ from likelify.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Arrays = dict[SplitName, np.ndarray]
 # Fewer items cannot be cut into two parts of which one is a tenth.
 FEWEST = 10
 CHUNK = 256
@@ -76,8 +77,8 @@ def as_source(
     held = min(max(1, round(validation * len(items))), len(items) - 1)
     order = np.random.default_rng(seed).permutation(len(items))
     parts: dict[SplitName, np.ndarray] = {"train": order[:-held], "validation": order[-held:]}
-    splits = {split: items[part] for split, part in parts.items()}
-    classed = None if given is None else {split: given[part] for split, part in parts.items()}
+    splits: Arrays = {split: items[part] for split, part in parts.items()}
+    classed: Arrays | None = None if given is None else {split: given[part] for split, part in parts.items()}
     classes = None if given is None else int(given.max()) + 1
     sizes = f"{len(items) - held} / {held} by default_rng({seed}).permutation"
     described = f"{len(items)} items in memory; {sizes}"

@@ -139,13 +139,16 @@ def standardized(source: Source) -> TableSource:
     """
     if source.kind != "table":
         raise DataError(f"'{source.name}' is no table, so it has no columns to standardise.")
-    batches = {split: source.read_all(split) for split in SPLITS}
-    rows = {split: batch.x.double().numpy() for split, batch in batches.items()}
+    batches: dict[SplitName, Batch] = {split: source.read_all(split) for split in SPLITS}
+    rows: dict[SplitName, np.ndarray] = {split: batch.x.double().numpy() for split, batch in batches.items()}
     mean, scale = rows["train"].mean(0), rows["train"].std(0)
-    labels = {split: batch.labels.numpy() for split, batch in batches.items() if batch.labels is not None}
+    labels: dict[SplitName, np.ndarray] = {
+        split: batch.labels.numpy() for split, batch in batches.items() if batch.labels is not None
+    }
+    standard: dict[SplitName, np.ndarray] = {split: (part - mean) / scale for split, part in rows.items() if len(part)}
     return TableSource(
         f"{source.name}, standardised",
-        {split: (part - mean) / scale for split, part in rows.items() if len(part)},
+        standard,
         columns=source.columns,
         labels=labels or None,
         classes=source.classes,

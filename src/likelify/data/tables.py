@@ -41,8 +41,6 @@ class TableSource(ArraySource):
         DataError: if a split is missing or empty, values are not finite, or a column is constant.
     """
 
-    columns: tuple[str, ...]
-
     def __init__(
         self,
         name: str,
@@ -55,15 +53,16 @@ class TableSource(ArraySource):
     ) -> None:
         train = _require_rows(name, splits["train"])
         numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
-        self.columns = tuple(numbered if columns is None else columns)
-        if len(self.columns) != train.shape[1]:
-            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(self.columns)} names for them.")
+        names = tuple(numbered if columns is None else columns)
+        if len(names) != train.shape[1]:
+            raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
         constant = np.flatnonzero(train.min(0) == train.max(0))
         if len(constant):
             raise DataError(
-                f"The column '{self.columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
+                f"The column '{names[constant[0]]}' of '{name}' has one value only in the training split, so it "
                 "has no density. Drop it."
             )
+        self.columns = names
         rows: dict[SplitName, np.ndarray] = {split: np.asarray(part, np.float64) for split, part in splits.items()}
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 

@@ -14,7 +14,6 @@ from likelify.errors import DataError
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.flows import Flow
 from likelify.seeding import seeded
-from likelify.transforms.core import Chain
 
 EVALUATION_SEED = 2**31 - 1
 
@@ -45,15 +44,8 @@ def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> B
     tensors = chain(flow.parameters(), flow.buffers())
     weight = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
     batch = source.read(split, indices)
-    keeps = _takes_float64(flow) and weight.device.type != "mps"
+    keeps = flow.transform.takes_float64 and weight.device.type != "mps"
     return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
-
-
-def _takes_float64(flow: Flow) -> bool:
-    first = flow.transform
-    while isinstance(first, Chain):
-        first = first[0]
-    return getattr(first, "takes_float64", False)
 
 
 def evaluate(

@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, DataError, ShapeError
+from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, sum_constant
-from likelify.transforms.core import Shape, Transform
+from likelify.transforms.core import Transform
 
 
 class Columns(Transform):
@@ -50,6 +50,7 @@ class Columns(Transform):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
+        self.takes = (columns,)
         if columns < 1:
             raise ConfigError(f"Columns needs at least one column, got {columns}.")
         self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
@@ -63,7 +64,6 @@ class Columns(Transform):
         Raises:
             DataError: if the sample is empty, or a mean or deviation is not finite.
         """
-        self._check(x)
         if len(x) == 0:
             raise DataError("Columns.initialize got an empty sample.")
         with torch.no_grad():
@@ -78,21 +78,13 @@ class Columns(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return the standardised rows in the dtype of the flow, and minus the sum of the logarithms of the scales."""
-        self._check(x)
         z = ((x.to(self.mean) - self.mean) / self.scale).to(self.like)
         return z, sum_constant(-self._log_volume().to(z), z, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return rows in the units of the data, in float64."""
-        self._check(z)
         x = self.mean + self.scale * z.to(self.mean)
         return x, sum_constant(self._log_volume(), x, context)
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the same shape: one axis of that many columns."""
-        if tuple(in_shape) != tuple(self.mean.shape):
-            raise ShapeError(f"Columns is for rows of {len(self.mean)} columns, got events {tuple(in_shape)}.")
-        return tuple(in_shape)
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -100,9 +92,6 @@ class Columns(Transform):
 
     def _log_volume(self) -> Tensor:
         return self.scale.log().sum()
-
-    def _check(self, x: Tensor) -> None:
-        self.out_shape(tuple(x.shape[1:]))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Move to another device, but leave mean and scale in float64 where there is float64."""
