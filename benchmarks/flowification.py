@@ -24,7 +24,7 @@ from benchmarks.timing import medians, use_malloc_settings
 from likelify import Flow, seeded
 from likelify.nets import density_net
 from likelify.reproduce.catalog import experiment
-from likelify.reproduce.results import State
+from likelify.reproduce.results import CellState
 from likelify.reproduce.runner import Event, run_cells
 from likelify.reproduce.session import Session
 from likelify.transforms.core import Transform
@@ -265,7 +265,7 @@ def tell(event: Event) -> None:
         print(event.kind, event.cell.name, event.message, flush=True)
 
 
-def fitted(title: str, states: list[State]) -> list[Entry]:
+def fitted(title: str, states: list[CellState]) -> list[Entry]:
     """Return the means over seeds."""
     results = [state.result for state in states if state.result is not None]
     seconds = statistics.mean(result.course.seconds for result in results)
@@ -274,13 +274,13 @@ def fitted(title: str, states: list[State]) -> list[Entry]:
         Entry(f"{title}, Fashion-MNIST, time of the fit", seconds, f"s ({results[0].course.clock})"),
         Entry(f"{title}, Fashion-MNIST, steps", statistics.mean(result.course.steps for result in results), ""),
     ]
-    bits = statistics.mean(result.elbo.bits for result in results)
-    unit = f"bits/dim, ELBO of {results[0].elbo.items} images"
+    bits = statistics.mean(result.elbo.bits.mean for result in results)
+    unit = f"bits/dim, ELBO of {results[0].elbo.bits.count} images"
     entries.append(Entry(f"{title}, Fashion-MNIST", bits, unit, BITS_GOALS.get(title)))
     weighted = [result.iw for result in results if result.iw is not None]
     if weighted:
-        bits = statistics.mean(each.bits for each in weighted)
-        unit = f"bits/dim, {weighted[0].samples} draws for each of {weighted[0].items} images"
+        bits = statistics.mean(each.bits.mean for each in weighted)
+        unit = f"bits/dim, {weighted[0].samples} draws for each of {weighted[0].bits.count} images"
         entries.append(Entry(f"{title}, Fashion-MNIST, importance-weighted", bits, unit))
     return entries
 

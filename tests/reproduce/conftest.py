@@ -13,5 +13,5 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("reproduce")
     session = Session.open(experiment(), out=out)
     torch.set_num_threads(1)
-    run_here(session.todo(), session.results, weights=session.weights)
+    run_here(session.todo(), session.results, session.runs)
     return out

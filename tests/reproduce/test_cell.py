@@ -5,9 +5,9 @@ import json
 import pytest
 
 from likelify.errors import ConfigError
-from likelify.reproduce.cell import Cell, Facts, changes, slug
+from likelify.reproduce.cell import Cell, changes, slug
 from likelify.reproduce.experiment import most_hours
-from likelify.reproduce.sources import open_data
+from likelify.reproduce.sources import open_data, public_facts
 from tests.reproduce.trial import METHODS, experiment
 
 
@@ -15,12 +15,13 @@ def test_cells_of_a_seed_stay_together_and_settle():
     cells = experiment().cells(seeds=2)
     assert [cell.seed for cell in cells] == [0, 0, 1, 1]
     assert [cell.picture for cell in cells] == [None, "inverses", None, None]
-    facts = Facts.of(open_data(cells[0].data), "digits")
+    facts = public_facts(open_data(cells[0].data), cells[0].data)
+    assert facts.name == "digits"
     epochs = cells[0].model_copy(update={"epochs": 3})
-    assert epochs.fit_settings_for(facts).steps == 3 * (200 // 32)
-    timed = experiment(fit={}, budget=60.0).cells(budget=5.0)[0].fit_settings_for(facts)
-    assert timed.max_time == 5.0
-    assert timed.steps > 10**6
+    assert epochs.settle(facts)["fit"]["steps"] == 3 * (200 // 32)
+    timed = experiment(fit={}, budget=60.0).cells(budget=5.0)[0].settle(facts)["fit"]
+    assert timed["max_time"] == 5.0
+    assert timed["steps"] > 10**6
     assert Cell.parse(json.loads(cells[1].model_dump_json())).settle(facts) == cells[1].settle(facts)
     assert most_hours(experiment(budget=60.0).cells(), 2) == pytest.approx(4 * 120 / 2 / 3600)
     assert most_hours(cells, 2) is None

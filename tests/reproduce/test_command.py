@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from likelify.app.cli import main
+from likelify.data import Facts
 from likelify.reproduce import catalog
-from likelify.reproduce.cell import Facts
 from likelify.reproduce.experiment import most_hours
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Event
@@ -19,7 +19,7 @@ from tests.reproduce.trial import experiment, silent
 def run_in_this_process(cells, folders, *, jobs, on_event):
     for cell in cells:
         on_event(Event("start", cell))
-        run_cell(cell, folders.results, folders.weights, reuse=folders.reuse, report=silent)
+        run_cell(cell, folders, silent)
         on_event(Event("progress", cell, "fitting", 0.5, "1.0 bits/dim"))
         on_event(Event("finish", cell))
     return {}
@@ -72,7 +72,10 @@ def test_the_experiments_are_sound():
                 table = cell.model["model"] == "flowified-mlp"
                 shape, levels = ((7,), None) if table else ((channels, 32, 32), 256)
                 sizes = {"train": 1000, "validation": 100, "test": 100}
-                facts = Facts(name="", description="", fingerprint="", event_shape=shape, levels=levels, sizes=sizes)
+                kind = "table" if table else "image"
+                facts = Facts(
+                    name="", family="", kind=kind, fingerprint="", event_shape=shape, levels=levels, sizes=sizes
+                )
                 assert cell.settle(facts)["fit"]["seed"] == cell.seed
 
 

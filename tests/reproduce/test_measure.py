@@ -3,34 +3,74 @@
 import pytest
 
 from likelify.errors import DataError
-from likelify.reproduce.cell import DataChoice, Facts, Measuring
-from likelify.reproduce.measure import measure, training_hash
+from likelify.fitting.run import Run
+from likelify.fitting.settings import RunConfig
+from likelify.reproduce.cell import DataChoice, Measuring
+from likelify.reproduce.experiment import DataSet, Method
+from likelify.reproduce.measure import measure, run_cell, run_name
+from likelify.reproduce.runner import Folders
 from likelify.reproduce.sources import open_data
 from likelify.reproduce.store import read_cells
+from likelify.zoo import config_from_dict
 from tests.reproduce.trial import experiment, run_here, silent
 
 
-def test_weights_are_taken_again_only_for_the_same_fit(finished, tmp_path):
+def test_models_are_taken_again_only_for_the_same_fit(finished, tmp_path):
     cell = experiment().cells()[1]
     first = read_cells(finished / "trial-quick")[cell.name]
-    run_here([cell], tmp_path, weights=finished / "weights", reuse=True)
+    run_here([cell], tmp_path, finished / "fits", reuse=True)
     again = read_cells(tmp_path)[cell.name]
     assert again["trained_here"] is False
     assert again["course"] == first["course"]
     assert again["elbo"] == first["elbo"]
-    settings, facts = first["settings"], Facts.parse(first["facts"])
-    other = settings | {"fit": settings["fit"] | {"lr": 1.0}}
-    assert training_hash(settings, facts) != training_hash(other, facts)
-    measured = settings | {"measuring": {}}
-    assert training_hash(settings, facts) == training_hash(measured, facts)
 
 
-def test_damaged_weights_are_fitted_again(tmp_path):
+def test_a_fit_is_named_by_all_that_decides_it(finished):
+    run = Run.load(next((finished / "fits").iterdir()))
+    data = {"source": "digits"}
+    name = run_name(run.config, data, "code")
+    assert run_name(RunConfig.parse(run.config.model_dump()), data, "code") == name
+    faster = run.config.model_copy(update={"fit": run.config.fit.model_copy(update={"lr": 1.0})})
+    others = [(faster, data, "code"), (run.config, {"source": "iris"}, "code"), (run.config, data, "other")]
+    assert len({name, *(run_name(*other) for other in others)}) == 4
+
+
+def test_the_fit_of_a_cell_is_a_run(finished):
+    runs = [Run.load(folder) for folder in (finished / "fits").iterdir()]
+    assert len(runs) == 4
+    cells = read_cells(finished / "trial-quick")
+    assert {run.course().best_step for run in runs} <= {0, 2, 4}
+    parameters = {sum(p.numel() for p in run.flow().parameters()) for run in runs}
+    assert parameters == {values["parameters"] for values in cells.values()}
+    assert runs[0].sample(2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "config.json", "course.json"])
+def test_damaged_runs_are_fitted_again(tmp_path, damage):
     cell = experiment().cells()[0]
-    run_here([cell], tmp_path, weights=tmp_path / "weights")
-    (file,) = tmp_path.glob("weights/*/model.safetensors")
-    file.write_bytes(b"nothing")
-    run_here([cell], tmp_path, weights=tmp_path / "weights", reuse=True)
+    run_here([cell], tmp_path, tmp_path / "fits")
+    (folder,) = (tmp_path / "fits").iterdir()
+    (folder / damage).write_bytes(b"nothing")
+    run_here([cell], tmp_path, tmp_path / "fits", reuse=True)
+    assert read_cells(tmp_path)[cell.name]["trained_here"] is True
+    assert Run.load(folder).course().reason == "finished"
+
+
+def test_a_killed_cell_leaves_its_best_weights_and_is_fitted_again(tmp_path):
+    cell = experiment().cells()[0]
+
+    def kill(phase, share, figure):
+        if phase == "fitting" and share >= 0.5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run_cell(cell, Folders(tmp_path, tmp_path / "fits"), kill)
+    assert read_cells(tmp_path) == {}
+    (folder,) = (tmp_path / "fits").iterdir()
+    run = Run.load(folder)
+    assert run.course().reason == "running"
+    assert run.flow().sample((1,)).shape == (1, 1, 8, 8)
+    run_here([cell], tmp_path, tmp_path / "fits", reuse=True)
     assert read_cells(tmp_path)[cell.name]["trained_here"] is True
 
 
@@ -51,17 +91,18 @@ class Clock:
 def test_importance_weighting_keeps_to_the_time(seconds, items):
     cell = experiment().cells()[0]
     source = open_data(cell.data)
-    flow = cell.model_config_for(Facts.of(source, "digits")).build()
+    flow = config_from_dict(cell.settle(source.facts())["model"]).build()
     measuring = Measuring(iw_samples=10, iw_items=30, seconds=seconds)
     elbo, iw, spent = measure(flow, source, measuring, Clock(), silent)
-    assert (iw.items if iw else None) == items
-    assert elbo.items == 50
+    assert (iw.bits.count if iw else None) == items
+    assert elbo.bits.count == 50
     assert spent >= 1.0
     assert measure(flow, source, Measuring(iw_samples=0), Clock(), silent)[1] is None
 
 
-def test_pictures_need_images():
-    from likelify.reproduce.pictures import draw_picture
-
+def test_pictures_need_images(tmp_path):
+    data = (DataSet("iris", DataChoice(source="iris")),)
+    table = Method("Table", {"model": "flowified-mlp", "widths": (4,)}, picture="samples")
+    (cell,) = experiment(data=data, methods=(table,), baseline=None).cells(seeds=1)
     with pytest.raises(DataError, match="has no images"):
-        draw_picture("samples", None, open_data(DataChoice(source="iris")), seed=0)
+        run_here([cell], tmp_path, tmp_path / "fits")

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from likelify.fitting.figures import Unit
 from likelify.reproduce.render import to_html, to_markdown
 from likelify.reproduce.session import Session
 from likelify.reproduce.store import read_cells, save_cell
@@ -17,7 +18,7 @@ def test_reports_hold_the_figures_and_escape_what_they_quote(finished):
     results, course, paper = report.tables
     assert results.headings[5] == "ELBO minus Plain <b> & simple [95 %]"
     plain, splines = results.rows
-    bits = [s.result.elbo.bits for s in session.states if s.result.method == "Splines"]
+    bits = [s.result.elbo.bits.mean for s in session.states if s.result.method == "Splines"]
     assert splines[3].startswith(f"{sum(bits) / 2:.3f} +- ")
     assert plain[5] == "0"
     assert re.fullmatch(r"[+-]\d+\.\d{3} \[[+-]\d+\.\d{3}, [+-]\d+\.\d{3}\]", splines[5])
@@ -73,7 +74,7 @@ def test_cells_of_different_code_are_noted(finished, tmp_path):
 
 
 def test_nats_are_better_when_higher(finished):
-    bits, nats = (Session.open(experiment(unit=unit), out=finished).report() for unit in ("bits/dim", "nats"))
+    bits, nats = (Session.open(experiment(unit=Unit.of(kind)), out=finished).report() for kind in ("image", "table"))
     scale = -64 * 0.6931471805599453
     last_bits, last_nats = (float(report.tables[1].rows[1][3].split(" ")[0]) for report in (bits, nats))
     assert last_nats == pytest.approx(scale * last_bits, abs=0.05)

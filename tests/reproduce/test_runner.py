@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from likelify.fitting.run import Run
 from likelify.reproduce.experiment import Method
 from likelify.reproduce.runner import Folders, run_cells
 from likelify.reproduce.session import Session
@@ -48,9 +49,9 @@ def test_processes_give_the_figures_of_this_process(processes, finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["parent", "signal"])
-def test_an_ended_worker_leaves_nothing(tmp_path, end):
+def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
     cell = experiment(budget=300.0, fit={"clock": "processor"}).cells()[0]
-    request = {"cell": cell.model_dump(mode="json"), "folder": str(tmp_path), "weights": None, "reuse": False}
+    request = {"cell": cell.model_dump(mode="json"), "results": f"{tmp_path}/results", "runs": f"{tmp_path}/fits"}
     worker = subprocess.Popen(
         [sys.executable, "-m", "likelify.reproduce.worker"],
         stdin=subprocess.PIPE,
@@ -58,7 +59,7 @@ def test_an_ended_worker_leaves_nothing(tmp_path, end):
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    worker.stdin.write(json.dumps(request | {"threads": 1}) + "\n")
+    worker.stdin.write(json.dumps(request | {"reuse": False, "threads": 1}) + "\n")
     worker.stdin.flush()
     while json.loads(worker.stdout.readline())["phase"] != "fitting":
         pass
@@ -70,7 +71,11 @@ def test_an_ended_worker_leaves_nothing(tmp_path, end):
     worker.wait(20)
     assert time.monotonic() - start < 10
     assert worker.returncode not in (0, None)
-    assert list(tmp_path.iterdir()) == []
+    assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
+    (run,) = (tmp_path / "fits").iterdir()
+    names = ["config.json", "course.json", "metrics.csv", "model.safetensors"]
+    assert sorted(file.name for file in run.iterdir()) == names
+    assert Run.load(run).flow().likelihood == "bound"
     worker.stdout.close()
     if not worker.stdin.closed:
         worker.stdin.close()
@@ -86,6 +91,7 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path):
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_cells(cells, Folders(tmp_path), jobs=2, on_event=interrupt)
+        run_cells(cells, Folders(tmp_path / "results", tmp_path / "fits"), jobs=2, on_event=interrupt)
     assert time.monotonic() - start < 60
-    assert list(tmp_path.iterdir()) == []
+    assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
+    assert not list(tmp_path.rglob("*.part"))

@@ -27,23 +27,23 @@ def test_a_cell_leaves_one_complete_result(finished):
     ]
     values = cells["splines.digits.0"]
     assert values["facts"]["sizes"] == {"train": 200, "validation": 40, "test": 50}
-    assert values["elbo"]["items"] == 50
-    assert values["iw"]["items"] == 10
+    assert values["elbo"]["bits"]["count"] == 50
+    assert values["iw"]["nats"]["count"] == 10
     assert values["iw"]["samples"] == 4
     assert values["course"]["steps"] == 4
-    assert [point["step"] for point in values["course"]["curve"]] == [0, 2, 4]
+    assert [point["step"] for point in values["course"]["points"]] == [0, 2, 4]
     assert values["settings"]["model"]["event_shape"] == [1, 8, 8]
     assert values["settings"]["fit"]["seed"] == 0
     assert values["versions"]["torch"] == torch.__version__
     assert values["machine"]["threads"] == 1
-    assert '"curve": [\n          {"step": 0, ' in (folder / "cells.json").read_text()
+    assert '"points": [\n          {"step": 0, ' in (folder / "cells.json").read_text()
 
 
 def test_seeds_pair_the_data_and_differ_in_their_figures(finished):
     states = Session.open(experiment(), out=finished).states
     results = {(s.result.method, s.result.seed): s.result for s in states}
     plain = METHODS[0].title
-    assert results[plain, 0].elbo.bits != results[plain, 1].elbo.bits
+    assert results[plain, 0].elbo.bits.mean != results[plain, 1].elbo.bits.mean
     assert len({r.facts.fingerprint for r in results.values()}) == 1
     assert results["Splines", 0].settings["fit"] == results[plain, 0].settings["fit"]
 

@@ -3,6 +3,7 @@
 from likelify.reproduce.cell import DataChoice, Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed
 from likelify.reproduce.measure import run_cell
+from likelify.reproduce.runner import Folders
 
 TINY = {"model": "marginal-spline", "couplings": 1, "hidden": (8,), "bins": 2}
 METHODS = (
@@ -33,6 +34,6 @@ def silent(*_):
     pass
 
 
-def run_here(cells, folder, **words):
+def run_here(cells, results, runs, *, reuse=False):
     for cell in cells:
-        run_cell(cell, folder, **words, report=silent)
+        run_cell(cell, Folders(results, runs, reuse=reuse), silent)

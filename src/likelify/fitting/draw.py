@@ -87,6 +87,20 @@ def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
     write_atomically(file, content)
 
 
+def draw_inverses(flow: Flow, number: int, *, seed: int = 0) -> dict[str, Tensor]:
+    """Return, for the same latents, the inverse without its noise, and the inverse with it: samples of the model."""
+    import torch
+
+    from likelify.seeding import seeded
+
+    with seeded(seed), torch.no_grad(), flow.frozen():
+        z = flow.base.sample((number,))
+        return {
+            "inverse without noise": flow.transform.mean_inverse(z),
+            "inverse with noise (samples)": flow.transform.inverse(z)[0],
+        }
+
+
 def picture(panels: dict[str, Tensor], levels: int, *, dpi: int = 150) -> bytes:
     """Return titled grids of images side by side as the content of a PNG file."""
     from likelify.plots import show_images

@@ -198,3 +198,25 @@ def preset_fit(name: str, size: PresetSize = "paper") -> Values:
         raise ConfigError(f"There is no fit for the preset '{name}'.")
     paper, small = PRESETS[start]
     return dict(paper if size == "paper" else small)
+
+
+# Fits of the experiments of the flowification paper. At its size (the appendix: Adam, 5e-4 falling to 0 along half a
+# cosine, batches of 256) the data sets say for how many epochs; on one processor some thousand steps have larger rates
+# and a moving average.
+EPOCHS_FIT: Values = {name: value for name, value in FLOWIFIED_FIT.items() if name != "steps"}
+PROCESSOR_FIT: Values = {"batch_size": 128, "average": 0.99, "validations": 20, "clock": "processor"}
+# Tables are small: validating is cheap, and fits to some hundred rows are best long before their end.
+PROCESSOR_TABLE_FIT = PROCESSOR_FIT | {"batch_size": 256, "validations": 60}
+# Steps, batch size and rate of the neural spline flows, which the paper says it followed: from memory.
+UCI_FITS: dict[str, Values] = {
+    "power": {"steps": 400_000, "batch_size": 512, "lr": 5e-4},
+    "gas": {"steps": 400_000, "batch_size": 512, "lr": 5e-4},
+    "hepmass": {"steps": 400_000, "batch_size": 256, "lr": 5e-4},
+    "miniboone": {"steps": 200_000, "batch_size": 128, "lr": 3e-4},
+    "bsds300": {"steps": 400_000, "batch_size": 512, "lr": 5e-4},
+}
+
+
+def flowified_rate(model: str, *, couplings: bool = False) -> float:
+    """Return the learning rate of a short fit of a flowified model, with or without spline couplings."""
+    return NSF_RATE if couplings else FLOWIFIED_RATES[model]

@@ -5,14 +5,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from likelify.data import SPLITS, Source, SplitName
+from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
+from likelify.fitting.choose import complete_fit, complete_model
 from likelify.fitting.settings import FitSettings
 from likelify.settings import Settings
-from likelify.zoo import MODELS, ModelConfig, config_from_dict
+from likelify.zoo import config_from_dict
 
 Values = dict[str, Any]
-Picture = Literal["samples", "inverses"]
+PictureKind = Literal["samples", "inverses"]
 
 
 class DataChoice(Settings):
@@ -20,12 +21,14 @@ class DataChoice(Settings):
 
     Attributes:
         source: name of the source.
-        limits: for each split how many of its first items to use; the others are used whole.
-        folder: where the user's files are; not part of what was measured, the fingerprint is.
+        limits: number of items to keep of a split; the other splits are used whole.
+        standardized: whether each column of a table is scaled to mean 0 and variance 1 over the training split.
+        folder: of the user's files; what was measured is known by the fingerprint of the data instead.
     """
 
     source: str
     limits: dict[SplitName, int] = Field(default_factory=dict)
+    standardized: bool = False
     folder: str | None = None
 
 
@@ -35,7 +38,7 @@ class Measuring(Settings):
     Attributes:
         elbo_samples: draws per item for the ELBO, on all items.
         iw_samples: draws per item for importance weighting; 0 leaves it out.
-        iw_items: the first items of the split, on which importance weighting is done.
+        iw_items: number of items, the first of the split, on which importance weighting is done.
         seconds: that the whole measurement may take on the clock of the fit; importance weighting takes fewer items
             if need be. None is without limit.
     """
@@ -44,38 +47,6 @@ class Measuring(Settings):
     iw_samples: int = Field(default=128, ge=0)
     iw_items: int = Field(default=500, ge=1)
     seconds: float | None = Field(default=110.0, gt=0)
-
-
-class Facts(Settings):
-    """What a cell has to know of its data, and what a reader wants to know.
-
-    Attributes:
-        name: of the source.
-        description: of the source.
-        fingerprint: of the data and their splits.
-        event_shape: of one item.
-        levels: number of values of a pixel; None for real numbers.
-        sizes: of the splits.
-    """
-
-    name: str
-    description: str
-    fingerprint: str
-    event_shape: tuple[int, ...]
-    levels: int | None
-    sizes: dict[SplitName, int]
-
-    @staticmethod
-    def of(source: Source, name: str) -> "Facts":
-        """Read them off a source; its own name may hold a folder of the user, which is nobody's business."""
-        return Facts(
-            name=name,
-            description=source.description,
-            fingerprint=source.fingerprint(),
-            event_shape=source.event_shape,
-            levels=source.levels,
-            sizes={split: source.size(split) for split in SPLITS},
-        )
 
 
 class Cell(Settings):
@@ -102,43 +73,27 @@ class Cell(Settings):
     fit: Values = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1)
     measuring: Measuring = Measuring()
-    picture: Picture | None = None
+    picture: PictureKind | None = None
     device: Literal["cpu", "auto"] = "cpu"
 
     @property
     def name(self) -> str:
-        """Name the cell; its files are called so."""
+        """The name of the cell among those of its experiment, fit for a file."""
         return f"{slug(self.method)}.{slug(self.data.source)}.{self.seed}"
 
-    def model_config_for(self, facts: Facts) -> ModelConfig:
-        """Complete the settings of the model.
+    def settle(self, facts: Facts) -> dict[str, Values]:
+        """Return all settings that decide what is measured, as JSON would hold them.
+
+        Args:
+            facts: of the data.
 
         Raises:
             ConfigError: if the model is unknown or a setting does not fit.
         """
-        name = self.model.get("model")
-        known = MODELS[name].model_fields if name in MODELS else {}
-        decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels}
-        decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
-        return config_from_dict(decided | self.model)
-
-    def fit_settings_for(self, facts: Facts) -> FitSettings:
-        """Complete the settings of the fit.
-
-        Raises:
-            ConfigError: if a setting does not fit.
-        """
-        settings = FitSettings.parse(self.fit | {"seed": self.seed})
-        if self.epochs is None:
-            return settings
-        steps = self.epochs * max(1, facts.sizes["train"] // settings.batch_size)
-        return settings.model_copy(update={"steps": steps})
-
-    def settle(self, facts: Facts) -> dict[str, Values]:
-        """Return all settings that decide what is measured, as JSON would hold them."""
+        fit = complete_fit(self.fit | {"seed": self.seed}, facts, epochs=self.epochs)
         return {
-            "model": self.model_config_for(facts).model_dump(mode="json"),
-            "fit": self.fit_settings_for(facts).model_dump(mode="json"),
+            "model": complete_model(self.model, facts).model_dump(mode="json"),
+            "fit": fit.model_dump(mode="json"),
             "data": self.data.model_dump(mode="json", exclude={"folder"}),
             "measuring": self.measuring.model_dump(mode="json"),
             "output": {"picture": self.picture, "device": self.device},
@@ -146,7 +101,7 @@ class Cell(Settings):
 
 
 def refreshed(settings: dict[str, Values]) -> dict[str, Values]:
-    """Complete settings that an earlier version wrote by the defaults of those that have come since.
+    """Return the settings of an earlier version, with the defaults of those that have come since.
 
     Raises:
         ConfigError: if a setting no longer exists or no longer fits.
@@ -160,7 +115,10 @@ def refreshed(settings: dict[str, Values]) -> dict[str, Values]:
 
 
 def slug(text: str) -> str:
-    """Turn a title into a part of a file name.
+    """Return a title as a part of a file name.
+
+    Raises:
+        ConfigError: if it has neither letters nor digits.
 
     Example:
         >>> slug("FCONV1 + NSF")
@@ -173,7 +131,7 @@ def slug(text: str) -> str:
 
 
 def changes(old: dict[str, Values], new: dict[str, Values]) -> list[str]:
-    """Name the settings that differ, with both values."""
+    """Return the names of the settings that differ, with both values."""
     found = []
     for part in sorted(old.keys() | new.keys()):
         before, after = old.get(part, {}), new.get(part, {})

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from likelify.errors import ConfigError
-from likelify.reproduce.cell import Cell, DataChoice, Measuring, Picture, Values
+from likelify.fitting.figures import Unit
+from likelify.reproduce.cell import Cell, DataChoice, Measuring, PictureKind, Values
 
 Scale = Literal["cpu", "paper", "quick"]
-Unit = Literal["bits/dim", "nats"]
 # With a limit on time, this many steps are never reached.
 UNLIMITED = 10**7
 
@@ -28,7 +28,7 @@ class Method:
     title: str
     model: Values
     fit: Values = field(default_factory=dict)
-    picture: Picture | None = None
+    picture: PictureKind | None = None
     changes: Mapping[str, Values] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class Experiment:
         budget: seconds of each fit, or None for as many steps as the settings say.
         measuring: of the fitted models.
         baseline: title of the method that the others are compared with, or None.
-        unit: of the figures; bits per dimension are better when lower, nats when higher.
+        unit: of the figures.
         paper: what it printed.
         caveat: what a reader must know before comparing.
         device: see `Cell`.
@@ -106,7 +106,7 @@ class Experiment:
     budget: float | None
     measuring: Measuring
     baseline: str | None = None
-    unit: Unit = "bits/dim"
+    unit: Unit = Unit.of("image")
     paper: Paper = Paper("")
     caveat: str = ""
     device: Literal["cpu", "auto"] = "cpu"

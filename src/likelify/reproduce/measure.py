@@ -1,4 +1,4 @@
-"""Running one cell in this process: fit, measure, draw, and write its file."""
+"""Running one cell in this process: fit, measure, draw, and keep the result."""
 
 import hashlib
 import json
@@ -11,59 +11,64 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from likelify._version import __version__
 from likelify.data import Source
-from likelify.errors import RunError
-from likelify.fitting.loop import FitResult, Progress, fit
-from likelify.fitting.metrics import Score, evaluate
-from likelify.fitting.run import write_atomically
+from likelify.errors import ConfigError, DataError, RunError
+from likelify.fitting.draw import draw, draw_inverses, picture
+from likelify.fitting.figures import Course, Score
+from likelify.fitting.files import locked, write_atomically
+from likelify.fitting.loop import Progress, fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.process import OneProcess
+from likelify.fitting.run import Run
+from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.flows import Flow
-from likelify.reproduce.cell import Cell, Facts, Measuring, Values
+from likelify.reproduce.cell import Cell, Measuring
 from likelify.reproduce.code import code_hashes
-from likelify.reproduce.pictures import draw_picture
-from likelify.reproduce.results import CellResult, Course, Measured, Point, save_result
-from likelify.reproduce.sources import open_data
+from likelify.reproduce.results import CellResult, save_result
+from likelify.reproduce.runner import Folders
+from likelify.reproduce.sources import open_data, public_facts
 from likelify.seeding import seeded
+from likelify.zoo import config_from_dict
 
-Report = Callable[[str, float, str], None]
-# Rows, and numbers, of one pass.
-FEWEST_ROWS, PASS_ROWS, PASS_NUMBERS = 128, 1024, 200_000
-# Share of the time left that importance weighting may plan to use: its cost is foretold from that of the ELBO.
+UNENDED = ("running", "interrupted")
+OnProgress = Callable[[str, float, str], None]
+# Items, and elements, of one pass.
+PASS_ITEMS, PASS_ELEMENTS, FEWEST_PASS_ITEMS = 512, 200_000, 64
+# Share of the time left that importance weighting may plan to use: its cost is estimated from that of the ELBO.
 PLANNED = 0.7
 FEWEST_ITEMS = 20
+IMAGES, DPI = 64, 110
 
 
-def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bool = False, report: Report) -> None:
-    """Run a cell and keep its result; nothing is written before all is done, but for the weights.
+def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
+    """Run a cell and keep its result.
+
+    From the first improvement on the best weights are in a run folder; the result is written when all is done.
 
     Args:
-        cell: what to run.
-        folder: of the results.
-        weights: folder in which fitted weights are kept, or None.
-        reuse: take the weights of a fit with the same settings, data and code, if they are there.
-        report: called with the phase, its share that is done (0 to 1), and the latest figure.
+        cell: the cell.
+        folders: of results and runs.
+        on_progress: called with the phase, its share that is done (0 to 1), and the latest figure.
 
     Raises:
         KeyboardInterrupt: if the fit was interrupted.
         LikelifyError: if the data, the settings or the fit are at fault.
     """
-    report("reading", 0.0, "")
+    on_progress("reading", 0.0, "")
     code = code_hashes(str(cell.model["model"]))  # now: the files may change while the cell runs
     source = open_data(cell.data)
-    facts = Facts.of(source, cell.data.source)
+    facts = public_facts(source, cell.data)
     settings = cell.settle(facts)
-    with seeded(cell.seed):
-        flow = cell.model_config_for(facts).build()
-    kept = None if weights is None else weights / training_hash(settings, facts)
-    restored = _restore(flow, kept) if reuse and kept is not None else None
-    course = restored or _train(cell, flow, source, facts, report)
-    if restored is None and kept is not None:
-        _keep(flow, course, kept)
-    elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course.clock), report)
+    config = RunConfig(
+        data=source.facts(),
+        model=config_from_dict(settings["model"]),
+        fit=FitSettings.parse(settings["fit"]),
+    )
+    folder = folders.runs / run_name(config, settings["data"], code["code"])
+    flow, course, trained_here = fitted(config, source, folder, cell.device, on_progress, reuse=folders.reuse)
+    elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course), on_progress)
     result = CellResult(
         method=cell.method,
         seed=cell.seed,
@@ -71,48 +76,123 @@ def run_cell(cell: Cell, folder: Path, weights: Path | None = None, *, reuse: bo
         facts=facts,
         parameters=sum(p.numel() for p in flow.parameters()),
         likelihood=flow.likelihood,
-        course=course,
-        trained_here=restored is None,
+        course=_rounded(course),
+        trained_here=trained_here,
         measuring_seconds=round(seconds, 2),
         elbo=elbo,
         iw=iw,
-        picture=_draw(cell, flow, source, folder, report),
-        versions=_versions(code),
+        picture=_draw(cell, flow, source, folders.results, on_progress),
+        versions={"likelify": __version__, **code, "torch": torch.__version__, "python": platform.python_version()},
         machine=_machine(flow),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_result(result, cell, folder)
+    save_result(result, cell, folders.results)
+
+
+def run_name(config: RunConfig, data: dict[str, object], code: str) -> str:
+    """Return the name of the run folder of a fit, a hash of all that decides it: two cells may share a fit.
+
+    Args:
+        config: settings of the run.
+        data: which data are fitted, see `DataChoice`.
+        code: hash of the code.
+    """
+    settings = [config.model.model_dump(mode="json"), config.fit.model_dump(mode="json"), data]
+    parts = [settings, config.data.fingerprint, code, torch.__version__]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fitted(
+    config: RunConfig, source: Source, folder: Path, device: str, on_progress: OnProgress, *, reuse: bool
+) -> tuple[Flow, Course, bool]:
+    """Return a fitted model, the course of its fit, and whether it was fitted now.
+
+    Other processes that need the same fit wait for this one.
+
+    Args:
+        config: settings of the run.
+        source: the data.
+        folder: of the run.
+        device: see `Cell`.
+        on_progress: see `run_cell`.
+        reuse: take the model from the folder if its fit ended there.
+
+    Raises:
+        KeyboardInterrupt: if the fit was interrupted.
+        LikelifyError: if the settings or the fit are at fault.
+    """
+    with locked(folder):
+        if reuse and (found := _load(folder)) is not None:
+            return (*found, False)
+        for file in folder.iterdir():
+            file.unlink()
+        run = Run.create(folder, config)
+        with seeded(config.fit.seed):
+            flow = config.model.build()
+
+        def on_step(progress: Progress) -> None:
+            on_progress("fitting", progress.fraction, f"{progress.best.validation_bits:.3f} bits/dim")
+
+        place = OneProcess(None if device == "auto" else device)
+        course = fit(flow, source, run=run, fabric=place, on_step=on_step)
+        if course.reason == "interrupted":
+            raise KeyboardInterrupt
+    return flow, course, True
+
+
+def _load(folder: Path) -> tuple[Flow, Course] | None:
+    """Return what a run folder holds if its fit ended; otherwise it is simply fitted again."""
+    try:
+        run = Run.load(folder)
+        course = run.course()
+        return None if course is None or course.reason in UNENDED else (run.flow(), course)
+    except (RunError, ConfigError):
+        return None
 
 
 def measure(
-    flow: Flow, source: Source, measuring: Measuring, clock: Callable[[], float], report: Report
-) -> tuple[Measured, Measured | None, float]:
-    """Measure a model on the test split; give the ELBO, the importance-weighted figure if there is one, the seconds."""
+    flow: Flow, source: Source, measuring: Measuring, clock: Callable[[], float], on_progress: OnProgress
+) -> tuple[Score, Score | None, float]:
+    """Measure a model on the test split.
+
+    Args:
+        flow: the model.
+        source: the data.
+        measuring: how much of it.
+        clock: that `measuring.seconds` counts.
+        on_progress: see `run_cell`.
+
+    Returns:
+        The ELBO, the importance-weighted figure if there is one, and the seconds that this took.
+
+    Raises:
+        RunError: if a figure is not finite.
+    """
     start = clock()
     elbo = evaluate(
         flow,
         source,
         elbo_samples=measuring.elbo_samples,
         iw_samples=0,
-        batch_size=max(FEWEST_ROWS, min(PASS_ROWS, PASS_NUMBERS // math.prod(source.event_shape))),
-        on_batch=lambda share: report("measuring the ELBO", share, ""),
+        batch_size=max(FEWEST_PASS_ITEMS, min(PASS_ITEMS, PASS_ELEMENTS // math.prod(source.event_shape))),
+        on_batch=lambda share: on_progress("measuring the ELBO", share, ""),
     ).elbo
     spent = clock() - start
-    rows = elbo.bits.items * measuring.elbo_samples
+    draws = elbo.bits.count * measuring.elbo_samples
     # Exact models need none, noisy ones allow none.
-    items = _iw_items(measuring, source.size("test"), spent / rows, spent) if flow.likelihood == "bound" else 0
+    items = _iw_items(measuring, source.size("test"), spent / draws, spent) if flow.likelihood == "bound" else 0
     if not items:
-        return _measured(elbo), None, spent
+        return _finite(elbo), None, spent
     weighted = evaluate(
         flow,
         source,
         elbo_samples=1,
         iw_samples=measuring.iw_samples,
-        batch_size=max(1, PASS_ROWS // measuring.iw_samples),
+        batch_size=max(1, PASS_ITEMS // measuring.iw_samples),
         limit=items,
-        on_batch=lambda share: report("importance weighting", share, ""),
+        on_batch=lambda share: on_progress("importance weighting", share, ""),
     ).iw
-    return _measured(elbo), None if weighted is None else _measured(weighted), clock() - start
+    return _finite(elbo), None if weighted is None else _finite(weighted), clock() - start
 
 
 def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -> int:
@@ -124,108 +204,45 @@ def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -
     return items
 
 
-def clock_of(name: str) -> Callable[[], float]:
-    """Return the clock of that name in `FitSettings`."""
-    return time.process_time if name == "processor" else time.perf_counter
-
-
-def training_hash(settings: dict[str, Values], facts: Facts) -> str:
-    """Name a fit by all that it depends on: settings, data, code and version of torch."""
-    decisive = {part: settings[part] for part in ("model", "fit", "data")}
-    parts = [decisive, facts.fingerprint, code_hashes(settings["model"]["model"])["code"], torch.__version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _train(cell: Cell, flow: Flow, source: Source, facts: Facts, report: Report) -> Course:
-    settings = cell.fit_settings_for(facts)
-
-    def on_step(progress: Progress) -> None:
-        best = progress.best_bits
-        report("fitting", progress.fraction, f"{best:.3f} bits/dim" if math.isfinite(best) else "")
-
-    fabric = Fabric(accelerator=cell.device, devices=1)
-    result = fit(flow, source, settings, fabric=fabric, on_step=on_step)
-    if result.reason == "interrupted":
-        raise KeyboardInterrupt
-    return _course(result, settings.clock)
-
-
-def _course(result: FitResult, clock: str) -> Course:
-    return Course(
-        reason=result.reason,
-        steps=result.steps,
-        best_step=result.best_step,
-        seconds=round(result.seconds, 2),
-        clock=clock,
-        curve=[
-            Point(
-                step=look.step,
-                seconds=round(look.seconds, 2),
-                train_bits=_finite(look.train_bits),
-                validation_bits=round(look.validation_bits, 6),
-            )
-            for look in result.looks
-        ],
-    )
-
-
-def _keep(flow: Flow, course: Course, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in flow.state_dict().items()}
-    write_atomically(folder / "model.safetensors", save(plain))
-    # Last: it says that the weights are complete.
-    write_atomically(folder / "course.json", course.model_dump_json().encode())
-
-
-def _restore(flow: Flow, folder: Path) -> Course | None:
-    """Load kept weights; None if there are none that can be read, and then the fit is simply done again."""
-    try:
-        course = Course.parse(json.loads((folder / "course.json").read_text()))
-        flow.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError, RuntimeError):
-        return None
-    return course
-
-
-def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, report: Report) -> str | None:
-    """Write the picture of a cell, if it has one; give its name."""
-    if cell.picture is None:
-        return None
-    report("drawing", 0.0, "")
-    name = f"{cell.name}.png"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / name, draw_picture(cell.picture, flow, source, seed=cell.seed))
-    return name
-
-
-def _measured(score: Score) -> Measured:
+def _finite(score: Score) -> Score:
     if not math.isfinite(score.bits.mean):
         raise RunError(
-            f"The held-out figure is {score.bits.mean}: the model gives some test items no probability at all, or "
-            "more than any number. Nothing was written for this cell."
+            f"The held-out figure is {score.bits.mean}: the model gives some test items no probability at all, or an "
+            "infinite density. Nothing was written for this cell."
         )
-    return Measured(
-        bits=score.bits.mean,
-        bits_error=_finite(score.bits.standard_error),
-        nats=score.nats.mean,
-        nats_error=_finite(score.nats.standard_error),
-        items=score.bits.items,
-        samples=score.samples,
-        ess=score.ess,
-    )
+    return score
 
 
-def _finite(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
+def clock_of(course: Course) -> Callable[[], float]:
+    """Return the clock that a fit went by."""
+    return time.process_time if course.clock == "processor" else time.perf_counter
 
 
-def _versions(code: dict[str, str]) -> dict[str, str]:
-    return {
-        "likelify": __version__,
-        **code,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+def _rounded(course: Course) -> Course:
+    """Shorten the numbers of a course: hundredths of a second, six digits of a figure."""
+    values = course.model_dump()
+    for point in values["points"]:
+        point |= {name: round(value, 6) for name, value in point.items() if isinstance(value, float)}
+        point["seconds"] = round(point["seconds"], 2)
+    return Course.parse(values | {"seconds": round(course.seconds, 2)})
+
+
+def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, on_progress: OnProgress) -> str | None:
+    """Write the picture of a cell, if it has one, beside real images; return its name."""
+    if cell.picture is None:
+        return None
+    if source.kind != "image" or source.levels is None:
+        raise DataError(f"'{source.name}' has no images, so no pictures can be drawn of a model of it.")
+    on_progress("drawing", 0.0, "")
+    if cell.picture == "samples":
+        panels = {"samples": draw(flow, IMAGES, seed=cell.seed)}
+    else:
+        panels = draw_inverses(flow, IMAGES, seed=cell.seed)
+    panels["real (test)"] = source.read("test", torch.arange(min(IMAGES, source.size("test")))).x
+    name = f"{cell.name}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, picture(panels, source.levels, dpi=DPI))
+    return name
 
 
 def _machine(flow: Flow) -> dict[str, str | int]:
@@ -235,7 +252,7 @@ def _machine(flow: Flow) -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Name the processor, as far as the system tells."""
+    """Return the name of the processor, as far as the system tells."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text().splitlines():

@@ -51,7 +51,7 @@ def to_html(report: Report) -> str:
         curves = {name: several for name, several in report.curves.get(table.title, {}).items() if several}
         if curves:
             title = f"Validation split of {table.title} during the fits, one line per seed"
-            body.append(_html_figure(title, draw_curves(curves, report.unit)))
+            body.append(_html_figure(title, draw_curves(curves, report.unit.name)))
     body += [_html_figure(picture.title, picture.file.read_bytes()) for picture in report.pictures]
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(report.title)}</title>\n'

@@ -45,12 +45,12 @@ class Folders:
 
     Attributes:
         results: folder of the results.
-        weights: folder of fitted weights, which are large, or None.
-        reuse: take weights that are already there.
+        runs: folder of the run folders of fits, which are large.
+        reuse: take the models of fits that have ended there.
     """
 
     results: Path
-    weights: Path | None = None
+    runs: Path
     reuse: bool = False
 
 
@@ -116,8 +116,8 @@ class _Worker:
         )
         self.request = {
             "cell": cell.model_dump(mode="json"),
-            "folder": str(folders.results),
-            "weights": None if folders.weights is None else str(folders.weights),
+            "results": str(folders.results),
+            "runs": str(folders.runs),
             "reuse": folders.reuse,
             "threads": 1 if single else None,
         }

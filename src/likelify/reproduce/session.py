@@ -3,14 +3,15 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from likelify.data import Facts
 from likelify.errors import ConfigError, DataError, MissingDependencyError
-from likelify.fitting.run import write_atomically
-from likelify.reproduce.cell import Cell, Facts
+from likelify.fitting.files import write_atomically
+from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown
-from likelify.reproduce.results import State, read_states
+from likelify.reproduce.results import CellState, read_states
 from likelify.reproduce.runner import Folders
-from likelify.reproduce.sources import open_data
+from likelify.reproduce.sources import open_data, public_facts
 from likelify.reproduce.store import read_cells
 from likelify.reproduce.table import Picture, Report, build_report
 
@@ -29,7 +30,7 @@ class Session:
         cells: all cells that its tables need.
         results: folder of the results.
         page: file of the report.
-        weights: folder of fitted weights.
+        runs: folder of the run folders of fits.
         states: which of the cells are finished.
         absent: sources that cannot be opened, with the reason.
     """
@@ -38,8 +39,8 @@ class Session:
     cells: list[Cell]
     results: Path
     page: Path
-    weights: Path
-    states: list[State]
+    runs: Path
+    states: list[CellState]
     absent: dict[str, str]
 
     @staticmethod
@@ -67,7 +68,7 @@ class Session:
         committed = out is None and experiment.scale != "quick" and COMMITTED.is_dir() and PAGES.is_dir()
         results = (COMMITTED if committed else out or UNCOMMITTED) / experiment.folder
         page = PAGES / f"{experiment.folder}.md" if committed else results / PAGE
-        weights = (out or UNCOMMITTED) / "weights"
+        runs = (out or UNCOMMITTED) / "fits"
         cells = experiment.cells(seeds, budget, files)
         if files is None:
             # Data of the user's files are there only in results.
@@ -79,7 +80,7 @@ class Session:
                 raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder with --data.")
             experiment = replace(experiment, data=data)
             cells = experiment.cells(seeds, budget, files)
-        return Session(experiment, cells, results, page, weights, read_states(cells, results), {})
+        return Session(experiment, cells, results, page, runs, read_states(cells, results), {})
 
     def checked(self) -> "Session":
         """Return the session after opening its data: cells of other data are stale, and missing data are noted."""
@@ -87,7 +88,7 @@ class Session:
         states = list(self.states)
         for choice in {cell.data.source: cell.data for cell in self.cells}.values():
             try:
-                facts = Facts.of(open_data(choice), choice.source)
+                facts = public_facts(open_data(choice), choice)
             except (DataError, MissingDependencyError, OSError) as error:
                 absent[choice.source] = str(error)
                 continue
@@ -106,13 +107,13 @@ class Session:
         wanted = {"missing", "damaged"} | ({"stale"} if again else set())
         return [s.cell for s in self.states if s.status in wanted and s.cell.data.source not in self.absent]
 
-    def of(self, *statuses: str) -> list[State]:
+    def of(self, *statuses: str) -> list[CellState]:
         """Return the cells of some statuses."""
         return [state for state in self.states if state.status in statuses]
 
     def folders(self, *, again: bool = False) -> Folders:
-        """Return the folders that cells write to; when run again, they do not take weights that are already there."""
-        return Folders(self.results, self.weights, reuse=not again)
+        """Return the folders that cells write to; when run again, they do not take models that are already fitted."""
+        return Folders(self.results, self.runs, reuse=not again)
 
     def report(self) -> Report:
         """Return the report of what is finished."""
@@ -141,7 +142,7 @@ class Session:
         return replace(picture, file=copy)
 
 
-def _compared(state: State, facts: Facts) -> State:
+def _compared(state: CellState, facts: Facts) -> CellState:
     result = state.result
     if state.status != "finished" or result is None or state.cell.data.source != facts.name:
         return state

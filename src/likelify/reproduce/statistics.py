@@ -1,39 +1,16 @@
-"""Statistics of few paired runs: means over seeds, paired differences, and curves read off at equal times.
+"""Statistics of few paired runs: differences paired by seed, and curves read off at equal times.
 
 Pure functions of plain numbers.
 """
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from likelify.errors import MissingDependencyError
+from likelify.fitting.figures import Figure
 
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds.
-
-    Attributes:
-        value: the mean.
-        standard_error: spread over seeds divided by the root of their number; NaN for one seed.
-        count: number of seeds.
-    """
-
-    value: float
-    standard_error: float
-    count: int
-
-    @staticmethod
-    def of(values: Sequence[float]) -> "Mean":
-        """Summarise one number per seed; none at all, or one that is not finite, give NaN."""
-        if not values or not all(map(math.isfinite, values)):
-            return Mean(math.nan, math.nan, len(values))
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return Mean(statistics.fmean(values), error, len(values))
 
 
 @dataclass(frozen=True)
@@ -72,11 +49,13 @@ def paired_difference(
         (0.75, 2)
     """
     differences = [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
-    mean = Mean.of(differences)
-    if mean.count < 2:
-        return Paired(mean.value, math.nan, math.nan, mean.count)
-    half = _student((1 + confidence) / 2, mean.count - 1) * mean.standard_error
-    return Paired(mean.value, mean.value - half, mean.value + half, mean.count)
+    if not differences:
+        return Paired(math.nan, math.nan, math.nan, 0)
+    found = Figure.of(differences)
+    if found.standard_error is None:
+        return Paired(found.mean, math.nan, math.nan, found.count)
+    half = _student((1 + confidence) / 2, found.count - 1) * found.standard_error
+    return Paired(found.mean, found.mean - half, found.mean + half, found.count)
 
 
 def value_at(curve: Iterable[tuple[float, float]], seconds: float) -> float:

@@ -1,19 +1,16 @@
 """The file `cells.json` of an experiment: its finished cells, written by several processes at once."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from likelify.errors import RunError
-from likelify.fitting.run import write_atomically
+from likelify.fitting.files import locked, write_atomically
 
 CELLS = "cells.json"
 FORMAT = 2
-WIDTH = 120
+# Of a line; a point of a curve has some 170 characters.
+WIDTH = 200
 
 
 def read_cells(folder: Path) -> dict[str, Any]:
@@ -44,8 +41,7 @@ def save_cell(folder: Path, name: str, values: dict[str, Any]) -> None:
     Raises:
         RunError: if the file cannot be read; it is then left as it is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         cells = read_cells(folder) | {name: values}
         content = {"format": FORMAT, "cells": dict(sorted(cells.items()))}
         write_atomically(folder / CELLS, (to_text(content) + "\n").encode())
@@ -75,17 +71,6 @@ def to_text(value: object, indent: int = 0) -> str:
     lines = [" " * inner + name + to_text(part, inner) for name, part in zip(names, parts, strict=True)]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return "\n".join((opening, ",\n".join(lines), " " * indent + closing))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that lock the folder waiting; the system ends the lock when this process ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _unreadable(file: Path, reason: str) -> str:

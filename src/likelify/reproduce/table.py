@@ -2,19 +2,22 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from likelify.fitting.figures import Figure, Score, Unit
 from likelify.reproduce.experiment import DataSet, Experiment, Method
-from likelify.reproduce.results import CellResult, Measured, State
-from likelify.reproduce.statistics import Mean, common_time, paired_difference, value_at
+from likelify.reproduce.results import CellResult, CellState
+from likelify.reproduce.statistics import common_time, paired_difference, value_at
+from likelify.reproduce.store import CELLS
 
 # Shares of the common time at which the curves are read off.
 SHARES = (0.25, 0.5, 1.0)
 DIGITS = 3
 EMPTY = "-"
 Curve = list[tuple[float, float]]
+Rows = dict[str, list[CellResult]]
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ class Report:
     introduction: list[str]
     tables: list[Table]
     curves: dict[str, dict[str, list[Curve]]]
-    unit: str
+    unit: Unit
     pictures: list[Picture]
 
 
-def build_report(experiment: Experiment, states: Sequence[State], folder: Path) -> Report:
+def build_report(experiment: Experiment, states: Sequence[CellState], folder: Path) -> Report:
     """Return the report of an experiment; only finished cells of the present settings count."""
     tables, curves, pictures = [], {}, []
     for data in experiment.data:
@@ -79,21 +82,22 @@ def build_report(experiment: Experiment, states: Sequence[State], folder: Path) 
     return Report(experiment.title, introduction, tables, curves, experiment.unit, pictures)
 
 
-def _finished(experiment: Experiment, states: Sequence[State]) -> dict[str, list[CellResult]]:
+def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
     """Return the results of each method, in the order of the methods."""
-    rows: dict[str, list[CellResult]] = {method.title: [] for method in experiment.methods}
+    rows: Rows = {method.title: [] for method in experiment.methods}
     for state in states:
         if state.status == "finished" and state.result is not None:
             rows[state.cell.method].append(state.result)
     return rows
 
 
-def _table(experiment: Experiment, data: DataSet, states: Sequence[State], rows: dict[str, list[CellResult]]) -> Table:
+def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], rows: Rows) -> Table:
+    """Return the table of held-out figures."""
     unit = experiment.unit
     baseline = _by_seed(rows.get(experiment.baseline or "", []), unit)
     printed = {(p.method, p.data): p.value for p in experiment.paper.figures}
     known = any((method.title, data.title) in printed for method in experiment.methods)
-    headings = ["method", "parameters", "seeds", f"ELBO, {unit}", f"importance-weighted, {unit}"]
+    headings = ["method", "parameters", "seeds", f"ELBO, {unit.name}", f"importance-weighted, {unit.name}"]
     headings += [f"ELBO minus {experiment.baseline} [95 %]"] if experiment.baseline else []
     headings += ["paper"] if known else []
     lines = []
@@ -109,7 +113,7 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[State], rows:
     return Table(data.title, headings, lines, _notes(states, everything))
 
 
-def _course_table(experiment: Experiment, data: DataSet, rows: dict[str, list[CellResult]]) -> Table:
+def _course_table(experiment: Experiment, data: DataSet, rows: Rows) -> Table:
     """Return the table of validation figures at equal times."""
     unit = experiment.unit
     curves = {title: [_curve(result, unit) for result in results] for title, results in rows.items()}
@@ -124,7 +128,7 @@ def _course_table(experiment: Experiment, data: DataSet, rows: dict[str, list[Ce
         line += [_mean([r.course.seconds for r in results], 0, error=False)]
         line += [_mean([r.measuring_seconds for r in results], 0, error=False)]
         lines.append([method.title, *line])
-    return Table(f"{data.title}: validation figures at equal times, {unit}", headings, lines)
+    return Table(f"{data.title}: validation figures at equal times, {unit.name}", headings, lines)
 
 
 def _paper_table(experiment: Experiment) -> list[Table]:
@@ -135,14 +139,14 @@ def _paper_table(experiment: Experiment) -> list[Table]:
     if not left:
         return []
     rows = [[p.method, p.data, p.value] for p in left]
-    return [Table("What the paper printed", ["method", "data", experiment.unit], rows, source)]
+    return [Table("What the paper printed", ["method", "data", experiment.unit.name], rows, source)]
 
 
 def _explanation(experiment: Experiment) -> str:
-    better = "lower is better" if experiment.unit == "bits/dim" else "higher is better"
+    better = "higher is better" if experiment.unit.higher_is_better else "lower is better"
     text = (
-        f"Figures in {experiment.unit}, {better}: mean over seeds +- standard error over seeds. Seeds set weights, "
-        "order of the data and noise, and are paired between methods. At equal times: the best figure on the "
+        f"Figures in {experiment.unit.name}, {better}: mean over seeds +- standard error over seeds. Seeds set "
+        "weights, order of the data and noise, and are paired between methods. At equal times: the best figure on the "
         "validation split that a fit had logged by then; the last time is the end of the shortest fit. As the learning "
         "rate falls over a whole fit, figures of earlier times are not those of shorter fits."
     )
@@ -155,7 +159,7 @@ def _explanation(experiment: Experiment) -> str:
     return text + source
 
 
-def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
+def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[str]:
     notes = []
     missing = [state.cell.name for state in states if state.status == "missing"]
     if missing:
@@ -164,17 +168,17 @@ def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
         names = [state.cell.name for state in states if state.status == status]
         if names:
             notes.append(f"Left out, because they {what}: {', '.join(names)}.")
-    checks: list[tuple[str, Callable[[CellResult], object]]] = [
-        ("states of the data", lambda r: r.facts.fingerprint),
-        ("versions of torch", lambda r: r.versions.get("torch")),
-        ("machines", lambda r: r.machine.get("name")),
-    ]
-    counts = {what: len({read(result) for result in results}) for what, read in checks}
-    counts["versions of the code"] = _code_versions(results)
+    counts = {
+        "states of the data": len({result.facts.fingerprint for result in results}),
+        "versions of the code": _code_versions(results),
+        "versions of torch": len({result.versions.get("torch") for result in results}),
+        "machines": len({result.machine.get("name") for result in results}),
+    }
     for what, count in counts.items():
         if count > 1:
-            notes.append(f"These cells are of {count} {what}: compare with care, or delete files to run them again.")
-    items = {result.iw.items for result in results if result.iw is not None}
+            advice = f"compare with care, or remove them from {CELLS} to run them again"
+            notes.append(f"These cells are of {count} {what}: {advice}.")
+    items = {result.iw.bits.count for result in results if result.iw is not None}
     if items:
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
         notes.append(f"Importance weighting: {draws} draws on the first {_range(items)} test items.")
@@ -183,13 +187,13 @@ def _notes(states: Sequence[State], results: Sequence[CellResult]) -> list[str]:
     if results:
         first = results[0]
         sizes = " / ".join(str(size) for size in first.facts.sizes.values())
-        notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {first.elbo.items}.")
+        notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {first.elbo.bits.count}.")
         clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
         notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
     return notes
 
 
-def _by_seed(results: Sequence[CellResult], unit: str) -> dict[int, float]:
+def _by_seed(results: Sequence[CellResult], unit: Unit) -> dict[int, float]:
     return {result.seed: _figure(result.elbo, unit) for result in results}
 
 
@@ -206,17 +210,17 @@ def _code_versions(results: Sequence[CellResult]) -> int:
     return max(map(len, versions.values()), default=0)
 
 
-def _figure(measured: Measured, unit: str) -> float:
-    return measured.bits if unit == "bits/dim" else measured.nats
+def _figure(score: Score, unit: Unit) -> float:
+    return unit.pick(score.bits.mean, score.nats.mean)
 
 
-def _curve(result: CellResult, unit: str) -> Curve:
-    factor = 1.0 if unit == "bits/dim" else -result.dims * math.log(2)
-    return [(point.seconds, factor * point.validation_bits) for point in result.course.curve]
+def _curve(result: CellResult, unit: Unit) -> Curve:
+    points = result.course.points
+    return [(point.seconds, unit.pick(point.validation_bits, point.validation_nats)) for point in points]
 
 
-def _read(curve: Curve, seconds: float, unit: str) -> float:
-    sign = 1 if unit == "bits/dim" else -1
+def _read(curve: Curve, seconds: float, unit: Unit) -> float:
+    sign = -1 if unit.higher_is_better else 1
     return sign * value_at([(time, sign * value) for time, value in curve], seconds)
 
 
@@ -233,14 +237,14 @@ def _difference(method: Method, experiment: Experiment, ours: dict[int, float], 
 
 
 def _mean(values: Sequence[float], digits: int = DIGITS, *, error: bool = True) -> str:
-    mean = Mean.of(values)
-    if math.isnan(mean.value):
+    if not values or not all(map(math.isfinite, values)):
         return EMPTY
-    text = f"{mean.value:,.{digits}f}"
-    return text if not error or math.isnan(mean.standard_error) else f"{text} +- {mean.standard_error:.{digits}f}"
+    figure = Figure.of(values)
+    text = f"{figure.mean:,.{digits}f}"
+    return text if not error or figure.standard_error is None else f"{text} +- {figure.standard_error:.{digits}f}"
 
 
-def _weighted(results: Sequence[CellResult], unit: str) -> str:
+def _weighted(results: Sequence[CellResult], unit: Unit) -> str:
     """Return the importance-weighted figure; exact models have none, since their first figure is no bound."""
     if results and all(result.likelihood == "exact" for result in results):
         return "exact"

@@ -35,25 +35,20 @@ def _run(request: dict) -> None:
 
     from likelify.reproduce.cell import Cell
     from likelify.reproduce.measure import run_cell
+    from likelify.reproduce.runner import Folders
 
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])
     last = 0.0
 
-    def report(phase: str, share: float, figure: str) -> None:
+    def on_progress(phase: str, share: float, figure: str) -> None:
         nonlocal last
         if (now := time.monotonic()) - last > REPORT_SECONDS:
             last = now
             _send(phase=phase, share=share, figure=figure)
 
-    weights = request["weights"]
-    run_cell(
-        Cell.parse(request["cell"]),
-        Path(request["folder"]),
-        None if weights is None else Path(weights),
-        reuse=request["reuse"],
-        report=report,
-    )
+    folders = Folders(Path(request["results"]), Path(request["runs"]), reuse=request["reuse"])
+    run_cell(Cell.parse(request["cell"]), folders, on_progress)
 
 
 def _send(**values: object) -> None:

@@ -3,17 +3,13 @@
 from dataclasses import replace
 
 from likelify.errors import ConfigError
-from likelify.reproduce.cell import DataChoice, Measuring, Picture, Values
+from likelify.fitting.figures import Unit
+from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_FIT, flowified_rate
+from likelify.reproduce.cell import DataChoice, Measuring, PictureKind
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
-from likelify.zoo.presets import FLOWIFIED_FIT, FLOWIFIED_RATES, NSF_RATE
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"
 CPU_SECONDS, QUICK_SECONDS = 600.0, 4.0
-
-# The appendix: Adam, 5e-4 falling to 0 along half a cosine, batches of 256; the data sets say for how many epochs.
-PAPER_FIT: Values = {name: value for name, value in FLOWIFIED_FIT.items() if name != "steps"}
-# Larger rates and a moving average, for some thousand steps on one processor.
-CPU_FIT: Values = {"batch_size": 128, "average": 0.99, "validations": 20, "clock": "processor"}
 # As many steps for all methods, since they were compared at equal epochs.
 EQUAL_STEPS = 800
 
@@ -131,9 +127,9 @@ def minutes(scale: Scale) -> Experiment:
     return replace(table, fit={name: value for name, value in table.fit.items() if name != "steps"})
 
 
-def _method(title: str, scale: Scale, picture: Picture | None = None, **model: object) -> Method:
+def _method(title: str, scale: Scale, picture: PictureKind | None = None, **model: object) -> Method:
     """Return a method with its learning rate; at paper scale that of the appendix, the same for all."""
-    rate = NSF_RATE if model.get("nsf") else FLOWIFIED_RATES[str(model["model"])]
+    rate = flowified_rate(str(model["model"]), couplings="nsf" in model)
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 
 
@@ -148,11 +144,11 @@ def _on_images(
     baseline: str | None = None,
 ) -> Experiment:
     if scale == "paper":
-        data, fit, measuring, budget = PAPER_DATA, PAPER_FIT, PAPER_MEASURING, None
+        data, fit, measuring, budget = PAPER_DATA, EPOCHS_FIT, PAPER_MEASURING, None
     elif scale == "cpu":
-        data, fit, measuring, budget = (FASHION,), CPU_FIT | {"steps": EQUAL_STEPS}, CPU_MEASURING, CPU_SECONDS
+        data, fit, measuring, budget = (FASHION,), PROCESSOR_FIT | {"steps": EQUAL_STEPS}, CPU_MEASURING, CPU_SECONDS
     elif scale == "quick":
-        data, fit, measuring, budget = (DIGITS,), CPU_FIT | {"validations": 4}, QUICK_MEASURING, QUICK_SECONDS
+        data, fit, measuring, budget = (DIGITS,), PROCESSOR_FIT | {"validations": 4}, QUICK_MEASURING, QUICK_SECONDS
         seeds = min(seeds, 2)
     else:
         raise ConfigError(f"The scales are 'cpu', 'paper' and 'quick', not {scale!r}.")
@@ -167,7 +163,7 @@ def _on_images(
         budget,
         measuring,
         baseline,
-        "bits/dim",
+        Unit.of("image"),
         paper,
         CAVEATS[scale],
         "auto" if scale == "paper" else "cpu",

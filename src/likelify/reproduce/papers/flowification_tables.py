@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from likelify.reproduce.cell import DataChoice, Measuring, Values
+from likelify.fitting.figures import Unit
+from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_TABLE_FIT, UCI_FITS
+from likelify.reproduce.cell import DataChoice, Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
-from likelify.reproduce.papers.flowification import CPU_FIT, PAPER_FIT, QUICK_MEASURING, QUICK_SECONDS
+from likelify.reproduce.papers.flowification import QUICK_MEASURING, QUICK_SECONDS
 
 # A public listing under the paper's name, rounded; the paper's own tables were not at hand.
 LISTED = {"POWER": "-0.5", "GAS": "5.35", "HEPMASS": "-19.56", "MINIBOONE": "-14.05", "BSDS300": "144.2"}
@@ -14,21 +16,14 @@ CHOSEN = "narrowing, LeakyReLU"
 SPLINES = "narrowing, splines"
 GAUSSIAN = "linear (a normal law)"
 
-# Columns, and (steps, batch size, rate) of the neural spline flows, which the paper says it followed: from memory.
-UCI: dict[str, tuple[int, int, int, float]] = {
-    "POWER": (6, 400_000, 512, 5e-4),
-    "GAS": (8, 400_000, 512, 5e-4),
-    "HEPMASS": (21, 400_000, 256, 5e-4),
-    "MINIBOONE": (43, 200_000, 128, 3e-4),
-    "BSDS300": (63, 400_000, 512, 5e-4),
-}
+# Numbers of columns.
+UCI = {"POWER": 6, "GAS": 8, "HEPMASS": 21, "MINIBOONE": 43, "BSDS300": 63}
 BUNDLED = {"wine": 13, "breast-cancer": 30, "diabetes": 10}
 CPU_SECONDS, BUNDLED_SECONDS = 240.0, 60.0
 VALIDATION_ROWS = 2000
 CPU_MEASURING = Measuring(seconds=25.0)
-# Tables are small: a look is cheap, and fits of some hundred rows are best long before their end.
-TABLE_FIT: Values = CPU_FIT | {"batch_size": 256, "average": 0.99, "validations": 60}
-BUNDLED_FIT: Values = {"batch_size": 64}
+# Of some hundred rows.
+BUNDLED_BATCH = 64
 
 CPU_CAVEAT = (
     "CPU scale: a minute of one processor for each fit to scikit-learn's tables (offline), four for each to the "
@@ -46,10 +41,9 @@ def tables(scale: Scale) -> Experiment:
     """Return the table of tables."""
     quick = scale == "quick"
     paper = [_uci(name, scale) for name in UCI]
-    offline = [
-        DataSet(name, DataChoice(source=name), fit=BUNDLED_FIT, budget=QUICK_SECONDS if quick else BUNDLED_SECONDS)
-        for name in BUNDLED
-    ]
+    seconds, fit = QUICK_SECONDS if quick else BUNDLED_SECONDS, {"batch_size": BUNDLED_BATCH}
+    choices = [DataChoice(source=name, standardized=True) for name in BUNDLED]
+    offline = [DataSet(choice.source, choice, fit=fit, budget=seconds) for choice in choices]
     data = paper if scale == "paper" else offline[:1] if quick else [*offline, *paper]
     return Experiment(
         "flowification-tables",
@@ -58,11 +52,11 @@ def tables(scale: Scale) -> Experiment:
         _methods(data),
         data,
         seeds=2 if quick else 3,
-        fit=PAPER_FIT if scale == "paper" else TABLE_FIT | ({"validations": 4} if quick else {}),
+        fit=EPOCHS_FIT if scale == "paper" else PROCESSOR_TABLE_FIT | ({"validations": 4} if quick else {}),
         budget=None if scale == "paper" else QUICK_SECONDS if quick else CPU_SECONDS,
         measuring=QUICK_MEASURING if quick else Measuring(seconds=None) if scale == "paper" else CPU_MEASURING,
         baseline=GAUSSIAN,
-        unit="nats",
+        unit=Unit.of("table"),
         paper=Paper(SOURCE, tuple(Printed(CHOSEN, name, value) for name, value in LISTED.items())),
         caveat={"cpu": CPU_CAVEAT, "paper": PAPER_CAVEAT, "quick": QUICK_CAVEAT}[scale],
         device="auto" if scale == "paper" else "cpu",
@@ -71,7 +65,7 @@ def tables(scale: Scale) -> Experiment:
 
 def _methods(data: Sequence[DataSet]) -> list[Method]:
     """Return the paper's choice, the same with our splines, constant width, and what a single layer can do."""
-    columns = BUNDLED | {name: UCI[name][0] for name in UCI}
+    columns = BUNDLED | UCI
     table = {"model": "flowified-mlp"}
     # The paper chose the same widths everywhere, but for BSDS300.
     wide = {"BSDS300": {"widths": (128, 128, 128, 64, 32)}}
@@ -86,9 +80,7 @@ def _methods(data: Sequence[DataSet]) -> list[Method]:
 
 
 def _uci(name: str, scale: Scale) -> DataSet:
-    _, steps, batch, rate = UCI[name]
     if scale == "paper":
-        fit = {"steps": steps, "batch_size": batch, "lr": rate}
-        return DataSet(name, DataChoice(source=name.lower()), fit=fit, from_files=True)
-    # A look at all rows that are held out, up to 184,000, would take longer than the steps between two looks.
+        return DataSet(name, DataChoice(source=name.lower()), fit=UCI_FITS[name.lower()], from_files=True)
+    # Validating on all rows that are held out, up to 184,000, would take longer than the steps in between.
     return DataSet(name, DataChoice(source=name.lower(), limits={"validation": VALIDATION_ROWS}), from_files=True)
