@@ -4,6 +4,8 @@ Nothing here knows of likelify. `settle` gives batch normalization statistics an
 network, so that a conversion that forgets them is found out.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -173,3 +175,34 @@ SMALL = {
     "upsampler": (lambda: Upsampler(2, 3), (2, 4, 4)),
     "mixer": (lambda: Mixer(4, 6), (4, 6)),
 }
+
+
+class Residual(nn.Module):
+    """`x` plus a network of it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class Halves(nn.Module):
+    """A weighted sum of channels."""
+
+    def forward(self, x):
+        a, b = x[:, :1], x[:, 1:]
+        return a + b[:, :1] * 0.5
+
+
+def made(name):
+    """Return a small network of that name, and an input."""
+    make, shape = SMALL[name]
+    return make(), torch.randn(3, *shape)
+
+
+def evaluated(net, x):
+    """Return what a copy of the network gives in evaluation."""
+    with torch.no_grad():
+        return copy.deepcopy(net).eval()(x)

@@ -11,7 +11,7 @@ from torch import nn
 from likelify.errors import LikelifyError
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options
-from likelify.flowification.reduction import Branches, Series, Step, steps_of
+from likelify.flowification.reduction import Branches, GraphStep, Series, steps_of
 from likelify.flowification.refusals import NotConvertibleError, Refusals, reason
 from likelify.flowification.report import WHOLE, LayerRecord, describe
 from likelify.flowification.residual_blocks import contraction_layer
@@ -58,7 +58,7 @@ class LayerBuilder:
         if self.options.residual == "repeat":
             return
         for part in series:
-            if isinstance(part, Step):
+            if isinstance(part, GraphStep):
                 continue
             if part.join.kind == "sum" and self._contract(part):
                 continue
@@ -126,7 +126,7 @@ class LayerBuilder:
             else:
                 self.refusals.add(part.node.name, _refuse_range(layer, image))
 
-    def _only_moves(self, part: Step | Branches) -> bool:
+    def _only_moves(self, part: GraphStep | Branches) -> bool:
         if isinstance(part, Branches) or part.node.kind != "step":
             return False
         layer = self.converted.get(part.node)
@@ -136,7 +136,7 @@ class LayerBuilder:
         """Return the layers of a series."""
         layers: list[Transform] = []
         for part in series:
-            layer = self._step(part.node, depth) if isinstance(part, Step) else self._branches(part, depth)
+            layer = self._step(part.node, depth) if isinstance(part, GraphStep) else self._branches(part, depth)
             if layer is not None:
                 layers.append(layer)
         return layers

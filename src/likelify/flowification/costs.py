@@ -66,6 +66,6 @@ def _count(run: Callable[[], Any]) -> int | None:
         try:
             run()
         except LikelifyError:
-            # A layer of the user's may refuse the numbers it is tried on.
+            # A layer of the user's may refuse the values it is tried on.
             return None
     return counter.count

@@ -1,7 +1,7 @@
 """Running a traced graph, and finding values that are read after something else has changed them in place.
 
 A traced graph takes every call for a function of what it is given. Where a tensor is changed in place, that is wrong
-for its other readers, and the example alone does not always tell: a leaky ReLU changes nothing on numbers above zero.
+for its other readers, and the example alone does not always tell: a leaky ReLU changes nothing above zero.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from likelify.transforms.core import Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class GraphStep:
     """One node with one input."""
 
     node: Node
@@ -36,13 +36,13 @@ class Branches:
 
     join: Node
     in_shape: Shape
-    branches: list[list[Step | Branches]] = field(default_factory=list)
+    branches: list[list[GraphStep | Branches]] = field(default_factory=list)
     channels: list[int] | None = None
     order: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
 
 
-Series = list[Step | Branches]
+Series = list[GraphStep | Branches]
 
 
 def reduce(graph: Graph) -> Series:
@@ -60,7 +60,7 @@ def steps_of(series: Series) -> list[Node]:
     """Return the nodes of all steps, branches included."""
     found: list[Node] = []
     for part in series:
-        if isinstance(part, Step):
+        if isinstance(part, GraphStep):
             found.append(part.node)
         else:
             found += [node for branch in part.branches for node in steps_of(branch)]
@@ -110,7 +110,7 @@ class _Reduction:
                 target = fork
             else:
                 if target.kind != "group":
-                    found.append(Step(target))
+                    found.append(GraphStep(target))
                 target = target.inputs[0]
         return found[::-1]
 
@@ -249,7 +249,7 @@ class _Reduction:
 
 
 def _touching(sets: list[set[Node]]) -> list[list[int]]:
-    """Return the numbers of the sets in groups that share elements, in the order of their first members."""
+    """Return the indices of the sets in groups that share elements, in the order of their first members."""
     groups: list[tuple[list[int], set[Node]]] = []
     for number, members in enumerate(sets):
         touched = [group for group in groups if group[1] & members]

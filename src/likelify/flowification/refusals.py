@@ -114,7 +114,7 @@ def refuse_active_dropout(call: Call) -> None:
     """
     if call.argument(2, "training", default=True) and call.argument(1, "p", 0.5) > 0:
         raise NotConvertibleError(
-            "drops numbers in evaluation too, since it is not given training=self.training. Pass that, or take "
+            "drops values in evaluation too, since it is not given training=self.training. Pass that, or take "
             "nn.Dropout."
         )
 

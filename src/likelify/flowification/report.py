@@ -108,9 +108,9 @@ class Conversion:
             )
         else:
             what = "The likelihood is a noisy estimate, because log-determinants are estimated"
-        added, numbers = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
-        if added > numbers:
-            what += f". {_count(added)} elements are added to the {numbers} of the data, so expect a loose bound"
+        added, elements = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
+        if added > elements:
+            what += f". {_count(added)} elements are added to the {elements} of the data, so expect a loose bound"
         ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
         unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
         return f"{dims}. {what}.{ending}{unused}"
@@ -161,15 +161,14 @@ def _shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _count(number: int) -> str:
+def _count(count: int) -> str:
     """Write a count in at most five characters."""
-    if number < 10_000:
-        return str(number)
-    for unit in ("k", "M", "G"):
-        number_ = number / 1000 ** ("kMG".index(unit) + 1)
-        if number_ < 1000:
-            return f"{number_:.3g}{unit}"
-    return f"{number:.1e}"
+    if count < 10_000:
+        return str(count)
+    for power, unit in enumerate(("k", "M", "G"), 1):
+        if count < 1000 ** (power + 1):
+            return f"{count / 1000**power:.3g}{unit}"
+    return f"{count:.1e}"
 
 
 def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth: int) -> LayerRecord:

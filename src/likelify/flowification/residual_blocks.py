@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.graph import Node
 from likelify.flowification.options import Options
-from likelify.flowification.reduction import Branches, Step
+from likelify.flowification.reduction import Branches, GraphStep
 from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
 from likelify.flowification.rules import DATA, Call
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
@@ -47,7 +47,7 @@ SLOPES: dict[str, float] = {
 
 
 class _Limited(nn.Module):
-    """Something with weights whose norm is limited, by a number that is saved with them."""
+    """Something with weights whose norm is limited, by a value that is saved with them."""
 
     limit: Tensor
 
@@ -84,7 +84,7 @@ class LinearPart(_Limited):
         if self.weight.ndim == 2:
             return gram_bound(self.weight)
         blocks = self.weight.chunk(self.settings["groups"])
-        # Taps of zero make the number odd; strides and dilations do not make the norm larger.
+        # Taps of zero make the kernel odd; strides and dilations do not make the norm larger.
         padded = [F.pad(b, [s for n in b.shape[:1:-1] for s in (0, 1 - n % 2)]) for b in blocks]
         return torch.stack([torch.minimum(torus_bound(b), reshape_bound(b)) for b in padded]).amax()
 
@@ -236,7 +236,7 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
     other = 1 - straight[0]
     parts = []
     for step in part.branches[other]:
-        if not isinstance(step, Step):
+        if not isinstance(step, GraphStep):
             raise NotConvertibleError(
                 f"has branches inside its branch ('{step.join.name}'), for which there is no bound. Take the bound of "
                 "the likelihood: residual='repeat' or 'auto'."

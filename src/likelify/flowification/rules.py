@@ -19,14 +19,14 @@ Rule = Callable[[Any, Shape, Options], Transform | None]
 R = TypeVar("R", bound=Rule)
 
 
-class _Data:
+class _DataPlaceholder:
     """Stands for the tensor that depends on the input, in the arguments of a call."""
 
     def __repr__(self) -> str:
         return "DATA"
 
 
-DATA = _Data()
+DATA = _DataPlaceholder()
 
 
 @dataclass(frozen=True, eq=False)

@@ -235,7 +235,7 @@ def _fixed(scale: float, shift: float) -> Transform | None:
 
 
 def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
-    """Return `scale * x + shift`: of numbers; or of tensors, whose values are saved, and trained if the module's were.
+    """Return `scale * x + shift`, of Python numbers, or of tensors that are saved, and trained if the module's were.
 
     Whether a tensor holds a value for each channel or each position is told by its shape, never by its values.
     """

@@ -90,7 +90,7 @@ def _check_example(example: Tensor) -> None:
         )
     if not example.is_floating_point():
         raise UnsupportedError(
-            f"The example is {example.dtype}; a density lives on real numbers. Give the floating numbers that the "
+            f"The example is {example.dtype}; a density lives on real numbers. Give the floating-point values that the "
             "module works on; for integers put Dequantize in front (zoo.converted_flow does)."
         )
     if example.dtype not in (torch.float32, torch.float64):

@@ -17,7 +17,7 @@ from likelify.flowification.refusals import Refusals
 from likelify.seeding import seeded
 from likelify.transforms.core import Transform
 
-# Relative to the largest number of a channel of the result; sums of a deep network in float32 reach about 1e-5.
+# Relative to the largest value of a channel of the result; sums of a deep network in float32 reach about 1e-5.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4}
 COARSE = 5e-2
 # Channels much smaller than the largest one are held to this part of it.
@@ -51,7 +51,7 @@ def check_uses(graph: Graph, options: Options, refusals: Refusals) -> tuple[str,
 
 
 def check_equal(transform: Transform, graph: Graph, name: str) -> None:
-    """Compare the noise-free path with the network: on the example, and on numbers of either sign beyond it.
+    """Compare the noise-free path with the network: on the example, and on values of either sign beyond it.
 
     Raises:
         UnsupportedError: if they differ: a rule is wrong, or the network depends on more than its input.
@@ -62,7 +62,7 @@ def check_equal(transform: Transform, graph: Graph, name: str) -> None:
             try:
                 found = transform.mean_forward(x)
             except LikelifyError:
-                # A layer may know that further numbers are not in its domain.
+                # A layer may know that further values are not in its domain.
                 if any(x is given for given, _ in graph.batches):
                     raise
                 continue
@@ -104,18 +104,18 @@ def _perturbed(module: nn.Module, seed: int) -> Callable[[Tensor], Tensor]:
 
 
 def _largest(values: Tensor) -> Tensor:
-    """Return the largest number of each channel."""
+    """Return the largest value of each channel."""
     channels = values.shape[1] if values.ndim > 1 else 1
     return values.abs().reshape(len(values), channels, -1).amax((0, 2))
 
 
 def _round_off(graph: Graph, twins: list[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    """Tell for each channel what rounding does. A network that draws numbers does not pass for one that rounds."""
+    """Tell for each channel what rounding does. A network that draws noise does not pass for one that rounds."""
     with seeded(0):
         plain = graph.module(x.clone())
     found = [torch.zeros_like(_largest(plain))]
     for twin in twins:
-        with seeded(0), contextlib.suppress(Exception):  # A module may insist on the very numbers it has.
+        with seeded(0), contextlib.suppress(Exception):  # A module may insist on the very values it has.
             found.append(_largest(twin(x) - plain).nan_to_num(posinf=0.0))
     return torch.stack(found).amax(0)
 
@@ -131,6 +131,6 @@ def _allowed(expected: Tensor, dtype: torch.dtype, round_off: Tensor) -> Tensor:
 def _difference(name: str, what: str) -> str:
     return (
         f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute what "
-        "its layer does, or the module depends on more than its input (random numbers, the number of rows). No flow "
+        "its layer does, or the module depends on more than its input (random draws, the number of rows). No flow "
         "was made."
     )

@@ -71,9 +71,9 @@ class MarginalSplineConfig(ImageConfig):
 
 
 def position_mask(event_shape: ImageShape, index: int) -> Tensor:
-    """Return the mask of the coupling with that number: checkerboard, columns, checkerboard, rows, and so on.
+    """Return the mask of the coupling at that place: checkerboard, columns, checkerboard, rows, and so on.
 
-    Odd numbers give the complement of the mask before; where an image is one pixel wide, its columns are alike, and the
+    Odd places give the complement of the mask before; where an image is one pixel wide, its columns are alike, and the
     checkerboard stands in.
     """
     import torch

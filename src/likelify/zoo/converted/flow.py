@@ -122,7 +122,7 @@ def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_
 
 
 def _harmless(module: nn.Module) -> nn.Module:
-    """Return a copy with weights that any conversion takes: small, positive numbers and multiples of rotations."""
+    """Return a copy with weights that any conversion takes: small, positive values and multiples of rotations."""
     twin, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in twin.parameters():
