@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -46,62 +47,87 @@ def outcome_of(case: Case, seed: int) -> str:
         return f"cryptic: {type(error).__name__}: {error}"
 
 
+GROUPS = (
+    non_finite,
+    large_norms,
+    low_norms,
+    wrong_functions,
+    shapes,
+    graphs,
+    limits,
+    precisions,
+    caches,
+    gradients,
+    flows,
+)
+
+
+def cases() -> list[Case]:
+    """Return the cases of all groups."""
+    for group in GROUPS:
+        torch.manual_seed(0)
+        group()
+    return CASES
+
+
+@dataclass
+class Tally:
+    """Counts of outcomes.
+
+    Attributes:
+        totals: of all cases, by kind of outcome.
+        groups: the same for each group of cases.
+        notable: a line for each case that has an outcome other than expected.
+    """
+
+    totals: Counter[str] = field(default_factory=Counter)
+    groups: dict[str, Counter[str]] = field(default_factory=dict)
+    notable: list[str] = field(default_factory=list)
+
+    def count(self, case: Case, outcomes: list[str]) -> None:
+        """Count the outcomes of a case, one for each seed."""
+        kinds = Counter(outcome.split(":")[0].split(" (")[0] for outcome in outcomes)
+        remark = " (informative)" * case.informative
+        for kind, times in kinds.items():
+            name = kind + remark * (kind == "SILENT")
+            self.groups.setdefault(case.group, Counter())[name] += times
+            self.totals[name] += times
+            if case.must == "accept" and kind in ("refused", "cryptic"):
+                self.totals["wrongly refused"] += times
+        odd = [outcome for outcome in outcomes if outcome.startswith(("SILENT", "cryptic", "admitted"))]
+        if case.must == "accept":
+            odd = [outcome for outcome in outcomes if outcome != "right"]
+        if odd:
+            counts = ", ".join(f"{times} {kind}" for kind, times in kinds.items())
+            self.notable.append(f"[{case.group}] {case.name}: {counts}; {odd[0][:150]}{remark}")
+
+    def show(self) -> None:
+        """Print the notable cases, silent ones first, and the counts of each group."""
+        print("\n".join(sorted(self.notable, key=lambda line: ("SILENT" not in line, "cryptic" not in line, line))))
+        for name, group in self.groups.items():
+            print(f"{name:<14}", ", ".join(f"{times} {kind}" for kind, times in group.most_common()))
+
+    def entries(self) -> list[Entry]:
+        """Return the figures of the report."""
+        found = self.totals
+        admitted = found["admitted"] + found["admitted as rounding"]
+        return [
+            Entry("silent failures", found["SILENT"], f"of {sum(found.values())}", 0),
+            Entry("silent where nothing can be checked", found["SILENT (informative)"], "cases"),
+            Entry("refused though they should work", found["wrongly refused"], "cases", 0),
+            Entry("errors without a message of the library", found["cryptic"], "cases", aim=0),
+            Entry("wrong by more than the tolerance, and said so", admitted, "cases"),
+        ]
+
+
 def main() -> None:
     """Run all cases and print the table."""
     options = arguments(honesty.__doc__ or "")
-    for fill in (
-        non_finite,
-        large_norms,
-        low_norms,
-        wrong_functions,
-        shapes,
-        graphs,
-        limits,
-        precisions,
-        caches,
-        gradients,
-        flows,
-    ):
-        torch.manual_seed(0)
-        fill()
-    totals: Counter[str] = Counter()
-    by_group: dict[str, Counter[str]] = {}
-    lines = []
-    for case in CASES:
-        found = [outcome_of(case, seed) for seed in range(1 if options.quick else case.times)]
-        kinds = Counter(outcome.split(":")[0].split(" (")[0] for outcome in found)
-        group = by_group.setdefault(case.group, Counter())
-        for kind, times in kinds.items():
-            kind = f"{kind} (informative)" if case.informative and kind == "SILENT" else kind
-            group[kind] += times
-            totals[kind] += times
-            if case.must == "accept" and kind in ("refused", "cryptic"):
-                totals["wrongly refused"] += times
-        notable = [
-            o
-            for o in found
-            if o.startswith(("SILENT", "cryptic", "admitted")) or (case.must == "accept" and o != "right")
-        ]
-        if notable:
-            outcomes = ", ".join(f"{times} {kind}" for kind, times in kinds.items())
-            lines.append(
-                f"[{case.group}] {case.name}: {outcomes}; {notable[0][:150]}" + " (informative)" * case.informative
-            )
-    print("\n".join(sorted(lines, key=lambda line: ("SILENT" not in line, "cryptic" not in line, line))))
-    for name, group in by_group.items():
-        print(f"{name:<14}", ", ".join(f"{times} {kind}" for kind, times in group.most_common()))
-    entries = [
-        Entry("silent failures", totals["SILENT"], f"of {sum(totals.values())}", 0),
-        Entry("silent where nothing can be checked", totals["SILENT (informative)"], "cases"),
-        Entry("refused though they should work", totals["wrongly refused"], "cases", 0),
-        Entry("errors without a message of the library", totals["cryptic"], "cases", aim=0),
-        Entry(
-            "wrong by more than the tolerance, and said so",
-            totals["admitted"] + totals["admitted as rounding"],
-            "cases",
-        ),
-    ]
-    report(entries, options.json)
+    tally = Tally()
+    for case in cases():
+        tally.count(case, [outcome_of(case, seed) for seed in range(1 if options.quick else case.times)])
+    tally.show()
+    report(tally.entries(), options.json)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,22 @@ import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, SINGLE, add, judge, judge_layer
 from benchmarks.honesty.maps import normal, with_norm
 
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "Linear with bias": lambda: nn.Linear(4, 4),
+    "Linear with a faint bias": lambda: with_bias(1e-4),
+    "Linear with a very faint bias": lambda: with_bias(1e-6),
+    "BatchNorm": lambda: nn.BatchNorm1d(4),
+    "Dropout": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.Dropout(0.3)),
+    "Dropout 0.05": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.Dropout(0.05)),
+    "ReLU": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()),
+    "LeakyReLU": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.LeakyReLU(0.999)),
+    "other size": lambda: nn.Linear(4, 5, bias=False),
+}
 
-def wrong_functions() -> None:
-    """Add callables that are not linear, or not the same function of each row."""
-    matrix = with_norm(normal(4, 4), 1.0)
 
-    def linear(x: Tensor) -> Tensor:
-        return x @ matrix.to(x).T
-
-    functions: dict[str, Callable[[Tensor], Tensor]] = {
+def functions_of(linear: Callable[[Tensor], Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return what is made of a linear function and is not linear, or does more than it should."""
+    return {  # pyright: ignore[reportReturnType]
         "tanh": lambda x: torch.tanh(linear(x)),
         "relu": lambda x: torch.relu(linear(x)),
         "abs": lambda x: linear(x).abs(),
@@ -49,9 +56,14 @@ def wrong_functions() -> None:
         "another shape": lambda x: linear(x)[:, :2],
         "one column": lambda x: linear(x)[:, :1],
         "more rows": lambda x: linear(x).repeat(2, 1),
-        "a list": lambda x: [linear(x)],  # pyright: ignore[reportAssignmentType]
+        "a list": lambda x: [linear(x)],
     }
-    for name, function in functions.items():
+
+
+def wrong_functions() -> None:
+    """Add callables and modules that are not linear, or not the same function of each row."""
+    matrix = with_norm(normal(4, 4), 1.0)
+    for name, function in functions_of(lambda x: x @ matrix.to(x).T).items():
         for dtype in (DOUBLE, SINGLE):
             for norm in (None, 2.0):
 
@@ -62,18 +74,7 @@ def wrong_functions() -> None:
 
                 title = f"{name}, {'probed' if norm is None else 'declared'}, {str(dtype)[6:]}"
                 add("functions", title, run, times=3)
-    modules: dict[str, Callable[[], nn.Module]] = {
-        "Linear with bias": lambda: nn.Linear(4, 4),
-        "Linear with a faint bias": lambda: with_bias(1e-4),
-        "Linear with a very faint bias": lambda: with_bias(1e-6),
-        "BatchNorm": lambda: nn.BatchNorm1d(4),
-        "Dropout": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.Dropout(0.3)),
-        "Dropout 0.05": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.Dropout(0.05)),
-        "ReLU": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()),
-        "LeakyReLU": lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.LeakyReLU(0.999)),
-        "other size": lambda: nn.Linear(4, 5, bias=False),
-    }
-    for name, build in modules.items():
+    for name, build in MODULES.items():
         add("functions", f"module {name}", lambda b=build: judge_module(b()), times=10)
 
 

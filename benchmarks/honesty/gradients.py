@@ -14,30 +14,39 @@ from benchmarks.honesty.maps import BUILDERS, SKEWS, double_matrix, normal, with
 from likelify import linalg
 from likelify.linalg.maps import LinearMap, Scaled
 
+MAKERS: dict[str, Callable[[Tensor], LinearMap]] = {
+    "attribute": Attribute,
+    "tuple": lambda m: InTuple((m,)),
+    "list": InList,
+    "derived": Derived,
+    "global": read_global,
+    "function": lambda m: lk.Function(lambda x: x @ m.T, norm=2.0),
+    "function, probed": lambda m: lk.Function(lambda x: x @ m.T),
+    "dense": lk.Dense,
+    "sum with a hidden one": lambda m: InTuple((0.5 * m,)) + lk.Dense(0.5 * m),
+    "hidden one scaled": lambda m: 1.0 * InTuple((m,)),
+    "hidden one by a tensor": lambda m: torch.ones((), dtype=DOUBLE) * InTuple((m,)),
+}
+STRATEGIES = {
+    "default": None,
+    "Stored": linalg.Stored(),
+    "Recompute": linalg.Recompute(),
+    "Unrolled": linalg.Unrolled(),
+}
+
 
 def gradients() -> None:
     """Add maps with hidden tensors, changes between forward and backward, and second backward passes."""
-    makers: dict[str, Callable[[Tensor], LinearMap]] = {
-        "attribute": Attribute,
-        "tuple": lambda m: InTuple((m,)),
-        "list": InList,
-        "derived": Derived,
-        "global": read_global,
-        "function": lambda m: lk.Function(lambda x: x @ m.T, norm=2.0),
-        "function, probed": lambda m: lk.Function(lambda x: x @ m.T),
-        "dense": lk.Dense,
-        "sum with a hidden one": lambda m: InTuple((0.5 * m,)) + lk.Dense(0.5 * m),
-        "hidden one scaled": lambda m: 1.0 * InTuple((m,)),
-        "hidden one by a tensor": lambda m: torch.ones((), dtype=DOUBLE) * InTuple((m,)),
-    }
-    strategies = {
-        "default": None,
-        "Stored": linalg.Stored(),
-        "Recompute": linalg.Recompute(),
-        "Unrolled": linalg.Unrolled(),
-    }
-    for name, make in makers.items():
-        for title, strategy in strategies.items():
+    hidden_tensors()
+    for name in BUILDERS | SKEWS:
+        changes(name)
+        sizes_and_layouts(name)
+
+
+def hidden_tensors() -> None:
+    """Add maps of users that keep their tensors elsewhere, and factors that are no numbers."""
+    for name, make in MAKERS.items():
+        for title, strategy in STRATEGIES.items():
             for of_x in (True, False):
                 add(
                     "gradients",
@@ -49,26 +58,33 @@ def gradients() -> None:
     add("gradients", "factor that is a vector", vector_factor)
     add("gradients", "factor that is a column", column_factor)
     add("gradients", "factor that is a vector, skew", lambda: vector_value(lk.Skew(3 * normal(4, 4))))
-    for name in BUILDERS | SKEWS:
-        for strategy in ("default", "Recompute", "Unrolled"):
-            title = f"{name}, {strategy}"
-            chosen = strategies[strategy]
-            add("gradients", f"input changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "input"))
-            add("gradients", f"map changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "map"))
-            add("gradients", f"value changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "value"))
-            add("gradients", f"backward twice: {title}", lambda n=name, s=chosen: changed(n, s, "twice"), must="accept")
-        for zero in (0.0, 1e-30, 2.0):
-            title = f"value changed, map of norm {zero:g}, input untouched: {name}"
-            add("gradients", title, lambda n=name, z=zero: aliased(n, z), must="accept")
-        add("gradients", f"diagnostics read after the input changed: {name}", lambda n=name: late(n))
-        for scale in (1e-30, 1e-15, 1e15, 1e30):
-            title = f"gradient for inputs of size {scale:g} in float32: {name}"
-            add("gradients", title, lambda n=name, s=scale: extreme_gradient(n, s, 1.0))
-            title = f"gradient from gradients of size {scale:g} in float32: {name}"
-            add("gradients", title, lambda n=name, s=scale: extreme_gradient(n, 1.0, s))
-        for what in LAYOUTS:
-            title = f"{what} input: {name}"
-            add("layouts", title, lambda n=name, w=what: layout(n, w), must="accept")
+
+
+def changes(name: str) -> None:
+    """Add changes of a map, its input or its value between the forward and the backward pass."""
+    for strategy in ("default", "Recompute", "Unrolled"):
+        title = f"{name}, {strategy}"
+        chosen = STRATEGIES[strategy]
+        add("gradients", f"input changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "input"))
+        add("gradients", f"map changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "map"))
+        add("gradients", f"value changed before backward: {title}", lambda n=name, s=chosen: changed(n, s, "value"))
+        add("gradients", f"backward twice: {title}", lambda n=name, s=chosen: changed(n, s, "twice"), must="accept")
+    for zero in (0.0, 1e-30, 2.0):
+        title = f"value changed, map of norm {zero:g}, input untouched: {name}"
+        add("gradients", title, lambda n=name, z=zero: aliased(n, z), must="accept")
+    add("gradients", f"diagnostics read after the input changed: {name}", lambda n=name: late(n))
+
+
+def sizes_and_layouts(name: str) -> None:
+    """Add gradients of extreme sizes, and inputs in other memory layouts."""
+    for scale in (1e-30, 1e-15, 1e15, 1e30):
+        title = f"gradient for inputs of size {scale:g} in float32: {name}"
+        add("gradients", title, lambda n=name, s=scale: extreme_gradient(n, s, 1.0))
+        title = f"gradient from gradients of size {scale:g} in float32: {name}"
+        add("gradients", title, lambda n=name, s=scale: extreme_gradient(n, 1.0, s))
+    for what in LAYOUTS:
+        title = f"{what} input: {name}"
+        add("layouts", title, lambda n=name, w=what: layout(n, w), must="accept")
 
 
 def close(found: Tensor | None, wanted: Tensor, tol: float) -> str:

@@ -1,10 +1,11 @@
 """Degrees, tolerances, times and sizes at their limits."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, SINGLE, add, judge, judge_layer
@@ -14,8 +15,18 @@ from likelify import linalg, transforms
 from likelify.linalg.maps import LinearMap, Shape
 
 
-def limits() -> None:  # noqa: C901 - a list of cases
-    """Add degrees, tolerances and times at their limits."""
+def limits() -> None:
+    """Add degrees, tolerances, times and sizes at their limits."""
+    tolerances_and_degrees()
+    times()
+    for name in BUILDERS | SKEWS:
+        inputs(name)
+    without_rows()
+    few_elements()
+
+
+def tolerances_and_degrees() -> None:
+    """Add tolerances that nothing attains, or that are none, and fixed degrees."""
     for name in BUILDERS | SKEWS:
         for tol in (1e-300, 1e-18, 1e-9):
             title = f"tol {tol:g} in float32: {name}"
@@ -26,36 +37,45 @@ def limits() -> None:  # noqa: C901 - a list of cases
     for degree in (-1, 0, 2, 1000):
         add("limits", f"degree {degree}", lambda d=degree: judge_built("dense, few rows", 4.0, DOUBLE, degree=d))
         add("limits", f"layer with degree {degree}", lambda d=degree: judge_degree(d))
+
+
+def times() -> None:
+    """Add small maps for a long time."""
     for scale in (1e-2, 1e-4, 1e-6, 1e-8, 1e-12, 1e-20, 1e-30):
         for name in BUILDERS | SKEWS:
             for dtype in (SINGLE, DOUBLE):
                 title = f"map of norm {scale:g}, time {2 / scale:g}, {str(dtype)[6:]}: {name}"
                 add("limits", title, lambda n=name, s=scale, d=dtype: judge_built(n, s, d, time=2 / s), must="accept")
-    for name in BUILDERS | SKEWS:
-        add("limits", f"time 0: {name}", lambda n=name: judge_built(n, 3.0, DOUBLE, time=0.0), must="accept")
-        add("limits", f"time 1e6: {name}", lambda n=name: judge_built(n, 3.0, DOUBLE, time=1e5))
-        add("limits", f"time -1e300: {name}", lambda n=name: judge_built(n, 3.0, DOUBLE, time=-1e300))
-        add("limits", f"zero map: {name}", lambda n=name: judge_built(n, 0.0, SINGLE), must="accept")
-        zero = {"change": lambda x: 0 * x}
-        add("limits", f"zero input: {name}", lambda n=name, z=zero: judge_built(n, 2.0, SINGLE, **z), must="accept")
-        for size in (0, 1):
-            shape = (BUILDERS | SKEWS)[name][1]
-            if size == 0 and ("own rows" in name or "graph" in name):
-                continue
-            cut = {"change": lambda x, s=size: x[:s]}
-            if size == 0 or ("own rows" not in name and "graph" not in name):
-                title = f"{size} rows: {name}"
-                add("limits", title, lambda n=name, c=cut: judge_built(n, 2.0, SINGLE, **c), must="accept")
-        for scale in (1e-40, 1e-30, 1e-15, 1e15, 1e30, 1e36):
-            change = {"change": lambda x, s=scale: s * x}
-            title = f"input of size {scale:g} in float32: {name}"
-            must = "accept" if 1e-31 < scale < 1e31 else None
-            add("limits", title, lambda n=name, c=change: judge_built(n, 2.0, SINGLE, **c), must=must)
-        for scale in (1e-310, 1e-200, 1e200, 1e300):
-            change = {"change": lambda x, s=scale: s * x}
-            title = f"input of size {scale:g} in float64: {name}"
-            must = "accept" if 1e-201 < scale < 1e201 else None
-            add("limits", title, lambda n=name, c=change: judge_built(n, 2.0, DOUBLE, **c), must=must)
+
+
+def inputs(name: str) -> None:
+    """Add times of zero and beyond all bounds, maps and inputs of zeros, few rows, and inputs of extreme sizes."""
+    add("limits", f"time 0: {name}", lambda: judge_built(name, 3.0, DOUBLE, time=0.0), must="accept")
+    add("limits", f"time 1e5: {name}", lambda: judge_built(name, 3.0, DOUBLE, time=1e5))
+    add("limits", f"time -1e300: {name}", lambda: judge_built(name, 3.0, DOUBLE, time=-1e300))
+    add("limits", f"zero map: {name}", lambda: judge_built(name, 0.0, SINGLE), must="accept")
+    changes: list[tuple[str, torch.dtype, Callable[[Tensor], Tensor], bool]] = [
+        ("zero input", SINGLE, lambda x: 0 * x, True)
+    ]
+    if "own rows" not in name and "graph" not in name:
+        changes += [(f"{size} rows", SINGLE, lambda x, s=size: x[:s], True) for size in (0, 1)]
+    for dtype, safe, scales in (
+        (SINGLE, 1e31, (1e-40, 1e-30, 1e-15, 1e15, 1e30, 1e36)),
+        (DOUBLE, 1e201, (1e-310, 1e-200, 1e200, 1e300)),
+    ):
+        for scale in scales:
+            title = f"input of size {scale:g} in {str(dtype)[6:]}"
+            changes.append((title, dtype, lambda x, s=scale: s * x, 1 / safe < scale < safe))
+    for title, dtype, change, must in changes:
+
+        def run(dtype: torch.dtype = dtype, change: Callable[[Tensor], Tensor] = change) -> str:
+            return judge_built(name, 2.0, dtype, change=change)
+
+        add("limits", f"{title}: {name}", run, must="accept" if must else None)
+
+
+def without_rows() -> None:
+    """Add batches without rows, to the engine and to layers."""
     for own in (
         lambda: lk.Dense(torch.randn(0, 4, 4)),
         lambda: linalg.Diagonal(torch.randn(0, 4)),
@@ -89,6 +109,10 @@ def limits() -> None:  # noqa: C901 - a list of cases
             lambda c=condition: str(c(torch.randn(0, 3), torch.randn(0, 2))) and "right",
             must="accept",
         )
+
+
+def few_elements() -> None:
+    """Add sets, pairs, images and graphs of one element or none."""
     for event in ((2, 0), (2, 1)):
         add(
             "limits",

@@ -12,32 +12,43 @@ from benchmarks.honesty.maps import BUILDERS, SKEWS, matrix_of, normal
 from likelify import linalg
 
 
-def shapes() -> None:  # noqa: C901 - a list of cases
-    """Add inputs of wrong shape, wrong counts of own rows, wrong types."""
+def shapes() -> None:
+    """Add inputs, conditions and masks of wrong shape or type."""
     for name, (build, shape) in (BUILDERS | SKEWS).items():
-        wrong = {
-            "more channels": (shape[0], shape[1] + 1, *shape[2:]),
-            "one channel": (shape[0], 1, *shape[2:]),
-            "one axis": (shape[1],),
-            "no axis": (),
-            "more axes": (*shape, 2, 2),
+        inputs(name, build, shape)
+    own_rows()
+    conditions_and_masks()
+
+
+def inputs(name: str, build: Any, shape: tuple[int, ...]) -> None:
+    """Add inputs of wrong shape or type to a map."""
+    wrong = {
+        "more channels": (shape[0], shape[1] + 1, *shape[2:]),
+        "one channel": (shape[0], 1, *shape[2:]),
+        "one axis": (shape[1],),
+        "no axis": (),
+        "more axes": (*shape, 2, 2),
+    }
+    if "own rows" in name or "graph" in name:
+        wrong |= {
+            "other rows": (7, *shape[1:]),
+            "one row": (1, *shape[1:]),
+            "twice the rows": (2 * shape[0], *shape[1:]),
         }
-        if "own rows" in name or "graph" in name:
-            wrong |= {
-                "other rows": (7, *shape[1:]),
-                "one row": (1, *shape[1:]),
-                "twice the rows": (2 * shape[0], *shape[1:]),
-            }
-        for what, other in wrong.items():
-            # Dense maps take any number of positions, convolutions any size.
-            if what == "more axes" and (
-                "dense" in name or "sym" in name or "diag" in name or "skew," in name or "scaled" in name
-            ):
-                continue
-            add("shapes", f"{what}: {name}", lambda b=build, s=other: accepted(b, torch.randn(s)), must="refuse")
-        for dtype in (torch.int64, torch.bool, torch.complex64, torch.uint8):
-            title = f"{str(dtype)[6:]} input: {name}"
-            add("shapes", title, lambda b=build, s=shape, d=dtype: accepted(b, torch.ones(s).to(d)), must="refuse")
+    for what, other in wrong.items():
+        # Dense maps take any number of positions, convolutions any size.
+        if what == "more axes" and (
+            "dense" in name or "sym" in name or "diag" in name or "skew," in name or "scaled" in name
+        ):
+            continue
+        add("shapes", f"{what}: {name}", lambda b=build, s=other: accepted(b, torch.randn(s)), must="refuse")
+    for dtype in (torch.int64, torch.bool, torch.complex64, torch.uint8):
+        title = f"{str(dtype)[6:]} input: {name}"
+        add("shapes", title, lambda b=build, s=shape, d=dtype: accepted(b, torch.ones(s).to(d)), must="refuse")
+
+
+def own_rows() -> None:
+    """Add parameters for other rows than those of the input."""
     for build, rows in (
         (lambda: linalg.Diagonal(torch.randn(1, 4)), 3),
         (lambda: linalg.SetMap(*torch.randn(2, 1, 4, 4)), 3),
@@ -56,6 +67,10 @@ def shapes() -> None:  # noqa: C901 - a list of cases
             return "SILENT: accepted"
 
         add("shapes", f"sum of maps with {parts[0]} and {parts[1]} rows", mixed, must="refuse")
+
+
+def conditions_and_masks() -> None:
+    """Add conditions of other rows, and masks that do not fit their kernel."""
     layer = lk.dense_exponential(3, context_features=2)
     for rows in (1, 4):
         add(
