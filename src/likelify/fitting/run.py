@@ -84,7 +84,9 @@ class Run:
         Raises:
             ConfigError: with the line that loads the run, if it does and there is none.
         """
-        if self.config.model.model == "converted" and self.module is None:
+        from likelify.zoo import ConvertedConfig
+
+        if self.module is None and isinstance(self.config.model, ConvertedConfig):
             raise ConfigError(self.config.model.how_to_load(self.path))
 
     def flow(self, **changes: Any) -> Flow:
@@ -110,9 +112,10 @@ class Run:
                 raise ConfigError(f"The model '{model.model}' of this run has no setting {name}.")
         model = type(model).parse(model.model_dump() | changes) if changes else model
         from likelify.seeding import seeded
+        from likelify.zoo import ConvertedConfig
 
         with seeded(self.config.fit.seed):
-            flow = model.build(self.module) if model.model == "converted" else model.build()
+            flow = model.build(self.module) if isinstance(model, ConvertedConfig) else model.build()
         _load_weights(flow, file, changes)
         return flow
 
