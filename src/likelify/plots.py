@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def image_grid(images: Tensor, levels: int, *, columns: int = 8) -> np.ndarray:
-    """Lay images `(n, c, h, w)` of integers out in a grid; give an array `(height, width[, 3])` in [0, 1].
+    """Return images `(n, c, h, w)` of integers laid out in a grid, an array `(height, width[, 3])` in [0, 1].
 
     Rows are filled first; the places left over stay white. Images with other than three channels show their first.
     """

@@ -39,6 +39,18 @@ def test_batches_and_noise_are_functions_of_the_seed():
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+def test_single_settings_by_name():
+    course = fit(tiny_flow(), stripes(), QUICK, steps=4, validations=2)
+    assert [point.step for point in course.points] == [0, 2, 4]
+    assert fit(tiny_flow(), stripes(), steps=1, batch_size=8).steps == 1
+    with pytest.raises(ConfigError, match="no setting 'stepps'. Did you mean 'steps'"):
+        fit(tiny_flow(), stripes(), stepps=3)
+    with pytest.raises(ConfigError, match="steps"):
+        fit(tiny_flow(), stripes(), steps=0)
+    with pytest.raises(ConfigError, match="no parameters"):
+        fit(lk.Flow(lk.Normal((1, 2, 2)), lk.Dequantize(3)), stripes())
+
+
 def test_a_fit_leaves_the_generator_alone():
     state = torch.get_rng_state()
     fit(tiny_flow(), stripes(), QUICK.model_copy(update={"steps": 2}))

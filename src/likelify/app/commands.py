@@ -28,6 +28,7 @@ SAMPLE_ROWS = 1000
 
 def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | None, out: Path | None) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
+    _check_names(words)
     source = open_source(source_name)
     facts = source.facts()
     choice = _choose(facts, words)
@@ -64,6 +65,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
 
 def dry_run_command(source_name: str | None, words: Mapping[str, Any], *, threads: int | None) -> None:
     """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
+    _check_names(words)
     facts = MADE_UP if source_name is None else open_source(source_name).facts()
     choice = _choose(facts, words)
     use_threads(threads, choice)
@@ -160,6 +162,15 @@ def default_folder(facts: Facts) -> Path:
     """Name a new run folder, after the file for a table of the user."""
     name = Path(facts.name).name.partition(".")[0] if facts.family == "table" else facts.family
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _check_names(words: Mapping[str, Any]) -> None:
+    """Answer an unknown model or preset before the data are opened, which can take long."""
+    from likelify.zoo import config_class, preset
+
+    for name, find in ((words["model"], config_class), (words["preset"], preset)):
+        if name is not None:
+            find(name)
 
 
 def _choose(facts: Facts, words: Mapping[str, Any]) -> Choice:

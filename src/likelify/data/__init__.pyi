@@ -7,7 +7,6 @@ from likelify.data.derived import standardized as standardized
 from likelify.data.derived import subset as subset
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
-from likelify.data.facts import Kind as Kind
 from likelify.data.facts import SplitName as SplitName
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.facts import Kind, SplitName
+from likelify.data.facts import SplitName
 from likelify.data.source import ArraySource, Source
 from likelify.data.tables import TableSource
 from likelify.errors import DataError
+from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +20,13 @@ Arrays = dict[SplitName, np.ndarray]
 FEWEST = 10
 CHUNK = 256
 # Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
-AXES: dict[int, Kind] = {2: "table", 3: "sequence"}
+AXES: dict[int, ItemKind] = {2: "table", 3: "sequence"}
 
 
 def as_source(
     data: Any,
     *,
-    kind: Kind | None = None,
+    kind: ItemKind | None = None,
     levels: int | None = None,
     labels: Any = None,
     validation: float = 0.1,
@@ -87,7 +88,7 @@ def as_source(
     return ArraySource(name, splits, kind=kind, levels=levels, labels=classed, classes=classes, description=described)
 
 
-def _kind(items: np.ndarray, kind: Kind | None, levels: int | None) -> tuple[Kind, int | None]:
+def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple[ItemKind, int | None]:
     """Decide what an item is, and how many values an element can take."""
     shape, whole = items.shape, items.dtype.kind in "iub"
     if items.ndim < 2 or items.dtype.kind not in "iubf":

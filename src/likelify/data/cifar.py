@@ -66,7 +66,7 @@ def cifar10(place: str | Path) -> Source:
 
 
 def _files(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Find the batches; give the name of each, without an ending but for `.bin`, and its content."""
+    """Find the batches; return the name of each, without an ending but for `.bin`, and its content."""
     if place.is_file():
         yield from _from_archive(place)
         return

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
+from likelify.names import ItemKind
 from likelify.settings import Settings
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-Kind = Literal["image", "table", "graph", "sequence"]
 
 # What one item and several items of each kind are called.
-WORDS: dict[Kind, tuple[str, str]] = {
+WORDS: dict[ItemKind, tuple[str, str]] = {
     "image": ("image", "images"),
     "table": ("row", "rows"),
     "graph": ("graph", "graphs"),
@@ -41,7 +41,7 @@ class Facts(Settings):
 
     name: str
     family: str
-    kind: Kind
+    kind: ItemKind
     description: str = ""
     event_shape: tuple[int, ...]
     levels: int | None = None

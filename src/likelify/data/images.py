@@ -65,7 +65,7 @@ def sample_photos() -> Source:
 
 
 def _crops(photos: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw crops from photos `(n, h, w, 3)`; give `(count, 3, 32, 32)`."""
+    """Draw crops `(count, 3, 32, 32)` from photos `(n, h, w, 3)`."""
     windows = np.lib.stride_tricks.sliding_window_view(photos, (CROP, CROP), axis=(1, 2))
     which, top, left = (rng.integers(n, size=count) for n in windows.shape[:3])
     return np.ascontiguousarray(windows[which, top, left])

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, Facts, Kind, SplitName
+from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.errors import DataError
+from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ class Source(ABC):
     """
 
     name: str
-    kind: Kind
+    kind: ItemKind
     event_shape: Shape
     levels: int | None = None
     classes: int | None = None
@@ -185,7 +186,7 @@ class ArraySource(Source):
         name: str,
         splits: Mapping[SplitName, np.ndarray],
         *,
-        kind: Kind,
+        kind: ItemKind,
         levels: int | None,
         labels: Mapping[SplitName, np.ndarray] | None = None,
         classes: int | None = None,

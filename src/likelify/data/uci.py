@@ -207,7 +207,7 @@ def _continuous(rows: np.ndarray) -> np.ndarray:
 
 
 def _uncorrelated(rows: np.ndarray) -> list[int]:
-    """Drop the first column that is too correlated with another, until there is none; give what is left."""
+    """Drop the first column that is too correlated with another, until there is none; return what is left."""
     kept, correlated = list(range(rows.shape[1])), np.corrcoef(rows, rowvar=False) > CORRELATED
     while crowded := [column for column in kept if correlated[column, kept].sum() > 1]:
         kept.remove(crowded[0])

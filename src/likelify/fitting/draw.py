@@ -7,17 +7,18 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likelify.data import Facts, Kind
+from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.files import write_atomically
+from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from likelify.flows import Flow
 
-# Kind of item -> what its samples are called, and the ending of their file.
-FILES: dict[Kind, tuple[str, str]] = {"image": ("Pictures", ".png"), "table": ("Rows", ".csv")}
+# ItemKind of item -> what its samples are called, and the ending of their file.
+FILES: dict[ItemKind, tuple[str, str]] = {"image": ("Pictures", ".png"), "table": ("Rows", ".csv")}
 
 
 def draw(
@@ -50,7 +51,7 @@ def draw(
         return flow.sample((), labels, temperature=temperature)
 
 
-def ending(kind: Kind) -> str:
+def ending(kind: ItemKind) -> str:
     """Return the ending of the files that samples of a kind are written to.
 
     Raises:
@@ -61,7 +62,7 @@ def ending(kind: Kind) -> str:
     return FILES[kind][1]
 
 
-def check_ending(file: Path, kind: Kind) -> None:
+def check_ending(file: Path, kind: ItemKind) -> None:
     """Make sure that samples of a kind can be written to a file of that name.
 
     Raises:

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from likelify.data import Kind, SplitName
+from likelify.data import SplitName
+from likelify.names import ItemKind
 from likelify.settings import Settings
 
 Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted"]
@@ -34,7 +35,7 @@ class Unit:
     word: Literal["bits", "nats"]
 
     @staticmethod
-    def of(kind: Kind) -> Unit:
+    def of(kind: ItemKind) -> Unit:
         """Return the unit that suits a kind of data.
 
         Example:

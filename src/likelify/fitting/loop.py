@@ -85,6 +85,7 @@ def fit(
     fabric: Fabric | OneProcess | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_best: Callable[[State, Course], None] | None = None,
+    **changes: Any,
 ) -> Course:
     """Fit a flow by maximum likelihood; afterwards it holds the weights that were best on the validation split.
 
@@ -105,6 +106,7 @@ def fit(
         on_step: called after every step.
         on_best: called in the first process with the weights after every validation that improved; the first
             validation is before the first step.
+        **changes: single settings by name, such as `steps=200`, over those of `settings`.
 
     Returns:
         How the fit went.
@@ -112,12 +114,13 @@ def fit(
     Raises:
         NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far.
         DataError: if labels are asked of data without them, or the data are not clear; see `data.as_source`.
-        ConfigError: if the flow has no parameters.
+        ConfigError: if the flow has no parameters, or a setting is unknown or does not fit.
     """
     source = as_source(data)
     if run is not None:
         settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()
+    settings = FitSettings.parse(settings.model_dump() | changes) if changes else settings
     if conditional and source.classes is None:
         raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
     if next(flow.parameters(), None) is None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from likelify.data import Facts, Kind
+from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
+from likelify.names import ItemKind
 
 Values = dict[str, Any]
 PresetSize = Literal["paper", "small"]
@@ -90,7 +91,7 @@ LARGE_IMAGES = Draws(1, 128, 500)
 # A step takes a tenth of a second of one core.
 MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
 
-KINDS: dict[Kind, Recipe] = {
+KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
     # Rows are cheap, but the five large tables have up to 250,000 test rows.
     "table": Recipe("flowified-mlp", threads=1, draws=Draws(10, 100, 5000)),
