@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import scipy.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +18,7 @@ from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians, ratio, training
 from likelify import ConvMap, Dense, Skew, conv_exponential, exp_action
-from likelify.linalg import Recompute, Stored
-from likelify.linalg.expm.gradients import Gradient
-from likelify.linalg.maps import LinearMap
+from likelify.linalg import Gradient, LinearMap, Recompute, Stored
 
 CONVOLUTIONS = {(32, 3, 32, 32): (1.7, 2.0), (32, 12, 16, 16): (1.3, 1.5), (32, 48, 8, 8): (1.1, 1.25)} | {
     (32, 192, 4, 4): (1.1, 1.25)
@@ -184,14 +183,39 @@ def gradient_accuracy(*, quick: bool) -> list[Entry]:
         (found,) = torch.autograd.grad(exp_action(build(single), x).value, single, upstream)
         double = tensor.double().requires_grad_()
         matrix = build(double).materialize(tuple(x.shape[1:]))
-        value = x.double().flatten(1) @ torch.linalg.matrix_exp(matrix).T
-        (exact,) = torch.autograd.grad(value, double, upstream.double().flatten(1))
+        outer = upstream.double().flatten(1).T @ x.double().flatten(1)
+        gradient = scipy.linalg.expm_frechet(matrix.detach().mT.numpy(), outer.numpy(), compute_expm=False)
+        (exact,) = torch.autograd.grad(matrix, double, torch.from_numpy(gradient))
         error = float((found - exact).norm() / exact.norm())
         entries.append(Entry(f"float32 gradient of the parameters, {name}", error, "relative error", 1e-5, 1e-6))
     return entries
 
 
+def accuracy(*, quick: bool) -> list[Entry]:
+    """Compare the errors of single matrices with those of torch.matrix_exp; the reference is SciPy in float64.
+
+    All columns of a matrix have positive entries with the same sum, which is its 1-norm, by which torch.matrix_exp
+    chooses its polynomial, and its largest eigenvalue.
+    """
+    entries = []
+    for dtype, norms in ((torch.float32, (0.1, 0.25, 0.5, 0.9)), (torch.float64, (0.03, 0.5))):
+        for norm in norms:
+            worst = {"torch.matrix_exp": 0.0, "exp_action": 0.0}
+            for _ in range(10 if quick else 100):
+                matrix = torch.rand(8, 8, dtype=torch.float64)
+                matrix = (norm * matrix / matrix.sum(0)).to(dtype)
+                exact = torch.from_numpy(scipy.linalg.expm(matrix.double().numpy()))
+                ours = exp_action(Dense(matrix), torch.eye(8, dtype=dtype)).value.T
+                for name, found in (("torch.matrix_exp", torch.matrix_exp(matrix)), ("exp_action", ours)):
+                    error = float(torch.linalg.matrix_norm(found.double() - exact, 2))
+                    worst[name] = max(worst[name], error)
+            kind = str(dtype).removeprefix("torch.")
+            entries += [Entry(f"{kind}, norm {norm}, {name}", error, "in the 2-norm") for name, error in worst.items()]
+    return entries
+
+
 PARTS = {
+    "accuracy": accuracy,
     "convolutions": conv_training,
     "frozen": conv_frozen,
     "inverse": inverse_cost,
