@@ -45,17 +45,6 @@ def test_conditions_are_joined_and_checked():
         as_context([1])
 
 
-def test_seeded_repeats_draws_and_restores_the_generator():
-    state = torch.get_rng_state()
-    with lk.seeded(7):
-        first = torch.rand(3)
-    assert torch.equal(torch.get_rng_state(), state)
-    with lk.seeded(7):
-        assert torch.equal(torch.rand(3), first)
-    with lk.seeded(8):
-        assert not torch.equal(torch.rand(3), first)
-
-
 def test_complete_graphs():
     graphs = lk.GraphBatch.complete([3, 0, 1, 4])
     assert graphs.is_complete

@@ -5,9 +5,9 @@ module read: a line `from likelify.transforms.core import Chain as Chain` there 
 is defined; `from likelify import errors as errors` makes a module public.
 """
 
+import os
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 
@@ -18,7 +18,7 @@ def lazy_names(package: str, init: str) -> tuple[Callable[[str], Any], Callable[
         package: the package's `__name__`.
         init: the package's `__file__`, an `__init__.py` with an `__init__.pyi` beside it.
     """
-    folder = Path(init).parent
+    folder = os.path.dirname(init)
     homes = _read_stub(folder)
 
     def load(name: str) -> Any:
@@ -32,23 +32,24 @@ def lazy_names(package: str, init: str) -> tuple[Callable[[str], Any], Callable[
     return load, lambda: sorted(homes), list(homes)
 
 
-def _read_stub(folder: Path) -> dict[str, str]:
+def _read_stub(folder: str) -> dict[str, str]:
     """Return for each public name of the package in that folder the module that defines it."""
     homes = {}
-    for line in (folder / "__init__.pyi").read_text().splitlines():
-        match line.split():
-            case ["from", home, "import", name, "as", _]:
-                homes[name] = home
+    with open(os.path.join(folder, "__init__.pyi"), encoding="utf-8") as stub:
+        for line in stub:
+            match line.split():
+                case ["from", home, "import", name, "as", _]:
+                    homes[name] = home
     return homes
 
 
-def _nearest(package: str, folder: Path, name: str) -> str:
+def _nearest(package: str, folder: str, name: str) -> str:
     # Python itself asks modules for names with underscores, often, and expects most of them to be missing.
     if name.startswith("_"):
         return ""
     from difflib import get_close_matches
 
-    inner = [stub.parent for stub in sorted(folder.glob("*/__init__.pyi"))]
-    near = [f"{package}.{part.name}.{name}" for part in inner if name in _read_stub(part)]
+    inner = sorted(part for part in os.listdir(folder) if os.path.exists(os.path.join(folder, part, "__init__.pyi")))
+    near = [f"{package}.{part}.{name}" for part in inner if name in _read_stub(os.path.join(folder, part))]
     near = near or get_close_matches(name, _read_stub(folder), n=2)
     return f". Did you mean {' or '.join(near)}?" if near else ""

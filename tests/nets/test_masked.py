@@ -15,7 +15,7 @@ from tests.cases.triangular import residual
 @pytest.mark.parametrize(
     ("dims", "shape", "kernel_size"), [(0, (5,), 3), (1, (3, 7), 5), (2, (2, 4, 3), 3), (3, (2, 2, 3, 2), 3)]
 )
-def test_heads_depend_on_all_earlier_numbers_they_see_and_no_other(dims, shape, kernel_size):
+def test_heads_depend_on_all_earlier_elements_they_see_and_no_other(dims, shape, kernel_size):
     net = randomize(nets.AutoregressiveNet(shape[0], hidden=40, dims=dims, kernel_size=kernel_size).double())
     size, channels, dependence = math.prod(shape), shape[0], 0
     for _ in range(4):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import transforms
-from likelify.errors import DomainError, ShapeError
+from likelify import nets, transforms
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.core import Composite
 
 
@@ -105,3 +105,46 @@ def test_refusals_cost_no_graph_break():
     assert torch.equal(each[0].reshape(4, 3), layer(x)[0])
     exported = torch.export.export(layer, (x,)).module()
     assert torch.equal(exported(x)[0], layer(x)[0])
+
+
+def test_wrong_shapes_and_settings_are_refused():
+    with pytest.raises(ShapeError, match="3 channels"):
+        lk.ActNorm(3)(torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match="multiples of"):
+        lk.Squeeze()(torch.zeros(1, 1, 3, 4))
+    with pytest.raises(ShapeError, match="exactly once"):
+        lk.Permute([0, 0, 1])
+    with pytest.raises(ShapeError, match="sizes differ"):
+        lk.Reshape((4,), (3,))
+    with pytest.raises(ShapeError, match="returned"):
+        lk.Coupling(lk.ChannelSplit(4), lk.AffineBijector(), nets.MLP(2, 3))(torch.zeros(1, 4))
+    with pytest.raises(ShapeError, match="each side"):
+        lk.MaskSplit(torch.ones(3))
+    with pytest.raises(ShapeError, match="more than 2 channels"):
+        lk.Slice(2, lk.Normal((1,)))(torch.zeros(1, 2))
+    with pytest.raises(ConfigError, match="norm_limit"):
+        lk.conv_exponential(2, norm_limit=-1.0)
+    with pytest.raises(ConfigError, match="bins"):
+        lk.SplineBijector(1)
+    with pytest.raises(UnsupportedError, match="Chain takes Transforms"):
+        lk.Chain([torch.nn.Linear(2, 2)])
+    with pytest.raises(UnsupportedError, match="draws noise"):
+        lk.Conjugate(lk.Dequantize(3), lk.ActNorm(1))
+
+
+def test_conjugation_by_a_linear_basis_keeps_the_inner_log_determinant():
+    basis = lk.Exponential(lk.Dense(0.3 * torch.randn(4, 4).double()))
+    inner = lk.Chain([lk.ActNorm(4), transforms.Softplus()]).double()
+    x = torch.randn(3, 4).double()
+    conjugate = lk.Conjugate(basis, inner)
+    assert torch.allclose(conjugate(x)[1], inner(basis(x)[0])[1])
+
+
+def test_chains_are_sequences():
+    chain = lk.Chain([lk.ActNorm(2), lk.Conv1x1(2), lk.Squeeze()])
+    assert len(chain) == 3
+    assert isinstance(chain[1], lk.Conv1x1)
+    assert [type(t) for t in chain[:2]] == [lk.ActNorm, lk.Conv1x1]
+    assert chain.out_shape((2, 4, 4)) == (8, 2, 2)
+    with pytest.raises(ShapeError, match="empty"):
+        lk.Chain([])(torch.zeros(1, 2))

@@ -3,6 +3,7 @@
 import torch
 
 from likelify import zoo
+from likelify.zoo.marginal_spline import position_mask
 
 
 def test_marginal_spline_starts_as_the_independent_pixel_model():
@@ -14,3 +15,11 @@ def test_marginal_spline_starts_as_the_independent_pixel_model():
     expected = mass.log().gather(0, x.flatten(1)).sum(1)
     # The last ActNorm standardises what already is standard, up to the sample.
     assert float((flow.elbo(x).value - expected).detach().abs().mean()) < 0.5
+
+
+def test_position_masks_cover_every_pixel_both_ways():
+    for shape in ((1, 8, 8), (3, 4, 4), (1, 1, 6)):
+        for index in range(0, 12, 2):
+            mask, complement = position_mask(shape, index), position_mask(shape, index + 1)
+            assert torch.equal(mask, ~complement)
+            assert 0 < int(mask.sum()) < mask.numel()

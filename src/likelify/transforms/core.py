@@ -367,8 +367,3 @@ def check_sample(x: Tensor, layer: nn.Module) -> None:
             f"{name}.initialize got {bad} of {x.numel()} values that are not finite. Look for missing values in the "
             "data."
         )
-
-
-def check_channels(x: Tensor, channels: int, layer: nn.Module) -> None:
-    """Raise `ShapeError` unless axis 1 of `x` has that many channels."""
-    check_event(x.shape[1:], (channels, ...), type(layer).__name__)

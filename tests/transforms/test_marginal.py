@@ -1,0 +1,31 @@
+"""Fitted marginals against the independent-pixel model."""
+
+import torch
+
+import likelify as lk
+
+
+def test_a_fitted_marginal_is_the_independent_pixel_model():
+    counts = torch.randint(5, (300, 3))
+    layer = lk.FittedMarginal((3,), 5, pseudo_count=0.5)
+    flow = lk.Flow(lk.Normal((3,)), lk.Chain([lk.Dequantize(5), layer])).double()
+    flow.initialize(counts)
+    mass = torch.stack([(counts == level).double().sum(0) for level in range(5)], 1) + 0.5
+    mass = mass / mass.sum(1, keepdim=True)
+    x = torch.randint(5, (20, 3))
+    expected = mass.log().gather(1, x.T).sum(0)
+    assert torch.allclose(flow.elbo(x).value, expected, atol=1e-9)
+
+
+def test_a_fitted_marginal_keeps_its_digits_near_one_in_float32():
+    layer = lk.FittedMarginal((1,), 17)
+    layer.initialize(torch.cat([torch.full((1200, 1), 0.5), torch.full((93, 1), 16.5)]))
+    single, double = layer, lk.FittedMarginal((1,), 17)
+    double.load_state_dict(layer.state_dict())
+    double.double()
+    v = torch.cat([torch.linspace(1e-5, 16.9999, 5001), torch.tensor([17 - 2.0**-18, 2.0**-18])])[:, None]
+    z, log_det = single(v)
+    z_exact, log_det_exact = double(v.double())
+    assert float((z - z_exact).abs().max()) < 1e-4
+    assert float((log_det - log_det_exact).abs().max()) < 1e-3
+    assert float((single.inverse(z)[0] - v).abs().max()) < 1e-3
