@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from likelify.errors import ConfigError, unknown_word
 
+# Settings as plain data: names and values.
+Values = dict[str, Any]
+
 
 class Settings(BaseModel):
     """Frozen, validated settings: an unknown name or a value out of range is an error of one paragraph."""

@@ -1,4 +1,4 @@
-"""How a fit shows its progress: a live bar on a terminal, a line now and then elsewhere."""
+"""How long work shows its progress: a live bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from likelify.fitting.figures import Unit
 
 if TYPE_CHECKING:
     from likelify.fitting.loop import Progress
+    from likelify.reproduce.runner import Event
 
 LINES = 10
 
@@ -74,6 +75,51 @@ class FitProgress(LiveBar):
 
     def _figure(self, bits: float | None, nats: float | None) -> str:
         return "..." if bits is None or nats is None else f"{self.unit.pick(bits, nats):.3f}"
+
+
+class CellProgress(LiveBar):
+    """A context manager whose `update` takes the events of `run_cells`: bars on a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self.live,
+        )
+        self.cells, self.ended = cells, 0
+        self.total = self.bar.add_task("all cells", total=float(cells), words="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def update(self, event: Event) -> None:
+        """Show what happened to a cell."""
+        handlers: dict[str, Callable[[Event], None]] = {
+            "start": self._start,
+            "progress": self._progress,
+            "finish": self._end,
+            "fail": self._end,
+        }
+        handlers[event.kind](event)
+
+    def _start(self, event: Event) -> None:
+        self.tasks[event.cell.name] = self.bar.add_task(event.cell.name, total=1.0, words="starting")
+        if not self.live:
+            self.console.print(f"{event.cell.name}: started")
+
+    def _progress(self, event: Event) -> None:
+        words = f"{event.phase} {event.share:.0%} {event.figure}"
+        self.bar.update(self.tasks[event.cell.name], completed=event.share, words=words)
+
+    def _end(self, event: Event) -> None:
+        self.ended += 1
+        self.bar.remove_task(self.tasks.pop(event.cell.name))
+        self.bar.update(self.total, completed=self.ended, words=f"{self.ended} of {self.cells}")
+        outcome = "done" if event.kind == "finish" else f"FAILED: {event.message}"
+        self.console.print(f"{event.cell.name}: {outcome} ({self.ended} of {self.cells})")
 
 
 @contextmanager

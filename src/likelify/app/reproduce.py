@@ -1,22 +1,21 @@
 """What `likelify reproduce` does: run what is missing of an experiment, and show its report."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from likelify.app.progress import LiveBar
+from likelify.app.progress import CellProgress
 from likelify.app.show import program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.experiment import DataSet, Experiment, Scale, most_hours
-from likelify.reproduce.runner import Event, run_cells
+from likelify.reproduce.runner import run_cells
 from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
 
@@ -131,51 +130,6 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
         left = len(session.again().todo())
         console.print(f"Interrupted. Finished cells are kept; {left} are left. Go on with: {command}")
         raise
-
-
-class CellProgress(LiveBar):
-    """A context manager whose `update` takes the events of `run_cells`: bars on a terminal, lines elsewhere."""
-
-    def __init__(self, console: Console, cells: int) -> None:
-        self.console = console
-        self.live = console.is_terminal
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not self.live,
-        )
-        self.cells, self.ended = cells, 0
-        self.total = self.bar.add_task("all cells", total=float(cells), words="")
-        self.tasks: dict[str, TaskID] = {}
-
-    def update(self, event: Event) -> None:
-        """Show what happened to a cell."""
-        handlers: dict[str, Callable[[Event], None]] = {
-            "start": self._start,
-            "progress": self._progress,
-            "finish": self._end,
-            "fail": self._end,
-        }
-        handlers[event.kind](event)
-
-    def _start(self, event: Event) -> None:
-        self.tasks[event.cell.name] = self.bar.add_task(event.cell.name, total=1.0, words="starting")
-        if not self.live:
-            self.console.print(f"{event.cell.name}: started")
-
-    def _progress(self, event: Event) -> None:
-        words = f"{event.phase} {event.share:.0%} {event.figure}"
-        self.bar.update(self.tasks[event.cell.name], completed=event.share, words=words)
-
-    def _end(self, event: Event) -> None:
-        self.ended += 1
-        self.bar.remove_task(self.tasks.pop(event.cell.name))
-        self.bar.update(self.total, completed=self.ended, words=f"{self.ended} of {self.cells}")
-        outcome = "done" if event.kind == "finish" else f"FAILED: {event.message}"
-        self.console.print(f"{event.cell.name}: {outcome} ({self.ended} of {self.cells})")
 
 
 def _names(data: Sequence[DataSet]) -> str:

@@ -5,14 +5,12 @@ All settings of fits are here, also those of the presets and the rates that the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
 from likelify.names import ItemKind
-
-Values = dict[str, Any]
-PresetSize = Literal["paper", "small"]
+from likelify.settings import Values
+from likelify.zoo.presets import PresetSize
 
 # 200 epochs of MNIST in batches of 256; CIFAR-10 had 1000 epochs, 195,000 steps.
 FLOWIFIED_FIT: Values = {

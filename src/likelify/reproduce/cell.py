@@ -1,7 +1,7 @@
 """A cell: one method fitted to one data set with one seed, as plain data that settles into complete settings."""
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -9,10 +9,9 @@ from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
 from likelify.fitting.choose import complete_fit, complete_model
 from likelify.fitting.settings import FitSettings
-from likelify.settings import Settings
+from likelify.settings import Settings, Values
 from likelify.zoo import config_from_dict
 
-Values = dict[str, Any]
 PictureKind = Literal["samples", "inverses"]
 
 

@@ -16,7 +16,7 @@ from likelify._version import __version__
 from likelify.data import Source
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.draw import draw, draw_inverses, picture
-from likelify.fitting.figures import Course, Score
+from likelify.fitting.figures import Course, Score, Unit
 from likelify.fitting.files import locked, write_atomically
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.metrics import evaluate
@@ -131,7 +131,8 @@ def fitted(
             flow = config.model.build()
 
         def on_step(progress: Progress) -> None:
-            on_progress("fitting", progress.fraction, f"{progress.best.validation_bits:.3f} bits/dim")
+            best = Unit.of(source.kind).show(progress.best.validation_bits, progress.best.validation_nats)
+            on_progress("fitting", progress.fraction, best)
 
         place = OneProcess(None if device == "auto" else device)
         course = fit(flow, source, run=run, fabric=place, on_step=on_step)
@@ -219,7 +220,7 @@ def clock_of(course: Course) -> Callable[[], float]:
 
 
 def _rounded(course: Course) -> Course:
-    """Shorten the numbers of a course: hundredths of a second, six digits of a figure."""
+    """Round the values of a course, so that its file stays short: hundredths of a second, six digits of a figure."""
     values = course.model_dump()
     for point in values["points"]:
         point |= {name: round(value, 6) for name, value in point.items() if isinstance(value, float)}

@@ -1,6 +1,6 @@
 """Statistics of few paired runs: differences paired by seed, and curves read off at equal times.
 
-Pure functions of plain numbers.
+Pure functions of plain data.
 """
 
 import math

@@ -183,7 +183,7 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
         notes.append(f"Importance weighting: {draws} draws on the first {_range(items)} test items.")
     if len(items) > 1:
-        notes.append("Its numbers of items differ, as time allowed: the column compares different items.")
+        notes.append("How many items these are differs, as time allowed: the column compares different items.")
     if results:
         first = results[0]
         sizes = " / ".join(str(size) for size in first.facts.sizes.values())
@@ -256,8 +256,8 @@ def _parameters(results: Sequence[CellResult]) -> str:
     return " / ".join(f"{count:,}" for count in counts) or EMPTY
 
 
-def _range(numbers: set[int]) -> str:
-    low, high = min(numbers), max(numbers)
+def _range(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from likelify.errors import ConfigError, unknown_word
+from likelify.settings import Values
 from likelify.zoo.registry import ModelConfig, config_from_dict
 
 PresetSize = Literal["paper", "small"]
-Values = dict[str, Any]
 
 # The DenseNets of split priors and dequantizers, and the couplings of table 1.
 PAPER_NETS: Values = {"width": 64, "depth": 8, "growth": 64, "noise_steps": 4, "noise_features": 32, "noise_depth": 4}

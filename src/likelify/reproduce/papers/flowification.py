@@ -69,7 +69,9 @@ def images(scale: Scale) -> Experiment:
 
 def noise(scale: Scale) -> Experiment:
     """Return the comparison of uniform with normal noise in layers that enlarge."""
-    methods = tuple(_method(f"FCONV1, {law} noise", scale, model="fconv1", noise=law) for law in ("normal", "uniform"))
+    methods = tuple(
+        _method(f"FCONV1, {name} noise", scale, model="fconv1", noise=name) for name in ("normal", "uniform")
+    )
     printed = (
         Printed(methods[0].title, "MNIST", "3.11"),
         Printed(methods[1].title, "MNIST", "3.41"),

@@ -1,4 +1,4 @@
-"""The flowification paper's tables of real numbers: its five from files of the user, scikit-learn's offline."""
+"""The density models of tables of the flowification paper: its five tables from the user's files, three offline."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from likelify.reproduce.cell import DataChoice, Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
 from likelify.reproduce.papers.flowification import QUICK_MEASURING, QUICK_SECONDS
 
-# A public listing under the paper's name, rounded; the paper's own tables were not at hand.
+# From a public listing under the paper's name, rounded; the paper's own tables were not available.
 LISTED = {"POWER": "-0.5", "GAS": "5.35", "HEPMASS": "-19.56", "MINIBOONE": "-14.05", "BSDS300": "144.2"}
-SOURCE = "a public listing under the paper's name, unchecked; the main text's tables were not at hand"
+SOURCE = "a public listing under the paper's name, unchecked; the main text's tables were not available"
 NARROWING = (128, 64, 32, 16, 8)
 CHOSEN = "narrowing, LeakyReLU"
 SPLINES = "narrowing, splines"
-GAUSSIAN = "linear (a normal law)"
+GAUSSIAN = "linear (a normal distribution)"
 
 # Numbers of columns.
 UCI = {"POWER": 6, "GAS": 8, "HEPMASS": 21, "MINIBOONE": 43, "BSDS300": 63}
