@@ -314,7 +314,7 @@ def test_uniform_noise_has_no_density_outside():
         (lambda: Crop((1, 2), ((1, 1),)), ShapeError, "leaves nothing"),
         (lambda: linear(3, 2, method="svd"), ConfigError, "cayley"),
         (lambda: linear(3, 2, weight=torch.eye(3)), ShapeError, r"\(2, 3\)"),
-        (lambda: convolution((3, 4, 4), 4, 1, groups=2), ShapeError, "groups"),
+        (lambda: convolution((3, 4, 4), 4, 1, groups=2), ConfigError, "groups"),
         (lambda: convolution((1, 4, 4), 4, 3, stride=2, padding="same"), ConfigError, "stride one"),
         (lambda: residual(linear(2, 3), (2,)), ShapeError, "must be alike"),
         (lambda: Parallel([None], [2], [3]), ShapeError, "passes its part"),

@@ -17,7 +17,7 @@ from likelify.linalg.frequencies import kernel_frequencies
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Shape
-from likelify.transforms.surjections.fibre import FibreLayer, check_groups, check_weight
+from likelify.transforms.surjections.fibre import FibreLayer, check_groups, check_shape
 
 
 class CircularConv(FibreLayer):
@@ -72,7 +72,7 @@ class CircularConv(FibreLayer):
         check_groups(in_channels, out_channels, groups)
         shape = (out_channels, in_channels // groups, *taps)
         if weight is not None:
-            check_weight(weight, shape)
+            check_shape(weight, shape, "weight")
             _require_kernel_rank(weight, groups, type(self).__name__)
         super().__init__(
             torch.zeros(shape) if weight is None else weight,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError, unknown_word
+from likelify.errors import ConfigError, unknown_word
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Shape, per_axis
@@ -20,6 +20,7 @@ from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import FoldSum, Unfold
 from likelify.transforms.surjections.dimension import Crop, Pad, Sides
+from likelify.transforms.surjections.fibre import check_groups
 from likelify.transforms.surjections.linear import linear
 
 Padding = int | Sequence[int] | Sides | Literal["fit", "same"]
@@ -168,8 +169,7 @@ def _grouped_linear(
     **settings: Any,
 ) -> Transform:
     """Build one `linear` layer with these settings, or one for each group of channels."""
-    if in_channels % groups or out_channels % groups:
-        raise ShapeError(f"{in_channels} and {out_channels} channels cannot be shared among {groups} groups.")
+    check_groups(in_channels, out_channels, groups)
     before, after = in_channels // groups, out_channels // groups
     weights = [None] * groups if weight is None else weight.chunk(groups)
     biases = bias.chunk(groups) if isinstance(bias, Tensor) else [bias] * groups

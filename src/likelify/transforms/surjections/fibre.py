@@ -73,8 +73,7 @@ class FibreLayer(Transform, Caching, ABC):
         if bias is False:
             return None
         value = self.weight.new_zeros(self.out_channels) if bias is True else bias.detach().clone()
-        if tuple(value.shape) != (self.out_channels,):
-            raise ShapeError(f"The bias must have shape ({self.out_channels},), got {tuple(value.shape)}.")
+        check_shape(value, (self.out_channels,), "bias")
         return nn.Parameter(value)
 
     @abstractmethod
@@ -253,7 +252,7 @@ class FreeLinear(FibreLayer):
         if weight is None:
             start = torch.stack([orthonormal(out_channels // groups, in_channels // groups) for _ in range(groups)])
         else:
-            check_weight(weight, (out_channels, in_channels // groups))
+            check_shape(weight, (out_channels, in_channels // groups), "weight")
             start = weight.unflatten(0, (groups, -1))
             require_rank(start, type(self).__name__)
         super().__init__(
@@ -301,7 +300,7 @@ def check_groups(in_channels: int, out_channels: int, groups: int) -> None:
         raise ConfigError(f"groups must divide the channels, got {in_channels} -> {out_channels} and {groups}.")
 
 
-def check_weight(weight: Tensor, shape: Shape) -> None:
-    """Refuse a weight of another shape."""
-    if tuple(weight.shape) != shape:
-        raise ShapeError(f"The weight must have shape {shape}, got {tuple(weight.shape)}.")
+def check_shape(parameter: Tensor, shape: Shape, name: str) -> None:
+    """Refuse a given weight or bias of another shape."""
+    if tuple(parameter.shape) != shape:
+        raise ShapeError(f"The {name} must have shape {shape}, got {tuple(parameter.shape)}.")

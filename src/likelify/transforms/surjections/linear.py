@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution
-from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
+from likelify.errors import ConfigError, DomainError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
@@ -26,7 +26,7 @@ from likelify.transforms.elementwise import ActNorm
 from likelify.transforms.exponential.parametrizations import HouseholderVectors
 from likelify.transforms.exponential.rotations import Householder, Orthogonal, rotation
 from likelify.transforms.surjections.dimension import Augment, Slice
-from likelify.transforms.surjections.fibre import FreeLinear
+from likelify.transforms.surjections.fibre import FreeLinear, check_shape
 
 
 class PrincipalAxes(Orthogonal):
@@ -146,7 +146,10 @@ def linear(
     """
     if method not in get_args(LinearMethod):
         raise ConfigError(unknown_word("method of linear layers", method, get_args(LinearMethod)))
-    _check_sizes(in_channels, out_channels, weight, bias)
+    if weight is not None:
+        check_shape(weight, (out_channels, in_channels), "weight")
+    if isinstance(bias, Tensor):
+        check_shape(bias, (out_channels,), "bias")
     net_factory = net_factory or density_nets(dims)
     if method == "free":
         return FreeLinear(
@@ -224,10 +227,3 @@ def _added_channels(
     if noise != "normal":
         raise ConfigError("A learned posterior is normal; leave noise at 'normal' beside it.")
     return ConditionalNormal(posterior_factory(in_channels, 2 * added))
-
-
-def _check_sizes(in_channels: int, out_channels: int, weight: Tensor | None, bias: Tensor | bool) -> None:  # noqa: FBT001
-    if weight is not None and tuple(weight.shape) != (out_channels, in_channels):
-        raise ShapeError(f"The weight should be ({out_channels}, {in_channels}), got {tuple(weight.shape)}.")
-    if isinstance(bias, Tensor) and tuple(bias.shape) != (out_channels,):
-        raise ShapeError(f"The bias should be ({out_channels},), got {tuple(bias.shape)}.")
