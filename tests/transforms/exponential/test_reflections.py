@@ -7,10 +7,7 @@ import likelify as lk
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.transforms.exponential.parametrizations import HouseholderVectors
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import normal
 
 
 def matrix_of(function, shape):

@@ -6,10 +6,7 @@ import torch
 import likelify as lk
 from likelify import transforms
 from likelify.errors import DomainError, ShapeError
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import normal
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (4, 5), (1, 2), (2, 1), (7,), (8,), (2, 3, 4)])

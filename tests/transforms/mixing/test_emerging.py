@@ -8,10 +8,7 @@ import likelify as lk
 from likelify import transforms
 from likelify.errors import ConfigError, ShapeError
 from likelify.transforms.mixing import emerging
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import normal
 
 
 def matrix_of(function, shape):

@@ -5,10 +5,7 @@ import torch
 
 import likelify as lk
 from likelify import transforms
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import normal
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,7 @@ import torch
 import likelify as lk
 from likelify import transforms
 from likelify.errors import ConfigError, DomainError, ShapeError
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import normal
 
 
 @pytest.mark.parametrize("ranks", [(2, 3), (0, 2), (1, 0)])

@@ -1,11 +1,10 @@
 """Residual layers: exact twins, accuracy of the inverse, what is refused, and what they cost."""
 
-import gc
-import weakref
 from unittest import mock
 
 import pytest
 import torch
+from benchmarks.memory import kept_bytes
 from torch import nn
 
 import likelify as lk
@@ -13,31 +12,8 @@ from likelify import nets
 from likelify.errors import ConfigError, ConvergenceError, InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.linalg.log_det import Exact, Roulette, Truncated
 from likelify.transforms.core import Transform
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def strong(method="exact", *, features=3, **settings):
-    """A layer whose Jacobian is large: weights at their limit, activations where their slope is large."""
-    net = lk.testing.randomize(nets.LipschitzMLP(features, (8,), norm_limit=0.95).double(), scale=3.0, seed=1)
-    with torch.no_grad():
-        # The last map goes back along the first one, so that the trace does not vanish.
-        net.weights[1].copy_(net.weights[0].T)
-        net.biases[0].add_(1.0)
-    return lk.LipschitzResidual(net, log_det=method, **settings)
-
-
-class Line(nn.Module):
-    """`slope` times the input, a Lipschitz constant that can be lied about."""
-
-    def __init__(self, slope):
-        super().__init__()
-        self.slope = nn.Parameter(torch.tensor(slope, dtype=torch.float64))
-
-    def forward(self, x):
-        return self.slope * x
+from tests.cases.common import normal
+from tests.transforms.residual.layers import Line, strong
 
 
 def test_the_certificate_counts_what_the_series_leave_out():
@@ -207,38 +183,17 @@ def test_networks_without_a_bound_and_unknown_settings_are_refused():
         lk.LipschitzResidual(nn.Linear(2, 3), lipschitz=0.5)(torch.ones(1, 2))
 
 
-class Kept:
-    """A tensor that automatic differentiation keeps."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-
-
-def kept_numbers(function):
-    """Count the numbers that automatic differentiation still keeps when the call is over."""
-    found = []
-
-    def pack(tensor):
-        kept = Kept(tensor)
-        found.append(weakref.ref(kept))
-        return kept
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-        result = function()
-    gc.collect()
-    storages = {k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage() for r in found if (k := r())}
-    assert result is not None
-    return sum(storage.nbytes() for storage in storages.values()) / 4
-
-
 @pytest.mark.parametrize(("method", "inputs"), [("roulette", 2.25), ("exact", 1.0), ("truncated", 1.0)])
 def test_training_keeps_little_more_than_the_input(method, inputs):
     layer = lk.LipschitzResidual(nets.LipschitzConvNet(2, 16), log_det=method)
 
+    def nothing(tensor):
+        return False
+
     def per_row(call):
         # The difference between two batches leaves out what is kept of the weights.
         few, many = (torch.randn(rows, 2, 4, 4, requires_grad=True) for rows in (20, 40))
-        return (kept_numbers(lambda: call(many)) - kept_numbers(lambda: call(few))) / (20 * 32)
+        return (kept_bytes(lambda: call(many), nothing) - kept_bytes(lambda: call(few), nothing)) / (20 * 32 * 4)
 
     assert per_row(layer) == inputs
     # The solution is kept once for its own gradient and for that of the log-determinant.

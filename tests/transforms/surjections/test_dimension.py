@@ -16,12 +16,9 @@ from likelify.transforms.surjections.convolution import convolution, transposed_
 from likelify.transforms.surjections.copying import FoldSum, Repeat, Sum, Unfold
 from likelify.transforms.surjections.dimension import Augment, Crop, Pad
 from likelify.transforms.surjections.linear import linear
+from tests.cases.common import normal
 
 METHODS = ["exponential", "cayley", "householder", "free"]
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
 
 
 def normal_log_density(u, scale):

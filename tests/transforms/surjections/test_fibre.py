@@ -14,11 +14,8 @@ from likelify.errors import ConfigError, DomainError, ShapeError, StateError
 from likelify.nets import density_nets
 from likelify.transforms.mixing.circular import CircularConv
 from likelify.transforms.surjections.fibre import FreeLinear
+from tests.cases.common import normal
 from tests.cases.fibre import LAYERS
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
 
 
 def randomized(layer, scale=0.3):

@@ -12,11 +12,7 @@ from likelify.nets.masked import AutoregressiveNet
 from likelify.transforms.sylvester.factories import LEAST, UNIT, PlanarHeads, SylvesterHeads
 from likelify.transforms.sylvester.scalar import FreeTanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual
-from tests.cases.common import check_slopes
-
-
-def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+from tests.cases.common import check_slopes, normal
 
 
 def jacobians(function, x):
