@@ -101,6 +101,10 @@ class EqualCopies(CopyPattern):
         """Return the shape of the sums."""
         return (self.channels, *copied[1:])
 
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.channels}, copies={self.copies}, blocks={self.blocks}"
+
 
 class WindowCopies(CopyPattern):
     """Sliding windows of sequences and images: each element is copied into every window that reads it.

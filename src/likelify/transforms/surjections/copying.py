@@ -14,7 +14,6 @@ over the copies, is standard normal there (Mate et al. 2022, section 3.2 and fig
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -110,7 +109,7 @@ class OrthogonalDensity(nn.Module):
         return sum_items(torch.where(inside | (free == 0), constant - volume, -math.inf), context)
 
 
-class Copying(Transform, ABC):
+class Copying(Transform):
     """The common part of `Repeat` and `Unfold`: copy and add orthogonal noise, or average."""
 
     def __init__(
@@ -166,10 +165,6 @@ class Copying(Transform, ABC):
         """Return the shape of the copies."""
         return self.pattern.copied_shape(in_shape)
 
-    @abstractmethod
-    def extra_repr(self) -> str:
-        """Show the settings."""
-
 
 class Repeat(Copying):
     r"""Repeat each element: `(rows, c, ...)` to `(rows, c copies, ...)`, with orthogonal noise; a bound.
@@ -204,10 +199,6 @@ class Repeat(Copying):
         pattern = EqualCopies(channels, copies, blocks=blocks)
         density = OrthogonalDensity(pattern, noise, posterior_factory) if copies > 1 else None
         super().__init__(pattern, density)
-
-    def extra_repr(self) -> str:
-        """Show the number of copies."""
-        return f"copies={self.pattern.copies}"
 
 
 class Unfold(Copying):
@@ -248,12 +239,8 @@ class Unfold(Copying):
         rest = None if pattern.missing is None else MissingElements(in_shape, pattern.missing, net_factory)
         super().__init__(pattern, density, rest)
 
-    def extra_repr(self) -> str:
-        """Show whether windows overlap."""
-        return "disjoint windows" if self.noise is None else "overlapping windows"
 
-
-class Gathering(Transform, ABC):
+class Gathering(Transform):
     """The common part of `Sum` and `FoldSum`: add copies up, or draw what is orthogonal to repeated elements."""
 
     def __init__(self, pattern: CopyPattern, net_factory: NetFactory | None) -> None:
@@ -323,10 +310,6 @@ class Gathering(Transform, ABC):
         each = -0.5 * noise * noise - (LOG_SQRT_2PI + self.log_scale) * missing
         return sum_items(each, context)
 
-    @abstractmethod
-    def extra_repr(self) -> str:
-        """Show the settings."""
-
 
 class Sum(Gathering):
     r"""Add up groups of channels, `(rows, c terms, ...)` to `(rows, c, ...)`: `z_i = sum_j x_{i terms + j}`; exact.
@@ -344,10 +327,6 @@ class Sum(Gathering):
         self, channels: int, terms: int, *, blocks: bool = False, net_factory: NetFactory | None = None
     ) -> None:
         super().__init__(EqualCopies(channels, terms, blocks=blocks), net_factory)
-
-    def extra_repr(self) -> str:
-        """Show the number of terms."""
-        return f"terms={self.pattern.copies}"
 
 
 class FoldSum(Gathering):
@@ -374,10 +353,6 @@ class FoldSum(Gathering):
         net_factory: NetFactory | None = None,
     ) -> None:
         super().__init__(window_copies(out_shape, kernel_size, stride, dilation), net_factory)
-
-    def extra_repr(self) -> str:
-        """Show whether windows overlap."""
-        return "disjoint windows" if self.density is None else "overlapping windows"
 
 
 def _half_log_counts(pattern: CopyPattern, x: Tensor, context: ContextLike) -> Tensor:
