@@ -66,7 +66,7 @@ def test_layers(layer, reason):
         (lambda self, x: 1 / x, "divides by the data"),
         (lambda self, x: 0 * x, "multiplies by 0.0, which forgets"),
         (lambda self, x: x - x, "multiplies by 0"),
-        (lambda self, x: F.dropout(x), "drops numbers in evaluation too"),
+        (lambda self, x: F.dropout(x), "drops values in evaluation too"),
         (lambda self, x: x.view(-1)[:4].view(1, 4).expand(x.shape[0], 4), "mixes the 3 rows"),
         (lambda self, x: x - x.mean(0), "mean: mixes the 3 rows"),
         (lambda self, x: x - x.mean(1, keepdim=True), "adds events of different shapes"),

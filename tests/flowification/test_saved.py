@@ -203,7 +203,7 @@ def test_dropout_that_acts_in_evaluation_is_refused_in_a_contraction():
         def forward(self, x):
             return x + 0.3 * F.dropout(torch.tanh(self.layer(x)), 1e-6, training=self.kind)
 
-    with pytest.raises(UnsupportedError, match="drops numbers in evaluation too"):
+    with pytest.raises(UnsupportedError, match="drops values in evaluation too"):
         flowify(Dropping(training=True), torch.randn(2, 1), residual="lipschitz")
     assert flowify(Dropping(training=False), torch.randn(2, 1), residual="lipschitz").likelihood == "exact"
 

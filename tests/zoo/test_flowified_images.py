@@ -104,7 +104,7 @@ def test_probabilities_of_all_images_add_up_to_at_most_one():
 def test_presets_are_valid_at_both_sizes(name):
     table = name.startswith("flowified-table")
     for size in ("paper", "small"):
-        values = zoo.preset(name).model(size) | {"event_shape": (6,) if table else (1, 8, 8)}
+        values = zoo.preset(name).settings(size) | {"event_shape": (6,) if table else (1, 8, 8)}
         config = zoo.config_from_dict(values)
         assert zoo.config_from_dict(json.loads(config.model_dump_json())) == config
         FitSettings.parse(preset_fit(name, size))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +96,9 @@ def models_command() -> None:
     console.print("Models, for --model:")
     show_list({name: config.summary for name, config in MODELS.items()})
     console.print("\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):")
-    flowified = [name for name in PRESETS if name.startswith("flowified-")]
-    for title, names in {
-        "The convolution exponential and generalized Sylvester flows": [n for n in PRESETS if n not in flowified],
-        "Flowification": flowified,
-    }.items():
-        console.print(f"{title}:")
-        show_list({name: PRESETS[name].summary for name in names})
+    for paper, presets in groupby(PRESETS.values(), key=lambda preset: preset.paper):
+        console.print(f"{paper}:")
+        show_list({preset.name: preset.summary for preset in presets})
     console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
 
 

@@ -129,8 +129,8 @@ def _preset(name: str | None, size: str | None, model: str | None) -> Preset | N
     wanted = preset(name)
     if size not in (None, "paper", "small"):
         raise ConfigError(unknown_word("size of a preset", str(size), ["paper", "small"]))
-    if model not in (None, wanted.paper["model"]):
-        raise ConfigError(f"--model {model}: the preset '{wanted.name}' is of the model '{wanted.paper['model']}'.")
+    if model not in (None, wanted.model):
+        raise ConfigError(f"--model {model}: the preset '{wanted.name}' is of the model '{wanted.model}'.")
     return wanted
 
 
@@ -144,7 +144,7 @@ def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe
     """Return the model's name, and the settings of model and fit before the user's words."""
     if wanted is not None:
         known = "small" if size == "small" else "paper"
-        return wanted.paper["model"], wanted.model(known), preset_fit(wanted.name, known)
+        return wanted.model, wanted.settings(known), preset_fit(wanted.name, known)
     return config_class(model).name, dict(suitable.models.get(model, {})), suitable.fit(model)
 
 
@@ -169,5 +169,5 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
             raise ConfigError(f"--{name} does not apply to the model '{model}'.")
     if conditional and facts.classes is None:
         raise ConfigError(f"--conditional: the source '{facts.name}' has no labels.")
-    if conditional and MODELS[model].model_fields["classes"].annotation is type(None):
+    if conditional and not MODELS[model].reads_labels:
         raise ConfigError(f"--conditional does not apply to the model '{model}'.")

@@ -79,8 +79,9 @@ class FlowifiedConfig(ImageConfig):
         interval: they act on `[-interval, interval]`.
         shared_splines: one spline for each layer, as in the paper, or one for each channel.
         net_hidden: width of the networks of the densities of what is dropped.
-        classes: none, since these models do not read labels.
     """
+
+    reads_labels = False
 
     front: Literal["scale", "marginal"] = "scale"
     method: LinearMethod = "cayley"
@@ -91,7 +92,6 @@ class FlowifiedConfig(ImageConfig):
     interval: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
     net_hidden: Size = 64
-    classes: None = None
 
     def _enter(self) -> list[Transform]:
         dequantize, half = transforms.Dequantize(self.pixel_levels), self.pixel_levels / 2

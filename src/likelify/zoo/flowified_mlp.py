@@ -32,8 +32,9 @@ class FlowifiedMLPConfig(ModelConfig):
         learned_noise: give added coordinates a learned mean and scale.
         net_hidden: width of the networks of conditional densities.
         bins: pieces of the splines.
-        classes: tables have none here.
     """
+
+    reads_labels = False
 
     event_shape: tuple[Size]
     widths: tuple[Size, ...] = (128, 64, 32, 16, 8)
@@ -43,7 +44,6 @@ class FlowifiedMLPConfig(ModelConfig):
     learned_noise: bool = True
     net_hidden: Size = 64
     bins: int = Field(default=8, ge=2)
-    classes: None = None
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""

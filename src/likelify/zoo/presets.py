@@ -21,6 +21,10 @@ SMALL_NETS: Values = {"width": 24, "depth": 3, "growth": 12, "noise_steps": 2, "
 SMALL_GROWTH = {"1x1": 12, "emerging": 10, "woodbury": 7, "conv-exponential": 10}
 
 
+CONVEXP = "The convolution exponential and generalized Sylvester flows"
+FLOWIFICATION = "Flowification"
+
+
 @dataclass(frozen=True)
 class Preset:
     """A model of a paper.
@@ -28,50 +32,47 @@ class Preset:
     Attributes:
         name: of the preset.
         summary: one line, with the paper's figure for CIFAR-10: the negative ELBO in bits per dimension.
-        paper: settings of the model at the paper's size, without those of the data.
-        small: settings for one CPU.
+        paper: title of the paper.
+        model: name of the model.
+        sizes: settings of the model by size, without those of the data.
     """
 
     name: str
     summary: str
-    paper: Values
-    small: Values
+    paper: str
+    model: str
+    sizes: dict[PresetSize, Values]
 
-    def model(self, size: PresetSize = "paper") -> Values:
-        """Return the settings of the model at a size."""
-        return dict(self.paper if _known(size) == "paper" else self.small)
+    def settings(self, size: PresetSize = "paper") -> Values:
+        """Return the settings of the model at a size, with its name.
 
-
-def _known(size: str) -> str:
-    if size not in ("paper", "small"):
-        raise ConfigError(f"A preset has the sizes 'paper' and 'small', not {size!r}.")
-    return size
+        Raises:
+            ConfigError: if there is no such size.
+        """
+        if size not in self.sizes:
+            raise ConfigError(unknown_word("size of a preset", size, self.sizes))
+        return {"model": self.model} | self.sizes[size]
 
 
 def _mixing(mixing: str, bits: str) -> Preset:
-    common = {"model": "mixing-flow", "mixing": mixing, "levels": 2, "dequantization": "variational"}
+    common = {"mixing": mixing, "levels": 2, "dequantization": "variational"}
     # The published widths make up for the parameters of the mixing layers, more or less; so do the small ones.
     growth, small_growth = 64 if mixing == "1x1" else 63, SMALL_GROWTH[mixing]
-    return Preset(
-        f"table1-{mixing}",
-        f"couplings, mixing by {mixing}: {bits}",
-        common | PAPER_NETS | {"steps": 10, "growth": growth},
-        common | SMALL_NETS | {"steps": 4, "growth": small_growth},
-    )
+    sizes: dict[PresetSize, Values] = {
+        "paper": common | PAPER_NETS | {"steps": 10, "growth": growth},
+        "small": common | SMALL_NETS | {"steps": 4, "growth": small_growth},
+    }
+    return Preset(f"table1-{mixing}", f"couplings, mixing by {mixing}: {bits}", CONVEXP, "mixing-flow", sizes)
 
 
 def _residual(name: str, what: str, bits: str, dequantization: str, model: str, **settings: Any) -> Preset:
-    common = {"model": model, "dequantization": dequantization} | settings
+    common = {"dequantization": dequantization} | settings
     halved = 2 if "equal-memory" in name else 1
     paper = common | PAPER_NETS | {"levels": 3, "steps": 16 // halved, "hidden": 528}
     if model == "sylvester":
         paper["net_norm_limit"] = 1.5
-    return Preset(
-        name,
-        f"{what}, {dequantization} noise: {bits}",
-        paper,
-        common | SMALL_NETS | {"levels": 2, "steps": 4 // halved, "hidden": 96},
-    )
+    small = common | SMALL_NETS | {"levels": 2, "steps": 4 // halved, "hidden": 96}
+    return Preset(name, f"{what}, {dequantization} noise: {bits}", CONVEXP, model, {"paper": paper, "small": small})
 
 
 def _table2(name: str, what: str, uniform: str, variational: str, model: str) -> list[Preset]:
@@ -86,24 +87,17 @@ def _table3(form: str, what: str, bits: str) -> Preset:
 
 
 def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> Preset:
-    common = {"model": model} | settings
-    return Preset(
-        f"flowified-{name}",
-        f"{what}: {bits}" if bits else what,
-        common | {"shared_splines": True, "interval": 2.0},
-        common,
-    )
+    paper = settings | {"shared_splines": True, "interval": 2.0}
+    summary = f"{what}: {bits}" if bits else what
+    return Preset(f"flowified-{name}", summary, FLOWIFICATION, model, {"paper": paper, "small": settings})
 
 
 def _table_net(widths: tuple[int, ...]) -> Preset:
     """Return a net of appendix F."""
-    common = {"model": "flowified-mlp", "widths": widths}
-    return Preset(
-        f"flowified-table-{'-'.join(map(str, widths))}",
-        f"table net of appendix F, widths {', '.join(map(str, widths))}",
-        common | {"activation": "leaky-relu", "learned_noise": False},
-        common,
-    )
+    paper = {"widths": widths, "activation": "leaky-relu", "learned_noise": False}
+    name = f"flowified-table-{'-'.join(map(str, widths))}"
+    summary = f"table net of appendix F, widths {', '.join(map(str, widths))}"
+    return Preset(name, summary, FLOWIFICATION, "flowified-mlp", {"paper": paper, "small": {"widths": widths}})
 
 
 PRESETS: dict[str, Preset] = {
@@ -140,7 +134,7 @@ def preset(name: str) -> Preset:
     """Return the preset of that name.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none; the message names the nearest.
     """
     if name not in PRESETS:
         raise ConfigError(unknown_word("preset", name, PRESETS))
@@ -169,4 +163,4 @@ def preset_config(
         >>> preset_config("table2-sylvester", (1, 8, 8), size="small", pixel_levels=17).hidden
         96
     """
-    return config_from_dict(preset(name).model(size) | {"event_shape": event_shape} | settings)
+    return config_from_dict(preset(name).settings(size) | {"event_shape": event_shape} | settings)

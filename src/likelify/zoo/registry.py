@@ -33,6 +33,7 @@ class ModelConfig(Settings):
         name: under which it is registered.
         kind: of the items that the model is for; None for any.
         summary: one line for the list of models.
+        reads_labels: whether the model can be class-conditional.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item.
         classes: number of classes for a class-conditional model, None for an unconditional one.
@@ -41,6 +42,7 @@ class ModelConfig(Settings):
     name: ClassVar[str] = ""
     kind: ClassVar[ItemKind | None] = None
     summary: ClassVar[str] = ""
+    reads_labels: ClassVar[bool] = True
 
     model: str = Field(default="", validate_default=True)
     event_shape: tuple[Size, ...]
@@ -52,6 +54,13 @@ class ModelConfig(Settings):
         if given not in ("", cls.name):
             raise ValueError(f"these are settings of the model '{cls.name}', not of '{given}'")
         return cls.name
+
+    @field_validator("classes")
+    @classmethod
+    def _check_labels(cls, classes: int | None) -> int | None:
+        if classes is not None and not cls.reads_labels:
+            raise ValueError(f"the model '{cls.name}' does not read labels")
+        return classes
 
     @abstractmethod
     def build(self) -> Flow:

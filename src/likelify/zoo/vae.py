@@ -95,17 +95,18 @@ class VaeConfig(ImageConfig):
             self.event_shape, self.pixel_levels, self.hidden, self.features, self.classes or 0, self.dropout
         )
         moments = nn.Linear(seen, 2 * elements)
+        layers: list[Transform] = []
         if self.posterior == "convolutional":
             # The same elements as for the others, laid out where they belong.
             encoder.append(nn.Unflatten(1, (self.features, height, width)))
             net = nn.Sequential(nn.Flatten(), moments, nn.Unflatten(1, (2 * channels, height, width)))
-            layers: list[Transform] = []
             for _ in range(self.flows):
                 layers += [self._layer(channels, self.features), transforms.Flip()]
         else:
-            net, layers = moments, [transforms.Reshape((elements,), self.latent_shape)]
+            net = moments
             if self.posterior != "gaussian":
-                layers = [self._layer(elements, seen) for _ in range(self.flows)] + layers
+                layers += [self._layer(elements, seen) for _ in range(self.flows)]
+            layers.append(transforms.Reshape((elements,), self.latent_shape))
         return Flow(ConditionalNormal(net), transforms.Inverse(transforms.Chain(layers)), encoder=encoder)
 
     def _layer(self, size: int, seen: int) -> Transform:

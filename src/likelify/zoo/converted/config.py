@@ -31,8 +31,9 @@ class ConvertedConfig(ModelConfig):
         options: of the conversion.
         fingerprint: of the network's architecture, the options and the contractions.
         contractions: which sums of the network are exact residual blocks, as `Conversion.contractions`.
-        classes: such flows have no classes.
     """
+
+    reads_labels = False
 
     event_shape: tuple[Size, ...] = Field(min_length=1)
     pixel_levels: int | None = Field(default=None, ge=2, le=65536)
@@ -40,7 +41,6 @@ class ConvertedConfig(ModelConfig):
     options: Options = Options()
     fingerprint: str
     contractions: tuple[bool, ...] = ()
-    classes: None = None
 
     @classmethod
     def of(cls, flow: Flow) -> ConvertedConfig:
