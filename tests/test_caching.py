@@ -8,17 +8,7 @@ import torch
 import likelify as lk
 from likelify import nets, testing
 from likelify.errors import StateError
-
-
-def spline_flow(dims=2, context=0):
-    layers = []
-    for swap in (False, True):
-        split = lk.ChannelSplit(dims, swap=swap)
-        bijector = lk.SplineBijector(6, 4.0)
-        net = nets.MLP(split.sizes[0], bijector.size * split.sizes[1], (16,), context_features=context)
-        layers += [lk.Conv1x1(dims), lk.Coupling(split, bijector, net)]
-    flow = lk.Flow(lk.Normal((dims,), trainable=True), lk.Chain(layers), event_shape=(dims,))
-    return testing.randomize(flow, scale=0.2).double()
+from tests.test_flows import spline_flow
 
 
 def test_frozen_caches_and_refuses_stale_parameters():

@@ -12,7 +12,7 @@ from likelify.errors import StateError
 
 @contextmanager
 def freeze(module: nn.Module) -> Iterator[None]:
-    """Return every cache inside `module` a place for the duration of the block (see `Transform.frozen`)."""
+    """Let every part of `module` keep what it derives from its parameters, for the block (see `Transform.frozen`)."""
     opened = [m for m in module.modules() if isinstance(m, Caching) and m._cache is None]
     for layer in opened:
         layer._cache = {}

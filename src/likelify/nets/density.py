@@ -1,4 +1,4 @@
-"""Networks that read what is kept and describe what was dropped: the makers of conditional densities."""
+"""Networks that read what is kept and describe what was dropped: the networks of conditional densities."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import nn
 from likelify.errors import ConfigError
 from likelify.nets.conditioners import MLP, zeroed
 
-# Called with the channels of the input and of the output; gives a module from (rows, in, ...) to (rows, out, ...).
+# Called with the channels of the input and of the output; returns a module from (rows, in, ...) to (rows, out, ...).
 NetFactory = Callable[[int, int], nn.Module]
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -39,5 +39,5 @@ def density_net(in_channels: int, out_channels: int, dims: int, *, hidden: int =
 
 
 def density_nets(dims: int, *, hidden: int = 64, kernel_size: int = 3) -> NetFactory:
-    """Return the maker of `density_net` with these settings."""
+    """Return a factory of networks, `density_net` with these settings."""
     return lambda size_in, size_out: density_net(size_in, size_out, dims, hidden=hidden, kernel_size=kernel_size)

@@ -286,7 +286,7 @@ class _SwishSlope(torch.autograd.Function):
 
 
 def _bend(t: Tensor, g: Tensor, upstream: Tensor) -> Tensor:
-    """Return the second derivative of `t sigmoid(t)` times both; with few temporary tensors where nobody looks."""
+    """Return the second derivative of `t sigmoid(t)` times both, with few temporary tensors if no graph is built."""
     s = torch.sigmoid(t)
     if torch.is_grad_enabled():
         return s * (1 - s) * (2 + t * (1 - 2 * s)) * (g * upstream)

@@ -15,7 +15,7 @@ from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.nets.conditioners import recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
-from likelify.structure import ContextLike, as_context, join_condition
+from likelify.structure import ContextLike, as_context, check_event, join_condition
 
 # Blocks in which the triangular hidden layer is computed: 2/3 of the work of the full matrix. More are not faster.
 HIDDEN_BLOCKS = 3
@@ -166,7 +166,7 @@ class AutoregressiveNet(Caching):
         return enter, middle, torch.stack(kernels, 1)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
-        """Cut the channels into blocks; give for each the end of its channels, and of the units that belong to them."""
+        """Cut the channels into blocks; return the end of the channels of each, and of the units that belong to them."""
         count = min(count, self.channels)
         ends = [self.channels * (i + 1) // count for i in range(count)]
         return [(end, -(-self.hidden * end // self.channels)) for end in ends]
@@ -192,13 +192,8 @@ class AutoregressiveNet(Caching):
         Raises:
             ShapeError: if the input does not fit.
         """
-        positions = u.ndim - 2
-        expected = 0 if isinstance(self.dims, str) else self.dims
-        if u.ndim < 2 or u.shape[1] != self.channels or positions != expected:
-            raise ShapeError(
-                f"{type(self).__name__} was built for {self.channels} channels and dims={self.dims!r}, and got an "
-                f"input of shape {tuple(u.shape)}."
-            )
+        dims = 0 if isinstance(self.dims, str) else self.dims
+        check_event(u.shape[1:], (self.channels, *("depth", "height", "width")[3 - dims :]), type(self).__name__)
         if not isinstance(self.dims, str):
             return RasterNeighbours(tuple(u.shape[2:]), self.offsets)
         structure = as_context(context).structure

@@ -105,7 +105,7 @@ class Links:
     weight: Tensor | None
 
     def gather(self, store: Tensor, start: int, end: int) -> Tensor:
-        """Give, of `(positions + 1, rows, f)`, what the positions `start..end` see: `(n, rows, k f)`, or the mean."""
+        """Return what the positions `start..end` see of `(positions + 1, rows, f)`: `(n, rows, k f)`, or the mean."""
         index = self.index[start:end]
         found = store.index_select(0, index.flatten()).unflatten(0, index.shape)
         if self.weight is None:

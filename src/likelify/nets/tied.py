@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, ShapeError
-from likelify.structure import ContextLike
+from likelify.errors import ConfigError
+from likelify.structure import ContextLike, check_event
 
 # Of the diagonals: tanh rounds to one, and a slope of minus one could not be inverted.
 LIMIT = 0.99
@@ -51,8 +51,7 @@ class TiedHeads(nn.Module):
         Raises:
             ShapeError: if the input is not an image of that many channels.
         """
-        if u.ndim != 4 or u.shape[1] != self.channels:
-            raise ShapeError(f"TiedHeads was built for {self.channels} channels of images, got {tuple(u.shape)}.")
+        check_event(u.shape[1:], (self.channels, "height", "width"), "TiedHeads")
         inner, outer = self.kernels()
         s1, s2 = (LIMIT * torch.tanh(d)[:, None, None] for d in (self.diagonal_1, self.diagonal_2))
         bias, padding = self.bias[:, None, None], self.kernel_size // 2

@@ -239,11 +239,10 @@ class Flip(Transform):
         if not axes or min(axes) < 1 or len(set(axes)) != len(axes):
             raise ShapeError(f"Flip needs different axes, counted from 1 (axis 0 runs over the rows), got {axes}.")
         self.axes = tuple(axes)
+        self.takes = (*(f"axis {axis}" for axis in range(1, max(axes) + 1)), ...)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Reverse the order along the axes."""
-        if x.ndim <= max(self.axes):
-            raise ShapeError(f"Flip(axes={self.axes}) got an input of shape {tuple(x.shape)}, which has too few axes.")
         return x.flip(self.axes), zero_log_det(x, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:

@@ -245,7 +245,7 @@ def test_wrong_settings_and_shapes_are_refused():
         nets.AutoregressiveNet(30, hidden=20)
     with pytest.raises(ConfigError, match="norm_limit"):
         nets.AutoregressiveNet(3, norm_limit=0.0)
-    with pytest.raises(ShapeError, match="3 channels and dims=2"):
+    with pytest.raises(ShapeError, match="3 channels, height, width"):
         residual(3)(torch.zeros(2, 3))
     with pytest.raises(ConfigError, match="network has 3"):
         lk.TriangularResidual(nets.AutoregressiveNet(3, heads=3))
