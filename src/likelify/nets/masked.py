@@ -166,7 +166,7 @@ class AutoregressiveNet(Caching):
         return enter, middle, torch.stack(kernels, 1)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
-        """Cut the channels into blocks; return the end of the channels of each, and of the units that belong to them."""
+        """Cut the channels into blocks; return where the channels of each end, and the units that belong to them."""
         count = min(count, self.channels)
         ends = [self.channels * (i + 1) // count for i in range(count)]
         return [(end, -(-self.hidden * end // self.channels)) for end in ends]
