@@ -30,9 +30,9 @@ COMMANDS = ("--help", "models", "fit nosuch-source", "fit missing.csv")
 COMPREHENSIONS = ("<genexpr>", "<listcomp>", "<dictcomp>", "<setcomp>")
 
 
-def python_files(*folders: str) -> list[Path]:
+def python_files(*folders: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """Return the Python files of some folders of the repository, stubs too."""
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py*") if path.suffix in SUFFIXES)
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py*") if path.suffix in suffixes)
 
 
 def file_length(path: Path) -> int:
@@ -111,9 +111,20 @@ def contract_entries() -> int:
     return sum(len(layer.split("|")) for contract in contracts for layer in contract.get("layers", ()))
 
 
+def code_of(path: Path) -> str:
+    """Return the text of a file without its docstrings, whose examples need no edit."""
+    lines = path.read_text().splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    return "\n".join(lines)
+
+
 def files_naming(word: str) -> int:
-    """Return the number of files of `src` that have a word."""
-    return sum(bool(re.search(rf"\b{word}\b", path.read_text())) for path in python_files(*SOURCE))
+    """Return the number of files of `src` whose code names a word, and print them."""
+    found = [path for path in python_files(*SOURCE) if re.search(rf"\b{word}\b", code_of(path))]
+    print(f"{word}:", ", ".join(str(path.relative_to(ROOT)) for path in found))
+    return len(found)
 
 
 def top_level_names() -> int:
@@ -135,11 +146,12 @@ def main() -> None:
     """Count, run and report."""
     options = arguments(__doc__ or "")
     codes = training_call()
-    lines = sum(file_length(path) for path in python_files(*SOURCE))
+    lengths = {suffix: sum(map(file_length, python_files(*SOURCE, suffixes=(suffix,)))) for suffix in SUFFIXES}
     file, function = longest(SOURCE)
     other_file, other_function = longest(AROUND)
     entries = [
-        Entry("lines of src", lines, "lines", 28_000),
+        Entry("lines of src", lengths[".py"], "lines", 28_000),
+        Entry("lines of stubs", lengths[".pyi"], "lines"),
         Entry("files passed by a training call", len({code.co_filename for code in codes}), "files", 12),
         Entry("functions passed by a training call", len(codes), "functions"),
         Entry("files that name glow", files_naming("glow"), "files", 2),
