@@ -18,6 +18,7 @@ def test_the_kind_follows_from_dtype_and_axes():
         (values(20, 3), "table", None),
         (values(20, 3).astype(np.float32), "table", None),
         (torch.randn(20, 3), "table", None),
+        (torch.randn(20, 3).bfloat16(), "table", None),
         (values(20, 2, 5), "sequence", None),
         (pixels.astype(np.uint8), "image", 256),
         (torch.zeros(20, 1, 2, 2, dtype=torch.uint8), "image", 256),
@@ -42,6 +43,7 @@ def test_the_kind_follows_from_dtype_and_axes():
         (values(20, 2), {"validation": 1.0}, "between 0 and 1"),
         (values(20, 2), {"labels": np.zeros(20)}, "Labels must be classes"),
         (np.full((20, 1, 2, 2), 300), {"levels": 256}, r"integers 0\.\.255"),
+        (values(20, 2), {"kind": "table", "levels": 4}, "levels are those of pixels"),
         ([1, 2, 3], {}, "A list is no source of data"),
     ],
 )

@@ -16,7 +16,7 @@ from likelify.app.show import console, program, show_evaluation, show_list
 from likelify.data import Facts, Source, SplitName, open_source
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Course, Unit
-from likelify.fitting.recipes import recipe
+from likelify.fitting.recipes import usual_draws
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
-    _evaluate(run, source, "test", flow)
+    _evaluate(run, source, "test")
     samples = _keep_samples(run, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"{'Samples beside real images' if facts.kind == 'image' else 'Sampled rows'}: {samples}")
@@ -115,17 +115,17 @@ def evaluate_command(
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
     run.check_module()
-    usual = recipe(run.config.data).draws
-    elbo, weighting = elbo_samples or usual.elbo, usual.iw if iw_samples is None else iw_samples
-    if elbo_samples == 0 or min(elbo, weighting + 1) < 1 or (iw_items is not None and iw_items < 1):
+    usual = usual_draws(run.config.data)
+    elbo = usual.elbo if elbo_samples is None else elbo_samples
+    weighting = usual.iw if iw_samples is None else iw_samples
+    if elbo < 1 or weighting < 0 or (iw_items is not None and iw_items < 1):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
     if gap and weighting < 2:
         raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
     # The gap is measured at a sixteenth, a quarter and all of the draws for weighting.
     gaps = tuple(sorted({max(2, weighting // part) for part in (16, 4, 1)})) if gap else ()
     draws = {"elbo_samples": elbo, "iw_samples": weighting, "iw_items": iw_items, "gaps": gaps}
-    source = run.source()
-    _evaluate(run, source, split, run.flow(**changes), changes=changes, **draws)
+    _evaluate(run, run.source(), split, changes=changes, **draws)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
@@ -184,13 +184,13 @@ def _fit_with_progress(flow: Flow, source: Source, run: Run) -> Course:
 
 
 def _evaluate(
-    run: Run, source: Source, split: SplitName, flow: Flow, *, changes: Mapping[str, Any] | None = None, **draws: Any
+    run: Run, source: Source, split: SplitName, *, changes: Mapping[str, Any] | None = None, **draws: Any
 ) -> None:
     """Measure, keep and print held-out figures."""
     with share_done(console, "evaluating") as show:
         measured = run.evaluate(source, split=split, changes=changes, on_batch=show, **draws)
     show_evaluation(measured, run.config.data)
-    if measured.iw is None and draws.get("iw_samples", 1) and flow.likelihood == "estimate":
+    if measured.iw is None and draws.get("iw_samples", 1):
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
             f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "

@@ -93,8 +93,10 @@ def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple
     shape, whole = items.shape, items.dtype.kind in "iub"
     if items.ndim < 2 or items.dtype.kind not in "iubf":
         raise DataError(f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}.")
+    if levels is not None and kind not in (None, "image"):
+        raise DataError(f"levels are those of pixels; data of the kind '{kind}' have none.")
     if levels is not None:
-        return kind or "image", levels
+        return "image", levels
     if whole and kind in (None, "image"):
         if items.dtype == np.uint8 and items.ndim == 4:
             return "image", 256
@@ -119,7 +121,7 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
     if isinstance(data, torch.Tensor):
-        return data.detach().cpu().numpy(), None
+        return _plain(data), None
     loader = data if isinstance(data, DataLoader) else None
     dataset = data if loader is None else loader.dataset
     if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -135,9 +137,15 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if not batches:
         raise DataError("The data set is empty.")
     pairs = [_pair(batch) for batch in batches]
-    items = torch.cat([x for x, _ in pairs]).numpy()
+    items = _plain(torch.cat([x for x, _ in pairs]))
     labels = [y for _, y in pairs if y is not None]
     return items, _labels(torch.cat(labels), len(items)) if labels else None
+
+
+def _plain(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array; numpy has no bfloat16."""
+    plain = tensor.detach().cpu()
+    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor | None]:

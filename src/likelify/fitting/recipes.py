@@ -138,6 +138,12 @@ def recipe(facts: Facts) -> Recipe:
     return KINDS[facts.kind]
 
 
+def usual_draws(facts: Facts) -> Draws:
+    """Return the effort of the usual evaluation on some data, whether or not there are ready-made models of them."""
+    known = SOURCES.get(facts.family) or KINDS.get(facts.kind)
+    return Draws() if known is None else known.draws
+
+
 # 1000 epochs of 40,000 images in batches of 256.
 EPOCH = 40_000 // 256
 EXPONENTIAL_FIT: Values = {

@@ -167,10 +167,9 @@ class Run:
             RunError: if the data have changed, or the weights are missing or damaged.
         """
         from likelify.fitting.metrics import evaluate
-        from likelify.fitting.recipes import recipe
+        from likelify.fitting.recipes import usual_draws
 
-        self.check_module()
-        usual = recipe(self.config.data).draws
+        usual = usual_draws(self.config.data)
         measured = evaluate(
             self.flow(**(changes or {})),
             self.source() if source is None else source,
