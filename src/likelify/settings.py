@@ -18,7 +18,7 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Validate plain data, such as parsed JSON or command-line values.
+        """Return validated settings from plain data, such as parsed JSON or command-line values.
 
         Raises:
             ConfigError: naming each setting that does not fit; an unknown word is answered with the nearest known ones.
@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
 
 def _sentence(problem: dict[str, Any], names: list[str]) -> str:
-    """Say what is wrong with one setting, for an error that pydantic has found."""
+    """Return the sentence that says what is wrong with one setting, for an error that pydantic has found."""
     place = ".".join(map(str, problem["loc"])) or "settings"
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return unknown_word("setting", place, names)

@@ -97,7 +97,7 @@ def test_networks_that_draw_numbers_are_found_out():
     def call(self, x):
         return self.one(x) + 0.01 * torch.randn(2, 1, 1)
 
-    with pytest.raises(UnsupportedError, match="random numbers"):
+    with pytest.raises(UnsupportedError, match="random draws"):
         flowify(Applied(call), torch.randn(3, 2, 2, 2))
 
 

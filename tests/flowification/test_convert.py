@@ -171,7 +171,7 @@ def test_inputs_and_options_are_checked():
         flowify(net, torch.randn(3))
     with pytest.raises(UnsupportedError, match="Dequantize"):
         flowify(net, torch.ones(2, 3, dtype=torch.long))
-    with pytest.raises(TypeError, match="relo"):
+    with pytest.raises(ConfigError, match="no setting 'relo'. Did you mean 'relu'"):
         flowify(net, torch.randn(2, 3), relo="noisy")
     with pytest.raises(ConfigError, match="no relu .yes.*refuse, noisy"):
         flowify(net, torch.randn(2, 3), relu="yes")

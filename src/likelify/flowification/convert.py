@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,21 +13,17 @@ from likelify.flowification import rules_pooling as _pooling  # noqa: F401
 from likelify.flowification import rules_shape as _shape  # noqa: F401
 from likelify.flowification.build import LayerBuilder
 from likelify.flowification.graph import Graph
-from likelify.flowification.options import Options, ReluName, ResidualName, SharedName
+from likelify.flowification.options import Options
 from likelify.flowification.reduction import Series, reduce
 from likelify.flowification.refusals import BY_CLASS, NotConvertibleError, Refusals, reason
 from likelify.flowification.report import Conversion, fingerprint, with_contractions
 from likelify.flowification.rules import module_rule, rule
 from likelify.flowification.trace import trace
 from likelify.flowification.verify import check_equal, check_uses
-from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.transforms.core import Chain, Transform
 
 # `rule` is reached through this module, so that a user's rule comes after those of the library and replaces them.
 __all__ = ["Flowified", "convert", "flowify", "rule"]
-
-# (channels in, channels out, position axes) to a network; `nets.density_net` is one.
-DensityNetFactory = Callable[[int, int, int], nn.Module]
 
 
 class Flowified(Chain):
@@ -42,21 +38,8 @@ class Flowified(Chain):
         self.conversion = conversion
 
 
-def flowify(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    method: LinearMethod = "free",
-    relu: ReluName = "refuse",
-    noise: NoiseName = "normal",
-    residual: ResidualName = "repeat",
-    log_det: LogDetName = "exact",
-    shared: SharedName = "refuse",
-    learned_noise: bool = False,
-    hidden: int = 64,
-    net_factory: DensityNetFactory | None = None,
-) -> Flowified:
-    r"""Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
+def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
+    """Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
 
     The noise-free path, `mean_forward`, computes what the network computes in evaluation, with copies of its weights;
     the network itself is left alone. Wherever the network forgets something, a density of it given the result is added;
@@ -72,24 +55,15 @@ def flowify(
             mode: batch normalization by its running statistics, no dropout.
         example: an input such as `torch.randn(2, 3, 32, 32)`, of the type and the event shape that the flow will work
             on. The result is compared with the network on it.
-        method: of the linear layers: `"free"` keeps each weight as a matrix; `"cayley"`, `"exponential"` and
-            `"householder"` as rotations and singular values, which cannot become singular in training.
-        relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
-        noise: distribution of what is added, `"normal"` or `"uniform"`.
-        residual: sums of branches as bounds (`"repeat"`), `x + f(x)` as exact bijections (`"lipschitz"`; refused where
-            `f` is not certified to be a contraction), or the latter where possible (`"auto"`).
-        log_det: of these bijections, see `LipschitzResidual`.
-        shared: `"refuse"` weights that are used twice, or give each use a `"copy"`.
-        learned_noise: let networks give mean and scale of added noise, for a tighter bound.
-        hidden: width of the networks of conditional densities.
-        net_factory: makes these networks instead, called as `net_factory(channels_in, channels_out, position_axes)`.
+        **options: of the conversion, see `likelify.flowification.Options`: `method`, `relu`, `noise`, `residual`,
+            `log_det`, `shared`, `learned_noise`, `hidden`, `net_factory`.
 
     Returns:
         A `Chain` with a `conversion` that says what became of each layer.
 
     Raises:
         UnsupportedError: listing everything that stands in the way.
-        ConfigError: for options with unknown values.
+        ConfigError: for unknown options or values.
 
     Source:
         Mate et al. 2022, Flowification: Everything is a Normalizing Flow; Nielsen et al. 2020 (SurVAE flows).
@@ -102,9 +76,7 @@ def flowify(
         >>> layer.likelihood, torch.allclose(layer.mean_forward(x), net(x), atol=1e-5)
         ('exact', True)
     """
-    values = {"method": method, "relu": relu, "noise": noise, "residual": residual, "log_det": log_det}
-    values |= {"shared": shared, "learned_noise": learned_noise, "hidden": hidden, "net_factory": net_factory}
-    return convert(module, example, Options.parse(values))
+    return convert(module, example, Options.parse(options))
 
 
 def convert(

@@ -44,7 +44,7 @@ class MultiplyAdds(TorchFunctionMode):
 
 
 def layer_costs(transform: Transform, in_shape: Shape) -> tuple[int, int | None]:
-    """Count multiply-adds of one event on the noise-free path, and those that the likelihood adds.
+    """Return the multiply-adds of one event on the noise-free path, and those that the likelihood adds.
 
     Returns:
         The two counts; the second is None where it depends on the data.

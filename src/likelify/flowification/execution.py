@@ -57,12 +57,12 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _versions(value: Any) -> list[int]:
-    """Count changes in place; tensors made in inference mode do not count them."""
+    """Return how often tensors were changed in place; those made in inference mode do not count them."""
     return [0 if part.is_inference() else part._version for part in _tensors(value)]
 
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two tensors have an element of memory in common."""
+    """Return whether two tensors have an element of memory in common."""
     if a.dtype != b.dtype or a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr():
         return False
     touched = torch.zeros(a.untyped_storage().nbytes() // a.element_size(), dtype=torch.bool)

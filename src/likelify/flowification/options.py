@@ -16,17 +16,15 @@ if TYPE_CHECKING:
     from likelify.nets.density import NetFactory
     from likelify.transforms.core import Shape
 
-ReluName = Literal["refuse", "noisy"]
-ResidualName = Literal["repeat", "lipschitz", "auto"]
-SharedName = Literal["refuse", "copy"]
-
 
 class Options(Settings):
     """How `flowify` converts a network; what a rule gets as its third argument.
 
     Attributes:
-        method: of the linear layers, see `transforms.linear`.
-        relu: `"refuse"`, or `"noisy"` for a ReLU whose flat half gets noise.
+        method: of the linear layers, see `transforms.linear`: `"free"` keeps each weight as a matrix; `"cayley"`,
+            `"exponential"` and `"householder"` as rotations and singular values, which cannot become singular in
+            training.
+        relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
         noise: distribution of the elements that are added where dimensions grow.
         residual: `"repeat"` for the bound that works for all branches, `"lipschitz"` for the exact bijection
             `x + f(x)` wherever a branch is added to its own input, which must be certified to be a contraction;
@@ -40,11 +38,11 @@ class Options(Settings):
     """
 
     method: LinearMethod = "free"
-    relu: ReluName = "refuse"
+    relu: Literal["refuse", "noisy"] = "refuse"
     noise: NoiseName = "normal"
-    residual: ResidualName = "repeat"
+    residual: Literal["repeat", "lipschitz", "auto"] = "repeat"
     log_det: LogDetName = "exact"
-    shared: SharedName = "refuse"
+    shared: Literal["refuse", "copy"] = "refuse"
     learned_noise: bool = False
     hidden: int = Field(default=64, ge=1)
     net_factory: Callable[[int, int, int], Any] | None = Field(default=None, exclude=True)

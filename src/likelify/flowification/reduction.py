@@ -161,7 +161,7 @@ class _Reduction:
         return self._split(fork, join, parts, places)
 
     def _gather(self, join: Node, groups: list[list[int]]) -> list[int]:
-        """Join operands that share nodes among themselves first; tell where the channels of the result then stand."""
+        """Join operands that share nodes among themselves first; return where the channels of the result then stand."""
         if all(len(group) == 1 for group in groups):
             return []
         old, weights = join.inputs, join.weights

@@ -120,7 +120,7 @@ def refuse_active_dropout(call: Call) -> None:
 
 
 def reason(target: Any, inputs: int) -> str:
-    """Say why a construct cannot be converted.
+    """Return the sentence that says why a construct cannot be converted.
 
     Args:
         target: the module, function or name of a method.

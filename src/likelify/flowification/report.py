@@ -96,7 +96,7 @@ class Conversion:
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], LEGEND, "", self.sentence()])
 
     def sentence(self) -> str:
-        """Say what the likelihood is, and why."""
+        """Return the sentences that say what the likelihood is, and why."""
         dims = f"{math.prod(self.in_shape)} elements to a latent of {math.prod(self.out_shape)}"
         if self.likelihood == "exact":
             what = "The likelihood is exact: every dropped element has a density and no noise is added"
@@ -162,7 +162,7 @@ def _shape(shape: Shape) -> str:
 
 
 def _count(count: int) -> str:
-    """Write a count in at most five characters."""
+    """Return a count in at most five characters."""
     if count < 10_000:
         return str(count)
     for power, unit in enumerate(("k", "M", "G"), 1):
@@ -172,7 +172,7 @@ def _count(count: int) -> str:
 
 
 def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth: int) -> LayerRecord:
-    """Measure a layer."""
+    """Return the record of a layer: its shapes, what it adds and drops, its parameters and its cost."""
     dropped, added = _changes(transform, in_shape)
     nets = sum(p.numel() for p in _net_parameters(transform))
     cost, extra = layer_costs(transform, in_shape)
@@ -193,7 +193,7 @@ def describe(name: str, kind: str, transform: Transform, in_shape: Shape, depth:
 
 
 def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
-    """Count the elements that are dropped and added on the way."""
+    """Return how many elements are dropped and added on the way."""
     if isinstance(transform, Chain):
         dropped = added = 0
         for layer in transform:
@@ -251,7 +251,7 @@ def _kind_text(node: Node) -> str:
 
 
 def _argument_text(value: Any, again: Any) -> str:
-    """Write an argument, or its part; what differs between the batches counts rows, of which there may be others."""
+    """Return an argument, or its part, as text; what differs between the batches counts rows, and is left out."""
     if isinstance(value, Tensor):
         return f"tensor{_argument_text(tuple(value.shape), tuple(again.shape))}"
     if isinstance(value, tuple | list) and len(value) == len(again):

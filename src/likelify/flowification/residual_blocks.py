@@ -247,7 +247,7 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
 
 
 def _does_nothing(node: Node) -> bool:
-    """Tell whether a step is dropout, which evaluation leaves out; dropout that acts in evaluation is refused."""
+    """Return whether a step is dropout, which evaluation leaves out; dropout that acts in evaluation is refused."""
     if node.call is not None and node.call.name in DROPOUT_CALLS:
         refuse_active_dropout(node.call)
         return True

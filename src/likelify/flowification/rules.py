@@ -130,7 +130,7 @@ def traced_functions() -> tuple[Callable[..., Any], ...]:
 
 
 def full_index(index: tuple[Any, ...], axes: int) -> tuple[slice, ...] | None:
-    """Write an index of slices with one for each axis; None if there is something else in it."""
+    """Return an index of slices with one for each axis; None if there is something else in it."""
     places = [i for i, part in enumerate(index) if part is Ellipsis]
     if len(places) > 1 or any(not isinstance(part, slice) for part in index if part is not Ellipsis):
         return None

@@ -66,7 +66,7 @@ def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Option
 
 
 def _on_last_axis(transform: Transform, dims: int) -> Transform:
-    """Let a layer that works on the channels of events with `dims` axes behind them work on the last axis instead."""
+    """Return a layer of channels, of events with `dims` axes behind them, that works on the last axis instead."""
     if dims == 0:
         return transform
     last = dims + 1
@@ -224,7 +224,7 @@ def _times(value: Any, factor: float) -> Any:
 
 
 def _like(made: Any, value: Any) -> Any:
-    """Let what was made of a parameter be one."""
+    """Return a value as a parameter if it was made of one."""
     return nn.Parameter(made.detach()) if isinstance(value, nn.Parameter) else made
 
 

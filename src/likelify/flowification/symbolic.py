@@ -30,7 +30,7 @@ class Tracer(fx.Tracer):
         self.values: dict[fx.Node, Any] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell whether a module is one step."""
+        """Return whether a module is one step."""
         return module_rule(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
@@ -68,7 +68,7 @@ class Tracer(fx.Tracer):
 
 
 def _asks_for_sizes(node: fx.Node) -> bool:
-    """Tell whether a value depends on the shapes of data and on constants only."""
+    """Return whether a value depends on the shapes of data and on constants only."""
     waiting = [node]
     while waiting:
         current = waiting.pop()
@@ -80,12 +80,12 @@ def _asks_for_sizes(node: fx.Node) -> bool:
 
 
 def reads_size(node: fx.Node) -> bool:
-    """Tell whether a node reads the shape or type of a tensor, never its values."""
+    """Return whether a node reads the shape or type of a tensor, never its values."""
     return node.target in SIZES and (node.target is not getattr or node.args[1] in SIZE_ATTRIBUTES)
 
 
 def symbolic(module: nn.Module, example: Tensor, refusals: Refusals) -> fx.GraphModule | None:
-    """Trace a module; what is in the way goes to `refusals`, and the result is None."""
+    """Return what a module calls on its input, or None, with what is in the way added to `refusals`."""
     tracer = Tracer(example)
     parameters = list(inspect.signature(module.forward).parameters.values())
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

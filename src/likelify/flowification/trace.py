@@ -31,7 +31,7 @@ EXAMPLE_ROWS = 4
 
 
 def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | None:
-    """Trace a module; what is in the way goes to `refusals`, and the result is None if there is no graph at all."""
+    """Return the graph of a module; what is in the way goes to `refusals`, and without any graph the result is None."""
     _check_example(example)
     module = copy.deepcopy(module).cpu().eval()
     if Tracer(example).is_leaf_module(module, ""):
@@ -53,7 +53,7 @@ def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | Non
 
 
 def _results(module: nn.Module, example: Tensor, more: Tensor, refusals: Refusals) -> list[Tensor] | None:
-    """Run the module on two batches, which also gives lazy modules their shapes."""
+    """Return what the module gives for two batches, which also gives lazy modules their shapes."""
     with torch.no_grad():
         try:
             found = [module(example.clone())]
@@ -191,7 +191,7 @@ class _GraphBuilder:
         return not isinstance(self.first[node], Tensor) and reads_size(node)
 
     def _event_shape(self, node: fx.Node) -> Shape | list[Shape] | None:
-        """Tell the shape of the event, or of several; None after noting a problem."""
+        """Return the shape of the event, or of several; None after noting a problem."""
         values = [values[node] for values in (self.first, self.second)]
         if isinstance(values[0], tuple | list) and values[0] and isinstance(values[0][0], Tensor):
             tensors = [[part for part in value if isinstance(part, Tensor)] for value in values]
@@ -260,7 +260,7 @@ class _GraphBuilder:
         self.nodes[node] = inner
 
     def _selected(self, node: fx.Node, target: Any) -> tuple[int, int] | None:
-        """Tell the range of channels that `x[:, a:b]` or `narrow` takes."""
+        """Return the range of channels that `x[:, a:b]` or `narrow` takes."""
         if target is operator.getitem and isinstance(node.args[1], tuple):
             shape = self.first[node.args[0]].shape  # pyright: ignore[reportArgumentType]
             index = full_index(self._values(node.args[1]), len(shape))
@@ -324,7 +324,7 @@ class _GraphBuilder:
         return self._new_node(node, "sum", inputs, shape, weights=[1.0, float(weight)])
 
     def _values(self, argument: Any, on: dict[fx.Node, Any] | None = None) -> Any:
-        """Evaluate constants in an argument; `DATA` stands for what depends on the input."""
+        """Return an argument with its constants evaluated; `DATA` stands for what depends on the input."""
         return fx.map_arg(argument, lambda node: self._value(node, self.first if on is None else on))
 
     def _value(self, node: fx.Node, on: dict[fx.Node, Any]) -> Any:

@@ -27,7 +27,7 @@ ROUND_OFF = 30.0
 
 
 def check_uses(graph: Graph, options: Options, refusals: Refusals) -> tuple[str, ...]:
-    """Note parameters that several steps read, unless copies are wanted; give the names of those that none reads."""
+    """Note parameters that several steps read, unless copies are wanted; return the names of those that none reads."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, tensor in graph.module.named_parameters(remove_duplicate=False):
         names[id(tensor)].append(name)
@@ -110,7 +110,7 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def _round_off(graph: Graph, twins: list[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    """Tell for each channel what rounding does. A network that draws noise does not pass for one that rounds."""
+    """Return what rounding does to each channel. A network that draws noise does not pass for one that rounds."""
     with seeded(0):
         plain = graph.module(x.clone())
     found = [torch.zeros_like(_largest(plain))]

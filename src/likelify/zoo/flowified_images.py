@@ -134,7 +134,7 @@ class FMLPConfig(FlowifiedConfig):
     net_hidden: Size = 256
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights."""
+        """Return the flow with fresh weights."""
         flatten = transforms.Flatten(self.event_shape)
         size = math.prod(self.event_shape)
         layers: list[Transform] = [flatten]
@@ -170,7 +170,7 @@ class FConvConfig(FlowifiedConfig):
         return self.tables[self.nsf].get(self.event_shape) or _shrinking(self.event_shape, self.kernel)
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights."""
+        """Return the flow with fresh weights."""
         convolutions, widths = self._architecture()
         layers: list[Transform] = []
         shape: Shape = self.event_shape
@@ -200,7 +200,7 @@ class FConvConfig(FlowifiedConfig):
         )
 
     def _behind(self, channels: int, couplings: int, *, images: bool) -> list[Transform]:
-        """Build what follows a layer: a spline activation, and couplings that read one half each in turn."""
+        """Return what follows a layer: a spline activation, and couplings that read one half each in turn."""
         count = couplings if self.nsf else 0
         swaps = [index % 2 == 1 for index in range(count)]
         return [self._spline(channels), *(self._coupling(channels, swap=swap, images=images) for swap in swaps)]
@@ -264,7 +264,7 @@ def _halves(size: int) -> tuple[int, ...]:
 
 
 def _shrinking(shape: Shape, kernel: int) -> Architecture:
-    """Halve images of another shape down to one pixel, in the manner of the paper's models."""
+    """Return layers that halve images of another shape down to one pixel, in the manner of the paper's models."""
     channels, side = shape[0], max(shape[1:])
     convolutions = []
     while side > 1:

@@ -46,7 +46,7 @@ class FlowifiedMLPConfig(ModelConfig):
     bins: int = Field(default=8, ge=2)
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights."""
+        """Return the flow with fresh weights."""
         from likelify.distributions import Normal
         from likelify.flows import Flow
 

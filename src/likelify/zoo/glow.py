@@ -58,7 +58,7 @@ class GlowConfig(ImageConfig):
     dequantization: Literal["uniform", "variational"] = "uniform"
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights.
+        """Return the flow with fresh weights.
 
         Raises:
             ShapeError: if the image cannot be squeezed that often.
@@ -112,7 +112,7 @@ class GlowConfig(ImageConfig):
         )
 
     def _noise(self) -> Flow:
-        """Build the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
+        """Return the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
         from likelify.distributions import Normal
 
         channels, height, width = self.event_shape

@@ -47,7 +47,7 @@ class MarginalSplineConfig(ImageConfig):
     pseudo_count: float = Field(default=0.5, gt=0)
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights."""
+        """Return the flow with fresh weights."""
         from likelify.distributions import Normal
 
         channels = self.event_shape[0]

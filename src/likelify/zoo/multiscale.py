@@ -67,7 +67,7 @@ class MultiScaleConfig(ImageConfig):
         return "1x1"
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights.
+        """Return the flow with fresh weights.
 
         Raises:
             ShapeError: if the image cannot be squeezed that often.
@@ -101,13 +101,13 @@ class MultiScaleConfig(ImageConfig):
         )
 
     def _dense_coupling(self, channels: int, context: int | None = None) -> Transform:
-        """Build the coupling of the paper: the first half is read, `log s` is kept within +-2."""
+        """Return the coupling of the paper: the first half is read, `log s` is kept within +-2."""
         split = transforms.ChannelSplit(channels)
         read, changed = split.sizes
         return transforms.Coupling(split, transforms.AffineBijector(2.0), self._dense_net(read, 2 * changed, context))
 
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
-        """Build a coupling on all channels, behind which the last half is standard normal."""
+        """Return a coupling on all channels, behind which the last half is standard normal."""
         from likelify.distributions import Normal
 
         keep = channels // 2
@@ -119,7 +119,7 @@ class MultiScaleConfig(ImageConfig):
         return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
 
     def _noise(self) -> Flow:
-        """Build the conditional flow of the dequantization noise.
+        """Return the conditional flow of the dequantization noise.
 
         Its mixing layers are turned round: noise is drawn in training, so that direction has to be the quick one.
         """

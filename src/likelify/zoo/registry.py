@@ -64,7 +64,7 @@ class ModelConfig(Settings):
 
     @abstractmethod
     def build(self) -> Flow:
-        """Build the model with fresh weights."""
+        """Return the model with fresh weights."""
 
 
 _REGISTERED: dict[str, type[ModelConfig]] = {}
@@ -159,7 +159,7 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
 
 
 def build(model: str, **settings: Any) -> Flow:
-    """Build a model by name, with fresh weights.
+    """Return a model by name, with fresh weights.
 
     Args:
         model: one of `MODELS`.

@@ -63,7 +63,7 @@ class VaeConfig(ImageConfig):
     norm_limit: float | None = Field(default=0.9, gt=0)
 
     def build(self) -> Flow:
-        """Build the VAE with fresh weights.
+        """Return the VAE with fresh weights.
 
         Raises:
             ShapeError: if height or width is odd.

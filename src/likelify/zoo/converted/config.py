@@ -95,7 +95,7 @@ class ConvertedConfig(ModelConfig):
         return flow
 
     def how_to_load(self, path: object) -> str:
-        """Say how a run with this model is loaded."""
+        """Return the sentences that say how a run with this model is loaded."""
         return (
             "The architecture of this model is a network of your own, which a run folder does not hold. Load it from "
             f"Python with that network: likelify.Run.load({str(path)!r}, module=...).flow()"

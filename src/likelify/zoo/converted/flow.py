@@ -31,7 +31,7 @@ def converted_flow(
     value_range: tuple[float, float] = (0.0, 1.0),
     **options: Any,
 ) -> Flow:
-    """Build a flow from a network: data to latent is the network's own `forward`, and the latent is normal.
+    """Return a flow made of a network: data to latent is the network's own `forward`, and the latent is normal.
 
     Args:
         module: the network, from events to features.
@@ -111,7 +111,7 @@ def _converted(module: nn.Module, example: Tensor, settings: ConvertedConfig) ->
 
 
 def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_range: tuple[float, float]) -> Flow:
-    """Put dequantization in front, and the base behind."""
+    """Return the flow of a layer, with dequantization in front of it and the base behind."""
     low, high = value_range
     transform: Transform = layer
     if pixel_levels is not None:
