@@ -212,6 +212,9 @@ def _check_shapes(transform: Transform, x: Tensor, z: Tensor, contribution: Tens
     _require(not x.is_floating_point() or z.dtype == x.dtype, f"the dtype changed from {x.dtype} to {z.dtype}")
     told, true = tuple(transform.out_shape(tuple(x.shape[1:]))), tuple(z.shape[1:])
     _require(told == true, f"out_shape says {told}, the output has {true}")
+    if transform.moves_elements:
+        same = torch.equal(z.flatten().sort().values, x.flatten().sort().values)
+        _require(same and not bool(contribution.any()), "elements or volumes change, though moves_elements is declared")
 
 
 def _check_round_trip(
