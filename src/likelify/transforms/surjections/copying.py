@@ -109,7 +109,7 @@ class OrthogonalDensity(nn.Module):
         return sum_items(torch.where(inside | (free == 0), constant - volume, -math.inf), context)
 
 
-class Copying(Transform):
+class _Copying(Transform):
     """The common part of `Repeat` and `Unfold`: copy and add orthogonal noise, or average."""
 
     def __init__(
@@ -166,7 +166,7 @@ class Copying(Transform):
         return self.pattern.copied_shape(in_shape)
 
 
-class Repeat(Copying):
+class Repeat(_Copying):
     r"""Repeat each element: `(rows, c, ...)` to `(rows, c copies, ...)`, with orthogonal noise; a bound.
 
     The inverse is the mean of the copies.
@@ -201,7 +201,7 @@ class Repeat(Copying):
         super().__init__(pattern, density)
 
 
-class Unfold(Copying):
+class Unfold(_Copying):
     r"""Gather sliding windows into channels, `(c, *positions)` to `(c prod(kernel), *out_positions)`.
 
     Elements that several windows read are repeated with orthogonal noise, which makes the layer a bound; without
@@ -240,7 +240,7 @@ class Unfold(Copying):
         super().__init__(pattern, density, rest)
 
 
-class Gathering(Transform):
+class _Gathering(Transform):
     """The common part of `Sum` and `FoldSum`: add copies up, or draw what is orthogonal to repeated elements."""
 
     def __init__(self, pattern: CopyPattern, net_factory: NetFactory | None) -> None:
@@ -311,7 +311,7 @@ class Gathering(Transform):
         return sum_items(each, context)
 
 
-class Sum(Gathering):
+class Sum(_Gathering):
     r"""Add up groups of channels, `(rows, c terms, ...)` to `(rows, c, ...)`: `z_i = sum_j x_{i terms + j}`; exact.
 
     The order of the channels is that of `Repeat`.
@@ -329,7 +329,7 @@ class Sum(Gathering):
         super().__init__(EqualCopies(channels, terms, blocks=blocks), net_factory)
 
 
-class FoldSum(Gathering):
+class FoldSum(_Gathering):
     r"""Put windows back and add them up where they overlap, `(c prod(kernel), *windows)` to `(c, *positions)`.
 
     The adjoint of `Unfold`, and the last step of a transposed convolution. Exact, except that positions that no window
