@@ -37,7 +37,7 @@ def fit(
     preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,
     size: Annotated[str | None, Parameter(help="Of the preset: paper or small.")] = None,
     mixing: Annotated[str | None, Parameter(help="Mixing layer: 1x1, emerging, conv-exponential, ...")] = None,
-    coupling: Annotated[str | None, Parameter(help="Couplings of a glow: affine or spline.")] = None,
+    coupling: Annotated[str | None, Parameter(help="Couplings: affine or spline.")] = None,
     conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
     steps: Annotated[int | None, Parameter(help="Optimizer steps.")] = None,
     lr: Annotated[float | None, Parameter(help="Largest learning rate.")] = None,

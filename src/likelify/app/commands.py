@@ -115,17 +115,17 @@ def evaluate_command(
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
     run.check_module()
-    usual = usual_draws(run.config.data)
-    elbo = usual.elbo if elbo_samples is None else elbo_samples
-    weighting = usual.iw if iw_samples is None else iw_samples
-    if elbo < 1 or weighting < 0 or (iw_items is not None and iw_items < 1):
+    weighting = usual_draws(run.config.data).iw if iw_samples is None else iw_samples
+    least = {"elbo_samples": 1, "iw_samples": 0, "iw_items": 1}
+    given = {"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items}
+    given = {name: number for name, number in given.items() if number is not None}
+    if any(number < least[name] for name, number in given.items()):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
     if gap and weighting < 2:
         raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
     # The gap is measured at a sixteenth, a quarter and all of the draws for weighting.
     gaps = tuple(sorted({max(2, weighting // part) for part in (16, 4, 1)})) if gap else ()
-    draws = {"elbo_samples": elbo, "iw_samples": weighting, "iw_items": iw_items, "gaps": gaps}
-    _evaluate(run, run.source(), split, changes=changes, **draws)
+    _evaluate(run, run.source(), split, changes=changes, gaps=gaps, **given)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:

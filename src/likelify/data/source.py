@@ -107,14 +107,7 @@ class Source(ABC):
     likelihoods are densities, whose values depend on the units. Reading is by index, so a batch is a pure function of
     the indices.
 
-    Attributes:
-        name: as `open_source` and the command line spell it.
-        kind: what an item is: image, table (a row of one), graph or sequence.
-        event_shape: shape of one item; of a graph that of the features of one node.
-        levels: number of values that an element can take, or None for real numbers.
-        classes: number of classes, or None if there are no labels.
-        description: where the data come from and how they were split.
-        columns: names of the columns of a table, or None.
+    Its attributes are those of `Facts`; every source declares its `kind`.
     """
 
     name: str
@@ -168,14 +161,10 @@ class ArraySource(Source):
     """A source whose items are arrays in memory.
 
     Args:
-        name: see `Source`.
+        name: see `Facts`, as kind, levels, classes and description.
         splits: for each split the items `(n, *event)`, integers; real numbers if there are no levels. The test split
             may be left out; then it is empty.
-        kind: see `Source`.
-        levels: see `Source`.
         labels: for each split the labels `(n,)`, or None.
-        classes: see `Source`.
-        description: see `Source`.
 
     Raises:
         DataError: if a split is missing or empty, shapes disagree, or values lie outside the levels or are not finite.

@@ -30,12 +30,9 @@ class TableSource(ArraySource):
     (`transforms.Columns`); `standardized` gives the rows themselves in units of their standard deviations.
 
     Args:
-        name: see `Source`.
-        splits: for each split its rows `(n, columns)`; the test split may be left out, see `ArraySource`.
+        name: see `ArraySource`, as labels, classes and description.
+        splits: for each split its rows `(n, columns)`.
         columns: their names; by default `column 1`, ...
-        labels: for each split the labels `(n,)`, or None.
-        classes: see `Source`.
-        description: see `Source`.
 
     Raises:
         DataError: if a split is missing or empty, values are not finite, or a column is constant.

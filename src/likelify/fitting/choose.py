@@ -6,7 +6,7 @@ from typing import Any
 
 from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
-from likelify.fitting.recipes import Draws, Recipe, Values, preset_fit, recipe
+from likelify.fitting.recipes import KINDS, Draws, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import FitSettings
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 
@@ -135,9 +135,10 @@ def _preset(name: str | None, size: str | None, model: str | None) -> Preset | N
 
 
 def _default(suitable: Recipe, words: Values) -> str:
-    """Name the default model of the data, or a glow if only that has what was asked for."""
-    image = MODELS[suitable.model].kind == "image"
-    return "glow" if image and not set(words) <= set(MODELS[suitable.model].model_fields) else suitable.model
+    """Name the default model of the data, or that of their kind if only that has what was asked for."""
+    usual = MODELS[suitable.model]
+    known, wider = set(usual.model_fields), KINDS[usual.kind or "image"].model
+    return suitable.model if set(words) <= known else wider
 
 
 def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe) -> tuple[str, Values, Values]:

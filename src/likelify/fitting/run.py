@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from likelify.fitting.files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from likelify.data import Source, SplitName
+    from likelify.data import Source
     from likelify.fitting.figures import Course, Evaluation
     from likelify.fitting.settings import RunConfig
     from likelify.flows import Flow
@@ -140,27 +140,17 @@ class Run:
         self,
         source: Source | None = None,
         *,
-        split: SplitName = "test",
-        elbo_samples: int | None = None,
-        iw_samples: int | None = None,
-        iw_items: int | None = None,
-        gaps: Sequence[int] = (),
         changes: Mapping[str, Any] | None = None,
         keep: bool = True,
-        on_batch: Callable[[float], None] | None = None,
+        **effort: Any,
     ) -> Evaluation:
         """Measure the held-out likelihood and keep the figures in the run.
 
         Args:
             source: the data; by default those that the run was fitted to.
-            split: of the source.
-            elbo_samples: draws per item for the ELBO; by default what suits the data.
-            iw_samples: draws per item for importance weighting, likewise; 0 leaves it out.
-            iw_items: items that are weighted, likewise.
-            gaps: see `metrics.evaluate`.
             changes: settings of the model that leave its weights, see `flow`; then nothing is kept.
             keep: write the figures to the folder.
-            on_batch: called with the share that is done.
+            **effort: split, draws and so on, as `metrics.evaluate` takes them; by default what suits the data.
 
         Raises:
             DataError: if the data are not there any more, or the split is empty.
@@ -170,17 +160,9 @@ class Run:
         from likelify.fitting.recipes import usual_draws
 
         usual = usual_draws(self.config.data)
-        measured = evaluate(
-            self.flow(**(changes or {})),
-            self.source() if source is None else source,
-            split=split,
-            elbo_samples=usual.elbo if elbo_samples is None else elbo_samples,
-            iw_samples=usual.iw if iw_samples is None else iw_samples,
-            iw_items=usual.iw_items if iw_items is None else iw_items,
-            gaps=gaps,
-            conditional=self.config.conditional,
-            on_batch=on_batch,
-        )
+        draws = {"elbo_samples": usual.elbo, "iw_samples": usual.iw, "iw_items": usual.iw_items} | effort
+        flow, source = self.flow(**(changes or {})), self.source() if source is None else source
+        measured = evaluate(flow, source, conditional=self.config.conditional, **draws)
         if keep and not changes:
             self.save_evaluation(measured)
         return measured
