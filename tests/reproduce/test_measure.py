@@ -1,5 +1,7 @@
 """Running a cell in this process: fit, weights that are taken again, measuring in time, pictures."""
 
+import re
+
 import pytest
 
 from likelify.errors import DataError
@@ -33,6 +35,7 @@ def test_a_fit_is_named_by_all_that_decides_it(finished):
     faster = run.config.model_copy(update={"fit": run.config.fit.model_copy(update={"lr": 1.0})})
     others = [(faster, data, "code"), (run.config, {"source": "iris"}, "code"), (run.config, data, "other")]
     assert len({name, *(run_name(*other) for other in others)}) == 4
+    assert re.fullmatch(r"marginal-spline-digits-[01]-[0-9a-f]{12}", name)
 
 
 def test_the_fit_of_a_cell_is_a_run(finished):

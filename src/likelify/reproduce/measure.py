@@ -30,6 +30,7 @@ from likelify.reproduce.results import CellResult, save_result
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.sources import open_data, public_facts
 from likelify.seeding import seeded
+from likelify.settings import Values
 from likelify.zoo import config_from_dict
 
 UNENDED = ("running", "interrupted")
@@ -89,8 +90,8 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
     save_result(result, cell, folders.results)
 
 
-def run_name(config: RunConfig, data: dict[str, object], code: str) -> str:
-    """Return the name of the run folder of a fit, a hash of all that decides it: two cells may share a fit.
+def run_name(config: RunConfig, data: Values, code: str) -> str:
+    """Return the name of the run folder of a fit; it ends in a hash of all that decides it: cells may share a fit.
 
     Args:
         config: settings of the run.
@@ -99,7 +100,8 @@ def run_name(config: RunConfig, data: dict[str, object], code: str) -> str:
     """
     settings = [config.model.model_dump(mode="json"), config.fit.model_dump(mode="json"), data]
     parts = [settings, config.data.fingerprint, code, torch.__version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{config.model.model}-{data['source']}-{config.fit.seed}-{digest[:12]}"
 
 
 def fitted(

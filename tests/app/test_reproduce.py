@@ -6,13 +6,10 @@ import pytest
 import torch
 
 from likelify.app.cli import main
-from likelify.data import Facts
 from likelify.reproduce import catalog
-from likelify.reproduce.experiment import most_hours
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Event
 from likelify.reproduce.store import read_cells
-from likelify.zoo import MODELS
 from tests.reproduce.trial import experiment, silent
 
 
@@ -50,41 +47,6 @@ def test_without_a_name_experiments_are_listed(command):
     assert "Fashion-MNIST: 15 cells, at most 1.5 hours with --jobs 2" in output
     assert "POWER, GAS, HEPMASS, MINIBOONE, BSDS300 (your files, --data FOLDER): 60 cells" in output
     assert "30 cells, days" in command("--scale", "paper")
-
-
-def test_tables_take_at_most_three_hours_on_two_cores():
-    for build in catalog.EXPERIMENTS.values():
-        cells = build("cpu").cells()
-        assert most_hours(cells, 2) <= 3
-        assert all(most_hours([cell], 1) <= 0.2 for cell in cells)
-
-
-def test_the_experiments_are_sound():
-    for name, build in catalog.EXPERIMENTS.items():
-        for scale in ("cpu", "paper", "quick"):
-            entry = build(scale)
-            assert entry.name == name
-            cells = entry.cells(seeds=2)
-            assert entry.baseline in (None, *(method.title for method in entry.methods))
-            assert all(cell.model["model"] in MODELS for cell in cells)
-            for cell in cells:
-                channels = 3 if cell.data.source == "cifar-10" else 1
-                table = cell.model["model"] == "flowified-mlp"
-                shape, levels = ((7,), None) if table else ((channels, 32, 32), 256)
-                sizes = {"train": 1000, "validation": 100, "test": 100}
-                kind = "table" if table else "image"
-                facts = Facts(
-                    name="", family="", kind=kind, fingerprint="", event_shape=shape, levels=levels, sizes=sizes
-                )
-                assert cell.settle(facts)["fit"]["seed"] == cell.seed
-
-
-def test_printed_figures_belong_to_methods():
-    for build in catalog.EXPERIMENTS.values():
-        entry = build("paper")
-        titles = {method.title for method in entry.methods}
-        assert {printed.method for printed in entry.paper.figures} <= titles
-        assert {printed.data for printed in entry.paper.figures} <= {data.title for data in entry.data}
 
 
 def test_a_table_is_run_once_and_shown_again(command, tmp_path):
