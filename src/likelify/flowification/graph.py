@@ -29,7 +29,7 @@ class Node:
         weights: of the inputs of a sum.
         channels: range of a select, ranges of a group.
         uses: ids of the parameters and buffers it reads.
-        source: the node of the traced graph, for error reports.
+        traced: the node of the traced graph, for error reports.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Node:
     weights: list[float] = field(default_factory=list)
     channels: list[tuple[int, int]] = field(default_factory=list)
     uses: list[int] = field(default_factory=list)
-    source: fx.Node | None = None
+    traced: fx.Node | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

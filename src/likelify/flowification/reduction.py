@@ -100,10 +100,10 @@ def _flatten_joins(nodes: list[Node]) -> None:
 
 
 class _Reduction:
-    def series(self, source: Node, target: Node) -> Series:
+    def series(self, start: Node, target: Node) -> Series:
         """Return what happens between a node and another one, which can be reached through the first only."""
         found: Series = []
-        while target is not source:
+        while target is not start:
             if target.kind in ("sum", "concat"):
                 fork = self._fork(target)
                 found.append(self._branches(fork, target))
@@ -181,7 +181,7 @@ class _Reduction:
             return members[0]
         shape = join.shape if join.kind == "sum" else (sum(m.shape[0] for m in members), *join.shape[1:])
         weights = [join.weights[i] for i in group] if join.kind == "sum" else []
-        return Node(f"{join.name} (part)", join.kind, members, shape, weights=weights, source=join.source)
+        return Node(f"{join.name} (part)", join.kind, members, shape, weights=weights, traced=join.traced)
 
     def _channel_parts(self, fork: Node, join: Node) -> list[list[Node]] | None:
         """Return for each operand the selects that it starts with, if the operands read disjoint channels."""
@@ -226,7 +226,7 @@ class _Reduction:
             return False
         for number, nodes in enumerate(inside[1:], 1):
             for select in selects & nodes:
-                twin = Node(f"{select.name} (again {number})", "select", [fork], select.shape, source=select.source)
+                twin = Node(f"{select.name} (again {number})", "select", [fork], select.shape, traced=select.traced)
                 twin.channels = list(select.channels)
                 for node in (*nodes, join):
                     if node is not join:

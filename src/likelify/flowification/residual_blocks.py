@@ -63,20 +63,20 @@ class LinearPart(_Limited):
     """A linear layer or convolution whose norm is limited.
 
     Args:
-        source: the user's layer.
+        layer: the user's.
         name: of it, for errors.
     """
 
-    def __init__(self, source: nn.Linear | nn.Conv1d | nn.Conv2d, name: str) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d, name: str) -> None:
         super().__init__()
-        if isinstance(source, nn.Conv1d | nn.Conv2d) and source.padding_mode != "zeros":
+        if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.padding_mode != "zeros":
             raise NotConvertibleError(
-                f"'{name}' has padding_mode='{source.padding_mode}', whose norm has no bound here."
+                f"'{name}' has padding_mode='{layer.padding_mode}', whose norm has no bound here."
             )
-        self.weight = nn.Parameter(source.weight.detach().clone())
-        self.bias = None if source.bias is None else nn.Parameter(source.bias.detach().clone())
-        names = () if isinstance(source, nn.Linear) else ("stride", "padding", "dilation", "groups")
-        self.settings = {name: getattr(source, name) for name in names}
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        names = () if isinstance(layer, nn.Linear) else ("stride", "padding", "dilation", "groups")
+        self.settings = {name: getattr(layer, name) for name in names}
         self._start_unlimited(self.weight)
 
     def bound(self) -> Tensor:
@@ -104,9 +104,9 @@ class LinearPart(_Limited):
 class ScalePart(_Limited):
     """Batch normalization in evaluation: a scale of each channel, whose largest is limited."""
 
-    def __init__(self, source: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
         super().__init__()
-        affine = ChannelAffine.from_batch_norm(source)
+        affine = ChannelAffine.from_batch_norm(layer)
         self.scale = nn.Parameter(affine.sign * affine.log_scale.detach().exp())
         self.shift = nn.Parameter(affine.shift.detach().clone())
         self._start_unlimited(self.scale)

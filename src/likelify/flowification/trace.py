@@ -169,7 +169,7 @@ class _GraphBuilder:
     def _placeholder(self, node: fx.Node) -> None:
         if not self.nodes:
             shape = tuple(self.first[node].shape[1:])
-            self.nodes[node] = Node("input", "input", [], shape, source=node)
+            self.nodes[node] = Node("input", "input", [], shape, traced=node)
             self.names.add("input")
         elif isinstance(self.first[node], Tensor):
             self.refusals.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
@@ -239,7 +239,7 @@ class _GraphBuilder:
             self._join(node, before, shape, target)
 
     def _new_node(self, node: fx.Node, kind: Kind, inputs: list[Node], shape: Shape, **rest: Any) -> Node:
-        return Node(self._name(node), kind, inputs, shape, source=node, **rest)
+        return Node(self._name(node), kind, inputs, shape, traced=node, **rest)
 
     def _split(self, node: fx.Node, before: list[fx.Node], target: Any, shapes: list[Shape]) -> None:
         inner = self.nodes[before[0]]
@@ -337,7 +337,7 @@ class _GraphBuilder:
         return value
 
     def _name(self, node: fx.Node) -> str:
-        if node in self.nodes and self.nodes[node].source is node:
+        if node in self.nodes and self.nodes[node].traced is node:
             return self.nodes[node].name
         if node.op == "call_module":
             name = str(node.target)
