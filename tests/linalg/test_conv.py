@@ -196,8 +196,8 @@ def test_a_mask_is_kept_as_booleans_and_keeps_its_place_in_the_adjoint():
 @pytest.mark.parametrize(
     ("error", "match", "build"),
     [
-        (ConfigError, "paddings", lambda: lk.ConvMap(torch.zeros(2, 2, 3), "same")),
-        (ConfigError, "bounds", lambda: lk.ConvMap(torch.zeros(2, 2, 3), bound="power")),
+        (ConfigError, "no padding", lambda: lk.ConvMap(torch.zeros(2, 2, 3), "same")),
+        (ConfigError, "no norm bound", lambda: lk.ConvMap(torch.zeros(2, 2, 3), bound="power")),
         (ConfigError, "symmetry must", lambda: lk.ConvMap(torch.zeros(2, 2, 3), symmetry="even")),
         (ConfigError, "folds the border", lambda: lk.ConvMap(torch.zeros(2, 2, 3), "reflect", symmetry="skew")),
         (ShapeError, r"kernel \(c, c, \*taps\)", lambda: lk.ConvMap(torch.zeros(2, 3, 3, 3))),

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ConfigError, ShapeError, unknown_word
 from likelify.linalg.bounds import reshape_bound, torus_bound, widest
 from likelify.linalg.dense import project
-from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
+from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm, check_symmetry
 from likelify.names import NormBoundName
 from likelify.structure import per_axis
-from likelify.tracing import is_tracing
+from likelify.tracing import cached_property, is_tracing
 
 BOUNDS = {"reshape": reshape_bound, "torus": torus_bound}
 PaddingName = Literal["zeros", "circular", "reflect"]
@@ -80,16 +80,16 @@ class ConvMap(LinearMap):
             kernel = kernel * self.mask
         if self.symmetry is not None:
             kernel = project(kernel, self._adjoint_kernel(kernel), self.symmetry)
+        # At once, with its gradient: what is derived when it is first needed may be derived without one.
         object.__setattr__(self, "_effective", kernel if self.own_rows else self._layout(kernel))
 
     def _check_settings(self) -> None:
         check_declared_norm(self.norm)
         if self.padding not in ("zeros", "circular", "reflect"):
-            raise ConfigError(f"ConvMap knows the paddings 'zeros', 'circular' and 'reflect', not {self.padding!r}.")
+            raise ConfigError(unknown_word("padding", self.padding, ["zeros", "circular", "reflect"]))
         if self.bound not in BOUNDS:
-            raise ConfigError(f"ConvMap knows the bounds {', '.join(BOUNDS)}, not {self.bound!r}.")
-        if self.symmetry not in (None, "symmetric", "skew"):
-            raise ConfigError(f"symmetry must be 'symmetric', 'skew' or None, got {self.symmetry!r}.")
+            raise ConfigError(unknown_word("norm bound", self.bound, BOUNDS))
+        check_symmetry(self.symmetry)
         if self.symmetry is not None and self.padding == "reflect":
             raise ConfigError(
                 f"A convolution with reflect padding cannot be {self.symmetry} by its kernel: its adjoint folds the "
@@ -120,17 +120,17 @@ class ConvMap(LinearMap):
                     "the same after swapping the channels and turning the taps round."
                 )
 
-    @property
+    @cached_property
     def dims(self) -> int:
         """The number of spatial dimensions."""
         return self.kernel.ndim - 2 - self.own_rows
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """The number of channels."""
         return self.kernel.shape[int(self.own_rows)]
 
-    @property
+    @cached_property
     def taps(self) -> tuple[int, ...]:
         """The size of the kernel along each spatial axis."""
         return tuple(self.kernel.shape[-self.dims :])
@@ -234,7 +234,7 @@ class ConvMap(LinearMap):
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Correlate `u` with `v`, then keep the part that the symmetry and the mask let through."""
         ones = [1] * self.dims
-        settings = (ones, list(self._built_in), ones, False, [0] * self.dims, self._blocks, [False, True, False])
+        settings = (ones, self._built_in, ones, False, [0] * self.dims, self._blocks, [False, True, False])
         padded, weight = self._padded(u), self._filters().detach()
         v = v.reshape(1, -1, *v.shape[2:]) if self.own_rows else v
         grad = torch.ops.aten.convolution_backward(v, padded, weight, None, *settings)[1].reshape(self.kernel.shape)
@@ -242,7 +242,7 @@ class ConvMap(LinearMap):
             grad = project(grad, self._adjoint_kernel(grad), self.symmetry)
         return {"kernel": grad if self.mask is None else grad * self.mask}
 
-    @property
+    @cached_property
     def _blocks(self) -> int:
         """Groups of the convolution that does all rows at once."""
         return self.groups * (self.rows or 1)
@@ -251,10 +251,10 @@ class ConvMap(LinearMap):
     def _row_groups(self) -> tuple[int, ...]:
         return (self.groups,) if self.rows is None else (self.rows, self.groups)
 
-    @property
-    def _built_in(self) -> tuple[int, ...]:
+    @cached_property
+    def _built_in(self) -> list[int]:
         """The padding that the convolution does itself."""
-        return tuple(size // 2 if self.padding == "zeros" else 0 for size in self.taps)
+        return [size // 2 if self.padding == "zeros" else 0 for size in self.taps]
 
     @property
     def _margins(self) -> list[int]:
@@ -391,7 +391,7 @@ def odd_taps(kernel_size: int | Sequence[int], dims: int) -> Shape:
 
 def check_odd(kernel_size: tuple[int, ...]) -> None:
     """Refuse kernels without a centre."""
-    if any(size % 2 == 0 for size in kernel_size):
+    if math.prod(kernel_size) % 2 == 0:
         raise ShapeError(
             f"The kernel has size {'x'.join(map(str, kernel_size))}; sizes must be odd. An even kernel has no centre "
             "tap, so the convolution would shift the image or change its size, and has no exact trace of this form."

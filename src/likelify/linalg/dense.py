@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, widest
-from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm
+from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm, check_symmetry
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:
@@ -54,8 +54,7 @@ class Dense(LinearMap):
                 f"{type(self).__name__} needs a square matrix (c, c), or one for each row (rows, c, c), got shape "
                 f"{tuple(self.matrix.shape)}."
             )
-        if self.symmetry not in (None, "symmetric", "skew"):
-            raise ConfigError(f"symmetry must be 'symmetric', 'skew' or None, got {self.symmetry!r}.")
+        check_symmetry(self.symmetry)
         check_declared_norm(self.norm)
         object.__setattr__(self, "_effective", project(self.matrix, self.matrix.mT, self.symmetry))
 

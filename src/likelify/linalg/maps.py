@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, ShapeError, UnsupportedError, unknown_word
 
 Shape = tuple[int, ...]
 Symmetry = Literal["symmetric", "skew"] | None
@@ -167,8 +167,12 @@ class LinearMap(ABC):
     @property
     def inner_maps(self) -> dict[str, LinearMap]:
         """The maps that this one is made of, by the names of the fields that hold them."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in values if isinstance(value, LinearMap)}
+        found = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, LinearMap):
+                found[field.name] = value
+        return found
 
     def tensors(self) -> dict[str, Tensor]:
         """Name the tensors that the map holds, those of inner maps with a dotted prefix."""
@@ -245,6 +249,12 @@ def _is_declared(value: object) -> bool:
         # Tensors inside a tuple have no name.
         return all(_is_declared(item) and not isinstance(item, Tensor) for item in value)
     return value is None or isinstance(value, Tensor | str | int | float | torch.dtype | torch.device)
+
+
+def check_symmetry(symmetry: str | None) -> None:
+    """Refuse a symmetry that there is none of."""
+    if symmetry not in (None, "symmetric", "skew"):
+        raise ConfigError(unknown_word("symmetry", str(symmetry), ["symmetric", "skew"]))
 
 
 def check_declared_norm(norm: float | None) -> None:

@@ -152,7 +152,8 @@ class StoppingRule:
     ) -> None:
         self._map, self._expansion, self._start, self._allowed = map_, expansion, start, allowed
         self._first, self._plain = first, plain
-        self._seen: list[tuple[int, Tensor]] = []
+        self._seen: list[int] = []
+        self._norms: list[Tensor] = []
         self.error: Tensor | None = None
         self.measures_all = False
 
@@ -161,7 +162,8 @@ class StoppingRule:
         if k < self._first and not self.measures_all:
             return False
         norms = self._map.item_norms(vector.detach(), plain=self._plain)
-        self._seen.append((k, norms))
+        self._seen.append(k)
+        self._norms.append(norms)
         if k < self._first or not self._expansion.powers:
             return False
         self.error = self._expansion.remainder(norms, k)
@@ -179,9 +181,8 @@ class StoppingRule:
         """
         ratios: dict[int, float] = {}
         if self._seen and len(self._start):
-            norms = torch.stack([norms for _, norms in self._seen])
-            observed = (norms / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1).tolist()
-            for (k, _), ratio in zip(self._seen, observed, strict=True):
+            observed = (torch.stack(self._norms) / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1)
+            for k, ratio in zip(self._seen, observed.tolist(), strict=True):
                 ratios[k] = ratio / max(abs(self._expansion.unit(k, self._expansion.radius)), 1e-300)
         return ratios
 

@@ -278,8 +278,8 @@ class Step:
             parts = [(x, v[:rows]), *([(u, v[rows:])] if len(u) else [])]
         grads = self.map.pullback(*parts[0])
         for part in parts[1:]:
-            more = self.map.pullback(*part)
-            grads = {name: grad + more[name] for name, grad in grads.items()}
+            for name, more in self.map.pullback(*part).items():
+                grads[name] = grads[name] + more
         return grads
 
     def differentiable(self, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor]) -> Tensor:

@@ -25,6 +25,7 @@ from likelify.linalg.expm.expansion import Expansion, StoppingRule, on_grid, sca
 from likelify.linalg.expm.gradients import Step, take_step
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import cached_property
 
 MAX_DEGREE = 150
 # Maps and steps up to this size leave the powers of the map, unscaled, inside the range of single precision.
@@ -73,7 +74,7 @@ class PowerSeries(Expansion):
         values = np.exp(np.maximum(logs, -700.0)) * (logs > -700.0)
         return values[np.add.outer(np.arange(terms), np.arange(terms))]
 
-    @property
+    @cached_property
     def _unscaled(self) -> bool:
         return 0 < abs(self.step) <= LONGEST_UNSCALED and self.radius / abs(self.step) <= LONGEST_UNSCALED
 
