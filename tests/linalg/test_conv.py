@@ -198,7 +198,7 @@ def test_a_mask_is_kept_as_booleans_and_keeps_its_place_in_the_adjoint():
     [
         (ConfigError, "no padding", lambda: lk.ConvMap(torch.zeros(2, 2, 3), "same")),
         (ConfigError, "no norm bound", lambda: lk.ConvMap(torch.zeros(2, 2, 3), bound="power")),
-        (ConfigError, "symmetry must", lambda: lk.ConvMap(torch.zeros(2, 2, 3), symmetry="even")),
+        (ConfigError, "no symmetry", lambda: lk.ConvMap(torch.zeros(2, 2, 3), symmetry="even")),
         (ConfigError, "folds the border", lambda: lk.ConvMap(torch.zeros(2, 2, 3), "reflect", symmetry="skew")),
         (ShapeError, r"kernel \(c, c, \*taps\)", lambda: lk.ConvMap(torch.zeros(2, 3, 3, 3))),
         (ShapeError, r"kernel \(c, c / 2, \*taps\)", lambda: lk.ConvMap(torch.zeros(4, 4, 3, 3), groups=2)),
