@@ -17,13 +17,8 @@ HOME = Path(__file__).parents[2]
 PACKAGE = "likelify"
 FITTING = ("likelify.fitting.loop", "likelify.fitting.metrics")
 # Data have fingerprints of their own, and settings are kept in full, so what reads or chooses them plays no part.
-APART = (
-    "likelify.data",
-    "likelify.fitting.choose",
-    "likelify.fitting.recipes",
-    "likelify.zoo.presets",
-    "likelify.zoo.models",
-)
+UNCOUNTED = ("_version", "data", "fitting.choose", "fitting.recipes", "zoo.presets", "zoo.registry")
+APART = tuple(f"{PACKAGE}.{name}" for name in UNCOUNTED)
 
 
 @cache
