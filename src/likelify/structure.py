@@ -301,8 +301,8 @@ def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     exact = all(isinstance(size, int) for size in expected)
     first = expected[0] if exact or not isinstance(expected[0], int) else f"{expected[0]} channels"
     wanted = ", ".join("..." if size is ... else str(size) for size in (first, *expected[1:]))
-    found = ", ".join(map(str, shape))
-    raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape (rows, {found}).")
+    found = ", ".join(["rows", *map(str, shape)])
+    raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape ({found}).")
 
 
 def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1) -> Shape:

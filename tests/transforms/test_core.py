@@ -32,6 +32,7 @@ def test_facts_go_through_all_combinators():
     assert lk.Parallel([narrow, None], [2, 1], [1, 1]).random_inverse
     assert lk.Chain([lk.Inverse(lk.Chain([lk.Inverse(lk.Chain([transforms.ReLU()]))]))]).likelihood == "exact"
     assert lk.Chain([lk.ActNorm(2), lk.Parallel([transforms.ReLU(), None], [1, 1], [1, 1])]).has_atoms
+    assert lk.Inverse(lk.Inverse(transforms.ReLU())).has_atoms
     assert lk.Parallel([lk.Permute([1, 0]), lk.Chain([transforms.Flip((1,))])], [2, 2], [2, 2]).moves_elements
     assert not lk.Chain([lk.Flatten((2, 1)), lk.ActNorm(2)]).moves_elements
 
@@ -56,7 +57,7 @@ def test_a_composite_has_to_name_its_parts():
     ("layer", "good", "bad", "words"),
     [
         (lambda: lk.ActNorm(3), (3, 2), (2, 2), r"ActNorm .* \(rows, 3 channels, ...\) .* \(rows, 2, 2\)"),
-        (lambda: lk.ActNorm(3), (3,), (), r"got one of shape \(rows, \)"),
+        (lambda: lk.ActNorm(3), (3,), (), r"got one of shape \(rows\)"),
         (lambda: lk.Permute([1, 0]), (2, 3), (3,), "2 channels"),
         (lambda: lk.Reshape(4, (2, 2)), (4,), (2, 2), r"Reshape .* \(rows, 4\)"),
         (lambda: lk.FittedMarginal((1, 2), 3), (1, 2), (1, 2, 1), r"FittedMarginal .* \(rows, 1, 2\)"),
@@ -75,10 +76,19 @@ def test_events_that_a_layer_was_not_built_for_are_refused_by_every_method(layer
 
 def test_the_latent_is_compared_with_what_the_layer_gives():
     layer = lk.Reshape(4, (2, 2))
+    with pytest.raises(ShapeError, match=r"\(rows, 2, 2\)"):
+        layer.data_shape((4,))
     for inverse in (layer.inverse, layer.mean_inverse):
         assert inverse(torch.zeros(3, 2, 2)) is not None
         with pytest.raises(ShapeError, match=r"\(rows, 2, 2\) and got one of shape \(rows, 4\)"):
             inverse(torch.zeros(3, 4))
+
+
+def test_shapes_go_through_inverses_of_layers_that_know_their_data():
+    moved = lk.Chain([lk.Squeeze(), transforms.PermuteAxes((3, 1, 2)), lk.Flatten((3, 4, 2))])
+    assert moved.out_shape((1, 4, 6)) == (24,)
+    assert lk.Inverse(moved).out_shape((24,)) == (1, 4, 6)
+    assert lk.Inverse(lk.Inverse(moved)).out_shape((1, 4, 6)) == (24,)
 
 
 def test_a_layer_of_ones_own_declares_what_it_takes():

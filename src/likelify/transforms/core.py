@@ -27,16 +27,15 @@ from likelify.structure import ContextLike, EventShape, Shape, check_event
 from likelify.tracing import is_tracing
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-# For each method the fact that says which events it works on.
-CHECKED = {"forward": "takes", "mean_forward": "takes", "initialize": "takes", "out_shape": "takes"} | {
-    "inverse": "gives",
-    "mean_inverse": "gives",
-}
+# The methods that work on what a layer takes, and on what it gives.
+TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
+CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
 
 
 class Transform(nn.Module):
-    r"""A layer: write `forward` and `inverse`, and `out_shape` if it changes; declare facts other than the default.
+    r"""A layer of a flow: it maps data to latent and back, and says what that contributes to `log p(x)`.
 
+    Write `forward` and `inverse`, and `out_shape` if the shape changes; declare the facts that are not the default.
     Rules: the contribution has one number per item in the dtype of the value; inputs are never modified; nothing is
     remembered from the last call; nothing depends on `train()` or `eval()`. A layer made of layers is a `Composite`,
     whose facts are those of its parts.
@@ -148,6 +147,7 @@ def _checked(method: Method, fact: str) -> Method:
 
 
 def _derived(fact: Callable[[Any], bool]) -> Any:
+    # Not typed as a property, which type checkers do not let stand for an attribute.
     return property(fact)
 
 
@@ -229,6 +229,12 @@ class Chain(Composite):
             in_shape = transform.out_shape(in_shape)
         return tuple(in_shape)
 
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Pass the shape back through all layers."""
+        for transform in reversed(list(self)):
+            latent_shape = transform.data_shape(latent_shape)
+        return tuple(latent_shape)
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize each layer with what reaches it."""
         for transform in self:
@@ -256,7 +262,6 @@ class Inverse(Composite):
 
     random_forward = _derived(lambda layer: layer.transform.random_inverse)
     random_inverse = _derived(lambda layer: layer.transform.random_forward)
-    has_atoms = False
     takes_integers = False
     takes_float64 = False
 

@@ -129,6 +129,10 @@ class Reshape(Transform):
         """Return the latent shape."""
         return self._out
 
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the data shape."""
+        return self._in
+
     def extra_repr(self) -> str:
         """Show both shapes."""
         return f"{self._in} -> {self._out}"
@@ -212,6 +216,10 @@ class PermuteAxes(Transform):
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the sizes in their new order."""
         return tuple(in_shape[axis - 1] for axis in self.order)
+
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the sizes in their old order."""
+        return tuple(latent_shape[self.order.index(axis)] for axis in sorted(self.order))
 
     def extra_repr(self) -> str:
         """Show the order."""
