@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from likelify.data import open_source
-from likelify.data.inert_pickle import Call, Name, read_plain
+from likelify.data.inert_pickle import Name, PickledCall, read_plain
 from likelify.errors import DataError
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
@@ -130,7 +130,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path, protocol):
     with pytest.raises(DataError, match="data_batch_3"):
         open_source(f"cifar-10:{tmp_path / 'files'}")
     found = read_plain(pickle.dumps(Evil(victim), protocol), "it")
-    assert isinstance(found, Call)
+    assert isinstance(found, PickledCall)
     assert found.function == Name(os.mkdir.__module__, "mkdir")
     assert not os.path.exists(victim)
 

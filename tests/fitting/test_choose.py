@@ -60,6 +60,7 @@ def test_what_is_said_more_explicitly_wins(digits):
     ("words", "message"),
     [
         ({"model": "glwo"}, "no model 'glwo'. Did you mean 'glow'"),
+        ({"model": "converted"}, "no model 'converted'"),
         ({"preset": "table1-1x2"}, "no preset 'table1-1x2'"),
         ({"preset": "table1-1x1", "size": "smal"}, "Did you mean 'small'"),
         ({"settings": {"cliip": 1}}, "Did you mean 'clip'"),

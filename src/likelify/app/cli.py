@@ -57,7 +57,7 @@ def fit(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, Parameter(help="Only count parameters and time one step, on made-up images.", negative="")
+        bool, Parameter(help="Only count parameters and time one step, on made-up data.", negative="")
     ] = False,
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
@@ -140,7 +140,7 @@ def sample(
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied images.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
 ) -> None:
-    """Draw images from a run and write them as one picture, or rows and write them as a CSV file.
+    """Draw images or rows from a run, and write them as one picture or as a CSV file.
 
     Example: likelify sample runs/digits -n 100 -o digits.png
     """

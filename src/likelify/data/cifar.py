@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.inert_pickle import Call, Name, read_plain
+from likelify.data.inert_pickle import Name, PickledCall, read_plain
 from likelify.data.source import ArraySource, Source, hold_out
 from likelify.errors import DataError
 
@@ -151,7 +151,7 @@ def _from_pickle(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _array(name: str, made: Any) -> np.ndarray:
     """Return the array of bytes that a pickle describes: shape, kind of number, order, content."""
     try:
-        if not isinstance(made, Call) or made.function not in RECONSTRUCT:
+        if not isinstance(made, PickledCall) or made.function not in RECONSTRUCT:
             raise ValueError("no array")
         _, shape, kind, fortran, content = made.state
         if kind.function != DTYPE or kind.arguments[0] not in BYTE_KINDS or fortran or shape[1:] != (PIXELS,):
@@ -166,7 +166,7 @@ def _array(name: str, made: Any) -> np.ndarray:
 
 def _bytes(content: Any) -> Any:
     """Return the bytes of a text of Python 2, or of bytes as old protocols of Python 3 spell them; else the value."""
-    if isinstance(content, Call) and content.function == Name("_codecs", "encode"):
+    if isinstance(content, PickledCall) and content.function == Name("_codecs", "encode"):
         content = content.arguments[0]
     return content.encode("latin-1") if isinstance(content, str) else content
 

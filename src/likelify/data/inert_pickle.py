@@ -24,7 +24,7 @@ class Name:
 
 
 @dataclass(eq=False)
-class Call:
+class PickledCall:
     """A call that a pickle asks for, and the state it then sets; neither was done."""
 
     function: Any
@@ -67,8 +67,8 @@ def read_plain(content: bytes, what: str) -> Any:
         what: the file's name, for errors.
 
     Returns:
-        Dicts, lists, tuples, texts, numbers, `bytes`, None; a `Call` where the pickle asks for one. Texts of Python 2
-        are given as `str` of Latin-1, one character per byte.
+        Dicts, lists, tuples, texts, numbers, `bytes`, None; a `PickledCall` where the pickle asks for one. Texts of
+        Python 2 are given as `str` of Latin-1, one character per byte.
 
     Raises:
         DataError: if it is not a pickle, ends early, or holds instructions that plain data do not need.
@@ -134,7 +134,7 @@ def _append_many(machine: _Machine) -> None:
 
 def _build(machine: _Machine) -> None:
     (state,) = machine.take(1)
-    if not isinstance(machine.stack[-1], Call):
+    if not isinstance(machine.stack[-1], PickledCall):
         raise ValueError("a state is set on something that was not made by a call")
     machine.stack[-1].state = state
 
@@ -173,6 +173,6 @@ ACTIONS: dict[str, Callable[[_Machine], None]] = {
     "APPEND": _append,
     "APPENDS": _append_many,
     "STACK_GLOBAL": lambda machine: machine.stack.append(Name(*machine.take(2))),
-    "REDUCE": lambda machine: machine.stack.append(Call(*machine.take(2))),
+    "REDUCE": lambda machine: machine.stack.append(PickledCall(*machine.take(2))),
     "BUILD": _build,
 }

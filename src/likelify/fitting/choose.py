@@ -146,7 +146,9 @@ def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe
     if wanted is not None:
         known = "small" if size == "small" else "paper"
         return wanted.model, wanted.settings(known), preset_fit(wanted.name, known)
-    return config_class(model).name, dict(suitable.models.get(model, {})), suitable.fit(model)
+    if model not in MODELS:
+        raise ConfigError(unknown_word("model", model, MODELS))
+    return model, dict(suitable.models.get(model, {})), suitable.fit(model)
 
 
 def _title(preset: str, size: str | None, changes: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from likelify.flows import Flow
 
-# ItemKind of item -> what its samples are called, and the ending of their file.
+# Kind of item -> what its samples are called, and the ending of their file.
 FILES: dict[ItemKind, tuple[str, str]] = {"image": ("Pictures", ".png"), "table": ("Rows", ".csv")}
 
 
