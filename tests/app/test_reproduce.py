@@ -131,7 +131,7 @@ def test_an_interruption_says_how_to_go_on(command):
         (("trial", "--budget", "soon"), "--budget 'soon' is not a time"),
         (("trial", "--budget", "0"), "--budget must be longer than nothing"),
         (("trial", "--data", "nowhere"), "--data 'nowhere' is not a folder"),
-        (("trial", "--scale", "huge"), "huge"),
+        (("trial", "--scale", "papr"), "There is no scale 'papr'. Did you mean 'paper'?"),
         (("flowification-images", "--scale", "paper"), "needs your files of MNIST, CIFAR-10: name their folder"),
     ],
 )

@@ -30,6 +30,8 @@ assert not slow, slow
         ("fit digits --preset table2-silvester", "Did you mean 'table2-sylvester'"),
         ("fit --dry-run --model glow --mixing emergin", "There is no mixing 'emergin'. Did you mean 'emerging'?"),
         ("fit --dry-run --model glow --set hiden=3", "Did you mean 'hidden'?"),
+        ("reproduce", "Fashion-MNIST: 15 cells, at most 1.5 hours"),
+        ("reproduce flowification-table", "Did you mean 'flowification-tables'"),
         ("evaluate nothere", "'nothere' is not a run folder"),
         ("sample nothere", "'nothere' is not a run folder"),
     ],

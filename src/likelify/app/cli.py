@@ -153,9 +153,7 @@ def sample(
 def reproduce(
     name: Annotated[str | None, Parameter(help="An experiment; without it they are listed.")] = None,
     *,
-    scale: Annotated[
-        Literal["cpu", "paper"], Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")
-    ] = "cpu",
+    scale: Annotated[str, Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")] = "cpu",
     seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
     jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each.")] = 2,
     budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,

@@ -14,7 +14,7 @@ from likelify.app.progress import CellProgress
 from likelify.app.show import program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
-from likelify.reproduce.experiment import DataSet, Experiment, Scale, most_hours
+from likelify.reproduce.experiment import DataSet, Experiment, most_hours
 from likelify.reproduce.runner import run_cells
 from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
@@ -24,7 +24,7 @@ WIDE = 200
 console = Console(soft_wrap=True, highlight=False)
 
 
-def list_command(scale: Scale, jobs: int) -> None:
+def list_command(scale: str, jobs: int) -> None:
     """List the experiments and how long they take."""
     width = max(map(len, EXPERIMENTS))
     for name in EXPERIMENTS:
@@ -41,7 +41,7 @@ def list_command(scale: Scale, jobs: int) -> None:
 
 def reproduce_command(
     name: str,
-    scale: Scale,
+    scale: str,
     *,
     seeds: int | None,
     jobs: int,

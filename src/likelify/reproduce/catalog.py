@@ -1,6 +1,7 @@
 """The list of experiments."""
 
 from collections.abc import Callable
+from typing import get_args
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.reproduce.experiment import Experiment, Scale
@@ -15,12 +16,15 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
 }
 
 
-def experiment(name: str, scale: Scale = "cpu") -> Experiment:
-    """Return the experiment of that name.
+def experiment(name: str, scale: str = "cpu") -> Experiment:
+    """Return the experiment of a name at a scale.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such experiment or scale.
     """
     if name not in EXPERIMENTS:
         raise ConfigError(unknown_word("experiment", name, EXPERIMENTS))
-    return EXPERIMENTS[name](scale)
+    for known in get_args(Scale):
+        if scale == known:
+            return EXPERIMENTS[name](known)
+    raise ConfigError(unknown_word("scale", scale, get_args(Scale)))

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_FIT, flowified_rate
 from likelify.reproduce.cell import DataChoice, Measuring, PictureKind
@@ -149,11 +148,9 @@ def _on_images(
         data, fit, measuring, budget = PAPER_DATA, EPOCHS_FIT, PAPER_MEASURING, None
     elif scale == "cpu":
         data, fit, measuring, budget = (FASHION,), PROCESSOR_FIT | {"steps": EQUAL_STEPS}, CPU_MEASURING, CPU_SECONDS
-    elif scale == "quick":
+    else:
         data, fit, measuring, budget = (DIGITS,), PROCESSOR_FIT | {"validations": 4}, QUICK_MEASURING, QUICK_SECONDS
         seeds = min(seeds, 2)
-    else:
-        raise ConfigError(f"The scales are 'cpu', 'paper' and 'quick', not {scale!r}.")
     return Experiment(
         name,
         title,
