@@ -31,7 +31,7 @@ CHANNELS_LAST_LIMIT = 48
 
 
 @dataclass(frozen=True, eq=False)
-class ConvMap(LinearMap):
+class ConvMap(LinearMap, vouches=True):
     r"""A convolution of stride 1 that keeps the size, on events `(c, w)`, `(c, h, w)` or `(c, d, h, w)`.
 
     `y[o, p] = sum_{i, s} kernel[o, i, s] x[i, p + s]` (a cross-correlation, as everywhere in deep learning).
@@ -326,7 +326,7 @@ class ConvMap(LinearMap):
 
 
 @dataclass(frozen=True, eq=False)
-class ReflectAdjoint(LinearMap):
+class ReflectAdjoint(LinearMap, vouches=True):
     """The adjoint of a convolution with reflect padding: a transposed convolution that folds its border back.
 
     Args:

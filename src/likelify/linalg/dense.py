@@ -28,7 +28,7 @@ SMALL = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(LinearMap):
+class Dense(LinearMap, vouches=True):
     r"""A matrix on the channel axis: `y[:, i, ...] = sum_j matrix[i, j] x[:, j, ...]`.
 
     On rows `(rows, d)` it is the usual matrix product; on images `(rows, c, h, w)` a 1x1 convolution.
@@ -135,7 +135,7 @@ def _bound(matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Skew(Dense):
+class Skew(Dense, vouches=True):
     r"""The skew part `(M - M^T) / 2` of a matrix on the channel axis; its exponential is a rotation.
 
     Args:
@@ -147,7 +147,7 @@ class Skew(Dense):
 
 
 @dataclass(frozen=True, eq=False)
-class Diagonal(LinearMap):
+class Diagonal(LinearMap, vouches=True):
     r"""A factor for each channel: `y[:, i, ...] = factors[i] x[:, i, ...]`.
 
     Args:

@@ -97,7 +97,7 @@ class _BlockDiagonal(LinearMap):
 
 
 @dataclass(frozen=True, eq=False)
-class SetMap(_BlockDiagonal):
+class SetMap(_BlockDiagonal, vouches=True):
     r"""Every linear map on sets that commutes with permutations of the elements: `y = theta0 x + theta1 mean(x)`.
 
     On events `(c, n)`, channels by elements; the mean is over the elements. The mean of the set is mapped by
@@ -180,7 +180,7 @@ _NUMBERS = ((6, 7), (10, 11))
 
 
 @dataclass(frozen=True, eq=False)
-class PairMap(_BlockDiagonal):
+class PairMap(_BlockDiagonal, vouches=True):
     r"""Every linear map on arrays of node pairs that commutes with permutations of the nodes.
 
     On events `(c, n, n)`, channels by pairs `(i, j)`, such as an adjacency matrix: `y = sum_k theta[k] op_k(x) /

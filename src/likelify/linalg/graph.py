@@ -122,7 +122,7 @@ def common_size(graph: GraphBatch) -> int | None:
 
 
 @dataclass(frozen=True, eq=False)
-class GraphMap(LinearMap):
+class GraphMap(LinearMap, vouches=True):
     r"""A graph convolution `L(X) = X theta_0 + A X theta_1` on node features `X` of shape `(nodes, features)`.
 
     `A` is the normalized adjacency of the graph (`normalized_adjacency`). An item is a graph: its nodes are mixed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,13 @@ class LinearMap(ABC):
     Subclasses are frozen dataclasses whose fields are tensors, maps or settings. A map is a snapshot of its tensors:
     what it derives from them is computed once, so build it anew after parameters have changed, as layers do.
     """
+
+    _vouches: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, vouches: bool = False, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        # Not inherited: a subclass may use tensors that its parent does not know. What nobody vouches for is tried out.
+        cls._vouches = vouches
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -215,9 +222,9 @@ class LinearMap(ABC):
             derive()
 
     @property
-    def is_built_in(self) -> bool:
-        """Whether the class, and those of the maps inside, are the library's own."""
-        return type(self).__module__.startswith("likelify.") and all(p.is_built_in for p in self.inner_maps.values())
+    def vouched(self) -> bool:
+        """Whether the class, and those of the maps inside, vouch that their fields hold every tensor they depend on."""
+        return type(self)._vouches and all(part.vouched for part in self.inner_maps.values())
 
     @property
     def declared(self) -> bool:
@@ -302,7 +309,7 @@ class _Combination(LinearMap):
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled(_Combination):
+class Scaled(_Combination, vouches=True):
     """The map `factor * base`; the factor is a number or a scalar tensor."""
 
     base: LinearMap
@@ -363,7 +370,7 @@ class Scaled(_Combination):
 
 
 @dataclass(frozen=True, eq=False)
-class Added(_Combination):
+class Added(_Combination, vouches=True):
     """The map `left + right`."""
 
     left: LinearMap
@@ -405,7 +412,7 @@ class Added(_Combination):
 
 
 @dataclass(frozen=True, eq=False)
-class Composed(_Combination):
+class Composed(_Combination, vouches=True):
     """The map `left @ right`: first `right`, then `left`. Its trace is exact and needs a small event."""
 
     left: LinearMap

@@ -16,10 +16,9 @@ from likelify.linalg.dense import Dense, Diagonal
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.chebyshev import run_chebyshev
 from likelify.linalg.expm.diagnostics import Action, Diagnostics
-from likelify.linalg.expm.gradients import Gradient
 from likelify.linalg.expm.graphs import run_graphs
 from likelify.linalg.expm.matrix import run_closed_form, run_dense, run_fourier, run_polynomial
-from likelify.linalg.expm.problem import HOPELESS, ExpProblem, largest_of
+from likelify.linalg.expm.problem import HOPELESS, ExpProblem, Gradient, largest_of
 from likelify.linalg.expm.series import run_series
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap, Scaled

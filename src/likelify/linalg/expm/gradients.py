@@ -1,4 +1,4 @@
-r"""Gradients of exponentials: the strategies, and the derivative of low rank behind the default one.
+r"""Gradients of exponentials: one step by each strategy, and the derivative of low rank behind the default one.
 
 With the vectors `p_j` of an expansion of `exp(M) x` and those `l_k` of `exp(M*) g`,
 
@@ -20,7 +20,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +28,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
+from likelify.linalg.expm.problem import ExpProblem, Gradient, Stored, Unrolled
 from likelify.linalg.maps import LinearMap
 from likelify.tracing import cached_property, outside_autocast
-
-if TYPE_CHECKING:
-    from likelify.linalg.expm.problem import ExpProblem
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -40,28 +38,6 @@ DECAYS = 16
 BEYOND = 12
 # Vectors that are combined in one matrix product.
 BLOCK = 8
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Keep the input and a few combinations of the terms: least work. The default."""
-
-
-@dataclass(frozen=True)
-class Recompute:
-    """Keep only the input; the backward pass computes the terms again (half as many operator calls on top)."""
-
-
-@dataclass(frozen=True)
-class Unrolled:
-    """Keep every term and let automatic differentiation work through the sum.
-
-    The gradient is exactly that of the truncated sum. What `torch.compile`, `torch.func` and forward-mode
-    differentiation need, what a fixed `degree` gets, and what maps get whose tensors likelify does not know.
-    """
-
-
-Gradient = Stored | Recompute | Unrolled
 
 
 @functools.lru_cache(maxsize=1024)

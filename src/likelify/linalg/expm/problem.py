@@ -1,4 +1,4 @@
-"""What is asked of a method, and the facts about it, each found when it is first needed."""
+"""What is asked of a method, the strategies of its gradient, and the facts about it, found when they are needed."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from likelify.errors import ConfigError, ConvergenceError, DomainError, StateErr
 from likelify.linalg.bounds import power_iteration, safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
 from likelify.linalg.expm.expansion import SLACK
-from likelify.linalg.expm.gradients import Gradient, Stored, Unrolled
 from likelify.linalg.maps import PROBE_LIMIT, LinearMap
 from likelify.tracing import cached_property, is_tracing
 
@@ -25,6 +24,28 @@ SMALL_NORM = 3.0
 HOPELESS = 0.1
 # Shifts below it save no term.
 SMALL_SHIFT = 0.05
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Keep the input and a few combinations of the terms: least work. The default."""
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Keep only the input; the backward pass computes the terms again (half as many operator calls on top)."""
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Keep every term and let automatic differentiation work through the sum.
+
+    The gradient is exactly that of the truncated sum. What `torch.compile`, `torch.func` and forward-mode
+    differentiation need, what a fixed `degree` gets, and what maps get whose tensors likelify does not know.
+    """
+
+
+Gradient = Stored | Recompute | Unrolled
 
 
 @dataclass(eq=False)
@@ -124,7 +145,7 @@ class ExpProblem:
     def declared(self) -> bool:
         """Whether the map names every tensor with a gradient that it depends on."""
         map_ = self.centered
-        if not map_.declared or map_.is_built_in:
+        if not map_.declared or map_.vouched:
             return map_.declared
         # A user's map may depend on a tensor that is not among its fields: then its value has a gradient without them.
         bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})

@@ -36,12 +36,12 @@ def time_methods(
     """
     x = x.detach().requires_grad_(backward)
     found: dict[ExpMethod, list[float]] = {}
-    for name in METHODS:
+    for name in cast(tuple[ExpMethod, ...], tuple(METHODS)):
         try:
-            _run(map_, x, cast(ExpMethod, name), tol, backward=backward)
+            _run(map_, x, name, tol, backward=backward)
         except (ConfigError, UnsupportedError):
             continue
-        found[cast(ExpMethod, name)] = []
+        found[name] = []
     for _ in range(repeats):
         for name, times in found.items():
             _wait(x)
@@ -49,9 +49,7 @@ def time_methods(
             _run(map_, x, name, tol, backward=backward)
             _wait(x)
             times.append(time.perf_counter() - start)
-    medians: dict[ExpMethod, float] = {name: statistics.median(times) for name, times in found.items()}
-    ordered: list[ExpMethod] = sorted(medians, key=lambda name: medians[name])
-    return {name: medians[name] for name in ordered}
+    return dict(sorted(((name, statistics.median(times)) for name, times in found.items()), key=lambda item: item[1]))
 
 
 def _run(map_: LinearMap, x: Tensor, method: ExpMethod, tol: float | None, *, backward: bool) -> None:

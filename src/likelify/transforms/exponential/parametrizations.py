@@ -89,7 +89,16 @@ class ConvKernel(Parametrization):
     ) -> None:
         super().__init__(context_features)
         taps = odd_taps(kernel_size, dims)
-        self._check(channels, taps, dims, norm_limit, norm_bound, groups, rotations=rotations)
+        check_limit(norm_limit)
+        if norm_bound not in BOUNDS:
+            raise ConfigError(unknown_word("norm bound", norm_bound, BOUNDS))
+        if groups < 1 or channels % groups:
+            raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
+        if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
+            raise ConfigError(
+                "A convolution that commutes with rotations has a square kernel, one group and a multiple of four "
+                f"channels (one for each rotation), got {channels} channels, {groups} groups and taps {taps}."
+            )
         self.norm_limit = norm_limit
         self.settings = {"padding": padding, "bound": norm_bound, "groups": groups, "symmetry": symmetry}
         self.rotations = rotations
@@ -101,28 +110,6 @@ class ConvKernel(Parametrization):
         # layers around keep their layout; with many channels it is slower.
         last = channels <= 48 and weight.ndim == 4
         self.add("weight", weight.contiguous(memory_format=torch.channels_last) if last else weight)
-
-    @staticmethod
-    def _check(
-        channels: int,
-        taps: tuple[int, ...],
-        dims: int,
-        norm_limit: float | None,
-        norm_bound: str,
-        groups: int,
-        *,
-        rotations: bool,
-    ) -> None:
-        check_limit(norm_limit)
-        if norm_bound not in BOUNDS:
-            raise ConfigError(unknown_word("norm bound", norm_bound, BOUNDS))
-        if groups < 1 or channels % groups:
-            raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
-        if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
-            raise ConfigError(
-                "A convolution that commutes with rotations has a square kernel, one group and a multiple of four "
-                f"channels (one for each rotation), got {channels} channels, {groups} groups and taps {taps}."
-            )
 
     def forward(self, context: ContextLike = None) -> ConvMap:
         """Build the map."""

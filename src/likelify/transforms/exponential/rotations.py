@@ -1,5 +1,6 @@
 """Rotations of the channels, and the fixed orthogonal matrices that stand beside exponentials."""
 
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -17,7 +18,25 @@ from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
 
 
-class Orthogonal(Transform):
+class _Turning(Transform, Caching):
+    """What orthogonal matrices on the channels share: the inverse is the transpose, the log-determinant is zero."""
+
+    @abstractmethod
+    def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+        """Multiply the channels by the matrix or by its transpose."""
+
+    @leave_autocast
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the matrix."""
+        return self._turn(x, context, transposed=False), zero_log_det(x, context)
+
+    @leave_autocast
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Multiply the channels by the transpose."""
+        return self._turn(z, context, transposed=True), zero_log_det(z, context)
+
+
+class Orthogonal(_Turning):
     r"""A fixed orthogonal matrix on the channels: `z = Q x`, `x = Q^T z`, log-determinant zero.
 
     Exponentials have positive determinants and start at the identity; this is what to put beside them for a negative
@@ -55,22 +74,15 @@ class Orthogonal(Transform):
         """Flip the channels whose sign is -1."""
         return cls(torch.diag(torch.tensor(signs, dtype=torch.get_default_dtype())))
 
-    @leave_autocast
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Multiply the channels by the matrix."""
-        return apply_matrix(self.matrix, x), zero_log_det(x, context)
-
-    @leave_autocast
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Multiply the channels by the transpose."""
-        return apply_matrix(self.matrix.T, z), zero_log_det(z, context)
+    def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+        return apply_matrix(self.matrix.T if transposed else self.matrix, x)
 
     def extra_repr(self) -> str:
         """Show the number of channels."""
         return f"{len(self.matrix)}"
 
 
-class Cayley(Transform, Caching):
+class Cayley(_Turning):
     r"""The rotation `z = (I - S)^-1 (I + S) x` of the channels, with `S` the trained skew part of a matrix.
 
     Exactly orthogonal up to rounding, at the price of one factorization a call; it reaches every rotation without the
@@ -87,16 +99,6 @@ class Cayley(Transform, Caching):
         super().__init__()
         self.parametrization = parametrization
         self.takes = (len(parametrization.tensor("weight")), ...)
-
-    @leave_autocast
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Multiply the channels by the rotation."""
-        return self._turn(x, context, transposed=False), zero_log_det(x, context)
-
-    @leave_autocast
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Multiply the channels by the transpose."""
-        return self._turn(z, context, transposed=True), zero_log_det(z, context)
 
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         if self.parametrization.context_features:
@@ -125,7 +127,7 @@ def _eye(skew: Tensor) -> Tensor:
     return torch.eye(skew.shape[-1]).to(skew)
 
 
-class Householder(Transform, Caching):
+class Householder(_Turning):
     r"""A product of Householder reflections of the channels, `z = H_1 H_2 ... H_K x`, with `x = H_K ... H_2 H_1 z`.
 
     `H_k = I - 2 v_k v_k^T / |v_k|^2`. Log-determinant exactly zero; the determinant is `(-1)^K`. With `K >= c` every
@@ -148,17 +150,7 @@ class Householder(Transform, Caching):
         self.parametrization = parametrization
         self.takes = (parametrization.tensor("vectors").shape[1], ...)
 
-    @leave_autocast
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Apply the reflections, the last one first."""
-        return self._reflect(x, context, transposed=False), zero_log_det(x, context)
-
-    @leave_autocast
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Apply the reflections in the opposite order."""
-        return self._reflect(z, context, transposed=True), zero_log_det(z, context)
-
-    def _reflect(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
+    def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         if self._cache is None or self.parametrization.context_features:
             return reflect(self.parametrization(context), x, transposed=transposed)
         matrix = self.cached("matrix", lambda: householder_matrix(self.parametrization(None)))
