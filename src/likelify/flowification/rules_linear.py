@@ -163,17 +163,19 @@ def batch_norm(module: nn.BatchNorm2d, in_shape: Shape, options: Options) -> Tra
 @rule(operator.add, operator.iadd, torch.add, "add")
 def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert `x + c` and `c + x`; `alpha` multiplies the second of the two."""
-    value, first = _constant(call)
-    alpha = _alpha(call)
-    return _affine(1.0, _times(value, alpha), in_shape) if first else _affine(alpha, value, in_shape)
+    return _shifted(call, _alpha(call), in_shape)
 
 
 @rule(operator.sub, operator.isub, torch.sub, "sub")
 def minus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert `x - c` and `c - x`."""
+    return _shifted(call, -_alpha(call), in_shape)
+
+
+def _shifted(call: Call, factor: float, in_shape: Shape) -> Transform | None:
+    """Return the sum of the first operand and `factor` times the second, one of which is constant."""
     value, first = _constant(call)
-    alpha = _alpha(call)
-    return _affine(1.0, _times(value, -alpha), in_shape) if first else _affine(-alpha, value, in_shape)
+    return _affine(1.0, _times(value, factor), in_shape) if first else _affine(factor, value, in_shape)
 
 
 @rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul")

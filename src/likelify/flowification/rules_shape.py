@@ -12,20 +12,16 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import DROPOUTS, NotConvertibleError, refuse_active_dropout
-from likelify.flowification.rules import Call, full_index, out_shape_of, rule
+from likelify.flowification.rules import Call, full_index, out_shape_of, rule, setting
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.reshape import Flatten, Flip, Permute, PermuteAxes, Reshape
 from likelify.transforms.surjections.dimension import Crop, Pad, Slice
 
 
 @rule(nn.Identity, *DROPOUTS)
-def nothing(module: nn.Module, in_shape: Shape, options: Options) -> None:
-    """Leave out what does nothing in evaluation."""
-
-
 @rule("contiguous", "clone", "detach", torch.clone, "requires_grad_", "requires_grad")
-def nothing_call(call: Call, in_shape: Shape, options: Options) -> None:
-    """Leave out what does nothing to the values."""
+def nothing(what: nn.Module | Call, in_shape: Shape, options: Options) -> None:
+    """Leave out what does nothing to the values in evaluation."""
 
 
 @rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
@@ -61,8 +57,13 @@ def _reshape(in_shape: Shape, out_shape: Shape) -> Transform | None:
 @rule("permute", torch.permute)
 def permute_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert `permute`."""
+    return _axes(_dims(call), len(in_shape))
+
+
+def _dims(call: Call) -> Any:
+    """Return axes that are given one by one, or in a tuple."""
     given = call.args[1:] or (call.kwargs["dims"],)
-    return _axes(given[0] if isinstance(given[0], tuple | list) else given, len(in_shape))
+    return given[0] if isinstance(given[0], tuple | list) else given
 
 
 @rule("transpose", torch.transpose, "swapaxes", torch.swapaxes, "swapdims", torch.swapdims)
@@ -92,9 +93,7 @@ def _axes(order: Any, dims: int) -> Transform | None:
 @rule("flip", torch.flip)
 def flip_call(call: Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a mirroring of axes."""
-    given = call.args[1:] or (call.kwargs["dims"],)
-    axes = given[0] if isinstance(given[0], tuple | list) else given
-    return Flip(tuple(axis % (len(in_shape) + 1) for axis in axes))
+    return Flip(tuple(axis % (len(in_shape) + 1) for axis in _dims(call)))
 
 
 @rule(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
@@ -122,21 +121,17 @@ def _rearranged(function: Any, in_shape: Shape) -> Transform:
     return Chain([Flatten(in_shape), Permute(places[0].flatten()), Reshape((size,), tuple(places.shape[1:]))])
 
 
-@rule(nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
-def pad(module: nn.ConstantPad2d, in_shape: Shape, options: Options) -> Transform | None:
+@rule(nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d, F.pad)
+def pad(what: nn.ConstantPad2d | Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert padding with a constant, around which the noise lies; negative padding crops."""
-    return _pad(tuple(module.padding), module.value, in_shape, options)
-
-
-@rule(F.pad, torch.nn.functional.pad)
-def pad_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `F.pad` with a constant."""
-    if call.argument(2, "mode", "constant") != "constant":
+    mode = setting(what, 2, "mode", "constant")
+    if mode != "constant":
         raise NotConvertibleError(
-            f"pads with mode '{call.argument(2, 'mode')}'; what is padded must be fresh values around a constant. "
-            "Take mode='constant' and train on."
+            f"pads with mode '{mode}'; what is padded must be fresh values around a constant. Take mode='constant' and "
+            "train on."
         )
-    return _pad(tuple(call.argument(1, "pad")), call.argument(3, "value", 0.0) or 0.0, in_shape, options)
+    sides = setting(what, 1, "pad" if isinstance(what, Call) else "padding")
+    return _pad(tuple(sides), setting(what, 3, "value", 0.0) or 0.0, in_shape, options)
 
 
 def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transform | None:
