@@ -36,7 +36,7 @@ from likelify.zoo import config_from_dict
 UNENDED = ("running", "interrupted")
 OnProgress = Callable[[str, float, str], None]
 # Items, and elements, of one pass.
-PASS_ITEMS, PASS_ELEMENTS, FEWEST_PASS_ITEMS = 512, 200_000, 64
+PASS_ITEMS, PASS_ELEMENTS, FEWEST_PASS_ITEMS = 1024, 200_000, 128
 # Share of the time left that importance weighting may plan to use: its cost is estimated from that of the ELBO.
 PLANNED = 0.7
 FEWEST_ITEMS = 20
