@@ -228,9 +228,9 @@ class ChannelNoise(Distribution):
         return f"{len(self.log_scale)}, {self.noise}"
 
 
-def limit_log_scale(raw: Tensor) -> Tensor:
-    """Return the log scale that a network means by its output: `3 tanh(raw / 3)`, near zero the output itself."""
-    return 3 * torch.tanh(raw / 3)
+def limit_log_scale(raw: Tensor, limit: float = 3) -> Tensor:
+    """Return the log scale that a network means by its output: `limit tanh(raw / limit)`, near zero the output."""
+    return limit * torch.tanh(raw / limit)
 
 
 def check_noise(noise: str) -> None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from likelify.distributions import limit_log_scale
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, EventShape, sum_items
 from likelify.transforms import splines
@@ -32,7 +33,7 @@ class Bijector(ABC):
 
 
 class AffineBijector(Bijector):
-    """`z = x exp(s) + t` with `s = limit tanh(raw / limit)`, which keeps the scale within `exp(+-limit)`."""
+    """`z = x exp(s) + t` with `s = limit tanh(raw / limit)`, so that the log scale stays within `+-limit`."""
 
     size = 2
 
@@ -50,7 +51,7 @@ class AffineBijector(Bijector):
         return (z - shift) * (-log_scale).exp(), -log_scale
 
     def _scale_and_shift(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        return self.limit * torch.tanh(raw[:, 0] / self.limit), raw[:, 1]
+        return limit_log_scale(raw[:, 0], self.limit), raw[:, 1]
 
     def __repr__(self) -> str:
         return f"AffineBijector(limit={self.limit})"
