@@ -16,7 +16,7 @@ def test_woodbury_is_its_dense_matrix(ranks):
     factors = [torch.eye(3, dtype=torch.float64), torch.eye(8, dtype=torch.float64)]
     for i, name in enumerate(("channel", "spatial")):
         if ranks[i]:
-            factors[i] = factors[i] + getattr(layer, f"{name}_left") @ getattr(layer, f"{name}_right")
+            factors[i] = factors[i] + getattr(layer, name).left @ getattr(layer, name).right
     matrix = torch.kron(*factors)
     x = normal(5, 3, 2, 4)
     z, log_det = layer(x)
@@ -59,7 +59,7 @@ def test_woodbury_belongs_to_one_image_size():
 @pytest.mark.parametrize("fault", ["singular", "nan", "nearly"])
 def test_a_singular_woodbury_factor_is_refused(name, fault):
     layer = transforms.Woodbury(3, (2, 2), channel_rank=2, spatial_rank=2)
-    left, right = getattr(layer, f"{name}_left"), getattr(layer, f"{name}_right")
+    left, right = getattr(layer, name).left, getattr(layer, name).right
     with torch.no_grad():
         left.zero_()
         right.zero_()

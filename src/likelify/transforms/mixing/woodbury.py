@@ -17,7 +17,7 @@ from likelify.transforms.core import Chain, Transform
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 
-class Woodbury(Transform, Caching):
+class Woodbury(Transform):
     r"""Low-rank changes of the channels and of the positions, `z = (I + L_c R_c) x (I + L_s R_s)^T`.
 
     `x` is read as a matrix with a row for each channel and a column for each of the N positions. By the determinant
@@ -61,74 +61,31 @@ class Woodbury(Transform, Caching):
         self.channels = channels
         self.size = tuple(size) if size is not None and spatial_rank else None
         self.takes = (channels, ...) if self.size is None else (channels, *self.size)
-        self.ranks = {"channel": channel_rank, "spatial": spatial_rank}
-        for name, length in (("channel", channels), ("spatial", math.prod(size or ()))):
-            if self.ranks[name]:
-                left, right = torch.randn(length, self.ranks[name]), torch.randn(self.ranks[name], length)
-                self.register_parameter(f"{name}_left", nn.Parameter(left / length))
-                self.register_parameter(f"{name}_right", nn.Parameter(right / length))
+        self.channel = _LowRankChange("channel", channels, channel_rank) if channel_rank else None
+        self.spatial = _LowRankChange("spatial", math.prod(size or ()), spatial_rank) if spatial_rank else None
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the channels, then the positions."""
-        flat = self._flatten(x)
-        log_det = self._log_det(x, context, self._factorize_inner())
-        if self.ranks["channel"]:
-            left, right = self._pair("channel")
-            flat = flat + left @ (right @ flat)
-        if self.ranks["spatial"]:
-            left, right = self._pair("spatial")
-            flat = flat + (flat @ right.mT) @ left.mT
-        return flat.reshape(x.shape), log_det
+        return self._multiply(x, context, inverse=False)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the change of the positions, then that of the channels."""
-        flat = self._flatten(z)
-        inner = self._factorize_inner()
-        log_det = self._log_det(z, context, inner)
-        if self.ranks["spatial"]:
-            left, right = self._solved_pair("spatial", inner)
-            flat = flat - (flat @ right.mT) @ left.mT
-        if self.ranks["channel"]:
-            left, right = self._solved_pair("channel", inner)
-            flat = flat - left @ (right @ flat)
-        return flat.reshape(z.shape), -log_det
+        return self._multiply(z, context, inverse=True)
 
-    def _flatten(self, x: Tensor) -> Tensor:
-        return x.flatten(2) if x.ndim > 2 else x[:, :, None]
-
-    def _pair(self, name: str) -> tuple[Tensor, Tensor]:
-        # Not get_parameter, which refuses the tensors that torch.func.functional_call puts in place.
-        return getattr(self, f"{name}_left"), getattr(self, f"{name}_right")
-
-    def _factorize_inner(self) -> dict[str, LUFactors]:
-        """Factorize the inner matrices `I + R L`."""
-
-        def compute() -> dict[str, LUFactors]:
-            found = {}
-            for name in (name for name, rank in self.ranks.items() if rank):
-                left, right = self._pair(name)
-                eye = torch.eye(self.ranks[name], dtype=left.dtype, device=left.device)
-                found[name] = LUFactors.of(eye + right @ left, name)
-            return found
-
-        return self.cached("inner", compute)
-
-    def _solved_pair(self, name: str, inner: dict[str, LUFactors]) -> tuple[Tensor, Tensor]:
-        """Return `L (I + R L)^-1` and `R`."""
-        left, right = self._pair(name)
-        factors, pivots, _ = inner[name]
-        return self.cached(name, lambda: torch.linalg.lu_solve(factors, pivots, left, left=False)), right
-
-    def _log_det(self, x: Tensor, context: ContextLike, inner: dict[str, LUFactors]) -> Tensor:
-        copies = {"channel": math.prod(x.shape[2:]), "spatial": self.channels}
-        total = sum(copies[name] * found.log_abs_det for name, found in inner.items())
-        return sum_constant(torch.as_tensor(total), x, context)
+    def _multiply(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        flat, log_det = x.flatten(2) if x.ndim > 2 else x[:, :, None], x.new_zeros(())
+        changes = [(self.channel, flat.shape[2]), (self.spatial, self.channels)]
+        for change, copies in reversed(changes) if inverse else changes:
+            if change is not None:
+                flat, own = change.solve(flat) if inverse else change.times(flat)
+                log_det = log_det + copies * own
+        return flat.reshape(x.shape), sum_constant(-log_det if inverse else log_det, x, context)
 
     def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.channels}, size={self.size}, ranks={self.ranks}"
+        """Show the sizes."""
+        return f"{self.channels}, size={self.size}"
 
 
 def woodbury_conv(channels: int, size: Sequence[int], rank: int = 24) -> Chain:
@@ -143,6 +100,40 @@ def woodbury_conv(channels: int, size: Sequence[int], rank: int = 24) -> Chain:
         Lu and Huang 2020; with the 1x1 convolution for the channels as in Hoogeboom et al. 2020, section 6.1.
     """
     return Chain([Conv1x1(channels), Woodbury(channels, size, spatial_rank=rank)])
+
+
+class _LowRankChange(Caching):
+    """A trained matrix `I + L R` on one axis, near the identity; only the small `I + R L` is ever factorized."""
+
+    def __init__(self, name: str, size: int, rank: int) -> None:
+        super().__init__()
+        self.name = name
+        self.left = nn.Parameter(torch.randn(size, rank) / size)
+        self.right = nn.Parameter(torch.randn(rank, size) / size)
+
+    def times(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply `(rows, channels, positions)`, and return `log |det|` of the matrix too."""
+        return x + self._product(self.left, x), self._factors().log_abs_det
+
+    def solve(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply by the inverse, `I - L (I + R L)^-1 R`, and return `log |det|` of the matrix too."""
+        factors, pivots, log_abs_det = self._factors()
+        left = self.cached("left", lambda: torch.linalg.lu_solve(factors, pivots, self.left, left=False))
+        return x - self._product(left, x), log_abs_det
+
+    def _product(self, left: Tensor, x: Tensor) -> Tensor:
+        return left @ (self.right @ x) if self.name == "channel" else (x @ self.right.mT) @ left.mT
+
+    def _factors(self) -> LUFactors:
+        def compute() -> LUFactors:
+            eye = torch.eye(len(self.right), dtype=self.left.dtype, device=self.left.device)
+            return LUFactors.of(eye + self.right @ self.left, self.name)
+
+        return self.cached("factors", compute)
+
+    def extra_repr(self) -> str:
+        """Show the size and the rank."""
+        return f"{len(self.left)}, rank={len(self.right)}"
 
 
 class LUFactors(NamedTuple):

@@ -5,6 +5,7 @@ So `x + f(x)` is a bound for any `f`; where `f` contracts, `LipschitzResidual` i
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,29 +69,25 @@ class Parallel(Composite):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the branches side by side."""
-        parts = [branch(part, context) for branch, part in zip(self.branches, self._split(x), strict=True)]
-        return self._joined([z for z, _ in parts]), sum(c for _, c in parts)  # pyright: ignore[reportReturnType]
+        values, contributions = zip(*self._each("__call__", x, context), strict=True)
+        return self._joined(values), sum(contributions)  # pyright: ignore[reportReturnType]
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the branches side by side."""
-        pairs = zip(self.parts(), self._split(z, latent=True), strict=True)
-        parts = [branch.inverse(part, context) for branch, part in pairs]
-        return self._joined([x for x, _ in parts]), sum(c for _, c in parts)  # pyright: ignore[reportReturnType]
+        values, contributions = zip(*self._each("inverse", z, context), strict=True)
+        return self._joined(values), sum(contributions)  # pyright: ignore[reportReturnType]
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Apply the noise-free branches."""
-        pairs = zip(self.parts(), self._split(x), strict=True)
-        return self._joined([branch.mean_forward(part, context) for branch, part in pairs])
+        return self._joined(self._each("mean_forward", x, context))
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Undo the noise-free branches."""
-        pairs = zip(self.parts(), self._split(z, latent=True), strict=True)
-        return self._joined([branch.mean_inverse(part, context) for branch, part in pairs])
+        return self._joined(self._each("mean_inverse", z, context))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize each branch with its part."""
-        pairs = zip(self.parts(), self._split(x), strict=True)
-        return self._joined([branch.initialize(part, context) for branch, part in pairs])
+        return self._joined(self._each("initialize", x, context))
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the results one behind the other."""
@@ -103,13 +100,16 @@ class Parallel(Composite):
             )
         return (sum(self.out_channels), *shapes[0][1:])
 
-    def _split(self, x: Tensor, *, latent: bool = False) -> Sequence[Tensor]:
-        return x.split(self.out_channels if latent else self.in_channels, dim=1)
+    def _each(self, method: str, x: Tensor, context: ContextLike) -> list[Any]:
+        """Call a method of every branch with its part of the channels."""
+        sizes = self.out_channels if "inverse" in method else self.in_channels
+        pairs = zip(self.branches, x.split(sizes, dim=1), strict=True)
+        return [getattr(branch, method)(part, context) for branch, part in pairs]
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         if len({part.shape[2:] for part in parts}) > 1:
             raise ShapeError(f"The branches of Parallel give different positions: {[tuple(p.shape) for p in parts]}.")
-        return torch.cat(parts, 1)
+        return torch.cat(list(parts), 1)
 
 
 def residual(

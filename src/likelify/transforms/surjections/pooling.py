@@ -14,7 +14,7 @@ density takes back what they cost.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -307,9 +307,10 @@ def max_pool(
         net_factory: makes the networks of what is lost, see `MaxOfPatches` and `Unfold`.
         posterior_factory: makes a network for the noise of the copies, see `Unfold`.
     """
-    plan = _plan(in_shape, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
-    pool = MaxOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, net_factory=net_factory)
-    return _pool_by(pool, plan, in_shape, noise, net_factory, posterior_factory)
+    sizes = (kernel_size, stride, padding, dilation)
+    densities = {"noise": noise, "net_factory": net_factory, "posterior_factory": posterior_factory}
+    layers, inside, _ = _gather_windows(in_shape, *sizes, ceil_mode=ceil_mode, **densities)
+    return Chain([*layers, MaxOfPatches(in_shape[0], len(inside), valid=inside, net_factory=net_factory)])
 
 
 def average_pool(
@@ -341,10 +342,13 @@ def average_pool(
         net_factory: makes the networks of what is lost, see `MeanOfPatches` and `Unfold`.
         posterior_factory: makes a network for the noise of the copies, see `Unfold`.
     """
-    plan = _plan(in_shape, kernel_size, stride, padding, 1, ceil_mode=ceil_mode)
-    by = (plan.padded if count_include_pad else plan.inside).sum(0) if divisor is None else divisor
-    pool = MeanOfPatches(in_shape[0], len(plan.inside), valid=plan.inside, divisor=by, net_factory=net_factory)
-    return _pool_by(pool, plan, in_shape, noise, net_factory, posterior_factory)
+    densities = {"noise": noise, "net_factory": net_factory, "posterior_factory": posterior_factory}
+    layers, inside, padded = _gather_windows(
+        in_shape, kernel_size, stride, padding, 1, ceil_mode=ceil_mode, **densities
+    )
+    by = (padded if count_include_pad else inside).sum(0) if divisor is None else divisor
+    pool = MeanOfPatches(in_shape[0], len(inside), valid=inside, divisor=by, net_factory=net_factory)
+    return Chain([*layers, pool])
 
 
 def global_average_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -> Chain:
@@ -391,18 +395,7 @@ def upsample_nearest(
     return Chain([copies, Inverse(Squeeze(factors))])
 
 
-class _Plan(NamedTuple):
-    """Where windows lie: `inside` tells which entries are data, `padded` which are data or PyTorch's padding."""
-
-    kernel_size: Shape
-    stride: Shape
-    dilation: Shape
-    pads: tuple[tuple[int, int], ...]
-    inside: Tensor
-    padded: Tensor
-
-
-def _plan(
+def _gather_windows(
     in_shape: Shape,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None,
@@ -410,7 +403,9 @@ def _plan(
     dilation: int | Sequence[int],
     *,
     ceil_mode: bool,
-) -> _Plan:
+    **densities: Any,
+) -> tuple[list[Transform], Tensor, Tensor]:
+    """Return layers that gather windows into channels, and which entries are data, and which data or padding."""
     axes = _position_axes(in_shape)
     kernel = per_axis(kernel_size, axes, "kernel_size")
     steps = kernel if stride is None else per_axis(stride, axes, "stride")
@@ -423,7 +418,12 @@ def _plan(
         pads.append((p, max(0, int(places[-1, -1]) + 1 - n)))
         inside.append((places >= 0) & (places < n))
         padded.append((places >= -p) & (places < n + p))
-    return _Plan(kernel, steps, dilation, tuple(pads), _outer(inside), _outer(padded))
+    layers: list[Transform] = []
+    if any(side for pair in pads for side in pair):
+        layers.append(Pad(in_shape, pads, noise=densities["noise"]))
+        in_shape = layers[0].out_shape(in_shape)
+    layers.append(Unfold(in_shape, kernel, stride=steps, dilation=dilation, **densities))
+    return layers, _outer(inside), _outer(padded)
 
 
 def _places(n: int, k: int, s: int, p: int, d: int, *, ceil_mode: bool) -> Tensor:
@@ -445,30 +445,6 @@ def _outer(masks: list[Tensor]) -> Tensor:
         view = mask.reshape(1, mask.shape[0], *(1,) * (joined.ndim - 1), mask.shape[1])
         joined = (joined.unsqueeze(1).unsqueeze(-1) & view).flatten(0, 1)
     return joined
-
-
-def _pool_by(
-    pool: Pooling,
-    plan: _Plan,
-    in_shape: Shape,
-    noise: NoiseName,
-    net_factory: NetFactory | None,
-    posterior_factory: NetFactory | None,
-) -> Chain:
-    layers: list[Transform] = []
-    if any(before or after for before, after in plan.pads):
-        pad = Pad(in_shape, plan.pads, noise=noise)
-        layers, in_shape = [pad], pad.out_shape(in_shape)
-    unfold = Unfold(
-        in_shape,
-        plan.kernel_size,
-        stride=plan.stride,
-        dilation=plan.dilation,
-        noise=noise,
-        net_factory=net_factory,
-        posterior_factory=posterior_factory,
-    )
-    return Chain([*layers, unfold, pool])
 
 
 def _gather_positions(in_shape: Shape) -> tuple[Reshape, int]:
