@@ -19,7 +19,7 @@ from likelify.linalg.maps import LinearMap, Shape
 def rotation_kernel(weight: Tensor) -> Tensor:
     r"""Build the kernel of a convolution that commutes with rotations by 90 degrees (the group p4).
 
-    Features have four numbers per channel and pixel, one for each rotation. With `W[o, i, q]` the filter from the
+    Features have four elements per channel and pixel, one for each rotation. With `W[o, i, q]` the filter from the
     input at relative rotation `q`,
 
         kernel[(o, r), (i, s)] = rot90(W[o, i, (s - r) mod 4], r).
@@ -45,7 +45,7 @@ def rotation_kernel(weight: Tensor) -> Tensor:
 
 
 def rotate_features(x: Tensor, turns: int) -> Tensor:
-    """Rotate images whose channels are ordered `(c, 4)` as p4 acts: turn the pixels and shift the four numbers.
+    """Rotate images whose channels are ordered `(c, 4)` as p4 acts: turn the pixels and shift the four elements.
 
     Args:
         x: `(rows, 4 c, h, w)`.
@@ -175,8 +175,8 @@ _ADJOINTS = (0, 1, 2, 4, 3, 5, 6, 10, 13, 12, 7, 11, 9, 8, 14)
 _ALWAYS_ON_DIAGONAL = (0, 2, 5, 6)
 # Operations from lines (columns: row sums, column sums, diagonal) to lines (rows: along i, along j, on the diagonal).
 _LINES = ((2, 3, 9), (4, 5, 8), (12, 13, 14))
-# Operations from numbers (columns: total, trace) to numbers (rows: everywhere, on the diagonal).
-_NUMBERS = ((6, 7), (10, 11))
+# Operations from totals (columns: total, trace) to totals (rows: everywhere, on the diagonal).
+_TOTALS = ((6, 7), (10, 11))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,9 +232,9 @@ class PairMap(_BlockDiagonal, vouches=True):
             raise ShapeError(f"PairMap needs an input (rows, channels, n, n), got shape {tuple(x.shape)}.")
         theta, n = self.theta, x.shape[3]
         same, turned = apply_matrix(torch.cat([theta[..., 0, :, :], theta[..., 1, :, :]], -2), x).chunk(2, 1)
-        lines, numbers = _reduce(x)
+        lines, totals = _reduce(x)
         along_i, along_j, on_diagonal = apply_matrix(_gather(theta, _LINES, n), lines).chunk(3, 1)
-        everywhere, once = apply_matrix(_gather(theta, _NUMBERS, n), numbers).chunk(2, 1)
+        everywhere, once = apply_matrix(_gather(theta, _TOTALS, n), totals).chunk(2, 1)
         spread = (along_i + everywhere)[..., :, None] + along_j[..., None, :]
         return same + turned.mT + spread + torch.diag_embed(on_diagonal + once)
 
@@ -263,9 +263,9 @@ class PairMap(_BlockDiagonal, vouches=True):
         """
         n, theta = event_shape[1], widest(self.theta.detach())
         even, odd = theta[..., 0, :, :] + theta[..., 1, :, :], theta[..., 0, :, :] - theta[..., 1, :, :]
-        lines, numbers = _gather(theta, _LINES, n), _gather(theta, _NUMBERS, n)
+        lines, totals = _gather(theta, _LINES, n), _gather(theta, _TOTALS, n)
         off, plus, minus = math.sqrt(n - 1), math.sqrt(max(n - 2, 0) / 2), math.sqrt(n / 2)
-        constant = _between(lines, [[1, off], [1, off], [1, 0]]) + n * _between(numbers, [[1, off], [1, 0]])
+        constant = _between(lines, [[1, off], [1, off], [1, 0]]) + n * _between(totals, [[1, off], [1, 0]])
         vectors = _between(lines, [[1, plus, minus], [1, plus, -minus], [1, 0, 0]])
         return [
             (1, constant + _block_diagonal([even, even])),
@@ -285,18 +285,18 @@ class PairMap(_BlockDiagonal, vouches=True):
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Sum outer products of `v` and `u`, reduced alike, since spreading is the adjoint of reducing."""
         own_rows, n = self.rows is not None, u.shape[3]
-        (u_lines, u_numbers), (v_lines, v_numbers) = _reduce(u), _reduce(v)
+        (u_lines, u_totals), (v_lines, v_totals) = _reduce(u), _reduce(v)
         lines = _outer(u_lines, v_lines, own_rows=own_rows)
-        numbers = _outer(u_numbers, v_numbers, own_rows=own_rows)
+        totals = _outer(u_totals, v_totals, own_rows=own_rows)
         found = {0: _outer(u, v, own_rows=own_rows), 1: _outer(u.mT, v, own_rows=own_rows)}
-        found |= _scatter(lines, _LINES, n) | _scatter(numbers, _NUMBERS, n)
+        found |= _scatter(lines, _LINES, n) | _scatter(totals, _TOTALS, n)
         return {"theta": torch.stack([found[k] for k in range(15)], -3)}
 
 
 def _reduce(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return row sums, column sums and diagonal as channels, `(rows, 3 c, n)`; total and trace, `(rows, 2 c, 1)`."""
     sums, diagonal = x.sum(3), x.diagonal(dim1=2, dim2=3)
-    numbers = torch.cat([sums.sum(2, keepdim=True), diagonal.sum(2, keepdim=True)], 1)
+    totals = torch.cat([sums.sum(2, keepdim=True), diagonal.sum(2, keepdim=True)], 1)
     return torch.cat([sums, x.sum(2), diagonal], 1), numbers
 
 

@@ -66,7 +66,7 @@ class Factors(ABC):
 
     @abstractmethod
     def sum_blocks(self, values: Tensor) -> Tensor:
-        """Sum over the numbers of each block that has a complement of its own: `(rows, groups, *positions or ones)`."""
+        """Sum over the elements of each block that has a complement of its own: `(rows, groups, *positions or ones)`."""
 
     @abstractmethod
     def mean_blocks(self, values: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class FourierFactors(Factors):
 def require_rank(blocks: Tensor, owner: str) -> None:
     """Raise `DomainError` unless every matrix `(..., o, i)` has full rank, seen from its singular values."""
     if not bool(torch.isfinite(blocks).all()):
-        raise DomainError(f"The weight of {owner} has entries that are infinite or not numbers.")
+        raise DomainError(f"The weight of {owner} has entries that are not finite.")
     sizes = torch.linalg.svdvals(blocks.detach())
     if not bool((sizes.amin(-1) > LEAST_RANK * sizes.amax(-1)).all()):
         raise DomainError(

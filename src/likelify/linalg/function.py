@@ -26,7 +26,7 @@ class Function(LinearMap):
             of their input; elsewhere it is the default dtype.
         trusted: skip the check of linearity that `exp_action` and layers make on three random rows.
 
-    The trace is found by probing with all unit vectors, so the event may hold at most 4096 numbers; for larger ones
+    The trace is found by probing with all unit vectors, so the event may hold at most 4096 elements; for larger ones
     there is `likelify.linalg.trace.estimate_trace`. Tensors that the function uses are unknown to the map, so their
     gradients come from differentiating every term (`likelify.linalg.Unrolled`).
 
@@ -77,7 +77,7 @@ class Function(LinearMap):
         self._check_manners(probes, given, found)
         of_zero, of_x, of_y, of_both, of_u, of_minus_two_u = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
-        # Numbers near the smallest of the format have few digits.
+        # Values near the smallest of the format have few digits.
         allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + 16 * torch.finfo(x.dtype).tiny
         if float((alone - of_x).abs().max()) > allowed:
             raise DomainError(
@@ -123,7 +123,7 @@ class Function(LinearMap):
         if not torch.equal(probes, given):
             raise DomainError("The function changes its input in place. Let it work on a copy.")
         if not bool(torch.isfinite(found).all()):
-            raise DomainError("The function gave numbers that are not finite for a finite input.")
+            raise DomainError("The function gave values that are not finite for a finite input.")
 
     def __post_init__(self) -> None:
         check_declared_norm(self.norm)

@@ -81,7 +81,7 @@ def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
         return start, end, weight
     if graph.edge_weight is not None and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise DomainError(
-            "edge_weight holds negative or non-finite numbers; the normalized adjacency needs weights from zero. "
+            "edge_weight holds negative or non-finite values; the normalized adjacency needs weights from zero. "
             "Take their absolute value, or leave these edges out."
         )
     nodes = len(graph.owner)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, ShapeError
 
-# Numbers that one product with unit vectors works on at once, and numbers of all matrices that are formed at once.
+# Elements that one product with unit vectors works on at once, and elements of all matrices formed at once.
 CHUNK, MATRICES = 2**18, 2**26
 # Rounding may carry an observed slope beyond its bound by this much; more contradicts the bound.
 SLACK = 1.01
@@ -61,8 +61,8 @@ class Products(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A log-determinant.
+class LogDetValue:
+    """Log-determinants of a batch, with what is known of their errors.
 
     Attributes:
         value: `(rows,)`, nats.
@@ -85,7 +85,7 @@ class LogDet(ABC):
     noisy: bool = False
 
     @abstractmethod
-    def measure(self, jacobian: Products) -> Measured:
+    def measure(self, jacobian: Products) -> LogDetValue:
         """Return the value for each row."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class LogDet(ABC):
 
 @dataclass(frozen=True)
 class Exact(LogDet):
-    """Form every Jacobian, one product for each number of the event, and factorize it.
+    """Form every Jacobian, one product for each element of the event, and factorize it.
 
     Attributes:
         limit: largest size of an event.
@@ -115,9 +115,9 @@ class Exact(LogDet):
 
     limit: int = 4096
 
-    def measure(self, jacobian: Products) -> Measured:
+    def measure(self, jacobian: Products) -> LogDetValue:
         """Return the value for each row."""
-        return Measured(self.differentiable(jacobian, create_graph=False))
+        return LogDetValue(self.differentiable(jacobian, create_graph=False))
 
     def differentiable(self, jacobian: Products, *, create_graph: bool = True) -> Tensor:
         """Return the value for each row by operations that automatic differentiation can follow."""
@@ -148,7 +148,7 @@ class Exact(LogDet):
         size = jacobian.size
         if size > self.limit:
             raise ShapeError(
-                f"An exact log-determinant of events of {size} numbers needs matrices of {size} x {size}; the limit is "
+                f"An exact log-determinant of events of {size} elements needs matrices of {size} x {size}; the limit is "
                 f"{self.limit}. Use log_det='truncated' (slower, no matrix), or raise the limit: Exact(limit={size})."
             )
         rows = []
@@ -180,13 +180,13 @@ class Truncated(LogDet):
         if (self.tol is not None and not self.tol > 0) or (self.terms is not None and self.terms < 1):
             raise ConfigError(f"Truncated needs a positive tol or at least one term, got {self}.")
 
-    def measure(self, jacobian: Products) -> Measured:
+    def measure(self, jacobian: Products) -> LogDetValue:
         """Return the value for each row, and the bound of what was left out."""
         value = error = jacobian.x.new_zeros(jacobian.rows)
         for units, allowed in self._chunks(jacobian):
             _, part, rest = self._series(jacobian, units, allowed)
             value, error = value + part, error + rest
-        return Measured(value, error)
+        return LogDetValue(value, error)
 
     def pairs(self, jacobian: Products, kept: tuple[Tensor, ...]) -> Iterator[Pair]:
         """Return `sum_k (-J^T)^k e` for the unit vectors `e`, and these."""
@@ -247,7 +247,7 @@ class Roulette(LogDet):
 
     Source:
         Chen et al. 2019 (residual flows), sections 3.1 and 3.2, for the estimate and the two series. Their number of
-        terms has a law of its own, with which the variance need not be finite.
+        terms has a distribution of its own, with which the variance need not be finite.
     """
 
     exact_terms: int = 2
@@ -269,7 +269,7 @@ class Roulette(LogDet):
         """Say how many pairs there will be."""
         return 1
 
-    def measure(self, jacobian: Products) -> Measured:
+    def measure(self, jacobian: Products) -> LogDetValue:
         """Draw an estimate for each row; the number of terms is the same for all."""
         signs = torch.rand_like(jacobian.x.detach()) < 0.5
         probes = _signed(signs, jacobian.x)
@@ -283,7 +283,7 @@ class Roulette(LogDet):
                 before, reached = reached, self._reach(jacobian, k, norm, first, reached)
                 if reached <= before * float(torch.rand((), dtype=torch.float64)):
                     break
-        return Measured(value / self.samples, None, (signs, total / self.samples))
+        return LogDetValue(value / self.samples, None, (signs, total / self.samples))
 
     def _reach(self, jacobian: Products, k: int, norm: Tensor, first: Tensor, reached: float) -> float:
         """Return the probability of the term after `k`."""

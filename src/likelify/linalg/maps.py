@@ -38,7 +38,7 @@ class LinearMap(ABC):
 
     def __init_subclass__(cls, *, vouches: bool = False, **settings: Any) -> None:
         super().__init_subclass__(**settings)
-        # Not inherited: a subclass may use tensors that its parent does not know. What nobody vouches for is tried out.
+        # Not inherited: a subclass may use tensors that its parent does not know. Other classes are tried out.
         cls._vouches = vouches
 
     @abstractmethod

@@ -122,7 +122,7 @@ def exp_action(
 
 
 def choose(problem: ExpProblem) -> str:
-    """Choose the method.
+    """Choose the method that serves a map best, by a fixed rule of its structure and its sizes.
 
     The rule: a fixed degree means the series. Graphs: closed form if complete, else the expansion in the adjacency.
     Diagonal maps and sets: closed form. A matrix that meets at least 0.7 times as many columns (rows times positions)

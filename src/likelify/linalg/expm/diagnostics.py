@@ -1,4 +1,4 @@
-"""What an exponential reports about itself."""
+"""What an exponential reports about itself: what was done, and proved bounds of its errors."""
 
 import math
 from collections.abc import Callable
@@ -43,8 +43,8 @@ class Diagnostics:
         operator_calls: how often the map was applied.
         bounds: the certificates as functions; read the properties below.
         measure: gives `item_norms`.
-        converged: whether every item's certificate meets the tolerance; None if nobody looked, as with a static
-            degree that was given by hand.
+        converged: whether every item's certificate meets the tolerance; None if it was not checked, as with a
+            static degree that was given by hand.
         certified: the a-posteriori certificate of each item, if the method made one.
         problem: what is wrong, if the result must not be trusted.
     """

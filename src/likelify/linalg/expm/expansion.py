@@ -124,7 +124,7 @@ def evaluate(
             total = torch.add(scaled(x, expansion.coefficient(0)), current, alpha=expansion.coefficient(1))
         else:
             total = total.add_(current, alpha=expansion.coefficient(k))
-    # The value must never be the input itself, which somebody may change.
+    # The value must never be the input itself, which the caller may change.
     return x * expansion.coefficient(0) if total is None else total, k
 
 

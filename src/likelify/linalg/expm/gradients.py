@@ -180,7 +180,7 @@ class Step:
         degree: highest degree that may be needed, from the a-priori bound.
         tol: allowed error of gradients relative to `||x|| ||g|| sup ||dM||`.
         gradient: `Stored` or `Recompute`.
-        rule: the stopping rule of the forward pass, or None where nobody may look.
+        rule: the stopping rule of the forward pass, or None where values cannot be read.
         used: degree that was used, set by the forward pass.
     """
 

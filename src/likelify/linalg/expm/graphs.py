@@ -62,7 +62,7 @@ from likelify.linalg.expm.problem import MAX_NORM, ExpProblem
 from likelify.linalg.graph import GraphMap, common_size, normalized_adjacency
 from likelify.structure import GraphBatch
 
-# Up to this many numbers in a graph one product with the whole matrix is faster than means and sums.
+# Up to this many elements of a graph one product with the whole matrix is faster than means and sums.
 WHOLE = 64
 
 
@@ -98,7 +98,7 @@ def adjacency_exponential(
         truncation error relative to the norm of each graph, at most `tol` (0.0 for complete graphs).
 
     Raises:
-        ConvergenceError: if the norm of the map is beyond what floating numbers hold, or the tolerance out of reach.
+        ConvergenceError: if the norm of the map is beyond what floating formats hold, or the tolerance out of reach.
         DomainError: if the map's matrices are not finite, or the graph is directed.
         ShapeError: if `x` does not hold the features of the nodes.
     """
@@ -170,7 +170,7 @@ def _require_range(growth: float, norm: float) -> None:
     if not math.isfinite(growth + norm):
         raise DomainError(
             "The norm bound of the graph convolution is not finite: theta_0 or theta_1 holds NaN or infinity, or "
-            "numbers so large that their squares overflow."
+            "elements so large that their squares overflow."
         )
     if growth + norm > MAX_NORM:
         raise ConvergenceError(

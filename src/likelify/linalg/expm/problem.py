@@ -50,7 +50,7 @@ Gradient = Stored | Recompute | Unrolled
 
 @dataclass(eq=False)
 class ExpProblem:
-    """The action `exp(time L) x`, with `L = shift + M`.
+    """What was asked of `exp_action`, `exp(time L) x` with `L = shift + M`, and what is known about it.
 
     Attributes:
         map: the map `L`.
@@ -75,7 +75,7 @@ class ExpProblem:
 
     @cached_property
     def shift(self) -> float:
-        """What is taken off the map; zero where nobody may look at it or the degree is fixed."""
+        """What is taken off the map; zero while tracing or where the degree is fixed."""
         if self.degree is not None or is_tracing():
             return 0.0
         with torch.no_grad():
@@ -173,7 +173,7 @@ class ExpProblem:
         return self.gradient
 
     def check_range(self) -> None:
-        """Refuse exponentials that no floating format holds, and degrees that nobody can find."""
+        """Refuse exponentials that no floating format holds, and degrees that cannot be found while tracing."""
         if isinstance(self.norm, Tensor) and is_tracing():
             raise UnsupportedError(
                 "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "

@@ -325,8 +325,8 @@ def linear_exponential(
 
     Args:
         module: linear, without bias; refused at the first call if it is seen not to be.
-        norm: a guaranteed bound of its 2-norm, if you know one; events of up to 4096 numbers are probed otherwise.
-        trace: as in `Exponential`; exact traces need events of up to 4096 numbers.
+        norm: a guaranteed bound of its 2-norm, if you know one; events of up to 4096 elements are probed otherwise.
+        trace: as in `Exponential`; exact traces need events of up to 4096 elements.
         trace_samples: as in `Exponential`.
         tol: as in `exp_action`.
         gradient: `Unrolled()` (default) or `Recompute()`.

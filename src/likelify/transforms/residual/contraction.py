@@ -17,7 +17,7 @@ from torch import Tensor
 from likelify.distributions import repeat_context
 from likelify.errors import ConvergenceError, ShapeError, UnsupportedError
 from likelify.linalg.fixed_point import iterate
-from likelify.linalg.log_det import SLACK, Exact, LogDet, Measured
+from likelify.linalg.log_det import SLACK, Exact, LogDet, LogDetValue
 from likelify.nets.lipschitz import LipschitzNet
 from likelify.structure import Context, GraphBatch
 from likelify.tracing import outside_autocast
@@ -182,7 +182,7 @@ def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Seq
     return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
 
 
-def _measure(call: Contraction, inputs: NetInputs) -> tuple[Tensor, Measured]:
+def _measure(call: Contraction, inputs: NetInputs) -> tuple[Tensor, LogDetValue]:
     values, parts = [], []
     for rows in call.groups(inputs.x):
         jacobian = NetJacobian(call, inputs.rows(rows))
@@ -190,7 +190,7 @@ def _measure(call: Contraction, inputs: NetInputs) -> tuple[Tensor, Measured]:
         values.append(jacobian.y.detach()[: jacobian.rows])
     if len(parts) == 1:
         return values[0], parts[0]
-    return torch.cat(values), Measured(torch.cat([part.value for part in parts]))
+    return torch.cat(values), LogDetValue(torch.cat([part.value for part in parts]))
 
 
 def _gradients(
