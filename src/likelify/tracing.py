@@ -1,7 +1,7 @@
 """In which mode tensors are worked on: traced, or under autocast."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -43,6 +43,26 @@ def leave_autocast(method: Method) -> Method:
             return method(self, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context)
 
     return run  # pyright: ignore[reportReturnType]
+
+
+def traceable_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], needed: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """Return the gradients of a function by operations that can be differentiated again, for second derivatives.
+
+    Args:
+        function: of all inputs; what a backward pass differentiates by formulas of its own.
+        inputs: the tensors at which it was called.
+        needed: of which inputs a gradient is wanted; the others get None.
+        grad: the gradient of its value.
+    """
+    with torch.enable_grad():
+        # Views, because one input may be made from another, or be there twice: autograd follows those paths itself.
+        fresh = [tensor.view_as(tensor) for tensor in inputs]
+        wanted = [tensor for tensor, need in zip(fresh, needed, strict=True) if need]
+        value = function(*fresh)
+        found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needed]
 
 
 def outside_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -297,7 +297,7 @@ def _reduce(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return row sums, column sums and diagonal as channels, `(rows, 3 c, n)`; total and trace, `(rows, 2 c, 1)`."""
     sums, diagonal = x.sum(3), x.diagonal(dim1=2, dim2=3)
     totals = torch.cat([sums.sum(2, keepdim=True), diagonal.sum(2, keepdim=True)], 1)
-    return torch.cat([sums, x.sum(2), diagonal], 1), numbers
+    return torch.cat([sums, x.sum(2), diagonal], 1), totals
 
 
 def _gather(theta: Tensor, table: tuple[tuple[int, ...], ...], n: int) -> Tensor:

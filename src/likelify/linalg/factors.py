@@ -66,7 +66,7 @@ class Factors(ABC):
 
     @abstractmethod
     def sum_blocks(self, values: Tensor) -> Tensor:
-        """Sum over the elements of each block that has a complement of its own: `(rows, groups, *positions or ones)`."""
+        """Sum over the elements of each block with a complement of its own: `(rows, groups, *positions or ones)`."""
 
     @abstractmethod
     def mean_blocks(self, values: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.dense import apply_matrix
-from likelify.tracing import is_tracing, outside_autocast
+from likelify.tracing import is_tracing, outside_autocast, traceable_gradients
 
 
 def householder_matrix(vectors: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class _Form(torch.autograd.Function):
         (grad,) = grads
         vectors, upper, solved = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable(lambda v: _form(v, factorize(v)[1]), (vectors,), grad)[0]
+            return traceable_gradients(lambda v: _form(v, factorize(v)[1]), (vectors,), (True,), grad)[0]
         return _gradient_of_vectors(vectors, upper, solved, vectors @ grad, (solved, grad.mT))
 
 
@@ -180,7 +180,7 @@ class _Reflect(torch.autograd.Function):
             def again(vectors: Tensor, x: Tensor) -> Tensor:
                 return _multiply(vectors, factorize(vectors)[1], x, transposed=ctx.transposed)
 
-            return *_differentiable(again, (vectors, x), grad), None
+            return *traceable_gradients(again, (vectors, x), ctx.needs_input_grad[:2], grad), None
         gradients = _gradients_formed if _is_formed(vectors, x) else _gradients_direct
         grad_x, grad_solved, rest = gradients(vectors, solved, x, grad, transposed=ctx.transposed)
         grad_vectors = (
@@ -233,10 +233,3 @@ def _gradient_of_vectors(
     # S holds half of the diagonal of the Gram matrix, which depends on each vector twice: together once.
     gram = product.triu() + product.triu(1).mT
     return _add_product(_add_product(inner, *rest), gram, vectors, keep=-1)
-
-
-def _differentiable(function: Any, inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradient by operations that can be differentiated again."""
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
-    return tuple(next(found) if tensor.requires_grad else None for tensor in inputs)

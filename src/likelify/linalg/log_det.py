@@ -148,8 +148,8 @@ class Exact(LogDet):
         size = jacobian.size
         if size > self.limit:
             raise ShapeError(
-                f"An exact log-determinant of events of {size} elements needs matrices of {size} x {size}; the limit is "
-                f"{self.limit}. Use log_det='truncated' (slower, no matrix), or raise the limit: Exact(limit={size})."
+                f"An exact log-determinant of events of {size} elements needs matrices of {size} x {size}; the "
+                f"limit is {self.limit}. Use log_det='truncated' (slower, no matrix), or raise it: Exact(limit={size})."
             )
         rows = []
         for start in range(0, size, jacobian.copies):

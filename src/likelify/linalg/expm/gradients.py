@@ -16,10 +16,10 @@ the vectors so that it is kept once, for this and for second derivatives.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
 from likelify.linalg.expm.problem import ExpProblem, Gradient, Stored, Unrolled
 from likelify.linalg.maps import LinearMap
-from likelify.tracing import cached_property, outside_autocast
+from likelify.tracing import cached_property, outside_autocast, traceable_gradients
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -40,7 +40,7 @@ BEYOND = 12
 BLOCK = 8
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def _decompose(basis: Expansion, terms: int, decay: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decompose `D` for vectors that shrink by `decay` from one to the next beyond what the radius says.
 
@@ -115,7 +115,7 @@ def _decay(sizes: Sequence[float]) -> float:
     return min(1.0, max(1, math.ceil(observed * DECAYS)) / DECAYS)
 
 
-@functools.lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)
 def _factors(
     expansion: Expansion, basis: Expansion, terms: int, decay: float, rank: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +258,7 @@ class Step:
                 grads[name] = grads[name] + more
         return grads
 
-    def differentiable(self, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor]) -> Tensor:
+    def differentiable(self, names: Sequence[str], x: Tensor, *tensors: Tensor) -> Tensor:
         """Compute the value by operations that automatic differentiation sees, for second derivatives."""
         map_ = self.map.with_tensors(self.map.tensors() | dict(zip(names, tensors, strict=True)))
         # Differentiating a truncated sum costs about two of its terms, and again for the next derivative.
@@ -293,26 +293,13 @@ class _LowRankStep(torch.autograd.Function):
         tensors, kept = rest[: len(names)], rest[len(names) :]
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            return (None, None, *_second_order(step, x, names, tensors, g, needed))
+            return (None, None, *traceable_gradients(partial(step.differentiable, names), (x, *tensors), needed, g))
         dx, v = step.adjoint_chain(g, combine=any(needed[1:]))
         if v is None:
             return (None, None, dx, *(None for _ in tensors))
         grads = step.pullback(x, kept[0] if kept else step.recombine(x), v)
         wanted = [grads[name] if need else None for name, need in zip(names, needed[1:], strict=True)]
         return (None, None, dx if needed[0] else None, *wanted)
-
-
-def _second_order(
-    step: Step, x: Tensor, names: Sequence[str], tensors: Sequence[Tensor], g: Tensor, needed: Sequence[bool]
-) -> list[Tensor | None]:
-    """Differentiate the plain sum, so that the gradients can be differentiated again."""
-    with torch.enable_grad():
-        # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
-        fresh = [tensor.view_as(tensor) for tensor in (x, *tensors)]
-        value = step.differentiable(fresh[0], names, fresh[1:])
-        inputs = [tensor for tensor, need in zip(fresh, needed, strict=True) if need]
-        grads = iter(torch.autograd.grad(value, inputs, g, create_graph=True, allow_unused=True))
-    return [next(grads) if need else None for need in needed]
 
 
 def take_step(

@@ -61,6 +61,7 @@ from likelify.linalg.expm.matrix import (
 from likelify.linalg.expm.problem import MAX_NORM, ExpProblem
 from likelify.linalg.graph import GraphMap, common_size, normalized_adjacency
 from likelify.structure import GraphBatch
+from likelify.tracing import traceable_gradients
 
 # Up to this many elements of a graph one product with the whole matrix is faster than means and sums.
 WHOLE = 64
@@ -318,13 +319,12 @@ class _OneSize(torch.autograd.Function):
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
         x, theta0, theta1, matrices, *sums = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # For gradients of gradients the plain formula is differentiated; of views, because one of the three may be
-            # made from another.
-            fresh = [tensor.view_as(tensor) for tensor in (x, theta0, theta1)]
-            value = _by_parts(fresh[0], ctx.time * fresh[1], ctx.time * fresh[2], [(ctx.size, len(x))])
-            inputs = [t for t, need in zip(fresh, ctx.needs_input_grad[:3], strict=True) if need]
-            found = iter(torch.autograd.grad(value, inputs, grads[0], create_graph=True))
-            return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+
+            def again(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
+                return _by_parts(x, ctx.time * theta0, ctx.time * theta1, [(ctx.size, len(x))])
+
+            needed = ctx.needs_input_grad[:3]
+            return (*traceable_gradients(again, (x, theta0, theta1), needed, grads[0]), None, None)
         grad, size, to_thetas = grads[0].contiguous(), ctx.size, any(ctx.needs_input_grad[1:3])
         if sums:
             of_x, of_sums = _rest_and_sums(grad, matrices.mT, size)
