@@ -1,5 +1,6 @@
 from likelify.transforms.columns import Columns as Columns
 from likelify.transforms.core import Chain as Chain
+from likelify.transforms.core import Composite as Composite
 from likelify.transforms.core import Conjugate as Conjugate
 from likelify.transforms.core import Inverse as Inverse
 from likelify.transforms.core import Transform as Transform
