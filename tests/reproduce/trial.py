@@ -1,7 +1,7 @@
 """An experiment of seconds, for the tests."""
 
 from likelify.reproduce.cell import DataChoice, Measuring
-from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed
+from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Folders
 
@@ -24,7 +24,7 @@ def experiment(**changed):
         "budget": None,
         "measuring": Measuring(iw_samples=4, iw_items=10, seconds=60.0),
         "baseline": METHODS[0].title,
-        "paper": Paper("A. Nobody", (Printed("Splines", "digits", "1.5"), Printed("Splines", "MNIST", "0.9"))),
+        "paper": Paper("A. Nobody", {("Splines", "digits"): "1.5", ("Splines", "MNIST"): "0.9"}),
         "caveat": "Means <nothing>.",
     }
     return Experiment(**(values | changed))

@@ -54,25 +54,16 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Printed:
-    """A figure that the paper printed: for which method and data set, and as which text."""
-
-    method: str
-    data: str
-    value: str
-
-
-@dataclass(frozen=True)
 class Paper:
     """The paper's figures, stored once.
 
     Attributes:
         source: where they are printed.
-        figures: in the unit of the experiment.
+        figures: by titles of method and data set the text of a figure, in the unit of the experiment.
     """
 
     source: str
-    figures: tuple[Printed, ...] = ()
+    figures: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], r
     """Return the table of held-out figures."""
     unit = experiment.unit
     baseline = _by_seed(rows.get(experiment.baseline or "", []), unit)
-    printed = {(p.method, p.data): p.value for p in experiment.paper.figures}
+    printed = experiment.paper.figures
     known = any((method.title, data.title) in printed for method in experiment.methods)
     headings = ["method", "parameters", "seeds", f"ELBO, {unit.name}", f"importance-weighted, {unit.name}"]
     headings += [f"ELBO minus {experiment.baseline} [95 %]"] if experiment.baseline else []
@@ -134,12 +134,9 @@ def _course_table(experiment: Experiment, data: DataSet, rows: Rows) -> Table:
 def _paper_table(experiment: Experiment) -> list[Table]:
     """Return the table of what the paper printed for methods and data that no row has."""
     shown = {(method.title, data.title) for method in experiment.methods for data in experiment.data}
-    left = [p for p in experiment.paper.figures if (p.method, p.data) not in shown]
-    source = [f"Source: {experiment.paper.source}"] if experiment.paper.source else []
-    if not left:
-        return []
-    rows = [[p.method, p.data, p.value] for p in left]
-    return [Table("What the paper printed", ["method", "data", experiment.unit.name], rows, source)]
+    rows = [[*place, text] for place, text in experiment.paper.figures.items() if place not in shown]
+    notes = [f"Source: {experiment.paper.source}"] if experiment.paper.source else []
+    return [Table("What the paper printed", ["method", "data", experiment.unit.name], rows, notes)] if rows else []
 
 
 def _explanation(experiment: Experiment) -> str:

@@ -37,5 +37,5 @@ def test_printed_figures_belong_to_methods():
     for build in catalog.EXPERIMENTS.values():
         entry = build("paper")
         titles = {method.title for method in entry.methods}
-        assert {printed.method for printed in entry.paper.figures} <= titles
-        assert {printed.data for printed in entry.paper.figures} <= {data.title for data in entry.data}
+        assert {method for method, _ in entry.paper.figures} <= titles
+        assert {data for _, data in entry.paper.figures} <= {data.title for data in entry.data}

@@ -1,11 +1,11 @@
 """The experiments of the flowification paper (Mate, Klein, Golling, Fleuret 2022), at its size and at a CPU's."""
 
 from dataclasses import replace
+from typing import Any
 
-from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_FIT, flowified_rate
 from likelify.reproduce.cell import DataChoice, Measuring, PictureKind
-from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
+from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"
 CPU_SECONDS, QUICK_SECONDS = 600.0, 4.0
@@ -47,19 +47,19 @@ def images(scale: Scale) -> Experiment:
         _method("FCONV1 + NSF", scale, model="fconv1", nsf=True),
         _method("FCONV2 + NSF", scale, model="fconv2", nsf=True),
     )
-    printed = (
-        Printed("FCONV1", "MNIST", "3.11"),
-        Printed("FCONV1", "CIFAR-10", "4.91"),
-        Printed("FCONV2 + NSF", "MNIST", "1.35"),
-        Printed("FCONV2 + NSF", "CIFAR-10", "3.69"),
-        Printed("FCONV1 + NSF", "MNIST", "2.70"),
-        Printed("FCONV1 + NSF", "CIFAR-10", "3.93"),
-    )
+    printed = {
+        ("FCONV1", "MNIST"): "3.11",
+        ("FCONV1", "CIFAR-10"): "4.91",
+        ("FCONV2 + NSF", "MNIST"): "1.35",
+        ("FCONV2 + NSF", "CIFAR-10"): "3.69",
+        ("FCONV1 + NSF", "MNIST"): "2.70",
+        ("FCONV1 + NSF", "CIFAR-10"): "3.93",
+    }
     return _on_images(
-        "flowification-images",
-        "Flowified networks as density models of images",
         scale,
-        methods,
+        name="flowification-images",
+        title="Flowified networks as density models of images",
+        methods=methods,
         seeds=3,
         baseline="FMLP",
         paper=Paper(f"{SOURCE}: appendix B, table 3 (normal noise), and appendix C", printed),
@@ -71,17 +71,17 @@ def noise(scale: Scale) -> Experiment:
     methods = tuple(
         _method(f"FCONV1, {name} noise", scale, model="fconv1", noise=name) for name in ("normal", "uniform")
     )
-    printed = (
-        Printed(methods[0].title, "MNIST", "3.11"),
-        Printed(methods[1].title, "MNIST", "3.41"),
-        Printed(methods[0].title, "CIFAR-10", "4.91"),
-        Printed(methods[1].title, "CIFAR-10", "6.24"),
-    )
+    printed = {
+        (methods[0].title, "MNIST"): "3.11",
+        (methods[1].title, "MNIST"): "3.41",
+        (methods[0].title, "CIFAR-10"): "4.91",
+        (methods[1].title, "CIFAR-10"): "6.24",
+    }
     return _on_images(
-        "flowification-noise",
-        "Uniform against normal noise in FCONV1",
         scale,
-        methods,
+        name="flowification-noise",
+        title="Uniform against normal noise in FCONV1",
+        methods=methods,
         seeds=3,
         baseline=methods[0].title,
         paper=Paper(f"{SOURCE}: appendix B, table 3", printed),
@@ -99,10 +99,10 @@ def figures(scale: Scale) -> Experiment:
         _method("FFT convolutions (appendix H)", scale, "samples", model="fconv-fft"),
     )
     return _on_images(
-        "flowification-figures",
-        "Samples of flowified networks",
         scale,
-        methods,
+        name="flowification-figures",
+        title="Samples of flowified networks",
+        methods=methods,
         seeds=1,
         paper=Paper(f"{SOURCE}: appendices C, E and H"),
     )
@@ -118,10 +118,10 @@ def minutes(scale: Scale) -> Experiment:
         _method("FCONV1, learned noise", scale, model="fconv1", learned_noise=True),
     )
     table = _on_images(
-        "flowification-minutes",
-        "Ten minutes of one processor",
         scale,
-        methods,
+        name="flowification-minutes",
+        title="Ten minutes of one processor",
+        methods=methods,
         seeds=1,
         paper=Paper(SOURCE),
     )
@@ -134,36 +134,15 @@ def _method(title: str, scale: Scale, picture: PictureKind | None = None, **mode
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 
 
-def _on_images(
-    name: str,
-    title: str,
-    scale: Scale,
-    methods: tuple[Method, ...],
-    *,
-    seeds: int,
-    paper: Paper,
-    baseline: str | None = None,
-) -> Experiment:
+def _on_images(scale: Scale, *, seeds: int, **fields: Any) -> Experiment:
+    """Return an experiment with the data, fits and measuring of a scale; the other fields are its own."""
+    fields |= {"scale": scale, "caveat": CAVEATS[scale], "seeds": seeds}
     if scale == "paper":
-        data, fit, measuring, budget = PAPER_DATA, EPOCHS_FIT, PAPER_MEASURING, None
-    elif scale == "cpu":
-        data, fit, measuring, budget = (FASHION,), PROCESSOR_FIT | {"steps": EQUAL_STEPS}, CPU_MEASURING, CPU_SECONDS
-    else:
-        data, fit, measuring, budget = (DIGITS,), PROCESSOR_FIT | {"validations": 4}, QUICK_MEASURING, QUICK_SECONDS
-        seeds = min(seeds, 2)
-    return Experiment(
-        name,
-        title,
-        scale,
-        methods,
-        data,
-        seeds,
-        fit,
-        budget,
-        measuring,
-        baseline,
-        Unit.of("image"),
-        paper,
-        CAVEATS[scale],
-        "auto" if scale == "paper" else "cpu",
-    )
+        return Experiment(
+            data=PAPER_DATA, fit=EPOCHS_FIT, budget=None, measuring=PAPER_MEASURING, device="auto", **fields
+        )
+    if scale == "cpu":
+        fit = PROCESSOR_FIT | {"steps": EQUAL_STEPS}
+        return Experiment(data=(FASHION,), fit=fit, budget=CPU_SECONDS, measuring=CPU_MEASURING, **fields)
+    fit, fields["seeds"] = PROCESSOR_FIT | {"validations": 4}, min(seeds, 2)
+    return Experiment(data=(DIGITS,), fit=fit, budget=QUICK_SECONDS, measuring=QUICK_MEASURING, **fields)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_TABLE_FIT, UCI_FITS
 from likelify.reproduce.cell import DataChoice, Measuring
-from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Printed, Scale
+from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 from likelify.reproduce.papers.flowification import QUICK_MEASURING, QUICK_SECONDS
 
 # From a public listing under the paper's name, rounded; the paper's own tables were not available.
@@ -57,7 +57,7 @@ def tables(scale: Scale) -> Experiment:
         measuring=QUICK_MEASURING if quick else Measuring(seconds=None) if scale == "paper" else CPU_MEASURING,
         baseline=GAUSSIAN,
         unit=Unit.of("table"),
-        paper=Paper(SOURCE, tuple(Printed(CHOSEN, name, value) for name, value in LISTED.items())),
+        paper=Paper(SOURCE, {(CHOSEN, name): value for name, value in LISTED.items()}),
         caveat={"cpu": CPU_CAVEAT, "paper": PAPER_CAVEAT, "quick": QUICK_CAVEAT}[scale],
         device="auto" if scale == "paper" else "cpu",
     )
