@@ -142,18 +142,14 @@ class Function(LinearMap):
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the bound that was declared, or bound the probed matrix."""
-        if self.norm is not None:
-            return self.norm
-        with torch.no_grad():
-            return gram_bound(widest(self.materialize(event_shape)), steps=5)
+        return gram_bound(self._probed(event_shape), steps=5) if self.norm is None else self.norm
 
     def growth_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the declared norm, or bound the symmetric part of the probed matrix."""
         if self.norm is not None:
             return self.norm
-        with torch.no_grad():
-            matrix = widest(self.materialize(event_shape))
-            return gram_bound((matrix + matrix.mT) / 2, steps=5)
+        matrix = self._probed(event_shape)
+        return gram_bound((matrix + matrix.mT) / 2, steps=5)
 
     def sharpened(self) -> Function:
         """Compute the norm of a small event instead of taking the declared one."""
@@ -163,8 +159,11 @@ class Function(LinearMap):
         """Return the Frobenius norm of the probed matrix, unless the norm was declared."""
         if self.norm is not None:
             return super().frobenius_bound(event_shape)
+        return torch.linalg.matrix_norm(self._probed(event_shape)) * (1 + 1e-12)
+
+    def _probed(self, event_shape: Shape) -> Tensor:
         with torch.no_grad():
-            return torch.linalg.matrix_norm(widest(self.materialize(event_shape))) * (1 + 1e-12)
+            return widest(self.materialize(event_shape))
 
     def _transposed(self, y: Tensor) -> Tensor:
         # A linear function equals its derivative anywhere, so zero is as good a point as any.

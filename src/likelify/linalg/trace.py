@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, UnsupportedError
+from likelify.errors import ConfigError, UnsupportedError, unknown_word
 from likelify.linalg.maps import LinearMap, Shape
 
 TraceMethod = Literal["hutchinson", "hutch++"]
@@ -53,7 +53,7 @@ def estimate_trace(
         Hutchinson 1990; Meyer, Musco, Musco and Woodruff 2021 (Hutch++).
     """
     if method not in ("hutchinson", "hutch++"):
-        raise ConfigError(f"The trace estimators are 'hutchinson' and 'hutch++', not {method!r}.")
+        raise ConfigError(unknown_word("trace estimator", method, ["hutchinson", "hutch++"]))
     if samples < (1 if method == "hutchinson" else 3):
         raise ConfigError(f"{method} needs at least {1 if method == 'hutchinson' else 3} samples, got {samples}.")
     if map_.rows is not None or map_.couples_rows:

@@ -219,16 +219,10 @@ class ExpProblem:
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
         """Fill in the diagnostics."""
+        if "norm_bound" not in more:
+            more["norm_bound"] = self.norm
         facts = {"operator_calls": sum(degrees), "tolerance": self.tol, "measure": self._measure()} | more
-        norm = facts.pop("norm_bound", None)
-        return Diagnostics(
-            method=method,
-            degrees=degrees,
-            norm_bound=self.norm if norm is None else norm,
-            dtype=self.x.dtype,
-            bounds=bounds,
-            **facts,
-        )
+        return Diagnostics(method=method, degrees=degrees, dtype=self.x.dtype, bounds=bounds, **facts)
 
     def _measure(self) -> Callable[[], Tensor]:
         """Return the norms of the items when they are asked for, unless the input has changed by then."""
