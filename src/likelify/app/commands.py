@@ -15,7 +15,7 @@ from likelify.app.progress import FitProgress, share_done
 from likelify.app.show import console, program, show_evaluation, show_list
 from likelify.data import Facts, Source, SplitName, open_source
 from likelify.errors import ConfigError
-from likelify.fitting.figures import Course, Unit
+from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import usual_draws
 from likelify.fitting.run import Run
 
@@ -34,6 +34,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     facts = source.facts()
     choice = _choose(facts, words)
     use_threads(threads, choice)
+    from likelify.fitting.loop import fit
     from likelify.fitting.settings import RunConfig
     from likelify.seeding import seeded
 
@@ -45,7 +46,8 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     run = Run.create(out or default_folder(facts), config)
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
-    course = _fit_with_progress(flow, source, run)
+    with FitProgress(console, Unit.of(facts.kind)) as progress:
+        course = fit(flow, source, run=run, on_step=progress.update)
     console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
     best = course.best
     if best is None:
@@ -130,14 +132,13 @@ def evaluate_command(
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
     """Draw items from a run and write them to a file."""
-    from likelify.fitting.draw import check_ending, ending, save_samples
+    from likelify.fitting.draw import samples_file, save_samples
 
     if number < 1 or temperature < 0:
         raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
     run = Run.load(path)
     facts = run.config.data
-    file = out or run.path / f"drawn{ending(facts.kind)}"
-    check_ending(file, facts.kind)
+    file = samples_file(facts.kind, run.path / "drawn", out)
     drawn = run.sample(number, label=label, temperature=temperature, seed=seed)
     title = f"{number} samples" if label is None else f"{number} samples of class {label}"
     save_samples(file, facts, {title: drawn})
@@ -176,13 +177,6 @@ def _choose(facts: Facts, words: Mapping[str, Any]) -> Choice:
     return choose(facts, **words)
 
 
-def _fit_with_progress(flow: Flow, source: Source, run: Run) -> Course:
-    from likelify.fitting.loop import fit
-
-    with FitProgress(console, Unit.of(source.kind)) as progress:
-        return fit(flow, source, run=run, on_step=progress.update)
-
-
 def _evaluate(
     run: Run, source: Source, split: SplitName, *, changes: Mapping[str, Any] | None = None, **draws: Any
 ) -> None:
@@ -202,10 +196,10 @@ def _keep_samples(run: Run, source: Source) -> Path:
     """Keep some draws in the run: a picture beside real images, or rows."""
     import torch
 
-    from likelify.fitting.draw import ending, save_samples
+    from likelify.fitting.draw import samples_file, save_samples
 
     facts = run.config.data
-    file = run.path / f"samples{ending(facts.kind)}"
+    file = samples_file(facts.kind, run.path / "samples")
     panels = {"samples": run.sample(PICTURE_IMAGES if facts.kind == "image" else SAMPLE_ROWS, seed=run.config.fit.seed)}
     if facts.kind == "image":
         panels["real (test)"] = source.read("test", torch.arange(min(PICTURE_IMAGES, source.size("test")))).x

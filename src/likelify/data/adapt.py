@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.facts import SplitName
-from likelify.data.source import ArraySource, Source
+from likelify.data.source import ArraySource, Parts, Source, sizes_of
 from likelify.data.tables import TableSource
 from likelify.errors import DataError
 from likelify.names import ItemKind
@@ -15,10 +14,8 @@ from likelify.names import ItemKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-Arrays = dict[SplitName, np.ndarray]
 # Fewer items cannot be cut into two parts of which one is a tenth.
 FEWEST = 10
-CHUNK = 256
 # Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
 AXES: dict[int, ItemKind] = {2: "table", 3: "sequence"}
 
@@ -77,15 +74,11 @@ def as_source(
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation}.")
     held = min(max(1, round(validation * len(items))), len(items) - 1)
     order = np.random.default_rng(seed).permutation(len(items))
-    parts: dict[SplitName, np.ndarray] = {"train": order[:-held], "validation": order[-held:]}
-    splits: Arrays = {split: items[part] for split, part in parts.items()}
-    classed: Arrays | None = None if given is None else {split: given[part] for split, part in parts.items()}
-    classes = None if given is None else int(given.max()) + 1
-    sizes = f"{len(items) - held} / {held} by default_rng({seed}).permutation"
-    described = f"{len(items)} items in memory; {sizes}"
+    parts: Parts = {"train": order[:-held], "validation": order[-held:]}
+    described = f"{len(items)} items in memory; {sizes_of(parts)} by default_rng({seed}).permutation"
     if kind == "table":
-        return TableSource(name, splits, labels=classed, classes=classes, description=described)
-    return ArraySource(name, splits, kind=kind, levels=levels, labels=classed, classes=classes, description=described)
+        return TableSource.cut(name, items, parts, labels=given, description=described)
+    return ArraySource.cut(name, items, parts, labels=given, kind=kind, levels=levels, description=described)
 
 
 def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple[ItemKind, int | None]:
@@ -130,32 +123,18 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "Dataset with a length, or a DataLoader of one."
         )
     collate = default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
-    batches = [
-        collate([dataset[index] for index in range(start, min(start + CHUNK, len(dataset)))])  # pyright: ignore[reportArgumentType]
-        for start in range(0, len(dataset), CHUNK)  # pyright: ignore[reportArgumentType]
-    ]
-    if not batches:
-        raise DataError("The data set is empty.")
-    pairs = [_pair(batch) for batch in batches]
-    items = _plain(torch.cat([x for x, _ in pairs]))
-    labels = [y for _, y in pairs if y is not None]
-    return items, _labels(torch.cat(labels), len(items)) if labels else None
+    whole = collate([dataset[index] for index in range(len(dataset))])  # pyright: ignore[reportArgumentType]
+    given = list(whole) if isinstance(whole, tuple | list) else [whole]
+    if not 1 <= len(given) <= 2 or not all(isinstance(part, torch.Tensor) for part in given):
+        raise DataError("The data set must give items, or items with a label each: (item, label).")
+    items = _plain(given[0])
+    return items, _labels(given[1], len(items)) if len(given) == 2 else None
 
 
 def _plain(tensor: Tensor) -> np.ndarray:
     """Return a tensor as an array; numpy has no bfloat16."""
     plain = tensor.detach().cpu()
     return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Return items and labels of what a data set gives."""
-    import torch
-
-    parts = list(batch) if isinstance(batch, tuple | list) else [batch]
-    if not 1 <= len(parts) <= 2 or not all(isinstance(part, torch.Tensor) for part in parts):
-        raise DataError("The data set must give items, or items with a label each: (item, label).")
-    return parts[0], parts[1] if len(parts) == 2 else None
 
 
 def _labels(labels: Any, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.inert_pickle import Name, PickledCall, read_plain
-from likelify.data.source import ArraySource, Source, hold_out
+from likelify.data.source import ArraySource, Source, hold_out, sizes_of
 from likelify.errors import DataError
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -50,18 +50,17 @@ def cifar10(place: str | Path) -> Source:
     missing = [name for name in (*TRAINING, TEST) if name not in batches]
     if missing:
         raise DataError(f"cifar-10: '{place}' lacks {', '.join(missing)}. {HINT}")
-    events = np.concatenate([batches[name][0] for name in TRAINING])
-    labels = np.concatenate([batches[name][1] for name in TRAINING])
-    learn, check = hold_out(len(events))
-    return ArraySource(
+    events, labels = (np.concatenate([batches[name][part] for name in (*TRAINING, TEST)]) for part in (0, 1))
+    parts = hold_out(len(events) - len(batches[TEST][0]), len(batches[TEST][0]))
+    return ArraySource.cut(
         f"cifar-10:{place.resolve()}",
-        {"train": events[learn], "validation": events[check], "test": batches[TEST][0]},
+        events,
+        parts,
+        labels=labels,
         kind="image",
         levels=256,
-        labels={"train": labels[learn], "validation": labels[check], "test": batches[TEST][1]},
         classes=10,
-        description=f"32x32 colours, 256 levels; {len(learn)} / {len(check)} by default_rng(0).permutation of the "
-        f"training files, {len(batches[TEST][0])} of the test file",
+        description=f"32x32 colours, 256 levels; {sizes_of(parts)}, the training files by default_rng(0).permutation",
     )
 
 

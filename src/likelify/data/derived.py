@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.facts import SPLITS, SplitName
-from likelify.data.source import ArraySource, Batch, Source
+from likelify.data.source import ArraySource, Batch, Parts, Source, sizes_of
 from likelify.data.tables import TableSource
 from likelify.errors import DataError
 
@@ -22,7 +22,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, kept: Mapping[SplitName, Tensor]) -> None:
         self.source, self._kept = source, dict(kept)
-        sizes = " / ".join(str(len(self._kept[split])) for split in SPLITS)
+        sizes = sizes_of(self._kept)
         self.name = f"{source.name} ({sizes})"
         self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
         self.levels, self.classes = source.levels, source.classes
@@ -105,21 +105,17 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
         raise DataError(f"Images need at least 2 levels, got {wanted}.")
     rows, columns = area_weights(height, size[0]), area_weights(width, size[1])
     divisor = height * width * (source.levels - 1)
-    events: dict[SplitName, np.ndarray] = {}
-    labels: dict[SplitName, np.ndarray] = {}
-    for split in SPLITS:
-        batch = source.read_all(split)
+    events, labels = _arrays(source)
+    for split, images in events.items():
         # Whole numbers far below 2^53, so that the fast float product is exact.
-        sums = (rows @ batch.x.numpy().astype(np.float64) @ columns.T).astype(np.int64) * (wanted - 1)
+        sums = (rows @ images.astype(np.float64) @ columns.T).astype(np.int64) * (wanted - 1)
         events[split] = (2 * sums + divisor) // (2 * divisor)
-        if batch.labels is not None:
-            labels[split] = batch.labels.numpy()
     return ArraySource(
         f"{source.name} {size[0]}x{size[1]}, {wanted} levels",
         events,
         kind="image",
         levels=wanted,
-        labels=labels or None,
+        labels=labels,
         classes=source.classes,
         description=f"{source.description}; reduced to {size[0]}x{size[1]} by area means, {wanted} levels",
     )
@@ -139,21 +135,23 @@ def standardized(source: Source) -> TableSource:
     """
     if source.kind != "table":
         raise DataError(f"'{source.name}' is no table, so it has no columns to standardise.")
-    batches: dict[SplitName, Batch] = {split: source.read_all(split) for split in SPLITS}
-    rows: dict[SplitName, np.ndarray] = {split: batch.x.double().numpy() for split, batch in batches.items()}
+    rows, labels = _arrays(source)
     mean, scale = rows["train"].mean(0), rows["train"].std(0)
-    labels: dict[SplitName, np.ndarray] = {
-        split: batch.labels.numpy() for split, batch in batches.items() if batch.labels is not None
-    }
-    standard: dict[SplitName, np.ndarray] = {split: (part - mean) / scale for split, part in rows.items() if len(part)}
     return TableSource(
         f"{source.name}, standardised",
-        standard,
+        {split: (part - mean) / scale for split, part in rows.items()},
         columns=source.columns,
-        labels=labels or None,
+        labels=labels,
         classes=source.classes,
         description=f"{source.description}; standardised by mean and standard deviation of the training split",
     )
+
+
+def _arrays(source: Source) -> tuple[Parts, Parts | None]:
+    """Return the items and the labels of the splits that have items."""
+    batches: dict[SplitName, Batch] = {split: source.read_all(split) for split in SPLITS if source.size(split)}
+    labels: Parts = {split: batch.labels.numpy() for split, batch in batches.items() if batch.labels is not None}
+    return {split: batch.x.numpy() for split, batch in batches.items()}, labels or None
 
 
 def area_weights(length: int, reduced: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likelify.data.source import ArraySource, Source, hold_out
+from likelify.data.source import ArraySource, Source, hold_out, sizes_of
 from likelify.errors import DataError
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
@@ -74,20 +74,17 @@ def idx_source(name: str, folder: Path, hint: str) -> Source:
             f"'{paths['training images']}' has images {_sides(train)} and '{paths['test images']}' {_sides(test)}: "
             "they are not of one data set."
         )
-    learn, check = hold_out(len(train))
-    return ArraySource(
+    parts = hold_out(len(train), len(test))
+    return ArraySource.cut(
         name,
-        {"train": train[learn, None], "validation": train[check, None], "test": test[:, None]},
+        np.concatenate([train, test])[:, None],
+        parts,
+        labels=np.concatenate([labels["training"], labels["test"]]),
         kind="image",
         levels=256,
-        labels={
-            "train": labels["training"][learn],
-            "validation": labels["training"][check],
-            "test": labels["test"],
-        },
         classes=CLASSES,
-        description=f"{_sides(train)}, 256 grey levels; {len(learn)} / {len(check)} by default_rng(0).permutation of "
-        f"the training files, {len(test)} of the test files",
+        description=f"{_sides(train)}, 256 grey levels; {sizes_of(parts)}, the training files by "
+        "default_rng(0).permutation",
     )
 
 

@@ -21,15 +21,13 @@ def digits() -> Source:
         raise MissingDependencyError("scikit-learn", "app") from error
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
-    parts: dict[SplitName, np.ndarray] = dict(zip(SPLITS, np.split(order, [1293, 1437]), strict=True))
-    events = images.reshape(-1, 1, 8, 8)
-    return ArraySource(
+    return ArraySource.cut(
         "digits",
-        {split: events[part] for split, part in parts.items()},
+        images.reshape(-1, 1, 8, 8),
+        dict(zip(SPLITS, np.split(order, [1293, 1437]), strict=True)),
+        labels=labels,
         kind="image",
         levels=17,
-        labels={split: labels[part] for split, part in parts.items()},
-        classes=10,
         description="scikit-learn's handwritten digits (UCI Optical Recognition of Handwritten Digits, test set), "
         "8x8, 17 grey levels; 1293 / 144 / 360 by default_rng(0).permutation",
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from likelify.structure import ContextLike, GraphBatch
 
 Shape = tuple[int, ...]
+Parts = dict[SplitName, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +200,14 @@ class ArraySource(Source):
             copy = np.array(events, dtype=_stored_dtype(events, levels), order="C")
             self._splits[split] = Batch(torch.from_numpy(copy), assigned)
 
+    @classmethod
+    def cut(cls, name: str, items: np.ndarray, parts: Parts, *, labels: np.ndarray | None = None, **facts: Any) -> Self:
+        """Make a source of one array, cut into parts: for each split the numbers of its items."""
+        if labels is not None:
+            facts = {"classes": int(labels.max()) + 1} | facts
+            facts["labels"] = {split: labels[part] for split, part in parts.items()}
+        return cls(name, {split: items[part] for split, part in parts.items()}, **facts)
+
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
         return len(self._splits[split])
@@ -222,14 +231,20 @@ def _stored_dtype(events: np.ndarray | None, levels: int | None) -> type[np.gene
     return np.uint8 if levels <= 256 else np.int32
 
 
-def hold_out(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the numbers `0 .. count - 1` of training files into training and validation.
+def hold_out(count: int, test: int) -> Parts:
+    """Return the parts of items that come as training files and test files, one after the other.
 
-    The order is `numpy.random.default_rng(0).permutation(count)`; the last 5,000 validate, or a tenth if that is less.
+    The numbers `0 .. count - 1` of the training files are put in the order `numpy.random.default_rng(0).permutation`;
+    the last 5,000 validate, or a tenth if that is less.
     """
     held = min(5000, count // 10)
     order = np.random.default_rng(0).permutation(count)
-    return order[: count - held], order[count - held :]
+    return {"train": order[: count - held], "validation": order[count - held :], "test": count + np.arange(test)}
+
+
+def sizes_of(parts: Mapping[SplitName, Sized]) -> str:
+    """Write the sizes of splits, for descriptions."""
+    return " / ".join(str(len(part)) for part in parts.values())
 
 
 def _check_events(name: str, split: str, events: np.ndarray | None, event_shape: Shape, levels: int | None) -> None:

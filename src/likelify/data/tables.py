@@ -12,7 +12,7 @@ import numpy as np
 from likelify.data.catalog import TABLE_ENDINGS
 from likelify.data.delimited import read_array, read_csv
 from likelify.data.facts import SPLITS, SplitName
-from likelify.data.source import ArraySource
+from likelify.data.source import ArraySource, sizes_of
 from likelify.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -95,16 +95,13 @@ def table(
         DataError: if there are too few rows, values are not finite, or a column is constant.
     """
     rows = _require_rows(name, np.asarray(rows, dtype=np.float64))
-    parts = _tenths(len(rows))
-    sizes = " / ".join(str(len(parts[split])) for split in SPLITS)
-    return TableSource(
-        name,
-        {split: rows[part] for split, part in parts.items()},
-        columns=columns,
-        labels=None if labels is None else {split: labels[part] for split, part in parts.items()},
-        classes=None if labels is None else int(labels.max()) + 1,
-        description=f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes} by "
-        "default_rng(0).permutation",
+    if len(rows) < FEWEST:
+        raise DataError(f"A table needs at least {FEWEST} rows to be cut into three splits, got {len(rows)}.")
+    order, tenth = np.random.default_rng(0).permutation(len(rows)), len(rows) // 10
+    parts = dict(zip(SPLITS, np.split(order, [len(rows) - 2 * tenth, len(rows) - tenth]), strict=True))
+    described = f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes_of(parts)} by "
+    return TableSource.cut(
+        name, rows, parts, labels=labels, columns=columns, description=f"{described}default_rng(0).permutation"
     )
 
 
@@ -154,10 +151,3 @@ def _require_rows(name: str, rows: np.ndarray) -> np.ndarray:
         row, column = np.argwhere(~np.isfinite(rows))[0]
         raise DataError(f"'{name}', row {row}, column {column}: the value is {rows[row, column]}.")
     return rows
-
-
-def _tenths(count: int) -> dict[SplitName, np.ndarray]:
-    if count < FEWEST:
-        raise DataError(f"A table needs at least {FEWEST} rows to be cut into three splits, got {count}.")
-    order, tenth = np.random.default_rng(0).permutation(count), count // 10
-    return dict(zip(SPLITS, np.split(order, [count - 2 * tenth, count - tenth]), strict=True))

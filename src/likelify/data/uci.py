@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from likelify.data.delimited import open_text, parse_numbers, read_array, read_csv, read_numbers
-from likelify.data.facts import SplitName
-from likelify.data.source import Source
+from likelify.data.source import Parts, Source, sizes_of
 from likelify.data.tables import TableSource
 from likelify.errors import DataError, MissingDependencyError
 
@@ -57,7 +56,7 @@ def power(place: str | Path) -> Source:
     if raw:
         rows[:, 5] += random.rand(len(rows))
     columns = ["active power", "voltage", "kitchen", "laundry", "heating", "minute"]
-    return _finish("power", path, _cut(rows), _moments_of_both(_cut(rows)), columns)
+    return _finish("power", path, _cut(rows), columns)
 
 
 def gas(place: str | Path) -> Source:
@@ -78,7 +77,7 @@ def gas(place: str | Path) -> Source:
     rows = rows[:, 3:]
     rows = rows[:, _uncorrelated(rows)]
     columns = [f"sensor {number}" for number in range(1, rows.shape[1] + 1)]
-    return _finish("gas", path, _cut(rows), (rows.mean(0), rows.std(0, ddof=1)), columns)
+    return _finish("gas", path, _cut(rows), columns, (rows.mean(0), rows.std(0, ddof=1)))
 
 
 def hepmass(place: str | Path) -> Source:
@@ -101,9 +100,9 @@ def hepmass(place: str | Path) -> Source:
     continuous = _continuous(train)
     train, test = train[:, continuous], test[:, continuous]
     held = len(train) - len(train) // 10
-    splits: dict[SplitName, np.ndarray] = {"train": train[:held], "validation": train[held:], "test": test}
+    splits: Parts = {"train": train[:held], "validation": train[held:], "test": test}
     columns = [names[1:][number] for number in continuous]
-    return _finish("hepmass", paths[0], splits, (train.mean(0), train.std(0, ddof=1)), columns)
+    return _finish("hepmass", paths[0], splits, columns, (train.mean(0), train.std(0, ddof=1)))
 
 
 def miniboone(place: str | Path) -> Source:
@@ -125,7 +124,7 @@ def miniboone(place: str | Path) -> Source:
         rows = _read_signal(path)
         rows = rows[rows[:, 0] >= -100]
         rows = rows[:, _continuous(rows)]
-    return _finish("miniboone", path, _cut(rows), _moments_of_both(_cut(rows)), None)
+    return _finish("miniboone", path, _cut(rows))
 
 
 def bsds300(place: str | Path) -> Source:
@@ -143,7 +142,7 @@ def bsds300(place: str | Path) -> Source:
         import h5py  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError("h5py", "tables") from error
-    splits: dict[SplitName, np.ndarray] = {}
+    splits: Parts = {}
     try:
         with h5py.File(path, "r") as file:
             for split in ("train", "validation", "test"):
@@ -154,15 +153,15 @@ def bsds300(place: str | Path) -> Source:
         ) from error
     for rows in splits.values():
         _require_columns("bsds300", path, rows, 63)
-    return _finish("bsds300", path, splits, (np.zeros(63), np.ones(63)), None)
+    return _finish("bsds300", path, splits, None, (np.zeros(63), np.ones(63)))
 
 
 def _finish(
-    name: str, path: Path, splits: dict[SplitName, np.ndarray], moments: Moments, columns: list[str] | None
+    name: str, path: Path, splits: Parts, columns: list[str] | None = None, moments: Moments | None = None
 ) -> Source:
-    sizes = " / ".join(str(len(rows)) for rows in splits.values())
-    count = splits["train"].shape[1]
-    mean, scale = moments
+    """Standardise by these moments, or by those of training and validation split together, and make the source."""
+    both = np.concatenate([splits["train"], splits["validation"]])
+    mean, scale = moments or (both.mean(0), both.std(0))
     constant = np.flatnonzero(~(scale > 0))
     if len(constant):
         raise DataError(f"Column {constant[0]} (from 0) of '{path}' has one value only, so it has no density.")
@@ -170,7 +169,7 @@ def _finish(
         f"{name}:{path.parent.resolve()}",
         {split: (rows - mean) / scale for split, rows in splits.items()},
         columns=columns,
-        description=f"{name.upper()} as in Papamakarios et al. (2017), {count} columns; {sizes} rows",
+        description=f"{name.upper()} as in Papamakarios et al. (2017), {len(mean)} columns; {sizes_of(splits)} rows",
     )
 
 
@@ -189,16 +188,11 @@ def _require_columns(name: str, path: Path, rows: np.ndarray, count: int) -> Non
         raise DataError(f"'{path}' is not the file of {name}: it has shape {rows.shape}, expected {count} columns.")
 
 
-def _cut(rows: np.ndarray) -> dict[SplitName, np.ndarray]:
+def _cut(rows: np.ndarray) -> Parts:
     """Cut off the last tenth for the test, then the last tenth of the rest for validation."""
     test = len(rows) - len(rows) // 10
     held = test - test // 10
     return {"train": rows[:held], "validation": rows[held:test], "test": rows[test:]}
-
-
-def _moments_of_both(splits: dict[SplitName, np.ndarray]) -> Moments:
-    both = np.concatenate([splits["train"], splits["validation"]])
-    return both.mean(0), both.std(0)
 
 
 def _continuous(rows: np.ndarray) -> np.ndarray:

@@ -51,35 +51,22 @@ def draw(
         return flow.sample((), labels, temperature=temperature)
 
 
-def ending(kind: ItemKind) -> str:
-    """Return the ending of the files that samples of a kind are written to.
+def samples_file(kind: ItemKind, default: Path, wanted: Path | None = None) -> Path:
+    """Return the file that samples of a kind are written to: `default` with its ending, or the one that is wanted.
 
     Raises:
-        ConfigError: if samples of that kind cannot be written to a file.
+        ConfigError: if samples of that kind cannot be written to a file, or not to one with that ending.
     """
     if kind not in FILES:
         raise ConfigError(f"Samples of the kind '{kind}' are not written to files; draw them with run.sample(n).")
-    return FILES[kind][1]
-
-
-def check_ending(file: Path, kind: ItemKind) -> None:
-    """Make sure that samples of a kind can be written to a file of that name.
-
-    Raises:
-        ConfigError: if they cannot.
-    """
-    if file.suffix != ending(kind):
-        what, needed = FILES[kind]
-        raise ConfigError(f"{what} are written as {needed[1:].upper()}; give -o a name in {needed}, not '{file}'.")
+    what, ending = FILES[kind]
+    if wanted is not None and wanted.suffix != ending:
+        raise ConfigError(f"{what} are written as {ending[1:].upper()}; give -o a name in {ending}, not '{wanted}'.")
+    return wanted or default.with_suffix(ending)
 
 
 def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
-    """Write samples to a file: images as a picture, a titled grid for each panel; rows of the first panel as CSV.
-
-    Raises:
-        ConfigError: if the file has another ending than samples of that kind have.
-    """
-    check_ending(file, facts.kind)
+    """Write samples to a file: images as a picture, a titled grid for each panel; rows of the first panel as CSV."""
     if facts.kind == "image":
         content = picture(panels, facts.levels or 2)
     else:

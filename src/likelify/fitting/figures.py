@@ -146,14 +146,9 @@ class Point(Settings):
 
     def row(self, unit: Unit) -> dict[str, float]:
         """Return the point as a plain row with its figures in a unit; what is not known is NaN."""
-        train, lr = unit.pick(*_known(self.train_bits, self.train_nats)), self.lr
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            f"train_{unit.word}": train,
-            f"validation_{unit.word}": unit.pick(self.validation_bits, self.validation_nats),
-            "lr": math.nan if lr is None else lr,
-        }
+        names = ("step", "seconds", f"train_{unit.word}", f"validation_{unit.word}", "lr")
+        values = {name: getattr(self, name) for name in names}
+        return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 class Course(Settings):
@@ -188,8 +183,3 @@ class Course(Settings):
     def rows(self, unit: Unit) -> list[dict[str, float]]:
         """Return the points as plain rows with their figures in a unit."""
         return [point.row(unit) for point in self.points]
-
-
-def _known(*values: float | None) -> tuple[float, float]:
-    bits, nats = (math.nan if value is None else value for value in values)
-    return bits, nats

@@ -155,7 +155,7 @@ class _Fit:
             Objective(self.flow, conditional=conditional), build_optimizer(self.flow, settings)
         )
         self.points: list[Point] = []
-        self.best_step = 0
+        self.best_point: Point | None = None
         self.best: State = {}
         self.losses: list[tuple[Tensor, Tensor]] = []
         self.stale = 0
@@ -194,7 +194,7 @@ class _Fit:
         return Course(
             reason=reason,
             steps=step,
-            best_step=self.best_step,
+            best_step=0 if self.best_point is None else self.best_point.step,
             seconds=self.clock() - self.start,
             clock=self.settings.clock,
             points=tuple(self.points),
@@ -245,7 +245,6 @@ class _Fit:
         self.losses.clear()
         bits, nats = self._validation_figures()
         self._require_finite(torch.tensor(bits), step)
-        improved = not self.points or bits < min(point.validation_bits for point in self.points)
         point = Point(
             step=step,
             seconds=self.clock() - self.start,
@@ -257,8 +256,8 @@ class _Fit:
         )
         self.points.append(point)
         self.stale += 1
-        if improved:
-            self.stale, self.best_step = 0, step
+        if self.best_point is None or bits < self.best_point.validation_bits:
+            self.stale, self.best_point = 0, point
             self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
             if self.place.is_global_zero:
                 for keep in self.on_best:
@@ -289,21 +288,20 @@ class _Fit:
         return self.settings.patience is not None and self.stale >= self.settings.patience
 
     def _report(self, step: int, fraction: float) -> None:
-        if self.on_step is not None:
-            best = next(point for point in self.points if point.step == self.best_step)
-            self.on_step(Progress(fraction, step, self.clock() - self.start, self.points[-1], best))
+        if self.on_step is not None and self.best_point is not None:
+            self.on_step(Progress(fraction, step, self.clock() - self.start, self.points[-1], self.best_point))
 
     def _require_finite(self, loss: Tensor, step: int) -> None:
         if math.isfinite(float(loss.detach())):
             return
-        best = self._course(step).best
-        shown = "" if best is None else Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
-        kept = f"the weights of step {self.best_step} are kept (validation {shown})"
+        kept, best = "the initial weights are kept", self.best_point
+        if best is not None:
+            shown = Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
+            kept = f"the weights of step {best.step} are kept (validation {shown})"
         raise NonFiniteError(
-            f"The loss became {float(loss.detach())} at step {step}, so training stopped; "
-            f"{kept if shown else 'the initial weights are kept'}. Usual causes: the learning rate is too high "
-            f"(lr={self.settings.lr:g}) or gradients are not clipped tightly enough (clip={self.settings.clip}); "
-            "lower one of them and fit again."
+            f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept}. Usual causes: the "
+            f"learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped tightly enough "
+            f"(clip={self.settings.clip}); lower one of them and fit again."
         )
 
 
