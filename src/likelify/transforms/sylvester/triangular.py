@@ -60,12 +60,6 @@ class TriangularSolution:
     evaluations: float
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    method: InverseMethod
-    max_steps: int
-
-
 class TriangularResidual(Transform):
     r"""The residual layer `v = u + f(u)` with a triangular Jacobian, because `f` is autoregressive.
 
@@ -173,10 +167,10 @@ class TriangularResidual(Transform):
         tol = self._tolerance(z.dtype)
         *tries, last = self._methods(z, context)
         for attempt in tries:
-            found = self._solve(attempt, z, context, tol)
+            found = self._solve(*attempt, z, context, tol)
             if found.residual <= tol:
                 return found
-        found = self._solve(last, z, context, tol)
+        found = self._solve(*last, z, context, tol)
         if throw and found.residual > tol:
             raise ConvergenceError(
                 f"The inverse of TriangularResidual by {found.method!r} ended after {found.evaluations:.4g} "
@@ -190,20 +184,21 @@ class TriangularResidual(Transform):
             return self.tol
         return 1e-12 if dtype == torch.float64 else max(1e-5, 64 * torch.finfo(dtype).eps)
 
-    def _methods(self, z: Tensor, context: ContextLike) -> list[_Attempt]:
+    def _methods(self, z: Tensor, context: ContextLike) -> list[tuple[InverseMethod, int]]:
         """Return the methods to try in turn, with their limits of steps."""
         most = _most_steps(z, context) if self.max_steps is None else self.max_steps
         if self._wavefront_net() is None and self.method == "auto" or not z.numel():
-            return [_Attempt("newton", most)]
+            return [("newton", most)]
         if self.method != "auto":
-            return [_Attempt(self.method, most)]
-        wave = _Attempt("wavefront", most)
+            return [(self.method, most)]
         if z.device.type != "cpu":
-            return [_Attempt("newton", NEWTON_STEPS), wave]
-        return [_Attempt("newton", FEW_STEPS), wave] if z[:, 0].numel() <= FEW_POSITIONS else [wave]
+            return [("newton", NEWTON_STEPS), ("wavefront", most)]
+        few = z[:, 0].numel() <= FEW_POSITIONS
+        return [("newton", FEW_STEPS), ("wavefront", most)] if few else [("wavefront", most)]
 
-    def _solve(self, attempt: _Attempt, z: Tensor, context: ContextLike, tol: float) -> TriangularSolution:
-        method = attempt.method
+    def _solve(
+        self, method: InverseMethod, max_steps: int, z: Tensor, context: ContextLike, tol: float
+    ) -> TriangularSolution:
         net = self._wavefront_net()
         if method == "wavefront" and net is not None:
             wave = wavefront.solve(net, self.scalar, z, context, tol)
@@ -221,7 +216,7 @@ class TriangularResidual(Transform):
                 return u - residual, gap
             return self.scalar.step(u, raw, z, residual, slopes), gap
 
-        found = iterate(update, z.clone(), tol=tol, max_steps=attempt.max_steps, what="", advice="", throw=False)
+        found = iterate(update, z.clone(), tol=tol, max_steps=max_steps, what="", advice="", throw=False)
         residual = float(found.gap.nan_to_num(math.inf).max()) if len(z) else 0.0
         log_det = sum_items(torch.log1p(slopes), context)
         return TriangularSolution(found.value, log_det, residual, method, found.steps)
