@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, ShapeError
 from likelify.nets.conditioners import MLP, zeroed
+from likelify.structure import ContextLike, join_condition
 
 # Called with the channels of the input and of the output; returns a module from (rows, in, ...) to (rows, out, ...).
 NetFactory = Callable[[int, int], nn.Module]
@@ -41,3 +42,15 @@ def density_net(in_channels: int, out_channels: int, dims: int, *, hidden: int =
 def density_nets(dims: int, *, hidden: int = 64, kernel_size: int = 3) -> NetFactory:
     """Return a factory of networks, `density_net` with these settings."""
     return lambda size_in, size_out: density_net(size_in, size_out, dims, hidden=hidden, kernel_size=kernel_size)
+
+
+def read_net(net: nn.Module, x: Tensor, context: ContextLike, channels: int) -> Tensor:
+    """Return what a network of a density says of `x`, joined by the condition: `(rows, channels, *positions)`.
+
+    Raises:
+        ShapeError: if it gives another shape.
+    """
+    found, wanted = net(join_condition(x, context)), (len(x), channels, *x.shape[2:])
+    if tuple(found.shape) != wanted:
+        raise ShapeError(f"The network gave {tuple(found.shape)} for an input {tuple(x.shape)}; {wanted} is needed.")
+    return found

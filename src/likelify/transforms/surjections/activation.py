@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.distributions import limit_log_scale, normal_log_prob
-from likelify.errors import ConfigError, DomainError, ShapeError
-from likelify.structure import ContextLike, as_context, join_condition, sum_items
+from likelify.errors import ConfigError, DomainError
+from likelify.nets.density import read_net
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.surjections.truncated_normal import (
     log_scaled_tail,
@@ -215,7 +216,7 @@ class Abs(Transform):
     def _log_odds(self, z: Tensor, context: ContextLike) -> Tensor:
         if self.net is None:
             return self.log_odds
-        return self.log_odds + _read(self.net, z, context, 1)[0]
+        return self.log_odds + read_net(self.net, z, context, z.shape[1])
 
     def _log_prob(self, x: Tensor, log_odds: Tensor, context: ContextLike) -> Tensor:
         return sum_items(F.logsigmoid(torch.where(x < 0, -log_odds, log_odds)), context)
@@ -269,7 +270,7 @@ class ReLU(Transform):
     def _log_scale(self, z: Tensor, context: ContextLike) -> Tensor:
         if self.net is None:
             return self.log_scale
-        return self.log_scale + limit_log_scale(_read(self.net, z, context, 1)[0])
+        return self.log_scale + limit_log_scale(read_net(self.net, z, context, z.shape[1]))
 
     def _log_prob(self, x: Tensor, log_scale: Tensor, context: ContextLike) -> Tensor:
         return sum_items(torch.where(x > 0, 0.0, _half_normal_log_prob(x, log_scale)), context)
@@ -350,7 +351,7 @@ class NoisyReLU(Transform):
         log_odds = self.log_odds + LOG_2 + self.log_noise - log_total + log_scaled_tail(loc * (-log_scale).exp())
         if self.net is None:
             return log_odds, loc, log_scale, self.log_below
-        odds, shift, scale, below = _read(self.net, z, context, 4)
+        odds, shift, scale, below = read_net(self.net, z, context, 4 * z.shape[1]).chunk(4, 1)
         loc = loc + log_scale.exp() * shift
         return log_odds + odds, loc, log_scale + limit_log_scale(scale), self.log_below + limit_log_scale(below)
 
@@ -373,15 +374,6 @@ def _draw_odds(log_odds: Tensor, temperature: float) -> Tensor:
     # The difference of two Gumbel draws is logistic.
     one, other = torch.empty(2, *log_odds.shape, dtype=log_odds.dtype, device=log_odds.device).exponential_().log()
     return log_odds + temperature * (one - other) >= 0
-
-
-def _read(net: nn.Module, z: Tensor, context: ContextLike, outputs: int) -> tuple[Tensor, ...]:
-    """Return what a network says of every element of `z`: so many tensors of the shape of `z`."""
-    read = net(join_condition(z, context))
-    wanted = (z.shape[0], outputs * z.shape[1], *z.shape[2:])
-    if tuple(read.shape) != wanted:
-        raise ShapeError(f"The network gave {tuple(read.shape)} for a latent {tuple(z.shape)}; {wanted} is needed.")
-    return read.chunk(outputs, 1)
 
 
 def _set_log_odds(log_odds: Tensor, true: Tensor) -> None:

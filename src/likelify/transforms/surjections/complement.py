@@ -13,7 +13,8 @@ from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
 from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike, as_context, join_condition, sum_constant, sum_items
+from likelify.nets.density import read_net
+from likelify.structure import ContextLike, as_context, sum_constant, sum_items
 
 
 class FibreDensity(nn.Module):
@@ -63,7 +64,7 @@ class FibreDensity(nn.Module):
         return factors.complement(self._moments(z, factors, context)[0])
 
     def _moments(self, z: Tensor, factors: Factors, context: ContextLike) -> tuple[Tensor, Tensor]:
-        raw = self.net(join_condition(z, context))
+        raw = read_net(self.net, z, context, self.groups + len(self.location))
         log_scale = factors.mean_blocks(limit_log_scale(raw[:, : self.groups]))
         return along(self.location, z.ndim) + raw[:, self.groups :], log_scale
 
@@ -133,7 +134,7 @@ class ComplementNoise(nn.Module):
         log_scale = along(self.log_scale, x.ndim)
         if self.net is None:
             return None, log_scale
-        raw = self.net(join_condition(x, context))
+        raw = read_net(self.net, x, context, self.groups * (1 + factors.rows_out))
         own = factors.mean_blocks(limit_log_scale(raw[:, : self.groups]))
         return factors.complement(raw[:, self.groups :]), log_scale + own
 

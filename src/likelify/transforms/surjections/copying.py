@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike, Shape, as_context, join_condition, sum_constant, sum_items
+from likelify.nets.density import read_net
+from likelify.structure import ContextLike, Shape, as_context, sum_constant, sum_items
 from likelify.transforms.core import Transform, check_sample
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
 from likelify.transforms.surjections.dimension import MissingElements
@@ -83,7 +84,8 @@ class OrthogonalDensity(nn.Module):
         log_scale = self.log_scale.reshape(-1, *(1,) * (x.ndim - 2))
         if self.net is None:
             return None, log_scale
-        loc, raw = self.net(join_condition(self.pattern.copy(x), context)).chunk(2, dim=1)
+        copies = self.pattern.copy(x)
+        loc, raw = read_net(self.net, copies, context, 2 * copies.shape[1]).chunk(2, dim=1)
         return self.pattern.project(loc), log_scale + limit_log_scale(self.pattern.mean(raw))
 
     def _noise(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from likelify.distributions import LOG_SQRT_2PI, Distribution, check_noise, limi
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
+from likelify.nets.density import read_net
 from likelify.structure import Context, ContextLike, Shape, as_context, join_condition, sum_items, with_condition
 from likelify.transforms.core import Transform, check_sample
 
@@ -279,7 +280,8 @@ class MissingElements(nn.Module):
 
     def _moments(self, known: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         mark = self.missing.to(known.dtype).expand(len(known), 1, *self.missing.shape)
-        found = self.net(join_condition(torch.cat([known, mark], 1), context)).flatten(2)[:, :, self.places]
+        seen = torch.cat([known, mark], 1)
+        found = read_net(self.net, seen, context, 2 * known.shape[1]).flatten(2)[:, :, self.places]
         log_scale, loc = found.chunk(2, dim=1)
         return self.loc + self.log_scale.exp() * loc, self.log_scale + limit_log_scale(log_scale)
 

@@ -23,7 +23,8 @@ from likelify.distributions import LOG_SQRT_2PI, limit_log_scale, normal_log_pro
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
-from likelify.structure import ContextLike, Shape, as_context, join_condition, per_axis, sum_items
+from likelify.nets.density import read_net
+from likelify.structure import ContextLike, Shape, as_context, per_axis, sum_items
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copying import Repeat, Unfold
@@ -122,10 +123,7 @@ class Pooling(Transform, ABC):
         log_scale = self._per_channel(self.log_scale, z)
         if self.net is None:
             return None, log_scale
-        read = self.net(join_condition(z, context))
-        wanted = (len(z), self.channels * (self.size + 1), *z.shape[2:])
-        if tuple(read.shape) != wanted:
-            raise ShapeError(f"The network gave {tuple(read.shape)} for a latent {tuple(z.shape)}; {wanted} is needed.")
+        read = read_net(self.net, z, context, self.channels * (self.size + 1))
         entries, factor = read.split([self.channels * self.size, self.channels], 1)
         return entries.unflatten(1, (self.channels, self.size)), log_scale + limit_log_scale(factor)
 
