@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap
+from likelify.structure import Shape
 
 
 class Attribute(LinearMap):

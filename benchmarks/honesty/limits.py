@@ -12,7 +12,8 @@ from benchmarks.honesty.judging import DOUBLE, SINGLE, add, judge, judge_layer
 from benchmarks.honesty.maps import BUILDERS, SKEWS, double_matrix, judge_built, matrix_of, normal, with_norm
 from benchmarks.honesty.shapes import judge_graph
 from likelify import linalg, transforms
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap
+from likelify.structure import Shape
 
 
 def limits() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, judge
 from likelify import linalg
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap
+from likelify.structure import Shape
 from likelify.testing import randomize
 
 

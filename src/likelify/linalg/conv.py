@@ -14,9 +14,9 @@ from torch import Tensor
 from likelify.errors import ConfigError, ShapeError, unknown_word
 from likelify.linalg.bounds import reshape_bound, torus_bound, widest
 from likelify.linalg.dense import project
-from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm, check_symmetry
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
 from likelify.names import NormBoundName
-from likelify.structure import per_axis
+from likelify.structure import Shape, per_axis
 from likelify.tracing import cached_property, is_tracing
 
 BOUNDS = {"reshape": reshape_bound, "torus": torus_bound}

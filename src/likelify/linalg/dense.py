@@ -12,7 +12,8 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, widest
-from likelify.linalg.maps import LinearMap, Shape, Symmetry, check_declared_norm, check_symmetry
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
+from likelify.structure import Shape
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, widest
 from likelify.linalg.dense import apply_matrix
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap
+from likelify.structure import Shape
 
 
 def rotation_kernel(weight: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from likelify.errors import ConvergenceError, DomainError, ShapeError
 from likelify.linalg.bounds import gram_bound, power_iteration, widest
-from likelify.linalg.maps import LinearMap, Shape, check_declared_norm
+from likelify.linalg.maps import LinearMap, check_declared_norm
+from likelify.structure import Shape
 from likelify.tracing import is_tracing
 
 

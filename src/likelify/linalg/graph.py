@@ -18,8 +18,8 @@ from torch import Tensor
 
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
-from likelify.linalg.maps import LinearMap, Shape
-from likelify.structure import GraphBatch
+from likelify.linalg.maps import LinearMap
+from likelify.structure import GraphBatch, Shape
 
 
 def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) -> Tensor:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError, unknown_word
+from likelify.structure import Shape
 
-Shape = tuple[int, ...]
 Symmetry = Literal["symmetric", "skew"] | None
 
 # A map is probed column by column only up to this event size: 4096 columns of 4096 elements are 64 MB in float32.

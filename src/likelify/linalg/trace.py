@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, UnsupportedError, unknown_word
-from likelify.linalg.maps import LinearMap, Shape
+from likelify.linalg.maps import LinearMap
+from likelify.structure import Shape
 
 TraceMethod = Literal["hutchinson", "hutch++"]
 

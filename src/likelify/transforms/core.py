@@ -15,7 +15,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,8 @@ from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, check_event
-from likelify.tracing import is_tracing
+from likelify.tracing import Method, is_tracing
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 # The methods that work on what a layer takes, and on what it gives.
 TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
 CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
