@@ -67,7 +67,7 @@ def test_a_killed_cell_leaves_its_best_weights_and_is_fitted_again(tmp_path):
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        run_cell(cell, Folders(tmp_path, tmp_path / "fits"), kill)
+        run_cell(cell, Folders(results=tmp_path, runs=tmp_path / "fits"), kill)
     assert read_cells(tmp_path) == {}
     (folder,) = (tmp_path / "fits").iterdir()
     run = Run.load(folder)

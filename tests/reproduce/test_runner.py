@@ -51,7 +51,10 @@ def test_processes_give_the_figures_of_this_process(processes, finished):
 @pytest.mark.parametrize("end", ["parent", "signal"])
 def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
     cell = experiment(budget=300.0, fit={"clock": "processor"}).cells()[0]
-    request = {"cell": cell.model_dump(mode="json"), "results": f"{tmp_path}/results", "runs": f"{tmp_path}/fits"}
+    request = {
+        "cell": cell.model_dump(mode="json"),
+        "folders": {"results": f"{tmp_path}/results", "runs": f"{tmp_path}/fits"},
+    }
     worker = subprocess.Popen(
         [sys.executable, "-m", "likelify.reproduce.worker"],
         stdin=subprocess.PIPE,
@@ -59,7 +62,7 @@ def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    worker.stdin.write(json.dumps(request | {"reuse": False, "threads": 1}) + "\n")
+    worker.stdin.write(json.dumps(request | {"threads": 1}) + "\n")
     worker.stdin.flush()
     while json.loads(worker.stdout.readline())["phase"] != "fitting":
         pass
@@ -91,7 +94,7 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path):
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_cells(cells, Folders(tmp_path / "results", tmp_path / "fits"), jobs=2, on_event=interrupt)
+        run_cells(cells, Folders(results=tmp_path / "results", runs=tmp_path / "fits"), jobs=2, on_event=interrupt)
     assert time.monotonic() - start < 60
     assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
     assert not list(tmp_path.rglob("*.part"))

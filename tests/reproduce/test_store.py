@@ -23,7 +23,7 @@ def test_cells_are_added_replaced_and_sorted(tmp_path):
 
 
 def test_text_is_json_with_flat_parts_on_a_line():
-    value = {"a": {"b": [1, 2.5, None, True], "c": "ü|\n"}, "long": ["x" * 120, "y" * 120], "empty": {}, "none": []}
+    value = {"a": {"b": [1, 2.5, None, True], "c": "ü| [ {\n"}, "long": ["x" * 120, "y" * 120], "empty": {}, "none": []}
     text = to_text(value)
     assert json.loads(text) == value
     assert '\n    "b": [1, 2.5, null, true],\n' in text

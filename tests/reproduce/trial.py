@@ -36,4 +36,4 @@ def silent(*_):
 
 def run_here(cells, results, runs, *, reuse=False):
     for cell in cells:
-        run_cell(cell, Folders(results, runs, reuse=reuse), silent)
+        run_cell(cell, Folders(results=results, runs=runs, reuse=reuse), silent)

@@ -26,9 +26,10 @@ from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.flows import Flow
 from likelify.reproduce.cell import Cell, Measuring
 from likelify.reproduce.code import code_hashes
-from likelify.reproduce.results import CellResult, save_result
+from likelify.reproduce.results import CellResult
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.sources import open_data, public_facts
+from likelify.reproduce.store import save_cell
 from likelify.seeding import seeded
 from likelify.settings import Values
 from likelify.zoo import config_from_dict
@@ -87,7 +88,7 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
         machine=_machine(flow),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    save_result(result, cell, folders.results)
+    save_cell(folders.results, cell.name, result.model_dump(mode="json"))
 
 
 def run_name(config: RunConfig, data: Values, code: str) -> str:

@@ -9,7 +9,7 @@ from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Course, Score
 from likelify.reproduce.cell import Cell, Values, changes, refreshed
-from likelify.reproduce.store import read_cells, save_cell
+from likelify.reproduce.store import read_cells
 from likelify.settings import Settings
 
 Status = Literal["finished", "missing", "stale", "damaged"]
@@ -68,11 +68,6 @@ class CellState:
     status: Status
     result: CellResult | None = None
     why: str = ""
-
-
-def save_result(result: CellResult, cell: Cell, folder: Path) -> None:
-    """Add the result of a cell to the file in a folder; see `save_cell`."""
-    save_cell(folder, cell.name, result.model_dump(mode="json"))
 
 
 def read_states(cells: Iterable[Cell], folder: Path) -> list[CellState]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from likelify.reproduce.cell import Cell
+from likelify.settings import Settings
 
 PATIENCE_SECONDS = 10
 
@@ -39,8 +40,7 @@ class Event:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Folders:
+class Folders(Settings):
     """The folders that cells write to.
 
     Attributes:
@@ -116,9 +116,7 @@ class _Worker:
         )
         self.request = {
             "cell": cell.model_dump(mode="json"),
-            "results": str(folders.results),
-            "runs": str(folders.runs),
-            "reuse": folders.reuse,
+            "folders": folders.model_dump(mode="json"),
             "threads": 1 if single else None,
         }
         self.listener = threading.Thread(target=self._listen, daemon=True)

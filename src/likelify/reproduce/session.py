@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from likelify.data import Facts
 from likelify.errors import ConfigError, DataError, MissingDependencyError
 from likelify.fitting.files import write_atomically
 from likelify.reproduce.cell import Cell
@@ -92,7 +91,11 @@ class Session:
             except (DataError, MissingDependencyError, OSError) as error:
                 absent[choice.source] = str(error)
                 continue
-            states = [_compared(state, facts) for state in states]
+            for index, state in enumerate(states):
+                old = None if state.result is None else state.result.facts.fingerprint
+                if state.status == "finished" and state.cell.data.source == choice.source and old != facts.fingerprint:
+                    why = f"the data have the fingerprint {facts.fingerprint} now, had {old}"
+                    states[index] = replace(state, status="stale", why=why)
         return replace(self, states=states, absent=absent)
 
     def again(self) -> "Session":
@@ -113,7 +116,7 @@ class Session:
 
     def folders(self, *, again: bool = False) -> Folders:
         """Return the folders that cells write to; when run again, they do not take models that are already fitted."""
-        return Folders(self.results, self.runs, reuse=not again)
+        return Folders(results=self.results, runs=self.runs, reuse=not again)
 
     def report(self) -> Report:
         """Return the report of what is finished."""
@@ -140,13 +143,3 @@ class Session:
         copy.parent.mkdir(exist_ok=True)
         write_atomically(copy, picture.file.read_bytes())
         return replace(picture, file=copy)
-
-
-def _compared(state: CellState, facts: Facts) -> CellState:
-    result = state.result
-    if state.status != "finished" or result is None or state.cell.data.source != facts.name:
-        return state
-    if result.facts.fingerprint == facts.fingerprint:
-        return state
-    why = f"the data have the fingerprint {facts.fingerprint} now, had {result.facts.fingerprint}"
-    return replace(state, status="stale", why=why)

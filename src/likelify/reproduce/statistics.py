@@ -58,12 +58,13 @@ def paired_difference(
     return Paired(found.mean, found.mean - half, found.mean + half, found.count)
 
 
-def value_at(curve: Iterable[tuple[float, float]], seconds: float) -> float:
-    """Return the lowest value that a curve of `(seconds, value)` had reached by a time; NaN if it had none yet.
+def value_at(curve: Iterable[tuple[float, float]], seconds: float, *, highest: bool = False) -> float:
+    """Return the lowest or highest value that a curve of `(seconds, value)` had reached by a time; NaN if it had none.
 
     Nothing is interpolated: what the fit had between two validations is not known.
     """
-    return min((value for time, value in curve if time <= seconds), default=math.nan)
+    best = max if highest else min
+    return best((value for time, value in curve if time <= seconds), default=math.nan)
 
 
 def common_time(curves: Iterable[Sequence[tuple[float, float]]], *, slack: float = 0.05) -> float:

@@ -1,6 +1,7 @@
 """The file `cells.json` of an experiment: its finished cells, written by several processes at once."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def save_cell(folder: Path, name: str, values: dict[str, Any]) -> None:
         write_atomically(folder / CELLS, (to_text(content) + "\n").encode())
 
 
-def to_text(value: object, indent: int = 0) -> str:
-    """Write plain data as JSON that differs line by line: what is flat and short enough stays on one line.
+def to_text(value: object) -> str:
+    """Write plain data as JSON that differs line by line: what holds nothing nested, and is short, is on one line.
 
     Example:
         >>> print(to_text({"format": 2, "curve": [{"step": 0}, {"step": 4}]}))
@@ -60,17 +61,13 @@ def to_text(value: object, indent: int = 0) -> str:
           ]
         }
     """
-    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not isinstance(value, dict | list) or not value:
-        return flat
-    parts = list(value.values()) if isinstance(value, dict) else value
-    if len(flat) + indent <= WIDTH and not any(isinstance(part, dict | list) and part for part in parts):
-        return flat
-    inner = indent + 2
-    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
-    lines = [" " * inner + name + to_text(part, inner) for name, part in zip(names, parts, strict=True)]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return "\n".join((opening, ",\n".join(lines), " " * indent + closing))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[\[{]\n[^\[\]{}]*\n *[\]}]", _on_one_line, text)
+
+
+def _on_one_line(match: re.Match[str]) -> str:
+    inside = re.sub(r"\n *", " ", match[0][1:-1]).strip()
+    return f"{match[0][0]}{inside}{match[0][-1]}" if len(inside) < WIDTH else match[0]
 
 
 def _unreadable(file: Path, reason: str) -> str:

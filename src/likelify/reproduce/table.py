@@ -123,7 +123,9 @@ def _course_table(experiment: Experiment, data: DataSet, rows: Rows) -> Table:
     lines = []
     for method in experiment.methods:
         results = rows[method.title]
-        line = [_mean([_read(curve, t, unit) for curve in curves[method.title]]) for t in times]
+        line = [
+            _mean([value_at(curve, t, highest=unit.higher_is_better) for curve in curves[method.title]]) for t in times
+        ]
         line += [_mean([r.course.steps for r in results], 0, error=False)]
         line += [_mean([r.course.seconds for r in results], 0, error=False)]
         line += [_mean([r.measuring_seconds for r in results], 0, error=False)]
@@ -214,11 +216,6 @@ def _figure(score: Score, unit: Unit) -> float:
 def _curve(result: CellResult, unit: Unit) -> Curve:
     points = result.course.points
     return [(point.seconds, unit.pick(point.validation_bits, point.validation_nats)) for point in points]
-
-
-def _read(curve: Curve, seconds: float, unit: Unit) -> float:
-    sign = -1 if unit.higher_is_better else 1
-    return sign * value_at([(time, sign * value) for time, value in curve], seconds)
 
 
 def _difference(method: Method, experiment: Experiment, ours: dict[int, float], baseline: dict[int, float]) -> str:

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import NoReturn
 
 from likelify.errors import LikelifyError
@@ -47,8 +46,7 @@ def _run(request: dict) -> None:
             last = now
             _send(phase=phase, share=share, figure=figure)
 
-    folders = Folders(Path(request["results"]), Path(request["runs"]), reuse=request["reuse"])
-    run_cell(Cell.parse(request["cell"]), folders, on_progress)
+    run_cell(Cell.parse(request["cell"]), Folders.parse(request["folders"]), on_progress)
 
 
 def _send(**values: object) -> None:
