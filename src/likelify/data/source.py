@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from likelify.structure import ContextLike, GraphBatch
+    from likelify.structure import ContextLike, GraphBatch, Shape
 
-Shape = tuple[int, ...]
 Parts = dict[SplitName, np.ndarray]
 
 

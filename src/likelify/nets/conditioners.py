@@ -76,7 +76,7 @@ def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Te
     """
     if not torch.is_grad_enabled():
         return run(x)
-    as_before = _Again([module for module in net.modules() if isinstance(module, Dropout)])
+    as_before = _DropoutAsBefore([module for module in net.modules() if isinstance(module, Dropout)])
     return recompute(  # pyright: ignore[reportReturnType]
         run,
         x,
@@ -86,8 +86,8 @@ def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Te
     )
 
 
-class _Again:
-    """Dropout as it was when this was made, for each of several blocks."""
+class _DropoutAsBefore:
+    """A block in which dropouts are on or off as they were when this was made."""
 
     def __init__(self, dropouts: list[Dropout]) -> None:
         self.dropouts = dropouts
