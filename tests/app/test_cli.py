@@ -91,7 +91,7 @@ def test_sample_writes_a_picture(fitted):
         (("fit", "--dry-run", "--preset", "table1-1x1", "--threads", "0"), "--threads must be at least 1, got 0."),
         (("fit", "--dry-run", "--model", "sylvester", "--batch-size", "0"), "batch_size"),
         (("evaluate", "run", "--set", "bins=9"), "with bins changed"),
-        (("evaluate", "run", "--set", "log_det=exact"), "has no setting log_det"),
+        (("evaluate", "run", "--set", "log_det=exact"), "There is no setting 'log_det'"),
         (
             ("fit", "digits", "--set", "widht=3"),
             "no setting of the model marginal-spline or of the fit 'widht'",

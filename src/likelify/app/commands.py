@@ -59,7 +59,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
-    _evaluate(run, source, "test")
+    _evaluate(run, source)
     samples = _keep_samples(run, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"{'Samples beside real images' if facts.kind == 'image' else 'Sampled rows'}: {samples}")
@@ -116,7 +116,6 @@ def evaluate_command(
 ) -> None:
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
-    run.check_module()
     weighting = usual_draws(run.config.data).iw if iw_samples is None else iw_samples
     least = {"elbo_samples": 1, "iw_samples": 0, "iw_items": 1}
     given = {"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items}
@@ -127,7 +126,7 @@ def evaluate_command(
         raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
     # The gap is measured at a sixteenth, a quarter and all of the draws for weighting.
     gaps = tuple(sorted({max(2, weighting // part) for part in (16, 4, 1)})) if gap else ()
-    _evaluate(run, run.source(), split, changes=changes, gaps=gaps, **given)
+    _evaluate(run, None, split=split, changes=changes, gaps=gaps, **given)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
@@ -177,14 +176,12 @@ def _choose(facts: Facts, words: Mapping[str, Any]) -> Choice:
     return choose(facts, **words)
 
 
-def _evaluate(
-    run: Run, source: Source, split: SplitName, *, changes: Mapping[str, Any] | None = None, **draws: Any
-) -> None:
+def _evaluate(run: Run, source: Source | None, **effort: Any) -> None:
     """Measure, keep and print held-out figures."""
     with share_done(console, "evaluating") as show:
-        measured = run.evaluate(source, split=split, changes=changes, on_batch=show, **draws)
+        measured = run.evaluate(source, on_batch=show, **effort)
     show_evaluation(measured, run.config.data)
-    if measured.iw is None and draws.get("iw_samples", 1):
+    if measured.iw is None and effort.get("iw_samples", 1):
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
             f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -26,45 +26,29 @@ BATCH = 8
 MEGABYTE = 2**20
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one training step takes.
-
-    Attributes:
-        seconds: of forward and backward pass and optimizer step, on the wall.
-        saved: bytes that the forward pass kept for the backward pass, parameters not counted.
-        peak: largest memory of the process so far, in bytes.
-        bits: bits per dimension of the fresh model on the batch.
-        nats: log-likelihood of the fresh model on the batch, per item.
-    """
-
-    seconds: float
-    saved: int
-    peak: int
-    bits: float
-    nats: float
-
-
 def dry_run(choice: Choice, facts: Facts, items: int) -> None:
     """Build a model, count its parameters, make one training step on random items, and print what it took."""
     with seeded(choice.fit.seed):
         flow = choice.model.build()
         batch = made_up_batch(facts, items)
-        cost = measure_step(flow, choice.fit, batch, conditional=choice.conditional)
+        flow.initialize(batch.x, batch.context(conditional=choice.conditional))
+        objective = Objective(flow, conditional=choice.conditional)
+        with torch.no_grad():
+            bits, nats = map(float, objective(batch))
+        seconds, kept = one_step(objective, choice.fit, batch)
     shape = "x".join(map(str, facts.event_shape))
     kind = f"rows of {shape} real numbers" if facts.kind == "table" else f"events {shape} of {facts.levels} levels"
     console.print(f"{choice.title}: {choice.model.model} for {kind}")
     console.print(f"parameters: {count(flow):,}")
-    for name, size in sorted(parts(flow).items(), key=lambda part: -part[1]):
+    for name, size in parts(flow).most_common():
         console.print(f"  {name:<24}{size:>12,}")
-    size = int(batch.dims().sum()) * 4
+    times = kept / (4 * int(batch.dims().sum()))
     console.print(
-        f"one training step on {items} {facts.items} ({torch.get_num_threads()} threads): {cost.seconds:.2f} s; kept "
-        f"for the backward pass {cost.saved / MEGABYTE:,.0f} MB ({cost.saved / size:,.0f} times the batch); peak "
-        f"memory of the process {cost.peak / MEGABYTE:,.0f} MB"
+        f"one training step on {items} {facts.items} ({torch.get_num_threads()} threads): {seconds:.2f} s; kept "
+        f"for the backward pass {kept / MEGABYTE:,.0f} MB ({times:,.0f} times the batch); "
+        f"peak memory of the process {peak_memory() / MEGABYTE:,.0f} MB"
     )
-    values = "normal numbers" if facts.levels is None else "pixels"
-    shown = Unit.of(facts.kind).show(cost.bits, cost.nats)
+    values, shown = "normal numbers" if facts.levels is None else "pixels", Unit.of(facts.kind).show(bits, nats)
     console.print(f"fresh model on random {values}: {shown} (likelihood: {flow.likelihood})")
 
 
@@ -75,12 +59,9 @@ def made_up_batch(facts: Facts, items: int) -> Batch:
     return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes)
 
 
-def measure_step(flow: Flow, settings: FitSettings, batch: Batch, *, conditional: bool = False) -> Cost:
-    """Initialize a flow and make one training step."""
-    flow.initialize(batch.x, batch.context(conditional=conditional))
-    objective, optimizer = Objective(flow, conditional=conditional), build_optimizer(flow, settings)
-    with torch.no_grad():
-        bits, nats = map(float, objective(batch))
+def one_step(objective: Objective, settings: FitSettings, batch: Batch) -> tuple[float, int]:
+    """Make one training step; return its seconds, and the bytes that its forward pass kept, parameters not counted."""
+    flow, optimizer = objective.flow, build_optimizer(objective.flow, settings)
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in flow.parameters()}
 
@@ -95,7 +76,7 @@ def measure_step(flow: Flow, settings: FitSettings, batch: Batch, *, conditional
         loss, _ = objective(batch)
     loss.backward()
     optimizer.step()
-    return Cost(time.perf_counter() - start, sum(kept.values()), peak_memory(), bits, nats)
+    return time.perf_counter() - start, sum(kept.values())
 
 
 def peak_memory() -> int:
@@ -109,12 +90,12 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def parts(flow: Flow) -> dict[str, int]:
+def parts(flow: Flow) -> Counter[str]:
     """Count the parameters of a flow by kind of layer; kinds without any are left out."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for name, module in [*_layers(flow.transform), ("base", flow.base)]:
-        found[name] = found.get(name, 0) + count(module)
-    return {name: size for name, size in found.items() if size}
+        found[name] += count(module)
+    return +found
 
 
 def _layers(layer: Transform) -> list[tuple[str, Transform]]:

@@ -78,17 +78,6 @@ class Run:
             raise ConfigError(f"The model '{config.model.model}' of '{folder}' needs no module; leave out module=.")
         return Run(folder, config, module)
 
-    def check_module(self) -> None:
-        """Make sure that there is a network if the model needs one.
-
-        Raises:
-            ConfigError: with the line that loads the run, if it does and there is none.
-        """
-        from likelify.zoo import ConvertedConfig
-
-        if self.module is None and isinstance(self.config.model, ConvertedConfig):
-            raise ConfigError(self.config.model.how_to_load(self.path))
-
     def flow(self, **changes: Any) -> Flow:
         """Build the model and load its weights.
 
@@ -100,20 +89,17 @@ class Run:
             RunError: if the weights are missing or damaged, or do not fit the model.
             ConfigError: if a changed setting does not fit, or the model needs a network that `load` was not given.
         """
-        self.check_module()
-        file = self.path / WEIGHTS
+        from likelify.seeding import seeded
+        from likelify.zoo import ConvertedConfig
+
+        model, file = self.config.model, self.path / WEIGHTS
+        if self.module is None and isinstance(model, ConvertedConfig):
+            raise ConfigError(model.how_to_load(self.path))
         if not file.is_file():
             raise RunError(
                 f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
             )
-        model = self.config.model
-        for name in changes:
-            if name not in type(model).model_fields:
-                raise ConfigError(f"The model '{model.model}' of this run has no setting {name}.")
         model = type(model).parse(model.model_dump() | changes) if changes else model
-        from likelify.seeding import seeded
-        from likelify.zoo import ConvertedConfig
-
         with seeded(self.config.fit.seed):
             flow = model.build(self.module) if isinstance(model, ConvertedConfig) else model.build()
         _load_weights(flow, file, changes)
