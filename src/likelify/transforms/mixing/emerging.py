@@ -263,19 +263,6 @@ def solve_convolution(z: Tensor, kernel: Tensor, order: Order, prepared: Prepare
     return (_TracedConvolutionSolve if is_tracing() else _ConvolutionSolve).apply(z, kernel, order, prepared)  # pyright: ignore
 
 
-def _solution_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the gradients by the arguments of `_ConvolutionSolve`."""
-    x, kernel = ctx.saved_tensors
-    order: Order = ctx.order
-    # K x = z gives K dx = dz - dK x, so everything follows from the solution of the transposed system.
-    adjoint = solve_convolution(grad, kernel.transpose(0, 1), order.transposed())
-    if not ctx.needs_input_grad[1]:
-        return adjoint, None, None, None
-    padded = _pad(x, kernel, order.left, reverse=order.reverse)
-    grad_kernel = -conv2d_weight(padded, list(kernel.shape), adjoint)
-    return adjoint, grad_kernel.flip(2, 3) if order.reverse else grad_kernel, None, None
-
-
 class _ConvolutionSolve(torch.autograd.Function):
     """`solve_by_sets` with its gradients, which are made of it; keeps the result and the kernel."""
 
@@ -289,25 +276,30 @@ class _ConvolutionSolve(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _solution_gradients(ctx, grads[0])
+        x, kernel = ctx.saved_tensors
+        order: Order = ctx.order
+        # K x = z gives K dx = dz - dK x, so everything follows from the solution of the transposed system.
+        adjoint = solve_convolution(grads[0], kernel.transpose(0, 1), order.transposed())
+        if not ctx.needs_input_grad[1]:
+            return adjoint, None, None, None
+        padded = _pad(x, kernel, order.left, reverse=order.reverse)
+        grad_kernel = -conv2d_weight(padded, list(kernel.shape), adjoint)
+        return adjoint, grad_kernel.flip(2, 3) if order.reverse else grad_kernel, None, None
 
 
-class _TracedConvolutionSolve(torch.autograd.Function):
+class _TracedConvolutionSolve(_ConvolutionSolve):
     """The same in the form that `torch.func` needs, whose every call costs a tenth of a solution more."""
 
     @staticmethod
-    def forward(z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None
+    ) -> Tensor:
         return solve_by_sets(z, prepare_kernel(kernel, order) if prepared is None else prepared, reverse=order.reverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         _, kernel, ctx.order, _ = inputs
         ctx.save_for_backward(output, kernel)
-
-    @staticmethod
-    @outside_autocast
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return _solution_gradients(ctx, grads[0])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:

@@ -181,10 +181,8 @@ class Pad(Transform):
         self.in_shape, self.pads = tuple(in_shape), tuple((before, after) for before, after in pads)
         self.noise, self.value = noise, value
         self.log_scale = nn.Parameter(torch.zeros(in_shape[0]))
-        new = torch.ones(tuple(n + sum(pad) for n, pad in zip(in_shape[1:], pads, strict=True)))
+        new = F.pad(torch.zeros(self.in_shape[1:]), _flat(self.pads), value=1.0)
         self.takes, self.gives = self.in_shape, (in_shape[0], *new.shape)
-        new[tuple(slice(before, before + n) for n, (before, _) in zip(in_shape[1:], self.pads, strict=True))] = 0
-        self.added = int(new.sum())
         self.register_buffer("new", new, persistent=False)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -306,9 +304,7 @@ class Crop(Transform):
         if any(sum(crop) >= n for n, crop in zip(in_shape[1:], crops, strict=True)):
             raise ShapeError(f"Crop{self.crops} leaves nothing of events {self.in_shape}.")
         self.takes, self.gives = self.in_shape, self.out_shape(self.in_shape)
-        border = torch.ones(self.in_shape[1:], dtype=torch.bool)
-        inside = [slice(a, n - b) for n, (a, b) in zip(in_shape[1:], self.crops, strict=True)]
-        border[tuple(inside)] = False
+        border = F.pad(torch.zeros(self.gives[1:]), _flat(self.crops), value=1.0).bool()
         self.border = MissingElements(self.in_shape, border, net_factory)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
