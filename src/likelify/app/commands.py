@@ -46,7 +46,8 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     run = Run.create(out or default_folder(facts), config)
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
-    with FitProgress(console, Unit.of(facts.kind)) as progress:
+    progress = FitProgress(console, Unit.of(facts.kind))
+    with progress.bar:
         course = fit(flow, source, run=run, on_step=progress.update)
     console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
     best = course.best

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,23 +20,8 @@ if TYPE_CHECKING:
 LINES = 10
 
 
-class LiveBar:
-    """A context manager that shows `bar` while its block runs."""
-
-    bar: Bar
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-
-class FitProgress(LiveBar):
-    """A context manager whose `update` is the `on_step` of `fit`; figures are shown in the unit."""
+class FitProgress:
+    """The progress of a fit, in a unit: `bar` is a context manager, `update` the `on_step` of `fit`."""
 
     def __init__(self, console: Console, unit: Unit) -> None:
         self.console = console
@@ -77,8 +61,8 @@ class FitProgress(LiveBar):
         return "..." if bits is None or nats is None else f"{self.unit.pick(bits, nats):.3f}"
 
 
-class CellProgress(LiveBar):
-    """A context manager whose `update` takes the events of `run_cells`: bars on a terminal, lines elsewhere."""
+class CellProgress:
+    """The progress of cells: `bar` is a context manager, `update` takes the events of `run_cells`."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console

@@ -124,7 +124,8 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
             f"More jobs than the {os.cpu_count()} processors there are: their times will not be those of one."
         )
     try:
-        with CellProgress(console, len(todo)) as progress:
+        progress = CellProgress(console, len(todo))
+        with progress.bar:
             return run_cells(todo, session.folders(again=again), jobs=jobs, on_event=progress.update)
     except KeyboardInterrupt:
         left = len(session.again().todo())
