@@ -18,7 +18,7 @@ from likelify.flowification.residual_blocks import contraction_layer
 from likelify.flowification.rules import RULES, Rule, module_rule
 from likelify.flowification.rules_activation import image_of
 from likelify.flowification.rules_shape import keep_first, select
-from likelify.transforms.core import Chain, Shape, Transform
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.reshape import Permute
 from likelify.transforms.residual.layer import LipschitzResidual
@@ -85,15 +85,13 @@ class LayerBuilder:
         inside = {node for part in self.contractions for branch in part.branches for node in steps_of(branch)}
         known = {refusal.where for refusal in self.refusals.found}
         for node in graph.nodes:
-            if node.kind == "step" and node not in inside and node.name not in known:
-                self._try(node)
-
-    def _try(self, node: Node) -> None:
-        try:
-            self.converted[node] = self._convert(node)
-        except LikelifyError as error:
-            label = type(node.target).__name__ if isinstance(node.target, nn.Module) else "call"
-            self.refusals.add(f"{node.name} ({label})", str(error))
+            if node.kind != "step" or node in inside or node.name in known:
+                continue
+            try:
+                self.converted[node] = self._convert(node)
+            except LikelifyError as error:
+                label = type(node.target).__name__ if isinstance(node.target, nn.Module) else "call"
+                self.refusals.add(f"{node.name} ({label})", str(error))
 
     def _convert(self, node: Node) -> Transform | None:
         rule = module_rule(node.target) if isinstance(node.target, nn.Module) else _function_rule(node.target)
@@ -148,11 +146,8 @@ class LayerBuilder:
         else:
             layer = self.converted[node]
         if layer is not None:
-            self._record(node.name, _kind(node), layer, node.inputs[0].shape, depth)
+            self.layers.append(describe(node.name, _kind(node), layer, node.inputs[0].shape, depth))
         return layer
-
-    def _record(self, name: str, kind: str, layer: Transform, in_shape: Shape, depth: int) -> None:
-        self.layers.append(describe(name, kind, layer, in_shape, depth))
 
     def _branch(self, series: Series, weight: float, depth: int) -> Transform | None:
         layers = self.series(series, depth)
@@ -164,7 +159,7 @@ class LayerBuilder:
 
     def _branches(self, part: Branches, depth: int) -> Transform:
         if (exact := self.contractions.get(part)) is not None:
-            self._record(part.join.name, "contraction", exact, part.in_shape, depth)
+            self.layers.append(describe(part.join.name, "contraction", exact, part.in_shape, depth))
             return exact
         place = len(self.layers)
         weights = part.join.weights or [1.0] * len(part.branches)

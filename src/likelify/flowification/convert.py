@@ -103,26 +103,20 @@ def convert(
         raise UnsupportedError(f"flowify found nothing to convert in this {name}.")
     text = fingerprint(graph, options)
     unused = check_uses(graph, options, refusals)
-    series = _reduced(graph, refusals)
     builder = LayerBuilder(options, refusals, example.dtype, repeated=repeated)
-    if series is not None:
-        builder.find_contractions(series)
+    series: Series = []
+    try:
+        series = reduce(graph)
+    except NotConvertibleError as error:
+        refusals.add("graph", str(error))
+    builder.find_contractions(series)
     builder.try_all(graph)
-    if series is not None:
-        builder.check_ranges(series)
+    builder.check_ranges(series)
     refusals.raise_if_any(name)
-    flowified = _finished(graph, builder, series or [], text, unused, name)
+    flowified = _finished(graph, builder, series, text, unused, name)
     if check:
         check_equal(flowified, graph, name)
     return flowified.to(example)
-
-
-def _reduced(graph: Graph, refusals: Refusals) -> Series | None:
-    try:
-        return reduce(graph)
-    except NotConvertibleError as error:
-        refusals.add("graph", str(error))
-        return None
 
 
 def _finished(

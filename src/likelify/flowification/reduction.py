@@ -8,6 +8,7 @@ themselves first, which the associativity of sums and concatenations allows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.refusals import NotConvertibleError
@@ -149,9 +150,8 @@ class _Reduction:
 
     def _branches(self, fork: Node, join: Node) -> Branches:
         groups = _touching([self._inside(fork, operand) for operand in join.inputs])
-        if len(groups) == 1 and len(join.inputs) > 1 and not self._part_selects(fork, join):
-            self._refuse(fork, join)
-        elif len(groups) == 1 and len(join.inputs) > 1:
+        if len(groups) == 1 < len(join.inputs):
+            self._part_selects(fork, join)
             return self._branches(fork, join)
         places = self._gather(join, groups)
         parts = self._channel_parts(fork, join)
@@ -217,26 +217,22 @@ class _Reduction:
             start += b - a
         return group
 
-    def _part_selects(self, fork: Node, join: Node) -> bool:
-        """Return each operand selects of its own, where it is only these that they share; tell whether this helped."""
+    def _part_selects(self, fork: Node, join: Node) -> None:
+        """Give each operand selects of its own, where it is only these that they share; refuse to go on elsewhere."""
         inside = [self._inside(fork, operand) for operand in join.inputs]
         shared = {n for i, nodes in enumerate(inside) for other in inside[:i] for n in nodes & other}
         selects = {node for node in shared if node.kind == "select" and node.inputs[0] is fork}
         if not selects or selects != shared:
-            return False
+            self._refuse(fork, join, shared)
         for number, nodes in enumerate(inside[1:], 1):
             for select in selects & nodes:
                 twin = Node(f"{select.name} (again {number})", "select", [fork], select.shape, traced=select.traced)
                 twin.channels = list(select.channels)
-                for node in (*nodes, join):
-                    if node is not join:
-                        node.inputs = [twin if n is select else n for n in node.inputs]
+                for node in nodes:
+                    node.inputs = [twin if n is select else n for n in node.inputs]
                 join.inputs = [twin if n is select and i == number else n for i, n in enumerate(join.inputs)]
-        return True
 
-    def _refuse(self, fork: Node, join: Node) -> None:
-        inside = [self._inside(fork, operand) for operand in join.inputs]
-        shared = {n for i, nodes in enumerate(inside) for other in inside[:i] for n in nodes & other}
+    def _refuse(self, fork: Node, join: Node, shared: set[Node]) -> NoReturn:
         before = self._ancestors(join)
         users = {node: sum(node in other.inputs for other in before) for node in before}
         names = [node.name for node in before if node in shared and users[node] > 1]

@@ -129,20 +129,8 @@ LEGEND = (
     "added, dropped: elements with noise, and with a density; cost: multiply-adds of the network; extra: those of the "
     "likelihood."
 )
-HEADER = (
-    "layer",
-    "kind",
-    "likelihood",
-    "in",
-    "out",
-    "added",
-    "dropped",
-    "kept",
-    "params",
-    "net params",
-    "cost",
-    "extra",
-)
+COUNTS = ("added", "dropped", "kept", "params", "net params", "cost", "extra")
+HEADER = ("layer", "kind", "likelihood", "in", "out", *COUNTS)
 
 
 def _row(layer: LayerRecord) -> tuple[str, ...]:

@@ -30,20 +30,13 @@ LIMIT = 0.98
 # How far weights may grow beside others that are zero and take what is left of the product.
 HEADROOM = 2.0
 
+# Calls that give another shape to the same elements.
+RESHAPES = ("view", "reshape", "flatten", "unflatten")
 # The largest slopes, rounded up: GELU 1.1290, SiLU 1.0999, Mish 1.0885, Hardswish 1.5, SELU 1.7581.
-SLOPES: dict[str, float] = {
-    **dict.fromkeys(
-        ("relu", "relu_", "tanh", "softplus", "abs", "celu", "sin", "hardtanh", "relu6", "logsigmoid"), 1.0
-    ),
-    **dict.fromkeys(("sigmoid", "hardsigmoid"), 0.25),
-    "gelu": 1.13,
-    "silu": 1.1,
-    "mish": 1.09,
-    "hardswish": 1.5,
-    "selu": 1.7582,
-    **dict.fromkeys(("identity", "flatten", "unflatten", "view"), 1.0),
-    **dict.fromkeys(("reshape", "contiguous", "clone", "permute", "transpose", "pixelshuffle", "pixelunshuffle"), 1.0),
-}
+STEEPER = {"gelu": 1.13, "silu": 1.1, "mish": 1.09, "hardswish": 1.5, "selu": 1.7582}
+UNIT_SLOPES = ("relu", "relu_", "tanh", "softplus", "abs", "celu", "sin", "hardtanh", "relu6", "logsigmoid", "identity")
+MOVES = ("contiguous", "clone", "permute", "transpose", "pixelshuffle", "pixelunshuffle")
+SLOPES = dict.fromkeys((*UNIT_SLOPES, *MOVES, *RESHAPES), 1.0) | {"sigmoid": 0.25, "hardsigmoid": 0.25} | STEEPER
 
 
 class _Limited(nn.Module):
@@ -281,7 +274,7 @@ def _slope(node: Node) -> float | None:
     if call is not None and call.name in ("mul", "neg"):
         numbers = [value for value in call.args if isinstance(value, int | float)]
         return math.prod(abs(number) for number in numbers) if len(numbers) == len(call.args) - 1 else None
-    if call is not None and call.name in ("view", "reshape", "flatten", "unflatten") and len(node.inputs) == 1:
+    if call is not None and call.name in RESHAPES and len(node.inputs) == 1:
         return 1.0
     if call is not None and (call.constants() or (call.in_shape != call.out_shape)):
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import NotConvertibleError
-from likelify.flowification.rules import Call, rule, setting, settings_of
+from likelify.flowification.rules import Call, rule, settings_of
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
 from likelify.transforms.surjections.activation import ELU, Abs, LeakyReLU, NoisyReLU, PReLU, ReLU, celu, selu
@@ -28,16 +30,34 @@ def image_of(transform: Transform) -> str | None:
     return found.get(type(transform))
 
 
-@rule(nn.LeakyReLU, F.leaky_relu)
-def leaky(what: nn.LeakyReLU | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a leaky ReLU."""
-    return _leaky(setting(what, 1, "negative_slope", 0.01))
+def _simple(make: Callable[..., Transform], *targets: Any, **settings: float) -> None:
+    """Register a layer that is made of settings alone, which stand in this order from place 1 on in a call."""
+    rule(*targets)(lambda what, in_shape, options: make(*settings_of(what, 1, **settings).values()))
 
 
 def _leaky(slope: float) -> Transform:
     if not slope > 0:
         raise NotConvertibleError(f"has slope {slope}; a bijection needs a positive one. Take 0.01 or more.")
     return LeakyReLU(slope)
+
+
+def _softplus(beta: float, threshold: float) -> Transform:
+    if not 0 < beta < math.inf or threshold < 15:
+        raise NotConvertibleError(f"has beta={beta} and threshold={threshold}; take a positive beta, threshold 20.")
+    if beta == 1:
+        return Softplus()
+    return Chain([Affine(scale=beta), Softplus(), Affine(scale=1 / beta)])
+
+
+_simple(_leaky, nn.LeakyReLU, F.leaky_relu, negative_slope=0.01)
+# In its evaluation form a randomized ReLU has the mean of its slopes.
+_simple(lambda lower, upper: _leaky((lower + upper) / 2), nn.RReLU, lower=1 / 8, upper=1 / 3)
+_simple(ELU, nn.ELU, F.elu, alpha=1.0)
+_simple(celu, nn.CELU, F.celu, torch.celu, alpha=1.0)
+_simple(selu, nn.SELU, F.selu, torch.selu)
+_simple(Sigmoid, nn.Sigmoid, torch.sigmoid, F.sigmoid, "sigmoid", torch.special.expit)
+_simple(Tanh, nn.Tanh, torch.tanh, F.tanh, "tanh")
+_simple(_softplus, nn.Softplus, F.softplus, beta=1.0, threshold=20.0)
 
 
 @rule(nn.PReLU)
@@ -58,60 +78,12 @@ def prelu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
     return PReLU.from_module(module)
 
 
-@rule(nn.RReLU)
-def rrelu(module: nn.RReLU, in_shape: Shape, options: Options) -> Transform:
-    """Convert a randomized ReLU in its evaluation form."""
-    return _leaky((module.lower + module.upper) / 2)
-
-
 @rule(nn.ReLU, F.relu, torch.relu, "relu", torch.relu_, F.relu_)
 def relu(what: nn.ReLU | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a ReLU: with noise where that is asked for; without, it can only be the last step."""
     if options.relu == "noisy":
-        net = options.nets(in_shape)(in_shape[0], 4 * in_shape[0])
-        return NoisyReLU(net=net)
+        return NoisyReLU(net=options.nets(in_shape)(in_shape[0], 4 * in_shape[0]))
     return ReLU(options.nets(in_shape)(in_shape[0], in_shape[0]))
-
-
-@rule(nn.ELU, F.elu)
-def elu(what: nn.ELU | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert an ELU."""
-    return ELU(setting(what, 1, "alpha", 1.0))
-
-
-@rule(nn.CELU, F.celu, torch.celu)
-def celu_rule(what: nn.CELU | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a CELU."""
-    return celu(setting(what, 1, "alpha", 1.0))
-
-
-@rule(nn.SELU, F.selu, torch.selu)
-def selu_rule(what: nn.SELU | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a SELU."""
-    return selu()
-
-
-@rule(nn.Sigmoid, torch.sigmoid, F.sigmoid, "sigmoid", torch.special.expit)
-def sigmoid(what: nn.Sigmoid | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a sigmoid."""
-    return Sigmoid()
-
-
-@rule(nn.Tanh, torch.tanh, F.tanh, "tanh")
-def tanh(what: nn.Tanh | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert tanh."""
-    return Tanh()
-
-
-@rule(nn.Softplus, F.softplus)
-def softplus(what: nn.Softplus | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a softplus."""
-    beta, threshold = settings_of(what, 1, beta=1.0, threshold=20.0).values()
-    if not 0 < beta < math.inf or threshold < 15:
-        raise NotConvertibleError(f"has beta={beta} and threshold={threshold}; take a positive beta, threshold 20.")
-    if beta == 1:
-        return Softplus()
-    return Chain([Affine(scale=beta), Softplus(), Affine(scale=1 / beta)])
 
 
 @rule(torch.abs, torch.absolute, "abs")

@@ -62,16 +62,11 @@ def _dense(weight: Tensor, bias: Tensor | None, in_shape: Shape, options: Option
     check_rank(weight)
     dims, shape = len(in_shape) - 1, (weight.shape[1], *in_shape[:-1])
     layer = linear(weight.shape[1], weight.shape[0], dims=dims, **_values(weight, bias, shape, options))
-    return _on_last_axis(layer, dims)
-
-
-def _on_last_axis(transform: Transform, dims: int) -> Transform:
-    """Return a layer of channels, of events with `dims` axes behind them, that works on the last axis instead."""
     if dims == 0:
-        return transform
+        return layer
+    # The layer works on channels, so the last axis takes their place meanwhile.
     last = dims + 1
-    into = PermuteAxes((last, *range(1, last)))
-    return Chain([into, transform, PermuteAxes((*range(2, last + 1), 1))])
+    return Chain([PermuteAxes((last, *range(1, last))), layer, PermuteAxes((*range(2, last + 1), 1))])
 
 
 @rule(nn.Conv1d, nn.Conv2d, F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
@@ -175,7 +170,9 @@ def minus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
 def _shifted(call: Call, factor: float, in_shape: Shape) -> Transform | None:
     """Return the sum of the first operand and `factor` times the second, one of which is constant."""
     value, first = _constant(call)
-    return _affine(1.0, _times(value, factor), in_shape) if first else _affine(factor, value, in_shape)
+    if not first:
+        return _affine(factor, value, in_shape)
+    return _affine(1.0, value if factor == 1 else _like(value * factor, value), in_shape)
 
 
 @rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul")
@@ -221,19 +218,9 @@ def _alpha(call: Call) -> float:
     return alpha
 
 
-def _times(value: Any, factor: float) -> Any:
-    return value if factor == 1 else _like(value * factor, value)
-
-
 def _like(made: Any, value: Any) -> Any:
     """Return a value as a parameter if it was made of one."""
     return nn.Parameter(made.detach()) if isinstance(value, nn.Parameter) else made
-
-
-def _fixed(scale: float, shift: float) -> Transform | None:
-    if scale == 0 or not math.isfinite(scale):
-        raise NotConvertibleError(f"multiplies by {scale}, which forgets the input.")
-    return None if (scale, shift) == (1, 0) else Affine(shift=shift / scale, scale=scale)
 
 
 def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
@@ -243,7 +230,9 @@ def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
     """
     tensors = [value for value in (scale, shift) if isinstance(value, Tensor)]
     if not tensors:
-        return _fixed(float(scale), float(shift))
+        if scale == 0 or not math.isfinite(scale):
+            raise NotConvertibleError(f"multiplies by {float(scale)}, which forgets the input.")
+        return None if (scale, shift) == (1, 0) else Affine(shift=shift / scale, scale=float(scale))
     values = []
     for value in (scale, shift):
         tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value)).to(tensors[0].detach())

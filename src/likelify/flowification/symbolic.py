@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 from likelify.flowification.refusals import Refusals
 from likelify.flowification.rules import module_rule, traced_functions
+
+N = TypeVar("N")
 
 # What reads shapes, never values.
 SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
@@ -69,14 +71,8 @@ class Tracer(fx.Tracer):
 
 def _asks_for_sizes(node: fx.Node) -> bool:
     """Return whether a value depends on the shapes of data and on constants only."""
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if current.op == "placeholder":
-            return False
-        if not reads_size(current):
-            waiting += current.all_input_nodes
-    return True
+    needed = reachable(node, lambda other: [] if reads_size(other) else other.all_input_nodes)
+    return all(other.op != "placeholder" for other in needed)
 
 
 def reads_size(node: fx.Node) -> bool:
@@ -107,10 +103,15 @@ def symbolic(module: nn.Module, example: Tensor, refusals: Refusals) -> fx.Graph
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """Return a node and all that it is computed from."""
+    return reachable(node, lambda other: other.all_input_nodes)
+
+
+def reachable(node: N, inputs: Callable[[N], Iterable[N]]) -> set[N]:
+    """Return a node of any graph and all that its inputs lead back to."""
     found, waiting = set(), [node]
     while waiting:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            waiting += current.all_input_nodes
+            waiting += inputs(current)
     return found

@@ -18,7 +18,7 @@ from likelify.flowification.execution import Recorder
 from likelify.flowification.graph import Graph, Kind, Node
 from likelify.flowification.refusals import TENSOR_ALPHA, Refusals
 from likelify.flowification.rules import DATA, Call, full_index, module_rule
-from likelify.flowification.symbolic import Tracer, ancestors, reads_size, symbolic
+from likelify.flowification.symbolic import Tracer, ancestors, reachable, reads_size, symbolic
 from likelify.transforms.core import Shape
 
 ADD = {operator.add, operator.iadd, torch.add, "add"}
@@ -47,8 +47,7 @@ def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | Non
     with torch.no_grad():
         for recorder, batch in zip(recorders, (example, more), strict=True):
             recorder.run(batch.clone())
-    builder = _GraphBuilder(found, module, (len(example), len(more)), recorders, refusals)
-    nodes = builder.build()
+    nodes = _GraphBuilder(found, (len(example), len(more)), recorders, refusals).build()
     return None if nodes is None else Graph(nodes, module, list(zip((example, more), results, strict=True)))
 
 
@@ -104,17 +103,11 @@ class _GraphBuilder:
     """Turns a traced graph into nodes."""
 
     def __init__(
-        self,
-        traced: fx.GraphModule,
-        module: nn.Module,
-        rows: tuple[int, int],
-        recorders: list[Recorder],
-        refusals: Refusals,
+        self, traced: fx.GraphModule, rows: tuple[int, int], recorders: list[Recorder], refusals: Refusals
     ) -> None:
-        self.traced, self.module, self.rows, self.refusals = traced, module, rows, refusals
+        self.traced, self.rows, self.refusals = traced, rows, refusals
         self.first, self.second = recorders[0].values, recorders[1].values
         self.stale = recorders[0].stale
-        self.modules = dict(module.named_modules())
         self.nodes: dict[fx.Node, Node] = {}
         self.parts: dict[fx.Node, list[tuple[int, int]]] = {}
         self.uses: dict[fx.Node, list[int]] = {}
@@ -133,7 +126,8 @@ class _GraphBuilder:
             if not self.refusals.found:
                 self.refusals.add("output", "does not depend on the input.")
             return None
-        return _reachable(list(self.nodes.values()), self.nodes[result])
+        used = reachable(self.nodes[result], lambda node: node.inputs)
+        return [node for node in dict.fromkeys(self.nodes.values()) if node in used]
 
     def _refuse_stale(self, needed: set[fx.Node]) -> None:
         """Refuse values that are read after a change in place, which the graph knows nothing of."""
@@ -184,7 +178,7 @@ class _GraphBuilder:
         return own + [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
 
     def _module_uses(self, node: fx.Node) -> list[int]:
-        module = self.modules[str(node.target)]
+        module = self.traced.get_submodule(str(node.target))
         return [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
 
     def _is_size(self, node: fx.Node) -> bool:
@@ -269,13 +263,14 @@ class _GraphBuilder:
                 start, stop, step = index[1].indices(shape[1])
                 return (start, stop) if step == 1 else None
         if target in ("narrow", torch.narrow):
-            axis, start, length = (self._values(_argument(node, i, n)) for i, n in NARROW)
+            named = ((1, "dim"), (2, "start"), (3, "length"))
+            axis, start, length = (self._values(_argument(node, *where)) for where in named)
             return (start, start + length) if axis == 1 else None
         return None
 
     def _step(self, node: fx.Node, before: Node, shape: Shape, target: Any) -> Node:
         if node.op == "call_module":
-            module = self.modules[str(node.target)]
+            module = self.traced.get_submodule(str(node.target))
             if len(node.args) + len(node.kwargs) != 1 and module_rule(module) is not None:
                 what = "is called with more than its input. Give such settings when it is built."
                 self.refusals.add(self._name(node), what)
@@ -353,9 +348,6 @@ class _GraphBuilder:
         return unique
 
 
-NARROW = ((1, "dim"), (2, "start"), (3, "length"))
-
-
 def _target(node: fx.Node) -> Any:
     """Return what is called; methods in their plain form, without the underscore of those that work in place."""
     target = node.target
@@ -379,15 +371,3 @@ def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> A
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
-
-
-def _reachable(nodes: list[Node], result: Node) -> list[Node]:
-    """Return the nodes that the result depends on, each once and in order."""
-    found, waiting = set(), [result]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += current.inputs
-    order = list(dict.fromkeys(nodes))
-    return [node for node in order if node in found]
