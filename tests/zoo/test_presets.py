@@ -190,7 +190,7 @@ def test_models_can_be_class_conditional(name):
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="has no network that could read labels"):
         tiny("table3-without-generalization", classes=3)
-    with pytest.raises(ShapeError, match="the model 'sylvester' with 2 levels .* 6x6 is not a multiple of 4"):
+    with pytest.raises(ShapeError, match="sylvester with 2 levels .* 6x6 is not a multiple of 4"):
         tiny("table2-sylvester", (1, 6, 6)).build()
     with pytest.raises(ConfigError, match="hidden"):
         tiny("table1-1x1", hidden=3)

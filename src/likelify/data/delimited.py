@@ -6,6 +6,7 @@ import io
 import math
 import zlib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
 from typing import NoReturn
@@ -32,10 +33,7 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
         DataError: if the file cannot be read, or a value is missing, infinite or not a number, naming line and column.
     """
     path = Path(path)
-    first = _first_cells(path)
-    if first is None:
-        raise DataError(f"'{path}' is empty.")
-    delimiter, cells = first
+    delimiter, cells = _first_cells(path)
     header = not any(_is_number(cell) for cell in cells) or (
         len(cells) > 1 and cells == [str(number) for number in range(len(cells))]
     )
@@ -67,7 +65,7 @@ def read_numbers(
     """
     try:
         with open_text(path) as lines:
-            rows = parse_numbers(_without_header(lines) if header else lines, delimiter, only)
+            rows = parse_numbers(lines, delimiter, only, header=header)
     except (ValueError, EOFError, zlib.error, OSError) as error:
         _find_fault(path, delimiter, names, error, header=header, more=only is not None)
     if len(rows) == 0:
@@ -77,18 +75,22 @@ def read_numbers(
     return rows
 
 
-def parse_numbers(lines: Iterable[str], delimiter: str | None, only: range | None = None) -> np.ndarray:
-    """Turn lines of numbers into an array `(rows, columns)` of float64; blank lines are skipped.
+def parse_numbers(
+    lines: Iterable[str], delimiter: str | None, only: range | None = None, *, header: bool = False
+) -> np.ndarray:
+    """Turn lines of numbers into an array `(rows, columns)` of float64; blank lines and a header are skipped.
 
     Raises:
         ValueError: if a cell is not a number, or lines have different numbers of cells.
     """
     filled = (line for line in lines if line.strip())
+    if header:
+        next(filled, None)
     first = next(filled, None)
     if first is None:
         return np.empty((0, 0))
-    rest = (line for part in ([first], filled) for line in part)
-    return np.loadtxt(rest, delimiter=delimiter, comments=None, quotechar='"', ndmin=2, usecols=only, dtype=np.float64)
+    rows = chain([first], filled)
+    return np.loadtxt(rows, delimiter=delimiter, comments=None, quotechar='"', ndmin=2, usecols=only, dtype=np.float64)
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -112,22 +114,20 @@ def read_array(path: str | Path) -> np.ndarray:
     return values
 
 
+def is_packed(path: Path) -> bool:
+    """Tell whether a file is packed by gzip."""
+    with open(path, "rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
+
+
 def open_text(path: Path) -> io.TextIOBase:
     """Open a text file, packed by gzip or not."""
-    with open(path, "rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
-    if packed:
+    if is_packed(path):
         return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")  # pyright: ignore[reportArgumentType]
     return open(path, encoding="utf-8-sig", newline="")
 
 
-def _without_header(lines: Iterable[str]) -> Iterable[str]:
-    filled = (line for line in lines if line.strip())
-    next(filled, None)
-    return filled
-
-
-def _first_cells(path: Path) -> tuple[str, list[str]] | None:
+def _first_cells(path: Path) -> tuple[str, list[str]]:
     """Find the delimiter and the cells of the first line."""
     try:
         with open_text(path) as lines:
@@ -135,7 +135,7 @@ def _first_cells(path: Path) -> tuple[str, list[str]] | None:
     except (UnicodeDecodeError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"'{path}' cannot be read as text: {error}.") from error
     if line is None:
-        return None
+        raise DataError(f"'{path}' is empty.")
     delimiter = max(DELIMITERS, key=line.count)
     return delimiter, [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from likelify.data.delimited import is_packed
 from likelify.data.source import ArraySource, Source, hold_out, sizes_of
 from likelify.errors import DataError
 
@@ -107,7 +108,7 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with gzip.open(path) if _is_packed(path) else open(path, "rb") as handle:
+        with gzip.open(path) if is_packed(path) else open(path, "rb") as handle:
             header = _read(handle, 4 + 4 * axes)
             shape = _shape(header, path, axes)
             size = math.prod(shape)
@@ -134,11 +135,6 @@ def _find(folder: Path, file: str, name: str, hint: str) -> Path:
             return folder / candidate
     what = "There is no folder" if not folder.is_dir() else "Nothing of that name is in"
     raise DataError(f"{name.partition(':')[0]} needs the file {file} or {file}.gz. {what} '{folder}'. {hint}")
-
-
-def _is_packed(path: Path) -> bool:
-    with open(path, "rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
 
 
 def _read(handle: io.BufferedIOBase, limit: int) -> bytes:

@@ -41,13 +41,11 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         """Take what was put on the stack since the last mark."""
-        index = len(self.stack) - 1
-        while self.stack[index] is not MARK:
-            index -= 1
-            if index < 0:
-                raise IndexError("a mark is missing")
-        taken = self.stack[index + 1 :]
-        del self.stack[index:]
+        marks = [index for index, value in enumerate(self.stack) if value is MARK]
+        if not marks:
+            raise IndexError("a mark is missing")
+        taken = self.stack[marks[-1] + 1 :]
+        del self.stack[marks[-1] :]
         return taken
 
     def take(self, count: int) -> list[Any]:
@@ -107,28 +105,17 @@ def _step(machine: _Machine, name: str, argument: Any, what: str) -> None:
         raise DataError(f"'{what}' holds the pickle instruction {name}, which plain data do not need: it is refused.")
 
 
-def _set_items(machine: _Machine) -> None:
-    items = machine.since_mark()
-    machine.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    """Return the dict of keys and values that follow each other."""
+    return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _set_item(machine: _Machine) -> None:
-    key, value = machine.take(2)
-    machine.stack[-1].update({key: value})
+# What is taken off the stack is an argument, so that it is gone when the dict or list on top of the rest is changed.
+def _update(machine: _Machine, items: list[Any]) -> None:
+    machine.stack[-1].update(_pairs(items))
 
 
-def _dict(machine: _Machine) -> None:
-    items = machine.since_mark()
-    machine.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-
-
-def _append(machine: _Machine) -> None:
-    (value,) = machine.take(1)
-    machine.stack[-1].extend([value])
-
-
-def _append_many(machine: _Machine) -> None:
-    values = machine.since_mark()
+def _extend(machine: _Machine, values: list[Any]) -> None:
     machine.stack[-1].extend(values)
 
 
@@ -137,10 +124,6 @@ def _build(machine: _Machine) -> None:
     if not isinstance(machine.stack[-1], PickledCall):
         raise ValueError("a state is set on something that was not made by a call")
     machine.stack[-1].state = state
-
-
-def _tuple_of(count: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.stack.append(tuple(machine.take(count)))
 
 
 # Instructions that put their own argument on the stack.
@@ -163,15 +146,15 @@ RECALL = {"GET", "BINGET", "LONG_BINGET"}
 NOTHING = {"PROTO", "FRAME"}
 ACTIONS: dict[str, Callable[[_Machine], None]] = {
     "TUPLE": lambda machine: machine.stack.append(tuple(machine.since_mark())),
-    "TUPLE1": _tuple_of(1),
-    "TUPLE2": _tuple_of(2),
-    "TUPLE3": _tuple_of(3),
+    "TUPLE1": lambda machine: machine.stack.append(tuple(machine.take(1))),
+    "TUPLE2": lambda machine: machine.stack.append(tuple(machine.take(2))),
+    "TUPLE3": lambda machine: machine.stack.append(tuple(machine.take(3))),
     "LIST": lambda machine: machine.stack.append(machine.since_mark()),
-    "DICT": _dict,
-    "SETITEM": _set_item,
-    "SETITEMS": _set_items,
-    "APPEND": _append,
-    "APPENDS": _append_many,
+    "DICT": lambda machine: machine.stack.append(_pairs(machine.since_mark())),
+    "SETITEM": lambda machine: _update(machine, machine.take(2)),
+    "SETITEMS": lambda machine: _update(machine, machine.since_mark()),
+    "APPEND": lambda machine: _extend(machine, machine.take(1)),
+    "APPENDS": lambda machine: _extend(machine, machine.since_mark()),
     "STACK_GLOBAL": lambda machine: machine.stack.append(Name(*machine.take(2))),
     "REDUCE": lambda machine: machine.stack.append(PickledCall(*machine.take(2))),
     "BUILD": _build,

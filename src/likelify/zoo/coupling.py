@@ -19,12 +19,6 @@ class CouplingFlowConfig(StackConfig):
     def _step(self, channels: int) -> list[Transform]:
         split = transforms.ChannelSplit(channels)
         read, changed = split.sizes
-        net = nets.ResidualConvNet(
-            read,
-            2 * changed,
-            self.hidden,
-            context_features=self.classes or 0,
-            skip=False,
-            checkpoint=self.checkpoint,
-        )
+        settings = {"context_features": self.classes or 0, "skip": False, "checkpoint": self.checkpoint}
+        net = nets.ResidualConvNet(read, 2 * changed, self.hidden, **settings)
         return [transforms.Conv1x1(channels), transforms.Coupling(split, transforms.AffineBijector(0.5), net)]

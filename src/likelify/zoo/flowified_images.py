@@ -215,9 +215,7 @@ class FConvConfig(FlowifiedConfig):
         return transforms.Coupling(split, bijector, net)
 
 
-@register(
-    "fconv1", kind="image", summary="flowified convolutions with overlapping kernels (flowification paper: FCONV1)"
-)
+@register("fconv1", kind="image", summary="flowified convolutions that overlap (flowification paper: FCONV1)")
 class FConv1Config(FConvConfig):
     """Overlapping kernels (FCONV1 of the paper): every overlap costs noise."""
 
@@ -233,9 +231,7 @@ class FConv2Config(FConvConfig):
 
 
 @register(
-    "fconv-fft",
-    kind="image",
-    summary="circular convolutions through their Fourier transform (flowification paper: appendix H)",
+    "fconv-fft", kind="image", summary="convolutions by their Fourier transform (flowification paper: appendix H)"
 )
 class FConvFourierConfig(FConvConfig):
     """Convolutions on a torus, with log-determinants from their Fourier transform (appendix H of the paper).
@@ -251,10 +247,7 @@ class FConvFourierConfig(FConvConfig):
         if any(side % 2 for side in shape[1:]):
             layers.append(transforms.Pad(shape, [(0, side % 2) for side in shape[1:]], noise=self.noise))
             shape = layers[-1].out_shape(shape)
-        layers += [
-            transforms.Squeeze(2),
-            transforms.CircularConv(4 * shape[0], conv.channels, 3, **self._densities(2)),
-        ]
+        layers += [transforms.Squeeze(2), transforms.CircularConv(4 * shape[0], conv.channels, 3, **self._densities(2))]
         return transforms.Chain(layers)
 
 

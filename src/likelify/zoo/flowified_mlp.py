@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from likelify.transforms.core import Transform
 
 
-@register(
-    "flowified-mlp",
-    kind="table",
-    summary="flowified multilayer perceptron for tables (flowification paper: appendix F)",
-)
+@register("flowified-mlp", kind="table", summary="flowified multilayer perceptron (flowification paper: appendix F)")
 class FlowifiedMLPConfig(ModelConfig):
     """A flowified multilayer perceptron for rows of real numbers (appendix F of the flowification paper).
 

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
-from likelify.zoo.images import ImageConfig, require_halves
+from likelify.zoo.images import ImageShape
 from likelify.zoo.mixers import mixing_layers
+from likelify.zoo.multiscale import ScalesConfig
 from likelify.zoo.registry import Size, register
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ NOISE_FEATURES = 16
 
 
 @register("glow", kind="image", summary="multi-scale flow with a choice of mixing layers and couplings")
-class GlowConfig(ImageConfig):
-    """Settings of a glow; height and width must be multiples of `2 ** levels`.
+class GlowConfig(ScalesConfig):
+    """Settings of a glow; each of its steps is actnorm, mixing and coupling.
 
     Attributes:
-        levels: scales; half of the channels leave after each but the last.
-        steps: actnorm, mixing and coupling, repeated that many times per level.
         mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` is a 1x1 convolution
             followed by the exponential.
         coupling: bijector of the couplings.
@@ -40,11 +39,8 @@ class GlowConfig(ImageConfig):
         bins: pieces of the splines.
         norm_bound: the bound that `norm_limit` limits, of `conv_exponential`.
         alpha: of the logit in front, which maps pixels to the line.
-        dequantization: uniform noise, or a conditional flow.
     """
 
-    levels: int = Field(default=2, ge=1)
-    steps: int = Field(default=4, ge=1)
     mixing: Mixing = "1x1"
     coupling: Literal["affine", "spline"] = "affine"
     net_kind: Literal["residual", "dense"] = "residual"
@@ -55,36 +51,22 @@ class GlowConfig(ImageConfig):
     bins: int = Field(default=8, ge=2)
     norm_bound: NormBoundName = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
-    dequantization: Literal["uniform", "variational"] = "uniform"
 
-    def build(self) -> Flow:
-        """Return the flow with fresh weights.
+    def _enter(self) -> list[Transform]:
+        return [transforms.Affine(scale=1 / self.pixel_levels), transforms.Logit(self.alpha)]
 
-        Raises:
-            ShapeError: if the image cannot be squeezed that often.
-        """
-        from likelify.distributions import ConditionalNormal, Normal
+    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
+        steps = range(self.steps)
+        return [layer for step in steps for layer in self._step(step, shape, self.classes or 0)]
 
-        require_halves(self.event_shape, self.levels, "glow")
-        layers: list[Transform] = [
-            transforms.Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
-            transforms.Affine(scale=1 / self.pixel_levels),
-            transforms.Logit(self.alpha),
-        ]
-        channels, height, width = self.event_shape
-        for level in range(self.levels):
-            channels, height, width = 4 * channels, height // 2, width // 2
-            layers.append(transforms.Squeeze())
-            for step in range(self.steps):
-                layers += self._step(step, (channels, height, width), self.classes or 0)
-            if level < self.levels - 1:
-                half = channels // 2
-                prior = ConditionalNormal(self._net(half, 2 * (channels - half), self.classes or 0))
-                layers.append(transforms.Slice(half, prior))
-                channels = half
-        return self._flow(transforms.Chain(layers), Normal((channels, height, width), trainable=True))
+    def _split_prior(self, channels: int, height: int, width: int) -> Transform:
+        from likelify.distributions import ConditionalNormal
 
-    def _step(self, step: int, shape: tuple[int, int, int], context: int) -> list[Transform]:
+        keep = channels // 2
+        net = self._net(keep, 2 * (channels - keep), self.classes or 0)
+        return transforms.Slice(keep, ConditionalNormal(net))
+
+    def _step(self, step: int, shape: ImageShape, context: int) -> list[Transform]:
         """Return actnorm, mixing, and a coupling that reads a condition of that size."""
         channels, *positions = shape
         mixing = mixing_layers(
@@ -98,18 +80,10 @@ class GlowConfig(ImageConfig):
 
     def _net(self, size_in: int, size_out: int, context: int) -> nn.Module:
         if self.net_kind == "dense":
-            return nets.DenseConvBlock(
-                size_in, size_out, self.hidden, self.blocks, self.hidden, context_features=context
-            )
-        return nets.ResidualConvNet(
-            size_in,
-            size_out,
-            self.hidden,
-            self.blocks,
-            kernel_size=self.kernel_size,
-            context_features=context,
-            dropout=self.dropout,
-        )
+            hidden = self.hidden
+            return nets.DenseConvBlock(size_in, size_out, hidden, self.blocks, hidden, context_features=context)
+        settings = {"kernel_size": self.kernel_size, "context_features": context, "dropout": self.dropout}
+        return nets.ResidualConvNet(size_in, size_out, self.hidden, self.blocks, **settings)
 
     def _noise(self) -> Flow:
         """Return the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 @register(
-    "marginal-spline",
-    kind="image",
-    summary="fitted marginals and spline couplings, for small images; default of digits",
+    "marginal-spline", kind="image", summary="marginals and spline couplings, for small images; default of digits"
 )
 class MarginalSplineConfig(ImageConfig):
     """Settings of a flow of small images, whose networks read whole images.

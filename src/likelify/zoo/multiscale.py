@@ -1,8 +1,6 @@
-"""What the image models of the convolution exponential paper share: scales, split priors and dequantization.
+"""What multi-scale models of images share, and what those of the convolution exponential paper have in common.
 
-    dequantize, (x - middle) / levels; for each scale: squeeze, its layers, split prior (not after the last)
-
-The published baselines of one table do not all have the same split priors; these do.
+dequantize, bring to the line; for each scale: squeeze, its layers, split prior (not after the last)
 """
 
 from __future__ import annotations
@@ -25,46 +23,18 @@ if TYPE_CHECKING:
     from likelify.transforms.core import Transform
 
 
-class MultiScaleConfig(ImageConfig):
-    """Settings of the multi-scale models; height and width must be multiples of `2 ** levels`.
+class ScalesConfig(ImageConfig):
+    """Settings of a multi-scale model; height and width must be multiples of `2 ** levels`.
 
     Attributes:
         levels: scales; half of the channels leave after each but the last, through a split prior.
         steps: layers per level.
-        width: channels around the DenseNets of split priors and dequantizer, and of all couplings of a mixing flow.
-        depth: dense layers of each.
-        growth: channels each dense layer adds.
-        gated: end them in a gated 1x1 convolution.
-        norm_limit: of convolution exponentials.
-        norm_bound: the bound that `norm_limit` limits; `"torus"` is tight.
         dequantization: uniform noise, or a conditional flow.
-        noise_steps: couplings of that flow.
-        noise_features: channels of the image's encoding that they read.
-        noise_depth: dense layers of each of the two DenseNets of the encoder.
-        checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed:
-            a third more work, far less memory.
     """
 
     levels: int = Field(default=2, ge=1)
     steps: int = Field(default=4, ge=1)
-    width: Size = 24
-    depth: int = Field(default=3, ge=0)
-    growth: Size = 12
-    gated: bool = True
-    norm_limit: float | None = Field(default=0.9, gt=0)
-    norm_bound: NormBoundName = "torus"
     dequantization: Literal["uniform", "variational"] = "uniform"
-    noise_steps: int = Field(default=4, ge=1)
-    noise_features: Size = 32
-    noise_depth: int = Field(default=4, ge=0)
-    checkpoint: bool = False
-
-    @abstractmethod
-    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
-        """Return the layers of one scale for events of that shape."""
-
-    def _noise_mixing(self) -> Mixing:
-        return "1x1"
 
     def build(self) -> Flow:
         """Return the flow with fresh weights.
@@ -74,11 +44,9 @@ class MultiScaleConfig(ImageConfig):
         """
         from likelify.distributions import Normal
 
-        require_halves(self.event_shape, self.levels, f"the model '{self.model}'")
-        layers: list[Transform] = [
-            transforms.Dequantize(self.pixel_levels, self._noise() if self.dequantization == "variational" else None),
-            transforms.Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels),
-        ]
+        require_halves(self.event_shape, self.levels, self.model)
+        noise = self._noise() if self.dequantization == "variational" else None
+        layers: list[Transform] = [transforms.Dequantize(self.pixel_levels, noise), *self._enter()]
         channels, height, width = self.event_shape
         for level in range(self.levels):
             channels, height, width = 4 * channels, height // 2, width // 2
@@ -87,6 +55,59 @@ class MultiScaleConfig(ImageConfig):
                 layers.append(self._split_prior(channels, height, width))
                 channels = channels // 2
         return self._flow(transforms.Chain(layers), Normal((channels, height, width), trainable=True))
+
+    @abstractmethod
+    def _noise(self) -> Flow:
+        """Return the conditional flow of the dequantization noise."""
+
+    @abstractmethod
+    def _enter(self) -> list[Transform]:
+        """Return the layers between dequantization and the first scale."""
+
+    @abstractmethod
+    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
+        """Return the layers of one scale for events of that shape."""
+
+    @abstractmethod
+    def _split_prior(self, channels: int, height: int, width: int) -> Transform:
+        """Return a layer that drops the last half of the channels, with a density given the first."""
+
+
+class MultiScaleConfig(ScalesConfig):
+    """Settings of the models of the convolution exponential paper.
+
+    The published baselines of one table do not all have the same split priors; these do.
+
+    Attributes:
+        width: channels around the DenseNets of split priors and dequantizer, and of all couplings of a mixing flow.
+        depth: dense layers of each.
+        growth: channels each dense layer adds.
+        gated: end them in a gated 1x1 convolution.
+        norm_limit: of convolution exponentials.
+        norm_bound: the bound that `norm_limit` limits; `"torus"` is tight.
+        noise_steps: couplings of the conditional flow of the dequantization noise.
+        noise_features: channels of the image's encoding that they read.
+        noise_depth: dense layers of each of the two DenseNets of the encoder.
+        checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed:
+            a third more work, far less memory.
+    """
+
+    width: Size = 24
+    depth: int = Field(default=3, ge=0)
+    growth: Size = 12
+    gated: bool = True
+    norm_limit: float | None = Field(default=0.9, gt=0)
+    norm_bound: NormBoundName = "torus"
+    noise_steps: int = Field(default=4, ge=1)
+    noise_features: Size = 32
+    noise_depth: int = Field(default=4, ge=0)
+    checkpoint: bool = False
+
+    def _noise_mixing(self) -> Mixing:
+        return "1x1"
+
+    def _enter(self) -> list[Transform]:
+        return [transforms.Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels)]
 
     def _dense_net(self, size_in: int, size_out: int, context: int | None = None) -> nn.Module:
         return nets.DenseConvBlock(

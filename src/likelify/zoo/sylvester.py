@@ -14,11 +14,7 @@ if TYPE_CHECKING:
     from likelify.transforms.core import Transform
 
 
-@register(
-    "sylvester",
-    kind="image",
-    summary="convolutional Sylvester layers, exact and quickly inverted (paper: tables 2 and 3)",
-)
+@register("sylvester", kind="image", summary="exact, quickly inverted Sylvester layers (paper: tables 2 and 3)")
 class SylvesterConfig(StackConfig):
     """A convolutional Sylvester flow: `W^-1 (I + f) W` with autoregressive `f` and `W = exp(M) Q`, then a flip.
 

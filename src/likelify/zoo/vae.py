@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 Posterior = Literal["gaussian", "planar", "sylvester", "generalized", "convolutional"]
 
 
-@register(
-    "vae",
-    kind="image",
-    summary="VAE; posterior gaussian, planar or a Sylvester flow (paper: appendix A, our reading)",
-)
+@register("vae", kind="image", summary="VAE; gaussian, planar or Sylvester posterior (paper: appendix A, our reading)")
 class VaeConfig(ImageConfig):
     """A VAE of images with a categorical observation model: log-probabilities of pixels without dequantization.
 
@@ -70,7 +66,7 @@ class VaeConfig(ImageConfig):
         """
         from likelify.distributions import ConditionalCategorical, Normal
 
-        require_halves(self.event_shape, 1, f"the model '{self.model}'")
+        require_halves(self.event_shape, 1, self.model)
         decoder = nets.pixel_decoder(
             self.latent_shape, self.event_shape, self.pixel_levels, self.hidden, self.classes or 0, self.dropout
         )
