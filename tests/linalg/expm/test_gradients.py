@@ -149,6 +149,33 @@ def test_hidden_tensors_of_users_maps_get_their_gradients():
         lk.exp_action(hidden, x, gradient=linalg.Stored())
 
 
+def test_maps_inside_a_tuple_have_no_names_for_their_tensors():
+    weight = (0.3 * normal(3, 3)).requires_grad_()
+
+    @dataclass(frozen=True, eq=False)
+    class Total(lk.LinearMap):
+        maps: tuple
+
+        def apply(self, x):
+            return sum(map_.apply(x) for map_ in self.maps)
+
+        def adjoint(self):
+            return Total(tuple(map_.adjoint() for map_ in self.maps))
+
+        def trace(self, event_shape):
+            return sum(map_.trace(event_shape) for map_ in self.maps)
+
+        def norm_bound(self, event_shape):
+            return sum(map_.norm_bound(event_shape) for map_ in self.maps)
+
+    total = Total((lk.Dense(weight), lk.Dense(weight)))
+    assert not total.declared
+    x = normal(2, 3)
+    (found,) = torch.autograd.grad(lk.exp_action(total, x).value.sum(), weight)
+    (exact,) = torch.autograd.grad((x @ exponential(2 * weight).T).sum(), weight)
+    assert torch.allclose(found, exact, atol=1e-9)
+
+
 def test_changing_the_input_before_the_backward_pass_is_an_error():
     x, weight = normal(2, 3), normal(3, 3).requires_grad_()
     value = lk.exp_action(lk.Dense(weight), x, method="series").value
