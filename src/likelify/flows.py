@@ -153,11 +153,8 @@ class Flow(Distribution):
         """
         _positive(samples)
         encoded = self._encode(context)
-        draws = torch.stack([self._weight(x, encoded) for _ in range(samples)])
-        error = draws.detach().std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(draws[0], math.nan)
-        if self.likelihood == "exact":
-            error = torch.zeros_like(error)
-        return Estimate(draws.mean(0), error, None, samples)
+        found = _mean(torch.stack([self._weight(x, encoded) for _ in range(samples)]), samples)
+        return replace(found, standard_error=torch.zeros_like(found.value)) if self.likelihood == "exact" else found
 
     def iw_log_prob(
         self, x: Tensor, context: ContextLike = None, *, samples: int, chunk: int | None = None
@@ -219,9 +216,7 @@ class Flow(Distribution):
         gaps = {}
         for count in samples:
             groups = drawn[: len(drawn) // count * count].unflatten(0, (-1, count))
-            each = groups.logsumexp(1) - math.log(count) - groups.mean(1)
-            error = each.detach().std(0) / math.sqrt(len(each)) if len(each) > 1 else torch.full_like(each[0], math.nan)
-            gaps[count] = Estimate(each.mean(0), error, None, count)
+            gaps[count] = _mean(groups.logsumexp(1) - math.log(count) - groups.mean(1), count)
         return gaps
 
     def _log_weights(self, x: Tensor, encoded: Context, samples: int, chunk: int | None) -> Iterator[Tensor]:
@@ -235,12 +230,16 @@ class Flow(Distribution):
             log_weight = self._weight(x.repeat(times, *(1,) * (x.ndim - 1)), repeated)
             yield widest(log_weight).reshape(times, -1)
 
-    def _require_weights(self, method: str) -> None:
+    def _refuse_noise(self, problem: str, remedy: str) -> None:
         if self.likelihood == "estimate":
+            noisy = ", ".join(self._culprits("noisy_log_det"))
             raise InexactLikelihoodError(
-                f"{method} would be biased upwards, because the log-determinant is a noisy estimate in: "
-                f"{', '.join(self._culprits('noisy_log_det'))}. Choose an exact or bounded form of them, or use elbo."
+                f"{problem}, because the log-determinant is a noisy estimate in: {noisy}. {remedy}"
             )
+
+    def _require_weights(self, method: str) -> None:
+        remedy = "Choose an exact or bounded form of them, or use elbo."
+        self._refuse_noise(f"{method} would be biased upwards", remedy)
 
     def certificate(self, x: Tensor, context: ContextLike = None) -> Certificate:
         """Bound in nats how far the reported `log p(x)` is from the exact log-density of the map actually applied.
@@ -255,12 +254,8 @@ class Flow(Distribution):
         Raises:
             InexactLikelihoodError: if a log-determinant is a noisy estimate, for which no such bound exists.
         """
-        if self.likelihood == "estimate":
-            raise InexactLikelihoodError(
-                "There is no certificate, because the log-determinant is a noisy estimate in: "
-                f"{', '.join(self._culprits('noisy_log_det'))}. "
-                "Choose their exact trace, or evaluate with_log_det(flow, 'exact')."
-            )
+        remedy = "Choose their exact trace, or evaluate with_log_det(flow, 'exact')."
+        self._refuse_noise("There is no certificate", remedy)
         encoded = self._encode(context)
         with torch.no_grad(), recorded() as found, truncations() as left_out:
             items = len(self._weight(x, encoded))
@@ -386,6 +381,12 @@ class Flow(Distribution):
         marked = [m for m in self.transform.modules() if isinstance(m, Transform) and getattr(m, fact)]
         inner = [m for m in marked if not any(c in marked for c in m.modules() if c is not m)]
         return sorted({type(m).__name__ for m in inner})
+
+
+def _mean(draws: Tensor, samples: int) -> Estimate:
+    """Return the mean over independent draws `(draws, items)`, with its standard error."""
+    error = draws.detach().std(0) / math.sqrt(len(draws)) if len(draws) > 1 else torch.full_like(draws[0], math.nan)
+    return Estimate(draws.mean(0), error, None, samples)
 
 
 def _positive(count: int, name: str = "samples") -> None:

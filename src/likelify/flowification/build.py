@@ -90,7 +90,7 @@ class LayerBuilder:
             try:
                 self.converted[node] = self._convert(node)
             except LikelifyError as error:
-                label = type(node.target).__name__ if isinstance(node.target, nn.Module) else "call"
+                label = node.what if node.call is None else "call"
                 self.refusals.add(f"{node.name} ({label})", str(error))
 
     def _convert(self, node: Node) -> Transform | None:
@@ -146,7 +146,7 @@ class LayerBuilder:
         else:
             layer = self.converted[node]
         if layer is not None:
-            self.layers.append(describe(node.name, _kind(node), layer, node.inputs[0].shape, depth))
+            self.layers.append(describe(node.name, node.what, layer, node.inputs[0].shape, depth))
         return layer
 
     def _branch(self, series: Series, weight: float, depth: int) -> Transform | None:
@@ -207,14 +207,6 @@ def _join_record(part: Branches, layer: Transform, own: list[LayerRecord], depth
     likelihood = "bound" if any(entry.likelihood == "bound" for entry in own) else "exact"
     out_shape = layer.out_shape(part.in_shape)
     return LayerRecord(part.join.name, kind, depth, likelihood, tuple(part.in_shape), out_shape, **values)
-
-
-def _kind(node: Node) -> str:
-    if node.kind == "select":
-        return "select"
-    if isinstance(node.target, nn.Module):
-        return type(node.target).__name__
-    return node.call.name if node.call is not None else node.kind
 
 
 def _function_rule(target: Any) -> Rule | None:

@@ -18,8 +18,7 @@ from likelify.seeding import seeded
 from likelify.transforms.core import Shape, Transform
 from likelify.transforms.residual.layer import LipschitzResidual
 
-LINEAR = {F.linear}
-PRODUCTS = {torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
+PRODUCTS = {F.linear, torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
 TRANSPOSED = {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 
@@ -34,7 +33,7 @@ class MultiplyAdds(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function and count."""
         result = func(*args, **(kwargs or {}))
-        if func in LINEAR or func in PRODUCTS:
+        if func in PRODUCTS:
             self.count += result.numel() * args[0].shape[-1]
         elif func in CONVOLUTIONS:
             self.count += result.numel() * args[1][0].numel()

@@ -47,6 +47,13 @@ class Node:
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    @property
+    def what(self) -> str:
+        """The class of a module, the name of a call, or the kind."""
+        if isinstance(self.target, nn.Module):
+            return type(self.target).__name__
+        return self.kind if self.call is None else self.call.name
+
 
 @dataclass(eq=False)
 class Graph:

@@ -72,7 +72,7 @@ class LinearPart(_Limited):
         self.settings = {name: getattr(layer, name) for name in names}
         self._start_unlimited(self.weight)
 
-    def bound(self) -> Tensor:
+    def _bound(self) -> Tensor:
         """Return an upper bound of the 2-norm, for every image size."""
         if self.weight.ndim == 2:
             return gram_bound(self.weight)
@@ -83,7 +83,7 @@ class LinearPart(_Limited):
 
     def constrained(self) -> tuple[dict[str, Tensor], Tensor]:
         """Return the tensors as they are used, and a bound of the norm."""
-        weight, bound = self._limited(self.weight, self.bound())
+        weight, bound = self._limited(self.weight, self._bound())
         return {"weight": weight} | ({} if self.bias is None else {"bias": self.bias}), bound
 
     def run(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -255,10 +255,9 @@ def _part(node: Node) -> LinearPart | ScalePart | FixedPart:
         return ScalePart(target)
     slope = _slope(node)
     if slope is None:
-        label = type(target).__name__ if isinstance(target, nn.Module) else str(node.call and node.call.name)
         raise NotConvertibleError(
-            f"its branch has '{node.name}' ({label}), for which no bound of the slope is known. Take the bound of the "
-            "likelihood: residual='repeat' or 'auto'."
+            f"its branch has '{node.name}' ({node.what}), for which no bound of the slope is known. Take the bound of "
+            "the likelihood: residual='repeat' or 'auto'."
         )
     return FixedPart(target, node.call, slope)
 

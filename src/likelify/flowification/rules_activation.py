@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import NotConvertibleError
-from likelify.flowification.rules import Call, rule, settings_of
+from likelify.flowification.rules import Call, rule, setting, settings_of
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
 from likelify.transforms.surjections.activation import ELU, Abs, LeakyReLU, NoisyReLU, PReLU, ReLU, celu, selu
@@ -60,16 +60,10 @@ _simple(Tanh, nn.Tanh, torch.tanh, F.tanh, "tanh")
 _simple(_softplus, nn.Softplus, F.softplus, beta=1.0, threshold=20.0)
 
 
-@rule(nn.PReLU)
-def prelu(module: nn.PReLU, in_shape: Shape, options: Options) -> Transform:
+@rule(nn.PReLU, F.prelu, torch.prelu)
+def prelu(what: nn.PReLU | Call, in_shape: Shape, options: Options) -> Transform:
     """Convert a leaky ReLU with trained slopes."""
-    return PReLU.from_module(module)
-
-
-@rule(F.prelu, torch.prelu)
-def prelu_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `F.prelu`."""
-    weight = call.argument(1, "weight")
+    weight = setting(what, 1, "weight")
     if not isinstance(weight, Tensor):
         raise NotConvertibleError("has slopes that depend on the input. Take it out.")
     module = nn.PReLU(weight.numel()).to(weight)

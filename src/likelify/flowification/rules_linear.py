@@ -156,19 +156,13 @@ def batch_norm(module: nn.BatchNorm2d, in_shape: Shape, options: Options) -> Tra
 
 
 @rule(operator.add, operator.iadd, torch.add, "add")
-def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `x + c` and `c + x`; `alpha` multiplies the second of the two."""
-    return _shifted(call, _alpha(call), in_shape)
-
-
 @rule(operator.sub, operator.isub, torch.sub, "sub")
-def minus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `x - c` and `c - x`."""
-    return _shifted(call, -_alpha(call), in_shape)
-
-
-def _shifted(call: Call, factor: float, in_shape: Shape) -> Transform | None:
-    """Return the sum of the first operand and `factor` times the second, one of which is constant."""
+def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert the sum or difference of the data and a constant; `alpha` multiplies the second of the two."""
+    alpha = call.kwargs.get("alpha", 1)
+    if isinstance(alpha, Tensor):
+        raise NotConvertibleError(TENSOR_ALPHA)
+    factor = -alpha if call.name in ("sub", "isub") else alpha
     value, first = _constant(call)
     if not first:
         return _affine(factor, value, in_shape)
@@ -192,10 +186,7 @@ def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     return _affine(_like(1 / value, value), 0.0, in_shape)
 
 
-@rule(operator.neg, torch.neg, "neg")
-def negative(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert `-x`."""
-    return Affine(scale=-1.0)
+rule(operator.neg, torch.neg, "neg")(lambda call, in_shape, options: Affine(scale=-1.0))
 
 
 def _constant(call: Call) -> tuple[Any, bool]:
@@ -208,14 +199,6 @@ def _constant(call: Call) -> tuple[Any, bool]:
     if isinstance(value, Tensor) and not value.is_floating_point():
         value = value.double()
     return value, first
-
-
-def _alpha(call: Call) -> float:
-    """Return the factor of the second operand of `add` and `sub`."""
-    alpha = call.kwargs.get("alpha", 1)
-    if isinstance(alpha, Tensor):
-        raise NotConvertibleError(TENSOR_ALPHA)
-    return alpha
 
 
 def _like(made: Any, value: Any) -> Any:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.flowification.options import Options
-from likelify.flowification.refusals import DROPOUTS, NotConvertibleError, refuse_active_dropout
-from likelify.flowification.rules import Call, full_index, out_shape_of, rule, setting
+from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
+from likelify.flowification.rules import DATA, Call, full_index, out_shape_of, rule, setting
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.reshape import Flatten, Flip, Permute, PermuteAxes, Reshape
 from likelify.transforms.surjections.dimension import Crop, Pad, Slice
@@ -24,10 +23,9 @@ def nothing(what: nn.Module | Call, in_shape: Shape, options: Options) -> None:
     """Leave out what does nothing to the values in evaluation."""
 
 
-@rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
-def dropout_call(call: Call, in_shape: Shape, options: Options) -> None:
-    """Leave out dropout, unless it acts in evaluation too."""
-    refuse_active_dropout(call)
+rule(torch.dropout, *(getattr(F, name) for name in DROPOUT_CALLS))(
+    lambda call, in_shape, options: refuse_active_dropout(call)
+)
 
 
 @rule("to", "float", "double", "type_as", "type")
@@ -54,68 +52,38 @@ def _reshape(in_shape: Shape, out_shape: Shape) -> Transform | None:
     return Flatten(in_shape) if len(out_shape) == 1 else Reshape(in_shape, out_shape)
 
 
-@rule("permute", torch.permute)
-def permute_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `permute`."""
-    return _axes(_dims(call), len(in_shape))
-
-
-def _dims(call: Call) -> Any:
-    """Return axes that are given one by one, or in a tuple."""
-    given = call.args[1:] or (call.kwargs["dims"],)
-    return given[0] if isinstance(given[0], tuple | list) else given
-
-
-@rule("transpose", torch.transpose, "swapaxes", torch.swapaxes, "swapdims", torch.swapdims)
-def transpose_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `transpose`."""
-    axes = list(range(len(in_shape) + 1))
-    first, second = call.argument(1, "dim0"), call.argument(2, "dim1")
-    axes[first], axes[second] = axes[second], axes[first]
-    return _axes(axes, len(in_shape))
-
-
+@rule("permute", torch.permute, "transpose", torch.transpose, "swapaxes", torch.swapaxes, "swapdims", torch.swapdims)
 @rule("movedim", torch.movedim, "moveaxis", torch.moveaxis)
-def movedim_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert `movedim`, through what it does to an empty tensor whose axes have different sizes."""
-    probe = torch.empty(*range(2, len(in_shape) + 3), device="meta")
-    moved = torch.movedim(probe, call.argument(1, "source"), call.argument(2, "destination"))
-    return _axes([size - 2 for size in moved.shape], len(in_shape))
-
-
-def _axes(order: Any, dims: int) -> Transform | None:
-    order = [axis % (dims + 1) for axis in order]
+def axes_call(call: Call, in_shape: Shape, options: Options) -> Transform | None:
+    """Convert what reorders axes, through what it does to an empty tensor whose axes have different sizes."""
+    moved = _called(call, torch.empty(*range(len(in_shape) + 1), device="meta"))
+    order = tuple(moved.shape)
     if order[0] != 0:
         raise NotConvertibleError("moves the rows of the batch away from axis 0.")
-    return None if order == list(range(dims + 1)) else PermuteAxes(tuple(order[1:]))
+    return None if order == tuple(range(len(order))) else PermuteAxes(order[1:])
+
+
+def _called(call: Call, x: Tensor) -> Tensor:
+    """Return what a call of PyTorch's gives for another tensor in place of the data."""
+    function = getattr(Tensor, call.name, None) or getattr(torch, call.name)
+    return function(x, *call.args[1:], **{name: value for name, value in call.kwargs.items() if value is not DATA})
 
 
 @rule("flip", torch.flip)
 def flip_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a mirroring of axes."""
-    return Flip(tuple(axis % (len(in_shape) + 1) for axis in _dims(call)))
+    """Convert a mirroring of axes, which are given one by one or in a tuple."""
+    given = call.args[1:] or (call.kwargs["dims"],)
+    axes = given[0] if isinstance(given[0], tuple | list) else given
+    return Flip(tuple(axis % (len(in_shape) + 1) for axis in axes))
 
 
-@rule(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+@rule(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, torch.roll, "roll")
 @rule(F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle, F.channel_shuffle)
 def shuffle(what: nn.Module | Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a fixed rearrangement of elements."""
-    if isinstance(what, Call):
-        function = getattr(F, what.name)
-        return _rearranged(lambda x: function(x, *what.args[1:], **what.kwargs), in_shape)
-    return _rearranged(what, in_shape)
-
-
-@rule(torch.roll, "roll")
-def roll_call(call: Call, in_shape: Shape, options: Options) -> Transform:
-    """Convert a cyclic shift."""
-    return _rearranged(lambda x: torch.roll(x, *call.args[1:], **call.kwargs), in_shape)
-
-
-def _rearranged(function: Any, in_shape: Shape) -> Transform:
-    """Return the permutation that a function makes, read off the indices of the places."""
+    """Convert a fixed rearrangement of elements, read off the indices of the places."""
     size = math.prod(in_shape)
-    places = function(torch.arange(2 * size).reshape(2, *in_shape))
+    numbered = torch.arange(2 * size).reshape(2, *in_shape)
+    places = _called(what, numbered) if isinstance(what, Call) else what(numbered)
     if not bool((places[0] < size).all()):
         raise NotConvertibleError("moves elements between rows. Give the axes it works on, other than axis 0.")
     return Chain([Flatten(in_shape), Permute(places[0].flatten()), Reshape((size,), tuple(places.shape[1:]))])

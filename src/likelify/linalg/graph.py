@@ -107,12 +107,8 @@ def spectrum_bounds(graph: GraphBatch) -> tuple[float, float]:
     """Bound the eigenvalues of the normalized adjacency from below and above."""
     if not graph.is_complete:
         return -1.0, 1.0
-    least = graph.derived("least complete size", lambda graph: int(_least(graph.sizes[graph.sizes > 1])))
+    least = graph.derived("least complete size", lambda graph: min(graph.sizes[graph.sizes > 1].tolist(), default=0))
     return (-1 / (least - 1), 1.0) if least else (0.0, 0.0)
-
-
-def _least(sizes: Tensor) -> Tensor:
-    return sizes.min() if len(sizes) else sizes.new_zeros(())
 
 
 def common_size(graph: GraphBatch) -> int | None:
