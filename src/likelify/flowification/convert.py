@@ -15,7 +15,7 @@ from likelify.flowification.build import LayerBuilder
 from likelify.flowification.graph import Graph
 from likelify.flowification.options import Options
 from likelify.flowification.reduction import Series, reduce
-from likelify.flowification.refusals import BY_CLASS, NotConvertibleError, Refusals, reason
+from likelify.flowification.refusals import REASONS, NotConvertibleError, Refusals, reason
 from likelify.flowification.report import Conversion, fingerprint, with_contractions
 from likelify.flowification.rules import module_rule, rule
 from likelify.flowification.trace import trace
@@ -142,7 +142,7 @@ def _finished(
 
 def _look_at_parts(module: nn.Module, refusals: Refusals) -> None:
     """Without a graph, say at least which modules would be refused by their class."""
-    refused = tuple(prefix for prefixes, _ in BY_CLASS for prefix in prefixes)
+    refused = tuple(prefix for prefixes, _ in REASONS for prefix in prefixes)
     for name, part in module.named_modules():
         kind = type(part)
         if module_rule(part) is None and getattr(nn, kind.__name__, None) is kind:

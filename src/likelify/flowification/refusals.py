@@ -10,59 +10,56 @@ from torch import nn
 from likelify.errors import UnsupportedError
 from likelify.flowification.rules import Call
 
-SOFTMAX = (
-    "lands on a simplex and forgets a common shift of its inputs. Drop it and give the logits; a classifier's loss can "
-    "take the softmax itself."
-)
-ATTENTION = (
-    "mixes positions with weights that depend on the data, and has no tractable inverse. Replace it by a convolution, "
-    "or a linear layer over the positions (as in a mixer network)."
-)
-NORMALIZES = (
-    "drops mean and scale of each event, so the result lies on a sphere and has no density. Take nn.BatchNorm, or none."
-)
-HUMPED = (
-    "is not monotone, so two inputs share an output. Take nn.LeakyReLU(0.2) or nn.PReLU and train on, or a spline with "
-    "a rule of your own."
-)
-FLAT = "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU(0.2) and train on."
-DISCRETE = "gives integers or reads them; there is no density. Take it out of the part that becomes a flow."
-RECURRENT = (
-    "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own "
-    "(flowification.rule)."
-)
-GATED = (
-    "multiplies two things that depend on the input, which has no inverse. Replace the gate by a sum or a "
-    "concatenation, or move it into a module with a rule of your own (flowification.rule)."
-)
-
 TENSOR_ALPHA = "has a tensor as alpha, which could not be trained or saved. Multiply by it in a step of its own."
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 DROPOUT_CALLS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 
-BY_CLASS: list[tuple[tuple[str, ...], str]] = [
-    (("Softmax", "Softmin", "LogSoftmax", "Softmax2d", "Gumbel", "AdaptiveLogSoftmaxWithLoss"), SOFTMAX),
-    (("MultiheadAttention", "Transformer"), ATTENTION),
-    (("LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "LocalResponseNorm", "CosineSimilarity"), NORMALIZES),
-    (("GELU", "SiLU", "Mish", "Hardswish", "GLU"), HUMPED),
-    (("Hardtanh", "ReLU6", "Hardsigmoid", "Hardshrink", "Softshrink", "Threshold"), FLAT),
-    (("Embedding", "EmbeddingBag"), DISCRETE),
-    (("RNN", "LSTM", "GRU"), RECURRENT),
-    (("Bilinear",), GATED),
-]
-BY_NAME: dict[str, str] = {
-    **dict.fromkeys(("softmax", "log_softmax", "softmin", "gumbel_softmax"), SOFTMAX),
-    **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), ATTENTION),
-    **dict.fromkeys(
-        ("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"), NORMALIZES
+# Beginnings of the names of modules and whole names of calls, and what is wrong with them.
+REASONS: list[tuple[tuple[str, ...], str]] = [
+    (
+        ("Softmax", "Softmin", "LogSoftmax", "Gumbel", "AdaptiveLogSoftmaxWithLoss")
+        + ("softmax", "log_softmax", "softmin", "gumbel_softmax"),
+        "lands on a simplex and forgets a common shift of its inputs. Drop it and give the logits; a classifier's loss "
+        "can take the softmax itself.",
     ),
-    **dict.fromkeys(("gelu", "silu", "mish", "hardswish", "glu", "sin", "cos", "square", "pow"), HUMPED),
-    **dict.fromkeys(("hardtanh", "relu6", "hardsigmoid", "clamp", "clip", "threshold", "sign", "round", "floor"), FLAT),
-    **dict.fromkeys(("argmax", "argmin", "embedding", "one_hot", "topk", "sort", "bincount"), DISCRETE),
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh"), RECURRENT),
-    **dict.fromkeys(("mul", "bmm", "matmul", "einsum", "where", "div", "truediv", "imul", "mm"), GATED),
-}
+    (
+        ("MultiheadAttention", "Transformer", "scaled_dot_product_attention", "multi_head_attention_forward"),
+        "mixes positions with weights that depend on the data, and has no tractable inverse. Replace it by a "
+        "convolution, or a linear layer over the positions (as in a mixer network).",
+    ),
+    (
+        ("LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "LocalResponseNorm", "CosineSimilarity")
+        + ("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"),
+        "drops mean and scale of each event, so the result lies on a sphere and has no density. Take nn.BatchNorm, or "
+        "none.",
+    ),
+    (
+        ("GELU", "SiLU", "Mish", "Hardswish", "GLU")
+        + ("gelu", "silu", "mish", "hardswish", "glu", "sin", "cos", "square", "pow"),
+        "is not monotone, so two inputs share an output. Take nn.LeakyReLU(0.2) or nn.PReLU and train on, or a spline "
+        "with a rule of your own.",
+    ),
+    (
+        ("Hardtanh", "ReLU6", "Hardsigmoid", "Hardshrink", "Softshrink", "Threshold")
+        + ("hardtanh", "relu6", "hardsigmoid", "clamp", "clip", "threshold", "sign", "round", "floor"),
+        "is flat where inputs differ, so the output has no density. Take nn.LeakyReLU(0.2) and train on.",
+    ),
+    (
+        ("Embedding", "argmax", "argmin", "embedding", "one_hot", "topk", "sort", "bincount"),
+        "gives integers or reads them; there is no density. Take it out of the part that becomes a flow.",
+    ),
+    (
+        ("RNN", "LSTM", "GRU", "lstm", "gru", "rnn_tanh"),
+        "carries a state with gates that depend on the data. Take convolutions, or a Transform of your own "
+        "(flowification.rule).",
+    ),
+    (
+        ("Bilinear", "mul", "bmm", "matmul", "einsum", "where", "div", "truediv", "imul", "mm"),
+        "multiplies two things that depend on the input, which has no inverse. Replace the gate by a sum or a "
+        "concatenation, or move it into a module with a rule of your own (flowification.rule).",
+    ),
+]
 
 
 class NotConvertibleError(UnsupportedError):
@@ -129,7 +126,7 @@ def reason(target: Any, inputs: int) -> str:
     if isinstance(target, nn.Module):
         kind = type(target)
         names = [parent.__name__ for parent in kind.__mro__]
-        for prefixes, text in BY_CLASS:
+        for prefixes, text in REASONS:
             if any(name.startswith(prefixes) for name in names):
                 return f"{kind.__name__} {text}"
         return (
@@ -137,8 +134,9 @@ def reason(target: Any, inputs: int) -> str:
             f"@flowification.rule({kind.__name__}) on a function (module, in_shape, options) -> Transform."
         )
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    if name in BY_NAME:
-        return f"{name} {BY_NAME[name]}"
+    for known, text in REASONS:
+        if name in known:
+            return f"{name} {text}"
     if inputs > 1:
         return (
             f"{name} combines {inputs} tensors that depend on the input; only sums and concatenations along the "

@@ -116,11 +116,9 @@ class Conversion:
         return f"{dims}. {what}.{ending}{unused}"
 
     def _totals(self) -> tuple[str, ...]:
-        def total(name: str) -> int:
-            return sum(getattr(layer, name) or 0 for layer in self.layers)
-
-        names = ("added", "dropped", "", "parameters", "net_parameters", "cost", "extra")
-        counts = (_count(total(name)) if name else str(math.prod(self.out_shape)) for name in names)
+        names = ("added", "dropped", "parameters", "net_parameters", "cost", "extra")
+        counts = [_count(sum(getattr(layer, name) or 0 for layer in self.layers)) for name in names]
+        counts.insert(2, str(math.prod(self.out_shape)))
         return ("total", "", self.likelihood, _shape(self.in_shape), _shape(self.out_shape), *counts)
 
 

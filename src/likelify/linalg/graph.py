@@ -295,11 +295,8 @@ def limit_by_neighbours(theta0: Tensor, theta1: Tensor, graph: GraphBatch) -> tu
         Hoogeboom et al. 2020, section 3.1, a rule of thumb.
     """
     neighbours = graph.derived("largest number of neighbours", _most_neighbours)
-    limits = (1 / max(neighbours, 1), 1.0)
-    first, second = (
-        limit_norm(theta, gram_bound(theta), limit) for theta, limit in zip((theta0, theta1), limits, strict=True)
-    )
-    return first, second
+    limited = limit_norm(theta0, gram_bound(theta0), 1 / max(neighbours, 1))
+    return limited, limit_norm(theta1, gram_bound(theta1), 1.0)
 
 
 def _most_neighbours(graph: GraphBatch) -> int:

@@ -41,7 +41,6 @@ class Products(Protocol):
         rows: number of Jacobians.
         copies: how many vectors are multiplied for each.
         size: of an event.
-        lipschitz: bound of `||J_r||_2`.
         x: `(copies * rows, *event)`, the point, which gives dtype and device.
     """
 

@@ -189,15 +189,9 @@ class FConvConfig(FlowifiedConfig):
 
     def _convolution(self, shape: Shape, conv: Conv) -> Transform:
         single = -(-shape[1] // conv.stride) == 1
-        return transforms.convolution(
-            shape,
-            conv.channels,
-            conv.kernel,
-            stride=conv.stride,
-            padding="fit",
-            method=self.method,
-            **self._densities(2, kernel_size=1 if single else 3),
-        )
+        settings = {"stride": conv.stride, "padding": "fit", "method": self.method}
+        settings |= self._densities(2, kernel_size=1 if single else 3)
+        return transforms.convolution(shape, conv.channels, conv.kernel, **settings)
 
     def _behind(self, channels: int, couplings: int, *, images: bool) -> list[Transform]:
         """Return what follows a layer: a spline activation, and couplings that read one half each in turn."""

@@ -17,8 +17,6 @@ from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.registry import Size
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from likelify.flows import Flow
     from likelify.transforms.core import Transform
 
@@ -109,23 +107,14 @@ class MultiScaleConfig(ScalesConfig):
     def _enter(self) -> list[Transform]:
         return [transforms.Affine(shift=-self.pixel_levels / 2, scale=1 / self.pixel_levels)]
 
-    def _dense_net(self, size_in: int, size_out: int, context: int | None = None) -> nn.Module:
-        return nets.DenseConvBlock(
-            size_in,
-            size_out,
-            self.width,
-            self.depth,
-            self.growth,
-            context_features=(self.classes or 0) if context is None else context,
-            gated=self.gated,
-            checkpoint=self.checkpoint,
-        )
-
     def _dense_coupling(self, channels: int, context: int | None = None) -> Transform:
         """Return the coupling of the paper: the first half is read, `log s` is kept within +-2."""
         split = transforms.ChannelSplit(channels)
         read, changed = split.sizes
-        return transforms.Coupling(split, transforms.AffineBijector(2.0), self._dense_net(read, 2 * changed, context))
+        context = (self.classes or 0) if context is None else context
+        settings = {"context_features": context, "gated": self.gated, "checkpoint": self.checkpoint}
+        net = nets.DenseConvBlock(read, 2 * changed, self.width, self.depth, self.growth, **settings)
+        return transforms.Coupling(split, transforms.AffineBijector(2.0), net)
 
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
         """Return a coupling on all channels, behind which the last half is standard normal."""
@@ -155,14 +144,9 @@ class MultiScaleConfig(ScalesConfig):
         layers: list[Transform] = [transforms.Logit(), transforms.Squeeze(), mix()]
         for _ in range(self.noise_steps):
             layers += [self._dense_coupling(shape[0], self.noise_features), mix()]
-        encoder = nets.DenseImageEncoder(
-            channels + (self.classes or 0),
-            self.noise_features,
-            self.noise_depth,
-            self.noise_features,
-            gated=self.gated,
-            checkpoint=self.checkpoint,
-        )
+        features, settings = self.noise_features, {"gated": self.gated, "checkpoint": self.checkpoint}
+        read = channels + (self.classes or 0)
+        encoder = nets.DenseImageEncoder(read, features, self.noise_depth, features, **settings)
         return self._flow(transforms.Chain(layers), Normal(shape, trainable=True), encoder)
 
 

@@ -33,6 +33,7 @@ class ModelConfig(Settings):
         name: under which it is registered.
         kind: of the items that the model is for; None for any.
         summary: one line for the list of models.
+        listed: whether `MODELS` has it.
         reads_labels: whether the model can be class-conditional.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item.
@@ -42,6 +43,7 @@ class ModelConfig(Settings):
     name: ClassVar[str] = ""
     kind: ClassVar[ItemKind | None] = None
     summary: ClassVar[str] = ""
+    listed: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
 
     model: str = Field(default="", validate_default=True)
@@ -68,7 +70,6 @@ class ModelConfig(Settings):
 
 
 _REGISTERED: dict[str, type[ModelConfig]] = {}
-_UNLISTED: set[str] = set()
 
 
 def register(name: str, *, kind: ItemKind | None, summary: str, listed: bool = True) -> Callable[[C], C]:
@@ -97,10 +98,8 @@ def register(name: str, *, kind: ItemKind | None, summary: str, listed: bool = T
     def add(config: C) -> C:
         if _REGISTERED.get(name, config).__module__ != config.__module__:
             raise ConfigError(f"There are two models '{name}': {_REGISTERED[name]!r} and {config!r}.")
-        config.name, config.kind, config.summary = name, kind, summary
+        config.name, config.kind, config.summary, config.listed = name, kind, summary, listed
         _REGISTERED[name] = config
-        if not listed:
-            _UNLISTED.add(name)
         return config
 
     return add
@@ -110,14 +109,13 @@ class _Models(Mapping[str, type[ModelConfig]]):
     """The listed configurations by name; the files of the package are read on first use."""
 
     def __getitem__(self, name: str) -> type[ModelConfig]:
-        _load_files()
-        if name not in _REGISTERED or name in _UNLISTED:
+        if name not in set(self):
             raise KeyError(name)
         return _REGISTERED[name]
 
     def __iter__(self) -> Iterator[str]:
         _load_files()
-        return (name for name in _REGISTERED if name not in _UNLISTED)
+        return (name for name, config in _REGISTERED.items() if config.listed)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -39,27 +39,16 @@ class SylvesterConfig(StackConfig):
         return [self._layer(channels), transforms.Flip()]
 
     def _layer(self, channels: int) -> Transform:
+        net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
+        limits = {"norm_limit": self.norm_limit, "norm_bound": self.norm_bound}
         if self.form == "full":
-            return transforms.conv_sylvester(
-                channels,
-                hidden=self.hidden,
-                reflections=self.reflections,
-                norm_limit=self.norm_limit,
-                norm_bound=self.norm_bound,
-                net_norm_limit=self.net_norm_limit,
-                context_features=self.classes or 0,
-                checkpoint=self.checkpoint,
-            )
+            limits |= {"net_norm_limit": self.net_norm_limit}
+            return transforms.conv_sylvester(channels, reflections=self.reflections, **net, **limits)
         if self.form == "without-basis":
-            net = nets.AutoregressiveNet(
-                channels,
-                hidden=self.hidden,
-                context_features=self.classes or 0,
-                norm_limit=self.net_norm_limit,
-                checkpoint=self.checkpoint,
+            return transforms.TriangularResidual(
+                nets.AutoregressiveNet(channels, norm_limit=self.net_norm_limit, **net)
             )
-            return transforms.TriangularResidual(net)
         turned = transforms.rotation(channels, method="householder", reflections=self.reflections or channels)
-        exponential = transforms.conv_exponential(channels, norm_limit=self.norm_limit, norm_bound=self.norm_bound)
+        exponential = transforms.conv_exponential(channels, **limits)
         residual = transforms.TriangularResidual(nets.TiedHeads(channels), transforms.FreeTanhResidual())
         return transforms.Conjugate(transforms.Chain([turned, exponential]), residual)
