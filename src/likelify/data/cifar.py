@@ -4,6 +4,7 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,12 @@ def cifar10(place: str | Path) -> Source:
 
 def _files(place: Path) -> Iterator[tuple[str, bytes]]:
     """Find the batches; return the name of each, without an ending but for `.bin`, and its content."""
-    if place.is_file():
-        yield from _from_archive(place)
-        return
-    for ending in ("", ".bin"):
-        for folder in (place / name for name in FOLDERS):
-            if (folder / f"{TRAINING[0]}{ending}").is_file():
-                for name in (*TRAINING, TEST):
-                    path = folder / f"{name}{ending}"
-                    if path.is_file():
-                        yield name, _content(path)
-                return
-    for archive in (place / name for name in ARCHIVES):
+    for ending, folder in product(("", ".bin"), FOLDERS):
+        paths = {name: place / folder / f"{name}{ending}" for name in (*TRAINING, TEST)}
+        if paths[TRAINING[0]].is_file():
+            yield from ((name, _content(path)) for name, path in paths.items() if path.is_file())
+            return
+    for archive in (place, *(place / name for name in ARCHIVES)):
         if archive.is_file():
             yield from _from_archive(archive)
             return

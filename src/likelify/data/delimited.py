@@ -160,21 +160,17 @@ def _find_fault(
 def _check_cells(path: Path, line: int, cells: list[str], names: list[str]) -> None:
     if len(cells) != len(names):
         raise DataError(f"'{path}', line {line} has {len(cells)} values; there are {len(names)} columns.")
-    for name, cell in zip(names, cells, strict=True):
-        if cell.strip() in MISSING:
-            raise DataError(f"'{path}', line {line}, column '{name}': the value is missing. {REMEDY}")
+    for name, cell in zip(names, map(str.strip, cells), strict=True):
+        where = f"'{path}', line {line}, column '{name}'"
+        if cell in MISSING:
+            raise DataError(f"{where}: the value is missing. {REMEDY}")
         if not _is_number(cell):
-            if _is_number(cell.strip().replace(",", ".", 1)):
-                raise DataError(
-                    f"'{path}', line {line}, column '{name}': '{cell.strip()[:40]}' has a decimal comma. Write the "
-                    "file with decimal points."
-                )
-            raise DataError(
-                f"'{path}', line {line}, column '{name}': '{cell.strip()[:40]}' is not a number. Drop the column, or "
-                "put numbers in place of its words."
-            )
+            remedy = "is not a number. Drop the column, or put numbers in place of its words."
+            if _is_number(cell.replace(",", ".", 1)):
+                remedy = "has a decimal comma. Write the file with decimal points."
+            raise DataError(f"{where}: '{cell[:40]}' {remedy}")
         if not math.isfinite(float(cell)):
-            raise DataError(f"'{path}', line {line}, column '{name}': the value is {cell.strip()}. {REMEDY}")
+            raise DataError(f"{where}: the value is {cell}. {REMEDY}")
 
 
 def _is_number(cell: str) -> bool:

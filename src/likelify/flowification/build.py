@@ -11,7 +11,7 @@ from torch import nn
 from likelify.errors import LikelifyError
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options
-from likelify.flowification.reduction import Branches, GraphStep, Series, steps_of
+from likelify.flowification.reduction import Branches, Series, steps_of
 from likelify.flowification.refusals import NotConvertibleError, Refusals, reason
 from likelify.flowification.report import WHOLE, LayerRecord, describe
 from likelify.flowification.residual_blocks import contraction_layer
@@ -58,7 +58,7 @@ class LayerBuilder:
         if self.options.residual == "repeat":
             return
         for part in series:
-            if isinstance(part, GraphStep):
+            if isinstance(part, Node):
                 continue
             if part.join.kind == "sum" and self._contract(part):
                 continue
@@ -83,7 +83,7 @@ class LayerBuilder:
     def try_all(self, graph: Graph) -> None:
         """Apply the rule of every step, and note what cannot be converted."""
         inside = {node for part in self.contractions for branch in part.branches for node in steps_of(branch)}
-        known = {refusal.where for refusal in self.refusals.found}
+        known = {where for where, _ in self.refusals.found}
         for node in graph.nodes:
             if node.kind != "step" or node in inside or node.name in known:
                 continue
@@ -115,26 +115,26 @@ class LayerBuilder:
                 for branch in part.branches if part not in self.contractions else ():
                     self.check_ranges(branch, outer=False)
                 continue
-            layer = self.converted.get(part.node)
+            layer = self.converted.get(part)
             image = None if layer is None else image_of(layer)
             if image is None:
                 continue
             if outer and part is last:
                 self.latent_range = image
             else:
-                self.refusals.add(part.node.name, _refuse_range(layer, image))
+                self.refusals.add(part.name, _refuse_range(layer, image))
 
-    def _only_moves(self, part: GraphStep | Branches) -> bool:
-        if isinstance(part, Branches) or part.node.kind != "step":
+    def _only_moves(self, part: Node | Branches) -> bool:
+        if isinstance(part, Branches) or part.kind != "step":
             return False
-        layer = self.converted.get(part.node)
+        layer = self.converted.get(part)
         return layer is None or layer.moves_elements
 
     def series(self, series: Series, depth: int = 0) -> list[Transform]:
         """Return the layers of a series."""
         layers: list[Transform] = []
         for part in series:
-            layer = self._step(part.node, depth) if isinstance(part, GraphStep) else self._branches(part, depth)
+            layer = self._step(part, depth) if isinstance(part, Node) else self._branches(part, depth)
             if layer is not None:
                 layers.append(layer)
         return layers

@@ -145,6 +145,6 @@ def _look_at_parts(module: nn.Module, refusals: Refusals) -> None:
     refused = tuple(prefix for prefixes, _ in REASONS for prefix in prefixes)
     for name, part in module.named_modules():
         kind = type(part)
-        if module_rule(part) is None and getattr(nn, kind.__name__, None) is kind:
-            if kind.__name__.startswith(refused):
-                refusals.add(f"{name} ({kind.__name__})", reason(part, 1))
+        known = getattr(nn, kind.__name__, None) is kind
+        if known and kind.__name__.startswith(refused) and module_rule(part) is None:
+            refusals.add(f"{name} ({kind.__name__})", reason(part, 1))

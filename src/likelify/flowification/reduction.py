@@ -7,19 +7,13 @@ themselves first, which the associativity of sums and concatenations allows.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.refusals import NotConvertibleError
 from likelify.transforms.core import Shape
-
-
-@dataclass(frozen=True, eq=False)
-class GraphStep:
-    """One node with one input."""
-
-    node: Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +31,14 @@ class Branches:
 
     join: Node
     in_shape: Shape
-    branches: list[list[GraphStep | Branches]] = field(default_factory=list)
+    branches: list[list[Node | Branches]] = field(default_factory=list)
     channels: list[int] | None = None
     order: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
 
 
-Series = list[GraphStep | Branches]
+# Steps are nodes with one input.
+Series = list[Node | Branches]
 
 
 def reduce(graph: Graph) -> Series:
@@ -61,8 +56,8 @@ def steps_of(series: Series) -> list[Node]:
     """Return the nodes of all steps, branches included."""
     found: list[Node] = []
     for part in series:
-        if isinstance(part, GraphStep):
-            found.append(part.node)
+        if isinstance(part, Node):
+            found.append(part)
         else:
             found += [node for branch in part.branches for node in steps_of(branch)]
     return found
@@ -83,10 +78,7 @@ def _share_concatenations(nodes: list[Node]) -> None:
 
 def _flatten_joins(nodes: list[Node]) -> None:
     """Make sums of sums, and concatenations of concatenations, joins of all their operands, to be grouped anew."""
-    users: dict[Node, int] = {}
-    for node in nodes:
-        for before in node.inputs:
-            users[before] = users.get(before, 0) + 1
+    users = Counter(before for node in nodes for before in node.inputs)
     for join in nodes:
         if join.kind not in ("sum", "concat"):
             continue
@@ -111,7 +103,7 @@ class _Reduction:
                 target = fork
             else:
                 if target.kind != "group":
-                    found.append(GraphStep(target))
+                    found.append(target)
                 target = target.inputs[0]
         return found[::-1]
 

@@ -66,40 +66,27 @@ class NotConvertibleError(UnsupportedError):
     """A step cannot be converted; caught by `flowify`, which reports all such steps together."""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A construct that cannot be converted.
-
-    Attributes:
-        where: dotted path of the module, or name of the call and its place.
-        what: what it is and why it does not work.
-    """
-
-    where: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
-
-
 @dataclass
 class Refusals:
-    """All refusals so far, in order, each once."""
+    """All constructs so far that cannot be converted, in order, each once.
 
-    found: list[Refusal] = field(default_factory=list)
+    Attributes:
+        found: dotted path of the module, or name of the call and its place; what it is and why it does not work.
+    """
+
+    found: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, where: str, what: str) -> None:
         """Note one more."""
-        refusal = Refusal(where, what)
-        if refusal not in self.found:
-            self.found.append(refusal)
+        if (where, what) not in self.found:
+            self.found.append((where, what))
 
     def raise_if_any(self, name: str) -> None:
         """Raise one `UnsupportedError` that lists them all."""
         if not self.found:
             return
         count = f"{len(self.found)} constructs" if len(self.found) > 1 else "one construct"
-        lines = "".join(f"\n  - {refusal}" for refusal in self.found)
+        lines = "".join(f"\n  - {where}: {what}" for where, what in self.found)
         raise UnsupportedError(f"flowify cannot convert this {name}, because of {count}:{lines}")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from likelify.flowification.graph import Node
 from likelify.flowification.options import Options
-from likelify.flowification.reduction import Branches, GraphStep
+from likelify.flowification.reduction import Branches
 from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
 from likelify.flowification.rules import DATA, Call
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
@@ -229,13 +229,13 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
     other = 1 - straight[0]
     parts = []
     for step in part.branches[other]:
-        if not isinstance(step, GraphStep):
+        if isinstance(step, Branches):
             raise NotConvertibleError(
                 f"has branches inside its branch ('{step.join.name}'), for which there is no bound. Take the bound of "
                 "the likelihood: residual='repeat' or 'auto'."
             )
-        if not _does_nothing(step.node):
-            parts.append(_part(step.node))
+        if not _does_nothing(step):
+            parts.append(_part(step))
     return LipschitzResidual(ContractiveNet(parts, weights[other]), log_det=options.log_det)
 
 

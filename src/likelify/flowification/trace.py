@@ -145,20 +145,13 @@ class _GraphBuilder:
             self._placeholder(node)
         elif not before:
             self.uses[node] = self._constant_uses(node)
-        elif self._is_size(node):
-            self.uses[node] = []
-        elif (shape := self._event_shape(node)) is not None:
-            self._data(node, before, shape)
-        else:
-            self._unclear(node, before)
-
-    def _unclear(self, node: fx.Node, before: list[fx.Node]) -> None:
-        """Go on behind a problem all the same, so that everything is reported at once."""
-        value = self.first[node]
-        if isinstance(value, Tensor):
-            self.nodes[node] = self._new_node(node, "step", [self.nodes[before[0]]], tuple(value.shape[1:]))
-        else:
-            self.uses[node] = []
+        elif isinstance(value := self.first[node], Tensor) or not reads_size(node):
+            shape = self._event_shape(node)
+            if shape is not None:
+                self._data(node, before, shape)
+            elif isinstance(value, Tensor):
+                # Behind a problem it goes on all the same, so that everything is reported at once.
+                self.nodes[node] = self._new_node(node, "step", [self.nodes[before[0]]], tuple(value.shape[1:]))
 
     def _placeholder(self, node: fx.Node) -> None:
         if not self.nodes:
@@ -167,8 +160,6 @@ class _GraphBuilder:
             self.names.add("input")
         elif isinstance(self.first[node], Tensor):
             self.refusals.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
-        else:
-            self.uses[node] = []
 
     def _constant_uses(self, node: fx.Node) -> list[int]:
         if node.op == "get_attr":
@@ -180,9 +171,6 @@ class _GraphBuilder:
     def _module_uses(self, node: fx.Node) -> list[int]:
         module = self.traced.get_submodule(str(node.target))
         return [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
-
-    def _is_size(self, node: fx.Node) -> bool:
-        return not isinstance(self.first[node], Tensor) and reads_size(node)
 
     def _event_shape(self, node: fx.Node) -> Shape | list[Shape] | None:
         """Return the shape of the event, or of several; None after noting a problem."""
