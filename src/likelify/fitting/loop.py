@@ -101,8 +101,8 @@ def fit(
         initialize: fit the data-dependent layers to a sample of the training split first; False to go on with a flow
             that has been fitted before.
         run: a run folder that keeps the best weights and the course of the fit from the first improvement on.
-        fabric: of Lightning, for several processes or devices, or `OneProcess(device)`; by default one process on the
-            accelerator there is, or the CPU.
+        fabric: of Lightning (`pip install 'likelify[devices]'`), for several processes or devices, or
+            `OneProcess(device)`; by default one process on the accelerator there is, or the CPU.
         on_step: called after every step.
         on_best: called in the first process with the weights after every validation that improved; the first
             validation is before the first step.
