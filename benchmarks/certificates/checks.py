@@ -14,7 +14,7 @@ from benchmarks.certificates.reference import derivative_norm, item_norms, mater
 from likelify import linalg
 from likelify.errors import LikelifyError
 from likelify.linalg.expm.action import pose
-from likelify.linalg.expm.formed import apply_formed, form_exponential
+from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.maps import LinearMap
 from likelify.testing import randomize
 

@@ -8,7 +8,7 @@ import torch
 import likelify as lk
 from likelify import transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
-from likelify.linalg.expm import formed, recorded
+from likelify.linalg.expm import frozen, recorded
 from tests.cases import normal
 
 
@@ -31,7 +31,7 @@ def test_frozen_forms_small_exponentials_once(build, shape, method):
     with (
         layer.frozen(),
         recorded() as found,
-        mock.patch.object(formed, "_form", wraps=formed._form) as forming,
+        mock.patch.object(frozen, "_form", wraps=frozen._form) as forming,
     ):
         first, second = layer(x), layer(x)
         back, _ = layer.inverse(first[0])

@@ -10,7 +10,7 @@ from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.conv import PaddingName
 from likelify.linalg.expm import ExpMethod, Gradient, exp_action
-from likelify.linalg.expm.formed import apply_formed, form_exponential
+from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.expm.matrix import Formed
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
