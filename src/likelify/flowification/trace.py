@@ -133,18 +133,18 @@ class _GraphBuilder:
         """Refuse values that are read after a change in place, which the graph knows nothing of."""
         for reader, changer in self.stale:
             if reader in needed:
-                self.refusals.add(
-                    self._name(reader),
-                    f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there (or "
-                    "y = y + x for y += x).",
-                )
+                what = f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there"
+                self._refuse(reader, f"{what} (or y = y + x for y += x).")
+
+    def _refuse(self, node: fx.Node, what: str) -> None:
+        self.refusals.add(self._name(node), what)
 
     def _visit(self, node: fx.Node) -> None:
         before = [n for n in _operands(node) if n in self.nodes or n in self.parts]
         if node.op == "placeholder":
             self._placeholder(node)
         elif not before:
-            self.uses[node] = self._constant_uses(node)
+            self.uses[node] = self._uses(node)
         elif isinstance(value := self.first[node], Tensor) or not reads_size(node):
             shape = self._event_shape(node)
             if shape is not None:
@@ -161,16 +161,15 @@ class _GraphBuilder:
         elif isinstance(self.first[node], Tensor):
             self.refusals.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
 
-    def _constant_uses(self, node: fx.Node) -> list[int]:
-        if node.op == "get_attr":
-            value = self.first[node]
-            return [id(value)] if isinstance(value, Tensor) else []
-        own = self._module_uses(node) if node.op == "call_module" else []
-        return own + [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
-
-    def _module_uses(self, node: fx.Node) -> list[int]:
-        module = self.traced.get_submodule(str(node.target))
-        return [id(tensor) for tensor in (*module.parameters(), *module.buffers())]
+    def _uses(self, node: fx.Node) -> list[int]:
+        """Return the ids of the parameters and buffers that a node reads, itself or through constants."""
+        own = []
+        if node.op == "get_attr" and isinstance(self.first[node], Tensor):
+            own = [self.first[node]]
+        elif node.op == "call_module":
+            module = self.traced.get_submodule(str(node.target))
+            own = [*module.parameters(), *module.buffers()]
+        return [*map(id, own), *(use for n in node.all_input_nodes for use in self.uses.get(n, []))]
 
     def _event_shape(self, node: fx.Node) -> Shape | list[Shape] | None:
         """Return the shape of the event, or of several; None after noting a problem."""
@@ -182,18 +181,13 @@ class _GraphBuilder:
         elif isinstance(values[0], Tensor):
             found = self._rows_apart(*values)
         else:
-            self.refusals.add(
-                self._name(node),
-                f"turns data into a Python {type(values[0]).__name__}, so the function depends on data in a way that "
-                "has no density. Keep it a tensor, or take it out.",
-            )
+            kind = type(values[0]).__name__
+            what = f"turns data into a Python {kind}, so the function depends on data in a way that has no density."
+            self._refuse(node, f"{what} Keep it a tensor, or take it out.")
             return None
         if found is None:
-            self.refusals.add(
-                self._name(node),
-                f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them. Each row must be mapped "
-                "by itself; keep axis 0 for the rows.",
-            )
+            what = f"mixes the {self.rows[0]} rows of the batch with other axes, or drops them."
+            self._refuse(node, f"{what} Each row must be mapped by itself; keep axis 0 for the rows.")
         return found  # pyright: ignore[reportReturnType]
 
     def _rows_apart(self, a: Tensor, b: Tensor) -> Shape | None:
@@ -231,7 +225,7 @@ class _GraphBuilder:
             ends = [sum(s[0] for s in shapes[: i + 1]) for i in range(len(shapes))]
             self.parts[node] = [(end - shape[0], end) for end, shape in zip(ends, shapes, strict=True)]
         elif target in SPLIT:
-            self.refusals.add(self._name(node), f"splits axis {axis}; only channels (axis 1) can be split.")
+            self._refuse(node, f"splits axis {axis}; only channels (axis 1) can be split.")
             self.parts[node] = [(0, inner.shape[0])] * len(shapes)
         else:
             # A module with several results, such as attention: the refusal comes from its rule.
@@ -260,32 +254,28 @@ class _GraphBuilder:
         if node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
             if len(node.args) + len(node.kwargs) != 1 and module_rule(module) is not None:
-                what = "is called with more than its input. Give such settings when it is built."
-                self.refusals.add(self._name(node), what)
-            return self._new_node(node, "step", [before], shape, target=module, uses=self._module_uses(node))
+                self._refuse(node, "is called with more than its input. Give such settings when it is built.")
+            return self._new_node(node, "step", [before], shape, target=module, uses=self._uses(node))
         call, again = (
             Call(_label(target), self._values(node.args, on), self._values(node.kwargs, on), before.shape, shape)
             for on in (self.first, self.second)
         )
-        uses = [use for n in node.all_input_nodes for use in self.uses.get(n, [])]
-        return self._new_node(node, "step", [before], shape, target=target, call=call, again=again, uses=uses)
+        settings = {"target": target, "call": call, "again": again, "uses": self._uses(node)}
+        return self._new_node(node, "step", [before], shape, **settings)
 
     def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
         inputs = [self.nodes[n] for n in before]
         if target in ADD or target in SUBTRACT:
             alpha = self._values(_argument(node, 2, "alpha", 1))
             if isinstance(alpha, Tensor):
-                self.refusals.add(self._name(node), TENSOR_ALPHA)
+                self._refuse(node, TENSOR_ALPHA)
                 alpha = 1.0
             self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
         elif target in CONCAT and len(inputs) == len(_operands(node)):
             axis = _argument(node, 1, "dim", 0)
             if axis not in (1, -len(shape)):
-                self.refusals.add(
-                    self._name(node),
-                    f"joins along axis {axis}; branches can be joined along the channels (axis 1). Move that axis to "
-                    "place 1 with transpose before and back afterwards.",
-                )
+                what = f"joins along axis {axis}; branches can be joined along the channels (axis 1)."
+                self._refuse(node, f"{what} Move that axis to place 1 with transpose before and back afterwards.")
             self.nodes[node] = self._new_node(node, "concat", inputs, shape)
         else:
             self.nodes[node] = self._step(node, inputs[0], shape, target)
@@ -294,13 +284,10 @@ class _GraphBuilder:
     def _sum(self, node: fx.Node, inputs: list[Node], shape: Shape, weight: float) -> Node:
         if any(n.shape != shape for n in inputs):
             shapes = " and ".join(str(n.shape) for n in inputs)
-            self.refusals.add(
-                self._name(node),
-                f"adds events of different shapes {shapes}, so one is repeated over axes of the other. Repeat it by a "
-                "step of its own, such as nn.Upsample.",
-            )
+            what = f"adds events of different shapes {shapes}, so one is repeated over axes of the other."
+            self._refuse(node, f"{what} Repeat it by a step of its own, such as nn.Upsample.")
         if weight == 0:
-            self.refusals.add(self._name(node), "adds something times zero. Take it out.")
+            self._refuse(node, "adds something times zero. Take it out.")
         if inputs[0] is inputs[1]:
             call = Call("mul", (DATA, 1 + weight), {}, shape, shape)
             return self._new_node(node, "step", inputs[:1], shape, target=torch.mul, call=call)
