@@ -142,11 +142,7 @@ def preset(name: str) -> Preset:
 
 
 def preset_config(
-    name: str,
-    event_shape: tuple[int, int, int] = (3, 32, 32),
-    *,
-    size: PresetSize = "paper",
-    **settings: Any,
+    name: str, event_shape: tuple[int, int, int] = (3, 32, 32), *, size: PresetSize = "paper", **settings: Any
 ) -> ModelConfig:
     """Return the configuration of a preset for images of some shape.
 
