@@ -208,9 +208,7 @@ class Flow(Distribution):
         Source:
             Burda et al. 2016; Huang et al. 2020 (augmented flows).
         """
-        _positive(len(samples), "the number of samples")
-        for count in samples:
-            _positive(count)
+        _positive(min(samples, default=0))
         self._require_weights("bound_gaps")
         drawn = torch.cat(list(self._log_weights(x, self._encode(context), max(samples), chunk)))
         gaps = {}

@@ -87,7 +87,6 @@ def read_plain(content: bytes, what: str) -> Any:
 
 
 def _step(machine: _Machine, name: str, argument: Any, what: str) -> None:
-    """Do one instruction."""
     if name in VALUES:
         machine.stack.append(argument)
     elif name in CONSTANTS:

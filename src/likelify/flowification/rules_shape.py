@@ -98,11 +98,7 @@ def pad(what: nn.ConstantPad2d | Call, in_shape: Shape, options: Options) -> Tra
             f"pads with mode '{mode}'; what is padded must be fresh values around a constant. Take mode='constant' and "
             "train on."
         )
-    sides = setting(what, 1, "pad" if isinstance(what, Call) else "padding")
-    return _pad(tuple(sides), setting(what, 3, "value", 0.0) or 0.0, in_shape, options)
-
-
-def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transform | None:
+    flat = setting(what, 1, "pad" if isinstance(what, Call) else "padding")
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
     pairs += [(0, 0)] * (len(in_shape) - len(pairs))
     *positions, channels = pairs[: len(in_shape)]
@@ -116,7 +112,7 @@ def _pad(flat: Shape, value: float, in_shape: Shape, options: Options) -> Transf
         in_shape = layers[-1].out_shape(in_shape)
     pads = [(max(a, 0), max(b, 0)) for a, b in sides]
     if any(sum(pair) for pair in pads):
-        layers.append(Pad(in_shape, pads, noise=options.noise, value=value))
+        layers.append(Pad(in_shape, pads, noise=options.noise, value=setting(what, 3, "value", 0.0) or 0.0))
     return Chain(layers) if layers else None
 
 

@@ -239,8 +239,7 @@ class _GraphBuilder:
         if target is operator.getitem and isinstance(node.args[1], tuple):
             shape = self.first[node.args[0]].shape  # pyright: ignore[reportArgumentType]
             index = full_index(self._values(node.args[1]), len(shape))
-            whole = index is not None and all(i == slice(None) for n, i in enumerate(index) if n != 1)
-            if index is not None and whole and index[1] != slice(None):
+            if index is not None and [n for n, part in enumerate(index) if part != slice(None)] == [1]:
                 start, stop, step = index[1].indices(shape[1])
                 return (start, stop) if step == 1 else None
         if target in ("narrow", torch.narrow):

@@ -183,10 +183,9 @@ class _Reflect(torch.autograd.Function):
             return *traceable_gradients(again, (vectors, x), ctx.needs_input_grad[:2], grad), None
         gradients = _gradients_formed if _is_formed(vectors, x) else _gradients_direct
         grad_x, grad_solved, rest = gradients(vectors, solved, x, grad, transposed=ctx.transposed)
-        grad_vectors = (
-            _gradient_of_vectors(vectors, upper, solved, grad_solved, rest) if ctx.needs_input_grad[0] else None
-        )
-        return grad_vectors, grad_x, None
+        if not ctx.needs_input_grad[0]:
+            return None, grad_x, None
+        return _gradient_of_vectors(vectors, upper, solved, grad_solved, rest), grad_x, None
 
 
 FactorPair = tuple[Tensor, Tensor]

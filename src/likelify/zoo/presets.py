@@ -20,7 +20,6 @@ PAPER_NETS: Values = {"width": 64, "depth": 8, "growth": 64, "noise_steps": 4, "
 SMALL_NETS: Values = {"width": 24, "depth": 3, "growth": 12, "noise_steps": 2, "noise_features": 12, "noise_depth": 2}
 SMALL_GROWTH = {"1x1": 12, "emerging": 10, "woodbury": 7, "conv-exponential": 10}
 
-
 CONVEXP = "The convolution exponential and generalized Sylvester flows"
 FLOWIFICATION = "Flowification"
 
@@ -93,7 +92,6 @@ def _flowified(name: str, what: str, bits: str, model: str, **settings: Any) -> 
 
 
 def _table_net(widths: tuple[int, ...]) -> Preset:
-    """Return a net of appendix F."""
     paper = {"widths": widths, "activation": "leaky-relu", "learned_noise": False}
     name = f"flowified-table-{'-'.join(map(str, widths))}"
     summary = f"table net of appendix F, widths {', '.join(map(str, widths))}"

@@ -176,9 +176,8 @@ def build(model: str, **settings: Any) -> Flow:
     return config_from_dict({"model": model} | settings).build()
 
 
-def _as_config(value: Any) -> Any:
-    return config_from_dict(value) if isinstance(value, Mapping) else value
-
-
 # A field of other settings that holds the configuration of any model; plain data are looked up by their "model".
-AnyModelConfig = Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_as_config)]
+AnyModelConfig = Annotated[
+    SerializeAsAny[ModelConfig],
+    BeforeValidator(lambda given: config_from_dict(given) if isinstance(given, Mapping) else given),
+]
