@@ -5,29 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from likelify.distributions import Likelihood
-from likelify.errors import LikelifyError
+from likelify.flowification.costs import layer_costs
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options
-from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.residual.layer import LipschitzResidual
 
 FINGERPRINT_VERSION = 2
-
-# Calls that multiply and add.
-PRODUCTS = {F.linear, torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
-CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
-TRANSPOSED = {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 
 
 @dataclass(frozen=True)
@@ -120,14 +110,14 @@ class Conversion:
             what = "The likelihood is a noisy estimate, because log-determinants are estimated"
         added, elements = sum(layer.added for layer in self.layers), math.prod(self.in_shape)
         if added > elements:
-            what += f". {_short(added)} elements are added to the {elements} of the data, so expect a loose bound"
+            what += f". {_count(added)} elements are added to the {elements} of the data, so expect a loose bound"
         ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
         unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
         return f"{dims}. {what}.{ending}{unused}"
 
     def _totals(self) -> tuple[str, ...]:
         names = ("added", "dropped", "parameters", "net_parameters", "cost", "extra")
-        counts = [_short(sum(getattr(layer, name) or 0 for layer in self.layers)) for name in names]
+        counts = [_count(sum(getattr(layer, name) or 0 for layer in self.layers)) for name in names]
         counts.insert(2, str(math.prod(self.out_shape)))
         return ("total", "", self.likelihood, _shape(self.in_shape), _shape(self.out_shape), *counts)
 
@@ -143,9 +133,9 @@ HEADER = ("layer", "kind", "likelihood", "in", "out", *COUNTS)
 
 def _row(layer: LayerRecord) -> tuple[str, ...]:
     counts = (layer.added, layer.dropped, layer.kept, layer.parameters, layer.net_parameters, layer.cost)
-    extra = "?" if layer.extra is None else _short(layer.extra)
+    extra = "?" if layer.extra is None else _count(layer.extra)
     shapes = (_shape(layer.in_shape), _shape(layer.out_shape))
-    return ("  " * layer.depth + layer.name, layer.kind, layer.likelihood, *shapes, *map(_short, counts), extra)
+    return ("  " * layer.depth + layer.name, layer.kind, layer.likelihood, *shapes, *map(_count, counts), extra)
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
@@ -157,7 +147,7 @@ def _shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _short(count: int) -> str:
+def _count(count: int) -> str:
     """Return a count in at most five characters."""
     if count < 10_000:
         return str(count)
@@ -213,56 +203,6 @@ def _net_parameters(transform: Transform) -> list[nn.Parameter]:
         if isinstance(net, nn.Module) and not isinstance(module, LipschitzResidual):
             found |= {id(p): p for p in net.parameters()}
     return list(found.values())
-
-
-class MultiplyAdds(TorchFunctionMode):
-    """Counts multiply-adds inside a `with` block in `count`.
-
-    PyTorch's own counter of operations loads its compiler, which takes seconds; this one looks at calls of functions.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the function and count."""
-        result = func(*args, **(kwargs or {}))
-        if func in PRODUCTS:
-            self.count += result.numel() * args[0].shape[-1]
-        elif func in CONVOLUTIONS:
-            self.count += result.numel() * args[1][0].numel()
-        elif func in TRANSPOSED:
-            self.count += args[0].numel() * args[1][0].numel()
-        return result
-
-
-def layer_costs(transform: Transform, in_shape: Shape) -> tuple[int, int | None]:
-    """Return the multiply-adds of one event on the noise-free path, and those that the likelihood adds.
-
-    Returns:
-        The two counts; the second is None where it depends on the data.
-    """
-    dtype = next((p.dtype for p in transform.parameters()), torch.get_default_dtype())
-    x = torch.full((1, *in_shape), 0.5, dtype=dtype)
-    with torch.no_grad(), seeded(0):
-        if isinstance(transform, LipschitzResidual):
-            # Limits are found once for all rows, and the log-determinant takes steps that depend on the data.
-            net, tensors = transform.net, transform.net.constrained().tensors
-            return _multiply_adds(lambda: net.run(tensors, x)) or 0, None
-        mean = _multiply_adds(lambda: transform.mean_forward(x))
-        whole = _multiply_adds(lambda: transform(x))
-    return mean or 0, None if whole is None or mean is None else max(whole - mean, 0)
-
-
-def _multiply_adds(run: Callable[[], Any]) -> int | None:
-    with MultiplyAdds() as counter:
-        try:
-            run()
-        except LikelifyError:
-            # A layer of the user's may refuse the values it is tried on.
-            return None
-    return counter.count
 
 
 def fingerprint(graph: Graph, options: Options) -> str:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from likelify.errors import ShapeError, UnsupportedError
+from likelify.flowification.execution import Recorder
 from likelify.flowification.graph import Graph, Kind, Node
 from likelify.flowification.refusals import TENSOR_ALPHA, Refusals
 from likelify.flowification.rules import DATA, Call, full_index, module_rule
-from likelify.flowification.symbolic import Recorder, Tracer, ancestors, reachable, reads_size, symbolic
+from likelify.flowification.symbolic import Tracer, ancestors, reachable, reads_size, symbolic
 from likelify.transforms.core import Shape
 
 ADD = {operator.add, operator.iadd, torch.add, "add"}
