@@ -9,7 +9,8 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.zoo.images import ImageShape
-from likelify.zoo.multiscale import ScalesConfig, mixing_layers
+from likelify.zoo.mixers import mixing_layers
+from likelify.zoo.multiscale import ScalesConfig
 from likelify.zoo.registry import Size, register
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class GlowConfig(ScalesConfig):
     """Settings of a glow; each of its steps is actnorm, mixing and coupling.
 
     Attributes:
-        mixing: the layers that mix, see `mixing_layers`; `conv-exponential` is a 1x1 convolution followed by the
-            exponential.
+        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` is a 1x1 convolution
+            followed by the exponential.
         coupling: bijector of the couplings.
         net_kind: of the coupling networks, a small residual network or the dense block of the paper.
         hidden: width of the networks.

@@ -2,7 +2,7 @@
 
     dequantize, bring to the line; for each scale: squeeze, its layers, split prior (not after the last)
 
-Source of those: Hoogeboom et al. 2020, section 6 and tables 1 to 3.
+Source of all but `ScalesConfig`: Hoogeboom et al. 2020, section 6 and tables 1 to 3.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from likelify import nets, transforms
 from likelify.names import LogDetName, Mixing, NormBoundName
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
+from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.registry import Size, register
 
 if TYPE_CHECKING:
@@ -70,45 +71,6 @@ class ScalesConfig(ImageConfig):
     @abstractmethod
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
         """Return a layer that drops the last half of the channels, with a density given the first."""
-
-
-def mixing_layers(
-    kind: Mixing,
-    channels: int,
-    positions: tuple[int, int],
-    *,
-    norm_limit: float | None = 0.9,
-    norm_bound: NormBoundName = "torus",
-) -> list[Transform]:
-    """Return the layers of one mixing step, as the papers put them together.
-
-    Args:
-        kind: `"permutation"` and `"1x1"` mix channels only, as do `"two-1x1"` and `"householder"` (as many reflections
-            as channels); `"emerging"`, `"woodbury"` (rank 24 at most), `"periodic"`, `"orthogonal"` and
-            `"conv-exponential"` mix positions too. The last two follow a 1x1 convolution.
-        channels: of the images.
-        positions: height and width.
-        norm_limit: of `"conv-exponential"` and `"orthogonal"`.
-        norm_bound: the bound that `norm_limit` limits.
-    """
-    if kind == "permutation":
-        return [transforms.Permute.random(channels)]
-    if kind == "emerging":
-        return [transforms.emerging_conv(channels)]
-    if kind == "woodbury":
-        return [transforms.woodbury_conv(channels, positions, rank=min(24, positions[0] * positions[1]))]
-    if kind == "periodic":
-        return [transforms.periodic_conv(channels)]
-    if kind == "householder":
-        return [transforms.rotation(channels, method="householder", reflections=channels)]
-    if kind == "two-1x1":
-        return [transforms.two_conv1x1(channels)]
-    first = transforms.Conv1x1(channels)
-    if kind == "orthogonal":
-        return [first, transforms.orthogonal_convolution(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
-    if kind == "conv-exponential":
-        return [first, transforms.conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
-    return [first]
 
 
 class MultiScaleConfig(ScalesConfig):
@@ -198,7 +160,7 @@ class MixingFlowConfig(MultiScaleConfig):
     deeper scales start with a coupling.
 
     Attributes:
-        mixing: the layers that mix, see `mixing_layers`. The dequantizer has the same.
+        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`. The dequantizer has the same.
     """
 
     mixing: Mixing = "conv-exponential"

@@ -1,9 +1,8 @@
-"""Flowified networks of images and of tables: layers that forget have a likelihood (Mate et al. 2022, appendix F)."""
+"""Flowified networks of images: layers that forget have a likelihood (Mate et al. 2022, appendix F)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.names import LinearMethod, NoiseName
 from likelify.zoo.images import ImageConfig, ImageShape
-from likelify.zoo.registry import ModelConfig, Size, register
+from likelify.zoo.registry import Size, register
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -138,8 +137,14 @@ class FMLPConfig(FlowifiedConfig):
         """Return the flow with fresh weights."""
         flatten = transforms.Flatten(self.event_shape)
         size = math.prod(self.event_shape)
+        layers: list[Transform] = [flatten]
         widths = self.widths or MLP_WIDTHS.get(self.event_shape) or _halves(size)
-        return self._finished([flatten, *_dense(size, widths, self._linear, self._spline)])
+        for index, width in enumerate(widths):
+            layers.append(self._linear(size, width))
+            if index < len(widths) - 1:
+                layers.append(self._spline(width))
+            size = width
+        return self._finished(layers)
 
 
 class FConvConfig(FlowifiedConfig):
@@ -238,66 +243,6 @@ class FConvFourierConfig(FConvConfig):
             shape = layers[-1].out_shape(shape)
         layers += [transforms.Squeeze(2), transforms.CircularConv(4 * shape[0], conv.channels, 3, **self._densities(2))]
         return transforms.Chain(layers)
-
-
-@register("flowified-mlp", kind="table", summary="flowified multilayer perceptron (flowification paper: appendix F)")
-class FlowifiedMLPConfig(ModelConfig):
-    """A flowified multilayer perceptron for rows of real numbers (appendix F of the flowification paper).
-
-    Attributes:
-        event_shape: `(columns,)`.
-        widths: of the layers.
-        activation: LeakyReLU with a slope of 0.5 as in the paper, or a spline for each unit.
-        method: parametrization of the linear layers.
-        noise: of added coordinates.
-        learned_noise: give added coordinates a learned mean and scale.
-        net_hidden: width of the networks of conditional densities.
-        bins: pieces of the splines.
-    """
-
-    reads_labels = False
-
-    event_shape: tuple[Size]
-    widths: tuple[Size, ...] = (128, 64, 32, 16, 8)
-    activation: Literal["leaky-relu", "spline"] = "spline"
-    method: LinearMethod = "cayley"
-    noise: NoiseName = "normal"
-    learned_noise: bool = True
-    net_hidden: Size = 64
-    bins: int = Field(default=8, ge=2)
-
-    def build(self) -> Flow:
-        """Return the flow with fresh weights."""
-        from likelify.distributions import Normal
-        from likelify.flows import Flow
-
-        (size,) = self.event_shape
-        layers = _dense(size, self.widths, self._linear, self._activation)
-        transform = transforms.Chain([transforms.Columns(size), *layers])
-        return Flow(Normal(transform.out_shape(self.event_shape)), transform, event_shape=self.event_shape)
-
-    def _linear(self, before: int, after: int) -> Transform:
-        net = nets.density_nets(0, hidden=self.net_hidden)
-        posterior = net if self.learned_noise and self.noise == "normal" else None
-        densities = {"noise": self.noise, "net_factory": net, "posterior_factory": posterior}
-        return transforms.linear(before, after, method=self.method, **densities)
-
-    def _activation(self, width: int) -> Transform:
-        if self.activation == "leaky-relu":
-            return transforms.LeakyReLU(0.5)
-        return transforms.ChannelSpline(width, bins=self.bins)
-
-
-def _dense(
-    size: int, widths: tuple[int, ...], linear: Callable[[int, int], Transform], activation: Callable[[int], Transform]
-) -> list[Transform]:
-    """Return linear layers of these widths, with activations between them."""
-    layers: list[Transform] = []
-    for index, width in enumerate(widths):
-        layers += [activation(size)] if index else []
-        layers.append(linear(size, width))
-        size = width
-    return layers
 
 
 def _halves(size: int) -> tuple[int, ...]:
