@@ -1,22 +1,20 @@
-"""Multi-scale models of images: what they share, and those of the convolution exponential paper.
+"""What multi-scale models of images share, and what those of the convolution exponential paper have in common.
 
-    dequantize, bring to the line; for each scale: squeeze, its layers, split prior (not after the last)
-
-Source of all but `ScalesConfig`: Hoogeboom et al. 2020, section 6 and tables 1 to 3.
+dequantize, bring to the line; for each scale: squeeze, its layers, split prior (not after the last)
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from likelify import nets, transforms
-from likelify.names import LogDetName, Mixing, NormBoundName
+from likelify.names import Mixing, NormBoundName
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
 from likelify.zoo.mixers import mixing_layers
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import Size
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -152,29 +150,6 @@ class MultiScaleConfig(ScalesConfig):
         return self._flow(transforms.Chain(layers), Normal(shape, trainable=True), encoder)
 
 
-@register("mixing-flow", kind="image", summary="DenseNet couplings and a choice of mixing layers (paper: table 1)")
-class MixingFlowConfig(MultiScaleConfig):
-    """Affine couplings with DenseNets and a choice of mixing layers between them; no ActNorm (section 6.1, table 1).
-
-    A mixing step comes first, and one after each coupling: squeeze, mix, then `steps` times coupling and mix; the
-    deeper scales start with a coupling.
-
-    Attributes:
-        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`. The dequantizer has the same.
-    """
-
-    mixing: Mixing = "conv-exponential"
-
-    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
-        layers = self._mix(self.mixing, *shape) if level == 0 else []
-        for _ in range(self.steps):
-            layers += [self._dense_coupling(shape[0]), *self._mix(self.mixing, *shape)]
-        return layers
-
-    def _noise_mixing(self) -> Mixing:
-        return self.mixing
-
-
 class StackConfig(MultiScaleConfig):
     """What the residual, Sylvester and coupling models of tables 2 and 3 share: each step is an ActNorm and a layer.
 
@@ -195,75 +170,3 @@ class StackConfig(MultiScaleConfig):
         for _ in range(self.steps):
             layers += [transforms.ActNorm(shape[0]), *self._step(shape[0])]
         return layers
-
-
-@register("sylvester", kind="image", summary="exact, quickly inverted Sylvester layers (paper: tables 2 and 3)")
-class SylvesterConfig(StackConfig):
-    """A convolutional Sylvester flow (section 6.2): `W^-1 (I + f) W`, autoregressive `f`, `W = exp(M) Q`; then a flip.
-
-    Attributes:
-        form: the full layer, or one of the ablations of table 3: without the basis change `W`; without the network,
-            where `f(u) = R2 tanh(R1 (u + b))` with two masked convolutions that share a kernel.
-        reflections: of `Q`; as many as channels by default.
-        net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper; nothing here needs it).
-    """
-
-    form: Literal["full", "without-basis", "without-generalization"] = "full"
-    reflections: Size | None = None
-    net_norm_limit: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _check_condition(self) -> Self:
-        if self.classes is not None and self.form == "without-generalization":
-            raise ValueError("the form 'without-generalization' has no network that could read labels")
-        return self
-
-    def _step(self, channels: int) -> list[Transform]:
-        return [self._layer(channels), transforms.Flip()]
-
-    def _layer(self, channels: int) -> Transform:
-        net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
-        limits = {"norm_limit": self.norm_limit, "norm_bound": self.norm_bound}
-        if self.form == "full":
-            limits |= {"net_norm_limit": self.net_norm_limit}
-            return transforms.conv_sylvester(channels, reflections=self.reflections, **net, **limits)
-        if self.form == "without-basis":
-            return transforms.TriangularResidual(
-                nets.AutoregressiveNet(channels, norm_limit=self.net_norm_limit, **net)
-            )
-        turned = transforms.rotation(channels, method="householder", reflections=self.reflections or channels)
-        exponential = transforms.conv_exponential(channels, **limits)
-        residual = transforms.TriangularResidual(nets.TiedHeads(channels), transforms.FreeTanhResidual())
-        return transforms.Conjugate(transforms.Chain([turned, exponential]), residual)
-
-
-@register("residual", kind="image", summary="Lipschitz residual blocks; the likelihood is an estimate (paper: table 2)")
-class ResidualFlowConfig(StackConfig):
-    """A residual flow (Chen et al. 2019): `x + g(x)` with a network `g` that contracts.
-
-    Attributes:
-        log_det: how the log-determinant is had: an unbiased estimate, a truncated series, or exactly from the Jacobian
-            (small images only).
-        net_norm_limit: limit of the norm of each layer of `g`, and so of its Lipschitz constant.
-    """
-
-    log_det: LogDetName = "roulette"
-    net_norm_limit: float = Field(default=0.98, gt=0, lt=1)
-
-    def _step(self, channels: int) -> list[Transform]:
-        net = nets.LipschitzConvNet(
-            channels, self.hidden, norm_limit=self.net_norm_limit, context_features=self.classes or 0
-        )
-        return [transforms.LipschitzResidual(net, log_det=self.log_det)]
-
-
-@register("coupling-flow", kind="image", summary="ActNorm, 1x1 and affine couplings, the baseline of table 2")
-class CouplingFlowConfig(StackConfig):
-    """The coupling baseline: 1x1 convolution, then an affine coupling with 3x3, 1x1, 3x3 and `log s` within +-1/2."""
-
-    def _step(self, channels: int) -> list[Transform]:
-        split = transforms.ChannelSplit(channels)
-        read, changed = split.sizes
-        settings = {"context_features": self.classes or 0, "skip": False, "checkpoint": self.checkpoint}
-        net = nets.ResidualConvNet(read, 2 * changed, self.hidden, **settings)
-        return [transforms.Conv1x1(channels), transforms.Coupling(split, transforms.AffineBijector(0.5), net)]

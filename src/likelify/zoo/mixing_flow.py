@@ -1,0 +1,36 @@
+"""The model that compares mixing layers (Hoogeboom et al. 2020, section 6.1 and table 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from likelify.names import Mixing
+from likelify.zoo.images import ImageShape
+from likelify.zoo.multiscale import MultiScaleConfig
+from likelify.zoo.registry import register
+
+if TYPE_CHECKING:
+    from likelify.transforms.core import Transform
+
+
+@register("mixing-flow", kind="image", summary="DenseNet couplings and a choice of mixing layers (paper: table 1)")
+class MixingFlowConfig(MultiScaleConfig):
+    """Affine couplings with DenseNets and a choice of mixing layers between them; no ActNorm.
+
+    A mixing step comes first, and one after each coupling: squeeze, mix, then `steps` times coupling and mix; the
+    deeper scales start with a coupling.
+
+    Attributes:
+        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`. The dequantizer has the same.
+    """
+
+    mixing: Mixing = "conv-exponential"
+
+    def _level(self, level: int, shape: ImageShape) -> list[Transform]:
+        layers = self._mix(self.mixing, *shape) if level == 0 else []
+        for _ in range(self.steps):
+            layers += [self._dense_coupling(shape[0]), *self._mix(self.mixing, *shape)]
+        return layers
+
+    def _noise_mixing(self) -> Mixing:
+        return self.mixing

@@ -1,0 +1,54 @@
+"""Convolutional Sylvester flows (Hoogeboom et al. 2020, section 6.2, tables 2 and 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from likelify import nets, transforms
+from likelify.zoo.multiscale import StackConfig
+from likelify.zoo.registry import Size, register
+
+if TYPE_CHECKING:
+    from likelify.transforms.core import Transform
+
+
+@register("sylvester", kind="image", summary="exact, quickly inverted Sylvester layers (paper: tables 2 and 3)")
+class SylvesterConfig(StackConfig):
+    """A convolutional Sylvester flow: `W^-1 (I + f) W` with autoregressive `f` and `W = exp(M) Q`, then a flip.
+
+    Attributes:
+        form: the full layer, or one of the ablations of table 3: without the basis change `W`; without the network,
+            where `f(u) = R2 tanh(R1 (u + b))` with two masked convolutions that share a kernel.
+        reflections: of `Q`; as many as channels by default.
+        net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper; nothing here needs it).
+    """
+
+    form: Literal["full", "without-basis", "without-generalization"] = "full"
+    reflections: Size | None = None
+    net_norm_limit: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_condition(self) -> Self:
+        if self.classes is not None and self.form == "without-generalization":
+            raise ValueError("the form 'without-generalization' has no network that could read labels")
+        return self
+
+    def _step(self, channels: int) -> list[Transform]:
+        return [self._layer(channels), transforms.Flip()]
+
+    def _layer(self, channels: int) -> Transform:
+        net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
+        limits = {"norm_limit": self.norm_limit, "norm_bound": self.norm_bound}
+        if self.form == "full":
+            limits |= {"net_norm_limit": self.net_norm_limit}
+            return transforms.conv_sylvester(channels, reflections=self.reflections, **net, **limits)
+        if self.form == "without-basis":
+            return transforms.TriangularResidual(
+                nets.AutoregressiveNet(channels, norm_limit=self.net_norm_limit, **net)
+            )
+        turned = transforms.rotation(channels, method="householder", reflections=self.reflections or channels)
+        exponential = transforms.conv_exponential(channels, **limits)
+        residual = transforms.TriangularResidual(nets.TiedHeads(channels), transforms.FreeTanhResidual())
+        return transforms.Conjugate(transforms.Chain([turned, exponential]), residual)
