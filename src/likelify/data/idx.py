@@ -128,9 +128,7 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
 
 def _find(folder: Path, file: str, name: str, hint: str) -> Path:
     """Return the path of a file, in whichever of its usual names is there."""
-    dotted = "-".join(file.split("-")[:2]) + "." + "-".join(file.split("-")[2:])
-    tried = [f"{stem}{end}" for stem in (file, dotted) for end in ("", ".gz")]
-    for candidate in tried:
+    for candidate in (f"{stem}{end}" for stem in (file, file.replace("-idx", ".idx")) for end in ("", ".gz")):
         if (folder / candidate).is_file():
             return folder / candidate
     what = "There is no folder" if not folder.is_dir() else "Nothing of that name is in"
