@@ -7,6 +7,7 @@ import torch
 
 from likelify.data import open_source, standardized, table
 from likelify.data.delimited import read_csv
+from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -153,7 +154,7 @@ def test_numpy_files(tmp_path):
         ("a,b\n1,2\n1\n", "line 3 has 1 values; there are 2 columns"),
         ("a,b\n1,5\n" * 2, "line 3, column 'a': 'a' is not a number"),
         ("a,b\n" + "1,2\n3,2\n" * 9, "column 'b' of .* has one value only"),
-        ("a,b\n1,2\n3,4\n", "at least 10 rows to be cut into three splits, got 2"),
+        ("a,b\n1,2\n3,4\n", "at least 10 items to be cut into splits, got 2"),
     ],
 )
 def test_tables_that_are_not_right_name_line_and_column(tmp_path, text, message):
@@ -186,3 +187,12 @@ def test_arrays_that_are_no_tables():
         table(np.where(np.arange(40).reshape(20, 2) == 7, math.inf, rows(20, 2)))
     with pytest.raises(DataError, match="has 3 columns and 1 names"):
         table(rows(), columns=["a"])
+
+
+def test_a_column_of_one_value_is_refused_by_name_before_anything_is_divided_by_zero():
+    rows = np.stack([np.arange(12.0), np.full(12, 0.1)], axis=1)
+    scaled = standardize({"train": rows[:10]}, rows)
+    assert np.isfinite(scaled["train"]).all()
+    assert scaled["train"][:, 0].tolist() == ((rows[:10, 0] - rows[:, 0].mean()) / rows[:, 0].std()).tolist()
+    with pytest.raises(DataError, match="column 'column 2' of 'flat' has one value only"):
+        TableSource("flat", standardize({"train": rows[:10], "validation": rows[10:]}, rows))

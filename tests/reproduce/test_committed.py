@@ -38,3 +38,10 @@ def test_files_are_laid_out_as_the_program_writes_them():
     for file in (ROOT / "results").glob("*/cells.json"):
         content = {"format": 2, "cells": read_cells(file.parent)}
         assert file.read_text() == to_text(content) + "\n"
+
+
+def test_the_data_of_the_committed_tables_have_the_fingerprints_that_they_had(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    session = Session.open(experiment("flowification-tables"), seeds=1).checked()
+    assert len(session.of("finished")) == 12
+    assert session.of("stale") == []

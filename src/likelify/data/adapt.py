@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.source import ArraySource, Parts, Source, sizes_of
+from likelify.data.source import ArraySource, Source, shuffled, sizes_of
 from likelify.data.tables import TableSource
 from likelify.errors import DataError
 from likelify.names import ItemKind
@@ -14,8 +14,6 @@ from likelify.names import ItemKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Fewer items cannot be cut into two parts of which one is a tenth.
-FEWEST = 10
 # Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
 AXES: dict[int, ItemKind] = {2: "table", 3: "sequence"}
 
@@ -68,13 +66,10 @@ def as_source(
     items, found = _arrays(data)
     given = found if labels is None else _labels(labels, len(items))
     kind, levels = _kind(items, kind, levels)
-    if len(items) < FEWEST:
-        raise DataError(f"Data need at least {FEWEST} items to be cut into two splits, got {len(items)}.")
     if not 0 < validation < 1:
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation}.")
     held = min(max(1, round(validation * len(items))), len(items) - 1)
-    order = np.random.default_rng(seed).permutation(len(items))
-    parts: Parts = {"train": order[:-held], "validation": order[-held:]}
+    parts = shuffled(len(items), validation=held, seed=seed)
     described = f"{len(items)} items in memory; {sizes_of(parts)} by default_rng({seed}).permutation"
     if kind == "table":
         return TableSource.cut(name, items, parts, labels=given, description=described)

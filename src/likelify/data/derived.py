@@ -10,7 +10,7 @@ import numpy as np
 
 from likelify.data.facts import SPLITS, SplitName
 from likelify.data.source import ArraySource, Batch, Parts, Source, sizes_of
-from likelify.data.tables import TableSource
+from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
 
 if TYPE_CHECKING:
@@ -136,10 +136,9 @@ def standardized(source: Source) -> TableSource:
     if source.kind != "table":
         raise DataError(f"'{source.name}' is no table, so it has no columns to standardise.")
     rows, labels = _arrays(source)
-    mean, scale = rows["train"].mean(0), rows["train"].std(0)
     return TableSource(
         f"{source.name}, standardised",
-        {split: (part - mean) / scale for split, part in rows.items()},
+        standardize(rows, rows["train"]),
         columns=source.columns,
         labels=labels,
         classes=source.classes,

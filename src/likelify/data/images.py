@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, SplitName
-from likelify.data.source import ArraySource, Source
+from likelify.data.facts import SplitName
+from likelify.data.source import ArraySource, Source, shuffled
 from likelify.errors import MissingDependencyError
 
 CROP = 32
@@ -20,11 +20,10 @@ def digits() -> Source:
     except ImportError as error:
         raise MissingDependencyError("scikit-learn", "app") from error
     images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(images))
     return ArraySource.cut(
         "digits",
         images.reshape(-1, 1, 8, 8),
-        dict(zip(SPLITS, np.split(order, [1293, 1437]), strict=True)),
+        shuffled(len(images), validation=144, test=360),
         labels=labels,
         kind="image",
         levels=17,

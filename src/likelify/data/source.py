@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from likelify.structure import ContextLike, GraphBatch, Shape
 
 Parts = dict[SplitName, np.ndarray]
+# Fewer items cannot be cut into parts of which one is a tenth.
+FEWEST = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +220,8 @@ class ArraySource(Source):
 
     def fingerprint(self) -> str:
         """Hash the events of all splits."""
-        digest = hashlib.sha256(repr((self.event_shape, self.levels)).encode())
+        kept = self.event_shape if self.kind == "table" else (self.event_shape, self.levels)
+        digest = hashlib.sha256(repr(kept).encode())
         for split in SPLITS:
             digest.update(self._splits[split].x.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -230,15 +233,31 @@ def _stored_dtype(events: np.ndarray | None, levels: int | None) -> type[np.gene
     return np.uint8 if levels <= 256 else np.int32
 
 
+def shuffled(count: int, *, validation: int, test: int = 0, seed: int = 0) -> Parts:
+    """Return the numbers `0 .. count - 1` in the order `numpy.random.default_rng(seed).permutation`, cut into splits.
+
+    Args:
+        count: of the items, at least 10.
+        validation: how many validate, those before the last that test.
+        test: how many test; without any there is no such split.
+        seed: of the order.
+
+    Raises:
+        DataError: if there are too few items.
+    """
+    if count < FEWEST:
+        raise DataError(f"Data need at least {FEWEST} items to be cut into splits, got {count}.")
+    order = np.random.default_rng(seed).permutation(count)
+    parts = zip(SPLITS, np.split(order, [count - validation - test, count - test]), strict=True)
+    return {split: part for split, part in parts if len(part)}
+
+
 def hold_out(count: int, test: int) -> Parts:
     """Return the parts of items that come as training files and test files, one after the other.
 
-    The numbers `0 .. count - 1` of the training files are put in the order `numpy.random.default_rng(0).permutation`;
-    the last 5,000 validate, or a tenth if that is less.
+    Of the training files the last 5,000 of `shuffled` validate, or a tenth if that is less.
     """
-    held = min(5000, count // 10)
-    order = np.random.default_rng(0).permutation(count)
-    return {"train": order[: count - held], "validation": order[count - held :], "test": count + np.arange(test)}
+    return shuffled(count, validation=min(5000, count // 10)) | {"test": count + np.arange(test)}
 
 
 def sizes_of(parts: Mapping[SplitName, Sized]) -> str:

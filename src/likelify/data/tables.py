@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from likelify.data.catalog import TABLE_ENDINGS
 from likelify.data.delimited import read_array, read_csv
-from likelify.data.facts import SPLITS, SplitName
-from likelify.data.source import ArraySource, sizes_of
+from likelify.data.facts import SplitName
+from likelify.data.source import ArraySource, Parts, shuffled, sizes_of
 from likelify.errors import DataError, MissingDependencyError
-
-if TYPE_CHECKING:
-    pass
-
-# Fewer rows cannot be cut into three parts of which two are a tenth.
-FEWEST = 10
 
 
 class TableSource(ArraySource):
@@ -63,13 +55,6 @@ class TableSource(ArraySource):
         rows: dict[SplitName, np.ndarray] = {split: np.asarray(part, np.float64) for split, part in splits.items()}
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 
-    def fingerprint(self) -> str:
-        """Hash the rows of all splits."""
-        digest = hashlib.sha256(repr(self.event_shape).encode())
-        for split in SPLITS:
-            digest.update(self.read_all(split).x.numpy().tobytes())
-        return digest.hexdigest()[:16]
-
 
 def table(
     rows: np.ndarray,
@@ -81,8 +66,7 @@ def table(
 ) -> TableSource:
     """Make a source of an array of rows.
 
-    Split by `numpy.random.default_rng(0).permutation(n)`: the last tenth tests, the tenth before it validates, the rest
-    trains.
+    Split by `shuffled`: the last tenth tests, the tenth before it validates, the rest trains.
 
     Args:
         rows: `(n, columns)`, at least 10.
@@ -95,10 +79,7 @@ def table(
         DataError: if there are too few rows, values are not finite, or a column is constant.
     """
     rows = _require_rows(name, np.asarray(rows, dtype=np.float64))
-    if len(rows) < FEWEST:
-        raise DataError(f"A table needs at least {FEWEST} rows to be cut into three splits, got {len(rows)}.")
-    order, tenth = np.random.default_rng(0).permutation(len(rows)), len(rows) // 10
-    parts = dict(zip(SPLITS, np.split(order, [len(rows) - 2 * tenth, len(rows) - tenth]), strict=True))
+    parts = shuffled(len(rows), validation=len(rows) // 10, test=len(rows) // 10)
     described = f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes_of(parts)} by "
     return TableSource.cut(
         name, rows, parts, labels=labels, columns=columns, description=f"{described}default_rng(0).permutation"
@@ -142,6 +123,15 @@ def bundled(name: str) -> TableSource:
         labels=labels if classes else None,
         description=f"scikit-learn's table {name}, features only" if name != "linnerud" else "scikit-learn's linnerud",
     )
+
+
+def standardize(splits: Parts, reference: np.ndarray, *, ddof: int = 0) -> Parts:
+    """Return rows in units of the standard deviations of the reference's columns, around the means of these.
+
+    Columns of one value stay as they are but for the mean; `TableSource` refuses them by name.
+    """
+    mean, scale = reference.mean(0), reference.std(0, ddof=ddof)
+    return {split: (rows - mean) / np.where(scale > 0, scale, 1.0) for split, rows in splits.items()}
 
 
 def _require_rows(name: str, rows: np.ndarray) -> np.ndarray:

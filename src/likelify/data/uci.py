@@ -13,10 +13,9 @@ import numpy as np
 
 from likelify.data.delimited import open_text, parse_numbers, read_array, read_csv, read_numbers
 from likelify.data.source import Parts, Source, sizes_of
-from likelify.data.tables import TableSource
+from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError, MissingDependencyError
 
-Moments = tuple[np.ndarray, np.ndarray]
 ARCHIVE = "All five are in data.tar.gz of https://zenodo.org/records/1161203."
 UNPICKLE = (
     "Its ethylene_CO.pickle is not read, since a pickle can run anything; where you trust it, make a numpy file of it: "
@@ -56,7 +55,7 @@ def power(place: str | Path) -> Source:
     if raw:
         rows[:, 5] += random.rand(len(rows))
     columns = ["active power", "voltage", "kitchen", "laundry", "heating", "minute"]
-    return _finish("power", path, _cut(rows), columns)
+    return _source("power", path, _standardized(_cut(rows)), columns)
 
 
 def gas(place: str | Path) -> Source:
@@ -77,7 +76,7 @@ def gas(place: str | Path) -> Source:
     rows = rows[:, 3:]
     rows = rows[:, _uncorrelated(rows)]
     columns = [f"sensor {number}" for number in range(1, rows.shape[1] + 1)]
-    return _finish("gas", path, _cut(rows), columns, (rows.mean(0), rows.std(0, ddof=1)))
+    return _source("gas", path, standardize(_cut(rows), rows, ddof=1), columns)
 
 
 def hepmass(place: str | Path) -> Source:
@@ -102,7 +101,7 @@ def hepmass(place: str | Path) -> Source:
     held = len(train) - len(train) // 10
     splits: Parts = {"train": train[:held], "validation": train[held:], "test": test}
     columns = [names[1:][number] for number in continuous]
-    return _finish("hepmass", paths[0], splits, columns, (train.mean(0), train.std(0, ddof=1)))
+    return _source("hepmass", paths[0], standardize(splits, train, ddof=1), columns)
 
 
 def miniboone(place: str | Path) -> Source:
@@ -124,7 +123,7 @@ def miniboone(place: str | Path) -> Source:
         rows = _read_signal(path)
         rows = rows[rows[:, 0] >= -100]
         rows = rows[:, _continuous(rows)]
-    return _finish("miniboone", path, _cut(rows))
+    return _source("miniboone", path, _standardized(_cut(rows)))
 
 
 def bsds300(place: str | Path) -> Source:
@@ -153,23 +152,21 @@ def bsds300(place: str | Path) -> Source:
         ) from error
     for rows in splits.values():
         _require_columns("bsds300", path, rows, 63)
-    return _finish("bsds300", path, splits, None, (np.zeros(63), np.ones(63)))
+    return _source("bsds300", path, splits)
 
 
-def _finish(
-    name: str, path: Path, splits: Parts, columns: list[str] | None = None, moments: Moments | None = None
-) -> Source:
-    """Standardise by these moments, or by those of training and validation split together, and make the source."""
-    both = np.concatenate([splits["train"], splits["validation"]])
-    mean, scale = moments or (both.mean(0), both.std(0))
-    constant = np.flatnonzero(~(scale > 0))
-    if len(constant):
-        raise DataError(f"Column {constant[0]} (from 0) of '{path}' has one value only, so it has no density.")
+def _standardized(splits: Parts) -> Parts:
+    """Standardise by training and validation split together."""
+    return standardize(splits, np.concatenate([splits["train"], splits["validation"]]))
+
+
+def _source(name: str, path: Path, splits: Parts, columns: list[str] | None = None) -> Source:
+    count, sizes = splits["train"].shape[1], sizes_of(splits)
     return TableSource(
         f"{name}:{path.parent.resolve()}",
-        {split: (rows - mean) / scale for split, rows in splits.items()},
+        splits,
         columns=columns,
-        description=f"{name.upper()} as in Papamakarios et al. (2017), {len(mean)} columns; {sizes_of(splits)} rows",
+        description=f"{name.upper()} as in Papamakarios et al. (2017), {count} columns; {sizes} rows",
     )
 
 
