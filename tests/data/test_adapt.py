@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler, TensorDataset
 
 import likelify as lk
 from likelify.data import as_source, open_source
@@ -97,6 +97,20 @@ def test_data_sets_that_cannot_be_read_are_refused():
         as_source(TensorDataset(*[torch.zeros(20, 2)] * 3))
     with pytest.raises(DataError, match="Labels must be classes"):
         as_source(TensorDataset(torch.randn(20, 2), torch.zeros(20)))
+    with pytest.raises(DataError, match=r"of shape \(20,\), the lowest is -1"):
+        as_source(np.zeros((20, 2)), labels=np.full(20, -1))
+    with pytest.raises(DataError, match="The data set is empty"):
+        as_source(TensorDataset(torch.empty(0, 2)))
+    with pytest.raises(DataError, match="no kind of item 'tables'. Did you mean 'table'"):
+        as_source(np.zeros((20, 2)), kind="tables")
+
+
+def test_loaders_that_leave_items_out_are_refused():
+    items = TensorDataset(torch.randn(20, 2))
+    assert as_source(DataLoader(items, batch_size=3, shuffle=True)).size("train") == 18
+    for sampler in (SubsetRandomSampler(range(5)), RandomSampler(items, replacement=True)):
+        with pytest.raises(DataError, match="a sampler of its own"):
+            as_source(DataLoader(items, sampler=sampler))
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, torch.as_tensor, lambda x: TensorDataset(torch.as_tensor(x))])

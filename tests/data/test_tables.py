@@ -141,7 +141,6 @@ def test_numpy_files(tmp_path):
     [
         ("", "is empty"),
         ("a,b\n", "has no rows"),
-        ("a,a\n1,2\n", "two columns called 'a'"),
         ("a,b\n1,2\n3,\n", "line 3, column 'b': the value is missing. Fill such values in"),
         ("a,b\n1,2\n?,3\n", "line 3, column 'a': the value is missing"),
         ("a,b\n1,2\nNA,3\n", "line 3, column 'a': the value is missing"),
@@ -196,3 +195,8 @@ def test_a_column_of_one_value_is_refused_by_name_before_anything_is_divided_by_
     assert scaled["train"][:, 0].tolist() == ((rows[:10, 0] - rows[:, 0].mean()) / rows[:, 0].std()).tolist()
     with pytest.raises(DataError, match="column 'column 2' of 'flat' has one value only"):
         TableSource("flat", standardize({"train": rows[:10], "validation": rows[10:]}, rows))
+
+
+def test_columns_of_one_name_are_refused():
+    with pytest.raises(DataError, match="two columns called 'a'"):
+        table(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "a"])

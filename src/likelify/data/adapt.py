@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from likelify.data.facts import WORDS
 from likelify.data.source import ArraySource, Source, shuffled, sizes_of
 from likelify.data.tables import TableSource
-from likelify.errors import DataError
+from likelify.errors import DataError, unknown_word
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.data import DataLoader
 
 # Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
 AXES: dict[int, ItemKind] = {2: "table", 3: "sequence"}
@@ -79,6 +81,8 @@ def as_source(
 def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple[ItemKind, int | None]:
     """Decide what an item is, and how many values an element can take."""
     shape, whole = items.shape, items.dtype.kind in "iub"
+    if kind not in (None, *WORDS):
+        raise DataError(unknown_word("kind of item", str(kind), WORDS))
     if items.ndim < 2 or items.dtype.kind not in "iubf":
         raise DataError(f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}.")
     if levels is not None and kind not in (None, "image"):
@@ -106,7 +110,7 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(data, np.ndarray):
         return data, None
     import torch
-    from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+    from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate  # noqa: F811
 
     if isinstance(data, torch.Tensor):
         return _plain(data), None
@@ -117,6 +121,13 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             f"A {type(data).__name__} is no source of data. lk.fit takes a Source, a tensor, a numpy array, a torch "
             "Dataset with a length, or a DataLoader of one."
         )
+    if not len(dataset):  # pyright: ignore[reportArgumentType]
+        raise DataError("The data set is empty.")
+    if loader is not None and not _reads_all(loader):
+        raise DataError(
+            "The DataLoader has a sampler of its own, but a fit reads all items of its data set. Give those that are "
+            "meant: torch.utils.data.Subset(dataset, indices)."
+        )
     collate = default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
     whole = collate([dataset[index] for index in range(len(dataset))])  # pyright: ignore[reportArgumentType]
     given = list(whole) if isinstance(whole, tuple | list) else [whole]
@@ -124,6 +135,17 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError("The data set must give items, or items with a label each: (item, label).")
     items = _plain(given[0])
     return items, _labels(given[1], len(items)) if len(given) == 2 else None
+
+
+def _reads_all(loader: DataLoader) -> bool:
+    """Tell whether a loader gives every item of its data set once, in whatever order."""
+    from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+    sampler = loader.sampler
+    complete = isinstance(sampler, SequentialSampler)
+    if isinstance(sampler, RandomSampler):
+        complete = not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return complete and type(loader.batch_sampler) in (BatchSampler, type(None))
 
 
 def _plain(tensor: Tensor) -> np.ndarray:
@@ -135,5 +157,8 @@ def _plain(tensor: Tensor) -> np.ndarray:
 def _labels(labels: Any, count: int) -> np.ndarray:
     array = np.asarray(labels)
     if array.shape != (count,) or array.dtype.kind not in "iu" or (count and array.min() < 0):
-        raise DataError(f"Labels must be classes 0, 1, ... of shape ({count},), got {array.dtype} of {array.shape}.")
+        low = f", the lowest is {array.min()}" if array.size and array.dtype.kind in "iu" else ""
+        raise DataError(
+            f"Labels must be classes 0, 1, ... of shape ({count},), got {array.dtype} of shape {array.shape}{low}."
+        )
     return array

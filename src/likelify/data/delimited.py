@@ -39,9 +39,6 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
     )
     names = [cell.strip() for cell in cells] if header else []
     names = [name or f"column {number}" for number, name in enumerate(names or [""] * len(cells), 1)]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"'{path}' has two columns called '{double}'.")
     return names, read_numbers(path, delimiter, names=names, header=header)
 
 

@@ -45,6 +45,9 @@ class TableSource(ArraySource):
         names = tuple(numbered if columns is None else columns)
         if len(names) != train.shape[1]:
             raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
+        if len(set(names)) < len(names):
+            double = next(column for column in names if names.count(column) > 1)
+            raise DataError(f"'{name}' has two columns called '{double}'.")
         constant = np.flatnonzero(train.min(0) == train.max(0))
         if len(constant):
             raise DataError(

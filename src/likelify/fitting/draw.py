@@ -105,5 +105,6 @@ def rows_as_csv(columns: tuple[str, ...] | None, rows: Tensor) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     if columns is not None:
         writer.writerow(columns)
-    writer.writerows([f"{value:.9g}" for value in row] for row in rows.detach().cpu().double().tolist())
+    # All digits: of a column like 1.7e9 +- 3 nine are not enough.
+    writer.writerows(rows.detach().cpu().double().tolist())
     return text.getvalue().encode()

@@ -154,7 +154,7 @@ class Run:
         return measured
 
     def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
-        """Draw items in the units of the data: images as integers, rows of tables in the user's units.
+        """Draw items in the units of the data: images as whole numbers, rows of tables in the user's units.
 
         Args:
             number: of samples.
@@ -223,12 +223,9 @@ def _read_config(folder: Path) -> RunConfig:
     try:
         values = json.loads((folder / CONFIG).read_text())
         found = values.get("format") if isinstance(values, dict) else None
-        if isinstance(found, int) and found != FORMAT:
-            remedy = "Upgrade likelify." if found > FORMAT else "Fit it again with 'likelify fit'."
-            raise RunError(
-                f"'{folder}' has format {found}, written by likelify {values.get('likelify')}; this is likelify "
-                f"{__version__}, which reads format {FORMAT}. {remedy}"
-            )
+        if found != FORMAT:
+            remedy = "Upgrade likelify." if isinstance(found, int) and found > FORMAT else "Fit it again."
+            raise RunError(f"'{folder}' has format {found}; likelify {__version__} reads format {FORMAT}. {remedy}")
         return RunConfig.parse(values)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
         raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error

@@ -1,0 +1,12 @@
+"""Samples of a run as files."""
+
+import torch
+
+from likelify.fitting.draw import rows_as_csv
+
+
+def test_rows_in_a_csv_file_keep_all_their_digits():
+    rows = 1.7e9 + 3 * torch.randn(50, 2, dtype=torch.float64)
+    names, *lines = rows_as_csv(("time", "other"), rows).decode().splitlines()
+    assert names == "time,other"
+    assert [[float(cell) for cell in line.split(",")] for line in lines] == rows.tolist()
