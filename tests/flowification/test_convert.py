@@ -186,11 +186,14 @@ def test_flowify_at_the_top_is_the_function():
 def test_own_networks_for_what_is_dropped():
     sizes = []
 
-    def net(size_in, size_out, dims):
-        sizes.append((size_in, size_out, dims))
-        return nn.Linear(size_in, size_out)
+    def density_nets(dims):
+        def net(size_in, size_out):
+            sizes.append((size_in, size_out, dims))
+            return nn.Linear(size_in, size_out)
 
-    layer = flowify(nn.Linear(5, 2), torch.randn(2, 5), net_factory=net)
+        return net
+
+    layer = flowify(nn.Linear(5, 2), torch.randn(2, 5), density_nets=density_nets)
     assert sizes
     assert all(entry[2] == 0 for entry in sizes)
-    assert layer.conversion.options.net_factory is net
+    assert layer.conversion.options.density_nets is density_nets

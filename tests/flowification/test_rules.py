@@ -19,24 +19,40 @@ def _rules_of_tests_end_with_them():
     RULES.update(kept)
 
 
+class Quarter(nn.Module):
+    """A quarter of a turn, which there is no rule for."""
+
+    def __init__(self):
+        super().__init__()
+        self.turns = 1
+
+    def forward(self, x):
+        return torch.stack([-x[:, 1], x[:, 0]], 1)
+
+
+class Net(nn.Module):
+    """A module and a function without rules, and a parameter that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.rotate = Quarter()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return torch.asinh(self.rotate(x))
+
+
+class Asinh(lk.Transform):
+    """The bijection `z = asinh(x)`."""
+
+    def forward(self, x, context=None):
+        return torch.asinh(x), -0.5 * (1 + x * x).log().flatten(1).sum(1)
+
+    def inverse(self, z, context=None):
+        return torch.sinh(z), z.cosh().log().flatten(1).sum(1)
+
+
 def test_a_rule_of_the_user():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rotate = Quarter()
-            self.factor = nn.Parameter(torch.tensor(2.0))
-
-        def forward(self, x):
-            return torch.asinh(self.rotate(x))
-
-    class Quarter(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.turns = 1
-
-        def forward(self, x):
-            return torch.stack([-x[:, 1], x[:, 0]], 1)
-
     x = torch.randn(3, 2)
     with pytest.raises(UnsupportedError, match=r"asinh.*there is no rule for asinh. Write one: @flowification.rule"):
         flowify(Net(), x)
@@ -52,13 +68,6 @@ def test_a_rule_of_the_user():
         assert isinstance(call, Call)
         assert call.args == (DATA,)
         return Asinh()
-
-    class Asinh(lk.Transform):
-        def forward(self, x, context=None):
-            return torch.asinh(x), -0.5 * (1 + x * x).log().flatten(1).sum(1)
-
-        def inverse(self, z, context=None):
-            return torch.sinh(z), z.cosh().log().flatten(1).sum(1)
 
     layer = flowify(Net(), x)
     assert seen == [(1, (2,), "normal")]

@@ -1,8 +1,10 @@
 """Flowified perceptrons of tables."""
 
+import pytest
 import torch
 
 from likelify import zoo
+from likelify.errors import ConfigError
 
 
 def test_table_nets_widen_and_narrow():
@@ -15,3 +17,10 @@ def test_table_nets_widen_and_narrow():
     exact = zoo.config_from_dict({"model": "flowified-mlp", "event_shape": (3,), "widths": (3, 2)}).build()
     assert exact.likelihood == "exact"
     assert exact.log_prob(x).shape == (50,)
+
+
+@pytest.mark.parametrize(("model", "shape"), [("flowified-mlp", (3,)), ("fmlp", (1, 4, 4)), ("fconv1", (1, 4, 4))])
+def test_learned_noise_is_normal(model, shape):
+    with pytest.raises(ConfigError, match="learned noise is normal; take noise='normal' or learned_noise=False"):
+        zoo.build(model, event_shape=shape, noise="uniform", learned_noise=True)
+    zoo.build(model, event_shape=shape, noise="uniform", learned_noise=False)

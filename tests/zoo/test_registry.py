@@ -41,6 +41,12 @@ def test_wrong_settings_are_refused():
         zoo.build("glow", event_shape=(3, 12, 12), levels=3)
 
 
+def test_a_number_is_the_shape_of_a_vector():
+    assert zoo.MODELS["flowified-mlp"](event_shape=4, widths=(2,)).event_shape == (4,)
+    with pytest.raises(ConfigError, match="event_shape"):
+        zoo.build("glow", event_shape=4)
+
+
 def test_every_model_says_what_it_is_for():
     for name, config in zoo.MODELS.items():
         assert config.name == name

@@ -175,7 +175,7 @@ class LayerBuilder:
         return layer
 
     def _joined(self, part: Branches, branches: list[Transform | None]) -> list[Transform]:
-        """Return what hands the input to the branches, the branches side by side, and what joins them."""
+        """Return the layers of a fork: repetition or split, branches, and the sum or concatenation."""
         positions, shape, options = part.in_shape[1:], part.join.shape, self.options
         layers: list[Transform | None] = []
         if part.channels is None:

@@ -56,7 +56,7 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
         example: an input such as `torch.randn(2, 3, 32, 32)`, of the type and the event shape that the flow will work
             on. The result is compared with the network on it.
         **options: of the conversion, see `likelify.flowification.Options`: `method`, `relu`, `noise`, `residual`,
-            `log_det`, `shared`, `learned_noise`, `hidden`, `net_factory`.
+            `log_det`, `shared`, `learned_noise`, `hidden`, `density_nets`.
 
     Returns:
         A `Chain` with a `conversion` that says what became of each layer.

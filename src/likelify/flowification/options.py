@@ -17,7 +17,26 @@ if TYPE_CHECKING:
     from likelify.transforms.core import Shape
 
 
-class Options(Settings):
+class AddedNoise(Settings):
+    """How a layer draws the elements that it adds.
+
+    Attributes:
+        noise: their distribution.
+        learned_noise: give it a mean and a scale that networks read off the data, for a tighter bound; normal noise
+            only.
+    """
+
+    noise: NoiseName = "normal"
+    learned_noise: bool = False
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> Self:
+        if self.learned_noise and self.noise != "normal":
+            raise ValueError(f"learned noise is normal; take noise='normal' or learned_noise=False, got '{self.noise}'")
+        return self
+
+
+class Options(AddedNoise):
     """How `flowify` converts a network; what a rule gets as its third argument.
 
     Attributes:
@@ -25,39 +44,29 @@ class Options(Settings):
             `"exponential"` and `"householder"` as rotations and singular values, which cannot become singular in
             training.
         relu: `"refuse"` ReLUs in the middle, or make them `"noisy"`, with a little trained noise behind.
-        noise: distribution of the elements that are added where dimensions grow.
         residual: `"repeat"` for the bound that works for all branches, `"lipschitz"` for the exact bijection
             `x + f(x)` wherever a branch is added to its own input, which must be certified to be a contraction;
             `"auto"` for the latter where it is certified and the former elsewhere.
         log_det: of the residual layers of `"lipschitz"`, see `LipschitzResidual`.
         shared: `"refuse"` weights that are used twice, or give each use a `"copy"` of its own.
-        learned_noise: let networks give mean and scale of added noise, for a tighter bound.
         hidden: width of the networks of conditional densities.
-        net_factory: makes these networks instead, called as `net_factory(channels_in, channels_out, position_axes)`;
-            a function, which saved options do not hold.
+        density_nets: gives for a number of position axes the factory of these networks instead, as `nets.density_nets`
+            does; a function, which saved options do not hold.
     """
 
     method: LinearMethod = "free"
     relu: Literal["refuse", "noisy"] = "refuse"
-    noise: NoiseName = "normal"
     residual: Literal["repeat", "lipschitz", "auto"] = "repeat"
     log_det: LogDetName = "exact"
     shared: Literal["refuse", "copy"] = "refuse"
-    learned_noise: bool = False
     hidden: int = Field(default=64, ge=1)
-    net_factory: Callable[[int, int, int], Any] | None = Field(default=None, exclude=True)
-
-    @model_validator(mode="after")
-    def _check_noise(self) -> Self:
-        if self.learned_noise and self.noise != "normal":
-            raise ValueError("learned noise is normal; leave noise at 'normal' beside learned_noise=True")
-        return self
+    density_nets: Callable[[int], Any] | None = Field(default=None, exclude=True)
 
     def nets(self, shape: Shape) -> NetFactory:
         """Return the factory of networks that read events with the positions of `shape`."""
-        factory, dims = self.net_factory, len(shape) - 1
-        if factory is not None:
-            return lambda size_in, size_out: factory(size_in, size_out, dims)
+        dims = len(shape) - 1
+        if self.density_nets is not None:
+            return self.density_nets(dims)
         # A single position has no neighbours to look at.
         taps = 3 if max(shape[1:], default=1) > 1 else 1
         return nets.density_nets(dims, hidden=self.hidden, kernel_size=taps)
@@ -68,8 +77,7 @@ class Options(Settings):
 
     def densities(self, shape: Shape) -> dict[str, Any]:
         """Return the arguments of a layer for what it adds and drops, with networks that read events of `shape`."""
-        nets = {"net_factory": self.nets(shape), "posterior_factory": self.posterior(shape)}
-        return {"noise": self.noise, **nets}
+        return {"noise": self.noise, "net_factory": self.nets(shape), "posterior_factory": self.posterior(shape)}
 
     def density(self, kept: Shape, dropped: int) -> Distribution:
         """Return the conditional density of `dropped` channels, read off an event of shape `kept`."""

@@ -77,7 +77,7 @@ class Refusals:
     found: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, where: str, what: str) -> None:
-        """Note one more."""
+        """Record a construct that cannot be converted, with the reason."""
         if (where, what) not in self.found:
             self.found.append((where, what))
 

@@ -212,7 +212,7 @@ def fingerprint(graph: Graph, options: Options) -> str:
         [node.kind, _kind_text(node), list(node.shape), [number[n] for n in node.inputs], node.weights, node.channels]
         for node in graph.nodes
     ]
-    text = json.dumps([FINGERPRINT_VERSION, nodes, options.model_dump(), options.net_factory is not None], default=str)
+    text = json.dumps([FINGERPRINT_VERSION, nodes, options.model_dump(), options.density_nets is not None], default=str)
     return _hash(text)
 
 

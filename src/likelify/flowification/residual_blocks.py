@@ -116,7 +116,7 @@ class ScalePart(_Limited):
 
 
 class FixedPart(nn.Module):
-    """Something without weights, and the constant it multiplies distances by at most.
+    """A part without weights, such as an activation, and its Lipschitz constant.
 
     Args:
         target: a module, a function or the name of a method.

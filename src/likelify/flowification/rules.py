@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import get_testing_overrides
 
 from likelify.errors import ConfigError
@@ -50,13 +50,16 @@ class Call:
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument by its place, or by its name."""
-        if len(self.args) > position:
-            return self.args[position]
-        return self.kwargs.get(name, default)
+        return argument(self, position, name, default)
 
     def constants(self) -> list[Tensor]:
         """Return the tensors among the arguments."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
+
+def argument(call: Call | fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """Return an argument of a call, or of a step of a traced graph, by its place or by its name."""
+    return call.args[position] if len(call.args) > position else call.kwargs.get(name, default)
 
 
 def setting(what: nn.Module | Call, position: int, name: str, default: Any = None) -> Any:

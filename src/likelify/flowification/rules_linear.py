@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import TENSOR_ALPHA, NotConvertibleError
 from likelify.flowification.rules import DATA, Call, rule, setting, settings_of
+from likelify.structure import as_shape
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, ChannelAffine
 from likelify.transforms.reshape import Flatten, PermuteAxes, Reshape
@@ -243,7 +244,5 @@ def _require_first(call: Call) -> None:
 
 
 def _per_axis(value: Any, dims: int) -> Shape:
-    if isinstance(value, int):
-        return (value,) * dims
-    found = tuple(value)
+    found = as_shape(value)
     return found * dims if len(found) == 1 else found

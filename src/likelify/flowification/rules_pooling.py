@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,22 +46,13 @@ def _pooled(pool: Callable[..., Transform], values: dict[str, Any], in_shape: Sh
     return pool(in_shape, values.pop("kernel_size"), **values, **options.densities(in_shape))
 
 
-@rule(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-@rule(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, torch.adaptive_avg_pool1d)
-def adaptive_average(what: nn.AdaptiveAvgPool2d | Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert average pooling to a given size."""
-    return _adaptive(in_shape, setting(what, 1, "output_size"), options, average=True)
+AVERAGES = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
+MAXIMA = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, F.adaptive_max_pool1d, F.adaptive_max_pool2d)
 
 
-@rule(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
-@rule(F.adaptive_max_pool1d, F.adaptive_max_pool2d, torch.adaptive_max_pool1d)
-def adaptive_max(what: nn.AdaptiveMaxPool2d | Call, in_shape: Shape, options: Options) -> Transform | None:
-    """Convert max pooling to a given size."""
-    return _adaptive(in_shape, setting(what, 1, "output_size"), options, average=False)
-
-
-def _adaptive(in_shape: Shape, size: Any, options: Options, *, average: bool) -> Transform | None:
-    positions = in_shape[1:]
+def _adaptive(what: nn.Module | Call, in_shape: Shape, options: Options, *, average: bool) -> Transform | None:
+    """Convert pooling to a given size."""
+    size, positions = setting(what, 1, "output_size"), in_shape[1:]
     sizes = (size,) * len(positions) if isinstance(size, int) else tuple(size)
     sizes = tuple(n if s is None else s for n, s in zip(positions, sizes, strict=True))
     if sizes == positions:
@@ -75,6 +67,10 @@ def _adaptive(in_shape: Shape, size: Any, options: Options, *, average: bool) ->
         )
     kernel = [n // s for n, s in zip(positions, sizes, strict=True)]
     return (average_pool if average else max_pool)(in_shape, kernel, **options.densities(in_shape))
+
+
+rule(*AVERAGES, torch.adaptive_avg_pool1d)(partial(_adaptive, average=True))
+rule(*MAXIMA, torch.adaptive_max_pool1d)(partial(_adaptive, average=False))
 
 
 @rule(torch.mean, "mean")

@@ -22,7 +22,7 @@ SIZE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "is_cuda", "requires_grad
 
 
 class Tracer(fx.Tracer):
-    """Looks into modules, but not into those of PyTorch and those with a rule; knows the shapes of an example."""
+    """Symbolic tracer that enters the user's modules, but neither PyTorch's own nor those with a rule."""
 
     proxy_buffer_attributes = True
 

@@ -17,7 +17,7 @@ from likelify.errors import ShapeError, UnsupportedError
 from likelify.flowification.execution import Recorder
 from likelify.flowification.graph import Graph, Kind, Node
 from likelify.flowification.refusals import TENSOR_ALPHA, Refusals
-from likelify.flowification.rules import DATA, Call, full_index, module_rule
+from likelify.flowification.rules import DATA, Call, argument, full_index, module_rule
 from likelify.flowification.symbolic import Tracer, ancestors, reachable, reads_size, symbolic
 from likelify.transforms.core import Shape
 
@@ -53,26 +53,22 @@ def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | Non
 
 def _results(module: nn.Module, example: Tensor, more: Tensor, refusals: Refusals) -> list[Tensor] | None:
     """Return what the module gives for two batches, which also gives lazy modules their shapes."""
-    with torch.no_grad():
+    found = []
+    for batch in (example, more):
         try:
-            found = [module(example.clone())]
-        except Exception as error:
+            with torch.no_grad():
+                found.append(module(batch.clone()))
+        except Exception as error:  # Whatever the user's forward raises.
             tensors = [*module.parameters(), *module.buffers()]
             others = {str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != example.dtype}
-            if not others:
+            if found:
+                what = f"works on {len(example)} rows and fails on {len(more)} ({error}); allow any number."
+            elif others:
+                what = f"fails on the example ({error}), which is {example.dtype} where the module is "
+                what += f"{', '.join(others)}. Give both the same type."
+            else:
                 raise
-            refusals.add(
-                "forward",
-                f"fails on the example ({error}), which is {example.dtype} where the module is {', '.join(others)}. "
-                "Give both the same type.",
-            )
-            return None
-        try:
-            found.append(module(more.clone()))
-        except Exception as error:  # Whatever the user's forward raises.
-            refusals.add(
-                "forward", f"works on {len(example)} rows and fails on {len(more)} ({error}); allow any number."
-            )
+            refusals.add("forward", what)
             return None
     if all(isinstance(result, Tensor) for result in found):
         return found
@@ -219,7 +215,7 @@ class _GraphBuilder:
 
     def _split(self, node: fx.Node, before: list[fx.Node], target: Any, shapes: list[Shape]) -> None:
         inner = self.nodes[before[0]]
-        axis = _argument(node, 2, "dim", 0)
+        axis = argument(node, 2, "dim", 0)
         axis = axis + len(inner.shape) + 1 if isinstance(axis, int) and axis < 0 else axis
         if target in SPLIT and len(before) == 1 and axis == 1:
             ends = [sum(s[0] for s in shapes[: i + 1]) for i in range(len(shapes))]
@@ -245,7 +241,7 @@ class _GraphBuilder:
                 return (start, stop) if step == 1 else None
         if target in ("narrow", torch.narrow):
             named = ((1, "dim"), (2, "start"), (3, "length"))
-            axis, start, length = (self._values(_argument(node, *where)) for where in named)
+            axis, start, length = (self._values(argument(node, *where)) for where in named)
             return (start, start + length) if axis == 1 else None
         return None
 
@@ -265,13 +261,13 @@ class _GraphBuilder:
     def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
         inputs = [self.nodes[n] for n in before]
         if target in ADD or target in SUBTRACT:
-            alpha = self._values(_argument(node, 2, "alpha", 1))
+            alpha = self._values(argument(node, 2, "alpha", 1))
             if isinstance(alpha, Tensor):
                 self._refuse(node, TENSOR_ALPHA)
                 alpha = 1.0
             self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
         elif target in CONCAT and len(inputs) == len(_operands(node)):
-            axis = _argument(node, 1, "dim", 0)
+            axis = argument(node, 1, "dim", 0)
             if axis not in (1, -len(shape)):
                 what = f"joins along axis {axis}; branches can be joined along the channels (axis 1)."
                 self._refuse(node, f"{what} Move that axis to place 1 with transpose before and back afterwards.")
@@ -339,9 +335,3 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     found: list[fx.Node] = []
     fx.map_arg((node.args, node.kwargs), lambda n: found.append(n) or n)
     return found
-
-
-def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
-    if len(node.args) > position:
-        return node.args[position]
-    return node.kwargs.get(name, default)

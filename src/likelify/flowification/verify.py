@@ -67,11 +67,17 @@ def check_equal(transform: Transform, graph: Graph, name: str) -> None:
                     raise
                 continue
             if found.shape != expected.shape:
-                raise UnsupportedError(_difference(name, f"gives {tuple(found.shape)}, not {tuple(expected.shape)}"))
-            error, allowed = _largest(found - expected), _allowed(expected, found.dtype, _round_off(graph, twins, x))
-            if not bool((error <= allowed).all()):
-                reach = float(expected.abs().max())
-                raise UnsupportedError(_difference(name, f"is off by {error.max():.2g} (values reach {reach:.2g})"))
+                what = f"gives {tuple(found.shape)}, not {tuple(expected.shape)}"
+            else:
+                error = _largest(found - expected)
+                if bool((error <= _allowed(expected, found.dtype, _round_off(graph, twins, x))).all()):
+                    continue
+                what = f"is off by {error.max():.2g} (values reach {float(expected.abs().max()):.2g})"
+            raise UnsupportedError(
+                f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute "
+                "what its layer does, or the module depends on more than its input (random draws, the number of rows). "
+                "No flow was made."
+            )
 
 
 def _further(graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
@@ -126,11 +132,3 @@ def _allowed(expected: Tensor, dtype: torch.dtype, round_off: Tensor) -> Tensor:
     relative = max(TOLERANCE.get(kind, COARSE) for kind in (expected.dtype, dtype))
     allowed = relative * torch.maximum(sizes, SMALLEST * sizes.max()) + ROUND_OFF * round_off
     return allowed.clamp(max=COARSE * float(sizes.max()))
-
-
-def _difference(name: str, what: str) -> str:
-    return (
-        f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute what "
-        "its layer does, or the module depends on more than its input (random draws, the number of rows). No flow "
-        "was made."
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from likelify import nets, transforms
-from likelify.names import LinearMethod, NoiseName
+from likelify.zoo.flowified_mlp import FlowifiedLayers
 from likelify.zoo.images import ImageConfig, ImageShape
 from likelify.zoo.registry import Size, register
 
@@ -64,34 +64,23 @@ DISJOINT_NSF: dict[ImageShape, Architecture] = {
 }
 
 
-class FlowifiedConfig(ImageConfig):
+class FlowifiedConfig(FlowifiedLayers, ImageConfig):
     """What the flowified models of images share.
 
     Attributes:
         front: what meets the dequantized pixels: a scale that brings them to (-1, 1), as in the paper; or marginals
             that are fitted to each pixel, which makes each of them normal to begin with.
-        method: parametrization of the linear layers, see `likelify.transforms.surjections.linear.linear`.
         reflections: of each rotation, for `"householder"`.
-        noise: of padding, repetition and added coordinates.
-        learned_noise: give repetition and added coordinates a mean and a scale that networks read off the data, which
-            narrows the bound's gap; the paper's noise is the same everywhere.
-        bins: pieces of the spline activations.
-        interval: they act on `[-interval, interval]`.
+        interval: the splines act on `[-interval, interval]`.
         shared_splines: one spline for each layer, as in the paper, or one for each channel.
-        net_hidden: width of the networks of the densities of what is dropped.
     """
 
     reads_labels = False
 
     front: Literal["scale", "marginal"] = "scale"
-    method: LinearMethod = "cayley"
     reflections: int | None = Field(default=None, ge=2)
-    noise: NoiseName = "normal"
-    learned_noise: bool = False
-    bins: int = Field(default=10, ge=2)
     interval: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
-    net_hidden: Size = 64
 
     def _enter(self) -> list[Transform]:
         dequantize, half = transforms.Dequantize(self.pixel_levels), self.pixel_levels / 2
@@ -99,17 +88,10 @@ class FlowifiedConfig(ImageConfig):
             return [dequantize, transforms.FittedMarginal(self.event_shape, self.pixel_levels)]
         return [dequantize, transforms.Affine(shift=-half, scale=1 / half)]
 
-    def _densities(self, dims: int, kernel_size: int = 3) -> dict[str, Any]:
-        """Return the arguments of a layer for what it adds and drops, at positions along so many axes."""
-        factory = nets.density_nets(dims, hidden=self.net_hidden, kernel_size=kernel_size)
-        posterior = factory if self.learned_noise else None
-        return {"noise": self.noise, "net_factory": factory, "posterior_factory": posterior}
+    def _linear(self, before: int, after: int, **settings: Any) -> Transform:
+        return super()._linear(before, after, reflections=self.reflections, **settings)
 
-    def _linear(self, before: int, after: int) -> Transform:
-        method, reflections = self.method, self.reflections
-        return transforms.linear(before, after, method=method, reflections=reflections, **self._densities(0))
-
-    def _spline(self, channels: int) -> Transform:
+    def _activation(self, channels: int) -> Transform:
         if self.shared_splines:
             return transforms.SharedSpline(bins=self.bins, interval=self.interval)
         return transforms.ChannelSpline(channels, bins=self.bins, interval=self.interval)
@@ -135,16 +117,9 @@ class FMLPConfig(FlowifiedConfig):
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""
-        flatten = transforms.Flatten(self.event_shape)
         size = math.prod(self.event_shape)
-        layers: list[Transform] = [flatten]
         widths = self.widths or MLP_WIDTHS.get(self.event_shape) or _halves(size)
-        for index, width in enumerate(widths):
-            layers.append(self._linear(size, width))
-            if index < len(widths) - 1:
-                layers.append(self._spline(width))
-            size = width
-        return self._finished(layers)
+        return self._finished([transforms.Flatten(self.event_shape), *self._perceptron(size, widths)])
 
 
 class FConvConfig(FlowifiedConfig):
@@ -197,7 +172,7 @@ class FConvConfig(FlowifiedConfig):
         """Return what follows a layer: a spline activation, and couplings that read one half each in turn."""
         count = couplings if self.nsf else 0
         swaps = [index % 2 == 1 for index in range(count)]
-        return [self._spline(channels), *(self._coupling(channels, swap=swap, images=images) for swap in swaps)]
+        return [self._activation(channels), *(self._coupling(channels, swap=swap, images=images) for swap in swaps)]
 
     def _coupling(self, channels: int, *, swap: bool, images: bool) -> Transform:
         split, bijector = transforms.ChannelSplit(channels, swap=swap), transforms.SplineBijector(self.nsf_bins, 3.0)

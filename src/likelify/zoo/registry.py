@@ -36,7 +36,7 @@ class ModelConfig(Settings):
         listed: whether `MODELS` has it.
         reads_labels: whether the model can be class-conditional.
         model: the name, so that saved settings say whose they are.
-        event_shape: of one item.
+        event_shape: of one item; a number is the shape of a vector.
         classes: number of classes for a class-conditional model, None for an unconditional one.
     """
 
@@ -49,6 +49,11 @@ class ModelConfig(Settings):
     model: str = Field(default="", validate_default=True)
     event_shape: tuple[Size, ...]
     classes: int | None = Field(default=None, ge=2)
+
+    @field_validator("event_shape", mode="before")
+    @classmethod
+    def _as_shape(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, int) else given
 
     @field_validator("model")
     @classmethod

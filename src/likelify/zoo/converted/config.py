@@ -6,7 +6,7 @@ weights were saved for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ class ConvertedConfig(ModelConfig):
         event_shape: of the data.
         pixel_levels: number of values of a pixel, for integers; None for real numbers.
         value_range: the interval that the integers are spread over in front of the network.
+        columns: whether the network's input are standardised columns of a table.
         options: of the conversion.
         fingerprint: of the network's architecture, the options and the contractions.
         contractions: which sums of the network are exact residual blocks, as `Conversion.contractions`.
@@ -38,6 +39,7 @@ class ConvertedConfig(ModelConfig):
     event_shape: tuple[Size, ...] = Field(min_length=1)
     pixel_levels: int | None = Field(default=None, ge=2, le=65536)
     value_range: tuple[float, float] = (0.0, 1.0)
+    columns: bool = False
     options: Options = Options()
     fingerprint: str
     contractions: tuple[bool, ...] = ()
@@ -47,24 +49,23 @@ class ConvertedConfig(ModelConfig):
         """Return the configuration of a flow that `converted_flow` has made.
 
         Raises:
-            ConfigError: if it was made by other means, or with a `net_factory`, which cannot be written down.
+            ConfigError: if it was made by other means, or with `density_nets`, which cannot be written down.
         """
         from likelify.zoo.converted.flow import parts_of
 
-        network, pixels = parts_of(flow)
+        network, front = parts_of(flow)
         conversion = network.conversion
-        if conversion.options.net_factory is not None:
+        if conversion.options.density_nets is not None:
             raise ConfigError(
-                "This flow was converted with net_factory=, a function that cannot be written to a file. Leave it out "
+                "This flow was converted with density_nets=, a function that cannot be written to a file. Leave it out "
                 "(hidden= sets the width of the usual networks), or save flow.state_dict() yourself."
             )
-        values: dict[str, Any] = {} if pixels is None else {"pixel_levels": pixels[0], "value_range": pixels[1:]}
         return cls(
             event_shape=flow.event_shape or (),
             options=conversion.options,
             fingerprint=conversion.fingerprint,
             contractions=conversion.contractions,
-            **values,
+            **front,
         )
 
     def build(self, module: nn.Module | None = None) -> Flow:
@@ -85,7 +86,8 @@ class ConvertedConfig(ModelConfig):
             raise ConfigError(self.how_to_load("RUN"))
         from likelify.zoo.converted.flow import converted_again
 
-        flow = converted_again(module, self)
+        front = {name: getattr(self, name) for name in ("pixel_levels", "value_range", "columns")}
+        flow = converted_again(module, self.event_shape, self.options, self.contractions, **front)
         found = ConvertedConfig.of(flow).fingerprint
         if found != self.fingerprint:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from likelify.distributions import Distribution, Normal, RectifiedNormal
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.flowification.convert import Flowified, convert, flowify
+from likelify.flowification.options import Options
 from likelify.flowification.report import WHOLE
 from likelify.flowification.rules_activation import image_of
 from likelify.flows import Flow
-from likelify.transforms.core import Chain, Inverse, Transform
+from likelify.transforms.columns import Columns
+from likelify.transforms.core import Chain, Inverse, Shape, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine, Softplus
 from likelify.transforms.surjections.activation import Abs, ReLU
-
-if TYPE_CHECKING:
-    from likelify.zoo.converted.config import ConvertedConfig
 
 
 def converted_flow(
@@ -29,16 +28,20 @@ def converted_flow(
     *,
     pixel_levels: int | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
+    columns: bool = False,
     **options: Any,
 ) -> Flow:
     """Return a flow made of a network: data to latent is the network's own `forward`, and the latent is normal.
 
     Args:
         module: the network, from events to features.
-        example: an input of the network, with rows in front.
+        example: an input of the network, with rows in front; for `columns` of standardised values.
         pixel_levels: for images as integers `0 .. pixel_levels - 1`: they are dequantized first, and the log-density is
             a bound of a log-probability of pixels.
         value_range: the interval that the network expects these integers to be spread over, such as (-1, 1).
+        columns: for rows of a table in the user's units: `Columns` comes first, and standardises each column by what
+            `flow.initialize` or `fit` finds. Raw tables with large offsets (years, coordinates, times in seconds) need
+            it: without it they are float32 in front of the network, and what distinguishes their rows is lost.
         **options: of `flowify`.
 
     Returns:
@@ -47,7 +50,7 @@ def converted_flow(
 
     Raises:
         UnsupportedError: listing all that cannot be converted.
-        ConfigError: for options with unknown values.
+        ConfigError: for options with unknown values, and for `columns` of what is not rows of real numbers.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.LeakyReLU(0.1), nn.Linear(8, 4))
@@ -55,13 +58,12 @@ def converted_flow(
         >>> flow.elbo(torch.randint(17, (5, 1, 4, 4))).value.shape
         torch.Size([5])
     """
-    if not value_range[0] < value_range[1]:
-        raise ConfigError(f"value_range must be (low, high) with low < high, got {value_range}.")
-    return _as_flow(flowify(module, example, **options), example, pixel_levels, value_range)
+    layer = flowify(module, example, **options)
+    return _as_flow(layer, example, pixel_levels=pixel_levels, value_range=value_range, columns=columns)
 
 
-def parts_of(flow: Flow) -> tuple[Flowified, tuple[int, float, float] | None]:
-    """Return the network of a flow that `converted_flow` has made, and what maps its pixels: levels, low and high.
+def parts_of(flow: Flow) -> tuple[Flowified, dict[str, Any]]:
+    """Return the network of a flow that `converted_flow` has made, and the arguments for what is in front of it.
 
     Raises:
         ConfigError: if the flow was made by other means.
@@ -70,33 +72,38 @@ def parts_of(flow: Flow) -> tuple[Flowified, tuple[int, float, float] | None]:
     found = flow.transform if isinstance(flow.transform, Flowified) else layers[-1]
     if not isinstance(found, Flowified) or flow.event_shape is None:
         raise ConfigError("ConvertedConfig.of takes flows made by zoo.converted_flow.")
+    if isinstance(layers[0], Columns):
+        return found, {"columns": True}
     if not (isinstance(layers[0], Dequantize) and isinstance(layers[1], Affine)):
-        return found, None
+        return found, {}
     levels, affine = layers[0].levels, layers[1]
     low = affine.shift * affine.scale
-    return found, (levels, low, low + levels * affine.scale)
+    return found, {"pixel_levels": levels, "value_range": (low, low + levels * affine.scale)}
 
 
-def converted_again(module: nn.Module, settings: ConvertedConfig) -> Flow:
-    """Return the flow of a module as its configuration says, whatever the module's weights are.
+def converted_again(
+    module: nn.Module, event_shape: Shape, options: Options, repeated: tuple[bool, ...], **front: Any
+) -> Flow:
+    """Return the flow of a module as an earlier conversion has made one, whatever the module's weights are.
+
+    Args:
+        module: of the same architecture.
+        event_shape: of the data.
+        options: of the conversion.
+        repeated: its `contractions`.
+        **front: `pixel_levels`, `value_range` and `columns` of `converted_flow`.
 
     Raises:
         UnsupportedError: if the module cannot be converted.
     """
-    low, high = settings.value_range
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, *settings.event_shape)
-    if settings.pixel_levels is None:
-        example = torch.randn(shape, generator=generator)
-    else:
-        example = low + (high - low) * torch.rand(shape, generator=generator)
+    low, high = front["value_range"]
+    draws = torch.rand((2, *event_shape), generator=torch.Generator().manual_seed(0))
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
-    example = example.to(dtype)
-    return _as_flow(_converted(module, example, settings), example, settings.pixel_levels, settings.value_range)
+    example = (low + (high - low) * draws).to(dtype)
+    return _as_flow(_converted(module, example, options, repeated), example, **front)
 
 
-def _converted(module: nn.Module, example: Tensor, settings: ConvertedConfig) -> Flowified:
-    options, repeated = settings.options, settings.contractions
+def _converted(module: nn.Module, example: Tensor, options: Options, repeated: tuple[bool, ...]) -> Flowified:
     try:
         return convert(module, example, options, repeated=repeated)
     except UnsupportedError as error:
@@ -110,15 +117,22 @@ def _converted(module: nn.Module, example: Tensor, settings: ConvertedConfig) ->
     return layers
 
 
-def _as_flow(layer: Flowified, example: Tensor, pixel_levels: int | None, value_range: tuple[float, float]) -> Flow:
-    """Return the flow of a layer, with dequantization in front of it and the base behind."""
-    low, high = value_range
+def _as_flow(
+    layer: Flowified, example: Tensor, *, pixel_levels: int | None, value_range: tuple[float, float], columns: bool
+) -> Flow:
+    """Return the flow of a layer, with dequantization or columns in front of it and the base behind."""
+    (low, high), shape = value_range, tuple(example.shape[1:])
+    if not low < high:
+        raise ConfigError(f"value_range must be (low, high) with low < high, got {value_range}.")
+    if columns and (len(shape) != 1 or pixel_levels is not None):
+        raise ConfigError(f"columns=True is for events (columns,) of real numbers, not {shape} or pixel_levels.")
     transform: Transform = layer
-    if pixel_levels is not None:
+    if columns:
+        transform = Chain([Columns(*shape), layer])
+    elif pixel_levels is not None:
         scale = (high - low) / pixel_levels
         transform = Chain([Dequantize(pixel_levels), Affine(scale=scale, shift=low / scale), layer])
-    flow = Flow(latent_base(layer), transform, event_shape=tuple(example.shape[1:]))
-    return flow.to(example)
+    return Flow(latent_base(layer), transform, event_shape=shape).to(example)
 
 
 def _harmless(module: nn.Module) -> nn.Module:

@@ -78,13 +78,37 @@ def test_other_models_need_no_module(tmp_path):
 
 
 def test_what_cannot_be_written_down_is_refused():
-    flow = converted_flow(nn.Linear(4, 2), torch.randn(2, 4), net_factory=lambda a, b, dims: nn.Linear(a, b))
-    with pytest.raises(ConfigError, match="converted with net_factory="):
+    flow = converted_flow(nn.Linear(4, 2), torch.randn(2, 4), density_nets=lambda dims: nn.Linear)
+    with pytest.raises(ConfigError, match="converted with density_nets="):
         ConvertedConfig.of(flow)
     with pytest.raises(ConfigError, match="made by zoo.converted_flow"):
         ConvertedConfig.of(lk.Flow(lk.Normal((2,)), lk.Affine(scale=2.0), event_shape=(2,)))
     with pytest.raises(ConfigError, match="low < high"):
         converted_flow(nn.Linear(4, 2), torch.randn(2, 4), value_range=(1, 0))
+    with pytest.raises(ConfigError, match="columns=True is for events"):
+        converted_flow(nn.Conv2d(1, 1, 1), torch.randn(2, 1, 2, 2), columns=True)
+
+
+def test_a_network_of_raw_columns_keeps_their_digits(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.normal([1.7e9, 0.1], [100.0, 0.01], (400, 2))
+    source = ArraySource(
+        "sensors", {"train": rows[:200], "validation": rows[200:300], "test": rows[300:]}, kind="table", levels=None
+    )
+    net = nn.Linear(2, 2)
+    nn.init.eye_(net.weight)
+    flow = converted_flow(net, torch.randn(4, 2), columns=True)
+    model = ConvertedConfig.of(flow)
+    assert model.columns
+    run = Run.create(tmp_path / "run", RunConfig(data=source.facts(), model=model, fit=FitSettings(steps=10)))
+    fit(flow, source, run=run)
+    x = torch.tensor(rows[300:])
+    # The entropy of two independent normal columns, in nats per row.
+    expected = 1 + math.log(2 * math.pi) + math.log(100) + math.log(0.01)
+    assert abs(-float(flow.log_prob(x).mean().detach()) - expected) < 0.5
+    again = Run.load(tmp_path / "run", module=nn.Linear(2, 2)).flow()
+    assert torch.equal(again.log_prob(x), flow.log_prob(x))
+    assert again.sample((3,)).dtype == torch.float64
 
 
 def test_the_weights_of_a_tiny_network_average_to_one():
