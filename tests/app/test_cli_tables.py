@@ -60,10 +60,10 @@ def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["elbo"]["nats"]["count"] == 8
     with open(folder / "metrics.csv", newline="") as file:
-        looks = list(csv.DictReader(file))
-    assert list(looks[0]) == ["step", "seconds", "train_nats", "validation_nats", "lr"]
-    assert float(looks[-1]["validation_nats"]) > float(looks[0]["validation_nats"])
-    best = max(float(look["validation_nats"]) for look in looks)
+        points = list(csv.DictReader(file))
+    assert list(points[0]) == ["step", "seconds", "train_nats", "validation_nats", "lr"]
+    assert float(points[-1]["validation_nats"]) > float(points[0]["validation_nats"])
+    best = max(float(point["validation_nats"]) for point in points)
     assert f"validation {best:.3f} nats." in output
     # A run knows the units of its rows, also where the data are gone.
     (here / "rows.csv").unlink()
@@ -96,7 +96,7 @@ def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
     output = run(monkeypatch, capsys, "fit", "wine", "--dry-run", *SMALL)
     assert "flowified-mlp: flowified-mlp for rows of 13 real numbers" in output
     assert "one training step on 8 rows" in output
-    assert "fresh model on random normal numbers: -" in output
+    assert "fresh model on random rows: -" in output
     assert " nats (likelihood: " in output
 
 
@@ -108,9 +108,15 @@ def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
             "The model 'glow' is not for rows, which 'iris' has.",
         ),
         (("fit", "digits", "--model", "flowified-mlp"), "is not for images, which 'digits' has."),
-        (("fit", "iris", "--mixing", "1x1"), "--mixing does not apply to the model 'flowified-mlp'."),
-        (("fit", "iris", "--conditional"), "--conditional does not apply to the model 'flowified-mlp'."),
-        (("fit", "diabetes", "--conditional"), "the source 'diabetes' has no labels"),
+        (("fit", "iris", "--mixing", "1x1"), "The setting 'mixing' does not apply to the model 'flowified-mlp'."),
+        (
+            ("fit", "iris", "--conditional"),
+            "The model 'flowified-mlp' does not read labels, so it cannot be conditional.",
+        ),
+        (
+            ("fit", "diabetes", "--conditional"),
+            "The source 'diabetes' has no labels, so no model of it can be conditional.",
+        ),
         (("fit", "mnist"), "'mnist' is made of your own files: say where they are, 'mnist:PLACE'."),
         (("fit", "nowhere.csv"), "There is no file 'nowhere.csv'."),
         (("fit", "cifar-10:nowhere"), "There is no file or folder 'nowhere'. Get cifar-10-python.tar.gz"),

@@ -1,9 +1,13 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from likelify.data import FROM_FILES, SOURCES, open_source
+from likelify.data import FROM_FILES, SOURCES, as_source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting import recipes
 from likelify.fitting.choose import choose, complete_fit, complete_model
+from likelify.fitting.draw import samples_file
 from likelify.zoo import MODELS, PRESETS
 
 
@@ -77,3 +81,11 @@ def test_settings_are_completed_by_the_data(digits):
     assert (model.event_shape, model.pixel_levels, model.classes) == ((1, 8, 8), 17, None)
     assert complete_fit({"batch_size": 100}, digits, epochs=3).steps == 3 * 12
     assert complete_fit({"steps": 5}, digits).steps == 5
+
+
+def test_images_of_real_numbers_have_no_ready_made_model():
+    source = as_source(np.random.default_rng(0).random((20, 1, 4, 4)), kind="image")
+    with pytest.raises(ConfigError, match=r"images of 'data' are real numbers.*as_source\(pixels, levels=...\)"):
+        choose(source.facts())
+    with pytest.raises(ConfigError, match="Samples of images of real numbers are not written to files"):
+        samples_file(source.facts(), Path("samples"))

@@ -24,7 +24,7 @@ def test_a_fit_beats_the_independent_pixel_model_by_far():
     assert measured.iw.bits.mean < measured.elbo.bits.mean
     assert result.points[0].validation_bits == pytest.approx(independent, abs=0.1)
     assert result.reason == "finished"
-    assert result.best_bits == min(point.validation_bits for point in result.points)
+    assert result.best.validation_bits == min(point.validation_bits for point in result.points)
     assert [point.step for point in result.points] == [0, 50, 100, 150]
 
 
@@ -111,7 +111,7 @@ def test_adamax_and_an_explicit_fabric():
     flow = tiny_flow()
     fabric = Fabric(accelerator="cpu", devices=1)
     result = fit(flow, stripes(), QUICK.model_copy(update={"optimizer": "adamax", "steps": 60}), fabric=fabric)
-    assert result.best_bits < 0.95 * math.log2(3)
+    assert result.best.validation_bits < 0.95 * math.log2(3)
 
 
 def test_figures():
@@ -151,7 +151,7 @@ def _fit_in_each_process(fabric, folder):
     flow = tiny_flow()
     result = fit(flow, stripes(), QUICK.model_copy(update={"steps": 60}), fabric=fabric)
     torch.save(flow.state_dict(), folder / f"{fabric.global_rank}.pt")
-    return result.best_bits
+    return result.best.validation_bits
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_two_processes_give_the_same_weights_and_learn_like_one(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = fit(tiny_flow(), stripes(), QUICK.model_copy(update={"steps": 60}))
-    assert bits == pytest.approx(alone.best_bits, abs=0.05)
+    assert bits == pytest.approx(alone.best.validation_bits, abs=0.05)
 
 
 def test_going_on_keeps_what_was_fitted():

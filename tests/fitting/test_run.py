@@ -6,6 +6,7 @@ import torch
 
 import likelify as lk
 from likelify import zoo
+from likelify.data import subset
 from likelify.errors import ConfigError, RunError
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
@@ -119,6 +120,10 @@ def test_a_run_measures_and_draws(tmp_path):
     assert json.loads((run.path / "evaluation.json").read_text()) == measured.model_dump(mode="json")
     run.evaluate(source, split="validation", elbo_samples=1, iw_samples=0)
     assert (run.path / "evaluation-validation.json").is_file()
+    kept = (run.path / "evaluation.json").read_text()
+    run.evaluate(subset(source, test=20), elbo_samples=1, iw_samples=0)
+    run.evaluate(source, limit=4, elbo_samples=1, iw_samples=0)
+    assert (run.path / "evaluation.json").read_text() == kept
     drawn = run.sample(5, label=2, seed=3)
     assert drawn.shape == (5, 1, 2, 2)
     assert torch.equal(drawn, run.sample(5, label=2, seed=3))

@@ -30,8 +30,8 @@ def test_cells_of_a_seed_stay_together_and_settle():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: experiment().cells(seeds=0), "--seeds must be at least 1"),
-        (lambda: experiment().cells(budget=0.0), "--budget must be longer"),
+        (lambda: experiment().cells(seeds=0), "seeds must be at least 1"),
+        (lambda: experiment().cells(budget=0.0), "budget must be longer"),
         (lambda: experiment(methods=(METHODS[1], METHODS[1])).cells(), "share a name"),
         (lambda: slug("+"), "no letters or digits"),
     ],

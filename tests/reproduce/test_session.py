@@ -112,7 +112,7 @@ def test_data_that_are_not_there_are_left_out(tmp_path):
     session = Session.open(experiment(data=data), files=str(tmp_path), out=tmp_path).checked()
     assert "mnist needs the file" in session.absent["mnist"]
     assert {cell.data.source for cell in session.todo()} == {"digits"}
-    with pytest.raises(ConfigError, match="needs your files of MNIST: name their folder with --data"):
+    with pytest.raises(ConfigError, match="needs your files of MNIST: name their folder"):
         Session.open(experiment(data=data[1:]), out=tmp_path)
 
 

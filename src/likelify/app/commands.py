@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
     from likelify.flows import Flow
 
-PICTURE_IMAGES = 64
-SAMPLE_ROWS = 1000
-
 
 def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | None, out: Path | None) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
@@ -63,7 +60,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     _evaluate(run, source)
     samples = _keep_samples(run, source)
     console.print(f"Run folder: {run.path}")
-    console.print(f"{'Samples beside real images' if facts.kind == 'image' else 'Sampled rows'}: {samples}")
+    console.print(f"Samples: {samples}")
     _say_what_comes_next(run, flow, choice, samples)
 
 
@@ -117,17 +114,17 @@ def evaluate_command(
 ) -> None:
     """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
     run = Run.load(path)
-    weighting = usual_draws(run.config.data).iw if iw_samples is None else iw_samples
+    weighting = usual_draws(run.config.data).iw_samples if iw_samples is None else iw_samples
     least = {"elbo_samples": 1, "iw_samples": 0, "iw_items": 1}
-    given = {"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items}
-    given = {name: number for name, number in given.items() if number is not None}
+    wanted = {"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items}
+    given: dict[str, Any] = {name: number for name, number in wanted.items() if number is not None}
     if any(number < least[name] for name, number in given.items()):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
-    if gap and weighting < 2:
-        raise ConfigError("--gap compares the ELBO with importance weighting: give --iw-samples at least 2 as well.")
-    # The gap is measured at a sixteenth, a quarter and all of the draws for weighting.
-    gaps = tuple(sorted({max(2, weighting // part) for part in (16, 4, 1)})) if gap else ()
-    _evaluate(run, None, split=split, changes=changes, gaps=gaps, **given)
+    if gap:
+        from likelify.fitting.metrics import gap_draws
+
+        given["gaps"] = gap_draws(weighting)
+    _evaluate(run, None, split=split, changes=changes, **given)
 
 
 def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
@@ -138,7 +135,7 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
         raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
     run = Run.load(path)
     facts = run.config.data
-    file = samples_file(facts.kind, run.path / "drawn", out)
+    file, _ = samples_file(facts, run.path / "drawn", out)
     drawn = run.sample(number, label=label, temperature=temperature, seed=seed)
     title = f"{number} samples" if label is None else f"{number} samples of class {label}"
     save_samples(file, facts, {title: drawn})
@@ -191,23 +188,20 @@ def _evaluate(run: Run, source: Source | None, **effort: Any) -> None:
 
 
 def _keep_samples(run: Run, source: Source) -> Path:
-    """Keep some draws in the run: a picture beside real images, or rows."""
+    """Keep some draws in the run, a picture beside real images."""
     import torch
 
     from likelify.fitting.draw import samples_file, save_samples
 
-    facts = run.config.data
-    file = samples_file(facts.kind, run.path / "samples")
-    panels = {"samples": run.sample(PICTURE_IMAGES if facts.kind == "image" else SAMPLE_ROWS, seed=run.config.fit.seed)}
-    if facts.kind == "image":
-        panels["real (test)"] = source.read("test", torch.arange(min(PICTURE_IMAGES, source.size("test")))).x
-    save_samples(file, facts, panels)
+    file, number = samples_file(run.config.data, run.path / "samples")
+    real = source.read("test", torch.arange(min(number, source.size("test")))).x
+    save_samples(file, run.config.data, {"samples": run.sample(number, seed=run.config.fit.seed), "real (test)": real})
     return file
 
 
 def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path) -> None:
     follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
     if flow.likelihood != "estimate":
-        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * choice.draws.iw}")
+        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * choice.draws.iw_samples}")
     for number, words in enumerate(follow):
         console.print(f"{'      ' if number else 'Next: '}{program()} {words}")

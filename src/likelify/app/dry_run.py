@@ -2,20 +2,18 @@
 
 import resource
 import sys
-import time
 from collections import Counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from likelify.app.show import console
-from likelify.data import Batch, Facts
+from likelify.data import Facts
 from likelify.fitting.choose import Choice
+from likelify.fitting.cost import made_up_batch, one_step
 from likelify.fitting.figures import Unit
-from likelify.fitting.loop import Objective, build_optimizer
-from likelify.fitting.settings import FitSettings
+from likelify.fitting.loop import Objective
 from likelify.flows import Flow
-from likelify.nets import regularized
 from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.dequantize import Dequantize
@@ -48,35 +46,8 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
         f"for the backward pass {kept / MEGABYTE:,.0f} MB ({times:,.0f} times the batch); "
         f"peak memory of the process {peak_memory() / MEGABYTE:,.0f} MB"
     )
-    values, shown = "normal numbers" if facts.levels is None else "pixels", Unit.of(facts.kind).show(bits, nats)
-    console.print(f"fresh model on random {values}: {shown} (likelihood: {flow.likelihood})")
-
-
-def made_up_batch(facts: Facts, items: int) -> Batch:
-    """Draw images of independent uniform pixels, or rows of normal numbers, with labels where the data have them."""
-    shape = (items, *facts.event_shape)
-    x = torch.randn(shape) if facts.levels is None else torch.randint(facts.levels, shape)
-    return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes)
-
-
-def one_step(objective: Objective, settings: FitSettings, batch: Batch) -> tuple[float, int]:
-    """Make one training step; return its seconds, and the bytes that its forward pass kept, parameters not counted."""
-    flow, optimizer = objective.flow, build_optimizer(objective.flow, settings)
-    kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in flow.parameters()}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    start = time.perf_counter()
-    with regularized(flow), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss, _ = objective(batch)
-    loss.backward()
-    optimizer.step()
-    return time.perf_counter() - start, sum(kept.values())
+    shown = Unit.of(facts.kind).show(bits, nats)
+    console.print(f"fresh model on random {facts.items}: {shown} (likelihood: {flow.likelihood})")
 
 
 def peak_memory() -> int:

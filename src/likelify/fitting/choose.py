@@ -8,6 +8,7 @@ from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.recipes import KINDS, Draws, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import FitSettings
+from likelify.names import ItemKind
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 
 # Settings of a model that the data decide.
@@ -72,7 +73,7 @@ def choose(
     words, free = dict(model_settings or {}), dict(settings or {})
     suitable = recipe(facts)
     wanted = _preset(preset, size, model)
-    name, chosen, fitting = _start(wanted, size, model or _default(suitable, words), suitable)
+    name, chosen, fitting = _start(wanted, size, model or _default(suitable, facts.kind, words), suitable)
     known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
     _check(name, known, facts, words, free, conditional=conditional)
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
@@ -124,21 +125,19 @@ def complete_fit(values: Values, facts: Facts, *, epochs: int | None = None) -> 
 def _preset(name: str | None, size: str | None, model: str | None) -> Preset | None:
     if name is None:
         if size is not None:
-            raise ConfigError("--size is that of a preset: give --preset too, see 'likelify models'.")
+            raise ConfigError(f"Only presets have sizes: name a preset too, or leave out the size '{size}'.")
         return None
     wanted = preset(name)
     if size not in (None, "paper", "small"):
         raise ConfigError(unknown_word("size of a preset", str(size), ["paper", "small"]))
     if model not in (None, wanted.model):
-        raise ConfigError(f"--model {model}: the preset '{wanted.name}' is of the model '{wanted.model}'.")
+        raise ConfigError(f"The preset '{wanted.name}' is of the model '{wanted.model}', not of '{model}'.")
     return wanted
 
 
-def _default(suitable: Recipe, words: Values) -> str:
+def _default(suitable: Recipe, kind: ItemKind, words: Values) -> str:
     """Name the default model of the data, or that of their kind if only that has what was asked for."""
-    usual = MODELS[suitable.model]
-    known, wider = set(usual.model_fields), KINDS[usual.kind or "image"].model
-    return suitable.model if set(words) <= known else wider
+    return suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[kind].model
 
 
 def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe) -> tuple[str, Values, Values]:
@@ -163,14 +162,19 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
             f"The model '{model}' is not for {facts.items}, which '{facts.name}' has. Models for {facts.items}: "
             f"{', '.join(others)}."
         )
+    if facts.kind == "image" and facts.levels is None:
+        raise ConfigError(
+            f"The images of '{facts.name}' are real numbers, and the ready-made models are of pixels 0..levels-1. Give "
+            "integers, lk.data.as_source(pixels, levels=...), or build a flow of real numbers, and fit it with lk.fit."
+        )
+    settings = [*known, *FitSettings.model_fields]
     for name in free:
-        if name not in known and name not in FitSettings.model_fields:
-            settings = [*known, *FitSettings.model_fields]
-            raise ConfigError(f"--set: {unknown_word(f'setting of the model {model} or of the fit', name, settings)}")
+        if name not in settings:
+            raise ConfigError(unknown_word(f"setting of the model {model} or of the fit", name, settings))
     for name in words:
         if name not in known:
-            raise ConfigError(f"--{name} does not apply to the model '{model}'.")
+            raise ConfigError(f"The setting '{name}' does not apply to the model '{model}'.")
     if conditional and facts.classes is None:
-        raise ConfigError(f"--conditional: the source '{facts.name}' has no labels.")
+        raise ConfigError(f"The source '{facts.name}' has no labels, so no model of it can be conditional.")
     if conditional and not MODELS[model].reads_labels:
-        raise ConfigError(f"--conditional does not apply to the model '{model}'.")
+        raise ConfigError(f"The model '{model}' does not read labels, so it cannot be conditional.")

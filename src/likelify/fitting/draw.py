@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from likelify.flows import Flow
 
-# Kind of item -> what its samples are called, and the ending of their file.
-FILES: dict[ItemKind, tuple[str, str]] = {"image": ("Pictures", ".png"), "table": ("Rows", ".csv")}
+# Kind of item -> what its samples are called, the ending of their file, and how many a run keeps.
+FILES: dict[ItemKind, tuple[str, str, int]] = {"image": ("Pictures", ".png", 64), "table": ("Rows", ".csv", 1000)}
 
 
 def draw(
@@ -51,24 +51,27 @@ def draw(
         return flow.sample((), labels, temperature=temperature)
 
 
-def samples_file(kind: ItemKind, default: Path, wanted: Path | None = None) -> Path:
-    """Return the file that samples of a kind are written to: `default` with its ending, or the one that is wanted.
+def samples_file(facts: Facts, default: Path, wanted: Path | None = None) -> tuple[Path, int]:
+    """Return the file that samples are written to, `default` with the ending of their kind or the one that is wanted.
+
+    With it comes the usual number of samples.
 
     Raises:
         ConfigError: if samples of that kind cannot be written to a file, or not to one with that ending.
     """
-    if kind not in FILES:
-        raise ConfigError(f"Samples of the kind '{kind}' are not written to files; draw them with run.sample(n).")
-    what, ending = FILES[kind]
+    if facts.kind not in FILES or (facts.kind == "image" and facts.levels is None):
+        what = facts.items if facts.kind not in FILES else "images of real numbers"
+        raise ConfigError(f"Samples of {what} are not written to files; draw them with run.sample(n).")
+    what, ending, number = FILES[facts.kind]
     if wanted is not None and wanted.suffix != ending:
-        raise ConfigError(f"{what} are written as {ending[1:].upper()}; give -o a name in {ending}, not '{wanted}'.")
-    return wanted or default.with_suffix(ending)
+        raise ConfigError(f"{what} are written as {ending[1:].upper()}: name a file in {ending}, not '{wanted}'.")
+    return wanted or default.with_suffix(ending), number
 
 
 def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
-    """Write samples to a file: images as a picture, a titled grid for each panel; rows of the first panel as CSV."""
-    if facts.kind == "image":
-        content = picture(panels, facts.levels or 2)
+    """Write samples to a file: pixels as a picture, a titled grid for each panel; rows of the first panel as CSV."""
+    if facts.kind == "image" and facts.levels is not None:
+        content = picture(panels, facts.levels)
     else:
         content = rows_as_csv(facts.columns, next(iter(panels.values())))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ class Unit:
         return bits if self.word == "bits" else nats
 
     def show(self, bits: float, nats: float) -> str:
-        """Write a figure that is given in both."""
+        """Format a figure in this unit, such as '1.841 bits/dim'."""
         return f"{self.pick(bits, nats):.3f} {self.name}"
 
 
@@ -174,11 +174,6 @@ class Course(Settings):
     def best(self) -> Point | None:
         """The point of the weights that were kept, or None if there were none."""
         return next((point for point in self.points if point.step == self.best_step), None)
-
-    @property
-    def best_bits(self) -> float:
-        """Bits per dimension of the weights that were kept; infinite if there were none."""
-        return math.inf if self.best is None else self.best.validation_bits
 
     def rows(self, unit: Unit) -> list[dict[str, float]]:
         """Return the points as plain rows with their figures in a unit."""

@@ -220,11 +220,7 @@ class _Fit:
         if place.device.type == "cpu":
             # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
             self._require_finite(loss, step)
-        self.optimizer.zero_grad()
-        place.backward(loss)
-        if settings.clip is not None:
-            place.clip_gradients(self.objective, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-        self.optimizer.step()
+        descend(self.objective, self.optimizer, loss, settings, place)
         self.average.update_parameters(self.flow)
         self.losses.append((loss.detach(), nats))
 
@@ -323,6 +319,21 @@ def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "adamax":
         return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def descend(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    settings: FitSettings,
+    place: Fabric | OneProcess,
+) -> None:
+    """Make one step of the optimizer down the gradient of a loss."""
+    optimizer.zero_grad()
+    place.backward(loss)
+    if settings.clip is not None:
+        place.clip_gradients(objective, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    optimizer.step()
 
 
 def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

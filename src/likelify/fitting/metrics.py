@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
-from likelify.errors import DataError
+from likelify.errors import ConfigError, DataError
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -46,6 +46,17 @@ def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> B
     batch = source.read(split, indices)
     keeps = flow.transform.takes_float64 and weight.device.type != "mps"
     return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
+
+
+def gap_draws(iw_samples: int) -> tuple[int, ...]:
+    """Return the numbers of draws at which a gap is measured: a sixteenth, a quarter and all of those for weighting.
+
+    Raises:
+        ConfigError: if there are fewer than two, which are no importance weighting.
+    """
+    if iw_samples < 2:
+        raise ConfigError(f"The gap compares the ELBO with at least 2 draws for weighting; iw_samples is {iw_samples}.")
+    return tuple(sorted({max(2, iw_samples // part) for part in (16, 4, 1)}))
 
 
 def evaluate(

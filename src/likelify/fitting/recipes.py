@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from likelify.data import Facts
-from likelify.errors import ConfigError, unknown_word
+from likelify.errors import ConfigError
 from likelify.names import ItemKind
 from likelify.settings import Values
-from likelify.zoo.presets import PresetSize
+from likelify.zoo.presets import PresetSize, preset
 
 # 200 epochs of MNIST in batches of 256; CIFAR-10 had 1000 epochs, 195,000 steps.
 FLOWIFIED_FIT: Values = {
@@ -35,13 +35,13 @@ class Draws:
     """The effort of an evaluation.
 
     Attributes:
-        elbo: draws per item for the ELBO.
-        iw: draws per item for importance weighting; 0 leaves it out.
+        elbo_samples: draws per item for the ELBO.
+        iw_samples: draws per item for importance weighting; 0 leaves it out.
         iw_items: items that are weighted, the first of the split; None for all.
     """
 
-    elbo: int = 1
-    iw: int = 10
+    elbo_samples: int = 1
+    iw_samples: int = 10
     iw_items: int | None = None
 
 
@@ -166,19 +166,12 @@ SMALL_FIT: Values = {"steps": 1500, "batch_size": 32, "lr": 2e-3, "average": 0.9
 TABLE_FIT = FLOWIFIED_SMALL_FIT | {"lr": 5e-4}
 
 
-def _flowified(rate: float) -> tuple[Values, Values]:
-    return FLOWIFIED_FIT, FLOWIFIED_SMALL_FIT | {"lr": rate}
-
-
-# Preset, or the start of its name -> settings of the fit in the paper, as far as `FitSettings` has them, and of a short
-# fit. The longest start counts.
+# Model of a preset -> settings of the fit in the paper, as far as `FitSettings` has them, and of a short fit.
 PRESETS: dict[str, tuple[Values, Values]] = {
-    "table1-": (MIXING_FIT, SMALL_FIT),
-    "table2-": (RESIDUAL_FIT, SMALL_FIT),
-    "table3-": (RESIDUAL_FIT, SMALL_FIT),
-    "flowified-table-": (TABLE_FIT, FLOWIFIED_SMALL_FIT),
-    **{f"flowified-{model}": _flowified(rate) for model, rate in FLOWIFIED_RATES.items()},
-    **{f"flowified-{model}-nsf": _flowified(NSF_RATE) for model in ("fconv1", "fconv2")},
+    "mixing-flow": (MIXING_FIT, SMALL_FIT),
+    **dict.fromkeys(("coupling-flow", "residual", "sylvester"), (RESIDUAL_FIT, SMALL_FIT)),
+    "flowified-mlp": (TABLE_FIT, FLOWIFIED_SMALL_FIT),
+    **{model: (FLOWIFIED_FIT, FLOWIFIED_SMALL_FIT | {"lr": rate}) for model, rate in FLOWIFIED_RATES.items()},
 }
 
 
@@ -196,13 +189,9 @@ def preset_fit(name: str, size: PresetSize = "paper") -> Values:
         >>> preset_fit("flowified-fconv1-nsf", "small")["lr"]
         0.004
     """
-    if size not in ("paper", "small"):
-        raise ConfigError(unknown_word("size of a preset", size, ["paper", "small"]))
-    start = max((start for start in PRESETS if name.startswith(start)), key=len, default=None)
-    if start is None:
-        raise ConfigError(f"There is no fit for the preset '{name}'.")
-    paper, small = PRESETS[start]
-    return dict(paper if size == "paper" else small)
+    wanted = preset(name)
+    settings, (paper, small) = wanted.settings(size), PRESETS[wanted.model]
+    return dict(paper) if size == "paper" else small | ({"lr": NSF_RATE} if settings.get("nsf") else {})
 
 
 # Fits of the experiments of the flowification paper. At its size (the appendix: Adam, 5e-4 falling to 0 along half a

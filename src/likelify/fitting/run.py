@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,7 @@ class Run:
         """
         folder = Path(path)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(
-                f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder with --out."
-            )
+            raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / CONFIG, config.model_dump_json(indent=2).encode() + b"\n")
         return Run(folder, config)
@@ -74,7 +73,7 @@ class Run:
         """
         folder = Path(path)
         config = _read_config(folder)
-        if module is not None and config.model.model != "converted":
+        if module is not None and not config.model.needs_module:
             raise ConfigError(f"The model '{config.model.model}' of '{folder}' needs no module; leave out module=.")
         return Run(folder, config, module)
 
@@ -90,18 +89,16 @@ class Run:
             ConfigError: if a changed setting does not fit, or the model needs a network that `load` was not given.
         """
         from likelify.seeding import seeded
-        from likelify.zoo import ConvertedConfig
 
         model, file = self.config.model, self.path / WEIGHTS
-        if self.module is None and isinstance(model, ConvertedConfig):
-            raise ConfigError(model.how_to_load(self.path))
         if not file.is_file():
             raise RunError(
                 f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
             )
         model = type(model).parse(model.model_dump() | changes) if changes else model
+        build: Callable[..., Flow] = model.build
         with seeded(self.config.fit.seed):
-            flow = model.build(self.module) if isinstance(model, ConvertedConfig) else model.build()
+            flow = build(self.module) if model.needs_module else build()
         _load_weights(flow, file, changes)
         return flow
 
@@ -132,9 +129,11 @@ class Run:
     ) -> Evaluation:
         """Measure the held-out likelihood and keep the figures in the run.
 
+        Kept are only figures of the run's own model on whole splits of the data that it was fitted to.
+
         Args:
             source: the data; by default those that the run was fitted to.
-            changes: settings of the model that leave its weights, see `flow`; then nothing is kept.
+            changes: settings of the model that leave its weights, see `flow`.
             keep: write the figures to the folder.
             **effort: split, draws and so on, as `metrics.evaluate` takes them; by default what suits the data.
 
@@ -145,11 +144,11 @@ class Run:
         from likelify.fitting.metrics import evaluate
         from likelify.fitting.recipes import usual_draws
 
-        usual = usual_draws(self.config.data)
-        draws = {"elbo_samples": usual.elbo, "iw_samples": usual.iw, "iw_items": usual.iw_items} | effort
+        effort = asdict(usual_draws(self.config.data)) | effort
         flow, source = self.flow(**(changes or {})), self.source() if source is None else source
-        measured = evaluate(flow, source, conditional=self.config.conditional, **draws)
-        if keep and not changes:
+        measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
+        own = source.fingerprint() == self.config.data.fingerprint
+        if keep and own and not changes and effort.get("limit") is None:
             self.save_evaluation(measured)
         return measured
 

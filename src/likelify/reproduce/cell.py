@@ -81,7 +81,7 @@ class Cell(Settings):
         return f"{slug(self.method)}.{slug(self.data.source)}.{self.seed}"
 
     def settle(self, facts: Facts) -> dict[str, Values]:
-        """Return all settings that decide what is measured, as JSON would hold them.
+        """Return the complete settings of the cell as plain data, by which results are compared.
 
         Args:
             facts: of the data.

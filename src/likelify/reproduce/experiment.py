@@ -120,9 +120,9 @@ class Experiment:
         """
         seeds = self.seeds if seeds is None else seeds
         if seeds < 1:
-            raise ConfigError(f"--seeds must be at least 1, got {seeds}.")
+            raise ConfigError(f"seeds must be at least 1, got {seeds}.")
         if budget is not None and budget <= 0:
-            raise ConfigError("--budget must be longer than nothing.")
+            raise ConfigError("budget must be longer than nothing.")
         cells = [
             self._cell(method, data, seed, budget or data.budget or self.budget, folder)
             for seed in range(seeds)

@@ -76,7 +76,7 @@ class Session:
             data = [data for data in experiment.data if not data.from_files or data.choice.source in there]
             if not data:
                 names = ", ".join(data.title for data in experiment.data)
-                raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder with --data.")
+                raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder.")
             experiment = replace(experiment, data=data)
             cells = experiment.cells(seeds, budget, files)
         return Session(experiment, cells, results, page, runs, read_states(cells, results), {})

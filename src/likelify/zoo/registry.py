@@ -35,6 +35,7 @@ class ModelConfig(Settings):
         summary: one line for the list of models.
         listed: whether `MODELS` has it.
         reads_labels: whether the model can be class-conditional.
+        needs_module: whether `build` takes a network of the user's, which settings do not hold.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item; a number is the shape of a vector.
         classes: number of classes for a class-conditional model, None for an unconditional one.
@@ -45,6 +46,7 @@ class ModelConfig(Settings):
     summary: ClassVar[str] = ""
     listed: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
+    needs_module: ClassVar[bool] = False
 
     model: str = Field(default="", validate_default=True)
     event_shape: tuple[Size, ...]

@@ -34,7 +34,7 @@ class ConvertedConfig(ModelConfig):
         contractions: which sums of the network are exact residual blocks, as `Conversion.contractions`.
     """
 
-    reads_labels = False
+    reads_labels, needs_module = False, True
 
     event_shape: tuple[Size, ...] = Field(min_length=1)
     pixel_levels: int | None = Field(default=None, ge=2, le=65536)
@@ -83,7 +83,10 @@ class ConvertedConfig(ModelConfig):
             UnsupportedError: if it cannot be converted.
         """
         if module is None:
-            raise ConfigError(self.how_to_load("RUN"))
+            raise ConfigError(
+                "The architecture of this model is a network of your own, which a run folder does not hold. Load it "
+                "from Python with that network: likelify.Run.load('RUN', module=...).flow()"
+            )
         from likelify.zoo.converted.flow import converted_again
 
         front = {name: getattr(self, name) for name in ("pixel_levels", "value_range", "columns")}
@@ -95,10 +98,3 @@ class ConvertedConfig(ModelConfig):
                 f"{self.fingerprint}): layers, sizes or their order differ. Its weights play no part in this."
             )
         return flow
-
-    def how_to_load(self, path: object) -> str:
-        """Return the sentences that say how a run with this model is loaded."""
-        return (
-            "The architecture of this model is a network of your own, which a run folder does not hold. Load it from "
-            f"Python with that network: likelify.Run.load({str(path)!r}, module=...).flow()"
-        )
