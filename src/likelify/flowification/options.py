@@ -12,7 +12,6 @@ from likelify.names import LinearMethod, LogDetName, NoiseName
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
-    from likelify.distributions import Distribution
     from likelify.nets.density import NetFactory
     from likelify.transforms.core import Shape
 
@@ -78,9 +77,3 @@ class Options(AddedNoise):
     def densities(self, shape: Shape) -> dict[str, Any]:
         """Return the arguments of a layer for what it adds and drops, with networks that read events of `shape`."""
         return {"noise": self.noise, "net_factory": self.nets(shape), "posterior_factory": self.posterior(shape)}
-
-    def density(self, kept: Shape, dropped: int) -> Distribution:
-        """Return the conditional density of `dropped` channels, read off an event of shape `kept`."""
-        from likelify.distributions import ConditionalNormal
-
-        return ConditionalNormal(self.nets(kept)(kept[0], 2 * dropped))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.distributions import ConditionalNormal
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
 from likelify.flowification.rules import DATA, Call, full_index, out_shape_of, rule, setting
@@ -147,7 +148,8 @@ def keep_first(in_shape: Shape, order: list[int], keep: int, options: Options) -
     if order != sorted(order):
         layers.append(Permute(order))
     if keep < in_shape[0]:
-        layers.append(Slice(keep, options.density((keep, *in_shape[1:]), in_shape[0] - keep)))
+        net = options.nets((keep, *in_shape[1:]))(keep, 2 * (in_shape[0] - keep))
+        layers.append(Slice(keep, ConditionalNormal(net)))
     if not layers:
         return None
     return Chain(layers) if len(layers) > 1 else layers[0]

@@ -29,7 +29,6 @@ class Tracer(fx.Tracer):
     def __init__(self, example: Tensor) -> None:
         super().__init__(autowrap_functions=traced_functions())
         self.example = example
-        self.values: dict[fx.Node, Any] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is one step."""
@@ -47,26 +46,20 @@ class Tracer(fx.Tracer):
             return super().iter(obj)
         return iter([obj[i] for i in range(len(self._value(obj.node)))])  # pyright: ignore[reportIndexIssue]
 
-    def _value(self, node: fx.Node) -> Any:
-        needed = ancestors(node)
-        with torch.no_grad():
-            for other in node.graph.nodes:
-                if other in needed and other not in self.values:
-                    self.values[other] = self._evaluated(other)
-        return self.values[node]
+    @functools.cached_property
+    def _interpreter(self) -> fx.Interpreter:
+        """Evaluates single nodes on the example, while the graph still grows."""
+        interpreter = fx.Interpreter(self.root, garbage_collect_values=False, graph=self.graph)
+        interpreter.args_iter = iter([self.example.clone()])
+        return interpreter
 
-    def _evaluated(self, node: fx.Node) -> Any:
-        args: Any = fx.map_arg(node.args, self.values.__getitem__)
-        kwargs: Any = fx.map_arg(node.kwargs, self.values.__getitem__)
-        if node.op == "placeholder":
-            return node.args[0] if self.values else self.example.clone()
-        if node.op == "get_attr":
-            return functools.reduce(getattr, str(node.target).split("."), self.root)
-        if node.op == "call_module":
-            return self.root.get_submodule(str(node.target))(*args, **kwargs)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        return node.target(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+    def _value(self, node: fx.Node) -> Any:
+        needed, values = ancestors(node), self._interpreter.env
+        with torch.no_grad():
+            for other in self.graph.nodes:
+                if other in needed and other not in values:
+                    values[other] = self._interpreter.run_node(other)
+        return values[node]
 
 
 def _asks_for_sizes(node: fx.Node) -> bool:

@@ -82,12 +82,6 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
     interval: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
 
-    def _enter(self) -> list[Transform]:
-        dequantize, half = transforms.Dequantize(self.pixel_levels), self.pixel_levels / 2
-        if self.front == "marginal":
-            return [dequantize, transforms.FittedMarginal(self.event_shape, self.pixel_levels)]
-        return [dequantize, transforms.Affine(shift=-half, scale=1 / half)]
-
     def _linear(self, before: int, after: int, **settings: Any) -> Transform:
         return super()._linear(before, after, reflections=self.reflections, **settings)
 
@@ -100,7 +94,11 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
         """Return the flow of what meets the pixels and these layers, with a normal latent."""
         from likelify.distributions import Normal
 
-        transform = transforms.Chain([*self._enter(), *layers])
+        half = self.pixel_levels / 2
+        front = transforms.Affine(shift=-half, scale=1 / half)
+        if self.front == "marginal":
+            front = transforms.FittedMarginal(self.event_shape, self.pixel_levels)
+        transform = transforms.Chain([transforms.Dequantize(self.pixel_levels), front, *layers])
         return self._flow(transform, Normal(transform.out_shape(self.event_shape)))
 
 

@@ -113,7 +113,7 @@ def register(name: str, *, kind: ItemKind | None, summary: str, listed: bool = T
 
 
 class _Models(Mapping[str, type[ModelConfig]]):
-    """The listed configurations by name; the files of the package are read on first use."""
+    """Reads the files of the package on first use."""
 
     def __getitem__(self, name: str) -> type[ModelConfig]:
         if name not in set(self):
@@ -129,6 +129,7 @@ class _Models(Mapping[str, type[ModelConfig]]):
 
 
 MODELS: Mapping[str, type[ModelConfig]] = _Models()
+"""The listed configurations by name."""
 
 
 @cache
@@ -183,8 +184,8 @@ def build(model: str, **settings: Any) -> Flow:
     return config_from_dict({"model": model} | settings).build()
 
 
-# A field of other settings that holds the configuration of any model; plain data are looked up by their "model".
 AnyModelConfig = Annotated[
     SerializeAsAny[ModelConfig],
     BeforeValidator(lambda given: config_from_dict(given) if isinstance(given, Mapping) else given),
 ]
+"""A field of other settings that holds the configuration of any model; plain data are looked up by their "model"."""
