@@ -32,7 +32,6 @@ def test_facts_go_through_all_combinators():
     assert lk.Parallel([narrow, None], [2, 1], [1, 1]).random_inverse
     assert lk.Chain([lk.Inverse(lk.Chain([lk.Inverse(lk.Chain([transforms.ReLU()]))]))]).likelihood == "exact"
     assert lk.Chain([lk.ActNorm(2), lk.Parallel([transforms.ReLU(), None], [1, 1], [1, 1])]).has_atoms
-    assert lk.Inverse(lk.Inverse(transforms.ReLU())).has_atoms
     assert lk.Parallel([lk.Permute([1, 0]), lk.Chain([transforms.Flip((1,))])], [2, 2], [2, 2]).moves_elements
     assert not lk.Chain([lk.Flatten((2, 1)), lk.ActNorm(2)]).moves_elements
 
@@ -46,6 +45,57 @@ def test_a_flow_takes_integers_that_all_branches_take():
     for second in (None, lk.ActNorm(1)):
         with pytest.raises(DomainError, match="integers"):
             flow(second).initialize(integers(8, 2))
+
+
+def test_raw_data_pass_layers_that_move_elements():
+    moved = lk.Chain([lk.Permute([1, 0]), lk.Chain([transforms.Flip((1,)), lk.Dequantize(4)])])
+    assert moved.takes_integers
+    lk.Flow(lk.Normal(2), lk.Chain([moved, lk.ActNorm(2)])).initialize(integers(8, 2))
+    assert not lk.Chain([lk.Permute([1, 0])]).takes_integers
+    assert not lk.Chain([lk.Permute([1, 0]), lk.ActNorm(2), lk.Dequantize(4)]).takes_integers
+
+    times = torch.tensor([[0.0, 1.7e9], [1.0, 1.7e9 + 10]], dtype=torch.float64)
+    columns = lk.Chain([lk.Permute([1, 0]), transforms.Columns(2)])
+    assert columns.takes_float64
+    assert columns.initialize(times).abs().allclose(torch.ones(2, 2))
+    z, contribution = columns(times)
+    assert z.dtype == contribution.dtype == torch.float32
+    x, back = columns.inverse(z)
+    assert torch.equal(x, times)
+    assert torch.allclose(contribution, -back.float())
+
+
+def test_the_inverse_of_a_relu_has_no_atoms():
+    assert lk.Inverse(lk.Chain([lk.Inverse(transforms.ReLU())])).has_atoms
+    assert lk.Inverse(lk.Inverse(transforms.ReLU())).has_atoms
+    turned = lk.Inverse(transforms.ReLU())
+    assert not turned.has_atoms
+    lk.Flow(lk.Normal(2), turned)
+
+
+@pytest.mark.parametrize(
+    "build", [lk.Inverse, lambda part: lk.Conjugate(part, lk.ActNorm(2)), lambda part: lk.Chain([part])]
+)
+def test_layers_made_of_layers_take_nothing_else(build):
+    with pytest.raises(UnsupportedError, match="takes Transforms, not Linear"):
+        build(torch.nn.Linear(2, 2))
+
+
+def test_arguments_are_checked_by_their_names_in_any_order():
+    x = torch.randn(4, 3)
+    layer = lk.ActNorm(3)
+    assert torch.equal(layer(context=None, x=x)[0], x)
+    assert torch.equal(layer.inverse(context=None, z=x)[0], x)
+    with pytest.raises(ShapeError, match="3 channels"):
+        layer(context=None, x=x[:, :2])
+    with pytest.raises(TypeError, match="x"):
+        layer(context=None)
+
+
+def test_a_number_is_a_shape():
+    assert lk.ActNorm(4).out_shape(4) == lk.Exponential(lk.Dense(torch.eye(4))).data_shape(4) == (4,)
+    assert lk.Chain([lk.Permute([1, 0]), lk.Flatten(2)]).out_shape(2) == (2,)
+    assert lk.Inverse(lk.Reshape((1, 2), 2)).out_shape(2) == (1, 2)
 
 
 def test_a_composite_has_to_name_its_parts():

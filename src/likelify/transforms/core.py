@@ -12,6 +12,7 @@ unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `fo
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, EventShape, Shape, check_event
+from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event
 from likelify.tracing import Method, is_tracing
 
 # The methods that work on what a layer takes, and on what it gives.
@@ -88,20 +89,20 @@ class Transform(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} has no noise-free inverse.")
         return self.inverse(z, context)[0]
 
-    def out_shape(self, in_shape: Shape) -> Shape:
+    def out_shape(self, in_shape: int | Shape) -> Shape:
         """Return the event shape of the latent for data events of that shape."""
         if self.takes is not None:
-            check_event(in_shape, self.takes, type(self).__name__)
-        return tuple(in_shape)
+            check_event(as_shape(in_shape), self.takes, type(self).__name__)
+        return as_shape(in_shape)
 
-    def data_shape(self, latent_shape: Shape) -> Shape:
+    def data_shape(self, latent_shape: int | Shape) -> Shape:
         """Return the event shape of the data for latents of that shape, where it can be told."""
-        if tuple(self.out_shape(latent_shape)) != tuple(latent_shape):
+        if self.out_shape(latent_shape) != as_shape(latent_shape):
             raise UnsupportedError(
                 f"The data shape of {type(self).__name__} cannot be told from its latent shape; "
                 "trace it forward instead: transform.out_shape(data_shape)."
             )
-        return tuple(latent_shape)
+        return as_shape(latent_shape)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit what depends on data (statistics, marginals) to a sample of it, once; return the layer's output.
@@ -132,14 +133,19 @@ class Transform(nn.Module):
 
 
 def _checked(method: Method, fact: str) -> Method:
-    """Let a method refuse events that its layer was not built for."""
+    """Let a method refuse events that its layer was not built for, and take a number for a shape."""
+    _, first, *_ = (*inspect.signature(method).parameters, None)
+    works_on_shapes = method.__name__.endswith("_shape")
 
     @functools.wraps(method)
     def checked(self: Transform, *values: Any, **named: Any) -> Any:
         expected = self.takes if fact == "takes" or self.gives is None else self.gives
-        if expected is not None:
-            first = values[0] if values else next(iter(named.values()))
-            check_event(first.shape[1:] if isinstance(first, Tensor) else first, expected, type(self).__name__)
+        if not values and first in named:
+            values = (named.pop(first),)
+        if values and works_on_shapes:
+            values = (as_shape(values[0]), *values[1:])
+        if values and expected is not None:
+            check_event(values[0] if works_on_shapes else values[0].shape[1:], expected, type(self).__name__)
         return method(self, *values, **named)
 
     return checked  # pyright: ignore[reportReturnType]
@@ -157,13 +163,24 @@ class Composite(Transform, ABC):
     random_inverse = _derived(lambda layer: any(part.random_inverse for part in layer.parts()))
     noisy_log_det = _derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))
     has_atoms = _derived(lambda layer: any(part.has_atoms for part in layer.parts()))
-    takes_integers = _derived(lambda layer: any(part.takes_integers for part in layer.parts()[:1]))
-    takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in layer.parts()[:1]))
+    takes_integers = _derived(lambda layer: any(part.takes_integers for part in _entrance(layer)))
+    takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
 
     @abstractmethod
     def parts(self) -> Sequence[Transform]:
-        """Return the layers in the order in which data meet them; integers meet the first."""
+        """Return the layers in the order in which data meet them."""
+
+
+def _entrance(layer: Composite) -> list[Transform]:
+    """Return the first part that does more than move elements, which is the one that raw data meet."""
+    return [part for part in layer.parts() if not part.moves_elements][:1]
+
+
+def _require_transforms(name: str, *layers: object) -> None:
+    for layer in layers:
+        if not isinstance(layer, Transform):
+            raise UnsupportedError(f"{name} takes Transforms, not {type(layer).__name__}.")
 
 
 class Chain(Composite):
@@ -179,9 +196,7 @@ class Chain(Composite):
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         super().__init__()
-        for transform in transforms:
-            if not isinstance(transform, Transform):
-                raise UnsupportedError(f"Chain takes Transforms, not {type(transform).__name__}.")
+        _require_transforms("Chain", *transforms)
         self.transforms = nn.ModuleList(transforms)
 
     def parts(self) -> Sequence[Transform]:
@@ -226,13 +241,13 @@ class Chain(Composite):
         """Pass the shape through all layers."""
         for transform in self:
             in_shape = transform.out_shape(in_shape)
-        return tuple(in_shape)
+        return in_shape
 
     def data_shape(self, latent_shape: Shape) -> Shape:
         """Pass the shape back through all layers."""
         for transform in reversed(list(self)):
             latent_shape = transform.data_shape(latent_shape)
-        return tuple(latent_shape)
+        return latent_shape
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize each layer with what reaches it."""
@@ -244,28 +259,35 @@ class Chain(Composite):
 def _accumulate(
     layers: list[Transform], value: Tensor, context: ContextLike, *, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    total: Tensor | None = None
+    total, only_moved = None, True
     for layer in layers:
         value, contribution = layer.inverse(value, context) if inverse else layer(value, context)
-        total = contribution if total is None else total + contribution
+        # The zeros of layers that move raw data have their dtype, which is not that of the flow.
+        total = contribution if total is None or only_moved else total + contribution
+        only_moved = only_moved and layer.moves_elements
     if total is None:
         raise ShapeError("An empty Chain has no contribution; give it at least one layer.")
     return value, total
 
 
 class Inverse(Composite):
-    """A layer turned round: its `forward` is the other's `inverse`.
+    """The inverse of a layer, as a layer: its `forward` is the other's `inverse`.
 
     `initialize` fits nothing in the inner layer, whose statistics are those of its own input.
     """
 
     random_forward = _derived(lambda layer: layer.transform.random_inverse)
     random_inverse = _derived(lambda layer: layer.transform.random_forward)
+    # Atoms come from the way to the latent, so only from layers that are turned round twice.
+    has_atoms = _derived(
+        lambda layer: any(isinstance(part, Inverse) and part.transform.has_atoms for part in layer.transform.modules())
+    )
     takes_integers = False
     takes_float64 = False
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
+        _require_transforms("Inverse", transform)
         self.transform = transform
 
     def parts(self) -> Sequence[Transform]:
@@ -310,6 +332,7 @@ class Conjugate(Composite):
 
     def __init__(self, basis: Transform, transform: Transform) -> None:
         super().__init__()
+        _require_transforms("Conjugate", basis, transform)
         if basis.random_forward or basis.random_inverse:
             raise UnsupportedError(f"The basis of Conjugate must be a bijection; {type(basis).__name__} draws noise.")
         self.basis = basis

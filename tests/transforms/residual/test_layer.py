@@ -31,6 +31,13 @@ def test_the_certificate_counts_what_the_series_leave_out():
     assert torch.allclose(per_graph, torch.stack([certificate.nats[0], certificate.nats[1:].sum()]))
 
 
+def test_whether_the_log_determinant_is_noisy_is_what_the_method_says():
+    layer = lk.LipschitzResidual(nets.LipschitzMLP(2, (4,)), log_det=Exact())
+    assert not layer.noisy_log_det
+    with pytest.raises(AttributeError):
+        layer.noisy_log_det = True
+
+
 def test_too_large_events_are_refused_by_name():
     layer = lk.LipschitzResidual(nets.LipschitzMLP(10, (4,)), log_det=Exact(limit=9))
     with pytest.raises(ShapeError, match="truncated"):

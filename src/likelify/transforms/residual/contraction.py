@@ -30,7 +30,7 @@ ADVICE = (
 
 @dataclass(eq=False)
 class Contraction:
-    """What one call of a layer works with: its network, the bound of its Lipschitz constant, and the methods.
+    """Settings of one call: network, Lipschitz bound, graphs, log-determinant method, tolerance.
 
     Attributes:
         net: the network.

@@ -90,12 +90,17 @@ class LipschitzResidual(Transform, Caching):
             raise ConfigError(f"tol must be positive, got {tol}.")
         self.net = net if isinstance(net, LipschitzNet) else DeclaredNet(net, lipschitz or 0.0)
         self.tol = tol
-        self._set_log_det(log_det)
+        self._log_det = _log_det(log_det)
 
     @property
     def log_det(self) -> LogDet:
         """How the log-determinant is found; `with_log_det` gives a copy of a model in which it is another way."""
         return self._log_det
+
+    @property
+    def noisy_log_det(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the log-determinant is an estimate, as the method says."""
+        return self._log_det.noisy
 
     def lipschitz_bound(self) -> float:
         """Return the guaranteed bound of the Lipschitz constant of the network as it is now."""
@@ -141,16 +146,6 @@ class LipschitzResidual(Transform, Caching):
         call = Contraction(self.net, tuple(made.tensors), made.lipschitz, structure, self.log_det, self.tol)
         return call, list(made.tensors.values())
 
-    def _set_log_det(self, log_det: LogDetName | LogDet) -> None:
-        found = LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det
-        if not isinstance(found, LogDet):
-            raise ConfigError(
-                f"{unknown_word('log_det', str(log_det), LOG_DETS)} Settings of these methods are Roulette(...), "
-                "Exact(...) and Truncated(...) of likelify.linalg.log_det."
-            )
-        self._log_det = found
-        self.noisy_log_det = found.noisy
-
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"log_det={self.log_det}, tol={self.tol}"
@@ -179,16 +174,28 @@ def with_log_det(model: M, log_det: Literal["exact", "truncated"] | LogDet = "ex
         >>> flow.likelihood, exact.likelihood, exact.log_prob(torch.zeros(2, 3)).shape
         ('estimate', 'exact', torch.Size([2]))
     """
-    if isinstance(found := LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det, LogDet) and found.noisy:
+    method = _log_det(log_det)
+    if method.noisy:
         raise ConfigError(f"with_log_det is for methods without noise: 'exact' or 'truncated', not {log_det!r}.")
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
     for layer in twin.modules():
         if isinstance(layer, LipschitzResidual):
-            layer._set_log_det(log_det)
+            layer._log_det = method
     for module in twin.modules():
         _refuse_stored_noise(module)
     return twin
+
+
+def _log_det(log_det: LogDetName | LogDet) -> LogDet:
+    """Return the method of a name."""
+    method = LOG_DETS.get(log_det) if isinstance(log_det, str) else log_det
+    if not isinstance(method, LogDet):
+        raise ConfigError(
+            f"{unknown_word('log_det', str(log_det), LOG_DETS)} Settings of these methods are Roulette(...), "
+            "Exact(...) and Truncated(...) of likelify.linalg.log_det."
+        )
+    return method
 
 
 def _refuse_stored_noise(module: nn.Module) -> None:
