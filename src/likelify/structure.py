@@ -281,6 +281,11 @@ def as_shape(shape: int | Sequence[int]) -> Shape:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
+def axis_names(dims: int) -> tuple[str, ...]:
+    """Return the names of that many position axes, 0 to 3, as `EventShape` has them."""
+    return ("depth", "height", "width")[3 - dims :]
+
+
 def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     """Raise `ShapeError` unless events of that shape are what a layer, network or distribution was built for.
 

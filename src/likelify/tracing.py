@@ -1,12 +1,15 @@
-"""In which mode tensors are worked on: traced, or under autocast."""
+"""In which mode tensors are worked on: traced, under autocast, or recorded."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
@@ -21,6 +24,38 @@ else:
                 return self
             value = instance.__dict__[self.attrname] = self.func(instance)
             return value
+
+
+class Recorder(Generic[T]):
+    """A list that computations add to, while a ``with`` block that collects them is open; the innermost one counts.
+
+    Example:
+        >>> from likelify import conv_exponential
+        >>> from likelify.linalg import recorded
+        >>> with recorded() as found:
+        ...     _ = conv_exponential(2)(torch.ones(1, 2, 4, 4))
+        >>> found[0].method
+        'series'
+    """
+
+    def __init__(self, name: str) -> None:
+        self._open: ContextVar[list[T] | None] = ContextVar(f"likelify_{name}", default=None)
+
+    @contextmanager
+    def __call__(self) -> Iterator[list[T]]:
+        """Collect in a list what is added inside of the block."""
+        found: list[T] = []
+        token = self._open.set(found)
+        try:
+            yield found
+        finally:
+            self._open.reset(token)
+
+    def add(self, value: T) -> None:
+        """Add to the list of the innermost block."""
+        found = self._open.get()
+        if found is not None:
+            found.append(value)
 
 
 def is_tracing() -> bool:

@@ -24,7 +24,7 @@ class ArcResidual(transforms.ScalarResidual):
     size = 3
 
     def evaluate(self, u: torch.Tensor, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give value and slope."""
+        """Return value and slope."""
         a, b, c = raw[:, 0].square(), raw[:, 1].exp(), raw[:, 2]
         return a * torch.atan(b * u) + c, a * b / (1 + (b * u) ** 2)
 

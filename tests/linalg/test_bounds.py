@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import likelify as lk
 from likelify.errors import ShapeError
-from likelify.linalg.bounds import exp_tail, gram_bound, reshape_bound, series_degree, torus_bound
+from likelify.linalg.bounds import correlation_bound, exp_tail, gram_bound, reshape_bound, series_degree, torus_bound
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,6 +39,16 @@ def test_the_torus_bound_is_tight_and_the_reshape_bound_is_not_too_loose():
     norm = float(torch.linalg.matrix_norm(lk.ConvMap(kernel).materialize((8, 10, 10)), 2))
     assert norm <= float(torus_bound(kernel)) < 1.15 * norm
     assert norm <= float(reshape_bound(kernel)) < 2.4 * norm
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 3, 3), (30, 2, 5, 1), (3, 3, 1, 3), (4, 3, 5, 5)])
+def test_the_bound_of_the_correlation_is_an_upper_bound_and_near_the_other_one(shape):
+    kernel = torch.randn(*shape, dtype=torch.float64)
+    found, other = float(correlation_bound(kernel)), float(torus_bound(kernel))
+    symbol = torch.fft.fft2(kernel, s=(128, 128)).flatten(2).movedim(-1, 0)
+    true = float(torch.linalg.matrix_norm(symbol, 2).max())
+    assert true <= found <= 1.12 * true
+    assert abs(found / other - 1) < 0.1
 
 
 def test_bounds_are_differentiable_everywhere_also_at_zero():

@@ -23,7 +23,7 @@ def normal(*shape):
 
 
 def matrix_of(function, shape):
-    """Give the matrix of a linear function of one event."""
+    """Return the matrix of a linear function of one event."""
     size = math.prod(shape)
     return function(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1).T
 

@@ -43,3 +43,9 @@ def test_functions_that_are_not_linear_are_refused_without_touching_the_random_s
     with pytest.raises(lk.errors.DomainError, match="affine"):
         lk.linear_exponential(torch.nn.Linear(4, 4))(x.float())
     assert lk.exp_action(lk.Function(lambda v: v.clamp(-1e9), norm=1.0, trusted=True), x).value.shape == x.shape
+
+
+def test_what_the_function_itself_refuses_is_a_wrong_shape():
+    layer = lk.linear_exponential(torch.nn.Linear(3, 3, bias=False))
+    with pytest.raises(lk.errors.ShapeError, match=r"events of shape \(4,\)"):
+        layer(torch.zeros(2, 4))

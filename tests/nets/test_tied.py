@@ -35,5 +35,7 @@ def test_tied_heads_see_earlier_elements_only():
     assert float(ordered[3].abs().max()) > 0
     with pytest.raises(ShapeError, match="2 channels"):
         heads(torch.randn(1, 3, 4, 4))
-    with pytest.raises(ConfigError, match="odd"):
+    with pytest.raises(ShapeError, match="odd"):
         TiedHeads(2, 4)
+    with pytest.raises(ConfigError, match="at least one channel"):
+        TiedHeads(0)

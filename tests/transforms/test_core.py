@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets, transforms
+from likelify import linalg, nets, transforms
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.core import Composite
 
@@ -96,6 +96,28 @@ def test_a_number_is_a_shape():
     assert lk.ActNorm(4).out_shape(4) == lk.Exponential(lk.Dense(torch.eye(4))).data_shape(4) == (4,)
     assert lk.Chain([lk.Permute([1, 0]), lk.Flatten(2)]).out_shape(2) == (2,)
     assert lk.Inverse(lk.Reshape((1, 2), 2)).out_shape(2) == (1, 2)
+    maps = (lk.Dense(torch.eye(4)), linalg.Diagonal(torch.ones(4)), lk.Function(lambda x: x, like=torch.zeros(0, 4)))
+    for map_ in (*maps, 2 * maps[0], maps[0] @ maps[1], maps[0] + maps[1]):
+        assert torch.allclose(map_.trace(4), map_.materialize(4).trace())
+        assert torch.allclose(torch.as_tensor(map_.frobenius_bound(4)), torch.as_tensor(map_.frobenius_bound((4,))))
+    assert lk.woodbury_conv(3, 4)(torch.zeros(2, 3, 4))[0].shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: lk.max_pool(4, 2),
+        lambda: transforms.global_average_pool(4),
+        lambda: transforms.upsample_nearest(4, 2),
+        lambda: transforms.Unfold(4, 2),
+        lambda: lk.convolution(4, 2, 2),
+        lambda: transforms.transposed_convolution(4, 2, 2),
+        lambda: transforms.Pad(4, [(1, 1)]),
+    ],
+)
+def test_layers_with_windows_need_positions(build):
+    with pytest.raises(ShapeError, match="position"):
+        build()
 
 
 def test_a_composite_has_to_name_its_parts():
@@ -172,6 +194,12 @@ def test_wrong_shapes_and_settings_are_refused():
         lk.ActNorm(3)(torch.zeros(2, 4))
     with pytest.raises(ShapeError, match="multiples of"):
         lk.Squeeze()(torch.zeros(1, 1, 3, 4))
+    with pytest.raises(ShapeError, match="each of the 2 position axes"):
+        lk.Squeeze((3, 3, 3, 3))(torch.zeros(1, 1, 3, 3))
+    with pytest.raises(ShapeError, match="each of the 1 position axes"):
+        lk.Squeeze().inverse(torch.zeros(1, 4, 3))
+    with pytest.raises(ConfigError, match="at least 1"):
+        lk.Squeeze((2, 0))
     with pytest.raises(ShapeError, match="exactly once"):
         lk.Permute([0, 0, 1])
     with pytest.raises(ShapeError, match="sizes differ"):

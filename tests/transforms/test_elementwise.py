@@ -31,6 +31,13 @@ def test_inputs_outside_the_domain_are_refused():
         lk.FittedMarginal((1,), 4)(torch.tensor([[4.0]]))
 
 
+def test_a_shift_for_each_channel_is_another_layer():
+    for settings in ({"shift": torch.zeros(3)}, {"scale": torch.ones(3)}, {"shift": [1.0, 2.0]}):
+        with pytest.raises(ShapeError, match="ChannelAffine"):
+            lk.Affine(**settings)
+    assert torch.equal(lk.Affine(shift=torch.tensor(1.0))(torch.zeros(1, 2))[0], torch.ones(1, 2))
+
+
 def test_integers_short_dtypes_and_ends_of_the_range():
     z, log_det = lk.Affine(scale=1 / 256)(torch.tensor([[1, 2]]))
     assert log_det.dtype == z.dtype

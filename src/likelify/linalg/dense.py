@@ -13,7 +13,7 @@ from torch import Tensor
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, widest
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
-from likelify.structure import Shape
+from likelify.structure import Shape, as_shape
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:
@@ -83,9 +83,9 @@ class Dense(LinearMap, vouches=True):
         object.__setattr__(transposed, "_effective", self.effective.mT)
         return transposed
 
-    def trace(self, event_shape: Shape) -> Tensor:
+    def trace(self, event_shape: int | Shape) -> Tensor:
         """Return the trace of the matrix times the number of positions."""
-        return self.effective.diagonal(dim1=-2, dim2=-1).sum(-1) * math.prod(event_shape[1:])
+        return self.effective.diagonal(dim1=-2, dim2=-1).sum(-1) * math.prod(as_shape(event_shape)[1:])
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the declared norm, or bound it by repeated squaring (`gram_bound`).
@@ -104,10 +104,10 @@ class Dense(LinearMap, vouches=True):
             return super().growth_bound(event_shape)
         return _bound(project(self.matrix.detach(), self.matrix.detach().mT, "symmetric"))
 
-    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+    def frobenius_bound(self, event_shape: int | Shape) -> float | Tensor:
         """Return the Frobenius norm."""
         norms = torch.linalg.matrix_norm(widest(self.effective.detach()))
-        return norms * math.sqrt(math.prod(event_shape[1:])) * (1 + 1e-12)
+        return norms * math.sqrt(math.prod(as_shape(event_shape)[1:])) * (1 + 1e-12)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Take off the mean of the diagonal."""
@@ -184,9 +184,9 @@ class Diagonal(LinearMap, vouches=True):
         """Return the map itself."""
         return self
 
-    def trace(self, event_shape: Shape) -> Tensor:
+    def trace(self, event_shape: int | Shape) -> Tensor:
         """Add the factors, once for each position."""
-        return self.factors.sum(-1) * math.prod(event_shape[1:])
+        return self.factors.sum(-1) * math.prod(as_shape(event_shape)[1:])
 
     def norm_bound(self, event_shape: Shape) -> Tensor:
         """Return the largest size of a factor."""

@@ -73,8 +73,11 @@ class Function(LinearMap):
         u = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
         probes = torch.cat([0 * x, x, y, 2 * x - 3 * y, u, -2 * u])
         given = probes.clone()
-        with torch.no_grad():
-            found, alone = self.function(given), self.function(torch.cat([x, x]))[: len(x)]
+        try:
+            with torch.no_grad():
+                found, alone = self.function(given), self.function(torch.cat([x, x]))[: len(x)]
+        except RuntimeError as error:
+            raise ShapeError(f"The function refuses events of shape {tuple(x.shape[1:])}: {error}.") from error
         self._check_manners(probes, given, found)
         of_zero, of_x, of_y, of_both, of_u, of_minus_two_u = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
@@ -137,7 +140,7 @@ class Function(LinearMap):
         """Return the adjoint function, by automatic differentiation where none was given."""
         return Function(self.adjoint_function or self._transposed, self.norm, self.function, self.like, self.trusted)
 
-    def trace(self, event_shape: Shape) -> Tensor:
+    def trace(self, event_shape: int | Shape) -> Tensor:
         """Probe with all unit vectors."""
         return self.materialize(event_shape).trace()
 

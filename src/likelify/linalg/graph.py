@@ -222,7 +222,7 @@ class GraphMap(LinearMap, vouches=True):
         return self.graph.sizes.to(largest.dtype).sqrt() * largest * (1 + 1e-12)
 
     def item_size(self, event_shape: Shape) -> Tensor:
-        """Count the numbers in each graph, `(graphs,)`."""
+        """Count the elements of each graph, `(graphs,)`."""
         return self.graph.sizes * len(self.theta0)
 
     def _ends(self) -> Tensor:

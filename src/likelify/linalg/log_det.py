@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, ShapeError
+from likelify.tracing import Recorder
 
 # Elements that one product with unit vectors works on at once, and elements of all matrices formed at once.
 CHUNK, MATRICES = 2**18, 2**26
@@ -30,6 +29,8 @@ CHUNK, MATRICES = 2**18, 2**26
 SLACK = 1.01
 # Terms of an estimate that could be larger than this share of the noise in its first one are always there.
 NOISE = 0.5
+# Bounds in nats, `(items,)`, of the truncation of every log-determinant inside a `with truncations() as found:` block.
+truncations = Recorder[Tensor]("truncated_log_dets")
 
 Pair = tuple[Tensor, Tensor]
 
@@ -334,24 +335,3 @@ def _dot(jacobian: Products, left: Tensor, right: Tensor) -> Tensor:
 
 def _signed(signs: Tensor, like: Tensor) -> Tensor:
     return signs.to(like.dtype) * 2 - 1
-
-
-_RECORDS: ContextVar[list[Tensor] | None] = ContextVar("likelify_truncated_log_dets", default=None)
-
-
-@contextmanager
-def truncations() -> Iterator[list[Tensor]]:
-    """Collect the bounds in nats, `(items,)`, of the truncation of every log-determinant inside a ``with`` block."""
-    found: list[Tensor] = []
-    token = _RECORDS.set(found)
-    try:
-        yield found
-    finally:
-        _RECORDS.reset(token)
-
-
-def record_truncation(bound: Tensor) -> None:
-    """Add to the list of the innermost `truncations` block."""
-    found = _RECORDS.get()
-    if found is not None:
-        found.append(bound)

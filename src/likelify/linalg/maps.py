@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError, unknown_word
-from likelify.structure import Shape
+from likelify.structure import Shape, as_shape
 
 Symmetry = Literal["symmetric", "skew"] | None
 
@@ -93,7 +93,7 @@ class LinearMap(ABC):
 
     def item_size(self, event_shape: Shape) -> int | Tensor:
         """Count the elements of one item; for maps that couple rows, one count for each item."""
-        return math.prod(event_shape)
+        return math.prod(as_shape(event_shape))
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Return `(shift, M)` with `L = shift + M`, where `M` has a smaller norm if the map knows how; else `(0, L)`.
@@ -140,7 +140,7 @@ class LinearMap(ABC):
         )
         return largest.flatten() * torch.linalg.vector_norm(x / largest, dim=event)
 
-    def materialize(self, event_shape: Shape, *, like: Tensor | None = None) -> Tensor:
+    def materialize(self, event_shape: int | Shape, *, like: Tensor | None = None) -> Tensor:
         """Form the matrix on flattened events by applying the map to all unit vectors (small events only).
 
         Args:
@@ -152,7 +152,7 @@ class LinearMap(ABC):
             rows one matrix on all of them, `(rows D, rows D)`.
         """
         rows = self.rows or 1
-        space = (rows, *event_shape) if self.couples_rows else tuple(event_shape)
+        space = (rows, *as_shape(event_shape)) if self.couples_rows else as_shape(event_shape)
         size = math.prod(space)
         if size > PROBE_LIMIT:
             raise UnsupportedError(
@@ -225,7 +225,7 @@ class LinearMap(ABC):
 
     @property
     def vouched(self) -> bool:
-        """Whether the class, and those of the maps inside, vouch that their fields hold every tensor they depend on."""
+        """Whether the class guarantees that its fields hold every tensor it depends on."""
         return type(self)._vouches and all(part.vouched for part in self.inner_maps.values())
 
     @property

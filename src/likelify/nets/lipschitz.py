@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, round_off_margin
+from likelify.linalg.bounds import correlation_bound, gram_bound, limit_norm, reshape_bound
+from likelify.linalg.conv import odd_taps
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
-from likelify.structure import ContextLike, as_context, check_event
+from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
 SWISH_SLOPE = 1.1
@@ -114,6 +115,8 @@ class _Feedforward(LipschitzNet):
 
     def __init__(self, shapes: Sequence[Sequence[int]], norm_limit: float, context_features: int) -> None:
         super().__init__()
+        if min(map(min, shapes), default=0) < 1:
+            raise ConfigError(f"{type(self).__name__} needs layers and positive sizes, got weights {list(shapes)}.")
         if not 0 < norm_limit < 1:
             raise ConfigError(f"norm_limit must lie between 0 and 1, got {norm_limit}.")
         self.norm_limit = norm_limit
@@ -177,7 +180,7 @@ class _Feedforward(LipschitzNet):
         return branch[(...,) + (None,) * (x.ndim - branch.ndim)]
 
     def _check(self, x: Tensor) -> None:
-        axes = ("height", "width")[: self.weights[0].ndim - 2]
+        axes = axis_names(self.weights[0].ndim - 2)
         check_event(x.shape[1:], (self.weights[0].shape[1], *axes), type(self).__name__)
 
     def _bound(self, weight: Tensor) -> Tensor:
@@ -196,7 +199,7 @@ class LipschitzMLP(_Feedforward):
 
     Args:
         features: of the rows `(rows, features)`.
-        hidden: sizes of the hidden layers.
+        hidden: sizes of the hidden layers; a number is one layer.
         norm_limit: of the norm of each linear map, below one.
         context_features: of the condition `(rows, context_features)`, in which there is no limit.
 
@@ -207,9 +210,14 @@ class LipschitzMLP(_Feedforward):
     """
 
     def __init__(
-        self, features: int, hidden: Sequence[int] = (128, 128), *, norm_limit: float = 0.98, context_features: int = 0
+        self,
+        features: int,
+        hidden: int | Sequence[int] = (128, 128),
+        *,
+        norm_limit: float = 0.98,
+        context_features: int = 0,
     ) -> None:
-        sizes = (features, *hidden, features)
+        sizes = (features, *as_shape(hidden), features)
         super().__init__([(b, a) for a, b in zip(sizes, sizes[1:], strict=False)], norm_limit, context_features)
 
 
@@ -220,7 +228,7 @@ class LipschitzConvNet(_Feedforward):
 
     Args:
         channels: of the images `(rows, channels, height, width)`.
-        hidden: channels of the hidden layers.
+        hidden: channels of the hidden layers, one number for all or one for each.
         kernel_sizes: odd, one for each layer.
         norm_limit: of the norm of each convolution, below one (0.98 in Chen et al. 2019).
         norm_bound: `"torus"` is tight; `"reshape"` is cheaper and about two times loose, so the true norms stay near
@@ -231,7 +239,7 @@ class LipschitzConvNet(_Feedforward):
     def __init__(
         self,
         channels: int,
-        hidden: int = 528,
+        hidden: int | Sequence[int] = 528,
         kernel_sizes: Sequence[int] = (3, 1, 3),
         *,
         norm_limit: float = 0.98,
@@ -240,10 +248,13 @@ class LipschitzConvNet(_Feedforward):
     ) -> None:
         if norm_bound not in ("torus", "reshape"):
             raise ConfigError(f"norm_bound must be 'torus' or 'reshape', got {norm_bound!r}.")
-        if not kernel_sizes or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
-            raise ConfigError(f"kernel_sizes must be odd numbers, one for each layer, got {tuple(kernel_sizes)}.")
+        for size in kernel_sizes:
+            odd_taps(size, 2)
         self.norm_bound = norm_bound
-        sizes = (channels, *(hidden,) * (len(kernel_sizes) - 1), channels)
+        between = (hidden,) * (len(kernel_sizes) - 1) if isinstance(hidden, int) else tuple(hidden)
+        if len(between) != len(kernel_sizes) - 1:
+            raise ConfigError(f"hidden={hidden} does not fit kernel_sizes={kernel_sizes}: one kernel for each layer.")
+        sizes = (channels, *between, channels)
         shapes = [(b, a, k, k) for a, b, k in zip(sizes, sizes[1:], kernel_sizes, strict=False)]
         super().__init__(shapes, norm_limit, context_features)
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
@@ -251,7 +262,7 @@ class LipschitzConvNet(_Feedforward):
     def _bound(self, weight: Tensor) -> Tensor:
         if weight.shape[2:].numel() == 1:
             return super()._bound(weight)
-        return _symbol_bound(weight) if self.norm_bound == "torus" else reshape_bound(weight)
+        return correlation_bound(weight) if self.norm_bound == "torus" else reshape_bound(weight)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
@@ -296,27 +307,6 @@ def _bend(t: Tensor, g: Tensor, upstream: Tensor) -> Tensor:
 
 def _swish(t: Tensor) -> Tensor:
     return _Swish.apply(t)  # pyright: ignore[reportReturnType]
-
-
-def _symbol_bound(kernel: Tensor) -> Tensor:
-    r"""Bound the 2-norm as `torus_bound` does, for kernels with many more channels on one side than on the other.
-
-    The symbol `P` enters as `P P^*` on the side with few channels, which is the symbol of the kernel's correlation with
-    itself. The maximum over the frequencies has the gradient of the largest one, so only that one is differentiated. A
-    grid of `N = 12 n` points for degree `n` loses at most `1 / cos(pi / 12)`, 4 % for each axis.
-    """
-    if kernel.shape[0] > kernel.shape[1]:
-        kernel = kernel.transpose(0, 1)
-    sizes = kernel.shape[2:]
-    grid = [max(1, 6 * (size - 1)) for size in sizes]
-    correlation = F.conv2d(kernel, kernel, padding=[size - 1 for size in sizes])
-    symbol = torch.fft.rfftn(correlation, s=grid, dim=(2, 3)).flatten(2).movedim(-1, 0)
-    with torch.no_grad():
-        largest = gram_bound(symbol, steps=3).argmax()
-    # The sums over the wide side are rounded before the bound is formed, which has a margin for the narrow one only.
-    margin = 1 + round_off_margin(kernel.dtype, kernel[0].numel())
-    loss = math.prod(math.cos(math.pi * (size - 1) / (2 * n)) for size, n in zip(sizes, grid, strict=True))
-    return (margin * gram_bound(symbol.index_select(0, largest[None]), steps=3)[0]).sqrt() / loss
 
 
 def _initial(shape: Sequence[int]) -> Tensor:

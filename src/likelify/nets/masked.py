@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
+from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
-from likelify.structure import ContextLike, as_context, check_event, join_condition
+from likelify.structure import ContextLike, as_context, axis_names, check_event, join_condition
 
 # Blocks in which the triangular hidden layer is computed: 2/3 of the work of the full matrix. More are not faster.
 HIDDEN_BLOCKS = 3
@@ -74,8 +75,7 @@ class AutoregressiveNet(Caching):
         super().__init__()
         if dims not in (0, 1, 2, 3, "nodes"):
             raise ConfigError(f"dims must be 0, 1, 2, 3 or 'nodes', got {dims!r}.")
-        if kernel_size % 2 == 0 or kernel_size < 1:
-            raise ConfigError(f"kernel_size must be odd, got {kernel_size}.")
+        odd_taps(kernel_size, 2)
         if hidden < channels or channels < 1 or heads < 1 or layers < 0:
             raise ConfigError(
                 f"AutoregressiveNet needs at least one hidden unit per channel: {channels} channels, {hidden} hidden "
@@ -193,7 +193,7 @@ class AutoregressiveNet(Caching):
             ShapeError: if the input does not fit.
         """
         dims = 0 if isinstance(self.dims, str) else self.dims
-        check_event(u.shape[1:], (self.channels, *("depth", "height", "width")[3 - dims :]), type(self).__name__)
+        check_event(u.shape[1:], (self.channels, *axis_names(dims)), type(self).__name__)
         if not isinstance(self.dims, str):
             return RasterNeighbours(tuple(u.shape[2:]), self.offsets)
         structure = as_context(context).structure

@@ -92,7 +92,7 @@ class NodeNeighbours(Neighbours):
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """For each position the places it has to do with, in the numbering of a `Schedule`.
+    """For each position, the indices of its neighbours in the order of a `Schedule`.
 
     The index after the last position stands for places outside, where everything is zero.
 

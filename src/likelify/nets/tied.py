@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError
+from likelify.linalg.conv import odd_taps
 from likelify.structure import ContextLike, check_event
 
 # Of the diagonals: tanh rounds to one, and a slope of minus one could not be inverted.
@@ -32,8 +33,9 @@ class TiedHeads(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
-        if channels < 1 or kernel_size < 1 or kernel_size % 2 == 0:
-            raise ConfigError(f"TiedHeads needs channels and an odd kernel size, got {channels} and {kernel_size}.")
+        if channels < 1:
+            raise ConfigError(f"TiedHeads needs at least one channel, got {channels}.")
+        odd_taps(kernel_size, 2)
         self.channels, self.kernel_size = channels, kernel_size
         taps = kernel_size**2
         place = torch.arange(taps).reshape(kernel_size, kernel_size)

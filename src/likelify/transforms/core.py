@@ -89,13 +89,13 @@ class Transform(nn.Module):
             raise NotImplementedError(f"{type(self).__name__} has no noise-free inverse.")
         return self.inverse(z, context)[0]
 
-    def out_shape(self, in_shape: int | Shape) -> Shape:
+    def out_shape(self, in_shape: Shape) -> Shape:
         """Return the event shape of the latent for data events of that shape."""
         if self.takes is not None:
             check_event(as_shape(in_shape), self.takes, type(self).__name__)
         return as_shape(in_shape)
 
-    def data_shape(self, latent_shape: int | Shape) -> Shape:
+    def data_shape(self, latent_shape: Shape) -> Shape:
         """Return the event shape of the data for latents of that shape, where it can be told."""
         if self.out_shape(latent_shape) != as_shape(latent_shape):
             raise UnsupportedError(

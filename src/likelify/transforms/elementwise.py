@@ -22,6 +22,8 @@ class Affine(Transform):
 
     def __init__(self, *, shift: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
+        if torch.as_tensor(shift).ndim or torch.as_tensor(scale).ndim:
+            raise ShapeError("Affine has one shift and one scale for all elements; ChannelAffine has one per channel.")
         if scale == 0 or not math.isfinite(scale):
             raise ConfigError(f"Affine needs a finite scale other than zero, got {scale}.")
         self.shift = shift

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError
-from likelify.structure import ContextLike, Shape, as_shape, zero_log_det
+from likelify.errors import ShapeError
+from likelify.structure import ContextLike, Shape, as_shape, per_axis, zero_log_det
 from likelify.transforms.core import Transform
 
 
@@ -49,9 +49,7 @@ class Squeeze(Transform):
 
     def __init__(self, factor: int | Sequence[int] = 2) -> None:
         super().__init__()
-        self.factors = (factor, factor) if isinstance(factor, int) else tuple(factor)
-        if not self.factors or min(self.factors) < 1:
-            raise ConfigError(f"Squeeze needs a factor of at least one for each position axis, got {factor}.")
+        self.factors = per_axis(factor, 2 if isinstance(factor, int) else max(1, len(factor)), "factor")
         # What torch's kernels for images can do.
         self._is_square = len(self.factors) == 2 and self.factors[0] == self.factors[1]
 
@@ -83,7 +81,8 @@ class Squeeze(Transform):
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the shape of the gathered event, `(c f^2, h / f, w / f)` for images."""
         channels, *sides = in_shape
-        if len(sides) != len(self.factors) or any(n % f for n, f in zip(sides, self.factors, strict=True)):
+        per_axis(self.factors, len(sides), "The factor of Squeeze")
+        if any(n % f for n, f in zip(sides, self.factors, strict=True)):
             raise ShapeError(
                 f"Squeeze needs events (channels, *positions) with sides that are multiples of {self.factors}, got "
                 f"{tuple(in_shape)}. Use fewer levels, or pad or crop the images."
@@ -93,10 +92,11 @@ class Squeeze(Transform):
     def data_shape(self, latent_shape: Shape) -> Shape:
         """Return the shape of the spread event."""
         channels, *sides = latent_shape
-        if len(sides) != len(self.factors) or channels % math.prod(self.factors):
+        per_axis(self.factors, len(sides), "The factor of Squeeze")
+        if channels % math.prod(self.factors):
             raise ShapeError(
-                f"Squeeze cannot spread events {tuple(latent_shape)} over blocks of {self.factors}: it needs "
-                f"{len(self.factors)} position axes and a multiple of {math.prod(self.factors)} channels."
+                f"Squeeze cannot spread events {tuple(latent_shape)} over blocks of {self.factors}: it needs a "
+                f"multiple of {math.prod(self.factors)} channels."
             )
         return channels // math.prod(self.factors), *(n * f for n, f in zip(sides, self.factors, strict=True))
 

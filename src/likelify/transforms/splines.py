@@ -85,7 +85,7 @@ def evaluate(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor
 
 
 def evaluate_shared(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """Evaluate splines that many numbers share, which spends nothing per element on knots.
+    """Evaluate splines that many elements share, which spends nothing per element on knots.
 
     Args:
         knots: from `knots_from_raw`, `(channels, 3 (bins + 1))`.
@@ -303,7 +303,7 @@ class _Packed(torch.autograd.Function):
 
 
 def _bend(x: Tensor, table: Tensor) -> Tensor:
-    """Move the elements outside the box to its ends."""
+    """Clamp elements outside the interval to its end points."""
     return torch.minimum(torch.maximum(x, table[0, 0]), table[0, -1])
 
 

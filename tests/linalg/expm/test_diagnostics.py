@@ -36,7 +36,7 @@ def test_the_observed_error_stays_below_the_certificate(norm, tol, kind, static,
     x = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
     if static:
         declared = lk.Function(map_.apply, norm=max(norm, 1e-9) * (1 + 1e-12), like=raw)
-        with mock.patch.object(ExpProblem, "looks", new=False):
+        with mock.patch.object(ExpProblem, "may_sync", new=False):
             action = lk.exp_action(declared, x, tol=tol)
     else:
         action = lk.exp_action(map_, x, tol=tol)

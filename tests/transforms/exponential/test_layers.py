@@ -80,6 +80,12 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
         transforms.Orthogonal(torch.ones(2, 2))
     with pytest.raises(ShapeError, match="square"):
         transforms.Orthogonal(torch.ones(2, 3))
+    with pytest.raises(ShapeError, match=r"got shape \(\)"):
+        transforms.Orthogonal(3)
+    factories = (lk.conv_exponential, lk.dense_exponential, lk.graph_exponential, lk.orthogonal_convolution)
+    for factory in (*factories, lambda channels: transforms.equivariant_exponential(channels, "pairs")):
+        with pytest.raises(ConfigError, match="channel"):
+            factory(0)
     with pytest.raises(ShapeError, match="start must have shape"):
         lk.rotation(3, start=torch.eye(2))
     with pytest.raises(ConfigError, match="cayley"):

@@ -12,7 +12,7 @@ from tests.cases.common import normal
 
 
 def matrix_of(function, shape):
-    """Give the matrix of a linear function of one event."""
+    """Return the matrix of a linear function of one event."""
     size = int(torch.Size(shape).numel())
     return function(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).reshape(size, size).T
 

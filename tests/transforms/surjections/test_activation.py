@@ -194,11 +194,11 @@ def test_draws_cut_off_at_zero_follow_their_law_and_keep_their_digits():
         for dtype in (torch.float32, torch.float64):
             with lk.seeded(3):
                 drawn = truncated_normal.sample_positive_normal(loc.to(dtype), log_scale.to(dtype))
-            law = scipy.stats.truncnorm(-ratio, math.inf, loc=2 * ratio, scale=2)
+            distribution = scipy.stats.truncnorm(-ratio, math.inf, loc=2 * ratio, scale=2)
             assert float(drawn.min()) >= 0
-            assert scipy.stats.kstest(drawn.double().numpy(), law.cdf).pvalue > 1e-4
+            assert scipy.stats.kstest(drawn.double().numpy(), distribution.cdf).pvalue > 1e-4
             x = drawn[:50]
-            expected = torch.as_tensor(law.logpdf(x.double().numpy()))
+            expected = torch.as_tensor(distribution.logpdf(x.double().numpy()))
             log_prob = truncated_normal.positive_normal_log_prob(x, loc[:50].to(dtype), log_scale.to(dtype))
             assert torch.allclose(log_prob.double(), expected, rtol=1e-5, atol=1e-5 if dtype == torch.float64 else 1e-4)
 

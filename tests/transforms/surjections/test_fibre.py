@@ -23,7 +23,7 @@ def randomized(layer, scale=0.3):
 
 
 def matrix_of(layer, shape):
-    """Give the matrix and the offset of a layer's noise-free map."""
+    """Return the matrix and the offset of a layer's noise-free map."""
     size = math.prod(shape)
     with torch.no_grad():
         offset = layer.mean_forward(torch.zeros(1, *shape, dtype=torch.float64)).flatten()
@@ -47,7 +47,7 @@ REDUCING = {
 
 
 def law_on_fibres(layer, x):
-    """Give mean and covariance of `N(m(z), S)` in data space, for one row, read off the network of the layer."""
+    """Return mean and covariance of `N(m(z), S)` in data space, for one row, read off the network of the layer."""
     density, shape = layer.density, tuple(x.shape[1:])
     with torch.no_grad():
         raw = density.net(layer(x)[0])
@@ -100,21 +100,21 @@ def test_a_linear_model_is_the_normal_law_that_it_is(name):
     mean, covariance = law_on_fibres(layer, normal(1, *shape))
     right = covariance @ weight.T @ torch.linalg.inv(weight @ covariance @ weight.T)
     rest = torch.eye(len(mean), dtype=torch.float64) - right @ weight
-    law = MultivariateNormal(rest @ mean - right @ offset, right @ right.T + rest @ covariance @ rest.T)
+    expected = MultivariateNormal(rest @ mean - right @ offset, right @ right.T + rest @ covariance @ rest.T)
     flow = lk.Flow(lk.Normal(layer.out_shape(shape)).double(), layer)
     x = normal(4, *shape)
-    assert torch.allclose(flow.log_prob(x), law.log_prob(x.flatten(1)), atol=1e-9)
+    assert torch.allclose(flow.log_prob(x), expected.log_prob(x.flatten(1)), atol=1e-9)
     with lk.seeded(0), torch.no_grad():
         drawn = flow.sample((40000,)).flatten(1)
-    assert torch.allclose(drawn.T.cov(), law.covariance_matrix, atol=0.1 * float(law.covariance_matrix.max()))
-    assert torch.allclose(drawn.mean(0), law.mean, atol=0.1)
+    assert torch.allclose(drawn.T.cov(), expected.covariance_matrix, atol=0.1 * float(expected.covariance_matrix.max()))
+    assert torch.allclose(drawn.mean(0), expected.mean, atol=0.1)
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
 @pytest.mark.parametrize("shape", [(3,), (2, 3)])
-def test_noise_is_that_of_the_complement(law, shape):
-    """Density against the sampler's own moments: orthogonal to W, with the variance of the law in every direction."""
-    layer = FreeLinear(2, 5, noise=law) if len(shape) == 1 else CircularConv(2, 5, dims=1, noise=law)
+def test_noise_is_that_of_the_complement(noise, shape):
+    """Density against the sampler's own moments: orthogonal to W, with the variance of the noise in every direction."""
+    layer = FreeLinear(2, 5, noise=noise) if len(shape) == 1 else CircularConv(2, 5, dims=1, noise=noise)
     layer = randomized(layer, 0.1)
     shape = (2, *shape[1:])
     dense, _ = matrix_of(layer, shape)
@@ -126,9 +126,9 @@ def test_noise_is_that_of_the_complement(law, shape):
         contribution = layer(x)[1]
     assert float((u @ dense).abs().max()) < 1e-9
     scale, freedom = float(layer.noise.log_scale.detach().exp()), basis.shape[1]
-    variance = scale**2 if law == "normal" else scale**2 / (freedom + 2)
+    variance = scale**2 if noise == "normal" else scale**2 / (freedom + 2)
     assert torch.allclose((u @ basis).T.cov() / variance, torch.eye(freedom, dtype=torch.float64), atol=0.07)
-    if law == "uniform":
+    if noise == "uniform":
         assert float(u.norm(dim=1).max()) <= scale
         volume = math.pi ** (freedom / 2) * scale**freedom / math.gamma(freedom / 2 + 1)
         assert abs(float(contribution) - 0.5 * float(torch.logdet(dense.T @ dense)) - math.log(volume)) < 1e-9
@@ -339,7 +339,7 @@ def average(layer, x):
 
 @pytest.mark.parametrize(("build", "positions"), STARTS)
 def test_a_pretrained_layer_starts_at_the_likeliest_variances(build, positions):
-    """Data that are normal with a diagonal covariance: the start reaches the true conditional law."""
+    """Data that are normal with a diagonal covariance: the start reaches the true conditional distribution."""
     axes = (1,) * len(positions)
     deviations, mean = normal(6, *axes).exp(), 4 * normal(6, *axes)
     x = deviations * normal(2000, 6, *positions) + mean
@@ -375,10 +375,10 @@ def test_the_start_climbs_the_likelihood(build, positions, pretrained):
     assert average(layer, x) < reached + 0.1
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
-def test_the_scale_of_the_noise_follows_the_data(law):
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+def test_the_scale_of_the_noise_follows_the_data(noise):
     weight = normal(4, 2)
-    layer = FreeLinear(2, 4, weight=weight, noise=law).double()
+    layer = FreeLinear(2, 4, weight=weight, noise=noise).double()
     x = 100 * normal(4000, 2)
     z = layer.initialize(x)
     values = torch.linalg.eigvalsh(z.T.cov()) / 1e4

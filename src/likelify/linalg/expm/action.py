@@ -1,9 +1,6 @@
 """The one differentiable door to every exponential, `exp_action`, and the rule that chooses its method."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Literal
 
@@ -22,7 +19,7 @@ from likelify.linalg.expm.problem import HOPELESS, ExpProblem, Gradient, largest
 from likelify.linalg.expm.series import run_series
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap, Scaled
-from likelify.tracing import is_tracing
+from likelify.tracing import Recorder, is_tracing
 
 ExpMethod = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fourier", "adjacency", "closed-form"]
 
@@ -45,6 +42,8 @@ METHODS = {
 # With more columns than about this share of its size, a matrix is cheaper to exponentiate than to apply a dozen times
 # (`time_methods` shows it on the machine at hand).
 CROSSOVER = 0.7
+# The diagnostics of every exponential inside a `with recorded() as found:` block.
+recorded = Recorder[Diagnostics]("diagnostics")
 # Events up to this size are measured exactly before their map is refused.
 SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -152,7 +151,7 @@ def pose(
     degree: int | None = None,
     gradient: Gradient | None = None,
 ) -> ExpProblem:
-    """Check what is asked and bring it into the form on which the methods work."""
+    """Validate the arguments and return them as an `ExpProblem`."""
     if not x.is_floating_point():
         raise DomainError(f"exp_action needs a floating input, got {x.dtype}. Convert it, e.g. x.float().")
     if degree is not None and degree < 0:
@@ -189,10 +188,10 @@ def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
 def check_report(problem: ExpProblem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Diagnostics:
     """Refuse what must not be used, and complete the diagnostics."""
     if not is_tracing():
-        if problem.x.device.type == "cpu" or problem.looks:
+        if problem.x.device.type == "cpu" or problem.may_sync:
             require_finite(problem.x, value)
             diagnostics = _with_condition(problem, diagnostics)
-        record(diagnostics)
+        recorded.add(diagnostics)
     if throw and diagnostics.problem is not None:
         raise ConvergenceError(diagnostics.problem, diagnostics)
     if throw and diagnostics.converged is False:
@@ -244,32 +243,3 @@ def require_finite(x: Tensor, value: Tensor) -> None:
         "exp_action gave values that are not finite: the map's parameters hold NaN or infinity, or the result is too "
         f"large for {value.dtype}."
     )
-
-
-_RECORDS: ContextVar[list[Diagnostics] | None] = ContextVar("likelify_records", default=None)
-
-
-@contextmanager
-def recorded() -> Iterator[list[Diagnostics]]:
-    """Collect the diagnostics of every exponential inside a ``with`` block.
-
-    Example:
-        >>> from likelify import conv_exponential
-        >>> with recorded() as found:
-        ...     _ = conv_exponential(2)(torch.ones(1, 2, 4, 4))
-        >>> found[0].method
-        'series'
-    """
-    found: list[Diagnostics] = []
-    token = _RECORDS.set(found)
-    try:
-        yield found
-    finally:
-        _RECORDS.reset(token)
-
-
-def record(diagnostics: Diagnostics) -> None:
-    """Add to the list of the innermost `recorded` block."""
-    found = _RECORDS.get()
-    if found is not None:
-        found.append(diagnostics)

@@ -175,7 +175,7 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
             "needed. Limit the norm of the map (norm_limit=), or apply a small part of it several times (time=)."
         )
     rule = None
-    if problem.looks and degree > 0:
+    if problem.may_sync and degree > 0:
         norms = problem.item_norms
         rule = stopping_rule(problem.centered, expansion, norms, problem.tol * norms, degree)
     x, step, _ = take_step(problem, expansion, problem.x, degree, rule)

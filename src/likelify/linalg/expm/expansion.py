@@ -79,7 +79,7 @@ class Expansion(ABC):
 
     @abstractmethod
     def rounded(self) -> "Expansion":
-        """Return an expansion that serves in place of this one for `divided`, the same for all similar ones."""
+        """Return a canonical expansion, so that the coefficients of `divided` are computed once for all close radii."""
 
     @abstractmethod
     def divided(self, terms: int) -> np.ndarray:
@@ -158,7 +158,7 @@ class StoppingRule:
         self.measures_all = False
 
     def __call__(self, vector: Tensor, k: int) -> bool:
-        """Look at the vector `p_k`."""
+        """Update the error bound with `p_k`; return whether to stop."""
         if k < self._first and not self.measures_all:
             return False
         norms = self._map.item_norms(vector.detach(), plain=self._plain)

@@ -9,7 +9,7 @@ from torch import Tensor
 from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal
 from likelify.linalg.equivariant import SetMap
-from likelify.linalg.expm.action import check_report, pose, record, require_finite
+from likelify.linalg.expm.action import check_report, pose, recorded, require_finite
 from likelify.linalg.expm.diagnostics import Action
 from likelify.linalg.expm.expansion import evaluate
 from likelify.linalg.expm.matrix import Formed, PolynomialPlan, form_channels, form_frequencies, polynomial_report
@@ -39,7 +39,7 @@ def apply_formed(formed: Formed, map_: LinearMap, x: Tensor) -> Action:
     if x.device.type == "cpu":
         require_finite(x, value)
     diagnostics = replace(formed.report, measure=lambda: map_.item_norms(x.detach()))
-    record(diagnostics)
+    recorded.add(diagnostics)
     return Action(value, diagnostics)
 
 

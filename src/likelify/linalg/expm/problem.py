@@ -95,8 +95,8 @@ class ExpProblem:
             return abs(self.time) * centered.norm_bound(self.event_shape)
 
     @cached_property
-    def looks(self) -> bool:
-        """Whether Python looks at values, which stops an accelerator; on a CPU looking costs nothing."""
+    def may_sync(self) -> bool:
+        """Whether values of tensors may be read on the host."""
         on_cpu = self.x.device.type == "cpu"
         return not is_tracing() and (on_cpu or (self.degree is None and isinstance(self.norm, Tensor)))
 
@@ -116,7 +116,7 @@ class ExpProblem:
         """Bound of the norm of the symmetric part of `time M`, so that `||exp(time M)|| <= e^growth`."""
         if self.centered.symmetry == "skew":
             return 0.0
-        if self.radius <= SMALL_NORM or not self.looks or self.degree is not None:
+        if self.radius <= SMALL_NORM or not self.may_sync or self.degree is not None:
             return self.radius
         with torch.no_grad():
             return min(self.radius, abs(self.time) * largest_of(self.centered.growth_bound(self.event_shape)))
@@ -208,7 +208,7 @@ class ExpProblem:
 
     def contradicts_declaration(self) -> str | None:
         """Say if a declared norm is smaller than what power iteration finds, where no terms are there to look at."""
-        if isinstance(self.norm, Tensor) or not self.looks or forward_ad._current_level >= 0:
+        if isinstance(self.norm, Tensor) or not self.may_sync or forward_ad._current_level >= 0:
             return None
         # Several rows cost what one costs, and find the norm in fewer steps.
         map_, rows = self.centered, self.centered.rows or 8

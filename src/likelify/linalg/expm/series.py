@@ -128,7 +128,7 @@ def run_series(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     for number in range(count):
         later = safe_exp((problem.growth / count) * (count - 1 - number)) * expansion.gain ** (count - 1 - number)
         rule = None
-        if problem.looks:
+        if problem.may_sync:
             start = problem.item_norms if number == 0 else problem.map.item_norms(x.detach())
             # A gain below one is no licence to be less exact than the result is small.
             allowed = problem.tol * min(1.0, gain) / count / later * problem.item_norms
@@ -140,7 +140,7 @@ def run_series(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         if rule is not None:
             errors.append(later * rule.certified(used))
     bounds = _bounds(problem, tuple(degrees), steps)
-    if not problem.looks:
+    if not problem.may_sync:
         converged = a_priori_error(norm, problem.growth, count, degree) <= problem.allowed
         return x, problem.report("series", tuple(degrees), bounds, converged=converged)
     error = torch.stack(errors).sum(0)
@@ -153,10 +153,10 @@ def _run_fixed(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     if degree > MAX_DEGREE:
         raise ConfigError(f"degree must be at most {MAX_DEGREE}, got {degree}.")
     # The radius is only needed to watch the terms; without looking no number is at hand.
-    radius = problem.radius if problem.looks or isinstance(problem.norm, float) else 1.0
+    radius = problem.radius if problem.may_sync or isinstance(problem.norm, float) else 1.0
     expansion = PowerSeries(radius, problem.time, problem.gain)
     rules = []
-    if problem.looks and degree > 0:
+    if problem.may_sync and degree > 0:
         never = torch.zeros_like(problem.item_norms) - 1
         rules.append(StoppingRule(problem.centered, expansion, problem.item_norms, never, degree, plain=False))
     x, _, _ = take_step(problem, expansion, problem.x, degree, rules[0] if rules else None)

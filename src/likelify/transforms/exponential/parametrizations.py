@@ -59,6 +59,13 @@ class Parametrization(nn.Module):
         return start + self.get_submodule(f"{name}_condition")(condition.to(start.dtype)).unflatten(1, start.shape)
 
 
+def _draw(deviation: float, *shape: int) -> Tensor:
+    """Draw a parameter with that deviation over the root of its last size."""
+    if min(shape) < 1:
+        raise ConfigError(f"A linear map needs at least one channel, got parameters of shape {shape}.")
+    return deviation / math.sqrt(shape[-1]) * torch.randn(*shape)
+
+
 def check_limit(norm_limit: float | None) -> None:
     """Refuse a norm limit that is none."""
     if norm_limit is not None and not 0 < norm_limit < math.inf:
@@ -92,7 +99,7 @@ class ConvKernel(Parametrization):
         check_limit(norm_limit)
         if norm_bound not in BOUNDS:
             raise ConfigError(unknown_word("norm bound", norm_bound, BOUNDS))
-        if groups < 1 or channels % groups:
+        if groups < 1 or channels < 1 or channels % groups:
             raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
         if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
             raise ConfigError(
@@ -199,7 +206,7 @@ class Matrix(Parametrization):
         super().__init__(context_features)
         check_limit(norm_limit)
         self.norm_limit = norm_limit
-        self.add("weight", 0.05 / math.sqrt(size) * torch.randn(size, size))
+        self.add("weight", _draw(0.05, size, size))
 
     def forward(self, context: ContextLike = None) -> Dense:
         """Build the map."""
@@ -215,8 +222,8 @@ class GraphMatrices(Parametrization):
     def __init__(self, features: int, *, by_neighbours: bool) -> None:
         super().__init__()
         self.by_neighbours = by_neighbours
-        self.add("theta0", 0.05 / math.sqrt(features) * torch.randn(features, features))
-        self.add("theta1", 0.05 / math.sqrt(features) * torch.randn(features, features))
+        self.add("theta0", _draw(0.05, features, features))
+        self.add("theta1", _draw(0.05, features, features))
 
     def forward(self, context: ContextLike = None) -> GraphMap:
         """Build the map on the graphs of the context."""
@@ -235,7 +242,7 @@ class SetMatrices(Parametrization):
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
         for name in ("theta0", "theta1"):
-            self.add(name, 0.05 / math.sqrt(channels) * torch.randn(channels, channels))
+            self.add(name, _draw(0.05, channels, channels))
 
     def forward(self, context: ContextLike = None) -> SetMap:
         """Build the map."""
@@ -247,7 +254,7 @@ class PairMatrices(Parametrization):
 
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        self.add("theta", 0.02 / math.sqrt(channels) * torch.randn(15, channels, channels))
+        self.add("theta", _draw(0.02, 15, channels, channels))
 
     def forward(self, context: ContextLike = None) -> PairMap:
         """Build the map."""

@@ -58,6 +58,7 @@ class Orthogonal(_Turning):
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
+        matrix = torch.as_tensor(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"Orthogonal needs a square matrix, got shape {tuple(matrix.shape)}.")
         gap = float((widest(matrix) @ widest(matrix).T - torch.eye(len(matrix), device=matrix.device)).abs().max())

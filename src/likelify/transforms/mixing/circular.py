@@ -16,7 +16,7 @@ from likelify.linalg.factors import (
 from likelify.linalg.frequencies import kernel_frequencies
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import Shape
+from likelify.structure import Shape, axis_names
 from likelify.transforms.surjections.fibre import FibreLayer, check_groups, check_shape
 
 
@@ -85,7 +85,7 @@ class CircularConv(FibreLayer):
             posterior_factory=posterior_factory,
         )
         self.dilation = dilation
-        axes = ("depth", "height", "width")[3 - dims :]
+        axes = axis_names(dims)
         self.takes, self.gives = (in_channels, *axes), (out_channels, *axes)
         if weight is None:
             sizes = (out_channels // groups, in_channels // groups)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError
-from likelify.structure import ContextLike, sum_constant
+from likelify.structure import ContextLike, as_shape, sum_constant
 from likelify.tracing import is_tracing, leave_autocast
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.mixing.conv1x1 import Conv1x1
@@ -49,7 +49,7 @@ class Woodbury(Transform):
     """
 
     def __init__(
-        self, channels: int, size: Sequence[int] | None = None, *, channel_rank: int = 0, spatial_rank: int = 0
+        self, channels: int, size: int | Sequence[int] | None = None, *, channel_rank: int = 0, spatial_rank: int = 0
     ) -> None:
         super().__init__()
         if min(channel_rank, spatial_rank) < 0 or channel_rank + spatial_rank == 0:
@@ -58,11 +58,11 @@ class Woodbury(Transform):
             )
         if spatial_rank and size is None:
             raise ConfigError("Woodbury with a spatial_rank needs the size of the image, for example (16, 16).")
-        self.channels = channels
-        self.size = tuple(size) if size is not None and spatial_rank else None
+        self.channels, size = channels, as_shape(size or ())
+        self.size = size if spatial_rank else None
         self.takes = (channels, ...) if self.size is None else (channels, *self.size)
         self.channel = _LowRankChange("channel", channels, channel_rank) if channel_rank else None
-        self.spatial = _LowRankChange("spatial", math.prod(size or ()), spatial_rank) if spatial_rank else None
+        self.spatial = _LowRankChange("spatial", math.prod(size), spatial_rank) if spatial_rank else None
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class Woodbury(Transform):
         return f"{self.channels}, size={self.size}"
 
 
-def woodbury_conv(channels: int, size: Sequence[int], rank: int = 24) -> Chain:
+def woodbury_conv(channels: int, size: int | Sequence[int], rank: int = 24) -> Chain:
     """Build the mixing layer of the Woodbury flow as it is compared: a 1x1 convolution, then a change of the positions.
 
     Args:

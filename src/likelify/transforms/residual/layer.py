@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, UnsupportedError, unknown_word
-from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, record_truncation
+from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, truncations
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
@@ -137,7 +137,7 @@ class LipschitzResidual(Transform, Caching):
         call, tensors = self._contraction(context)
         y, rows = log_det(call, x, as_context(context).condition, tensors)
         if call.error is not None:
-            record_truncation(sum_items(call.error, context))
+            truncations.add(sum_items(call.error, context))
         return y, sum_items(rows, context)
 
     def _contraction(self, context: ContextLike) -> tuple[Contraction, list[Tensor]]:

@@ -204,7 +204,7 @@ class Abs(Transform):
         return x, -self._log_prob(x, log_odds, context)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
-        """Give each element its likelier sign."""
+        """Return each element with its likelier sign."""
         check_domain(z >= 0, self, "[0, inf)")
         return torch.where(self._log_odds(z, context) >= 0, z, -z)
 

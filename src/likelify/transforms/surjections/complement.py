@@ -162,6 +162,6 @@ def along(values: Tensor, ndim: int) -> Tensor:
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """Give every channel the value of its group: `(rows, groups, ...)` to `(rows, channels, ...)`."""
+    """Return for every channel the value of its group: `(rows, groups, ...)` to `(rows, channels, ...)`."""
     axis = 1 - like.ndim
     return values if values.shape[axis] == 1 else values.repeat_interleave(like.shape[1] // values.shape[axis], axis)

@@ -18,6 +18,7 @@ from likelify.structure import Shape, per_axis
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel
+from likelify.transforms.surjections.copy_pattern import count_axes
 from likelify.transforms.surjections.copying import FoldSum, Unfold
 from likelify.transforms.surjections.dimension import Crop, Pad, Sides
 from likelify.transforms.surjections.fibre import check_groups
@@ -69,7 +70,7 @@ def convolution(
         >>> layer.likelihood, layer.out_shape((1, 28, 28))
         ('exact', (4, 14, 14))
     """
-    dims = len(in_shape) - 1
+    dims = count_axes(in_shape)
     kernel, step = per_axis(kernel_size, dims, "kernel_size"), per_axis(stride, dims, "stride")
     spread = per_axis(dilation, dims, "dilation")
     layers: list[Transform] = []
@@ -123,7 +124,7 @@ def transposed_convolution(
         net_factory: makes the networks of the densities of what is dropped.
         posterior_factory: makes networks for learned noise.
     """
-    dims = len(in_shape) - 1
+    dims = count_axes(in_shape)
     kernel, step = per_axis(kernel_size, dims, "kernel_size"), per_axis(stride, dims, "stride")
     spread = per_axis(dilation, dims, "dilation")
     cut, more = per_axis(padding, dims, "padding", least=0), per_axis(output_padding, dims, "output_padding", least=0)

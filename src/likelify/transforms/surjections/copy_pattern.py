@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.structure import EventShape, Shape, per_axis
+from likelify.structure import EventShape, Shape, as_shape, check_event, per_axis
 
 
 class CopyPattern(nn.Module, ABC):
@@ -178,12 +178,18 @@ class WindowCopies(CopyPattern):
         return f"{self.in_shape}, kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
 
 
+def count_axes(in_shape: int | Shape) -> int:
+    """Return the number of position axes of events `(channels, *positions)`, at least one."""
+    check_event(as_shape(in_shape), ("channels", "positions", ...), "A layer with windows")
+    return len(as_shape(in_shape)) - 1
+
+
 def window_copies(
     in_shape: Shape, kernel_size: int | Sequence[int], stride: int | Sequence[int], dilation: int | Sequence[int]
 ) -> WindowCopies:
     """Build the pattern of windows whose sizes, strides and dilations are given for all axes, or for each."""
-    axes = len(in_shape) - 1
-    if axes not in (1, 2):
+    axes = count_axes(in_shape)
+    if axes > 2:
         raise UnsupportedError(
             f"Windows slide along one or two position axes; events {tuple(in_shape)} have {axes}. Reshape them, or "
             "write a Transform of your own (docs/extending.md)."

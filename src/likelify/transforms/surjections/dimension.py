@@ -13,7 +13,16 @@ from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.nets.density import read_net
-from likelify.structure import Context, ContextLike, Shape, as_context, join_condition, sum_items, with_condition
+from likelify.structure import (
+    Context,
+    ContextLike,
+    Shape,
+    as_context,
+    as_shape,
+    join_condition,
+    sum_items,
+    with_condition,
+)
 from likelify.transforms.core import Transform, check_sample
 
 Sides = Sequence[tuple[int, int]]
@@ -352,8 +361,8 @@ def _check_exact(distribution: Distribution, layer: nn.Module) -> None:
 
 
 def _check_sides(in_shape: Shape, sides: Sides, name: str) -> None:
-    pairs = len(sides) == len(in_shape) - 1 > 0 and all(len(pair) == 2 for pair in sides)
+    pairs = len(sides) == len(as_shape(in_shape)) - 1 > 0 and all(len(pair) == 2 for pair in sides)
     if not pairs or any(side < 0 for pair in sides for side in pair):
         raise ShapeError(
-            f"{name} needs (before, after), not negative, for each position axis of {tuple(in_shape)}, got {sides}."
+            f"{name} needs (before, after), not negative, for each position axis of {as_shape(in_shape)}, got {sides}."
         )

@@ -27,6 +27,7 @@ from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, as_context, per_axis, sum_items
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.reshape import Reshape, Squeeze
+from likelify.transforms.surjections.copy_pattern import count_axes
 from likelify.transforms.surjections.copying import Repeat, Unfold
 from likelify.transforms.surjections.dimension import Pad
 
@@ -388,7 +389,7 @@ def upsample_nearest(
         noise: what makes the copies differ, `"normal"` or `"uniform"`.
         posterior_factory: makes a network for the noise, see `Repeat`.
     """
-    factors = per_axis(factor, _position_axes(in_shape), "factor")
+    factors = per_axis(factor, count_axes(in_shape), "factor")
     copies = Repeat(in_shape[0], math.prod(factors), noise=noise, posterior_factory=posterior_factory)
     return Chain([copies, Inverse(Squeeze(factors))])
 
@@ -404,7 +405,7 @@ def _gather_windows(
     **densities: Any,
 ) -> tuple[list[Transform], Tensor, Tensor]:
     """Return layers that gather windows into channels, and which entries are data, and which data or padding."""
-    axes = _position_axes(in_shape)
+    axes = count_axes(in_shape)
     kernel = per_axis(kernel_size, axes, "kernel_size")
     steps = kernel if stride is None else per_axis(stride, axes, "stride")
     padding, dilation = per_axis(padding, axes, "padding", least=0), per_axis(dilation, axes, "dilation")
@@ -447,11 +448,5 @@ def _outer(masks: list[Tensor]) -> Tensor:
 
 def _gather_positions(in_shape: Shape) -> tuple[Reshape, int]:
     """Return a layer that makes all positions of a channel one window, and its size."""
-    axes, size = _position_axes(in_shape), math.prod(in_shape[1:])
+    axes, size = count_axes(in_shape), math.prod(in_shape[1:])
     return Reshape(in_shape, (in_shape[0] * size, *(1,) * axes)), size
-
-
-def _position_axes(in_shape: Shape) -> int:
-    if len(in_shape) < 2:
-        raise ShapeError(f"Pooling and upsampling need events (channels, *positions), got {tuple(in_shape)}.")
-    return len(in_shape) - 1

@@ -5,7 +5,6 @@ import torch
 
 import likelify as lk
 from likelify import transforms
-from tests.cases.common import normal
 
 
 @pytest.mark.parametrize(
@@ -34,15 +33,6 @@ def test_mixing_layers_leave_autocast(build, condition, dtype):
     assert torch.equal(found, z)
     assert torch.equal(contribution, log_det)
     assert torch.allclose(back, x.float(), atol=1e-4)
-
-
-def test_two_conv1x1_is_the_product_of_two():
-    layer = lk.testing.randomize(transforms.two_conv1x1(3).double())
-    x = normal(2, 3, 4, 4)
-    z, log_det = layer(x)
-    product = layer[1].matrix() @ layer[0].matrix()
-    assert torch.allclose(z, torch.einsum("ij,bjhw->bihw", product, x))
-    assert torch.allclose(log_det, 16 * torch.linalg.slogdet(product)[1].expand(2))
 
 
 # torch.compile itself makes an object of an autograd function, which PyTorch deprecates.
