@@ -239,7 +239,7 @@ def test_wrong_settings_and_shapes_are_refused():
         transforms.TanhResidual(1.0)
     with pytest.raises(ConfigError, match="dims"):
         nets.AutoregressiveNet(3, dims=4)
-    with pytest.raises(ConfigError, match="odd"):
+    with pytest.raises(ShapeError, match="odd"):
         nets.AutoregressiveNet(3, kernel_size=2)
     with pytest.raises(ConfigError, match="hidden unit"):
         nets.AutoregressiveNet(30, hidden=20)
