@@ -27,7 +27,7 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             problems = " ".join(_sentence(dict(problem), list(cls.model_fields)) for problem in error.errors())
-            raise ConfigError(f"{cls.__name__} refuses these settings. {problems}") from error
+            raise ConfigError(f"These settings do not fit. {problems}") from error
 
 
 def _sentence(problem: dict[str, Any], names: list[str]) -> str:

@@ -123,7 +123,8 @@ def evaluate(
     """
     from likelify.app.commands import evaluate_command
 
-    evaluate_command(run, split, elbo_samples, iw_samples, iw_items, parse_settings(set_ or []), gap=gap)
+    effort = _given({"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items})
+    evaluate_command(run, split, effort, parse_settings(set_ or []), gap=gap)
 
 
 @app.command

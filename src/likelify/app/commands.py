@@ -103,27 +103,20 @@ def models_command() -> None:
 
 
 def evaluate_command(
-    path: Path,
-    split: SplitName,
-    elbo_samples: int | None,
-    iw_samples: int | None,
-    iw_items: int | None,
-    changes: dict[str, object],
-    *,
-    gap: bool = False,
+    path: Path, split: SplitName, given: dict[str, Any], changes: dict[str, object], *, gap: bool = False
 ) -> None:
-    """Measure a run on its own data, perhaps with other settings of its model that leave the weights as they are."""
+    """Measure a run on its own data, with the numbers of draws and items that are given.
+
+    With changes: of settings of its model that leave the weights as they are.
+    """
     run = Run.load(path)
-    weighting = usual_draws(run.config.data).iw_samples if iw_samples is None else iw_samples
     least = {"elbo_samples": 1, "iw_samples": 0, "iw_items": 1}
-    wanted = {"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items}
-    given: dict[str, Any] = {name: number for name, number in wanted.items() if number is not None}
     if any(number < least[name] for name, number in given.items()):
         raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
     if gap:
         from likelify.fitting.metrics import gap_draws
 
-        given["gaps"] = gap_draws(weighting)
+        given |= {"gaps": gap_draws(given.get("iw_samples", usual_draws(run.config.data).iw_samples))}
     _evaluate(run, None, split=split, changes=changes, **given)
 
 

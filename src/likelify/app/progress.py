@@ -81,22 +81,16 @@ class CellProgress:
 
     def update(self, event: Event) -> None:
         """Show what happened to a cell."""
-        handlers: dict[str, Callable[[Event], None]] = {
-            "start": self._start,
-            "progress": self._progress,
-            "finish": self._end,
-            "fail": self._end,
-        }
-        handlers[event.kind](event)
-
-    def _start(self, event: Event) -> None:
-        self.tasks[event.cell.name] = self.bar.add_task(event.cell.name, total=1.0, words="starting")
-        if not self.live:
-            self.console.print(f"{event.cell.name}: started")
-
-    def _progress(self, event: Event) -> None:
-        words = f"{event.phase} {event.share:.0%} {event.figure}"
-        self.bar.update(self.tasks[event.cell.name], completed=event.share, words=words)
+        name = event.cell.name
+        if event.kind == "start":
+            self.tasks[name] = self.bar.add_task(name, total=1.0, words="starting")
+            if not self.live:
+                self.console.print(f"{name}: started")
+        elif event.kind == "progress":
+            words = f"{event.phase} {event.share:.0%} {event.figure}"
+            self.bar.update(self.tasks[name], completed=event.share, words=words)
+        else:
+            self._end(event)
 
     def _end(self, event: Event) -> None:
         self.ended += 1

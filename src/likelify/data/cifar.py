@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.inert_pickle import Name, PickledCall, read_plain
-from likelify.data.source import ArraySource, Source, hold_out, sizes_of
+from likelify.data.source import Source, hold_out
 from likelify.errors import DataError
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -52,17 +52,8 @@ def cifar10(place: str | Path) -> Source:
     if missing:
         raise DataError(f"cifar-10: '{place}' lacks {', '.join(missing)}. {HINT}")
     events, labels = (np.concatenate([batches[name][part] for name in (*TRAINING, TEST)]) for part in (0, 1))
-    parts = hold_out(len(events) - len(batches[TEST][0]), len(batches[TEST][0]))
-    return ArraySource.cut(
-        f"cifar-10:{place.resolve()}",
-        events,
-        parts,
-        labels=labels,
-        kind="image",
-        levels=256,
-        classes=10,
-        description=f"32x32 colours, 256 levels; {sizes_of(parts)}, the training files by default_rng(0).permutation",
-    )
+    name, test = f"cifar-10:{place.resolve()}", len(batches[TEST][0])
+    return hold_out(name, events, labels, test, "32x32 colours, 256 levels")
 
 
 def _files(place: Path) -> Iterator[tuple[str, bytes]]:

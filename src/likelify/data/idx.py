@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from likelify.data.delimited import is_packed
-from likelify.data.source import ArraySource, Source, hold_out, sizes_of
+from likelify.data.source import Source, hold_out
 from likelify.errors import DataError
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
@@ -75,18 +75,8 @@ def idx_source(name: str, folder: Path, hint: str) -> Source:
             f"'{paths['training images']}' has images {_sides(train)} and '{paths['test images']}' {_sides(test)}: "
             "they are not of one data set."
         )
-    parts = hold_out(len(train), len(test))
-    return ArraySource.cut(
-        name,
-        np.concatenate([train, test])[:, None],
-        parts,
-        labels=np.concatenate([labels["training"], labels["test"]]),
-        kind="image",
-        levels=256,
-        classes=CLASSES,
-        description=f"{_sides(train)}, 256 grey levels; {sizes_of(parts)}, the training files by "
-        "default_rng(0).permutation",
-    )
+    images, classes = np.concatenate([train, test])[:, None], np.concatenate([labels["training"], labels["test"]])
+    return hold_out(name, images, classes, len(test), f"{_sides(train)}, 256 grey levels")
 
 
 def read_idx(path: str | Path, axes: int) -> np.ndarray:

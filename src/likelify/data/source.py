@@ -145,18 +145,8 @@ class Source(ABC):
 
     def facts(self) -> Facts:
         """Return what everything above has to know of the source."""
-        return Facts(
-            name=self.name,
-            family=self.family,
-            kind=self.kind,
-            description=self.description,
-            event_shape=self.event_shape,
-            levels=self.levels,
-            classes=self.classes,
-            sizes={split: self.size(split) for split in SPLITS},
-            fingerprint=self.fingerprint(),
-            columns=self.columns,
-        )
+        measured = {"sizes": {split: self.size(split) for split in SPLITS}, "fingerprint": self.fingerprint()}
+        return Facts(**{fact: getattr(self, fact) for fact in Facts.model_fields if fact not in measured}, **measured)
 
 
 class ArraySource(Source):
@@ -252,12 +242,23 @@ def shuffled(count: int, *, validation: int, test: int = 0, seed: int = 0) -> Pa
     return {split: part for split, part in parts if len(part)}
 
 
-def hold_out(count: int, test: int) -> Parts:
-    """Return the parts of items that come as training files and test files, one after the other.
+def hold_out(name: str, images: np.ndarray, labels: np.ndarray, test: int, described: str) -> ArraySource:
+    """Make a source of images of 256 levels and 10 classes that come as training files and test files.
 
     Of the training files the last 5,000 of `shuffled` validate, or a tenth if that is less.
+
+    Args:
+        name: of the source.
+        images: `(n, channels, height, width)`, those of the test files last.
+        labels: classes `(n,)`.
+        test: how many are of the test files.
+        described: how the description starts.
     """
-    return shuffled(count, validation=min(5000, count // 10)) | {"test": count + np.arange(test)}
+    count = len(images) - test
+    parts = shuffled(count, validation=min(5000, count // 10))
+    parts["test"] = count + np.arange(test)
+    text = f"{described}; {sizes_of(parts)}, the training files by default_rng(0).permutation"
+    return ArraySource.cut(name, images, parts, labels=labels, kind="image", levels=256, classes=10, description=text)
 
 
 def sizes_of(parts: Mapping[SplitName, Sized]) -> str:

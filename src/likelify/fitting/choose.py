@@ -8,7 +8,6 @@ from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.recipes import KINDS, Draws, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import FitSettings
-from likelify.names import ItemKind
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 
 # Settings of a model that the data decide.
@@ -73,7 +72,9 @@ def choose(
     words, free = dict(model_settings or {}), dict(settings or {})
     suitable = recipe(facts)
     wanted = _preset(preset, size, model)
-    name, chosen, fitting = _start(wanted, size, model or _default(suitable, facts.kind, words), suitable)
+    # The model of the kind if only that has what was asked for.
+    usual = suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[facts.kind].model
+    name, chosen, fitting = _start(wanted, size, model or usual, suitable)
     known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
     _check(name, known, facts, words, free, conditional=conditional)
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
@@ -133,11 +134,6 @@ def _preset(name: str | None, size: str | None, model: str | None) -> Preset | N
     if model not in (None, wanted.model):
         raise ConfigError(f"The preset '{wanted.name}' is of the model '{wanted.model}', not of '{model}'.")
     return wanted
-
-
-def _default(suitable: Recipe, kind: ItemKind, words: Values) -> str:
-    """Name the default model of the data, or that of their kind if only that has what was asked for."""
-    return suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[kind].model
 
 
 def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe) -> tuple[str, Values, Values]:

@@ -144,12 +144,6 @@ class Point(Settings):
     validation_nats: float
     lr: float | None = None
 
-    def row(self, unit: Unit) -> dict[str, float]:
-        """Return the point as a plain row with its figures in a unit; what is not known is NaN."""
-        names = ("step", "seconds", f"train_{unit.word}", f"validation_{unit.word}", "lr")
-        values = {name: getattr(self, name) for name in names}
-        return {name: math.nan if value is None else value for name, value in values.items()}
-
 
 class Course(Settings):
     """How a fit went.
@@ -176,5 +170,7 @@ class Course(Settings):
         return next((point for point in self.points if point.step == self.best_step), None)
 
     def rows(self, unit: Unit) -> list[dict[str, float]]:
-        """Return the points as plain rows with their figures in a unit."""
-        return [point.row(unit) for point in self.points]
+        """Return the points as plain rows with their figures in a unit; what is not known is NaN."""
+        names = ("step", "seconds", f"train_{unit.word}", f"validation_{unit.word}", "lr")
+        rows = ({name: getattr(point, name) for name in names} for point in self.points)
+        return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]

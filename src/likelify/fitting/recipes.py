@@ -198,7 +198,15 @@ def preset_fit(name: str, size: PresetSize = "paper") -> Values:
 # cosine, batches of 256) the data sets say for how many epochs; on one processor some thousand steps have larger rates
 # and a moving average.
 EPOCHS_FIT: Values = {name: value for name, value in FLOWIFIED_FIT.items() if name != "steps"}
+PROCESSOR_SECONDS = {"images": 600.0, "tables": 240.0, "bundled tables": 60.0, "quick": 4.0}
 PROCESSOR_FIT: Values = {"batch_size": 128, "average": 0.99, "validations": 20, "clock": "processor"}
+# As many steps for all methods, since they were compared at equal epochs.
+EQUAL_STEPS_FIT = PROCESSOR_FIT | {"steps": 800}
+QUICK_FIT: Values = {"validations": 4}
+# With a limit on time, this many steps are never reached.
+UNLIMITED_FIT: Values = {"steps": 10**7}
+# Of some hundred rows.
+BUNDLED_FIT: Values = {"batch_size": 64}
 # Tables are small: validating is cheap, and fits to some hundred rows are best long before their end.
 PROCESSOR_TABLE_FIT = PROCESSOR_FIT | {"batch_size": 256, "validations": 60}
 # Steps, batch size and rate of the neural spline flows, which the paper says it followed: from memory.

@@ -6,11 +6,10 @@ from typing import Literal
 
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
+from likelify.fitting.recipes import UNLIMITED_FIT
 from likelify.reproduce.cell import Cell, DataChoice, Measuring, PictureKind, Values
 
 Scale = Literal["cpu", "paper", "quick"]
-# With a limit on time, this many steps are never reached.
-UNLIMITED = 10**7
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Experiment:
     def _cell(self, method: Method, data: DataSet, seed: int, budget: float | None, folder: str | None) -> Cell:
         fit = dict(self.fit | data.fit | method.fit)
         if budget is not None:
-            fit |= {"max_time": budget} | ({} if "steps" in fit or data.epochs else {"steps": UNLIMITED})
+            fit |= {"max_time": budget} | ({} if "steps" in fit or data.epochs else UNLIMITED_FIT)
         return Cell(
             experiment=self.name,
             method=method.title,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
 import time
@@ -16,18 +15,18 @@ from likelify._version import __version__
 from likelify.data import Source
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.draw import draw, draw_inverses, picture
-from likelify.fitting.figures import Course, Score, Unit
+from likelify.fitting.figures import Course, Unit
 from likelify.fitting.files import locked, write_atomically
 from likelify.fitting.loop import Progress, fit
-from likelify.fitting.metrics import evaluate
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.flows import Flow
-from likelify.reproduce.cell import Cell, Measuring
+from likelify.reproduce.cell import Cell
 from likelify.reproduce.code import code_hashes
 from likelify.reproduce.results import CellResult
 from likelify.reproduce.runner import Folders
+from likelify.reproduce.scores import OnProgress, measure
 from likelify.reproduce.sources import open_data, public_facts
 from likelify.reproduce.store import save_cell
 from likelify.seeding import seeded
@@ -35,12 +34,6 @@ from likelify.settings import Values
 from likelify.zoo import config_from_dict
 
 UNENDED = ("running", "interrupted")
-OnProgress = Callable[[str, float, str], None]
-# Items, and elements, of one pass.
-PASS_ITEMS, PASS_ELEMENTS, FEWEST_PASS_ITEMS = 1024, 200_000, 128
-# Share of the time left that importance weighting may plan to use: its cost is estimated from that of the ELBO.
-PLANNED = 0.7
-FEWEST_ITEMS = 20
 IMAGES, DPI = 64, 110
 
 
@@ -152,69 +145,6 @@ def _load(folder: Path) -> tuple[Flow, Course] | None:
         return None if course is None or course.reason in UNENDED else (run.flow(), course)
     except (RunError, ConfigError):
         return None
-
-
-def measure(
-    flow: Flow, source: Source, measuring: Measuring, clock: Callable[[], float], on_progress: OnProgress
-) -> tuple[Score, Score | None, float]:
-    """Measure a model on the test split.
-
-    Args:
-        flow: the model.
-        source: the data.
-        measuring: how much of it.
-        clock: that `measuring.seconds` counts.
-        on_progress: see `run_cell`.
-
-    Returns:
-        The ELBO, the importance-weighted figure if there is one, and the seconds that this took.
-
-    Raises:
-        RunError: if a figure is not finite.
-    """
-    start = clock()
-    elbo = evaluate(
-        flow,
-        source,
-        elbo_samples=measuring.elbo_samples,
-        iw_samples=0,
-        batch_size=max(FEWEST_PASS_ITEMS, min(PASS_ITEMS, PASS_ELEMENTS // math.prod(source.event_shape))),
-        on_batch=lambda share: on_progress("measuring the ELBO", share, ""),
-    ).elbo
-    spent = clock() - start
-    draws = elbo.bits.count * measuring.elbo_samples
-    # Exact models need none, noisy ones allow none.
-    items = _iw_items(measuring, source.size("test"), spent / draws, spent) if flow.likelihood == "bound" else 0
-    if not items:
-        return _finite(elbo), None, spent
-    weighted = evaluate(
-        flow,
-        source,
-        elbo_samples=1,
-        iw_samples=measuring.iw_samples,
-        batch_size=max(1, PASS_ITEMS // measuring.iw_samples),
-        limit=items,
-        on_batch=lambda share: on_progress("importance weighting", share, ""),
-    ).iw
-    return _finite(elbo), None if weighted is None else _finite(weighted), clock() - start
-
-
-def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -> int:
-    """Return the number of items that the time allows at that cost of a draw."""
-    items = min(measuring.iw_items, available) if measuring.iw_samples else 0
-    if items and measuring.seconds is not None:
-        affordable = int(PLANNED * (measuring.seconds - spent) / (cost * (measuring.iw_samples + 1)))
-        items = min(items, affordable) if affordable >= min(FEWEST_ITEMS, items) else 0
-    return items
-
-
-def _finite(score: Score) -> Score:
-    if not math.isfinite(score.bits.mean):
-        raise RunError(
-            f"The held-out figure is {score.bits.mean}: the model gives some test items no probability at all, or an "
-            "infinite density. Nothing was written for this cell."
-        )
-    return score
 
 
 def clock_of(course: Course) -> Callable[[], float]:

@@ -3,14 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_FIT, flowified_rate
+from likelify.fitting import recipes
 from likelify.reproduce.cell import DataChoice, Measuring, PictureKind
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"
-CPU_SECONDS, QUICK_SECONDS = 600.0, 4.0
-# As many steps for all methods, since they were compared at equal epochs.
-EQUAL_STEPS = 800
 
 CPU_MEASURING = Measuring()
 PAPER_MEASURING = Measuring(iw_samples=1000, iw_items=1000, seconds=None)
@@ -130,7 +127,7 @@ def minutes(scale: Scale) -> Experiment:
 
 def _method(title: str, scale: Scale, picture: PictureKind | None = None, **model: object) -> Method:
     """Return a method with its learning rate; at paper scale that of the appendix, the same for all."""
-    rate = flowified_rate(str(model["model"]), couplings="nsf" in model)
+    rate = recipes.flowified_rate(str(model["model"]), couplings="nsf" in model)
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 
 
@@ -139,10 +136,15 @@ def _on_images(scale: Scale, *, seeds: int, **fields: Any) -> Experiment:
     fields |= {"scale": scale, "caveat": CAVEATS[scale], "seeds": seeds}
     if scale == "paper":
         return Experiment(
-            data=PAPER_DATA, fit=EPOCHS_FIT, budget=None, measuring=PAPER_MEASURING, device="auto", **fields
+            data=PAPER_DATA, fit=recipes.EPOCHS_FIT, budget=None, measuring=PAPER_MEASURING, device="auto", **fields
         )
     if scale == "cpu":
-        fit = PROCESSOR_FIT | {"steps": EQUAL_STEPS}
-        return Experiment(data=(FASHION,), fit=fit, budget=CPU_SECONDS, measuring=CPU_MEASURING, **fields)
-    fit, fields["seeds"] = PROCESSOR_FIT | {"validations": 4}, min(seeds, 2)
-    return Experiment(data=(DIGITS,), fit=fit, budget=QUICK_SECONDS, measuring=QUICK_MEASURING, **fields)
+        fields |= {"data": (FASHION,), "fit": recipes.EQUAL_STEPS_FIT, "measuring": CPU_MEASURING}
+        return Experiment(budget=recipes.PROCESSOR_SECONDS["images"], **fields)
+    fields |= {
+        "data": (DIGITS,),
+        "fit": recipes.PROCESSOR_FIT | recipes.QUICK_FIT,
+        "measuring": QUICK_MEASURING,
+        "seeds": min(seeds, 2),
+    }
+    return Experiment(budget=recipes.PROCESSOR_SECONDS["quick"], **fields)

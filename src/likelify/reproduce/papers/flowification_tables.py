@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from likelify.fitting import recipes
 from likelify.fitting.figures import Unit
-from likelify.fitting.recipes import EPOCHS_FIT, PROCESSOR_TABLE_FIT, UCI_FITS
 from likelify.reproduce.cell import DataChoice, Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
-from likelify.reproduce.papers.flowification import QUICK_MEASURING, QUICK_SECONDS
+from likelify.reproduce.papers.flowification import QUICK_MEASURING
 
 # From a public listing under the paper's name, rounded; the paper's own tables were not available.
 LISTED = {"POWER": "-0.5", "GAS": "5.35", "HEPMASS": "-19.56", "MINIBOONE": "-14.05", "BSDS300": "144.2"}
@@ -19,11 +19,8 @@ GAUSSIAN = "linear (a normal distribution)"
 # Numbers of columns.
 UCI = {"POWER": 6, "GAS": 8, "HEPMASS": 21, "MINIBOONE": 43, "BSDS300": 63}
 BUNDLED = {"wine": 13, "breast-cancer": 30, "diabetes": 10}
-CPU_SECONDS, BUNDLED_SECONDS = 240.0, 60.0
 VALIDATION_ROWS = 2000
 CPU_MEASURING = Measuring(seconds=25.0)
-# Of some hundred rows.
-BUNDLED_BATCH = 64
 
 CPU_CAVEAT = (
     "CPU scale: a minute of one processor for each fit to scikit-learn's tables (offline), four for each to the "
@@ -41,9 +38,9 @@ def tables(scale: Scale) -> Experiment:
     """Return the table of tables."""
     quick = scale == "quick"
     paper = [_uci(name, scale) for name in UCI]
-    seconds, fit = QUICK_SECONDS if quick else BUNDLED_SECONDS, {"batch_size": BUNDLED_BATCH}
+    seconds = recipes.PROCESSOR_SECONDS["quick" if quick else "bundled tables"]
     choices = [DataChoice(source=name, standardized=True) for name in BUNDLED]
-    offline = [DataSet(choice.source, choice, fit=fit, budget=seconds) for choice in choices]
+    offline = [DataSet(choice.source, choice, fit=recipes.BUNDLED_FIT, budget=seconds) for choice in choices]
     data = paper if scale == "paper" else offline[:1] if quick else [*offline, *paper]
     return Experiment(
         "flowification-tables",
@@ -52,8 +49,10 @@ def tables(scale: Scale) -> Experiment:
         _methods(data),
         data,
         seeds=2 if quick else 3,
-        fit=EPOCHS_FIT if scale == "paper" else PROCESSOR_TABLE_FIT | ({"validations": 4} if quick else {}),
-        budget=None if scale == "paper" else QUICK_SECONDS if quick else CPU_SECONDS,
+        fit=recipes.EPOCHS_FIT
+        if scale == "paper"
+        else recipes.PROCESSOR_TABLE_FIT | (recipes.QUICK_FIT if quick else {}),
+        budget=None if scale == "paper" else recipes.PROCESSOR_SECONDS["quick" if quick else "tables"],
         measuring=QUICK_MEASURING if quick else Measuring(seconds=None) if scale == "paper" else CPU_MEASURING,
         baseline=GAUSSIAN,
         unit=Unit.of("table"),
@@ -81,6 +80,6 @@ def _methods(data: Sequence[DataSet]) -> list[Method]:
 
 def _uci(name: str, scale: Scale) -> DataSet:
     if scale == "paper":
-        return DataSet(name, DataChoice(source=name.lower()), fit=UCI_FITS[name.lower()], from_files=True)
+        return DataSet(name, DataChoice(source=name.lower()), fit=recipes.UCI_FITS[name.lower()], from_files=True)
     # Validating on all rows that are held out, up to 184,000, would take longer than the steps in between.
     return DataSet(name, DataChoice(source=name.lower(), limits={"validation": VALIDATION_ROWS}), from_files=True)
