@@ -17,7 +17,7 @@ from likelify.flowification.report import WHOLE, LayerRecord, describe
 from likelify.flowification.residual_blocks import contraction_layer
 from likelify.flowification.rules import RULES, Rule, module_rule
 from likelify.flowification.rules_activation import image_of
-from likelify.flowification.rules_shape import keep_first, select
+from likelify.flowification.rules_shape import keep_first
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.reshape import Permute
@@ -140,13 +140,15 @@ class LayerBuilder:
         return layers
 
     def _step(self, node: Node, depth: int) -> Transform | None:
+        shape = node.inputs[0].shape
         if node.kind == "select":
-            layer = select(node.inputs[0].shape, node.channels[0], self.options)
-            layer = None if layer is None else layer.to(self.dtype)
+            start, stop = node.channels[0]
+            order = [*range(start, stop), *range(start), *range(stop, shape[0])]
+            layer = keep_first(shape, order, stop - start, self.options)
         else:
             layer = self.converted[node]
         if layer is not None:
-            self.layers.append(describe(node.name, node.what, layer, node.inputs[0].shape, depth))
+            self.layers.append(describe(node.name, node.what, layer.to(self.dtype), shape, depth))
         return layer
 
     def _branch(self, series: Series, weight: float, depth: int) -> Transform | None:

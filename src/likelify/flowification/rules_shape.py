@@ -135,13 +135,6 @@ def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None
     return Crop(in_shape, crops, net_factory=options.nets(in_shape))
 
 
-def select(in_shape: Shape, channels: tuple[int, int], options: Options) -> Transform | None:
-    """Return the layer that keeps a range of channels and gives the others their density."""
-    start, stop = channels
-    order = [*range(start, stop), *range(start), *range(stop, in_shape[0])]
-    return keep_first(in_shape, order, stop - start, options)
-
-
 def keep_first(in_shape: Shape, order: list[int], keep: int, options: Options) -> Transform | None:
     """Return the layer that puts channels into an order and keeps the first of them."""
     layers: list[Transform] = []

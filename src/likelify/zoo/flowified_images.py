@@ -75,8 +75,6 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
         shared_splines: one spline for each layer, as in the paper, or one for each channel.
     """
 
-    reads_labels = False
-
     front: Literal["scale", "marginal"] = "scale"
     reflections: int | None = Field(default=None, ge=2)
     interval: float = Field(default=4.0, gt=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class FlowifiedLayers(AddedNoise):
         bins: pieces of the splines.
         net_hidden: width of the networks of the densities of what is dropped.
     """
+
+    reads_labels: ClassVar[bool] = False
 
     method: LinearMethod = "cayley"
     bins: int = Field(default=10, ge=2)
@@ -61,8 +63,6 @@ class FlowifiedMLPConfig(FlowifiedLayers, ModelConfig):
         widths: of the layers.
         activation: LeakyReLU with a slope of 0.5 as in the paper, or a spline for each unit.
     """
-
-    reads_labels = False
 
     event_shape: tuple[Size]
     widths: tuple[Size, ...] = (128, 64, 32, 16, 8)

@@ -9,7 +9,6 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.zoo.images import ImageShape
-from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.multiscale import ScalesConfig
 from likelify.zoo.registry import Size, register
 
@@ -37,7 +36,6 @@ class GlowConfig(ScalesConfig):
         kernel_size: of the convolutions in residual blocks; with 1 the network is 3x3, 1x1, 3x3 as in Glow.
         dropout: rate in residual coupling networks, acting in training steps only.
         bins: pieces of the splines.
-        norm_bound: the bound that `norm_limit` limits, of `conv_exponential`.
         alpha: of the logit in front, which maps pixels to the line.
     """
 
@@ -68,10 +66,7 @@ class GlowConfig(ScalesConfig):
 
     def _step(self, step: int, shape: ImageShape, context: int) -> list[Transform]:
         """Return actnorm, mixing, and a coupling that reads a condition of that size."""
-        channels, *positions = shape
-        mixing = mixing_layers(
-            self.mixing, channels, (positions[0], positions[1]), norm_limit=self.norm_limit, norm_bound=self.norm_bound
-        )
+        channels, mixing = shape[0], self._mix(self.mixing, *shape)
         split = transforms.ChannelSplit(channels, swap=step % 2 == 1)
         bijector = transforms.AffineBijector() if self.coupling == "affine" else transforms.SplineBijector(self.bins)
         read, changed = split.sizes

@@ -30,21 +30,18 @@ def mixing_layers(
         norm_limit: of `"conv-exponential"` and `"orthogonal"`.
         norm_bound: the bound that `norm_limit` limits.
     """
-    if kind == "permutation":
-        return [transforms.Permute.random(channels)]
-    if kind == "emerging":
-        return [transforms.emerging_conv(channels)]
     if kind == "woodbury":
         return [transforms.woodbury_conv(channels, positions, rank=min(24, positions[0] * positions[1]))]
-    if kind == "periodic":
-        return [transforms.periodic_conv(channels)]
     if kind == "householder":
         return [transforms.rotation(channels, method="householder", reflections=channels)]
-    if kind == "two-1x1":
-        return [transforms.two_conv1x1(channels)]
-    first = transforms.Conv1x1(channels)
-    if kind == "orthogonal":
-        return [first, transforms.orthogonal_convolution(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
-    if kind == "conv-exponential":
-        return [first, transforms.conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
-    return [first]
+    if kind in ("orthogonal", "conv-exponential"):
+        make = transforms.orthogonal_convolution if kind == "orthogonal" else transforms.conv_exponential
+        return [transforms.Conv1x1(channels), make(channels, norm_limit=norm_limit, norm_bound=norm_bound)]
+    simple = {
+        "permutation": transforms.Permute.random,
+        "1x1": transforms.Conv1x1,
+        "two-1x1": transforms.two_conv1x1,
+        "emerging": transforms.emerging_conv,
+        "periodic": transforms.periodic_conv,
+    }
+    return [simple[kind](channels)]

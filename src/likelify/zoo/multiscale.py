@@ -28,11 +28,13 @@ class ScalesConfig(ImageConfig):
         levels: scales; half of the channels leave after each but the last, through a split prior.
         steps: layers per level.
         dequantization: uniform noise, or a conditional flow.
+        norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
     """
 
     levels: int = Field(default=2, ge=1)
     steps: int = Field(default=4, ge=1)
     dequantization: Literal["uniform", "variational"] = "uniform"
+    norm_bound: NormBoundName = "torus"
 
     def build(self) -> Flow:
         """Return the flow with fresh weights.
@@ -53,6 +55,9 @@ class ScalesConfig(ImageConfig):
                 layers.append(self._split_prior(channels, height, width))
                 channels = channels // 2
         return self._flow(transforms.Chain(layers), Normal((channels, height, width), trainable=True))
+
+    def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
+        return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
 
     @abstractmethod
     def _noise(self) -> Flow:
@@ -82,7 +87,6 @@ class MultiScaleConfig(ScalesConfig):
         growth: channels each dense layer adds.
         gated: end them in a gated 1x1 convolution.
         norm_limit: of convolution exponentials.
-        norm_bound: the bound that `norm_limit` limits; `"torus"` is tight.
         noise_steps: couplings of the conditional flow of the dequantization noise.
         noise_features: channels of the image's encoding that they read.
         noise_depth: dense layers of each of the two DenseNets of the encoder.
@@ -95,7 +99,6 @@ class MultiScaleConfig(ScalesConfig):
     growth: Size = 12
     gated: bool = True
     norm_limit: float | None = Field(default=0.9, gt=0)
-    norm_bound: NormBoundName = "torus"
     noise_steps: int = Field(default=4, ge=1)
     noise_features: Size = 32
     noise_depth: int = Field(default=4, ge=0)
@@ -124,9 +127,6 @@ class MultiScaleConfig(ScalesConfig):
         return transforms.Chain(
             [self._dense_coupling(channels), transforms.Slice(keep, Normal((channels - keep, height, width)))]
         )
-
-    def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
-        return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
 
     def _noise(self) -> Flow:
         """Return the conditional flow of the dequantization noise.

@@ -116,9 +116,7 @@ class _Models(Mapping[str, type[ModelConfig]]):
     """Reads the files of the package on first use."""
 
     def __getitem__(self, name: str) -> type[ModelConfig]:
-        if name not in set(self):
-            raise KeyError(name)
-        return _REGISTERED[name]
+        return {listed: _REGISTERED[listed] for listed in self}[name]
 
     def __iter__(self) -> Iterator[str]:
         _load_files()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -113,9 +113,7 @@ class VaeConfig(ImageConfig):
         if self.posterior == "sylvester":
             units = self.hidden_units or max(1, size // 2)
             return sylvester(size, units, reflections=self.reflections, context_features=seen)
-        hidden = self.flow_hidden
+        net: dict[str, Any] = {"hidden": self.flow_hidden, "context_features": seen}
         if self.posterior == "generalized":
-            return transforms.generalized_sylvester(
-                size, hidden=hidden, reflections=self.reflections, context_features=seen
-            )
-        return transforms.conv_sylvester(size, hidden=hidden, norm_limit=self.norm_limit, context_features=seen)
+            return transforms.generalized_sylvester(size, reflections=self.reflections, **net)
+        return transforms.conv_sylvester(size, norm_limit=self.norm_limit, **net)
