@@ -197,12 +197,9 @@ def _changes(transform: Transform, in_shape: Shape) -> tuple[int, int]:
 
 def _net_parameters(transform: Transform) -> list[nn.Parameter]:
     """Return the parameters of the networks that describe what is dropped and added."""
-    found: dict[int, nn.Parameter] = {}
-    for module in transform.modules():
-        net = getattr(module, "net", None)
-        if isinstance(net, nn.Module) and not isinstance(module, LipschitzResidual):
-            found |= {id(p): p for p in net.parameters()}
-    return list(found.values())
+    layers = [layer for layer in transform.modules() if not isinstance(layer, LipschitzResidual)]
+    nets = [getattr(layer, "net", None) for layer in layers]
+    return list(nn.ModuleList([net for net in nets if isinstance(net, nn.Module)]).parameters())
 
 
 def fingerprint(graph: Graph, options: Options) -> str:

@@ -116,7 +116,11 @@ class _GraphBuilder:
         for node in self.traced.graph.nodes:
             if node in needed and node.op != "output":
                 self._visit(node)
-        self._refuse_stale(needed)
+        # What is read after a change in place, which the graph knows nothing of.
+        for reader, changer in self.stale:
+            if reader in needed:
+                what = f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there"
+                self._refuse(reader, f"{what} (or y = y + x for y += x).")
         result = output.args[0]
         if result not in self.nodes:
             if not self.refusals.found:
@@ -124,13 +128,6 @@ class _GraphBuilder:
             return None
         used = reachable(self.nodes[result], lambda node: node.inputs)
         return [node for node in dict.fromkeys(self.nodes.values()) if node in used]
-
-    def _refuse_stale(self, needed: set[fx.Node]) -> None:
-        """Refuse values that are read after a change in place, which the graph knows nothing of."""
-        for reader, changer in self.stale:
-            if reader in needed:
-                what = f"reads again what '{self._name(changer)}' has changed in place. Use inplace=False there"
-                self._refuse(reader, f"{what} (or y = y + x for y += x).")
 
     def _refuse(self, node: fx.Node, what: str) -> None:
         self.refusals.add(self._name(node), what)

@@ -100,21 +100,17 @@ def converted_again(
     draws = torch.rand((2, *event_shape), generator=torch.Generator().manual_seed(0))
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     example = (low + (high - low) * draws).to(dtype)
-    return _as_flow(_converted(module, example, options, repeated), example, **front)
-
-
-def _converted(module: nn.Module, example: Tensor, options: Options, repeated: tuple[bool, ...]) -> Flowified:
     try:
-        return convert(module, example, options, repeated=repeated)
+        layers = convert(module, example, options, repeated=repeated)
     except UnsupportedError as error:
         try:
             layers = convert(_harmless(module), example, options, repeated=repeated, check=False)
         except UnsupportedError:
             raise error from None
-    with torch.no_grad():
-        for p in layers.parameters():
-            p.fill_(torch.nan)
-    return layers
+        with torch.no_grad():
+            for p in layers.parameters():
+                p.fill_(torch.nan)
+    return _as_flow(layers, example, **front)
 
 
 def _as_flow(
