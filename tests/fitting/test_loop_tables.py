@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import ArraySource, table
+from likelify.data import table
 from likelify.errors import NonFiniteError
-from likelify.fitting.figures import Course, Point, Unit
+from likelify.fitting.figures import Unit
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
@@ -60,18 +60,6 @@ def test_a_large_offset_costs_no_digits():
     assert float(drawn[:, 0].std()) == pytest.approx(100, rel=0.1)
 
 
-def test_units():
-    bits = Unit.of("image")
-    assert (bits.show(1.5, -9.0), NATS.show(1.5, -9.0)) == ("1.500 bits/dim", "-9.000 nats")
-    assert (bits.higher_is_better, NATS.higher_is_better) == (False, True)
-    point = Point(step=1, seconds=2, train_bits=3, train_nats=-3, validation_bits=4, validation_nats=-4, lr=5)
-    course = Course(reason="finished", steps=1, best_step=1, seconds=2, points=(point,))
-    assert course.rows(bits) == [{"step": 1, "seconds": 2, "train_bits": 3, "validation_bits": 4, "lr": 5}]
-    assert course.rows(NATS) == [{"step": 1, "seconds": 2, "train_nats": -3, "validation_nats": -4, "lr": 5}]
-    assert Course.model_validate_json(course.model_dump_json()) == course
-    assert Course().best is None
-
-
 def test_a_failed_fit_of_a_table_speaks_of_nats():
     class Trap(lk.Affine):
         calls = 0
@@ -85,40 +73,3 @@ def test_a_failed_fit_of_a_table_speaks_of_nats():
     flow = lk.Flow(flow.base, lk.Chain([*flow.transform, Trap()]), event_shape=(2,))
     with pytest.raises(NonFiniteError, match=r"validation -\d\.\d+ nats"):
         fit(flow, normal_rows(200), FitSettings(steps=200, batch_size=20))
-
-
-def images(count):
-    rng = np.random.default_rng(0)
-    return ArraySource(
-        "images",
-        {split: rng.integers(0, 3, (count, 1, 2, 2)) for split in ("train", "validation", "test")},
-        kind="image",
-        levels=3,
-        labels={split: np.arange(count) % 2 for split in ("train", "validation", "test")},
-        classes=2,
-    )
-
-
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize(("iw_items", "weighted"), [(None, 11), (1, 1), (4, 4), (7, 7), (99, 11)])
-def test_only_the_first_items_are_weighted(iw_items, weighted, conditional):
-    flow = lk.zoo.MODELS["marginal-spline"](
-        event_shape=(1, 2, 2), pixel_levels=3, couplings=1, hidden=(4,), classes=2 if conditional else None
-    ).build()
-    shares = []
-    measured = evaluate(
-        flow,
-        images(11),
-        elbo_samples=2,
-        iw_samples=3,
-        batch_size=4,
-        iw_items=iw_items,
-        conditional=conditional,
-        on_batch=shares.append,
-    )
-    assert measured.elbo.bits.count == 11
-    assert measured.iw.bits.count == weighted
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1.0)
-    again = evaluate(flow, images(11), elbo_samples=2, iw_samples=3, limit=weighted, conditional=conditional)
-    assert again.iw.nats.mean == pytest.approx(measured.iw.nats.mean, abs=0.5)

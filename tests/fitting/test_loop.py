@@ -8,9 +8,8 @@ import likelify as lk
 from likelify import zoo
 from likelify.data import open_source
 from likelify.errors import ConfigError, DataError, NonFiniteError
-from likelify.fitting.figures import Figure
 from likelify.fitting.loop import fit
-from likelify.fitting.metrics import bits_per_dim, evaluate
+from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
 from tests.fitting.toys import QUICK, stripes, tiny_flow
 
@@ -112,29 +111,6 @@ def test_adamax_and_an_explicit_fabric():
     fabric = Fabric(accelerator="cpu", devices=1)
     result = fit(flow, stripes(), QUICK.model_copy(update={"optimizer": "adamax", "steps": 60}), fabric=fabric)
     assert result.best.validation_bits < 0.95 * math.log2(3)
-
-
-def test_figures():
-    assert float(bits_per_dim(torch.tensor(-math.log(8.0)), 3)) == pytest.approx(1.0)
-    each = bits_per_dim(torch.full((2,), -math.log(8.0)), torch.tensor([3, 6]))
-    assert each.tolist() == pytest.approx([1.0, 0.5])
-    assert Figure.of([1.0]).standard_error is None
-    figure = Figure.of([1.0, 2.0, 3.0, 4.0])
-    assert (figure.mean, figure.count) == (2.5, 4)
-    assert figure.standard_error == pytest.approx(math.sqrt(5 / 3) / 2)
-    exact = lk.Flow(lk.Normal((1, 2, 2)), lk.ActNorm(1))
-    flow = lk.Flow(exact.base, lk.Chain([lk.Dequantize(3), lk.ActNorm(1)]))
-    once, again = (evaluate(flow, stripes(), elbo_samples=2, iw_samples=3, batch_size=size) for size in (7, 7))
-    assert once == again
-    assert once.elbo.bits.count == 80
-    assert evaluate(flow, stripes(), limit=5).elbo.bits.count == 5
-
-
-def test_settings_are_validated():
-    with pytest.raises(ConfigError, match="no setting 'lrr'. Did you mean 'lr'"):
-        FitSettings.parse({"lrr": 1})
-    with pytest.raises(ConfigError, match="average"):
-        FitSettings.parse({"average": 1.5})
 
 
 @pytest.mark.slow

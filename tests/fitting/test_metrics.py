@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import likelify as lk
+from likelify.data import ArraySource
+from likelify.errors import ConfigError
+from likelify.fitting.metrics import bits_per_dim, evaluate, gap_draws
+from tests.fitting.toys import stripes
+
+
+def test_bits_per_dimension():
+    assert float(bits_per_dim(torch.tensor(-math.log(8.0)), 3)) == pytest.approx(1.0)
+    each = bits_per_dim(torch.full((2,), -math.log(8.0)), torch.tensor([3, 6]))
+    assert each.tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_an_evaluation_has_the_same_noise_every_time():
+    exact = lk.Flow(lk.Normal((1, 2, 2)), lk.ActNorm(1))
+    flow = lk.Flow(exact.base, lk.Chain([lk.Dequantize(3), lk.ActNorm(1)]))
+    once, again = (evaluate(flow, stripes(), elbo_samples=2, iw_samples=3, batch_size=size) for size in (7, 7))
+    assert once == again
+    assert once.elbo.bits.count == 80
+    assert evaluate(flow, stripes(), limit=5).elbo.bits.count == 5
+
+
+def images(count):
+    rng = np.random.default_rng(0)
+    return ArraySource(
+        "images",
+        {split: rng.integers(0, 3, (count, 1, 2, 2)) for split in ("train", "validation", "test")},
+        kind="image",
+        levels=3,
+        labels={split: np.arange(count) % 2 for split in ("train", "validation", "test")},
+        classes=2,
+    )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize(("iw_items", "weighted"), [(None, 11), (1, 1), (4, 4), (7, 7), (99, 11)])
+def test_only_the_first_items_are_weighted(iw_items, weighted, conditional):
+    flow = lk.zoo.MODELS["marginal-spline"](
+        event_shape=(1, 2, 2), pixel_levels=3, couplings=1, hidden=(4,), classes=2 if conditional else None
+    ).build()
+    shares = []
+    measured = evaluate(
+        flow,
+        images(11),
+        elbo_samples=2,
+        iw_samples=3,
+        batch_size=4,
+        iw_items=iw_items,
+        conditional=conditional,
+        on_batch=shares.append,
+    )
+    assert measured.elbo.bits.count == 11
+    assert measured.iw.bits.count == weighted
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+    again = evaluate(flow, images(11), elbo_samples=2, iw_samples=3, limit=weighted, conditional=conditional)
+    assert again.iw.nats.mean == pytest.approx(measured.iw.nats.mean, abs=0.5)
+
+
+def test_gaps_are_measured_at_parts_of_the_draws():
+    assert gap_draws(1000) == (62, 250, 1000)
+    assert gap_draws(8) == (2, 8)
+    with pytest.raises(ConfigError, match="at least 2 draws"):
+        gap_draws(1)
