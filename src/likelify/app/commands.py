@@ -29,7 +29,9 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     _check_names(words)
     source = open_source(source_name)
     facts = source.facts()
-    choice = _choose(facts, words)
+    from likelify.fitting.choose import choose
+
+    choice = choose(facts, **words)
     use_threads(threads, choice)
     from likelify.fitting.loop import fit
     from likelify.fitting.settings import RunConfig
@@ -68,7 +70,9 @@ def dry_run_command(source_name: str | None, words: Mapping[str, Any], *, thread
     """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
     _check_names(words)
     facts = MADE_UP if source_name is None else open_source(source_name).facts()
-    choice = _choose(facts, words)
+    from likelify.fitting.choose import choose
+
+    choice = choose(facts, **words)
     use_threads(threads, choice)
     from likelify.app.dry_run import BATCH, dry_run
 
@@ -159,12 +163,6 @@ def _check_names(words: Mapping[str, Any]) -> None:
     for name, find in ((words["model"], config_class), (words["preset"], preset)):
         if name is not None:
             find(name)
-
-
-def _choose(facts: Facts, words: Mapping[str, Any]) -> Choice:
-    from likelify.fitting.choose import choose
-
-    return choose(facts, **words)
 
 
 def _evaluate(run: Run, source: Source | None, **effort: Any) -> None:

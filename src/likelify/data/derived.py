@@ -71,12 +71,10 @@ def subset(
     kept: dict[SplitName, Tensor] = {}
     for split, count in wanted.items():
         size = source.size(split)
-        if count is None:
-            kept[split] = torch.arange(size)
-            continue
-        if not 1 <= count <= size:
+        if count is not None and not 1 <= count <= size:
             raise DataError(f"The split '{split}' of '{source.name}' has {size} items; a subset of {count} is not one.")
-        kept[split] = torch.from_numpy(np.random.default_rng(0).permutation(size)[:count])
+        order = np.arange(size) if count is None else np.random.default_rng(0).permutation(size)[:count]
+        kept[split] = torch.from_numpy(order)
     return Subset(source, kept)
 
 

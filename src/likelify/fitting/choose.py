@@ -9,6 +9,7 @@ from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.recipes import KINDS, Draws, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import FitSettings
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
+from likelify.zoo.presets import PresetSize
 
 # Settings of a model that the data decide.
 OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
@@ -42,7 +43,7 @@ def choose(
     *,
     model: str | None = None,
     preset: str | None = None,
-    size: str | None = None,
+    size: PresetSize | None = None,
     conditional: bool = False,
     model_settings: Mapping[str, Any] | None = None,
     fit_settings: Mapping[str, Any] | None = None,
@@ -74,7 +75,7 @@ def choose(
     wanted = _preset(preset, size, model)
     # The model of the kind if only that has what was asked for.
     usual = suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[facts.kind].model
-    name, chosen, fitting = _start(wanted, size, model or usual, suitable)
+    name, chosen, fitting = _start(wanted, size or "paper", model or usual, suitable)
     known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
     _check(name, known, facts, words, free, conditional=conditional)
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
@@ -105,48 +106,27 @@ def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -
     return config_from_dict(decided | values)
 
 
-def complete_fit(values: Values, facts: Facts, *, epochs: int | None = None) -> FitSettings:
-    """Complete the settings of a fit.
-
-    Args:
-        values: settings.
-        facts: of the data.
-        epochs: passes through the training split, instead of a number of steps.
-
-    Raises:
-        ConfigError: if a setting does not fit.
-    """
-    settings = FitSettings.parse(values)
-    if epochs is None:
-        return settings
-    steps = epochs * max(1, facts.sizes["train"] // settings.batch_size)
-    return settings.model_copy(update={"steps": steps})
-
-
-def _preset(name: str | None, size: str | None, model: str | None) -> Preset | None:
+def _preset(name: str | None, size: PresetSize | None, model: str | None) -> Preset | None:
     if name is None:
         if size is not None:
             raise ConfigError(f"Only presets have sizes: name a preset too, or leave out the size '{size}'.")
         return None
     wanted = preset(name)
-    if size not in (None, "paper", "small"):
-        raise ConfigError(unknown_word("size of a preset", str(size), ["paper", "small"]))
     if model not in (None, wanted.model):
         raise ConfigError(f"The preset '{wanted.name}' is of the model '{wanted.model}', not of '{model}'.")
     return wanted
 
 
-def _start(wanted: Preset | None, size: str | None, model: str, suitable: Recipe) -> tuple[str, Values, Values]:
+def _start(wanted: Preset | None, size: PresetSize, model: str, suitable: Recipe) -> tuple[str, Values, Values]:
     """Return the model's name, and the settings of model and fit before the user's words."""
     if wanted is not None:
-        known = "small" if size == "small" else "paper"
-        return wanted.model, wanted.settings(known), preset_fit(wanted.name, known)
+        return wanted.model, wanted.settings(size), preset_fit(wanted.name, size)
     if model not in MODELS:
         raise ConfigError(unknown_word("model", model, MODELS))
     return model, dict(suitable.models.get(model, {})), suitable.fit(model)
 
 
-def _title(preset: str, size: str | None, changes: Mapping[str, Any]) -> str:
+def _title(preset: str, size: PresetSize | None, changes: Mapping[str, Any]) -> str:
     changed = ", ".join(f"{name}={value}" for name, value in changes.items())
     return f"{preset} ({size or 'paper'} size{', with ' + changed if changed else ''})"
 

@@ -13,12 +13,7 @@ from likelify.nets import regularized
 
 
 def made_up_batch(facts: Facts, items: int) -> Batch:
-    """Draw independent uniform pixels, or normal values where there are no levels, with labels if the data have them.
-
-    Args:
-        facts: of the data; `event_shape`, `levels` and `classes` are those of the batch.
-        items: number of items.
-    """
+    """Draw uniform pixels, or normal values where there are no levels, and labels if the data have them."""
     shape = (items, *facts.event_shape)
     x = torch.randn(shape) if facts.levels is None else torch.randint(facts.levels, shape)
     return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes)

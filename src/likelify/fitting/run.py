@@ -149,7 +149,8 @@ class Run:
         measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
         own = source.fingerprint() == self.config.data.fingerprint
         if keep and own and not changes and effort.get("limit") is None:
-            self.save_evaluation(measured)
+            name = EVALUATION if measured.split == "test" else f"evaluation-{measured.split}.json"
+            write_atomically(self.path / name, measured.model_dump_json(indent=2).encode() + b"\n")
         return measured
 
     def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
@@ -206,11 +207,6 @@ class Run:
             return Course.parse(json.loads((self.path / COURSE).read_text()))
         except (OSError, ValueError, RecursionError):
             return None
-
-    def save_evaluation(self, evaluation: Evaluation) -> None:
-        """Write the figures of a split as JSON; those of the test split are the run's evaluation."""
-        name = EVALUATION if evaluation.split == "test" else f"evaluation-{evaluation.split}.json"
-        write_atomically(self.path / name, evaluation.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _read_config(folder: Path) -> RunConfig:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
-from likelify.fitting.choose import complete_fit, complete_model
+from likelify.fitting.choose import complete_model
 from likelify.fitting.settings import FitSettings
 from likelify.settings import Settings, Values
 from likelify.zoo import config_from_dict
@@ -89,7 +89,10 @@ class Cell(Settings):
         Raises:
             ConfigError: if the model is unknown or a setting does not fit.
         """
-        fit = complete_fit(self.fit | {"seed": self.seed}, facts, epochs=self.epochs)
+        fit = FitSettings.parse(self.fit | {"seed": self.seed})
+        if self.epochs is not None:
+            steps = self.epochs * max(1, facts.sizes["train"] // fit.batch_size)
+            fit = fit.model_copy(update={"steps": steps})
         return {
             "model": complete_model(self.model, facts).model_dump(mode="json"),
             "fit": fit.model_dump(mode="json"),
