@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.names import NoiseName
-from likelify.structure import Context, ContextLike, GraphBatch, Shape, as_context, as_shape, check_event, sum_items
+from likelify.structure import (
+    Context,
+    ContextLike,
+    GraphBatch,
+    Shape,
+    as_context,
+    as_shape,
+    check_event,
+    kept_arguments,
+    sum_items,
+)
 from likelify.tracing import is_tracing
 
 Likelihood = Literal["exact", "bound", "estimate"]
@@ -30,6 +40,7 @@ class Distribution(nn.Module):
 
     likelihood: Likelihood = "exact"
     has_atoms: bool = False
+    extra_repr = kept_arguments
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats."""
@@ -140,10 +151,6 @@ class Normal(Distribution):
         rows = (row_count(context),) if has_rows(context) else ()
         noise = torch.randn(*as_shape(shape), *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
-
-    def extra_repr(self) -> str:
-        """Show the event's shape."""
-        return f"{self.event_shape}"
 
 
 class ConditionalNormal(Distribution):
@@ -313,10 +320,6 @@ class ConditionalCategorical(Distribution):
         drawn = log_odds.detach() + as_context(context).temperature * noise
         return drawn.argmax(len(shape) + 1).to(log_odds.dtype)
 
-    def extra_repr(self) -> str:
-        """Show the number of levels."""
-        return f"levels={self.levels}"
-
 
 def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
     return log_odds.gather(1, x.long()[:, None])[:, 0]
@@ -384,7 +387,3 @@ class RectifiedNormal(Distribution):
         one, other = torch.empty(2, *size, **like).exponential_().log()
         above = temperature * self.log_scale.exp() * torch.randn(size, **like).abs()
         return torch.where(self.log_odds + temperature * (one - other) >= 0, 0.0, above)
-
-    def extra_repr(self) -> str:
-        """Show the event's shape."""
-        return f"{self.event_shape}"

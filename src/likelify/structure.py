@@ -7,6 +7,7 @@ over an event in likelify goes through `sum_items`, so a layer that does not loo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
@@ -329,6 +330,13 @@ def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1
     if min(values, default=least) < least:
         raise ConfigError(f"{name} must be at least {least} along every axis, got {value!r}.")
     return values
+
+
+def kept_arguments(self: object) -> str:
+    """Return the `extra_repr` of modules: those arguments of the constructor that are kept under their names."""
+    kept = {name: getattr(self, name, None) for name in inspect.signature(type(self).__init__).parameters}
+    shown = (int, float, str, tuple)
+    return ", ".join(f"{name}={value!r}" for name, value in kept.items() if isinstance(value, shown))
 
 
 def _describe(tensor: Tensor) -> str:

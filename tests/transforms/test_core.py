@@ -120,6 +120,13 @@ def test_layers_with_windows_need_positions(build):
         build()
 
 
+def test_a_layer_shows_the_settings_it_keeps():
+    assert repr(transforms.Logit(0.1)) == "Logit(alpha=0.1)"
+    assert repr(lk.Normal(2)) == "Normal(event_shape=(2,))"
+    assert repr(transforms.Tanh()) == "Tanh()"
+    assert "method='auto'" in repr(lk.conv_exponential(2))
+
+
 def test_a_composite_has_to_name_its_parts():
     with pytest.raises(TypeError, match="parts"):
         Composite()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
-from likelify.structure import ContextLike, join_condition
+from likelify.structure import ContextLike, join_condition, kept_arguments
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
 # coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
@@ -112,6 +112,8 @@ class OneHot(nn.Module):
 
     probe: Tensor
 
+    extra_repr = kept_arguments
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.classes = classes
@@ -126,10 +128,6 @@ class OneHot(nn.Module):
         if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise ShapeError(f"Labels must be 0..{self.classes - 1}; got {int(labels.min())}..{int(labels.max())}.")
         return F.one_hot(labels.long(), self.classes).to(self.probe.dtype)
-
-    def extra_repr(self) -> str:
-        """Show the number of classes."""
-        return f"{self.classes}"
 
 
 def zeroed(layer: Layer) -> Layer:

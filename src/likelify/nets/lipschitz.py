@@ -21,7 +21,7 @@ from likelify.linalg.conv import odd_taps
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
-from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event
+from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, kept_arguments
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
 SWISH_SLOPE = 1.1
@@ -48,6 +48,8 @@ class LipschitzNet(nn.Module, ABC):
     The two are apart so that a layer can limit the weights once and run the network often, and so that the trained
     tensors are seen by name.
     """
+
+    extra_repr = kept_arguments
 
     @abstractmethod
     def constrained(self) -> Constrained:
@@ -98,10 +100,6 @@ class DeclaredNet(LipschitzNet):
         """Call the network with these parameters."""
         given = (x, context) if self._reads_context else (x,)
         return torch.func.functional_call(self.net, tensors, given)
-
-    def extra_repr(self) -> str:
-        """Show the declared constant."""
-        return f"lipschitz={self.lipschitz}"
 
 
 class _Feedforward(LipschitzNet):

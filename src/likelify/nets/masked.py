@@ -16,7 +16,7 @@ from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
-from likelify.structure import ContextLike, as_context, axis_names, check_event, join_condition
+from likelify.structure import ContextLike, as_context, axis_names, check_event, join_condition, kept_arguments
 
 # Blocks in which the triangular hidden layer is computed: 2/3 of the work of the full matrix. More are not faster.
 HIDDEN_BLOCKS = 3
@@ -57,6 +57,8 @@ class AutoregressiveNet(Caching):
     Raises:
         ConfigError: for sizes that do not fit.
     """
+
+    extra_repr = kept_arguments
 
     def __init__(
         self,
@@ -200,10 +202,6 @@ class AutoregressiveNet(Caching):
         if structure is None:
             raise ShapeError("An AutoregressiveNet on nodes needs the graphs: give Context(structure=GraphBatch(...)).")
         return NodeNeighbours(structure)
-
-    def extra_repr(self) -> str:
-        """Show the sizes."""
-        return f"{self.channels}, hidden={self.hidden}, heads={self.heads}, dims={self.dims!r}"
 
 
 def triangular_linear(x: Tensor, weight: Tensor, bias: Tensor, ends: list[int]) -> Tensor:

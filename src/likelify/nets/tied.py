@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError
 from likelify.linalg.conv import odd_taps
-from likelify.structure import ContextLike, check_event
+from likelify.structure import ContextLike, check_event, kept_arguments
 
 # Of the diagonals: tanh rounds to one, and a slope of minus one could not be inverted.
 LIMIT = 0.99
@@ -30,6 +30,7 @@ class TiedHeads(nn.Module):
     """
 
     mask: Tensor
+    extra_repr = kept_arguments
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
@@ -65,7 +66,3 @@ class TiedHeads(nn.Module):
         """Return the kernels of `R1` and `R2` without their diagonals, `(channels, channels, k, k)`."""
         swapped = self.kernel.transpose(0, 1).transpose(2, 3)
         return self.kernel * self.mask, swapped * self.mask
-
-    def extra_repr(self) -> str:
-        """Show the sizes."""
-        return f"{self.channels}, kernel_size={self.kernel_size}"

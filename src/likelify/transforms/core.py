@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event
+from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.tracing import Method, is_tracing
 
 # The methods that work on what a layer takes, and on what it gives.
@@ -62,6 +62,7 @@ class Transform(nn.Module):
     moves_elements: bool = False
     takes: EventShape | None = None
     gives: EventShape | None = None
+    extra_repr = kept_arguments
 
     def __init_subclass__(cls, *, checks: bool = True, **settings: Any) -> None:
         # Classes say `checks=False` if what they are made of looks at the shapes of inputs already.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from likelify.distributions import limit_log_scale
 from likelify.errors import ShapeError
-from likelify.structure import ContextLike, EventShape, sum_items
+from likelify.structure import ContextLike, EventShape, kept_arguments, sum_items
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
 
@@ -84,6 +84,8 @@ class SplineBijector(Bijector):
 class ChannelSplit(nn.Module):
     """Split axis 1 into its first and last half; the network reads the first one, or the last one with `swap`."""
 
+    extra_repr = kept_arguments
+
     def __init__(self, channels: int, *, swap: bool = False) -> None:
         super().__init__()
         if channels < 2:
@@ -103,10 +105,6 @@ class ChannelSplit(nn.Module):
     def join(self, read: Tensor, changed: Tensor) -> Tensor:
         """Put the parts together again."""
         return torch.cat([changed, read] if self.swap else [read, changed], 1)
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.channels}, swap={self.swap}"
 
 
 class MaskSplit(nn.Module):

@@ -102,7 +102,3 @@ class Dequantize(Transform):
         scaled = (x + 0.5) * (2 / self.levels) - 1
         # The noise belongs to the likelihood, so the temperature of the samples is not its own.
         return Context(join_condition(scaled, context), as_context(context).structure)
-
-    def extra_repr(self) -> str:
-        """Show the number of levels."""
-        return f"levels={self.levels}"

@@ -42,10 +42,6 @@ class Affine(Transform):
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return sum_items(torch.full_like(x, math.log(abs(self.scale))), context)
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"shift={self.shift}, scale={self.scale}"
-
 
 class ActNorm(Transform):
     r"""A trained shift and scale per channel: `z = (x - shift) exp(log_scale)`, log-determinant `sum log_scale`.
@@ -212,10 +208,6 @@ class Logit(Transform):
         x = (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
         log_slope = F.logsigmoid(z) + F.logsigmoid(-z) - math.log(1 - 2 * self.alpha)
         return x, sum_items(log_slope, context)
-
-    def extra_repr(self) -> str:
-        """Show the setting."""
-        return f"alpha={self.alpha}"
 
 
 class Sigmoid(Transform):

@@ -101,7 +101,3 @@ class LatentVariable(Transform):
 
     def _inner(self, z: Tensor, context: ContextLike) -> Context:
         return with_condition(context, join_condition(z, context))
-
-    def extra_repr(self) -> str:
-        """Show the shape of the latent."""
-        return f"latent_shape={self.latent_shape}"

@@ -101,7 +101,3 @@ class FittedMarginal(Transform):
         self.mass.copy_(mass)
         self.below.copy_(torch.cat([zero, mass.cumsum(1)], 1))
         self.above.copy_(torch.cat([mass.flip(1).cumsum(1).flip(1), zero], 1))
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.event_shape}, levels={self.levels}, pseudo_count={self.pseudo_count}"

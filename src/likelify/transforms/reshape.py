@@ -221,10 +221,6 @@ class PermuteAxes(Transform):
         """Return the sizes in their old order."""
         return tuple(latent_shape[self.order.index(axis)] for axis in sorted(self.order))
 
-    def extra_repr(self) -> str:
-        """Show the order."""
-        return f"{self.order}"
-
 
 class Flip(Transform):
     """Mirror an event along some axes; its own inverse.
@@ -256,7 +252,3 @@ class Flip(Transform):
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Reverse it again."""
         return self(z, context)
-
-    def extra_repr(self) -> str:
-        """Show the axes."""
-        return f"axes={self.axes}"

@@ -439,10 +439,6 @@ class SharedSpline(ChannelSpline):
         value, log_slope = (v.reshape(there.shape).permute(back) for v in (value, log_slope))
         return value, sum_items(log_slope, context)
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"bins={self.bins}, interval={self.interval}"
-
 
 def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     if is_tracing():

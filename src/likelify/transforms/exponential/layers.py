@@ -133,10 +133,6 @@ class Exponential(Transform, Caching, checks=False):
             return map_.trace(event_shape)
         return estimate_trace(map_, event_shape, samples=self.trace_samples, method=self.trace, like=x).value
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"tol={self.tol}, degree={self.degree}, method={self.method!r}"
-
 
 def _is_bare(context: ContextLike) -> bool:
     given = as_context(context)

@@ -15,7 +15,7 @@ from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
-from likelify.structure import ContextLike, as_context
+from likelify.structure import ContextLike, as_context, kept_arguments
 
 
 class Parametrization(nn.Module):
@@ -28,6 +28,8 @@ class Parametrization(nn.Module):
         context_features: size of the condition `(rows, context_features)` on which the parameters of each row depend
             linearly; 0 if they depend on nothing.
     """
+
+    extra_repr = kept_arguments
 
     def __init__(self, context_features: int = 0) -> None:
         super().__init__()

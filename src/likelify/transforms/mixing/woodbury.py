@@ -83,10 +83,6 @@ class Woodbury(Transform):
                 log_det = log_det + copies * own
         return flat.reshape(x.shape), sum_constant(-log_det if inverse else log_det, x, context)
 
-    def extra_repr(self) -> str:
-        """Show the sizes."""
-        return f"{self.channels}, size={self.size}"
-
 
 def woodbury_conv(channels: int, size: int | Sequence[int], rank: int = 24) -> Chain:
     """Build the mixing layer of the Woodbury flow as it is compared: a 1x1 convolution, then a change of the positions.

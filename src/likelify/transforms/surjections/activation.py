@@ -61,10 +61,6 @@ class LeakyReLU(Transform):
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return math.log(self.slope) * sum_items((x < 0).to(x.dtype), context)
 
-    def extra_repr(self) -> str:
-        """Show the slope."""
-        return f"slope={self.slope}"
-
 
 class PReLU(Transform):
     r"""`LeakyReLU` with a trained slope, `exp(log_slope)`, for all elements or for each channel (He et al. 2015).
@@ -157,10 +153,6 @@ class ELU(Transform):
     def _log_det(self, x: Tensor, below: Tensor, context: ContextLike) -> Tensor:
         bend = torch.where(x > 0, 0.0, math.log(self.alpha * self.rate) + self.rate * below)
         return sum_items(bend + math.log(self.scale), context)
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"alpha={self.alpha}, scale={self.scale}, rate={self.rate}"
 
 
 def celu(alpha: float = 1.0) -> ELU:

@@ -14,7 +14,7 @@ from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, as_context, sum_constant, sum_items
+from likelify.structure import ContextLike, as_context, kept_arguments, sum_constant, sum_items
 
 
 class FibreDensity(nn.Module):
@@ -89,6 +89,8 @@ class ComplementNoise(nn.Module):
             each latent channel, of which the part in the complement counts: `q(u | x)`.
     """
 
+    extra_repr = kept_arguments
+
     def __init__(
         self, in_channels: int, out_channels: int, groups: int, noise: NoiseName, posterior_factory: NetFactory | None
     ) -> None:
@@ -144,10 +146,6 @@ class ComplementNoise(nn.Module):
         freedom = factors.freedom(noise.shape[2:])
         log_volume = 0.5 * freedom * math.log(math.pi) - math.lgamma(0.5 * freedom + 1) + freedom * log_scale
         return -sum_items(log_volume.expand_as(factors.sum_blocks(noise)), context)
-
-    def extra_repr(self) -> str:
-        """Show the distribution."""
-        return self.noise
 
 
 def _normal_log_prob(off: Tensor, log_scale: Tensor, factors: Factors, context: ContextLike) -> Tensor:

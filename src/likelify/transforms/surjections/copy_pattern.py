@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.structure import EventShape, Shape, as_shape, check_event, per_axis
+from likelify.structure import EventShape, Shape, as_shape, check_event, kept_arguments, per_axis
 
 
 class CopyPattern(nn.Module, ABC):
@@ -36,6 +36,7 @@ class CopyPattern(nn.Module, ABC):
     counts: Tensor
     free: int
     missing: Tensor | None
+    extra_repr = kept_arguments
 
     @abstractmethod
     def copy(self, x: Tensor) -> Tensor:
@@ -100,10 +101,6 @@ class EqualCopies(CopyPattern):
     def total_shape(self, copied: Shape) -> Shape:
         """Return the shape of the sums."""
         return (self.channels, *copied[1:])
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.channels}, copies={self.copies}, blocks={self.blocks}"
 
 
 class WindowCopies(CopyPattern):
@@ -172,10 +169,6 @@ class WindowCopies(CopyPattern):
             "stride": line + self.stride,
             "dilation": line + self.dilation,
         }
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.in_shape}, kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
 
 
 def count_axes(in_shape: int | Shape) -> int:

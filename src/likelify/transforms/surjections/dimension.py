@@ -84,10 +84,6 @@ class Slice(Transform):
     def _inner(self, kept: Tensor, context: ContextLike) -> Context:
         return with_condition(as_context(context), join_condition(kept, context))
 
-    def extra_repr(self) -> str:
-        """Show the setting."""
-        return f"keep={self.keep}"
-
 
 class Augment(Transform):
     r"""Add channels of noise: `z = (x, u)` with `u ~ q(u | x)` and contribution `-log q(u | x)`; a bound.
@@ -147,10 +143,6 @@ class Augment(Transform):
         if u.shape[1] != self.added:
             raise ShapeError(f"added is {self.added}, the distribution of Augment draws {u.shape[1]} channels.")
         return u
-
-    def extra_repr(self) -> str:
-        """Show the setting."""
-        return f"added={self.added}"
 
 
 def noise_context(x: Tensor, context: ContextLike, *, temperature: float = 1.0) -> Context:
@@ -231,10 +223,6 @@ class Pad(Transform):
         else:
             each = torch.where(u.abs() <= 0.5, 0.0, -math.inf).to(u.dtype)
         return sum_items(each - self.log_scale.reshape(-1, *(1,) * (u.ndim - 2)) * self.new, context)
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.in_shape}, pads={self.pads}, {self.noise}"
 
 
 class MissingElements(nn.Module):
@@ -344,10 +332,6 @@ class Crop(Transform):
 
     def _framed(self, z: Tensor) -> Tensor:
         return F.pad(z, _flat(self.crops))
-
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{self.in_shape}, crops={self.crops}"
 
 
 def _flat(sides: Sides) -> list[int]:

@@ -74,10 +74,6 @@ class SylvesterHeads(Parametrization):
         t2 = apply_matrix(outer.tril(-1), torch.tanh(s1 * seen + t1))
         return _padded([t1, s1.expand_as(t1), s2.expand_as(t1), t2], self.features)
 
-    def extra_repr(self) -> str:
-        """Show the sizes."""
-        return f"{self.features}, hidden_units={self.hidden_units}, context_features={self.context_features}"
-
 
 class PlanarHeads(Parametrization):
     r"""The heads of a planar flow in a basis whose first vector is `w / |w|`.
@@ -115,10 +111,6 @@ class PlanarHeads(Parametrization):
         t2 = outer[:, 1:] * torch.tanh(scale * seen + bias)
         first = _padded([part.expand_as(seen) for part in (bias, scale, outer[:, :1])], self.features)
         return torch.cat([first, torch.zeros_like(seen), t2], 1)
-
-    def extra_repr(self) -> str:
-        """Show the sizes."""
-        return f"{self.features}, context_features={self.context_features}"
 
 
 def _bounded_triangle(raw: Tensor) -> Tensor:
