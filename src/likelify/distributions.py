@@ -14,6 +14,7 @@ from likelify.structure import (
     ContextLike,
     GraphBatch,
     Shape,
+    along,
     as_context,
     as_shape,
     check_event,
@@ -210,7 +211,7 @@ class ChannelNoise(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats; minus infinity outside of uniform noise."""
-        log_scale = self._log_scale(x.ndim).expand_as(x)
+        log_scale = along(self.log_scale, x.ndim).expand_as(x)
         if self.noise == "normal":
             return sum_items(normal_log_prob(x, torch.zeros_like(x), log_scale), context)
         inside = x.abs() <= 0.5 * log_scale.exp()
@@ -225,10 +226,7 @@ class ChannelNoise(Distribution):
         size = (*as_shape(shape), len(context.condition), *event)
         like = {"dtype": self.log_scale.dtype, "device": self.log_scale.device}
         noise = torch.randn(size, **like) if self.noise == "normal" else torch.rand(size, **like) - 0.5
-        return context.temperature * self._log_scale(1 + len(event)).exp() * noise
-
-    def _log_scale(self, ndim: int) -> Tensor:
-        return self.log_scale.reshape(-1, *(1,) * (ndim - 2))
+        return context.temperature * along(self.log_scale, 1 + len(event)).exp() * noise
 
     def extra_repr(self) -> str:
         """Show the settings."""

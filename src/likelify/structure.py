@@ -272,6 +272,11 @@ def join_condition(features: Tensor, context: ContextLike) -> Tensor:
     return torch.cat([features, condition.to(features.dtype)], 1)
 
 
+def along(values: Tensor, ndim: int) -> Tensor:
+    """Return values `(channels,)` in a shape that meets `(rows, channels, *positions)`."""
+    return values.reshape(-1, *(1,) * (ndim - 2))
+
+
 def as_shape(shape: int | Sequence[int]) -> Shape:
     """Return a shape that may be given as a number as a tuple.
 
@@ -304,10 +309,7 @@ def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     fits = len(shape) >= len(sizes) if open_ended else len(shape) == len(sizes)
     if fits and all(isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=False)):
         return
-    exact = all(isinstance(size, int) for size in expected)
-    first = expected[0] if exact or not isinstance(expected[0], int) else f"{expected[0]} channels"
-    wanted = ", ".join("..." if size is ... else str(size) for size in (first, *expected[1:]))
-    found = ", ".join(["rows", *map(str, shape)])
+    found, wanted = ", ".join(["rows", *map(str, shape)]), _event_words(expected)
     raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape ({found}).")
 
 
@@ -333,10 +335,16 @@ def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1
 
 
 def kept_arguments(self: object) -> str:
-    """Return the `extra_repr` of modules: those arguments of the constructor that are kept under their names."""
+    """Return the `extra_repr` of modules: the constructor arguments kept under their names, or what it `takes`."""
     kept = {name: getattr(self, name, None) for name in inspect.signature(type(self).__init__).parameters}
-    shown = (int, float, str, tuple)
-    return ", ".join(f"{name}={value!r}" for name, value in kept.items() if isinstance(value, shown))
+    shown = [f"{name}={value!r}" for name, value in kept.items() if isinstance(value, int | float | str | tuple)]
+    return ", ".join(shown) or _event_words(getattr(self, "takes", None) or ())
+
+
+def _event_words(expected: EventShape) -> str:
+    exact = all(isinstance(size, int) for size in expected)
+    first = expected[:1] if exact or not isinstance(expected[0], int) else (f"{expected[0]} channels",)
+    return ", ".join("..." if size is ... else str(size) for size in (*first, *expected[1:]))
 
 
 def _describe(tensor: Tensor) -> str:

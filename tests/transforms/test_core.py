@@ -124,6 +124,7 @@ def test_a_layer_shows_the_settings_it_keeps():
     assert repr(transforms.Logit(0.1)) == "Logit(alpha=0.1)"
     assert repr(lk.Normal(2)) == "Normal(event_shape=(2,))"
     assert repr(transforms.Tanh()) == "Tanh()"
+    assert repr(lk.ActNorm(2)) == "ActNorm(2 channels, ...)"
     assert "method='auto'" in repr(lk.conv_exponential(2))
 
 

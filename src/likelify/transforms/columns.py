@@ -86,10 +86,6 @@ class Columns(Transform):
         x = self.mean + self.scale * z.to(self.mean)
         return x, sum_constant(self._log_volume(), x, context)
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return str(len(self.mean))
-
     def _log_volume(self) -> Tensor:
         return self.scale.log().sum()
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, sum_items
+from likelify.structure import ContextLike, along, sum_items
 from likelify.transforms.core import Transform, check_domain, check_sample
 
 
@@ -81,12 +81,7 @@ class ActNorm(Transform):
         return super().initialize(x, context)
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (-1,) + (1,) * (x.ndim - 2)
-        return self.shift.reshape(shape), self.log_scale.reshape(shape)
-
-    def extra_repr(self) -> str:
-        """Show the number of channels."""
-        return f"{len(self.shift)}"
+        return along(self.shift, x.ndim), along(self.log_scale, x.ndim)
 
 
 class ChannelAffine(Transform):
@@ -164,13 +159,8 @@ class ChannelAffine(Transform):
         return (z - shift) / scale, -sum_items(log_scale.expand_as(z), context)
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shape = (-1,) + (1,) * (x.ndim - 2)
         scale = self.sign * self.log_scale.exp()
-        return scale.reshape(shape), self.shift.reshape(shape), self.log_scale.reshape(shape)
-
-    def extra_repr(self) -> str:
-        """Show the number of channels."""
-        return f"{len(self.shift)}"
+        return along(scale, x.ndim), along(self.shift, x.ndim), along(self.log_scale, x.ndim)
 
 
 class Logit(Transform):

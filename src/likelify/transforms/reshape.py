@@ -176,10 +176,6 @@ class Permute(Transform):
         """Put the channels back."""
         return z[:, self.order.argsort()], zero_log_det(z, context)
 
-    def extra_repr(self) -> str:
-        """Show the number of channels."""
-        return f"{len(self.order)}"
-
 
 class PermuteAxes(Transform):
     """Put the axes of an event in another order; the log-determinant is zero.

@@ -78,10 +78,6 @@ class Orthogonal(_Turning):
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         return apply_matrix(self.matrix.T if transposed else self.matrix, x)
 
-    def extra_repr(self) -> str:
-        """Show the number of channels."""
-        return f"{len(self.matrix)}"
-
 
 class Cayley(_Turning):
     r"""The rotation `z = (I - S)^-1 (I + S) x` of the channels, with `S` the trained skew part of a matrix.

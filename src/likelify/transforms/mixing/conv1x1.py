@@ -64,10 +64,6 @@ class Conv1x1(Transform, Caching):
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return sum_items(self.log_diagonal.sum().expand_as(x[:, 0]), context)
 
-    def extra_repr(self) -> str:
-        """Show the number of channels."""
-        return f"{len(self.signs)}"
-
 
 def two_conv1x1(channels: int) -> Chain:
     """Build two 1x1 convolutions in a row: a control that has more parameters and no more power than one.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from likelify.distributions import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, as_context, sum_items
+from likelify.structure import ContextLike, along, as_context, sum_items
 from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.surjections.truncated_normal import (
     log_scaled_tail,
@@ -98,22 +98,13 @@ class PReLU(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Scale the negative values."""
-        log_slope = self._broadcast(x)
+        log_slope = along(self.log_slope, x.ndim)
         return torch.where(x < 0, log_slope.exp() * x, x), sum_items(torch.where(x < 0, log_slope, 0.0), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Scale them back."""
-        log_slope = self._broadcast(z)
+        log_slope = along(self.log_slope, z.ndim)
         return torch.where(z < 0, (-log_slope).exp() * z, z), -sum_items(torch.where(z < 0, log_slope, 0.0), context)
-
-    def _broadcast(self, x: Tensor) -> Tensor:
-        if len(self.log_slope) == 1:
-            return self.log_slope
-        return self.log_slope.reshape(-1, *(1,) * (x.ndim - 2))
-
-    def extra_repr(self) -> str:
-        """Show the number of slopes."""
-        return f"{len(self.log_slope)}"
 
 
 class ELU(Transform):

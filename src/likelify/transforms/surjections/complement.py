@@ -14,7 +14,7 @@ from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, as_context, kept_arguments, sum_constant, sum_items
+from likelify.structure import ContextLike, along, as_context, kept_arguments, sum_constant, sum_items
 
 
 class FibreDensity(nn.Module):
@@ -152,11 +152,6 @@ def _normal_log_prob(off: Tensor, log_scale: Tensor, factors: Factors, context: 
     """Return the log-density of a spherical normal distribution on the complement, for values that lie in it."""
     squares = factors.sum_blocks(off.square()) * (-2 * log_scale).exp()
     return -sum_items(0.5 * squares + factors.freedom(off.shape[2:]) * (log_scale + LOG_SQRT_2PI), context)
-
-
-def along(values: Tensor, ndim: int) -> Tensor:
-    """Return values `(channels,)` in a shape that meets `(rows, channels, *positions)`."""
-    return values.reshape(-1, *(1,) * (ndim - 2))
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:

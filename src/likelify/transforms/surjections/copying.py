@@ -23,7 +23,7 @@ from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, Shape, as_context, sum_constant, sum_items
+from likelify.structure import ContextLike, Shape, along, as_context, sum_constant, sum_items
 from likelify.transforms.core import Transform, check_sample
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
 from likelify.transforms.surjections.dimension import MissingElements
@@ -81,7 +81,7 @@ class OrthogonalDensity(nn.Module):
             self.log_scale.copy_(0.5 * (spread / size.clamp_min(1e-3)).clamp_min(1e-6).log())
 
     def _moments(self, x: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
-        log_scale = self.log_scale.reshape(-1, *(1,) * (x.ndim - 2))
+        log_scale = along(self.log_scale, x.ndim)
         if self.net is None:
             return None, log_scale
         copies = self.pattern.copy(x)

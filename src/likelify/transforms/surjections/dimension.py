@@ -17,6 +17,7 @@ from likelify.structure import (
     Context,
     ContextLike,
     Shape,
+    along,
     as_context,
     as_shape,
     join_condition,
@@ -191,11 +192,11 @@ class Pad(Transform):
         z = self.mean_forward(x, context)
         u = torch.randn_like(z) if self.noise == "normal" else torch.rand_like(z) - 0.5
         u = u * self.new
-        return z + self._scale(z) * u, -self._log_q(u, context)
+        return z + along(self.log_scale.exp(), z.ndim) * u, -self._log_q(u, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Crop; the contribution is the log-density of the noise."""
-        u = (z - self.value) * self.new / self._scale(z)
+        u = (z - self.value) * self.new / along(self.log_scale.exp(), z.ndim)
         return self._crop(z), self._log_q(u, context)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -213,16 +214,13 @@ class Pad(Transform):
     def _crop(self, z: Tensor) -> Tensor:
         return F.pad(z, [-side for side in _flat(self.pads)])
 
-    def _scale(self, z: Tensor) -> Tensor:
-        return self.log_scale.exp().reshape(-1, *(1,) * (z.ndim - 2))
-
     def _log_q(self, u: Tensor, context: ContextLike) -> Tensor:
         """Return the log-density of noise `u` in units of its scale, zero at the old positions."""
         if self.noise == "normal":
             each = -0.5 * u * u - LOG_SQRT_2PI * self.new
         else:
             each = torch.where(u.abs() <= 0.5, 0.0, -math.inf).to(u.dtype)
-        return sum_items(each - self.log_scale.reshape(-1, *(1,) * (u.ndim - 2)) * self.new, context)
+        return sum_items(each - along(self.log_scale, u.ndim) * self.new, context)
 
 
 class MissingElements(nn.Module):

@@ -29,10 +29,10 @@ from likelify.linalg.factors import (
 )
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, Shape, sum_constant
+from likelify.structure import ContextLike, Shape, along, sum_constant
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_sample
-from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity, along
+from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
 VARIANCE_STEPS = 20

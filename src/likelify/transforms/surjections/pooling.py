@@ -24,7 +24,7 @@ from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, Shape, as_context, per_axis, sum_items
+from likelify.structure import ContextLike, Shape, along, as_context, per_axis, sum_items
 from likelify.transforms.core import Chain, Inverse, Transform
 from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copy_pattern import count_axes
@@ -105,7 +105,7 @@ class Pooling(Transform, ABC):
         contribution = sum_items(self._lost(t, z, place, context), context)
         if self.valid is None or self.log_outside is None:
             return contribution
-        log_scale = self._per_channel(self.log_outside, t)
+        log_scale = along(self.log_outside, t.ndim)
         outside = normal_log_prob(t, torch.zeros_like(log_scale), log_scale)
         return contribution + sum_items(outside.masked_fill(self.valid, 0.0), context)
 
@@ -113,7 +113,7 @@ class Pooling(Transform, ABC):
         """Draw the entries that do not count."""
         if self.valid is None or self.log_outside is None:
             return t
-        noise = temperature * self._per_channel(self.log_outside, t).exp() * torch.randn_like(t)
+        noise = temperature * along(self.log_outside, t.ndim).exp() * torch.randn_like(t)
         return torch.where(self.valid, t, noise)
 
     def _windows(self, x: Tensor) -> Tensor:
@@ -121,15 +121,12 @@ class Pooling(Transform, ABC):
 
     def _read(self, z: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
         """Return the network's value for each entry `(rows, channels, size, *positions)`, and the log scales."""
-        log_scale = self._per_channel(self.log_scale, z)
+        log_scale = along(self.log_scale, z.ndim)
         if self.net is None:
             return None, log_scale
         read = read_net(self.net, z, context, self.channels * (self.size + 1))
         entries, factor = read.split([self.channels * self.size, self.channels], 1)
         return entries.unflatten(1, (self.channels, self.size)), log_scale + limit_log_scale(factor)
-
-    def _per_channel(self, parameter: Tensor, like: Tensor) -> Tensor:
-        return parameter.reshape(1, -1, *(1,) * (like.ndim - 2))
 
     def _mask(self, t: Tensor, value: float) -> Tensor:
         return t if self.valid is None else t.masked_fill(~self.valid, value)
