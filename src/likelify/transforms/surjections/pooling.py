@@ -121,7 +121,7 @@ class Pooling(Transform, ABC):
 
     def _read(self, z: Tensor, context: ContextLike) -> tuple[Tensor | None, Tensor]:
         """Return the network's value for each entry `(rows, channels, size, *positions)`, and the log scales."""
-        log_scale = along(self.log_scale, z.ndim)
+        log_scale = along(self.log_scale, z.ndim)[None]
         if self.net is None:
             return None, log_scale
         read = read_net(self.net, z, context, self.channels * (self.size + 1))
