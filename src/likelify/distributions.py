@@ -228,10 +228,6 @@ class ChannelNoise(Distribution):
         noise = torch.randn(size, **like) if self.noise == "normal" else torch.rand(size, **like) - 0.5
         return context.temperature * along(self.log_scale, 1 + len(event)).exp() * noise
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{len(self.log_scale)}, {self.noise}"
-
 
 def limit_log_scale(raw: Tensor, limit: float = 3) -> Tensor:
     """Return the log scale that a network means by its output: `limit tanh(raw / limit)`, near zero the output."""

@@ -30,6 +30,7 @@ class Dropout(nn.Module):
     """
 
     active: bool = False
+    extra_repr = kept_arguments
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy that is made inside regularized() must not be noisy for ever.
@@ -50,10 +51,6 @@ class Dropout(nn.Module):
         decisions = words.view(torch.int16)[: x.numel()].view(x.shape)
         dropped = round(self.rate * 2**16)
         return (decisions >= dropped - 2**15).to(x.dtype) * (2**16 / (2**16 - dropped))
-
-    def extra_repr(self) -> str:
-        """Show the rate."""
-        return f"{self.rate}"
 
 
 @contextmanager

@@ -411,10 +411,6 @@ class ChannelSpline(Transform, Caching):
         value, log_slope = (v.reshape(by_channel.shape).transpose(0, 1) for v in (value, log_slope))
         return value, sum_items(log_slope, context)
 
-    def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"{len(self.raw)}, bins={self.bins}, interval={self.interval}"
-
 
 class SharedSpline(ChannelSpline):
     r"""One trained spline for all elements: an activation that is a bijection of the line; at first the identity.

@@ -127,10 +127,6 @@ class _LowRankChange(Caching):
 
         return self.cached("factors", compute)
 
-    def extra_repr(self) -> str:
-        """Show the size and the rank."""
-        return f"{len(self.left)}, rank={len(self.right)}"
-
 
 class LUFactors(NamedTuple):
     """The LU factorization of a matrix that is known to be regular."""
