@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from likelify import nets, transforms
-from likelify.zoo.flowified_mlp import FlowifiedLayers
+from likelify.zoo.flowified import FlowifiedLayers
 from likelify.zoo.images import ImageConfig, ImageShape
 from likelify.zoo.registry import Size, register
 
