@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from likelify.data import SplitName
 from likelify.names import ItemKind
 from likelify.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted"]
 
@@ -82,6 +83,8 @@ class Figure(Settings):
             >>> Figure.of([1.0, 2.0, 3.0]).mean
             2.0
         """
+        import numpy as np
+
         array = np.asarray(values, dtype=np.float64)
         error = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else None
         return Figure(mean=float(array.mean()), standard_error=error, count=len(array))
