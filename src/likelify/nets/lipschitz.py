@@ -155,7 +155,7 @@ class _Feedforward(LipschitzNet):
         condition = self._branch(tensors, x, context)
         h = h if condition is None else h + condition
         for i in range(1, len(self.weights)):
-            h = self._linear(_swish(h), tensors[f"weight{i}"], tensors[f"bias{i}"])
+            h = self._linear(_Swish.apply(h), tensors[f"weight{i}"], tensors[f"bias{i}"])
         return h
 
     def _branch(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike) -> Tensor | None:
@@ -301,10 +301,6 @@ def _bend(t: Tensor, g: Tensor, upstream: Tensor) -> Tensor:
         return s * (1 - s) * (2 + t * (1 - 2 * s)) * (g * upstream)
     bend = torch.rsub(s, 1, alpha=2).mul_(t).add_(2).mul_(s)
     return bend.mul_(s.neg_().add_(1)).mul_(g).mul_(upstream)
-
-
-def _swish(t: Tensor) -> Tensor:
-    return _Swish.apply(t)  # pyright: ignore[reportReturnType]
 
 
 def _initial(shape: Sequence[int]) -> Tensor:

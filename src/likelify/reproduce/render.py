@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -88,11 +87,7 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
 def _markdown_table(table: Table) -> str:
     rows = [[_plain(cell) for cell in row] for row in (table.headings, *table.rows)]
     rule = ["---"] + ["---:"] * (len(table.headings) - 1)
-    return "\n".join(_line(row) for row in (rows[0], rule, *rows[1:]))
-
-
-def _line(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
 
 def _plain(text: str) -> str:

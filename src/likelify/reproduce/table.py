@@ -179,8 +179,9 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
             notes.append(f"These cells are of {count} {what}: {advice}.")
     items = {result.iw.bits.count for result in results if result.iw is not None}
     if items:
+        weighted = " to ".join(str(count) for count in sorted({min(items), max(items)}))
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
-        notes.append(f"Importance weighting: {draws} draws on the first {_range(items)} test items.")
+        notes.append(f"Importance weighting: {draws} draws on the first {weighted} test items.")
     if len(items) > 1:
         notes.append("How many items these are differs, as time allowed: the column compares different items.")
     if results:
@@ -248,11 +249,6 @@ def _weighted(results: Sequence[CellResult], unit: Unit) -> str:
 def _parameters(results: Sequence[CellResult]) -> str:
     counts = sorted({result.parameters for result in results})
     return " / ".join(f"{count:,}" for count in counts) or EMPTY
-
-
-def _range(counts: set[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _seconds(seconds: float) -> str:
