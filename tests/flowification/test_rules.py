@@ -7,16 +7,7 @@ from torch import nn
 import likelify as lk
 from likelify.errors import UnsupportedError
 from likelify.flowification import DATA, Call, flowify, rule
-from likelify.flowification.rules import RULES
 from likelify.transforms.elementwise import ChannelAffine
-
-
-@pytest.fixture(autouse=True)
-def _rules_of_tests_end_with_them():
-    kept = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(kept)
 
 
 class Quarter(nn.Module):

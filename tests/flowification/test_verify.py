@@ -8,17 +8,8 @@ from torch import nn
 import likelify as lk
 from likelify.errors import UnsupportedError
 from likelify.flowification import flowify, rule
-from likelify.flowification.rules import RULES
 from likelify.flowification.rules_linear import check_rank
 from likelify.zoo import converted_flow
-
-
-@pytest.fixture(autouse=True)
-def _rules_of_tests_end_with_them():
-    kept = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(kept)
 
 
 class Applied(nn.Module):
