@@ -49,3 +49,8 @@ def test_what_the_function_itself_refuses_is_a_wrong_shape():
     layer = lk.linear_exponential(torch.nn.Linear(3, 3, bias=False))
     with pytest.raises(lk.errors.ShapeError, match=r"events of shape \(4,\)"):
         layer(torch.zeros(2, 4))
+
+
+def test_values_at_the_end_of_the_format_are_no_fault():
+    matrix = torch.randn(6, 6, dtype=torch.float64) * 5e-324
+    lk.Function(lk.Dense(matrix).apply).check_linear(torch.randn(1, 6, dtype=torch.float64))

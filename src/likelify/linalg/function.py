@@ -82,19 +82,20 @@ class Function(LinearMap):
         of_zero, of_x, of_y, of_both, of_u, of_minus_two_u = found.split(len(x))
         scale = float((of_x.abs() + of_y.abs() + of_both.abs()).max())
         # Values near the smallest of the format have few digits.
-        allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + 16 * torch.finfo(x.dtype).tiny
+        least = 16 * torch.finfo(x.dtype).tiny
+        allowed = scale * torch.finfo(x.dtype).eps ** 0.6 + least
         if float((alone - of_x).abs().max()) > allowed:
             raise DomainError(
                 "The function does not act on each row by itself: a row has another image among other rows. "
                 "Statistics of the batch and random numbers (dropout) have no place in a linear map."
             )
         # A linear function maps zero to zero without any rounding.
-        if float(of_zero.abs().max()) > 16 * torch.finfo(x.dtype).tiny:
+        if float(of_zero.abs().max()) > least:
             raise DomainError(
                 "The function is affine, not linear: it maps zero to something else, such as a bias. Take the bias "
                 "out (bias=False); a shift is a layer of its own (Affine, ActNorm)."
             )
-        unit = float(of_u.abs().max()) * torch.finfo(x.dtype).eps ** 0.6
+        unit = float(of_u.abs().max()) * torch.finfo(x.dtype).eps ** 0.6 + least
         gaps = (of_both - 2 * of_x + 3 * of_y).abs().max(), (of_minus_two_u + 2 * of_u).abs().max()
         if float(gaps[0]) > allowed or float(gaps[1]) > unit:
             raise DomainError(
