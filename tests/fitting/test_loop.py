@@ -11,7 +11,7 @@ from likelify.errors import ConfigError, DataError, NonFiniteError
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
-from tests.fitting.toys import QUICK, stripes, tiny_flow
+from tests.fitting.toys import QUICK, stripes, tiny_flow, trap
 
 
 def test_a_fit_beats_the_independent_pixel_model_by_far():
@@ -67,16 +67,8 @@ def test_conditional_fits_use_the_labels():
 
 
 def test_a_non_finite_loss_stops_the_fit_and_keeps_good_weights():
-    class Trap(lk.Affine):
-        calls = 0
-
-        def forward(self, x, context=None):
-            z, log_det = super().forward(x, context)
-            Trap.calls += 1
-            return z, log_det * (math.nan if Trap.calls > 40 else 1.0)
-
     inner = tiny_flow()
-    flow = lk.Flow(inner.base, lk.Chain([*inner.transform, Trap()]), event_shape=(1, 2, 2))
+    flow = lk.Flow(inner.base, lk.Chain([*inner.transform, trap(40)]), event_shape=(1, 2, 2))
     kept = []
     with pytest.raises(NonFiniteError, match=r"became nan at step \d+.*weights of step \d+ are kept.*lower one"):
         fit(flow, stripes(), QUICK, on_best=lambda state, course: kept.append((course.best_step, state)))

@@ -13,6 +13,7 @@ from likelify.fitting.figures import Unit
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
+from tests.fitting.toys import trap
 
 NATS = Unit.of("table")
 
@@ -61,15 +62,7 @@ def test_a_large_offset_costs_no_digits():
 
 
 def test_a_failed_fit_of_a_table_speaks_of_nats():
-    class Trap(lk.Affine):
-        calls = 0
-
-        def forward(self, x, context=None):
-            z, log_det = super().forward(x, context)
-            Trap.calls += 1
-            return z, log_det * (math.nan if Trap.calls > 60 else 1.0)
-
     flow = exact_flow()
-    flow = lk.Flow(flow.base, lk.Chain([*flow.transform, Trap()]), event_shape=(2,))
+    flow = lk.Flow(flow.base, lk.Chain([*flow.transform, trap(60)]), event_shape=(2,))
     with pytest.raises(NonFiniteError, match=r"validation -\d\.\d+ nats"):
         fit(flow, normal_rows(200), FitSettings(steps=200, batch_size=20))

@@ -1,5 +1,7 @@
 """Small data and models that the tests of fitting share."""
 
+import math
+
 import numpy as np
 
 import likelify as lk
@@ -30,3 +32,17 @@ def tiny_flow(seed=0, **settings):
 
 
 QUICK = FitSettings(steps=150, lr=1e-2, batch_size=64, validations=3, warmup=10)
+
+
+def trap(calls):
+    """A layer whose log-determinant is NaN after so many calls, counted over all its copies."""
+
+    class Trap(lk.Affine):
+        made = 0
+
+        def forward(self, x, context=None):
+            z, log_det = super().forward(x, context)
+            Trap.made += 1
+            return z, log_det * (math.nan if Trap.made > calls else 1.0)
+
+    return Trap()
