@@ -1,0 +1,9 @@
+"""The laws that every map and layer must pass, for users' own classes too.
+
+Each function raises `AssertionError` with the observed value if a law is broken, and returns nothing. Call them in
+double precision with parameters away from their initial values (`randomize`): at zero, signs cannot be seen.
+"""
+
+from likelify._lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
