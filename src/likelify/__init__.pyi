@@ -15,8 +15,8 @@ from likelify.fitting.loop import fit as fit
 from likelify.fitting.run import Run as Run
 from likelify.flowification.convert import flowify as flowify
 from likelify.flows import Certificate as Certificate
-from likelify.flows import Estimate as Estimate
 from likelify.flows import Flow as Flow
+from likelify.importance import Estimate as Estimate
 from likelify.linalg.conv import ConvMap as ConvMap
 from likelify.linalg.dense import Dense as Dense
 from likelify.linalg.dense import Skew as Skew

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,9 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from likelify import importance
 from likelify.caching import freeze
 from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.importance import Estimate
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
@@ -30,23 +31,6 @@ from likelify.transforms.core import Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A Monte-Carlo estimate for each item, in nats.
-
-    Attributes:
-        value: `(items,)`.
-        standard_error: of each value over the draws; NaN where a single draw cannot tell.
-        ess: effective sample size of the importance weights, between 1 and `samples`; None for a plain mean.
-        samples: number of draws per item.
-    """
-
-    value: Tensor
-    standard_error: Tensor
-    ess: Tensor | None
-    samples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +137,7 @@ class Flow(Distribution):
         """
         _positive(samples)
         encoded = self._encode(context)
-        found = _mean(torch.stack([self._weight(x, encoded) for _ in range(samples)]), samples)
+        found = importance.mean(torch.stack([self._weight(x, encoded) for _ in range(samples)]))
         return replace(found, standard_error=torch.zeros_like(found.value)) if self.likelihood == "exact" else found
 
     def iw_log_prob(
@@ -175,14 +159,7 @@ class Flow(Distribution):
             InexactLikelihoodError: if a contribution is itself a noisy estimate; the result would be biased upwards.
         """
         self._require_weights("iw_log_prob")
-        totals, squares = [], []
-        for log_weight in self._log_weights(x, self._encode(context), samples, chunk):
-            totals.append(log_weight.logsumexp(0))
-            squares.append((2 * log_weight.detach()).logsumexp(0))
-        total = torch.stack(totals).logsumexp(0)
-        ess = (2 * total.detach() - torch.stack(squares).logsumexp(0)).exp()
-        error = (1 / ess - 1 / samples).clamp_min(0).sqrt()
-        return Estimate(total - math.log(samples), error, ess, samples)
+        return importance.weighted(self._log_weights(x, self._encode(context), samples, chunk))
 
     def bound_gaps(
         self, x: Tensor, context: ContextLike = None, *, samples: Sequence[int] = (8, 64), chunk: int | None = None
@@ -210,23 +187,21 @@ class Flow(Distribution):
         """
         _positive(min(samples, default=0))
         self._require_weights("bound_gaps")
-        drawn = torch.cat(list(self._log_weights(x, self._encode(context), max(samples), chunk)))
-        gaps = {}
-        for count in samples:
-            groups = drawn[: len(drawn) // count * count].unflatten(0, (-1, count))
-            gaps[count] = _mean(groups.logsumexp(1) - math.log(count) - groups.mean(1), count)
-        return gaps
+        drawn = self._log_weights(x, self._encode(context), max(samples), chunk)
+        return {count: importance.gap(drawn, count) for count in samples}
 
-    def _log_weights(self, x: Tensor, encoded: Context, samples: int, chunk: int | None) -> Iterator[Tensor]:
-        """Draw log-weights in double precision, a chunk `(draws, items)` at a time."""
+    def _log_weights(self, x: Tensor, encoded: Context, samples: int, chunk: int | None) -> Tensor:
+        """Draw log-weights `(draws, items)` in double precision, a chunk of draws at a time."""
         _positive(samples)
         chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else chunk
         _positive(chunk, "chunk")
+        drawn = []
         for start in range(0, samples, chunk):
             times = min(chunk, samples - start)
             _, repeated = repeat_context((times,), encoded)
             log_weight = self._weight(x.repeat(times, *(1,) * (x.ndim - 1)), repeated)
-            yield widest(log_weight).reshape(times, -1)
+            drawn.append(widest(log_weight).reshape(times, -1))
+        return torch.cat(drawn)
 
     def _refuse_noise(self, problem: str, remedy: str) -> None:
         if self.likelihood == "estimate":
@@ -379,12 +354,6 @@ class Flow(Distribution):
         marked = [m for m in self.transform.modules() if isinstance(m, Transform) and getattr(m, fact)]
         inner = [m for m in marked if not any(c in marked for c in m.modules() if c is not m)]
         return sorted({type(m).__name__ for m in inner})
-
-
-def _mean(draws: Tensor, samples: int) -> Estimate:
-    """Return the mean over independent draws `(draws, items)`, with its standard error."""
-    error = draws.detach().std(0) / math.sqrt(len(draws)) if len(draws) > 1 else torch.full_like(draws[0], math.nan)
-    return Estimate(draws.mean(0), error, None, samples)
 
 
 def _positive(count: int, name: str = "samples") -> None:
