@@ -68,6 +68,19 @@ def test_reflections_start_where_they_should(count, sign):
     assert torch.allclose(layer.inverse(moved)[0], x, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (3, 3, 3), (3, 3, 3, 3), (1, 3, 3), (4, 3), (9, 3, 1)])
+@pytest.mark.parametrize("method", ["exponential", "cayley", "householder"])
+def test_no_size_is_taken_for_another_where_they_are_equal(method, shape):
+    layer = lk.testing.randomize(lk.rotation(3, method=method, context_features=2).double())
+    x, condition = normal(*shape), normal(shape[0], 2)
+    z, log_det = layer(x, condition)
+    alone = torch.cat([layer(row[None], own[None])[0] for row, own in zip(x, condition, strict=True)])
+    assert torch.allclose(z, alone, atol=1e-12)
+    assert torch.allclose(z.norm(dim=1), x.norm(dim=1))
+    assert torch.equal(log_det, x.new_zeros(shape[0]))
+    assert torch.allclose(layer.inverse(z, condition)[0], x, atol=1e-12)
+
+
 def test_reflections_of_each_row_are_as_if_alone():
     layer = lk.testing.randomize(lk.rotation(3, method="householder", context_features=2).double())
     x, condition = normal(4, 3, 2), normal(4, 2)

@@ -121,7 +121,9 @@ class Cayley(_Turning):
 
 
 def _eye(skew: Tensor) -> Tensor:
-    return torch.eye(skew.shape[-1]).to(skew)
+    # Of the shape of `skew`: a system for each row with one (c, c) matrix on the right would be taken for as many
+    # vectors if there are c rows.
+    return torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device).expand_as(skew)
 
 
 class Householder(_Turning):
