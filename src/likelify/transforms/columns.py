@@ -11,6 +11,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Transform
+from likelify.transforms.rules import FINITE, POSITIVE
 
 
 class Columns(Transform):
@@ -44,6 +45,7 @@ class Columns(Transform):
 
     takes_float64 = True
 
+    buffer_rules = {"mean": FINITE, "scale": POSITIVE}
     mean: Tensor
     scale: Tensor
     like: Tensor

@@ -14,21 +14,23 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
-from likelify.errors import DomainError, ShapeError, UnsupportedError
+from likelify.errors import DomainError, ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.tracing import Method, is_tracing
 
 # The methods that work on what a layer takes, and on what it gives.
 TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
+# Name of a buffer -> what it has to be, in words, and the test of that.
+BufferRules = Mapping[str, tuple[str, Callable[[Tensor], Tensor | bool]]]
 CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
 
 
@@ -51,6 +53,8 @@ class Transform(nn.Module):
         takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
             any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
         gives: the same for the latent; None if it is as for the data.
+        buffer_rules: what buffers have to be that only construction or `initialize` set: a state dictionary with others
+            is refused with a `StateError`.
     """
 
     random_forward: bool = False
@@ -62,6 +66,7 @@ class Transform(nn.Module):
     moves_elements: bool = False
     takes: EventShape | None = None
     gives: EventShape | None = None
+    buffer_rules: ClassVar[BufferRules] = {}
     extra_repr = kept_arguments
 
     def __init_subclass__(cls, *, checks: bool = True, **settings: Any) -> None:
@@ -69,6 +74,17 @@ class Transform(nn.Module):
         super().__init_subclass__(**settings)
         for name in CHECKED.keys() & vars(cls).keys() if checks else ():
             setattr(cls, name, _checked(vars(cls)[name], CHECKED[name]))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *how: Any) -> None:
+        for name, (meaning, holds) in self.buffer_rules.items():
+            given, own = state_dict.get(prefix + name), self.get_buffer(name)
+            # Another shape is what PyTorch refuses by itself.
+            if isinstance(given, Tensor) and given.shape == own.shape and not bool(holds(given)):
+                raise StateError(
+                    f"'{prefix}{name}' of {type(self).__name__} must be {meaning}, and what is to be loaded is not. "
+                    "The state dictionary is damaged, was changed, or belongs to another layer."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *how)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: `(rows, *in_shape)` to `(rows, *out_shape)`, and the contribution `(items,)` in nats."""

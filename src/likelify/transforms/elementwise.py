@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, along, sum_items
 from likelify.transforms.core import Transform, check_domain, check_sample
+from likelify.transforms.rules import SIGNS
 
 
 class Affine(Transform):
@@ -102,6 +103,7 @@ class ChannelAffine(Transform):
         tensor([[ 2., -1.]])
     """
 
+    buffer_rules = {"sign": SIGNS}
     sign: Tensor
 
     def __init__(self, scale: Tensor, shift: Tensor | None = None) -> None:

@@ -9,6 +9,7 @@ from likelify.distributions import LOG_SQRT_2PI
 from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, Shape, as_shape, sum_items
 from likelify.transforms.core import Transform, check_domain
+from likelify.transforms.rules import FALLING, PROBABILITIES, RISING
 
 
 class FittedMarginal(Transform):
@@ -32,6 +33,7 @@ class FittedMarginal(Transform):
         ShapeError: for events of another shape.
     """
 
+    buffer_rules = {"mass": PROBABILITIES, "below": RISING, "above": FALLING}
     mass: Tensor
     below: Tensor
     above: Tensor

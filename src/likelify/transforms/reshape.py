@@ -12,6 +12,7 @@ from torch import Tensor
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, Shape, as_shape, per_axis, zero_log_det
 from likelify.transforms.core import Transform
+from likelify.transforms.rules import PERMUTATION
 
 
 class Identity(Transform):
@@ -153,6 +154,7 @@ class Permute(Transform):
     """
 
     moves_elements = True
+    buffer_rules = {"order": PERMUTATION}
     order: Tensor
 
     def __init__(self, order: Tensor | list[int]) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
-from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, zero_log_det
@@ -16,6 +15,7 @@ from likelify.tracing import leave_autocast
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
+from likelify.transforms.rules import ORTHOGONAL, orthogonality_gap
 
 
 class _Turning(Transform, Caching):
@@ -54,6 +54,7 @@ class Orthogonal(_Turning):
         tensor([[ 1., -2.]])
     """
 
+    buffer_rules = {"matrix": ORTHOGONAL}
     matrix: Tensor
 
     def __init__(self, matrix: Tensor) -> None:
@@ -61,7 +62,7 @@ class Orthogonal(_Turning):
         matrix = torch.as_tensor(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"Orthogonal needs a square matrix, got shape {tuple(matrix.shape)}.")
-        gap = float((widest(matrix) @ widest(matrix).T - torch.eye(len(matrix), device=matrix.device)).abs().max())
+        gap = orthogonality_gap(matrix)
         if not gap < 1e-5:
             raise DomainError(
                 f"The matrix is not orthogonal: Q Q^T differs from the identity by {gap:.2g}. Take the Q of "

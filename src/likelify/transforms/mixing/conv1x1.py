@@ -8,6 +8,7 @@ from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Chain, Transform
+from likelify.transforms.rules import PERMUTATION_MATRIX, SIGNS
 
 
 class Conv1x1(Transform, Caching):
@@ -21,6 +22,7 @@ class Conv1x1(Transform, Caching):
         channels: size of axis 1 of `(rows, channels, ...)`; rows of vectors, images and graph nodes alike.
     """
 
+    buffer_rules = {"permutation": PERMUTATION_MATRIX, "signs": SIGNS}
     permutation: Tensor
     signs: Tensor
 
