@@ -143,7 +143,7 @@ class Transform(nn.Module):
         For evaluation and sampling: parameters count as constants inside, and no gradient reaches what is cached. Do
         not train inside: a parameter that was changed in place or replaced raises `StateError` when its cache is used
         next, but changes that PyTorch does not count (a fused optimizer's) cannot be noticed. The caches are dropped on
-        exit.
+        exit, and belong to the thread that opened the block: another may train meanwhile, or open its own.
         """
         with freeze(self):
             yield
