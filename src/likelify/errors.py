@@ -9,9 +9,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+# Of what an error repeats of the user's words.
+LONGEST_WORD = 80
+
 
 class LikelifyError(Exception):
     """Base class of all errors that likelify raises on purpose."""
+
+
+class LikelifyWarning(UserWarning):
+    """What a user should know although the work went on; the command line prints it as a line of its own."""
 
 
 class ShapeError(LikelifyError, ValueError):
@@ -84,7 +91,7 @@ def unknown_word(kind: str, word: str, known: Iterable[str]) -> str:
         >>> unknown_word("model", "glwo", ["glow", "vae"])
         "There is no model 'glwo'. Did you mean 'glow'? Known are: glow, vae."
     """
-    known = list(known)
+    known, word = list(known), word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..."
     near = " or ".join(f"'{match}'" for match in get_close_matches(word, known, n=2, cutoff=0.5))
     question = f" Did you mean {near}?" if near else ""
     return f"There is no {kind} '{word}'.{question} Known are: {', '.join(known)}."

@@ -1,14 +1,17 @@
 """What all settings share: plain data, validated, frozen."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from likelify.errors import ConfigError, unknown_word
+from likelify.errors import LONGEST_WORD, ConfigError, unknown_word
 
 # Settings as plain data: names and values.
 Values = dict[str, Any]
+# Of settings that do not fit, how many an error names.
+NAMED = 5
 
 
 class Settings(BaseModel):
@@ -16,23 +19,40 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = _problems(error, list(type(self).model_fields), self.meant())
+            raise ConfigError(f"These {self.meant()} do not fit. {problems}") from error
+
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, Any]) -> Self:
         """Return validated settings from plain data, such as parsed JSON or command-line values.
 
         Raises:
             ConfigError: naming each setting that does not fit; an unknown word is answered with the nearest known ones.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            problems = " ".join(_sentence(dict(problem), list(cls.model_fields)) for problem in error.errors())
-            raise ConfigError(f"These settings do not fit. {problems}") from error
+        if not isinstance(values, Mapping):
+            raise ConfigError(f'These {cls.meant()} do not fit. They must have names, as in {{"name": value}}.')
+        return cls(**values)
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what a user calls these settings, for errors."""
+        return "settings"
 
 
-def _sentence(problem: dict[str, Any], names: list[str]) -> str:
+def _problems(error: ValidationError, names: list[str], meant: str) -> str:
+    """Return a sentence for each of the first settings that do not fit."""
+    found = error.errors(include_url=False)
+    first = " ".join(_sentence(dict(problem), names, meant) for problem in found[:NAMED])
+    return first + (f" And {len(found) - NAMED} more." if len(found) > NAMED else "")
+
+
+def _sentence(problem: dict[str, Any], names: list[str], meant: str) -> str:
     """Return the sentence that says what is wrong with one setting, for an error that pydantic has found."""
-    place = ".".join(map(str, problem["loc"])) or "settings"
+    place = ".".join(map(str, problem["loc"]))[:LONGEST_WORD] or meant
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return unknown_word("setting", place, names)
     words = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))

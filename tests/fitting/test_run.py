@@ -56,9 +56,9 @@ def test_run_folders_that_do_not_fit_are_refused(tmp_path):
         run.flow()
     values = json.loads((run.path / "config.json").read_text())
     for change, message in (
-        ({"format": 99}, "reads format 2. Upgrade likelify"),
-        ({"format": 1}, "has format 1; .* reads format 2. Fit it again"),
-        ({"format": "2"}, "has format 2; .* reads format 2. Fit it again"),
+        ({"format": 99}, "reads format 3. Upgrade likelify"),
+        ({"format": 1}, "has format 1; .* reads format 3. Fit it again"),
+        ({"format": "3"}, "has format 3; .* reads format 3. Fit it again"),
         ({"format": None}, "has format None"),
         ({"surprise": 1}, "surprise"),
         ({"model": {"model": "os.system"}}, "cannot be read"),

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from likelify.errors import ConfigError
+from likelify.fitting.sources import open_data, public_facts
 from likelify.reproduce.cell import Cell, changes, slug
 from likelify.reproduce.experiment import most_hours
-from likelify.reproduce.sources import open_data, public_facts
 from tests.reproduce.trial import METHODS, experiment
 
 

@@ -7,12 +7,12 @@ import pytest
 from likelify.errors import DataError
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
-from likelify.reproduce.cell import DataChoice, Measuring
+from likelify.fitting.sources import DataChoice, open_data
+from likelify.reproduce.cell import Measuring
 from likelify.reproduce.experiment import DataSet, Method
 from likelify.reproduce.measure import run_cell, run_name
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import measure
-from likelify.reproduce.sources import open_data
 from likelify.reproduce.store import read_cells
 from likelify.zoo import config_from_dict
 from tests.reproduce.trial import experiment, run_here, silent

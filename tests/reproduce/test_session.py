@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from likelify.errors import ConfigError
-from likelify.reproduce.cell import DataChoice
+from likelify.fitting.sources import DataChoice, open_data
 from likelify.reproduce.experiment import DataSet
 from likelify.reproduce.session import Session
-from likelify.reproduce.sources import open_data
 from likelify.reproduce.store import read_cells, save_cell, to_text
 from tests.reproduce.trial import METHODS, experiment
 

@@ -1,6 +1,7 @@
 """An experiment of seconds, for the tests."""
 
-from likelify.reproduce.cell import DataChoice, Measuring
+from likelify.fitting.sources import DataChoice
+from likelify.reproduce.cell import Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Folders

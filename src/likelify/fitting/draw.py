@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 
 # Kind of item -> what its samples are called, the ending of their file, and how many a run keeps.
 FILES: dict[ItemKind, tuple[str, str, int]] = {"image": ("Pictures", ".png", 64), "table": ("Rows", ".csv", 1000)}
+
+
+def check_draws(number: int, temperature: float) -> None:
+    """Refuse a number of samples or a temperature with which nothing can be drawn.
+
+    Raises:
+        ConfigError: if the number is not 1, 2, ..., or the temperature is negative or not finite.
+    """
+    if not isinstance(number, int) or number < 1:
+        raise ConfigError(f"The number of samples must be 1, 2, ..., got {number}.")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"The temperature must be a number that is not negative, got {temperature}.")
 
 
 def draw(

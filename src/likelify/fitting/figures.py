@@ -116,6 +116,7 @@ class Evaluation(Settings):
         iw: importance-weighted, or None if it was not asked for or the model does not allow it.
         gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
         gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
+        weights: digest of the weights of the run that were measured, or None for those of a flow.
     """
 
     source: str
@@ -124,6 +125,11 @@ class Evaluation(Settings):
     iw: Score | None = None
     gain: Figure | None = None
     gaps: dict[int, Figure] | None = None
+    weights: str | None = None
+
+    def draws(self) -> tuple[int, int]:
+        """Return how fine the figures are: draws for importance weighting, of all items, and for the ELBO of each."""
+        return (0 if self.iw is None else self.iw.samples * self.iw.nats.count, self.elbo.samples)
 
 
 class Point(Settings):

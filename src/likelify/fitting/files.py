@@ -1,32 +1,205 @@
-"""Writing files so that a kill at any instant leaves the old file or the new one, and several processes do not meet."""
+"""Writing files so that a kill at any instant leaves the old file or the new one, and reading JSON of any origin.
 
+Several processes that write do not meet; what cannot be written is an error that names the file.
+"""
+
+import errno
 import fcntl
+import json
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import platform
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any, NoReturn
+
+from likelify.errors import RunError
+from likelify.settings import Settings
+
+# Of a file of JSON, in bytes; parsed it may take some twenty times as much.
+LARGEST_JSON = 2**24
+DEEPEST_JSON, LONGEST_INTEGER = 64, 20
+
+FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
+# Temporary names tell machines and processes apart, so that what a killed process left can be told from what is used.
+MACHINE, NUMBERS = f"{zlib.crc32(platform.node().encode()):08x}", count()
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file's content in one instant: write beside it, force to disk, rename."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    """Replace a file's content in one instant: write beside it, force to disk, rename.
+
+    Raises:
+        RunError: if it cannot be written; the file is then as it was.
+    """
+    with _written_beside(file, content) as temporary:
+        os.replace(temporary, file)
+
+
+def write_new(file: Path, content: bytes) -> bool:
+    """Write a file that does not exist; return False, and change nothing, if it does: of several processes one wins.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    with _written_beside(file, content) as temporary:
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with file.open("xb") as handle:
+                    handle.write(content)
+            except FileExistsError:
+                return False
+    return True
+
+
+@contextmanager
+def _written_beside(file: Path, content: bytes) -> Iterator[Path]:
+    """Give the block a temporary file of that content; it is gone afterwards, and so are those of killed processes."""
+    temporary = file.with_name(f".{file.name}.{MACHINE}.{os.getpid()}.{next(NUMBERS)}.part")
     try:
+        _clear(file)
         with open(temporary, "wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, file)
+        yield temporary
+    except OSError as error:
+        refuse_write(file, error)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_temporary(file: Path) -> bool:
+    """Tell whether a file is one that is being written, or was when its process was killed."""
+    return file.name.startswith(".") and file.name.endswith(".part")
+
+
+def _clear(file: Path) -> None:
+    """Remove what killed processes of this machine have left beside a file."""
+    for left in file.parent.glob(f".{_literal(file.name)}.{MACHINE}.*.part"):
+        process = left.name.rsplit(".", 3)[1]
+        if process.isdigit() and not _is_alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def refuse_write(file: Path, error: OSError) -> NoReturn:
+    """Raise the error for a file or folder that cannot be written."""
+    if isinstance(error, RunError):
+        raise error
+    remedy = "See whether the folder is there and may be written to."
+    if error.errno in FULL:
+        remedy = "Make room there, or name a place on another disk."
+    elif error.errno in FORBIDDEN:
+        remedy = "Name a place that you may write to, or have the permissions changed."
+    raise RunError(f"'{file}' cannot be written: {(error.strerror or str(error)).lower()}. {remedy}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless they are there.
+
+    Raises:
+        RunError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse_write(folder, error)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make a folder if need be, and keep other processes waiting that lock it too; a killed process locks nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def as_json(settings: Settings) -> bytes:
+    """Return settings as the content of a JSON file.
+
+    Raises:
+        RunError: if a number is infinite or NaN, which JSON does not have.
+    """
+    try:
+        text = json.dumps(settings.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise RunError("A figure is infinite or not a number, and a file of JSON cannot hold it.") from error
+    return text.encode() + b"\n"
+
+
+def read_json(file: Path) -> Any:
+    """Return what a file of JSON holds, in bounded memory and time, whoever wrote it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RunError: if it is no JSON, or too large, too deep, or with numbers that are too long or not finite.
+    """
+    try:
+        with file.open("rb") as handle:
+            content = handle.read(LARGEST_JSON + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"'{file}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
+    if len(content) > LARGEST_JSON:
+        raise RunError(f"'{file}' cannot be read: it has more than {LARGEST_JSON // 2**20} MB.")
+    try:
+        value = json.loads(content.decode(), parse_int=_integer, parse_float=_number, parse_constant=_number)
+        _check_depth(value)
+    except RecursionError as error:
+        raise RunError(f"'{file}' cannot be read: it is nested too deeply.") from error
+    except ValueError as error:
+        raise RunError(f"'{file}' cannot be read: {' '.join(str(error).split()).removesuffix('.')}.") from error
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise ValueError(f"it holds an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds a number that is not finite, {text[:20]}")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

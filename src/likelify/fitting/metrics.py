@@ -9,8 +9,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from likelify.data import Batch, Source, SplitName
-from likelify.errors import ConfigError, DataError
+from likelify.data import SPLITS, Batch, Source, SplitName
+from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -59,6 +59,17 @@ def gap_draws(iw_samples: int) -> tuple[int, ...]:
     return tuple(sorted({max(2, iw_samples // part) for part in (16, 4, 1)}))
 
 
+def check_split(name: str) -> SplitName:
+    """Return the name of a split.
+
+    Raises:
+        ConfigError: if there is no such split.
+    """
+    if name not in SPLITS:
+        raise ConfigError(unknown_word("split", str(name), SPLITS))
+    return name
+
+
 def evaluate(
     flow: Flow,
     source: Source,
@@ -92,6 +103,7 @@ def evaluate(
     Raises:
         DataError: if the split has no items.
     """
+    split = check_split(split)
     count = source.size(split) if limit is None else min(limit, source.size(split))
     if count == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")

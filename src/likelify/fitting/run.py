@@ -1,27 +1,29 @@
 """The run folder: what was fitted to what and how, the weights, the course of the fit, and what was measured.
 
 Everything is written to a temporary name and then renamed, so a kill at any instant leaves the old file or the new one.
-Weights are safetensors and settings are JSON that is validated when read; nothing is ever unpickled.
+Weights are safetensors and settings are JSON that is validated when read; nothing is ever unpickled. What is read may
+come from anywhere: it is bounded in memory and time, and refused if its parts do not belong together.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
-from likelify.errors import ConfigError, RunError
-from likelify.fitting.files import write_atomically
+from likelify.errors import ConfigError, DataError, LikelifyWarning, RunError
+from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from likelify.data import Source
+    from likelify.data import Source, SplitName
     from likelify.fitting.figures import Course, Evaluation
     from likelify.fitting.settings import RunConfig
     from likelify.flows import Flow
@@ -44,19 +46,29 @@ class Run:
         self.config = config
         self.module = module
 
+    def __repr__(self) -> str:
+        return f"Run('{self.path}', model='{self.config.model.model}', data='{self.config.data.name}')"
+
     @staticmethod
-    def create(path: str | Path, config: RunConfig) -> Run:
-        """Make a new run folder.
+    def create(path: str | Path, config: RunConfig, *, numbered: bool = False) -> Run:
+        """Make a new run folder; of several processes that make the same one, one gets it.
+
+        Args:
+            path: the folder.
+            config: all settings.
+            numbered: if the folder is taken, make the first of `path-2`, `path-3`, ... that is free.
 
         Raises:
-            RunError: if the folder already holds something.
+            RunError: if the folder already holds something, or cannot be made.
         """
         folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CONFIG, config.model_dump_json(indent=2).encode() + b"\n")
-        return Run(folder, config)
+        for number in count(2):
+            if _claim(folder, config):
+                return Run(folder, config)
+            if not numbered:
+                raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder.")
+            folder = Path(f"{path}-{number}")
+        raise AssertionError  # numbers do not end
 
     @staticmethod
     def load(path: str | Path, *, module: nn.Module | None = None) -> Run:
@@ -88,19 +100,34 @@ class Run:
             RunError: if the weights are missing or damaged, or do not fit the model.
             ConfigError: if a changed setting does not fit, or the model needs a network that `load` was not given.
         """
+        from likelify.fitting.weights import build_within, load_weights, read_header
         from likelify.seeding import seeded
 
-        model, file = self.config.model, self.path / WEIGHTS
+        model, file = self.config.model, self._weights()
+        model = type(model).parse(model.model_dump() | changes) if changes else model
+        build: Callable[..., Flow] = model.build
+        header = read_header(file)
+        with seeded(self.config.fit.seed):
+            # A network of the user's is as large as it is.
+            flow = build(self.module) if model.needs_module else build_within(build, header, self.path)
+        try:
+            load_weights(flow, file, header)
+        except RunError as error:
+            if not changes:
+                raise
+            raise RunError(
+                f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
+                "the weights as they are can be changed here, such as log_det of a residual flow."
+            ) from error
+        return flow
+
+    def _weights(self) -> Path:
+        file = self.path / WEIGHTS
         if not file.is_file():
             raise RunError(
                 f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
             )
-        model = type(model).parse(model.model_dump() | changes) if changes else model
-        build: Callable[..., Flow] = model.build
-        with seeded(self.config.fit.seed):
-            flow = build(self.module) if model.needs_module else build()
-        _load_weights(flow, file, changes)
-        return flow
+        return file
 
     def source(self) -> Source:
         """Open the data that the run was fitted to.
@@ -110,8 +137,10 @@ class Run:
             RunError: if they have changed.
         """
         from likelify.data import open_source
+        from likelify.fitting.sources import open_data
 
-        source, fitted = open_source(self.config.data.name), self.config.data.fingerprint
+        opened, fitted = self.config.opened, self.config.data.fingerprint
+        source = open_source(self.config.data.name) if opened is None else open_data(opened)
         if source.fingerprint() != fitted:
             raise RunError(
                 f"The data '{source.name}' are not those that '{self.path}' was fitted to (fingerprint "
@@ -121,7 +150,7 @@ class Run:
 
     def evaluate(
         self,
-        source: Source | None = None,
+        source: Any = None,
         *,
         changes: Mapping[str, Any] | None = None,
         keep: bool = True,
@@ -129,29 +158,84 @@ class Run:
     ) -> Evaluation:
         """Measure the held-out likelihood and keep the figures in the run.
 
-        Kept are only figures of the run's own model on whole splits of the data that it was fitted to.
+        Kept are only figures of the run's own model on whole splits of the data that it was fitted to. They replace
+        those of the same weights that took fewer draws, or as many: draws for importance weighting times items count
+        first, then draws for the ELBO.
 
         Args:
-            source: the data; by default those that the run was fitted to.
+            source: the data; by default those that the run was fitted to. Of items in memory, such as an array, all
+                are measured.
             changes: settings of the model that leave its weights, see `flow`.
             keep: write the figures to the folder.
             **effort: split, draws and so on, as `metrics.evaluate` takes them; by default what suits the data.
 
+        Warns:
+            LikelifyWarning: if the figures cannot be written, or finer ones are there; if the fit has not ended.
+
         Raises:
-            DataError: if the data are not there any more, or the split is empty.
+            DataError: if the data are not there any more or are of another shape, or the split is empty.
             RunError: if the data have changed, or the weights are missing or damaged.
+            ConfigError: if a setting does not fit.
         """
         from likelify.fitting.metrics import evaluate
         from likelify.fitting.recipes import usual_draws
+        from likelify.fitting.weights import read_header
 
         effort = asdict(usual_draws(self.config.data)) | effort
-        flow, source = self.flow(**(changes or {})), self.source() if source is None else source
+        flow = self.flow(**(changes or {}))
+        source = self.source() if source is None else self._own_kind(source, effort.get("split", "test"))
+        self._warn_unless_ended()
         measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
+        if not changes:
+            measured = measured.model_copy(update={"weights": read_header(self._weights()).digest})
         own = source.fingerprint() == self.config.data.fingerprint
         if keep and own and not changes and effort.get("limit") is None:
-            name = EVALUATION if measured.split == "test" else f"evaluation-{measured.split}.json"
-            write_atomically(self.path / name, measured.model_dump_json(indent=2).encode() + b"\n")
+            self._keep_evaluation(measured)
         return measured
+
+    def _own_kind(self, data: Any, split: str) -> Source:
+        """Return other data than the run's, if they are of the same shape."""
+        from likelify.fitting.metrics import check_split
+        from likelify.fitting.sources import as_split
+
+        source, facts = as_split(data, self.config.data, check_split(split)), self.config.data
+        if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
+            raise DataError(
+                f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; '{self.path}' is a "
+                f"model of {facts.items} of shape {tuple(facts.event_shape)}."
+            )
+        return source
+
+    def _warn_unless_ended(self) -> None:
+        course = self.course()
+        if course is not None and course.reason == "running":
+            warnings.warn(
+                f"The fit of '{self.path}' did not end: it was killed, or is still running. Its weights are the best "
+                f"that were kept so far, of step {course.best_step}.",
+                LikelifyWarning,
+                stacklevel=3,
+            )
+
+    def _keep_evaluation(self, measured: Evaluation) -> None:
+        """Write figures unless finer ones of the same weights are there; a warning says why if they are not written."""
+        file = self.path / (EVALUATION if measured.split == "test" else f"evaluation-{measured.split}.json")
+        old = self.evaluation(measured.split)
+        try:
+            if old is not None and old.weights == measured.weights and old.draws() > measured.draws():
+                raise RunError(f"'{file}' holds figures of more draws, and was left as it is.")
+            write_atomically(file, as_json(measured))
+        except RunError as error:
+            warnings.warn(f"These figures were not kept. {error}", LikelifyWarning, stacklevel=3)
+
+    def evaluation(self, split: SplitName = "test") -> Evaluation | None:
+        """Return the figures that were kept of a split, or None if there are none that can be read."""
+        from likelify.fitting.figures import Evaluation
+
+        name = EVALUATION if split == "test" else f"evaluation-{split}.json"
+        try:
+            return Evaluation.parse(read_json(self.path / name))
+        except (OSError, ConfigError):
+            return None
 
     def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
         """Draw items in the units of the data: images as whole numbers, rows of tables in the user's units.
@@ -163,9 +247,11 @@ class Run:
             seed: of the draws.
 
         Raises:
-            ConfigError: if the run has no such class.
+            ConfigError: if the run has no such class, or a number does not fit.
         """
-        from likelify.fitting.draw import draw
+        from likelify.fitting.draw import check_draws, draw
+
+        check_draws(number, temperature)
 
         classes = self.config.data.classes if self.config.conditional else None
         if label is not None and (classes is None or not 0 <= label < classes):
@@ -180,16 +266,15 @@ class Run:
 
     def save_weights(self, state: Mapping[str, Tensor]) -> None:
         """Write the weights."""
-        from safetensors.torch import save
+        from likelify.fitting.weights import pack
 
-        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-        write_atomically(self.path / WEIGHTS, save(plain))
+        write_atomically(self.path / WEIGHTS, pack(state))
 
     def save_course(self, course: Course) -> None:
         """Write the course of the fit, and its points as CSV in the unit that suits the data."""
         from likelify.fitting.figures import Unit
 
-        write_atomically(self.path / COURSE, course.model_dump_json(indent=2).encode() + b"\n")
+        write_atomically(self.path / COURSE, as_json(course))
         rows = course.rows(Unit.of(self.config.data.kind))
         if not rows:
             return
@@ -204,40 +289,34 @@ class Run:
         from likelify.fitting.figures import Course
 
         try:
-            return Course.parse(json.loads((self.path / COURSE).read_text()))
-        except (OSError, ValueError, RecursionError):
+            return Course.parse(read_json(self.path / COURSE))
+        except (OSError, ConfigError):
             return None
+
+
+def _claim(folder: Path, config: RunConfig) -> bool:
+    """Make a folder that is this run's from now on; return False if it is another's."""
+    if not folder.exists():
+        make_folder(folder)
+    if not folder.is_dir() or any(not is_temporary(file) for file in folder.iterdir()):
+        return False
+    return write_new(folder / CONFIG, as_json(config))
 
 
 def _read_config(folder: Path) -> RunConfig:
     # Not at the top: `likelify.Run` should not cost the import of pydantic before it is used.
     from likelify.fitting.settings import FORMAT, RunConfig
 
-    if not (folder / CONFIG).is_file():
+    file = folder / CONFIG
+    if not file.is_file():
         raise RunError(f"'{folder}' is not a run folder: it has no {CONFIG}. Runs are made by 'likelify fit'.")
+    values = read_json(file)
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        remedy = "Upgrade likelify." if isinstance(found, int) and found > FORMAT else "Fit it again."
+        shown = str(found)[:40]
+        raise RunError(f"'{folder}' has format {shown}; likelify {__version__} reads format {FORMAT}. {remedy}")
     try:
-        values = json.loads((folder / CONFIG).read_text())
-        found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT:
-            remedy = "Upgrade likelify." if isinstance(found, int) and found > FORMAT else "Fit it again."
-            raise RunError(f"'{folder}' has format {found}; likelify {__version__} reads format {FORMAT}. {remedy}")
         return RunConfig.parse(values)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
-        raise RunError(f"'{folder / CONFIG}' cannot be read: {error}") from error
-
-
-def _load_weights(flow: Flow, file: Path, changes: Mapping[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        flow.load_state_dict(load_file(file))
-    except SafetensorError as error:
-        raise RunError(f"'{file}' is damaged or not a safetensors file: {error}") from error
-    except RuntimeError as error:
-        if changes:
-            raise RunError(
-                f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
-                "the weights as they are can be changed here, such as log_det of a residual flow."
-            ) from error
-        raise RunError(f"The weights in '{file}' do not fit the model in {CONFIG}: {error}") from error
+    except ConfigError as error:
+        raise RunError(f"'{file}' cannot be read: {error}") from error

@@ -7,11 +7,12 @@ from pydantic import Field
 
 from likelify._version import __version__
 from likelify.data import Facts
+from likelify.fitting.sources import DataChoice
 from likelify.settings import Settings
 from likelify.zoo import AnyModelConfig
 
 # Version of the layout of run folders.
-FORMAT = 2
+FORMAT = 3
 
 
 class FitSettings(Settings):
@@ -59,6 +60,11 @@ class FitSettings(Settings):
     initialize_items: int = Field(default=4096, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
+    @classmethod
+    def meant(cls) -> str:
+        """Return whose settings these are, for errors."""
+        return "settings of the fit"
+
     def lr_at(self, step: int, fraction: float) -> float:
         """Return the learning rate of a step, when that fraction (0 to 1) of the fit is over."""
         rise = min(1.0, (step + 1) / max(self.warmup, 1)) ** self.warmup_power
@@ -74,6 +80,7 @@ class RunConfig(Settings):
         format: version of the layout of the folder.
         likelify: version of the library that wrote it.
         data: facts of the source, with its fingerprint and the names of the columns of a table.
+        opened: how the data were opened, if they are a part of a source or in other units; None for a source as it is.
         conditional: whether the labels were given to the model.
         preset: name and size of the preset that the settings started from, or None.
         model: the model's settings.
@@ -83,6 +90,7 @@ class RunConfig(Settings):
     format: int = FORMAT
     likelify: str = __version__
     data: Facts
+    opened: DataChoice | None = None
     conditional: bool = False
     preset: str | None = None
     model: AnyModelConfig

@@ -5,30 +5,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from likelify.data import Facts, SplitName
+from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.choose import complete_model
 from likelify.fitting.settings import FitSettings
+from likelify.fitting.sources import DataChoice
 from likelify.settings import Settings, Values
 from likelify.zoo import config_from_dict
 
 PictureKind = Literal["samples", "inverses"]
-
-
-class DataChoice(Settings):
-    """The data of a cell.
-
-    Attributes:
-        source: name of the source.
-        limits: number of items to keep of a split; the other splits are used whole.
-        standardized: whether each column of a table is scaled to mean 0 and variance 1 over the training split.
-        folder: of the user's files; what was measured is known by the fingerprint of the data instead.
-    """
-
-    source: str
-    limits: dict[SplitName, int] = Field(default_factory=dict)
-    standardized: bool = False
-    folder: str | None = None
 
 
 class Measuring(Settings):

@@ -17,7 +17,7 @@ HOME = Path(__file__).parents[2]
 PACKAGE = "likelify"
 FITTING = ("likelify.fitting.loop", "likelify.fitting.metrics", "likelify.reproduce.scores")
 # Data have fingerprints of their own, and settings are kept in full, so what reads or chooses them plays no part.
-UNCOUNTED = ("_version", "data", "fitting.choose", "fitting.recipes", "zoo.presets", "zoo.registry")
+UNCOUNTED = ("_version", "data", "fitting.choose", "fitting.recipes", "fitting.sources", "zoo.presets", "zoo.registry")
 APART = tuple(f"{PACKAGE}.{name}" for name in UNCOUNTED)
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import UNLIMITED_FIT
-from likelify.reproduce.cell import Cell, DataChoice, Measuring, PictureKind, Values
+from likelify.fitting.sources import DataChoice
+from likelify.reproduce.cell import Cell, Measuring, PictureKind, Values
 
 Scale = Literal["cpu", "paper", "quick"]
 

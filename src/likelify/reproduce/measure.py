@@ -21,13 +21,13 @@ from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
+from likelify.fitting.sources import open_data, public_facts
 from likelify.flows import Flow
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.code import code_hashes
 from likelify.reproduce.results import CellResult
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import OnProgress, measure
-from likelify.reproduce.sources import open_data, public_facts
 from likelify.reproduce.store import save_cell
 from likelify.seeding import seeded
 from likelify.settings import Values
@@ -58,6 +58,7 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
     settings = cell.settle(facts)
     config = RunConfig(
         data=source.facts(),
+        opened=cell.data,
         model=config_from_dict(settings["model"]),
         fit=FitSettings.parse(settings["fit"]),
     )

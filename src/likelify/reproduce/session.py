@@ -5,12 +5,12 @@ from pathlib import Path
 
 from likelify.errors import ConfigError, DataError, MissingDependencyError
 from likelify.fitting.files import write_atomically
+from likelify.fitting.sources import open_data, public_facts
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown
 from likelify.reproduce.results import CellState, read_states
 from likelify.reproduce.runner import Folders
-from likelify.reproduce.sources import open_data, public_facts
 from likelify.reproduce.store import read_cells
 from likelify.reproduce.table import Picture, Report, build_report
 

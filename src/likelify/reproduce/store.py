@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from likelify.errors import RunError
-from likelify.fitting.files import locked, write_atomically
+from likelify.fitting.files import locked, read_json, write_atomically
 
 CELLS = "cells.json"
 FORMAT = 2
 # Of a line; a point of a curve has some 170 characters.
 WIDTH = 200
+REMEDY = "It was left as it is. Mend it (after a merge it may hold both sides), or move it away to run its cells again."
 
 
 def read_cells(folder: Path) -> dict[str, Any]:
@@ -22,14 +23,14 @@ def read_cells(folder: Path) -> dict[str, Any]:
     """
     file = folder / CELLS
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(_unreadable(file, " ".join(str(error).split()))) from error
+    except RunError as error:
+        raise RunError(f"{error} {REMEDY}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("cells"), dict):
         found = content.get("format") if isinstance(content, dict) else None
-        raise RunError(_unreadable(file, f"it has format {found}, this likelify reads {FORMAT}"))
+        raise RunError(f"'{file}' cannot be read: it has format {found}, this likelify reads {FORMAT}. {REMEDY}")
     return content["cells"]
 
 
@@ -68,10 +69,3 @@ def to_text(value: object) -> str:
 def _on_one_line(match: re.Match[str]) -> str:
     inside = re.sub(r"\n *", " ", match[0][1:-1]).strip()
     return f"{match[0][0]}{inside}{match[0][-1]}" if len(inside) < WIDTH else match[0]
-
-
-def _unreadable(file: Path, reason: str) -> str:
-    return (
-        f"'{file}' cannot be read: {reason}. It was left as it is. Mend it (after a merge it may hold both sides), or "
-        "move it away to run its cells again."
-    )

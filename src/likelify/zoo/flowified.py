@@ -28,7 +28,7 @@ class FlowifiedLayers(AddedNoise):
     reads_labels: ClassVar[bool] = False
 
     method: LinearMethod = "cayley"
-    bins: int = Field(default=10, ge=2)
+    bins: int = Field(default=10, ge=2, le=4096)
     net_hidden: Size = 64
 
     def _densities(self, dims: int, kernel_size: int = 3) -> dict[str, Any]:

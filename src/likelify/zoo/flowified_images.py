@@ -76,7 +76,7 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
     """
 
     front: Literal["scale", "marginal"] = "scale"
-    reflections: int | None = Field(default=None, ge=2)
+    reflections: int | None = Field(default=None, ge=2, le=4096)
     interval: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
 
@@ -132,7 +132,7 @@ class FConvConfig(FlowifiedConfig):
     kernel: ClassVar[int] = 2
 
     nsf: bool = False
-    nsf_bins: int = Field(default=5, ge=2)
+    nsf_bins: int = Field(default=5, ge=2, le=4096)
     nsf_hidden: Size = 256
     nsf_channels: Size = 32
 

@@ -29,7 +29,7 @@ class FlowifiedMLPConfig(FlowifiedLayers, ModelConfig):
     widths: tuple[Size, ...] = (128, 64, 32, 16, 8)
     activation: Literal["leaky-relu", "spline"] = "spline"
     learned_noise: bool = True
-    bins: int = Field(default=8, ge=2)
+    bins: int = Field(default=8, ge=2, le=4096)
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""

@@ -43,10 +43,10 @@ class GlowConfig(ScalesConfig):
     coupling: Literal["affine", "spline"] = "affine"
     net_kind: Literal["residual", "dense"] = "residual"
     hidden: Size = 48
-    blocks: int = Field(default=1, ge=0)
+    blocks: int = Field(default=1, ge=0, le=4096)
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    bins: int = Field(default=8, ge=2)
+    bins: int = Field(default=8, ge=2, le=4096)
     norm_bound: NormBoundName = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
 

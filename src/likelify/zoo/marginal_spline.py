@@ -36,12 +36,12 @@ class MarginalSplineConfig(ImageConfig):
         pseudo_count: of the fitted marginals.
     """
 
-    couplings: int = Field(default=10, ge=1)
-    bins: int = Field(default=4, ge=2)
+    couplings: int = Field(default=10, ge=1, le=4096)
+    bins: int = Field(default=4, ge=2, le=4096)
     interval: float = Field(default=4.0, gt=0)
     hidden: tuple[Size, ...] = (128, 128)
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    exponentials: int = Field(default=1, ge=0)
+    exponentials: int = Field(default=1, ge=0, le=4096)
     pseudo_count: float = Field(default=0.5, gt=0)
 
     def build(self) -> Flow:

@@ -31,8 +31,8 @@ class ScalesConfig(ImageConfig):
         norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
     """
 
-    levels: int = Field(default=2, ge=1)
-    steps: int = Field(default=4, ge=1)
+    levels: int = Field(default=2, ge=1, le=16)
+    steps: int = Field(default=4, ge=1, le=4096)
     dequantization: Literal["uniform", "variational"] = "uniform"
     norm_bound: NormBoundName = "torus"
 
@@ -95,13 +95,13 @@ class MultiScaleConfig(ScalesConfig):
     """
 
     width: Size = 24
-    depth: int = Field(default=3, ge=0)
+    depth: int = Field(default=3, ge=0, le=4096)
     growth: Size = 12
     gated: bool = True
     norm_limit: float | None = Field(default=0.9, gt=0)
-    noise_steps: int = Field(default=4, ge=1)
+    noise_steps: int = Field(default=4, ge=1, le=4096)
     noise_features: Size = 32
-    noise_depth: int = Field(default=4, ge=0)
+    noise_depth: int = Field(default=4, ge=0, le=4096)
     checkpoint: bool = False
 
     def _noise_mixing(self) -> Mixing:

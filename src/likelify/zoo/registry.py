@@ -6,6 +6,7 @@ this module import PyTorch; that happens when one is built.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -22,6 +23,8 @@ from likelify.settings import Settings
 if TYPE_CHECKING:
     from likelify.flows import Flow
 
+# Elements of one item: an image of 3 x 4096 x 4096 has fewer.
+LARGEST_EVENT = 2**26
 Size = Annotated[int, Field(ge=1, le=2**16)]
 C = TypeVar("C", bound="type[ModelConfig]")
 
@@ -50,12 +53,19 @@ class ModelConfig(Settings):
 
     model: str = Field(default="", validate_default=True)
     event_shape: tuple[Size, ...]
-    classes: int | None = Field(default=None, ge=2)
+    classes: int | None = Field(default=None, ge=2, le=2**16)
 
     @field_validator("event_shape", mode="before")
     @classmethod
     def _as_shape(cls, given: Any) -> Any:
         return (given,) if isinstance(given, int) else given
+
+    @field_validator("event_shape")
+    @classmethod
+    def _check_size(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if math.prod(shape) > LARGEST_EVENT:
+            raise ValueError(f"an item has at most {LARGEST_EVENT} elements here, not {'x'.join(map(str, shape))}")
+        return shape
 
     @field_validator("model")
     @classmethod
@@ -70,6 +80,11 @@ class ModelConfig(Settings):
         if classes is not None and not cls.reads_labels:
             raise ValueError(f"the model '{cls.name}' does not read labels")
         return classes
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return whose settings these are, for errors."""
+        return f"settings of the model '{cls.name}'"
 
     @abstractmethod
     def build(self) -> Flow:

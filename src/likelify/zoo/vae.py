@@ -48,7 +48,7 @@ class VaeConfig(ImageConfig):
     """
 
     posterior: Posterior = "gaussian"
-    flows: int = Field(default=4, ge=1)
+    flows: int = Field(default=4, ge=1, le=4096)
     latent_channels: Size = 2
     features: Size = 8
     hidden: Size = 32

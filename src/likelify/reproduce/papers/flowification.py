@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from likelify.fitting import recipes
-from likelify.reproduce.cell import DataChoice, Measuring, PictureKind
+from likelify.fitting.sources import DataChoice
+from likelify.reproduce.cell import Measuring, PictureKind
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"

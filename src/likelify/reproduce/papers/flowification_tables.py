@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from likelify.fitting import recipes
 from likelify.fitting.figures import Unit
-from likelify.reproduce.cell import DataChoice, Measuring
+from likelify.fitting.sources import DataChoice
+from likelify.reproduce.cell import Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 from likelify.reproduce.papers.flowification import QUICK_MEASURING
 

@@ -1,0 +1,92 @@
+"""Opening data, as they are or a part of them, and taking arrays for a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from likelify.data import (
+    SOURCES,
+    SPLITS,
+    ArraySource,
+    Facts,
+    Source,
+    SplitName,
+    as_source,
+    open_source,
+    standardized,
+    subset,
+)
+from likelify.settings import Settings
+
+
+class DataChoice(Settings):
+    """How data are opened that are more than a name.
+
+    Attributes:
+        source: name of the source.
+        limits: number of items to keep of a split; the other splits are used whole.
+        standardized: whether each column of a table is scaled to mean 0 and variance 1 over the training split.
+        folder: of the user's files; what was measured is known by the fingerprint of the data instead.
+    """
+
+    source: str
+    limits: dict[SplitName, int] = Field(default_factory=dict)
+    standardized: bool = False
+    folder: str | None = None
+
+
+def open_data(choice: DataChoice) -> Source:
+    """Return data as they were chosen.
+
+    With a folder, a data set is looked for in the folder of its name inside it, then in the folder itself; one that is
+    there without files of the user needs to be in a folder of its name to be taken from there.
+
+    Raises:
+        DataError: if there is no such source, or its files are not where they should be.
+    """
+    source = open_source(_full_name(choice))
+    source = standardized(source) if choice.standardized else source
+    return subset(source, **choice.limits) if choice.limits else source
+
+
+def public_facts(source: Source, choice: DataChoice) -> Facts:
+    """Return the facts of the data of a cell, named without the user's folder, so that results can be published."""
+    return source.facts().model_copy(update={"name": choice.source, "family": choice.source})
+
+
+def _full_name(choice: DataChoice) -> str:
+    if choice.folder is None:
+        return choice.source
+    folder = Path(choice.folder)
+    inside = folder / choice.source
+    if inside.exists():
+        return f"{choice.source}:{inside}"
+    return choice.source if choice.source in SOURCES else f"{choice.source}:{folder}"
+
+
+def as_split(data: Any, facts: Facts, split: SplitName) -> Source:
+    """Return items in memory, all of them in one split, as items of the kind of a source; a source as it is.
+
+    Raises:
+        DataError: if they are not such items; see `data.as_source`.
+    """
+    if isinstance(data, Source):
+        return data
+    import torch
+
+    found = as_source(data, kind=facts.kind, levels=facts.levels)
+    parts = [found.read_all(part) for part in SPLITS if found.size(part)]
+    items = torch.cat([part.x for part in parts]).numpy()
+    given = [part.labels for part in parts if part.labels is not None]
+    labels = torch.cat(given).numpy() if given else None
+    return ArraySource(
+        found.name,
+        {"train": items, split: items},
+        kind=facts.kind,
+        levels=facts.levels,
+        labels=None if labels is None else {"train": labels, split: labels},
+        classes=None if labels is None else facts.classes,
+    )
