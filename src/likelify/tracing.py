@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -61,6 +62,16 @@ class Recorder(Generic[T]):
 def is_tracing() -> bool:
     """Tell whether `torch.compile` or a `torch.func` transform is at work, so that tensors have no values yet."""
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def in_forward_mode() -> bool:
+    """Tell whether tangents may be at work (`torch.autograd.forward_ad`)."""
+    return forward_ad._current_level >= 0
+
+
+def is_watched() -> bool:
+    """Tell whether a backward pass is itself differentiated or traced, so that it must keep to plain operations."""
+    return torch.is_grad_enabled() or in_forward_mode() or is_tracing()
 
 
 def leave_autocast(method: Method) -> Method:

@@ -20,6 +20,7 @@ from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap
 from likelify.structure import GraphBatch, Shape
+from likelify.tracing import in_forward_mode, is_tracing
 
 
 def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) -> Tensor:
@@ -71,6 +72,14 @@ def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(rows.to(index), end.to(index), values, (nodes, nodes), check_invariants=False)
+
+
+def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the entries of the normalized adjacency with their rows and columns."""
+    adjacency = normalized_adjacency(graph, dtype)
+    counts = adjacency.crow_indices().diff().long()
+    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    return rows, adjacency.col_indices().long(), adjacency.values()
 
 
 def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +186,11 @@ class GraphMap(LinearMap, vouches=True):
         """Multiply by the normalized adjacency: `A x`."""
         self.check(x)
         if not self.graph.is_complete:
-            return SymmetricProduct.apply(normalized_adjacency(self.graph, x.dtype), x)
+            if is_tracing() or in_forward_mode():
+                # To which sparse products are unknown.
+                start, end, weight = self.graph.derived(f"entries {x.dtype}", lambda graph: _entries(graph, x.dtype))
+                return torch.zeros_like(x).index_add(0, start, weight[:, None] * x[end])
+            return SymmetricProduct.apply(normalized_adjacency(self.graph, x.dtype), x)  # pyright: ignore[reportReturnType]
         size = common_size(self.graph)
         if size is not None:
             graphs = x.unflatten(0, (-1, size))

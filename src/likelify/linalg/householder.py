@@ -19,7 +19,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.dense import apply_matrix
-from likelify.tracing import is_tracing, outside_autocast, traceable_gradients
+from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
 
 
 def householder_matrix(vectors: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def householder_matrix(vectors: Tensor) -> Tensor:
                 [ 0., 1.]])
     """
     _check(vectors)
-    if is_tracing():
+    if is_tracing() or in_forward_mode():
         return _form(vectors, factorize(vectors)[1])
     return _Form.apply(vectors)  # pyright: ignore[reportReturnType]
 
@@ -71,7 +71,7 @@ def reflect(vectors: Tensor, x: Tensor, *, transposed: bool = False) -> Tensor:
             f"Reflections by vectors of shape {tuple(vectors.shape)} cannot act on an input of shape {tuple(x.shape)} "
             "(rows, channels, ...)."
         )
-    if is_tracing():
+    if is_tracing() or in_forward_mode():
         return _multiply(vectors, factorize(vectors)[1], x, transposed=transposed)
     return _Reflect.apply(vectors, x, transposed)  # pyright: ignore[reportReturnType]
 
@@ -155,7 +155,7 @@ class _Form(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         vectors, upper, solved = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if is_watched():
             return traceable_gradients(lambda v: _form(v, factorize(v)[1]), (vectors,), (True,), grad)[0]
         return _gradient_of_vectors(vectors, upper, solved, vectors @ grad, (solved, grad.mT))
 
@@ -175,7 +175,7 @@ class _Reflect(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
         vectors, x, upper, solved = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if is_watched():
 
             def again(vectors: Tensor, x: Tensor) -> Tensor:
                 return _multiply(vectors, factorize(vectors)[1], x, transposed=ctx.transposed)

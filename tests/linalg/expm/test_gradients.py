@@ -39,7 +39,7 @@ def test_steps_and_rows_of_their_own_have_right_gradients():
         for other in grads[:2]:
             for mine, plain in zip(other, grads[2], strict=True):
                 assert torch.allclose(mine, plain, rtol=1e-8, atol=1e-9 * float(plain.abs().max()))
-        assert build is lk.ConvMap or action.diagnostics.gradient_error_bound is None
+        assert action.diagnostics.gradient_error_bound < 1e-6
     assert len(action.diagnostics.degrees) > 1
 
 

@@ -13,6 +13,7 @@ skew maps nothing grows, so one step serves every norm.
 import functools
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, ConvergenceError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
-from likelify.linalg.expm.expansion import Expansion, on_grid, stopping_rule
+from likelify.linalg.expm.expansion import ORDERS, PER_ORDER, Expansion, on_grid, stopping_rule
 from likelify.linalg.expm.gradients import take_step
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import contradiction
@@ -43,7 +44,9 @@ class Chebyshev(Expansion):
     def coefficient(self, k: int) -> float:
         """Return `2 I_k(b)` or `2 J_k(b)`, halved at zero, with the sign that `advance` leaves to it."""
         value = bessel(self.radius, k, skew=self.skew) * (1 if k == 0 else 2)
-        return self.gain * value * (1 if self.skew or k % 4 < 2 else -1)
+        # In two factors, since the gain alone may be too small for a number.
+        root = safe_exp(self.exponent / 2)
+        return value * root * root * (1 if self.skew or k % 4 < 2 else -1)
 
     def advance(self, map_: LinearMap, current: Tensor, previous: Tensor | None, k: int) -> Tensor:
         """Apply `2 M / b` and add the vector before.
@@ -64,7 +67,7 @@ class Chebyshev(Expansion):
 
     def tail(self, degree: int) -> float:
         """Add up the bounds of the coefficients left out."""
-        return self.gain * bessel_tail(self.radius, degree, skew=self.skew)
+        return bessel_tail(self.radius, degree, skew=self.skew, exponent=self.exponent)
 
     def rounded(self) -> Expansion:
         """Return the expansion without step and gain; its polynomials belong to this radius and no other."""
@@ -78,37 +81,54 @@ class Chebyshev(Expansion):
     def amplification(self) -> float:
         """Bound the sum of the sizes of the coefficients: what rounding is multiplied by."""
         if not self.skew:
-            return self.gain * safe_exp(self.radius)
+            return safe_exp(self.exponent + self.radius)
         # |J_k| <= 1 for the first b of them and the sum of their squares is one (Cauchy-Schwarz).
         return 1 + 2 * math.sqrt(self.radius + 10)
 
 
-def degree_for(radius: float, tol: float, *, skew: bool) -> int:
+def degree_for(radius: float, tol: float, *, skew: bool, order: int = 0) -> int:
     """Return the smallest degree whose tail is at most `tol`, or the limit."""
+
+    def fits(degree: int) -> bool:
+        return bessel_tail(radius, degree, skew=skew, order=order) <= tol
+
     low, high = 0, 8
-    while high < MAX_DEGREE and bessel_tail(radius, high, skew=skew) > tol:
+    while high < MAX_DEGREE and not fits(high):
         low, high = high, 2 * high
     high = min(high, MAX_DEGREE)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if bessel_tail(radius, middle, skew=skew) <= tol else (middle, high)
-    return low if bessel_tail(radius, low, skew=skew) <= tol else high
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return low if fits(low) else high
 
 
-def bessel_tail(radius: float, degree: int, *, skew: bool) -> float:
-    r"""Bound `2 sum_{k > degree} |J_k(b)|`, or of `I_k(b)`.
+def differentiable_degree(radius: float, tol: float, *, skew: bool) -> int:
+    """Return the smallest degree at which the expansion may be differentiated too (as in `series.degree_of_steps`)."""
+    return max(degree_for(radius, PER_ORDER**order * tol, skew=skew, order=order) for order in range(ORDERS + 1))
+
+
+def bessel_tail(radius: float, degree: int, *, skew: bool, order: int = 0, exponent: float = 0.0) -> float:
+    r"""Bound `2 sum_{k > degree} |J_k(b)|`, or of `I_k(b)`; with an order, the same of a derivative of the expansion.
+
+    All is multiplied by `e^exponent`.
 
     `|J_k(b)| <= (b/2)^k / k!` and `I_k(b) <= (b/2)^k / k! e^(b^2 / (4 (k + 1)))`; the sum is geometric from
     `k > b/2` on, and infinite is said before that.
+
+    The derivative of order `j` of `T_k(M / b)`, for `M` with a spectrum in `[-b, b]`, has a norm of at most
+    `T_k^(j)(1) / b^j ||dM||^j`: its divided differences are sums of products of Chebyshev polynomials with coefficients
+    that are not negative, so they are largest at one. And `T_k^(j)(1) <= k^(2j) / (1 3 5 ... (2j - 1))`.
     """
     k = degree + 1
     half = radius / 2
-    ratio = half / (k + 1)
     if half == 0:
         return 0.0
+    ratio = half / (k + 1) * (1 + 1 / k) ** (2 * order)
     if ratio >= 1:
         return math.inf
-    log = k * math.log(half) - math.lgamma(k + 1) + (0.0 if skew else half**2 / (k + 1))
+    log = exponent + k * math.log(half) - math.lgamma(k + 1) + (0.0 if skew else half**2 / (k + 1))
+    for j in range(order):
+        log += 2 * math.log(k) - math.log((2 * j + 1) * radius)
     return 2 * safe_exp(log) / (1 - ratio)
 
 
@@ -167,8 +187,12 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         )
     problem.check_range()
     radius = on_grid(problem.radius)
-    expansion = Chebyshev(radius, problem.time, problem.gain, skew=skew)
-    degree = degree_for(radius, problem.allowed, skew=skew) if problem.degree is None else problem.degree
+    expansion = Chebyshev(radius, problem.time, problem.exponent, skew=skew)
+    for_derivatives = partial(differentiable_degree, radius, problem.allowed, skew=skew)
+    if problem.degree is not None:
+        degree = problem.degree
+    else:
+        degree = for_derivatives() if problem.orders else degree_for(radius, problem.allowed, skew=skew)
     if problem.degree is None and degree >= MAX_DEGREE:
         raise ConvergenceError(
             f"The norm bound of the map is {problem.radius:.3g}, and more than {MAX_DEGREE} terms would be "
@@ -178,14 +202,21 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     if problem.may_sync and degree > 0:
         norms = problem.item_norms
         rule = stopping_rule(problem.centered, expansion, norms, problem.tol * norms, degree)
-    x, step, _ = take_step(problem, expansion, problem.x, degree, rule)
+    x, step, _ = take_step(problem, expansion, problem.x, degree, rule, for_derivatives)
     error = expansion.tail(degree)
+
+    def gradient() -> float | None:
+        if step is not None:
+            return problem.span * step.error
+        unrolled = bessel_tail(radius, degree, skew=skew, order=1, exponent=problem.exponent)
+        return problem.span * unrolled if problem.recorded else None
+
     backward = safe_exp(0.0 if skew else radius) * bessel_tail(radius, degree, skew=skew)
     bounds = Bounds(
         error=lambda: error,
         log_det=lambda: uniform_log_det(backward, problem.item_size),
         amplification=lambda: expansion.amplification,
-        gradient=lambda: None if step is None else problem.span * step.error,
+        gradient=gradient,
     )
     converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
     found = None if rule is None else contradiction([rule])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from likelify.linalg.bounds import safe_exp
 from likelify.linalg.maps import LinearMap
 from likelify.tracing import cached_property
 
@@ -24,6 +25,9 @@ SMALLEST = 1e-6
 # Between these sizes the squares of the elements of an item, and of the smallest term that matters, stay in the range
 # of single precision.
 PLAIN = (1e-15, 1e12)
+# Derivatives up to this order are found to the tolerance of the value, times the factor for each order. Where norms are
+# not small the degree that serves the value serves them too: one term less leaves out about `degree / norm` times more.
+ORDERS, PER_ORDER = 4, 10.0
 # Rounding may carry the observed norm of a vector beyond its bound by this much; more contradicts the bound.
 SLACK = 1.02
 
@@ -47,15 +51,20 @@ class Expansion(ABC):
     Attributes:
         radius: a bound of `||M||_2`.
         step: the factor on the map, `time` over the number of steps.
-        gain: `e^(step shift)`, a factor on the result.
+        exponent: `step shift`, the logarithm of a factor on the result (which may be too small for a number).
         powers: whether the vectors are powers of the map; then the norm of one bounds those after it, and the error of
             stopping there.
     """
 
     radius: float
     step: float = 1.0
-    gain: float = 1.0
+    exponent: float = 0.0
     powers: ClassVar[bool] = False
+
+    @property
+    def gain(self) -> float:
+        """The factor on the result."""
+        return safe_exp(self.exponent)
 
     @abstractmethod
     def coefficient(self, k: int) -> float:
@@ -141,6 +150,8 @@ class StoppingRule:
         allowed: the error that each item may have.
         first: number of the first vector that is looked at; looking earlier only costs host syncs.
         plain: whether no square of an element that matters leaves the floating range.
+        stops: whether to stop at all. What automatic differentiation works through is a sum for every direction, not
+            only for the vectors at hand: with a vector in the kernel of the map its first term says nothing.
 
     Attributes:
         error: bound of the error of each item, or None before anything was seen.
@@ -148,10 +159,18 @@ class StoppingRule:
     """
 
     def __init__(
-        self, map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, first: int, *, plain: bool
+        self,
+        map_: LinearMap,
+        expansion: Expansion,
+        start: Tensor,
+        allowed: Tensor,
+        first: int,
+        *,
+        plain: bool,
+        stops: bool = True,
     ) -> None:
         self._map, self._expansion, self._start, self._allowed = map_, expansion, start, allowed
-        self._first, self._plain = first, plain
+        self._first, self._plain, self._stops = first, plain, stops
         self._seen: list[int] = []
         self._norms: list[Tensor] = []
         self.error: Tensor | None = None
@@ -167,7 +186,7 @@ class StoppingRule:
         if k < self._first or not self._expansion.powers:
             return False
         self.error = self._expansion.remainder(norms, k)
-        return bool((self.error <= self._allowed).all())
+        return self._stops and bool((self.error <= self._allowed).all())
 
     def certified(self, degree: int) -> Tensor:
         """Return the error bound of each item: from the last vector seen, or a priori if none was."""
@@ -204,9 +223,11 @@ class StoppingRule:
         return excess
 
 
-def stopping_rule(map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, degree: int) -> StoppingRule:
+def stopping_rule(
+    map_: LinearMap, expansion: Expansion, start: Tensor, allowed: Tensor, degree: int, *, stops: bool = True
+) -> StoppingRule:
     """Make a stopping rule for a sum that needs at most `degree` terms."""
     plain = bool(((allowed > PLAIN[0]) & (start < PLAIN[1])).all())
     # The a-posteriori test cannot succeed long before the a-priori one.
-    first = max(1, degree // 3) if expansion.powers else max(1, degree)
-    return StoppingRule(map_, expansion, start, allowed, first, plain=plain)
+    first = max(1, degree // 3) if expansion.powers and stops else max(1, degree)
+    return StoppingRule(map_, expansion, start, allowed, first, plain=plain, stops=stops)

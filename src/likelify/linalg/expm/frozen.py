@@ -62,7 +62,7 @@ def _form_event(problem: ExpProblem) -> Formed:
     """Apply the series to all unit vectors: cheaper than forming the map's matrix and its powers."""
     norm = problem.radius
     steps, degree = static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
-    expansion = PowerSeries(norm / steps, problem.time / steps, problem.gain ** (1 / steps))
+    expansion = PowerSeries(norm / steps, problem.time / steps, problem.exponent / steps)
     size = math.prod(problem.event_shape)
     rows = torch.eye(size, dtype=problem.x.dtype, device=problem.x.device).reshape(size, *problem.event_shape)
     for _ in range(steps):

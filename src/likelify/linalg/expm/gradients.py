@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
 from likelify.linalg.expm.problem import ExpProblem, Gradient, Stored, Unrolled
 from likelify.linalg.maps import LinearMap
-from likelify.tracing import cached_property, outside_autocast, traceable_gradients
+from likelify.tracing import cached_property, is_watched, outside_autocast, traceable_gradients
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -123,7 +124,9 @@ def _factors(
     units = np.array([expansion.unit(k, basis.radius) for k in range(terms)])
     left = rows[:rank, :terms] / units / decay ** np.arange(terms)
     right = np.vstack([divided[:1], rows[:rank] @ divided])[:, :terms] / units
-    return left, right * (expansion.step * expansion.gain)
+    # In two factors, since the gain alone may be too small for a number.
+    root = safe_exp(expansion.exponent / 2)
+    return left, right * root * (root * expansion.step)
 
 
 class Combiner:
@@ -181,6 +184,7 @@ class Step:
         tol: allowed error of gradients relative to `||x|| ||g|| sup ||dM||`.
         gradient: `Stored` or `Recompute`.
         rule: the stopping rule of the forward pass, or None where values cannot be read.
+        differentiable_degree: gives the degree at which the sum can be differentiated term by term.
         used: degree that was used, set by the forward pass.
     """
 
@@ -190,6 +194,7 @@ class Step:
     tol: float
     gradient: Gradient
     rule: StoppingRule | None
+    differentiable_degree: Callable[[], int]
     used: int = 0
 
     @cached_property
@@ -261,8 +266,7 @@ class Step:
     def differentiable(self, names: Sequence[str], x: Tensor, *tensors: Tensor) -> Tensor:
         """Compute the value by operations that automatic differentiation sees, for second derivatives."""
         map_ = self.map.with_tensors(self.map.tensors() | dict(zip(names, tensors, strict=True)))
-        # Differentiating a truncated sum costs about two of its terms, and again for the next derivative.
-        return evaluate(self.expansion, map_, x, self.degree + 4)[0]
+        return evaluate(self.expansion, map_, x, self.differentiable_degree())[0]
 
 
 class _LowRankStep(torch.autograd.Function):
@@ -292,7 +296,7 @@ class _LowRankStep(torch.autograd.Function):
         x, *rest = ctx.saved_tensors
         tensors, kept = rest[: len(names)], rest[len(names) :]
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if is_watched():
             return (None, None, *traceable_gradients(partial(step.differentiable, names), (x, *tensors), needed, g))
         dx, v = step.adjoint_chain(g, combine=any(needed[1:]))
         if v is None:
@@ -303,9 +307,22 @@ class _LowRankStep(torch.autograd.Function):
 
 
 def take_step(
-    problem: ExpProblem, expansion: Expansion, x: Tensor, degree: int, rule: StoppingRule | None
+    problem: ExpProblem,
+    expansion: Expansion,
+    x: Tensor,
+    degree: int,
+    rule: StoppingRule | None,
+    differentiable_degree: Callable[[], int],
 ) -> tuple[Tensor, Step | None, int]:
     """Compute one step with the gradient strategy of the problem.
+
+    Args:
+        problem: what is asked.
+        expansion: of the step.
+        x: its input.
+        degree: highest degree that may be needed.
+        rule: says when to stop before it.
+        differentiable_degree: gives the degree at which the sum can be differentiated term by term.
 
     Returns:
         The value, the step if its gradient is of low rank, and the degree that was used.
@@ -316,7 +333,7 @@ def take_step(
         return value, None, used
     if problem.degree is not None or not problem.declared:
         return _by_checkpoint(problem.centered, expansion, x, degree, rule)
-    step = Step(expansion, problem.centered, degree, problem.tol, gradient, rule)
+    step = Step(expansion, problem.centered, degree, problem.tol, gradient, rule, differentiable_degree)
     tensors = {name: tensor for name, tensor in step.map.tensors().items() if tensor.is_floating_point()}
     value: Any = _LowRankStep.apply(step, list(tensors), x, *tensors.values())
     return value, step, step.used

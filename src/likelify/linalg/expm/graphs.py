@@ -21,6 +21,11 @@ and `I_k(b) <= (b/2)^k / k! e^(b^2 / (4 (k + 1)))` with a geometric series for t
 matrices of these norms. For those at hand the last `C_k` are often much smaller; as long as the sum of the norms of
 those that are left out and the bound above stay below the tolerance, they are left out.
 
+**Derivatives.** That of order `j` in `theta_0` and `theta_1` has parts of order `m` in `mu` of at most `e^a` times the
+coefficient of `mu^m` in `(1 + mu)^j e^(b mu)`, so Chebyshev coefficients of at most `2^j` times the derivatives of
+`I_k(b)`, which are means of `I_{k-j}(b), ..., I_{k+j}(b)`: the sums above, from `K - j` on. Where derivatives may be
+asked for, coefficients are left out only as far as these stay small.
+
 **Complete graphs.** Their adjacency has two eigenvalues only: 1 for the mean of the nodes, `-1 / (n - 1)` for what is
 left. So
 
@@ -50,6 +55,7 @@ from likelify.errors import ConfigError, ConvergenceError, DomainError
 from likelify.linalg.bounds import gram_bound, safe_exp, widest
 from likelify.linalg.expm.chebyshev import MAX_DEGREE, bessel_tail
 from likelify.linalg.expm.diagnostics import Diagnostics
+from likelify.linalg.expm.expansion import ORDERS, PER_ORDER
 from likelify.linalg.expm.matrix import (
     SmallExponential,
     report_without_norm,
@@ -61,7 +67,7 @@ from likelify.linalg.expm.matrix import (
 from likelify.linalg.expm.problem import MAX_NORM, ExpProblem
 from likelify.linalg.graph import GraphMap, common_size, normalized_adjacency
 from likelify.structure import GraphBatch
-from likelify.tracing import traceable_gradients
+from likelify.tracing import in_forward_mode, is_watched, traceable_gradients
 
 # Up to this many elements of a graph one product with the whole matrix is faster than means and sums.
 WHOLE = 64
@@ -72,7 +78,8 @@ def run_graphs(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     map_ = problem.map
     if not isinstance(map_, GraphMap):
         raise ConfigError(f"method='adjacency' needs a GraphMap, not {type(map_).__name__}. Use 'series'.")
-    value, degree, error = adjacency_exponential(map_, problem.x, problem.time, problem.tol)
+    orders = ORDERS if problem.recorded else 0
+    value, degree, error = adjacency_exponential(map_, problem.x, problem.time, problem.tol, orders)
     name = "closed-form" if map_.graph.is_complete else "adjacency"
     return value, report_without_norm(problem, name, degree, error, lambda: log_det_error(map_, problem.time, error))
 
@@ -82,6 +89,7 @@ def adjacency_exponential(
     x: Tensor,
     time: float | Tensor,
     tol: float,
+    orders: int = 0,
 ) -> tuple[Tensor, int, float]:
     r"""Apply `exp(time L)` for a graph convolution `L` to the features of its nodes.
 
@@ -93,6 +101,7 @@ def adjacency_exponential(
         x: `(nodes, features)`, floating.
         time: a factor, one number.
         tol: truncation error allowed, relative to the norm of each graph's features.
+        orders: of the derivatives that are to be exact too, to `PER_ORDER` times the tolerance for each order.
 
     Returns:
         The value; the degree in the adjacency, which is the number of sparse products; and a guaranteed bound of the
@@ -106,13 +115,13 @@ def adjacency_exponential(
     map.check(x)
     if x.dtype not in (torch.float32, torch.float64):
         # Sparse products know no other precision, and the small matrices are worth it.
-        value, degree, error = adjacency_exponential(map, x.float(), time, tol)
+        value, degree, error = adjacency_exponential(map, x.float(), time, tol, orders)
         return value.to(x.dtype), degree, error
     if map.graph.is_complete:
         return complete_exponential(map, x, time), 0, 0.0
     # In double precision the small exponentials cost next to nothing and add no rounding.
     theta0, theta1 = time * widest(map.theta0), time * widest(map.theta1)
-    coefficients, error = _coefficients(theta0, theta1, tol)
+    coefficients, error = _coefficients(theta0, theta1, tol, orders)
     adjacency = normalized_adjacency(map.graph, x.dtype)
     value = _Polynomial.apply(x, coefficients.to(x.dtype), adjacency)
     return value, len(coefficients) - 1, error  # pyright: ignore[reportReturnType]
@@ -140,7 +149,17 @@ def interpolation_error(growth: float, norm: float, degree: int) -> float:
     return safe_exp(growth) * tail if tail else 0.0
 
 
-def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, float]:
+def _least_degree(growth: float, norm: float, tol: float, orders: int) -> int:
+    """Return the degree below which derivatives by the matrices would be less exact than asked for (see the module)."""
+    least = 0
+    for order in range(1, orders + 1):
+        least = max(least, order)
+        while interpolation_error(growth, norm, least - order) > PER_ORDER**order * tol:
+            least += 1
+    return least
+
+
+def _coefficients(theta0: Tensor, theta1: Tensor, tol: float, orders: int) -> tuple[Tensor, float]:
     """Return the coefficients `(degree + 1, f, f)` and the bound of the error they leave."""
     with torch.no_grad():
         growth = float(gram_bound((theta0 + theta0.mT) / 2, steps=5))
@@ -153,6 +172,9 @@ def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, f
             f"No polynomial of degree up to {MAX_DEGREE} in the adjacency meets the tolerance {tol:g}; the norm of "
             f"theta_1 is {norm:.3g}. Ask for a larger tol, or limit the norm of the map."
         )
+    # The last coefficients may be small by chance, and their derivatives large.
+    least = _least_degree(growth, norm, tol, orders)
+    degree = max(degree, least)
     angles = torch.arange(degree + 1, dtype=theta0.dtype, device=theta0.device) + 0.5
     angles = angles * (math.pi / (degree + 1))
     points = theta0 + angles.cos()[:, None, None] * theta1
@@ -161,7 +183,7 @@ def _coefficients(theta0: Tensor, theta1: Tensor, tol: float) -> tuple[Tensor, f
     coefficients = (weights @ SmallExponential.apply(points).flatten(1)).unflatten(1, theta0.shape)
     error = interpolation_error(growth, norm, degree)
     sizes = gram_bound(coefficients.detach(), steps=3).tolist()
-    while degree and error + sizes[degree] <= tol:
+    while degree > least and error + sizes[degree] <= tol:
         error += sizes[degree]
         degree -= 1
     return coefficients[: degree + 1], error
@@ -201,6 +223,7 @@ class _Polynomial(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, coefficients: Tensor, adjacency: Tensor) -> Tensor:
         ctx.save_for_backward(x, coefficients)
+        ctx.save_for_forward(x, coefficients)
         ctx.adjacency = adjacency
         terms = _terms(adjacency, x.contiguous(), len(coefficients) - 1)
         value = next(terms) @ coefficients[0]
@@ -209,13 +232,21 @@ class _Polynomial(torch.autograd.Function):
         return value
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, coefficients = ctx.saved_tensors
+        of_x, of_coefficients, _ = tangents
+        parts = [] if of_x is None else [_Polynomial.apply(of_x, coefficients, ctx.adjacency)]
+        parts += [] if of_coefficients is None else [_Polynomial.apply(x, of_coefficients, ctx.adjacency)]
+        return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return `sum_k T_k(A) g C_k^T` and `X^T T_k(A) g`: `A` is symmetric, so one recurrence gives both."""
         x, coefficients = ctx.saved_tensors
         (grad,) = grads
         to_x, to_coefficients, _ = ctx.needs_input_grad
         degree = len(coefficients) - 1
-        if torch.is_grad_enabled():
+        if is_watched():
             of_x = _Polynomial.apply(grad, coefficients.mT, ctx.adjacency) if to_x else None
             of_coefficients = _Moments.apply(x, grad, degree, ctx.adjacency) if to_coefficients else None
             return of_x, of_coefficients, None  # pyright: ignore[reportReturnType]
@@ -234,8 +265,20 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, degree: int, adjacency: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
-        ctx.adjacency = adjacency
+        ctx.save_for_forward(x, y)
+        ctx.adjacency, ctx.degree = adjacency, degree
         return torch.stack([x.mT @ term for term in _terms(adjacency, y.contiguous(), degree)])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, y = ctx.saved_tensors
+        pairs = [(tangents[0], y), (x, tangents[1])]
+        parts = [
+            _Moments.apply(*pair, ctx.degree, ctx.adjacency)
+            for pair, tangent in zip(pairs, tangents, strict=False)
+            if tangent is not None
+        ]
+        return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -251,7 +294,7 @@ class _Moments(torch.autograd.Function):
 def complete_exponential(map_: GraphMap, x: Tensor, time: float | Tensor) -> Tensor:
     """Apply `exp(time L)` on complete graphs, also of different sizes; differentiable to any order."""
     size = common_size(map_.graph)
-    if size is None or size == 1 or isinstance(time, Tensor):
+    if size is None or size == 1 or isinstance(time, Tensor) or in_forward_mode():
         order, back, parts = map_.graph.derived("nodes by size of their graph", _by_size)
         value = _by_parts(x if order is None else x[order], time * map_.theta0, time * map_.theta1, parts)
         return value if back is None else value[back]
@@ -318,7 +361,7 @@ class _OneSize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
         x, theta0, theta1, matrices, *sums = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if is_watched():
 
             def again(x: Tensor, theta0: Tensor, theta1: Tensor) -> Tensor:
                 return _by_parts(x, ctx.time * theta0, ctx.time * theta1, [(ctx.size, len(x))])

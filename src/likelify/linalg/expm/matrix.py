@@ -22,15 +22,16 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.bounds import safe_exp, series_degree
+from likelify.linalg.bounds import safe_exp
 from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal, apply_matrix
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
-from likelify.linalg.expm.expansion import scaled
+from likelify.linalg.expm.expansion import ORDERS, scaled
 from likelify.linalg.expm.problem import ExpProblem
-from likelify.linalg.expm.series import MAX_DEGREE, a_priori_error, local_tolerance
+from likelify.linalg.expm.series import a_priori_error, degree_of_steps
 from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
+from likelify.tracing import is_watched
 
 # Steps longer than these lose digits to cancellation (see `series.step_count`).
 LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
@@ -59,7 +60,7 @@ class PolynomialPlan:
 
 
 @functools.lru_cache(maxsize=256)
-def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype) -> PolynomialPlan:
+def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype, orders: int = 0) -> PolynomialPlan:
     """Find the plan with the fewest products whose a-priori error is at most `tol`.
 
     Args:
@@ -67,12 +68,13 @@ def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype) 
         growth: bound of the norm of the symmetric part, which bounds `||exp(M)||` by `e^growth`.
         tol: allowed error in the 2-norm.
         dtype: of the matrix.
+        orders: of the derivatives for which it is to serve too (as in `series.degree_of_steps`).
     """
     least = max(0, math.ceil(math.log2(max(norm, 1e-9) / LONGEST.get(dtype, 3.0))))
     plans = []
     for squarings in range(least, least + 6):
         steps = 2**squarings
-        degree = max(1, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE))
+        degree = max(1, degree_of_steps(norm, growth, steps, tol, orders))
         block = min(range(1, degree + 1), key=lambda block, degree=degree: _products(degree, block))
         # Terms that cost no further product are taken along.
         degree = block * math.ceil(degree / block)
@@ -84,14 +86,14 @@ def _products(degree: int, block: int) -> int:
     return block - 1 + math.ceil(degree / block) - 1
 
 
-def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1.0, gain: float = 1.0) -> Tensor:
-    """Compute the polynomial of a plan, for `gain exp(time matrix)` of matrices `(..., c, c)`; differentiable."""
+def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1.0, exponent: float = 0.0) -> Tensor:
+    """Compute the polynomial of a plan, for `exp(exponent + time matrix)` of matrices `(..., c, c)`; differentiable."""
     matrix = scaled(matrix, time / 2**plan.squarings)
     powers = [matrix]
     while len(powers) < plan.block:
         powers.append(powers[-1] @ matrix)
     eye = torch.eye(matrix.shape[-1]).to(matrix)
-    factor = gain ** (1 / 2**plan.squarings)
+    factor = safe_exp(exponent / 2**plan.squarings)
     # The highest block has one term more, so that the sum ends with the highest power that is at hand.
     start = plan.degree - plan.block
     result = powers[-1] * (factor * _coefficient(plan.degree))
@@ -124,21 +126,33 @@ class SmallExponential(torch.autograd.Function):
     def forward(ctx: Any, matrices: Tensor) -> Tensor:
         """Compute the exponentials."""
         ctx.save_for_backward(matrices)
+        ctx.save_for_forward(matrices)
         return to_tensor(small_exponential(to_array(matrices)), matrices)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Compute the derivative in the direction of the tangent."""
+        (matrices,) = ctx.saved_tensors
+        return _derivative(matrices, tangents[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compute the derivative in the direction of the gradient."""
         (matrices,) = ctx.saved_tensors
         (grad,) = grads
-        if not torch.is_grad_enabled():
+        if not is_watched():
             return to_tensor(small_derivative(to_array(matrices), to_array(grad)), matrices)
-        size = float(2 * torch.linalg.vector_norm(grad.detach())) or 1.0
-        upper = torch.cat([matrices.mT, grad / size], 2)
-        lower = torch.cat([torch.zeros_like(matrices), matrices.mT], 2)
-        features = matrices.shape[-1]
-        block: Any = SmallExponential.apply(torch.cat([upper, lower], 1))
-        return block[:, :features, features:] * size
+        return _derivative(matrices.mT, grad)
+
+
+def _derivative(matrices: Tensor, direction: Tensor) -> Tensor:
+    """Return the derivative of the exponentials in a direction, which can be differentiated again."""
+    size = float(2 * torch.linalg.vector_norm(direction.detach())) or 1.0
+    upper = torch.cat([matrices, direction / size], 2)
+    lower = torch.cat([torch.zeros_like(matrices), matrices], 2)
+    features = matrices.shape[-1]
+    block: Any = SmallExponential.apply(torch.cat([upper, lower], 1))
+    return block[:, :features, features:] * size
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
@@ -278,14 +292,14 @@ def report_without_norm(
     bounds = Bounds(
         error=lambda: error,
         log_det=log_det,
-        amplification=lambda: (2 + rough) * safe_exp(problem.growth) * problem.gain,
+        amplification=lambda: (2 + rough) * safe_exp(problem.growth + problem.exponent),
     )
     return problem.report(method, (degree,), bounds, converged=True, norm_bound=rough)
 
 
 def form(problem: ExpProblem, matrix: Tensor, plan: PolynomialPlan) -> Tensor:
     """Form the exponential of a centered matrix by the plan, with the shift put back."""
-    return evaluate_polynomial(matrix, plan, time=problem.time, gain=problem.gain)
+    return evaluate_polynomial(matrix, plan, time=problem.time, exponent=problem.exponent)
 
 
 def plan_for(problem: ExpProblem) -> PolynomialPlan:
@@ -293,7 +307,8 @@ def plan_for(problem: ExpProblem) -> PolynomialPlan:
     if problem.degree is not None:
         raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
     problem.check_range()
-    return plan_polynomial(problem.radius, problem.growth, problem.allowed, problem.x.dtype)
+    orders = ORDERS if problem.recorded else 0
+    return plan_polynomial(problem.radius, problem.growth, problem.allowed, problem.x.dtype, orders)
 
 
 def polynomial_report(
@@ -301,10 +316,16 @@ def polynomial_report(
 ) -> Diagnostics:
     """Report a formed exponential: the polynomial of the plan, or a series of `series_steps` steps."""
     steps = 2**plan.squarings if series_steps is None else series_steps
+
+    def gradient() -> float | None:
+        error = a_priori_error(problem.radius, problem.growth, steps, plan.degree - 1)
+        return problem.span * problem.magnified(error) if problem.recorded else None
+
     bounds = Bounds(
-        error=lambda: plan.error * problem.gain,
+        error=lambda: problem.magnified(plan.error),
         log_det=lambda: problem.log_det_error((plan.degree,), repeats=steps),
-        amplification=lambda: problem.gain * steps * safe_exp(problem.radius / steps + problem.growth),
+        amplification=lambda: steps * safe_exp(problem.exponent + problem.radius / steps + problem.growth),
+        gradient=gradient,
     )
     return problem.report(
         method,

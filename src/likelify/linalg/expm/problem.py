@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from likelify.errors import ConfigError, ConvergenceError, DomainError, StateError, UnsupportedError
 from likelify.linalg.bounds import power_iteration, safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
-from likelify.linalg.expm.expansion import SLACK
+from likelify.linalg.expm.expansion import ORDERS, SLACK
 from likelify.linalg.maps import PROBE_LIMIT, LinearMap
-from likelify.tracing import cached_property, is_tracing
+from likelify.tracing import cached_property, in_forward_mode, is_tracing
 
 # Beyond it e^b leaves the range of double precision, and with it every certificate.
 MAX_NORM = 600.0
@@ -122,9 +121,18 @@ class ExpProblem:
             return min(self.radius, abs(self.time) * largest_of(self.centered.growth_bound(self.event_shape)))
 
     @cached_property
+    def exponent(self) -> float:
+        """`time shift`, the logarithm of the factor that the shift puts on the result."""
+        return self.time * self.shift
+
+    @property
     def gain(self) -> float:
-        """`e^(time shift)`."""
-        return safe_exp(self.time * self.shift)
+        """`e^(time shift)`, which is zero where double precision ends."""
+        return safe_exp(self.exponent)
+
+    def magnified(self, error: float) -> float:
+        """Multiply a bound by the gain."""
+        return error * self.gain if error < math.inf else math.inf
 
     @cached_property
     def allowed(self) -> float:
@@ -149,14 +157,36 @@ class ExpProblem:
             return map_.declared
         # A user's map may depend on a tensor that is not among its fields: then its value has a gradient without them.
         bare = map_.with_tensors({name: tensor.detach() for name, tensor in map_.tensors().items()})
-        alone = map_.rows is None and not map_.couples_rows
         with torch.enable_grad():
-            return not bare.apply(self.x.detach()[:1] if alone else self.x.detach()).requires_grad
+            return not bare.apply(self._sample).requires_grad
+
+    @cached_property
+    def recorded(self) -> bool:
+        """Whether derivatives of the value may be asked for."""
+        if is_tracing():
+            return not torch.compiler.is_compiling() or torch.is_grad_enabled()
+        if in_forward_mode() or not torch.is_grad_enabled():
+            return in_forward_mode()
+        if any(tensor.requires_grad for tensor in (self.x, *self.map.tensors().values())):
+            return True
+        return not self.map.vouched and self.map.apply(self._sample).requires_grad
+
+    @cached_property
+    def orders(self) -> int:
+        """How many derivatives the sum itself has to be right for: none if they are found in another way."""
+        unrolled = not torch.is_grad_enabled() or isinstance(self.strategy, Unrolled) or not self.declared
+        return ORDERS if unrolled and self.recorded else 0
+
+    @property
+    def _sample(self) -> Tensor:
+        """As few rows as the map can be tried out on."""
+        alone = self.map.rows is None and not self.map.couples_rows
+        return self.x.detach()[:1] if alone else self.x.detach()
 
     @cached_property
     def strategy(self) -> Gradient:
         """How gradients are found: as was asked for where it is possible, else the leanest way that is right."""
-        if is_tracing() or forward_ad._current_level >= 0:
+        if is_tracing() or in_forward_mode():
             return Unrolled()
         if self.gradient is None:
             return Unrolled() if self.degree is not None or not self.declared else Stored()
@@ -186,13 +216,19 @@ class ExpProblem:
                 f"The norm bound of the map is {self.radius:.3g}: rounding the map alone, by {eps:.1g} of it, changes "
                 "every digit of the result but one or two. Limit the norm of the map (norm_limit=), or work in float64."
             )
-        exponent = self.time * self.shift + self.growth
+        exponent = self.exponent + self.growth
         limit = min(MAX_NORM, math.log(torch.finfo(self.x.dtype).max))
         if exponent > limit:
             raise ConvergenceError(
                 f"The exponential may be e^{exponent:.3g} times as large as its input, which no floating format of its "
                 f"precision holds (limit e^{limit:.3g}). Limit the norm of the map (norm_limit=), or apply a part of "
                 "it several times (time=)."
+            )
+        if self.growth > MAX_NORM:
+            raise ConvergenceError(
+                f"Parts of the exponential may differ by a factor of e^{2 * self.growth:.3g}, and certificates in "
+                f"double precision end at e^{2 * MAX_NORM:.3g}. Limit the norm of the map (norm_limit=), or apply a "
+                "part of it several times (time=)."
             )
 
     def log_det_error(self, degrees: tuple[int, ...], *, repeats: int = 1) -> float | Tensor:
@@ -208,7 +244,7 @@ class ExpProblem:
 
     def contradicts_declaration(self) -> str | None:
         """Say if a declared norm is smaller than what power iteration finds, where no terms are there to look at."""
-        if isinstance(self.norm, Tensor) or not self.may_sync or forward_ad._current_level >= 0:
+        if isinstance(self.norm, Tensor) or not self.may_sync or in_forward_mode():
             return None
         # Several rows cost what one costs, and find the norm in fewer steps.
         map_, rows = self.centered, self.centered.rows or 8

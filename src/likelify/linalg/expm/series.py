@@ -12,6 +12,7 @@ sharper, from the last term t_m: `||t_m|| (b/s / (m+1)) / (1 - b/s / (m+2))`.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +22,15 @@ from torch import Tensor
 from likelify.errors import ConfigError
 from likelify.linalg.bounds import exp_tail, safe_exp, series_degree
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, wrong_norm
-from likelify.linalg.expm.expansion import Expansion, StoppingRule, on_grid, scaled, stopping_rule
+from likelify.linalg.expm.expansion import (
+    ORDERS,
+    PER_ORDER,
+    Expansion,
+    StoppingRule,
+    on_grid,
+    scaled,
+    stopping_rule,
+)
 from likelify.linalg.expm.gradients import Step, take_step
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.maps import LinearMap
@@ -41,7 +50,7 @@ class PowerSeries(Expansion):
     def coefficient(self, k: int) -> float:
         """Return `step^k / k!`, or `1 / k!` where the vectors hold the step."""
         factor = self.step if self._unscaled else 1.0
-        return self.gain * factor**k * math.exp(-math.lgamma(k + 1))
+        return factor**k * safe_exp(self.exponent - math.lgamma(k + 1))
 
     def advance(self, map_: LinearMap, current: Tensor, previous: Tensor | None, k: int) -> Tensor:
         """Apply the map once more."""
@@ -89,10 +98,26 @@ def step_count(norm: float, dtype: torch.dtype) -> int:
     return max(1, math.ceil(norm / longest))
 
 
-def static_plan(norm: float, growth: float, tol: float, dtype: torch.dtype) -> tuple[int, int]:
-    """Return (steps, degree) whose a-priori error is at most `tol ||x||`."""
+def static_plan(norm: float, growth: float, tol: float, dtype: torch.dtype, orders: int = 0) -> tuple[int, int]:
+    """Return (steps, degree) whose a-priori error is at most `tol ||x||` (`degree_of_steps`)."""
     steps = step_count(norm, dtype)
-    return steps, series_degree(norm / steps, local_tolerance(growth, steps, tol), MAX_DEGREE)
+    return steps, degree_of_steps(norm, growth, steps, tol, orders)
+
+
+def degree_of_steps(norm: float, growth: float, steps: int, tol: float, orders: int = 0) -> int:
+    r"""Return the smallest degree whose a-priori error is at most `tol`, or the largest one there is.
+
+    The sum of degree `m`, differentiated `j` times, lacks of the derivative what the sum of degree `m - j` lacks of the
+    value, relative to `||dM||^j`; the same for products of steps. Up to the order `orders` these errors are at most
+    `PER_ORDER^j tol`.
+    """
+    local = norm / steps
+    degree = series_degree(local, local_tolerance(growth, steps, tol), MAX_DEGREE)
+    for order in range(1, orders + 1):
+        degree, allowed = max(degree, order), local_tolerance(growth, steps, PER_ORDER**order * tol)
+        while degree < MAX_DEGREE and exp_tail(local, degree - order) > allowed:
+            degree += 1
+    return degree
 
 
 def local_tolerance(growth: float, steps: int, tol: float) -> float:
@@ -121,24 +146,26 @@ def run_series(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     if problem.degree is not None:
         return _run_fixed(problem)
     problem.check_range()
-    norm, gain = problem.radius, problem.gain
-    count, degree = static_plan(norm, problem.growth, problem.allowed, problem.x.dtype)
-    expansion = PowerSeries(norm / count, problem.time / count, gain ** (1 / count))
+    norm, exponent = problem.radius, problem.exponent
+    plan = partial(static_plan, norm, problem.growth, problem.allowed, problem.x.dtype)
+    count, degree = plan(problem.orders)
+    expansion = PowerSeries(norm / count, problem.time / count, exponent / count)
     x, degrees, steps, rules, errors = problem.x, [], [], [], []
     for number in range(count):
-        later = safe_exp((problem.growth / count) * (count - 1 - number)) * expansion.gain ** (count - 1 - number)
+        # By how much the steps that follow magnify an error, as a logarithm: the factor may be too small for a number.
+        later = (problem.growth + exponent) * (count - 1 - number) / count
         rule = None
         if problem.may_sync:
             start = problem.item_norms if number == 0 else problem.map.item_norms(x.detach())
             # A gain below one is no licence to be less exact than the result is small.
-            allowed = problem.tol * min(1.0, gain) / count / later * problem.item_norms
-            rule = stopping_rule(problem.centered, expansion, start, allowed, degree)
+            allowed = problem.tol / count * safe_exp(min(0.0, exponent) - later) * problem.item_norms
+            rule = stopping_rule(problem.centered, expansion, start, allowed, degree, stops=not problem.orders)
             rules.append(rule)
-        x, step, used = take_step(problem, expansion, x, degree, rule)
+        x, step, used = take_step(problem, expansion, x, degree, rule, lambda: plan(ORDERS)[1])
         steps.append(step)
         degrees.append(used)
         if rule is not None:
-            errors.append(later * rule.certified(used))
+            errors.append(safe_exp(later) * rule.certified(used))
     bounds = _bounds(problem, tuple(degrees), steps)
     if not problem.may_sync:
         converged = a_priori_error(norm, problem.growth, count, degree) <= problem.allowed
@@ -154,12 +181,12 @@ def _run_fixed(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         raise ConfigError(f"degree must be at most {MAX_DEGREE}, got {degree}.")
     # The radius is only needed to watch the terms; without looking no number is at hand.
     radius = problem.radius if problem.may_sync or isinstance(problem.norm, float) else 1.0
-    expansion = PowerSeries(radius, problem.time, problem.gain)
+    expansion = PowerSeries(radius, problem.time, problem.exponent)
     rules = []
     if problem.may_sync and degree > 0:
         never = torch.zeros_like(problem.item_norms) - 1
         rules.append(StoppingRule(problem.centered, expansion, problem.item_norms, never, degree, plain=False))
-    x, _, _ = take_step(problem, expansion, problem.x, degree, rules[0] if rules else None)
+    x, _, _ = take_step(problem, expansion, problem.x, degree, rules[0] if rules else None, lambda: degree)
     return x, problem.report("series", (degree,), _bounds(problem, (degree,), []), problem=contradiction(rules))
 
 
@@ -169,16 +196,17 @@ def _bounds(problem: ExpProblem, degrees: tuple[int, ...], steps: list[Step | No
     def gradient() -> float | None:
         errors = [step.error for step in steps if step is not None]
         if not errors:
-            return None
-        others = problem.gain ** (1 - 1 / count) * safe_exp(problem.growth * (1 - 1 / count))
+            sum_error = a_priori_error(problem.radius, problem.growth, count, least - 1) if least else math.inf
+            return problem.span * problem.magnified(sum_error) if problem.recorded else None
+        others = safe_exp((problem.exponent + problem.growth) * (1 - 1 / count))
         # The inputs of all but the first step, and of their adjoints, are off by what the certificate allows.
         inputs = (1 + count) * problem.tol * max(1.0, problem.gain) * safe_exp(problem.growth * (1 + 1 / count))
         return problem.span * (sum(errors) / count * others + (inputs if count > 1 else 0.0))
 
     return Bounds(
-        error=lambda: problem.gain * a_priori_error(problem.radius, problem.growth, count, least),
+        error=lambda: problem.magnified(a_priori_error(problem.radius, problem.growth, count, least)),
         log_det=lambda: problem.log_det_error(degrees),
-        amplification=lambda: problem.gain * safe_exp(problem.radius / max(count, 1) + problem.growth),
+        amplification=lambda: safe_exp(problem.exponent + problem.radius / max(count, 1) + problem.growth),
         gradient=gradient,
     )
 
