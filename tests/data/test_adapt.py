@@ -38,7 +38,7 @@ def test_the_kind_follows_from_dtype_and_axes():
         (np.zeros((20, 4), dtype=np.uint8), {}, "can be pixels or measurements"),
         (values(20, 1, 2, 2), {}, "can be scaled pixels"),
         (values(20), {}, "items along the first axis"),
-        (np.array([["a", "b"]] * 20), {}, "must be numbers"),
+        (np.array([["a", "b"]] * 20), {}, "must hold numbers"),
         (values(9, 2), {}, "at least 10 items"),
         (values(20, 2), {"validation": 1.0}, "between 0 and 1"),
         (values(20, 2), {"labels": np.zeros(20)}, "Labels must be classes"),

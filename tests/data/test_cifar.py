@@ -221,7 +221,7 @@ def test_places_and_archives_that_are_not_right(tmp_path):
     whole = archive.read_bytes()
     for content in (whole[: len(whole) // 2], b"not an archive at all", whole[:100] + bytes(500) + whole[600:]):
         archive.write_bytes(content)
-        with pytest.raises(DataError, match="damaged, cut off or not a .tar.gz archive|not a complete pickle"):
+        with pytest.raises(DataError, match="damaged, cut off or not a .tar.gz|is damaged or cut off"):
             open_source(f"cifar-10:{tmp_path}")
     pack(archive, {"readme.html": b"x"})
     with pytest.raises(DataError, match="lacks data_batch_1, "):

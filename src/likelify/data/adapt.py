@@ -9,11 +9,11 @@ import numpy as np
 from likelify.data.facts import WORDS
 from likelify.data.source import ArraySource, Source, shuffled, sizes_of
 from likelify.data.tables import TableSource
+from likelify.data.values import class_labels, plain_array, table_rows
 from likelify.errors import DataError, unknown_word
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.utils.data import DataLoader
 
 # Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
@@ -66,8 +66,10 @@ def as_source(
     if isinstance(data, Source):
         return data
     items, found = _arrays(data)
-    given = found if labels is None else _labels(labels, len(items))
+    given = found if labels is None else class_labels(labels, len(items))
     kind, levels = _kind(items, kind, levels)
+    if kind == "table":
+        items = table_rows(items, "The table")
     if not 0 < validation < 1:
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation}.")
     held = min(max(1, round(validation * len(items))), len(items) - 1)
@@ -83,8 +85,11 @@ def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple
     shape, whole = items.shape, items.dtype.kind in "iub"
     if kind not in (None, *WORDS):
         raise DataError(unknown_word("kind of item", str(kind), WORDS))
-    if items.ndim < 2 or items.dtype.kind not in "iubf":
-        raise DataError(f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}.")
+    if items.ndim < 2:
+        raise DataError(
+            f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}. Items of one "
+            "number are data[:, None]."
+        )
     if levels is not None and kind not in (None, "image"):
         raise DataError(f"levels are those of pixels; data of the kind '{kind}' have none.")
     if levels is not None:
@@ -93,7 +98,7 @@ def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple
         if items.dtype == np.uint8 and items.ndim == 4:
             return "image", 256
         raise DataError(
-            f"Integers of shape {shape} can be pixels or measurements, which have different likelihoods. Say "
+            f"Whole numbers of shape {shape} can be pixels or measurements, which have different likelihoods. Say "
             "lk.data.as_source(data, levels=...) for pixels 0..levels-1, or kind='table' for measurements."
         )
     kind = kind or AXES.get(items.ndim)
@@ -108,12 +113,12 @@ def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple
 def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Return items and labels of a tensor, an array, a data set or a loader."""
     if isinstance(data, np.ndarray):
-        return data, None
+        return plain_array(data, "The array"), None
     import torch
     from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate  # noqa: F811
 
     if isinstance(data, torch.Tensor):
-        return _plain(data), None
+        return plain_array(data, "The tensor"), None
     loader = data if isinstance(data, DataLoader) else None
     dataset = data if loader is None else loader.dataset
     if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -133,8 +138,8 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     given = list(whole) if isinstance(whole, tuple | list) else [whole]
     if not 1 <= len(given) <= 2 or not all(isinstance(part, torch.Tensor) for part in given):
         raise DataError("The data set must give items, or items with a label each: (item, label).")
-    items = _plain(given[0])
-    return items, _labels(given[1], len(items)) if len(given) == 2 else None
+    items = plain_array(given[0], "The data set")
+    return items, class_labels(given[1], len(items)) if len(given) == 2 else None
 
 
 def _reads_all(loader: DataLoader) -> bool:
@@ -146,19 +151,3 @@ def _reads_all(loader: DataLoader) -> bool:
     if isinstance(sampler, RandomSampler):
         complete = not sampler.replacement and sampler.num_samples == len(sampler.data_source)
     return complete and type(loader.batch_sampler) in (BatchSampler, type(None))
-
-
-def _plain(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as an array; numpy has no bfloat16."""
-    plain = tensor.detach().cpu()
-    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
-
-
-def _labels(labels: Any, count: int) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != (count,) or array.dtype.kind not in "iu" or (count and array.min() < 0):
-        low = f", the lowest is {array.min()}" if array.size and array.dtype.kind in "iu" else ""
-        raise DataError(
-            f"Labels must be classes 0, 1, ... of shape ({count},), got {array.dtype} of shape {array.shape}{low}."
-        )
-    return array

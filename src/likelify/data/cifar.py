@@ -1,8 +1,5 @@
 """CIFAR-10 from the files of its authors, without running the pickles they come in."""
 
-import gzip
-import tarfile
-import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -11,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from likelify.data.inert_pickle import Name, PickledCall, read_plain
+from likelify.data.limits import TROUBLE, reading
 from likelify.data.source import Source, hold_out
+from likelify.data.tar import members
+from likelify.data.unpacking import opened, read_up_to
 from likelify.errors import DataError
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -20,8 +20,8 @@ FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-# The files of the authors have 31 MB; what is far larger is another file.
-LARGEST = 2**28
+# The files of the authors have 31 MB, their archives 186; what is far larger is another file.
+LARGEST, LARGEST_ARCHIVE = 2**26, 2**29
 HINT = (
     "Get cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html and name it, or a folder that holds "
     "it or its unpacked files: 'cifar-10:PLACE'."
@@ -74,26 +74,21 @@ def _files(place: Path) -> Iterator[tuple[str, bytes]]:
 def _content(path: Path) -> bytes:
     if path.stat().st_size > LARGEST:
         raise DataError(f"'{path}' has {path.stat().st_size} bytes; a batch of CIFAR-10 has 31 million.")
-    return path.read_bytes()
+    with reading(path, "a batch of CIFAR-10"):
+        return path.read_bytes()
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, bytes]]:
     """Read the batches out of an archive; nothing is unpacked to the disk."""
     wanted = {f"{name}{ending}": name for name in (*TRAINING, TEST) for ending in ("", ".bin")}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                name = wanted.pop(member.name.rpartition("/")[2], None)
-                handle = archive.extractfile(member) if name is not None and member.isfile() else None
-                if name is None or handle is None:
-                    continue
-                if member.size > LARGEST:
-                    raise DataError(f"'{member.name}' in '{path}' has {member.size} bytes: not a batch of CIFAR-10.")
-                yield name, handle.read()
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"'{path}' is damaged, cut off or not a .tar.gz archive ({error}). Download it again."
-        ) from error
+    with reading(path, "a .tar.gz archive"), opened(path) as handle:
+        for member in members(handle, str(path), LARGEST_ARCHIVE):
+            name = wanted.pop(member.name, None)
+            if name is None:
+                continue
+            if member.size > LARGEST:
+                raise DataError(f"'{member.name}' in '{path}' has {member.size} bytes: not a batch of CIFAR-10.")
+            yield name, bytes(read_up_to(member.content, member.size))
 
 
 def _batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -122,11 +117,11 @@ def _from_pickle(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"'{name}' is of CIFAR-100, not of CIFAR-10.")
     if not {"data", "labels"} <= set(entries):
         raise DataError(f"'{name}' is not a batch of CIFAR-10: it has no entries 'data' and 'labels'.")
-    title = _text(entries.get("batch_label", ""))
+    title = _text(entries.get("batch_label"))
     if title and title.startswith("testing") != (name == TEST):
-        raise DataError(f"'{name}' calls itself '{title}': the files are mixed up.")
+        raise DataError(f"'{name}' calls itself '{title[:40]}': the files are mixed up.")
     images, labels = _array(name, entries["data"]), entries["labels"]
-    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label for label in labels):
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
         raise DataError(f"The labels in '{name}' are not a list of whole numbers.")
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images)} images and {len(labels)} labels.")
@@ -138,11 +133,11 @@ def _array(name: str, made: Any) -> np.ndarray:
     try:
         if not isinstance(made, PickledCall) or made.function not in RECONSTRUCT:
             raise ValueError("no array")
-        _, shape, kind, fortran, content = made.state
-        if kind.function != DTYPE or kind.arguments[0] not in BYTE_KINDS or fortran or shape[1:] != (PIXELS,):
+        _, (count, pixels), kind, fortran, content = made.state
+        if kind.function != DTYPE or kind.arguments[0] not in BYTE_KINDS or fortran or pixels != PIXELS:
             raise ValueError("another kind, order or shape")
-        return np.frombuffer(_bytes(content), dtype=np.uint8).reshape(shape)
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        return np.frombuffer(_bytes(content), dtype=np.uint8).reshape(count, PIXELS)
+    except TROUBLE as error:
         raise DataError(
             f"The pixels in '{name}' are not a numpy array of bytes of shape (n, {PIXELS}) ({error}); the file is "
             "damaged or another one."
@@ -157,5 +152,8 @@ def _bytes(content: Any) -> Any:
 
 
 def _text(key: Any) -> str:
-    key = _bytes(key)
-    return key.decode("latin-1") if isinstance(key, bytes) else str(key)
+    """Return a name as text of one character per byte, or nothing if it is none."""
+    try:
+        return _bytes(key).decode("latin-1")
+    except TROUBLE:
+        return ""

@@ -1,178 +1,196 @@
-"""Tables of numbers from files: CSV and numpy arrays."""
+"""Tables of numbers from text files: CSV and its relatives."""
 
 import csv
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from tokenize import TokenError
-from typing import NoReturn
 
 import numpy as np
 
+from likelify.data.dialect import (
+    BLANK,
+    MISSING,
+    REMEDY,
+    advice,
+    find_delimiter,
+    is_number,
+    looks_like_number,
+    split_lines,
+)
+from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, reading, require_values
+from likelify.data.lines import Piece, pieces
 from likelify.errors import DataError
 
-DELIMITERS = ",;\t"
-MISSING = ("", "?", "NA", "N/A", "null", "None")
-REMEDY = "Fill such values in or drop their rows before fitting."
+TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
 
 
 def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Read a CSV file of numbers; commas, semicolons or tabs, quoted or not, packed by gzip or not, UTF-8.
+    """Read a text file of numbers; commas, semicolons, tabs, bars or blanks, quoted or not, packed by gzip or not.
 
-    The first line gives the names of the columns if none of its cells is a number, or if it counts 0, 1, 2, ...;
-    otherwise they are called `column 1`, `column 2`, ...
+    The file is in UTF-8. Its first row gives the names of the columns if none of its cells is a number, or if it counts
+    0, 1, 2, ...; otherwise they are called `column 1`, `column 2`, ...
 
     Returns:
         The names of the columns, and the values `(rows, columns)` in float64.
 
     Raises:
-        DataError: if the file cannot be read, or a value is missing, infinite or not a number, naming line and column.
+        DataError: if the file cannot be read, is larger than `limits` allow, or a value is missing, infinite, above
+            1e150 or not a number, naming line and column.
     """
     path = Path(path)
-    delimiter, cells = _first_cells(path)
-    header = not any(_is_number(cell) for cell in cells) or (
-        len(cells) > 1 and cells == [str(number) for number in range(len(cells))]
-    )
-    names = [cell.strip() for cell in cells] if header else []
-    names = [name or f"column {number}" for number, name in enumerate(names or [""] * len(cells), 1)]
-    return names, read_numbers(path, delimiter, names=names, header=header)
+    with reading(path, TEXT):
+        text = pieces(path)
+        start = next((piece for piece in text if any(line.strip() for line in piece.lines)), None)
+        if start is None:
+            raise DataError(f"'{path}' is empty.")
+        delimiter = find_delimiter(start.lines)
+        try:
+            used, cells = next((used, cells) for used, cells in split_lines(start.lines, delimiter))
+        except (csv.Error, StopIteration) as error:
+            raise DataError(f"'{path}', line {start.first} is no row of numbers or names: {error}.") from error
+        if len(cells) > MOST_COLUMNS:
+            raise DataError(f"'{path}' has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read.")
+        header = _is_header(cells)
+        names = [_printable(cell) if header else "" for cell in cells]
+        names = [name or f"column {number}" for number, name in enumerate(names, 1)]
+        rest = chain([start.without(used) if header else start], text)
+        return names, Table(path, delimiter, names).read(rest)
 
 
-def read_numbers(
-    path: Path, delimiter: str, *, names: list[str], header: bool, only: range | None = None
-) -> np.ndarray:
-    """Read the rows of a text file of numbers.
+@dataclass(frozen=True)
+class Table:
+    """A text file of numbers of which names and delimiter are known.
 
-    Args:
-        path: of the file, packed by gzip or not.
-        delimiter: between the cells.
-        names: of the columns, for errors.
-        header: whether the first line holds names.
-        only: the numbers of the columns to read; None reads all.
-
-    Returns:
-        Values `(rows, columns)` in float64, all finite.
-
-    Raises:
-        DataError: see `read_csv`.
+    Attributes:
+        path: of the file.
+        delimiter: one of `dialect.DELIMITERS`.
+        names: of the columns that are read, the first of each line.
+        more: whether lines may have further columns, which are left out.
     """
-    try:
-        with open_text(path) as lines:
-            rows = parse_numbers(lines, delimiter, only, header=header)
-    except (ValueError, EOFError, zlib.error, OSError) as error:
-        _find_fault(path, delimiter, names, error, header=header, more=only is not None)
-    if len(rows) == 0:
-        raise DataError(f"'{path}' has no rows.")
-    if not np.isfinite(rows).all():
-        _find_fault(path, delimiter, names, None, header=header, more=only is not None)
-    return rows
+
+    path: Path
+    delimiter: str
+    names: list[str]
+    more: bool = False
+
+    def read(self, text: Iterator[Piece], change: Callable[[list[str]], list[str]] | None = None) -> np.ndarray:
+        """Read rows of numbers; blank lines are skipped.
+
+        Args:
+            text: the lines, without those of the header.
+            change: makes of the lines of a piece as many lines of numbers, empty ones where there is no row.
+
+        Returns:
+            Values `(rows, columns)` in float64, all finite and below 1e150.
+
+        Raises:
+            DataError: see `read_csv`.
+        """
+        parts: list[np.ndarray] = []
+        count = 0
+        for piece in text:
+            changed = Piece(piece.first, change(piece.lines)) if change else piece
+            lines = [line for line in changed.lines if line and not line.isspace()]
+            if lines:
+                parts.append(self._parse(changed, lines))
+                count += parts[-1].size
+                require_values(self.path, count)
+        if not parts:
+            raise DataError(f"'{self.path}' has no rows.")
+        return _joined(parts)
+
+    def _parse(self, piece: Piece, lines: list[str]) -> np.ndarray:
+        width = len(self.names)
+        try:
+            values = np.loadtxt(
+                lines,
+                delimiter=None if self.delimiter == BLANK else self.delimiter,
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+                usecols=range(width) if self.more else None,
+                dtype=np.float64,
+            )
+        except (ValueError, OverflowError) as error:
+            return self._parse_slowly(piece, error)
+        # Comparisons with what is not a number are false.
+        if values.shape[1] != width or not (-LARGEST_VALUE <= values.min() and values.max() <= LARGEST_VALUE):
+            return self._parse_slowly(piece, None)
+        return values
+
+    def _parse_slowly(self, piece: Piece, cause: Exception | None) -> np.ndarray:
+        """Look at each cell: name the first that is not right; where all are, only numpy found them odd."""
+        rows: list[list[float]] = []
+        try:
+            for number, cells in split_lines(piece.lines, self.delimiter):
+                rows.append(self._numbers(piece.first + number - 1, cells))
+        except csv.Error as error:
+            last = piece.first + len(piece.lines) - 1
+            raise DataError(
+                f"'{self.path}' is not {TEXT}: in the lines {piece.first} to {last}, {cause or error}."
+            ) from error
+        return np.array(rows).reshape(-1, len(self.names))
+
+    def _numbers(self, line: int, cells: list[str]) -> list[float]:
+        width = len(self.names)
+        if self.more:
+            cells = cells[:width]
+        if len(cells) != width:
+            raise DataError(f"'{self.path}', line {line} {_miscounted(len(cells), width, self.delimiter)}")
+        for name, cell in zip(self.names, cells, strict=True):
+            if fault := _fault(cell):
+                raise DataError(f"'{self.path}', line {line}, column '{name}': {fault}")
+        return [float(cell) for cell in cells]
 
 
-def parse_numbers(
-    lines: Iterable[str], delimiter: str | None, only: range | None = None, *, header: bool = False
-) -> np.ndarray:
-    """Turn lines of numbers into an array `(rows, columns)` of float64; blank lines and a header are skipped.
-
-    Raises:
-        ValueError: if a cell is not a number, or lines have different numbers of cells.
-    """
-    filled = (line for line in lines if line.strip())
-    if header:
-        next(filled, None)
-    first = next(filled, None)
-    if first is None:
-        return np.empty((0, 0))
-    rows = chain([first], filled)
-    return np.loadtxt(rows, delimiter=delimiter, comments=None, quotechar='"', ndmin=2, usecols=only, dtype=np.float64)
+def _is_header(cells: list[str]) -> bool:
+    """Tell names from numbers; the columns of an array without names are called 0, 1, 2, ... by pandas."""
+    named = cells[1:] if cells[0] == "" else cells
+    counting = named == [str(number) for number in range(len(named))] and len(cells) > 1
+    return counting or not any(map(looks_like_number, cells))
 
 
-def read_array(path: str | Path) -> np.ndarray:
-    """Read a numpy file `.npy` of rows of numbers as float64; pickled objects are refused.
-
-    Raises:
-        DataError: if it is something else, or holds values that are missing or infinite.
-    """
-    try:
-        with open(path, "rb") as handle:
-            values = np.lib.format.read_array(handle, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError, TokenError) as error:
-        raise DataError(f"'{path}' is not a whole numpy file of numbers: {error}.") from error
-    if values.ndim != 2 or values.dtype.kind not in "iufb":
-        raise DataError(f"'{path}' does not hold rows of numbers: an array (rows, columns) of numbers is needed.")
-    values = values.astype(np.float64)
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, column = wrong[0]
-        raise DataError(f"'{path}', row {row}, column {column}: the value is {values[row, column]}. {REMEDY}")
-    return values
+def _printable(cell: str) -> str:
+    """Return a name on one line, without what a terminal would obey."""
+    return "".join(letter for letter in " ".join(cell.split()) if letter.isprintable())
 
 
-def is_packed(path: Path) -> bool:
-    """Tell whether a file is packed by gzip."""
-    with open(path, "rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
+def _miscounted(found: int, width: int, delimiter: str) -> str:
+    said = f"has {found} value{'s' * (found != 1)}; there {'are' if width != 1 else 'is'} {width} column"
+    said += "s." if width != 1 else "."
+    if delimiter == ",":
+        said += " A comma inside a number counts as one between two, unless the number is in quotes."
+    if found == width + 1:
+        said += (
+            " If the first value is the name of the row, as R writes it, write the file without (row.names = FALSE)."
+        )
+    return said
 
 
-def open_text(path: Path) -> io.TextIOBase:
-    """Open a text file, packed by gzip or not."""
-    if is_packed(path):
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")  # pyright: ignore[reportArgumentType]
-    return open(path, encoding="utf-8-sig", newline="")
+def _fault(cell: str) -> str | None:
+    """Say what is wrong with a cell, or nothing."""
+    if cell in MISSING:
+        return f"the value is missing. {REMEDY}"
+    if not is_number(cell):
+        return advice(cell)
+    value = float(cell)
+    if math.isnan(value) or cell.strip("+-").lower().startswith("inf"):
+        return f"the value is {cell[:40]}. {REMEDY}"
+    if abs(value) > LARGEST_VALUE:
+        return (
+            f"the value {cell[:40]} is too large to compute with. Write the column in other units, or mend the value."
+        )
+    return None
 
 
-def _first_cells(path: Path) -> tuple[str, list[str]]:
-    """Find the delimiter and the cells of the first line."""
-    try:
-        with open_text(path) as lines:
-            line = next((line for line in lines if line.strip()), None)
-    except (UnicodeDecodeError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"'{path}' cannot be read as text: {error}.") from error
-    if line is None:
-        raise DataError(f"'{path}' is empty.")
-    delimiter = max(DELIMITERS, key=line.count)
-    return delimiter, [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
-
-
-def _find_fault(
-    path: Path, delimiter: str, names: list[str], cause: Exception | None, *, header: bool, more: bool
-) -> NoReturn:
-    """Name the line and column of the first value that is not a finite number; `more` allows columns without a name."""
-    try:
-        with open_text(path) as lines:
-            rows = csv.reader(lines, delimiter=delimiter)
-            seen = not header
-            for cells in rows:
-                if seen and cells:
-                    _check_cells(path, rows.line_num, cells[: len(names)] if more else cells, names)
-                seen = seen or bool(cells)
-    except (UnicodeDecodeError, EOFError, zlib.error, OSError, csv.Error) as error:
-        cause = error
-    raise DataError(f"'{path}' cannot be read as a table of numbers: {cause}.") from cause
-
-
-def _check_cells(path: Path, line: int, cells: list[str], names: list[str]) -> None:
-    if len(cells) != len(names):
-        raise DataError(f"'{path}', line {line} has {len(cells)} values; there are {len(names)} columns.")
-    for name, cell in zip(names, map(str.strip, cells), strict=True):
-        where = f"'{path}', line {line}, column '{name}'"
-        if cell in MISSING:
-            raise DataError(f"{where}: the value is missing. {REMEDY}")
-        if not _is_number(cell):
-            remedy = "is not a number. Drop the column, or put numbers in place of its words."
-            if _is_number(cell.replace(",", ".", 1)):
-                remedy = "has a decimal comma. Write the file with decimal points."
-            raise DataError(f"{where}: '{cell[:40]}' {remedy}")
-        if not math.isfinite(float(cell)):
-            raise DataError(f"{where}: the value is {cell}. {REMEDY}")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Put parts together, each being dropped when it is copied."""
+    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]))
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole

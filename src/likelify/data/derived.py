@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.facts import SPLITS, SplitName
-from likelify.data.source import ArraySource, Batch, Parts, Source, sizes_of
+from likelify.data.source import ArraySource, Batch, Parts, Source, require_split, sizes_of, taken
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
 
@@ -35,11 +35,13 @@ class Subset(Source):
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
+        require_split(split)
         return len(self._kept[split])
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Read the items with these numbers."""
-        return self.source.read(split, self._kept[split][indices])
+        require_split(split)
+        return self.source.read(split, taken(self, split, self._kept[split], indices))
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the whole and the choice."""

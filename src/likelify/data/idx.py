@@ -1,21 +1,20 @@
 """MNIST and Fashion-MNIST from their IDX files, packed by gzip or not."""
 
-import gzip
-import io
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from likelify.data.delimited import is_packed
+from likelify.data.limits import reading
 from likelify.data.source import Source, hold_out
+from likelify.data.unpacking import opened, read_up_to
 from likelify.errors import DataError
 
 # Where Debian's package dataset-fashion-mnist puts the four files.
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 UNSIGNED_BYTE = 8
-CHUNK = 2**20
+# Twenty times MNIST; the files of larger sets of this layout (EMNIST) have half of it.
+LARGEST = 2**30
 CLASSES = 10
 FILES = {
     "training images": "train-images-idx3-ubyte",
@@ -94,24 +93,21 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
         An array of `uint8`.
 
     Raises:
-        DataError: if it is something else, or ends too early or too late.
+        DataError: if it is something else, ends too early or too late, or holds more than 2^30 values. No more is read
+            than its header announces.
     """
     path = Path(path)
-    try:
-        with gzip.open(path) if is_packed(path) else open(path, "rb") as handle:
-            header = _read(handle, 4 + 4 * axes)
-            shape = _shape(header, path, axes)
-            size = math.prod(shape)
-            content = _read(handle, size + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"'{path}' is damaged or cut off ({error}). Download it again.") from error
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    with reading(path, "an IDX file"), opened(path) as handle:
+        shape = _shape(bytes(read_up_to(handle, 4 + 4 * axes)), path, axes)
+        size = math.prod(shape)
+        content = read_up_to(handle, min(size, LARGEST) + 1)
+    if len(content) > LARGEST:
+        raise DataError(f"'{path}' holds more than {LARGEST} values, which is more than is read.")
     if len(content) != size:
         has = "more" if len(content) > size else f"only {len(content)}"
         raise DataError(
-            f"'{path}' announces {'x'.join(map(str, shape))} = {size} values and holds {has}: it is cut off or "
-            "damaged. Download it again."
+            f"'{path}' announces {_times(shape)} = {size} values and holds {has}: it is cut off or damaged. Download "
+            "it again."
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
@@ -123,15 +119,6 @@ def _find(folder: Path, file: str, name: str, hint: str) -> Path:
             return folder / candidate
     what = "There is no folder" if not folder.is_dir() else "Nothing of that name is in"
     raise DataError(f"{name.partition(':')[0]} needs the file {file} or {file}.gz. {what} '{folder}'. {hint}")
-
-
-def _read(handle: io.BufferedIOBase, limit: int) -> bytes:
-    """Read up to that many bytes, in chunks: a header that lies about the size costs no memory."""
-    chunks = []
-    while limit > 0 and (chunk := handle.read(min(limit, CHUNK))):
-        chunks.append(chunk)
-        limit -= len(chunk)
-    return b"".join(chunks)
 
 
 def _shape(header: bytes, path: Path, axes: int) -> tuple[int, ...]:
@@ -147,7 +134,7 @@ def _shape(header: bytes, path: Path, axes: int) -> tuple[int, ...]:
         raise DataError(f"'{path}' ends inside its header: it is cut off. Download it again.")
     shape = tuple(int(n) for n in np.frombuffer(header, dtype=">u4", offset=4))
     if 0 in shape:
-        raise DataError(f"'{path}' holds nothing: its header says {'x'.join(map(str, shape))}.")
+        raise DataError(f"'{path}' holds nothing: its header says {_times(shape)}.")
     return shape
 
 
@@ -163,3 +150,7 @@ def _check_pair(images: np.ndarray, labels: np.ndarray, image_path: Path, label_
 
 def _sides(images: np.ndarray) -> str:
     return f"{images.shape[1]}x{images.shape[2]}"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

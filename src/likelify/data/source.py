@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from likelify.data.facts import SPLITS, Facts, SplitName
-from likelify.errors import DataError
+from likelify.data.values import class_labels, plain_array, require_usual
+from likelify.errors import DataError, unknown_word
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Parts = dict[SplitName, np.ndarray]
 # Fewer items cannot be cut into parts of which one is a tenth.
 FEWEST = 10
+# Pixels of more than a byte are kept as integers of 32 bits.
+MOST_LEVELS = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +144,19 @@ class Source(ABC):
         """Read a whole split."""
         import torch
 
+        require_split(split)
         return self.read(split, torch.arange(self.size(split)))
 
     def facts(self) -> Facts:
         """Return what everything above has to know of the source."""
         measured = {"sizes": {split: self.size(split) for split in SPLITS}, "fingerprint": self.fingerprint()}
         return Facts(**{fact: getattr(self, fact) for fact in Facts.model_fields if fact not in measured}, **measured)
+
+    def __repr__(self) -> str:
+        """Return name, kind and sizes."""
+        sizes = ", ".join(f"{self.size(split)} {split}" for split in SPLITS)
+        shape = "x".join(map(str, self.event_shape))
+        return f"<{self.name}: {self.kind} of {shape}, {sizes}; {self.description}>"
 
 
 class ArraySource(Source):
@@ -175,19 +185,29 @@ class ArraySource(Source):
     ) -> None:
         import torch
 
+        require_splits(name, splits)
+        require_splits(name, labels or {})
+        if levels is not None and not 2 <= levels <= MOST_LEVELS:
+            raise DataError(f"Pixels of '{name}' need 2 to {MOST_LEVELS} levels, got {levels}.")
+        splits = {split: plain_array(part, _of(split, name)) for split, part in splits.items()}
         self.name, self.kind = name, kind
         self.levels, self.classes, self.description = levels, classes, description
         self.event_shape = tuple(splits["train"].shape[1:]) if "train" in splits else ()
         self._splits: dict[SplitName, Batch] = {}
         for split in SPLITS:
-            events = splits.get(split)
-            if events is None and split == "test" and "train" in splits:
+            events = splits.get(split, np.empty(0))
+            if split not in splits and split == "test" and "train" in splits:
                 events = splits["train"][:0]
             else:
                 _check_events(name, split, events, self.event_shape, levels)
             assigned = None
             if labels is not None:
-                assigned = torch.from_numpy(labels.get(split, np.empty(0)).astype(np.int64))
+                given = class_labels(labels.get(split, np.empty(0, np.int64)), len(events))
+                if classes is not None and given.max(initial=0) >= classes:
+                    raise DataError(
+                        f"'{name}' has labels up to {given.max()}; with {classes} classes they end before it."
+                    )
+                assigned = torch.from_numpy(given)
             copy = np.array(events, dtype=_stored_dtype(events, levels), order="C")
             self._splits[split] = Batch(torch.from_numpy(copy), assigned)
 
@@ -195,18 +215,22 @@ class ArraySource(Source):
     def cut(cls, name: str, items: np.ndarray, parts: Parts, *, labels: np.ndarray | None = None, **facts: Any) -> Self:
         """Make a source of one array, cut into parts: for each split the numbers of its items."""
         if labels is not None:
+            labels = class_labels(labels, len(items))
             facts = {"classes": int(labels.max()) + 1} | facts
             facts["labels"] = {split: labels[part] for split, part in parts.items()}
         return cls(name, {split: items[part] for split, part in parts.items()}, **facts)
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
+        require_split(split)
         return len(self._splits[split])
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Read the items with these numbers."""
+        require_split(split)
         batch = self._splits[split]
-        return Batch(batch.x[indices], None if batch.labels is None else batch.labels[indices])
+        labels = None if batch.labels is None else taken(self, split, batch.labels, indices)
+        return Batch(taken(self, split, batch.x, indices), labels)
 
     def fingerprint(self) -> str:
         """Hash the events of all splits."""
@@ -217,9 +241,46 @@ class ArraySource(Source):
         return digest.hexdigest()[:16]
 
 
-def _stored_dtype(events: np.ndarray | None, levels: int | None) -> type[np.generic]:
+def require_split(split: str) -> None:
+    """Refuse a name that is no split.
+
+    Raises:
+        DataError: naming those there are.
+    """
+    if split not in SPLITS:
+        raise DataError(unknown_word("split", str(split), SPLITS))
+
+
+def taken(source: Source, split: SplitName, values: Tensor, indices: Tensor) -> Tensor:
+    """Return the values with these numbers.
+
+    Raises:
+        DataError: if the numbers are not those of items of the split.
+    """
+    try:
+        return values[indices]
+    except (IndexError, TypeError) as error:
+        raise DataError(
+            f"The split '{split}' of '{source.name}' has the items 0..{len(values) - 1}; they cannot be read by the "
+            f"numbers {str(indices)[:60]}."
+        ) from error
+
+
+def require_splits(name: str, splits: Mapping[SplitName, Any]) -> None:
+    """Refuse something that is not one array for each of some splits.
+
+    Raises:
+        DataError: if it is no mapping, or a name is no split.
+    """
+    if not isinstance(splits, Mapping):
+        raise DataError(f"'{name}' needs its arrays by split: {{'train': ..., 'validation': ..., 'test': ...}}.")
+    for split in splits:
+        require_split(split)
+
+
+def _stored_dtype(events: np.ndarray, levels: int | None) -> type[np.generic]:
     if levels is None:
-        return np.float64 if events is not None and events.dtype != np.float32 else np.float32
+        return np.float32 if events.dtype == np.float32 else np.float64
     return np.uint8 if levels <= 256 else np.int32
 
 
@@ -266,14 +327,17 @@ def sizes_of(parts: Mapping[SplitName, Sized]) -> str:
     return " / ".join(str(len(part)) for part in parts.values())
 
 
-def _check_events(name: str, split: str, events: np.ndarray | None, event_shape: Shape, levels: int | None) -> None:
-    if events is None or len(events) == 0:
+def _of(split: str, name: str) -> str:
+    return f"The split '{split}' of '{name}'"
+
+
+def _check_events(name: str, split: str, events: np.ndarray, event_shape: Shape, levels: int | None) -> None:
+    if events.ndim == 0 or len(events) == 0:
         raise DataError(f"The source '{name}' has no items in its split '{split}'.")
     if tuple(events.shape[1:]) != event_shape:
         raise DataError(f"The split '{split}' of '{name}' has events {events.shape[1:]}, 'train' has {event_shape}.")
     if levels is None:
-        if not np.isfinite(events).all():
-            raise DataError(f"The split '{split}' of '{name}' holds values that are infinite or not a number.")
+        require_usual(_of(split, name), events)
         return
     low, high = events.min(), events.max()
     whole = np.issubdtype(events.dtype, np.integer) or np.array_equal(events, np.floor(events))

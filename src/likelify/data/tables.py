@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from likelify.data.catalog import TABLE_ENDINGS
-from likelify.data.delimited import read_array, read_csv
+from likelify.data.delimited import read_csv
 from likelify.data.facts import SplitName
-from likelify.data.source import ArraySource, Parts, shuffled, sizes_of
+from likelify.data.npy import read_array
+from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
+from likelify.data.values import class_labels, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
+
+# The names that a first column has which numbers the rows: none at all, or those of pandas and R.
+ROW_NUMBERS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?|index|level_0|rownames")
+# What float64 can compute with: the spread of a column, and how far from it a value may be.
+SMALLEST_SPREAD, FARTHEST = 1e-290, 1e15
+# As many rows show whether values can be told apart.
+SAMPLE = 1000
 
 
 class TableSource(ArraySource):
@@ -40,7 +50,13 @@ class TableSource(ArraySource):
         classes: int | None = None,
         description: str = "",
     ) -> None:
-        train = _require_rows(name, splits["train"])
+        require_splits(name, splits)
+        rows: dict[SplitName, np.ndarray] = {
+            split: table_rows(part, f"The split '{split}' of '{name}'") for split, part in splits.items()
+        }
+        if "train" not in rows:
+            raise DataError(f"The source '{name}' has no items in its split 'train'.")
+        train = rows["train"]
         numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
         names = tuple(numbered if columns is None else columns)
         if len(names) != train.shape[1]:
@@ -48,14 +64,9 @@ class TableSource(ArraySource):
         if len(set(names)) < len(names):
             double = next(column for column in names if names.count(column) > 1)
             raise DataError(f"'{name}' has two columns called '{double}'.")
-        constant = np.flatnonzero(train.min(0) == train.max(0))
-        if len(constant):
-            raise DataError(
-                f"The column '{names[constant[0]]}' of '{name}' has one value only in the training split, so it "
-                "has no density. Drop it."
-            )
+        if len(train):
+            _require_spread(name, names, rows)
         self.columns = names
-        rows: dict[SplitName, np.ndarray] = {split: np.asarray(part, np.float64) for split, part in splits.items()}
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 
 
@@ -81,11 +92,12 @@ def table(
     Raises:
         DataError: if there are too few rows, values are not finite, or a column is constant.
     """
-    rows = _require_rows(name, np.asarray(rows, dtype=np.float64))
+    rows = table_rows(rows, f"'{name}'")
+    given = None if labels is None else class_labels(labels, len(rows))
     parts = shuffled(len(rows), validation=len(rows) // 10, test=len(rows) // 10)
     described = f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes_of(parts)} by "
     return TableSource.cut(
-        name, rows, parts, labels=labels, columns=columns, description=f"{described}default_rng(0).permutation"
+        name, rows, parts, labels=given, columns=columns, description=f"{described}default_rng(0).permutation"
     )
 
 
@@ -103,8 +115,21 @@ def table_file(path: str | Path) -> TableSource:
         raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(TABLE_ENDINGS)}.")
     if not path.is_file():
         raise DataError(f"There is no file '{path}'.")
+    described = f"the file {path.name}"
     columns, rows = (None, read_array(path)) if path.suffix == ".npy" else read_csv(path)
-    return table(rows, name=f"table:{path.resolve()}", columns=columns, description=f"the file {path.name}")
+    if columns and _numbers_rows(columns[0], rows[:, 0]):
+        if len(columns) == 1:
+            raise DataError(f"'{path}' has nothing but the numbers of its rows.")
+        described += f", without its first column, '{columns[0]}', which numbers the rows"
+        columns, rows = columns[1:], np.ascontiguousarray(rows[:, 1:])
+    return table(rows, name=f"table:{path.resolve()}", columns=columns, description=described)
+
+
+def _numbers_rows(column: str, values: np.ndarray) -> bool:
+    """Tell whether a first column, of no name or of one that programs give, counts the rows from 0 or from 1."""
+    if not ROW_NUMBERS.fullmatch(column) or values[0] not in (0, 1):
+        return False
+    return bool(np.array_equal(values, values[0] + np.arange(len(values))))
 
 
 def bundled(name: str) -> TableSource:
@@ -133,14 +158,39 @@ def standardize(splits: Parts, reference: np.ndarray, *, ddof: int = 0) -> Parts
 
     Columns of one value stay as they are but for the mean; `TableSource` refuses them by name.
     """
-    mean, scale = reference.mean(0), reference.std(0, ddof=ddof)
+    mean, scale = moments(reference, ddof)
     return {split: (rows - mean) / np.where(scale > 0, scale, 1.0) for split, rows in splits.items()}
 
 
-def _require_rows(name: str, rows: np.ndarray) -> np.ndarray:
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise DataError(f"'{name}' is not a table: rows have shape {rows.shape}, expected (rows, columns).")
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        raise DataError(f"'{name}', row {row}, column {column}: the value is {rows[row, column]}.")
-    return rows
+def _require_spread(name: str, columns: Sequence[str], rows: Mapping[SplitName, np.ndarray]) -> None:
+    """Refuse columns that have no density, or of which one value hides the others."""
+    train = rows["train"]
+    low, high, mean = train.min(0), train.max(0), train.mean(0)
+    constant = np.flatnonzero(low == high)
+    if len(constant):
+        raise DataError(
+            f"The column '{columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
+            "has no density. Drop it."
+        )
+    narrow = np.flatnonzero(high - low < SMALLEST_SPREAD)
+    if len(narrow):
+        raise DataError(
+            f"The values of the column '{columns[narrow[0]]}' of '{name}' differ by {(high - low)[narrow[0]]:.3g} at "
+            "most, which is too little to compute with. Write it in other units."
+        )
+    some = np.sort(train[:SAMPLE], axis=0)
+    hidden = 2 * distinct(some - mean) < distinct(some)
+    for part in rows.values():
+        hidden |= (np.abs(part - mean).max(0, initial=0) > FARTHEST * (high - low)) if len(part) else False
+    for column in np.flatnonzero(hidden)[:1]:
+        whole = np.concatenate([part[:, column] for part in rows.values()])
+        value = whole[np.abs(whole - np.median(whole)).argmax()]
+        raise DataError(
+            f"'{name}', column '{columns[column]}': the value {value} is so far from the others that they cannot be "
+            "told apart beside it. Mend it, drop its row, or take logarithms of the column."
+        )
+
+
+def distinct(ordered: np.ndarray) -> np.ndarray:
+    """Return the number of distinct values of each column, of which the values are in order."""
+    return (np.diff(ordered, axis=0) > 0).sum(0) + 1

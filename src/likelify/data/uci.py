@@ -7,11 +7,17 @@ Their files are one archive at https://zenodo.org/records/1161203.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from likelify.data.delimited import open_text, parse_numbers, read_array, read_csv, read_numbers
+from likelify.data.delimited import Table, read_csv
+from likelify.data.dialect import BLANK
+from likelify.data.limits import TROUBLE, reading, require_values
+from likelify.data.lines import Piece, pieces
+from likelify.data.npy import read_array
 from likelify.data.source import Parts, Source, sizes_of
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError, MissingDependencyError
@@ -21,11 +27,13 @@ UNPICKLE = (
     "Its ethylene_CO.pickle is not read, since a pickle can run anything; where you trust it, make a numpy file of it: "
     "python -c \"import pandas, numpy; numpy.save('ethylene_CO.npy', pandas.read_pickle('ethylene_CO.pickle'))\"."
 )
-HEPMASS_COLUMNS = 28
+HEPMASS_COLUMNS, PATCH = 28, 63
 MINIBOONE_RAW, MINIBOONE_CLEAN = 50, 43
 # A column that has its smallest value more often than this is not continuous.
 REPEATS = 5
 CORRELATED = 0.98
+# Of UCI's power file, behind date and time.
+METER = ["active power", "reactive power", "voltage", "intensity", "kitchen", "laundry", "heating"]
 
 
 def power(place: str | Path) -> Source:
@@ -92,7 +100,7 @@ def hepmass(place: str | Path) -> Source:
     """
     paths = [_find("hepmass", place, (f"1000_{part}.csv", f"1000_{part}.csv.gz")) for part in ("train", "test")]
     names = ["label"] + [f"f{number}" for number in range(HEPMASS_COLUMNS - 1)]
-    train, test = (read_numbers(path, ",", names=names, header=True, only=range(HEPMASS_COLUMNS)) for path in paths)
+    train, test = (_read_collisions(path, names) for path in paths)
     train, test = (rows[rows[:, 0] == 1, 1:] for rows in (train, test))
     if not len(train) or not len(test):
         raise DataError(f"'{paths[0 if not len(train) else 1]}' has no rows with the label 1.")
@@ -145,14 +153,21 @@ def bsds300(place: str | Path) -> Source:
     try:
         with h5py.File(path, "r") as file:
             for split in ("train", "validation", "test"):
-                splits[split] = np.asarray(file[split], dtype=np.float64)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+                splits[split] = _patches(file[split], path)
+    except DataError:
+        raise
+    except TROUBLE as error:
         raise DataError(
             f"'{path}' is not the file BSDS300.hdf5 of the archive, or is cut off: {error}. {ARCHIVE}"
         ) from error
-    for rows in splits.values():
-        _require_columns("bsds300", path, rows, 63)
     return _source("bsds300", path, splits)
+
+
+def _patches(stored: Any, path: Path) -> np.ndarray:
+    """Read one split; its size is looked at first, since a small file can announce any."""
+    _require_columns("bsds300", path, stored, PATCH)
+    require_values(path, stored.shape[0] * PATCH)
+    return np.asarray(stored, dtype=np.float64)
 
 
 def _standardized(splits: Parts) -> Parts:
@@ -180,8 +195,8 @@ def _find(name: str, place: str | Path, files: tuple[str, ...], hint: str = ARCH
     raise DataError(f"{name} needs the file {' or '.join(files)}. {what} '{place}'. {hint}")
 
 
-def _require_columns(name: str, path: Path, rows: np.ndarray, count: int) -> None:
-    if rows.ndim != 2 or rows.shape[1] != count:
+def _require_columns(name: str, path: Path, rows: Any, count: int) -> None:
+    if len(rows.shape) != 2 or rows.shape[1] != count:
         raise DataError(f"'{path}' is not the file of {name}: it has shape {rows.shape}, expected {count} columns.")
 
 
@@ -205,34 +220,47 @@ def _uncorrelated(rows: np.ndarray) -> list[int]:
     return kept
 
 
+def _read_collisions(path: Path, names: list[str]) -> np.ndarray:
+    """Read a file of HEPMASS: a header, then label and features; what follows them in a line is left out."""
+    with reading(path, "a file of HEPMASS"):
+        return Table(path, ",", names, more=True).read(_after_first(pieces(path)))
+
+
 def _read_meter(path: Path) -> np.ndarray:
     """Read UCI's power file: `date;time;` and seven numbers a line, with `?` for what is missing."""
 
-    def complete(lines: Iterator[str]) -> Iterator[str]:
-        for line in lines:
-            cells = line.strip().split(";")
-            if "?" in cells or "" in cells:
-                continue
-            hours, minutes, _ = cells[1].split(":")
-            yield ";".join([*cells[2:], str(60 * int(hours) + int(minutes))])
+    def complete(lines: list[str]) -> list[str]:
+        return [_minute_last(line.strip().split(";")) for line in lines]
 
-    try:
-        with open_text(path) as lines:
-            next(lines, None)
-            return parse_numbers(complete(iter(lines)), ";")
-    except (ValueError, IndexError) as error:
-        raise DataError(f"'{path}' is not UCI's household_power_consumption.txt: {error}.") from error
+    what = "UCI's household_power_consumption.txt"
+    with reading(path, what):
+        return Table(path, ";", [*METER, "minute"]).read(_after_first(pieces(path)), complete)
+
+
+def _minute_last(cells: list[str]) -> str:
+    """Put the minute of the day behind the numbers of a line, or make it empty if a value is missing."""
+    if "?" in cells or "" in cells:
+        return ""
+    hours, minutes, _ = (int(part) for part in cells[1].split(":"))
+    if not (0 <= hours < 24 and 0 <= minutes < 60):
+        raise ValueError(f"the time '{cells[1][:20]}'")
+    return ";".join([*cells[2:], str(60 * hours + minutes)])
 
 
 def _read_signal(path: Path) -> np.ndarray:
     """Read UCI's MiniBooNE file: the numbers of signal and background, then 50 numbers a line, the signal first."""
-    try:
-        with open_text(path) as lines:
-            signal, background = (int(word) for word in next(iter(lines), "").split())
-            rows = parse_numbers(lines, None)
-    except ValueError as error:
-        raise DataError(f"'{path}' is not UCI's MiniBooNE_PID.txt: {error}.") from error
-    _require_columns("miniboone", path, rows, MINIBOONE_RAW)
-    if len(rows) != signal + background:
+    names = [f"column {number}" for number in range(1, MINIBOONE_RAW + 1)]
+    with reading(path, "UCI's MiniBooNE_PID.txt"):
+        text = pieces(path)
+        start = next(text, Piece(1, [""]))
+        signal, background = (int(word) for word in start.lines[0].split())
+        rows = Table(path, BLANK, names).read(chain([start.without(1)], text))
+    if signal < 1 or len(rows) != signal + background:
         raise DataError(f"'{path}' announces {signal + background} rows and has {len(rows)}: it is cut off.")
     return rows[:signal]
+
+
+def _after_first(text: Iterator[Piece]) -> Iterator[Piece]:
+    """Leave the first line out."""
+    for piece in text:
+        yield piece.without(1) if piece.first == 1 else piece

@@ -13,6 +13,9 @@ from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE
 
+# As many rows show whether values can be told apart; scales below this lose digits in float64.
+SAMPLE, SMALLEST = 1000, 1e-290
+
 
 class Columns(Transform):
     r"""Subtract from each column its mean and divide by its scale, both fitted to data and not trained.
@@ -63,20 +66,37 @@ class Columns(Transform):
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Take mean and standard deviation of each column of the sample.
 
+        They are computed without squares that overflow or vanish, so that columns of any units that float64 can carry
+        are standardised.
+
         Raises:
-            DataError: if the sample is empty, or a mean or deviation is not finite.
+            DataError: if the sample is empty, a value is not finite or too large, or most values of a column become the
+                same number in the dtype of the flow, as they do beside a value that is far from all others.
         """
         if len(x) == 0:
             raise DataError("Columns.initialize got an empty sample.")
         with torch.no_grad():
             rows = x.to(self.mean)
-            mean, scale = rows.mean(0), rows.std(0, correction=0)
-            if not bool(torch.isfinite(mean + scale).all()):
-                column = int((~torch.isfinite(mean + scale)).nonzero()[0])
-                raise DataError(f"Column {column} (from 0) of the sample has values that are not finite or too large.")
+            mean, scale = _moments(rows)
+            spread = rows.amax(0) - rows.amin(0)
+            wrong = ~torch.isfinite(mean + scale + spread) | ((scale > 0) & (scale < SMALLEST))
+            self._refuse(wrong, "has values that are not finite, too large, or too close for float64 to compute with")
             self.mean.copy_(mean)
             self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+            some = rows[:SAMPLE].sort(0).values
+            kept = ((some - self.mean) / self.scale).to(self.like)
+            lost = 2 * _distinct(kept) < _distinct(some)
+            number = str(self.like.dtype).rpartition(".")[2]
+            self._refuse(
+                lost,
+                f"has values so far from the others that {number} cannot tell these apart once they are standardised. "
+                "Mend such values, drop their rows, or take logarithms of the column",
+            )
         return super().initialize(x, context)
+
+    def _refuse(self, wrong: Tensor, what: str) -> None:
+        if bool(wrong.any()):
+            raise DataError(f"Column {int(wrong.nonzero()[0])} (from 0) of the sample {what}.")
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return the standardised rows in the dtype of the flow, and minus the sum of the logarithms of the scales."""
@@ -99,3 +119,17 @@ class Columns(Transform):
         if self.mean.device.type != "mps":
             self.mean, self.scale = (tensor.to(self.mean.device) for tensor in kept)
         return self
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each column, computed in units near its largest value."""
+    # Powers of two change no digit.
+    largest = rows.abs().amax(0)
+    unit = torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1), 1.0)
+    scaled = rows / unit
+    return scaled.mean(0) * unit, scaled.std(0, correction=0) * unit
+
+
+def _distinct(ordered: Tensor) -> Tensor:
+    """Return the number of distinct values of each column, of which the values are in order."""
+    return (ordered.diff(dim=0) > 0).sum(0) + 1

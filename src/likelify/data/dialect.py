@@ -1,0 +1,110 @@
+"""How a text file writes a table: what stands between the cells, what its numbers look like."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+# In the order of preference, where several fit.
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
+BLANK = " "
+# As much of a file shows what it is like.
+SAMPLE_LINES, SAMPLE = 50, 2**16
+MISSING = ("", "?", "NA", "N/A", "null", "None")
+REMEDY = "Fill such values in or drop their rows before fitting."
+GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
+COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
+
+
+def find_delimiter(lines: Iterable[str]) -> str:
+    """Return what stands between the cells: that which cuts most lines into the same number of numbers.
+
+    What is inside quotes does not count.
+
+    Args:
+        lines: from the start of the file.
+
+    Returns:
+        One of `DELIMITERS`; a comma if each line is one cell. A blank stands for any number of blanks and tabs.
+    """
+    sample: list[str] = []
+    for line in lines:
+        if sample and (len(sample) == SAMPLE_LINES or sum(map(len, sample)) + len(line) > SAMPLE):
+            break
+        if line.strip():
+            sample.append(line)
+    return max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
+
+
+def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Cut lines into cells; for each row the number of lines read so far, and its cells without blanks around them.
+
+    Blank lines, which in a file with tabs may hold tabs, are no rows.
+
+    Raises:
+        csv.Error: if a cell is longer than 131,072 characters.
+    """
+    if delimiter == BLANK:
+        lines = (line.replace("\t", BLANK).strip() for line in lines)
+    # With their ends, which belong to a cell that goes over several lines.
+    lines = (line + "\n" for line in lines)
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    for cells in rows:
+        stripped = [cell.strip() for cell in cells]
+        if any(stripped) or (len(stripped) > 1 and not delimiter.isspace()):
+            yield rows.line_num, stripped
+
+
+def is_number(cell: str) -> bool:
+    """Tell whether a cell is a number as Python writes it, infinite or not a number included."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell and cell.isascii()
+
+
+def looks_like_number(cell: str) -> bool:
+    """Tell whether a cell is a number, though perhaps with a decimal comma or commas between thousands."""
+    written = COMMA, GROUPS, POINTS
+    return is_number(cell) or (any(c.isdigit() for c in cell) and any(form.fullmatch(cell) for form in written))
+
+
+def advice(cell: str) -> str:
+    """Say what is wrong with a cell that is not a number, and what to do about it.
+
+    Example:
+        >>> advice("1,5")
+        "'1,5' has a decimal comma. Write the file with decimal points: 1.5."
+    """
+    shown = repr(cell[:40])
+    if not looks_like_number(cell):
+        return f"{shown} is not a number. Drop the column, or put numbers in place of its words."
+    plain = cell.replace(",", "")[:40]
+    if POINTS.fullmatch(cell):
+        point = cell.replace(".", "").replace(",", ".")[:40]
+        return f"{shown} has points between thousands and a decimal comma. Write the file with decimal points: {point}."
+    if not GROUPS.fullmatch(cell):
+        return f"{shown} has a decimal comma. Write the file with decimal points: {cell.replace(',', '.')[:40]}."
+    if cell.count(",") > 1 or "." in cell:
+        return f"{shown} has commas between thousands. Write the file without them: {plain}."
+    return (
+        f"{shown} has a comma that can be one between thousands ({plain}) or a decimal comma "
+        f"({cell.replace(',', '.')}). Write the file without the former, or with decimal points."
+    )
+
+
+def _fitness(sample: list[str], delimiter: str) -> float:
+    """Tell how well a delimiter fits: the share of lines that it cuts alike, times that of their numbers."""
+    try:
+        rows = [cells for _, cells in split_lines(sample, delimiter)]
+    except csv.Error:
+        return 0.0
+    (width, alike), *_ = Counter(map(len, rows)).most_common(1) or [(1, 0)]
+    if width == 1:
+        return 0.0
+    cells = [cell for row in rows if len(row) == width for cell in row]
+    numbers = sum(cell in MISSING or looks_like_number(cell) for cell in cells) / len(cells)
+    # Lines of words have a delimiter too.
+    return alike / len(rows) * (0.01 + numbers)

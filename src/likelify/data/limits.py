@@ -1,0 +1,81 @@
+"""What a file may cost: how much is read of it, and errors that name it whatever goes wrong inside."""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tokenize import TokenError
+
+from likelify.errors import DataError, LikelifyError
+
+# A larger value has no square that float64 can carry, and no scale of a column can be computed from it.
+LARGEST_VALUE = 1e150
+# Text without an end of line, and a line of more cells, are not rows of a table.
+LONGEST_LINE = 2**21
+MOST_COLUMNS = 2**16
+# A table of 10 million rows of 8 columns is read without asking; what is larger is read where the user says so.
+MOST_VALUES = 2**27
+VARIABLE = "LIKELIFY_MAX_VALUES"
+# Numbers shrink to a third when they are packed, columns of zeros to a hundredth, bombs to a thousandth.
+MOST_SHRINKING, FREE = 100, 2**26
+# What a reader of damaged content can stumble over: text, numbers, packing, structure, size.
+TROUBLE = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, AttributeError, SyntaxError, TokenError),
+    *(OSError, EOFError, zlib.error, struct.error, MemoryError, RecursionError),
+)
+
+
+@contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a `DataError` that names the file and what it should have been.
+
+    Args:
+        path: of the file.
+        what: the kind of file, `"a numpy file of numbers"`.
+
+    Raises:
+        DataError: for any error of reading; errors of likelify pass as they are.
+    """
+    try:
+        yield
+    except LikelifyError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"'{path}' needs more memory than there is.") from error
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    except TROUBLE as error:
+        raise DataError(f"'{path}' is not {what}, or is damaged or cut off: {_brief(error)}.") from error
+
+
+def require_values(path: str | Path, count: int) -> None:
+    """Refuse a table of more values than are read without asking.
+
+    Raises:
+        DataError: if there are more than `LIKELIFY_MAX_VALUES` of the environment, by default 2^27.
+    """
+    most = most_values()
+    if count > most:
+        raise DataError(
+            f"'{path}' holds more than {most:,} values, which take {8 * most / 2**30:.1f} GiB. If this is meant and "
+            f"there is memory for it several times over, set {VARIABLE} in the environment to the number of values."
+        )
+
+
+def most_values() -> int:
+    """Return how many values a table may have.
+
+    Raises:
+        DataError: if the variable of the environment is no whole number above zero.
+    """
+    given = os.environ.get(VARIABLE, str(MOST_VALUES))
+    if not (given.isascii() and given.isdigit() and len(given) < 19 and int(given)):
+        raise DataError(f"{VARIABLE} must be a whole number of values above 0, got '{given}'.")
+    return int(given)
+
+
+def _brief(error: BaseException) -> str:
+    """Return the first line of what an error says, which can quote a file at length."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

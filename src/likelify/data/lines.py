@@ -1,0 +1,70 @@
+"""Text files in pieces of whole lines, packed by gzip or not."""
+
+import codecs
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from likelify.data.limits import LONGEST_LINE
+from likelify.data.unpacking import opened
+from likelify.errors import DataError
+
+BLOCK = 2**20
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Piece(NamedTuple):
+    """Some lines of a text, without their ends.
+
+    Attributes:
+        first: number of the first line in the file, from 1.
+        lines: of which the last can be cut off where the file ends.
+    """
+
+    first: int
+    lines: list[str]
+
+    def without(self, count: int) -> "Piece":
+        """Return the piece without its first lines."""
+        return Piece(self.first + count, self.lines[count:])
+
+
+def pieces(path: Path) -> Iterator[Piece]:
+    """Read a text in UTF-8, piece by piece; none holds much more than a million characters.
+
+    Raises:
+        DataError: if it is not UTF-8, or a line is longer than a row of a table.
+    """
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    first, rest = 1, ""
+    with opened(path) as handle:
+        while True:
+            block = handle.read(BLOCK)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise _foreign(path, error, first) from error
+            lines = (rest + text).split("\n")
+            rest = lines.pop()
+            _require_short(path, first, lines[0] if lines else "")
+            _require_short(path, first + len(lines), rest)
+            if lines:
+                yield Piece(first, lines)
+                first += len(lines)
+            if not block:
+                break
+    if rest:
+        yield Piece(first, [rest])
+
+
+def _require_short(path: Path, number: int, line: str) -> None:
+    if len(line) > LONGEST_LINE:
+        raise DataError(f"'{path}', line {number} has more than {LONGEST_LINE:,} characters: it is no row of a table.")
+
+
+def _foreign(path: Path, error: UnicodeDecodeError, first: int) -> DataError:
+    content = bytes(error.object)
+    line = first + content.count(b"\n", 0, error.start)
+    kind = "UTF-16" if first == 1 and content[:2] in UTF_16 else f"not UTF-8 (the byte {content[error.start]:#04x})"
+    return DataError(f"'{path}' cannot be read as text: line {line} is {kind}. Save the file as UTF-8.")

@@ -1,0 +1,134 @@
+"""What is asked of arrays given in Python: numbers, finite, of a size that can be computed with, one label each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from likelify.data.limits import LARGEST_VALUE
+from likelify.errors import DataError
+
+REMEDY = "Fill such values in or drop their rows before fitting."
+# Labels that reach far beyond the number of items are numbers of something else.
+FEW_CLASSES = 1000
+# Squares of values up to this, and of their inverses, are far from the ends of float64.
+ORDINARY = 1e100
+
+
+def plain_array(data: Any, what: str) -> np.ndarray:
+    """Return data as an array of real numbers or truth values, whatever holds them.
+
+    Args:
+        data: an array, a tensor, or lists of numbers.
+        what: its name, for errors.
+
+    Raises:
+        DataError: if it holds something else, or masked values.
+    """
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise DataError(f"{what} has masked values, which are missing. {REMEDY}")
+    try:
+        array = np.asarray(_from_tensor(data) if hasattr(data, "detach") else data)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{what} is no array of numbers: {str(error).splitlines()[0][:200]}") from error
+    if array.dtype.kind == "c":
+        raise DataError(f"{what} holds complex numbers. Give real and imaginary parts as columns of their own.")
+    if array.dtype.kind not in "iubf":
+        raise DataError(
+            f"{what} must hold numbers, got {array.dtype} of shape {array.shape}. Turn words, dates and objects into "
+            "numbers first: array.astype(float), if that is what they are."
+        )
+    return array
+
+
+def table_rows(data: Any, what: str) -> np.ndarray:
+    """Return rows of a table `(rows, columns)` in float64.
+
+    Raises:
+        DataError: if they are something else, or a value is missing, infinite or above 1e150, naming row and column.
+    """
+    rows = plain_array(data, what)
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        hint = " Give one column as array[:, None]." if rows.ndim == 1 else ""
+        raise DataError(f"{what} is not a table: rows have shape {rows.shape}, expected (rows, columns).{hint}")
+    if rows.dtype.kind == "b":
+        raise DataError(
+            f"{what} holds True and False, of which there is no density. Give them as labels, or as numbers with "
+            "rows.astype(float) if they stand beside measurements."
+        )
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float64, copy=False)
+    require_usual(what, rows)
+    return rows
+
+
+def require_usual(what: str, rows: np.ndarray) -> None:
+    """Refuse values that are not finite, or so large that their squares are not.
+
+    Raises:
+        DataError: naming row and column, or item and element.
+    """
+    # Comparisons with what is not a number are false.
+    if not rows.size or (-LARGEST_VALUE <= rows.min() and rows.max() <= LARGEST_VALUE):
+        return
+    place = tuple(int(n) for n in np.argwhere(~(np.abs(rows) <= LARGEST_VALUE))[0])
+    where = f"row {place[0]}, column {place[1]}" if rows.ndim == 2 else f"item {place[0]}, element {place[1:]}"
+    remedy = "Write it in other units, or mend the value." if np.isfinite(rows[place]) else REMEDY
+    raise DataError(f"{what}, {where}: the value is {rows[place]}. {remedy}")
+
+
+def moments(rows: np.ndarray, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column, without squares that overflow or vanish.
+
+    Args:
+        rows: `(n, columns)`.
+        ddof: of the rows, what is taken off their number for the deviation.
+    """
+    largest = np.abs(rows).max(0, initial=0)
+    unusual = (largest > ORDINARY) | ((largest > 0) & (largest < 1 / ORDINARY))
+    if not unusual.any():
+        return rows.mean(0), rows.std(0, ddof=ddof)
+    # By powers of two, which change no digit.
+    unit = np.where(unusual, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
+    mean, scale = moments(rows / unit, ddof)
+    return mean * unit, scale * unit
+
+
+def class_labels(labels: Any, count: int) -> np.ndarray:
+    """Return the classes of items as integers `(count,)`; truth values are classes 0 and 1.
+
+    Real numbers are refused, also whole ones: cut to integers in silence, a measurement would become a class.
+
+    Raises:
+        DataError: if they are something else, negative, not one for each item, or far more than the items.
+    """
+    array = np.asarray(_from_tensor(labels) if hasattr(labels, "detach") else labels)
+    if isinstance(labels, np.ma.MaskedArray) and np.ma.is_masked(labels):
+        raise DataError("The labels have masked values, which are missing. Drop these items, or give them a class.")
+    if array.dtype.kind not in "iub" or array.shape != (count,):
+        raise DataError(
+            f"Labels must be classes 0, 1, ... of shape ({count},), got {array.dtype} of shape {array.shape}."
+            + _label_remedy(array)
+        )
+    if count and (array.min() < 0 or array.max() >= max(count, FEW_CLASSES)):
+        end = f"the lowest is {array.min()}" if array.min() < 0 else f"the highest is {array.max()}"
+        raise DataError(
+            f"Labels must be classes 0, 1, ... of shape ({count},), {end}. "
+            "numpy.unique(labels, return_inverse=True)[1] numbers them from 0."
+        )
+    return array.astype(np.int64)
+
+
+def _label_remedy(array: np.ndarray) -> str:
+    if array.dtype.kind == "f":
+        return " Real numbers are not rounded to classes; if they mean classes and are whole, give labels.astype(int)."
+    if array.dtype.kind in "OUS":
+        return " numpy.unique(labels, return_inverse=True)[1] numbers words from 0."
+    return ""
+
+
+def _from_tensor(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array; numpy has no bfloat16."""
+    plain = tensor.detach().cpu()
+    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()

@@ -1,0 +1,188 @@
+"""Text files as people write them: what stands between the cells, numbers with commas, columns that count the rows."""
+
+import io
+
+import numpy as np
+import pytest
+
+from likelify.data import open_source
+from likelify.data.delimited import read_csv
+from likelify.data.dialect import advice
+from likelify.data.lines import BLOCK
+from likelify.errors import DataError
+
+
+def rows(count=40, columns=2):
+    return np.random.default_rng(0).normal(size=(count, columns)).round(3)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def joined(values, delimiter, header=""):
+    return header + "".join(delimiter.join(map(str, row)) + "\n" for row in values.tolist())
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", "   ", " \t", ", ", " | "])
+@pytest.mark.parametrize("header", [False, True])
+def test_what_stands_between_the_cells_is_found(tmp_path, delimiter, header):
+    values = rows()
+    path = write(tmp_path / "a.csv", joined(values, delimiter, f"a{delimiter}b\n" if header else ""))
+    names, read = read_csv(path)
+    assert names == (["a", "b"] if header else ["column 1", "column 2"])
+    assert np.array_equal(read, values)
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter", "names"),
+    [
+        ('"length, mm";"width, mm"\n', ";", ["length, mm", "width, mm"]),
+        ("length, mm;width, mm\n", ";", ["length, mm", "width, mm"]),
+        ('"a;b","c;d"\n', ",", ["a;b", "c;d"]),
+        ('"length\n(mm)","width\n(mm)"\n', ",", ["length (mm)", "width (mm)"]),
+        ('"of ""red"" wine"\tash\n', "\t", ['of "red" wine', "ash"]),
+        ("alcohol by volume,ash left\n", ",", ["alcohol by volume", "ash left"]),
+        ('"first name" "second name"\n', " ", ["first name", "second name"]),
+    ],
+)
+def test_what_is_in_quotes_does_not_count(tmp_path, header, delimiter, names):
+    values = rows()
+    found, read = read_csv(write(tmp_path / "a.csv", joined(values, delimiter, header)))
+    assert found == names
+    assert np.array_equal(read, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a,b\n1,2\n"1,257",3\n', r"line 3, column 'a': '1,257' has a comma that can be .*\(1257\) or .* \(1\.257\)"),
+        ('a,b\n"1,257.5",3\n', r"'1,257\.5' has commas between thousands\. .* without them: 1257\.5\."),
+        ('a,b\n"1,257,000",3\n', r"has commas between thousands\. .*: 1257000\."),
+        ('a,b\n"1,5",3\n', r"'1,5' has a decimal comma\. .*: 1\.5\."),
+        ("1,5;2,5\n1,6;2,7\n", r"line 1, column 'column 1': '1,5' has a decimal comma\. .*: 1\.5\."),
+        ("a;b\n1,257;0,257\n", r"line 2, column 'a': '1,257' has a comma that can be"),
+        ("a;b\n1;0,257\n", r"line 2, column 'b': '0,257' has a decimal comma\. .*: 0\.257\."),
+        ("a;b\n1.257,5;2\n", r"has points between thousands and a decimal comma\. .*: 1257\.5\."),
+        ("1,5 2,5\n1,6 2,7\n", r"'1,5' has a decimal comma"),
+        ("1,5|2,5\n1,6|2,7\n", r"'1,5' has a decimal comma"),
+        ("a\n1,5\n2,5\n", r"line 2 has 2 values; there is 1 column\. A comma inside a number counts as one between"),
+        (
+            '"a","b"\n"r1",1,2\n"r2",3,4\n',
+            r"line 2 has 3 values; there are 2 columns.*as R writes it.*row\.names = FALSE",
+        ),
+        ("a,b\n1e400,2\n", r"line 2, column 'a': the value 1e400 is too large"),
+        ("a,b\n\x1b[31m,2\n", r"line 2, column 'a': '\\x1b\[31m' is not a number"),
+        ("a,b\n1,\u0663\n", r"line 2, column 'b': '\u0663' is not a number"),
+    ],
+)
+def test_numbers_written_otherwise_are_named_with_advice_that_is_right(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_csv(write(tmp_path / "a.csv", text))
+
+
+def test_the_advice_is_never_off_by_a_thousand():
+    """Where a cell can mean two numbers, both are shown."""
+    for cell in ("1,257", "12,257", "-999,000"):
+        assert cell.replace(",", "") in advice(cell)
+        assert cell.replace(",", ".") in advice(cell)
+    assert "1257.5" in advice("1,257.5")
+    assert "1.257.5" not in advice("1,257.5")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1e200", "the value 1e200 is too large"),
+        ("-3e151", "the value -3e151 is too large"),
+        ("inf", "the value is inf"),
+        ("-Infinity", "the value is -Infinity"),
+        ("NaN", "the value is NaN"),
+    ],
+)
+def test_a_value_that_cannot_be_computed_with_is_named(tmp_path, value, message):
+    lines = joined(rows(), ",", "a,b\n").splitlines()
+    lines[17] = f"1,{value}"
+    with pytest.raises(DataError, match=f"'.*a.csv', line 18, column 'b': {message}"):
+        open_source(str(write(tmp_path / "a.csv", "\n".join(lines))))
+
+
+def test_a_value_that_hides_the_others_is_named(tmp_path):
+    lines = joined(rows(200), ",", "a,b\n").splitlines()
+    lines[17] = "1,1e30"
+    with pytest.raises(DataError, match=r"column 'b': the value 1e\+30 is so far from the others"):
+        open_source(str(write(tmp_path / "a.csv", "\n".join(lines))))
+
+
+def test_faults_far_into_a_file_have_the_right_line(tmp_path):
+    values = rows(110_000)
+    stream = io.StringIO()
+    np.savetxt(stream, values, delimiter=",", fmt="%.3f")
+    lines = stream.getvalue().splitlines()
+    assert len(stream.getvalue()) > 1.2 * BLOCK
+    whole = read_csv(write(tmp_path / "a.csv", stream.getvalue()))[1]
+    assert np.array_equal(whole, values)
+    for number in (3, 109_990):
+        spoiled = list(lines)
+        spoiled[number - 1] = "1,x"
+        spoiled.insert(1, "")
+        with pytest.raises(DataError, match=f"line {number + 1}, column 'column 2': 'x' is not a number"):
+            read_csv(write(tmp_path / "a.csv", "\r\n".join(spoiled)))
+
+
+def test_a_first_line_that_is_one_long_cell(tmp_path):
+    for text in ("x" * 140_000 + ",b\n1,2\n", '"' + "x" * 140_000 + "\n1,2\n", "1" * 140_000 + "\n2\n"):
+        with pytest.raises(DataError, match=r"a\.csv"):
+            read_csv(write(tmp_path / "a.csv", text))
+    with pytest.raises(DataError, match=r"line 2, column 'a': .* is too large|lines 2 to 2, field larger"):
+        read_csv(write(tmp_path / "a.csv", "a,b\n" + "1" * 140_000 + ",2\n"))
+    with pytest.raises(DataError, match=r"line 2 has more than 2,097,152 characters"):
+        read_csv(write(tmp_path / "a.csv", "a\n" + "1" * 2_200_000 + "\n"))
+    with pytest.raises(DataError, match=r"has 70,001 columns; at most 65,536"):
+        read_csv(write(tmp_path / "a.csv", "," * 70_000 + "\n1\n"))
+
+
+def counted(start, names="", delimiter=","):
+    values = rows(60)
+    text = names + "".join(f"{start + i}{delimiter}{a}{delimiter}{b}\n" for i, (a, b) in enumerate(values.tolist()))
+    return values, text
+
+
+@pytest.mark.parametrize(
+    ("start", "header", "column"),
+    [
+        (0, ",a,b\n", "column 1"),
+        (1, '"","a","b"\n', "column 1"),
+        (0, "Unnamed: 0,a,b\n", "Unnamed: 0"),
+        (1, "rownames,a,b\n", "rownames"),
+        (0, "index,a,b\n", "index"),
+        (0, "", "column 1"),
+        (0, ",0,1\n", "column 1"),
+    ],
+)
+def test_a_first_column_that_numbers_the_rows_is_left_out_with_a_word(tmp_path, start, header, column):
+    values, text = counted(start, header)
+    source = open_source(str(write(tmp_path / "a.csv", text)))
+    assert source.event_shape == (2,)
+    assert f"without its first column, '{column}', which numbers the rows" in source.facts().description
+    parts = [source.read_all(split).x.numpy() for split in ("train", "validation", "test")]
+    assert np.array_equal(np.sort(np.concatenate(parts), axis=0), np.sort(values, axis=0))
+
+
+def test_a_column_that_counts_and_has_a_name_stays(tmp_path):
+    for start, header in ((0, "time,a,b\n"), (2, ",a,b\n")):
+        source = open_source(str(write(tmp_path / "a.csv", counted(start, header)[1])))
+        assert source.event_shape == (3,)
+        assert "without" not in source.description
+    with pytest.raises(DataError, match="has nothing but the numbers of its rows"):
+        open_source(str(write(tmp_path / "a.csv", "".join(f"{n}\n" for n in range(30)))))
+
+
+def test_other_encodings_are_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("größe,b\n1,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 1 is not UTF-8 \(the byte 0xf6\)\. Save the file as UTF-8"):
+        read_csv(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_bytes("a,b\n1,2\n".encode("utf-16"))
+    with pytest.raises(DataError, match="line 1 is UTF-16"):
+        read_csv(tmp_path / "a.csv")
