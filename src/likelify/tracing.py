@@ -123,3 +123,23 @@ def outside_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
             return backward(ctx, *grads)
 
     return run
+
+
+def with_outer_tangents(jvp: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what the `jvp` of a function computes have the tangents of an outer forward mode of `torch.func`.
+
+    PyTorch turns them off while a `jvp` runs, so that a second derivative would be zero without a word. The tangents
+    that the `jvp` was called for must stay out of it: take what was kept by `primals`.
+    """
+
+    @functools.wraps(jvp)
+    def run(ctx: Any, *tangents: Any) -> Any:
+        with forward_ad._set_fwd_grad_enabled(True):  # noqa: FBT003
+            return jvp(ctx, *tangents)
+
+    return run
+
+
+def primals(ctx: Any) -> list[Any]:
+    """Return the tensors that a function has kept, without the tangents for which its `jvp` was called."""
+    return [None if t is None else forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, ShapeError
-from likelify.tracing import Recorder
+from likelify.tracing import Recorder, in_forward_mode, is_tracing
 
 # Elements that one product with unit vectors works on at once, and elements of all matrices formed at once.
 CHUNK, MATRICES = 2**18, 2**26
@@ -121,8 +121,12 @@ class Exact(LogDet):
 
     def differentiable(self, jacobian: Products, *, create_graph: bool = True) -> Tensor:
         """Return the value for each row by operations that automatic differentiation can follow."""
-        sign, value = torch.linalg.slogdet(self._matrices(jacobian, create_graph=create_graph))
-        if not bool((sign > 0).all()):
+        matrices = self._matrices(jacobian, create_graph=create_graph)
+        if is_tracing() and in_forward_mode():
+            # In forward mode inside of forward mode PyTorch's own log-determinant loses tangents.
+            return torch.linalg.lu_factor(matrices)[0].diagonal(dim1=1, dim2=2).abs().log().sum(1)
+        sign, value = torch.linalg.slogdet(matrices)
+        if not is_tracing() and not bool((sign > 0).all()):
             raise ConvergenceError(
                 "The determinant of I + J is not positive, so the network is no contraction and the layer not "
                 f"invertible. The Lipschitz constant {jacobian.lipschitz:.4g} that was declared for it is wrong."
@@ -209,7 +213,7 @@ class Truncated(LogDet):
         while True:
             total = total + (power if k % 2 == 0 else -power)
             power, k = jacobian.vjp(power), k + 1
-            value = value - (-1) ** k / k * _dot(jacobian, power, units)
+            value = value - (-1) ** k / k * inner_products(jacobian, power, units)
             sizes = power.flatten(1).norm(dim=1)
             rest = sizes.reshape(jacobian.copies, jacobian.rows).sum(0) * (rest_factor / (k + 1))
             if bool((sizes > SLACK * limit**k).any()) or not bool(torch.isfinite(rest).all()):
@@ -278,7 +282,7 @@ class Roulette(LogDet):
         for k, (power, norm) in enumerate(_powers(jacobian, probes), 1):
             first = norm if first is None else first
             total = total + (-1) ** k / reached * power
-            value = value - (-1) ** k / (k * reached) * _dot(jacobian, power, probes)
+            value = value - (-1) ** k / (k * reached) * inner_products(jacobian, power, probes)
             if k >= self.exact_terms:
                 before, reached = reached, self._reach(jacobian, k, norm, first, reached)
                 if reached <= before * float(torch.rand((), dtype=torch.float64)):
@@ -328,7 +332,7 @@ def _powers(jacobian: Products, v: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield v * size, size
 
 
-def _dot(jacobian: Products, left: Tensor, right: Tensor) -> Tensor:
+def inner_products(jacobian: Products, left: Tensor, right: Tensor) -> Tensor:
     """Return the inner products, summed over the copies: `(rows,)`."""
     return (left * right).reshape(jacobian.copies, jacobian.rows, jacobian.size).sum((0, 2))
 

@@ -21,7 +21,9 @@ from likelify.linalg.conv import odd_taps
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
+from likelify.nets.stand_in import run_with
 from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, kept_arguments
+from likelify.tracing import in_forward_mode, is_tracing
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
 SWISH_SLOPE = 1.1
@@ -99,7 +101,7 @@ class DeclaredNet(LipschitzNet):
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
         """Call the network with these parameters."""
         given = (x, context) if self._reads_context else (x,)
-        return torch.func.functional_call(self.net, tensors, given)
+        return run_with(self.net, tensors, *given)
 
 
 class _Feedforward(LipschitzNet):
@@ -155,7 +157,7 @@ class _Feedforward(LipschitzNet):
         condition = self._branch(tensors, x, context)
         h = h if condition is None else h + condition
         for i in range(1, len(self.weights)):
-            h = self._linear(_Swish.apply(h), tensors[f"weight{i}"], tensors[f"bias{i}"])
+            h = self._linear(_swish(h), tensors[f"weight{i}"], tensors[f"bias{i}"])
         return h
 
     def _branch(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike) -> Tensor | None:
@@ -264,6 +266,11 @@ class LipschitzConvNet(_Feedforward):
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def _swish(t: Tensor) -> Tensor:
+    """Return `t sigmoid(t)`."""
+    return F.silu(t) if is_tracing() or in_forward_mode() else _Swish.apply(t)  # pyright: ignore[reportReturnType]
 
 
 class _Swish(torch.autograd.Function):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from likelify.structure import GraphBatch
+from likelify.tracing import in_forward_mode
 
 Offsets = tuple[tuple[int, ...], ...]
 
@@ -54,11 +55,11 @@ class RasterNeighbours(Neighbours):
 
     def stack(self, x: Tensor) -> Tensor:
         """Shift the input along each offset."""
-        return cast(Tensor, _Stack.apply(x, self._places)) if self.offsets else x
+        return _recorded(_Stack, x, self._places) if self.offsets else x
 
     def fold(self, y: Tensor) -> Tensor:
         """Shift each part along its offset, and add."""
-        return cast(Tensor, _Fold.apply(y, self._places)) if self.offsets else y
+        return _recorded(_Fold, y, self._places) if self.offsets else y
 
     def schedule(self, device: torch.device) -> Schedule:
         """Return the wavefront: on images with 3x3 kernels, all pixels with the same `2 row + column` form a set."""
@@ -144,6 +145,12 @@ class Schedule:
     def sets(self) -> list[tuple[int, int]]:
         """Start and end of each set."""
         return list(itertools.pairwise(self.bounds))
+
+
+def _recorded(function: type[_Stack | _Fold], x: Tensor, offsets: Offsets) -> Tensor:
+    """Apply a function with a backward pass of its own; in forward mode, which it does not know, its operations."""
+    # A `jvp` would be all that is missing, but torch.compile refuses functions with one.
+    return cast(Tensor, function.forward(x, offsets) if in_forward_mode() else function.apply(x, offsets))
 
 
 class _Stack(torch.autograd.Function):

@@ -173,7 +173,7 @@ def test_what_is_not_finite_or_too_fine_is_an_error():
     layer = strong()
     z = normal(2, 3)
     z[1, 1] = math.nan
-    with pytest.raises(ConvergenceError, match="inverse of a residual layer"):
+    with pytest.raises(ConvergenceError, match="inverse of LipschitzResidual"):
         layer.mean_inverse(z)
     with pytest.raises(ConvergenceError, match="floating format"):
         strong(tol=1e-19).mean_inverse(normal(2, 3))

@@ -155,7 +155,7 @@ def test_a_declaration_that_is_not_true_is_noticed(slope):
         layer = lk.LipschitzResidual(Line(slope), lipschitz=0.5, log_det=method)
         with pytest.raises(ConvergenceError, match="Lipschitz constant 0.5"):
             layer(x)
-    with pytest.raises(ConvergenceError, match="The inverse of a residual layer: a step shrinks"):
+    with pytest.raises(ConvergenceError, match="The inverse of LipschitzResidual: a step shrinks"):
         layer.inverse(x)
     if abs(slope) < 1:
         z = x.requires_grad_()
@@ -164,7 +164,7 @@ def test_a_declaration_that_is_not_true_is_noticed(slope):
             torch.autograd.grad(solution.sum(), z)
             solution = layer.mean_inverse(z)
         # What the backward pass is told is the constant of its forward pass, so only that is changed here.
-        solution.grad_fn.call.lipschitz_bound = 0.5
+        solution.grad_fn.equation.call.lipschitz_bound = 0.5
         with pytest.raises(ConvergenceError, match="The gradient of the inverse"):
             solution.sum().backward()
 

@@ -24,7 +24,14 @@ from torch.nn.grad import conv2d_weight
 from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.structure import ContextLike, per_axis, sum_constant
-from likelify.tracing import is_tracing, leave_autocast, outside_autocast
+from likelify.tracing import (
+    in_forward_mode,
+    is_tracing,
+    leave_autocast,
+    outside_autocast,
+    primals,
+    with_outer_tangents,
+)
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
@@ -260,7 +267,11 @@ def _image_rows(time: int, step: int, height: int, width: int) -> tuple[int, int
 
 def solve_convolution(z: Tensor, kernel: Tensor, order: Order, prepared: PreparedKernel | None = None) -> Tensor:
     """Solve `K x = z` with gradients for both; `prepared` is what `prepare_kernel` gives, if that is known."""
-    return (_TracedConvolutionSolve if is_tracing() else _ConvolutionSolve).apply(z, kernel, order, prepared)  # pyright: ignore
+    function = _ConvolutionSolve
+    if is_tracing() or in_forward_mode():
+        # torch.compile refuses functions that know forward mode.
+        function = _ForwardConvolutionSolve if in_forward_mode() else _TracedConvolutionSolve
+    return function.apply(z, kernel, order, prepared)  # pyright: ignore
 
 
 class _ConvolutionSolve(torch.autograd.Function):
@@ -300,6 +311,7 @@ class _TracedConvolutionSolve(_ConvolutionSolve):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         _, kernel, ctx.order, _ = inputs
         ctx.save_for_backward(output, kernel)
+        ctx.save_for_forward(output, kernel)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -310,3 +322,18 @@ class _TracedConvolutionSolve(_ConvolutionSolve):
             return merged.unflatten(0, z.shape[:2]), 0
         pairs = zip(z, kernel.movedim(in_dims[1], 0), strict=True)
         return torch.stack([solve_convolution(one, own, order) for one, own in pairs]), 0
+
+
+class _ForwardConvolutionSolve(_TracedConvolutionSolve):
+    """The same with forward mode."""
+
+    @staticmethod
+    @with_outer_tangents
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        x, kernel = primals(ctx)
+        change, by_kernel, *_ = tangents
+        order: Order = ctx.order
+        if by_kernel is not None:
+            product = convolve(x, by_kernel, order.left, reverse=order.reverse)
+            change = -product if change is None else change - product
+        return solve_convolution(change, kernel, order)

@@ -1,14 +1,14 @@
 r"""What a contraction `g` needs as a layer: `log det(I + J_g)` and solutions of `x + g(x) = z`, with lean gradients.
 
-Both are automatic-differentiation functions that save their input (and, for an estimate, its random vector and one sum
-of products) and run the network again for the gradient.
+Both are automatic-differentiation functions that save their input or solution (and, for an estimate, its random vector
+and one sum of products) and run the network again for the gradient.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +16,24 @@ from torch import Tensor
 
 from likelify.distributions import repeat_context
 from likelify.errors import ConvergenceError, ShapeError, UnsupportedError
-from likelify.linalg.fixed_point import iterate
-from likelify.linalg.log_det import SLACK, Exact, LogDet, LogDetValue
+from likelify.linalg import implicit
+from likelify.linalg.fixed_point import Solution, iterate
+from likelify.linalg.implicit import Equation, Linearization, Theta
+from likelify.linalg.log_det import SLACK, Exact, LogDet, LogDetValue, inner_products
 from likelify.nets.lipschitz import LipschitzNet
 from likelify.structure import Context, GraphBatch
-from likelify.tracing import outside_autocast
+from likelify.tracing import in_forward_mode, is_tracing, outside_autocast
 
+LAYER = "LipschitzResidual"
 ADVICE = (
     "Either the Lipschitz constant that was declared for the network is wrong, or the tolerance is finer than the "
     "floating format allows: correct the constant, raise tol, or work in double precision."
+)
+REMEDY = "Use log_det='exact', or with_log_det(flow, 'exact') for the flow with the same parameters."
+NO_SECOND_DERIVATIVES = f"The estimated log-determinant of {LAYER} has no second derivatives. {REMEDY}"
+NOT_TRACED = (
+    f"The estimated log-determinant of {LAYER} draws a number of terms that depends on values, which forward mode, "
+    f"torch.vmap and torch.compile cannot record. {REMEDY}"
 )
 
 
@@ -134,7 +143,15 @@ class NetJacobian:
         self.rows, self.size, self._call = len(x), math.prod(x.shape[1:]), call
         self.copies = call.method.copies(self.rows, self.size)
         self.x = x.repeat(self.copies, *(1,) * (x.ndim - 1)) if self.copies > 1 else x.view_as(x)
-        self.y = call.run(inputs.tensors, self.x, inputs.condition, self.copies)
+
+        def run(x: Tensor) -> Tensor:
+            return call.run(inputs.tensors, x, inputs.condition, self.copies)
+
+        self._pull = None
+        if is_tracing() or in_forward_mode():
+            self.y, self._pull = torch.func.vjp(run, self.x)  # pyright: ignore[reportAssignmentType]
+        else:
+            self.y = run(self.x)
 
     @property
     def lipschitz(self) -> float:
@@ -143,13 +160,10 @@ class NetJacobian:
 
     def vjp(self, v: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return `J^T v`."""
-        return _vjp(self.x, self.y, v, create_graph=create_graph)
-
-
-def _vjp(x: Tensor, y: Tensor, v: Tensor, *, create_graph: bool = False) -> Tensor:
-    return torch.autograd.grad(
-        y, x, v, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
-    )[0]
+        if self._pull is not None:
+            return self._pull(v)[0]
+        options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        return torch.autograd.grad(self.y, self.x, v, create_graph=create_graph, **options)[0]
 
 
 class _ContractionLogDet(torch.autograd.Function):
@@ -178,8 +192,79 @@ class _ContractionLogDet(torch.autograd.Function):
 
 
 def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return `g(x)` and `log det(I + J_g(x))`, `(rows,)` in nats."""
-    return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
+    """Return `g(x)` and `log det(I + J_g(x))`, `(rows,)` in nats.
+
+    Raises:
+        UnsupportedError: for an estimate, in forward mode, under `torch.vmap` and under `torch.compile`.
+    """
+    if not (is_tracing() or in_forward_mode()):
+        return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
+    if not call.method.noisy:
+        jacobian = NetJacobian(call, NetInputs(x, condition, tuple(tensors)))
+        return jacobian.y[: jacobian.rows], Exact().differentiable(jacobian)
+    if torch.compiler.is_compiling() or in_forward_mode():
+        raise UnsupportedError(NOT_TRACED)
+    bound = call.lipschitz_bound
+    bound = bound.detach() if isinstance(bound, Tensor) else None
+    return _TracedEstimate.apply(call, bound, x, condition, *tensors)[:2]  # pyright: ignore
+
+
+class _TracedEstimate(torch.autograd.Function):
+    """An estimated log-determinant in the form that `torch.func.grad` needs; it gives what it keeps as well."""
+
+    @staticmethod
+    def forward(call: Contraction, bound: Tensor | None, *flat: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        call = call if bound is None else replace(call, lipschitz_bound=bound)
+        with torch.enable_grad():
+            y, measured = _measure(call, NetInputs.of(flat).leaves([False] * len(flat)))
+        return y, measured.value, *measured.kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.call, _, *flat = inputs
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*flat, *output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        count = 2 + len(ctx.call.names)
+        flat, kept, needed = ctx.saved_tensors[:count], ctx.saved_tensors[count:], ctx.needs_input_grad[2:]
+
+        def products(*chosen: Tensor) -> tuple[Tensor, Tensor]:
+            given = iter(chosen)
+            inputs = NetInputs.of([next(given) if need else t for t, need in zip(flat, needed, strict=True)])
+            jacobian = NetJacobian(ctx.call, inputs)
+            ((w, v),) = ctx.call.method.pairs(jacobian, kept)
+            return jacobian.y[: jacobian.rows], inner_products(jacobian, jacobian.vjp(w), v)
+
+        pull = torch.func.vjp(products, *(t for t, need in zip(flat, needed, strict=True) if need))[1]
+        return None, None, *_at_places(_FirstOrder.apply(*pull(grads[:2])), needed)  # pyright: ignore
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise UnsupportedError(NOT_TRACED)
+
+
+class _FirstOrder(torch.autograd.Function):
+    """Gradients that cannot be differentiated again, as they are."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*grads: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(grad.clone() for grad in grads)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise UnsupportedError(NO_SECOND_DERIVATIVES)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise UnsupportedError(NO_SECOND_DERIVATIVES)
 
 
 def _measure(call: Contraction, inputs: NetInputs) -> tuple[Tensor, LogDetValue]:
@@ -231,9 +316,7 @@ def _second_order(
 ) -> list[Tensor | None]:
     """Differentiate the exact log-determinant by operations that can be differentiated again."""
     if gl is not None and call.method.noisy:
-        raise UnsupportedError(
-            "An estimated log-determinant has no second derivatives. Use log_det='exact' (or with_log_det)."
-        )
+        raise UnsupportedError(NO_SECOND_DERIVATIVES)
     # Views, because one tensor may be made from another, or be there twice: autograd follows those paths itself.
     fresh = NetInputs.of([None if t is None else t.view_as(t) for t in inputs.flat])
     if not fresh.x.requires_grad:
@@ -247,42 +330,90 @@ def _second_order(
     return _at_places(found, needed)
 
 
-class _FixedPoint(torch.autograd.Function):
-    """The solution of `x + g(x) = z`; its gradient solves `(I + J)^T l = upstream` (implicit function theorem)."""
+class _ContractionEquation(Equation):
+    """`x + g(x) = z`; `theta` is the condition, the Lipschitz bound if it is a tensor, and the network's tensors."""
 
-    @staticmethod
-    def forward(ctx: Any, call: Contraction, z: Tensor, condition: Tensor | None, *tensors: Tensor) -> Tensor:
-        scale = _norms(z).clamp_min(1)
-        what = "The inverse of a residual layer"
-        x = _solve_fixed_point(lambda x: call.run(tensors, x, condition), z, scale, call, what)
-        ctx.call = call
-        ctx.save_for_backward(x, condition, *tensors)
-        return x
+    layer = LAYER
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    @outside_autocast
-    def backward(ctx: Any, gx: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needed = ctx.needs_input_grad[1:]
-        leaves = NetInputs.of(ctx.saved_tensors).leaves(needed)
-        with torch.enable_grad():
-            y = ctx.call.run(leaves.tensors, leaves.x, leaves.condition)
-        what = "The gradient of the inverse of a residual layer"
-        adjoint = _solve_fixed_point(lambda v: _vjp(leaves.x, y, v), gx, _norms(gx), ctx.call, what)
-        others = [False, *needed[1:]]
-        wanted = leaves.chosen(others)
-        found = torch.autograd.grad(y, wanted, -adjoint, allow_unused=True) if wanted else ()
-        return None, adjoint if needed[0] else None, *_at_places(found, others)[1:]
+    def __init__(self, call: Contraction) -> None:
+        self.call = call
+        self.rows_alone = call.structure is None
+
+    def evaluate(self, u: Tensor, *theta: Tensor | None) -> tuple[Tensor, ...]:
+        """Return `g(x)`."""
+        condition, _, *tensors = theta
+        return (self.call.run(tensors, u, condition),)  # pyright: ignore[reportArgumentType]
+
+    def solve(self, v: Tensor, *theta: Tensor | None) -> tuple[Tensor, ...]:
+        """Iterate to the solution."""
+        return (self.iterate(v, theta).value,)
+
+    def iterate(self, v: Tensor, theta: Theta, *, throw: bool = True) -> Solution:
+        """Iterate to the solution; its gap is a bound of the error."""
+        what, scale = f"The inverse of {LAYER}", _norms(v).clamp_min(1)
+        return _solve_fixed_point(lambda x: self.evaluate(x, *theta)[0], v, scale, self._bounded(theta), what, throw)
+
+    def solve_linear(self, at: Linearization, h: Tensor, *, transposed: bool) -> Tensor:
+        """Iterate to the solution, for `J` is a contraction as well."""
+        product, what = at.pull if transposed else at.push, f"The gradient of the inverse of {LAYER}"
+        return _solve_fixed_point(product, h, _norms(h), self._bounded(at.theta), what).value
+
+    def _bounded(self, theta: Theta) -> Contraction:
+        bound = theta[1]
+        return self.call if bound is None else replace(self.call, lipschitz_bound=bound)
+
+
+def _equation(
+    call: Contraction, condition: Tensor | None, tensors: Sequence[Tensor]
+) -> tuple[_ContractionEquation, list[Tensor | None]]:
+    """Return the equation, and what it depends on apart from the right-hand side."""
+    bound = call.lipschitz_bound
+    if not isinstance(bound, Tensor):
+        return _ContractionEquation(call), [condition, None, *tensors]
+    return _ContractionEquation(replace(call, lipschitz_bound=math.nan)), [condition, bound.detach(), *tensors]
 
 
 def solve(call: Contraction, z: Tensor, condition: Tensor | None, tensors: Sequence[Tensor]) -> Tensor:
     """Solve `x + g(x) = z` within the tolerance."""
-    return _FixedPoint.apply(call, z, condition, *tensors)  # pyright: ignore[reportReturnType]
+    equation, theta = _equation(call, condition, tensors)
+    return implicit.solve(equation, z, *theta)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualSolution:
+    """The solution of `x + g(x) = z`, and how good it is.
+
+    Attributes:
+        value: `x`.
+        error: certified bound of the largest `||x - x*|| / max(1, ||z||)` of all rows.
+        residual: the largest `||x + g(x) - z|| / max(1, ||z||)`.
+        steps: evaluations of the network.
+    """
+
+    value: Tensor
+    error: float
+    residual: float
+    steps: int
+
+
+def measured_solution(
+    call: Contraction, z: Tensor, condition: Tensor | None, tensors: Sequence[Tensor], *, throw: bool
+) -> ResidualSolution:
+    """Solve `x + g(x) = z` without gradients, and say how well."""
+    equation, theta = _equation(call, condition, tensors)
+    found = equation.iterate(z, theta, throw=throw)
+    error = float((found.gap / _norms(z).clamp_min(1)).nan_to_num(math.inf).max()) if len(z) else 0.0
+    return ResidualSolution(found.value, error, error * (1 - call.lipschitz), found.steps)
 
 
 def _solve_fixed_point(
-    contract: Callable[[Tensor], Tensor], b: Tensor, scale: Tensor, call: Contraction, what: str
-) -> Tensor:
+    contract: Callable[[Tensor], Tensor],
+    b: Tensor,
+    scale: Tensor,
+    call: Contraction,
+    what: str,
+    throw: bool = True,  # noqa: FBT001, FBT002
+) -> Solution:
     r"""Solve `v + h(v) = b` by `v <- b - h(v)`, for `h` with the Lipschitz constant `L < 1`.
 
     A value with the residual `r` is within `||r|| / (1 - L)` of the solution, and the residual shrinks by `L` at every
@@ -299,7 +430,7 @@ def _solve_fixed_point(
         nonlocal last
         following = b - contract(value)
         residual = _norms(following - value)
-        if bool((residual > SLACK * limit * last + floor).any()):
+        if throw and bool((residual > SLACK * limit * last + floor).any()):
             shrink = float((residual / last).max())
             raise ConvergenceError(
                 f"{what}: a step shrinks the residual by {shrink:.4g} only, and the Lipschitz constant {limit:.4g} "
@@ -308,7 +439,8 @@ def _solve_fixed_point(
         last = residual
         return following, residual / (1 - limit)
 
-    return iterate(update, value, tol=tol, max_steps=math.ceil(enough) + 3, what=what, advice=ADVICE).value
+    steps = math.ceil(enough) + 3
+    return iterate(update, value, tol=tol, max_steps=steps, what=what, advice=ADVICE, throw=throw)
 
 
 def _norms(rows: Tensor) -> Tensor:

@@ -19,7 +19,13 @@ from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Composite, Transform
-from likelify.transforms.residual.contraction import Contraction, log_det, solve
+from likelify.transforms.residual.contraction import (
+    Contraction,
+    ResidualSolution,
+    log_det,
+    measured_solution,
+    solve,
+)
 
 LOG_DETS: dict[str, LogDet] = {"roulette": Roulette(), "exact": Exact(), "truncated": Truncated()}
 
@@ -118,14 +124,31 @@ class LipschitzResidual(Transform, Caching):
         x = self.mean_inverse(z, context)
         return x, -self._residual_and_log_det(x, context)[1]
 
+    @leave_autocast
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `x + g(x)`."""
         return x + self.net(x, context)
 
+    @leave_autocast
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Solve `x + g(x) = z`."""
         call, tensors = self._contraction(context)
         return solve(call, z, as_context(context).condition, tensors)
+
+    @torch.no_grad()
+    def solve(self, z: Tensor, context: ContextLike = None, *, throw: bool = True) -> ResidualSolution:
+        """Solve `x + g(x) = z` without gradients, and say how well.
+
+        Args:
+            z: `(rows, *event)`.
+            context: as for `inverse`.
+            throw: False to get the last iterate instead of an error; look at its `residual`.
+
+        Raises:
+            ConvergenceError: if the tolerance cannot be met.
+        """
+        call, tensors = self._contraction(context)
+        return measured_solution(call, z, as_context(context).condition, tensors, throw=throw)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the output; nothing here depends on data."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.func import functional_call
 
 from likelify.errors import ConfigError, ConvergenceError, ShapeError, unknown_word
+from likelify.linalg import implicit
 from likelify.linalg.fixed_point import iterate
+from likelify.linalg.implicit import Equation, Linearization
 from likelify.nets.masked import AutoregressiveNet
-from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
-from likelify.tracing import leave_autocast, outside_autocast
+from likelify.nets.stand_in import run_with
+from likelify.structure import ContextLike, as_context, sum_items, with_condition
+from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.sylvester import wavefront
 from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
@@ -138,10 +140,8 @@ class TriangularResidual(Transform):
         Raises:
             ConvergenceError: if the tolerance cannot be met.
         """
-        condition = as_context(context).condition
-        value, log_det = cast(
-            tuple[Tensor, Tensor], _TriangularInverse.apply(self, z, context, condition, *self.parameters())
-        )
+        equation = _TriangularEquation(self, context)
+        value, log_det = implicit.solve(equation, z, as_context(context).condition, *self.parameters())
         return value, -log_det
 
     @torch.no_grad()
@@ -231,6 +231,12 @@ class TriangularResidual(Transform):
     def _evaluate(self, u: Tensor, context: ContextLike) -> tuple[Tensor, Tensor]:
         return self.scalar.evaluate(u, self._checked(self.heads(u, context), u))
 
+    @torch.no_grad()
+    def _solve_linear(self, u: Tensor, context: ContextLike, h: Tensor, transposed: bool) -> Tensor:  # noqa: FBT001
+        """Solve `(I + J) w = h`, or the transposed system, by the wavefront."""
+        net = cast(AutoregressiveNet, self.heads)
+        return wavefront.solve_linear(net, self.scalar, u, h, context, self._tolerance(h.dtype), transposed=transposed)
+
     def _checked(self, raw: Tensor, u: Tensor) -> Tensor:
         expected = (u.shape[0], self.scalar.size * u.shape[1], *u.shape[2:])
         if tuple(raw.shape) != expected:
@@ -245,90 +251,65 @@ class TriangularResidual(Transform):
         return f"scalar={self.scalar}, method={self.method!r}, tol={self.tol}"
 
 
-class _TriangularInverse(torch.autograd.Function):
-    r"""The solution `u` of `u + f(u; theta) = v` and `l = sum log(1 + f')` there.
+class _TriangularEquation(Equation):
+    """`u + f(u) = v` with the log-determinant `sum log(1 + f_i')`; `theta` is the condition and the parameters."""
 
-    With upstream gradients `a` of `u` and `b` of `l`: `y = (I + J)^-T (a + b dl/du)`, `dL/dv = y`, and
-    `dL/dtheta = b dl/dtheta - y df/dtheta` (implicit function theorem). Only `u` is kept.
-    """
+    values = 2
 
-    @staticmethod
-    def forward(
-        ctx: Any, layer: TriangularResidual, z: Tensor, context: ContextLike, condition: Tensor | None, *theta: Tensor
-    ) -> Any:
-        found = layer.solve(z, context)
-        ctx.layer = layer
-        ctx.context = with_condition(context, None)
-        ctx.has_condition = condition is not None
-        ctx.save_for_backward(found.value, *([] if condition is None else [condition]), *theta)
+    def __init__(self, layer: TriangularResidual, context: ContextLike) -> None:
+        self._layer = layer
+        self._context = with_condition(context, None)
+        self._names = [f"layer.{name}" for name, _ in layer.named_parameters()]
+        self.layer = type(layer).__name__
+        self.rows_alone = self._context.structure is None
+
+    def evaluate(self, u: Tensor, *theta: Tensor | None) -> tuple[Tensor, ...]:
+        """Return `f(u)`, the log-determinant, and the diagonal of `J`."""
+        value, slope = self._run("_evaluate", u, theta)
+        return value, sum_items(torch.log1p(slope), self._context), slope
+
+    def solve(self, v: Tensor, *theta: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the solution and the log-determinant."""
+        found = self._run("solve", v, theta)
         return found.value, found.log_det
 
-    @staticmethod
-    @once_differentiable
-    @outside_autocast
-    def backward(ctx: Any, a: Tensor, b: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        layer: TriangularResidual = ctx.layer
-        u, *rest = ctx.saved_tensors
-        needed = ctx.needs_input_grad[3:] if ctx.has_condition else ctx.needs_input_grad[4:]
-        leaves = [t.detach().requires_grad_(need) for t, need in zip(rest, needed, strict=True)]
-        context = with_condition(ctx.context, leaves[0] if ctx.has_condition else None)
-        names = [f"layer.{name}" for name, _ in layer.named_parameters()]
-        theta = dict(zip(names, leaves[ctx.has_condition :], strict=True))
-        # The parameters of the forward pass, which need not be those that the layer holds by now.
-        with torch.enable_grad():
-            y, grads = functional_call(
-                _InverseGradients(layer), theta, (u.detach().requires_grad_(), a, b, context, leaves)
-            )
-        return None, y, None, *([] if ctx.has_condition else [None]), *grads
+    def solve_linear(self, at: Linearization, h: Tensor, *, transposed: bool) -> Tensor:
+        """Solve by the wavefront where there is one, else by diagonal Newton steps."""
+        layer, tol = self._layer, self._layer._tolerance(h.dtype)
+        if layer._wavefront_net() is not None and layer.method in ("auto", "wavefront") and h.numel():
+            return self._run("_solve_linear", at.u.detach(), at.theta, h, transposed)
+        scale = h.abs().flatten(1).amax(1) if self.rows_alone else h.abs().max().expand(len(h))
+        scale = scale.clamp_min(torch.finfo(h.dtype).tiny)
+        product = at.pull if transposed else at.push
+        diagonal = 1 + at.values[2].detach()
+
+        def update(w: Tensor) -> tuple[Tensor, Tensor]:
+            residual = h - w - product(w)
+            gap = (residual.abs().flatten(1) / (scale[:, None] + w.abs().flatten(1))).amax(1)
+            return w + residual / diagonal, gap
+
+        what = f"The gradient of the inverse of {self.layer}"
+        steps = _most_steps(h, self._context)
+        return iterate(update, h / diagonal, tol=tol, max_steps=steps, what=what, advice=ADVICE).value
+
+    def _run(self, method: str, u: Tensor, theta: Sequence[Tensor | None], *args: Any) -> Any:
+        """Call a method of the layer as if `theta` were its parameters, which need not be those it holds by now."""
+        condition, *tensors = theta
+        named = cast(dict[str, Tensor], dict(zip(self._names, tensors, strict=True)))
+        return run_with(_Calling(self._layer, method), named, u, with_condition(self._context, condition), *args)
 
 
-class _InverseGradients(nn.Module):
-    """The backward pass of `_TriangularInverse` as a module, so that other parameters can stand in for the layer's."""
+class _Calling(nn.Module):
+    """A method of a layer as a module, so that other parameters can stand in for the layer's."""
 
-    def __init__(self, layer: TriangularResidual) -> None:
+    def __init__(self, layer: TriangularResidual, method: str) -> None:
         super().__init__()
         self.layer = layer
+        self.method = method
 
-    def forward(
-        self, u: Tensor, a: Tensor, b: Tensor, context: Context, leaves: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Return the gradients by `v` and by the leaves."""
-        value, slope = self.layer._evaluate(u, context)
-        log_det = sum_items(torch.log1p(slope), context)
-        (from_log_det,) = torch.autograd.grad(log_det, u, b, retain_graph=True, allow_unused=True)
-        y = _solve_transposed(self.layer, u, a if from_log_det is None else a + from_log_det, context, value, slope)
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        found = iter(torch.autograd.grad((log_det, value), wanted, (b, -y), allow_unused=True) if wanted else ())
-        return y, [next(found) if leaf.requires_grad else None for leaf in leaves]
-
-
-def _solve_transposed(
-    layer: TriangularResidual, u: Tensor, g: Tensor, context: Context, value: Tensor, slope: Tensor
-) -> Tensor:
-    """Solve `(I + J)^T y = g`."""
-    tol = layer._tolerance(u.dtype)
-    net = layer._wavefront_net()
-    if net is not None and layer.method in ("auto", "wavefront") and g.numel():
-        with torch.no_grad():
-            return wavefront.solve_transposed(net, layer.scalar, u.detach(), g, context, tol)
-    scale = g.abs().flatten(1).amax(1) if context.structure is None else g.abs().max().expand(len(g))
-    scale = scale.clamp_min(torch.finfo(g.dtype).tiny)
-    diagonal = 1 + slope.detach()
-
-    def update(y: Tensor) -> tuple[Tensor, Tensor]:
-        (back,) = torch.autograd.grad(value, u, y, retain_graph=True, allow_unused=True)
-        residual = g - y if back is None else g - y - back
-        gap = (residual.abs().flatten(1) / (scale[:, None] + y.abs().flatten(1))).amax(1)
-        return y + residual / diagonal, gap
-
-    return iterate(
-        update,
-        g / diagonal,
-        tol=tol,
-        max_steps=_most_steps(g, context),
-        what="The gradient of the inverse of TriangularResidual",
-        advice=ADVICE,
-    ).value
+    def forward(self, *args: Any) -> Any:
+        """Call the method."""
+        return getattr(self.layer, self.method)(*args)
 
 
 def _most_steps(x: Tensor, context: ContextLike) -> int:

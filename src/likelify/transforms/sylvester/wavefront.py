@@ -6,13 +6,16 @@ the same holds, since the hidden units of a channel read channels up to it. What
 per block, for which diagonal Newton steps need few evaluations whatever the weights. All work together is one to three
 evaluations of the network.
 
-The transposed system `(I + J)^T y = g`, which gradients need, is solved the same way in the opposite order.
+The linear system `(I + J) w = h`, which derivatives need, is solved the same way, and the transposed one in the
+opposite order.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,36 +67,46 @@ def solve(
     for start, end in weights.schedule.sets:
         solver.solve_set(start, end)
     blocks = max(len(weights.schedule.sets) * len(weights.blocks), 1)
-    value, slope = weights.collect(solver.u[:-1], v), weights.collect(solver.slope, v)
+    value, slope = weights.collect(solver.found[:-1], v), weights.collect(solver.slope, v)
     return WavefrontSolution(value, slope, solver.worst, solver.evaluations / blocks)
 
 
-def solve_transposed(
-    net: AutoregressiveNet, scalar: ScalarResidual, u: Tensor, g: Tensor, context: ContextLike, tol: float
+def solve_linear(
+    net: AutoregressiveNet,
+    scalar: ScalarResidual,
+    u: Tensor,
+    h: Tensor,
+    context: ContextLike,
+    tol: float,
+    *,
+    transposed: bool,
 ) -> Tensor:
-    r"""Solve `(I + J)^T y = g` with `J` the Jacobian of `f` at `u`; no gradients.
+    r"""Solve `(I + J) w = h` or `(I + J)^T w = h` with `J` the Jacobian of `f` at `u`; no gradients.
 
     Args:
         net: gives the parameters of `f`.
         scalar: the elementwise functions.
         u: where the Jacobian is taken, `(rows, channels, *positions)`.
-        g: right-hand side, of the same shape.
+        h: right-hand side, of the same shape.
         context: as for the network.
-        tol: allowed residual, relative to `|y|` and to the largest `|g|` of the item.
+        tol: allowed residual, relative to `|w|` and to the largest `|h|` of the item.
+        transposed: which of the two.
 
     Raises:
         ConvergenceError: if a residual stays above that.
     """
     weights = _Layout(net, u, context)
-    solver = _TransposedSubstitution(weights, scalar, weights.spread(u), weights.spread(g), tol)
-    for start, end in reversed(weights.schedule.sets):
+    slopes = _Slopes(weights, scalar, weights.spread(u))
+    solver = (_TransposedSubstitution if transposed else _LinearSubstitution)(weights, slopes, weights.spread(h), tol)
+    for start, end in weights.schedule.sets[:: -1 if transposed else 1]:
         solver.solve_set(start, end)
     if solver.worst > tol:
         raise ConvergenceError(
-            f"The gradient of a triangular inverse ended with a relative residual of {solver.worst:.3g}; {tol:.2g} is "
-            "allowed. The map may be too ill-conditioned for this dtype: allow a larger tol, or use float64."
+            f"A derivative of the inverse of TriangularResidual ended with a relative residual of {solver.worst:.3g}; "
+            f"{tol:.2g} is allowed. The map may be too ill-conditioned for this dtype: allow a larger tol, or use "
+            "float64."
         )
-    return weights.collect(solver.y[:-1], u)
+    return weights.collect(solver.found[:-1], u)
 
 
 @dataclass(frozen=True)
@@ -149,31 +162,53 @@ class _Layout:
         """Make a place for values of all positions, with zeros for what lies outside."""
         return like.new_zeros(*leading, self.positions + 1, self.rows, features)
 
+    def largest(self, h: Tensor) -> Tensor:
+        """Return the largest value of each item, on graphs of the batch: derivatives have no size of their own."""
+        largest = h.abs().amax() if self.on_nodes else h.abs().amax((0, 2), keepdim=True)
+        return largest.clamp_min(torch.finfo(h.dtype).tiny).expand_as(h)
+
     def by_tap(self, x: Tensor) -> Tensor:
         """Turn `(n rows, taps f)` into `(taps, n, rows, f)`."""
         return x.view(-1, self.rows, self.taps, x.shape[1] // self.taps).permute(2, 0, 1, 3)
 
 
-class _Substitution:
-    """The solution of `u + f(u) = v` as far as it is known."""
+class _ForwardSubstitution(ABC):
+    """The solution of a triangular system as far as it is known, from the first set on. Write `_solve_block`.
 
-    def __init__(self, weights: _Layout, scalar: ScalarResidual, v: Tensor, tol: float) -> None:
-        self.weights, self.scalar, self.v, self.tol = weights, scalar, v, tol
-        self.scale = 1 + v.abs()
-        self.u = weights.store(features=weights.channels, like=v)
-        self.heads = weights.store(weights.taps, features=scalar.size * weights.channels, like=v)
+    Args:
+        weights: of the network.
+        size: parameters of each scalar function.
+        v: the right-hand side.
+        scale: what a residual is compared with.
+        tol: allowed residual.
+        biases: of the network's first layer, for every position; of its middle layers; of its last.
+    """
+
+    def __init__(
+        self,
+        weights: _Layout,
+        size: int,
+        v: Tensor,
+        scale: Tensor,
+        tol: float,
+        biases: tuple[Tensor, Sequence[Tensor], Tensor],
+    ) -> None:
+        self.weights, self.size, self.v, self.scale, self.tol = weights, size, v, scale, tol
+        self.enter_bias, self.middle_bias, self.leave_bias = biases
+        self.found = weights.store(features=weights.channels, like=v)
+        self.heads = weights.store(weights.taps, features=size * weights.channels, like=v)
         self.slope = torch.empty_like(v)
         self.worst, self.evaluations = 0.0, 0
 
     def solve_set(self, start: int, end: int) -> None:
         """Solve all positions of one set."""
         w, links = self.weights, self.weights.schedule.earlier
-        enter = w.enter_bias[start:end].flatten(0, 1)
-        raw = w.leave_bias.expand(len(enter), -1, -1)
+        enter = self.enter_bias[start:end].flatten(0, 1)
+        raw = self.leave_bias.expand(len(enter), -1, -1)
         if w.taps:
-            enter = torch.addmm(enter, links.gather(self.u, start, end).flatten(0, 1), w.enter_near.T)
-            raw = raw + links.collect(self.heads, start, end).view(len(enter), self.scalar.size, -1)
-        self.u[start:end] = self._solve_rows(enter, raw, slice(start, end))
+            enter = torch.addmm(enter, links.gather(self.found, start, end).flatten(0, 1), w.enter_near.T)
+            raw = raw + links.collect(self.heads, start, end).view_as(raw)
+        self.found[start:end] = self._solve_rows(enter, raw, slice(start, end))
 
     def _solve_rows(self, enter: Tensor, raw: Tensor, places: slice) -> Tensor:
         """Solve some positions block by block, and tell their neighbours."""
@@ -182,7 +217,8 @@ class _Substitution:
         layers = [v.new_empty(len(v), w.hidden) for _ in range(len(w.middle) + 1)]
         for block in w.blocks:
             bases = self._bases(block, u, layers, enter, raw)
-            u[:, block.c], slope[:, block.c], units = self._solve_block(block, bases, v[:, block.c], scale[:, block.c])
+            given = v[:, block.c], scale[:, block.c], places
+            u[:, block.c], slope[:, block.c], units = self._solve_block(block, bases, *given)
             for layer, values in zip(layers, units, strict=True):
                 layer[:, block.h] = values
         if w.taps:
@@ -194,15 +230,30 @@ class _Substitution:
         """Return what earlier channels and units send to the layers of a block; it stays the same in all its steps."""
         w, c, h = self.weights, block.c, block.h
         bases = [torch.addmm(enter[:, h], u[:, : c.start], w.enter_own[h, : c.start].T)]
-        for weight, bias, below in zip(w.middle, w.middle_bias, layers, strict=False):
+        for weight, bias, below in zip(w.middle, self.middle_bias, layers, strict=False):
             bases.append(torch.addmm(bias[h], below[:, : h.start], weight[h, : h.start].T))
         heads = w.leave_own[:, c, : h.start].flatten(0, 1)
         return [*bases, torch.addmm(raw[:, :, c].flatten(1), layers[-1][:, : h.start], heads.T)]
 
+    @abstractmethod
     def _solve_block(
-        self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor
+        self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the channels of a block, their slopes and their hidden units, layer by layer."""
+
+
+class _Substitution(_ForwardSubstitution):
+    """The solution of `u + f(u) = v` as far as it is known."""
+
+    def __init__(self, weights: _Layout, scalar: ScalarResidual, v: Tensor, tol: float) -> None:
+        biases = weights.enter_bias, weights.middle_bias, weights.leave_bias
+        super().__init__(weights, scalar.size, v, 1 + v.abs(), tol, biases)
+        self.scalar = scalar
+
+    def _solve_block(
+        self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the channels of a block, their slopes and their hidden units, by Newton steps."""
         w, c, h = self.weights, block.c, block.h
         enter, leave = w.enter_own[h, c].T, w.leave_own[:, c, h].flatten(0, 1).T
         middle = [weight[h, h].T for weight in w.middle]
@@ -211,7 +262,7 @@ class _Substitution:
             units = [torch.addmm(bases[0], u, enter).relu_()]
             for weight, base in zip(middle, bases[1:], strict=False):
                 units.append(torch.addmm(base, units[-1], weight).relu_())
-            raw = torch.addmm(bases[-1], units[-1], leave).unflatten(1, (self.scalar.size, -1))
+            raw = torch.addmm(bases[-1], units[-1], leave).unflatten(1, (self.size, -1))
             value, slope = self.scalar.evaluate(u, raw)
             residual = u + value - v
             gap, step = float((residual.abs() / scale).max()), step + 1
@@ -223,29 +274,22 @@ class _Substitution:
         return u, slope, units
 
 
-class _TransposedSubstitution:
-    """The solution of `(I + J)^T y = g` as far as it is known."""
+class _Slopes:
+    """The derivatives of `f` at a point.
 
-    def __init__(self, weights: _Layout, scalar: ScalarResidual, u: Tensor, g: Tensor, tol: float) -> None:
-        self.weights, self.scalar, self.g, self.tol = weights, scalar, g, tol
-        # Gradients have no natural size: that of an item's largest one counts (on graphs, of the batch's).
-        largest = g.abs().amax() if weights.on_nodes else g.abs().amax((0, 2), keepdim=True)
-        self.scale = largest.clamp_min(torch.finfo(g.dtype).tiny).expand_as(g)
-        self.active: list[Tensor] = []
-        self.derivatives, self.slope = self._linearize(u)
-        self.y = weights.store(features=weights.channels, like=g)
-        self.to_input = weights.store(weights.taps, features=weights.channels, like=g)
-        self.to_heads = weights.store(features=scalar.size * weights.channels, like=g)
-        self.worst = 0.0
+    Attributes:
+        derivatives: by its parameters, `(positions, rows, size, channels)`.
+        slope: by `u` itself, `(positions, rows, channels)`.
+        active: which units of each layer are.
+    """
 
-    def _linearize(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate the network once: derivatives of `f` by its parameters and by `u`, and which units are active."""
-        w, links, size = self.weights, self.weights.schedule.earlier, self.scalar.size
+    def __init__(self, weights: _Layout, scalar: ScalarResidual, u: Tensor) -> None:
+        w, links, size = weights, weights.schedule.earlier, scalar.size
         units = torch.addmm(w.enter_bias.flatten(0, 1), u.flatten(0, 1), w.enter_own.T)
         if w.taps:
             near = links.gather(torch.cat([u, torch.zeros_like(u[:1])]), 0, w.positions)
             units.addmm_(near.flatten(0, 1), w.enter_near.T)
-        self.active.append((units > 0).unflatten(0, (-1, w.rows)))
+        self.active = [(units > 0).unflatten(0, (-1, w.rows))]
         for weight, bias in zip(w.middle, w.middle_bias, strict=True):
             units = torch.addmm(bias, units.relu_(), weight.T)
             self.active.append((units > 0).unflatten(0, (-1, w.rows)))
@@ -254,8 +298,59 @@ class _TransposedSubstitution:
             heads = w.store(w.taps, features=size * w.channels, like=u)
             heads[:, :-1] = w.by_tap(units @ w.leave_near.T)
             raw += links.collect(heads, 0, w.positions).flatten(0, 1)
-        derivatives, slope = self.scalar.linearize(u.flatten(0, 1), raw.unflatten(1, (size, -1)))
-        return derivatives.unflatten(0, (-1, w.rows)), slope.unflatten(0, (-1, w.rows))
+        derivatives, slope = scalar.linearize(u.flatten(0, 1), raw.unflatten(1, (size, -1)))
+        self.derivatives, self.slope = (part.unflatten(0, (-1, w.rows)) for part in (derivatives, slope))
+
+    def at(self, places: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return all of some positions, whose rows are put together."""
+        active = [mask[places].flatten(0, 1) for mask in self.active]
+        return self.derivatives[places].flatten(0, 1), self.slope[places].flatten(0, 1), active
+
+
+class _LinearSubstitution(_ForwardSubstitution):
+    """The solution of `(I + J) w = h` as far as it is known: the same network without biases, linear in its units."""
+
+    def __init__(self, weights: _Layout, slopes: _Slopes, h: Tensor, tol: float) -> None:
+        biases = (weights.enter_bias, weights.middle_bias, weights.leave_bias)
+        enter, *middle, leave = (b.new_zeros(()).expand_as(b) for b in (biases[0], *biases[1], biases[2]))
+        scale = weights.largest(h)
+        super().__init__(weights, slopes.derivatives.shape[2], h, scale, tol, (enter, middle, leave))
+        self.slopes = slopes
+
+    def _solve_block(
+        self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the channels of a block, their slopes and their hidden units, by diagonal steps."""
+        w, c, h = self.weights, block.c, block.h
+        enter, leave = w.enter_own[h, c].T, w.leave_own[:, c, h].flatten(0, 1).T
+        middle = [weight[h, h].T for weight in w.middle]
+        derivatives, slope, active = self.slopes.at(places)
+        derivatives, slope, active = derivatives[:, :, c], slope[:, c], [mask[:, h] for mask in active]
+        x, step = v / (1 + slope), 0
+        while True:
+            units = [torch.addmm(bases[0], x, enter).mul_(active[0])]
+            for weight, base, mask in zip(middle, bases[1:-1], active[1:], strict=True):
+                units.append(torch.addmm(base, units[-1], weight).mul_(mask))
+            raw = torch.addmm(bases[-1], units[-1], leave).unflatten(1, (self.size, -1))
+            residual = v - (1 + slope) * x - (derivatives * raw).sum(1)
+            gap, step = float((residual.abs() / (scale + x.abs())).max()), step + 1
+            if not gap > self.tol or step > v.shape[1] + EXTRA_STEPS:  # a NaN ends it, too
+                break
+            x = x + residual / (1 + slope)
+        self.worst = _larger(self.worst, gap)
+        return x, slope, units
+
+
+class _TransposedSubstitution:
+    """The solution of `(I + J)^T y = g` as far as it is known."""
+
+    def __init__(self, weights: _Layout, slopes: _Slopes, g: Tensor, tol: float) -> None:
+        self.weights, self.slopes, self.g, self.tol = weights, slopes, g, tol
+        self.scale = weights.largest(g)
+        self.found = weights.store(features=weights.channels, like=g)
+        self.to_input = weights.store(weights.taps, features=weights.channels, like=g)
+        self.to_heads = weights.store(features=slopes.derivatives.shape[2] * weights.channels, like=g)
+        self.worst = 0.0
 
     def solve_set(self, start: int, end: int) -> None:
         """Solve all positions of one set, and tell the earlier positions they see."""
@@ -266,7 +361,7 @@ class _TransposedSubstitution:
             g = g - links.collect(self.to_input, start, end).flatten(0, 1)
             top = links.gather(self.to_heads, start, end).flatten(0, 1) @ w.leave_near
         y, told, arrived = self._solve_rows(places, g, top)
-        self.y[places] = y.unflatten(0, (-1, w.rows))
+        self.found[places] = y.unflatten(0, (-1, w.rows))
         if w.taps:
             self.to_heads[places] = told.flatten(1).unflatten(0, (-1, w.rows))
             self.to_input[:, places] = w.by_tap(arrived @ w.enter_near)
@@ -274,8 +369,8 @@ class _TransposedSubstitution:
     def _solve_rows(self, places: slice, g: Tensor, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the solution, what it sends to the heads, and what arrives in front of the first layer."""
         w = self.weights
-        derivatives, slope = self.derivatives[places].flatten(0, 1), 1 + self.slope[places].flatten(0, 1)
-        scale, active = self.scale[places].flatten(0, 1), [mask[places].flatten(0, 1) for mask in self.active]
+        derivatives, slope, active = self.slopes.at(places)
+        slope, scale = 1 + slope, self.scale[places].flatten(0, 1)
         y, told = torch.empty_like(g), torch.zeros_like(derivatives)
         layers = [g.new_zeros(len(g), w.hidden) for _ in active]
         for block in reversed(w.blocks):
