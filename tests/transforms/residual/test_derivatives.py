@@ -191,6 +191,7 @@ def test_compilation_of_the_forward_pass(case):
         torch.compile(layer.mean_inverse, fullgraph=True, backend="eager")(x.detach())
 
 
+@torch.no_grad()
 def test_a_solution_says_how_good_it_is():
     layer, x = strong("exact"), normal(4, 3)
     z = layer.mean_forward(x).detach()
