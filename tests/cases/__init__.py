@@ -10,6 +10,7 @@ from tests.cases import (
     mixing,
     pooling,
     residual,
+    sizes,
     stochastic,
     triangular,
 )
@@ -18,6 +19,7 @@ from tests.cases.common import (
     LayerCase,
     MapCase,
     integers,
+    kinks,
     normal,
     on_graphs,
     undirected,
@@ -26,26 +28,21 @@ from tests.cases.common import (
 )
 
 MAPS = maps.MAPS
-LAYERS = (
-    layers.LAYERS
-    | flowified.LAYERS
-    | converted.LAYERS
-    | fibre.LAYERS
-    | activation.LAYERS
-    | pooling.LAYERS
-    | mixing.LAYERS
-    | triangular.LAYERS
-    | residual.LAYERS
-    | stochastic.LAYERS
-)
+FILES = (layers, flowified, converted, fibre, activation, pooling, mixing, triangular, residual, stochastic)
+LAYERS = {name: case for file in FILES for name, case in file.LAYERS.items()}
+SIZED = sizes.SIZED
+# Of two cases with one name, one would be tested by nobody.
+assert len(LAYERS) == sum(len(file.LAYERS) for file in FILES)
 
 __all__ = [
     "GRAPHS",
     "LAYERS",
     "MAPS",
+    "SIZED",
     "LayerCase",
     "MapCase",
     "integers",
+    "kinks",
     "normal",
     "on_graphs",
     "undirected",

@@ -32,10 +32,21 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "relu": LayerCase(activation.ReLU, lambda: normal(3, 2, 2), activation.ReLU),
     "relu-net-graphs": LayerCase(lambda: activation.ReLU(_net(1)), lambda: normal(5, 3), activation.ReLU, on_graphs),
-    "noisy-relu": LayerCase(activation.NoisyReLU, lambda: normal(4, 3, 2), activation.NoisyReLU),
-    "noisy-relu-net": LayerCase(lambda: activation.NoisyReLU(net=_net(4)), lambda: normal(4, 3), activation.NoisyReLU),
+    "noisy-relu": LayerCase(
+        activation.NoisyReLU, lambda: normal(4, 3, 2), activation.NoisyReLU, draws_without_gradient=True
+    ),
+    "noisy-relu-net": LayerCase(
+        lambda: activation.NoisyReLU(net=_net(4)),
+        lambda: normal(4, 3),
+        activation.NoisyReLU,
+        draws_without_gradient=True,
+    ),
     "noisy-relu-graphs": LayerCase(
-        lambda: activation.NoisyReLU(noise_scale=0.5), lambda: normal(5, 3), activation.NoisyReLU, on_graphs
+        lambda: activation.NoisyReLU(noise_scale=0.5),
+        lambda: normal(5, 3),
+        activation.NoisyReLU,
+        on_graphs,
+        draws_without_gradient=True,
     ),
     "shared-spline": LayerCase(
         lambda: splines.SharedSpline(bins=4), lambda: normal(4, 3, 2), splines.SharedSpline, near_identity=True

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 import likelify as lk
+from likelify import nets, testing
 from likelify.transforms.core import Transform
+from likelify.transforms.exponential.parametrizations import HouseholderVectors
 
 GRAPHS = lk.GraphBatch(sizes=torch.tensor([2, 3]), edge_index=torch.tensor([[0, 1, 2, 3], [1, 0, 3, 4]]))
 
@@ -24,6 +27,15 @@ def integers(*shape: int, levels: int) -> torch.Tensor:
     return torch.randint(levels, shape)
 
 
+Parameters = Literal["random", "fresh", "zero", "identity"]
+
+# Parameters at which a layer has a kink or a jump while they are zero, and why.
+KINKS: list[tuple[type[nn.Module], str, str]] = [
+    (HouseholderVectors, "vectors", "a vector of zero length names no reflection"),
+    (nets.AutoregressiveNet, "bias", "where a net sees nothing, its ReLUs get the bias, and their kink is at zero"),
+]
+
+
 @dataclass(frozen=True)
 class MapCase:
     build: Callable[[], Any]
@@ -31,15 +43,70 @@ class MapCase:
     covers: type
     rows: int = 3
 
+    def ready(self, device: str = "cpu") -> tuple[Any, torch.Tensor]:
+        """Return the map and rows for it, on a device."""
+        with torch.device(device):
+            return self.build(), normal(self.rows, *self.shape)
+
 
 @dataclass(frozen=True)
 class LayerCase:
+    """A layer and what it is called with.
+
+    Attributes:
+        build: makes the layer.
+        data: makes rows for it.
+        covers: the class that the case is there for.
+        context: makes the context.
+        near_identity: a fresh layer claims to change little.
+        scale: of the noise on its parameters.
+        draws_without_gradient: the docstring says that what its inverse draws has no gradients.
+    """
+
     build: Callable[[], Transform]
     data: Callable[[], torch.Tensor]
     covers: type
     context: Callable[[], Any] = field(default=lambda: None)
     near_identity: bool = False
     scale: float = 0.3
+    draws_without_gradient: bool = False
+
+    def ready(
+        self,
+        at: Parameters = "random",
+        *,
+        dtype: torch.dtype = torch.float64,
+        scale: float | None = None,
+        device: str = "cpu",
+    ) -> tuple[Transform, torch.Tensor, lk.Context]:
+        """Return the layer, its parameters moved or fresh or set, with data and context, all on a device."""
+        layer = self.build().to(dtype)
+        if at == "random":
+            testing.randomize(layer, scale=self.scale if scale is None else scale)
+        elif at != "fresh":
+            testing.set_parameters(layer, at)
+        x, context = self.data(), lk.structure.as_context(self.context())
+        x = x.to(dtype) if x.is_floating_point() else x
+        condition = None if context.condition is None else context.condition.to(device, dtype)
+        structure = None if context.structure is None else context.structure.to(device)
+        return layer.to(device), x.to(device), lk.Context(condition, structure)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Those in which gradients are meant to be right."""
+        return ("forward",) if self.draws_without_gradient else ("forward", "inverse")
+
+
+def kinks(layer: nn.Module) -> set[str]:
+    """Return the names of the parameters by which the layer has no derivative where they are zero."""
+    return {
+        f"{place}.{name}".lstrip(".")
+        for place, module in layer.named_modules()
+        for kind, word, _ in KINKS
+        if isinstance(module, kind)
+        for name, _ in module.named_parameters()
+        if word in name
+    }
 
 
 def on_graphs(condition: bool = False) -> lk.Context:

@@ -69,7 +69,9 @@ LAYERS: dict[str, LayerCase] = {
     "spectrum-graphs": LayerCase(
         lambda: Spectrum(torch.tensor([0.1, 0.2]), torch.zeros(2), 3), lambda: normal(5, 3), Spectrum, on_graphs
     ),
-    "linear-exponential": LayerCase(lambda: linear(3, 3, method="exponential"), lambda: normal(3, 3, 2), RotatedLinear),
+    "linear-by-exponential": LayerCase(
+        lambda: linear(3, 3, method="exponential"), lambda: normal(3, 3, 2), RotatedLinear
+    ),
     "linear-cayley-reduce": LayerCase(lambda: linear(4, 2, net_factory=VECTOR), lambda: normal(3, 4), RotatedLinear),
     "linear-householder-reduce": LayerCase(
         lambda: linear(4, 2, method="householder", net_factory=IMAGE), lambda: normal(3, 4, 2, 2), RotatedLinear

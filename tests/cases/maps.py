@@ -10,6 +10,10 @@ from likelify.linalg.maps import Added, Composed, Scaled
 from tests.cases.common import GRAPHS, MapCase, normal, weighted_graphs
 
 
+def _graphs() -> lk.GraphBatch:
+    return GRAPHS.to(torch.get_default_device())
+
+
 def _function() -> lk.Function:
     matrix = normal(3, 3)
     return lk.Function(lambda x: torch.tanh(torch.ones(()).double()) * x @ matrix.T, like=matrix)
@@ -68,7 +72,7 @@ MAPS: dict[str, MapCase] = {
     "pair": MapCase(lambda: PairMap(0.2 * normal(15, 2, 2)), (2, 4, 4), PairMap),
     "pair-own-rows": MapCase(lambda: PairMap(0.2 * normal(3, 15, 2, 2)), (2, 3, 3), PairMap),
     "graph": MapCase(
-        lambda: lk.GraphMap(0.5 * normal(2, 2), normal(2, 2), GRAPHS.undirected()), (2,), lk.GraphMap, rows=5
+        lambda: lk.GraphMap(0.5 * normal(2, 2), normal(2, 2), _graphs().undirected()), (2,), lk.GraphMap, rows=5
     ),
     "graph-complete": MapCase(
         lambda: lk.GraphMap(0.5 * normal(2, 2), normal(2, 2), lk.GraphBatch.complete([3, 1, 2])), (2,), lk.GraphMap, 6

@@ -1,7 +1,13 @@
+from likelify.testing.batches import check_rows as check_rows
+from likelify.testing.derivatives import check_forward_mode as check_forward_mode
+from likelify.testing.derivatives import check_gradients as check_gradients
+from likelify.testing.derivatives import check_second_order as check_second_order
 from likelify.testing.exponentials import check_exponential as check_exponential
 from likelify.testing.flows import check_flow as check_flow
 from likelify.testing.flows import check_mass as check_mass
 from likelify.testing.flows import check_weights as check_weights
 from likelify.testing.maps import check_linear_map as check_linear_map
 from likelify.testing.parameters import randomize as randomize
+from likelify.testing.parameters import set_parameters as set_parameters
+from likelify.testing.threads import check_threads as check_threads
 from likelify.testing.transforms import check_transform as check_transform

@@ -1,0 +1,104 @@
+"""The law of batches: a batch is its items, one by one, whatever its sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from likelify.structure import Context, ContextLike, GraphBatch, as_context
+from likelify.testing.law import close, require
+from likelify.transforms.core import Transform
+
+
+def check_rows(transform: Transform, x: Tensor, context: ContextLike = None, *, tol: float = 1e-9) -> None:
+    """Check that a layer does to a batch what it does to each of its items alone, in both directions.
+
+    Try it where the number of rows is that of channels, positions or features: there a matrix of one kind can be taken
+    for one of another. What is drawn at random for the batch is drawn again for its items, so that values and
+    contributions of random layers are compared as well.
+
+    Args:
+        transform: the layer, in double precision, with its parameters moved from their start.
+        x: data rows `(rows, *event)`, at least two, in double precision (or integers for dequantization).
+        context: if the layer needs one. With a structure, the items are its graphs.
+        tol: allowed deviation, relative to the largest entry.
+    """
+    context = as_context(context)
+    with torch.no_grad():
+        z, _ = transform(x, context)
+        for name, method, value in (("forward", transform, x), ("inverse", transform.inverse, z)):
+            draws = _Draws()
+            with draws:
+                whole, contribution = method(value, context)
+            parts = []
+            for item, (rows, own) in enumerate(_items(value, context)):
+                with draws.again(rows.start / len(value), item / len(contribution)):
+                    parts.append(method(value[rows], own))
+            pairs = [("value", whole, torch.cat([part[0] for part in parts]))]
+            if not transform.noisy_log_det:
+                # The terms of an estimate may be shared by the batch.
+                pairs.append(("contribution", contribution, torch.cat([part[1] for part in parts])))
+            for what, found, alone in pairs:
+                law = f"{name}: {what} of a batch of {len(value)} = item by item"
+                require(found.shape == alone.shape, f"{law}: shapes {tuple(found.shape)}, {tuple(alone.shape)}")
+                close(found.double(), alone.double(), tol * (1 + float(alone.abs().max())), law)
+
+
+def _items(x: Tensor, context: Context) -> Iterator[tuple[slice, Context]]:
+    """Give the rows of each item, and its own context."""
+    structure, first = context.structure, 0
+    for item in range(len(x) if structure is None else len(structure)):
+        size = 1 if structure is None else int(structure.sizes[item])
+        rows = slice(first, first + size)
+        first += size
+        condition = None if context.condition is None else context.condition[rows]
+        yield rows, Context(condition, None if structure is None else _graph(structure, item, rows))
+
+
+def _graph(structure: GraphBatch, item: int, rows: slice) -> GraphBatch:
+    if structure.is_complete:
+        return GraphBatch.complete(structure.sizes[item : item + 1].tolist())
+    own = structure.owner[structure.edge_index[0]] == item
+    weight = None if structure.edge_weight is None else structure.edge_weight[own]
+    return GraphBatch(structure.sizes[item : item + 1], structure.edge_index[:, own] - rows.start, weight)
+
+
+class _Draws(TorchDispatchMode):
+    """Remember what is drawn at random for a batch, and draw the same again for one of its items.
+
+    The axis of the rows is the one along which the two draws differ in size, so that no size is taken for another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[Tensor] = []
+        self._starts: tuple[float, float] | None = None
+        self._next = 0
+
+    def again(self, *starts: float) -> _Draws:
+        """Draw again for the item that starts at that share of the rows, and at that share of the items."""
+        self._starts, self._next = (starts[0], starts[1]), 0
+        return self
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return drawn
+        if self._starts is None:
+            self._kept.append(drawn.clone())
+            return drawn
+        kept, self._next = self._kept[self._next], self._next + 1
+        return drawn.copy_(_part(kept, drawn.shape, self._starts))
+
+
+def _part(kept: Tensor, shape: torch.Size, starts: tuple[float, float]) -> Tensor:
+    for axis, size in enumerate(shape):
+        if kept.shape[axis] != size:
+            # One number or more for each row, or for each graph: only one of the two gives a whole number.
+            first = next(start for start in (share * kept.shape[axis] for share in starts) if start == round(start))
+            kept = kept.narrow(axis, round(first), size)
+    return kept
