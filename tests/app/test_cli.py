@@ -101,7 +101,7 @@ def test_sample_writes_a_picture(fitted):
         (("fit", "digits", "--model", "glow", "--set", "levels=4"), "is not a multiple of 16"),
         (("evaluate", "nowhere"), "'nowhere' is not a run folder"),
         (("sample", "run", "--label", "10"), "its classes are 0..9"),
-        (("sample", "run", "-n", "0"), "-n must be at least 1"),
+        (("sample", "run", "-n", "0"), "The number of samples must be 1, 2, ..., got 0."),
     ],
 )
 def test_errors_are_one_paragraph(fitted, words, message, monkeypatch, capsys):

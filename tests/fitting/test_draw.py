@@ -1,5 +1,7 @@
 """Samples of a run as files."""
 
+import csv
+
 import torch
 
 from likelify.fitting.draw import rows_as_csv
@@ -10,3 +12,9 @@ def test_rows_in_a_csv_file_keep_all_their_digits():
     names, *lines = rows_as_csv(("time", "other"), rows).decode().splitlines()
     assert names == "time,other"
     assert [[float(cell) for cell in line.split(",")] for line in lines] == rows.tolist()
+
+
+def test_names_of_columns_do_not_run_as_formulas():
+    names = ("=cmd|' /C calc'!A0", "+1", "-x", "@sum(a)", "\tb", "a-b", "'c'")
+    (line,) = csv.reader([rows_as_csv(names, torch.zeros(1, 7)).decode().splitlines()[0]])
+    assert line == [f"'{name}" for name in names[:5]] + ["a-b", "'c'"]

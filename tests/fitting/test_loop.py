@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 import likelify as lk
 from likelify import zoo
 from likelify.data import open_source
-from likelify.errors import ConfigError, DataError, NonFiniteError
+from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.settings import FitSettings
@@ -83,7 +83,8 @@ def test_time_patience_and_interruption_end_a_fit():
     result = fit(tiny_flow(), stripes(), quick)
     assert result.reason == "time is up"
     assert result.points[-1].lr < 0.3 * quick.lr
-    tired = fit(tiny_flow(), stripes(), QUICK.model_copy(update={"lr": 1e-12, "patience": 1, "average": 0.0}))
+    with pytest.warns(LikelifyWarning, match="those before the first step"):
+        tired = fit(tiny_flow(), stripes(), QUICK.model_copy(update={"lr": 1e-12, "patience": 1, "average": 0.0}))
     assert tired.reason == "stopped early"
     assert tired.steps < QUICK.steps
 
@@ -132,6 +133,7 @@ def test_two_processes_give_the_same_weights_and_learn_like_one(tmp_path):
     assert bits == pytest.approx(alone.best.validation_bits, abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:The best weights are those before")
 def test_going_on_keeps_what_was_fitted():
     source, flow = stripes(), tiny_flow()
     fit(flow, source, QUICK)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -7,7 +8,8 @@ import torch
 import likelify as lk
 from likelify import zoo
 from likelify.data import subset
-from likelify.errors import ConfigError, RunError
+from likelify.errors import ConfigError, DataError, LikelifyWarning, RunError
+from likelify.fitting.figures import Course, Evaluation, Figure, Score
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
@@ -127,5 +129,80 @@ def test_a_run_measures_and_draws(tmp_path):
     drawn = run.sample(5, label=2, seed=3)
     assert drawn.shape == (5, 1, 2, 2)
     assert torch.equal(drawn, run.sample(5, label=2, seed=3))
+    for number in (-1, 2.5, 0, "3"):
+        with pytest.raises(ConfigError, match=rf"number of samples must be 1, 2, ..., got {number}"):
+            run.sample(number)
+    for temperature in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=rf"temperature .* not negative, got {temperature}"):
+            run.sample(2, temperature=temperature)
+    with pytest.raises(ConfigError, match="There is no split 'tset'. Did you mean 'test'"):
+        run.evaluate(source, split="tset")
+    assert repr(run) == f"Run('{run.path}', model='marginal-spline', data='stripes')"
     with pytest.raises(ConfigError, match=r"label 3 does not fit: its classes are 0\.\.2"):
         run.sample(1, label=3)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A run that can be evaluated, with an ELBO of two draws and importance weighting of three on ten items."""
+    run = Run.create(tmp_path / "run", run_config())
+    run.save_weights(tiny_flow().state_dict())
+    run.evaluate(stripes(), elbo_samples=2, iw_samples=3, iw_items=10)
+    return run
+
+
+@pytest.mark.parametrize(
+    "fewer", [{"iw_samples": 0}, {"iw_items": 9}, {"iw_samples": 2, "elbo_samples": 9}, {"elbo_samples": 1}]
+)
+def test_figures_of_more_draws_are_not_replaced(measured, fewer):
+    kept = measured.evaluation()
+    with pytest.warns(LikelifyWarning, match="were not kept. '.*evaluation.json' holds figures of more draws"):
+        shown = measured.evaluate(stripes(), **{"elbo_samples": 2, "iw_samples": 3, "iw_items": 10} | fewer)
+    assert shown != kept
+    assert measured.evaluation() == kept
+
+
+def test_figures_of_as_many_draws_or_of_other_weights_replace_those_that_are_there(measured):
+    finer = measured.evaluate(stripes(), elbo_samples=2, iw_samples=3, iw_items=11)
+    assert measured.evaluation() == finer
+    measured.save_weights(tiny_flow(seed=1).state_dict())
+    other = measured.evaluate(stripes(), elbo_samples=1, iw_samples=0)
+    assert measured.evaluation() == other
+
+
+def test_items_in_memory_are_measured_whole(measured):
+    pixels = stripes().read_all("test").x
+    kept = measured.evaluation()
+    for data in (pixels, pixels.numpy(), torch.utils.data.TensorDataset(pixels)):
+        found = measured.evaluate(data, elbo_samples=4, iw_samples=0)
+        assert found.elbo.bits.count == 80
+        assert found.elbo.bits.mean == pytest.approx(kept.elbo.bits.mean, abs=0.2)
+    assert measured.evaluation() == kept
+    with pytest.raises(DataError, match=r"images of shape \(1, 4, 1\); .* is a model of images of shape \(1, 2, 2\)"):
+        measured.evaluate(pixels.reshape(-1, 1, 4, 1))
+
+
+def test_a_fit_that_was_killed_is_said_to_be(measured):
+    measured.save_course(Course(reason="running", best_step=7))
+    with pytest.warns(LikelifyWarning, match=r"did not end: it was killed, or is still running. .* of step 7"):
+        measured.evaluate(stripes(), elbo_samples=2, iw_samples=3, iw_items=10)
+
+
+def test_figures_on_a_disk_that_cannot_be_written_are_returned(measured, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.warns(LikelifyWarning, match=r"not kept. '.*evaluation-validation.json' cannot be written: read-only"):
+        assert measured.evaluate(stripes(), split="validation", elbo_samples=1, iw_samples=0).elbo.bits.count == 60
+
+
+def test_figures_that_are_infinite_are_returned_and_not_written(measured, monkeypatch):
+    endless = Figure(mean=-float("inf"), standard_error=None, count=80)
+    score = Score(bits=endless, nats=endless, samples=9)
+    made_up = Evaluation(source="stripes", split="test", elbo=score, iw=score)
+    monkeypatch.setattr("likelify.fitting.metrics.evaluate", lambda *_, **__: made_up)
+    kept = (measured.path / "evaluation.json").read_text()
+    with pytest.warns(LikelifyWarning, match="not kept. A figure is infinite or not a number"):
+        assert measured.evaluate(stripes(), iw_samples=0).elbo == score
+    assert (measured.path / "evaluation.json").read_text() == kept

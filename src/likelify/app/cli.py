@@ -5,13 +5,15 @@ Only light modules are imported here, so that `likelify --help` answers at once;
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from warnings import formatwarning
 
 from cyclopts import App, CycloptsError, Parameter
 
 from likelify._version import __version__
-from likelify.errors import ConfigError, LikelifyError
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning
 
 HELP = """Exact-likelihood density models of images and tables.
 
@@ -233,11 +235,21 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
     return values
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Print a warning of the library as one paragraph; those of others as Python does."""
+    known = issubclass(category, LikelifyWarning)
+    text = f"Warning: {' '.join(str(message).split())}" if known else formatwarning(message, category, *place[:2])
+    print(text, file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line: errors of the library become one paragraph and exit code 2."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app(words, exit_on_error=False, print_error=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LikelifyWarning)
+            warnings.showwarning = _show_warning
+            app(words, exit_on_error=False, print_error=False)
     except (LikelifyError, CycloptsError, OSError) as error:
         if len(words) < len(sys.argv) - 1:
             raise

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify.app.progress import FitProgress, share_done
-from likelify.app.show import console, program, show_evaluation, show_list
+from likelify.app.show import console, program, show_evaluation, show_list, warnings_last
+from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, Source, SplitName, open_source
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
@@ -42,11 +43,11 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     )
     with seeded(choice.fit.seed):
         flow = choice.model.build()
-    run = Run.create(out or default_folder(facts), config)
+    run = Run.create(out or default_folder(facts), config, numbered=out is None)
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
     progress = FitProgress(console, Unit.of(facts.kind))
-    with progress.bar:
+    with progress.bar, ended_like_ctrl_c():
         course = fit(flow, source, run=run, on_step=progress.update)
     console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
     best = course.best
@@ -128,8 +129,6 @@ def sample_command(path: Path, number: int, out: Path | None, label: int | None,
     """Draw items from a run and write them to a file."""
     from likelify.fitting.draw import samples_file, save_samples
 
-    if number < 1 or temperature < 0:
-        raise ConfigError("-n must be at least 1 and --temperature must not be negative.")
     run = Run.load(path)
     facts = run.config.data
     file, _ = samples_file(facts, run.path / "drawn", out)
@@ -166,10 +165,11 @@ def _check_names(words: Mapping[str, Any]) -> None:
 
 
 def _evaluate(run: Run, source: Source | None, **effort: Any) -> None:
-    """Measure, keep and print held-out figures."""
-    with share_done(console, "evaluating") as show:
-        measured = run.evaluate(source, on_batch=show, **effort)
-    show_evaluation(measured, run.config.data)
+    """Measure, keep and print held-out figures, and then what there is to know of them."""
+    with warnings_last():
+        with share_done(console, "evaluating") as show:
+            measured = run.evaluate(source, on_batch=show, **effort)
+        show_evaluation(measured, run.config.data)
     if measured.iw is None and effort.get("iw_samples", 1):
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "

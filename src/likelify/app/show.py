@@ -2,11 +2,15 @@
 
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
 
 from likelify.data import Facts
+from likelify.errors import LikelifyWarning
 from likelify.fitting.figures import Evaluation, Figure, Unit
 
 console = Console(soft_wrap=True, highlight=False)
@@ -15,6 +19,19 @@ console = Console(soft_wrap=True, highlight=False)
 def program() -> str:
     """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
     return "likelify" if shutil.which("likelify") else sys.argv[0]
+
+
+@contextmanager
+def warnings_last() -> Iterator[None]:
+    """Show the warnings of a block when it is done, below what it prints."""
+    found: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", LikelifyWarning)
+            yield
+    finally:
+        for each in found:
+            warnings.showwarning(each.message, each.category, each.filename, each.lineno)
 
 
 def show_list(lines: dict[str, str]) -> None:

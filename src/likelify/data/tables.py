@@ -13,7 +13,7 @@ from likelify.data.delimited import read_csv
 from likelify.data.facts import SplitName
 from likelify.data.npy import read_array
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
-from likelify.data.values import class_labels, moments, table_rows
+from likelify.data.values import class_labels, distinct, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
 
 # The names that a first column has which numbers the rows: none at all, or those of pandas and R.
@@ -178,7 +178,7 @@ def _require_spread(name: str, columns: Sequence[str], rows: Mapping[SplitName, 
             f"The values of the column '{columns[narrow[0]]}' of '{name}' differ by {(high - low)[narrow[0]]:.3g} at "
             "most, which is too little to compute with. Write it in other units."
         )
-    some = np.sort(train[:SAMPLE], axis=0)
+    some = train[:SAMPLE]
     hidden = 2 * distinct(some - mean) < distinct(some)
     for part in rows.values():
         hidden |= (np.abs(part - mean).max(0, initial=0) > FARTHEST * (high - low)) if len(part) else False
@@ -189,8 +189,3 @@ def _require_spread(name: str, columns: Sequence[str], rows: Mapping[SplitName, 
             f"'{name}', column '{columns[column]}': the value {value} is so far from the others that they cannot be "
             "told apart beside it. Mend it, drop its row, or take logarithms of the column."
         )
-
-
-def distinct(ordered: np.ndarray) -> np.ndarray:
-    """Return the number of distinct values of each column, of which the values are in order."""
-    return (np.diff(ordered, axis=0) > 0).sum(0) + 1

@@ -95,6 +95,11 @@ def moments(rows: np.ndarray, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return mean * unit, scale * unit
 
 
+def distinct(rows: np.ndarray) -> np.ndarray:
+    """Return the number of distinct values of each column."""
+    return (np.diff(np.sort(rows, axis=0), axis=0) > 0).sum(0) + 1
+
+
 def class_labels(labels: Any, count: int) -> np.ndarray:
     """Return the classes of items as integers `(count,)`; truth values are classes 0 and 1.
 

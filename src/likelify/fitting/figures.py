@@ -17,6 +17,9 @@ from likelify.settings import Settings
 if TYPE_CHECKING:
     import numpy as np
 
+# Bits per dimension that a training loss may lie below the best validation: no fit that learns comes near.
+COLLAPSE_BITS = 50.0
+
 Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted"]
 
 
@@ -177,6 +180,27 @@ class Course(Settings):
     def best(self) -> Point | None:
         """The point of the weights that were kept, or None if there were none."""
         return next((point for point in self.points if point.step == self.best_step), None)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Sentences that say why figures of this fit may mean little; usually none."""
+        best, found = self.best, []
+        if best is None:
+            return found
+        if best.step == 0 and len(self.points) > 1:
+            found.append(
+                "The best weights are those before the first step: no validation after it was better, so the fit "
+                "learnt nothing. Lower the learning rate, or look at the data."
+            )
+        trained = [point for point in self.points if point.train_bits is not None]
+        lowest = min(trained, key=lambda point: point.train_bits or 0.0, default=None)
+        if lowest is not None and (lowest.train_bits or 0.0) < best.validation_bits - COLLAPSE_BITS:
+            found.append(
+                f"The training loss ran away: {lowest.train_nats:.4g} nats per item before step {lowest.step}, where "
+                f"the best validation has {best.validation_nats:.4g}. The density collapses onto the training items, "
+                "as it does where elements depend on each other or values repeat."
+            )
+        return found
 
     def rows(self, unit: Unit) -> list[dict[str, float]]:
         """Return the points as plain rows with their figures in a unit; what is not known is NaN."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Batch, Source, as_source
-from likelify.errors import ConfigError, DataError, NonFiniteError
+from likelify.errors import LikelifyWarning, NonFiniteError, RunError
+from likelify.fitting.checks import check_fit, check_flow
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.metrics import bits_per_dim, read_for
 from likelify.fitting.process import OneProcess
@@ -112,19 +114,24 @@ def fit(
         How the fit went.
 
     Raises:
-        NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far.
+        NonFiniteError: if the loss becomes infinite or NaN; the flow then holds the best weights so far. Also if
+            weights are so before.
         DataError: if labels are asked of data without them, or the data are not clear; see `data.as_source`.
         ConfigError: if the flow has no parameters, or a setting is unknown or does not fit.
+        UnsupportedError: if it is no flow.
+        RunError: if the best weights could not be kept in the run until the end.
+
+    Warns:
+        LikelifyWarning: if the best weights are those before the first step, the training loss runs away, or weights
+            cannot be written for now.
     """
+    check_flow(flow)
     source = as_source(data)
     if run is not None:
         settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()
     settings = FitSettings.parse(settings.model_dump() | changes) if changes else settings
-    if conditional and source.classes is None:
-        raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
-    if next(flow.parameters(), None) is None:
-        raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
+    check_fit(flow, source, conditional=conditional)
     place = fabric or OneProcess()
     flow.to(place.device)
     with seeded(settings.seed):
@@ -136,6 +143,8 @@ def fit(
         course = fitting.run()
     if run is not None and place.is_global_zero:
         run.save_course(course)
+    for doubt in course.doubts if place.is_global_zero else ():
+        warnings.warn(doubt, LikelifyWarning, stacklevel=2)
     return course
 
 
@@ -157,6 +166,7 @@ class _Fit:
         self.points: list[Point] = []
         self.best_point: Point | None = None
         self.best: State = {}
+        self.unkept: RunError | None = None
         self.losses: list[tuple[Tensor, Tensor]] = []
         self.stale = 0
         self.clock = time.perf_counter if settings.clock == "wall" else time.process_time
@@ -183,6 +193,10 @@ class _Fit:
         finally:
             if self.best:
                 self.flow.load_state_dict(self.best)
+        if self.unkept is not None:
+            self._keep(step)
+        if self.unkept is not None:
+            raise self.unkept
         return self._course(step, reason or self._reason(step))
 
     def _reason(self, step: int) -> Reason:
@@ -255,9 +269,21 @@ class _Fit:
         if self.best_point is None or bits < self.best_point.validation_bits:
             self.stale, self.best_point = 0, point
             self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
-            if self.place.is_global_zero:
-                for keep in self.on_best:
-                    keep(self.best, self._course(step))
+            self._keep(step)
+
+    def _keep(self, step: int) -> None:
+        """Hand the best weights on; a disk that is full does not end the fit, for there may be room the next time."""
+        if not self.place.is_global_zero:
+            return
+        before, self.unkept = self.unkept, None
+        try:
+            for keep in self.on_best:
+                keep(self.best, self._course(step))
+        except RunError as error:
+            self.unkept = error
+            if before is None:
+                message = f"The best weights so far were not kept, and the fit goes on. {error}"
+                warnings.warn(message, LikelifyWarning, stacklevel=2)
 
     def _validate_once_more(self, step: int) -> None:
         """Do not lose the steps since the last validation when the user ends the fit; interrupting again skips it."""
@@ -297,7 +323,8 @@ class _Fit:
         raise NonFiniteError(
             f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept}. Usual causes: the "
             f"learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped tightly enough "
-            f"(clip={self.settings.clip}); lower one of them and fit again."
+            f"(clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also mean that "
+            "items lie outside the support of the model."
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from likelify.data import SPLITS, Batch, Source, SplitName
 from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.fitting.checks import check_flow
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -103,6 +104,7 @@ def evaluate(
     Raises:
         DataError: if the split has no items.
     """
+    check_flow(flow)
     split = check_split(split)
     count = source.size(split) if limit is None else min(limit, source.size(split))
     if count == 0:

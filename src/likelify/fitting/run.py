@@ -183,7 +183,7 @@ class Run:
 
         effort = asdict(usual_draws(self.config.data)) | effort
         flow = self.flow(**(changes or {}))
-        source = self.source() if source is None else self._own_kind(source, effort.get("split", "test"))
+        source = self.source() if source is None else self._own_kind(source)
         self._warn_unless_ended()
         measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
         if not changes:
@@ -193,12 +193,12 @@ class Run:
             self._keep_evaluation(measured)
         return measured
 
-    def _own_kind(self, data: Any, split: str) -> Source:
+    def _own_kind(self, data: Any) -> Source:
         """Return other data than the run's, if they are of the same shape."""
-        from likelify.fitting.metrics import check_split
-        from likelify.fitting.sources import as_split
+        from likelify.fitting.sources import in_memory
 
-        source, facts = as_split(data, self.config.data, check_split(split)), self.config.data
+        facts = self.config.data
+        source = in_memory(data, facts)
         if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
             raise DataError(
                 f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; '{self.path}' is a "

@@ -67,8 +67,8 @@ def _full_name(choice: DataChoice) -> str:
     return choice.source if choice.source in SOURCES else f"{choice.source}:{folder}"
 
 
-def as_split(data: Any, facts: Facts, split: SplitName) -> Source:
-    """Return items in memory, all of them in one split, as items of the kind of a source; a source as it is.
+def in_memory(data: Any, facts: Facts) -> Source:
+    """Return items in memory as items of the kind of a source, with all of them in every split; a source as it is.
 
     Raises:
         DataError: if they are not such items; see `data.as_source`.
@@ -84,9 +84,9 @@ def as_split(data: Any, facts: Facts, split: SplitName) -> Source:
     labels = torch.cat(given).numpy() if given else None
     return ArraySource(
         found.name,
-        {"train": items, split: items},
+        dict.fromkeys(SPLITS, items),
         kind=facts.kind,
         levels=facts.levels,
-        labels=None if labels is None else {"train": labels, split: labels},
+        labels=None if labels is None else dict.fromkeys(SPLITS, labels),
         classes=None if labels is None else facts.classes,
     )

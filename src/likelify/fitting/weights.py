@@ -71,7 +71,7 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     if broken := [name for name, tensor in plain.items() if bool(tensor.isnan().any())]:
-        raise RunError(f"The weights {_list(broken)} are not numbers (NaN), so they were not written.")
+        raise RunError(f"The weights {listed(broken)} are not numbers (NaN), so they were not written.")
     return save(plain, metadata={DIGEST: digest_of(plain)})
 
 
@@ -126,7 +126,7 @@ def load_weights(flow: Flow, file: Path, header: Header) -> None:
         raise RunError(f"The weights in '{file}' do not fit the model in config.json: {'; '.join(problems)}.")
     state = load_file(file)
     if broken := broken_weights(flow, state):
-        raise RunError(f"The weights {_list(broken)} in '{file}' are not finite, so no figure of them would be one.")
+        raise RunError(f"The weights {listed(broken)} in '{file}' are not finite, so no figure of them would be one.")
     if header.digest != digest_of(state):
         found = "have no digest" if header.digest is None else "are not those that were written: their digest differs"
         raise RunError(
@@ -224,8 +224,8 @@ def _counting(tensors: int, size: int, folder: Path) -> Iterator[None]:
 
 def _differences(found: Kinds, wanted: Kinds) -> list[str]:
     missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
-    problems = [f"{_list(sorted(missing))} missing"] if missing else []
-    problems += [f"the model has no {_list(sorted(extra))}"] if extra else []
+    problems = [f"{listed(sorted(missing))} missing"] if missing else []
+    problems += [f"the model has no {listed(sorted(extra))}"] if extra else []
     other = [name for name in sorted(found.keys() & wanted.keys()) if found[name] != wanted[name]]
     problems += [f"'{name}' is {_kind(found[name])}, not {_kind(wanted[name])}" for name in other[:NAMED]]
     return problems + ([f"and {len(other) - NAMED} more"] if len(other) > NAMED else [])
@@ -236,7 +236,8 @@ def _kind(kind: tuple[tuple[int, ...], torch.dtype | str]) -> str:
     return f"{str(dtype).removeprefix('torch.')} {'x'.join(map(str, shape)) or 'number'}"
 
 
-def _list(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the first of some names for an error, and how many more there are."""
     shown = ", ".join(f"'{name[:120]}'" for name in names[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 

@@ -13,8 +13,9 @@ from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE
 
-# As many rows show whether values can be told apart; scales below this lose digits in float64.
-SAMPLE, SMALLEST = 1000, 1e-290
+# Of as many rows this share of the values that differ must differ when they are standardised; scales below the last
+# lose digits in float64.
+SAMPLE, KEPT, SMALLEST = 1000, 0.75, 1e-290
 
 
 class Columns(Transform):
@@ -85,7 +86,7 @@ class Columns(Transform):
             self.scale.copy_(torch.where(scale > 0, scale, 1.0))
             some = rows[:SAMPLE].sort(0).values
             kept = ((some - self.mean) / self.scale).to(self.like)
-            lost = 2 * _distinct(kept) < _distinct(some)
+            lost = _distinct(kept) < KEPT * _distinct(some)
             number = str(self.like.dtype).rpartition(".")[2]
             self._refuse(
                 lost,

@@ -1,0 +1,165 @@
+"""Columns of a table that spoil every fit, found before it: those that follow from others, or lose their digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from likelify.data.source import Source
+from likelify.data.values import distinct, moments
+
+if TYPE_CHECKING:
+    import torch
+
+# What is left of a column beside those that it follows from, in units of its deviation: far above what float64 rounds,
+# far below noise that anybody measures.
+TOLERANCE, LARGEST_TOLERANCE = 1e-6, 1e-4
+# A smaller offset of a combination is rounding.
+OFFSET = 1e-9
+# Rows looked at; a relation found there is confirmed by all rows.
+FEWEST_ROWS, MOST_COLUMNS = 1000, 1000
+# Rounding above this share of a column's deviation takes away its fourth digit.
+COARSE = 3e-4
+# Of values that differ, as many must differ when they are rounded.
+KEPT = 0.9
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """A column that is a linear combination of others, so that the rows have no density.
+
+    Attributes:
+        column: its name.
+        of: the names of the others; none if it has one value only.
+        factors: of the others, in the units of the table.
+        offset: what is added.
+
+    Example:
+        >>> print(Dependence("b", ("a",), (2.0,), 1.0))
+        'b' is 2 * 'a' + 1
+    """
+
+    column: str
+    of: tuple[str, ...]
+    factors: tuple[float, ...]
+    offset: float
+
+    def __str__(self) -> str:
+        """Return the equation, or the names alone if there are many."""
+        if not self.of:
+            return f"'{self.column}' is {self.offset:.6g} in every row"
+        if len(self.of) > 3:
+            return f"'{self.column}' follows from {', '.join(map(repr, self.of))}"
+        terms = [f"{factor:.6g} * '{name}'" for factor, name in zip(self.factors, self.of, strict=True)]
+        terms += [f"{self.offset:.6g}"] if self.offset else []
+        return f"'{self.column}' is {' + '.join(terms)}".replace("+ -", "- ")
+
+
+def dependent_columns(source: Source) -> list[Dependence]:
+    """Find the columns of a table that follow from columns before them, by a sum of multiples of these.
+
+    Of such rows there is no density: a model of them gains without end, `-ln` of the width that it gives the missing
+    dimension. Each column is compared with those before it in a sample of the training split (1000 rows, or four for
+    each column): what is left of it must be less than a millionth of its deviation, in the sample and then in all rows.
+    Of more than 1000 columns, or more than half as many as there are rows, the first are looked at.
+
+    Args:
+        source: a table; other sources have no columns.
+
+    Returns:
+        One for each column that follows from others, in the order of the columns.
+    """
+    if source.kind != "table" or len(source.event_shape) != 1:
+        return []
+    rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
+    names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
+    rows = rows[:, : min(MOST_COLUMNS, len(rows) // 2)]
+    mean, scale = moments(rows)
+    unit = np.where(scale > 0, scale, 1.0)
+    standard = (rows[: max(FEWEST_ROWS, 4 * rows.shape[1])] - mean) / unit
+    tolerance = _tolerance(mean, unit)
+    found = []
+    for column, others in _candidates(standard, tolerance):
+        chosen, factors = _combination(standard, column, others, tolerance)
+        slopes = factors * unit[column] / unit[chosen]
+        centred = (rows[:, column] - mean[column]) - (rows[:, chosen] - mean[chosen]) @ slopes
+        if np.abs(centred).max() > tolerance * unit[column] * np.sqrt(len(rows)):
+            continue
+        offset = mean[column] - mean[chosen] @ slopes
+        if abs(offset) < OFFSET * (unit[column] + abs(mean[column])):
+            offset = 0.0
+        of = tuple(names[number] for number in chosen)
+        found.append(Dependence(names[column], of, tuple(map(float, slopes)), float(offset)))
+    return found
+
+
+def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
+    """Name the columns of a table that lose their digits when the rows are rounded to a dtype.
+
+    Of `1.7e9 +- 100` float32 keeps a few values: the rest of the digits is spent on what all rows share. A column is
+    named if rounding moves its values by more than 3e-4 of their deviation (root mean square), or if of 1000 rows a
+    tenth of the values that differ fall together.
+
+    Args:
+        source: a table; of other sources none is named.
+        dtype: that the rows are rounded to.
+    """
+    import torch
+
+    if source.kind != "table" or len(source.event_shape) != 1:
+        return []
+    count = min(FEWEST_ROWS, source.size("train"))
+    rows = source.read("train", torch.arange(count)).x.to(torch.float64)
+    rounded = rows.to(dtype).to(torch.float64)
+    moved = (rounded - rows).square().mean(0).sqrt() > COARSE * rows.std(0, correction=0)
+    lost = distinct(rounded.numpy()) < KEPT * distinct(rows.numpy())
+    names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
+    return [name for name, wrong in zip(names, moved.numpy() | lost, strict=True) if wrong]
+
+
+def _tolerance(mean: np.ndarray, unit: np.ndarray) -> float:
+    """Return what may be left of a column, in units of its deviation; columns far from zero are rounded more."""
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(mean / unit).max(initial=0)
+    return float(min(TOLERANCE + rounding, LARGEST_TOLERANCE))
+
+
+def _candidates(sample: np.ndarray, tolerance: float) -> list[tuple[int, list[int]]]:
+    """Return the columns of which nothing is left beside those before them, with these."""
+    basis = np.empty_like(sample)
+    kept: list[int] = []
+    dependent: list[tuple[int, list[int]]] = []
+    for column in range(sample.shape[1]):
+        left, space = sample[:, column], basis[:, : len(kept)]
+        # Twice, since the first time leaves what rounding makes of large parts.
+        for _ in range(2):
+            left = left - space @ (space.T @ left)
+        length = np.linalg.norm(left)
+        if length <= tolerance * np.sqrt(len(sample)):
+            dependent.append((column, list(kept)))
+        else:
+            basis[:, len(kept)] = left / length
+            kept.append(column)
+    return dependent
+
+
+def _combination(sample: np.ndarray, column: int, others: list[int], tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fewest of the other columns, those of large factors first, of which a column is a sum, and factors."""
+
+    def fitted(chosen: np.ndarray) -> tuple[np.ndarray, float]:
+        factors = np.linalg.lstsq(sample[:, chosen], sample[:, column], rcond=None)[0]
+        left = sample[:, column] - sample[:, chosen] @ factors
+        return factors, float(np.linalg.norm(left) / np.sqrt(len(sample)))
+
+    everything = np.asarray(others, dtype=int)
+    order = everything[np.argsort(-np.abs(fitted(everything)[0]), kind="stable")]
+    few, many = 0, len(order)
+    while few < many:
+        middle = (few + many) // 2
+        if fitted(order[:middle])[1] <= 2 * tolerance:
+            many = middle
+        else:
+            few = middle + 1
+    chosen = np.sort(order[:few])
+    return chosen, fitted(chosen)[0]

@@ -1,0 +1,126 @@
+"""What the command line does when something outside it goes wrong: disks, signals, kills, names that are taken."""
+
+import errno
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from likelify.app import commands
+from likelify.app.cli import main
+from likelify.app.signals import ended_like_ctrl_c
+from likelify.fitting.run import Run
+
+
+def here(monkeypatch, capsys, *words, code=0):
+    """Run a command in this process; return what it prints and what it complains of."""
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    torch.set_num_threads(threads)
+    shown = capsys.readouterr()
+    assert ended.value.code == code, shown
+    return shown.out, shown.err
+
+
+FIT = ("--model", "flowified-mlp", "--set", "widths=[4]", "--set", "validations=2", "--steps", 4)
+
+
+@pytest.fixture
+def fitted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    here(monkeypatch, capsys, "fit", "iris", *FIT, "-o", "run")
+    return tmp_path / "run"
+
+
+def test_fits_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "default_folder", lambda facts: tmp_path / "runs" / "iris-now")
+    for _ in range(3):
+        here(monkeypatch, capsys, "fit", "iris", *FIT)
+    names = {folder.name for folder in (tmp_path / "runs").iterdir()}
+    assert names == {"iris-now", "iris-now-2", "iris-now-3"}
+    _, error = here(monkeypatch, capsys, "fit", "iris", *FIT, "-o", "runs/iris-now", code=2)
+    assert error.startswith("Error: 'runs/iris-now' exists and is not empty; nothing was overwritten.")
+
+
+def test_evaluate_on_a_read_only_disk_prints_first_and_warns(fitted, monkeypatch, capsys):
+    kept = (fitted / "evaluation.json").read_text()
+
+    def fail(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    words = ("evaluate", "run", "--iw-samples", 200)
+    output, error = here(monkeypatch, capsys, *words)
+    assert "importance-weighted" in output
+    assert error == (
+        "Warning: These figures were not kept. 'run/evaluation.json' cannot be written: read-only file system. Name a "
+        "place that you may write to, or have the permissions changed.\n"
+    )
+    assert (fitted / "evaluation.json").read_text() == kept
+    _, error = here(monkeypatch, capsys, "sample", "run", "-n", 2, code=2)
+    assert error.startswith("Error: 'run/drawn.csv' cannot be written: read-only file system.")
+
+
+def test_evaluate_keeps_finer_figures_and_says_so(fitted, monkeypatch, capsys):
+    kept = (fitted / "evaluation.json").read_text()
+    output, error = here(monkeypatch, capsys, "evaluate", "run", "--iw-samples", 0)
+    assert "ELBO" in output
+    assert "'run/evaluation.json' holds figures of more draws" in error
+    assert (fitted / "evaluation.json").read_text() == kept
+
+
+def test_evaluate_says_that_a_fit_was_killed(fitted, monkeypatch, capsys):
+    run = Run.load(fitted)
+    run.save_course(run.course().model_copy(update={"reason": "running"}))
+    output, error = here(monkeypatch, capsys, "evaluate", "run")
+    assert "ELBO" in output
+    assert "Warning: The fit of 'run' did not end: it was killed, or is still running." in error
+
+
+def test_a_damaged_run_is_one_paragraph(fitted, monkeypatch, capsys):
+    values = json.loads((fitted / "config.json").read_text())
+    values["model"]["widths"] = [65536, 65536]
+    (fitted / "config.json").write_text(json.dumps(values))
+    _, error = here(monkeypatch, capsys, "evaluate", "run", code=2)
+    assert error.startswith("Error: The settings in 'run' make a model that is far larger than its weights")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    update = commands.FitProgress.update
+
+    def end(self, progress):
+        update(self, progress)
+        if progress.step == 5:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(commands.FitProgress, "update", end)
+    words = [word if word != 4 else 100_000 for word in FIT]
+    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "-o", "run")
+    assert "Training ended (interrupted) after" in output
+    assert "They are kept. Go on with:" in output
+    course = Run.load("run").course()
+    assert course.reason == "interrupted"
+    # The steps since the last validation are validated first.
+    assert [point.step for point in course.points] == [0, course.steps]
+    assert 5 <= course.steps < 10
+
+
+def test_handlers_are_put_back_and_what_ignores_a_signal_goes_on_ignoring_it(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_like_ctrl_c():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,126 @@
+"""What a fit says before it starts, while it goes on, and when it has ended badly."""
+
+import errno
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import likelify as lk
+from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError, UnsupportedError
+from likelify.fitting.figures import Course, Point
+from likelify.fitting.loop import fit
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.run import Run
+from likelify.fitting.settings import RunConfig
+from likelify.transforms import FittedMarginal
+from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
+
+
+@pytest.mark.parametrize("given", [nn.Linear(2, 2), "glow", None])
+def test_what_is_no_flow_is_refused_with_a_remedy(given):
+    for use in (fit, evaluate):
+        with pytest.raises(UnsupportedError, match=rf"A {type(given).__name__} is no density. Give a Flow: lk.Flow"):
+            use(given, stripes())
+
+
+def test_weights_that_are_not_finite_are_named_and_not_the_input():
+    flow = lk.Flow(lk.Normal((1, 2, 2)), lk.Chain([lk.Dequantize(3), lk.conv_exponential(1, 3)]))
+    name, weight = next(iter(flow.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = torch.nan
+    for use in (fit, evaluate):
+        with pytest.raises(NonFiniteError, match=f"The weights '{name}' of the flow are not finite"):
+            use(flow, stripes())
+
+
+def test_the_independent_pixel_model_is_measured_and_not_fitted():
+    layers = lk.Chain([lk.Dequantize(3), FittedMarginal((1, 2, 2), 3)])
+    flow = lk.Flow(lk.Normal((1, 2, 2)), layers)
+    flow.initialize(stripes().read_all("train").x)
+    measured = evaluate(flow, stripes(), elbo_samples=1, iw_samples=2)
+    assert measured.elbo.bits.mean == pytest.approx(np.log2(3), abs=0.05)
+    with pytest.raises(ConfigError, match="has no parameters, so there is nothing to fit"):
+        fit(flow, stripes())
+
+
+@pytest.mark.filterwarnings("ignore:The best weights are those before")
+def test_tensors_and_data_sets_are_fitted():
+    rows = torch.randn(50, 2)
+    for data in (rows, rows.numpy(), TensorDataset(rows)):
+        assert lk.fit(lk.Flow(lk.Normal((2,)), lk.ActNorm(2)), data, steps=2).steps == 2
+
+
+def points(*figures):
+    return tuple(
+        Point(step=10 * i, seconds=0.0, train_bits=t, train_nats=None if t is None else -t, validation_bits=v,
+              validation_nats=-v)
+        for i, (t, v) in enumerate(figures)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figures", "best", "words"),
+    [
+        ([(None, 2.0)], 0, []),
+        ([(None, 2.0), (1.0, 1.5)], 10, []),
+        ([(None, 2.0), (1.0, 2.5)], 0, ["before the first step"]),
+        ([(None, 2.0), (-2e7, 2.5)], 0, ["before the first step", "loss ran away: 2e.07 nats"]),
+        ([(None, 2.0), (-40.0, 1.5), (-60.0, 3.0)], 10, ["ran away: 60 nats per item before step 20, .* -1.5"]),
+    ],
+)
+def test_a_course_says_what_is_to_be_doubted(figures, best, words):
+    course = Course(points=points(*figures), best_step=best, steps=20)
+    assert len(course.doubts) == len(words)
+    for doubt, word in zip(course.doubts, words, strict=True):
+        assert re.search(word, doubt)
+
+
+def test_a_fit_that_learnt_nothing_warns():
+    with pytest.warns(LikelifyWarning, match="best weights are those before the first step"):
+        fit(tiny_flow(), stripes(), QUICK, steps=4, lr=1e-12, average=0.0, validations=2)
+
+
+class FullDisk:
+    """Fails as a full disk does, after some writes and for some."""
+
+    def __init__(self, monkeypatch, after, times):
+        self.left, self.times, self.write = after, times, os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, handle):
+        self.left -= 1
+        if self.left < 0 <= self.left + self.times:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.write(handle)
+
+
+def new_run(folder):
+    return Run.create(folder / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=QUICK))
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_fit(tmp_path, monkeypatch):
+    run, flow = new_run(tmp_path), tiny_flow()
+    FullDisk(monkeypatch, after=0, times=1)
+    with pytest.warns(LikelifyWarning, match=r"not kept, and the fit goes on. '.*model.safetensors' cannot be written"):
+        course = fit(flow, stripes(), run=run, steps=30)
+    assert course.reason == "finished"
+    assert run.course() == course
+    assert all(torch.equal(a, b) for a, b in zip(run.flow().parameters(), flow.parameters(), strict=True))
+
+
+def test_a_disk_that_stays_full_is_an_error_at_the_end_and_the_flow_is_fitted(tmp_path, monkeypatch):
+    run, flow = new_run(tmp_path), tiny_flow()
+    before = evaluate(flow, stripes(), iw_samples=0).elbo.bits.mean
+    FullDisk(monkeypatch, after=0, times=10**9)
+    with (
+        pytest.warns(LikelifyWarning, match="the fit goes on"),
+        pytest.raises(RunError, match="no space left on device. Make room"),
+    ):
+        fit(flow, stripes(), run=run, steps=30)
+    assert evaluate(flow, stripes(), iw_samples=0).elbo.bits.mean < before
+    assert [file.name for file in run.path.iterdir()] == ["config.json"]
