@@ -34,11 +34,19 @@ class ConvergenceError(LikelifyError, ArithmeticError):
 
     Attributes:
         diagnostics: what the method reported when it gave up.
+        layer: the layer in which it happened, if it was in one.
+        place: where that layer is in the one that was called, such as `"layer 3 of 12 (Conv1x1)"`; empty for itself.
     """
 
     def __init__(self, message: str, diagnostics: Any = None) -> None:
         super().__init__(message)
         self.diagnostics = diagnostics
+        self.layer: Any = None
+        self.place = ""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"In {self.place}: {message}" if self.place else message
 
 
 class NonFiniteError(LikelifyError, ArithmeticError):

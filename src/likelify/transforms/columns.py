@@ -47,6 +47,8 @@ class Columns(Transform):
         True
     """
 
+    inverse_check = None
+
     takes_float64 = True
 
     buffer_rules = {"mean": FINITE, "scale": POSITIVE}

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
-from likelify.errors import DomainError, ShapeError, StateError, UnsupportedError
+from likelify.errors import ConvergenceError, DomainError, ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.tracing import Method, is_tracing
+from likelify.transforms import inversion
+from likelify.transforms.inversion import InverseCheck, Inversion
 
 # The methods that work on what a layer takes, and on what it gives.
 TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
@@ -53,6 +55,9 @@ class Transform(nn.Module):
         takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
             any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
         gives: the same for the latent; None if it is as for the data.
+        inverse_check: what is looked at after `inverse` and `mean_inverse`, which raise a `ConvergenceError` if the
+            result cannot be trusted; None if no rounding can spoil it, as in elementwise formulas and rotations.
+            Layers that draw at random are not looked at, whatever they say.
         buffer_rules: what buffers have to be that only construction or `initialize` set: a state dictionary with others
             is refused with a `StateError`.
     """
@@ -66,14 +71,15 @@ class Transform(nn.Module):
     moves_elements: bool = False
     takes: EventShape | None = None
     gives: EventShape | None = None
+    inverse_check: InverseCheck | None = InverseCheck()
     buffer_rules: ClassVar[BufferRules] = {}
     extra_repr = kept_arguments
 
     def __init_subclass__(cls, *, checks: bool = True, **settings: Any) -> None:
         # Classes say `checks=False` if what they are made of looks at the shapes of inputs already.
         super().__init_subclass__(**settings)
-        for name in CHECKED.keys() & vars(cls).keys() if checks else ():
-            setattr(cls, name, _checked(vars(cls)[name], CHECKED[name]))
+        for name in CHECKED.keys() & vars(cls).keys():
+            setattr(cls, name, _checked(vars(cls)[name], CHECKED[name] if checks else None))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *how: Any) -> None:
         for name, (meaning, holds) in self.buffer_rules.items():
@@ -93,6 +99,20 @@ class Transform(nn.Module):
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map latent to data; the contribution is minus that of `forward` on the same pair."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse.")
+
+    def checked_inverse(self, z: Tensor, context: ContextLike = None, *, throw: bool = True) -> Inversion:
+        """Map latent to data, look at every row in every layer, and report what was found.
+
+        Args:
+            z: `(rows, *out_shape)`.
+            context: as for `inverse`.
+            throw: False to get the result of inverses that cannot be trusted too; look at its `reports`.
+
+        Raises:
+            ConvergenceError: if a row cannot be trusted, with the report as its `diagnostics`; or, whatever `throw`
+                says, if a solver found no result.
+        """
+        return inversion.inspect(self, z, context, throw=throw)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Map data to latent without noise and without likelihood; for bijections the same as the call."""
@@ -149,10 +169,11 @@ class Transform(nn.Module):
             yield
 
 
-def _checked(method: Method, fact: str) -> Method:
-    """Let a method refuse events that its layer was not built for, and take a number for a shape."""
+def _checked(method: Method, fact: str | None) -> Method:
+    """Let a method refuse events that its layer was not built for, take a number for a shape, and say where it fails."""
     _, first, *_ = (*inspect.signature(method).parameters, None)
     works_on_shapes = method.__name__.endswith("_shape")
+    run = inversion.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
 
     @functools.wraps(method)
     def checked(self: Transform, *values: Any, **named: Any) -> Any:
@@ -161,9 +182,15 @@ def _checked(method: Method, fact: str) -> Method:
             values = (named.pop(first),)
         if values and works_on_shapes:
             values = (as_shape(values[0]), *values[1:])
-        if values and expected is not None:
+        if values and expected is not None and fact is not None:
             check_event(values[0] if works_on_shapes else values[0].shape[1:], expected, type(self).__name__)
-        return method(self, *values, **named)
+        if works_on_shapes or is_tracing():
+            return method(self, *values, **named)
+        try:
+            return run(self, *values, **named)
+        except ConvergenceError as error:
+            inversion.locate(error, self)
+            raise
 
     return checked  # pyright: ignore[reportReturnType]
 
@@ -183,6 +210,7 @@ class Composite(Transform, ABC):
     takes_integers = _derived(lambda layer: any(part.takes_integers for part in _entrance(layer)))
     takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
+    inverse_check = None
 
     @abstractmethod
     def parts(self) -> Sequence[Transform]:

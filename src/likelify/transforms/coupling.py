@@ -6,6 +6,7 @@ with parameters per element), and the network that reads the first part and the 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -16,12 +17,18 @@ from likelify.errors import ShapeError
 from likelify.structure import ContextLike, EventShape, kept_arguments, sum_items
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import look_elementwise
+
+# Scales up to the exponential of this lose three digits at most, so that inverses with them need not be looked at.
+SAFE_STEEPNESS = 6.0
 
 
 class Bijector(ABC):
     """A family of elementwise bijections with `size` unconstrained parameters per element; zeros are the identity."""
 
     size: int
+    # Largest `|log |dz/dx||` that there can be.
+    steepness: float = math.inf
 
     @abstractmethod
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +45,7 @@ class AffineBijector(Bijector):
     size = 2
 
     def __init__(self, limit: float = 2.0) -> None:
-        self.limit = limit
+        self.limit = self.steepness = limit
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Scale, then shift."""
@@ -160,6 +167,9 @@ class Coupling(Transform):
             starts at the identity.
     """
 
+    # Looked at element by element, without another call of the network.
+    inverse_check = None
+
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
         super().__init__()
         self.takes = split.takes
@@ -177,6 +187,8 @@ class Coupling(Transform):
         """Change the second part back."""
         read, changed = self.split.split(z)
         value, log_slope = self.bijector.inverse(changed, self._raw(read, changed, context))
+        if self.bijector.steepness > SAFE_STEEPNESS:
+            look_elementwise(self, changed, value, log_slope)
         return self.split.join(read, value), sum_items(log_slope, context)
 
     def _raw(self, read: Tensor, changed: Tensor, context: ContextLike) -> Tensor:

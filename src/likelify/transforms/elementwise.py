@@ -21,6 +21,8 @@ class Affine(Transform):
         tensor([[-1.,  0.,  1.]])
     """
 
+    inverse_check = None
+
     def __init__(self, *, shift: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
         if torch.as_tensor(shift).ndim or torch.as_tensor(scale).ndim:
@@ -53,6 +55,8 @@ class ActNorm(Transform):
     Args:
         channels: size of axis 1 of `(rows, channels, ...)`.
     """
+
+    inverse_check = None
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,6 +106,8 @@ class ChannelAffine(Transform):
         >>> ChannelAffine(torch.tensor([2.0, -1.0]))(torch.tensor([[1.0, 1.0]]))[0].detach()
         tensor([[ 2., -1.]])
     """
+
+    inverse_check = None
 
     buffer_rules = {"sign": SIGNS}
     sign: Tensor
@@ -179,6 +185,8 @@ class Logit(Transform):
         DomainError: for values outside [0, 1] (with `alpha=0`, outside (0, 1)).
     """
 
+    inverse_check = None
+
     def __init__(self, alpha: float = 0.0) -> None:
         super().__init__()
         if not 0 <= alpha < 0.5:
@@ -208,6 +216,8 @@ class Sigmoid(Transform):
     In float32 values above 17 are rounded to the end 1.
     """
 
+    inverse_check = None
+
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the sigmoid."""
         return torch.sigmoid(x), sum_items(F.logsigmoid(x) + F.logsigmoid(-x), context)
@@ -222,6 +232,8 @@ class Sigmoid(Transform):
 class Tanh(Transform):
     """The map `z = tanh(x)` from the line to (-1, 1); its inverse refuses values outside."""
 
+    inverse_check = None
+
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take tanh; `log dz/dx = 2 (log 2 - x + log sigmoid(2x))` does not cancel for large x."""
         return torch.tanh(x), sum_items(2 * (math.log(2) - x + F.logsigmoid(2 * x)), context)
@@ -234,6 +246,8 @@ class Tanh(Transform):
 
 class Softplus(Transform):
     """The map `z = log(1 + exp(x))` from the line to the positive numbers; its inverse refuses others."""
+
+    inverse_check = None
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take softplus."""

@@ -33,6 +33,8 @@ class FittedMarginal(Transform):
         ShapeError: for events of another shape.
     """
 
+    inverse_check = None
+
     buffer_rules = {"mass": PROBABILITIES, "below": RISING, "above": FALLING}
     mass: Tensor
     below: Tensor

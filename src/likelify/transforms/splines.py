@@ -20,6 +20,7 @@ from likelify.errors import ConfigError
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import look_elementwise
 
 MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3
@@ -389,6 +390,9 @@ class ChannelSpline(Transform, Caching):
         interval: the spline acts on `[-interval, interval]` and is the identity outside.
     """
 
+    # Looked at element by element.
+    inverse_check = None
+
     def __init__(self, channels: int, *, bins: int = 8, interval: float = 4.0) -> None:
         super().__init__()
         check_spline(bins, interval)
@@ -409,6 +413,8 @@ class ChannelSpline(Transform, Caching):
         by_channel = x.transpose(0, 1)
         value, log_slope = _evaluate_raw(self, by_channel.flatten(1), inverse=inverse)
         value, log_slope = (v.reshape(by_channel.shape).transpose(0, 1) for v in (value, log_slope))
+        if inverse:
+            look_elementwise(self, x, value, log_slope)
         return value, sum_items(log_slope, context)
 
 
@@ -433,6 +439,8 @@ class SharedSpline(ChannelSpline):
         value, log_slope = _evaluate_raw(self, there.reshape(1, -1), inverse=inverse)
         back = sorted(range(x.ndim), key=order.__getitem__)
         value, log_slope = (v.reshape(there.shape).permute(back) for v in (value, log_slope))
+        if inverse:
+            look_elementwise(self, x, value, log_slope)
         return value, sum_items(log_slope, context)
 
 

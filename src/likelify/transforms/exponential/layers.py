@@ -18,6 +18,7 @@ from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.exponential.parametrizations import (
     ConstantMap,
     ConvKernel,
@@ -27,7 +28,11 @@ from likelify.transforms.exponential.parametrizations import (
     PairMatrices,
     Parametrization,
     SetMatrices,
+    SkewMatrix,
 )
+
+# Norm up to which an exponential loses four digits at most, so that its inverse need not be looked at.
+SAFE_NORM = 4.0
 
 
 class Exponential(Transform, Caching, checks=False):
@@ -85,6 +90,7 @@ class Exponential(Transform, Caching, checks=False):
         self.trace: Literal["exact"] | TraceMethod = trace
         self.trace_samples = trace_samples
         self.noisy_log_det = trace != "exact"
+        self.inverse_check = None if _is_well_conditioned(self.parametrization) else InverseCheck(unit=0.0)
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
@@ -132,6 +138,14 @@ class Exponential(Transform, Caching, checks=False):
         if self.trace == "exact":
             return map_.trace(event_shape)
         return estimate_trace(map_, event_shape, samples=self.trace_samples, method=self.trace, like=x).value
+
+
+def _is_well_conditioned(parametrization: nn.Module) -> bool:
+    """Tell whether the exponentials have a small condition number, whatever the parameters are."""
+    limit = getattr(parametrization, "norm_limit", None)
+    skew = isinstance(parametrization, SkewMatrix) or getattr(parametrization, "settings", {}).get("symmetry") == "skew"
+    # The condition number is at most the exponential of twice the norm.
+    return skew or limit is not None and limit <= SAFE_NORM
 
 
 def _is_bare(context: ContextLike) -> bool:

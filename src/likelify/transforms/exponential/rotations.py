@@ -21,6 +21,8 @@ from likelify.transforms.rules import ORTHOGONAL, orthogonality_gap
 class _Turning(Transform, Caching):
     """What orthogonal matrices on the channels share: the inverse is the transpose, the log-determinant is zero."""
 
+    inverse_check = None
+
     @abstractmethod
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         """Multiply the channels by the matrix or by its transpose."""

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
+from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Chain, Transform
+from likelify.transforms.inversion import look_linear
 from likelify.transforms.rules import PERMUTATION_MATRIX, SIGNS
 
 
@@ -25,6 +27,8 @@ class Conv1x1(Transform, Caching):
     buffer_rules = {"permutation": PERMUTATION_MATRIX, "signs": SIGNS}
     permutation: Tensor
     signs: Tensor
+    # Looked at with the matrices that are at hand.
+    inverse_check = None
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,20 +47,26 @@ class Conv1x1(Transform, Caching):
         return self.permutation @ lower @ upper
 
     def inverse_matrix(self) -> Tensor:
-        """Form the inverse of `W` by two triangular solves."""
-        lower, upper = self._factors()
-        inner = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, inner, upper=True)
+        """Form the inverse of `W` by two triangular solves, in double precision."""
+        lower, upper = (widest(factor) for factor in self._factors())
+        inner = torch.linalg.solve_triangular(lower, self.permutation.T.to(lower), upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, inner, upper=True).to(self.lower.dtype)
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by `W`."""
-        return apply_matrix(self.cached("matrix", self.matrix), x), self._log_det(x, context)
+        return self._times(x), self._log_det(x, context)
 
     @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the inverse of `W`."""
-        return apply_matrix(self.cached("inverse", self.inverse_matrix), z), -self._log_det(z, context)
+        inverse = self.cached("inverse", self.inverse_matrix)
+        x = apply_matrix(inverse, z)
+        look_linear(self, z, x, self._times, lambda rows: apply_matrix(inverse, rows))
+        return x, -self._log_det(z, context)
+
+    def _times(self, x: Tensor) -> Tensor:
+        return apply_matrix(self.cached("matrix", self.matrix), x)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         lower = self.lower.tril(-1) + torch.eye(len(self.signs), dtype=self.lower.dtype, device=self.lower.device)

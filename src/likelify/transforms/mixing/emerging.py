@@ -33,6 +33,7 @@ from likelify.tracing import (
     with_outer_tangents,
 )
 from likelify.transforms.core import Chain, Transform
+from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 
@@ -45,7 +46,7 @@ class AutoregressiveConv(Transform, Caching):
 
     The inverse solves sets of pixels one after the other, about `height + width` of them; its gradient as well, and
     only the result is kept for it. On a GPU each set costs a few kernel launches. With large weights the inverse is
-    ill-conditioned, like that of every triangular matrix.
+    ill-conditioned, like that of every triangular matrix; its residual is looked at in every row.
 
     Args:
         channels: of the images `(rows, channels, h, w)`; any image size.
@@ -54,10 +55,13 @@ class AutoregressiveConv(Transform, Caching):
 
     Raises:
         ShapeError: if the input is no image or has other channels.
+        ConvergenceError: by `inverse`, if the weights are so large that rounding spoils it.
 
     Source:
         Hoogeboom et al. 2019 (emerging convolutions), section 3.1; the inverse and its gradient are our own.
     """
+
+    inverse_check = InverseCheck("every row", unit=0.0)
 
     def __init__(self, channels: int, kernel_size: int | Sequence[int] = 2, *, reverse: bool = False) -> None:
         super().__init__()

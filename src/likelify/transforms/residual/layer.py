@@ -76,6 +76,8 @@ class LipschitzResidual(Transform, Caching):
         Behrmann et al. 2019; Chen et al. 2019.
     """
 
+    inverse_check = None
+
     def __init__(
         self,
         net: nn.Module,

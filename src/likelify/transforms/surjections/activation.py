@@ -44,6 +44,8 @@ class LeakyReLU(Transform):
         (tensor([[-1.,  2.]]), tensor([-0.6931]))
     """
 
+    inverse_check = None
+
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
         if not 0 < slope < math.inf:
@@ -71,6 +73,8 @@ class PReLU(Transform):
         channels: size of axis 1 of `(rows, channels, ...)`, or one for a slope that all channels share.
         init: the first slope, positive.
     """
+
+    inverse_check = None
 
     def __init__(self, channels: int = 1, *, init: float = 0.25) -> None:
         super().__init__()
@@ -119,6 +123,8 @@ class ELU(Transform):
         scale: positive.
         rate: positive. `celu(alpha)` has `rate = 1 / alpha`, `selu()` has Klambauer's constants.
     """
+
+    inverse_check = None
 
     def __init__(self, alpha: float = 1.0, *, scale: float = 1.0, rate: float = 1.0) -> None:
         super().__init__()

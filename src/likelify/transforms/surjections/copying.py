@@ -114,6 +114,8 @@ class OrthogonalDensity(nn.Module):
 class _Copying(Transform):
     """The common part of `Repeat` and `Unfold`: copy and add orthogonal noise, or average."""
 
+    inverse_check = None
+
     def __init__(
         self,
         pattern: CopyPattern,
@@ -244,6 +246,8 @@ class Unfold(_Copying):
 
 class _Gathering(Transform):
     """The common part of `Sum` and `FoldSum`: add copies up, or draw what is orthogonal to repeated elements."""
+
+    inverse_check = None
 
     def __init__(self, pattern: CopyPattern, net_factory: NetFactory | None) -> None:
         super().__init__()

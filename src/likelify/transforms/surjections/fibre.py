@@ -32,6 +32,7 @@ from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, along, sum_constant
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_sample
+from likelify.transforms.inversion import look_linear
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
@@ -44,6 +45,9 @@ class FibreLayer(Transform, Caching, ABC):
 
     Write `_factorize`, which gives the map in a form that knows its volume and its complement, and `_set_weight`.
     """
+
+    # Looked at with the factors that are at hand.
+    inverse_check = None
 
     def __init__(
         self,
@@ -154,7 +158,12 @@ class FibreLayer(Transform, Caching, ABC):
     def _solve(self, z: Tensor, factors: Factors) -> Tensor:
         """Return the least solution, in units of the deviations if there are any."""
         inverse = self.cached(f"inverse {tuple(z.shape[2:])}", factors.inverse)
-        return factors.times(self._unshift(z), inverse)
+        u = self._unshift(z)
+        x = factors.times(u, inverse)
+        if self.noise is None:
+            # With more outputs than inputs there are latents off the image of the map, to which nothing leads.
+            look_linear(self, u, x, factors.apply, lambda rows: factors.times(rows, inverse))
+        return x
 
     def _whiten(self, x: Tensor) -> Tensor:
         return x if self.density is None else self.density.whiten(x)

@@ -25,6 +25,7 @@ from likelify.nets.stand_in import run_with
 from likelify.structure import ContextLike, as_context, sum_items, with_condition
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_domain
+from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.sylvester import wavefront
 from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
 
@@ -92,8 +93,11 @@ class TriangularResidual(Transform):
             event, and 60.
 
     Raises:
-        ConvergenceError: by `inverse`, if the tolerance cannot be met.
+        ConvergenceError: by `inverse`, if the tolerance cannot be met, or if the rounding of `z` alone spoils the result.
     """
+
+    # The solver sees to the residual.
+    inverse_check = InverseCheck("none")
 
     def __init__(
         self,
