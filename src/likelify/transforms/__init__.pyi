@@ -28,6 +28,10 @@ from likelify.transforms.exponential.rotations import Cayley as Cayley
 from likelify.transforms.exponential.rotations import Householder as Householder
 from likelify.transforms.exponential.rotations import Orthogonal as Orthogonal
 from likelify.transforms.exponential.rotations import rotation as rotation
+from likelify.transforms.inversion import InverseCheck as InverseCheck
+from likelify.transforms.inversion import InverseReport as InverseReport
+from likelify.transforms.inversion import Inversion as Inversion
+from likelify.transforms.inversion import unchecked as unchecked
 from likelify.transforms.latent import LatentVariable as LatentVariable
 from likelify.transforms.marginal import FittedMarginal as FittedMarginal
 from likelify.transforms.mixing.circular import CircularConv as CircularConv

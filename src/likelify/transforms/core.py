@@ -170,7 +170,7 @@ class Transform(nn.Module):
 
 
 def _checked(method: Method, fact: str | None) -> Method:
-    """Let a method refuse events that its layer was not built for, take a number for a shape, and say where it fails."""
+    """Let a method refuse events its layer was not built for, take a number for a shape, and say where it fails."""
     _, first, *_ = (*inspect.signature(method).parameters, None)
     works_on_shapes = method.__name__.endswith("_shape")
     run = inversion.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method

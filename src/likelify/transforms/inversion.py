@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConvergenceError
 from likelify.structure import Context, ContextLike, as_context, with_condition
-from likelify.tracing import Method, is_tracing
+from likelify.tracing import Method, in_forward_mode, is_tracing
 
 # Largest residual and error: two digits that remain of the seven of float32, five of the sixteen of float64.
 TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-5}
@@ -35,10 +35,9 @@ SAMPLED_ROWS = 2
 NO_UNIT = 1e-30
 
 REMEDIES = (
-    "Work in float64 (flow.double(), with inputs in float64) if a few digits are missing. Otherwise keep the weights "
-    "smaller (weight decay, a smaller learning rate, a new start), or take a layer whose inverse is always well "
-    "conditioned: rotation, conv_exponential with a norm limit, an affine coupling. layer.checked_inverse(z, "
-    "throw=False) returns the values with a report; lk.transforms.unchecked() switches the check off."
+    "keep the weights smaller (weight decay, a smaller learning rate, a new start), or take a layer whose inverse is "
+    "always well conditioned, such as a rotation or an exponential with a norm limit. layer.checked_inverse(z, "
+    "throw=False) returns the values with a report, and lk.transforms.unchecked() switches the check off."
 )
 
 
@@ -62,6 +61,7 @@ class InverseReport:
 
     Attributes:
         layer: the layer.
+        dtype: in which it worked.
         tolerance: allowed residual and error.
         residual: `(rows,)`; NaN for rows that were not looked at.
         error: `(rows,)`; NaN for rows that were not looked at.
@@ -70,6 +70,7 @@ class InverseReport:
     """
 
     layer: nn.Module
+    dtype: torch.dtype
     tolerance: float
     residual: Tensor
     error: Tensor
@@ -82,17 +83,27 @@ class InverseReport:
         return not len(self.failed)
 
     def __str__(self) -> str:
-        name, rows = type(self.layer).__name__, len(self.residual)
+        name, failed = type(self.layer).__name__, len(self.failed)
+        looked_at = int((~self.residual.isnan() | ~self.error.isnan()).sum())
+        found = [
+            f"{what} {float(values[~values.isnan()].max()):.1g}"
+            for what, values in (("residual", self.residual), ("error", self.error))
+            if not bool(values.isnan().all())
+        ]
+        if self.condition is not None:
+            found.append(f"condition number {self.condition:.1g} or more")
+        described = ", ".join(found) or "values that are not finite"
         if self.trusted:
-            return f"{name}: the inverse keeps its digits (residual {_worst(self.residual)}, error {_worst(self.error)})."
-        sizes = f"off by {_worst(self.residual)} of their size when mapped forward again"
-        if not bool(self.error.isnan().all()):
-            sizes += f", and changed by {_worst(self.error)} by the rounding of their latents"
-        about = "" if self.condition is None else f" The condition number is {self.condition:.1g} or more."
+            return f"The inverse of {name} keeps its digits ({described})."
         return (
-            f"The inverse of {name} cannot be trusted: of {rows} rows, {len(self.failed)} are {sizes}; "
-            f"{self.tolerance:.0e} is allowed.{about}"
+            f"The inverse of {name} cannot be trusted in {str(self.dtype).removeprefix('torch.')}: {failed} of "
+            f"{max(looked_at, failed)} rows that were looked at fail ({described}; {self.tolerance:.0e} is allowed)."
         )
+
+    def advice(self) -> str:
+        """Return what to do about it."""
+        finer = "" if self.dtype == torch.float64 else "Work in float64 (flow.double(), with inputs in float64); or "
+        return f"{finer or 'In float64 there is nothing finer to turn to: '}{REMEDIES}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +159,8 @@ class _Finding:
             found.append(self.moved[1] / (self.tolerance * (self.unit + self.moved[2])))
         return found
 
-    def report(self) -> InverseReport:
-        """Sort what was found by rows."""
+    def report(self, lost: Tensor) -> InverseReport:
+        """Sort what was found by rows; those that were lost do not count, since they came in with values not finite."""
         like = next(t for t in (*self.sums, *(self.residual or ()), *(self.moved or ())) if isinstance(t, Tensor))
         residual, error = (like.new_full((self.rows,), math.nan) for _ in range(2))
         failed = torch.zeros(self.rows, dtype=torch.bool, device=like.device)
@@ -162,8 +173,11 @@ class _Finding:
             failed[rows] |= ~(error[rows] <= self.tolerance)
         for sums in self.sums:
             # A contribution that is not finite is known to be that of some row.
-            failed |= ~torch.isfinite(sums) if sums.ndim else ~(torch.isfinite(sums) | failed.any())
-        return InverseReport(self.layer, self.tolerance, residual, error, self._condition(), failed.nonzero()[:, 0])
+            failed |= ~torch.isfinite(sums) if sums.ndim else ~(torch.isfinite(sums) | failed.any() | lost.any())
+        if len(lost) == len(failed):
+            failed &= ~lost
+        failures = failed.nonzero()[:, 0]
+        return InverseReport(self.layer, self.dtype, self.tolerance, residual, error, self._condition(), failures)
 
     def _condition(self) -> float | None:
         """Return how many times the rounding unit the inverse, or the map after it, has changed a row."""
@@ -177,8 +191,9 @@ class _Finding:
 
 @dataclass(eq=False)
 class _Session:
-    """One call of an inverse from outside, with all inverses that it calls."""
+    """One call of an inverse from outside, with all inverses that it calls; `given` is its latent."""
 
+    given: Tensor
     every: bool = False
     off: bool = False
     findings: list[_Finding] = field(default_factory=list)
@@ -191,20 +206,24 @@ class _Session:
         fine += [torch.isfinite(torch.cat([each.to(sums[0]) for each in sums]))] if sums else []
         return not fine or bool(torch.cat(fine).all())
 
+    def reports(self) -> list[InverseReport]:
+        """Return what was found in each layer."""
+        lost = ~torch.isfinite(self.given.flatten(1) if self.given.ndim > 1 else self.given[:, None]).all(1)
+        return [finding.report(lost) for finding in self.findings]
+
     def settle(self, root: nn.Module) -> None:
         """Raise for the first layer that cannot be trusted."""
         if self.is_fine():
             return
-        for finding in self.findings:
-            report = finding.report()
+        for finding, report in zip(self.findings, self.reports(), strict=True):
             if not report.trusted:
-                error = ConvergenceError(f"{report} {REMEDIES}", report)
+                error = ConvergenceError(f"{report} {report.advice()}", report)
                 error.layer = finding.layer
                 locate(error, root)
                 raise error
 
 
-_OFF = _Session(off=True)
+_OFF = _Session(torch.empty(0), off=True)
 _session: ContextVar[_Session | None] = ContextVar("likelify_inversion", default=None)
 
 
@@ -239,13 +258,13 @@ def watched(method: Method) -> Method:
     def run(self: Any, z: Tensor, context: ContextLike = None) -> Any:
         # Not reached while tracing.
         session = _session.get()
-        if session is not None and session.off or not z.is_floating_point() or z.is_meta:
+        if session is not None and session.off or in_forward_mode() or not z.is_floating_point() or z.is_meta:
             return method(self, z, context)
         if session is not None:
             return _look(method, self, z, context, session)
         if _records_elsewhere(self, z):
             return method(self, z, context)
-        with _within(_Session()) as session:
+        with _within(_Session(z.detach())) as session:
             try:
                 result = _look(method, self, z, context, session)
             except Exception:
@@ -260,11 +279,11 @@ def watched(method: Method) -> Method:
 
 def inspect(layer: Any, z: Tensor, context: ContextLike, *, throw: bool) -> Inversion:
     """Do what `Transform.checked_inverse` promises."""
-    with _within(_Session(every=True)) as session:
+    with _within(_Session(z.detach(), every=True)) as session:
         value, contribution = layer.inverse(z, context)
     if throw:
         session.settle(layer)
-    return Inversion(value, contribution, [finding.report() for finding in session.findings])
+    return Inversion(value, contribution, session.reports())
 
 
 def locate(error: ConvergenceError, root: nn.Module) -> None:
@@ -405,11 +424,6 @@ def _value(result: Any) -> Tensor:
 def _size(values: Tensor) -> Tensor:
     # The norms of torch.linalg take fifty times as long on a CPU.
     return values.abs().amax(tuple(range(1, values.ndim))) if values.ndim > 1 else values.abs()
-
-
-def _worst(values: Tensor) -> str:
-    known = values[~values.isnan()]
-    return f"{float(known.max()):.1g}" if len(known) else "unknown"
 
 
 def _records_elsewhere(layer: nn.Module, z: Tensor) -> bool:

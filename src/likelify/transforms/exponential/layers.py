@@ -18,7 +18,6 @@ from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform
-from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.exponential.parametrizations import (
     ConstantMap,
     ConvKernel,
@@ -30,6 +29,7 @@ from likelify.transforms.exponential.parametrizations import (
     SetMatrices,
     SkewMatrix,
 )
+from likelify.transforms.inversion import InverseCheck
 
 # Norm up to which an exponential loses four digits at most, so that its inverse need not be looked at.
 SAFE_NORM = 4.0

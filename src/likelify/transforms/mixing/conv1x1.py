@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from likelify.caching import Caching
-from likelify.linalg.bounds import widest
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import leave_autocast
@@ -47,10 +46,10 @@ class Conv1x1(Transform, Caching):
         return self.permutation @ lower @ upper
 
     def inverse_matrix(self) -> Tensor:
-        """Form the inverse of `W` by two triangular solves, in double precision."""
-        lower, upper = (widest(factor) for factor in self._factors())
-        inner = torch.linalg.solve_triangular(lower, self.permutation.T.to(lower), upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(upper, inner, upper=True).to(self.lower.dtype)
+        """Form the inverse of `W` by two triangular solves."""
+        lower, upper = self._factors()
+        inner = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+        return torch.linalg.solve_triangular(upper, inner, upper=True)
 
     @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:

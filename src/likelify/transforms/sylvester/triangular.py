@@ -93,7 +93,7 @@ class TriangularResidual(Transform):
             event, and 60.
 
     Raises:
-        ConvergenceError: by `inverse`, if the tolerance cannot be met, or if the rounding of `z` alone spoils the result.
+        ConvergenceError: by `inverse`, if the tolerance cannot be met, or if the rounding of `z` spoils the result.
     """
 
     # The solver sees to the residual.
