@@ -124,3 +124,13 @@ def test_handlers_are_put_back_and_what_ignores_a_signal_goes_on_ignoring_it(mon
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_dependent_columns_are_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{i % 17 + 0.5},{i * i % 23},{2 * (i % 17) + 1}" for i in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["a,b,c", *lines]) + "\n")
+    _, error = here(monkeypatch, capsys, "fit", "rows.csv", "--steps", 2, code=2)
+    assert "'c' is 2 * 'a'" in error
+    assert "Leave one of each out" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]

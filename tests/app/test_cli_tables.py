@@ -147,4 +147,6 @@ def test_images_from_files_of_the_user(monkeypatch, capsys, here):
     assert row in again
     weighted = next(line for line in again.splitlines() if "importance-weighted" in line)
     assert weighted.split()[-4:] == ["128", "│", "5", "│"]
-    assert "--iw-items must be at least 1" in run(monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2)
+    assert "iw_items: Input should be greater than or equal to 1" in run(
+        monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2
+    )

@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import likelify as lk
-from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError, UnsupportedError
+from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, RunError, UnsupportedError
 from likelify.fitting.figures import Course, Point
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
-from likelify.transforms import FittedMarginal
+from likelify.transforms import Columns, FittedMarginal
 from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
 
 
@@ -124,3 +124,26 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_the_flow_is_fitted(tm
         fit(flow, stripes(), run=run, steps=30)
     assert evaluate(flow, stripes(), iw_samples=0).elbo.bits.mean < before
     assert [file.name for file in run.path.iterdir()] == ["config.json"]
+
+
+def affine_flow(columns, *layers):
+    return lk.Flow(lk.Normal(columns), lk.Chain([*layers, lk.ActNorm(columns)]))
+
+
+def test_columns_that_follow_from_others_are_named():
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    rows = lk.data.table(np.column_stack([x, 2 * x[:, 0] + 1]), columns=["a", "b", "c"])
+    with pytest.raises(DataError, match=r"no density.*: 'c' is 2 \* 'a' \+ 1. Leave one of each"):
+        fit(affine_flow(3, Columns(3)), rows)
+    noisy = np.column_stack([x, 2 * x[:, 0] + 0.01 * x[:, 1] ** 2])
+    assert fit(affine_flow(3, Columns(3)), noisy, steps=50, lr=1e-2).reason == "finished"
+
+
+@pytest.mark.filterwarnings("ignore:The best weights are those before")
+def test_columns_that_float32_would_round_away_are_refused_or_standardised():
+    rows = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0] + [0.0, 1.7e9]
+    table = lk.data.table(rows, columns=["x", "time"])
+    with pytest.raises(DataError, match=r"In float32, .* 'time' .* loses its digits. Put lk.transforms.Columns\(2\)"):
+        fit(affine_flow(2), table)
+    for flow in (affine_flow(2, Columns(2)), affine_flow(2).double()):
+        assert fit(flow, table, steps=2).steps == 2

@@ -21,7 +21,7 @@ def test_recipes_name_models_and_data_that_are():
     named = [recipe.model for recipe in (*recipes.SOURCES.values(), *recipes.KINDS.values())]
     named += [model for recipe in recipes.SOURCES.values() for model in (*recipe.models, *recipe.fits)]
     assert {*named, *recipes.FITS} <= set(MODELS)
-    assert recipes.SOURCES["fashion-mnist"].draws == recipes.Draws(1, 128, 500)
+    assert recipes.SOURCES["fashion-mnist"].draws == recipes.Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 
 
 def test_every_preset_has_a_fit():
@@ -41,7 +41,7 @@ def test_nothing_said_is_the_recipe(digits):
         "marginal-spline",
         None,
         1,
-        recipes.Draws(10, 100),
+        recipes.Draws(),
     )
     assert chosen.model.event_shape == (1, 8, 8)
     assert chosen.model.pixel_levels == 17

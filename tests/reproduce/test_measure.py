@@ -49,6 +49,16 @@ def test_the_fit_of_a_cell_is_a_run(finished):
     assert runs[0].sample(2).shape == (2, 1, 8, 8)
 
 
+def test_the_fit_of_a_cell_is_measured_on_its_own_data(finished):
+    run = Run.load(next((finished / "fits").iterdir()))
+    assert run.config.opened.limits == {"train": 200, "validation": 40, "test": 50}
+    measured = run.evaluate(elbo_samples=1, iw_samples=0, keep=False)
+    assert measured.elbo.bits.count == 50
+    standard = DataChoice(source="iris", standardized=True)
+    opened = run.config.model_copy(update={"opened": standard, "data": open_data(standard).facts()})
+    assert Run(run.path, opened).source().name == "iris, standardised"
+
+
 @pytest.mark.parametrize("damage", ["model.safetensors", "config.json", "course.json"])
 def test_damaged_runs_are_fitted_again(tmp_path, damage):
     cell = experiment().cells()[0]

@@ -34,10 +34,12 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
 
     choice = choose(facts, **words)
     use_threads(threads, choice)
+    from likelify.fitting.checks import check_columns
     from likelify.fitting.loop import fit
     from likelify.fitting.settings import RunConfig
     from likelify.seeding import seeded
 
+    check_columns(source)
     config = RunConfig(
         data=facts, conditional=choice.conditional, preset=choice.preset, model=choice.model, fit=choice.fit
     )
@@ -114,14 +116,14 @@ def evaluate_command(
 
     With changes: of settings of its model that leave the weights as they are.
     """
+    from likelify.fitting.settings import Draws
+
     run = Run.load(path)
-    least = {"elbo_samples": 1, "iw_samples": 0, "iw_items": 1}
-    if any(number < least[name] for name, number in given.items()):
-        raise ConfigError("--elbo-samples and --iw-items must be at least 1, and --iw-samples at least 0.")
+    draws = Draws.parse(usual_draws(run.config.data).model_dump() | given)
     if gap:
         from likelify.fitting.metrics import gap_draws
 
-        given |= {"gaps": gap_draws(given.get("iw_samples", usual_draws(run.config.data).iw_samples))}
+        given |= {"gaps": gap_draws(draws.iw_samples)}
     _evaluate(run, None, split=split, changes=changes, **given)
 
 

@@ -109,14 +109,24 @@ class Score(Settings):
     ess: float | None = None
 
 
-class Evaluation(Settings):
+class Scores(Settings):
+    """The held-out log-likelihoods of a model.
+
+    Attributes:
+        elbo: a lower bound in expectation; exact for exact models.
+        iw: importance-weighted, or None if it was not asked for or the model does not allow it.
+    """
+
+    elbo: Score
+    iw: Score | None = None
+
+
+class Evaluation(Scores):
     """Held-out figures of a model on one split.
 
     Attributes:
         source: name of the source.
         split: of the source.
-        elbo: a lower bound in expectation; exact for exact models.
-        iw: importance-weighted, or None if it was not asked for or the model does not allow it.
         gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
         gaps: how far importance weighting lies above the ELBO, in nats per item by number of draws, if asked for.
         weights: digest of the weights of the run that were measured, or None for those of a flow.
@@ -124,8 +134,6 @@ class Evaluation(Settings):
 
     source: str
     split: SplitName
-    elbo: Score
-    iw: Score | None = None
     gain: Figure | None = None
     gaps: dict[int, Figure] | None = None
     weights: str | None = None

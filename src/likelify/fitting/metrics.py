@@ -13,10 +13,12 @@ from likelify.data import SPLITS, Batch, Source, SplitName
 from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.checks import check_flow
 from likelify.fitting.figures import Evaluation, Figure, Score
+from likelify.fitting.settings import Draws
 from likelify.flows import Flow
 from likelify.seeding import seeded
 
 EVALUATION_SEED = 2**31 - 1
+USUAL = Draws()
 
 
 def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
@@ -76,12 +78,12 @@ def evaluate(
     source: Source,
     *,
     split: SplitName = "test",
-    elbo_samples: int = 10,
-    iw_samples: int = 100,
+    elbo_samples: int = USUAL.elbo_samples,
+    iw_samples: int = USUAL.iw_samples,
     conditional: bool = False,
     batch_size: int = 120,
     limit: int | None = None,
-    iw_items: int | None = None,
+    iw_items: int | None = USUAL.iw_items,
     gaps: Sequence[int] = (),
     on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
@@ -103,8 +105,12 @@ def evaluate(
 
     Raises:
         DataError: if the split has no items.
+        ConfigError: if there is no such split, or a number of draws does not fit.
+        NonFiniteError: if a weight of the flow is not finite.
+        UnsupportedError: if it is no flow.
     """
     check_flow(flow)
+    Draws(elbo_samples=elbo_samples, iw_samples=iw_samples, iw_items=iw_items)
     split = check_split(split)
     count = source.size(split) if limit is None else min(limit, source.size(split))
     if count == 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from likelify.data import Facts
 from likelify.errors import ConfigError
+from likelify.fitting.settings import Draws
 from likelify.names import ItemKind
 from likelify.settings import Values
 from likelify.zoo.presets import PresetSize, preset
@@ -28,21 +29,8 @@ FLOWIFIED_SMALL_FIT: Values = {"steps": 1500, "batch_size": 128, "lr": 4e-3, "av
 # Learning rates of short fits, and that of models with couplings.
 FLOWIFIED_RATES = {"fmlp": 2e-3, "fconv1": 6e-3, "fconv2": 8e-3, "fconv-fft": 8e-3}
 NSF_RATE = 4e-3
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The effort of an evaluation.
-
-    Attributes:
-        elbo_samples: draws per item for the ELBO.
-        iw_samples: draws per item for importance weighting; 0 leaves it out.
-        iw_items: items that are weighted, the first of the split; None for all.
-    """
-
-    elbo_samples: int = 1
-    iw_samples: int = 10
-    iw_items: int | None = None
+# Where items are large or their kind is not known.
+FEW = Draws(elbo_samples=1, iw_samples=10)
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Recipe:
     models: Mapping[str, Values] = field(default_factory=dict)
     fits: Mapping[str, Values] = field(default_factory=dict)
     threads: int | None = None
-    draws: Draws = Draws()
+    draws: Draws = FEW
 
     def fit(self, model: str) -> Values:
         """Return the settings of the fit of a model to these data."""
@@ -85,14 +73,14 @@ FITS: dict[str, Values] = {
 
 # In thousands of dimensions the noise of one draw is far below the spread over images; weighting 10,000 images would
 # take longer than fitting them.
-LARGE_IMAGES = Draws(1, 128, 500)
+LARGE_IMAGES = Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 # A step takes a tenth of a second of one core.
 MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
 
 KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
     # Rows are cheap, but the five large tables have up to 250,000 test rows.
-    "table": Recipe("flowified-mlp", threads=1, draws=Draws(10, 100, 5000)),
+    "table": Recipe("flowified-mlp", threads=1, draws=Draws(iw_items=5000)),
 }
 SOURCES: dict[str, Recipe] = {
     "digits": Recipe(
@@ -112,7 +100,7 @@ SOURCES: dict[str, Recipe] = {
             "mixing-flow": {"steps": 800, "lr": 5e-3, "batch_size": 64},
         },
         threads=1,
-        draws=Draws(10, 100),
+        draws=Draws(),
     ),
     "sample-photos": Recipe(
         "glow", models={"glow": {"levels": 2, "steps": 4, "hidden": 38, "mixing": "conv-exponential"}}
@@ -141,7 +129,7 @@ def recipe(facts: Facts) -> Recipe:
 def usual_draws(facts: Facts) -> Draws:
     """Return the effort of the usual evaluation on some data, whether or not there are ready-made models of them."""
     known = SOURCES.get(facts.family) or KINDS.get(facts.kind)
-    return Draws() if known is None else known.draws
+    return FEW if known is None else known.draws
 
 
 # 1000 epochs of 40,000 images in batches of 256.

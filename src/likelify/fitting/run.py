@@ -11,7 +11,6 @@ import csv
 import io
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +180,7 @@ class Run:
         from likelify.fitting.recipes import usual_draws
         from likelify.fitting.weights import read_header
 
-        effort = asdict(usual_draws(self.config.data)) | effort
+        effort = usual_draws(self.config.data).model_dump() | effort
         flow = self.flow(**(changes or {}))
         source = self.source() if source is None else self._own_kind(source)
         self._warn_unless_ended()

@@ -73,6 +73,25 @@ class FitSettings(Settings):
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
+class Draws(Settings):
+    """The effort of an evaluation.
+
+    Attributes:
+        elbo_samples: draws per item for the ELBO.
+        iw_samples: draws per item for importance weighting; 0 leaves it out.
+        iw_items: items that are weighted, the first of the split; None for all.
+    """
+
+    elbo_samples: int = Field(default=10, ge=1)
+    iw_samples: int = Field(default=100, ge=0)
+    iw_items: int | None = Field(default=None, ge=1)
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "numbers of draws"
+
+
 class RunConfig(Settings):
     """All that is needed to build the model of a run again, and to know what it was fitted to: its `config.json`.
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.choose import complete_model
-from likelify.fitting.settings import FitSettings
+from likelify.fitting.settings import Draws, FitSettings
 from likelify.fitting.sources import DataChoice
 from likelify.settings import Settings, Values
 from likelify.zoo import config_from_dict
@@ -16,20 +16,17 @@ from likelify.zoo import config_from_dict
 PictureKind = Literal["samples", "inverses"]
 
 
-class Measuring(Settings):
-    """How a fitted model is measured on the test split.
+class Measuring(Draws):
+    """How a fitted model is measured on the test split: with these draws, as far as the time allows.
 
     Attributes:
-        elbo_samples: draws per item for the ELBO, on all items.
-        iw_samples: draws per item for importance weighting; 0 leaves it out.
-        iw_items: number of items, the first of the split, on which importance weighting is done.
         seconds: that the whole measurement may take on the clock of the fit; importance weighting takes fewer items
             if need be. None is without limit.
     """
 
     elbo_samples: int = Field(default=1, ge=1)
     iw_samples: int = Field(default=128, ge=0)
-    iw_items: int = Field(default=500, ge=1)
+    iw_items: int = Field(default=500, ge=1)  # pyright: ignore[reportIncompatibleVariableOverride] - never all
     seconds: float | None = Field(default=110.0, gt=0)
 
 

@@ -7,15 +7,14 @@ from typing import Any, Literal
 
 from likelify.data import Facts
 from likelify.errors import ConfigError
-from likelify.fitting.figures import Course, Score
+from likelify.fitting.figures import Course, Scores
 from likelify.reproduce.cell import Cell, Values, changes, refreshed
 from likelify.reproduce.store import read_cells
-from likelify.settings import Settings
 
 Status = Literal["finished", "missing", "stale", "damaged"]
 
 
-class CellResult(Settings):
+class CellResult(Scores):
     """What the file of an experiment holds of a cell.
 
     Attributes:
@@ -28,8 +27,6 @@ class CellResult(Settings):
         course: of the fit.
         trained_here: False if the weights were those of another cell with the same settings.
         measuring_seconds: that the measurement took, on the clock of the fit.
-        elbo: on the test split.
-        iw: importance-weighted, on the first items of the test split, or None.
         picture: name of the picture's file, beside that of the cells, or None.
         versions: of likelify, torch and Python, and hashes of the code, see `code_hashes`.
         machine: what it ran on.
@@ -45,8 +42,6 @@ class CellResult(Settings):
     course: Course
     trained_here: bool = True
     measuring_seconds: float
-    elbo: Score
-    iw: Score | None = None
     picture: str | None = None
     versions: dict[str, str]
     machine: dict[str, str | int]
