@@ -147,6 +147,5 @@ def test_images_from_files_of_the_user(monkeypatch, capsys, here):
     assert row in again
     weighted = next(line for line in again.splitlines() if "importance-weighted" in line)
     assert weighted.split()[-4:] == ["128", "│", "5", "│"]
-    assert "iw_items: Input should be greater than or equal to 1" in run(
-        monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2
-    )
+    refused = run(monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2)
+    assert "These numbers of draws do not fit. iw_items: Input should be greater than or equal to 1." in refused
