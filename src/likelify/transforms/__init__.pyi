@@ -49,6 +49,7 @@ from likelify.transforms.reshape import Permute as Permute
 from likelify.transforms.reshape import PermuteAxes as PermuteAxes
 from likelify.transforms.reshape import Reshape as Reshape
 from likelify.transforms.reshape import Squeeze as Squeeze
+from likelify.transforms.residual.contraction import ResidualSolution as ResidualSolution
 from likelify.transforms.residual.layer import LipschitzResidual as LipschitzResidual
 from likelify.transforms.residual.layer import with_log_det as with_log_det
 from likelify.transforms.splines import ChannelSpline as ChannelSpline

@@ -65,8 +65,9 @@ def test_gradients_through_the_inverse_are_those_of_a_dense_solve(kernel_size, r
         assert torch.allclose(one, other, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(("kernel_size", "reverse"), [(2, False), ((2, 3), True)])
-def test_second_derivatives_through_the_inverse(kernel_size, reverse):
+def test_derivatives_through_the_inverse_of_second_order_and_in_forward_mode(kernel_size, reverse):
     layer = lk.testing.randomize(transforms.AutoregressiveConv(2, kernel_size, reverse=reverse).double())
     names = [name for name, _ in layer.named_parameters()]
 
@@ -83,8 +84,16 @@ def test_second_derivatives_through_the_inverse(kernel_size, reverse):
         return torch.func.functional_call(Inverse(), given, (z,))
 
     inputs = (normal(1, 2, 2, 3).requires_grad_(), *layer.parameters())
-    assert gradcheck(function, inputs)
-    assert gradgradcheck(function, inputs)
+    assert gradcheck(function, inputs, check_forward_ad=True)
+    assert gradgradcheck(function, inputs, check_fwd_over_rev=True)
+
+    def bent(values):
+        return function(inputs[0].detach(), *values).square().sum()
+
+    weights = tuple(p.detach() for p in inputs[1:])
+    forwards, backwards = torch.func.jacfwd(torch.func.jacfwd(bent)), torch.func.jacrev(torch.func.jacrev(bent))
+    for one, two in zip(forwards(weights)[0], backwards(weights)[0], strict=True):
+        assert torch.allclose(one, two, atol=1e-8)
 
 
 def test_the_inverse_keeps_its_result_and_the_kernel_only():

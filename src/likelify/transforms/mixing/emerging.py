@@ -44,9 +44,9 @@ class AutoregressiveConv(Transform, Caching):
     one pixel up and left, size 3 one pixel up and to all sides of that. The centre tap is triangular with the diagonal
     `exp(log_diagonal)`, so the layer cannot become singular, and `log |det| = positions * sum log_diagonal`.
 
-    The inverse solves sets of pixels one after the other, about `height + width` of them; its gradient as well, and
-    only the result is kept for it. On a GPU each set costs a few kernel launches. With large weights the inverse is
-    ill-conditioned, like that of every triangular matrix; its residual is looked at in every row.
+    The inverse solves sets of pixels one after the other, about `height + width` of them; its derivatives, of every
+    order, as well, and only the result is kept for them. On a GPU each set costs a few kernel launches. With large
+    weights the inverse is ill-conditioned, like that of every triangular matrix; its residual is looked at in every row.
 
     Args:
         channels: of the images `(rows, channels, h, w)`; any image size.

@@ -43,8 +43,9 @@ class LipschitzResidual(Transform, Caching):
     - `"truncated"`: the power series with exact traces, stopped when a bound of the rest is small enough; that bound is
       part of `flow.certificate(x)`.
 
-    A flow that was trained by roulette is evaluated by `with_log_det(flow, "exact")`. The inverse is a fixed-point
-    iteration that ends when its error is certified. Training keeps the input of the layer and, for roulette, two
+    A flow that was trained by roulette is evaluated by `with_log_det(flow, "exact")`, and has derivatives beyond the
+    first with it. The inverse is a fixed-point iteration that ends when its error is certified, and has derivatives of
+    every order. Training keeps the input of the layer and, for roulette, two
     vectors of its size; the network is run again in the backward pass.
 
     Args:

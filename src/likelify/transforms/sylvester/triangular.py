@@ -69,7 +69,8 @@ class TriangularResidual(Transform):
     `f_i(u) = scalar(u_i; heads_i(u))`, where `heads_i` gives the parameters of a scalar function from earlier elements.
 
     `log |det| = sum_i log(1 + f_i'(u_i))`, exact. The inverse is exact to a tolerance that is checked: it returns a
-    solution or raises. Gradients through it follow from the implicit function theorem and keep only the solution.
+    solution or raises. Derivatives through it, of every order, follow from the implicit function theorem and keep only
+    the solution.
 
     Methods of the inverse:
 
