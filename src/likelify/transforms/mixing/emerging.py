@@ -46,7 +46,8 @@ class AutoregressiveConv(Transform, Caching):
 
     The inverse solves sets of pixels one after the other, about `height + width` of them; its derivatives, of every
     order, as well, and only the result is kept for them. On a GPU each set costs a few kernel launches. With large
-    weights the inverse is ill-conditioned, like that of every triangular matrix; its residual is looked at in every row.
+    weights the inverse is ill-conditioned, like that of every triangular matrix; its residual is looked at in every
+    row.
 
     Args:
         channels: of the images `(rows, channels, h, w)`; any image size.
