@@ -58,4 +58,7 @@ def _sentence(problem: dict[str, Any], names: list[str], meant: str) -> str:
     words = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
     if problem["type"] == "literal_error" and words and isinstance(problem["input"], str):
         return unknown_word(place, problem["input"], words)
+    if problem["type"] == "model_type":
+        # pydantic names the class here.
+        return f"{place}: Input should be names with values."
     return f"{place}: {problem['msg'].removeprefix('Value error, ').removesuffix('.')}."

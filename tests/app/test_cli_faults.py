@@ -134,3 +134,25 @@ def test_dependent_columns_are_refused_before_a_folder_is_made(tmp_path, monkeyp
     assert "'c' is 2 * 'a'" in error
     assert "Leave one of each out" in error
     assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_said_in_words(error, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(commands, "models_command", fail)
+    _, shown = here(monkeypatch, capsys, "models", code=2)
+    assert shown == "Error: There is not enough memory. Try smaller batches (--batch-size) or a smaller model.\n"
+
+
+def test_errors_that_are_nobodys_fault_keep_their_traceback(monkeypatch):
+    def fail():
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(commands, "models_command", fail)
+    monkeypatch.setattr(sys, "argv", ["likelify", "models"])
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main()

@@ -242,6 +242,16 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any) 
     print(text, file=sys.stderr)
 
 
+def _in_words(error: Exception) -> str | None:
+    """Return an error as one paragraph, or None if it is none that a user can do something about."""
+    if isinstance(error, LikelifyError | CycloptsError | OSError):
+        return " ".join(str(error).split())
+    # PyTorch has no class of its own for that.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "There is not enough memory. Try smaller batches (--batch-size) or a smaller model."
+    return None
+
+
 def main() -> None:
     """Run the command line: errors of the library become one paragraph and exit code 2."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
@@ -250,14 +260,15 @@ def main() -> None:
             warnings.simplefilter("always", LikelifyWarning)
             warnings.showwarning = _show_warning
             app(words, exit_on_error=False, print_error=False)
-    except (LikelifyError, CycloptsError, OSError) as error:
-        if len(words) < len(sys.argv) - 1:
-            raise
-        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        text = _in_words(error)
+        if text is None or len(words) < len(sys.argv) - 1:
+            raise
+        print(f"Error: {text}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

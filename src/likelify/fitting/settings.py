@@ -36,7 +36,8 @@ class FitSettings(Settings):
         average: factor of the moving average of the weights, which is what is validated and kept.
         validations: how many evaluations on the validation split a fit has.
         patience: stop after that many evaluations without improvement; None never stops early.
-        initialize_items: size of the sample of the training split that data-dependent layers are fitted to.
+        initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
+            and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
         seed: of the weights, the order of the batches and all noise.
     """
 

@@ -24,8 +24,11 @@ def main() -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         _run(request)
-    except (LikelifyError, OSError, MemoryError) as error:
-        _send(error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    except (LikelifyError, OSError) as error:
+        _send(error=" ".join(str(error).split()))
+        sys.exit(2)
+    except MemoryError:
+        _send(error="There is not enough memory for this cell; run fewer jobs at a time.")
         sys.exit(2)
 
 
