@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks import honesty
+from benchmarks.honesty.autocast import autocasts
 from benchmarks.honesty.flows import flows
 from benchmarks.honesty.frozen import caches
 from benchmarks.honesty.functions import wrong_functions
@@ -56,6 +57,7 @@ GROUPS = (
     graphs,
     limits,
     precisions,
+    autocasts,
     caches,
     gradients,
     flows,

@@ -21,7 +21,7 @@ from likelify.structure import (
     kept_arguments,
     sum_items,
 )
-from likelify.tracing import is_tracing
+from likelify.tracing import is_tracing, raised
 
 Likelihood = Literal["exact", "bound", "estimate"]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -182,7 +182,7 @@ class ConditionalNormal(Distribution):
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
         if context.condition is None:
             raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
-        log_scale, loc = self.net(context.condition).chunk(2, dim=1)
+        log_scale, loc = raised(self.net(context.condition)).chunk(2, dim=1)
         return loc, limit_log_scale(log_scale)
 
 
@@ -300,7 +300,7 @@ class ConditionalCategorical(Distribution):
         """Return normalized log-probabilities, `(rows, levels, channels, *positions)`."""
         if context.condition is None:
             raise UnsupportedError("ConditionalCategorical needs a condition; give context=.")
-        raw = self.net(context.condition)
+        raw = raised(self.net(context.condition))
         if raw.ndim < 2 or raw.shape[1] % self.levels:
             raise ShapeError(
                 f"The network gave {tuple(raw.shape)}; its axis 1 must be a multiple of the {self.levels} levels."

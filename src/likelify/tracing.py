@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 T = TypeVar("T")
@@ -74,21 +74,33 @@ def is_watched() -> bool:
     return torch.is_grad_enabled() or in_forward_mode() or is_tracing()
 
 
-def leave_autocast(method: Method) -> Method:
-    """Let the `forward` or `inverse` of a layer work in the precision of its parameters inside `torch.autocast`.
+HALF = (torch.float16, torch.bfloat16)
+
+
+def under_autocast(tensor: Tensor) -> bool:
+    """Tell whether `torch.autocast` is at work on the device of a tensor."""
+    # The first question costs a quarter of the second, and knows all devices.
+    if not torch._C._is_any_autocast_enabled() or tensor.device.type == "meta":
+        return False
+    return torch.is_autocast_enabled(tensor.device.type)
+
+
+def raised(tensor: Tensor) -> Tensor:
+    """Return what a network gave in half precision under `torch.autocast` in float32, and all else as it is."""
+    return tensor.float() if tensor.dtype in HALF and under_autocast(tensor) else tensor
+
+
+def in_full_precision(function: Callable[..., T], *tensors: Tensor) -> T:
+    """Call a function with `torch.autocast` off, and with what autocast made in half precision raised to float32.
 
     What a bijection and its inverse compute in bfloat16 are not each other's inverse to more than two digits, and the
-    log-determinant is that of neither. Half-precision inputs are raised to float32.
+    log-determinant is that of neither.
     """
-
-    @functools.wraps(method)
-    def run(self: nn.Module, x: Tensor, context: Any = None) -> Any:
-        if not torch.is_autocast_enabled(x.device.type):
-            return method(self, x, context)
-        with torch.autocast(x.device.type, enabled=False):
-            return method(self, x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, context)
-
-    return run  # pyright: ignore[reportReturnType]
+    if not under_autocast(tensors[0]):
+        return function(*tensors)
+    raised_ = [raised(tensor) for tensor in tensors]
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return function(*raised_)
 
 
 def traceable_gradients(

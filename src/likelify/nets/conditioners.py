@@ -1,7 +1,9 @@
 """Conditioner networks: ordinary networks that read one part of an event, and the condition.
 
 All are called as `net(x, context)`; the condition is joined to the input along the channel axis. The last layer is
-zero, so a layer that is built on them starts at the identity.
+zero, so a layer that is built on them starts at the identity. Inside `torch.autocast` the first and the last layer of
+networks of couplings are in float32: most of what half precision does to a likelihood comes from rounding the data and
+the parameters themselves (`python -m benchmarks.autocast`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, join_condition, kept_arguments
+from likelify.tracing import in_full_precision
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
 # coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
@@ -189,7 +192,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `(rows, out_features)`."""
-        return self.layers(join_condition(x, context))
+        h, ends = join_condition(x, context), (self.layers[0], self.layers[-1])
+        for layer in self.layers:
+            h = in_full_precision(layer, h) if layer in ends else layer(h)
+        return h
 
 
 class ResidualConvNet(nn.Module):
@@ -242,10 +248,10 @@ class ResidualConvNet(nn.Module):
         return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
 
     def _run(self, x: Tensor) -> Tensor:
-        h = self.enter(x)
+        h = in_full_precision(self.enter, x)
         for block in self.blocks:
             h = h + block(h) if self.skip else block(h)
-        return self.leave(F.relu(h))
+        return in_full_precision(self.leave, F.relu(h))
 
 
 class DenseNet(nn.Module):
@@ -323,8 +329,8 @@ class DenseConvBlock(DenseNet):
         return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
 
     def _run(self, x: Tensor) -> Tensor:
-        h = self.enter(x)
-        return self.leave(h + super().forward(h))
+        h = in_full_precision(self.enter, x)
+        return in_full_precision(self.leave, h + super().forward(h))
 
 
 class ImageEncoder(nn.Module):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from likelify.errors import ConfigError, ShapeError
 from likelify.nets.conditioners import MLP, zeroed
 from likelify.structure import ContextLike, join_condition
+from likelify.tracing import raised
 
 # Called with the channels of the input and of the output; returns a module from (rows, in, ...) to (rows, out, ...).
 NetFactory = Callable[[int, int], nn.Module]
@@ -50,7 +51,7 @@ def read_net(net: nn.Module, x: Tensor, context: ContextLike, channels: int) -> 
     Raises:
         ShapeError: if it gives another shape.
     """
-    found, wanted = net(join_condition(x, context)), (len(x), channels, *x.shape[2:])
+    found, wanted = raised(net(join_condition(x, context))), (len(x), channels, *x.shape[2:])
     if tuple(found.shape) != wanted:
         raise ShapeError(f"The network gave {tuple(found.shape)} for an input {tuple(x.shape)}; {wanted} is needed.")
     return found

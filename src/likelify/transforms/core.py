@@ -15,7 +15,8 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, overload
 
 import torch
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 from likelify.caching import freeze
 from likelify.distributions import Likelihood
 from likelify.errors import ConvergenceError, DomainError, ShapeError, StateError, UnsupportedError
-from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
-from likelify.tracing import Method, is_tracing
+from likelify.structure import Context, ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
+from likelify.tracing import Method, is_tracing, raised, under_autocast
 from likelify.transforms import inversion
 from likelify.transforms.inversion import InverseCheck, Inversion
 
@@ -52,6 +53,8 @@ class Transform(nn.Module):
         takes_integers: data in an integer dtype are what the layer is for.
         takes_float64: data in float64 are what the layer is for, whatever the dtype of the flow.
         moves_elements: the latent holds the elements of the data, in other places.
+        keeps_autocast: networks inside work in the precision of `torch.autocast`. The layer raises to float32 what they
+            give; layers without this fact leave autocast altogether, so that contributions are never in half precision.
         takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
             any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
         gives: the same for the latent; None if it is as for the data.
@@ -69,6 +72,7 @@ class Transform(nn.Module):
     takes_integers: bool = False
     takes_float64: bool = False
     moves_elements: bool = False
+    keeps_autocast: bool = False
     takes: EventShape | None = None
     gives: EventShape | None = None
     inverse_check: InverseCheck | None = InverseCheck()
@@ -175,6 +179,15 @@ def _checked(method: Method, fact: str | None) -> Method:
     works_on_shapes = method.__name__.endswith("_shape")
     run = inversion.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
 
+    def attempt(self: Transform, *values: Any, **named: Any) -> Any:
+        if is_tracing():
+            return method(self, *values, **named)
+        try:
+            return run(self, *values, **named)
+        except ConvergenceError as error:
+            inversion.locate(error, self)
+            raise
+
     @functools.wraps(method)
     def checked(self: Transform, *values: Any, **named: Any) -> Any:
         expected = self.takes if fact == "takes" or self.gives is None else self.gives
@@ -184,15 +197,27 @@ def _checked(method: Method, fact: str | None) -> Method:
             values = (as_shape(values[0]), *values[1:])
         if values and expected is not None and fact is not None:
             check_event(values[0] if works_on_shapes else values[0].shape[1:], expected, type(self).__name__)
-        if works_on_shapes or is_tracing():
+        if works_on_shapes:
             return method(self, *values, **named)
-        try:
-            return run(self, *values, **named)
-        except ConvergenceError as error:
-            inversion.locate(error, self)
-            raise
+        if values and under_autocast(values[0]):
+            return _in_full_precision(attempt, self, *values, **named)
+        return attempt(self, *values, **named)
 
     return checked  # pyright: ignore[reportReturnType]
+
+
+def _in_full_precision(method: Callable[..., Any], layer: Transform, *values: Any, **named: Any) -> Any:
+    """Call a method with no half precision that `torch.autocast` made, and outside of it unless its layer keeps it."""
+    raised_ = [_raised(value) for value in values]
+    named = {name: _raised(value) for name, value in named.items()}
+    with nullcontext() if layer.keeps_autocast else torch.autocast(values[0].device.type, enabled=False):
+        return method(layer, *raised_, **named)
+
+
+def _raised(context: Any) -> Any:
+    if isinstance(context, Context) and context.condition is not None:
+        return replace(context, condition=raised(context.condition))
+    return raised(context) if isinstance(context, Tensor) else context
 
 
 def _derived(fact: Callable[[Any], bool]) -> Any:
@@ -203,6 +228,7 @@ def _derived(fact: Callable[[Any], bool]) -> Any:
 class Composite(Transform, ABC):
     """A layer made of layers. Write `parts`; its facts are those of the parts as they are now, and never stored."""
 
+    keeps_autocast = True
     random_forward = _derived(lambda layer: any(part.random_forward for part in layer.parts()))
     random_inverse = _derived(lambda layer: any(part.random_inverse for part in layer.parts()))
     noisy_log_det = _derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from likelify.distributions import limit_log_scale
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, EventShape, kept_arguments, sum_items
+from likelify.tracing import in_full_precision
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import look_elementwise
@@ -157,7 +158,8 @@ class Coupling(Transform):
     r"""Change one part of the event by an elementwise bijection whose parameters are read off the other part.
 
     `z_a = x_a`, `z_b = f(x_b; net(x_a, context))`; the log-determinant is the sum of the elementwise ones. Both
-    directions cost one call of the network.
+    directions cost one call of the network. Under `torch.autocast` the network works in half precision, and the
+    bijection in float32 with the parameters that the network gave.
 
     Args:
         split: `ChannelSplit` or `MaskSplit`.
@@ -169,6 +171,7 @@ class Coupling(Transform):
 
     # Looked at element by element, without another call of the network.
     inverse_check = None
+    keeps_autocast = True
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
         super().__init__()
@@ -180,13 +183,13 @@ class Coupling(Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the second part."""
         read, changed = self.split.split(x)
-        value, log_slope = self.bijector.forward(changed, self._raw(read, changed, context))
+        value, log_slope = in_full_precision(self.bijector.forward, changed, self._raw(read, changed, context))
         return self.split.join(read, value), sum_items(log_slope, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the second part back."""
         read, changed = self.split.split(z)
-        value, log_slope = self.bijector.inverse(changed, self._raw(read, changed, context))
+        value, log_slope = in_full_precision(self.bijector.inverse, changed, self._raw(read, changed, context))
         if self.bijector.steepness > SAFE_STEEPNESS:
             look_elementwise(self, changed, value, log_slope)
         return self.split.join(read, value), sum_items(log_slope, context)

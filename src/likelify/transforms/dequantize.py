@@ -31,6 +31,7 @@ class Dequantize(Transform):
 
     random_forward = True
     takes_integers = True
+    keeps_autocast = True
     probe: Tensor
 
     def __init__(self, levels: int, noise: Distribution | None = None) -> None:

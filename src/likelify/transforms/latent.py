@@ -47,6 +47,7 @@ class LatentVariable(Transform):
     random_forward = True
     random_inverse = True
     takes_integers = True
+    keeps_autocast = True
     probe: Tensor
 
     def __init__(self, posterior: Distribution, observation: Distribution, latent_shape: int | Shape) -> None:

@@ -16,7 +16,6 @@ from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import (
     ConstantMap,
@@ -98,12 +97,10 @@ class Exponential(Transform, Caching, checks=False):
             return self.parametrization(context)
         return self.cached("map", lambda: self.parametrization(None))
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `exp(L) x` and `tr L`."""
         return self._flow(x, context, 1.0)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `exp(-L) z` and `-tr L`."""
         return self._flow(z, context, -1.0)

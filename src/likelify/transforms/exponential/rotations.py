@@ -11,7 +11,6 @@ from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, zero_log_det
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
@@ -27,12 +26,10 @@ class _Turning(Transform, Caching):
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
         """Multiply the channels by the matrix or by its transpose."""
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the matrix."""
         return self._turn(x, context, transposed=False), zero_log_det(x, context)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the transpose."""
         return self._turn(z, context, transposed=True), zero_log_det(z, context)

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.linalg.dense import apply_matrix
 from likelify.structure import ContextLike, sum_items
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import look_linear
 from likelify.transforms.rules import PERMUTATION_MATRIX, SIGNS
@@ -51,12 +50,10 @@ class Conv1x1(Transform, Caching):
         inner = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, inner, upper=True)
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by `W`."""
         return self._times(x), self._log_det(x, context)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply the channels by the inverse of `W`."""
         inverse = self.cached("inverse", self.inverse_matrix)

@@ -27,7 +27,6 @@ from likelify.structure import ContextLike, per_axis, sum_constant
 from likelify.tracing import (
     in_forward_mode,
     is_tracing,
-    leave_autocast,
     outside_autocast,
     primals,
     with_outer_tangents,
@@ -92,13 +91,11 @@ class AutoregressiveConv(Transform, Caching):
         flat = torch.cat(parts, 2)
         return flat.unflatten(2, (self.rows + 1, self.left + 1 + self.right))
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Convolve."""
         kernel, _ = self._weights()
         return convolve(x, kernel, self.left, reverse=self.reverse), self._log_det(x, context)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Solve for the image."""
         kernel, prepared = self._weights()

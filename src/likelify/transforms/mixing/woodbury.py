@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError
 from likelify.structure import ContextLike, as_shape, sum_constant
-from likelify.tracing import is_tracing, leave_autocast
+from likelify.tracing import is_tracing
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.mixing.conv1x1 import Conv1x1
@@ -67,12 +67,10 @@ class Woodbury(Transform):
         self.channel = _LowRankChange("channel", channels, channel_rank) if channel_rank else None
         self.spatial = _LowRankChange("spatial", math.prod(size), spatial_rank) if spatial_rank else None
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the channels, then the positions."""
         return self._multiply(x, context, inverse=False)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the change of the positions, then that of the channels."""
         return self._multiply(z, context, inverse=True)

@@ -17,7 +17,6 @@ from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, truncati
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Composite, Transform
 from likelify.transforms.residual.contraction import (
     Contraction,
@@ -115,24 +114,20 @@ class LipschitzResidual(Transform, Caching):
         """Return the guaranteed bound of the Lipschitz constant of the network as it is now."""
         return self.net.lipschitz_bound()
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `x + g(x)` and `log det(I + J)`."""
         y, log_det = self._residual_and_log_det(x, context)
         return x + y, log_det
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Solve `x + g(x) = z`; the contribution is `-log det(I + J)` at `x`."""
         x = self.mean_inverse(z, context)
         return x, -self._residual_and_log_det(x, context)[1]
 
-    @leave_autocast
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `x + g(x)`."""
         return x + self.net(x, context)
 
-    @leave_autocast
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Solve `x + g(x) = z`."""
         call, tensors = self._contraction(context)

@@ -45,6 +45,7 @@ class Slice(Transform):
     """
 
     random_inverse = True
+    keeps_autocast = True
     takes = ("channels", ...)
 
     def __init__(self, keep: int, distribution: Distribution) -> None:
@@ -108,6 +109,7 @@ class Augment(Transform):
     """
 
     random_forward = True
+    keeps_autocast = True
     takes = ("channels", ...)
 
     def __init__(self, added: int, distribution: Distribution) -> None:

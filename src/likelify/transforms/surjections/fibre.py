@@ -30,7 +30,6 @@ from likelify.linalg.factors import (
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, along, sum_constant
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_sample
 from likelify.transforms.inversion import look_linear
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
@@ -88,7 +87,6 @@ class FibreLayer(Transform, Caching, ABC):
     def _set_weight(self, blocks: Tensor, deviations: Tensor) -> None:
         """Start at the matrices `(groups, out, in)` on each position; the data have those deviations."""
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Multiply by `W`; add noise if there are more outputs than inputs."""
         factors = self._factors(x)
@@ -102,7 +100,6 @@ class FibreLayer(Transform, Caching, ABC):
             return z + drawn, volume - log_prob
         return z, volume
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the product; draw a place on the fibre if there are fewer outputs than inputs (Matheron's rule)."""
         factors = self._factors(z)

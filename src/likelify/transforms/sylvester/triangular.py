@@ -23,7 +23,6 @@ from likelify.linalg.implicit import Equation, Linearization
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.stand_in import run_with
 from likelify.structure import ContextLike, as_context, sum_items, with_condition
-from likelify.tracing import leave_autocast
 from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.sylvester import wavefront
@@ -126,7 +125,6 @@ class TriangularResidual(Transform):
                 f"{heads.heads} heads."
             )
 
-    @leave_autocast
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Add `f(x)`.
 
@@ -138,7 +136,6 @@ class TriangularResidual(Transform):
             check_domain(slope > -1, self, "the values at which the slope of f is above -1")
         return x + value, sum_items(torch.log1p(slope), context)
 
-    @leave_autocast
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Solve `x + f(x) = z`.
 
