@@ -261,7 +261,6 @@ class _TriangularEquation(Equation):
     def __init__(self, layer: TriangularResidual, context: ContextLike) -> None:
         self._layer = layer
         self._context = with_condition(context, None)
-        self._names = [f"layer.{name}" for name, _ in layer.named_parameters()]
         self.layer = type(layer).__name__
         self.rows_alone = self._context.structure is None
 
@@ -297,8 +296,12 @@ class _TriangularEquation(Equation):
     def _run(self, method: str, u: Tensor, theta: Sequence[Tensor | None], *args: Any) -> Any:
         """Call a method of the layer as if `theta` were its parameters, which need not be those it holds by now."""
         condition, *tensors = theta
-        named = cast(dict[str, Tensor], dict(zip(self._names, tensors, strict=True)))
-        return run_with(_Calling(self._layer, method), named, u, with_condition(self._context, condition), *args)
+        layer, given = self._layer, (u, with_condition(self._context, condition), *args)
+        if all(own is tensor for own, tensor in zip(layer.parameters(), tensors, strict=True)):
+            return getattr(layer, method)(*given)
+        names = [f"layer.{name}" for name, _ in layer.named_parameters()]
+        named = cast(dict[str, Tensor], dict(zip(names, tensors, strict=True)))
+        return run_with(_Calling(layer, method), named, *given)
 
 
 class _Calling(nn.Module):
