@@ -1,0 +1,70 @@
+"""The benchmark of a device, as far as it can be tried without one."""
+
+import sys
+import time
+
+import pytest
+import torch
+from benchmarks.device import __main__ as program
+from benchmarks.device import laws, steps, syncs
+
+import likelify as lk
+from tests.cases import LAYERS
+from tests.cases.common import LayerCase, normal
+
+
+class Wrong(lk.Affine):
+    """A layer whose log-determinant is not that of what it does, and which does it badly in float32."""
+
+    def forward(self, x, context=None):
+        z, contribution = super().forward(x, context)
+        return (z if x.dtype == torch.float64 else z + 0.1), contribution + 1
+
+
+def test_laws_count_what_fails_and_what_is_left_out(monkeypatch, capsys):
+    cases = {"right": LAYERS["affine"], "wrong": LayerCase(lambda: Wrong(scale=2.0), lambda: normal(3, 4), Wrong)}
+    monkeypatch.setattr(laws, "LAYERS", cases)
+    entries = laws.laws(torch.device("cpu"), time.monotonic() + 60, quick=False)
+    assert [entry.value for entry in entries] == [1, 0, 1, 0]
+    assert "float64_law of wrong" in capsys.readouterr().out
+    late = laws.laws(torch.device("cpu"), time.monotonic() - 1, quick=False)
+    assert [entry.value for entry in late] == [0, 2, 0, 2]
+
+
+def test_without_a_device_the_laws_run_and_the_rest_is_said_to_be_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(laws, "LAYERS", {"affine": LAYERS["affine"]})
+    monkeypatch.setattr(program, "chosen_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(sys, "argv", ["device", "--quick"])
+    program.main()
+    printed = capsys.readouterr().out
+    assert all(f"{part}: left out, it needs a CUDA device" in printed for part in ("syncs", "steps", "exponentials"))
+    assert "laws in float64, cpu: failures" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [
+        ("conv-exponential", True),
+        ("conv-exponential-free", False),
+        ("orthogonal-convolution", False),
+        ("affine", False),
+    ],
+)
+def test_layers_with_a_declared_norm_are_known(name, declared):
+    layer, x, context = LAYERS[name].ready(dtype=torch.float32)
+    assert syncs.norm_is_declared(layer, x, context) is declared
+    syncs.training_call(layer, x, context)()
+
+
+@pytest.mark.parametrize("precision", steps.PRECISIONS)
+def test_steps_train(precision, monkeypatch):
+    monkeypatch.setattr(steps, "ROWS", 2)
+    monkeypatch.setattr(steps, "SHAPE", (3, 4, 4))
+    monkeypatch.setitem(steps.MODELS, "glow, 1x1", {"model": "glow", "levels": 1, "steps": 1, "hidden": 4})
+    flow = steps.build("glow, 1x1", torch.device("cpu"))
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    x = torch.randint(256, (2, *steps.SHAPE))
+    steps.step_of(flow, x, steps.PRECISIONS[precision], lambda x: -flow.elbo(x).value)()
+    after = flow.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(bool(torch.isfinite(value).all()) for value in after.values())
