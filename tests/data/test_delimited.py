@@ -1,5 +1,6 @@
 """Text files as people write them: what stands between the cells, numbers with commas, columns that count the rows."""
 
+import gzip
 import io
 
 import numpy as np
@@ -181,8 +182,15 @@ def test_a_column_that_counts_and_has_a_name_stays(tmp_path):
 
 def test_other_encodings_are_named(tmp_path):
     (tmp_path / "a.csv").write_bytes("größe,b\n1,2\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"line 1 is not UTF-8 \(the byte 0xf6\)\. Save the file as UTF-8"):
+    with pytest.raises(DataError, match=r"line 1 is not UTF-8 \(the byte 0xf6\)\. Save the file as text in UTF-8"):
         read_csv(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_bytes("a,b\n1,2\n".encode("utf-16"))
     with pytest.raises(DataError, match="line 1 is UTF-16"):
         read_csv(tmp_path / "a.csv")
+    for content, kind in (
+        (b"PK\x03\x04\xff", "the start of a ZIP archive"),
+        (gzip.compress(gzip.compress(b"1")), "packed twice"),
+    ):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(DataError, match=kind):
+            read_csv(tmp_path / "a.csv")

@@ -6,6 +6,7 @@ is ever looked up, imported or called. Instructions that plain data do not need 
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,22 +84,30 @@ def read_plain(content: bytes, what: str) -> Any:
         DataError: if it is not a pickle, ends early, holds instructions that plain data do not need, or is longer,
             larger or deeper than data are.
     """
-    machine = _Machine()
     try:
-        for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
-            if number == MOST_INSTRUCTIONS:
-                raise DataError(f"'{what}' is a pickle of more than {MOST_INSTRUCTIONS} instructions: it is refused.")
-            if operation.name == "STOP":
-                (made,) = machine.take(1)
-                _require_bounded(made, what)
-                return made
-            _step(machine, operation.name, argument, what)
+        with warnings.catch_warnings():
+            # Damaged texts can hold odd escapes.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            made = _walk(content, what)
     except DataError:
         raise
     except TROUBLE as error:
         raise DataError(
             f"'{what}' is not a complete pickle ({error}): it is cut off, damaged or another file."
         ) from error
+    _require_bounded(made, what)
+    return made
+
+
+def _walk(content: bytes, what: str) -> Any:
+    """Go through the instructions; return what is on the stack at the end."""
+    machine = _Machine()
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if number == MOST_INSTRUCTIONS:
+            raise DataError(f"'{what}' is a pickle of more than {MOST_INSTRUCTIONS} instructions: it is refused.")
+        if operation.name == "STOP":
+            return machine.take(1)[0]
+        _step(machine, operation.name, argument, what)
     raise DataError(f"'{what}' is not a complete pickle: it has no end.")
 
 

@@ -18,8 +18,8 @@ MOST_COLUMNS = 2**16
 # A table of 10 million rows of 8 columns is read without asking; what is larger is read where the user says so.
 MOST_VALUES = 2**27
 VARIABLE = "LIKELIFY_MAX_VALUES"
-# Numbers shrink to a third when they are packed, columns of zeros to a hundredth, bombs to a thousandth.
-MOST_SHRINKING, FREE = 100, 2**26
+# Numbers shrink to a third when they are packed, the pixels of drawings to a tenth, bombs to a thousandth.
+MOST_SHRINKING, FREE = 30, 2**25
 # What a reader of damaged content can stumble over: text, numbers, packing, structure, size.
 TROUBLE = (
     *(ValueError, LookupError, TypeError, ArithmeticError, AttributeError, SyntaxError, TokenError),

@@ -11,7 +11,13 @@ from likelify.data.unpacking import opened
 from likelify.errors import DataError
 
 BLOCK = 2**20
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What else files with the ending of a text often are.
+STARTS = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"PK": "the start of a ZIP archive, as spreadsheets are",
+    b"\x1f\x8b": "packed twice",
+}
 
 
 class Piece(NamedTuple):
@@ -34,7 +40,7 @@ def pieces(path: Path) -> Iterator[Piece]:
     """Read a text in UTF-8, piece by piece; none holds much more than a million characters.
 
     Raises:
-        DataError: if it is not UTF-8, or a line is longer than a row of a table.
+        DataError: if it is not UTF-8, a line is longer than a row of a table, or a million characters are blank.
     """
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     first, rest = 1, ""
@@ -45,6 +51,8 @@ def pieces(path: Path) -> Iterator[Piece]:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 raise _foreign(path, error, first) from error
+            if len(text) >= BLOCK and text.isspace():
+                raise DataError(f"'{path}' has a million blanks and blank lines after line {first}: it is no table.")
             lines = (rest + text).split("\n")
             rest = lines.pop()
             _require_short(path, first, lines[0] if lines else "")
@@ -66,5 +74,6 @@ def _require_short(path: Path, number: int, line: str) -> None:
 def _foreign(path: Path, error: UnicodeDecodeError, first: int) -> DataError:
     content = bytes(error.object)
     line = first + content.count(b"\n", 0, error.start)
-    kind = "UTF-16" if first == 1 and content[:2] in UTF_16 else f"not UTF-8 (the byte {content[error.start]:#04x})"
-    return DataError(f"'{path}' cannot be read as text: line {line} is {kind}. Save the file as UTF-8.")
+    kind = STARTS.get(content[:2]) if first == 1 else None
+    kind = kind or f"not UTF-8 (the byte {content[error.start]:#04x})"
+    return DataError(f"'{path}' cannot be read as text: line {line} is {kind}. Save the file as text in UTF-8.")

@@ -33,8 +33,8 @@ class Unpacked:
         packed: its size.
 
     Raises:
-        DataError: when reading, if the content is damaged or cut off, or larger than 64 MiB and more than a hundred
-            times the packed file.
+        DataError: when reading, if the content is damaged or cut off, or is more than 32 MiB and thirty times the
+            packed file.
     """
 
     def __init__(self, handle: BinaryIO, path: Path, packed: int) -> None:
