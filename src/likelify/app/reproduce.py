@@ -1,5 +1,6 @@
 """What `likelify reproduce` does: run what is missing of an experiment, and show its report."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +37,7 @@ def list_command(scale: str, jobs: int) -> None:
             console.print(f"  {'':<{width}}  {_names(ready)}: {_effort(entry, ready, jobs)}")
         if own:
             console.print(f"  {'':<{width}}  {_names(own)} (your files, --data FOLDER): {_effort(entry, own, jobs)}")
-    console.print(f"\nTry the machinery in a minute: {program()} reproduce {next(iter(EXPERIMENTS))} --quick")
+    console.print(f"\nTry the machinery in a minute or two: {program()} reproduce {next(iter(EXPERIMENTS))} --quick")
 
 
 def reproduce_command(
@@ -146,5 +147,5 @@ def _effort(entry: Experiment, data: Sequence[DataSet], jobs: int) -> str:
 def _duration(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} hours"
-    minutes = max(1, round(60 * hours))
+    minutes = math.ceil(60 * hours)
     return f"{minutes} minute{'s' if minutes > 1 else ''}"
