@@ -41,6 +41,9 @@ def test_the_kind_follows_from_dtype_and_axes():
         (np.array([["a", "b"]] * 20), {}, "must hold numbers"),
         (values(9, 2), {}, "at least 10 items"),
         (values(20, 2), {"validation": 1.0}, "between 0 and 1"),
+        (values(20, 2), {"validation": "0.1"}, "between 0 and 1, got '0.1'"),
+        (values(20, 2), {"seed": -1}, "seed of the shuffling"),
+        (np.zeros((20, 1, 2, 2), dtype=int), {"levels": 2.5}, "levels, a whole number, got 2.5"),
         (values(20, 2), {"labels": np.zeros(20)}, "Labels must be classes"),
         (np.full((20, 1, 2, 2), 300), {"levels": 256}, r"integers 0\.\.255"),
         (values(20, 2), {"kind": "table", "levels": 4}, "levels are those of pixels"),
@@ -60,6 +63,23 @@ def test_the_split_is_that_of_the_seed():
     batch = source.read_all("validation")
     np.testing.assert_array_equal(batch.labels, order[40:] % 3)
     assert source.classes == 3
+
+
+class Items(Dataset):
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return self.item(index)
+
+
+@pytest.mark.parametrize("item", [lambda index: None, lambda index: torch.zeros(index + 1), lambda index: object()])
+def test_items_that_do_not_fit_together(item):
+    with pytest.raises(DataError, match="The items of the data set cannot be put together"):
+        as_source(Items(item))
 
 
 class Squares(Dataset):

@@ -154,6 +154,20 @@ def test_names_that_are_no_source():
     assert set(FROM_FILES) >= {"fashion-mnist", "mnist", "cifar-10", "power", "gas", "hepmass", "miniboone", "bsds300"}
 
 
+def test_places_that_cannot_be_opened(tmp_path):
+    (tmp_path / "a.csv").write_text("".join(f"{n * n},{-n}\n" for n in range(20)))
+    assert open_source(tmp_path / "a.csv").event_shape == (2,)
+    for name in (5, None, "a\0.csv", "mnist:a\0"):
+        with pytest.raises(DataError, match="opened by its name or the path of a file"):
+            open_source(name)
+    for start in ("", "cifar-10:", "power:", "table:", "mnist:"):
+        with pytest.raises(DataError, match="cannot be opened: File name too long"):
+            open_source(f"{start}{'a' * 5000}.csv")
+    for name in ("~nobody-of-this-name/a.csv", "mnist:~nobody-of-this-name/a"):
+        with pytest.raises(DataError, match="in the home of somebody who has none"):
+            open_source(name)
+
+
 def test_a_source_does_not_change_with_the_array_it_was_made_of():
     arrays = {split: np.zeros((2, 3), dtype=np.uint8) for split in ("train", "validation", "test")}
     source = ArraySource("a", arrays, kind="image", levels=2)

@@ -200,3 +200,9 @@ def test_a_column_of_one_value_is_refused_by_name_before_anything_is_divided_by_
 def test_columns_of_one_name_are_refused():
     with pytest.raises(DataError, match="two columns called 'a'"):
         table(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "a"])
+
+
+def test_names_of_columns():
+    assert table(rows(columns=2), columns=[2019, 2020]).columns == ("2019", "2020")
+    with pytest.raises(DataError, match="need a list of names, got the text 'ab'"):
+        table(rows(columns=2), columns="ab")

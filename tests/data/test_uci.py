@@ -235,3 +235,19 @@ def test_files_that_are_not_right(tmp_path):
         (tmp_path / f"1000_{part}.csv").write_text(f"# label,f0\n{row}\n{row}\n")
     with pytest.raises(DataError, match="has no rows with the label 1"):
         open_source(f"hepmass:{tmp_path}")
+
+
+def test_tables_of_which_nothing_is_left(tmp_path):
+    outliers = np.full((20, 50), -200.0)
+    (tmp_path / "MiniBooNE_PID.txt").write_text("20 0\n" + "\n".join(" ".join(map(str, row)) for row in outliers))
+    np.save(tmp_path / "ethylene_CO.npy", sensors(3))
+    with pytest.raises(DataError, match="has 0 rows of use; at least 10"):
+        open_source(f"miniboone:{tmp_path}")
+    with pytest.raises(DataError, match="has 3 rows of use; at least 10"):
+        open_source(f"gas:{tmp_path}")
+    np.save(tmp_path / "ethylene_CO.npy", np.ones((40, 19)))
+    with pytest.raises(DataError, match="has one value only"):
+        open_source(f"gas:{tmp_path}")
+    (tmp_path / "MiniBooNE_PID.txt").write_text("-5 25\n" + "\n".join(" ".join(map(str, row)) for row in neutrinos(20)))
+    with pytest.raises(DataError, match="its first line says -5 and 25 rows"):
+        open_source(f"miniboone:{tmp_path}")

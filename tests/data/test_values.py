@@ -79,6 +79,7 @@ def test_rows_of_other_kinds_are_read_as_they_are():
         (np.arange(30)[:, None], r"of shape \(30, 1\)"),
         (np.ma.masked_equal(np.arange(30), 3), "masked"),
         (np.arange(30) + 0j, "got complex128"),
+        ([[0]] * 29 + [[0, 1]], "no array of numbers"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused_everywhere(labels, message):
@@ -135,7 +136,7 @@ def test_a_source_says_what_it_is():
 def test_parts_of_an_array_source_that_do_not_fit():
     arrays = {split: np.zeros((4, 3), dtype=np.uint8) for split in SPLITS}
     for levels in (1, 0, -3, 2**40):
-        with pytest.raises(DataError, match="levels, got"):
+        with pytest.raises(DataError, match="need 2 to 2147483647 levels, a whole number, got"):
             ArraySource("a", arrays, kind="image", levels=levels)
     labels = {split: np.arange(4) for split in SPLITS}
     with pytest.raises(DataError, match="labels up to 3; with 3 classes"):

@@ -70,8 +70,8 @@ def as_source(
     kind, levels = _kind(items, kind, levels)
     if kind == "table":
         items = table_rows(items, "The table")
-    if not 0 < validation < 1:
-        raise DataError(f"The share that validates must lie between 0 and 1, got {validation}.")
+    if not isinstance(validation, int | float) or not 0 < validation < 1:
+        raise DataError(f"The share that validates must lie between 0 and 1, got {validation!r}.")
     held = min(max(1, round(validation * len(items))), len(items) - 1)
     parts = shuffled(len(items), validation=held, seed=seed)
     described = f"{len(items)} items in memory; {sizes_of(parts)} by default_rng({seed}).permutation"
@@ -134,7 +134,14 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "meant: torch.utils.data.Subset(dataset, indices)."
         )
     collate = default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
-    whole = collate([dataset[index] for index in range(len(dataset))])  # pyright: ignore[reportArgumentType]
+    read = [dataset[index] for index in range(len(dataset))]  # pyright: ignore[reportArgumentType]
+    try:
+        whole = collate(read)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(
+            f"The items of the data set cannot be put together: {str(error).splitlines()[0][:200]}. They must be "
+            "numbers or tensors of one shape."
+        ) from error
     given = list(whole) if isinstance(whole, tuple | list) else [whole]
     if not 1 <= len(given) <= 2 or not all(isinstance(part, torch.Tensor) for part in given):
         raise DataError("The data set must give items, or items with a label each: (item, label).")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ FROM_FILES: dict[str, tuple[str, str]] = {
 TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str | PathLike[str]) -> Source:
     """Open a source by its name.
 
     Args:
@@ -52,23 +53,41 @@ def open_source(name: str) -> Source:
         >>> open_source("iris").event_shape
         (4,)
     """
+    name = fspath(name) if isinstance(name, PathLike) else name
+    if not isinstance(name, str) or "\0" in name:
+        raise DataError(f"A source is opened by its name or the path of a file, not by {str(name)[:100]!r}.")
+    try:
+        return _open(name)
+    except OSError as error:
+        raise DataError(f"'{name[:200]}' cannot be opened: {error.strerror or error}.") from error
+
+
+def _open(name: str) -> Source:
     if name in SOURCES:
         module, function, arguments = SOURCES[name]
         return _opener(module, function)(*arguments)
     family, colon, place = name.partition(":")
     if colon and place and family in FROM_FILES:
-        return _opener(*FROM_FILES[family])(Path(place).expanduser())
+        return _opener(*FROM_FILES[family])(_place(place))
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
     if name.endswith(TABLE_ENDINGS):
-        return _opener(*FROM_FILES["table"])(Path(name).expanduser())
-    if Path(name).expanduser().is_file():
+        return _opener(*FROM_FILES["table"])(_place(name))
+    if _place(name).is_file():
         raise DataError(
             f"'{name}' is a file, but its name does not end in {', '.join(TABLE_ENDINGS)}. Tables are read from CSV "
             "and NPY files; convert it, or rename it if it is one of them."
         )
     own = [f"{family}:PLACE" for family in FROM_FILES if family != "table"]
     raise DataError(unknown_word("source", name, [*SOURCES, *own, "FILE.csv", "FILE.npy"]))
+
+
+def _place(text: str) -> Path:
+    """Return the path that a user wrote, whose home may be a tilde."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"'{text[:200]}' is in the home of somebody who has none here.") from error
 
 
 def _opener(module: str, function: str) -> Callable[..., Source]:

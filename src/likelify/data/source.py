@@ -187,8 +187,8 @@ class ArraySource(Source):
 
         require_splits(name, splits)
         require_splits(name, labels or {})
-        if levels is not None and not 2 <= levels <= MOST_LEVELS:
-            raise DataError(f"Pixels of '{name}' need 2 to {MOST_LEVELS} levels, got {levels}.")
+        if levels is not None and not (isinstance(levels, int | np.integer) and 2 <= levels <= MOST_LEVELS):
+            raise DataError(f"Pixels of '{name}' need 2 to {MOST_LEVELS} levels, a whole number, got {levels!r}.")
         splits = {split: plain_array(part, _of(split, name)) for split, part in splits.items()}
         self.name, self.kind = name, kind
         self.levels, self.classes, self.description = levels, classes, description
@@ -294,10 +294,12 @@ def shuffled(count: int, *, validation: int, test: int = 0, seed: int = 0) -> Pa
         seed: of the order.
 
     Raises:
-        DataError: if there are too few items.
+        DataError: if there are too few items, or the seed is no number of at least 0.
     """
     if count < FEWEST:
         raise DataError(f"Data need at least {FEWEST} items to be cut into splits, got {count}.")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise DataError(f"The seed of the shuffling must be a whole number of at least 0, got {seed!r}.")
     order = np.random.default_rng(seed).permutation(count)
     parts = zip(SPLITS, np.split(order, [count - validation - test, count - test]), strict=True)
     return {split: part for split, part in parts if len(part)}

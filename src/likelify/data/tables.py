@@ -58,7 +58,9 @@ class TableSource(ArraySource):
             raise DataError(f"The source '{name}' has no items in its split 'train'.")
         train = rows["train"]
         numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
-        names = tuple(numbered if columns is None else columns)
+        if isinstance(columns, str):
+            raise DataError(f"The columns of '{name}' need a list of names, got the text '{columns[:40]}'.")
+        names = tuple(map(str, numbered if columns is None else columns))
         if len(names) != train.shape[1]:
             raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
         if len(set(names)) < len(names):

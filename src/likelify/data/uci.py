@@ -18,7 +18,7 @@ from likelify.data.dialect import BLANK
 from likelify.data.limits import TROUBLE, reading, require_values
 from likelify.data.lines import Piece, pieces
 from likelify.data.npy import read_array
-from likelify.data.source import Parts, Source, sizes_of
+from likelify.data.source import FEWEST, Parts, Source, sizes_of
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError, MissingDependencyError
 
@@ -53,6 +53,7 @@ def power(place: str | Path) -> Source:
     raw = path.suffix == ".txt"
     rows = _read_meter(path) if raw else read_array(path)
     _require_columns("power", path, rows, 8)
+    _require_many(path, rows)
     random = np.random.RandomState(42)
     random.shuffle(rows)
     rows = rows[:, [0, 2, 4, 5, 6, 7]]
@@ -81,6 +82,7 @@ def gas(place: str | Path) -> Source:
     path = _find("gas", place, ("ethylene_CO.npy", "ethylene_CO.csv"), f"{ARCHIVE} {UNPICKLE}")
     rows = read_array(path) if path.suffix == ".npy" else read_csv(path)[1]
     _require_columns("gas", path, rows, 19)
+    _require_many(path, rows)
     rows = rows[:, 3:]
     rows = rows[:, _uncorrelated(rows)]
     columns = [f"sensor {number}" for number in range(1, rows.shape[1] + 1)]
@@ -104,6 +106,7 @@ def hepmass(place: str | Path) -> Source:
     train, test = (rows[rows[:, 0] == 1, 1:] for rows in (train, test))
     if not len(train) or not len(test):
         raise DataError(f"'{paths[0 if not len(train) else 1]}' has no rows with the label 1.")
+    _require_many(paths[0], train)
     continuous = _continuous(train)
     train, test = train[:, continuous], test[:, continuous]
     held = len(train) - len(train) // 10
@@ -124,12 +127,14 @@ def miniboone(place: str | Path) -> Source:
         DataError: if no file is there, or it holds something else.
     """
     path = _find("miniboone", place, ("data.npy", "MiniBooNE_PID.txt"))
-    if path.suffix == ".npy":
-        rows = read_array(path)
-        _require_columns("miniboone", path, rows, MINIBOONE_CLEAN)
-    else:
-        rows = _read_signal(path)
+    raw = path.suffix == ".txt"
+    rows = _read_signal(path) if raw else read_array(path)
+    if raw:
         rows = rows[rows[:, 0] >= -100]
+    else:
+        _require_columns("miniboone", path, rows, MINIBOONE_CLEAN)
+    _require_many(path, rows)
+    if raw:
         rows = rows[:, _continuous(rows)]
     return _source("miniboone", path, _standardized(_cut(rows)))
 
@@ -200,6 +205,11 @@ def _require_columns(name: str, path: Path, rows: Any, count: int) -> None:
         raise DataError(f"'{path}' is not the file of {name}: it has shape {rows.shape}, expected {count} columns.")
 
 
+def _require_many(path: Path, rows: np.ndarray) -> None:
+    if len(rows) < FEWEST:
+        raise DataError(f"'{path}' has {len(rows)} rows of use; at least {FEWEST} are needed to cut them into splits.")
+
+
 def _cut(rows: np.ndarray) -> Parts:
     """Cut off the last tenth for the test, then the last tenth of the rest for validation."""
     test = len(rows) - len(rows) // 10
@@ -214,7 +224,9 @@ def _continuous(rows: np.ndarray) -> np.ndarray:
 
 def _uncorrelated(rows: np.ndarray) -> list[int]:
     """Drop the first column that is too correlated with another, until there is none; return what is left."""
-    kept, correlated = list(range(rows.shape[1])), np.corrcoef(rows, rowvar=False) > CORRELATED
+    # Columns of one value have no correlation.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kept, correlated = list(range(rows.shape[1])), np.corrcoef(rows, rowvar=False) > CORRELATED
     while crowded := [column for column in kept if correlated[column, kept].sum() > 1]:
         kept.remove(crowded[0])
     return kept
@@ -254,8 +266,10 @@ def _read_signal(path: Path) -> np.ndarray:
         text = pieces(path)
         start = next(text, Piece(1, [""]))
         signal, background = (int(word) for word in start.lines[0].split())
+        if signal < 1 or background < 0:
+            raise ValueError(f"its first line says {signal} and {background} rows")
         rows = Table(path, BLANK, names).read(chain([start.without(1)], text))
-    if signal < 1 or len(rows) != signal + background:
+    if len(rows) != signal + background:
         raise DataError(f"'{path}' announces {signal + background} rows and has {len(rows)}: it is cut off.")
     return rows[:signal]
 

@@ -28,10 +28,7 @@ def plain_array(data: Any, what: str) -> np.ndarray:
     """
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         raise DataError(f"{what} has masked values, which are missing. {REMEDY}")
-    try:
-        array = np.asarray(_from_tensor(data) if hasattr(data, "detach") else data)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{what} is no array of numbers: {str(error).splitlines()[0][:200]}") from error
+    array = _as_array(data, what)
     if array.dtype.kind == "c":
         raise DataError(f"{what} holds complex numbers. Give real and imaginary parts as columns of their own.")
     if array.dtype.kind not in "iubf":
@@ -108,7 +105,7 @@ def class_labels(labels: Any, count: int) -> np.ndarray:
     Raises:
         DataError: if they are something else, negative, not one for each item, or far more than the items.
     """
-    array = np.asarray(_from_tensor(labels) if hasattr(labels, "detach") else labels)
+    array = _as_array(labels, "The sequence of labels")
     if isinstance(labels, np.ma.MaskedArray) and np.ma.is_masked(labels):
         raise DataError("The labels have masked values, which are missing. Drop these items, or give them a class.")
     if array.dtype.kind not in "iub" or array.shape != (count,):
@@ -133,7 +130,12 @@ def _label_remedy(array: np.ndarray) -> str:
     return ""
 
 
-def _from_tensor(tensor: Any) -> np.ndarray:
-    """Return a tensor as an array; numpy has no bfloat16."""
-    plain = tensor.detach().cpu()
-    return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
+def _as_array(data: Any, what: str) -> np.ndarray:
+    """Return data as an array; numpy has no bfloat16."""
+    try:
+        if hasattr(data, "detach"):
+            data = data.detach().cpu()
+            data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()
+        return np.asarray(data)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{what} is no array of numbers: {str(error).splitlines()[0][:200]}") from error
