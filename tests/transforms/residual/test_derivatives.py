@@ -1,6 +1,7 @@
 """Derivatives of the residual-flow layer and its inverse: second order, forward mode, torch's transforms."""
 
 import threading
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.func import functional_call
 import likelify as lk
 from likelify import nets
 from likelify.errors import ConvergenceError, UnsupportedError
-from likelify.linalg.log_det import Roulette, Truncated
+from likelify.linalg.log_det import Exact, Roulette, Truncated
 from tests.cases.common import normal
 from tests.transforms.residual.layers import Line, strong
 
@@ -180,6 +181,16 @@ def test_estimates_under_torch_func_have_their_first_gradient_and_refuse_the_res
         layer(torch.autograd.forward_ad.make_dual(x, x))
 
 
+def test_events_that_are_too_large_for_a_matrix_are_refused_by_name():
+    layer, x = lk.LipschitzResidual(nets.LipschitzMLP(4097, (2,)), log_det="truncated"), torch.zeros(1, 4097)
+    with pytest.raises(UnsupportedError, match="LipschitzResidual forms its Jacobian.*up to 4096 .* have 4097"):
+        torch.func.jvp(lambda v: layer(v)[1], (x,), (x,))
+    wide = lk.LipschitzResidual(layer.net, log_det=Exact(limit=5000))
+    with mock.patch.object(Exact, "differentiable", autospec=True, return_value=x.sum(1)) as formed:
+        torch.func.jvp(lambda v: wide(v)[1], (x,), (x,))
+    assert formed.call_args.args[0].limit == 5000
+
+
 @pytest.mark.parametrize("case", ["exact", "truncated", "declared"])
 def test_compilation_of_the_forward_pass(case):
     torch.compiler.reset()
@@ -213,6 +224,7 @@ def test_autocast_changes_nothing(direction):
     expected = getattr(layer, direction)(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = getattr(layer, direction)(x)
+        assert torch.equal(layer.solve(x).value, layer.mean_inverse(x))
     assert torch.equal(found[0], expected[0])
     assert found[0].dtype == torch.float32
 

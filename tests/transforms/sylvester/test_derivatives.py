@@ -223,6 +223,22 @@ def test_second_derivatives_by_the_input_inside_frozen():
         assert torch.allclose(second(), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["wavefront", "newton"])
+def test_second_derivatives_leave_autocast(kind):
+    layer, z, _ = build(kind)
+    layer, z = layer.float(), z.detach().float().requires_grad_()
+
+    def second():
+        (slope,) = torch.autograd.grad(Loss(layer)(z), z, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [z, layer.heads.leave])
+
+    expected = [*second(), layer.solve(z).value]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [*second(), layer.solve(z).value]
+    for one, two in zip(found, expected, strict=True):
+        assert float((one - two).abs().max()) <= 1e-5 * float(two.abs().max())
+
+
 def test_a_hook_of_a_parameter_hears_its_gradient_once():
     layer, z, _ = build("newton")
     parameter, heard = layer.heads.leave_bias, []

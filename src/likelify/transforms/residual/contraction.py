@@ -195,18 +195,31 @@ def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Seq
     """Return `g(x)` and `log det(I + J_g(x))`, `(rows,)` in nats.
 
     Raises:
-        UnsupportedError: for an estimate, in forward mode, under `torch.vmap` and under `torch.compile`.
+        UnsupportedError: for an estimate, in forward mode, under `torch.vmap` and under `torch.compile`; there and for
+            second derivatives also for events that are too large for a matrix.
     """
     if not (is_tracing() or in_forward_mode()):
         return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
     if not call.method.noisy:
         jacobian = NetJacobian(call, NetInputs(x, condition, tuple(tensors)))
-        return jacobian.y[: jacobian.rows], Exact().differentiable(jacobian)
+        return jacobian.y[: jacobian.rows], _formed(jacobian, call.method)
     if torch.compiler.is_compiling() or in_forward_mode():
         raise UnsupportedError(NOT_TRACED)
     bound = call.lipschitz_bound
     bound = bound.detach() if isinstance(bound, Tensor) else None
     return _TracedEstimate.apply(call, bound, x, condition, *tensors)[:2]  # pyright: ignore
+
+
+def _formed(jacobian: NetJacobian, method: LogDet) -> Tensor:
+    """Return the log-determinant of the formed matrix, which can be traced and differentiated to every order."""
+    exact = method if isinstance(method, Exact) else Exact()
+    if jacobian.size > exact.limit:
+        raise UnsupportedError(
+            f"{LAYER} forms its Jacobian for second derivatives, in forward mode, under torch.func and torch.compile. "
+            f"That is for events of up to {exact.limit} elements, and these have {jacobian.size}. Call it without, or "
+            f"raise the limit if the memory allows: log_det=Exact(limit={jacobian.size})."
+        )
+    return exact.differentiable(jacobian)
 
 
 class _TracedEstimate(torch.autograd.Function):
@@ -324,7 +337,7 @@ def _second_order(
     jacobian = NetJacobian(call, fresh)
     outputs = [] if gy is None else [(jacobian.y[: jacobian.rows], gy)]
     if gl is not None:
-        outputs.append((Exact().differentiable(jacobian), gl))
+        outputs.append((_formed(jacobian, call.method), gl))
     values, upstream = zip(*outputs, strict=True)
     found = torch.autograd.grad(values, fresh.chosen(needed), upstream, create_graph=True, allow_unused=True)
     return _at_places(found, needed)

@@ -17,6 +17,7 @@ from likelify.linalg.log_det import Exact, LogDet, Roulette, Truncated, truncati
 from likelify.names import LogDetName
 from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
+from likelify.tracing import in_full_precision
 from likelify.transforms.core import Composite, Transform
 from likelify.transforms.residual.contraction import (
     Contraction,
@@ -145,8 +146,12 @@ class LipschitzResidual(Transform, Caching):
         Raises:
             ConvergenceError: if the tolerance cannot be met.
         """
-        call, tensors = self._contraction(context)
-        return measured_solution(call, z, as_context(context).condition, tensors, throw=throw)
+
+        def solve(z: Tensor) -> ResidualSolution:
+            call, tensors = self._contraction(context)
+            return measured_solution(call, z, as_context(context).condition, tensors, throw=throw)
+
+        return in_full_precision(solve, z)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the output; nothing here depends on data."""

@@ -23,6 +23,7 @@ from likelify.linalg.implicit import Equation, Linearization
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.stand_in import run_with
 from likelify.structure import ContextLike, as_context, sum_items, with_condition
+from likelify.tracing import in_full_precision
 from likelify.transforms.core import Transform, check_domain
 from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.sylvester import wavefront
@@ -166,13 +167,8 @@ class TriangularResidual(Transform):
             given = as_context(context)
             condition = None if given.condition is None else given.condition.to(dtype)
             return twin.solve(z.to(dtype), with_condition(context, condition), throw=throw)
-        tol = self._tolerance(z.dtype)
-        *tries, last = self._methods(z, context)
-        for attempt in tries:
-            found = self._solve(*attempt, z, context, tol)
-            if found.residual <= tol:
-                return found
-        found = self._solve(*last, z, context, tol)
+        found = in_full_precision(lambda z: self._first_good(z, context), z)
+        tol = self._tolerance(found.value.dtype)
         if throw and found.residual > tol:
             raise ConvergenceError(
                 f"The inverse of TriangularResidual by {found.method!r} ended after {found.evaluations:.4g} "
@@ -180,6 +176,16 @@ class TriangularResidual(Transform):
                 found,
             )
         return found
+
+    def _first_good(self, z: Tensor, context: ContextLike) -> TriangularSolution:
+        """Return what the first method finds that meets the tolerance, else what the last one does."""
+        tol = self._tolerance(z.dtype)
+        *tries, last = self._methods(z, context)
+        for attempt in tries:
+            found = self._solve(*attempt, z, context, tol)
+            if found.residual <= tol:
+                return found
+        return self._solve(*last, z, context, tol)
 
     def _tolerance(self, dtype: torch.dtype) -> float:
         if self.tol is not None:
