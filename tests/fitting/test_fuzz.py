@@ -1,0 +1,65 @@
+"""The law of readers over run folders and the file of an experiment's cells."""
+
+import pytest
+
+from likelify import zoo
+from likelify.errors import RunError
+from likelify.fitting.figures import Course, Evaluation, Figure, Point, Score
+from likelify.fitting.files import as_json, write_atomically
+from likelify.fitting.run import Run
+from likelify.fitting.settings import RunConfig
+from likelify.fitting.sources import DataChoice
+from likelify.reproduce.store import read_cells, save_cell
+from tests.fitting.toys import QUICK, stripes
+from tests.fuzz import Reader, check
+
+MODELS = {
+    "marginal-spline": {"couplings": 1, "hidden": (4,)},
+    "fconv1": {"net_hidden": 4},
+    "glow": {"levels": 1, "steps": 1, "hidden": 4},
+}
+
+
+def write_run(folder, model):
+    config = zoo.MODELS[model](event_shape=(1, 8, 8), pixel_levels=3, **MODELS[model])
+    opened = DataChoice(source="digits", limits={"train": 9})
+    made = Run.create(folder, RunConfig(data=stripes().facts(), opened=opened, model=config, fit=QUICK))
+    made.save_weights(config.build().state_dict())
+    point = Point(step=0, seconds=0.5, train_bits=None, train_nats=None, validation_bits=1.5, validation_nats=-9.0)
+    made.save_course(Course(reason="finished", points=(point,)))
+    figure = Figure(mean=1.5, standard_error=0.1, count=20)
+    score = Score(bits=figure, nats=figure, samples=3)
+    measured = Evaluation(source="stripes", split="test", elbo=score, iw=score, gaps={2: figure}, weights="0" * 64)
+    write_atomically(folder / "evaluation.json", as_json(measured))
+
+
+def read_run(folder):
+    run = Run.load(folder)
+    run.course()
+    run.evaluation()
+    return run.flow()
+
+
+def read_experiment(folder):
+    for values in read_cells(folder).values():
+        if not isinstance(values, dict):
+            raise RunError("A cell is plain data.")
+
+
+READERS = [
+    *(
+        Reader(model, lambda folder, model=model: write_run(folder, model), read_run)
+        for model in MODELS
+    ),
+    Reader("cells", lambda folder: save_cell(folder, "a.b.0", {"seed": 1, "elbo": [1.5, None, "x"]}), read_experiment),
+]  # fmt: skip
+
+
+def test_spoiled_run_folders():
+    report = check(__name__, 100)
+    assert 0 < report.read < 100
+
+
+@pytest.mark.slow
+def test_many_spoiled_run_folders():
+    check(__name__, 1500, seed=1)
