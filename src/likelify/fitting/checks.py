@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from likelify.data import Source
 from likelify.data.screening import dependent_columns, rounded_columns
 from likelify.errors import ConfigError, DataError, NonFiniteError, UnsupportedError
@@ -31,6 +34,12 @@ def check_flow(flow: Any) -> None:
         )
 
 
+def like(flow: Flow) -> Tensor:
+    """Return a tensor with the device and the dtype of a flow; an empty one if it has no tensors."""
+    tensors = chain(flow.parameters(), flow.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+
+
 def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     """Refuse a fit that cannot be: nothing to fit, labels that are missing, columns that the flow cannot tell apart.
 
@@ -43,8 +52,7 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     if next(flow.parameters(), None) is None:
         raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
     check_columns(source)
-    floating = (tensor for tensor in chain(flow.parameters(), flow.buffers()) if tensor.is_floating_point())
-    dtype = next(floating).dtype
+    dtype = like(flow).dtype
     if not flow.transform.takes_float64 and (names := rounded_columns(source, dtype)):
         raise DataError(
             f"In {str(dtype).removeprefix('torch.')}, in which the flow computes, the column {listed(names)} of "

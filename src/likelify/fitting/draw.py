@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from likelify.data import Facts
 from likelify.errors import ConfigError
-from likelify.fitting.files import write_atomically
+from likelify.fitting.files import make_folder, write_atomically
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
         content = picture(panels, facts.levels)
     else:
         content = rows_as_csv(facts.columns, next(iter(panels.values())))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_atomically(file, content)
 
 

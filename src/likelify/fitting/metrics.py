@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
 
 from likelify.data import SPLITS, Batch, Source, SplitName
 from likelify.errors import ConfigError, DataError, unknown_word
-from likelify.fitting.checks import check_flow
+from likelify.fitting.checks import check_flow, like
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
@@ -44,8 +43,7 @@ def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> B
     A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
     has.
     """
-    tensors = chain(flow.parameters(), flow.buffers())
-    weight = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    weight = like(flow)
     batch = source.read(split, indices)
     keeps = flow.transform.takes_float64 and weight.device.type != "mps"
     return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)

@@ -99,12 +99,14 @@ def read_header(file: Path) -> Header:
             raise RunError(f"'{file}' is damaged or not a safetensors file: its header would have {length} bytes.")
         with safe_open(file, framework="pt") as content:
             slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118 - not a mapping
-            kinds = {
-                name: (tuple(s.get_shape()), DTYPES.get(s.get_dtype(), s.get_dtype())) for name, s in slices.items()
-            }
+            kinds: Kinds = {name: (tuple(s.get_shape()), _dtype(s.get_dtype())) for name, s in slices.items()}
             digest = (content.metadata() or {}).get(DIGEST)
+    except RunError:
+        raise
     except (SafetensorError, ValueError, OverflowError) as error:
         raise RunError(f"'{file}' is damaged or not a safetensors file: {_short(error)}.") from error
+    except OSError as error:
+        raise RunError(f"'{file}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
     return Header(kinds, digest, max(file.stat().st_size - length - 8, 0))
 
 

@@ -14,9 +14,10 @@ import torch
 from likelify._version import __version__
 from likelify.data import Source
 from likelify.errors import ConfigError, DataError, RunError
+from likelify.fitting.checks import like
 from likelify.fitting.draw import draw, draw_inverses, picture
 from likelify.fitting.figures import Course, Unit
-from likelify.fitting.files import locked, write_atomically
+from likelify.fitting.files import locked, make_folder, write_atomically
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
@@ -175,13 +176,13 @@ def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, on_progress: OnP
         panels = draw_inverses(flow, IMAGES, seed=cell.seed)
     panels["real (test)"] = source.read("test", torch.arange(min(IMAGES, source.size("test")))).x
     name = f"{cell.name}.png"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomically(folder / name, picture(panels, source.levels, dpi=DPI))
     return name
 
 
 def _machine(flow: Flow) -> dict[str, str | int]:
-    device = next(flow.parameters()).device
+    device = like(flow).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count() or 0}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likelify.errors import ConfigError, DataError, MissingDependencyError
-from likelify.fitting.files import write_atomically
+from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.sources import open_data, public_facts
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import Experiment
@@ -130,7 +130,7 @@ class Session:
             write_atomically(self.page, to_markdown(report, self.page.parent).encode())
             written.append(self.page)
         if html is not None:
-            html.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(html.parent)
             write_atomically(html, to_html(report).encode())
             written.append(html)
         return written
@@ -140,6 +140,6 @@ class Session:
         if self.page.parent == self.results:
             return picture
         copy = self.page.with_suffix("") / picture.file.name
-        copy.parent.mkdir(exist_ok=True)
+        make_folder(copy.parent)
         write_atomically(copy, picture.file.read_bytes())
         return replace(picture, file=copy)
