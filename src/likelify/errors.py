@@ -21,6 +21,10 @@ class LikelifyWarning(UserWarning):
     """What a user should know although the work went on; the command line prints it as a line of its own."""
 
 
+class HeavyTailWarning(LikelifyWarning):
+    """Importance weights have tails so heavy that their mean, and the interval about it, cannot be believed."""
+
+
 class ShapeError(LikelifyError, ValueError):
     """A tensor has a shape that the layer or map cannot work on."""
 

@@ -141,25 +141,30 @@ class Flow(Distribution):
         return replace(found, standard_error=torch.zeros_like(found.value)) if self.likelihood == "exact" else found
 
     def iw_log_prob(
-        self, x: Tensor, context: ContextLike = None, *, samples: int, chunk: int | None = None
+        self, x: Tensor, context: ContextLike = None, *, samples: int, chunk: int | None = None, warn: bool = True
     ) -> Estimate:
         r"""Estimate `log p(x)` by importance weighting: `log mean_k exp(log p(z_k) + contribution_k)`.
 
         A lower bound in expectation that grows with `samples` and tends to `log p(x)` (Burda et al. 2016). Sums run in
-        double precision on shifted logarithms. The standard error is that of the delta method,
-        `sqrt(1 / ess - 1 / samples)`; it is trustworthy only while the effective sample size is well above one.
+        double precision on shifted logarithms. A few large weights can carry the mean, and then the value is likely too
+        low and its standard error far too small: `interval` and `k` of the estimate tell (see `Estimate`).
 
         Args:
             x: `(rows, *event)`.
             context: as for `log_prob`.
             samples: draws per item.
             chunk: draws per pass; by default as many as keep a pass at 8192 rows.
+            warn: give one `HeavyTailWarning` if the weights of some items are too heavy-tailed for their intervals.
+                Never given where gradients are recorded, or for fewer than 25 draws, from which a tail cannot be told.
 
         Raises:
             InexactLikelihoodError: if a contribution is itself a noisy estimate; the result would be biased upwards.
         """
         self._require_weights("iw_log_prob")
-        return importance.weighted(self._log_weights(x, self._encode(context), samples, chunk))
+        found = importance.weighted(self._log_weights(x, self._encode(context), samples, chunk))
+        if warn and not found.value.requires_grad and not is_tracing():
+            found.warn()
+        return found
 
     def bound_gaps(
         self, x: Tensor, context: ContextLike = None, *, samples: Sequence[int] = (8, 64), chunk: int | None = None
