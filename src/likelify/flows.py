@@ -27,6 +27,7 @@ from likelify.structure import (
     sum_constant,
     with_condition,
 )
+from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.

@@ -101,12 +101,17 @@ class Score(Settings):
         nats: in nats per item.
         samples: draws per item.
         ess: median over the items of the effective sample size, for importance weighting.
+        k: median over the items of the shape of the tail of their weights, for at least 25 draws; above 0.7 a figure is
+            likely too pessimistic, and its error far too small.
+        heavy: share of the items whose weights are too heavy-tailed for the number of draws (`Estimate.reliable`).
     """
 
     bits: Figure
     nats: Figure
     samples: int
     ess: float | None = None
+    k: float | None = None
+    heavy: float | None = None
 
 
 class Scores(Settings):

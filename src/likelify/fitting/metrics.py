@@ -14,6 +14,7 @@ from likelify.fitting.checks import check_flow, like
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
+from likelify.importance import Estimate
 from likelify.seeding import seeded
 
 EVALUATION_SEED = 2**31 - 1
@@ -116,7 +117,7 @@ def evaluate(
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, sizes, dims = [], [], [], []
+    elbos, weights, estimates, dims = [], [], [], []
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for indices in torch.arange(count).split(batch_size):
@@ -128,9 +129,9 @@ def evaluate(
             if items > 0:
                 batch = batch.head(items)
                 context = batch.context(conditional=conditional)
-                estimate = flow.iw_log_prob(batch.x, context, samples=iw_samples)
+                estimate = flow.iw_log_prob(batch.x, context, samples=iw_samples, warn=False)
                 weights.append(estimate.value)
-                sizes.append(estimate.ess)
+                estimates.append(estimate)
                 for number, gap in flow.bound_gaps(batch.x, context, samples=gaps).items() if found else ():
                     found[number].append(gap.value)
             if on_batch is not None:
@@ -141,17 +142,24 @@ def evaluate(
         source=source.name,
         split=split,
         elbo=_score(elbo, elements, elbo_samples),
-        iw=_score(torch.cat(weights), elements, iw_samples, torch.cat(sizes)) if weighted else None,
+        iw=_score(torch.cat(weights), elements, iw_samples, estimates) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
 
 
-def _score(nats: Tensor, dims: Tensor, samples: int, ess: Tensor | None = None) -> Score:
+def _score(nats: Tensor, dims: Tensor, samples: int, estimates: Sequence[Estimate] = ()) -> Score:
     bits = bits_per_dim(nats, dims[: len(nats)])
-    return Score(
-        bits=_figure(bits), nats=_figure(nats), samples=samples, ess=None if ess is None else float(ess.median())
-    )
+    score = Score(bits=_figure(bits), nats=_figure(nats), samples=samples)
+    if not estimates:
+        return score
+    ess = torch.cat([estimate.ess for estimate in estimates if estimate.ess is not None])
+    found = {"ess": float(ess.median())}
+    shapes = torch.cat([estimate.k for estimate in estimates if estimate.k is not None])
+    if not bool(shapes.isnan().any()):
+        reliable = torch.cat([estimate.reliable for estimate in estimates])
+        found |= {"k": float(shapes.median()), "heavy": float((~reliable).double().mean())}
+    return score.model_copy(update=found)
 
 
 def _figure(values: Tensor) -> Figure:
