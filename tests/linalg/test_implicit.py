@@ -119,6 +119,13 @@ def test_a_derivative_that_nobody_differentiates_keeps_no_graph():
     assert not tangent.requires_grad
 
 
+def test_a_tensor_that_is_there_twice_gets_its_gradient_once_for_each_place():
+    v, _, scale = inputs()
+    both = scale.detach().expand(2, 3).clone().requires_grad_()
+    found, expected = (torch.autograd.grad(f(v, both, both)[1].sum(), both)[0] for f in (solution, by_formula))
+    assert torch.allclose(found, expected)
+
+
 def test_batches_of_gradients_of_the_old_kind_are_refused_by_name():
     v, shift, scale = inputs()
     with pytest.raises(UnsupportedError, match=r"inverse of Cubic.*torch\.func\.jacrev"):

@@ -264,7 +264,7 @@ def _gradients(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Return the gradients by `v` and by `theta`, as constants: `f` is run once, and its graph used for everything."""
     u = u.detach().requires_grad_()
-    leaves = [None if t is None else _leaf(t, need) for t, need in zip(theta, needed, strict=True)]
+    leaves = _leaves(theta, needed)
     with torch.enable_grad():
         values = equation.evaluate(u, *leaves)
     (_, *others), (a, *b) = values[: equation.values], upstream
@@ -276,11 +276,17 @@ def _gradients(
     return y, _at_places(found, needed)
 
 
-def _leaf(tensor: Tensor, needed: bool) -> Tensor:  # noqa: FBT001
-    """Return a tensor from which nothing leads further back: itself, if it is one whose gradient nobody listens to."""
-    if tensor.is_leaf and not tensor._backward_hooks:
-        return tensor
-    return tensor.detach().requires_grad_(needed)
+def _leaves(theta: Theta, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return tensors from which nothing leads further back.
+
+    Where a tensor is one already, is there once, and nobody listens to its gradient, it is taken itself: then a layer
+    that holds it need not be given another.
+    """
+    leaves: list[Tensor | None] = []
+    for tensor, need in zip(theta, needed, strict=True):
+        fit = tensor is None or (tensor.is_leaf and not tensor._backward_hooks and all(tensor is not t for t in leaves))
+        leaves.append(tensor if fit or tensor is None else tensor.detach().requires_grad_(need))
+    return leaves
 
 
 def _traceable_gradients(

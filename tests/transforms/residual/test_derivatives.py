@@ -191,7 +191,7 @@ def test_events_that_are_too_large_for_a_matrix_are_refused_by_name():
     assert formed.call_args.args[0].limit == 5000
 
 
-@pytest.mark.parametrize("case", ["exact", "truncated", "declared"])
+@pytest.mark.parametrize("case", ["exact", pytest.param("truncated", marks=pytest.mark.slow), "declared"])
 def test_compilation_of_the_forward_pass(case):
     torch.compiler.reset()
     layer, x, _ = build(case)

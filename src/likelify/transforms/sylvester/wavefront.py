@@ -235,6 +235,11 @@ class _ForwardSubstitution(ABC):
         heads = w.leave_own[:, c, : h.start].flatten(0, 1)
         return [*bases, torch.addmm(raw[:, :, c].flatten(1), layers[-1][:, : h.start], heads.T)]
 
+    def _inner(self, block: _ChannelBlock) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the weights between the channels and units of a block, of the first, the middle and the last layer."""
+        w, c, h = self.weights, block.c, block.h
+        return w.enter_own[h, c].T, [weight[h, h].T for weight in w.middle], w.leave_own[:, c, h].flatten(0, 1).T
+
     @abstractmethod
     def _solve_block(
         self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
@@ -254,9 +259,7 @@ class _Substitution(_ForwardSubstitution):
         self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the channels of a block, their slopes and their hidden units, by Newton steps."""
-        w, c, h = self.weights, block.c, block.h
-        enter, leave = w.enter_own[h, c].T, w.leave_own[:, c, h].flatten(0, 1).T
-        middle = [weight[h, h].T for weight in w.middle]
+        enter, middle, leave = self._inner(block)
         u, step = v, 0
         while True:
             units = [torch.addmm(bases[0], u, enter).relu_()]
@@ -311,19 +314,18 @@ class _LinearSubstitution(_ForwardSubstitution):
     """The solution of `(I + J) w = h` as far as it is known: the same network without biases, linear in its units."""
 
     def __init__(self, weights: _Layout, slopes: _Slopes, h: Tensor, tol: float) -> None:
-        biases = (weights.enter_bias, weights.middle_bias, weights.leave_bias)
-        enter, *middle, leave = (b.new_zeros(()).expand_as(b) for b in (biases[0], *biases[1], biases[2]))
-        scale = weights.largest(h)
-        super().__init__(weights, slopes.derivatives.shape[2], h, scale, tol, (enter, middle, leave))
+        biases = (weights.enter_bias, *weights.middle_bias, weights.leave_bias)
+        enter, *middle, leave = (bias.new_zeros(()).expand_as(bias) for bias in biases)
+        size = slopes.derivatives.shape[2]
+        super().__init__(weights, size, h, weights.largest(h), tol, (enter, middle, leave))
         self.slopes = slopes
 
     def _solve_block(
         self, block: _ChannelBlock, bases: list[Tensor], v: Tensor, scale: Tensor, places: slice
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the channels of a block, their slopes and their hidden units, by diagonal steps."""
-        w, c, h = self.weights, block.c, block.h
-        enter, leave = w.enter_own[h, c].T, w.leave_own[:, c, h].flatten(0, 1).T
-        middle = [weight[h, h].T for weight in w.middle]
+        c, h = block.c, block.h
+        enter, middle, leave = self._inner(block)
         derivatives, slope, active = self.slopes.at(places)
         derivatives, slope, active = derivatives[:, :, c], slope[:, c], [mask[:, h] for mask in active]
         x, step = v / (1 + slope), 0
