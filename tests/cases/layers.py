@@ -132,7 +132,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: lk.graph_exponential(2), lambda: normal(5, 2), lk.Exponential, undirected, near_identity=True
     ),
     "graph-exponential-rule-graphs": LayerCase(
-        lambda: lk.graph_exponential(2, norm_rule="neighbours"), lambda: normal(5, 2), lk.Exponential, undirected
+        lambda: lk.graph_exponential(2, neighbours=2), lambda: normal(5, 2), lk.Exponential, undirected
     ),
     "graph-exponential-complete-graphs": LayerCase(
         lambda: lk.graph_exponential(2),

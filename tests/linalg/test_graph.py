@@ -91,7 +91,7 @@ def test_limits_by_the_number_of_neighbours():
     for norm in (0.0, 0.05, 3.0):
         theta0, theta1 = (norm * m / torch.linalg.matrix_norm(m, 2).clamp_min(1e-9) for m in normal(2, 3, 3))
         theta0.requires_grad_()
-        first, second = limit_by_neighbours(theta0, theta1, graph)
+        first, second = limit_by_neighbours(theta0, theta1, most)
         assert gram_bound(first) <= 1 / most
         assert gram_bound(second) <= 1
         if norm == 0.05:
@@ -99,4 +99,4 @@ def test_limits_by_the_number_of_neighbours():
         first.sum().backward()
         assert theta0.grad is not None
         assert theta0.grad.isfinite().all()
-    assert limit_by_neighbours(torch.eye(2), torch.eye(2), lk.GraphBatch.complete([3]))[0][0, 0] <= 0.5
+    assert limit_by_neighbours(torch.eye(2), torch.eye(2), 2)[0][0, 0] <= 0.5

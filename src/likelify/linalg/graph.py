@@ -18,7 +18,7 @@ from torch import Tensor
 
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
-from likelify.linalg.maps import LinearMap
+from likelify.linalg.maps import LinearMap, check_declared_norm
 from likelify.structure import GraphBatch, Shape
 from likelify.tracing import in_forward_mode, is_tracing
 
@@ -138,6 +138,7 @@ class GraphMap(LinearMap, vouches=True):
         theta0: `(features, features)`, acts on each node by itself, from the right.
         theta1: `(features, features)`, acts on the mean over the neighbours.
         graph: the undirected graphs whose nodes are the rows.
+        norm: an upper bound of the 2-norm that is known already.
 
     Raises:
         ShapeError: if the matrices are not square and alike, or (when applied) if the input has other rows or features.
@@ -156,8 +157,10 @@ class GraphMap(LinearMap, vouches=True):
     theta0: Tensor
     theta1: Tensor
     graph: GraphBatch
+    norm: float | None = None
 
     def __post_init__(self) -> None:
+        check_declared_norm(self.norm)
         shapes = tuple(self.theta0.shape), tuple(self.theta1.shape)
         if len(shapes[0]) != 2 or shapes[0][0] != shapes[0][1] or shapes[0] != shapes[1]:
             raise ShapeError(f"GraphMap needs two square matrices (features, features), got {shapes[0]}, {shapes[1]}.")
@@ -217,15 +220,21 @@ class GraphMap(LinearMap, vouches=True):
         loops = self.graph.derived(f"loops {own.dtype}", lambda graph: _loops(graph, own.dtype))
         return own if loops is None else own + loops * self.theta1.trace()
 
-    def norm_bound(self, event_shape: Shape) -> Tensor:
-        r"""Bound the norm by the largest of `||theta_0 + mu theta_1||` over the range of the eigenvalues of `A`.
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        r"""Return the declared norm, or the largest of `||theta_0 + mu theta_1||` for eigenvalues `mu` of `A`.
 
         The norm is convex in `mu`, so the ends of the range suffice.
         """
-        return gram_bound(self._ends(), steps=5).amax()
+        return gram_bound(self._ends(), steps=5).amax() if self.norm is None else self.norm
 
-    def growth_bound(self, event_shape: Shape) -> Tensor:
+    def sharpened(self) -> GraphMap:
+        """Compute the norm instead of taking the declared one."""
+        return replace(self, norm=None)
+
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
         """Bound the norm of the symmetric part in the same way."""
+        if self.norm is not None:
+            return self.norm
         ends = self._ends()
         return gram_bound((ends + ends.mT) / 2, steps=5).amax()
 
@@ -244,7 +253,9 @@ class GraphMap(LinearMap, vouches=True):
         return torch.stack([theta0 + mu * theta1 for mu in spectrum_bounds(self.graph)])
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
-        """Take off the mean of the diagonal of `theta_0`."""
+        """Take off the mean of the diagonal of `theta_0`, unless the norm is declared."""
+        if self.norm is not None:
+            return 0.0, self
         shift = self.theta0.detach().diagonal().mean()
         return shift, replace(self, theta0=self.theta0 - shift * torch.eye(len(self.theta0)).to(self.theta0))
 
@@ -289,17 +300,17 @@ def _loops(graph: GraphBatch, dtype: torch.dtype) -> Tensor | None:
     return (diagonal / torch.where(degree > 0, degree, 1)).to(dtype)
 
 
-def limit_by_neighbours(theta0: Tensor, theta1: Tensor, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+def limit_by_neighbours(theta0: Tensor, theta1: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
     r"""Scale the matrices of a graph convolution down to `||theta_0|| <= 1 / n` and `||theta_1|| <= 1`.
 
-    `n` is the largest number of neighbours of a node (at least one). With these norms the exponential's series
-    converges quickly; matrices within the limits stay as they are. The norms are guaranteed bounds (`gram_bound`), so
-    the limits hold; differentiable.
+    With these norms the exponential's series converges quickly; matrices within the limits stay as they are. The norms
+    are guaranteed bounds (`gram_bound`), so the limits hold; differentiable.
 
     Args:
         theta0: `(features, features)`.
         theta1: `(features, features)`.
-        graph: the graphs, undirected.
+        neighbours: `n`, the largest number of neighbours that nodes have. A constant: if it were read off the graphs at
+            hand, what happens to one would depend on the others.
 
     Returns:
         Both matrices.
@@ -307,14 +318,5 @@ def limit_by_neighbours(theta0: Tensor, theta1: Tensor, graph: GraphBatch) -> tu
     Source:
         Hoogeboom et al. 2020, section 3.1, a rule of thumb.
     """
-    neighbours = graph.derived("largest number of neighbours", _most_neighbours)
-    limited = limit_norm(theta0, gram_bound(theta0), 1 / max(neighbours, 1))
+    limited = limit_norm(theta0, gram_bound(theta0), 1 / neighbours)
     return limited, limit_norm(theta1, gram_bound(theta1), 1.0)
-
-
-def _most_neighbours(graph: GraphBatch) -> int:
-    if graph.is_complete:
-        return int(graph.sizes.max()) - 1 if len(graph) else 0
-    start, end = graph.edge_index
-    counts = torch.bincount(start[start != end], minlength=1)
-    return int(counts.max())

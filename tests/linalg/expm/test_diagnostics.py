@@ -124,3 +124,17 @@ def test_the_bound_of_the_log_determinant_by_schur_is_tighter():
 def test_a_loose_declaration_does_not_cost_the_certificate_of_a_small_function():
     layer = lk.linear_exponential(torch.nn.Linear(4, 4, bias=False), norm=3.0)
     assert float(lk.Flow(lk.Normal((4,)), layer).certificate(torch.randn(2, 4)).nats.max()) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "norm"), [(64, 1e-4), (256, 1e-4), (512, 3e-5), (512, 0.02), (2048, 1e-4)]
+)
+def test_the_allowance_for_rounding_grows_with_the_matrix(size, norm):
+    # All entries alike: each is small beside the diagonal of the exponential, and lost alone.
+    matrix, x = torch.full((size, size), norm / size), torch.ones(16, size)
+    sums = (size * matrix[0, 0].double()).expm1()
+    for method in ("polynomial", "series"):
+        action = lk.exp_action(lk.Dense(matrix, norm=1.01 * norm), x, method=method)
+        error = torch.linalg.vector_norm(action.value.double() - 1 - sums, dim=1)
+        allowed = action.diagnostics.round_off_allowance * torch.linalg.vector_norm(x.double(), dim=1)
+        assert bool((error <= action.diagnostics.error_bound.double() + allowed).all())

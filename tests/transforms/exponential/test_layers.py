@@ -99,7 +99,7 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
     with pytest.raises(ShapeError, match="1 position axes"):
         lk.conv_exponential(4, (3, 3), dims=1)
     with pytest.raises(ConfigError, match="neighbours"):
-        lk.graph_exponential(4, norm_rule="magic")
+        lk.graph_exponential(4, neighbours=0)
     with pytest.raises(ShapeError, match="GraphBatch"):
         lk.graph_exponential(2)(torch.ones(3, 2))
     with pytest.raises(ShapeError, match="condition"):
@@ -183,7 +183,7 @@ def test_certificates_count_per_graph():
 
 def test_graph_exponentials_meet_the_rule_of_thumb():
     structure = lk.GraphBatch.complete([4])
-    layer = lk.testing.randomize(lk.graph_exponential(3, norm_rule="neighbours"), scale=5.0)
+    layer = lk.testing.randomize(lk.graph_exponential(3, neighbours=3), scale=5.0)
     map_ = layer.map(lk.Context(structure=structure))
     assert float(torch.linalg.matrix_norm(map_.theta0.detach(), 2)) <= 1 / 3
     assert float(torch.linalg.matrix_norm(map_.theta1.detach(), 2)) <= 1

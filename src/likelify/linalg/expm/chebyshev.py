@@ -215,7 +215,7 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     bounds = Bounds(
         error=lambda: error,
         log_det=lambda: uniform_log_det(backward, problem.item_size),
-        amplification=lambda: expansion.amplification,
+        amplification=lambda: problem.rounding * expansion.amplification,
         gradient=gradient,
     )
     converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)

@@ -69,5 +69,5 @@ def _form_event(problem: ExpProblem) -> Formed:
         rows, _ = evaluate(expansion, problem.centered, rows, degree)
     matrix = rows.reshape(size, size)
     plan = PolynomialPlan(degree, 1, 0, a_priori_error(norm, problem.growth, steps, degree))
-    report = polynomial_report(problem, "dense", plan, series_steps=steps)
+    report = polynomial_report(problem, "dense", plan, size=size, series_steps=steps)
     return Formed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)

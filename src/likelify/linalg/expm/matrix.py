@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.bounds import safe_exp
+from likelify.linalg.bounds import rounding_of_sums, safe_exp
 from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal, apply_matrix
 from likelify.linalg.equivariant import SetMap
@@ -216,7 +216,8 @@ def form_channels(problem: ExpProblem) -> Formed:
     if not isinstance(map_, Dense):
         raise ConfigError(f"method='polynomial' needs a Dense map, not {type(map_).__name__}. Use 'series' or 'dense'.")
     exponential = form(problem, map_.effective, plan)
-    return Formed(lambda x: apply_matrix(exponential, x), polynomial_report(problem, "polynomial", plan))
+    report = polynomial_report(problem, "polynomial", plan, size=exponential.shape[-1])
+    return Formed(lambda x: apply_matrix(exponential, x), report)
 
 
 def form_frequencies(problem: ExpProblem) -> Formed:
@@ -229,7 +230,8 @@ def form_frequencies(problem: ExpProblem) -> Formed:
         )
     matrices = kernel_frequencies(map_.effective, problem.event_shape[1:], map_.groups)
     exponential = form(problem, matrices, plan)
-    return Formed(lambda x: multiply_frequencies(x, exponential), polynomial_report(problem, "fourier", plan))
+    report = polynomial_report(problem, "fourier", plan, size=exponential.shape[-1])
+    return Formed(lambda x: multiply_frequencies(x, exponential), report)
 
 
 def run_polynomial(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
@@ -252,7 +254,7 @@ def run_dense(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     exponential = form(problem, map_.materialize(problem.event_shape, like=problem.x), plan)
     x = problem.x.flatten(1)
     value = x @ exponential.T if map_.rows is None else (exponential @ x[:, :, None]).squeeze(2)
-    return value.reshape(problem.x.shape), polynomial_report(problem, "dense", plan)
+    return value.reshape(problem.x.shape), polynomial_report(problem, "dense", plan, size=x.shape[1])
 
 
 def run_closed_form(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
@@ -279,7 +281,7 @@ def run_closed_form(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
     rest = mean if problem.x.shape[2] == 1 else form(problem, map_.theta0 - eye, plan)
     means = problem.x.mean(2, keepdim=True)
     value = apply_matrix(rest, problem.x - means) + apply_matrix(mean, means)
-    return value, polynomial_report(problem, "closed-form", plan)
+    return value, polynomial_report(problem, "closed-form", plan, size=mean.shape[-1])
 
 
 def report_without_norm(
@@ -312,9 +314,9 @@ def plan_for(problem: ExpProblem) -> PolynomialPlan:
 
 
 def polynomial_report(
-    problem: ExpProblem, method: str, plan: PolynomialPlan, *, series_steps: int | None = None
+    problem: ExpProblem, method: str, plan: PolynomialPlan, *, size: int, series_steps: int | None = None
 ) -> Diagnostics:
-    """Report a formed exponential: the polynomial of the plan, or a series of `series_steps` steps."""
+    """Report a formed matrix of that size: the polynomial of the plan, or a series of `series_steps` steps."""
     steps = 2**plan.squarings if series_steps is None else series_steps
 
     def gradient() -> float | None:
@@ -324,7 +326,10 @@ def polynomial_report(
     bounds = Bounds(
         error=lambda: problem.magnified(plan.error),
         log_det=lambda: problem.log_det_error((plan.degree,), repeats=steps),
-        amplification=lambda: steps * safe_exp(problem.exponent + problem.radius / steps + problem.growth),
+        # One product is counted already (`operator_calls`).
+        amplification=lambda: (
+            rounding_of_sums(size) / 2 * steps * safe_exp(problem.exponent + problem.radius / steps + problem.growth)
+        ),
         gradient=gradient,
     )
     return problem.report(

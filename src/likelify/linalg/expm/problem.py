@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, DomainError, StateError, UnsupportedError
-from likelify.linalg.bounds import power_iteration, safe_exp
+from likelify.linalg.bounds import power_iteration, rounding_of_sums, safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
 from likelify.linalg.expm.expansion import ORDERS, SLACK
 from likelify.linalg.maps import PROBE_LIMIT, LinearMap
@@ -252,6 +252,11 @@ class ExpProblem:
         with torch.no_grad():
             found = abs(self.time) * float(power_iteration(map_.apply, map_.adjoint().apply, start, steps=4))
         return wrong_norm(found / max(self.radius, 1e-300)) if found > SLACK * self.radius else None
+
+    @property
+    def rounding(self) -> float:
+        """Units in the last place that one application of the map may lose: more than one only for very long sums."""
+        return max(1.0, rounding_of_sums(math.prod(self.event_shape)) / 50)
 
     def report(self, method: str, degrees: tuple[int, ...], bounds: Bounds, **more: Any) -> Diagnostics:
         """Fill in the diagnostics."""

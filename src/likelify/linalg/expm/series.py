@@ -206,7 +206,9 @@ def _bounds(problem: ExpProblem, degrees: tuple[int, ...], steps: list[Step | No
     return Bounds(
         error=lambda: problem.magnified(a_priori_error(problem.radius, problem.growth, count, least)),
         log_det=lambda: problem.log_det_error(degrees),
-        amplification=lambda: safe_exp(problem.exponent + problem.radius / max(count, 1) + problem.growth),
+        amplification=lambda: (
+            problem.rounding * safe_exp(problem.exponent + problem.radius / max(count, 1) + problem.growth)
+        ),
         gradient=gradient,
     )
 

@@ -258,9 +258,7 @@ def dense_exponential(
     return Exponential(Matrix(channels, norm_limit=norm_limit, context_features=context_features), tol=tol)
 
 
-def graph_exponential(
-    features: int, *, norm_rule: Literal["neighbours"] | None = None, tol: float | None = None
-) -> Exponential:
+def graph_exponential(features: int, *, neighbours: int | None = None, tol: float | None = None) -> Exponential:
     r"""Build a graph convolution exponential on node features `(nodes, features)`.
 
     `L(X) = X theta_0 + A X theta_1` with the normalized adjacency `A` of the graphs in the context; `log |det|` of a
@@ -268,16 +266,15 @@ def graph_exponential(
 
     Args:
         features: of each node.
-        norm_rule: `"neighbours"` limits `||theta_0||` to one over the largest number of neighbours and `||theta_1||` to
-            one, the rule of thumb of the paper. The engine needs no limit, so the default is none.
+        neighbours: the largest number of neighbours that nodes of your graphs have; then `||theta_0||` is limited to
+            one over it and `||theta_1||` to one, the rule of thumb of the paper. The engine needs no limit, so the
+            default is none.
         tol: as in `exp_action`.
 
     Source:
         Hoogeboom et al. 2020, section 3.1.
     """
-    if norm_rule not in (None, "neighbours"):
-        raise ConfigError(unknown_word("norm_rule", norm_rule, ["neighbours"]))
-    return Exponential(GraphMatrices(features, by_neighbours=norm_rule == "neighbours"), tol=tol)
+    return Exponential(GraphMatrices(features, neighbours=neighbours), tol=tol)
 
 
 def equivariant_exponential(

@@ -221,9 +221,11 @@ class Matrix(Parametrization):
 class GraphMatrices(Parametrization):
     """Build a graph convolution, a `GraphMap`, from two trained matrices; the graph comes with the context."""
 
-    def __init__(self, features: int, *, by_neighbours: bool) -> None:
+    def __init__(self, features: int, *, neighbours: int | None) -> None:
         super().__init__()
-        self.by_neighbours = by_neighbours
+        if neighbours is not None and neighbours < 1:
+            raise ConfigError(f"neighbours must be at least 1, or None for no limit of the norms, got {neighbours}.")
+        self.neighbours = neighbours
         self.add("theta0", _draw(0.05, features, features))
         self.add("theta1", _draw(0.05, features, features))
 
@@ -233,9 +235,9 @@ class GraphMatrices(Parametrization):
         if graph is None:
             raise ShapeError("A graph exponential needs the graphs: pass context=Context(structure=GraphBatch(...)).")
         theta0, theta1 = self.tensor("theta0"), self.tensor("theta1")
-        if self.by_neighbours:
-            theta0, theta1 = limit_by_neighbours(theta0, theta1, graph)
-        return GraphMap(theta0, theta1, graph)
+        if self.neighbours is None:
+            return GraphMap(theta0, theta1, graph)
+        return GraphMap(*limit_by_neighbours(theta0, theta1, self.neighbours), graph, norm=1 + 1 / self.neighbours)
 
 
 class SetMatrices(Parametrization):
