@@ -251,7 +251,7 @@ EXPONENTIALS: dict[str, Sized] = {
         nodes(lambda s: lk.dense_exponential(s.channels, context_features=s.features))
     ),
     "graph_exponential": nodes(lambda s: lk.graph_exponential(s.channels)),
-    "graph_exponential rule": nodes(lambda s: lk.graph_exponential(s.channels, norm_rule="neighbours")),
+    "graph_exponential rule": nodes(lambda s: lk.graph_exponential(s.channels, neighbours=3)),
     "linear_exponential": vector(lambda s: lk.linear_exponential(nn.Linear(s.channels, s.channels, bias=False))),
     "linear_exponential image": image(
         lambda s: lk.linear_exponential(nn.Conv2d(s.channels, s.channels, 3, padding=1, bias=False)), scale=0.1

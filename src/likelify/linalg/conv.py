@@ -85,17 +85,7 @@ class ConvMap(LinearMap, vouches=True):
 
     def _check_settings(self) -> None:
         check_declared_norm(self.norm)
-        if self.padding not in ("zeros", "circular", "reflect"):
-            raise ConfigError(unknown_word("padding", self.padding, ["zeros", "circular", "reflect"]))
-        if self.bound not in BOUNDS:
-            raise ConfigError(unknown_word("norm bound", self.bound, BOUNDS))
-        check_symmetry(self.symmetry)
-        if self.symmetry is not None and self.padding == "reflect":
-            raise ConfigError(
-                f"A convolution with reflect padding cannot be {self.symmetry} by its kernel: its adjoint folds the "
-                "border back, which is no convolution. Use padding 'zeros' or 'circular', or the sum of the map and "
-                "its adjoint() (a difference for a skew one)."
-            )
+        check_conv_settings(self.padding, self.bound, self.symmetry)
 
     def _check_kernel(self) -> None:
         shape, groups = tuple(self.kernel.shape), self.groups
@@ -378,6 +368,21 @@ class ReflectAdjoint(LinearMap, vouches=True):
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Use `<v, L* u> = <u, L v>`."""
         return {f"base.{name}": grad for name, grad in self.base.pullback(v, u).items()}
+
+
+def check_conv_settings(padding: str, bound: str, symmetry: str | None) -> None:
+    """Refuse unknown words, and a symmetry that the padding does not allow."""
+    if padding not in ("zeros", "circular", "reflect"):
+        raise ConfigError(unknown_word("padding", str(padding), ["zeros", "circular", "reflect"]))
+    if bound not in BOUNDS:
+        raise ConfigError(unknown_word("norm bound", str(bound), BOUNDS))
+    check_symmetry(symmetry)
+    if symmetry is not None and padding == "reflect":
+        raise ConfigError(
+            f"A convolution with reflect padding cannot be {symmetry} by its kernel: its adjoint folds the border "
+            "back, which is no convolution. Use padding 'zeros' or 'circular', or the sum of the map and its adjoint() "
+            "(a difference for a skew one)."
+        )
 
 
 def odd_taps(kernel_size: int | Sequence[int], dims: int) -> Shape:

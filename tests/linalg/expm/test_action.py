@@ -228,3 +228,52 @@ def test_values_are_never_the_input_and_reports_never_of_another_one():
     x.mul_(2)
     with pytest.raises(lk.errors.StateError, match="was changed"):
         _ = diagnostics.error_bound
+
+
+@pytest.mark.parametrize("time", [800.0, 1e4])
+def test_results_too_small_for_a_number_are_zero_or_refused_in_words(time):
+    x = torch.ones(2, 2, dtype=torch.float64)
+    coupled = torch.tensor([[-1.0, 0.1], [0.1, -1.0]], dtype=torch.float64)
+    for matrix in (coupled, -torch.eye(2).double(), 10 * coupled):
+        for build in (lk.Dense, lambda m: lk.Dense(m, "symmetric"), lambda m: lk.Function(lambda x: x @ m.T)):
+            for precision in (torch.float32, torch.float64):
+                given, map_ = x.to(precision), build(matrix.to(precision))
+                for method in ("auto", "series", "dense"):
+                    try:
+                        lk.exp_action(map_, given, time=time, method=method)
+                        action = lk.exp_action(map_, given, time=time, method=method, throw=False)
+                    except ConvergenceError:
+                        continue
+                    assert float(action.value.abs().max()) < 1e-300
+                    assert float(action.diagnostics.error_bound.max()) < 1e-300
+    # The mean of the diagonal shrinks beyond the format, and the rest brings it back.
+    matrix = torch.tensor([[-2.0, 1.9], [1.9, -2.0]], dtype=torch.float64)
+    for method in ("series", "polynomial", "chebyshev"):
+        value = lk.exp_action(lk.Dense(matrix, "symmetric"), x, time=300.0, throw=False, method=method).value
+        assert torch.allclose(value, x * math.exp(-30.0), rtol=1e-10, atol=0)
+    with pytest.raises(ConvergenceError, match="factor of e"):
+        lk.exp_action(lk.Dense(matrix), x, time=400.0, throw=False)
+
+
+def test_what_is_no_map_no_tensor_or_no_setting_is_refused():
+    map_, x = lk.Dense(torch.eye(3)), torch.ones(2, 3)
+    with pytest.raises(UnsupportedError, match="LinearMap"):
+        lk.exp_action(torch.eye(3), x)
+    with pytest.raises(UnsupportedError, match="torch.Tensor"):
+        lk.exp_action(map_, x.numpy())
+    with pytest.raises(DomainError, match="float64"):
+        lk.exp_action(map_, x.double())
+    with pytest.raises(DomainError, match="finite"):
+        lk.exp_action(map_, x, time=math.inf)
+    with pytest.raises(UnsupportedError, match="Stored"):
+        lk.exp_action(map_, x, gradient="stored")
+
+
+@pytest.mark.parametrize("method", ["auto", "series", "polynomial", "dense", "chebyshev"])
+def test_other_channels_are_refused_where_nothing_is_left_of_the_map(method):
+    for matrix in (torch.eye(3), torch.zeros(3, 3)):
+        for channels in (2, 4):
+            with pytest.raises(ShapeError):
+                lk.exp_action(lk.Dense(matrix, "symmetric"), torch.ones(5, channels), method=method)
+    with pytest.raises(ShapeError):
+        lk.exp_action(lk.Dense(torch.eye(3)), torch.ones(5, 2), degree=0)

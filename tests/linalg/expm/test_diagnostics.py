@@ -126,9 +126,7 @@ def test_a_loose_declaration_does_not_cost_the_certificate_of_a_small_function()
     assert float(lk.Flow(lk.Normal((4,)), layer).certificate(torch.randn(2, 4)).nats.max()) < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("size", "norm"), [(64, 1e-4), (256, 1e-4), (512, 3e-5), (512, 0.02), (2048, 1e-4)]
-)
+@pytest.mark.parametrize(("size", "norm"), [(64, 1e-4), (256, 1e-4), (512, 3e-5), (512, 0.02), (2048, 1e-4)])
 def test_the_allowance_for_rounding_grows_with_the_matrix(size, norm):
     # All entries alike: each is small beside the diagonal of the exponential, and lost alone.
     matrix, x = torch.full((size, size), norm / size), torch.ones(16, size)

@@ -2,12 +2,13 @@
 
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
 import likelify as lk
-from likelify import transforms
-from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError
+from likelify import linalg, transforms
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError, UnsupportedError
 from likelify.linalg.expm import frozen, recorded
 from tests.cases import normal
 
@@ -187,3 +188,99 @@ def test_graph_exponentials_meet_the_rule_of_thumb():
     map_ = layer.map(lk.Context(structure=structure))
     assert float(torch.linalg.matrix_norm(map_.theta0.detach(), 2)) <= 1 / 3
     assert float(torch.linalg.matrix_norm(map_.theta1.detach(), 2)) <= 1
+
+
+def exponential_layers():
+    return {
+        "conv": (lk.conv_exponential, (3, 4, 4)),
+        "conv-1d": (lambda channels: lk.conv_exponential(channels, dims=1), (3, 4)),
+        "orthogonal": (lk.orthogonal_convolution, (3, 4, 4)),
+        "dense": (lk.dense_exponential, (3,)),
+        "rotation": (lk.rotation, (3,)),
+        "cayley": (lambda channels: lk.rotation(channels, method="cayley"), (3,)),
+        "householder": (lambda channels: lk.rotation(channels, method="householder"), (3,)),
+        "sets": (lambda channels: transforms.equivariant_exponential(channels, "sets"), (3, 4)),
+        "pairs": (lambda channels: transforms.equivariant_exponential(channels, "pairs"), (3, 4, 4)),
+    }
+
+
+@pytest.mark.parametrize("name", exponential_layers())
+def test_every_layer_says_in_the_same_words_what_it_works_on(name):
+    build, shape = exponential_layers()[name]
+    for bad in (0, -1):
+        with pytest.raises(ConfigError, match="at least"):
+            build(bad)
+    layer = build(np.int64(3))
+    x = torch.ones(2, *shape)
+    assert layer(x)[0].shape == x.shape
+    for wrong in (torch.ones(2, 2, *shape[1:]), torch.ones(2)):
+        for method in (layer.forward, layer.inverse):
+            with pytest.raises(ShapeError, match=f"{type(layer).__name__} works on inputs of shape"):
+                method(wrong)
+
+
+def test_constant_maps_look_at_channels_where_nothing_is_left_of_them():
+    for map_ in (lk.Dense(torch.eye(3)), linalg.Diagonal(torch.ones(3)), lk.Dense(torch.zeros(3, 3))):
+        layer = lk.Exponential(map_)
+        with pytest.raises(ShapeError, match=r"3 channels"):
+            layer(torch.ones(4, 2))
+        with layer.frozen(), pytest.raises(ShapeError, match=r"3 channels"):
+            layer(torch.ones(4, 2))
+
+
+def test_unknown_words_are_refused_when_a_layer_is_built():
+    for build in (
+        lambda: lk.conv_exponential(2, padding="cirular"),
+        lambda: lk.orthogonal_convolution(2, padding="cirular"),
+        lambda: lk.conv_exponential(2, norm_bound="tours"),
+        lambda: lk.Exponential(lk.Dense(torch.eye(2)), method="serie"),
+        lambda: lk.ConvMap(torch.ones(1, 1, 3), padding="cirular"),
+    ):
+        with pytest.raises(ConfigError, match="Did you mean '(circular|torus|series)'"):
+            build()
+    with pytest.raises(ConfigError, match="reflect"):
+        lk.orthogonal_convolution(2, padding="reflect")
+    with pytest.raises(ConfigError, match="degree"):
+        lk.conv_exponential(2, degree=-1)
+    with pytest.raises(UnsupportedError, match="Stored"):
+        lk.conv_exponential(2, gradient="stored")
+
+
+@pytest.mark.parametrize("method", ["exponential", "cayley", "householder"])
+def test_a_start_in_single_precision_serves_a_model_that_is_made_double(method):
+    start = torch.linalg.qr(torch.randn(5, 5))[0]
+    layer = lk.rotation(5, start=start, method=method).double()
+    x = normal(3, 5)
+    with torch.no_grad():
+        z, back = layer(x)[0], layer.inverse(layer(x)[0])[0]
+    assert float((back - x).abs().max()) < 1e-11
+    assert float((z.norm(dim=1) - x.norm(dim=1)).abs().max()) < 1e-11
+    assert torch.allclose(z, x @ start.double().T, atol=1e-5)
+    mirror = transforms.Orthogonal.signs([1, -1]).double()
+    assert torch.equal(mirror(x[:, :2])[0], x[:, :2] * torch.tensor([1.0, -1.0]))
+
+
+def test_the_exponential_of_a_graph_does_not_depend_on_the_others():
+    layer = lk.testing.randomize(lk.graph_exponential(2, neighbours=3), scale=5.0).double()
+    sizes = [2, 4, 3]
+    x = normal(sum(sizes), 2)
+    together, _ = layer(x, lk.Context(structure=lk.GraphBatch.complete(sizes)))
+    alone = [
+        layer(part, lk.Context(structure=lk.GraphBatch.complete([size])))[0]
+        for part, size in zip(x.split(sizes), sizes, strict=True)
+    ]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-12)
+
+
+def test_what_a_backward_pass_computes_again_has_the_parameters_of_the_call():
+    layer = lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False), gradient=linalg.Recompute()).double()
+    other = lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False)).double()
+    x, (name, start) = normal(2, 2, 4), next(iter(layer.named_parameters()))
+    weight = (start.detach() + 0.5).requires_grad_()
+    found = []
+    for each in (layer, other):
+        value, _ = torch.func.functional_call(each, {name: weight}, (x,))
+        (first,) = torch.autograd.grad(value.square().sum(), weight, create_graph=True)
+        found.append((first, torch.autograd.grad(first.square().sum(), weight)[0]))
+    for mine, exact in zip(*found, strict=True):
+        assert torch.allclose(mine, exact, rtol=1e-8)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, unknown_word
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.bounds import safe_exp, widest
 from likelify.linalg.dense import Dense, Diagonal
 from likelify.linalg.equivariant import SetMap
@@ -86,12 +86,15 @@ def exp_action(
         The value, shape and dtype of `x`, and its `Diagnostics`.
 
     Raises:
+        ConfigError: for an unknown method and settings out of their range.
         ConvergenceError: if the degree limit was reached before the tolerance, if rounding may leave no digit of the
             result or of its inverse, or if the terms contradict the map's norm bound.
-        DomainError: if the input is not floating, or the input, the map or the value is not finite (on a CPU or in
-            adaptive mode; a static degree elsewhere does not look).
-        ShapeError: if `time` is not one number.
-        UnsupportedError: if the degree would have to adapt where Python cannot look at tensors.
+        DomainError: if the input is not floating or in another precision than the map, `time` is not finite, or the
+            input, the map or the value is not finite (on a CPU or in adaptive mode; a static degree elsewhere does not
+            look).
+        ShapeError: if `time` is not one number, or the input has a shape that the map cannot act on.
+        UnsupportedError: if the map is no LinearMap or the input no tensor, or if the degree would have to adapt where
+            Python cannot look at tensors.
 
     Source:
         Hoogeboom et al. 2020, section 3 and algorithm 2; certificates, gradients and the other methods are ours.
@@ -106,8 +109,8 @@ def exp_action(
         >>> bool(action.diagnostics.error_bound < 1e-12)
         True
     """
-    if method != "auto" and method not in METHODS:
-        raise ConfigError(unknown_word("method", method, ["auto", *METHODS]))
+    _check_kinds(map, x)
+    check_settings(method, tol, degree, gradient)
     if torch.is_autocast_enabled(x.device.type):
         # Half precision in the middle would void every certificate.
         settings = {"time": time, "tol": tol, "degree": degree, "method": method, "gradient": gradient, "throw": throw}
@@ -118,6 +121,32 @@ def exp_action(
     action = Action(value, check_report(problem, value, diagnostics, throw=throw))
     problem.forget_input()
     return action
+
+
+def _check_kinds(map_: object, x: object) -> None:
+    if not isinstance(map_, LinearMap):
+        raise UnsupportedError(
+            f"exp_action takes a LinearMap, not {type(map_).__name__}: likelify.Dense(matrix) for a matrix, "
+            "likelify.Function(callable) for any linear function or module."
+        )
+    if not isinstance(x, Tensor):
+        raise UnsupportedError(
+            f"exp_action works on a torch.Tensor, not {type(x).__name__}; torch.as_tensor makes one."
+        )
+
+
+def check_settings(method: str, tol: float | None, degree: int | None, gradient: object) -> None:
+    """Refuse settings of an exponential that no map and no input can be meant with."""
+    if method != "auto" and method not in METHODS:
+        raise ConfigError(unknown_word("method", str(method), ["auto", *METHODS]))
+    if degree is not None and degree < 0:
+        raise ConfigError(f"degree must not be negative, got {degree}.")
+    if tol is not None and not 0 < tol < math.inf:
+        raise ConfigError(f"tol must be positive and finite, got {tol}.")
+    if not isinstance(gradient, Gradient | None):
+        raise UnsupportedError(
+            f"gradient must be Stored(), Recompute() or Unrolled() of likelify.linalg, or None, not {gradient!r}."
+        )
 
 
 def choose(problem: ExpProblem) -> str:
@@ -154,12 +183,10 @@ def pose(
     """Validate the arguments and return them as an `ExpProblem`."""
     if not x.is_floating_point():
         raise DomainError(f"exp_action needs a floating input, got {x.dtype}. Convert it, e.g. x.float().")
-    if degree is not None and degree < 0:
-        raise ConfigError(f"degree must not be negative, got {degree}.")
-    if tol is not None and not 0 < tol < math.inf:
-        raise ConfigError(f"tol must be positive and finite, got {tol}.")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ShapeError(f"exp_action needs rows of events that are not empty, (rows, *event), got {tuple(x.shape)}.")
+    if not isinstance(time, Tensor) and not math.isfinite(time):
+        raise DomainError(f"time must be finite, got {time}.")
     span = 1.0 if isinstance(time, Tensor) else abs(time)
     map_, time = _unwrap(map_, time)
     map_ = map_.matching(x)

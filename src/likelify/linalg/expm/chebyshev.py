@@ -23,7 +23,7 @@ from likelify.errors import ConfigError, ConvergenceError
 from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, uniform_log_det
 from likelify.linalg.expm.expansion import ORDERS, PER_ORDER, Expansion, on_grid, stopping_rule
-from likelify.linalg.expm.gradients import take_step
+from likelify.linalg.expm.gradients import Step, take_step
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import contradiction
 from likelify.linalg.maps import LinearMap
@@ -203,7 +203,15 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         norms = problem.item_norms
         rule = stopping_rule(problem.centered, expansion, norms, problem.tol * norms, degree)
     x, step, _ = take_step(problem, expansion, problem.x, degree, rule, for_derivatives)
-    error = expansion.tail(degree)
+    bounds = _bounds(problem, expansion, degree, step)
+    converged = None if problem.degree is not None else bounds.error() <= problem.tol * (1 + 1e-9)
+    found = None if rule is None else contradiction([rule])
+    return x, problem.report("chebyshev", (degree,), bounds, converged=converged, problem=found)
+
+
+def _bounds(problem: ExpProblem, expansion: Chebyshev, degree: int, step: Step | None) -> Bounds:
+    radius, skew, error = expansion.radius, expansion.skew, expansion.tail(degree)
+    backward = safe_exp(0.0 if skew else radius) * bessel_tail(radius, degree, skew=skew)
 
     def gradient() -> float | None:
         if step is not None:
@@ -211,13 +219,9 @@ def run_chebyshev(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         unrolled = bessel_tail(radius, degree, skew=skew, order=1, exponent=problem.exponent)
         return problem.span * unrolled if problem.recorded else None
 
-    backward = safe_exp(0.0 if skew else radius) * bessel_tail(radius, degree, skew=skew)
-    bounds = Bounds(
+    return Bounds(
         error=lambda: error,
         log_det=lambda: uniform_log_det(backward, problem.item_size),
         amplification=lambda: problem.rounding * expansion.amplification,
         gradient=gradient,
     )
-    converged = None if problem.degree is not None else error <= problem.tol * (1 + 1e-9)
-    found = None if rule is None else contradiction([rule])
-    return x, problem.report("chebyshev", (degree,), bounds, converged=converged, problem=found)

@@ -327,6 +327,9 @@ def take_step(
     Returns:
         The value, the step if its gradient is of low rank, and the degree that was used.
     """
+    if degree == 0:
+        # The map, which looks at shapes, is not applied otherwise.
+        problem.try_map()
     gradient = problem.strategy if torch.is_grad_enabled() else Unrolled()
     if isinstance(gradient, Unrolled):
         value, used = evaluate(expansion, problem.centered, x, degree, stop=rule)

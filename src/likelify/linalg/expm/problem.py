@@ -177,6 +177,11 @@ class ExpProblem:
         unrolled = not torch.is_grad_enabled() or isinstance(self.strategy, Unrolled) or not self.declared
         return ORDERS if unrolled and self.recorded else 0
 
+    def try_map(self) -> None:
+        """Apply the map to as few rows as it takes, for what it says of the input's shape."""
+        with torch.no_grad():
+            self.map.apply(self._sample)
+
     @property
     def _sample(self) -> Tensor:
         """As few rows as the map can be tried out on."""

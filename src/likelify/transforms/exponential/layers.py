@@ -10,6 +10,7 @@ from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.conv import PaddingName
 from likelify.linalg.expm import ExpMethod, Gradient, exp_action
+from likelify.linalg.expm.action import check_settings
 from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.expm.matrix import Formed
 from likelify.linalg.maps import LinearMap
@@ -34,7 +35,7 @@ from likelify.transforms.inversion import InverseCheck
 SAFE_NORM = 4.0
 
 
-class Exponential(Transform, Caching, checks=False):
+class Exponential(Transform, Caching):
     r"""The layer `z = exp(L) x`, with inverse `exp(-L)` and log-determinant `tr L`.
 
     The inverse costs what the forward costs, the determinant is always positive, and every symmetry of `L` is kept
@@ -53,7 +54,9 @@ class Exponential(Transform, Caching, checks=False):
         trace_samples: random vectors of the estimator.
 
     Raises:
+        ConfigError: for settings that `exp_action` would refuse.
         ConvergenceError: if the tolerance cannot be met (see `exp_action`).
+        ShapeError: if the input has another event than the map was made for, or other rows than the context.
 
     Example:
         >>> import torch
@@ -83,8 +86,10 @@ class Exponential(Transform, Caching, checks=False):
             )
         if trace not in ("exact", "hutchinson", "hutch++"):
             raise ConfigError(unknown_word("trace", trace, ["exact", "hutchinson", "hutch++"]))
+        check_settings(method, tol, degree, gradient)
         constant = isinstance(parametrization, LinearMap)
         self.parametrization = ConstantMap(parametrization) if constant else parametrization
+        self.takes = getattr(self.parametrization, "takes", None)
         self.tol, self.degree, self.method, self.gradient = tol, degree, method, gradient
         self.trace: Literal["exact"] | TraceMethod = trace
         self.trace_samples = trace_samples

@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm
-from likelify.linalg.conv import BOUNDS, ConvMap, PaddingName, odd_taps
-from likelify.linalg.dense import Dense, Skew
+from likelify.linalg.conv import ConvMap, PaddingName, check_conv_settings, odd_taps
+from likelify.linalg.dense import Dense, Diagonal, Skew
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
 from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
-from likelify.structure import ContextLike, as_context, kept_arguments
+from likelify.nets.stand_in import run_with
+from likelify.structure import ContextLike, EventShape, as_context, axis_names, kept_arguments
 
 
 class Parametrization(nn.Module):
@@ -27,9 +30,13 @@ class Parametrization(nn.Module):
     Args:
         context_features: size of the condition `(rows, context_features)` on which the parameters of each row depend
             linearly; 0 if they depend on nothing.
+
+    Attributes:
+        takes: the events that the map acts on, if they are known, such as `(channels, ...)`.
     """
 
     extra_repr = kept_arguments
+    takes: EventShape | None = None
 
     def __init__(self, context_features: int = 0) -> None:
         super().__init__()
@@ -61,10 +68,14 @@ class Parametrization(nn.Module):
         return start + self.get_submodule(f"{name}_condition")(condition.to(start.dtype)).unflatten(1, start.shape)
 
 
+def check_size(size: int) -> None:
+    """Refuse a number of channels that is none."""
+    if not isinstance(size, Integral) or size < 1:
+        raise ConfigError(f"A linear map needs a whole number of channels, at least one, got {size!r}.")
+
+
 def _draw(deviation: float, *shape: int) -> Tensor:
     """Draw a parameter with that deviation over the root of its last size."""
-    if min(shape) < 1:
-        raise ConfigError(f"A linear map needs at least one channel, got parameters of shape {shape}.")
     return deviation / math.sqrt(shape[-1]) * torch.randn(*shape)
 
 
@@ -99,15 +110,16 @@ class ConvKernel(Parametrization):
         super().__init__(context_features)
         taps = odd_taps(kernel_size, dims)
         check_limit(norm_limit)
-        if norm_bound not in BOUNDS:
-            raise ConfigError(unknown_word("norm bound", norm_bound, BOUNDS))
-        if groups < 1 or channels < 1 or channels % groups:
+        check_conv_settings(padding, norm_bound, symmetry)
+        check_size(channels)
+        if groups < 1 or channels % groups:
             raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
         if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
             raise ConfigError(
                 "A convolution that commutes with rotations has a square kernel, one group and a multiple of four "
                 f"channels (one for each rotation), got {channels} channels, {groups} groups and taps {taps}."
             )
+        self.takes = (channels, *axis_names(dims))
         self.norm_limit = norm_limit
         self.settings = {"padding": padding, "bound": norm_bound, "groups": groups, "symmetry": symmetry}
         self.rotations = rotations
@@ -142,6 +154,8 @@ class SkewMatrix(Parametrization):
 
     def __init__(self, size: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
+        check_size(size)
+        self.takes = (size, ...)
         self.add("weight", torch.zeros(size, size))
 
     def forward(self, context: ContextLike = None) -> Skew:
@@ -176,6 +190,7 @@ class HouseholderVectors(Parametrization):
         context_features: int = 0,
     ) -> None:
         super().__init__(context_features)
+        check_size(size)
         count = max(size - size % 2, 2) if reflections is None else reflections
         if count < 1:
             raise ConfigError(f"A product of reflections needs at least one of them, got {count}.")
@@ -206,7 +221,9 @@ class Matrix(Parametrization):
 
     def __init__(self, size: int, *, norm_limit: float | None, context_features: int = 0) -> None:
         super().__init__(context_features)
+        check_size(size)
         check_limit(norm_limit)
+        self.takes = (size, ...)
         self.norm_limit = norm_limit
         self.add("weight", _draw(0.05, size, size))
 
@@ -225,6 +242,8 @@ class GraphMatrices(Parametrization):
         super().__init__()
         if neighbours is not None and neighbours < 1:
             raise ConfigError(f"neighbours must be at least 1, or None for no limit of the norms, got {neighbours}.")
+        check_size(features)
+        self.takes = (features,)
         self.neighbours = neighbours
         self.add("theta0", _draw(0.05, features, features))
         self.add("theta1", _draw(0.05, features, features))
@@ -245,6 +264,8 @@ class SetMatrices(Parametrization):
 
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
+        check_size(channels)
+        self.takes = (channels, "elements")
         for name in ("theta0", "theta1"):
             self.add(name, _draw(0.05, channels, channels))
 
@@ -258,6 +279,8 @@ class PairMatrices(Parametrization):
 
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
+        check_size(channels)
+        self.takes = (channels, "nodes", "nodes")
         self.add("theta", _draw(0.02, 15, channels, channels))
 
     def forward(self, context: ContextLike = None) -> PairMap:
@@ -277,8 +300,17 @@ class LinearModule(Parametrization):
         self.norm = norm
 
     def forward(self, context: ContextLike = None) -> LinearMap:
-        """Wrap the module."""
-        return Function(self.module, norm=self.norm)
+        """Wrap the module with the parameters that it has now, which a backward pass may come back to later."""
+        return Function(partial(run_with, self.module, dict(self.module.named_parameters())), norm=self.norm)
+
+
+def _events_of(map_: LinearMap) -> EventShape | None:
+    """Return the events that a map acts on, where its kind says so."""
+    if isinstance(map_, Dense):
+        return (map_.matrix.shape[-1], ...)
+    if isinstance(map_, Diagonal):
+        return (map_.factors.shape[-1], ...)
+    return (map_.channels, *axis_names(map_.dims)) if isinstance(map_, ConvMap) else None
 
 
 class ConstantMap(Parametrization):
@@ -287,6 +319,7 @@ class ConstantMap(Parametrization):
     def __init__(self, map_: LinearMap) -> None:
         super().__init__()
         self._map = map_
+        self.takes = _events_of(map_)
         self._names = {name: f"tensor_{i}" for i, name in enumerate(map_.tensors())}
         for name, tensor in map_.tensors().items():
             self.register_buffer(self._names[name], tensor.detach().clone())

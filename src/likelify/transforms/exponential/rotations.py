@@ -42,7 +42,8 @@ class Orthogonal(_Turning):
     one (`Orthogonal.signs`) or for another start.
 
     Args:
-        matrix: `(c, c)`, orthogonal to 1e-5; double precision keeps it so in double models.
+        matrix: `(c, c)`, orthogonal to 1e-5. In double precision the nearest orthogonal matrix is used, so that one
+            that was given in single precision serves a model that is made double.
 
     Raises:
         DomainError: if the matrix is not orthogonal.
@@ -76,7 +77,16 @@ class Orthogonal(_Turning):
         return cls(torch.diag(torch.tensor(signs, dtype=torch.get_default_dtype())))
 
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:
-        return apply_matrix(self.matrix.T if transposed else self.matrix, x)
+        matrix = self.cached("matrix", self._polished) if self.matrix.dtype == torch.float64 else self.matrix
+        return apply_matrix(matrix.T if transposed else matrix, x)
+
+    def _polished(self) -> Tensor:
+        # Two of Newton's steps towards the nearest orthogonal matrix, each of which squares the error; signs and
+        # permutations stay what they are.
+        matrix = self.matrix
+        for _ in range(2):
+            matrix = 1.5 * matrix - 0.5 * matrix @ (matrix.T @ matrix)
+        return matrix
 
 
 class Cayley(_Turning):
