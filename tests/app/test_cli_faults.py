@@ -10,7 +10,10 @@ import pytest
 
 from likelify.app import commands
 from likelify.app.cli import main
+from likelify.app.show import show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
+from likelify.data import open_source
+from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.run import Run
 
 
@@ -156,3 +159,15 @@ def test_errors_that_are_nobodys_fault_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["likelify", "models"])
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main()
+
+
+@pytest.mark.parametrize(("heavy", "warned"), [(0.31, True), (0.01, False), (None, False)])
+def test_heavy_tails_of_importance_weights_are_a_warning(heavy, warned, capsys):
+    figure = Figure(mean=1.5, standard_error=0.1, count=20)
+    elbo = Score(bits=figure, nats=figure, samples=1)
+    weighted = Score(bits=figure, nats=figure, samples=100, ess=7.0, k=None if heavy is None else 0.8, heavy=heavy)
+    show_evaluation(Evaluation(source="iris", split="test", elbo=elbo, iw=weighted), open_source("iris").facts())
+    shown = capsys.readouterr().out
+    words = "Warning: the importance weights of 31% of these rows have heavy tails (median shape k = 0.80)."
+    assert (words in shown) == warned
+    assert ("--iw-samples 1000" in shown) == warned

@@ -68,3 +68,13 @@ def test_gaps_are_measured_at_parts_of_the_draws():
     assert gap_draws(8) == (2, 8)
     with pytest.raises(ConfigError, match="at least 2 draws"):
         gap_draws(1)
+
+
+@pytest.mark.parametrize(("draws", "known"), [(10, False), (50, True)])
+def test_the_tails_of_the_weights_are_kept_where_there_are_draws_enough(draws, known):
+    flow = lk.Flow(lk.Normal((1, 2, 2)), lk.Chain([lk.Dequantize(3), lk.ActNorm(1)]))
+    weighted = evaluate(flow, stripes(), elbo_samples=1, iw_samples=draws, batch_size=30).iw
+    assert 1 <= weighted.ess <= draws
+    assert (weighted.k is not None) == (weighted.heavy is not None) == known
+    if known:
+        assert 0 <= weighted.heavy <= 1

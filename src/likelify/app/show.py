@@ -13,6 +13,9 @@ from likelify.data import Facts
 from likelify.errors import LikelifyWarning
 from likelify.fitting.figures import Evaluation, Figure, Unit
 
+# Share of items above which heavy tails are worth a warning.
+HEAVY_SHARE = 0.05
+
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -73,6 +76,12 @@ def _show_weights(measured: Evaluation, facts: Facts) -> None:
     console.print(
         f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
     )
+    if measured.iw.heavy is not None and measured.iw.heavy > HEAVY_SHARE:
+        console.print(
+            f"Warning: the importance weights of {measured.iw.heavy:.0%} of these {facts.items} have heavy tails "
+            f"(median shape k = {measured.iw.k:.2f}). Their likelihood is likely underestimated, and the error does "
+            f"not show it: take more draws, --iw-samples {10 * measured.iw.samples}."
+        )
     if measured.gain is not None and measured.iw.nats.count < measured.elbo.nats.count:
         console.print(
             f"The two rows are about different {facts.items}: on the {measured.iw.nats.count} that were weighted, it "

@@ -14,7 +14,6 @@ from likelify.fitting.checks import check_flow, like
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
-from likelify.importance import Estimate
 from likelify.seeding import seeded
 
 EVALUATION_SEED = 2**31 - 1
@@ -117,7 +116,7 @@ def evaluate(
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, estimates, dims = [], [], [], []
+    elbos, weights, tails, dims = [], [], [], []
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for indices in torch.arange(count).split(batch_size):
@@ -131,7 +130,7 @@ def evaluate(
                 context = batch.context(conditional=conditional)
                 estimate = flow.iw_log_prob(batch.x, context, samples=iw_samples, warn=False)
                 weights.append(estimate.value)
-                estimates.append(estimate)
+                tails.append((estimate.ess, estimate.k, estimate.reliable))
                 for number, gap in flow.bound_gaps(batch.x, context, samples=gaps).items() if found else ():
                     found[number].append(gap.value)
             if on_batch is not None:
@@ -142,22 +141,23 @@ def evaluate(
         source=source.name,
         split=split,
         elbo=_score(elbo, elements, elbo_samples),
-        iw=_score(torch.cat(weights), elements, iw_samples, estimates) if weighted else None,
+        iw=_score(torch.cat(weights), elements, iw_samples, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
 
 
-def _score(nats: Tensor, dims: Tensor, samples: int, estimates: Sequence[Estimate] = ()) -> Score:
+def _score(nats: Tensor, dims: Tensor, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()) -> Score:
+    """Summarise items; with what each batch of importance weights says of itself: sample sizes, shapes, reliable."""
     bits = bits_per_dim(nats, dims[: len(nats)])
     score = Score(bits=_figure(bits), nats=_figure(nats), samples=samples)
-    if not estimates:
+    if not tails:
         return score
-    ess = torch.cat([estimate.ess for estimate in estimates if estimate.ess is not None])
+    ess, shapes, reliable = (
+        torch.cat([part for part in parts if part is not None]) for parts in zip(*tails, strict=True)
+    )
     found = {"ess": float(ess.median())}
-    shapes = torch.cat([estimate.k for estimate in estimates if estimate.k is not None])
     if not bool(shapes.isnan().any()):
-        reliable = torch.cat([estimate.reliable for estimate in estimates])
         found |= {"k": float(shapes.median()), "heavy": float((~reliable).double().mean())}
     return score.model_copy(update=found)
 
