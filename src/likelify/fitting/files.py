@@ -3,6 +3,8 @@
 Several processes that write do not meet; what cannot be written is an error that names the file.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import json
@@ -15,10 +17,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from likelify.errors import RunError
-from likelify.settings import Settings
+
+if TYPE_CHECKING:
+    from likelify.settings import Settings
 
 # Of a file of JSON, in bytes; parsed it may take some twenty times as much.
 LARGEST_JSON = 2**24

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from likelify._version import __version__
 from likelify.data import Facts
@@ -40,6 +40,8 @@ class FitSettings(Settings):
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
         seed: of the weights, the order of the batches and all noise.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     steps: int = Field(default=1500, ge=1)
     max_time: float | None = Field(default=None, gt=0)

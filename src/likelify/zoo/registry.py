@@ -14,7 +14,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.names import ItemKind
@@ -43,6 +43,8 @@ class ModelConfig(Settings):
         event_shape: of one item; a number is the shape of a vector.
         classes: number of classes for a class-conditional model, None for an unconditional one.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: ClassVar[str] = ""
     kind: ClassVar[ItemKind | None] = None
