@@ -1,7 +1,7 @@
 """Tables of numbers from text files: CSV and its relatives."""
 
-import csv
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +13,7 @@ from likelify.data.dialect import (
     BLANK,
     MISSING,
     REMEDY,
+    RowError,
     advice,
     find_delimiter,
     is_number,
@@ -23,6 +24,8 @@ from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, reading, require_v
 from likelify.data.lines import Piece, pieces
 from likelify.errors import DataError
 
+# A quote with neither the start nor the end of a cell beside it.
+INSIDE = re.compile(r'[^\s,;|]"[^\s,;|]')
 TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
 
 
@@ -47,9 +50,10 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
             raise DataError(f"'{path}' is empty.")
         delimiter = find_delimiter(start.lines)
         try:
-            used, cells = next((used, cells) for used, cells in split_lines(start.lines, delimiter))
-        except (csv.Error, StopIteration) as error:
-            raise DataError(f"'{path}', line {start.first} is no row of numbers or names: {error}.") from error
+            _, used, cells = next(split_lines(start.lines, delimiter))
+        except RowError as error:
+            line = start.first + error.line - 1
+            raise DataError(f"'{path}', line {line} is no row of numbers or names: {error}.") from error
         if len(cells) > MOST_COLUMNS:
             raise DataError(f"'{path}' has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read.")
         header = _is_header(cells)
@@ -91,7 +95,7 @@ class Table:
         parts: list[np.ndarray] = []
         count = 0
         for piece in text:
-            changed = Piece(piece.first, change(piece.lines)) if change else piece
+            changed = piece._replace(lines=change(piece.lines)) if change else piece
             lines = [line for line in changed.lines if line and not line.isspace()]
             if lines:
                 parts.append(self._parse(changed, lines))
@@ -103,12 +107,16 @@ class Table:
 
     def _parse(self, piece: Piece, lines: list[str]) -> np.ndarray:
         width = len(self.names)
+        if piece.quoted:
+            self._check_quotes(piece)
+            # With their ends, so that a cell that goes over two lines is no number.
+            lines = [line + "\n" for line in lines]
         try:
             values = np.loadtxt(
                 lines,
                 delimiter=None if self.delimiter == BLANK else self.delimiter,
                 comments=None,
-                quotechar='"',
+                quotechar='"' if piece.quoted else None,
                 ndmin=2,
                 usecols=range(width) if self.more else None,
                 dtype=np.float64,
@@ -120,17 +128,20 @@ class Table:
             return self._parse_slowly(piece, None)
         return values
 
+    def _check_quotes(self, piece: Piece) -> None:
+        for number, line in enumerate(piece.lines, piece.first):
+            if '"' in line and INSIDE.search(line):
+                raise DataError(f"'{self.path}', line {number} has a quote inside a number.")
+
     def _parse_slowly(self, piece: Piece, cause: Exception | None) -> np.ndarray:
         """Look at each cell: name the first that is not right; where all are, only numpy found them odd."""
         rows: list[list[float]] = []
         try:
-            for number, cells in split_lines(piece.lines, self.delimiter):
-                rows.append(self._numbers(piece.first + number - 1, cells))
-        except csv.Error as error:
-            last = piece.first + len(piece.lines) - 1
-            raise DataError(
-                f"'{self.path}' is not {TEXT}: in the lines {piece.first} to {last}, {cause or error}."
-            ) from error
+            for first, _, cells in split_lines(piece.lines, self.delimiter):
+                rows.append(self._numbers(piece.first + first - 1, cells))
+        except RowError as error:
+            line = piece.first + error.line - 1
+            raise DataError(f"'{self.path}', line {line} is no row of numbers: {error}.") from cause or error
         return np.array(rows).reshape(-1, len(self.names))
 
     def _numbers(self, line: int, cells: list[str]) -> list[float]:

@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 # In the order of preference, where several fit.
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
@@ -37,23 +38,44 @@ def find_delimiter(lines: Iterable[str]) -> str:
     return max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
 
 
-def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Cut lines into cells; for each row the number of lines read so far, and its cells without blanks around them.
+class Row(NamedTuple):
+    """Cells without blanks around them, and the numbers of their first and last line, from 1."""
 
-    Blank lines, which in a file with tabs may hold tabs, are no rows.
+    first: int
+    last: int
+    cells: list[str]
+
+
+class RowError(ValueError):
+    """A line, counted from 1, is no row of cells."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    """Cut lines into rows of cells; blank lines, which in a file with tabs may hold tabs, are no rows.
 
     Raises:
-        csv.Error: if a cell is longer than 131,072 characters.
+        RowError: if a cell is longer than 131,072 characters, or a quote is not closed or closed before its cell ends.
     """
     if delimiter == BLANK:
         lines = (line.replace("\t", BLANK).strip() for line in lines)
     # With their ends, which belong to a cell that goes over several lines.
     lines = (line + "\n" for line in lines)
-    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    for cells in rows:
-        stripped = [cell.strip() for cell in cells]
-        if any(stripped) or (len(stripped) > 1 and not delimiter.isspace()):
-            yield rows.line_num, stripped
+    rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    before = 0
+    try:
+        for cells in rows:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped) or (len(stripped) > 1 and not delimiter.isspace()):
+                yield Row(before + 1, rows.line_num, stripped)
+            before = rows.line_num
+    except csv.Error as error:
+        raise RowError(
+            before + 1, f"a quote is not closed where its cell ends, or a cell is too long ({error})"
+        ) from error
 
 
 def is_number(cell: str) -> bool:
@@ -79,6 +101,8 @@ def advice(cell: str) -> str:
         "'1,5' has a decimal comma. Write the file with decimal points: 1.5."
     """
     shown = repr(cell[:40])
+    if "\n" in cell:
+        return f"{shown} goes over several lines. Close the quote before it where the cell ends."
     if not looks_like_number(cell):
         return f"{shown} is not a number. Drop the column, or put numbers in place of its words."
     plain = cell.replace(",", "")[:40]
@@ -98,8 +122,8 @@ def advice(cell: str) -> str:
 def _fitness(sample: list[str], delimiter: str) -> float:
     """Tell how well a delimiter fits: the share of lines that it cuts alike, times that of their numbers."""
     try:
-        rows = [cells for _, cells in split_lines(sample, delimiter)]
-    except csv.Error:
+        rows = [row.cells for row in split_lines(sample, delimiter)]
+    except RowError:
         return 0.0
     (width, alike), *_ = Counter(map(len, rows)).most_common(1) or [(1, 0)]
     if width == 1:

@@ -26,14 +26,16 @@ class Piece(NamedTuple):
     Attributes:
         first: number of the first line in the file, from 1.
         lines: of which the last can be cut off where the file ends.
+        quoted: whether there may be quotes in them.
     """
 
     first: int
     lines: list[str]
+    quoted: bool
 
     def without(self, count: int) -> "Piece":
         """Return the piece without its first lines."""
-        return Piece(self.first + count, self.lines[count:])
+        return Piece(self.first + count, self.lines[count:], self.quoted)
 
 
 def pieces(path: Path) -> Iterator[Piece]:
@@ -43,7 +45,7 @@ def pieces(path: Path) -> Iterator[Piece]:
         DataError: if it is not UTF-8, a line is longer than a row of a table, or a million characters are blank.
     """
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    first, rest = 1, ""
+    first, rest, quoted = 1, "", False
     with opened(path) as handle:
         while True:
             block = handle.read(BLOCK)
@@ -53,17 +55,18 @@ def pieces(path: Path) -> Iterator[Piece]:
                 raise _foreign(path, error, first) from error
             if len(text) >= BLOCK and text.isspace():
                 raise DataError(f"'{path}' has a million blanks and blank lines after line {first}: it is no table.")
+            quoted = '"' in rest or '"' in text
             lines = (rest + text).split("\n")
             rest = lines.pop()
             _require_short(path, first, lines[0] if lines else "")
             _require_short(path, first + len(lines), rest)
             if lines:
-                yield Piece(first, lines)
+                yield Piece(first, lines, quoted)
                 first += len(lines)
             if not block:
                 break
     if rest:
-        yield Piece(first, [rest])
+        yield Piece(first, [rest], quoted)
 
 
 def _require_short(path: Path, number: int, line: str) -> None:

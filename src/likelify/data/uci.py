@@ -264,7 +264,7 @@ def _read_signal(path: Path) -> np.ndarray:
     names = [f"column {number}" for number in range(1, MINIBOONE_RAW + 1)]
     with reading(path, "UCI's MiniBooNE_PID.txt"):
         text = pieces(path)
-        start = next(text, Piece(1, [""]))
+        start = next(text, Piece(1, [""], quoted=False))
         signal, background = (int(word) for word in start.lines[0].split())
         if signal < 1 or background < 0:
             raise ValueError(f"its first line says {signal} and {background} rows")
