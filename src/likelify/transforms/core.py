@@ -85,7 +85,7 @@ class Transform(nn.Module):
         for name in CHECKED.keys() & vars(cls).keys():
             setattr(cls, name, _checked(vars(cls)[name], CHECKED[name] if checks else None))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *how: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *how: Any, **named: Any) -> None:
         for name, (meaning, holds) in self.buffer_rules.items():
             given, own = state_dict.get(prefix + name), self.get_buffer(name)
             # Another shape is what PyTorch refuses by itself.
@@ -94,7 +94,7 @@ class Transform(nn.Module):
                     f"'{prefix}{name}' of {type(self).__name__} must be {meaning}, and what is to be loaded is not. "
                     "The state dictionary is damaged, was changed, or belongs to another layer."
                 )
-        super()._load_from_state_dict(state_dict, prefix, *how)
+        super()._load_from_state_dict(state_dict, prefix, *how, **named)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map data to latent: `(rows, *in_shape)` to `(rows, *out_shape)`, and the contribution `(items,)` in nats."""
