@@ -1,12 +1,14 @@
 """Distributions: the contract that bases, split priors, noise and flows share."""
 
 import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.calling import call_net, parts_read
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.structure import (
@@ -18,9 +20,11 @@ from likelify.structure import (
     as_context,
     as_shape,
     check_event,
+    check_size,
     kept_arguments,
     sum_items,
 )
+from likelify.support import LINE, NOT_NEGATIVE, Interval
 from likelify.tracing import is_tracing, raised
 
 Likelihood = Literal["exact", "bound", "estimate"]
@@ -37,11 +41,25 @@ class Distribution(nn.Module):
     Attributes:
         likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
         has_atoms: some values have a positive probability, which `log_prob` gives there in place of a density.
+        support: where the elements of draws lie; None if that is not known.
+        event_shape: shape of an event; None if it is any, or that of the condition.
     """
 
     likelihood: Likelihood = "exact"
     has_atoms: bool = False
+    support: Interval | None = None
+    event_shape: Shape | None = None
     extra_repr = kept_arguments
+
+    @property
+    def reads_condition(self) -> bool:
+        """Whether `log_prob` and draws may depend on the condition of the context."""
+        return parts_read(self)
+
+    @property
+    def reads_outer_condition(self) -> bool:
+        """Whether inside a layer, whose elements are its condition, it may read what the caller's condition adds."""
+        return self.reads_condition
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats."""
@@ -98,7 +116,7 @@ def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
         structure = _repeat_graphs(structure, times)
     if condition is not None and times != 1:
         condition = condition.repeat(times, *(1,) * (condition.ndim - 1))
-    return times * row_count(context), Context(condition, structure, context.temperature)
+    return times * row_count(context), replace(context, condition=condition, structure=structure)
 
 
 def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
@@ -110,7 +128,7 @@ def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
 
 
 def _with_channels(event_shape: int | Shape, name: str) -> Shape:
-    shape = as_shape(event_shape)
+    shape = as_shape(event_shape, least=1)
     if not shape:
         raise ShapeError(f"{name} needs an event of at least one axis, such as (1,).")
     return shape
@@ -128,12 +146,13 @@ class Normal(Distribution):
         tensor([-1.8379])
     """
 
+    support = LINE
     loc: Tensor
     log_scale: Tensor
 
     def __init__(self, event_shape: int | Shape, *, trainable: bool = False) -> None:
         super().__init__()
-        self.event_shape = _with_channels(event_shape, "Normal")
+        self.event_shape: Shape = _with_channels(event_shape, "Normal")  # pyright: ignore[reportIncompatibleVariableOverride]
         shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
         if trainable:
             self.loc = nn.Parameter(torch.zeros(shape))
@@ -154,13 +173,38 @@ class Normal(Distribution):
         return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
 
 
-class ConditionalNormal(Distribution):
+class _OfCondition(Distribution):
+    """A distribution whose parameters a network reads off the condition, called as `net(condition)`."""
+
+    net: nn.Module
+
+    @property
+    def reads_condition(self) -> bool:
+        """Always: without a condition there is no distribution."""
+        return True
+
+    @property
+    def reads_outer_condition(self) -> bool:
+        """Whether the network was built for more than the elements of a layer, or does not say."""
+        return getattr(self.net, "context_features", None) != 0
+
+    def _read(self, context: Context) -> Tensor:
+        """Return what the network says of the condition."""
+        name = type(self).__name__
+        if context.condition is None:
+            raise UnsupportedError(f"{name} needs a condition; give context=.")
+        return raised(call_net(self.net, context.condition, owner=name))
+
+
+class ConditionalNormal(_OfCondition):
     r"""Independent normal elements whose means and scales a network reads off the condition.
 
     Args:
         net: called as `net(condition)`; returns `(rows, 2 channels, *positions)`: the log scales of all channels
             (kept within +-3 by `3 tanh(. / 3)`), then the means.
     """
+
+    support = LINE
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -180,9 +224,7 @@ class ConditionalNormal(Distribution):
         return loc + as_context(context).temperature * log_scale.exp() * noise
 
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
-        if context.condition is None:
-            raise UnsupportedError("ConditionalNormal needs a condition; give context=.")
-        log_scale, loc = raised(self.net(context.condition)).chunk(2, dim=1)
+        log_scale, loc = self._read(context).chunk(2, dim=1)
         return loc, limit_log_scale(log_scale)
 
 
@@ -207,6 +249,7 @@ class ChannelNoise(Distribution):
         super().__init__()
         check_noise(noise)
         self.noise = noise
+        channels = check_size(channels, "The channels of ChannelNoise")
         self.log_scale = nn.Parameter(torch.full((channels,), math.log(scale)))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -240,7 +283,7 @@ def check_noise(noise: str) -> None:
         raise ConfigError(f"Noise is 'normal' or 'uniform', not {noise!r}.")
 
 
-class ConditionalCategorical(Distribution):
+class ConditionalCategorical(_OfCondition):
     r"""Independent integers `0 .. levels - 1` whose log-odds a network reads off the condition: pixels of an image.
 
     `log p(x) = sum log softmax(net(condition))[x]`, a log-probability; the observation model of a VAE on images needs
@@ -298,9 +341,7 @@ class ConditionalCategorical(Distribution):
 
     def _log_odds(self, context: Context) -> Tensor:
         """Return normalized log-probabilities, `(rows, levels, channels, *positions)`."""
-        if context.condition is None:
-            raise UnsupportedError("ConditionalCategorical needs a condition; give context=.")
-        raw = raised(self.net(context.condition))
+        raw = self._read(context)
         if raw.ndim < 2 or raw.shape[1] % self.levels:
             raise ShapeError(
                 f"The network gave {tuple(raw.shape)}; its axis 1 must be a multiple of the {self.levels} levels."
@@ -341,10 +382,11 @@ class RectifiedNormal(Distribution):
     """
 
     has_atoms = True
+    support = NOT_NEGATIVE
 
     def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
-        self.event_shape = _with_channels(event_shape, "RectifiedNormal")
+        self.event_shape: Shape = _with_channels(event_shape, "RectifiedNormal")  # pyright: ignore[reportIncompatibleVariableOverride]
         shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
         self.log_odds = nn.Parameter(torch.zeros(shape))
         self.log_scale = nn.Parameter(torch.zeros(shape))

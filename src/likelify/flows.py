@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +13,18 @@ from torch import Tensor, nn
 from likelify import importance
 from likelify.caching import freeze
 from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
-from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.door import admit, admit_context, check_parts, event_shape_of
+from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.importance import Estimate
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
-from likelify.structure import (
-    Context,
-    ContextLike,
-    Shape,
-    as_context,
-    as_shape,
-    check_event,
-    sum_constant,
-    with_condition,
-)
+from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, check_size, sum_constant
+from likelify.support import Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
+
+T = TypeVar("T")
 
 # Rows that one pass of the importance-weighted estimate works on, unless the caller says otherwise.
 CHUNK_ROWS = 8192
@@ -60,7 +56,7 @@ class Certificate:
         largest = float(self.nats.max()) if self.nats.numel() else 0.0
         return (
             f"|reported log p(x) - exact log-density of the map actually applied| <= {largest:.3g} nats for each of "
-            f"{len(self.nats)} items (truncation of {self.exponentials} exponentials and {self.series} "
+            f"{self.nats.numel()} items (truncation of {self.exponentials} exponentials and {self.series} "
             "log-determinants; rounding not included)"
         )
 
@@ -75,11 +71,14 @@ class Flow(Distribution):
         base: distribution of the latent.
         transform: data to latent; a `Chain` of layers.
         encoder: a module that turns the condition a caller gives into the one the layers read, such as `nets.OneHot`.
-        event_shape: shape of a data event; with it, wrong inputs are refused at the door.
+        event_shape: shape of a data event; where the base has one and the layers can trace it back, it need not be
+            given. Other inputs are refused at the door.
 
     Raises:
         InexactLikelihoodError: if the base has no exact log-density.
-        UnsupportedError: if the latent has atoms, as behind a ReLU, and the base has none.
+        UnsupportedError: for parts of another kind; if the latent has atoms, as behind a ReLU, and the base has none;
+            if the latent is bounded, as behind a sigmoid, and the base is not.
+        ShapeError: if the layers do not fit one another, the base or the event.
 
     Example:
         >>> from likelify.distributions import Normal
@@ -98,47 +97,69 @@ class Flow(Distribution):
         event_shape: int | Shape | None = None,
     ) -> None:
         super().__init__()
-        if base.likelihood != "exact":
-            raise InexactLikelihoodError(
-                f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. "
-                "If it is a flow, put its layers behind those of this one."
-            )
-        if not base.has_atoms and transform.has_atoms:
-            raise UnsupportedError(
-                "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for "
-                "single values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last "
-                "layer; elsewhere NoisyReLU or LeakyReLU."
-            )
+        check_parts(base, transform, encoder)
         self.base = base
         self.transform = transform
         self.encoder = encoder
-        self.event_shape = None if event_shape is None else as_shape(event_shape)
+        declared = None if event_shape is None else as_shape(event_shape, least=1)
+        self.event_shape = event_shape_of(base, transform, declared)
 
     @property
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What `log p` is: exact, or a bound or an estimate because of some layer."""
         return self.transform.likelihood
 
+    @property
+    def support(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the elements of draws lie, if the first layer says so."""
+        return self.transform.domain
+
+    @property
+    def reads_condition(self) -> bool:
+        """Whether some part may read the condition of the context."""
+        return self.base.reads_condition or self.transform.reads_condition
+
+    @property
+    def reads_outer_condition(self) -> bool:
+        """Whether inside a layer, whose elements are its condition, it may read what the caller's condition adds."""
+        return getattr(self.encoder, "context_features", None) != 0 and self.reads_condition
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the loss of each item in nats: minus `log_prob` if that is exact, else minus `elbo` with one draw.
+
+        This is what `flow(x)` computes, and so what `torch.nn.parallel.DistributedDataParallel(flow)` and
+        `DataParallel` call: their gradients are joined, those of other methods are not.
+        """
+        return -self.elbo(x, context).value
+
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the exact log-density of each item in nats.
+        """Return the exact log-density of each item in nats; minus infinity outside of the support.
+
+        Args:
+            x: `(rows, *event)`; with `(*sample, rows, *event)`, as `sample` gives, the result is `(*sample, items)`,
+                and for one event a scalar.
+            context: one row of a condition for each row of `x`, or one for all; graphs.
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.
+            ShapeError, DomainError, UnsupportedError: for inputs that this flow cannot work on.
         """
         self._require_exact("log_prob")
-        return self._weight(x, self._encode(context))
+        x, encoded, shape = admit(self, x, context)
+        return _reshaped(self._weight(x, encoded), shape)
 
     def elbo(self, x: Tensor, context: ContextLike = None, *, samples: int = 1) -> Estimate:
         """Estimate the expectation of `log p(z) + contribution`, a lower bound of `log p(x)`; equal to it if exact.
 
         Args:
-            x: `(rows, *event)`.
+            x: as for `log_prob`.
             context: as for `log_prob`.
             samples: draws per item, one pass each.
         """
-        _positive(samples)
-        encoded = self._encode(context)
+        samples = check_size(samples, "samples")
+        x, encoded, shape = admit(self, x, context)
         found = importance.mean(torch.stack([self._weight(x, encoded) for _ in range(samples)]))
+        found = _reshaped(found, shape)
         return replace(found, standard_error=torch.zeros_like(found.value)) if self.likelihood == "exact" else found
 
     def iw_log_prob(
@@ -151,7 +172,7 @@ class Flow(Distribution):
         low and its standard error far too small: `interval` and `k` of the estimate tell (see `Estimate`).
 
         Args:
-            x: `(rows, *event)`.
+            x: as for `log_prob`.
             context: as for `log_prob`.
             samples: draws per item.
             chunk: draws per pass; by default as many as keep a pass at 8192 rows.
@@ -162,10 +183,11 @@ class Flow(Distribution):
             InexactLikelihoodError: if a contribution is itself a noisy estimate; the result would be biased upwards.
         """
         self._require_weights("iw_log_prob")
-        found = importance.weighted(self._log_weights(x, self._encode(context), samples, chunk))
+        x, encoded, shape = admit(self, x, context)
+        found = importance.weighted(self._log_weights(x, encoded, samples, chunk))
         if warn and not found.value.requires_grad and not is_tracing():
             found.warn()
-        return found
+        return _reshaped(found, shape)
 
     def bound_gaps(
         self, x: Tensor, context: ContextLike = None, *, samples: Sequence[int] = (8, 64), chunk: int | None = None
@@ -177,7 +199,7 @@ class Flow(Distribution):
         gap of layers that add dimensions, and that of dequantization.
 
         Args:
-            x: `(rows, *event)`.
+            x: as for `log_prob`.
             context: as for `log_prob`.
             samples: counts K of draws; the largest is how many are drawn, in whole groups of each K.
             chunk: as for `iw_log_prob`.
@@ -191,16 +213,16 @@ class Flow(Distribution):
         Source:
             Burda et al. 2016; Huang et al. 2020 (augmented flows).
         """
-        _positive(min(samples, default=0))
+        counts = [check_size(count, "A number of samples") for count in samples]
         self._require_weights("bound_gaps")
-        drawn = self._log_weights(x, self._encode(context), max(samples), chunk)
-        return {count: importance.gap(drawn, count) for count in samples}
+        x, encoded, shape = admit(self, x, context)
+        drawn = self._log_weights(x, encoded, max(counts, default=1), chunk)
+        return {count: _reshaped(importance.gap(drawn, count), shape) for count in counts}
 
     def _log_weights(self, x: Tensor, encoded: Context, samples: int, chunk: int | None) -> Tensor:
         """Draw log-weights `(draws, items)` in double precision, a chunk of draws at a time."""
-        _positive(samples)
-        chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else chunk
-        _positive(chunk, "chunk")
+        samples = check_size(samples, "samples")
+        chunk = max(1, CHUNK_ROWS // max(len(x), 1)) if chunk is None else check_size(chunk, "chunk")
         drawn = []
         for start in range(0, samples, chunk):
             times = min(chunk, samples - start)
@@ -227,7 +249,7 @@ class Flow(Distribution):
         in `forward` the bound holds for the weight of one such draw.
 
         Args:
-            x: `(rows, *event)`.
+            x: as for `log_prob`.
             context: as for `log_prob`.
 
         Raises:
@@ -235,7 +257,7 @@ class Flow(Distribution):
         """
         remedy = "Choose their exact trace, or evaluate with_log_det(flow, 'exact')."
         self._refuse_noise("There is no certificate", remedy)
-        encoded = self._encode(context)
+        x, encoded, shape = admit(self, x, context)
         with torch.no_grad(), recorded() as found, truncations() as left_out:
             items = len(self._weight(x, encoded))
         total = torch.zeros(items, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
@@ -245,11 +267,13 @@ class Flow(Distribution):
             per_node = encoded.structure is not None and bound.numel() != items
             total = total + (sum_constant(bound, x, encoded) if per_node else bound)
         total = sum((bound.to(total) for bound in left_out), total)
-        return Certificate(total, sum(d.round_off_allowance for d in found), len(found), len(left_out))
+        return Certificate(
+            _reshaped(total, shape), sum(d.round_off_allowance for d in found), len(found), len(left_out)
+        )
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw so that gradients reach the parameters (where the layers allow it)."""
-        return self._draw(as_shape(shape), self._encode(context))[0]
+        return self._draw(as_shape(shape), admit_context(self, context))[0]
 
     def sample(self, shape: int | Shape = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
         """Draw without gradients.
@@ -273,23 +297,17 @@ class Flow(Distribution):
             InexactLikelihoodError: if the flow only has a bound or an estimate.
         """
         self._require_exact("sample_and_log_prob")
-        return self._draw(as_shape(shape), self._encode(context))
+        return self._draw(as_shape(shape), admit_context(self, context))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit the data-dependent parts (ActNorm statistics, marginals) to a sample of the training data, once.
 
         Raises:
-            DomainError: if the sample holds integers and no layer takes them.
+            DomainError: if the sample holds integers and no layer takes them, or values outside of the support.
         """
-        self._check(x)
-        if not x.is_floating_point() and not self.transform.takes_integers:
-            raise DomainError(
-                "The data are integers and the first layer works on real values, so there would be no density. Put "
-                "lk.Dequantize(levels) in front (for a network of yours: zoo.converted_flow), or give x.float() if the "
-                "values are measurements that happen to be whole."
-            )
+        x, encoded, _ = admit(self, x, context)
         with torch.no_grad():
-            self.transform.initialize(x, self._encode(context))
+            self.transform.initialize(x, encoded)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -307,29 +325,18 @@ class Flow(Distribution):
         self._require_exact("distribution")
         if self.event_shape is None:
             raise ShapeError("distribution() needs to know the event's shape; build the Flow with event_shape=.")
+        admit_context(self, context)
         context = as_context(context)
         if context.structure is not None:
             raise ShapeError("torch.distributions has no place for graphs of different sizes; use the Flow itself.")
         return _TorchDistribution(self, context, self.event_shape)
 
-    def _encode(self, context: ContextLike) -> Context:
-        context = as_context(context)
-        if self.encoder is None:
-            return context
-        if context.condition is None:
-            raise ShapeError(
-                f"This flow is conditional (its encoder is {self.encoder}): give labels or a condition as context."
-            )
-        return with_condition(context, self.encoder(context.condition))
-
-    def _check(self, x: Tensor) -> None:
-        if self.event_shape is not None:
-            check_event(x.shape[1:], self.event_shape, "This flow")
-
     def _weight(self, x: Tensor, context: Context) -> Tensor:
-        self._check(x)
-        z, contribution = self.transform(x, context)
-        return self.base.log_prob(z, context) + contribution
+        """Return log p(z) plus the contribution; minus infinity for rows outside of the support."""
+        # What is traced has no values to raise for, and no such blocks.
+        with nullcontext() if is_tracing() else rows_outside_allowed():
+            z, contribution = self.transform(x, context)
+            return self.base.log_prob(z, context) + contribution
 
     def _draw(self, shape: Shape, context: Context) -> tuple[Tensor, Tensor]:
         rows, repeated = repeat_context(shape, context)
@@ -362,9 +369,15 @@ class Flow(Distribution):
         return sorted({type(m).__name__ for m in inner})
 
 
-def _positive(count: int, name: str = "samples") -> None:
-    if count < 1:
-        raise ConfigError(f"{name} must be at least 1, got {count}.")
+def _reshaped(found: T, shape: Shape) -> T:
+    """Return what was found for each item, a tensor or an estimate of tensors, in the shape of the results."""
+    if len(shape) == 1:
+        return found
+    if isinstance(found, Tensor):
+        return found.reshape(shape)  # pyright: ignore[reportReturnType]
+    per_item = {name: vars(found)[name] for name in ("value", "standard_error", "ess")}
+    shaped = {name: value.reshape(shape) for name, value in per_item.items() if value is not None}
+    return replace(found, **shaped)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 class _TorchDistribution(torch.distributions.Distribution):
@@ -380,14 +393,13 @@ class _TorchDistribution(torch.distributions.Distribution):
         super().__init__(torch.Size(batch), torch.Size(event_shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        leading = value.shape[: value.ndim - len(self.event_shape)]
-        sample = leading[: len(leading) - len(self.batch_shape)]
-        _, repeated = repeat_context(tuple(sample), self._context)
-        flat = value.expand(*sample, *self.batch_shape, *self.event_shape).reshape(-1, *self.event_shape)
-        return self._flow.log_prob(flat, repeated).reshape(*sample, *self.batch_shape)
+        leading = value.shape[: max(value.ndim - len(self.event_shape), 0)]
+        if value.shape[len(leading) :] == self.event_shape:
+            value = value.expand(*torch.broadcast_shapes(leading, self.batch_shape), *self.event_shape)
+        return self._flow.log_prob(value, self._context)
 
-    def rsample(self, sample_shape: Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.rsample(tuple(sample_shape), self._context)
+    def rsample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._flow.rsample(sample_shape, self._context)
 
-    def sample(self, sample_shape: Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.sample(tuple(sample_shape), self._context)
+    def sample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._flow.sample(sample_shape, self._context)

@@ -91,16 +91,17 @@ class Estimate:
     def _diagnosed(self) -> tuple[Tensor, ...]:
         """Lower and upper limit and shape; only made for those who ask, since training does not."""
         parts = [_interval_and_shape(part) for part in self.log_weights.split(ITEMS, 1)]  # pyright: ignore[reportOptionalMemberAccess]
-        return tuple(torch.cat(of) for of in zip(*parts, strict=True))
+        return tuple(torch.cat(of).reshape(self.value.shape) for of in zip(*parts, strict=True))
 
     def warn(self) -> None:
         """Give a `HeavyTailWarning` if the weights of some items are too heavy-tailed to believe their intervals."""
         if self.k is None or self.samples < FEWEST_DRAWS:
             return
-        bad, limit = int((~self.reliable).sum()), largest_shape(self.samples)
+        # Nothing is wrong with rows outside of the support, whose density is zero.
+        bad, limit = int((~self.reliable & ~self.value.isneginf()).sum()), largest_shape(self.samples)
         if bad:
             warnings.warn(
-                f"The importance weights of {bad} of {len(self.value)} items have heavy tails (shape k above "
+                f"The importance weights of {bad} of {self.value.numel()} items have heavy tails (shape k above "
                 f"{limit:.2f} with {self.samples} draws; the largest is {float(self.k.max()):.2f}): their log p(x) is "
                 "likely too low, and their intervals may not hold it. Take more draws, or noise that is closer to the "
                 "model's own, such as a learned dequantizer or posterior; Estimate.reliable says which items.",

@@ -8,8 +8,10 @@ over an event in likelify goes through `sum_items`, so a layer that does not loo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from types import EllipsisType
 from typing import Any, TypeVar
 
@@ -186,11 +188,21 @@ class Context:
         structure: the graphs that the rows of the batch belong to, or None when each row is an item.
         temperature: factor on the standard deviation of normal distributions that are *sampled*;
             densities do not look at it. `Flow.sample(temperature=...)` sets it.
+        must_be_read: whether a flow refuses a condition that no part of it reads. Layers that offer their own elements
+            to a distribution, which may ignore them, switch it off.
+
+    Raises:
+        ConfigError: for a temperature that is negative or no number.
     """
 
     condition: Tensor | None = None
     structure: GraphBatch | None = None
     temperature: float = 1.0
+    must_be_read: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.temperature, Real) or not self.temperature >= 0:
+            raise ConfigError(f"A temperature is a number from 0 on, got {self.temperature!r}.")
 
 
 ContextLike = Context | Tensor | None
@@ -277,14 +289,56 @@ def along(values: Tensor, ndim: int) -> Tensor:
     return values.reshape(-1, *(1,) * (ndim - 2))
 
 
-def as_shape(shape: int | Sequence[int]) -> Shape:
+def as_shape(shape: int | Sequence[int], *, least: int = 0) -> Shape:
     """Return a shape that may be given as a number as a tuple.
+
+    Args:
+        shape: whole numbers, in any form that Python counts with (`numpy.int64` too).
+        least: the smallest size allowed.
+
+    Raises:
+        ShapeError: for sizes that are not whole numbers, or too small.
 
     Example:
         >>> as_shape(3), as_shape([2, 3])
         ((3,), (2, 3))
     """
-    return (shape,) if isinstance(shape, int) else tuple(shape)
+    single = not isinstance(shape, Iterable) or (isinstance(shape, Tensor) and shape.ndim == 0)
+    sizes: tuple[Any, ...] = (shape,) if single else tuple(shape)  # pyright: ignore[reportArgumentType]
+    # Traced sizes are not of type int.
+    if all((type(size) is int and size >= least) or isinstance(size, torch.SymInt) for size in sizes):
+        return sizes
+    return tuple(_whole(size, f"A size of the shape {shape!r}", least, ShapeError) for size in sizes)
+
+
+def check_size(size: int, name: str, *, least: int = 1) -> int:
+    """Return a count (of channels, levels, units) as an int.
+
+    Args:
+        size: a whole number, in any form that Python counts with.
+        name: what is counted, for the refusal.
+        least: the smallest number allowed.
+
+    Raises:
+        ConfigError: if it is not a whole number, or too small.
+
+    Example:
+        >>> check_size(2, "channels")
+        2
+    """
+    return _whole(size, name, least, ConfigError)
+
+
+def _whole(size: Any, name: str, least: int, error: type[ConfigError] | type[ShapeError]) -> int:
+    try:
+        whole = operator.index(size)
+    except TypeError:
+        raise error(f"{name} must be a whole number, got {size!r}.") from None
+    if isinstance(size, bool):
+        raise error(f"{name} must be a whole number, got {size!r}.")
+    if whole < least:
+        raise error(f"{name} must be at least {least}, got {size!r}.")
+    return whole
 
 
 def axis_names(dims: int) -> tuple[str, ...]:
@@ -309,7 +363,7 @@ def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     fits = len(shape) >= len(sizes) if open_ended else len(shape) == len(sizes)
     if fits and all(isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=False)):
         return
-    found, wanted = ", ".join(["rows", *map(str, shape)]), _event_words(expected)
+    found, wanted = ", ".join(["rows", *map(str, shape)]), event_words(expected)
     raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape ({found}).")
 
 
@@ -326,7 +380,8 @@ def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1
         ShapeError: for another count of numbers.
         ConfigError: for a number that is too small.
     """
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    values = as_shape(value, least=-(2**63))
+    values = values * axes if len(values) == 1 and not isinstance(value, Sequence) else values
     if len(values) != axes:
         raise ShapeError(f"{name} is {value!r}; it must be one number, or one for each of the {axes} position axes.")
     if min(values, default=least) < least:
@@ -338,10 +393,11 @@ def kept_arguments(self: object) -> str:
     """Return the `extra_repr` of modules: the constructor arguments kept under their names, or what it `takes`."""
     kept = {name: getattr(self, name, None) for name in inspect.signature(type(self).__init__).parameters}
     shown = [f"{name}={value!r}" for name, value in kept.items() if isinstance(value, int | float | str | tuple)]
-    return ", ".join(shown) or _event_words(getattr(self, "takes", None) or ())
+    return ", ".join(shown) or event_words(getattr(self, "takes", None) or ())
 
 
-def _event_words(expected: EventShape) -> str:
+def event_words(expected: EventShape) -> str:
+    """Return an expected shape of events as messages say it, `"3 channels, height, width"`."""
     exact = all(isinstance(size, int) for size in expected)
     first = expected[:1] if exact or not isinstance(expected[0], int) else (f"{expected[0]} channels",)
     return ", ".join("..." if size is ... else str(size) for size in (*first, *expected[1:]))

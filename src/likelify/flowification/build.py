@@ -16,8 +16,8 @@ from likelify.flowification.refusals import NotConvertibleError, Refusals, reaso
 from likelify.flowification.report import WHOLE, LayerRecord, describe
 from likelify.flowification.residual_blocks import contraction_layer
 from likelify.flowification.rules import RULES, Rule, module_rule
-from likelify.flowification.rules_activation import image_of
 from likelify.flowification.rules_shape import keep_first
+from likelify.support import Interval
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.reshape import Permute
@@ -116,11 +116,11 @@ class LayerBuilder:
                     self.check_ranges(branch, outer=False)
                 continue
             layer = self.converted.get(part)
-            image = None if layer is None else image_of(layer)
+            image = None if layer is None else layer.image
             if image is None:
                 continue
             if outer and part is last:
-                self.latent_range = image
+                self.latent_range = str(image)
             else:
                 self.refusals.add(part.name, _refuse_range(layer, image))
 
@@ -218,7 +218,7 @@ def _function_rule(target: Any) -> Rule | None:
     return RULES.get(getattr(torch, target, None)) if isinstance(target, str) else None
 
 
-def _refuse_range(layer: Transform | None, image: str) -> str:
+def _refuse_range(layer: Transform | None, image: Interval) -> str:
     if isinstance(layer, ReLU):
         return (
             "a ReLU sends half of the line to zero, so what follows has no density. Give flowify relu='noisy', which "

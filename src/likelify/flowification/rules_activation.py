@@ -18,18 +18,6 @@ from likelify.transforms.elementwise import Affine, Sigmoid, Softplus, Tanh
 from likelify.transforms.surjections.activation import ELU, Abs, LeakyReLU, NoisyReLU, PReLU, ReLU, celu, selu
 
 
-def image_of(transform: Transform) -> str | None:
-    """Return the range of a layer that does not reach the whole line, or None."""
-    if isinstance(transform, Chain):
-        # What the last layer does, not counting a fixed scale behind it, as of a softplus with beta.
-        behind = [layer for layer in transform if not isinstance(layer, Affine)]
-        return image_of(behind[-1]) if behind else None
-    if isinstance(transform, ELU):
-        return f"({-transform.scale * transform.alpha:g}, inf)"
-    found = {Sigmoid: "(0, 1)", Tanh: "(-1, 1)", Softplus: "(0, inf)", Abs: "[0, inf)", ReLU: "[0, inf)"}
-    return found.get(type(transform))
-
-
 def _simple(make: Callable[..., Transform], *targets: Any, **settings: float) -> None:
     """Register a layer that is made of settings alone, which stand in this order from place 1 on in a call."""
     rule(*targets)(lambda what, in_shape, options: make(*settings_of(what, 1, **settings).values()))

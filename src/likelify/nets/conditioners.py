@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
-from likelify.structure import ContextLike, join_condition, kept_arguments
+from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
 from likelify.tracing import in_full_precision
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
@@ -152,12 +152,49 @@ class OneHot(nn.Module):
         return F.one_hot(labels.long(), self.classes).to(self.probe.dtype)
 
 
+def joined(net: nn.Module, sizes: tuple[int, int], x: Tensor, context: ContextLike) -> Tensor:
+    """Return what a network reads: its input, and the condition behind it along the channel axis.
+
+    Args:
+        net: the network, for messages.
+        sizes: channels of the input and of the condition that it was built for. A caller that joins them itself gives
+            the sum of both.
+        x: the input.
+        context: of the call.
+
+    Raises:
+        ShapeError: if one of them has another width, or there is no condition, or one too many.
+    """
+    found = join_condition(x, context)
+    if found.shape[1] == sum(sizes):
+        return found
+    condition = as_context(context).condition
+    given = "no condition" if condition is None else f"a condition of {condition.shape[1]}"
+    raise ShapeError(
+        f"This {type(net).__name__} was built for {sizes[0]} channels and context_features={sizes[1]}, and got "
+        f"{x.shape[1]} channels and {given}."
+    )
+
+
 def zeroed(layer: Layer) -> Layer:
     """Set a last layer to zero, so that the network gives zeros before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class JoinedNet(nn.Sequential):
+    """Layers one after the other, called with the condition joined to their input.
+
+    Args:
+        *layers: as in `torch.nn.Sequential`.
+        context_features: how much of the input is the condition.
+    """
+
+    def __init__(self, *layers: nn.Module, context_features: int) -> None:
+        super().__init__(*layers)
+        self.context_features = check_size(context_features, "context_features", least=0)
 
 
 class MLP(nn.Module):
@@ -181,6 +218,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.in_features = check_size(in_features, "in_features")
+        self.context_features = check_size(context_features, "context_features", least=0)
         layers: list[nn.Module] = []
         size = in_features + context_features
         for width in hidden:
@@ -192,7 +231,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `(rows, out_features)`."""
-        h, ends = join_condition(x, context), (self.layers[0], self.layers[-1])
+        h, ends = joined(self, (self.in_features, self.context_features), x, context), (self.layers[0], self.layers[-1])
         for layer in self.layers:
             h = in_full_precision(layer, h) if layer in ends else layer(h)
         return h
@@ -230,6 +269,8 @@ class ResidualConvNet(nn.Module):
     ) -> None:
         super().__init__()
         self.skip, self.checkpoint = skip, checkpoint
+        self.in_channels = check_size(in_channels, "in_channels")
+        self.context_features = check_size(context_features, "context_features", least=0)
         self.enter = nn.Conv2d(in_channels + context_features, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -244,8 +285,8 @@ class ResidualConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `(rows, out_channels, h, w)`."""
-        joined = join_condition(x, context)
-        return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
+        read = joined(self, (self.in_channels, self.context_features), x, context)
+        return recomputed(self, self._run, read) if self.checkpoint else self._run(read)
 
     def _run(self, x: Tensor) -> Tensor:
         h = in_full_precision(self.enter, x)
@@ -319,14 +360,16 @@ class DenseConvBlock(DenseNet):
     ) -> None:
         super().__init__(hidden, hidden, depth, growth, gated=gated)
         self.checkpoint = checkpoint
+        self.in_channels = check_size(in_channels, "in_channels")
+        self.context_features = check_size(context_features, "context_features", least=0)
         self.enter = nn.Conv2d(in_channels + context_features, hidden, 1)
         self.leave = zeroed(nn.Conv2d(hidden, out_channels, 1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `(rows, out_channels, h, w)`."""
-        joined = join_condition(x, context)
-        return recomputed(self, self._run, joined) if self.checkpoint else self._run(joined)
+        read = joined(self, (self.in_channels, self.context_features), x, context)
+        return recomputed(self, self._run, read) if self.checkpoint else self._run(read)
 
     def _run(self, x: Tensor) -> Tensor:
         h = in_full_precision(self.enter, x)

@@ -4,7 +4,6 @@ The bound is of the map from the input to the output at a fixed condition. Weigh
 weights alone: nothing is estimated, nothing is kept from call to call, and evaluation sees what training sees.
 """
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.calling import reads_condition, takes_context
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import correlation_bound, gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
@@ -92,7 +92,12 @@ class DeclaredNet(LipschitzNet):
             )
         self.net = net
         self.lipschitz = float(lipschitz)
-        self._reads_context = len(inspect.signature(net.forward).parameters) > 1
+        self._takes_context = takes_context(net)
+
+    @property
+    def reads_condition(self) -> bool:
+        """Whether the network may read the condition."""
+        return reads_condition(self.net)
 
     def constrained(self) -> Constrained:
         """Return the network's parameters and the declared bound."""
@@ -100,7 +105,7 @@ class DeclaredNet(LipschitzNet):
 
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
         """Call the network with these parameters."""
-        given = (x, context) if self._reads_context else (x,)
+        given = (x, context) if self._takes_context else (x,)
         return run_with(self.net, tensors, *given)
 
 

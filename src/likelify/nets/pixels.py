@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from likelify.nets.conditioners import Dropout
+from likelify.nets.conditioners import Dropout, JoinedNet
 
 
 class PixelScale(nn.Module):
@@ -32,7 +32,7 @@ class PositionBias(nn.Module):
 
 def pixel_encoder(
     image_shape: tuple[int, int, int], levels: int, hidden: int, features: int, context_features: int, dropout: float
-) -> nn.Sequential:
+) -> JoinedNet:
     """Return a network from integer images to flat features, `features` of them for each position at half the size.
 
     Args:
@@ -45,7 +45,7 @@ def pixel_encoder(
     """
     channels, height, width = image_shape
     positions = (height // 2) * (width // 2)
-    return nn.Sequential(
+    return JoinedNet(
         PixelScale(levels),
         nn.Conv2d(channels + context_features, hidden, 3, padding=1),
         nn.SiLU(),
@@ -55,6 +55,7 @@ def pixel_encoder(
         Dropout(dropout),
         nn.Linear(hidden * positions, features * positions),
         nn.SiLU(),
+        context_features=context_features,
     )
 
 
@@ -65,7 +66,7 @@ def pixel_decoder(
     hidden: int,
     context_features: int,
     dropout: float,
-) -> nn.Sequential:
+) -> JoinedNet:
     """Return a network from latent images of half the size to the logits of each pixel's values.
 
     Args:
@@ -78,7 +79,7 @@ def pixel_decoder(
     """
     channels, height, width = latent_shape
     outputs = levels * image_shape[0]
-    return nn.Sequential(
+    return JoinedNet(
         nn.Flatten(),
         nn.Linear((channels + context_features) * height * width, 8 * hidden),
         nn.SiLU(),
@@ -90,4 +91,5 @@ def pixel_decoder(
         nn.SiLU(),
         nn.Conv2d(hidden, outputs, 3, padding=1),
         PositionBias((outputs, *image_shape[1:])),
+        context_features=context_features,
     )

@@ -29,6 +29,7 @@ class TiedHeads(nn.Module):
         van den Berg et al. 2018 (the form without networks); as a convolution Hoogeboom et al. 2020, section 6.2.
     """
 
+    context_features = 0
     mask: Tensor
     extra_repr = kept_arguments
 

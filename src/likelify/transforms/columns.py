@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, DataError
-from likelify.structure import ContextLike, sum_constant
+from likelify.errors import DataError
+from likelify.structure import ContextLike, check_size, sum_constant
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE
 
@@ -58,9 +58,8 @@ class Columns(Transform):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
+        columns = check_size(columns, "The number of Columns")
         self.takes = (columns,)
-        if columns < 1:
-            raise ConfigError(f"Columns needs at least one column, got {columns}.")
         self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(columns, dtype=torch.float64))
         # Follows the dtype of the flow, which the two above do not.

@@ -11,30 +11,38 @@ unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `fo
 
 from __future__ import annotations
 
-import functools
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from likelify.caching import freeze
-from likelify.distributions import Likelihood
-from likelify.errors import ConvergenceError, DomainError, ShapeError, StateError, UnsupportedError
-from likelify.structure import Context, ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
-from likelify.tracing import Method, is_tracing, raised, under_autocast
+from likelify.calling import parts_read
+from likelify.distributions import Distribution, Likelihood
+from likelify.errors import ShapeError, StateError, UnsupportedError
+from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
+from likelify.support import Interval
 from likelify.transforms import inversion
+from likelify.transforms.inputs import CHECKED, checked, instead_of
 from likelify.transforms.inversion import InverseCheck, Inversion
+from likelify.transforms.shapes import behind, events_behind
 
-# The methods that work on what a layer takes, and on what it gives.
-TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
 # Name of a buffer -> what it has to be, in words, and the test of that.
 BufferRules = Mapping[str, tuple[str, Callable[[Tensor], Tensor | bool]]]
-CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
+
+
+def _derived(fact: Callable[[Any], Any]) -> Any:
+    # Not typed as a property, which type checkers do not let stand for an attribute.
+    return property(fact)
+
+
+# Of a layer that hands its own elements to distributions, joined by the condition of the caller.
+inner_reads = _derived(
+    lambda layer: any(inner.reads_outer_condition for inner in layer.children() if isinstance(inner, Distribution))
+)
 
 
 class Transform(nn.Module):
@@ -61,6 +69,11 @@ class Transform(nn.Module):
         inverse_check: what is looked at after `inverse` and `mean_inverse`, which raise a `ConvergenceError` if the
             result cannot be trusted; None if no rounding can spoil it, as in elementwise formulas and rotations.
             Layers that draw at random are not looked at, whatever they say.
+        domain: where the elements of the data must lie; None for anywhere.
+        image: where those of the latent lie; None for anywhere. A flow refuses a base that reaches further.
+        keeps_shape: whether the latent has the shape of the data; by default, unless `out_shape` is overridden.
+        reads_condition: whether it may read the condition of the context: some network or layer inside does. A layer
+            that reads it by itself says True.
         buffer_rules: what buffers have to be that only construction or `initialize` set: a state dictionary with others
             is refused with a `StateError`.
     """
@@ -76,6 +89,10 @@ class Transform(nn.Module):
     takes: EventShape | None = None
     gives: EventShape | None = None
     inverse_check: InverseCheck | None = InverseCheck()
+    domain: Interval | None = None
+    image: Interval | None = None
+    keeps_shape: bool = _derived(lambda layer: type(layer).out_shape is Transform.out_shape)
+    reads_condition: bool = _derived(parts_read)
     buffer_rules: ClassVar[BufferRules] = {}
     extra_repr = kept_arguments
 
@@ -83,7 +100,7 @@ class Transform(nn.Module):
         # Classes say `checks=False` if what they are made of looks at the shapes of inputs already.
         super().__init_subclass__(**settings)
         for name in CHECKED.keys() & vars(cls).keys():
-            setattr(cls, name, _checked(vars(cls)[name], CHECKED[name] if checks else None))
+            setattr(cls, name, checked(vars(cls)[name], CHECKED[name] if checks else None))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *how: Any, **named: Any) -> None:
         for name, (meaning, holds) in self.buffer_rules.items():
@@ -137,13 +154,41 @@ class Transform(nn.Module):
         return as_shape(in_shape)
 
     def data_shape(self, latent_shape: Shape) -> Shape:
-        """Return the event shape of the data for latents of that shape, where it can be told."""
-        if self.out_shape(latent_shape) != as_shape(latent_shape):
-            raise UnsupportedError(
-                f"The data shape of {type(self).__name__} cannot be told from its latent shape; "
-                "trace it forward instead: transform.out_shape(data_shape)."
-            )
-        return as_shape(latent_shape)
+        """Return the event shape of the data for latents of that shape, where it can be told.
+
+        Raises:
+            ShapeError: if there are no such latents.
+            UnsupportedError: if it cannot be told.
+        """
+        latent, takes = as_shape(latent_shape), self.takes
+        if self.gives is not None or self.keeps_shape:
+            check_event(latent, self.gives or takes or (...,), type(self).__name__)
+        if takes is not None and all(isinstance(size, int) for size in takes):
+            return takes  # pyright: ignore[reportReturnType]
+        if self.keeps_shape:
+            return latent
+        if takes is not None and isinstance(takes[0], int):
+            # A layer that changes the channels and may leave the positions as they are.
+            candidate = (takes[0], *latent[1:])
+            with suppress(ShapeError):
+                if self.out_shape(candidate) == latent:
+                    return candidate
+        raise UnsupportedError(
+            f"The data shape of {type(self).__name__} cannot be told from its latent shape; "
+            "trace it forward instead: transform.out_shape(data_shape)."
+        )
+
+    def events_behind(self, known: EventShape | None) -> EventShape | None:
+        """Return what is known of the events of the latent, given what is known of those of the data.
+
+        Raises:
+            ShapeError: if there is no place for these in the layer.
+        """
+        return behind(self, known)
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return where the elements of the latent lie if those of the data lie there; None for anywhere."""
+        return support if self.moves_elements else self.image
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit what depends on data (statistics, marginals) to a sample of it, once; return the layer's output.
@@ -173,58 +218,6 @@ class Transform(nn.Module):
             yield
 
 
-def _checked(method: Method, fact: str | None) -> Method:
-    """Let a method refuse events its layer was not built for, take a number for a shape, and say where it fails."""
-    _, first, *_ = (*inspect.signature(method).parameters, None)
-    works_on_shapes = method.__name__.endswith("_shape")
-    run = inversion.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
-
-    def attempt(self: Transform, *values: Any, **named: Any) -> Any:
-        if is_tracing():
-            return method(self, *values, **named)
-        try:
-            return run(self, *values, **named)
-        except ConvergenceError as error:
-            inversion.locate(error, self)
-            raise
-
-    @functools.wraps(method)
-    def checked(self: Transform, *values: Any, **named: Any) -> Any:
-        expected = self.takes if fact == "takes" or self.gives is None else self.gives
-        if not values and first in named:
-            values = (named.pop(first),)
-        if values and works_on_shapes:
-            values = (as_shape(values[0]), *values[1:])
-        if values and expected is not None and fact is not None:
-            check_event(values[0] if works_on_shapes else values[0].shape[1:], expected, type(self).__name__)
-        if works_on_shapes:
-            return method(self, *values, **named)
-        if values and under_autocast(values[0]):
-            return _in_full_precision(attempt, self, *values, **named)
-        return attempt(self, *values, **named)
-
-    return checked  # pyright: ignore[reportReturnType]
-
-
-def _in_full_precision(method: Callable[..., Any], layer: Transform, *values: Any, **named: Any) -> Any:
-    """Call a method with no half precision that `torch.autocast` made, and outside of it unless its layer keeps it."""
-    raised_ = [_raised(value) for value in values]
-    named = {name: _raised(value) for name, value in named.items()}
-    with nullcontext() if layer.keeps_autocast else torch.autocast(values[0].device.type, enabled=False):
-        return method(layer, *raised_, **named)
-
-
-def _raised(context: Any) -> Any:
-    if isinstance(context, Context) and context.condition is not None:
-        return replace(context, condition=raised(context.condition))
-    return raised(context) if isinstance(context, Tensor) else context
-
-
-def _derived(fact: Callable[[Any], bool]) -> Any:
-    # Not typed as a property, which type checkers do not let stand for an attribute.
-    return property(fact)
-
-
 class Composite(Transform, ABC):
     """A layer made of layers. Write `parts`; its facts are those of the parts as they are now, and never stored."""
 
@@ -237,6 +230,7 @@ class Composite(Transform, ABC):
     takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
     inverse_check = None
+    keeps_shape = _derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
 
     @abstractmethod
     def parts(self) -> Sequence[Transform]:
@@ -248,13 +242,20 @@ def _entrance(layer: Composite) -> list[Transform]:
     return [part for part in layer.parts() if not part.moves_elements][:1]
 
 
-def _require_transforms(name: str, *layers: object) -> None:
+def require_transforms(name: str, *layers: object) -> None:
+    """Refuse what stands in the place of a layer and is none, with what to do about it.
+
+    Raises:
+        UnsupportedError: if there is such a part.
+    """
     for layer in layers:
         if not isinstance(layer, Transform):
-            raise UnsupportedError(f"{name} takes Transforms, not {type(layer).__name__}.")
+            raise UnsupportedError(
+                f"{name} takes Transforms, not {type(layer).__name__}. {instead_of(layer, Transform)}"
+            )
 
 
-class Chain(Composite):
+class Chain(Composite, checks=False):
     """Several layers one after the other, in the order data meets them.
 
     Example:
@@ -265,10 +266,16 @@ class Chain(Composite):
         tensor([[2., 4.]])
     """
 
-    def __init__(self, transforms: Sequence[Transform]) -> None:
+    def __init__(self, transforms: Sequence[Transform], *more: Transform) -> None:
         super().__init__()
-        _require_transforms("Chain", *transforms)
-        self.transforms = nn.ModuleList(transforms)
+        if more or not isinstance(transforms, Iterable) or isinstance(transforms, Transform):
+            raise UnsupportedError(
+                "Chain takes one list of layers, in the order in which data meet them: lk.Chain([first, second])."
+            )
+        layers = list(transforms)
+        require_transforms("Chain", *layers)
+        self.transforms = nn.ModuleList(layers)
+        self.events_behind(None)
 
     def parts(self) -> Sequence[Transform]:
         """Return the layers in their order."""
@@ -287,6 +294,19 @@ class Chain(Composite):
     def __getitem__(self, index: int | slice) -> Transform | Chain:
         part = list(self)[index]
         return Chain(part) if isinstance(part, list) else part
+
+    domain = _derived(lambda layer: next((part.domain for part in layer if not part.moves_elements), None))
+    image = _derived(lambda layer: layer.carry(None))
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Pass the interval through all layers."""
+        for transform in self:
+            support = transform.carry(support)
+        return support
+
+    def events_behind(self, known: EventShape | None) -> EventShape | None:
+        """Pass what is known through all layers, each of which must fit the one before it."""
+        return events_behind(list(self), known, type(self).__name__)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the layers in order and add their contributions."""
@@ -341,7 +361,7 @@ def _accumulate(
     return value, total
 
 
-class Inverse(Composite):
+class Inverse(Composite, checks=False):
     """The inverse of a layer, as a layer: its `forward` is the other's `inverse`.
 
     `initialize` fits nothing in the inner layer, whose statistics are those of its own input.
@@ -355,10 +375,14 @@ class Inverse(Composite):
     )
     takes_integers = False
     takes_float64 = False
+    domain = _derived(lambda layer: layer.transform.image)
+    image = _derived(lambda layer: layer.transform.domain)
+    takes = _derived(lambda layer: layer.transform.takes if layer.transform.keeps_shape else layer.transform.gives)
+    gives = _derived(lambda layer: layer.transform.takes)
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
-        _require_transforms("Inverse", transform)
+        require_transforms("Inverse", transform)
         self.transform = transform
 
     def parts(self) -> Sequence[Transform]:
@@ -390,7 +414,7 @@ class Inverse(Composite):
         return self.transform.out_shape(latent_shape)
 
 
-class Conjugate(Composite):
+class Conjugate(Composite, checks=False):
     r"""A layer in another basis: `x -> W^-1(f(W(x)))`.
 
     The contributions of all three parts are added, so `W` may be any bijection; for a linear `W` its two terms cancel.
@@ -403,7 +427,7 @@ class Conjugate(Composite):
 
     def __init__(self, basis: Transform, transform: Transform) -> None:
         super().__init__()
-        _require_transforms("Conjugate", basis, transform)
+        require_transforms("Conjugate", basis, transform)
         if basis.random_forward or basis.random_inverse:
             raise UnsupportedError(f"The basis of Conjugate must be a bijection; {type(basis).__name__} draws noise.")
         self.basis = basis
@@ -440,28 +464,3 @@ class Conjugate(Composite):
         v = self.transform.initialize(self.basis.initialize(x, context), context)
         with torch.no_grad():
             return self.basis.inverse(v, context)[0]
-
-
-def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
-    """Raise `DomainError` unless all of `inside` is true.
-
-    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.
-    """
-    if is_tracing():
-        return
-    if not bool(inside.all()):
-        outside = int((~inside).sum())
-        raise DomainError(f"{type(layer).__name__}: {outside} of {inside.numel()} input values lie outside {meaning}.")
-
-
-def check_sample(x: Tensor, layer: nn.Module) -> None:
-    """Refuse a sample that `initialize` would turn into parameters that are not finite."""
-    name = type(layer).__name__
-    if not x.numel():
-        raise ShapeError(f"{name}.initialize got an empty sample; give it a sample of the training data.")
-    if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x)).sum())
-        raise DomainError(
-            f"{name}.initialize got {bad} of {x.numel()} values that are not finite. Look for missing values in the "
-            "data."
-        )

@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from likelify.calling import call_net, refuse_condition, takes_context
 from likelify.distributions import limit_log_scale
-from likelify.errors import ShapeError
-from likelify.structure import ContextLike, EventShape, kept_arguments, sum_items
+from likelify.errors import ShapeError, UnsupportedError
+from likelify.structure import ContextLike, EventShape, check_size, kept_arguments, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
@@ -96,8 +97,7 @@ class ChannelSplit(nn.Module):
 
     def __init__(self, channels: int, *, swap: bool = False) -> None:
         super().__init__()
-        if channels < 2:
-            raise ShapeError(f"A channel split needs at least two channels, got {channels}.")
+        channels = check_size(channels, "The channels of a ChannelSplit", least=2)
         self.channels = channels
         self.takes: EventShape = (channels, ...)
         self.swap = swap
@@ -164,9 +164,13 @@ class Coupling(Transform):
     Args:
         split: `ChannelSplit` or `MaskSplit`.
         bijector: `AffineBijector` or `SplineBijector`.
-        net: called as `net(x_a, context)`; returns `(rows, size * channels_b, *positions)`: the first
-            parameter of every changed channel, then the second of each, and so on. A net whose last layer is zero
-            starts at the identity.
+        net: called as `net(x_a, context)`, or as `net(x_a)` if its `forward` takes one argument, as that of
+            `torch.nn.Sequential`; returns `(rows, size * channels_b, *positions)`: the first parameter of every changed
+            channel, then the second of each, and so on. A net whose last layer is zero starts at the identity.
+
+    Raises:
+        UnsupportedError: if one of the three is something else.
+        ShapeError: if the network does not fit, or cannot read a condition that is given.
     """
 
     # Looked at element by element, without another call of the network.
@@ -175,10 +179,19 @@ class Coupling(Transform):
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:
         super().__init__()
+        if not (isinstance(split, ChannelSplit | MaskSplit) and isinstance(bijector, Bijector)):
+            raise UnsupportedError(
+                "Coupling takes a split (ChannelSplit, MaskSplit), a bijector (AffineBijector, SplineBijector) and a "
+                f"network, in this order; got a {type(split).__name__} and a {type(bijector).__name__}."
+            )
+        if not isinstance(net, nn.Module):
+            raise UnsupportedError(f"The network of a Coupling must be a torch.nn.Module, not a {type(net).__name__}.")
         self.takes = split.takes
         self.split = split
         self.bijector = bijector
         self.net = net
+        # Not looked up in each call, which it would slow down.
+        self._takes_context = takes_context(net)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the second part."""
@@ -195,7 +208,10 @@ class Coupling(Transform):
         return self.split.join(read, value), sum_items(log_slope, context)
 
     def _raw(self, read: Tensor, changed: Tensor, context: ContextLike) -> Tensor:
-        raw = self.net(read, context)
+        if not self._takes_context:
+            refuse_condition(context, "Coupling")
+        given = (context,) if self._takes_context else ()
+        raw = call_net(self.net, read, *given, owner="Coupling")
         expected = (changed.shape[0], changed.shape[1] * self.bijector.size, *changed.shape[2:])
         if tuple(raw.shape) != expected:
             raise ShapeError(

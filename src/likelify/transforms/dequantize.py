@@ -7,8 +7,9 @@ from torch import Tensor
 
 from likelify.distributions import Distribution
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError
-from likelify.structure import Context, ContextLike, as_context, join_condition, sum_constant, sum_items
-from likelify.transforms.core import Transform, check_domain
+from likelify.structure import Context, ContextLike, as_context, check_size, join_condition, sum_constant, sum_items
+from likelify.support import check_domain
+from likelify.transforms.core import Transform, inner_reads
 
 
 class Dequantize(Transform):
@@ -32,11 +33,13 @@ class Dequantize(Transform):
     random_forward = True
     takes_integers = True
     keeps_autocast = True
+    reads_condition = inner_reads
     probe: Tensor
 
     def __init__(self, levels: int, noise: Distribution | None = None) -> None:
         super().__init__()
-        if levels < 2 or levels > 2**16:
+        levels = check_size(levels, "The levels of Dequantize", least=2)
+        if levels > 2**16:
             raise ConfigError(f"Dequantize needs 2 to 65536 levels, got {levels}.")
         if noise is not None and noise.likelihood != "exact":
             raise InexactLikelihoodError("Dequantize needs noise with an exact log_prob.")
@@ -102,4 +105,4 @@ class Dequantize(Transform):
     def _inner(self, x: Tensor, context: ContextLike) -> Context:
         scaled = (x + 0.5) * (2 / self.levels) - 1
         # The noise belongs to the likelihood, so the temperature of the samples is not its own.
-        return Context(join_condition(scaled, context), as_context(context).structure)
+        return Context(join_condition(scaled, context), as_context(context).structure, must_be_read=False)

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, along, sum_items
-from likelify.transforms.core import Transform, check_domain, check_sample
+from likelify.structure import ContextLike, along, check_size, sum_items
+from likelify.support import MINUS_TO_ONE, POSITIVE, UNIT, Interval, check_sample, strictly_inside, within
+from likelify.transforms.core import Transform
 from likelify.transforms.rules import SIGNS
 
 
@@ -42,6 +43,10 @@ class Affine(Transform):
         x = z / self.scale - self.shift
         return x, -self._log_det(x, context)
 
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return the interval shifted and scaled."""
+        return None if support is None else support.scaled(self.scale, self.shift)
+
     def _log_det(self, x: Tensor, context: ContextLike) -> Tensor:
         return sum_items(torch.full_like(x, math.log(abs(self.scale))), context)
 
@@ -60,6 +65,7 @@ class ActNorm(Transform):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        channels = check_size(channels, "The channels of ActNorm")
         self.takes = (channels, ...)
         self.shift = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
@@ -192,20 +198,22 @@ class Logit(Transform):
         if not 0 <= alpha < 0.5:
             raise ConfigError(f"Logit needs 0 <= alpha < 1/2, got {alpha}.")
         self.alpha = alpha
+        self.domain = Interval(0.0, 1.0, closed=alpha > 0)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Squeeze towards one half, then take the logit."""
         inside = (x > 0) & (x < 1) if self.alpha == 0 else (x >= 0) & (x <= 1)
-        check_domain(inside, self, "(0, 1)" if self.alpha == 0 else "[0, 1]")
+        x, inside = within(x, inside, self, str(self.domain), 0.5)
         p = self.alpha + (1 - 2 * self.alpha) * x
         # 1 - p from 1 - x: p itself has lost the small digits near one.
         q = self.alpha + (1 - 2 * self.alpha) * (1 - x)
         log_p, log_q = p.log(), q.log()
-        return log_p - log_q, sum_items(math.log(1 - 2 * self.alpha) - log_p - log_q, context)
+        log_slope = math.log(1 - 2 * self.alpha) - log_p - log_q
+        return log_p - log_q, sum_items(torch.where(inside, log_slope, -math.inf), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the sigmoid and undo the squeeze."""
-        x = (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
+        x = (strictly_inside(torch.sigmoid(z), UNIT) - self.alpha) / (1 - 2 * self.alpha)
         log_slope = F.logsigmoid(z) + F.logsigmoid(-z) - math.log(1 - 2 * self.alpha)
         return x, sum_items(log_slope, context)
 
@@ -213,48 +221,56 @@ class Logit(Transform):
 class Sigmoid(Transform):
     """The map `z = 1 / (1 + exp(-x))` from the line to (0, 1); its inverse refuses values outside.
 
-    In float32 values above 17 are rounded to the end 1.
+    Values that would be rounded to an end, in float32 those above 17, become the number next to it.
     """
 
     inverse_check = None
+    image = UNIT
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the sigmoid."""
-        return torch.sigmoid(x), sum_items(F.logsigmoid(x) + F.logsigmoid(-x), context)
+        return strictly_inside(torch.sigmoid(x), UNIT), sum_items(F.logsigmoid(x) + F.logsigmoid(-x), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take the logit."""
-        check_domain((z > 0) & (z < 1), self, "(0, 1)")
+        z, inside = within(z, (z > 0) & (z < 1), self, "(0, 1)", 0.5)
         log_p, log_q = z.log(), (-z).log1p()
-        return log_p - log_q, sum_items(-log_p - log_q, context)
+        return log_p - log_q, sum_items(torch.where(inside, -log_p - log_q, -math.inf), context)
 
 
 class Tanh(Transform):
-    """The map `z = tanh(x)` from the line to (-1, 1); its inverse refuses values outside."""
+    """The map `z = tanh(x)` from the line to (-1, 1); its inverse refuses values outside.
+
+    Values that would be rounded to an end, in float32 those beyond 9, become the number next to it.
+    """
+
+    image = MINUS_TO_ONE
 
     inverse_check = None
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take tanh; `log dz/dx = 2 (log 2 - x + log sigmoid(2x))` does not cancel for large x."""
-        return torch.tanh(x), sum_items(2 * (math.log(2) - x + F.logsigmoid(2 * x)), context)
+        log_slope = 2 * (math.log(2) - x + F.logsigmoid(2 * x))
+        return strictly_inside(torch.tanh(x), MINUS_TO_ONE), sum_items(log_slope, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take artanh."""
-        check_domain(z.abs() < 1, self, "(-1, 1)")
-        return torch.atanh(z), sum_items(-(-z * z).log1p(), context)
+        z, inside = within(z, z.abs() < 1, self, "(-1, 1)", 0.0)
+        return torch.atanh(z), sum_items(torch.where(inside, -(-z * z).log1p(), -math.inf), context)
 
 
 class Softplus(Transform):
     """The map `z = log(1 + exp(x))` from the line to the positive numbers; its inverse refuses others."""
 
     inverse_check = None
+    image = POSITIVE
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take softplus."""
-        return F.softplus(x, threshold=40), sum_items(F.logsigmoid(x), context)
+        return strictly_inside(F.softplus(x, threshold=40), POSITIVE), sum_items(F.logsigmoid(x), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take `log(exp(z) - 1)`."""
-        check_domain(z > 0, self, "the positive numbers")
+        z, inside = within(z, z > 0, self, "the positive numbers", 1.0)
         log_slope = (-torch.expm1(-z)).log()
-        return z + log_slope, -sum_items(log_slope, context)
+        return z + log_slope, sum_items(torch.where(inside, -log_slope, -math.inf), context)

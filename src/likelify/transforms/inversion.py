@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConvergenceError
 from likelify.structure import Context, ContextLike, as_context, with_condition
+from likelify.support import at_work_in_a_flow
 from likelify.tracing import Method, in_forward_mode, is_tracing
 
 # Largest residual and error: two digits that remain of the seven of float32, five of the sixteen of float64.
@@ -414,6 +415,9 @@ def _sum_up(found: _Finding, result: Any) -> None:
         if found.layer.random_forward or found.layer.random_inverse:
             # Noise that is drawn from a bounded set has no density outside of it.
             contribution = contribution.nan_to_num(math.nan, 0.0, 0.0)
+        elif at_work_in_a_flow():
+            # Rows outside of the support of a bounded layer.
+            contribution = contribution.nan_to_num(math.nan, math.inf, 0.0)
         found.sums.append(contribution.sum(dtype=torch.promote_types(contribution.dtype, torch.float32)))
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from likelify.distributions import Distribution
 from likelify.errors import InexactLikelihoodError, ShapeError
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, join_condition, with_condition
-from likelify.transforms.core import Transform
+from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, join_condition
+from likelify.transforms.core import Transform, inner_reads
 
 
 class LatentVariable(Transform):
@@ -48,6 +48,7 @@ class LatentVariable(Transform):
     random_inverse = True
     takes_integers = True
     keeps_autocast = True
+    reads_condition = inner_reads
     probe: Tensor
 
     def __init__(self, posterior: Distribution, observation: Distribution, latent_shape: int | Shape) -> None:
@@ -98,7 +99,7 @@ class LatentVariable(Transform):
     def _seen(self, x: Tensor, context: ContextLike) -> Context:
         seen = x if x.is_floating_point() else x.to(self.probe.dtype)
         # The posterior belongs to the likelihood, so the temperature of the samples is not its own.
-        return Context(join_condition(seen, context), as_context(context).structure)
+        return Context(join_condition(seen, context), as_context(context).structure, must_be_read=False)
 
     def _inner(self, z: Tensor, context: ContextLike) -> Context:
-        return with_condition(context, join_condition(z, context))
+        return replace(as_context(context), condition=join_condition(z, context), must_be_read=False)

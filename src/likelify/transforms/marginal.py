@@ -7,8 +7,9 @@ from torch import Tensor
 
 from likelify.distributions import LOG_SQRT_2PI
 from likelify.errors import ConfigError, DataError
-from likelify.structure import ContextLike, Shape, as_shape, sum_items
-from likelify.transforms.core import Transform, check_domain
+from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
+from likelify.support import Interval, strictly_inside, within
+from likelify.transforms.core import Transform
 from likelify.transforms.rules import FALLING, PROBABILITIES, RISING
 
 
@@ -42,12 +43,12 @@ class FittedMarginal(Transform):
 
     def __init__(self, event_shape: int | Shape, levels: int, *, pseudo_count: float = 0.5) -> None:
         super().__init__()
-        if levels < 2 or not pseudo_count > 0:
-            raise ConfigError(
-                f"FittedMarginal needs at least 2 levels and a positive pseudo-count, got {levels}, {pseudo_count}."
-            )
-        self.takes = self.event_shape = as_shape(event_shape)
+        levels = check_size(levels, "The levels of FittedMarginal", least=2)
+        if not pseudo_count > 0:
+            raise ConfigError(f"FittedMarginal needs a positive pseudo-count, got {pseudo_count}.")
+        self.takes = self.event_shape = as_shape(event_shape, least=1)
         self.levels = levels
+        self.domain = Interval(0.0, float(levels))
         self.pseudo_count = pseudo_count
         size = math.prod(self.event_shape)
         for name, width in (("mass", levels), ("below", levels + 1), ("above", levels + 1)):
@@ -67,7 +68,7 @@ class FittedMarginal(Transform):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map each position to a standard normal."""
-        check_domain((x > 0) & (x < self.levels), self, f"(0, {self.levels})")
+        x, inside = within(x, (x > 0) & (x < self.levels), self, str(self.domain), 0.5)
         by_position = x.flatten(1).T
         level = self._level(by_position)
         part = by_position - level
@@ -78,10 +79,11 @@ class FittedMarginal(Transform):
         tail = torch.special.ndtri(torch.minimum(below, above))
         z = torch.where(below < above, tail, -tail)
         log_slope = mass.log() + 0.5 * z * z + LOG_SQRT_2PI
-        return z.T.reshape(x.shape), sum_items(log_slope.T, context)
+        log_slope = torch.where(inside.flatten(1), log_slope.T, -math.inf)
+        return z.T.reshape(x.shape), sum_items(log_slope, context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Map standard normals back to `[0, levels]`; far in the tails the value rounds to an end."""
+        """Map standard normals back to `(0, levels)`; far in the tails it is the number next to an end."""
         by_position = z.flatten(1).T.contiguous()
         lower = by_position < 0
         tail = torch.special.ndtr(-by_position.abs())
@@ -93,7 +95,7 @@ class FittedMarginal(Transform):
         part_above = 1 - (tail - self.above.gather(1, level + 1)) / mass
         x = level + torch.where(lower, part_below, part_above).clamp(0, 1)
         log_slope = -(mass.log() + 0.5 * by_position * by_position + LOG_SQRT_2PI)
-        return x.T.reshape(z.shape), sum_items(log_slope.T, context)
+        return strictly_inside(x.T.reshape(z.shape), Interval(0.0, self.levels)), sum_items(log_slope.T, context)
 
     def _level(self, x: Tensor) -> Tensor:
         return x.detach().floor().long().clamp(0, self.levels - 1)

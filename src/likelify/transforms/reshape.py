@@ -50,7 +50,7 @@ class Squeeze(Transform):
 
     def __init__(self, factor: int | Sequence[int] = 2) -> None:
         super().__init__()
-        self.factors = per_axis(factor, 2 if isinstance(factor, int) else max(1, len(factor)), "factor")
+        self.factors = per_axis(factor, max(1, len(factor)) if isinstance(factor, Sequence) else 2, "factor")
         # What torch's kernels for images can do.
         self._is_square = len(self.factors) == 2 and self.factors[0] == self.factors[1]
 
@@ -113,7 +113,7 @@ class Reshape(Transform):
 
     def __init__(self, in_shape: int | Shape, out_shape: int | Shape) -> None:
         super().__init__()
-        self._in, self._out = as_shape(in_shape), as_shape(out_shape)
+        self._in, self._out = as_shape(in_shape, least=1), as_shape(out_shape, least=1)
         self.takes, self.gives = self._in, self._out
         if math.prod(self._in) != math.prod(self._out):
             raise ShapeError(f"Reshape cannot turn {self._in} into {self._out}: the sizes differ.")

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from likelify.distributions import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, along, as_context, sum_items
-from likelify.transforms.core import Transform, check_domain
+from likelify.structure import ContextLike, along, as_context, check_size, sum_items
+from likelify.support import NOT_NEGATIVE, Interval, check_domain, strictly_inside, within
+from likelify.transforms.core import Transform
 from likelify.transforms.surjections.truncated_normal import (
     log_scaled_tail,
     positive_normal_log_prob,
@@ -80,6 +81,7 @@ class PReLU(Transform):
         super().__init__()
         if not 0 < init < math.inf:
             raise ConfigError(f"PReLU needs a positive first slope, got {init}.")
+        channels = check_size(channels, "The channels of PReLU")
         self.takes = (channels, ...) if channels > 1 else None
         self.log_slope = nn.Parameter(torch.full((channels,), math.log(init)))
 
@@ -116,7 +118,8 @@ class ELU(Transform):
 
     `log dz/dx = log scale`, and below zero `+ log(alpha rate) + rate x`. The image is `(-scale alpha, inf)`: what the
     base puts below is missing from the mass (with a standard normal base and alpha one, the share `Phi(-1) = 0.16`),
-    and the inverse refuses it. Values far below zero are rounded to the end, in float32 those with `rate x < -17`.
+    and the inverse refuses it. Values far below zero, in float32 those with `rate x < -17`, become the number next to
+    the end.
 
     Args:
         alpha: positive.
@@ -133,23 +136,26 @@ class ELU(Transform):
         self.alpha = alpha
         self.scale = scale
         self.rate = rate
+        self.low = -scale * alpha
+        self.image = Interval(self.low, math.inf)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Bend the negative values."""
         below = x.clamp_max(0)
         z = self.scale * torch.where(x > 0, x, self.alpha * torch.expm1(self.rate * below))
-        return z, self._log_det(x, below, context)
+        return strictly_inside(z, Interval(self.low, math.inf)), sum_items(self._log_slope(x, below), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Straighten them."""
-        y = z / self.scale
-        check_domain(y > -self.alpha, self, f"({-self.scale * self.alpha}, inf)")
-        x = torch.where(y > 0, y, torch.log1p(y.clamp_max(0) / self.alpha) / self.rate)
-        return x, -self._log_det(x, x.clamp_max(0), context)
+        z, inside = within(z, z > self.low, self, str(self.image), 0.0)
+        # Just inside of the end, where the quotient may be rounded to it.
+        share = (z.clamp_max(0) / self.low).clamp_max(1 - torch.finfo(z.dtype).eps / 2)
+        x = torch.where(z > 0, z / self.scale, torch.log1p(-share) / self.rate)
+        return x, sum_items(torch.where(inside, -self._log_slope(x, x.clamp_max(0)), -math.inf), context)
 
-    def _log_det(self, x: Tensor, below: Tensor, context: ContextLike) -> Tensor:
+    def _log_slope(self, x: Tensor, below: Tensor) -> Tensor:
         bend = torch.where(x > 0, 0.0, math.log(self.alpha * self.rate) + self.rate * below)
-        return sum_items(bend + math.log(self.scale), context)
+        return bend + math.log(self.scale)
 
 
 def celu(alpha: float = 1.0) -> ELU:
@@ -174,6 +180,8 @@ class Abs(Transform):
     """
 
     random_inverse = True
+    joins_condition = True
+    image = NOT_NEGATIVE
 
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
@@ -183,18 +191,18 @@ class Abs(Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Drop the sign; the contribution is its log-probability."""
         z = x.abs()
-        return z, self._log_prob(x, self._log_odds(z, context), context)
+        return z, sum_items(self._log_prob(x, self._log_odds(z, context)), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Draw the sign; the context's temperature divides the log-odds."""
-        check_domain(z >= 0, self, "[0, inf)")
+        z, inside = within(z, z >= 0, self, str(self.image), 1.0)
         log_odds = self._log_odds(z, context)
         x = torch.where(_draw_odds(log_odds.expand_as(z), as_context(context).temperature), z, -z)
-        return x, -self._log_prob(x, log_odds, context)
+        return x, -sum_items(torch.where(inside, self._log_prob(x, log_odds), math.inf), context)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Return each element with its likelier sign."""
-        check_domain(z >= 0, self, "[0, inf)")
+        check_domain(z >= 0, self, str(self.image))
         return torch.where(self._log_odds(z, context) >= 0, z, -z)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -207,8 +215,8 @@ class Abs(Transform):
             return self.log_odds
         return self.log_odds + read_net(self.net, z, context, z.shape[1])
 
-    def _log_prob(self, x: Tensor, log_odds: Tensor, context: ContextLike) -> Tensor:
-        return sum_items(F.logsigmoid(torch.where(x < 0, -log_odds, log_odds)), context)
+    def _log_prob(self, x: Tensor, log_odds: Tensor) -> Tensor:
+        return F.logsigmoid(torch.where(x < 0, -log_odds, log_odds))
 
 
 class ReLU(Transform):
@@ -227,6 +235,8 @@ class ReLU(Transform):
 
     random_inverse = True
     has_atoms = True
+    joins_condition = True
+    image = NOT_NEGATIVE
 
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
@@ -236,19 +246,19 @@ class ReLU(Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Drop the negative values; the contribution is their log-density."""
         z = torch.relu(x)
-        return z, self._log_prob(x, self._log_scale(z, context), context)
+        return z, sum_items(self._log_prob(x, self._log_scale(z, context)), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Draw a negative value for each zero; the context's temperature multiplies its scale."""
-        check_domain(z >= 0, self, "[0, inf)")
+        z, inside = within(z, z >= 0, self, str(self.image), 1.0)
         log_scale = self._log_scale(z, context)
         drawn = -as_context(context).temperature * log_scale.exp() * torch.randn_like(z).abs()
         x = torch.where(z > 0, z, drawn)
-        return x, -self._log_prob(x, log_scale, context)
+        return x, -sum_items(torch.where(inside, self._log_prob(x, log_scale), math.inf), context)
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Keep the zeros, where the half-normal density is largest."""
-        check_domain(z >= 0, self, "[0, inf)")
+        check_domain(z >= 0, self, str(self.image))
         return z
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -261,8 +271,8 @@ class ReLU(Transform):
             return self.log_scale
         return self.log_scale + limit_log_scale(read_net(self.net, z, context, z.shape[1]))
 
-    def _log_prob(self, x: Tensor, log_scale: Tensor, context: ContextLike) -> Tensor:
-        return sum_items(torch.where(x > 0, 0.0, _half_normal_log_prob(x, log_scale)), context)
+    def _log_prob(self, x: Tensor, log_scale: Tensor) -> Tensor:
+        return torch.where(x > 0, 0.0, _half_normal_log_prob(x, log_scale))
 
 
 class NoisyReLU(Transform):
@@ -287,6 +297,7 @@ class NoisyReLU(Transform):
 
     random_forward = True
     random_inverse = True
+    joins_condition = True
 
     def __init__(self, *, noise_scale: float = 0.1, net: nn.Module | None = None) -> None:
         super().__init__()

@@ -31,6 +31,8 @@ class FibreDensity(nn.Module):
             group (kept within +-3 by `3 tanh(. / 3)`), then the mean of each data channel in units of its deviation.
     """
 
+    joins_condition = True
+
     def __init__(self, in_channels: int, out_channels: int, groups: int, net_factory: NetFactory) -> None:
         super().__init__()
         self.groups = groups
@@ -88,6 +90,8 @@ class ComplementNoise(nn.Module):
         posterior_factory: makes a network from `x` to a log scale for each group (kept within +-3), then a mean for
             each latent channel, of which the part in the complement counts: `q(u | x)`.
     """
+
+    joins_condition = True
 
     extra_repr = kept_arguments
 

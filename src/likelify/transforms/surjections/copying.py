@@ -24,7 +24,8 @@ from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, along, as_context, sum_constant, sum_items
-from likelify.transforms.core import Transform, check_sample
+from likelify.support import check_sample
+from likelify.transforms.core import Transform
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
 from likelify.transforms.surjections.dimension import MissingElements
 
@@ -42,6 +43,8 @@ class OrthogonalDensity(nn.Module):
             outputs: means, and log scales that are averaged over the copies (kept within +-3). Without one the mean is
             zero, and the scales are trained, one for each channel.
     """
+
+    joins_condition = True
 
     def __init__(
         self, pattern: CopyPattern, noise: NoiseName = "normal", net_factory: NetFactory | None = None

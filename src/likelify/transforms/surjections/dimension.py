@@ -20,11 +20,12 @@ from likelify.structure import (
     along,
     as_context,
     as_shape,
+    check_size,
     join_condition,
     sum_items,
-    with_condition,
 )
-from likelify.transforms.core import Transform, check_sample
+from likelify.support import check_sample
+from likelify.transforms.core import Transform, inner_reads
 
 Sides = Sequence[tuple[int, int]]
 
@@ -47,10 +48,12 @@ class Slice(Transform):
     random_inverse = True
     keeps_autocast = True
     takes = ("channels", ...)
+    reads_condition = inner_reads
 
     def __init__(self, keep: int, distribution: Distribution) -> None:
         super().__init__()
         _check_exact(distribution, self)
+        keep = check_size(keep, "The channels that Slice keeps")
         self.keep = keep
         self.gives = (keep, ...)
         self.distribution = distribution
@@ -83,8 +86,15 @@ class Slice(Transform):
             raise ShapeError(f"Slice(keep={self.keep}) needs more than {self.keep} channels, got {tuple(in_shape)}.")
         return (self.keep, *in_shape[1:])
 
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the shape with the dropped channels, if their distribution knows how many there are."""
+        dropped = self.distribution.event_shape
+        if dropped is None or dropped[1:] != latent_shape[1:]:
+            return super().data_shape(latent_shape)
+        return (self.keep + dropped[0], *latent_shape[1:])
+
     def _inner(self, kept: Tensor, context: ContextLike) -> Context:
-        return with_condition(as_context(context), join_condition(kept, context))
+        return replace(as_context(context), condition=join_condition(kept, context), must_be_read=False)
 
 
 class Augment(Transform):
@@ -111,10 +121,12 @@ class Augment(Transform):
     random_forward = True
     keeps_autocast = True
     takes = ("channels", ...)
+    reads_condition = inner_reads
 
     def __init__(self, added: int, distribution: Distribution) -> None:
         super().__init__()
         _check_exact(distribution, self)
+        added = check_size(added, "The channels that Augment adds")
         self.added = added
         self.distribution = distribution
 
@@ -142,6 +154,12 @@ class Augment(Transform):
         """Return the shape with the added channels."""
         return (in_shape[0] + self.added, *in_shape[1:])
 
+    def data_shape(self, latent_shape: Shape) -> Shape:
+        """Return the shape without the added channels."""
+        if latent_shape[0] <= self.added:
+            raise ShapeError(f"Augment({self.added}) needs more than {self.added} channels, got {tuple(latent_shape)}.")
+        return (latent_shape[0] - self.added, *latent_shape[1:])
+
     def _checked(self, u: Tensor) -> Tensor:
         if u.shape[1] != self.added:
             raise ShapeError(f"added is {self.added}, the distribution of Augment draws {u.shape[1]} channels.")
@@ -150,7 +168,7 @@ class Augment(Transform):
 
 def noise_context(x: Tensor, context: ContextLike, *, temperature: float = 1.0) -> Context:
     """Return the context of noise that is added to `x`: it belongs to the likelihood, not to the temperature."""
-    return Context(join_condition(x, context), as_context(context).structure, temperature)
+    return Context(join_condition(x, context), as_context(context).structure, temperature, must_be_read=False)
 
 
 class Pad(Transform):
@@ -236,6 +254,8 @@ class MissingElements(nn.Module):
         missing: boolean, `positions`.
         net_factory: makes the network, with `channels + 1` inputs and `2 channels` outputs.
     """
+
+    joins_condition = True
 
     missing: Tensor
     places: Tensor

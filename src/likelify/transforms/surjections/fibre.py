@@ -30,7 +30,8 @@ from likelify.linalg.factors import (
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, along, sum_constant
-from likelify.transforms.core import Transform, check_sample
+from likelify.support import check_sample
+from likelify.transforms.core import Transform
 from likelify.transforms.inversion import look_linear
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
 

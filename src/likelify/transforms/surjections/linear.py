@@ -21,7 +21,8 @@ from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike
-from likelify.transforms.core import Chain, Transform, check_sample
+from likelify.support import check_sample
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ActNorm
 from likelify.transforms.exponential.parametrizations import HouseholderVectors
 from likelify.transforms.exponential.rotations import Householder, Orthogonal, rotation

@@ -47,6 +47,8 @@ class Pooling(Transform, ABC):
             `3 tanh(. / 3)`). Without one, values trained for each channel serve all windows.
     """
 
+    joins_condition = True
+
     random_inverse = True
     valid: Tensor | None
 

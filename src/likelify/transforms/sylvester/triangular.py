@@ -23,8 +23,9 @@ from likelify.linalg.implicit import Equation, Linearization
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.stand_in import run_with
 from likelify.structure import ContextLike, as_context, sum_items, with_condition
+from likelify.support import check_domain
 from likelify.tracing import in_full_precision
-from likelify.transforms.core import Transform, check_domain
+from likelify.transforms.core import Transform
 from likelify.transforms.inversion import InverseCheck
 from likelify.transforms.sylvester import wavefront
 from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual

@@ -13,7 +13,6 @@ from likelify.errors import ConfigError, UnsupportedError
 from likelify.flowification.convert import Flowified, convert, flowify
 from likelify.flowification.options import Options
 from likelify.flowification.report import WHOLE
-from likelify.flowification.rules_activation import image_of
 from likelify.flows import Flow
 from likelify.transforms.columns import Columns
 from likelify.transforms.core import Chain, Inverse, Shape, Transform
@@ -158,7 +157,7 @@ def latent_base(layer: Flowified) -> Distribution:
     shape = layer.conversion.out_shape
     if layer.conversion.latent_range == WHOLE:
         return Normal(shape)
-    last = next((inner for inner in reversed(list(layer)) if image_of(inner) is not None), None)
+    last = next((inner for inner in reversed(list(layer)) if inner.image is not None), None)
     if last is None:
         raise UnsupportedError(f"There is no usual base on {layer.conversion.latent_range}; give the Flow one.")
     if isinstance(last, ReLU):

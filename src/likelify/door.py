@@ -1,0 +1,258 @@
+"""The door of a flow: what all its methods refuse before any layer works, each time with what to do about it.
+
+Parts and their shapes and supports are looked at when the flow is built. Inputs are looked at once in each call: that
+they are tensors of the flow's dtype, on its device, with its events; that rows and condition belong together; that a
+condition is given only if some part reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions import Distribution, item_count, repeat_context
+from likelify.errors import DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.structure import Context, ContextLike, Shape, as_context, check_event, event_words, with_condition
+from likelify.support import MINUS_TO_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Interval
+from likelify.tracing import is_tracing
+from likelify.transforms.core import Transform, require_transforms
+from likelify.transforms.shapes import can_agree, events_behind
+
+if TYPE_CHECKING:
+    from likelify.flows import Flow
+
+# What pushes a normal distribution onto an interval.
+ONTO = {
+    UNIT: "lk.Inverse(lk.transforms.Sigmoid())",
+    MINUS_TO_ONE: "lk.Inverse(lk.transforms.Tanh())",
+    POSITIVE: "lk.Inverse(lk.transforms.Softplus())",
+    NOT_NEGATIVE: "lk.Inverse(lk.transforms.Softplus())",
+}
+
+
+class Admitted(NamedTuple):
+    """What was let in.
+
+    Attributes:
+        x: `(rows, *event)`.
+        context: encoded, with one row for each of `x`.
+        shape: of the results, `(items,)`, or `(*sample, items)` if the input had such axes, or `()` for one event.
+    """
+
+    x: Tensor
+    context: Context
+    shape: Shape
+
+
+def check_parts(base: Any, transform: Any, encoder: Any) -> None:
+    """Refuse parts that no flow can be made of.
+
+    Raises:
+        UnsupportedError: for parts of another kind, atoms without a place, and a base that reaches further than the
+            latent.
+        InexactLikelihoodError: if the base has no exact log-density.
+    """
+    if isinstance(base, Transform) and isinstance(transform, Distribution):
+        raise UnsupportedError("The parts are in the wrong order: the base comes first, lk.Flow(base, transform).")
+    if not isinstance(base, Distribution):
+        whose = "torch's " if isinstance(base, torch.distributions.Distribution) else ""
+        raise UnsupportedError(
+            f"The base of a Flow is a Distribution of likelify, and {whose}{type(base).__name__} is none. Take "
+            "lk.Normal(event_shape), or write a Distribution with log_prob and rsample (around it)."
+        )
+    require_transforms("Flow", transform)
+    if encoder is not None and not isinstance(encoder, nn.Module):
+        raise UnsupportedError(f"The encoder of a Flow is a torch.nn.Module, not a {type(encoder).__name__}.")
+    if base.likelihood != "exact":
+        raise InexactLikelihoodError(
+            f"The base of a Flow needs an exact log_prob; {type(base).__name__} has {base.likelihood}s only. "
+            "If it is a flow, put its layers behind those of this one."
+        )
+    if not base.has_atoms and transform.has_atoms:
+        raise UnsupportedError(
+            "A layer of this flow sends many inputs to one value (ReLU), and its base has no probability for "
+            "single values, so there is no density. Take the base RectifiedNormal behind a ReLU that is the last "
+            "layer; elsewhere NoisyReLU or LeakyReLU."
+        )
+    _check_support(base, transform.image)
+
+
+def _check_support(base: Distribution, image: Interval | None) -> None:
+    if image is None or base.support is None or image.covers(base.support):
+        return
+    onto = ONTO.get(image, "lk.Inverse(last_layer)")
+    raise UnsupportedError(
+        f"The layers of this flow end in {image}, and its base {type(base).__name__} reaches over {base.support}: what "
+        f"it has outside would be missing from the density, and could not be drawn. Take a base that lives there: "
+        f"lk.Flow(lk.Normal(shape), {onto}); for a network of yours zoo.converted_flow does so."
+    )
+
+
+def event_shape_of(base: Distribution, transform: Transform, declared: Shape | None) -> Shape | None:
+    """Return the shape of data events, declared or told from the base; None where it cannot be told.
+
+    Raises:
+        ShapeError: if layers and base do not fit one another.
+    """
+    latent = events_behind([transform], declared, "this Flow")
+    if not can_agree(latent, base.event_shape):
+        raise ShapeError(
+            f"The layers of this flow give events ({event_words(latent or (...,))}) to its base, and "
+            f"{type(base).__name__} is for events ({event_words(base.event_shape or (...,))}). Give the base the shape "
+            "transform.out_shape(event_shape)."
+        )
+    if declared is not None or base.event_shape is None:
+        return declared
+    try:
+        return transform.data_shape(base.event_shape)
+    except (UnsupportedError, NotImplementedError):
+        return None
+
+
+def admit(flow: Flow, x: Tensor, context: ContextLike) -> Admitted:
+    """Let data into a flow.
+
+    Args:
+        flow: whose method was called.
+        x: `(rows, *event)`, or `(*sample, rows, *event)`, or one event.
+        context: one row of a condition for each row of `x`, or one for all.
+
+    Raises:
+        UnsupportedError: for what is no tensor, and for a condition that no part reads.
+        DomainError: for another dtype.
+        ShapeError: for other events or rows.
+    """
+    if not isinstance(x, Tensor):
+        raise UnsupportedError(
+            f"A flow works on tensors and got a {type(x).__name__}: give torch.as_tensor(x), in the flow's dtype."
+        )
+    leading = _leading(flow.event_shape, x)
+    if not is_tracing():
+        _check_data(flow, x)
+    found = _broadcast(admit_context(flow, context), leading)
+    sample, rows = leading[:-1], leading[-1:]
+    if len(leading) == 1:
+        return Admitted(x, found, (item_count(found) if found.structure is not None else rows[0],))
+    items = (item_count(found),) if rows and found.structure is not None else rows
+    if math.prod(sample) != 1:
+        _, found = repeat_context(sample, found)
+    return Admitted(x.reshape(math.prod(leading), *x.shape[len(leading) :]), found, (*sample, *items))
+
+
+def admit_context(flow: Flow, context: ContextLike) -> Context:
+    """Let a context into a flow, encoded.
+
+    Raises:
+        UnsupportedError: for a condition that is no tensor, or that no part of the flow reads.
+        DomainError: for a condition of more digits than the flow has.
+        ShapeError: if there is none and the flow has an encoder for it.
+    """
+    found = as_context(context)
+    if not is_tracing():
+        _check_condition(flow, found)
+    if flow.encoder is None:
+        return found
+    if found.condition is None:
+        raise ShapeError(
+            f"This flow is conditional (its encoder is {flow.encoder}): give labels or a condition as context."
+        )
+    return with_condition(found, flow.encoder(found.condition))
+
+
+def _check_condition(flow: Flow, context: Context) -> None:
+    condition, like = context.condition, _tensor_of(flow)
+    _check_precision(like)
+    if condition is None:
+        return
+    if not isinstance(condition, Tensor):
+        raise UnsupportedError(f"A condition is a tensor (rows, features) or labels (rows,), not {type(condition)}.")
+    if context.must_be_read and not flow.reads_condition:
+        raise UnsupportedError(
+            "A condition was given, and no part of this flow reads one: its result would be the same for all "
+            "conditions. Build networks and layers with context_features=, or leave the context out. (A layer of yours "
+            "that reads the context by itself declares reads_condition = True.)"
+        )
+    if condition.ndim == 0:
+        raise ShapeError("A condition has rows: (rows, features), or labels (rows,). This one is a single number.")
+    if like is not None and condition.dtype is torch.float64 and like.dtype is torch.float32:
+        raise DomainError(
+            "The condition is in torch.float64 and the flow in torch.float32: give condition.float(), or make the "
+            "flow double with flow.double()."
+        )
+
+
+def _check_data(flow: Flow, x: Tensor) -> None:
+    like = _tensor_of(flow)
+    if like is None:
+        return
+    if x.device != like.device:
+        raise UnsupportedError(f"The input is on {x.device} and the flow on {like.device}: move one with .to(...).")
+    if not x.is_floating_point():
+        if x.is_complex() or not flow.transform.takes_integers:
+            raise DomainError(
+                f"The data are {_kind(x)} and the first layer works on real values, so there would be no density. Put "
+                "lk.Dequantize(levels) in front (for a network of yours: zoo.converted_flow), or give x.float() if the "
+                "values are measurements that happen to be whole."
+            )
+        return
+    if x.dtype is like.dtype or torch.is_autocast_enabled(x.device.type):
+        return
+    if flow.transform.takes_float64 and x.dtype in (torch.float32, torch.float64):
+        return
+    wider = torch.promote_types(x.dtype, like.dtype) is x.dtype
+    remedy = f"make the flow as precise with flow.to({x.dtype}), or give x.to({like.dtype})"
+    raise DomainError(
+        f"The data are in {x.dtype} and this flow is in {like.dtype}: "
+        f"{remedy if wider else f'give x.to({like.dtype})'}."
+    )
+
+
+def _kind(x: Tensor) -> str:
+    return "complex" if x.is_complex() else f"integers ({x.dtype})"
+
+
+def _check_precision(like: Tensor | None) -> None:
+    if like is not None and like.dtype in (torch.float16, torch.bfloat16):
+        raise DomainError(
+            f"This flow is in {like.dtype}, which has too few digits for a log-density. Keep it in torch.float32 "
+            "(flow.float()), and use torch.autocast for the speed of its networks."
+        )
+
+
+def _tensor_of(flow: Flow) -> Tensor | None:
+    """Return a tensor that has the dtype and the device of a flow."""
+    base, transform = flow.base, flow.transform
+    tensors = itertools.chain(base.parameters(), transform.parameters(), base.buffers(), transform.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _leading(event: Shape | None, x: Tensor) -> Shape:
+    """Return the axes in front of the event."""
+    if event is None:
+        if not x.ndim:
+            raise ShapeError("A flow works on inputs (rows, *event) and got a single number.")
+        return tuple(x.shape[:1])
+    count = x.ndim - len(event)
+    if count < 0 or tuple(x.shape[count:]) != event:
+        check_event(tuple(x.shape[1:]), event, "This flow")
+    return tuple(x.shape[:count])
+
+
+def _broadcast(context: Context, leading: Shape) -> Context:
+    """Return the context with a row for each row of the data."""
+    rows = leading[-1] if leading else 1
+    if context.structure is not None and rows != len(context.structure.owner):
+        raise ShapeError(f"The batch has {rows} rows, its GraphBatch has {len(context.structure.owner)} nodes.")
+    condition = context.condition
+    if condition is None or len(condition) == rows:
+        return context
+    if len(condition) != 1:
+        raise ShapeError(
+            f"The data have {rows} rows and the condition {len(condition)}: give one row of the condition for each row "
+            "of the data, or one for all."
+        )
+    return with_condition(context, condition.expand(rows, *condition.shape[1:]))

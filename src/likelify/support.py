@@ -1,0 +1,128 @@
+"""Where the elements of events can lie, and what becomes of those outside."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from likelify.errors import DomainError, ShapeError
+from likelify.tracing import is_tracing
+
+_IN_A_FLOW: ContextVar[bool] = ContextVar("likelify_in_a_flow", default=False)
+
+
+class Interval(NamedTuple):
+    """The values from `low` to `high`; a finite end belongs to them if `closed`.
+
+    Example:
+        >>> str(Interval(0.0, math.inf)), Interval(0.0, 1.0).covers(LINE)
+        ('(0, inf)', False)
+    """
+
+    low: float
+    high: float
+    closed: bool = False
+
+    def __str__(self) -> str:
+        left, right = ("[" if self.closed and math.isfinite(self.low) else "("), ("]" if self.closed else ")")
+        return f"{left}{self.low:g}, {self.high:g}{right if math.isfinite(self.high) else ')'}"
+
+    def covers(self, other: "Interval") -> bool:
+        """Tell whether the other interval lies between the ends of this one."""
+        return self.low <= other.low and other.high <= self.high
+
+    def scaled(self, scale: float, shift: float) -> "Interval":
+        """Return the interval of `scale (x + shift)`."""
+        low, high = sorted((scale * (self.low + shift), scale * (self.high + shift)))
+        return Interval(low, high, self.closed)
+
+
+LINE = Interval(-math.inf, math.inf)
+UNIT = Interval(0.0, 1.0)
+MINUS_TO_ONE = Interval(-1.0, 1.0)
+POSITIVE = Interval(0.0, math.inf)
+NOT_NEGATIVE = Interval(0.0, math.inf, closed=True)
+
+
+@contextmanager
+def rows_outside_allowed() -> Iterator[None]:
+    """Let rows outside of the support of a layer have the log-density minus infinity, for the block."""
+    token = _IN_A_FLOW.set(True)
+    try:
+        yield
+    finally:
+        _IN_A_FLOW.reset(token)
+
+
+def at_work_in_a_flow() -> bool:
+    """Tell whether rows outside of a support have the log-density minus infinity just now."""
+    return _IN_A_FLOW.get()
+
+
+def within(x: Tensor, inside: Tensor, layer: nn.Module, meaning: str, anchor: float) -> tuple[Tensor, Tensor]:
+    """Keep a bounded layer to the values on which it is defined.
+
+    The log-density of a flow is minus infinity outside of its support, row by row: the layer works on an anchor in
+    place of such values, so that nothing infinite reaches a gradient, and gives them the log-slope minus infinity. A
+    layer by itself has no such answer, and raises. Missing values (NaN) stay what they are.
+
+    Args:
+        x: input of the layer.
+        inside: which of its elements are inside.
+        layer: which layer it is.
+        meaning: what inside means, in words.
+        anchor: a value that is inside.
+
+    Returns:
+        The values to work on, and which of them count.
+
+    Raises:
+        DomainError: for values outside, if the layer is not at work in a flow's likelihood.
+    """
+    if not (is_tracing() or at_work_in_a_flow()):
+        check_domain(inside, layer, meaning)
+        return x, inside
+    inside = inside | x.isnan()
+    return torch.where(inside, x, anchor), inside
+
+
+def inner_ends(interval: Interval, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the smallest and the largest number of a dtype that lie strictly inside of an interval."""
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    low = interval.low + max(abs(interval.low) * eps, tiny)
+    return low, interval.high - max(abs(interval.high) * eps / 2, tiny)
+
+
+def strictly_inside(z: Tensor, interval: Interval) -> Tensor:
+    """Return values that rounding, or saturation, may have put on the ends of an interval, moved to just inside."""
+    low, high = inner_ends(interval, z.dtype)
+    return z.clamp(low if math.isfinite(low) else None, high if math.isfinite(high) else None)
+
+
+def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
+    """Raise `DomainError` unless all of `inside` is true.
+
+    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.
+    """
+    if is_tracing():
+        return
+    if not bool(inside.all()):
+        outside = int((~inside).sum())
+        raise DomainError(f"{type(layer).__name__}: {outside} of {inside.numel()} input values lie outside {meaning}.")
+
+
+def check_sample(x: Tensor, layer: nn.Module) -> None:
+    """Refuse a sample that `initialize` would turn into parameters that are not finite."""
+    name = type(layer).__name__
+    if not x.numel():
+        raise ShapeError(f"{name}.initialize got an empty sample; give it a sample of the training data.")
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise DomainError(
+            f"{name}.initialize got {bad} of {x.numel()} values that are not finite. Look for missing values in the "
+            "data."
+        )
