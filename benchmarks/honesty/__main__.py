@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import honesty
 from benchmarks.honesty.autocast import autocasts
+from benchmarks.honesty.door import door
 from benchmarks.honesty.flows import flows
 from benchmarks.honesty.frozen import caches
 from benchmarks.honesty.functions import wrong_functions
@@ -61,6 +62,7 @@ GROUPS = (
     caches,
     gradients,
     flows,
+    door,
 )
 
 

@@ -81,8 +81,13 @@ def call_net(net: nn.Module, x: Tensor, *more: Any, owner: str) -> Tensor:
 
 def _explain(net: nn.Module, x: Tensor, owner: str, error: RuntimeError) -> None:
     first = next((module for module in net.modules() if isinstance(module, WEIGHTED)), None)
-    if first is None or x.ndim < 2:
+    if first is None:
         return
+    if x.ndim < 2:
+        raise ShapeError(
+            f"The network of {owner} reads rows (rows, features, ...) and got shape {tuple(x.shape)}. Labels enter as "
+            "one-hot rows, or as integers through a Flow whose encoder is nets.OneHot(classes)."
+        ) from error
     linear = isinstance(first, nn.Linear)
     wanted, found = (first.in_features, x.shape[-1]) if linear else (first.in_channels, x.shape[1])
     if wanted != found:

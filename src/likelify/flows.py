@@ -307,7 +307,9 @@ class Flow(Distribution):
         """
         x, encoded, _ = admit(self, x, context)
         with torch.no_grad():
-            self.transform.initialize(x, encoded)
+            z = self.transform.initialize(x, encoded)
+            # The base has nothing to fit, but says here already what does not suit it.
+            self.base.log_prob(z, encoded)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
