@@ -16,6 +16,7 @@ from benchmarks.honesty.flows import flows
 from benchmarks.honesty.frozen import caches
 from benchmarks.honesty.functions import wrong_functions
 from benchmarks.honesty.gradients import gradients
+from benchmarks.honesty.inverses import inverses
 from benchmarks.honesty.judging import CASES, Case
 from benchmarks.honesty.limits import limits
 from benchmarks.honesty.norms import large_norms, low_norms
@@ -63,6 +64,7 @@ GROUPS = (
     gradients,
     flows,
     door,
+    inverses,
 )
 
 

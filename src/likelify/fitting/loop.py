@@ -25,6 +25,7 @@ from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
+from likelify.transforms import unchecked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -229,7 +230,8 @@ class _Fit:
             group["lr"] = settings.lr_at(step, fraction)
         batch = read_for(self.flow, self.source, "train", self._batch_indices(step))
         torch.manual_seed(_mix(settings.seed, f"noise {place.global_rank}", step))
-        with regularized(self.flow):
+        # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
+        with regularized(self.flow), unchecked():
             loss, nats = self.objective(batch)
         if place.device.type == "cpu":
             # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.

@@ -31,7 +31,6 @@ from likelify.transforms.exponential.rotations import rotation as rotation
 from likelify.transforms.inversion import InverseCheck as InverseCheck
 from likelify.transforms.inversion import InverseReport as InverseReport
 from likelify.transforms.inversion import Inversion as Inversion
-from likelify.transforms.inversion import unchecked as unchecked
 from likelify.transforms.latent import LatentVariable as LatentVariable
 from likelify.transforms.marginal import FittedMarginal as FittedMarginal
 from likelify.transforms.mixing.circular import CircularConv as CircularConv
@@ -88,3 +87,4 @@ from likelify.transforms.sylvester.scalar import ScalarResidual as ScalarResidua
 from likelify.transforms.sylvester.scalar import TanhResidual as TanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
 from likelify.transforms.sylvester.triangular import TriangularSolution as TriangularSolution
+from likelify.transforms.watching import unchecked as unchecked

@@ -11,6 +11,7 @@ unbiased estimate `p(x) = E[p(z) exp(contribution)]` for layers that draw in `fo
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from likelify.distributions import Distribution, Likelihood
 from likelify.errors import ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.support import Interval
-from likelify.transforms import inversion
+from likelify.transforms import watching
 from likelify.transforms.inputs import CHECKED, checked, instead_of
 from likelify.transforms.inversion import InverseCheck, Inversion
 from likelify.transforms.shapes import behind, events_behind
@@ -133,7 +134,7 @@ class Transform(nn.Module):
             ConvergenceError: if a row cannot be trusted, with the report as its `diagnostics`; or, whatever `throw`
                 says, if a solver found no result.
         """
-        return inversion.inspect(self, z, context, throw=throw)
+        return watching.inspect(self, z, context, throw=throw)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Map data to latent without noise and without likelihood; for bijections the same as the call."""
@@ -314,7 +315,26 @@ class Chain(Composite, checks=False):
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Undo the layers, the last one first."""
-        return _accumulate(list(self)[::-1], z, context, inverse=True)
+        return _accumulate(self._backwards(z), z, context, inverse=True)
+
+    def _backwards(self, z: Tensor) -> list[Transform]:
+        """Return the layers, the last one first; where inverses are looked at, what is looked at together is one."""
+        layers = list(self)[::-1]
+        if not watching.cuts(z):
+            return layers
+        groups = [(edge, list(group)) for edge, group in itertools.groupby(layers, watching.is_boundary)]
+        if len(groups) == 1:
+            return layers
+        steps = [group if edge or len(group) == 1 else [self._part(group[::-1])] for edge, group in groups]
+        return [layer for step in steps for layer in step]
+
+    @staticmethod
+    def _part(layers: list[Transform]) -> Chain:
+        """Make a chain of layers that are known to fit."""
+        chain = Chain.__new__(Chain)
+        nn.Module.__init__(chain)
+        chain.transforms = nn.ModuleList(layers)
+        return chain
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Apply the noise-free layers in order."""
@@ -324,7 +344,7 @@ class Chain(Composite, checks=False):
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Undo the noise-free layers, the last one first."""
-        for transform in reversed(list(self)):
+        for transform in self._backwards(z):
             z = transform.mean_inverse(z, context)
         return z
 

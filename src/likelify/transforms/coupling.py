@@ -19,7 +19,8 @@ from likelify.structure import ContextLike, EventShape, check_size, kept_argumen
 from likelify.tracing import in_full_precision
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
-from likelify.transforms.inversion import look_elementwise
+from likelify.transforms.inversion import SENSITIVE
+from likelify.transforms.watching import look_elementwise
 
 # Scales up to the exponential of this lose three digits at most, so that inverses with them need not be looked at.
 SAFE_STEEPNESS = 6.0
@@ -173,8 +174,8 @@ class Coupling(Transform):
         ShapeError: if the network does not fit, or cannot read a condition that is given.
     """
 
-    # Looked at element by element, without another call of the network.
-    inverse_check = None
+    # What a single element loses is known from its slope, without another call of the network.
+    inverse_check = SENSITIVE
     keeps_autocast = True
 
     def __init__(self, split: ChannelSplit | MaskSplit, bijector: Bijector, net: nn.Module) -> None:

@@ -10,6 +10,7 @@ from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedErr
 from likelify.structure import ContextLike, along, check_size, sum_items
 from likelify.support import MINUS_TO_ONE, POSITIVE, UNIT, Interval, check_sample, strictly_inside, within
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import EXACT
 from likelify.transforms.rules import SIGNS
 
 
@@ -191,7 +192,7 @@ class Logit(Transform):
         DomainError: for values outside [0, 1] (with `alpha=0`, outside (0, 1)).
     """
 
-    inverse_check = None
+    inverse_check = EXACT
 
     def __init__(self, alpha: float = 0.0) -> None:
         super().__init__()
@@ -224,7 +225,7 @@ class Sigmoid(Transform):
     Values that would be rounded to an end, in float32 those above 17, become the number next to it.
     """
 
-    inverse_check = None
+    inverse_check = EXACT
     image = UNIT
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -246,7 +247,7 @@ class Tanh(Transform):
 
     image = MINUS_TO_ONE
 
-    inverse_check = None
+    inverse_check = EXACT
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take tanh; `log dz/dx = 2 (log 2 - x + log sigmoid(2x))` does not cancel for large x."""
@@ -262,7 +263,7 @@ class Tanh(Transform):
 class Softplus(Transform):
     """The map `z = log(1 + exp(x))` from the line to the positive numbers; its inverse refuses others."""
 
-    inverse_check = None
+    inverse_check = EXACT
     image = POSITIVE
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from likelify.errors import ConvergenceError, DomainError, ShapeError, UnsupportedError
 from likelify.structure import Context, ContextLike, EventShape, as_context, as_shape, check_event
 from likelify.tracing import Method, is_tracing, raised, under_autocast
-from likelify.transforms import inversion
+from likelify.transforms import watching
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
@@ -58,7 +58,7 @@ def _on_shapes(method: Method, fact: str | None) -> Callable[..., Any]:
 
 
 def _on_tensors(method: Method, fact: str | None) -> Callable[..., Any]:
-    run = inversion.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
+    run = watching.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
 
     def attempt(self: Transform, *values: Any, **named: Any) -> Any:
         if is_tracing():
@@ -66,7 +66,7 @@ def _on_tensors(method: Method, fact: str | None) -> Callable[..., Any]:
         try:
             return run(self, *values, **named)
         except ConvergenceError as error:
-            inversion.locate(error, self)
+            watching.locate(error, self)
             raise
 
     def work(self: Transform, x: Tensor, *more: Any, **named: Any) -> Any:

@@ -1,9 +1,9 @@
-r"""Whether an inverse can be trusted: what it loses of the digits of its input, looked at after every call.
+r"""Whether an inverse can be trusted: what it loses of the digits of its input, and how that is reported.
 
 For a bijection `f`, a latent `z` and `x = f^-1(z)`, two numbers are compared with a tolerance, row by row, where `|v|`
 is the largest element of a row in size and `u` a unit (1, or nothing for linear layers):
 
-    residual = |f(x) - z| / (u + |z|),      error = |f^-1(z + dz) - x| / (u + |x|),     |dz_i| = eps |z_i|.
+    residual = |f(x) - z| / (u + |z|),      error = |f^-1(z + dz) - x| / (u + |x|),     |dz_i| <= eps |z_i|.
 
 The residual says whether `x` solves the equation. A solver that is stable leaves a small one even where the answer is
 useless, because the rounding of `z` alone moves `x` across the room; that is what the error says. It is about the
@@ -12,26 +12,17 @@ condition number times machine epsilon, and works for maps that are not linear a
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConvergenceError
-from likelify.structure import Context, ContextLike, as_context, with_condition
-from likelify.support import at_work_in_a_flow
-from likelify.tracing import Method, in_forward_mode, is_tracing
-
 # Largest residual and error: two digits that remain of the seven of float32, five of the sixteen of float64.
 TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-5}
-# Rows that are looked at where not all of them are.
-SAMPLED_ROWS = 2
+# Where all rows are known from slopes: how much more a row may lose, and the share of rows that may lose more still.
+STEEP, UNLUCKY = 10.0, 1e-3
 # The unit of linear layers, which keeps a row of zeros from dividing by zero.
 NO_UNIT = 1e-30
 
@@ -50,10 +41,21 @@ class InverseCheck:
         residual: of `"every row"`, of `"some rows"`, or `"none"` for layers that see to it themselves. The error is
             always that of some rows.
         unit: what the sizes of rows are added to; 0 for linear layers, whose errors grow with their inputs.
+        exact: each element of the result is right to its last digits for the latent that was given, however few digits
+            that latent has where the map saturates. Nothing is compared, and nothing across this layer.
     """
 
     residual: Literal["every row", "some rows", "none"] = "some rows"
     unit: float = 1.0
+    exact: bool = False
+
+
+# Of elementwise functions with a range.
+EXACT = InverseCheck(exact=True)
+# Of linear maps.
+LINEAR = InverseCheck(unit=0.0)
+# Of layers that see to their residual, or whose residual is always small, and that may still lose digits in a row.
+SENSITIVE = InverseCheck("none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class InverseReport:
     """What the check of one inverse found.
 
     Attributes:
-        layer: the layer.
+        layer: the layer, or layers made of layers that were looked at together.
         dtype: in which it worked.
         tolerance: allowed residual and error.
         residual: `(rows,)`; NaN for rows that were not looked at.
@@ -114,7 +116,7 @@ class Inversion:
     Attributes:
         value: `(rows, *in_shape)`.
         contribution: `(items,)`.
-        reports: one for each layer that was checked, in the order in which they ran.
+        reports: for each layer, in the order in which they ran, and for those between as a whole.
     """
 
     value: Tensor
@@ -128,7 +130,7 @@ class Inversion:
 
 
 @dataclass(eq=False)
-class _Finding:
+class Finding:
     """What was looked at in one layer, before anything waits for the values.
 
     Attributes:
@@ -139,6 +141,8 @@ class _Finding:
         sums: of the elements of each row, `(rows,)`, and of all contributions, `()`; finite if all of them are.
         residual: rows, and the residual of each.
         moved: rows, how far each is moved by the rounding of its latent, and its size.
+        steep: they are all rows, so that a few unlucky ones among many are no fault of the layer's: where a map is flat
+            with a slope of 1e-5, one latent of 1e5 falls.
     """
 
     layer: nn.Module
@@ -148,16 +152,19 @@ class _Finding:
     sums: list[Tensor] = field(default_factory=list)
     residual: tuple[slice, Tensor] | None = None
     moved: tuple[slice, Tensor, Tensor] | None = None
+    steep: bool = False
 
     @property
     def tolerance(self) -> float:
+        """Return the largest residual and error allowed."""
         return TOLERANCE.get(self.dtype, max(1e-2, 32 * torch.finfo(self.dtype).eps))
 
     def ratios(self) -> list[Tensor]:
         """Return numbers that are at most 1 if all is well."""
         found = [] if self.residual is None else [self.residual[1] / self.tolerance]
         if self.moved is not None:
-            found.append(self.moved[1] / (self.tolerance * (self.unit + self.moved[2])))
+            ratio = self.moved[1] / (self.tolerance * (self.unit + self.moved[2]))
+            found.append((~(ratio <= STEEP)).float().mean()[None] / UNLUCKY if self.steep else ratio)
         return found
 
     def report(self, lost: Tensor) -> InverseReport:
@@ -171,7 +178,9 @@ class _Finding:
         if self.moved is not None:
             rows, change, size = self.moved
             error[rows] = (change / (self.unit + size)).to(like)
-            failed[rows] |= ~(error[rows] <= self.tolerance)
+            bad = ~(error[rows] <= self.tolerance * (STEEP if self.steep else 1))
+            if not self.steep or float(bad.float().mean()) > UNLUCKY:
+                failed[rows] |= bad
         for sums in self.sums:
             # A contribution that is not finite is known to be that of some row.
             failed |= ~torch.isfinite(sums) if sums.ndim else ~(torch.isfinite(sums) | failed.any() | lost.any())
@@ -188,250 +197,3 @@ class _Finding:
             changes.append(float((change / size.clamp_min(NO_UNIT)).max()))
         known = [change if math.isfinite(change) else math.inf for change in changes]
         return max(known) / torch.finfo(self.dtype).eps if known else None
-
-
-@dataclass(eq=False)
-class _Session:
-    """One call of an inverse from outside, with all inverses that it calls; `given` is its latent."""
-
-    given: Tensor
-    every: bool = False
-    off: bool = False
-    findings: list[_Finding] = field(default_factory=list)
-
-    def is_fine(self) -> bool:
-        """Look at all that was found in one go."""
-        ratios = [ratio for finding in self.findings for ratio in finding.ratios()]
-        sums = [each.reshape(-1) for finding in self.findings for each in finding.sums]
-        fine = [torch.cat([ratio.to(ratios[0]) for ratio in ratios]) <= 1] if ratios else []
-        fine += [torch.isfinite(torch.cat([each.to(sums[0]) for each in sums]))] if sums else []
-        return not fine or bool(torch.cat(fine).all())
-
-    def reports(self) -> list[InverseReport]:
-        """Return what was found in each layer."""
-        lost = ~torch.isfinite(self.given.flatten(1) if self.given.ndim > 1 else self.given[:, None]).all(1)
-        return [finding.report(lost) for finding in self.findings]
-
-    def settle(self, root: nn.Module) -> None:
-        """Raise for the first layer that cannot be trusted."""
-        if self.is_fine():
-            return
-        for finding, report in zip(self.findings, self.reports(), strict=True):
-            if not report.trusted:
-                error = ConvergenceError(f"{report} {report.advice()}", report)
-                error.layer = finding.layer
-                locate(error, root)
-                raise error
-
-
-_OFF = _Session(torch.empty(0), off=True)
-_session: ContextVar[_Session | None] = ContextVar("likelify_inversion", default=None)
-
-
-@contextmanager
-def _within(session: _Session) -> Iterator[_Session]:
-    token = _session.set(session)
-    try:
-        yield session
-    finally:
-        _session.reset(token)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Switch the check of inverses off inside a ``with`` block, for this thread or task alone.
-
-    What comes out of an ill-conditioned inverse then is whatever it is; nothing is said.
-
-    Example:
-        >>> import likelify as lk
-        >>> with lk.transforms.unchecked():
-        ...     x, _ = lk.Conv1x1(3).inverse(torch.ones(1, 3))
-    """
-    with _within(_OFF):
-        yield
-
-
-def watched(method: Method) -> Method:
-    """Let the `inverse` or `mean_inverse` of a layer be looked at (see the module)."""
-
-    @functools.wraps(method)
-    def run(self: Any, z: Tensor, context: ContextLike = None) -> Any:
-        # Not reached while tracing.
-        session = _session.get()
-        if session is not None and session.off or in_forward_mode() or not z.is_floating_point() or z.is_meta:
-            return method(self, z, context)
-        if session is not None:
-            return _look(method, self, z, context, session)
-        if _records_elsewhere(self, z):
-            return method(self, z, context)
-        with _within(_Session(z.detach())) as session:
-            try:
-                result = _look(method, self, z, context, session)
-            except Exception:
-                # An earlier layer may be to blame for what a later one stumbled over.
-                session.settle(self)
-                raise
-        session.settle(self)
-        return result
-
-    return run  # pyright: ignore[reportReturnType]
-
-
-def inspect(layer: Any, z: Tensor, context: ContextLike, *, throw: bool) -> Inversion:
-    """Do what `Transform.checked_inverse` promises."""
-    with _within(_Session(z.detach(), every=True)) as session:
-        value, contribution = layer.inverse(z, context)
-    if throw:
-        session.settle(layer)
-    return Inversion(value, contribution, session.reports())
-
-
-def locate(error: ConvergenceError, root: nn.Module) -> None:
-    """Say in the error where in `root` the layer is that raised it."""
-    if error.layer is None:
-        error.layer = root
-    error.place = _place(error.layer, root)
-
-
-def _place(layer: nn.Module, root: nn.Module) -> str:
-    if layer is root:
-        return ""
-    parts = list(root.parts()) if hasattr(root, "parts") else list(root.children())  # pyright: ignore
-    for number, part in enumerate(parts, 1):
-        if any(module is layer for module in part.modules()):
-            inside = _place(layer, part)
-            if len(parts) == 1 or not hasattr(root, "parts"):
-                return inside
-            here = f"layer {number} of {len(parts)} ({type(part).__name__})"
-            return f"{here}, in it {inside}" if inside else here
-    return ""
-
-
-def _current(z: Tensor) -> _Session | None:
-    """Return the session that looks at this call, if one does."""
-    session = None if is_tracing() else _session.get()
-    return None if session is None or session.off or not len(z) else session
-
-
-def look_elementwise(layer: nn.Module, z: Tensor, x: Tensor, log_slope: Tensor) -> None:
-    """Look at the inverse of an elementwise map, whose condition is its slope `log |dx/dz|`, in every row."""
-    session = _current(z)
-    if session is None:
-        return
-    with torch.no_grad():
-        change = _size(log_slope.exp().mul_(z)) * torch.finfo(x.dtype).eps
-        found = _Finding(layer, len(z), x.dtype, moved=(slice(None), change, _size(x)))
-    session.findings.append(found)
-
-
-def look_linear(
-    layer: nn.Module, z: Tensor, x: Tensor, forward: Callable[[Tensor], Tensor], inverse: Callable[[Tensor], Tensor]
-) -> None:
-    """Look at some rows of the inverse of a linear map that is at hand in both directions."""
-    session = _current(z)
-    if session is None:
-        return
-    rows = _rows(len(z), session)
-    with torch.no_grad():
-        some, solved = z[rows], x[rows]
-        found = _Finding(layer, len(z), z.dtype, NO_UNIT)
-        found.residual = rows, _size(forward(solved) - some) / (NO_UNIT + _size(some))
-        found.moved = rows, _size(inverse(_rounded(some)) - solved), _size(solved)
-    session.findings.append(found)
-
-
-def _look(method: Callable[..., Any], layer: Any, z: Tensor, context: ContextLike, session: _Session) -> Any:
-    check: InverseCheck | None = layer.inverse_check
-    if hasattr(layer, "parts") or not len(z):
-        return method(layer, z, context)
-    if check is None or layer.moves_elements or layer.random_forward or layer.random_inverse:
-        result, found = method(layer, z, context), _Finding(layer, len(z), z.dtype)
-    else:
-        result, found = _compare(method, layer, z, context, check, session)
-    with torch.no_grad():
-        _sum_up(found, result)
-    session.findings.append(found)
-    return result
-
-
-def _compare(
-    method: Callable[..., Any], layer: Any, z: Tensor, context: ContextLike, check: InverseCheck, session: _Session
-) -> tuple[Any, _Finding]:
-    """Invert a few rows twice, the second time with their latents rounded differently, and map some forward."""
-    rows, given = _rows(len(z), session), as_context(context)
-    if given.structure is not None:
-        # Rows of graphs belong together.
-        rows = slice(None)
-    with torch.no_grad():
-        probe = _rounded(z[rows])
-    if given.structure is not None:
-        result = method(layer, z, context)
-        with torch.no_grad():
-            moved = _value(method(layer, probe, context))
-    else:
-        both = method(layer, torch.cat([z, probe]), _select(context, given, len(z), rows, also=True))
-        result = (both[0][: len(z)], both[1][: len(z)]) if isinstance(both, tuple) else both[: len(z)]
-        moved = _value(both)[len(z) :]
-    x = _value(result)
-    found = _Finding(layer, len(z), z.dtype, check.unit or NO_UNIT)
-    with torch.no_grad():
-        found.moved = rows, _size(moved - x[rows]), _size(x[rows])
-        if check.residual != "none" or session.every:
-            rows = slice(None) if check.residual == "every row" else rows
-            with unchecked():
-                back = layer.forward(x[rows], _select(context, given, len(z), rows))[0]
-            found.residual = rows, _size(back - z[rows]) / (found.unit + _size(z[rows]))
-    return result, found
-
-
-def _rows(count: int, session: _Session) -> slice:
-    """Choose rows that are far from each other."""
-    few = count if session.every else min(count, SAMPLED_ROWS)
-    return slice(0, count // few * few, count // few)
-
-
-def _select(context: ContextLike, given: Context, count: int, rows: slice, *, also: bool = False) -> ContextLike:
-    """Return the context of some rows, or with `also` of all and once more of those."""
-    condition = given.condition
-    if condition is None or given.structure is not None or len(condition) != count:
-        return context
-    return with_condition(context, torch.cat([condition, condition[rows]]) if also else condition[rows])
-
-
-def _rounded(z: Tensor) -> Tensor:
-    """Change each element by what rounding may change, in a pattern that is as good as random and always the same."""
-    pattern = torch.arange(z[0].numel(), device=z.device, dtype=torch.float32).mul_(12.9898).sin_()
-    return torch.addcmul(z, z, pattern.view(z.shape[1:]).to(z.dtype), value=torch.finfo(z.dtype).eps)
-
-
-def _sum_up(found: _Finding, result: Any) -> None:
-    x = _value(result)
-    if x.is_floating_point():
-        sums = x.sum(tuple(range(1, x.ndim)), dtype=torch.promote_types(x.dtype, torch.float32)) if x.ndim > 1 else x
-        found.sums.append(sums)
-    if isinstance(result, tuple):
-        contribution = result[1]
-        if found.layer.random_forward or found.layer.random_inverse:
-            # Noise that is drawn from a bounded set has no density outside of it.
-            contribution = contribution.nan_to_num(math.nan, 0.0, 0.0)
-        elif at_work_in_a_flow():
-            # Rows outside of the support of a bounded layer.
-            contribution = contribution.nan_to_num(math.nan, math.inf, 0.0)
-        found.sums.append(contribution.sum(dtype=torch.promote_types(contribution.dtype, torch.float32)))
-
-
-def _value(result: Any) -> Tensor:
-    return (result[0] if isinstance(result, tuple) else result).detach()
-
-
-def _size(values: Tensor) -> Tensor:
-    # The norms of torch.linalg take fifty times as long on a CPU.
-    return values.abs().amax(tuple(range(1, values.ndim))) if values.ndim > 1 else values.abs()
-
-
-def _records_elsewhere(layer: nn.Module, z: Tensor) -> bool:
-    """Tell whether gradients are recorded on an accelerator, where looking at values would make training wait."""
-    if z.device.type == "cpu" or not torch.is_grad_enabled():
-        return False
-    return z.requires_grad or any(p.requires_grad for p in layer.parameters())

@@ -10,6 +10,7 @@ from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
 from likelify.support import Interval, strictly_inside, within
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import EXACT
 from likelify.transforms.rules import FALLING, PROBABILITIES, RISING
 
 
@@ -34,7 +35,7 @@ class FittedMarginal(Transform):
         ShapeError: for events of another shape.
     """
 
-    inverse_check = None
+    inverse_check = EXACT
 
     buffer_rules = {"mass": PROBABILITIES, "below": RISING, "above": FALLING}
     mass: Tensor

@@ -20,7 +20,8 @@ from likelify.errors import ConfigError
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
-from likelify.transforms.inversion import look_elementwise
+from likelify.transforms.inversion import SENSITIVE
+from likelify.transforms.watching import look_elementwise
 
 MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3
@@ -390,8 +391,8 @@ class ChannelSpline(Transform, Caching):
         interval: the spline acts on `[-interval, interval]` and is the identity outside.
     """
 
-    # Looked at element by element.
-    inverse_check = None
+    # What a single element loses is known from its slope.
+    inverse_check = SENSITIVE
 
     def __init__(self, channels: int, *, bins: int = 8, interval: float = 4.0) -> None:
         super().__init__()

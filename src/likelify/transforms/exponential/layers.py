@@ -29,7 +29,7 @@ from likelify.transforms.exponential.parametrizations import (
     SetMatrices,
     SkewMatrix,
 )
-from likelify.transforms.inversion import InverseCheck
+from likelify.transforms.inversion import LINEAR, SENSITIVE
 
 # Norm up to which an exponential loses four digits at most, so that its inverse need not be looked at.
 SAFE_NORM = 4.0
@@ -94,7 +94,7 @@ class Exponential(Transform, Caching):
         self.trace: Literal["exact"] | TraceMethod = trace
         self.trace_samples = trace_samples
         self.noisy_log_det = trace != "exact"
-        self.inverse_check = None if _is_well_conditioned(self.parametrization) else InverseCheck(unit=0.0)
+        self.inverse_check = SENSITIVE if _is_well_conditioned(self.parametrization) else LINEAR
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""

@@ -14,13 +14,14 @@ from likelify.structure import ContextLike, zero_log_det
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
+from likelify.transforms.inversion import SENSITIVE
 from likelify.transforms.rules import ORTHOGONAL, orthogonality_gap
 
 
 class _Turning(Transform, Caching):
     """What orthogonal matrices on the channels share: the inverse is the transpose, the log-determinant is zero."""
 
-    inverse_check = None
+    inverse_check = SENSITIVE
 
     @abstractmethod
     def _turn(self, x: Tensor, context: ContextLike, *, transposed: bool) -> Tensor:

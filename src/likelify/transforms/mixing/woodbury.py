@@ -14,7 +14,7 @@ from likelify.errors import ConfigError, DomainError
 from likelify.structure import ContextLike, as_shape, sum_constant
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Chain, Transform
-from likelify.transforms.inversion import InverseCheck
+from likelify.transforms.inversion import LINEAR
 from likelify.transforms.mixing.conv1x1 import Conv1x1
 
 
@@ -49,7 +49,7 @@ class Woodbury(Transform):
         (torch.Size([5, 3, 4, 4]), torch.Size([5]))
     """
 
-    inverse_check = InverseCheck(unit=0.0)
+    inverse_check = LINEAR
 
     def __init__(
         self, channels: int, size: int | Sequence[int] | None = None, *, channel_rank: int = 0, spatial_rank: int = 0

@@ -19,6 +19,7 @@ from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms.core import Composite, Transform
+from likelify.transforms.inversion import SENSITIVE
 from likelify.transforms.residual.contraction import (
     Contraction,
     ResidualSolution,
@@ -77,7 +78,7 @@ class LipschitzResidual(Transform, Caching):
         Behrmann et al. 2019; Chen et al. 2019.
     """
 
-    inverse_check = None
+    inverse_check = SENSITIVE
 
     def __init__(
         self,

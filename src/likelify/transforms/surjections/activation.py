@@ -20,6 +20,7 @@ from likelify.nets.density import read_net
 from likelify.structure import ContextLike, along, as_context, check_size, sum_items
 from likelify.support import NOT_NEGATIVE, Interval, check_domain, strictly_inside, within
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import EXACT
 from likelify.transforms.surjections.truncated_normal import (
     log_scaled_tail,
     positive_normal_log_prob,
@@ -127,7 +128,7 @@ class ELU(Transform):
         rate: positive. `celu(alpha)` has `rate = 1 / alpha`, `selu()` has Klambauer's constants.
     """
 
-    inverse_check = None
+    inverse_check = EXACT
 
     def __init__(self, alpha: float = 1.0, *, scale: float = 1.0, rate: float = 1.0) -> None:
         super().__init__()

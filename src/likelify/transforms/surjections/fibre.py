@@ -32,8 +32,8 @@ from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, along, sum_constant
 from likelify.support import check_sample
 from likelify.transforms.core import Transform
-from likelify.transforms.inversion import look_linear
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
+from likelify.transforms.watching import look_linear
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
 VARIANCE_STEPS = 20
