@@ -170,6 +170,15 @@ def test_figures_of_as_many_draws_or_of_other_weights_replace_those_that_are_the
     assert measured.evaluation() == other
 
 
+def test_changed_settings_are_not_blamed_for_damaged_weights(measured):
+    with pytest.raises(RunError, match="do not fit with couplings changed"):
+        measured.flow(couplings=2)
+    file = measured.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(RunError, match="digest differs"):
+        measured.flow(dropout=0.2)
+
+
 def test_items_in_memory_are_measured_whole(measured):
     pixels = stripes().read_all("test").x
     kept = measured.evaluation()

@@ -143,9 +143,10 @@ class Evaluation(Scores):
     gaps: dict[int, Figure] | None = None
     weights: str | None = None
 
-    def draws(self) -> tuple[int, int]:
-        """Return how fine the figures are: draws for importance weighting, of all items, and for the ELBO of each."""
-        return (0 if self.iw is None else self.iw.samples * self.iw.nats.count, self.elbo.samples)
+    def draws(self) -> tuple[int, int, int]:
+        """Return how fine the figures are: draws for importance weighting, of all items; for the ELBO of each; gaps."""
+        weighted = 0 if self.iw is None else self.iw.samples * self.iw.nats.count
+        return weighted, self.elbo.samples, len(self.gaps or ())
 
 
 class Point(Settings):

@@ -60,14 +60,12 @@ class Run:
         Raises:
             RunError: if the folder already holds something, or cannot be made.
         """
-        folder = Path(path)
-        for number in count(2):
-            if _claim(folder, config):
-                return Run(folder, config)
+        folder, numbers = Path(path), count(2)
+        while not _claim(folder, config):
             if not numbered:
                 raise RunError(f"'{folder}' exists and is not empty; nothing was overwritten. Give another folder.")
-            folder = Path(f"{path}-{number}")
-        raise AssertionError  # numbers do not end
+            folder = Path(f"{path}-{next(numbers)}")
+        return Run(folder, config)
 
     @staticmethod
     def load(path: str | Path, *, module: nn.Module | None = None) -> Run:
@@ -99,7 +97,7 @@ class Run:
             RunError: if the weights are missing or damaged, or do not fit the model.
             ConfigError: if a changed setting does not fit, or the model needs a network that `load` was not given.
         """
-        from likelify.fitting.weights import build_within, load_weights, read_header
+        from likelify.fitting.weights import build_within, differences, load_weights, read_header
         from likelify.seeding import seeded
 
         model, file = self.config.model, self._weights()
@@ -109,15 +107,12 @@ class Run:
         with seeded(self.config.fit.seed):
             # A network of the user's is as large as it is.
             flow = build(self.module) if model.needs_module else build_within(build, header, self.path)
-        try:
-            load_weights(flow, file, header)
-        except RunError as error:
-            if not changes:
-                raise
+        if changes and differences(flow, header):
             raise RunError(
                 f"The weights of this run do not fit with {', '.join(changes)} changed. Only settings that leave "
                 "the weights as they are can be changed here, such as log_det of a residual flow."
-            ) from error
+            )
+        load_weights(flow, file, header)
         return flow
 
     def _weights(self) -> Path:
@@ -159,7 +154,7 @@ class Run:
 
         Kept are only figures of the run's own model on whole splits of the data that it was fitted to. They replace
         those of the same weights that took fewer draws, or as many: draws for importance weighting times items count
-        first, then draws for the ELBO.
+        first, then draws for the ELBO, then the number of gaps.
 
         Args:
             source: the data; by default those that the run was fitted to. Of items in memory, such as an array, all

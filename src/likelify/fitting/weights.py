@@ -123,8 +123,7 @@ def load_weights(flow: Flow, file: Path, header: Header) -> None:
     """
     from safetensors.torch import load_file
 
-    wanted: Kinds = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in flow.state_dict().items()}
-    if problems := _differences(header.kinds, wanted):
+    if problems := differences(flow, header):
         raise RunError(f"The weights in '{file}' do not fit the model in config.json: {'; '.join(problems)}.")
     state = load_file(file)
     if broken := broken_weights(flow, state):
@@ -224,7 +223,10 @@ def _counting(tensors: int, size: int, folder: Path) -> Iterator[None]:
             hook.remove()
 
 
-def _differences(found: Kinds, wanted: Kinds) -> list[str]:
+def differences(flow: Flow, header: Header) -> list[str]:
+    """Return in words how the tensors of a file differ from those of a model; none if they fit."""
+    found = header.kinds
+    wanted: Kinds = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in flow.state_dict().items()}
     missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     problems = [f"{listed(sorted(missing))} missing"] if missing else []
     problems += [f"the model has no {listed(sorted(extra))}"] if extra else []
