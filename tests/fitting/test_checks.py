@@ -147,3 +147,20 @@ def test_columns_that_float32_would_round_away_are_refused_or_standardised():
         fit(affine_flow(2), table)
     for flow in (affine_flow(2, Columns(2)), affine_flow(2).double()):
         assert fit(flow, table, steps=2).steps == 2
+
+
+@pytest.mark.filterwarnings("ignore:The best weights are those before")
+def test_a_condition_and_the_flow_belong_together():
+    with_labels, without = stripes(labels=True), stripes()
+    for use in (lambda flow, data, **how: fit(flow, data, QUICK, steps=1, **how), evaluate):
+        for data, remedy in ((with_labels, "given with conditional=True"), (without, "It has no labels to give")):
+            with pytest.raises(ConfigError, match=rf"does not work without one, and 'stripes' .* {remedy}"):
+                use(tiny_flow(classes=3), data)
+        with pytest.raises(
+            ConfigError, match=r"gives the labels of 'stripes' to the flow, and no part of it reads them"
+        ):
+            use(tiny_flow(), with_labels, conditional=True)
+        with pytest.raises(DataError, match="has no labels"):
+            use(tiny_flow(classes=3), without, conditional=True)
+        use(tiny_flow(classes=3), with_labels, conditional=True)
+        use(tiny_flow(), with_labels)

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likelify.data import Source
+from likelify.data import Batch, Source, SplitName
 from likelify.data.screening import dependent_columns, rounded_columns
-from likelify.errors import ConfigError, DataError, NonFiniteError, UnsupportedError
+from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteError, ShapeError, UnsupportedError
 from likelify.fitting.weights import NAMED, broken_weights, listed
 from likelify.flows import Flow
+from likelify.seeding import seeded
 
 
 def check_flow(flow: Any) -> None:
@@ -40,15 +41,59 @@ def like(flow: Flow) -> Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
-def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
-    """Refuse a fit that cannot be: nothing to fit, labels that are missing, columns that the flow cannot tell apart.
+def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> Batch:
+    """Read items for a flow: on its device, and real numbers in its dtype.
+
+    A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
+    has.
+    """
+    weight = like(flow)
+    batch = source.read(split, indices)
+    keeps = flow.transform.takes_float64 and weight.device.type != "mps"
+    return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
+
+
+def check_condition(flow: Flow, source: Source, split: SplitName, *, conditional: bool) -> None:
+    """Refuse labels that nothing reads, and a flow that needs a condition and gets none.
 
     Raises:
-        ConfigError: if the flow has no parameters.
-        DataError: if labels are asked of data without them, or columns follow from others or lose their digits.
+        ConfigError: if `conditional` and the flow do not belong together.
+        DataError: if labels are asked of data without them.
     """
     if conditional and source.classes is None:
-        raise DataError(f"The source '{source.name}' has no labels, so a class-conditional model cannot be fitted.")
+        raise DataError(
+            f"The source '{source.name}' has no labels, so there is nothing to give to a conditional model."
+        )
+    if conditional and not flow.reads_condition:
+        raise ConfigError(
+            f"conditional=True gives the labels of '{source.name}' to the flow, and no part of it reads them. Leave it "
+            "out, or build the flow with context_features= (models of the zoo: classes=)."
+        )
+    if conditional or not flow.reads_condition:
+        return
+    batch = read_for(flow, source, split, torch.arange(1))
+    try:
+        with seeded(0), torch.no_grad():
+            flow.elbo(batch.x, batch.context())
+    except (ShapeError, UnsupportedError, TypeError) as error:
+        remedy = "Its labels are given with conditional=True." if source.classes else "It has no labels to give."
+        raise ConfigError(
+            f"The flow reads a condition and does not work without one, and '{source.name}' is used without its "
+            f"labels. {remedy} ({' '.join(str(error).split())})"
+        ) from error
+    except LikelifyError:
+        # Of something else, and for those who use the flow to meet.
+        return
+
+
+def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
+    """Refuse a fit that cannot be: nothing to fit, a condition amiss, columns that the flow cannot tell apart.
+
+    Raises:
+        ConfigError: if the flow has no parameters, or needs a condition or does not, as `check_condition` says.
+        DataError: if labels are asked of data without them, or columns follow from others or lose their digits.
+    """
+    check_condition(flow, source, "train", conditional=conditional)
     if next(flow.parameters(), None) is None:
         raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
     check_columns(source)

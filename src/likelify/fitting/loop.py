@@ -17,9 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Batch, Source, as_source
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
-from likelify.fitting.checks import check_fit, check_flow
+from likelify.fitting.checks import check_fit, check_flow, read_for
 from likelify.fitting.figures import Course, Point, Reason, Unit
-from likelify.fitting.metrics import bits_per_dim, read_for
+from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from likelify.data import SPLITS, Batch, Source, SplitName
+from likelify.data import SPLITS, Source, SplitName
 from likelify.errors import ConfigError, DataError, unknown_word
-from likelify.fitting.checks import check_flow, like
+from likelify.fitting.checks import check_condition, check_flow, read_for
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
@@ -35,18 +35,6 @@ def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
         return -log_prob / (dims * math.log(2))
     double = torch.float64 if dims.device.type != "mps" else torch.float32
     return -log_prob / (dims.to(double) * math.log(2)).to(log_prob)
-
-
-def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> Batch:
-    """Read items for a flow: on its device, and real numbers in its dtype.
-
-    A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
-    has.
-    """
-    weight = like(flow)
-    batch = source.read(split, indices)
-    keeps = flow.transform.takes_float64 and weight.device.type != "mps"
-    return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
 
 
 def gap_draws(iw_samples: int) -> tuple[int, ...]:
@@ -113,6 +101,7 @@ def evaluate(
     count = source.size(split) if limit is None else min(limit, source.size(split))
     if count == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
+    check_condition(flow, source, split, conditional=conditional)
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
