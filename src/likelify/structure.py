@@ -162,6 +162,11 @@ class GraphBatch:
         """
         kept: dict[str, Any] = self.__dict__.setdefault("_derived", {})
         if name not in kept:
+            if torch.compiler.is_compiling():
+                raise UnsupportedError(
+                    "A GraphBatch is looked at when a layer first meets it, which torch.compile cannot record. Call "
+                    "the layer once on these graphs before compiling it."
+                )
             # What inference mode makes could not be used in training later.
             with torch.inference_mode(mode=False), torch.no_grad():
                 kept[name] = compute(self)

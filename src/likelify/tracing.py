@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from likelify.errors import UnsupportedError
+
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -67,6 +69,15 @@ def is_tracing() -> bool:
 def in_forward_mode() -> bool:
     """Tell whether tangents may be at work (`torch.autograd.forward_ad`)."""
     return forward_ad._current_level >= 0
+
+
+def refuse_old_batches(what: str, *grads: Tensor) -> None:
+    """Refuse gradients in batches of `torch.autograd`, which no backward pass of our own sees through."""
+    if any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):  # pyright: ignore[reportAttributeAccessIssue]
+        raise UnsupportedError(
+            f"The gradient of {what} does not take the batches of torch.autograd (vectorize=True, "
+            "is_grads_batched=True). Use torch.func.jacrev or torch.func.hessian, or leave vectorize out."
+        )
 
 
 def is_watched() -> bool:

@@ -58,28 +58,26 @@ def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) ->
     return graph.derived(f"normalized_adjacency {dtype}", lambda graph: _adjacency(graph, dtype))
 
 
-def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
+def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows, the columns and the values of the entries of the normalized adjacency, sorted."""
     nodes = len(graph.owner)
     start, end, weight = _sorted_edges(graph)
     degree = weight.new_zeros(nodes).index_add_(0, start, weight)
     if not bool(torch.isfinite(degree).all()):
         raise DomainError("The weights of the edges of a node add up to infinity. Scale edge_weight down.")
     inverse = torch.where(degree > 0, degree, 1).rsqrt()
-    values = (inverse[start] * weight * inverse[end]).to(dtype)
+    return start, end, (inverse[start] * weight * inverse[end]).to(dtype)
+
+
+def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
+    nodes = len(graph.owner)
+    start, end, values = graph.derived(f"entries {dtype}", lambda graph: _entries(graph, dtype))
     rows = torch.cat([start.new_zeros(1), torch.bincount(start, minlength=nodes).cumsum(0)])
     # The sparse products of the CPU want 32-bit indices and would convert others at every call.
     index = torch.int32 if max(nodes, len(values)) < 2**31 else torch.int64
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(rows.to(index), end.to(index), values, (nodes, nodes), check_invariants=False)
-
-
-def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the entries of the normalized adjacency with their rows and columns."""
-    adjacency = normalized_adjacency(graph, dtype)
-    counts = adjacency.crow_indices().diff().long()
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return rows, adjacency.col_indices().long(), adjacency.values()
 
 
 def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,7 +31,7 @@ from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
 from likelify.linalg.expm.problem import ExpProblem, Gradient, Stored, Unrolled
 from likelify.linalg.maps import LinearMap
-from likelify.tracing import cached_property, is_watched, outside_autocast, traceable_gradients
+from likelify.tracing import cached_property, is_watched, outside_autocast, refuse_old_batches, traceable_gradients
 
 # Factors by which vectors shrink are rounded up to multiples of one over it.
 DECAYS = 16
@@ -292,6 +292,7 @@ class _LowRankStep(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        refuse_old_batches("an exponential", g)
         step, names = ctx.step, ctx.names
         x, *rest = ctx.saved_tensors
         tensors, kept = rest[: len(names)], rest[len(names) :]

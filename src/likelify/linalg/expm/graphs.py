@@ -67,7 +67,7 @@ from likelify.linalg.expm.matrix import (
 from likelify.linalg.expm.problem import MAX_NORM, ExpProblem
 from likelify.linalg.graph import GraphMap, common_size, normalized_adjacency
 from likelify.structure import GraphBatch
-from likelify.tracing import in_forward_mode, is_watched, traceable_gradients
+from likelify.tracing import in_forward_mode, is_watched, refuse_old_batches, traceable_gradients
 
 # Up to this many elements of a graph one product with the whole matrix is faster than means and sums.
 WHOLE = 64
@@ -243,6 +243,7 @@ class _Polynomial(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return `sum_k T_k(A) g C_k^T` and `X^T T_k(A) g`: `A` is symmetric, so one recurrence gives both."""
         x, coefficients = ctx.saved_tensors
+        refuse_old_batches("the exponential of a graph", *grads)
         (grad,) = grads
         to_x, to_coefficients, _ = ctx.needs_input_grad
         degree = len(coefficients) - 1
@@ -360,6 +361,7 @@ class _OneSize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
+        refuse_old_batches("the exponential of a graph", *grads)
         x, theta0, theta1, matrices, *sums = ctx.saved_tensors
         if is_watched():
 

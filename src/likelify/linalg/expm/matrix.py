@@ -31,7 +31,7 @@ from likelify.linalg.expm.expansion import ORDERS, scaled
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import a_priori_error, degree_of_steps
 from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
-from likelify.tracing import is_watched
+from likelify.tracing import is_watched, refuse_old_batches
 
 # Steps longer than these lose digits to cancellation (see `series.step_count`).
 LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
@@ -138,6 +138,7 @@ class SmallExponential(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compute the derivative in the direction of the gradient."""
+        refuse_old_batches("an exponential", *grads)
         (matrices,) = ctx.saved_tensors
         (grad,) = grads
         if not is_watched():

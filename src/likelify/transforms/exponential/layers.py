@@ -13,10 +13,12 @@ from likelify.linalg.expm import ExpMethod, Gradient, exp_action
 from likelify.linalg.expm.action import check_settings
 from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.expm.matrix import Formed
+from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
 from likelify.structure import ContextLike, as_context, sum_constant
+from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import (
     ConstantMap,
@@ -117,6 +119,8 @@ class Exponential(Transform, Caching):
                 f"The input has {len(x)} rows, and the context (its condition or its graphs) is for {map_.rows}."
             )
         map_ = map_.matching(x)
+        if is_tracing() and self.degree is None:
+            self._require_known_norm(map_, x)
         formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
         if formed is None:
             settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
@@ -127,6 +131,16 @@ class Exponential(Transform, Caching):
         if value.dtype == torch.float16 and value.device.type == "cpu" and not bool(torch.isfinite(log_det).all()):
             raise DomainError("The log-determinant is too large for float16. Work in float32 or bfloat16.")
         return value, log_det
+
+    def _require_known_norm(self, map_: LinearMap, x: Tensor) -> None:
+        unknown = isinstance(map_, GraphMap) and map_.norm is None
+        if unknown or not isinstance(map_.norm_bound(tuple(x.shape[1:])), float):
+            raise UnsupportedError(
+                f"{type(self).__name__}({type(self.parametrization).__name__}) chooses its degree by the norm of its "
+                "map, at which torch.compile and torch.func cannot look. Build it so that the norm is known: with "
+                "norm_limit= (convolutions, dense_exponential), neighbours= (graphs) or norm= (modules); or fix the "
+                "degree: Exponential(layer.parametrization, degree=12)."
+            )
 
     def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Formed | None:
         """Form the exponential once inside `frozen()`, unless a method or a degree was asked for."""

@@ -11,6 +11,7 @@ from likelify.errors import ConfigError, DomainError, ShapeError, unknown_word
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 from likelify.structure import ContextLike, zero_log_det
+from likelify.tracing import is_tracing
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import HouseholderVectors, SkewMatrix
@@ -117,7 +118,7 @@ class Cayley(_Turning):
             skew = skew.mT if transposed else skew
             columns = x.movedim(1, 0).flatten(1)
             # (I - S)^-1 (I + S) = 2 (I - S)^-1 - I: the solve is all there is to do.
-            turned = 2 * torch.linalg.solve(_eye(skew) - skew, columns) - columns
+            turned = 2 * _solve(skew, columns) - columns
             return turned.unflatten(1, (len(x), *x.shape[2:])).movedim(0, 1)
         else:
             matrix = self.cached("matrix", lambda: self._matrix(self._skew(None)))
@@ -128,7 +129,14 @@ class Cayley(_Turning):
 
     @staticmethod
     def _matrix(skew: Tensor) -> Tensor:
-        return 2 * torch.linalg.solve(_eye(skew) - skew, _eye(skew)) - _eye(skew)
+        return 2 * _solve(skew, _eye(skew)) - _eye(skew)
+
+
+def _solve(skew: Tensor, columns: Tensor) -> Tensor:
+    """Return `(I - S)^-1 columns`."""
+    matrix = _eye(skew) - skew
+    # Tangents of tangents of `solve` are wrong in torch 2.13.
+    return torch.linalg.inv(matrix) @ columns if is_tracing() else torch.linalg.solve(matrix, columns)
 
 
 def _eye(skew: Tensor) -> Tensor:
