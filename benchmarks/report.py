@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -25,8 +25,10 @@ class Entry:
     better: Literal["higher", "lower"] = "lower"
 
 
-def arguments(description: str, *, seeds: int = 1, parts: Iterable[str] = ()) -> argparse.Namespace:
-    """Parse the options every benchmark has, and set one thread; `parts` may be chosen one by one."""
+def arguments(
+    description: str, *, seeds: int = 1, parts: Iterable[str] = (), more: Mapping[str, Mapping[str, Any]] | None = None
+) -> argparse.Namespace:
+    """Parse the options every benchmark has and `more` of its own, and set one thread; `parts` may be chosen."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a run of under a minute, for a first impression")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -35,6 +37,8 @@ def arguments(description: str, *, seeds: int = 1, parts: Iterable[str] = ()) ->
     if parts:
         text = "measure only this; may be given several times"
         parser.add_argument("--part", action="append", choices=parts, default=None, help=text)
+    for name, settings in (more or {}).items():
+        parser.add_argument(name, **settings)
     torch.set_num_threads(1)
     options = parser.parse_args()
     if parts:

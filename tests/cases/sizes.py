@@ -196,6 +196,9 @@ BIJECTIONS: dict[str, Sized] = {
     "Squeeze": image(
         lambda s: lk.Squeeze((2, 3)), data=lambda s: normal(s.rows, s.channels, 2 * s.height, 3 * s.width)
     ),
+    "Squeeze square": image(
+        lambda s: lk.Squeeze(), data=lambda s: normal(s.rows, s.channels, 2 * s.height, 2 * s.width)
+    ),
     "Conv1x1": image(lambda s: lk.Conv1x1(s.channels)),
     "Conv1x1 vector": vector(lambda s: lk.Conv1x1(s.channels)),
     "Conv1x1 nodes": nodes(lambda s: lk.Conv1x1(s.channels)),

@@ -1,4 +1,4 @@
-"""Derivatives of every case, where parameters are random and where they are at rest."""
+"""Derivatives of every case: where parameters are at rest, of second order, in forward mode."""
 
 import pytest
 
@@ -25,12 +25,25 @@ def derivatives(law, name, at, device):
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name, device):
     assert not derivatives(testing.check_gradients, name, "random", device)
 
 
-@pytest.mark.parametrize("at", REST)
+@pytest.mark.parametrize("at", [at if at != "identity" else pytest.param(at, marks=pytest.mark.slow) for at in REST])
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_where_parameters_are_at_rest(name, at, device):
     derivatives(testing.check_gradients, name, at, device)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_second_order(name, device):
+    assert not derivatives(testing.check_second_order, name, "random", device)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_forward_mode(name, device):
+    refused = derivatives(testing.check_forward_mode, name, "random", device)
+    # An estimate of a log-determinant stops where its values tell it to.
+    assert bool(refused) == (LAYERS[name].covers is lk.LipschitzResidual and "roulette" in name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, Shape, as_shape, per_axis, zero_log_det
+from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import PERMUTATION
 
@@ -58,8 +59,10 @@ class Squeeze(Transform):
         """Gather blocks into channels."""
         shape = self.out_shape(tuple(x.shape[1:]))
         if self._is_square and len(x):
-            # The layout that the convolutions behind it work in; it stays through the layers between.
-            z = torch.pixel_unshuffle(x, self.factors[0]).contiguous(memory_format=torch.channels_last)
+            z = torch.pixel_unshuffle(x, self.factors[0])
+            if torch.compiler.is_compiling() or not is_tracing():
+                # The layout that the convolutions behind it work in; it stays through the layers between.
+                z = z.contiguous(memory_format=torch.channels_last)
         else:
             sides = itertools.chain.from_iterable(zip(shape[1:], self.factors, strict=True))
             positions = range(2, 2 + 2 * len(self.factors))

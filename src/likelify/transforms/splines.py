@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.structure import ContextLike, sum_items
-from likelify.tracing import is_tracing
+from likelify.tracing import in_forward_mode, is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE
 from likelify.transforms.watching import look_elementwise
@@ -108,7 +108,10 @@ def evaluate_shared(knots: Tensor, x: Tensor, *, inverse: bool = False) -> tuple
 
 def _piece(ends: Tensor, x: Tensor, point: Tensor, inside: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Evaluate the pieces with these ends where `inside`, and the identity elsewhere."""
-    value, log_slope = _Piece.apply(point, ends, inverse)  # pyright: ignore[reportGeneralTypeIssues]
+    # A function with derivatives of its own passes no tangents on, and torch.compile takes none that would.
+    plain = in_forward_mode() or (is_tracing() and not torch.compiler.is_compiling())
+    run = _Piece.forward if plain else _Piece.apply
+    value, log_slope = run(point, ends, inverse)  # pyright: ignore[reportGeneralTypeIssues]
     return torch.where(inside, value, x), torch.where(inside, log_slope, 0.0)
 
 
@@ -446,7 +449,7 @@ class SharedSpline(ChannelSpline):
 
 
 def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-    if is_tracing():
+    if is_tracing() or in_forward_mode():
         knots = knots_from_raw(layer.raw, bins=layer.bins, interval=layer.interval)
         return evaluate_shared(knots, x, inverse=inverse)
     knots = layer.cached("knots", lambda: knots_from_raw(layer.raw, bins=layer.bins, interval=layer.interval))

@@ -213,7 +213,7 @@ class ExpProblem:
             raise UnsupportedError(
                 "exp_action would have to look at the terms to choose its degree, which torch.compile and torch.func "
                 "cannot do. Give degree=, or a map that knows its norm bound as a number (norm=, or a layer with "
-                "norm_limit=)."
+                "norm_limit=); for rotations, method='cayley'."
             )
         eps = torch.finfo(self.x.dtype).eps
         if self.radius * eps > HOPELESS / 100:

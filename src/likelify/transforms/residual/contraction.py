@@ -35,6 +35,10 @@ NOT_TRACED = (
     f"The estimated log-determinant of {LAYER} draws a number of terms that depends on values, which forward mode, "
     f"torch.vmap and torch.compile cannot record. {REMEDY}"
 )
+NO_GRAPHS = (
+    f"The exact log-determinant of {LAYER} repeats the graphs of its context, whose sizes torch.compile does not see. "
+    "Call it outside of the compiled function, or leave out fullgraph=True."
+)
 
 
 @dataclass(eq=False)
@@ -196,10 +200,12 @@ def log_det(call: Contraction, x: Tensor, condition: Tensor | None, tensors: Seq
 
     Raises:
         UnsupportedError: for an estimate, in forward mode, under `torch.vmap` and under `torch.compile`; there and for
-            second derivatives also for events that are too large for a matrix.
+            second derivatives also for events that are too large for a matrix; for graphs, under `torch.compile`.
     """
     if not (is_tracing() or in_forward_mode()):
         return _ContractionLogDet.apply(call, x, condition, *tensors)  # pyright: ignore[reportReturnType]
+    if torch.compiler.is_compiling() and call.structure is not None:
+        raise UnsupportedError(NO_GRAPHS)
     if not call.method.noisy:
         jacobian = NetJacobian(call, NetInputs(x, condition, tuple(tensors)))
         return jacobian.y[: jacobian.rows], _formed(jacobian, call.method)
