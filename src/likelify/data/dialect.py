@@ -12,7 +12,6 @@ BLANK = " "
 # As much of a file shows what it is like.
 SAMPLE_LINES, SAMPLE = 50, 2**16
 MISSING = ("", "?", "NA", "N/A", "null", "None")
-REMEDY = "Fill such values in or drop their rows before fitting."
 GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")

@@ -12,6 +12,8 @@ from likelify.errors import DataError, LikelifyError
 
 # A larger value has no square that float64 can carry, and no scale of a column can be computed from it.
 LARGEST_VALUE = 1e150
+# What to do about values that are missing or infinite.
+REMEDY = "Fill such values in or drop their rows before fitting."
 # Text without an end of line, and a line of more cells, are not rows of a table.
 LONGEST_LINE = 2**21
 MOST_COLUMNS = 2**16

@@ -182,8 +182,8 @@ def _require_spread(name: str, columns: Sequence[str], rows: Mapping[SplitName, 
         )
     some = train[:SAMPLE]
     hidden = 2 * distinct(some - mean) < distinct(some)
-    for part in rows.values():
-        hidden |= (np.abs(part - mean).max(0, initial=0) > FARTHEST * (high - low)) if len(part) else False
+    for part in filter(len, rows.values()):
+        hidden |= np.maximum(part.max(0) - mean, mean - part.min(0)) > FARTHEST * (high - low)
     for column in np.flatnonzero(hidden)[:1]:
         whole = np.concatenate([part[:, column] for part in rows.values()])
         value = whole[np.abs(whole - np.median(whole)).argmax()]

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.limits import LARGEST_VALUE
+from likelify.data.limits import LARGEST_VALUE, REMEDY
 from likelify.errors import DataError
 
-REMEDY = "Fill such values in or drop their rows before fitting."
 # Labels that reach far beyond the number of items are numbers of something else.
 FEW_CLASSES = 1000
 # Squares of values up to this, and of their inverses, are far from the ends of float64.
