@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from likelify.errors import StateError
-from likelify.tracing import is_tracing
+from likelify.tracing import in_forward_mode, is_tracing
 
 # What the blocks keep for each part that they froze, from the outermost block to the innermost. A thread begins with
 # none, so that what is frozen in one is trained in another; a task of asyncio sees the blocks around its creation.
@@ -38,8 +38,10 @@ class Caching(nn.Module):
     @property
     def _cache(self) -> dict[str, Any] | None:
         """What is kept of this part in the current thread; None where it is not frozen, or nothing may be kept."""
-        # Compiled code runs inside and outside of blocks, and tensors of torch.func are of one call.
-        return None if torch.compiler.is_compiling() or not _BLOCKS.get() or is_tracing() else self._kept()
+        # Compiled code runs inside and outside of blocks, and tensors of torch.func and tangents are of one call.
+        if torch.compiler.is_compiling() or not _BLOCKS.get() or is_tracing() or in_forward_mode():
+            return None
+        return self._kept()
 
     def _kept(self) -> dict[str, Any] | None:
         return next((block[self] for block in _BLOCKS.get() if self in block), None)
