@@ -16,7 +16,7 @@ from likelify.linalg.factors import (
 from likelify.linalg.frequencies import kernel_frequencies
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import Shape, axis_names
+from likelify.structure import Shape, axis_names, check_size
 from likelify.transforms.surjections.fibre import FibreLayer, check_groups, check_shape
 
 
@@ -69,7 +69,8 @@ class CircularConv(FibreLayer):
         posterior_factory: NetFactory | None = None,
     ) -> None:
         taps = odd_taps(kernel_size, dims)
-        check_groups(in_channels, out_channels, groups)
+        dilation = check_size(dilation, "The dilation of CircularConv")
+        in_channels, out_channels, groups = check_groups(in_channels, out_channels, groups)
         shape = (out_channels, in_channels // groups, *taps)
         if weight is not None:
             check_shape(weight, shape, "weight")
@@ -126,6 +127,7 @@ def periodic_conv(channels: int, kernel_size: int | Sequence[int] = 3, *, dims: 
         Hoogeboom et al. 2019, section 3.2.
     """
     taps = odd_taps(kernel_size, dims)
+    channels = check_size(channels, "The channels of periodic_conv")
     kernel = 0.05 / math.sqrt(channels * math.prod(taps)) * torch.randn(channels, channels, *taps)
     kernel[(..., *(tap // 2 for tap in taps))] += torch.eye(channels)
     return CircularConv(channels, channels, taps, dims=dims, weight=kernel, bias=False)

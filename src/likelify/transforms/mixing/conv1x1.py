@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.linalg.dense import apply_matrix
-from likelify.structure import ContextLike, sum_items
+from likelify.structure import ContextLike, check_size, sum_items
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import LINEAR
 from likelify.transforms.rules import PERMUTATION_MATRIX, SIGNS
@@ -29,6 +29,7 @@ class Conv1x1(Transform, Caching):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        channels = check_size(channels, "The channels of Conv1x1")
         self.takes = (channels, ...)
         start, _ = torch.linalg.qr(torch.randn(channels, channels))
         permutation, lower, upper = torch.linalg.lu(start)

@@ -23,7 +23,7 @@ from torch.nn.grad import conv2d_weight
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError
-from likelify.structure import ContextLike, per_axis, sum_constant
+from likelify.structure import ContextLike, check_size, per_axis, sum_constant
 from likelify.tracing import (
     in_forward_mode,
     is_tracing,
@@ -65,6 +65,7 @@ class AutoregressiveConv(Transform, Caching):
 
     def __init__(self, channels: int, kernel_size: int | Sequence[int] = 2, *, reverse: bool = False) -> None:
         super().__init__()
+        channels = check_size(channels, "The channels of AutoregressiveConv")
         self.takes = (channels, "height", "width")
         taps = per_axis(kernel_size, 2, "kernel_size")
         self.rows, self.left, self.right = taps[0] // 2, taps[1] // 2, (taps[1] - 1) // 2

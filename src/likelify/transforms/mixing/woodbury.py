@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError
-from likelify.structure import ContextLike, as_shape, sum_constant
+from likelify.structure import ContextLike, as_shape, check_size, sum_constant
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import LINEAR
@@ -55,17 +55,18 @@ class Woodbury(Transform):
         self, channels: int, size: int | Sequence[int] | None = None, *, channel_rank: int = 0, spatial_rank: int = 0
     ) -> None:
         super().__init__()
-        if min(channel_rank, spatial_rank) < 0 or channel_rank + spatial_rank == 0:
-            raise ConfigError(
-                f"Woodbury needs a rank for the channels or for the positions, got {channel_rank} and {spatial_rank}."
-            )
-        if spatial_rank and size is None:
+        channels = check_size(channels, "The channels of Woodbury")
+        channel_rank = check_size(channel_rank, "The channel_rank of Woodbury", least=0)
+        spatial_rank = check_size(spatial_rank, "The spatial_rank of Woodbury", least=0)
+        if channel_rank + spatial_rank == 0:
+            raise ConfigError("Woodbury needs a rank for the channels or for the positions, and both are 0.")
+        positions = as_shape(size or (), least=1)
+        if spatial_rank and not positions:
             raise ConfigError("Woodbury with a spatial_rank needs the size of the image, for example (16, 16).")
-        self.channels, size = channels, as_shape(size or ())
-        self.size = size if spatial_rank else None
+        self.channels, self.size = channels, positions if spatial_rank else None
         self.takes = (channels, ...) if self.size is None else (channels, *self.size)
         self.channel = _LowRankChange("channel", channels, channel_rank) if channel_rank else None
-        self.spatial = _LowRankChange("spatial", math.prod(size), spatial_rank) if spatial_rank else None
+        self.spatial = _LowRankChange("spatial", math.prod(positions), spatial_rank) if spatial_rank else None
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the channels, then the positions."""

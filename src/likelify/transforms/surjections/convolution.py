@@ -170,7 +170,7 @@ def _grouped_linear(
     **settings: Any,
 ) -> Transform:
     """Build one `linear` layer with these settings, or one for each group of channels."""
-    check_groups(in_channels, out_channels, groups)
+    in_channels, out_channels, groups = check_groups(in_channels, out_channels, groups)
     before, after = in_channels // groups, out_channels // groups
     weights = [None] * groups if weight is None else weight.chunk(groups)
     biases = bias.chunk(groups) if isinstance(bias, Tensor) else [bias] * groups

@@ -29,7 +29,7 @@ from likelify.linalg.factors import (
 )
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, Shape, along, sum_constant
+from likelify.structure import ContextLike, Shape, along, check_size, sum_constant
 from likelify.support import check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
@@ -255,7 +255,7 @@ class FreeLinear(FibreLayer):
         net_factory: NetFactory | None = None,
         posterior_factory: NetFactory | None = None,
     ) -> None:
-        check_groups(in_channels, out_channels, groups)
+        in_channels, out_channels, groups = check_groups(in_channels, out_channels, groups)
         if weight is None:
             start = torch.stack([orthonormal(out_channels // groups, in_channels // groups) for _ in range(groups)])
         else:
@@ -301,10 +301,14 @@ def _channel_mean(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(0, -2).mean(0)
 
 
-def check_groups(in_channels: int, out_channels: int, groups: int) -> None:
-    """Refuse groups that do not divide both counts of channels."""
-    if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
+def check_groups(in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
+    """Return both counts of channels and the groups, which must divide them."""
+    in_channels = check_size(in_channels, "The channels that go in")
+    out_channels = check_size(out_channels, "The channels that come out")
+    groups = check_size(groups, "groups")
+    if in_channels % groups or out_channels % groups:
         raise ConfigError(f"groups must divide the channels, got {in_channels} -> {out_channels} and {groups}.")
+    return in_channels, out_channels, groups
 
 
 def check_shape(parameter: Tensor, shape: Shape, name: str) -> None:
