@@ -173,3 +173,14 @@ def test_a_source_does_not_change_with_the_array_it_was_made_of():
     source = ArraySource("a", arrays, kind="image", levels=2)
     arrays["test"][:] = 1
     assert int(source.read_all("test").x.max()) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_tables_in_single_precision_are_looked_at_without_a_warning():
+    rows = np.ones((4, 2), dtype=np.float32) * [[1], [2], [3], [4]]
+    rows = rows.astype(np.float32)
+    splits = {"train": rows, "validation": rows}
+    assert ArraySource("rows", splits, kind="table", levels=None).size("train") == 4
+    rows[2, 1] = np.inf
+    with pytest.raises(DataError, match="row 2, column 1"):
+        ArraySource("rows", splits, kind="table", levels=None)

@@ -6,7 +6,7 @@ import torch
 
 import likelify as lk
 from likelify.data import ArraySource
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.metrics import bits_per_dim, evaluate, gap_draws
 from tests.fitting.toys import stripes
 
@@ -78,3 +78,17 @@ def test_the_tails_of_the_weights_are_kept_where_there_are_draws_enough(draws, k
     assert (weighted.k is not None) == (weighted.heavy is not None) == known
     if known:
         assert 0 <= weighted.heavy <= 1
+
+
+def test_items_outside_the_support_are_counted():
+    rows = np.random.default_rng(0).uniform(0.1, 0.9, size=(40, 2))
+    rows[::4, 0] = 1.5
+    splits = {"train": rows[1:2], "validation": rows[1:2], "test": rows}
+    source = ArraySource(
+        "rows", {split: part.astype(np.float32) for split, part in splits.items()}, kind="table", levels=None
+    )
+    flow = lk.Flow(lk.Normal(2), lk.transforms.Logit())
+    with pytest.warns(LikelifyWarning, match=r"10 of 40 items of 'rows' \(test\) lie outside the support .* item 0"):
+        measured = evaluate(flow, source, elbo_samples=1, iw_samples=0)
+    assert measured.elbo.nats.mean == -math.inf
+    assert measured.elbo.nats.standard_error is None

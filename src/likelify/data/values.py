@@ -66,9 +66,9 @@ def require_usual(what: str, rows: np.ndarray) -> None:
         DataError: naming row and column, or item and element.
     """
     # Comparisons with what is not a number are false.
-    if not rows.size or (-LARGEST_VALUE <= rows.min() and rows.max() <= LARGEST_VALUE):
+    if not rows.size or (-LARGEST_VALUE <= float(rows.min()) and float(rows.max()) <= LARGEST_VALUE):
         return
-    place = tuple(int(n) for n in np.argwhere(~(np.abs(rows) <= LARGEST_VALUE))[0])
+    place = tuple(int(n) for n in np.argwhere(~(np.abs(rows.astype(np.float64)) <= LARGEST_VALUE))[0])
     where = f"row {place[0]}, column {place[1]}" if rows.ndim == 2 else f"item {place[0]}, element {place[1:]}"
     remedy = "Write it in other units, or mend the value." if np.isfinite(rows[place]) else REMEDY
     raise DataError(f"{what}, {where}: the value is {rows[place]}. {remedy}")

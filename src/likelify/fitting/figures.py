@@ -70,7 +70,7 @@ class Figure(Settings):
 
     Attributes:
         mean: the mean.
-        standard_error: its standard error; None for a single value.
+        standard_error: its standard error; None for a single value, and where a value is infinite.
         count: number of values: items of a split, or seeds.
     """
 
@@ -89,7 +89,8 @@ class Figure(Settings):
         import numpy as np
 
         array = np.asarray(values, dtype=np.float64)
-        error = float(array.std(ddof=1)) / math.sqrt(len(array)) if len(array) > 1 else None
+        spread = len(array) > 1 and bool(np.isfinite(array).all())
+        error = float(array.std(ddof=1)) / math.sqrt(len(array)) if spread else None
         return Figure(mean=float(array.mean()), standard_error=error, count=len(array))
 
 

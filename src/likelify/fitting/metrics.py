@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from likelify.data import SPLITS, Source, SplitName
-from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, unknown_word
 from likelify.fitting.checks import check_condition, check_flow, read_for
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
@@ -92,8 +93,11 @@ def evaluate(
     Raises:
         DataError: if the split has no items.
         ConfigError: if there is no such split, or a number of draws does not fit.
-        NonFiniteError: if a weight of the flow is not finite.
+        NonFiniteError: if a weight of the flow is not finite, or the likelihood of an item is not a number.
         UnsupportedError: if it is no flow.
+
+    Warns:
+        LikelifyWarning: if items lie outside the support of the model.
     """
     check_flow(flow)
     Draws(elbo_samples=elbo_samples, iw_samples=iw_samples, iw_items=iw_items)
@@ -125,6 +129,7 @@ def evaluate(
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     elements, elbo = torch.cat(dims), torch.cat(elbos)
+    _look_at(elbo, source, split)
     by_draws = {number: _figure(torch.cat(values)) for number, values in found.items() if values}
     return Evaluation(
         source=source.name,
@@ -134,6 +139,24 @@ def evaluate(
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
+
+
+def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
+    """Say how many items have no probability, for which the mean is minus infinity; refuse what is not a number."""
+    broken, outside = int(nats.isnan().sum()), int(nats.isneginf().sum())
+    if broken:
+        raise NonFiniteError(
+            f"The log-likelihood of {broken} of {len(nats)} items of '{source.name}' ({split}) is not a number, the "
+            f"first of them item {int(nats.isnan().nonzero()[0])}. Look for items far outside of what was fitted."
+        )
+    if outside:
+        warnings.warn(
+            f"{outside} of {len(nats)} items of '{source.name}' ({split}) lie outside the support of the model, the "
+            f"first of them item {int(nats.isneginf().nonzero()[0])}: their likelihood is zero, and the mean of the "
+            "logarithms minus infinity.",
+            LikelifyWarning,
+            stacklevel=3,
+        )
 
 
 def _score(nats: Tensor, dims: Tensor, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()) -> Score:
