@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import likelify as lk
-from likelify import nets, testing
+from likelify import nets, testing, transforms
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
 
 
@@ -416,6 +416,21 @@ def test_layers_by_themselves_refuse_what_they_cannot_work_on():
             with pytest.raises(ShapeError, match=r"shape \(3, 2\) and a condition of shape \(7, 1\)"):
                 direction(x, torch.randn(7, 1))
     assert lk.Permute([1, 0])(x.long())[0].dtype == torch.int64
+
+
+def test_messages_name_the_layer_that_the_user_wrote():
+    images = torch.zeros(2, 3, 4, 4)
+    for layer, name in (
+        (lk.convolution((1, 4, 4), 2, 2, stride=2), "convolution"),
+        (lk.convolution((1, 4, 4), 2, 3, padding=1), "convolution"),
+        (lk.max_pool((1, 4, 4), 2), "max_pool"),
+        (transforms.average_pool((1, 4, 4), 2), "average_pool"),
+        (transforms.global_average_pool((1, 4, 4)), "global_average_pool"),
+        (transforms.transposed_convolution((1, 4, 4), 1, 2, stride=2), "transposed_convolution"),
+    ):
+        for call in (layer, layer.inverse, layer.mean_forward):
+            with pytest.raises(ShapeError, match=rf"^{name} works on"):
+                call(images)
 
 
 def test_flows_without_parameters_know_their_dtype():

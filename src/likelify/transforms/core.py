@@ -64,6 +64,7 @@ class Transform(nn.Module):
         moves_elements: the latent holds the elements of the data, in other places.
         keeps_autocast: networks inside work in the precision of `torch.autocast`. The layer raises to float32 what they
             give; layers without this fact leave autocast altogether, so that contributions are never in half precision.
+        shown_as: what refusals of shapes call it, if not by its class: the function that made it.
         takes: events of the data that the layer was built for, such as `(channels, ...)` (see `check_event`); None for
             any. Inputs of all methods are compared with it, and refused with a `ShapeError`, before they are called.
         gives: the same for the latent; None if it is as for the data.
@@ -87,6 +88,7 @@ class Transform(nn.Module):
     takes_float64: bool = False
     moves_elements: bool = False
     keeps_autocast: bool = False
+    shown_as: str | None = None
     takes: EventShape | None = None
     gives: EventShape | None = None
     inverse_check: InverseCheck | None = InverseCheck()
@@ -365,6 +367,15 @@ class Chain(Composite, checks=False):
         for transform in self:
             x = transform.initialize(x, context)
         return x
+
+
+def chain_of(layers: Sequence[Transform], name: str) -> Chain:
+    """Return a chain whose layers refuse shapes under the name of the function that the user has called."""
+    chain = Chain(layers)
+    for layer in chain.modules():
+        if isinstance(layer, Transform):
+            layer.shown_as = name
+    return chain
 
 
 def _accumulate(

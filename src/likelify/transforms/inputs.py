@@ -41,6 +41,11 @@ def checked(method: Method, fact: str | None) -> Method:
     return run  # pyright: ignore[reportReturnType]
 
 
+def name_of(layer: Transform) -> str:
+    """Return what messages call a layer: what the user wrote, where its own class is not that."""
+    return layer.shown_as or type(layer).__name__
+
+
 def _expected(layer: Transform, fact: str | None) -> EventShape | None:
     if fact is None:
         return None
@@ -51,7 +56,7 @@ def _on_shapes(method: Method, fact: str | None) -> Callable[..., Any]:
     def work(self: Transform, shape: Any) -> Any:
         shape, expected = as_shape(shape), _expected(self, fact)
         if expected is not None:
-            check_event(shape, expected, type(self).__name__)
+            check_event(shape, expected, name_of(self))
         return method(self, shape)
 
     return work
@@ -73,7 +78,7 @@ def _on_tensors(method: Method, fact: str | None) -> Callable[..., Any]:
         check_input(self, x, more[0] if more else named.get("context"))
         expected = _expected(self, fact)
         if expected is not None:
-            check_event(x.shape[1:], expected, type(self).__name__)
+            check_event(x.shape[1:], expected, name_of(self))
         if under_autocast(x):
             return _in_full_precision(attempt, self, x, *more, **named)
         return attempt(self, x, *more, **named)
@@ -105,7 +110,7 @@ def check_input(layer: Transform, x: Any, context: ContextLike) -> None:
     """
     if not isinstance(x, Tensor):
         raise UnsupportedError(
-            f"{type(layer).__name__} works on tensors and got a {type(x).__name__}; give torch.as_tensor(...)."
+            f"{name_of(layer)} works on tensors and got a {type(x).__name__}; give torch.as_tensor(...)."
         )
     # What is usual needs no look at the parameters.
     if x.dtype is not torch.float32 and not is_tracing():
@@ -113,7 +118,7 @@ def check_input(layer: Transform, x: Any, context: ContextLike) -> None:
     condition = None if context is None else as_context(context).condition
     if condition is not None and condition.shape[:1] != x.shape[:1]:
         raise ShapeError(
-            f"{type(layer).__name__} got an input of shape {tuple(x.shape)} and a condition of shape "
+            f"{name_of(layer)} got an input of shape {tuple(x.shape)} and a condition of shape "
             f"{tuple(condition.shape)}: both need the same number of rows."
         )
 
@@ -126,7 +131,7 @@ def _check_dtype(layer: Transform, x: Tensor) -> None:
         return
     if layer.takes_float64 if x.is_floating_point() else layer.takes_integers or layer.moves_elements:
         return
-    name = type(layer).__name__
+    name = name_of(layer)
     if x.is_floating_point():
         raise DomainError(
             f"{name} is in {weight.dtype} and its input in {x.dtype}; convert one of them: x.to({weight.dtype}), or "

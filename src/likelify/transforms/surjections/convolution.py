@@ -15,7 +15,7 @@ from likelify.errors import ConfigError, unknown_word
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import Shape, per_axis
-from likelify.transforms.core import Chain, Transform
+from likelify.transforms.core import Chain, Transform, chain_of
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copy_pattern import count_axes
@@ -86,7 +86,7 @@ def convolution(
     densities["net_factory"] = net_factory or density_nets(dims, kernel_size=3 if max(shape[1:]) > 1 else 1)
     matrix = None if weight is None else weight.detach().reshape(out_channels, -1)
     layers.append(_grouped_linear(shape[0], out_channels, groups, matrix, bias, method=method, **densities))
-    return Chain(layers)
+    return chain_of(layers, "convolution")
 
 
 def transposed_convolution(
@@ -145,7 +145,7 @@ def transposed_convolution(
     if isinstance(bias, Tensor) or bias:
         shift = bias.detach().clone() if isinstance(bias, Tensor) else torch.zeros(out_channels)
         layers.append(ChannelAffine(torch.ones_like(shift), shift))
-    return Chain(layers)
+    return chain_of(layers, "transposed_convolution")
 
 
 def _trim(shape: Shape, cut: Shape, more: Shape, noise: NoiseName, net_factory: NetFactory) -> list[Transform]:

@@ -25,7 +25,7 @@ from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, along, as_context, per_axis, sum_items
-from likelify.transforms.core import Chain, Inverse, Transform
+from likelify.transforms.core import Chain, Inverse, Transform, chain_of
 from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copy_pattern import count_axes
 from likelify.transforms.surjections.copying import Repeat, Unfold
@@ -308,7 +308,9 @@ def max_pool(
     sizes = (kernel_size, stride, padding, dilation)
     densities = {"noise": noise, "net_factory": net_factory, "posterior_factory": posterior_factory}
     layers, inside, _ = _gather_windows(in_shape, *sizes, ceil_mode=ceil_mode, **densities)
-    return Chain([*layers, MaxOfPatches(in_shape[0], len(inside), valid=inside, net_factory=net_factory)])
+    return chain_of(
+        [*layers, MaxOfPatches(in_shape[0], len(inside), valid=inside, net_factory=net_factory)], "max_pool"
+    )
 
 
 def average_pool(
@@ -346,7 +348,7 @@ def average_pool(
     )
     by = (padded if count_include_pad else inside).sum(0) if divisor is None else divisor
     pool = MeanOfPatches(in_shape[0], len(inside), valid=inside, divisor=by, net_factory=net_factory)
-    return Chain([*layers, pool])
+    return chain_of([*layers, pool], "average_pool")
 
 
 def global_average_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -> Chain:
@@ -357,7 +359,7 @@ def global_average_pool(in_shape: Shape, *, net_factory: NetFactory | None = Non
         net_factory: makes the network of what is lost, see `MeanOfPatches`.
     """
     gather, size = _gather_positions(in_shape)
-    return Chain([gather, MeanOfPatches(in_shape[0], size, net_factory=net_factory)])
+    return chain_of([gather, MeanOfPatches(in_shape[0], size, net_factory=net_factory)], "global_average_pool")
 
 
 def global_max_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -> Chain:
@@ -368,7 +370,7 @@ def global_max_pool(in_shape: Shape, *, net_factory: NetFactory | None = None) -
         net_factory: makes the network of what is lost, see `MaxOfPatches`.
     """
     gather, size = _gather_positions(in_shape)
-    return Chain([gather, MaxOfPatches(in_shape[0], size, net_factory=net_factory)])
+    return chain_of([gather, MaxOfPatches(in_shape[0], size, net_factory=net_factory)], "global_max_pool")
 
 
 def upsample_nearest(
