@@ -27,7 +27,7 @@ SMALLEST = 1e-6
 PLAIN = (1e-15, 1e12)
 # Derivatives up to this order are found to the tolerance of the value, times the factor for each order. Where norms are
 # not small the degree that serves the value serves them too: one term less leaves out about `degree / norm` times more.
-ORDERS, PER_ORDER = 4, 10.0
+ORDERS, PER_ORDER = 4, 20.0
 # Rounding may carry the observed norm of a vector beyond its bound by this much; more contradicts the bound.
 SLACK = 1.02
 

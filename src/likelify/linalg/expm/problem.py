@@ -167,7 +167,7 @@ class ExpProblem:
             return not torch.compiler.is_compiling() or torch.is_grad_enabled()
         if in_forward_mode() or not torch.is_grad_enabled():
             return in_forward_mode()
-        if any(tensor.requires_grad for tensor in (self.x, *self.map.tensors().values())):
+        if self.x.requires_grad or any(tensor.requires_grad for tensor in self.map.tensors().values()):
             return True
         return not self.map.vouched and self.map.apply(self._sample).requires_grad
 
