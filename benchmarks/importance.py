@@ -222,14 +222,14 @@ def entries(rows: list[tuple[str, int, Coverage]], kind: str) -> list[Entry]:
     free = sum((1 - found.warned) * found.rest for found in enough if found.warned < 1)
     return [
         Entry(
-            f"{kind}: lowest coverage without a warning, where most have none",
+            f"{kind}: lowest coverage without a warning where most have none, 50 draws or more",
             min(f.rest for f in mostly),
             "",
             0.9,
             better="higher",
         ),
         Entry(
-            f"{kind}: coverage of all estimates without a warning",
+            f"{kind}: coverage of all estimates without a warning, 50 draws or more",
             free / sum(1 - f.warned for f in enough),
             "",
             0.9,
