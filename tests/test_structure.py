@@ -97,3 +97,15 @@ def test_derived_values_are_computed_once_and_stay_with_their_object():
         assert other.is_complete
         assert other.derived("double", compute) is not first
     assert graphs.to("cpu") is graphs
+
+
+def test_a_condition_has_all_positions_or_none():
+    images = torch.zeros(2, 1, 4, 4)
+    assert join_condition(images, torch.zeros(2, 3)).shape == (2, 4, 4, 4)
+    assert join_condition(images, torch.zeros(2, 3, 4, 4)).shape == (2, 4, 4, 4)
+    for shape in ((2, 3, 4), (2, 3, 1), (2, 3, 4, 4, 1), (2, 3, 4, 2)):
+        with pytest.raises(ShapeError, match="The condition has positions"):
+            join_condition(images, torch.zeros(shape))
+    residual = lk.LipschitzResidual(lk.nets.LipschitzConvNet(1, (4, 4), context_features=3))
+    with pytest.raises(ShapeError, match="The condition must be"):
+        residual(images, torch.zeros(2, 3, 4))

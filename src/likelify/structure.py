@@ -261,7 +261,7 @@ def zero_log_det(x: Tensor, context: ContextLike = None) -> Tensor:
 def join_condition(features: Tensor, context: ContextLike) -> Tensor:
     """Put the condition beside features along the channel axis (axis 1).
 
-    A condition of fewer axes is repeated over the remaining positions of the features.
+    A condition without positions is repeated over those of the features.
 
     Args:
         features: `(rows, channels, *positions)`.
@@ -279,9 +279,9 @@ def join_condition(features: Tensor, context: ContextLike) -> Tensor:
             f"{features.shape[0]}, and it needs a feature axis. Labels enter as one-hot rows, or as integers "
             "through a Flow whose encoder is nets.OneHot(classes)."
         )
-    if condition.ndim < features.ndim:
-        condition = condition[(...,) + (None,) * (features.ndim - condition.ndim)]
-        condition = condition.expand(*condition.shape[:2], *features.shape[2:])
+    if condition.ndim == 2:
+        # One with some of the positions could be along any of them.
+        condition = condition[(...,) + (None,) * (features.ndim - 2)].expand(-1, -1, *features.shape[2:])
     if condition.shape[2:] != features.shape[2:]:
         raise ShapeError(
             f"The condition has positions {tuple(condition.shape[2:])}, the input {tuple(features.shape[2:])}."

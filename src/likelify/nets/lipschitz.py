@@ -175,7 +175,7 @@ class _Feedforward(LipschitzNet):
         if condition is None:
             return None
         shape = tuple(condition.shape)
-        fits = condition.ndim < x.ndim or shape[2:] == x.shape[2:]
+        fits = condition.ndim == 2 or shape[2:] == x.shape[2:]
         if not fits or shape[:2] != (len(x), self.context_features):
             raise ShapeError(
                 f"The condition must be ({len(x)}, {self.context_features}), alone or with the positions "
