@@ -38,14 +38,15 @@ class InverseCheck:
     """What is looked at after the inverse of a layer.
 
     Attributes:
-        residual: of `"every row"`, of `"some rows"`, or `"none"` for layers that see to it themselves. The error is
-            always that of some rows.
+        residual: of `"every row"`, of `"some rows"`, `"none"` where it is always small, or `"solver"` for layers that
+            see to it themselves; those are left to their solver while gradients are recorded. The error is always that
+            of some rows.
         unit: what the sizes of rows are added to; 0 for linear layers, whose errors grow with their inputs.
         exact: each element of the result is right to its last digits for the latent that was given, however few digits
             that latent has where the map saturates. Nothing is compared, and nothing across this layer.
     """
 
-    residual: Literal["every row", "some rows", "none"] = "some rows"
+    residual: Literal["every row", "some rows", "none", "solver"] = "some rows"
     unit: float = 1.0
     exact: bool = False
 
@@ -54,8 +55,10 @@ class InverseCheck:
 EXACT = InverseCheck(exact=True)
 # Of linear maps.
 LINEAR = InverseCheck(unit=0.0)
-# Of layers that see to their residual, or whose residual is always small, and that may still lose digits in a row.
+# Of layers whose residual is always small, and that may still lose digits in a row.
 SENSITIVE = InverseCheck("none")
+# Of layers that are solved by an iteration to a residual of their own.
+SOLVED = InverseCheck("solver")
 
 
 @dataclass(frozen=True, eq=False)

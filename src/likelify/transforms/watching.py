@@ -236,7 +236,8 @@ def _both(method: Callable[..., Any], layer: Any, z: Tensor, context: ContextLik
     """Invert all rows and some of them once more, and map some forward."""
     check = SENSITIVE if _is_composite(layer) else layer.inverse_check
     found = Finding(layer, len(z), z.dtype, 1.0 if check is None else check.unit or NO_UNIT)
-    if check is None or layer.moves_elements or is_boundary(layer):
+    left_alone = torch.is_grad_enabled() and not session.every and _is_left_to_its_solver(layer)
+    if check is None or layer.moves_elements or left_alone or is_boundary(layer):
         result = _inside(method, layer, z, context, session)
     else:
         on_graphs = as_context(context).structure is not None
@@ -448,6 +449,14 @@ def _size(values: Tensor) -> Tensor:
 
 def _is_composite(layer: Any) -> bool:
     return hasattr(layer, "parts")
+
+
+def _is_left_to_its_solver(layer: Any) -> bool:
+    """Tell whether a layer is solved by an iteration, or is made of such layers and others that lose little."""
+    kinds = {
+        part.inverse_check.residual for part in layer.modules() if getattr(part, "inverse_check", None) is not None
+    }
+    return "solver" in kinds and kinds <= {"solver", "none"}
 
 
 def _records_elsewhere(layer: nn.Module, z: Tensor) -> bool:

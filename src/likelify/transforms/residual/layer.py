@@ -19,7 +19,7 @@ from likelify.nets.lipschitz import DeclaredNet, LipschitzNet
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms.core import Composite, Transform
-from likelify.transforms.inversion import SENSITIVE
+from likelify.transforms.inversion import SOLVED
 from likelify.transforms.residual.contraction import (
     Contraction,
     ResidualSolution,
@@ -78,7 +78,7 @@ class LipschitzResidual(Transform, Caching):
         Behrmann et al. 2019; Chen et al. 2019.
     """
 
-    inverse_check = SENSITIVE
+    inverse_check = SOLVED
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from likelify.structure import ContextLike, as_context, sum_items, with_conditio
 from likelify.support import check_domain
 from likelify.tracing import in_full_precision
 from likelify.transforms.core import Transform
-from likelify.transforms.inversion import SENSITIVE
+from likelify.transforms.inversion import SOLVED
 from likelify.transforms.sylvester import wavefront
 from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
 
@@ -99,7 +99,7 @@ class TriangularResidual(Transform):
     """
 
     # The solver sees to the residual.
-    inverse_check = SENSITIVE
+    inverse_check = SOLVED
 
     def __init__(
         self,
