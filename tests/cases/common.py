@@ -29,10 +29,12 @@ def integers(*shape: int, levels: int) -> torch.Tensor:
 
 Parameters = Literal["random", "fresh", "zero", "identity"]
 
-# Parameters at which a layer has a kink or a jump while they are zero, and why.
-KINKS: list[tuple[type[nn.Module], str, str]] = [
-    (HouseholderVectors, "vectors", "a vector of zero length names no reflection"),
-    (nets.AutoregressiveNet, "bias", "where a net sees nothing, its ReLUs get the bias, and their kink is at zero"),
+# Parameters by which a layer has no derivative while they are zero, of which order, and why.
+KINKS: list[tuple[type[nn.Module], str, int, str]] = [
+    (HouseholderVectors, "", 1, "a vector of zero length names no reflection"),
+    (nets.AutoregressiveNet, "bias", 1, "where a net sees nothing, its ReLUs get the bias, and their kink is at zero"),
+    (nets.AutoregressiveNet, "", 2, "all its ReLUs are at their kink"),
+    (nets.ResidualConvNet, "", 2, "all its ReLUs are at their kink"),
 ]
 
 
@@ -97,15 +99,15 @@ class LayerCase:
         return ("forward",) if self.draws_without_gradient else ("forward", "inverse")
 
 
-def kinks(layer: nn.Module) -> set[str]:
-    """Return the names of the parameters by which the layer has no derivative where they are zero."""
+def kinks(layer: nn.Module, order: int = 1) -> set[str]:
+    """Return the names of the parameters by which a layer has no derivative of an order where they are now."""
     return {
         f"{place}.{name}".lstrip(".")
         for place, module in layer.named_modules()
-        for kind, word, _ in KINKS
-        if isinstance(module, kind)
-        for name, _ in module.named_parameters()
-        if word in name
+        for kind, word, least, _ in KINKS
+        if isinstance(module, kind) and order >= least
+        for name, parameter in module.named_parameters()
+        if word in name and not bool(parameter.any())
     }
 
 

@@ -17,7 +17,7 @@ class _Wave(nn.Module):
         self.raw = nn.Parameter(0.3 * torch.randn(3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.raw / (1 + self.raw.norm())
+        weight = self.raw / (1 + self.raw.square().sum()).sqrt()
         return torch.sin(x @ weight)[:, None] * weight
 
 

@@ -389,6 +389,11 @@ NO_LAYERS = {
     "TanhResidual",
     "FreeTanhResidual",
     "TriangularSolution",
+    "ResidualSolution",
+    "Inversion",
+    "InverseCheck",
+    "InverseReport",
+    "unchecked",
     "with_log_det",
 }
 # Layers that a function of `SIZED` builds.

@@ -16,7 +16,7 @@ def derivatives(law, name, at, device):
     """Run a law on a case; return what was refused."""
     case = LAYERS[name]
     layer, x, context = case.ready(at, device=device)
-    held = () if at == "random" else kinks(layer)
+    held = () if at == "random" else kinks(layer, 2 if law is testing.check_second_order else 1)
     try:
         return law(layer, x, context, directions=case.directions, held=held)
     except lk.errors.DomainError as error:
@@ -47,3 +47,17 @@ def test_forward_mode(name, device):
     refused = derivatives(testing.check_forward_mode, name, "random", device)
     # An estimate of a log-determinant stops where its values tell it to.
     assert bool(refused) == (LAYERS[name].covers is lk.LipschitzResidual and "roulette" in name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", REST)
+@pytest.mark.parametrize("name", LAYERS)
+def test_second_order_where_parameters_are_at_rest(name, at, device):
+    derivatives(testing.check_second_order, name, at, device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", REST)
+@pytest.mark.parametrize("name", LAYERS)
+def test_forward_mode_where_parameters_are_at_rest(name, at, device):
+    derivatives(testing.check_forward_mode, name, at, device)

@@ -1,6 +1,7 @@
 """No size is taken for another: where they are equal, a batch still is its items one by one."""
 
 import pytest
+import torch
 
 import likelify as lk
 from likelify import testing, transforms
@@ -17,6 +18,14 @@ def test_a_batch_is_its_items_where_all_sizes_are_equal(name, device):
 def test_a_batch_is_its_items_where_the_rows_are_equal_to_another_size(name, device):
     for sizes in SIZED[name].main_coincidences():
         testing.check_rows(*SIZED[name].at(sizes).ready(device=device))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZED)
+def test_a_batch_is_its_items_in_float32(name, device):
+    """An allowance for rounding that counts all rows would tell batches apart, and be too small to see in float64."""
+    case = SIZED[name].at(Sizes()).ready(dtype=torch.float32, scale=0.1, device=device)
+    testing.check_rows(*case, tol=1e-5)
 
 
 @pytest.mark.slow

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 import likelify as lk
 from likelify.errors import ShapeError
-from likelify.linalg.bounds import correlation_bound, exp_tail, gram_bound, reshape_bound, series_degree, torus_bound
+from likelify.linalg.bounds import (
+    correlation_bound,
+    exp_tail,
+    gram_bound,
+    limit_norm,
+    reshape_bound,
+    series_degree,
+    torus_bound,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,3 +97,15 @@ def test_even_kernels_are_refused_with_the_reason():
         lk.ConvMap(torch.zeros(2, 2, 2, 3))
     with pytest.raises(ShapeError, match="no centre"):
         lk.conv_exponential(2, kernel_size=4)
+
+
+def test_a_limited_row_does_not_depend_on_how_many_there_are():
+    kernels = torch.randn(40, 4, 4)
+    limited = limit_norm(kernels, gram_bound(kernels), 1.0)
+    assert torch.equal(limit_norm(kernels[:1], gram_bound(kernels[:1]), 1.0), limited[:1])
+
+
+def test_second_derivatives_of_a_limited_matrix_of_zeros_are_finite():
+    zero = torch.zeros(2, 2, dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(lambda m: limit_norm(m, gram_bound(m), 1.0).square().sum() / 2, zero)
+    torch.testing.assert_close(hessian.reshape(4, 4), torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)

@@ -58,7 +58,8 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     # depend on this first scale, which so needs no gradient.
     tiny = torch.finfo(matrix.dtype).tiny
     size = matrix.detach().abs().amax((-2, -1)).clamp_min(tiny)
-    matrix = matrix / size[..., None, None]
+    # A matrix of zeros would have no second derivatives: the norms below have a kink there.
+    matrix = torch.where(size[..., None, None] > tiny, matrix / size[..., None, None], 1.0)
     log_bound = torch.zeros_like(size)
     gram = matrix @ matrix.mH
     for power in range(1, steps + 2):
@@ -188,8 +189,9 @@ def limit_norm(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
         limit: positive.
     """
     # The product is rounded too, so the limit that is aimed at lies a little below the one that is promised. The bound
-    # is kept away from zero, so that the gradient of a tensor of zeros is finite.
-    limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel()))
+    # is kept away from zero, so that the gradient of a tensor of zeros is finite. What one row becomes must not depend
+    # on how many there are.
+    limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel() // max(bound.numel(), 1)))
     scale = (limit / bound.clamp_min(1e-6 * limit)).clamp(max=1.0)
     return tensor * scale.reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
 

@@ -124,10 +124,7 @@ class Exponential(Transform, Caching):
         formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
         if formed is None:
             settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
-            try:
-                value = exp_action(map_, x, time=time, **settings).value
-            except UnsupportedError as error:
-                raise UnsupportedError(f"{type(self).__name__}: {error}") from error
+            value = exp_action(map_, x, time=time, **settings).value
         else:
             value = apply_formed(formed, map_, x).value
         log_det = time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
