@@ -133,7 +133,7 @@ def _on(law: Callable[..., object], case: LayerCase, at: str) -> None:
 def _derivatives(law: Callable[..., object], case: LayerCase, at: str) -> None:
     layer, x, context = case.ready(at)  # pyright: ignore[reportArgumentType]
     try:
-        held = () if at == "random" else kinks(layer, 2 if law is testing.check_second_order else 1)
+        held = () if at == "random" else kinks(layer, 1 if law is testing.check_gradients else 2)
         law(layer, x, context, directions=case.directions, held=held)
     except DomainError as error:
         if at == "random" or "has lost its full rank" not in str(error):
