@@ -8,7 +8,7 @@ import torch
 
 import likelify as lk
 from likelify import importance, testing
-from likelify.errors import HeavyTailWarning
+from likelify.errors import HeavyTailWarning, LikelifyWarning
 
 ITEMS = 600
 
@@ -147,6 +147,44 @@ def test_a_flow_warns_once_a_call_and_only_of_figures():
         assert flow.iw_log_prob(x, samples=200).value.requires_grad
         with torch.no_grad():
             flow.iw_log_prob(x, samples=10)
+
+
+def test_a_warning_is_about_the_items_with_heavy_tails_alone():
+    weights = pareto(0.9, 100, 8)
+    weights[:, 0], weights[3, 1], weights[3, 2] = -math.inf, math.nan, math.inf
+    estimate = importance.weighted(weights)
+    heavy = ~estimate.reliable
+    heavy[:3] = False
+    largest = float(estimate.k[heavy].max())
+    with pytest.warns(LikelifyWarning) as found:
+        estimate.warn()
+    broken, tails = (str(each.message) for each in found)
+    assert "weights of 2 of 8 items are not finite" in broken
+    assert f"weights of {int(heavy.sum())} of 8 items have heavy tails" in tails
+    assert f"the largest is {largest:.2f})" in tails
+
+
+def test_what_is_broken_or_has_no_density_has_no_heavy_tails():
+    weights = log_normal(0.3, 400, 4)
+    weights[:, 0] = -math.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importance.weighted(weights).warn()
+    weights[0, 1] = math.nan
+    with pytest.warns(LikelifyWarning, match="1 of 4 items are not finite") as found:
+        importance.weighted(weights).warn()
+    assert [each.category for each in found] == [LikelifyWarning]
+
+
+@pytest.mark.parametrize("draws", [2, 100])
+def test_empty_batches_are_no_reason_for_a_warning(draws):
+    nothing = torch.zeros(draws, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for estimate in (importance.weighted(nothing), importance.mean(nothing), importance.gap(nothing, 1)):
+            estimate.warn()
+            assert estimate.value.shape == estimate.interval[0].shape == estimate.reliable.shape == (0,)
+            assert estimate.standard_error.shape == (0,)
 
 
 def test_gradients_are_those_of_the_plain_mean():

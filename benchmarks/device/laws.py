@@ -75,7 +75,7 @@ def _failures(law: Callable[[LayerCase, str], None], device: str, end: float, st
         try:
             with seeded(0):
                 law(case, device)
-        except Exception as error:  # noqa: BLE001 - what is listed
+        except Exception as error:  # noqa: BLE001 - what is counted
             failed += 1
             print(f"{law.__name__} of {name}: {type(error).__name__}: {str(error)[:200]}")
     return tried, failed, left_out

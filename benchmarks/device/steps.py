@@ -79,18 +79,25 @@ def _measured(name: str, mode: str, precision: str, device: torch.device) -> lis
 
 
 def steps(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
-    """Measure all models, the quick modes first; what does not work is listed with its error."""
+    """Measure all models, the quick modes first; what does not work is listed with its error, and counted."""
     entries: list[Entry] = []
+    broken = left_out = 0
     for mode in MODES[:1] if quick else MODES:
         for name in MODELS:
             for precision in PRECISIONS:
                 label = f"{name}, {mode}, {precision}"
                 if time.monotonic() > end:
+                    left_out += 1
                     print(f"left out for lack of time: {label}")
                     continue
                 try:
                     entries += _measured(name, mode, precision, device)
-                except Exception as error:  # noqa: BLE001 - what is listed
+                except Exception as error:  # noqa: BLE001 - what is counted
+                    broken += 1
                     print(f"does not work: {label}: {type(error).__name__}: {str(error)[:200]}")
                 torch.cuda.empty_cache()
-    return entries
+    return [
+        *entries,
+        Entry("steps that do not work", broken, "steps", 0),
+        Entry("steps left out for lack of time", left_out, "steps", 0),
+    ]

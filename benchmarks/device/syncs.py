@@ -71,7 +71,7 @@ def _inverse(layer: lk.Transform, z: Tensor, context: Context) -> None:
 
 def syncs(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
     """Count the syncs of every case; layers with a declared norm must have none in training."""
-    declared, totals, left_out = 0, {"training": 0, "evaluation": 0, "inverse": 0}, 0
+    declared, totals, raised, left_out = 0, {"training": 0, "evaluation": 0, "inverse": 0}, 0, 0
     print(f"{'layer':<44} training evaluation inverse")
     for name, case in list(LAYERS.items())[:: 8 if quick else 1]:
         if time.monotonic() > end:
@@ -87,7 +87,8 @@ def syncs(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
                 "inverse": count(lambda v=(layer, z, context): _inverse(*v)),
             }
             fixed = norm_is_declared(layer, x, context)
-        except Exception as error:  # noqa: BLE001 - what is listed
+        except Exception as error:  # noqa: BLE001 - what is counted
+            raised += 1
             print(f"{name:<44} {type(error).__name__}: {str(error)[:120]}")
             continue
         if any(counts.values()):
@@ -97,5 +98,6 @@ def syncs(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
     return [
         Entry("host syncs in training, layers with a declared norm", declared, "calls", 0),
         *(Entry(f"host syncs of all cases, {what}", number, "calls") for what, number in totals.items()),
+        Entry("cases that raised, syncs", raised, "cases", 0),
         Entry("cases left out, syncs", left_out, "cases", 0),
     ]

@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from likelify.errors import HeavyTailWarning
+from likelify.errors import HeavyTailWarning, LikelifyWarning
 
 # Draws per item below which a tail is not looked at.
 FEWEST_DRAWS = 25
@@ -96,17 +96,30 @@ class Estimate:
         return tuple(torch.cat(of).reshape(self.value.shape) for of in zip(*parts, strict=True))
 
     def warn(self) -> None:
-        """Give a `HeavyTailWarning` if the weights of some items are too heavy-tailed to believe their intervals."""
+        """Give a `HeavyTailWarning` if the weights of some items are too heavy-tailed to believe their intervals.
+
+        Items whose weights are not finite are no heavy tails; they get a `LikelifyWarning` of their own.
+        """
         if self.k is None or self.samples < FEWEST_DRAWS:
             return
+        count, limit = self.value.numel(), largest_shape(self.samples)
         # Nothing is wrong with rows outside of the support, whose density is zero.
-        bad, limit = int((~self.reliable & ~self.value.isneginf()).sum()), largest_shape(self.samples)
-        if bad:
+        broken = int((~self.value.isfinite() & ~self.value.isneginf()).sum())
+        if broken:
             warnings.warn(
-                f"The importance weights of {bad} of {self.value.numel()} items have heavy tails (shape k above "
-                f"{limit:.2f} with {self.samples} draws; the largest is {float(self.k.max()):.2f}): their log p(x) is "
-                "likely too low, and their intervals may not hold it. Take more draws, or noise that is closer to the "
-                "model's own, such as a learned dequantizer or posterior; Estimate.reliable says which items.",
+                f"The importance weights of {broken} of {count} items are not finite: nothing can be said of their "
+                "log p(x). Look for values far outside of what the model has seen.",
+                LikelifyWarning,
+                stacklevel=3,
+            )
+        heavy = ~self.reliable & self.value.isfinite()
+        if bool(heavy.any()):
+            warnings.warn(
+                f"The importance weights of {int(heavy.sum())} of {count} items have heavy tails (shape k above "
+                f"{limit:.2f} with {self.samples} draws; the largest is {float(self.k[heavy].max()):.2f}): their log "
+                "p(x) is likely too low, and their intervals may not hold it. Take more draws, or noise that is "
+                "closer to the model's own, such as a learned dequantizer or posterior; Estimate.reliable says which "
+                "items.",
                 HeavyTailWarning,
                 stacklevel=3,
             )
@@ -128,7 +141,8 @@ def mean(draws: Tensor, samples: int | None = None) -> Estimate:
         draws: in nats.
         samples: what the estimate counts as its draws per item; those of `draws` by default.
     """
-    error = draws.detach().std(0) / math.sqrt(len(draws)) if len(draws) > 1 else torch.full_like(draws[0], math.nan)
+    spread = len(draws) > 1 and draws.numel() > 0
+    error = draws.detach().std(0) / math.sqrt(len(draws)) if spread else torch.full_like(draws[0], math.nan)
     return Estimate(draws.mean(0), error, None, len(draws) if samples is None else samples)
 
 
@@ -163,7 +177,7 @@ def _interval_and_shape(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights = (log_weights - shift).exp().sort(0).values
     lower, upper = skewness_interval(weights)
     k = torch.full_like(lower, math.nan)
-    if len(weights) >= FEWEST_DRAWS:
+    if len(weights) >= FEWEST_DRAWS and weights.numel():
         k, tail_lower, tail_upper = _tail_interval(weights)
         lower, upper = torch.minimum(lower, tail_lower), torch.maximum(upper, tail_upper)
     found = largest.isfinite()

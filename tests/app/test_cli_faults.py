@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -171,3 +172,15 @@ def test_heavy_tails_of_importance_weights_are_a_warning(heavy, warned, capsys):
     words = "Warning: the importance weights of 31% of these rows have heavy tails (median shape k = 0.80)."
     assert (words in shown) == warned
     assert ("--iw-samples 1000" in shown) == warned
+    assert "were weighted" not in shown
+
+
+@pytest.mark.parametrize(("left_out", "ess"), [(2, 7.0), (20, None)])
+def test_items_without_weights_are_said_to_be_left_out(left_out, ess, capsys):
+    figure = Figure(mean=-math.inf, standard_error=None, count=20)
+    weighted = Score(bits=figure, nats=figure, samples=100, ess=ess, left_out=left_out)
+    elbo = Score(bits=figure, nats=figure, samples=1)
+    show_evaluation(Evaluation(source="iris", split="test", elbo=elbo, iw=weighted), open_source("iris").facts())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Warning: {left_out} of the 20 rows that were weighted have no weights above zero" in shown
+    assert ("sample size of the importance weights: 7.0" in shown) == (ess is not None)

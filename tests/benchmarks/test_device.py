@@ -56,6 +56,25 @@ def test_layers_with_a_declared_norm_are_known(name, declared):
     syncs.training_call(layer, x, context)()
 
 
+def test_what_raises_is_counted_with_what_is_left_out(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(syncs, "LAYERS", {"a": LAYERS["affine"], "b": LAYERS["affine"]})
+    monkeypatch.setattr(syncs, "count", fail)
+    monkeypatch.setattr(steps, "_measured", fail)
+    device, quick = torch.device("cpu"), len(steps.MODELS) * len(steps.PRECISIONS)
+    for measure, number, goals in (
+        (syncs.syncs, 2, ("cases that raised, syncs", "cases left out, syncs")),
+        (steps.steps, quick, ("steps that do not work", "steps left out for lack of time")),
+    ):
+        for end, expected in ((time.monotonic() + 60, [number, 0]), (time.monotonic() - 1, [0, number])):
+            entries = {entry.name: entry for entry in measure(device, end, quick=measure is steps.steps)}
+            assert [entries[goal].value for goal in goals] == expected
+            assert all(entries[goal].must == 0 for goal in goals)
+    assert "RuntimeError: a fault" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("precision", steps.PRECISIONS)
 def test_steps_train(precision, monkeypatch):
     monkeypatch.setattr(steps, "ROWS", 2)

@@ -55,6 +55,25 @@ def test_a_float32_copy_and_what_only_looks_dependent_in_the_sample():
     assert said(differs) == []
 
 
+def in_order(rows):
+    return ArraySource("rows", {"train": rows, "validation": rows[:9]}, kind="table", levels=None)
+
+
+def test_rows_in_an_order_are_looked_at_everywhere():
+    # Two sensors were not there yet at first, when one cannot be told from the other.
+    x, y, z = RNG.normal(size=(3, 5000))
+    y[:1500], z[:1500] = 0, 0
+    found = dependent_columns(in_order(np.stack([x, y, z, x + 2 * y - z], 1)))
+    assert [str(each) for each in found] == ["'column 4' is 1 * 'column 1' + 2 * 'column 2' - 1 * 'column 3'"]
+
+
+def test_times_in_an_order_are_looked_at_everywhere():
+    # The clock starts at zero, where float32 has digits enough.
+    clock = np.concatenate([np.linspace(0, 10, 1500), 1.7e9 + np.linspace(0, 100, 3500)])
+    source = in_order(np.stack([RNG.normal(size=5000), clock], 1))
+    assert rounded_columns(source, torch.float32) == ["column 2"]
+
+
 @pytest.mark.parametrize("noise", [1e-4, 1e-3])
 def test_strong_correlation_is_no_dependence(noise):
     x = RNG.normal(size=(800, 5))

@@ -107,10 +107,27 @@ def test_what_a_killed_process_left_is_cleared_at_the_next_write(tmp_path):
     theirs = tmp_path / f".{file.name}.{files.MACHINE}.{killed.pid}.0.part"
     used = tmp_path / f".{file.name}.{files.MACHINE}.{os.getppid()}.0.part"
     elsewhere = tmp_path / f".{file.name}.00000000.{killed.pid}.0.part"
-    for left in (theirs, used, elsewhere):
+    # Of a container of the same name, where the number of the process says nothing: it may be at work.
+    young = tmp_path / f".{file.name}.{files.MACHINE}.{killed.pid}.1.part"
+    for left in (theirs, used, elsewhere, young):
         left.write_bytes(b"half")
+        if left != young:
+            os.utime(left, (0, 0))
     write_atomically(file, b"whole")
-    assert sorted(left.name for left in tmp_path.iterdir()) == sorted((file.name, used.name, elsewhere.name))
+    kept = (file, used, elsewhere, young)
+    assert sorted(left.name for left in tmp_path.iterdir()) == sorted(left.name for left in kept)
+
+
+def test_two_processes_of_one_number_do_not_share_a_temporary_file(tmp_path):
+    program = (
+        "import sys, pathlib; from likelify.fitting import files; files.os.getpid = lambda: 7;"
+        "real = files.os.replace;"
+        "files.os.replace = lambda old, new: (print(pathlib.Path(old).name), real(old, new));"
+        "files.write_atomically(pathlib.Path(sys.argv[1]), b'')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    names = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(2)]
+    assert names[0] != names[1]
 
 
 def test_figures_that_are_not_finite_are_never_written_as_json():

@@ -80,6 +80,33 @@ def test_the_tails_of_the_weights_are_kept_where_there_are_draws_enough(draws, k
         assert 0 <= weighted.heavy <= 1
 
 
+def test_one_item_without_weights_does_not_hide_what_those_of_the_others_say():
+    rows = np.random.default_rng(0).uniform(0.1, 0.9, size=(40, 2)).astype(np.float32)
+    noise = lk.distributions.ChannelNoise(1, scale=0.3)
+
+    def weighted(rows, draws):
+        splits = {"train": rows[1:], "validation": rows[1:], "test": rows}
+        source = ArraySource("rows", splits, kind="table", levels=None)
+        flow = lk.Flow(lk.Normal(3), lk.Chain([lk.transforms.Logit(), lk.transforms.Augment(1, noise)]))
+        return evaluate(flow, source, elbo_samples=1, iw_samples=draws, batch_size=15).iw
+
+    for draws in (10, 50):
+        whole = weighted(rows, draws)
+        assert whole.left_out == 0
+        spoilt = rows.copy()
+        spoilt[17, 0] = 1.5
+        with pytest.warns(LikelifyWarning, match="1 of 40 items"):
+            found = weighted(spoilt, draws)
+        assert found.left_out == 1
+        assert math.isclose(found.ess, whole.ess, rel_tol=0.2)
+        assert (found.k is None) == (found.heavy is None) == (draws == 10)
+        assert draws == 10 or abs(found.k - whole.k) < 0.2
+        assert draws == 10 or abs(found.heavy - whole.heavy) < 0.2
+        with pytest.warns(LikelifyWarning, match="2 of 2 items"):
+            nothing = weighted(spoilt[[17, 17]], draws)
+        assert (nothing.left_out, nothing.ess, nothing.k, nothing.heavy) == (2, None, None, None)
+
+
 def test_items_outside_the_support_are_counted():
     rows = np.random.default_rng(0).uniform(0.1, 0.9, size=(40, 2))
     rows[::4, 0] = 1.5

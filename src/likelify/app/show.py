@@ -73,9 +73,15 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
 def _show_weights(measured: Evaluation, facts: Facts) -> None:
     if measured.iw is None:
         return
-    console.print(
-        f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
-    )
+    if measured.iw.left_out:
+        console.print(
+            f"Warning: {measured.iw.left_out} of the {measured.iw.nats.count} {facts.items} that were weighted have no "
+            "weights above zero, or some that are not finite; what is said of importance weights leaves them out."
+        )
+    if measured.iw.ess is not None:
+        console.print(
+            f"Median effective sample size of the importance weights: {measured.iw.ess:.1f} of {measured.iw.samples}."
+        )
     if measured.iw.heavy is not None and measured.iw.heavy > HEAVY_SHARE:
         console.print(
             f"Warning: the importance weights of {measured.iw.heavy:.0%} of these {facts.items} have heavy tails "

@@ -16,7 +16,7 @@ from likelify.errors import DataError
 
 # A batch of CIFAR-10 takes 40,000 instructions, and holds 20,000 values three levels deep. Values can be shared, so
 # that a few instructions make structures without end: what counts is what a reader of all of them meets.
-MOST_INSTRUCTIONS, MOST_VALUES, DEEPEST = 500_000, 500_000, 50
+MOST_INSTRUCTIONS, MOST_OBJECTS, DEEPEST = 500_000, 500_000, 50
 # A longer whole number is no datum, and slow to write out.
 LONGEST_NUMBER = 2**128
 
@@ -124,7 +124,7 @@ def _require_bounded(made: Any, what: str) -> None:
         elif isinstance(value, PickledCall):
             inside = (value.function, value.arguments, value.state)
         met += len(inside)
-        if depth > DEEPEST or met > MOST_VALUES:
+        if depth > DEEPEST or met > MOST_OBJECTS:
             raise DataError(f"'{what}' is a pickle of values nested or shared as data never are: it is refused.")
         waiting.extend((each, depth + 1) for each in inside)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TOLERANCE, LARGEST_TOLERANCE = 1e-6, 1e-4
 # A smaller offset of a combination is rounding.
 OFFSET = 1e-9
-# Rows looked at; a relation found there is confirmed by all rows.
-FEWEST_ROWS, MOST_COLUMNS = 1000, 1000
+# Rows looked at, drawn with a seed since tables are often in an order; a relation found there is confirmed by all rows.
+FEWEST_ROWS, MOST_COLUMNS, SEED = 1000, 1000, 0
 # Rounding above this share of a column's deviation takes away its fourth digit.
 COARSE = 3e-4
 # Of values that differ, as many must differ when they are rounded.
@@ -61,8 +61,8 @@ def dependent_columns(source: Source) -> list[Dependence]:
     """Find the columns of a table that follow from columns before them, by a sum of multiples of these.
 
     Of such rows there is no density: a model of them gains without end, `-ln` of the width that it gives the missing
-    dimension. Each column is compared with those before it in a sample of the training split (1000 rows, or four for
-    each column): what is left of it must be less than a millionth of its deviation, in the sample and then in all rows.
+    dimension. Each column is compared with those before it in random rows of the training split (1000, or four for
+    each column): what is left of it must be less than a millionth of its deviation, in these and then in all rows.
     Of more than 1000 columns, or more than half as many as there are rows, the first are looked at.
 
     Args:
@@ -78,7 +78,7 @@ def dependent_columns(source: Source) -> list[Dependence]:
     rows = rows[:, : min(MOST_COLUMNS, len(rows) // 2)]
     mean, scale = moments(rows)
     unit = np.where(scale > 0, scale, 1.0)
-    standard = (rows[: max(FEWEST_ROWS, 4 * rows.shape[1])] - mean) / unit
+    standard = (rows[_some(len(rows), max(FEWEST_ROWS, 4 * rows.shape[1]))] - mean) / unit
     tolerance = _tolerance(mean, unit)
     found = []
     for column, others in _candidates(standard, tolerance):
@@ -99,8 +99,8 @@ def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
     """Name the columns of a table that lose their digits when the rows are rounded to a dtype.
 
     Of `1.7e9 +- 100` float32 keeps a few values: the rest of the digits is spent on what all rows share. A column is
-    named if rounding moves its values by more than 3e-4 of their deviation (root mean square), or if of 1000 rows a
-    tenth of the values that differ fall together.
+    named if rounding moves its values by more than 3e-4 of their deviation (root mean square), or if of 1000 random
+    rows a tenth of the values that differ fall together.
 
     Args:
         source: a table; of other sources none is named.
@@ -110,13 +110,20 @@ def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
 
     if source.kind != "table" or len(source.event_shape) != 1:
         return []
-    count = min(FEWEST_ROWS, source.size("train"))
-    rows = source.read("train", torch.arange(count)).x.to(torch.float64)
+    places = torch.from_numpy(_some(source.size("train"), FEWEST_ROWS))
+    rows = source.read("train", places).x.to(torch.float64)
     rounded = rows.to(dtype).to(torch.float64)
     moved = (rounded - rows).square().mean(0).sqrt() > COARSE * rows.std(0, correction=0)
     lost = distinct(rounded.numpy()) < KEPT * distinct(rows.numpy())
     names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
     return [name for name, wrong in zip(names, moved.numpy() | lost, strict=True) if wrong]
+
+
+def _some(size: int, count: int) -> np.ndarray:
+    """Return the places of so many rows, rising; the same ones every time."""
+    if count >= size:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(SEED).choice(size, count, replace=False))
 
 
 def _tolerance(mean: np.ndarray, unit: np.ndarray) -> float:

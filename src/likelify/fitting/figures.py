@@ -105,6 +105,7 @@ class Score(Settings):
         k: median over the items of the shape of the tail of their weights, for at least 25 draws; above 0.7 a figure is
             likely too pessimistic, and its error far too small.
         heavy: share of the items whose weights are too heavy-tailed for the number of draws (`Estimate.reliable`).
+        left_out: number of items that `ess`, `k` and `heavy` leave out, since their weights are all zero or not finite.
     """
 
     bits: Figure
@@ -113,6 +114,7 @@ class Score(Settings):
     ess: float | None = None
     k: float | None = None
     heavy: float | None = None
+    left_out: int | None = None
 
 
 class Scores(Settings):

@@ -12,10 +12,11 @@ import math
 import os
 import platform
 import re
+import secrets
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,7 +31,8 @@ DEEPEST_JSON, LONGEST_INTEGER = 64, 20
 
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EROFS, errno.EACCES, errno.EPERM)
 # Temporary names tell machines and processes apart, so that what a killed process left can be told from what is used.
-MACHINE, NUMBERS = f"{zlib.crc32(platform.node().encode()):08x}", count()
+# Containers may share names and numbers of processes: a token makes the names differ, and what is young is left alone.
+MACHINE, OLD = f"{zlib.crc32(platform.node().encode()):08x}", 3600.0
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -65,8 +67,8 @@ def write_new(file: Path, content: bytes) -> bool:
 
 @contextmanager
 def _written_beside(file: Path, content: bytes) -> Iterator[Path]:
-    """Give the block a temporary file of that content; it is gone afterwards, and so are those of killed processes."""
-    temporary = file.with_name(f".{file.name}.{MACHINE}.{os.getpid()}.{next(NUMBERS)}.part")
+    """Give the block a temporary file of that content, gone afterwards; first clear those of killed processes."""
+    temporary = file.with_name(f".{file.name}.{MACHINE}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         _clear(file)
         with open(temporary, "wb") as handle:
@@ -87,11 +89,18 @@ def is_temporary(file: Path) -> bool:
 
 
 def _clear(file: Path) -> None:
-    """Remove what killed processes of this machine have left beside a file."""
+    """Remove what killed processes of this machine have left beside a file, once it is an hour old."""
     for left in file.parent.glob(f".{_literal(file.name)}.{MACHINE}.*.part"):
         process = left.name.rsplit(".", 3)[1]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not _is_alive(int(process)) and _is_old(left):
             left.unlink(missing_ok=True)
+
+
+def _is_old(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > OLD
+    except FileNotFoundError:
+        return False
 
 
 def _literal(name: str) -> str:

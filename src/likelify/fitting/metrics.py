@@ -168,9 +168,14 @@ def _score(nats: Tensor, dims: Tensor, samples: int, tails: Sequence[tuple[Tenso
     ess, shapes, reliable = (
         torch.cat([part for part in parts if part is not None]) for parts in zip(*tails, strict=True)
     )
-    found = {"ess": float(ess.median())}
-    if not bool(shapes.isnan().any()):
-        found |= {"k": float(shapes.median()), "heavy": float((~reliable).double().mean())}
+    # One item without weights, such as one outside of the support, must not hide what those of the others say.
+    known = nats.isfinite()
+    found: dict[str, float] = {"left_out": int((~known).sum())}
+    if bool(known.any()):
+        found["ess"] = float(ess[known].median())
+    known = known & ~shapes.isnan()
+    if bool(known.any()):
+        found |= {"k": float(shapes[known].median()), "heavy": float((~reliable[known]).double().mean())}
     return score.model_copy(update=found)
 
 
