@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from likelify.distributions import Distribution, item_count, repeat_context
-from likelify.errors import DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
+from likelify.errors import (
+    ConvergenceError,
+    DomainError,
+    InexactLikelihoodError,
+    NonFiniteError,
+    ShapeError,
+    UnsupportedError,
+)
 from likelify.structure import Context, ContextLike, Shape, as_context, check_event, event_words, with_condition
-from likelify.support import MINUS_TO_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Interval
+from likelify.support import LINE, MINUS_TO_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Interval
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Transform, require_transforms
+from likelify.transforms.core import Chain, Transform, require_transforms
 from likelify.transforms.shapes import can_agree, events_behind
 
 if TYPE_CHECKING:
@@ -79,6 +88,30 @@ def check_parts(base: Any, transform: Any, encoder: Any) -> None:
             "layer; elsewhere NoisyReLU or LeakyReLU."
         )
     _check_support(base, transform.image)
+    _check_bounds(base, transform)
+
+
+def _check_bounds(base: Distribution, transform: Transform) -> None:
+    """Refuse a base that reaches everywhere behind a layer that does not, if nothing in between stretches its image."""
+    bounding = None
+    for layer in _in_order(transform):
+        if layer.image is not None:
+            bounding = layer
+        elif not (layer.fills_space or layer.moves_elements):
+            bounding = None
+    if bounding is None or base.support is None or LINE != base.support:
+        return
+    raise UnsupportedError(
+        f"{type(bounding).__name__} in this flow reaches no further than {bounding.image}, and the layers behind map "
+        f"the whole space onto itself, so its base {type(base).__name__} has mass where no data lead: it would be "
+        "missing from the density, and could not be drawn. Leave the layer out, put lk.Inverse(...) of it behind, or "
+        "take one that reaches everywhere, such as lk.LeakyReLU or a spline."
+    )
+
+
+def _in_order(transform: Transform) -> Iterator[Transform]:
+    for part in transform if isinstance(transform, Chain) else (transform,):
+        yield from _in_order(part) if isinstance(part, Chain) else (part,)
 
 
 def _check_support(base: Distribution, image: Interval | None) -> None:
@@ -256,3 +289,41 @@ def _broadcast(context: Context, leading: Shape) -> Context:
             "of the data, or one for all."
         )
     return with_condition(context, condition.expand(rows, *condition.shape[1:]))
+
+
+@contextmanager
+def blamed_on_weights(flow: Flow) -> Iterator[None]:
+    """Say that weights are not finite where a layer could only say that its input was not."""
+    try:
+        yield
+    except (DomainError, ConvergenceError) as error:
+        refuse_broken_weights(flow, error)
+        raise
+
+
+def refuse_missing(flow: Flow, log_prob: Tensor) -> None:
+    """Raise if likelihoods are NaN because weights are; missing values of the data (NaN) stay what they are.
+
+    On an accelerator, and where gradients are recorded, nothing waits for values; a fit looks at its loss by itself.
+    """
+    if log_prob.device.type == "cpu" and not log_prob.requires_grad and bool(log_prob.isnan().any()):
+        refuse_broken_weights(flow)
+
+
+def refuse_broken_weights(flow: Flow, cause: Exception | None = None) -> None:
+    """Raise `NonFiniteError` if weights of a flow are not finite, and name them."""
+    if broken := broken_weights(flow):
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise NonFiniteError(
+            f"The weights '{broken[0]}'{more} of this flow are NaN or infinite, so it has no likelihood and no "
+            "draws. The fit that made them went wrong: load weights from before that, or build and fit the flow "
+            "again, with a smaller learning rate."
+        ) from cause
+
+
+def broken_weights(flow: nn.Module, state: Mapping[str, Tensor] | None = None) -> list[str]:
+    """Return the names of weights that are not finite; buffers may be infinite, as limits are that are not set."""
+    state = flow.state_dict() if state is None else state
+    trained = {name for name, _ in flow.named_parameters()}
+    bad = {name: ~tensor.isfinite() if name in trained else tensor.isnan() for name, tensor in state.items()}
+    return [name for name, where in bad.items() if bool(where.any())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from likelify import importance
 from likelify.caching import freeze
 from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
-from likelify.door import admit, admit_context, check_parts, event_shape_of
+from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.importance import Estimate
 from likelify.linalg.bounds import widest
@@ -335,17 +335,23 @@ class Flow(Distribution):
 
     def _weight(self, x: Tensor, context: Context) -> Tensor:
         """Return log p(z) plus the contribution; minus infinity for rows outside of the support."""
-        # What is traced has no values to raise for, and no such blocks.
-        with nullcontext() if is_tracing() else rows_outside_allowed():
+        if is_tracing():
+            # What is traced has no values to raise for, and no such blocks.
             z, contribution = self.transform(x, context)
             return self.base.log_prob(z, context) + contribution
+        with blamed_on_weights(self), rows_outside_allowed():
+            z, contribution = self.transform(x, context)
+            log_prob = self.base.log_prob(z, context) + contribution
+        refuse_missing(self, log_prob)
+        return log_prob
 
     def _draw(self, shape: Shape, context: Context) -> tuple[Tensor, Tensor]:
         rows, repeated = repeat_context(shape, context)
         # A flow without a condition still needs rows for its layers, so the draws themselves become the rows.
         z = self.base.rsample((), repeated) if has_rows(context) else self.base.rsample((rows,), repeated)
         log_prob = self.base.log_prob(z, repeated)
-        x, contribution = self.transform.inverse(z, repeated)
+        with blamed_on_weights(self):
+            x, contribution = self.transform.inverse(z, repeated)
         log_prob = log_prob - contribution
         if not has_rows(context):
             return x.reshape(*shape, *x.shape[1:]), log_prob.reshape(shape)

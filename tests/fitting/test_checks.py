@@ -34,7 +34,7 @@ def test_weights_that_are_not_finite_are_named_and_not_the_input():
     with torch.no_grad():
         weight.view(-1)[0] = torch.nan
     for use in (fit, evaluate):
-        with pytest.raises(NonFiniteError, match=f"The weights '{name}' of the flow are not finite"):
+        with pytest.raises(NonFiniteError, match=f"The weights '{name}' of this flow are NaN"):
             use(flow, stripes())
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
 from likelify.data.screening import dependent_columns, rounded_columns
-from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteError, ShapeError, UnsupportedError
-from likelify.fitting.weights import NAMED, broken_weights, listed
+from likelify.door import refuse_broken_weights
+from likelify.errors import ConfigError, DataError, LikelifyError, ShapeError, UnsupportedError
+from likelify.fitting.weights import NAMED, listed
 from likelify.flows import Flow
 from likelify.seeding import seeded
 
@@ -28,11 +29,7 @@ def check_flow(flow: Any) -> None:
             f"A {type(flow).__name__} is no density. Give a Flow: lk.Flow(base, transform); of a network, "
             "lk.Flow(base, lk.flowify(network, example)), or zoo.converted_flow."
         )
-    if broken := broken_weights(flow):
-        raise NonFiniteError(
-            f"The weights {listed(broken)} of the flow are not finite, so no likelihood of it would be. Build it "
-            "again, or load weights that are."
-        )
+    refuse_broken_weights(flow)
 
 
 def like(flow: Flow) -> Tensor:

@@ -23,6 +23,7 @@ from torch.nn.modules import module as registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from likelify.door import broken_weights
 from likelify.errors import LikelifyError, RunError
 from likelify.flows import Flow
 
@@ -139,14 +140,6 @@ def load_weights(flow: Flow, file: Path, header: Header) -> None:
         flow.load_state_dict(state)
     except (LikelifyError, RuntimeError) as error:
         raise RunError(f"The weights in '{file}' do not fit the model in config.json: {_short(error)}") from error
-
-
-def broken_weights(flow: nn.Module, state: Mapping[str, Tensor] | None = None) -> list[str]:
-    """Return the names of weights that are not finite; buffers may be infinite, as limits are that are not set."""
-    state = flow.state_dict() if state is None else state
-    trained = {name for name, _ in flow.named_parameters()}
-    bad = {name: ~tensor.isfinite() if name in trained else tensor.isnan() for name, tensor in state.items()}
-    return [name for name, where in bad.items() if bool(where.any())]
 
 
 def build_within(build: Callable[[], Flow], header: Header, folder: Path) -> Flow:

@@ -47,6 +47,7 @@ class Columns(Transform):
         True
     """
 
+    fills_space = True
     inverse_check = None
 
     takes_float64 = True

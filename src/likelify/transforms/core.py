@@ -73,6 +73,7 @@ class Transform(nn.Module):
             Layers that draw at random are not looked at, whatever they say.
         domain: where the elements of the data must lie; None for anywhere.
         image: where those of the latent lie; None for anywhere. A flow refuses a base that reaches further.
+        fills_space: a bijection of the whole space onto itself: a latent everywhere needs data everywhere.
         keeps_shape: whether the latent has the shape of the data; by default, unless `out_shape` is overridden.
         reads_condition: whether it may read the condition of the context: some network or layer inside does. A layer
             that reads it by itself says True.
@@ -94,6 +95,7 @@ class Transform(nn.Module):
     inverse_check: InverseCheck | None = InverseCheck()
     domain: Interval | None = None
     image: Interval | None = None
+    fills_space: bool = False
     keeps_shape: bool = _derived(lambda layer: type(layer).out_shape is Transform.out_shape)
     reads_condition: bool = _derived(parts_read)
     buffer_rules: ClassVar[BufferRules] = {}
@@ -234,6 +236,7 @@ class Composite(Transform, ABC):
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
     inverse_check = None
     keeps_shape = _derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
+    fills_space = _derived(lambda layer: all(part.fills_space or part.moves_elements for part in layer.parts()))
 
     @abstractmethod
     def parts(self) -> Sequence[Transform]:

@@ -174,6 +174,8 @@ class Coupling(Transform):
         ShapeError: if the network does not fit, or cannot read a condition that is given.
     """
 
+    fills_space = True
+
     # What a single element loses is known from its slope, without another call of the network.
     inverse_check = SENSITIVE
     keeps_autocast = True

@@ -23,6 +23,7 @@ class Affine(Transform):
         tensor([[-1.,  0.,  1.]])
     """
 
+    fills_space = True
     inverse_check = None
 
     def __init__(self, *, shift: float = 0.0, scale: float = 1.0) -> None:
@@ -62,6 +63,7 @@ class ActNorm(Transform):
         channels: size of axis 1 of `(rows, channels, ...)`.
     """
 
+    fills_space = True
     inverse_check = None
 
     def __init__(self, channels: int) -> None:
@@ -114,6 +116,7 @@ class ChannelAffine(Transform):
         tensor([[ 2., -1.]])
     """
 
+    fills_space = True
     inverse_check = None
 
     buffer_rules = {"sign": SIGNS}

@@ -394,6 +394,8 @@ class ChannelSpline(Transform, Caching):
         interval: the spline acts on `[-interval, interval]` and is the identity outside.
     """
 
+    fills_space = True
+
     # What a single element loses is known from its slope.
     inverse_check = SENSITIVE
 

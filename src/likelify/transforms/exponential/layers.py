@@ -69,6 +69,8 @@ class Exponential(Transform, Caching):
         (tensor([[2.7183, 2.7183]]), tensor([2.]))
     """
 
+    fills_space = True
+
     def __init__(
         self,
         parametrization: LinearMap | nn.Module,

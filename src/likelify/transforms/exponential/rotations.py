@@ -22,6 +22,7 @@ from likelify.transforms.rules import ORTHOGONAL, orthogonality_gap
 class _Turning(Transform, Caching):
     """What orthogonal matrices on the channels share: the inverse is the transpose, the log-determinant is zero."""
 
+    fills_space = True
     inverse_check = SENSITIVE
 
     @abstractmethod

@@ -22,6 +22,7 @@ class Conv1x1(Transform, Caching):
         channels: size of axis 1 of `(rows, channels, ...)`; rows of vectors, images and graph nodes alike.
     """
 
+    fills_space = True
     buffer_rules = {"permutation": PERMUTATION_MATRIX, "signs": SIGNS}
     permutation: Tensor
     signs: Tensor

@@ -61,6 +61,7 @@ class AutoregressiveConv(Transform, Caching):
         Hoogeboom et al. 2019 (emerging convolutions), section 3.1; the inverse and its gradient are our own.
     """
 
+    fills_space = True
     inverse_check = InverseCheck("every row", unit=0.0)
 
     def __init__(self, channels: int, kernel_size: int | Sequence[int] = 2, *, reverse: bool = False) -> None:

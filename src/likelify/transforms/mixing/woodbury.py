@@ -49,6 +49,7 @@ class Woodbury(Transform):
         (torch.Size([5, 3, 4, 4]), torch.Size([5]))
     """
 
+    fills_space = True
     inverse_check = LINEAR
 
     def __init__(

@@ -78,6 +78,7 @@ class LipschitzResidual(Transform, Caching):
         Behrmann et al. 2019; Chen et al. 2019.
     """
 
+    fills_space = True
     inverse_check = SOLVED
 
     def __init__(

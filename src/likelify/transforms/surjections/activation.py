@@ -46,6 +46,7 @@ class LeakyReLU(Transform):
         (tensor([[-1.,  2.]]), tensor([-0.6931]))
     """
 
+    fills_space = True
     inverse_check = None
 
     def __init__(self, slope: float = 0.01) -> None:
@@ -76,6 +77,7 @@ class PReLU(Transform):
         init: the first slope, positive.
     """
 
+    fills_space = True
     inverse_check = None
 
     def __init__(self, channels: int = 1, *, init: float = 0.25) -> None:

@@ -98,6 +98,8 @@ class TriangularResidual(Transform):
         ConvergenceError: by `inverse`, if the tolerance cannot be met, or if the rounding of `z` spoils the result.
     """
 
+    fills_space = True
+
     # The solver sees to the residual.
     inverse_check = SOLVED
 
