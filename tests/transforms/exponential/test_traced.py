@@ -44,6 +44,11 @@ UNKNOWN = {
 }
 
 
+def slow_if(names, slow):
+    """Return the names; compiling takes its time, so that of layers that are much alike one is not marked as slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in names]
+
+
 def prepared(case):
     build, shape, context = case
     layer, x = lk.testing.randomize(build().double()), normal(3, *shape)
@@ -52,13 +57,19 @@ def prepared(case):
     return layer, x, normal(3, 2) if context == "condition" else context
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_layers_whose_norm_is_known_compile_and_vectorize_and_have_tangents(name):
+@pytest.mark.parametrize("name", slow_if(KNOWN, {"conv", "cayley", "sets", "graph", "linear"}))
+def test_layers_whose_norm_is_known_compile(name):
     layer, x, context = prepared(KNOWN[name])
     value = layer(x, context)[0].detach()
     torch.compiler.reset()
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(x, context)[0], value, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_layers_whose_norm_is_known_vectorize_and_have_tangents(name):
+    layer, x, context = prepared(KNOWN[name])
+    value = layer(x, context)[0].detach()
     assert torch.allclose(jvp(lambda x: layer(x, context)[0], (x,), (x,))[1], value, atol=1e-10)
     if context is None:
         assert torch.allclose(vmap(lambda row: layer(row[None])[0][0])(x), value, atol=1e-10)
@@ -77,7 +88,7 @@ def test_layers_whose_norm_is_known_have_second_derivatives_by_functions(name):
     assert torch.allclose(jacfwd(jacfwd(loss))(weight.detach()), exact, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
+@pytest.mark.parametrize("name", slow_if(UNKNOWN, {"pairs", "graph"}))
 def test_layers_whose_norm_is_not_known_say_so_and_name_themselves(name):
     layer, x, context = prepared(UNKNOWN[name])
     layer(x, context)
