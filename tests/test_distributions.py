@@ -1,4 +1,4 @@
-"""Categorical distributions of pixels."""
+"""Distributions: what they refuse, and categorical ones of pixels."""
 
 import itertools
 
@@ -72,3 +72,11 @@ def test_categorical_refuses_what_it_cannot_do():
         lk.distributions.ConditionalCategorical(nn.Linear(2, 6), 4).sample((), condition)
     with pytest.raises(ConfigError, match="at least 2"):
         lk.distributions.ConditionalCategorical(nn.Linear(2, 6), 1)
+
+
+@pytest.mark.parametrize("base", [lk.Normal, lk.distributions.RectifiedNormal])
+def test_what_has_no_density_is_refused(base):
+    with pytest.raises(UnsupportedError, match="works on tensors and got a ndarray"):
+        base(2).log_prob(torch.zeros(3, 2).numpy())
+    with pytest.raises(DomainError, match=r"real values and got torch\.int64"):
+        base(2).log_prob(torch.ones(3, 2, dtype=torch.long))

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +163,7 @@ class Normal(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats."""
-        check_event(x.shape[1:], self.event_shape, "Normal")
+        _check_values(x, self.event_shape, "Normal")
         return sum_items(normal_log_prob(x, self.loc, self.log_scale), context)
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
@@ -360,6 +360,18 @@ def _at_levels(log_odds: Tensor, x: Tensor) -> Tensor:
     return log_odds.gather(1, x.long()[:, None])[:, 0]
 
 
+def _check_values(x: Any, event_shape: Shape, name: str) -> None:
+    """Refuse what has no density: no tensors, whole numbers, other events."""
+    if not isinstance(x, Tensor):
+        raise UnsupportedError(f"{name} works on tensors and got a {type(x).__name__}; give torch.as_tensor(x).")
+    if not x.is_floating_point():
+        raise DomainError(
+            f"{name} is a density of real values and got {x.dtype}. Give x.float() if they are measurements that "
+            "happen to be whole; counts and levels need lk.Dequantize(levels) in front, in a Flow."
+        )
+    check_event(x.shape[1:], event_shape, name)
+
+
 def normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     """Return the normal log-density of each element."""
     return -0.5 * ((x - loc) * (-log_scale).exp()) ** 2 - log_scale - LOG_SQRT_2PI
@@ -393,7 +405,7 @@ class RectifiedNormal(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return for each item the log-probability of its zeros plus the log-density of its other elements, in nats."""
-        check_event(x.shape[1:], self.event_shape, "RectifiedNormal")
+        _check_values(x, self.event_shape, "RectifiedNormal")
         above = normal_log_prob(x, torch.zeros_like(self.log_scale), self.log_scale) + math.log(2)
         above = torch.where(x > 0, above + F.logsigmoid(-self.log_odds), -math.inf)
         return sum_items(torch.where(x == 0, F.logsigmoid(self.log_odds), above), context)
