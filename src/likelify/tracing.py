@@ -1,7 +1,7 @@
 """In which mode tensors are worked on: traced, under autocast, or recorded."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -130,8 +130,14 @@ def traceable_gradients(
         fresh = [tensor.view_as(tensor) for tensor in inputs]
         wanted = [tensor for tensor, need in zip(fresh, needed, strict=True) if need]
         value = function(*fresh)
-        found = iter(torch.autograd.grad(value, wanted, grad, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
+        found = torch.autograd.grad(value, wanted, grad, create_graph=True, allow_unused=True)
+    return at_places(found, needed)
+
+
+def at_places(found: Iterable[Any], needed: Sequence[bool]) -> list[Any]:
+    """Put the gradients of the needed tensors at their places, and None at the others."""
+    given = iter(found)
+    return [next(given) if need else None for need in needed]
 
 
 def outside_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:

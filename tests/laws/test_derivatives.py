@@ -1,9 +1,12 @@
 """Derivatives of every case: where parameters are at rest, of second order, in forward mode."""
 
 import pytest
+import torch
+from torch import nn
 
 import likelify as lk
 from likelify import testing
+from likelify.errors import UnsupportedError
 from tests.cases import LAYERS, kinks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -61,3 +64,23 @@ def test_second_order_where_parameters_are_at_rest(name, at, device):
 @pytest.mark.parametrize("name", LAYERS)
 def test_forward_mode_where_parameters_are_at_rest(name, at, device):
     derivatives(testing.check_forward_mode, name, at, device)
+
+
+class Refusing(lk.Transform):
+    """Refuses, and names something inside of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def forward(self, x, context=None):
+        if torch.is_grad_enabled():
+            raise UnsupportedError("There is a Linear in it.")
+        return x, torch.zeros(len(x))
+
+    inverse = forward
+
+
+def test_a_refusal_that_names_a_network_only_does_not_count():
+    with pytest.raises(AssertionError, match="without naming the layer"):
+        testing.check_second_order(Refusing(), torch.ones(2, 2), directions=["forward"])

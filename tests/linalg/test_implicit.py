@@ -138,3 +138,21 @@ def test_compilation_is_refused_by_name_and_left_out_where_it_may_be():
         torch.compile(solution, fullgraph=True, backend="eager")(*given)
     torch.compiler.reset()
     assert torch.equal(torch.compile(solution, backend="eager")(*given)[0], solution(*given)[0])
+
+
+def test_gradients_belong_to_what_needed_them_when_it_was_solved():
+    def gradients(*, later):
+        v, shift, scale = inputs()
+        shift.requires_grad_(False)
+        u, logarithm = solution(v, shift, scale)
+        shift.requires_grad_(later)
+        (u.square().sum() + logarithm.sum()).backward()
+        return v.grad, shift.grad, scale.grad
+
+    torch.testing.assert_close(gradients(later=True), gradients(later=False))
+    v, shift, scale = inputs()
+    u, logarithm = solution(v, shift, scale)
+    shift.requires_grad_(False)
+    (u.square().sum() + logarithm.sum()).backward()
+    assert shift.grad is None
+    torch.testing.assert_close(scale.grad, gradients(later=False)[2])

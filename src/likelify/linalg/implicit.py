@@ -23,7 +23,16 @@ import torch
 from torch import Tensor
 
 from likelify.errors import UnsupportedError
-from likelify.tracing import cached_property, is_tracing, is_watched, outside_autocast, primals, with_outer_tangents
+from likelify.tracing import (
+    at_places,
+    cached_property,
+    is_tracing,
+    is_watched,
+    outside_autocast,
+    primals,
+    refuse_old_batches,
+    with_outer_tangents,
+)
 
 Theta = Sequence[Tensor | None]
 
@@ -80,7 +89,7 @@ class Linearization:
         if self._recorded is not None:
             return self._recorded
         with torch.enable_grad():
-            return self.equation.evaluate(self.u, *(None if t is None else t.detach() for t in self.theta))
+            return self.equation.evaluate(self.u, *constants(self.theta))
 
     def pull(self, y: Tensor) -> Tensor:
         """Return `J^T y`."""
@@ -127,15 +136,6 @@ def _refuse_compilation(equation: Equation) -> None:
         )
 
 
-def _refuse_old_batches(equation: Equation, grads: Sequence[Tensor]) -> None:
-    if any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):  # pyright: ignore
-        raise UnsupportedError(
-            f"The inverse of {equation.layer} is solved step by step, which the batches of gradients of "
-            "torch.autograd (vectorize=True, is_grads_batched=True) cannot pass. Use torch.func.jacrev or "
-            "torch.func.hessian, or leave vectorize out."
-        )
-
-
 class _Solution(torch.autograd.Function):
     """What `solve` gives.
 
@@ -152,7 +152,7 @@ class _Solution(torch.autograd.Function):
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, *upstream: Any) -> Any:
-        _refuse_old_batches(ctx.equation, upstream)
+        refuse_old_batches(f"the inverse of {ctx.equation.layer}", *upstream)
         u, *theta = ctx.saved_tensors
         _, by_v, *needed = ctx.needs_input_grad
         gradients = _traceable_gradients if is_watched() else _gradients
@@ -207,7 +207,7 @@ class _LinearSolution(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, *grads: Any) -> Any:
         equation: Equation = ctx.equation
-        _refuse_old_batches(equation, grads)
+        refuse_old_batches(f"the inverse of {equation.layer}", *grads)
         u, w, *theta = ctx.saved_tensors
         _, _, by_u, by_h, *needed = ctx.needs_input_grad
         p = _solve_linear(equation, u, grads[0], theta, transposed=not ctx.transposed)
@@ -264,29 +264,44 @@ def _gradients(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Return the gradients by `v` and by `theta`, as constants: `f` is run once, and its graph used for everything."""
     u = u.detach().requires_grad_()
-    leaves = _leaves(theta, needed)
+    leaves = as_leaves(theta, needed)
     with torch.enable_grad():
         values = equation.evaluate(u, *leaves)
     (_, *others), (a, *b) = values[: equation.values], upstream
     if others:
         a = a + _grads(others, [u], b)[0]
     y = equation.solve_linear(Linearization(equation, u, leaves, values), a, transposed=True)
-    wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+    wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need and leaf is not None]
     found = _grads([*others, values[0]], wanted, [*b, -y], last=True) if wanted else ()
-    return y, _at_places(found, needed)
+    return y, at_places(found, needed)
 
 
-def _leaves(theta: Theta, needed: Sequence[bool]) -> list[Tensor | None]:
-    """Return tensors from which nothing leads further back.
+def as_leaves(theta: Theta, needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return tensors from which nothing leads further back, and which need gradients as said.
 
     Where a tensor is one already, is there once, and nobody listens to its gradient, it is taken itself: then a layer
     that holds it need not be given another.
     """
     leaves: list[Tensor | None] = []
     for tensor, need in zip(theta, needed, strict=True):
-        fit = tensor is None or (tensor.is_leaf and not tensor._backward_hooks and all(tensor is not t for t in leaves))
-        leaves.append(tensor if fit or tensor is None else tensor.detach().requires_grad_(need))
+        fit = tensor is None or (
+            tensor.is_leaf
+            and tensor.requires_grad == need
+            and not tensor._backward_hooks
+            and all(tensor is not leaf for leaf in leaves)
+        )
+        leaves.append(tensor if fit or tensor is None else detached(tensor).requires_grad_(need))
     return leaves
+
+
+def constants(theta: Theta) -> list[Tensor | None]:
+    """Return tensors from which nothing leads further back, for values that are not differentiated by them."""
+    return [t if t is None or (t.is_leaf and not t.is_inference()) else detached(t) for t in theta]
+
+
+def detached(tensor: Tensor) -> Tensor:
+    """Detach a tensor; copy it in inference mode, from whose tensors automatic differentiation cannot start."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _traceable_gradients(
@@ -329,7 +344,7 @@ def _pulling(function: Callable[..., Values], inputs: Sequence[Any], needed: Seq
 
     if is_tracing():
         values, vjp = torch.func.vjp(of_chosen, *chosen)  # pyright: ignore[reportAssignmentType]
-        return values, lambda grads: _at_places(vjp(tuple(grads)), needed)
+        return values, lambda grads: at_places(vjp(tuple(grads)), needed)
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
         # Views, because one input may be made from another, or be there twice: autograd follows those paths itself.
@@ -338,7 +353,7 @@ def _pulling(function: Callable[..., Values], inputs: Sequence[Any], needed: Seq
 
     def back(grads: Sequence[Tensor]) -> list[Any]:
         create_graph = recorded and any(t is not None and t.requires_grad for t in (*inputs, *grads))
-        return _at_places(_grads(values, fresh, grads, create_graph=create_graph), needed)
+        return at_places(_grads(values, fresh, grads, create_graph=create_graph), needed)
 
     return values, back
 
@@ -387,12 +402,6 @@ def _grads(
         allow_unused=True,
         materialize_grads=not last,
     )
-
-
-def _at_places(found: Sequence[Any], needed: Sequence[bool]) -> list[Any]:
-    """Put the gradients of the needed tensors at their places, and None at the others."""
-    given = iter(found)
-    return [next(given) if need else None for need in needed]
 
 
 def _over_copies(

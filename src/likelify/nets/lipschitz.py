@@ -21,7 +21,7 @@ from likelify.linalg.conv import odd_taps
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
-from likelify.nets.stand_in import run_with
+from likelify.nets.stand_in import run_with, trained
 from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, kept_arguments
 from likelify.tracing import in_forward_mode, is_tracing
 
@@ -101,7 +101,7 @@ class DeclaredNet(LipschitzNet):
 
     def constrained(self) -> Constrained:
         """Return the network's parameters and the declared bound."""
-        return Constrained(dict(self.net.named_parameters()), self.lipschitz)
+        return Constrained(trained(self.net), self.lipschitz)
 
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
         """Call the network with these parameters."""

@@ -8,6 +8,7 @@ an error of likelify that names it: these laws return such refusals, and nothing
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -174,7 +175,9 @@ def _refusals(transform: Transform, views: Iterable[_View], check: Callable[[_Vi
         try:
             check(view)
         except LikelifyError as error:
-            named = any(type(part).__name__ in str(error) for part in transform.modules())
+            # A network inside of a layer has a name that says nothing about where it is.
+            layers = {type(part).__name__ for part in transform.modules() if isinstance(part, Transform)}
+            named = any(re.search(rf"\b{name}\b", str(error)) for name in layers)
             require(named, f"{view.name}: refused without naming the layer: {error}")
             refused.append(f"{view.name}: {error}")
     return refused

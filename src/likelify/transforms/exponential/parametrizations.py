@@ -17,7 +17,7 @@ from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
-from likelify.nets.stand_in import run_with
+from likelify.nets.stand_in import run_with, trained
 from likelify.structure import ContextLike, EventShape, as_context, axis_names, kept_arguments
 
 
@@ -301,7 +301,7 @@ class LinearModule(Parametrization):
 
     def forward(self, context: ContextLike = None) -> LinearMap:
         """Wrap the module with the parameters that it has now, which a backward pass may come back to later."""
-        return Function(partial(run_with, self.module, dict(self.module.named_parameters())), norm=self.norm)
+        return Function(partial(run_with, self.module, trained(self.module)), norm=self.norm)
 
 
 def _events_of(map_: LinearMap) -> EventShape | None:

@@ -7,7 +7,7 @@ and one sum of products) and run the network again for the gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from likelify.linalg.implicit import Equation, Linearization, Theta
 from likelify.linalg.log_det import SLACK, Exact, LogDet, LogDetValue, inner_products
 from likelify.nets.lipschitz import LipschitzNet
 from likelify.structure import Context, GraphBatch
-from likelify.tracing import in_forward_mode, is_tracing, outside_autocast
+from likelify.tracing import at_places, in_forward_mode, is_tracing, outside_autocast
 
 LAYER = "LipschitzResidual"
 ADVICE = (
@@ -118,25 +118,20 @@ class NetInputs(NamedTuple):
 
     def leaves(self, needed: Sequence[bool]) -> NetInputs:
         """Return detached copies, by which one can differentiate: by `x` always, by the others where needed."""
-        pairs = zip(self.flat, needed, strict=True)
-        found = NetInputs.of([None if t is None else _detached(t).requires_grad_(need) for t, need in pairs])
-        found.x.requires_grad_()
-        return found
+        _, by_condition, *by_tensors = needed
+        x, condition = implicit.detached(self.x), self.condition
+        condition = None if condition is None else implicit.detached(condition).requires_grad_(by_condition)
+        tensors = implicit.as_leaves(self.tensors, by_tensors)
+        return NetInputs.of([x.requires_grad_(), condition, *tensors])
+
+    def constants(self) -> NetInputs:
+        """Return tensors from which nothing leads further back, to differentiate by `x` only."""
+        condition, *tensors = implicit.constants([self.condition, *self.tensors])
+        return NetInputs.of([implicit.detached(self.x).requires_grad_(), condition, *tensors])
 
     def chosen(self, needed: Sequence[bool]) -> list[Tensor]:
         """Return the tensors whose gradients are needed."""
         return [tensor for tensor, need in zip(self.flat, needed, strict=True) if need and tensor is not None]
-
-
-def _detached(tensor: Tensor) -> Tensor:
-    """Detach a tensor; copy it in inference mode, from whose tensors automatic differentiation cannot start."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _at_places(grads: Iterable[Tensor | None], needed: Sequence[bool]) -> list[Tensor | None]:
-    """Put the gradients of the needed tensors at their places, and None at the others."""
-    found = iter(grads)
-    return [next(found) if need else None for need in needed]
 
 
 class NetJacobian:
@@ -178,7 +173,7 @@ class _ContractionLogDet(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.call = call
         with torch.inference_mode(mode=False), torch.enable_grad():
-            y, measured = _measure(call, NetInputs.of(flat).leaves([False] * len(flat)))
+            y, measured = _measure(call, NetInputs.of(flat).constants())
         call.error = measured.error
         ctx.save_for_backward(*flat, *measured.kept)
         return y, measured.value
@@ -235,7 +230,7 @@ class _TracedEstimate(torch.autograd.Function):
     def forward(call: Contraction, bound: Tensor | None, *flat: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         call = call if bound is None else replace(call, lipschitz_bound=bound)
         with torch.enable_grad():
-            y, measured = _measure(call, NetInputs.of(flat).leaves([False] * len(flat)))
+            y, measured = _measure(call, NetInputs.of(flat).constants())
         return y, measured.value, *measured.kept
 
     @staticmethod
@@ -257,7 +252,7 @@ class _TracedEstimate(torch.autograd.Function):
             return jacobian.y[: jacobian.rows], inner_products(jacobian, jacobian.vjp(w), v)
 
         pull = torch.func.vjp(products, *(t for t, need in zip(flat, needed, strict=True) if need))[1]
-        return None, None, *_at_places(_FirstOrder.apply(*pull(grads[:2])), needed)  # pyright: ignore
+        return None, None, *at_places(_FirstOrder.apply(*pull(grads[:2])), needed)  # pyright: ignore
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -312,7 +307,7 @@ def _gradients(
             # The last one may free the graph on its way.
             found = torch.autograd.grad(total, wanted, retain_graph=pieces > 0, allow_unused=True)
             sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
-    return _at_places(sums, needed)
+    return at_places(sums, needed)
 
 
 def _totals(call: Contraction, jacobian: NetJacobian, kept: tuple[Tensor, ...], gy: Any, gl: Any) -> Iterator[Tensor]:
@@ -346,7 +341,7 @@ def _second_order(
         outputs.append((_formed(jacobian, call.method), gl))
     values, upstream = zip(*outputs, strict=True)
     found = torch.autograd.grad(values, fresh.chosen(needed), upstream, create_graph=True, allow_unused=True)
-    return _at_places(found, needed)
+    return at_places(found, needed)
 
 
 class _ContractionEquation(Equation):

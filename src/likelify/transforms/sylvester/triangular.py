@@ -21,7 +21,7 @@ from likelify.linalg import implicit
 from likelify.linalg.fixed_point import iterate
 from likelify.linalg.implicit import Equation, Linearization
 from likelify.nets.masked import AutoregressiveNet
-from likelify.nets.stand_in import run_with
+from likelify.nets.stand_in import run_with, trained
 from likelify.structure import ContextLike, as_context, sum_items, with_condition
 from likelify.support import check_domain
 from likelify.tracing import in_full_precision
@@ -147,7 +147,7 @@ class TriangularResidual(Transform):
             ConvergenceError: if the tolerance cannot be met.
         """
         equation = _TriangularEquation(self, context)
-        value, log_det = implicit.solve(equation, z, as_context(context).condition, *self.parameters())
+        value, log_det = implicit.solve(equation, z, as_context(context).condition, *trained(self).values())
         return value, -log_det
 
     @torch.no_grad()
@@ -306,9 +306,10 @@ class _TriangularEquation(Equation):
         """Call a method of the layer as if `theta` were its parameters, which need not be those it holds by now."""
         condition, *tensors = theta
         layer, given = self._layer, (u, with_condition(self._context, condition), *args)
-        if all(own is tensor for own, tensor in zip(layer.parameters(), tensors, strict=True)):
+        own = trained(layer)
+        if all(mine is tensor for mine, tensor in zip(own.values(), tensors, strict=True)):
             return getattr(layer, method)(*given)
-        names = [f"layer.{name}" for name, _ in layer.named_parameters()]
+        names = [f"layer.{name}" for name in own]
         named = cast(dict[str, Tensor], dict(zip(names, tensors, strict=True)))
         return run_with(_Calling(layer, method), named, *given)
 
