@@ -1,6 +1,9 @@
 """How parts of a flow are called: with a condition or without, and in words where a network does not fit."""
 
+import functools
 import inspect
+import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +12,8 @@ from likelify.errors import DomainError, ShapeError
 from likelify.structure import ContextLike, as_context
 from likelify.tracing import is_tracing
 
+# Where torch.compile and DataParallel keep the network that they call.
+WRAPPED = ("_orig_mod", "module")
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -24,15 +29,20 @@ def reads_condition(part: nn.Module) -> bool:
 
 def parts_read(whole: nn.Module) -> bool:
     """Tell whether some part of a layer or distribution may read the condition."""
-    joined = getattr(whole, "joins_condition", False)
-    return any(_reads(part, joined=joined) for part in whole.children())
+    # Each call of a flow with a condition asks all parts, as they are then. So no generators, and no search by
+    # `nn.Module` for what is not there, which takes the most time.
+    joined = _fact(whole, "joins_condition") or False
+    for part in whole._modules.values():
+        if part is not None and _reads(part, joined=joined):
+            return True
+    return False
 
 
 def _reads(part: nn.Module, *, joined: bool) -> bool:
-    declared = getattr(part, "reads_condition", None)
+    declared = _fact(part, "reads_condition")
     if declared is not None:
         return bool(declared)
-    features = getattr(part, "context_features", None)
+    features = _fact(part, "context_features")
     if features is not None:
         return int(features) > 0
     if type(part).forward is nn.Module.forward:
@@ -41,13 +51,51 @@ def _reads(part: nn.Module, *, joined: bool) -> bool:
     return joined or takes_context(part)
 
 
+def _fact(part: nn.Module, name: str) -> Any:
+    """Return an attribute of a module or of its class, or None."""
+    return getattr(part, name) if name in vars(part) or hasattr(type(part), name) else None
+
+
+class CallsNet(nn.Module):
+    """What a module has that calls a network of its user, its `net`.
+
+    Attributes:
+        net_takes_context: whether it is called as `net(x, context)`, asked whenever a network is set, because asking in
+            each call would slow it down.
+    """
+
+    net_takes_context: bool
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "net":
+            self.net_takes_context = takes_context(value)
+        super().__setattr__(name, value)
+
+
 def takes_context(net: nn.Module) -> bool:
-    """Tell whether a network is called as `net(x, context)`, and not as `net(x)`."""
-    if isinstance(net, (nn.Sequential, *WEIGHTED)):
-        return False
-    kinds = [parameter.kind for parameter in inspect.signature(net.forward).parameters.values()]
-    places = sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
-    return places > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
+    """Tell whether a network is called as `net(x, context)`, and not as `net(x)`; wrapped ones as what is inside."""
+    for name in WRAPPED:
+        inner = net._modules.get(name)
+        if inner is not None and _passes_all(type(net).forward):
+            return takes_context(inner)
+    own = vars(net).get("forward")
+    if own is not None:
+        return _places(own) > 1
+    # Without the place of the network itself.
+    return _places(type(net).forward) > 2 and type(net).forward is not nn.Sequential.forward
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(forward: Callable[..., Any]) -> float:
+    """Count the arguments that a function takes by their place."""
+    kinds = [parameter.kind for parameter in inspect.signature(forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return math.inf
+    return sum(kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds)
+
+
+def _passes_all(forward: Callable[..., Any]) -> bool:
+    return _places(forward) == math.inf
 
 
 def refuse_condition(context: ContextLike, owner: str) -> None:

@@ -336,7 +336,7 @@ class ConditionalCategorical(_OfCondition):
         drawn = self._draw(log_odds, shape, context)
         rows, repeated = repeat_context(shape, context)
         flat = drawn.reshape(rows, *log_odds.shape[2:])
-        log_odds = log_odds.repeat(rows // len(log_odds), *(1,) * (log_odds.ndim - 1))
+        log_odds = log_odds.repeat(math.prod(shape), *(1,) * (log_odds.ndim - 1))
         return drawn, sum_items(_at_levels(log_odds, flat), repeated).reshape(*shape, item_count(context))
 
     def _log_odds(self, context: Context) -> Tensor:

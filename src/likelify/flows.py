@@ -20,7 +20,7 @@ from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, check_size, sum_constant
-from likelify.support import Interval, rows_outside_allowed
+from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 
@@ -111,8 +111,10 @@ class Flow(Distribution):
 
     @property
     def support(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Where the elements of draws lie, if the first layer says so."""
-        return self.transform.domain
+        """Where the elements of draws lie: in the domain of the first layer, which may be the whole line."""
+        if self.transform.moves_elements:
+            return self.base.support
+        return self.transform.domain or LINE
 
     @property
     def reads_condition(self) -> bool:

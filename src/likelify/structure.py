@@ -351,6 +351,21 @@ def axis_names(dims: int) -> tuple[str, ...]:
     return ("depth", "height", "width")[3 - dims :]
 
 
+def fits_event(shape: Sequence[int], expected: EventShape) -> bool:
+    """Tell whether events of that shape are as described, see `check_event`."""
+    if expected[-1:] == (...,):
+        expected = expected[:-1]
+        if len(shape) < len(expected):
+            return False
+    elif len(shape) != len(expected):
+        return False
+    # Not a generator, which costs more than the comparisons: each layer asks in each call.
+    for size, found in zip(expected, shape, strict=False):
+        if size != found and not isinstance(size, str):
+            return False
+    return True
+
+
 def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     """Raise `ShapeError` unless events of that shape are what a layer, network or distribution was built for.
 
@@ -363,10 +378,7 @@ def check_event(shape: Sequence[int], expected: EventShape, name: str) -> None:
     Raises:
         ShapeError: if they are not.
     """
-    open_ended = expected[-1:] == (...,)
-    sizes = expected[:-1] if open_ended else expected
-    fits = len(shape) >= len(sizes) if open_ended else len(shape) == len(sizes)
-    if fits and all(isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=False)):
+    if fits_event(shape, expected):
         return
     found, wanted = ", ".join(["rows", *map(str, shape)]), event_words(expected)
     raise ShapeError(f"{name} works on inputs of shape (rows, {wanted}) and got one of shape ({found}).")

@@ -11,7 +11,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import likelify as lk
-from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, RunError, UnsupportedError
+from likelify.errors import (
+    ConfigError,
+    DataError,
+    LikelifyWarning,
+    NonFiniteError,
+    RunError,
+    ShapeError,
+    UnsupportedError,
+)
 from likelify.fitting.figures import Course, Point
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
@@ -164,3 +172,10 @@ def test_a_condition_and_the_flow_belong_together():
             use(tiny_flow(classes=3), without, conditional=True)
         use(tiny_flow(classes=3), with_labels, conditional=True)
         use(tiny_flow(), with_labels)
+
+
+def test_what_fails_with_a_condition_too_is_not_for_the_lack_of_one():
+    flow = tiny_flow(classes=3, event_shape=(1, 4, 4))
+    for data in (stripes(labels=True), stripes()):
+        with pytest.raises(ShapeError, match=r"works on inputs of shape \(rows, 1, 4, 4\)"):
+            evaluate(flow, data)

@@ -5,12 +5,18 @@ import torch
 
 import likelify as lk
 from likelify import testing, transforms
+from tests.cases import LAYERS
 from tests.cases.sizes import BUILT, NO_LAYERS, SIZED, Sizes
 
 
 @pytest.mark.parametrize("name", SIZED)
 def test_a_batch_is_its_items_where_all_sizes_are_equal(name, device):
     testing.check_rows(*SIZED[name].at(Sizes()).ready(device=device))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_rows_give_no_rows(name, device):
+    testing.check_no_rows(*LAYERS[name].ready(device=device))
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
 from likelify.data.screening import dependent_columns, rounded_columns
-from likelify.door import refuse_broken_weights
-from likelify.errors import ConfigError, DataError, LikelifyError, ShapeError, UnsupportedError
+from likelify.door import refuse_broken_weights, tensor_of
+from likelify.errors import ConfigError, DataError, LikelifyError, UnsupportedError
 from likelify.fitting.weights import NAMED, listed
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -32,20 +32,15 @@ def check_flow(flow: Any) -> None:
     refuse_broken_weights(flow)
 
 
-def like(flow: Flow) -> Tensor:
-    """Return a tensor with the device and the dtype of a flow; an empty one if it has no tensors."""
-    tensors = chain(flow.parameters(), flow.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
-
-
 def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> Batch:
     """Read items for a flow: on its device, and real numbers in its dtype.
 
     A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
     has.
     """
-    weight = like(flow)
-    batch = source.read(split, indices)
+    weight, batch = tensor_of(flow), source.read(split, indices)
+    if weight is None:
+        return batch
     keeps = flow.transform.takes_float64 and weight.device.type != "mps"
     return batch.to(weight.device, batch.x.dtype if keeps else weight.dtype)
 
@@ -69,18 +64,33 @@ def check_condition(flow: Flow, source: Source, split: SplitName, *, conditional
     if conditional or not flow.reads_condition:
         return
     batch = read_for(flow, source, split, torch.arange(1))
-    try:
-        with seeded(0), torch.no_grad():
-            flow.elbo(batch.x, batch.context())
-    except (ShapeError, UnsupportedError, TypeError) as error:
+    error = _refusal(flow, batch)
+    # What fails with a condition as well is not for the lack of one, and for those who use the flow to meet.
+    if error is not None and _refusal(flow, _with_labels(flow, batch), conditional=True) is None:
         remedy = "Its labels are given with conditional=True." if source.classes else "It has no labels to give."
         raise ConfigError(
             f"The flow reads a condition and does not work without one, and '{source.name}' is used without its "
             f"labels. {remedy} ({' '.join(str(error).split())})"
         ) from error
-    except LikelifyError:
-        # Of something else, and for those who use the flow to meet.
-        return
+
+
+def _refusal(flow: Flow, batch: Batch, *, conditional: bool = False) -> Exception | None:
+    """Return the error that a flow gives to a batch, if it does."""
+    try:
+        with seeded(0), torch.no_grad():
+            flow.elbo(batch.x, batch.context(conditional=conditional))
+    except (LikelifyError, TypeError) as error:
+        return error
+    return None
+
+
+def _with_labels(flow: Flow, batch: Batch) -> Batch:
+    """Return a batch with its labels, or with something in their place that has the width of the condition."""
+    if batch.labels is not None:
+        return batch
+    widths = [width for part in flow.modules() if (width := getattr(part, "context_features", 0))]
+    made = torch.zeros(len(batch), *widths[:1]) if flow.encoder is None else torch.zeros(len(batch), dtype=torch.long)
+    return replace(batch, labels=made.to(batch.x.device))
 
 
 def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
@@ -94,7 +104,8 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     if next(flow.parameters(), None) is None:
         raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
     check_columns(source)
-    dtype = like(flow).dtype
+    weight = tensor_of(flow)
+    dtype = torch.get_default_dtype() if weight is None else weight.dtype
     if not flow.transform.takes_float64 and (names := rounded_columns(source, dtype)):
         raise DataError(
             f"In {str(dtype).removeprefix('torch.')}, in which the flow computes, the column {listed(names)} of "

@@ -138,6 +138,9 @@ class ConvMap(LinearMap, vouches=True):
     def apply(self, x: Tensor) -> Tensor:
         """Convolve each row of `x`, `(rows, c, *space)`."""
         self._check_input(x)
+        if self.rows == 0:
+            # There is no convolution without channels. What is added to no rows keeps the path of the gradients.
+            return x + self.effective.sum()
         y = CONVOLVE[self.dims](self._padded(x), self._filters(), padding=self._built_in, groups=self._blocks)
         return y.reshape(x.shape) if self.own_rows else y
 
@@ -223,6 +226,8 @@ class ConvMap(LinearMap, vouches=True):
 
     def pullback(self, u: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Correlate `u` with `v`, then keep the part that the symmetry and the mask let through."""
+        if self.rows == 0:
+            return {"kernel": torch.zeros_like(self.kernel)}
         ones = [1] * self.dims
         settings = (ones, self._built_in, ones, False, [0] * self.dims, self._blocks, [False, True, False])
         padded, weight = self._padded(u), self._filters().detach()
@@ -334,6 +339,8 @@ class ReflectAdjoint(LinearMap, vouches=True):
         """Spread each pixel into the padded image by the kernel, then add the margins to the pixels they mirror."""
         conv = self.base
         conv._check_input(x)
+        if conv.rows == 0:
+            return x + conv.effective.sum()
         flat = x.reshape(1, -1, *x.shape[2:]) if conv.own_rows else x
         y = CONVOLVE_TRANSPOSED[conv.dims](flat, conv._filters(), groups=conv._blocks)
         for axis, taps in enumerate(conv.taps, start=2):

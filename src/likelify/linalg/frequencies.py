@@ -46,6 +46,10 @@ def multiply_frequencies(x: Tensor, *matrices: Tensor) -> Tensor:
     """
     axes = tuple(range(2, x.ndim))
     groups = matrices[0].shape[-3]
+    if not len(x):
+        # Libraries of Fourier transforms refuse no rows. What is added to none keeps the path of the gradients.
+        touched = x.sum() + sum(matrix.real.sum() for matrix in matrices)
+        return x.new_zeros(0, groups * matrices[-1].shape[-2], *x.shape[2:]) + touched
     spectrum = torch.fft.rfftn(x, dim=axes).unflatten(1, (groups, -1)).movedim((1, 2, 0), (-3, -2, -1))
     for matrix in matrices:
         spectrum = matrix @ spectrum

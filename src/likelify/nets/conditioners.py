@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
 from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
-from likelify.tracing import in_full_precision
+from likelify.tracing import in_full_precision, under_autocast
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
 # coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
@@ -231,7 +231,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return `(rows, out_features)`."""
-        h, ends = joined(self, (self.in_features, self.context_features), x, context), (self.layers[0], self.layers[-1])
+        h = joined(self, (self.in_features, self.context_features), x, context)
+        if not under_autocast(h):
+            return self.layers(h)
+        ends = (self.layers[0], self.layers[-1])
         for layer in self.layers:
             h = in_full_precision(layer, h) if layer in ends else layer(h)
         return h

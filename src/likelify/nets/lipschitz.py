@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.calling import reads_condition, takes_context
+from likelify.calling import CallsNet, reads_condition
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import correlation_bound, gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
@@ -71,7 +71,7 @@ class LipschitzNet(nn.Module, ABC):
             return float(self.constrained().lipschitz)
 
 
-class DeclaredNet(LipschitzNet):
+class DeclaredNet(CallsNet, LipschitzNet):
     """Any network, with a Lipschitz constant that its author vouches for.
 
     Args:
@@ -92,7 +92,6 @@ class DeclaredNet(LipschitzNet):
             )
         self.net = net
         self.lipschitz = float(lipschitz)
-        self._takes_context = takes_context(net)
 
     @property
     def reads_condition(self) -> bool:
@@ -105,7 +104,7 @@ class DeclaredNet(LipschitzNet):
 
     def run(self, tensors: dict[str, Tensor], x: Tensor, context: ContextLike = None) -> Tensor:
         """Call the network with these parameters."""
-        given = (x, context) if self._takes_context else (x,)
+        given = (x, context) if self.net_takes_context else (x,)
         return run_with(self.net, tensors, *given)
 
 

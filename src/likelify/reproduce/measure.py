@@ -13,8 +13,8 @@ import torch
 
 from likelify._version import __version__
 from likelify.data import Source
+from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
-from likelify.fitting.checks import like
 from likelify.fitting.draw import draw, draw_inverses, picture
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.files import locked, make_folder, write_atomically
@@ -182,7 +182,8 @@ def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, on_progress: OnP
 
 
 def _machine(flow: Flow) -> dict[str, str | int]:
-    device = like(flow).device
+    weight = tensor_of(flow)
+    device = torch.device("cpu") if weight is None else weight.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count() or 0}
 

@@ -1,3 +1,4 @@
+from likelify.testing.batches import check_no_rows as check_no_rows
 from likelify.testing.batches import check_rows as check_rows
 from likelify.testing.derivatives import check_forward_mode as check_forward_mode
 from likelify.testing.derivatives import check_gradients as check_gradients

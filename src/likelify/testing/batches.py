@@ -48,6 +48,42 @@ def check_rows(transform: Transform, x: Tensor, context: ContextLike = None, *, 
                 close(found.double(), alone.double(), tol * (1 + float(alone.abs().max())), law)
 
 
+def check_no_rows(transform: Transform, x: Tensor, context: ContextLike = None) -> None:
+    """Check that a layer takes a batch without rows, in both directions and backward: the last of an empty split.
+
+    Args:
+        transform: the layer.
+        x: data rows `(rows, *event)`, which tell the shapes.
+        context: if the layer needs one. With a structure, the batch has no graphs.
+    """
+    context = as_context(context)
+    with torch.no_grad():
+        z, _ = transform(x, context)
+    own = _without_rows(context)
+    for name, method, value, event in (("forward", transform, x, z), ("inverse", transform.inverse, z, x)):
+        empty = value[:0].detach()
+        found, contribution = method(empty.requires_grad_(empty.is_floating_point()), own)
+        law = f"{name} of no rows"
+        require(found.shape == event[:0].shape, f"{law}: value of shape {tuple(found.shape)}")
+        require(contribution.shape == (0,), f"{law}: contribution of shape {tuple(contribution.shape)}")
+        require(contribution.is_floating_point(), f"{law}: contribution in {contribution.dtype}")
+        if contribution.requires_grad:
+            contribution.sum().backward()
+    grads = [parameter.grad for parameter in transform.parameters() if parameter.grad is not None]
+    require(not any(bool(grad.any()) for grad in grads), "gradients of no rows are zero")
+    transform.zero_grad()
+
+
+def _without_rows(context: Context) -> Context:
+    condition = None if context.condition is None else context.condition[:0]
+    structure = context.structure
+    if structure is None:
+        return Context(condition)
+    weight = None if structure.edge_weight is None else structure.edge_weight[:0]
+    none = GraphBatch(structure.sizes[:0], structure.edge_index[:, :0], weight)
+    return Context(condition, GraphBatch.complete(none.sizes) if structure.is_complete else none)
+
+
 def _items(x: Tensor, context: Context) -> Iterator[tuple[slice, Context]]:
     """Give the rows of each item, and its own context."""
     structure, first = context.structure, 0

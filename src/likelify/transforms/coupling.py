@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from likelify.calling import call_net, refuse_condition, takes_context
+from likelify.calling import CallsNet, call_net, refuse_condition
 from likelify.distributions import limit_log_scale
 from likelify.errors import ShapeError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, check_size, kept_arguments, sum_items
@@ -155,7 +155,7 @@ class MaskSplit(nn.Module):
         return f"{self.event_shape}, reads {self.sizes[0]}, changes {self.sizes[1]}"
 
 
-class Coupling(Transform):
+class Coupling(CallsNet, Transform):
     r"""Change one part of the event by an elementwise bijection whose parameters are read off the other part.
 
     `z_a = x_a`, `z_b = f(x_b; net(x_a, context))`; the log-determinant is the sum of the elementwise ones. Both
@@ -193,8 +193,6 @@ class Coupling(Transform):
         self.split = split
         self.bijector = bijector
         self.net = net
-        # Not looked up in each call, which it would slow down.
-        self._takes_context = takes_context(net)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the second part."""
@@ -211,10 +209,11 @@ class Coupling(Transform):
         return self.split.join(read, value), sum_items(log_slope, context)
 
     def _raw(self, read: Tensor, changed: Tensor, context: ContextLike) -> Tensor:
-        if not self._takes_context:
+        if self.net_takes_context:
+            raw = call_net(self.net, read, context, owner="Coupling")
+        else:
             refuse_condition(context, "Coupling")
-        given = (context,) if self._takes_context else ()
-        raw = call_net(self.net, read, *given, owner="Coupling")
+            raw = call_net(self.net, read, owner="Coupling")
         expected = (changed.shape[0], changed.shape[1] * self.bijector.size, *changed.shape[2:])
         if tuple(raw.shape) != expected:
             raise ShapeError(

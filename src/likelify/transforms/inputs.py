@@ -6,7 +6,6 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConvergenceError, DomainError, ShapeError, UnsupportedError
-from likelify.structure import Context, ContextLike, EventShape, as_context, as_shape, check_event
-from likelify.tracing import Method, is_tracing, raised, under_autocast
+from likelify.structure import Context, ContextLike, EventShape, as_context, as_shape, check_event, fits_event
+from likelify.tracing import Method, autocast_off, is_tracing, raised, under_autocast
 from likelify.transforms import watching
 
 if TYPE_CHECKING:
@@ -30,15 +29,8 @@ CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIV
 def checked(method: Method, fact: str | None) -> Method:
     """Let a method refuse what its layer was not built for, take a number for a shape, and say where it fails."""
     _, first, *_ = (*inspect.signature(method).parameters, None)
-    work = _on_shapes(method, fact) if method.__name__.endswith("_shape") else _on_tensors(method, fact)
-
-    @functools.wraps(method)
-    def run(self: Transform, *values: Any, **named: Any) -> Any:
-        if not values and first in named:
-            values = (named.pop(first),)
-        return work(self, *values, **named) if values else method(self, **named)
-
-    return run  # pyright: ignore[reportReturnType]
+    guard = _on_shapes if method.__name__.endswith("_shape") else _on_tensors
+    return functools.wraps(method)(guard(method, fact, first))  # pyright: ignore[reportReturnType]
 
 
 def name_of(layer: Transform) -> str:
@@ -52,52 +44,75 @@ def _expected(layer: Transform, fact: str | None) -> EventShape | None:
     return layer.takes if fact == "takes" or layer.gives is None else layer.gives
 
 
-def _on_shapes(method: Method, fact: str | None) -> Callable[..., Any]:
-    def work(self: Transform, shape: Any) -> Any:
-        shape, expected = as_shape(shape), _expected(self, fact)
-        if expected is not None:
-            check_event(shape, expected, name_of(self))
-        return method(self, shape)
-
-    return work
-
-
-def _on_tensors(method: Method, fact: str | None) -> Callable[..., Any]:
-    run = watching.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
-
-    def attempt(self: Transform, *values: Any, **named: Any) -> Any:
-        if is_tracing():
-            return method(self, *values, **named)
-        try:
-            return run(self, *values, **named)
-        except ConvergenceError as error:
-            watching.locate(error, self)
-            raise
-
-    def work(self: Transform, x: Tensor, *more: Any, **named: Any) -> Any:
-        check_input(self, x, more[0] if more else named.get("context"))
+def _on_shapes(method: Method, fact: str | None, first: str | None) -> Callable[..., Any]:
+    def run(self: Transform, *values: Any, **named: Any) -> Any:
+        if not values and first not in named:
+            return method(self, **named)
+        shape = as_shape(values[0] if values else named.pop(first))  # pyright: ignore[reportArgumentType]
         expected = _expected(self, fact)
         if expected is not None:
+            check_event(shape, expected, name_of(self))
+        return method(self, shape, *values[1:], **named)
+
+    return run
+
+
+def _on_tensors(method: Method, fact: str | None, first: str | None) -> Callable[..., Any]:
+    work = watching.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
+
+    # One frame for all of it, and the usual answers first: it runs around each call of each layer.
+    def run(self: Transform, *values: Any, **named: Any) -> Any:
+        if not values:
+            if first not in named:
+                return method(self, **named)
+            values = (named.pop(first),)  # pyright: ignore[reportArgumentType]
+        x, context = values[0], values[1] if len(values) > 1 else named.get("context")
+        bare = context is None or type(context) is Context and context.condition is None
+        if not bare or type(x) is not Tensor or x.dtype is not torch.float32:
+            check_input(self, x, context)
+        expected = _expected(self, fact)
+        if expected is not None and not fits_event(x.shape[1:], expected):
             check_event(x.shape[1:], expected, name_of(self))
-        if under_autocast(x):
-            return _in_full_precision(attempt, self, x, *more, **named)
-        return attempt(self, x, *more, **named)
+        half = under_autocast(x)
+        if is_tracing():
+            return _in_full_precision(method, self, values, named) if half else method(self, *values, **named)
+        try:
+            found = _in_full_precision(work, self, values, named) if half else work(self, *values, **named)
+        except (ConvergenceError, RuntimeError, ShapeError) as error:
+            _explain(self, x, error)
+            raise
+        # Weights of more digits than the input show here at no cost; looking for them in each call would have one.
+        value = found[0] if isinstance(found, tuple) else found
+        if getattr(value, "dtype", None) is torch.float64 and x.dtype is torch.float32:
+            _check_dtype(self, x)
+        return found
 
-    return work
+    return run
 
 
-def _in_full_precision(method: Callable[..., Any], layer: Transform, *values: Any, **named: Any) -> Any:
+def _explain(layer: Transform, x: Tensor, error: Exception) -> None:
+    """Say where an inverse failed, and in words what PyTorch says of dtypes."""
+    if isinstance(error, ConvergenceError):
+        watching.locate(error, layer)
+    elif RuntimeError in (type(error), type(error.__cause__)):
+        _check_dtype(layer, x)
+
+
+def _in_full_precision(method: Callable[..., Any], layer: Transform, values: tuple[Any, ...], named: Any) -> Any:
     """Call a method with no half precision that `torch.autocast` made, and outside of it unless its layer keeps it."""
     raised_ = [_raised(value) for value in values]
     named = {name: _raised(value) for name, value in named.items()}
-    with nullcontext() if layer.keeps_autocast else torch.autocast(values[0].device.type, enabled=False):
+    if layer.keeps_autocast:
+        return method(layer, *raised_, **named)
+    with autocast_off(values[0].device.type):
         return method(layer, *raised_, **named)
 
 
-def _raised(context: Any) -> Any:
-    if isinstance(context, Context) and context.condition is not None:
-        return replace(context, condition=raised(context.condition))
-    return raised(context) if isinstance(context, Tensor) else context
+def _raised(given: Any) -> Any:
+    if isinstance(given, Context):
+        condition = _raised(given.condition)
+        return given if condition is given.condition else replace(given, condition=condition)
+    return raised(given) if isinstance(given, Tensor) else given
 
 
 def check_input(layer: Transform, x: Any, context: ContextLike) -> None:
@@ -112,7 +127,7 @@ def check_input(layer: Transform, x: Any, context: ContextLike) -> None:
         raise UnsupportedError(
             f"{name_of(layer)} works on tensors and got a {type(x).__name__}; give torch.as_tensor(...)."
         )
-    # What is usual needs no look at the parameters.
+    # What is usual shows in the result (see `checked`).
     if x.dtype is not torch.float32 and not is_tracing():
         _check_dtype(layer, x)
     condition = None if context is None else as_context(context).condition

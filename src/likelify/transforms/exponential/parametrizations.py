@@ -137,7 +137,9 @@ class ConvKernel(Parametrization):
         kernel = self.value("weight", context)
         own_rows = self.context_features > 0
         if self.rotations:
-            kernel = torch.stack([rotation_kernel(row) for row in kernel]) if own_rows else rotation_kernel(kernel)
+            # The kernels of rows are built as the filters of so many more channels.
+            built = rotation_kernel(kernel.flatten(0, 1) if own_rows else kernel)
+            kernel = built.unflatten(0, (len(kernel), 4 * kernel.shape[1])) if own_rows else built
         map_ = ConvMap(kernel, own_rows=own_rows, **self.settings)
         if self.norm_limit is None:
             return map_

@@ -285,8 +285,10 @@ class _TriangularEquation(Equation):
 
     def solve_linear(self, at: Linearization, h: Tensor, *, transposed: bool) -> Tensor:
         """Solve by the wavefront where there is one, else by diagonal Newton steps."""
+        if not h.numel():
+            return h
         layer, tol = self._layer, self._layer._tolerance(h.dtype)
-        if layer._wavefront_net() is not None and layer.method in ("auto", "wavefront") and h.numel():
+        if layer._wavefront_net() is not None and layer.method in ("auto", "wavefront"):
             return self._run("_solve_linear", at.u.detach(), at.theta, h, transposed)
         scale = h.abs().flatten(1).amax(1) if self.rows_alone else h.abs().max().expand(len(h))
         scale = scale.clamp_min(torch.finfo(h.dtype).tiny)
