@@ -85,6 +85,7 @@ def test_tangents_agree_with_gradients_also_inside_frozen(name, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_rows_can_be_mapped_and_layers_compiled(name, way):
+    torch._dynamo.reset()
     layer, point, _, _ = case(name, way)
     run = layer.forward if way == "forward" else layer.inverse
     value, contribution = run(point)

@@ -44,7 +44,7 @@ def _expected(layer: Transform, fact: str | None) -> EventShape | None:
     return layer.takes if fact == "takes" or layer.gives is None else layer.gives
 
 
-def _on_shapes(method: Method, fact: str | None, first: str | None) -> Callable[..., Any]:
+def _on_shapes(method: Callable[..., Any], fact: str | None, first: str | None) -> Callable[..., Any]:
     def run(self: Transform, *values: Any, **named: Any) -> Any:
         if not values and first not in named:
             return method(self, **named)
@@ -57,7 +57,7 @@ def _on_shapes(method: Method, fact: str | None, first: str | None) -> Callable[
     return run
 
 
-def _on_tensors(method: Method, fact: str | None, first: str | None) -> Callable[..., Any]:
+def _on_tensors(method: Callable[..., Any], fact: str | None, first: str | None) -> Callable[..., Any]:
     work = watching.watched(method) if method.__name__ in ("inverse", "mean_inverse") else method
 
     # One frame for all of it, and the usual answers first: it runs around each call of each layer.
