@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused():
     layer = Columns(2)
     with pytest.raises(ShapeError, match="shape \\(rows, 2\\)"):
         layer(torch.zeros(4, 3))
-    with pytest.raises(ConfigError, match="at least one column"):
+    with pytest.raises(ConfigError, match="number of Columns must be at least 1"):
         Columns(0)
     with pytest.raises(DataError, match="empty sample"):
         layer.initialize(torch.zeros(0, 2))
