@@ -59,10 +59,20 @@ def test_an_idx_file_that_unpacks_without_end(tmp_path, memory):
 def test_a_csv_file_that_unpacks_without_end(tmp_path, memory, monkeypatch, start, filling, message):
     monkeypatch.setattr("likelify.data.unpacking.FREE", 2**24)
     path = tmp_path / "a.csv.gz"
-    path.write_bytes(bomb(start, filling, count=100))
-    with pytest.raises(DataError, match=message):
-        open_source(str(path))
+    for count, said in ((10, message), (100, "unpacks to more than 30 times its size")):
+        path.write_bytes(bomb(start, filling, count))
+        with pytest.raises(DataError, match=said):
+            open_source(str(path))
     assert memory() < 150
+
+
+def test_rows_that_unpack_without_end_are_refused_before_they_are_read(tmp_path, memory):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 2**18) * 160)
+    begin = time.process_time()
+    with pytest.raises(DataError, match="unpacks to more than 30 times its size"):
+        open_source(str(tmp_path / "a.csv.gz"))
+    assert time.process_time() - begin < 2
+    assert memory() < 5
 
 
 def test_an_archive_that_unpacks_without_end(tmp_path, memory):

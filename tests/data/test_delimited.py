@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import re
+import time
 
 import numpy as np
 import pytest
@@ -76,6 +78,8 @@ def test_what_is_in_quotes_does_not_count(tmp_path, header, delimiter, names):
         ("a,b\n1e400,2\n", r"line 2, column 'a': the value 1e400 is too large"),
         ("a,b\n\x1b[31m,2\n", r"line 2, column 'a': '\\x1b\[31m' is not a number"),
         ("a,b\n1,\u0663\n", r"line 2, column 'b': '\u0663' is not a number"),
+        ("a,b\n1,12:30\n", r"column 'b': '12:30' is several numbers with ':' between them\. Give each a column"),
+        ("1 1:0.5 2:3\n", r"column 'column 2': '1:0\.5' is several numbers with ':'"),
     ],
 )
 def test_numbers_written_otherwise_are_named_with_advice_that_is_right(tmp_path, text, message):
@@ -91,6 +95,35 @@ def test_a_number_over_two_lines_or_quotes_inside_it_are_never_put_together(tmp_
         DataError, match=r"line [23](, column .* several lines| has 3 values| has a quote inside| is no row)"
     ):
         read_csv(write(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize("between", [":", "::", "/", " - ", "-", "^", "~", "->", " : ", ": ", "&", "\xa0", "\x01"])
+@pytest.mark.parametrize("header", [False, True])
+def test_what_else_stands_between_the_numbers_is_named(tmp_path, between, header):
+    path = write(tmp_path / "a.csv", joined(rows(), between, f"a{between}b\n" if header else ""))
+    seen = re.escape(repr(between.strip(" ")))
+    with pytest.raises(DataError, match=rf"has {seen} between its numbers, so .* commas, semicolons, tabs, bars or b"):
+        read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [("1:2\n", ":"), ('"1":"2"\n"3":"4"\n', ":"), ("day\n2020-01-02\n2021-03-04\n", "-")]
+)
+def test_lines_of_several_numbers_are_no_words(tmp_path, text, seen):
+    with pytest.raises(DataError, match=f"has '{seen}' between its numbers.* those of a date do, make one number"):
+        read_csv(write(tmp_path / "a.csv", text))
+
+
+def test_signs_and_exponents_stand_between_no_numbers(tmp_path):
+    for text, width in (("1 -5\n2 -6\n", 2), ("1e-5\n1e-3\n", 1), ("-1\t-2\n-3\t-4\n", 2)):
+        assert read_csv(write(tmp_path / "a.csv", text))[1].shape == (2, width)
+
+
+def test_long_cells_are_looked_at_in_no_time():
+    begin = time.process_time()
+    for cell in ("1" * 60_000 + ":", "1:" * 30_000, "1- " * 20_000, "1" + "-" * 60_000, "1" + " " * 60_000 + "x"):
+        assert "1" in advice(cell)
+    assert time.process_time() - begin < 1
 
 
 def test_the_advice_is_never_off_by_a_thousand():
@@ -182,12 +215,33 @@ def test_a_first_column_that_numbers_the_rows_is_left_out_with_a_word(tmp_path, 
 
 
 def test_a_column_that_counts_and_has_a_name_stays(tmp_path):
-    for start, header in ((0, "time,a,b\n"), (2, ",a,b\n")):
+    for start, header in ((0, "time,a,b\n"), (2, ""), (2, "column 1,column 2,column 3\n"), (2, "index,a,b\n")):
         source = open_source(str(write(tmp_path / "a.csv", counted(start, header)[1])))
         assert source.event_shape == (3,)
         assert "without" not in source.description
     with pytest.raises(DataError, match="has nothing but the numbers of its rows"):
         open_source(str(write(tmp_path / "a.csv", "".join(f"{n}\n" for n in range(30)))))
+
+
+ORDER = np.random.default_rng(1).permutation(60)
+
+
+@pytest.mark.parametrize("labels", [ORDER, 3 * np.arange(60) + 5, 10**9 + 7 * ORDER])
+@pytest.mark.parametrize("name", ["", '""', "Unnamed: 0"])
+def test_labels_of_rows_that_were_shuffled_or_left_out_are_no_column(tmp_path, labels, name):
+    values = np.column_stack([labels, rows(60)])
+    lines = [f"{int(label)},{a},{b}\n" for label, a, b in values.tolist()]
+    source = open_source(str(write(tmp_path / "a.csv", "".join([f"{name},a,b\n", *lines]))))
+    assert source.columns == ("a", "b")
+    assert f"without its first column, '{name.strip(chr(34)) or 'column 1'}', which numbers" in source.description
+    for header in ("", "id,a,b\n"):
+        assert open_source(str(write(tmp_path / "b.csv", header + "".join(lines)))).event_shape == (3,)
+
+
+@pytest.mark.parametrize("labels", [ORDER // 2, ORDER + 0.5, ORDER - 3])
+def test_numbers_that_repeat_or_are_not_whole_are_no_labels(tmp_path, labels):
+    lines = [f"{label},{a},{b}\n" for label, (a, b) in zip(labels.tolist(), rows(60).tolist(), strict=True)]
+    assert open_source(str(write(tmp_path / "a.csv", "".join([",a,b\n", *lines])))).event_shape == (3,)
 
 
 def test_other_encodings_are_named(tmp_path):

@@ -13,6 +13,7 @@ import likelify as lk
 from likelify.data import open_source, resized, standardized, subset
 from likelify.data.delimited import read_csv
 from likelify.data.inert_pickle import read_plain
+from likelify.data.remainders import nearly_dependent_columns
 from likelify.data.screening import dependent_columns, rounded_columns
 from likelify.errors import DataError
 from tests.data import test_cifar, test_idx
@@ -25,6 +26,7 @@ def read_table(name):
     """Read a table and do with it what a fit does first: what comes out is finite."""
     source = open_source(name)
     dependent_columns(source)
+    nearly_dependent_columns(source)
     rounded_columns(source, torch.float32)
     assert torch.isfinite(standardized(source).read_all("train").x).all()
     layer = lk.transforms.Columns(source.event_shape[0])

@@ -148,6 +148,15 @@ def test_columns_that_follow_from_others_are_named():
 
 
 @pytest.mark.filterwarnings("ignore:The best weights are those before")
+def test_columns_that_follow_but_for_their_last_digits_are_a_warning():
+    celsius = np.random.default_rng(0).normal(size=300)
+    rows = np.column_stack([celsius.round(1), (1.8 * celsius + 32).round(1)])
+    source = lk.data.table(rows, columns=["C", "F"])
+    with pytest.warns(LikelifyWarning, match=r"'F' is 1\.8 \* 'C' \+ 32 up to 3\.\d % .* the rounding.* Leave one"):
+        assert fit(affine_flow(2, Columns(2)), source, steps=2).steps == 2
+
+
+@pytest.mark.filterwarnings("ignore:The best weights are those before")
 def test_columns_that_float32_would_round_away_are_refused_or_standardised():
     rows = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0] + [0.0, 1.7e9]
     table = lk.data.table(rows, columns=["x", "time"])

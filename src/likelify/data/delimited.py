@@ -14,6 +14,7 @@ from likelify.data.dialect import (
     RowError,
     advice,
     find_delimiter,
+    foreign_delimiter,
     is_number,
     looks_like_number,
     split_lines,
@@ -48,6 +49,11 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
         if start is None:
             raise DataError(f"'{path}' is empty.")
         delimiter = find_delimiter(start.lines)
+        if seen := foreign_delimiter(start.lines, delimiter):
+            raise DataError(
+                f"'{path}' has {seen!r} between its numbers, so it is not {TEXT}. Write it with one of these. If the "
+                "numbers of a line belong together, as those of a date do, make one number of them."
+            )
         try:
             _, used, cells = next(split_lines(start.lines, delimiter))
         except RowError as error:

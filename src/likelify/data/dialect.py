@@ -15,6 +15,10 @@ MISSING = ("", "?", "NA", "N/A", "null", "None")
 GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
+NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+# Several numbers with the same between them, no letter or digit and none of ours. A dash may be one, or a sign.
+BETWEEN = r"(?:[^\w\s,;|\"+.]|[^\S \t\r\n]){1,3}?"
+SEVERAL = re.compile(rf"{NUMBER}[ \t]*(?P<between>{BETWEEN})[ \t]*{NUMBER}(?:[ \t]*(?P=between)[ \t]*{NUMBER})*")
 
 
 def find_delimiter(lines: Iterable[str]) -> str:
@@ -28,13 +32,29 @@ def find_delimiter(lines: Iterable[str]) -> str:
     Returns:
         One of `DELIMITERS`; a comma if each line is one cell. A blank stands for any number of blanks and tabs.
     """
-    sample: list[str] = []
-    for line in lines:
-        if sample and (len(sample) == SAMPLE_LINES or sum(map(len, sample)) + len(line) > SAMPLE):
-            break
-        if line.strip():
-            sample.append(line)
+    sample = _first(lines)
     return max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
+
+
+def foreign_delimiter(lines: Iterable[str], delimiter: str) -> str | None:
+    """Return what stands between the numbers of every line where it is none of `DELIMITERS`, or None.
+
+    Args:
+        lines: from the start of the file; where there are more than one, the first can hold names.
+        delimiter: the best of `DELIMITERS`.
+    """
+    sample = _first(lines)
+    seen = {between(line.replace('"', "").strip()) for line in sample[1:] or sample}
+    cells = filter(None, re.split(f"[ \t{delimiter}]", sample[-1].strip(" \t\r")))
+    if len(seen) != 1 or all(map(looks_like_number, cells)):
+        return None
+    return seen.pop()
+
+
+def between(cell: str) -> str | None:
+    """Return what stands between the numbers of which a cell consists, such as `:` of `12:30`, or None."""
+    found = SEVERAL.fullmatch(cell) if len(cell) <= SAMPLE else None
+    return found["between"] if found else None
 
 
 class Row(NamedTuple):
@@ -102,6 +122,11 @@ def advice(cell: str) -> str:
     shown = repr(cell[:40])
     if "\n" in cell:
         return f"{shown} goes over several lines. Close the quote before it where the cell ends."
+    if seen := between(cell):
+        return (
+            f"{shown} is several numbers with {seen!r} between them. Give each a column of its own, or make one number "
+            "of them (of dates and times, the seconds since the first)."
+        )
     if not looks_like_number(cell):
         return f"{shown} is not a number. Drop the column, or put numbers in place of its words."
     plain = cell.replace(",", "")[:40]
@@ -116,6 +141,17 @@ def advice(cell: str) -> str:
         f"{shown} has a comma that can be one between thousands ({plain}) or a decimal comma "
         f"({cell.replace(',', '.')}). Write the file without the former, or with decimal points."
     )
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    """Return the first lines that are not blank."""
+    sample: list[str] = []
+    for line in lines:
+        if sample and (len(sample) == SAMPLE_LINES or sum(map(len, sample)) + len(line) > SAMPLE):
+            break
+        if line.strip():
+            sample.append(line)
+    return sample
 
 
 def _fitness(sample: list[str], delimiter: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from likelify.data.limits import LONGEST_LINE
-from likelify.data.unpacking import opened
+from likelify.data.unpacking import opened, require_usual_size
 from likelify.errors import DataError
 
 BLOCK = 2**20
@@ -42,10 +42,12 @@ def pieces(path: Path) -> Iterator[Piece]:
     """Read a text in UTF-8, piece by piece; none holds much more than a million characters.
 
     Raises:
-        DataError: if it is not UTF-8, a line is longer than a row of a table, or a million characters are blank.
+        DataError: if it is packed and damaged or unpacks to too much, is not UTF-8, a line is longer than a row of a
+            table, or a million characters are blank.
     """
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     first, rest, quoted = 1, "", False
+    require_usual_size(path)
     with opened(path) as handle:
         while True:
             block = handle.read(BLOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ class Dependence:
         of: the names of the others; none if it has one value only.
         factors: of the others, in the units of the table.
         offset: what is added.
+        left: what the sum leaves of the column, in units of its deviation; 0 where it leaves nothing but what the
+            computer rounds.
 
     Example:
         >>> print(Dependence("b", ("a",), (2.0,), 1.0))
@@ -45,15 +48,20 @@ class Dependence:
     of: tuple[str, ...]
     factors: tuple[float, ...]
     offset: float
+    left: float = 0.0
 
     def __str__(self) -> str:
         """Return the equation, or the names alone if there are many."""
+        return f"{self._equation()} up to {100 * self.left:.2g} % of its deviation" if self.left else self._equation()
+
+    def _equation(self) -> str:
+        digits = 3 if self.left else 6
         if not self.of:
             return f"'{self.column}' is {self.offset:.6g} in every row"
         if len(self.of) > 3:
             return f"'{self.column}' follows from {', '.join(map(repr, self.of))}"
-        terms = [f"{factor:.6g} * '{name}'" for factor, name in zip(self.factors, self.of, strict=True)]
-        terms += [f"{self.offset:.6g}"] if self.offset else []
+        terms = [f"{factor:.{digits}g} * '{name}'" for factor, name in zip(self.factors, self.of, strict=True)]
+        terms += [f"{self.offset:.{digits}g}"] if self.offset else []
         return f"'{self.column}' is {' + '.join(terms)}".replace("+ -", "- ")
 
 
@@ -78,7 +86,7 @@ def dependent_columns(source: Source) -> list[Dependence]:
     rows = rows[:, : min(MOST_COLUMNS, len(rows) // 2)]
     mean, scale = moments(rows)
     unit = np.where(scale > 0, scale, 1.0)
-    standard = (rows[_some(len(rows), max(FEWEST_ROWS, 4 * rows.shape[1]))] - mean) / unit
+    standard = (rows[some_rows(len(rows), max(FEWEST_ROWS, 4 * rows.shape[1]))] - mean) / unit
     tolerance = _tolerance(mean, unit)
     found = []
     for column, others in _candidates(standard, tolerance):
@@ -93,6 +101,26 @@ def dependent_columns(source: Source) -> list[Dependence]:
         of = tuple(names[number] for number in chosen)
         found.append(Dependence(names[column], of, tuple(map(float, slopes)), float(offset)))
     return found
+
+
+def some_rows(size: int, count: int) -> np.ndarray:
+    """Return the places of so many random rows, rising; the same ones every time."""
+    if count >= size:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(SEED).choice(size, count, replace=False))
+
+
+def fewest(others: np.ndarray, factors: np.ndarray, fit: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Return the fewest of some columns, those of large factors first, of which a sum fits; rising."""
+    order = others[np.argsort(-np.abs(factors), kind="stable")]
+    few, many = 0, len(order)
+    while few < many:
+        middle = (few + many) // 2
+        if fit(order[:middle]):
+            many = middle
+        else:
+            few = middle + 1
+    return np.sort(order[:few])
 
 
 def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
@@ -110,20 +138,13 @@ def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
 
     if source.kind != "table" or len(source.event_shape) != 1:
         return []
-    places = torch.from_numpy(_some(source.size("train"), FEWEST_ROWS))
+    places = torch.from_numpy(some_rows(source.size("train"), FEWEST_ROWS))
     rows = source.read("train", places).x.to(torch.float64)
     rounded = rows.to(dtype).to(torch.float64)
     moved = (rounded - rows).square().mean(0).sqrt() > COARSE * rows.std(0, correction=0)
     lost = distinct(rounded.numpy()) < KEPT * distinct(rows.numpy())
     names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
     return [name for name, wrong in zip(names, moved.numpy() | lost, strict=True) if wrong]
-
-
-def _some(size: int, count: int) -> np.ndarray:
-    """Return the places of so many rows, rising; the same ones every time."""
-    if count >= size:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(SEED).choice(size, count, replace=False))
 
 
 def _tolerance(mean: np.ndarray, unit: np.ndarray) -> float:
@@ -160,13 +181,5 @@ def _combination(sample: np.ndarray, column: int, others: list[int], tolerance: 
         return factors, float(np.linalg.norm(left) / np.sqrt(len(sample)))
 
     everything = np.asarray(others, dtype=int)
-    order = everything[np.argsort(-np.abs(fitted(everything)[0]), kind="stable")]
-    few, many = 0, len(order)
-    while few < many:
-        middle = (few + many) // 2
-        if fitted(order[:middle])[1] <= 2 * tolerance:
-            many = middle
-        else:
-            few = middle + 1
-    chosen = np.sort(order[:few])
+    chosen = fewest(everything, fitted(everything)[0], lambda some: fitted(some)[1] <= 2 * tolerance)
     return chosen, fitted(chosen)[0]

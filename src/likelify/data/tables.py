@@ -17,7 +17,8 @@ from likelify.data.values import class_labels, distinct, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
 
 # The names that a first column has which numbers the rows: none at all, or those of pandas and R.
-ROW_NUMBERS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?|index|level_0|rownames")
+NAMELESS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?")
+ROW_NUMBERS = re.compile(rf"{NAMELESS.pattern}|index|level_0|rownames")
 # What float64 can compute with: the spread of a column, and how far from it a value may be.
 SMALLEST_SPREAD, FARTHEST = 1e-290, 1e15
 # As many rows show whether values can be told apart.
@@ -119,7 +120,7 @@ def table_file(path: str | Path) -> TableSource:
         raise DataError(f"There is no file '{path}'.")
     described = f"the file {path.name}"
     columns, rows = (None, read_array(path)) if path.suffix == ".npy" else read_csv(path)
-    if columns and _numbers_rows(columns[0], rows[:, 0]):
+    if columns and _numbers_rows(columns, rows[:, 0]):
         if len(columns) == 1:
             raise DataError(f"'{path}' has nothing but the numbers of its rows.")
         described += f", without its first column, '{columns[0]}', which numbers the rows"
@@ -127,11 +128,21 @@ def table_file(path: str | Path) -> TableSource:
     return table(rows, name=f"table:{path.resolve()}", columns=columns, description=described)
 
 
-def _numbers_rows(column: str, values: np.ndarray) -> bool:
-    """Tell whether a first column, of no name or of one that programs give, counts the rows from 0 or from 1."""
-    if not ROW_NUMBERS.fullmatch(column) or values[0] not in (0, 1):
+def _numbers_rows(columns: list[str], values: np.ndarray) -> bool:
+    """Tell whether a first column, of no name or of one that programs give, holds the numbers of the rows.
+
+    They count from 0 or from 1. Where the other columns have names and this has none, they may be in another order and
+    with gaps, as they are after rows were shuffled or left out.
+    """
+    if not ROW_NUMBERS.fullmatch(columns[0]):
         return False
-    return bool(np.array_equal(values, values[0] + np.arange(len(values))))
+    if values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))):
+        return True
+    others_named = columns[1:] != [f"column {number}" for number in range(2, len(columns) + 1)]
+    if not (NAMELESS.fullmatch(columns[0]) and others_named):
+        return False
+    whole = (values >= 0) & (values == np.floor(values))
+    return bool(whole.all() and len(np.unique(values)) == len(values))
 
 
 def bundled(name: str) -> TableSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
+from likelify.data.remainders import nearly_dependent_columns
 from likelify.data.screening import dependent_columns, rounded_columns
 from likelify.door import refuse_broken_weights, tensor_of
-from likelify.errors import ConfigError, DataError, LikelifyError, UnsupportedError
+from likelify.errors import ConfigError, DataError, LikelifyError, LikelifyWarning, UnsupportedError
 from likelify.fitting.weights import NAMED, listed
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -99,6 +101,9 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     Raises:
         ConfigError: if the flow has no parameters, or needs a condition or does not, as `check_condition` says.
         DataError: if labels are asked of data without them, or columns follow from others or lose their digits.
+
+    Warns:
+        LikelifyWarning: if columns follow from others but for their last digits.
     """
     check_condition(flow, source, "train", conditional=conditional)
     if next(flow.parameters(), None) is None:
@@ -112,6 +117,7 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
             f"'{source.name}' loses its digits. Put lk.transforms.Columns({source.event_shape[0]}) in front, which "
             "takes float64 and standardises, or make the flow one of float64: flow.double()."
         )
+    _warn_of_remainders(source)
 
 
 def check_columns(source: Source) -> None:
@@ -125,4 +131,16 @@ def check_columns(source: Source) -> None:
         raise DataError(
             f"'{source.name}' has columns that follow from others, so its rows have no density, and a fit would only "
             f"make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. Leave one of each out."
+        )
+
+
+def _warn_of_remainders(source: Source) -> None:
+    if found := nearly_dependent_columns(source):
+        more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        warnings.warn(
+            f"'{source.name}' has columns that follow from others but for their last digits: "
+            f"{'; '.join(map(str, found[:NAMED]))}{more}. Their density would only describe the rounding, or noise as "
+            "small, and grows without end as this gets finer. Leave one of each out.",
+            LikelifyWarning,
+            stacklevel=4,
         )

@@ -123,8 +123,8 @@ def fit(
         RunError: if the best weights could not be kept in the run until the end.
 
     Warns:
-        LikelifyWarning: if the best weights are those before the first step, the training loss runs away, or weights
-            cannot be written for now.
+        LikelifyWarning: if columns follow from others but for their last digits, the best weights are those before the
+            first step, the training loss runs away, or weights cannot be written for now.
     """
     check_flow(flow)
     source = as_source(data)
