@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
 
 from likelify.errors import UnsupportedError
 
@@ -77,6 +78,15 @@ def refuse_old_batches(what: str, *grads: Tensor) -> None:
         raise UnsupportedError(
             f"The gradient of {what} does not take the batches of torch.autograd (vectorize=True, "
             "is_grads_batched=True). Use torch.func.jacrev or torch.func.hessian, or leave vectorize out."
+        )
+
+
+def refuse_kept_weights(what: str) -> None:
+    """Refuse `parametrize.cached()`, where weights stay those of the first call, which may have had no gradients."""
+    if parametrize._cache_enabled:
+        raise UnsupportedError(
+            f"{what} inside of torch.nn.utils.parametrize.cached() would have the weights of another call, without "
+            "gradients. Call it outside of that block."
         )
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 import likelify as lk
 from likelify import testing
@@ -259,6 +259,15 @@ def test_a_module_that_keeps_to_its_own_parameters_is_refused():
     for net in (Escaping(), scripted):
         with pytest.raises(UnsupportedError, match="its own parameters"):
             run_with(net, others(net), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_weights_kept_from_a_call_without_gradients_are_refused(kind):
+    layer = LAYERS[kind](made("normed"))
+    with parametrize.cached(), pytest.raises(UnsupportedError, match="outside of that block"):
+        layer.inverse(torch.zeros(3, 2))
+    with parametrize.cached(), torch.no_grad():
+        layer.inverse(torch.zeros(3, 2))
 
 
 def test_the_module_keeps_its_own_parameters_meanwhile():

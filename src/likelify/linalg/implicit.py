@@ -30,6 +30,7 @@ from likelify.tracing import (
     is_watched,
     outside_autocast,
     primals,
+    refuse_kept_weights,
     refuse_old_batches,
     with_outer_tangents,
 )
@@ -115,9 +116,12 @@ def solve(equation: Equation, v: Tensor, *theta: Tensor | None) -> tuple[Tensor,
     all that is kept for them.
 
     Raises:
-        UnsupportedError: under `torch.compile`, which cannot record an iteration of unknown length.
+        UnsupportedError: under `torch.compile`, which cannot record an iteration of unknown length, and with gradients
+            inside of `torch.nn.utils.parametrize.cached()`.
     """
     _refuse_compilation(equation)
+    if is_watched():
+        refuse_kept_weights(f"The gradient of the inverse of {equation.layer}")
     return (_TracedSolution if is_tracing() else _Solution).apply(equation, v, *theta)  # pyright: ignore
 
 

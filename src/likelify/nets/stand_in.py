@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from likelify.errors import UnsupportedError
-from likelify.tracing import is_tracing
+from likelify.tracing import is_tracing, refuse_kept_weights
 
 CONTAINERS = (list, tuple, dict, OrderedDict)
 
@@ -44,13 +44,15 @@ def run_with(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any) -> An
         args: for the call.
 
     Raises:
-        UnsupportedError: if the module computes with its own parameters nevertheless.
+        UnsupportedError: if the module computes with its own parameters nevertheless, and inside of
+            `torch.nn.utils.parametrize.cached()`.
     """
     if torch.compiler.is_compiling():
         return functional_call(module, dict(tensors), args)
     own = trained(module)
     if all(own.get(name) is tensor for name, tensor in tensors.items()):
         return module(*args)
+    refuse_kept_weights(f"A derivative of {type(module).__name__}")
     places = {id(own[name]): tensor for name, tensor in tensors.items() if own[name] is not tensor}
     twin = _Copies(places).of(module)
     with _Replacing(places):
