@@ -51,6 +51,7 @@ from likelify.transforms.reshape import Squeeze as Squeeze
 from likelify.transforms.residual.contraction import ResidualSolution as ResidualSolution
 from likelify.transforms.residual.layer import LipschitzResidual as LipschitzResidual
 from likelify.transforms.residual.layer import with_log_det as with_log_det
+from likelify.transforms.sessions import unchecked as unchecked
 from likelify.transforms.splines import ChannelSpline as ChannelSpline
 from likelify.transforms.splines import SharedSpline as SharedSpline
 from likelify.transforms.surjections.activation import ELU as ELU
@@ -87,4 +88,3 @@ from likelify.transforms.sylvester.scalar import ScalarResidual as ScalarResidua
 from likelify.transforms.sylvester.scalar import TanhResidual as TanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
 from likelify.transforms.sylvester.triangular import TriangularSolution as TriangularSolution
-from likelify.transforms.watching import unchecked as unchecked

@@ -27,6 +27,7 @@ from likelify.errors import ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.support import Interval
 from likelify.transforms import watching
+from likelify.transforms.crossing import is_boundary
 from likelify.transforms.inputs import CHECKED, checked, instead_of
 from likelify.transforms.inversion import InverseCheck, Inversion
 from likelify.transforms.shapes import behind, events_behind
@@ -138,7 +139,7 @@ class Transform(nn.Module):
             ConvergenceError: if a row cannot be trusted, with the report as its `diagnostics`; or, whatever `throw`
                 says, if a solver found no result.
         """
-        return watching.inspect(self, z, context, throw=throw)
+        return watching.inspected(self, z, context, throw=throw)
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Map data to latent without noise and without likelihood; for bijections the same as the call."""
@@ -226,6 +227,7 @@ class Transform(nn.Module):
 class Composite(Transform, ABC):
     """A layer made of layers. Write `parts`; its facts are those of the parts as they are now, and never stored."""
 
+    made_of_layers = True
     keeps_autocast = True
     random_forward = _derived(lambda layer: any(part.random_forward for part in layer.parts()))
     random_inverse = _derived(lambda layer: any(part.random_inverse for part in layer.parts()))
@@ -327,7 +329,7 @@ class Chain(Composite, checks=False):
         layers = list(self)[::-1]
         if not watching.cuts(z):
             return layers
-        groups = [(edge, list(group)) for edge, group in itertools.groupby(layers, watching.is_boundary)]
+        groups = [(edge, list(group)) for edge, group in itertools.groupby(layers, is_boundary)]
         if len(groups) == 1:
             return layers
         steps = [group if edge or len(group) == 1 else [self._part(group[::-1])] for edge, group in groups]

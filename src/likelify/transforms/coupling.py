@@ -20,7 +20,7 @@ from likelify.tracing import in_full_precision
 from likelify.transforms import splines
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE
-from likelify.transforms.watching import look_elementwise
+from likelify.transforms.looks import look_elementwise
 
 # Scales up to the exponential of this lose three digits at most, so that inverses with them need not be looked at.
 SAFE_STEEPNESS = 6.0

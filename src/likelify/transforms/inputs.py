@@ -16,6 +16,7 @@ from likelify.errors import ConvergenceError, DomainError, ShapeError, Unsupport
 from likelify.structure import Context, ContextLike, EventShape, as_context, as_shape, check_event, fits_event
 from likelify.tracing import Method, autocast_off, is_tracing, raised, under_autocast
 from likelify.transforms import watching
+from likelify.transforms.blame import locate
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
@@ -93,7 +94,7 @@ def _on_tensors(method: Callable[..., Any], fact: str | None, first: str | None)
 def _explain(layer: Transform, x: Tensor, error: Exception) -> None:
     """Say where an inverse failed, and in words what PyTorch says of dtypes."""
     if isinstance(error, ConvergenceError):
-        watching.locate(error, layer)
+        locate(error, layer)
     elif RuntimeError in (type(error), type(error.__cause__)):
         _check_dtype(layer, x)
 

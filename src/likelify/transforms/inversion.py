@@ -40,13 +40,13 @@ class InverseCheck:
     Attributes:
         residual: of `"every row"`, of `"some rows"`, `"none"` where it is always small, or `"solver"` for layers that
             see to it themselves; those are left to their solver while gradients are recorded. The error is always that
-            of some rows.
+            of some rows. `"part"` is for layers that look at a part of what they do themselves, both ways.
         unit: what the sizes of rows are added to; 0 for linear layers, whose errors grow with their inputs.
         exact: each element of the result is right to its last digits for the latent that was given, however few digits
             that latent has where the map saturates. Nothing is compared, and nothing across this layer.
     """
 
-    residual: Literal["every row", "some rows", "none", "solver"] = "some rows"
+    residual: Literal["every row", "some rows", "none", "solver", "part"] = "some rows"
     unit: float = 1.0
     exact: bool = False
 
@@ -57,6 +57,8 @@ EXACT = InverseCheck(exact=True)
 LINEAR = InverseCheck(unit=0.0)
 # Of layers whose residual is always small, and that may still lose digits in a row.
 SENSITIVE = InverseCheck("none")
+# Of layers that have the factors of their linear part at hand, and look at that.
+PART = InverseCheck("part", unit=0.0)
 # Of layers that are solved by an iteration to a residual of their own.
 SOLVED = InverseCheck("solver")
 

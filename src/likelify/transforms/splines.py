@@ -21,7 +21,7 @@ from likelify.structure import ContextLike, sum_items
 from likelify.tracing import in_forward_mode, is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE
-from likelify.transforms.watching import look_elementwise
+from likelify.transforms.looks import look_elementwise
 
 MIN_BIN = 1e-3
 MIN_SLOPE = 1e-3

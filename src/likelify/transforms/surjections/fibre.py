@@ -32,8 +32,9 @@ from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, along, check_size, sum_constant
 from likelify.support import check_sample
 from likelify.transforms.core import Transform
+from likelify.transforms.inversion import PART
+from likelify.transforms.looks import look_linear
 from likelify.transforms.surjections.complement import ComplementNoise, FibreDensity
-from likelify.transforms.watching import look_linear
 
 # Steps for the variances of a fibre when a layer is initialized, and positions of the sample that they look at.
 VARIANCE_STEPS = 20
@@ -46,8 +47,7 @@ class FibreLayer(Transform, Caching, ABC):
     Write `_factorize`, which gives the map in a form that knows its volume and its complement, and `_set_weight`.
     """
 
-    # Looked at with the factors that are at hand.
-    inverse_check = None
+    inverse_check = PART
 
     def __init__(
         self,
