@@ -27,7 +27,6 @@ from likelify.errors import ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.support import Interval
 from likelify.transforms import watching
-from likelify.transforms.crossing import is_boundary
 from likelify.transforms.inputs import CHECKED, checked, instead_of
 from likelify.transforms.inversion import InverseCheck, Inversion
 from likelify.transforms.shapes import behind, events_behind
@@ -329,10 +328,9 @@ class Chain(Composite, checks=False):
         layers = list(self)[::-1]
         if not watching.cuts(z):
             return layers
-        groups = [(edge, list(group)) for edge, group in itertools.groupby(layers, is_boundary)]
-        if len(groups) == 1:
-            return layers
-        steps = [group if edge or len(group) == 1 else [self._part(group[::-1])] for edge, group in groups]
+        groups = [(edge, list(group)) for edge, group in itertools.groupby(layers, watching.is_boundary)]
+        whole = (1, len(layers))
+        steps = [group if edge or len(group) in whole else [self._part(group[::-1])] for edge, group in groups]
         return [layer for step in steps for layer in step]
 
     @staticmethod
