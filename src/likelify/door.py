@@ -331,9 +331,9 @@ def refuse_broken_weights(flow: Flow, cause: Exception | None = None) -> None:
     if broken := broken_weights(flow):
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise NonFiniteError(
-            f"The weights '{broken[0]}'{more} of this flow are NaN or infinite, so it has no likelihood and no "
-            "draws. The fit that made them went wrong: load weights from before that, or build and fit the flow "
-            "again, with a smaller learning rate."
+            f"The weights '{broken[0]}'{more} of this flow are NaN or infinite, so it has no likelihood and no draws. "
+            "Either weights have still to be loaded into it, or its fit went wrong: load weights from before that, or "
+            "build and fit the flow again, with a smaller learning rate."
         ) from cause
 
 

@@ -97,8 +97,18 @@ def test_a_damaged_run_is_one_paragraph(fitted, monkeypatch, capsys):
     assert len(error.splitlines()) == 1
 
 
+@pytest.fixture
+def heard():
+    """Let a signal have its usual effect, which nohup takes from what it starts, for the test."""
+    before = {}
+    yield lambda number: before.setdefault(number, signal.signal(number, signal.SIG_DFL))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys):
+def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys, heard):
+    heard(number)
     monkeypatch.chdir(tmp_path)
     update = commands.FitProgress.update
 
@@ -108,7 +118,7 @@ def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(commands.FitProgress, "update", end)
-    words = [word if word != 4 else 100_000 for word in FIT]
+    words = [word if word != 4 else 1_000 for word in FIT]
     output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "-o", "run")
     assert "Training ended (interrupted) after" in output
     assert "They are kept. Go on with:" in output

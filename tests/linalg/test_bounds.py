@@ -109,3 +109,11 @@ def test_second_derivatives_of_a_limited_matrix_of_zeros_are_finite():
     zero = torch.zeros(2, 2, dtype=torch.float64)
     hessian = torch.autograd.functional.hessian(lambda m: limit_norm(m, gram_bound(m), 1.0).square().sum() / 2, zero)
     torch.testing.assert_close(hessian.reshape(4, 4), torch.eye(4, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_a_matrix_of_zeros_has_the_bound_zero_and_derivatives_of_two_orders():
+    matrix = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    assert gram_bound(matrix).item() == 0
+    assert gram_bound(torch.stack([torch.zeros(3, 3), torch.eye(3)])).tolist() == [0, pytest.approx(1, rel=0.05)]
+    hessian = torch.autograd.functional.hessian(gram_bound, matrix)
+    assert bool(torch.isfinite(hessian).all())

@@ -57,7 +57,8 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     # Squares of squares leave the floating range, so all is scaled to about one at each step. The bound does not
     # depend on this first scale, which so needs no gradient.
     tiny = torch.finfo(matrix.dtype).tiny
-    size = matrix.detach().abs().amax((-2, -1)).clamp_min(tiny)
+    largest = matrix.detach().abs().amax((-2, -1))
+    size = largest.clamp_min(tiny)
     # A matrix of zeros would have no second derivatives: the norms below have a kink there.
     matrix = torch.where(size[..., None, None] > tiny, matrix / size[..., None, None], 1.0)
     log_bound = torch.zeros_like(size)
@@ -68,6 +69,7 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
         if power <= steps:
             gram = gram / norm[..., None, None]
             gram = gram @ gram
+    size = torch.where(largest > 0, size, 0.0)
     return size * log_bound.exp() * (1 + round_off_margin(matrix.dtype, matrix.shape[-1] + 16))
 
 
