@@ -115,5 +115,6 @@ def test_a_matrix_of_zeros_has_the_bound_zero_and_derivatives_of_two_orders():
     matrix = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
     assert gram_bound(matrix).item() == 0
     assert gram_bound(torch.stack([torch.zeros(3, 3), torch.eye(3)])).tolist() == [0, pytest.approx(1, rel=0.05)]
+    assert gram_bound(torch.full((2, 2), torch.nan)).isnan()
     hessian = torch.autograd.functional.hessian(gram_bound, matrix)
     assert bool(torch.isfinite(hessian).all())

@@ -178,3 +178,10 @@ def test_small_batches_carry_one_row_along():
 def test_sums_beyond_half_precision_are_no_values_that_are_not_finite():
     many = torch.full((4, 2, 200, 200), 3.0, dtype=torch.float16)
     assert torch.equal(lk.ActNorm(2).half().inverse(many)[0], many)
+
+
+def test_exponentials_with_a_matrix_for_each_row_get_no_more_rows():
+    layer = lk.Exponential(lk.Dense(0.1 * torch.randn(3, 2, 2)))
+    z = torch.randn(3, 2)
+    for whole in (layer, lk.Chain([lk.ActNorm(2), layer, lk.Conv1x1(2)])):
+        torch.testing.assert_close(whole(whole.inverse(z)[0])[0], z, atol=1e-4, rtol=1e-4)

@@ -69,7 +69,7 @@ def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
         if power <= steps:
             gram = gram / norm[..., None, None]
             gram = gram @ gram
-    size = torch.where(largest > 0, size, 0.0)
+    size = torch.where(largest == 0, 0.0, size)
     return size * log_bound.exp() * (1 + round_off_margin(matrix.dtype, matrix.shape[-1] + 16))
 
 

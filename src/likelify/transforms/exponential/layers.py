@@ -31,7 +31,7 @@ from likelify.transforms.exponential.parametrizations import (
     SetMatrices,
     SkewMatrix,
 )
-from likelify.transforms.inversion import LINEAR, SENSITIVE
+from likelify.transforms.inversion import EXACT, LINEAR, SENSITIVE
 
 # Norm up to which an exponential loses four digits at most, so that its inverse need not be looked at.
 SAFE_NORM = 4.0
@@ -99,6 +99,9 @@ class Exponential(Transform, Caching):
         self.trace_samples = trace_samples
         self.noisy_log_det = trace != "exact"
         self.inverse_check = SENSITIVE if _is_well_conditioned(self.parametrization) else LINEAR
+        if constant and parametrization.rows is not None:
+            # A matrix for each row leaves no room for rows to compare.
+            self.inverse_check = EXACT
 
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
