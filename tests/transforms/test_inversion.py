@@ -122,7 +122,8 @@ def test_the_place_is_named_through_chains_conjugates_and_inverses():
             call(z)
     conjugate = lk.Conjugate(layer, lk.ActNorm(48))
     for call in (conjugate, conjugate.inverse):
-        with pytest.raises(ConvergenceError, match=r"^In layer 1 of 2 \(Conv1x1\): "):
+        # Forward, it is looked at where no gradients are recorded.
+        with torch.no_grad(), pytest.raises(ConvergenceError, match=r"^In layer 1 of 2 \(Conv1x1\): "):
             call(torch.randn(16, 48))
 
 

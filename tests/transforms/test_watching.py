@@ -185,3 +185,21 @@ def test_exponentials_with_a_matrix_for_each_row_get_no_more_rows():
     z = torch.randn(3, 2)
     for whole in (layer, lk.Chain([lk.ActNorm(2), layer, lk.Conv1x1(2)])):
         torch.testing.assert_close(whole(whole.inverse(z)[0])[0], z, atol=1e-4, rtol=1e-4)
+
+
+def test_a_change_of_basis_is_looked_at_in_evaluation_and_not_in_training():
+    calls = []
+
+    class Basis(lk.Affine):
+        def inverse(self, z, context=None):
+            calls.append(len(z))
+            return super().inverse(z, context)
+
+    basis = Basis(scale=2.0)
+    basis.inverse_check = transforms.InverseCheck("some rows", unit=0.0)
+    layer, x = lk.Conjugate(basis, lk.ActNorm(3)), torch.randn(8, 3)
+    layer(x)
+    assert calls == [8]
+    with torch.no_grad():
+        layer(x)
+    assert calls[1] > 8

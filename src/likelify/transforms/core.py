@@ -482,7 +482,7 @@ class Conjugate(Composite, checks=False):
     def _sandwich(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
         u, into = self.basis(x, context)
         v, inner = self.transform.inverse(u, context) if inverse else self.transform(u, context)
-        z, out = self.basis.inverse(v, context)
+        z, out = self.basis.inverse(v, context) if inverse else watching.aside(self.basis.inverse, v, context)
         return z, into + inner + out
 
     def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:

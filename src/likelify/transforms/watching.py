@@ -88,6 +88,14 @@ def inspected(layer: Any, z: Tensor, context: ContextLike, *, throw: bool) -> In
     return Inversion(x, contribution, reports)
 
 
+def aside(inverse: Callable[..., Any], z: Tensor, context: ContextLike) -> Any:
+    """Call an inverse that a forward pass needs; while gradients are recorded it is not looked at."""
+    if is_tracing() or not torch.is_grad_enabled():
+        return inverse(z, context)
+    with unchecked():
+        return inverse(z, context)
+
+
 def cuts(z: Tensor) -> bool:
     """Tell whether a chain is to have its layers between boundaries looked at as chains of their own."""
     if is_tracing():
