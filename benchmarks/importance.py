@@ -220,30 +220,19 @@ def entries(rows: list[tuple[str, int, Coverage]], kind: str) -> list[Entry]:
     many = [found for _, draws, found in rows if draws >= 100]
     worst = min(found.covered["delta"] for found in mostly)
     free = sum((1 - found.warned) * found.rest for found in enough if found.warned < 1)
+    pooled = free / sum(1 - found.warned for found in enough)
+    musts = {
+        "lowest coverage without a warning where most have none, 50 draws or more": min(found.rest for found in mostly),
+        "coverage of all estimates without a warning, 50 draws or more": pooled,
+        "lowest share covered or warned of, 100 draws or more": min(found.told for found in many),
+    }
+    others = {
+        "lowest share covered or warned of, 50 draws": min(found.told for found in enough),
+        "the delta method's lowest coverage, where most have no warning": worst,
+    }
     return [
-        Entry(
-            f"{kind}: lowest coverage without a warning where most have none, 50 draws or more",
-            min(f.rest for f in mostly),
-            "",
-            0.9,
-            better="higher",
-        ),
-        Entry(
-            f"{kind}: coverage of all estimates without a warning, 50 draws or more",
-            free / sum(1 - f.warned for f in enough),
-            "",
-            0.9,
-            better="higher",
-        ),
-        Entry(
-            f"{kind}: lowest share covered or warned of, 100 draws or more",
-            min(f.told for f in many),
-            "",
-            0.9,
-            better="higher",
-        ),
-        Entry(f"{kind}: lowest share covered or warned of, 50 draws", min(f.told for f in enough), "", better="higher"),
-        Entry(f"{kind}: the delta method's lowest coverage, where most have no warning", worst, "", better="higher"),
+        *(Entry(f"{kind}: {name}", value, "", 0.9, better="higher") for name, value in musts.items()),
+        *(Entry(f"{kind}: {name}", value, "", better="higher") for name, value in others.items()),
     ]
 
 

@@ -477,7 +477,10 @@ def test_a_base_that_bounded_layers_cannot_fill_is_refused_behind_others(bounded
 
 
 def test_layers_that_take_an_interval_to_the_line_make_up_for_a_bounded_one():
-    lk.Flow(lk.Normal(2), lk.Chain([transforms.Sigmoid(), lk.Logit(), lk.rotation(2)]))
+    flow = lk.Flow(lk.Normal(2), lk.Chain([transforms.Sigmoid(), lk.Logit(), lk.rotation(2)]))
+    x = flow.sample(50)
+    # The sigmoid and the logit undo each other, and a rotation leaves the normal what it is.
+    torch.testing.assert_close(flow.log_prob(x), lk.Normal(2).log_prob(x), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("layer", [lk.ActNorm, transforms.ChannelSpline, lk.rotation, transforms.planar])

@@ -126,8 +126,8 @@ class _Worker:
         error = ""
         self.events.put(Event("start", self.cell))
         try:
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
+            if self.process.stdin is None or self.process.stdout is None:
+                raise OSError("The process of a cell was started without pipes.")
             self.process.stdin.write(json.dumps(self.request) + "\n")
             self.process.stdin.flush()
             for line in self.process.stdout:
