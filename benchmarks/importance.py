@@ -227,6 +227,9 @@ def entries(rows: list[tuple[str, int, Coverage]], kind: str) -> list[Entry]:
         "lowest share covered or warned of, 100 draws or more": min(found.told for found in many),
     }
     others = {
+        "lowest coverage of all estimates, warned of or not, 100 draws or more": min(
+            found.covered["Estimate"] for found in many
+        ),
         "lowest share covered or warned of, 50 draws": min(found.told for found in enough),
         "the delta method's lowest coverage, where most have no warning": worst,
     }
