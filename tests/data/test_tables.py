@@ -140,6 +140,7 @@ def test_numpy_files(tmp_path):
     ("text", "message"),
     [
         ("", "is empty"),
+        ('""', "has no rows: nothing stands between its quotes"),
         ("a,b\n", "has no rows"),
         ("a,b\n1,2\n3,\n", "line 3, column 'b': the value is missing. Fill such values in"),
         ("a,b\n1,2\n?,3\n", "line 3, column 'a': the value is missing"),

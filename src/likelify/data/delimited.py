@@ -55,10 +55,13 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
                 "numbers of a line belong together, as those of a date do, make one number of them."
             )
         try:
-            _, used, cells = next(split_lines(start.lines, delimiter))
+            row = next(split_lines(start.lines, delimiter), None)
         except RowError as error:
             line = start.first + error.line - 1
             raise DataError(f"'{path}', line {line} is no row of numbers or names: {error}.") from error
+        if row is None:
+            raise DataError(f"'{path}' has no rows: nothing stands between its quotes.")
+        _, used, cells = row
         if len(cells) > MOST_COLUMNS:
             raise DataError(f"'{path}' has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read.")
         header = _is_header(cells)
