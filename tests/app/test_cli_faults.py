@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from likelify.app import commands
+from likelify.app import fit as fitting
+from likelify.app import models
 from likelify.app.cli import main
 from likelify.app.show import show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
@@ -44,7 +45,7 @@ def fitted(tmp_path, monkeypatch, capsys):
 
 def test_fits_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "default_folder", lambda facts: tmp_path / "runs" / "iris-now")
+    monkeypatch.setattr(fitting, "default_folder", lambda facts: tmp_path / "runs" / "iris-now")
     for _ in range(3):
         here(monkeypatch, capsys, "fit", "iris", *FIT)
     names = {folder.name for folder in (tmp_path / "runs").iterdir()}
@@ -110,14 +111,14 @@ def heard():
 def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys, heard):
     heard(number)
     monkeypatch.chdir(tmp_path)
-    update = commands.FitProgress.update
+    update = fitting.FitProgress.update
 
     def end(self, progress):
         update(self, progress)
         if progress.step == 5:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(commands.FitProgress, "update", end)
+    monkeypatch.setattr(fitting.FitProgress, "update", end)
     words = [word if word != 4 else 1_000 for word in FIT]
     output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "-o", "run")
     assert "Training ended (interrupted) after" in output
@@ -157,7 +158,7 @@ def test_too_little_memory_is_said_in_words(error, monkeypatch, capsys):
     def fail():
         raise error
 
-    monkeypatch.setattr(commands, "models_command", fail)
+    monkeypatch.setattr(models, "models_command", fail)
     _, shown = here(monkeypatch, capsys, "models", code=2)
     assert shown == "Error: There is not enough memory. Try smaller batches (--batch-size) or a smaller model.\n"
 
@@ -166,7 +167,7 @@ def test_errors_that_are_nobodys_fault_keep_their_traceback(monkeypatch):
     def fail():
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(commands, "models_command", fail)
+    monkeypatch.setattr(models, "models_command", fail)
     monkeypatch.setattr(sys, "argv", ["likelify", "models"])
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main()

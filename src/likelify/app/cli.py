@@ -69,7 +69,7 @@ def fit(
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
-    from likelify.app.commands import dry_run_command, fit_command
+    from likelify.app.fit import dry_run_command, fit_command
 
     fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     fitting["max_time"] = None if max_time is None else parse_duration(max_time)
@@ -96,7 +96,7 @@ def models() -> None:
 
     Example: likelify models
     """
-    from likelify.app.commands import models_command
+    from likelify.app.models import models_command
 
     models_command()
 
@@ -123,7 +123,7 @@ def evaluate(
 
     Example: likelify evaluate runs/digits --iw-samples 1000
     """
-    from likelify.app.commands import evaluate_command
+    from likelify.app.evaluate import evaluate_command
 
     effort = _given({"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items})
     evaluate_command(run, split, effort, parse_settings(set_ or []), gap=gap)
@@ -147,7 +147,7 @@ def sample(
 
     Example: likelify sample runs/digits -n 100 -o digits.png
     """
-    from likelify.app.commands import sample_command
+    from likelify.app.sample import sample_command
 
     sample_command(run, n, out, label, temperature, seed)
 

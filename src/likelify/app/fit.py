@@ -1,4 +1,4 @@
-"""What the commands do, once their words are parsed.
+"""Fitting, once the words of the command are parsed.
 
 torch is imported where it is needed first: errors about names, files and settings come before.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelify.app.progress import FitProgress, share_done
-from likelify.app.show import console, program, show_evaluation, show_list, warnings_last
+from likelify.app.evaluate import measure
+from likelify.app.progress import FitProgress
+from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
-from likelify.data import Facts, Source, SplitName, open_source
+from likelify.data import Facts, Source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
-from likelify.fitting.recipes import usual_draws
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | None, out: Path | None) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
-    _check_names(words)
+    check_names(words)
     source = open_source(source_name)
     facts = source.facts()
     from likelify.fitting.choose import choose
@@ -62,7 +61,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
         console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
         return
     console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
-    _evaluate(run, source)
+    measure(run, source)
     samples = _keep_samples(run, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples: {samples}")
@@ -71,7 +70,7 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
 
 def dry_run_command(source_name: str | None, words: Mapping[str, Any], *, threads: int | None) -> None:
     """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
-    _check_names(words)
+    check_names(words)
     facts = MADE_UP if source_name is None else open_source(source_name).facts()
     from likelify.fitting.choose import choose
 
@@ -96,50 +95,6 @@ MADE_UP = Facts(
 )
 
 
-def models_command() -> None:
-    """List models and presets."""
-    from likelify.zoo import MODELS, PRESETS
-
-    console.print("Models, for --model:")
-    show_list({name: config.summary for name, config in MODELS.items()})
-    console.print("\nPresets, for --preset, with the bits/dim of their papers (CIFAR-10, ELBO):")
-    for paper, presets in groupby(PRESETS.values(), key=lambda preset: preset.paper):
-        console.print(f"{paper}:")
-        show_list({preset.name: preset.summary for preset in presets})
-    console.print(f"\nTry one: {program()} fit --dry-run --preset table2-sylvester --size small")
-
-
-def evaluate_command(
-    path: Path, split: SplitName, given: dict[str, Any], changes: dict[str, object], *, gap: bool = False
-) -> None:
-    """Measure a run on its own data, with the numbers of draws and items that are given.
-
-    With changes: of settings of its model that leave the weights as they are.
-    """
-    from likelify.fitting.settings import Draws
-
-    run = Run.load(path)
-    draws = Draws.parse(usual_draws(run.config.data).model_dump() | given)
-    if gap:
-        from likelify.fitting.metrics import gap_draws
-
-        given |= {"gaps": gap_draws(draws.iw_samples)}
-    _evaluate(run, None, split=split, changes=changes, **given)
-
-
-def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
-    """Draw items from a run and write them to a file."""
-    from likelify.fitting.draw import samples_file, save_samples
-
-    run = Run.load(path)
-    facts = run.config.data
-    file, _ = samples_file(facts, run.path / "drawn", out)
-    drawn = run.sample(number, label=label, temperature=temperature, seed=seed)
-    title = f"{number} samples" if label is None else f"{number} samples of class {label}"
-    save_samples(file, facts, {title: drawn})
-    console.print(f"{number} samples: {file}")
-
-
 def use_threads(threads: int | None, choice: Choice) -> None:
     """Set the number of CPU threads: what was asked for, or what suits the data."""
     threads = choice.threads if threads is None else threads
@@ -157,27 +112,13 @@ def default_folder(facts: Facts) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _check_names(words: Mapping[str, Any]) -> None:
+def check_names(words: Mapping[str, Any]) -> None:
     """Answer an unknown model or preset before the data are opened, which can take long."""
     from likelify.zoo import config_class, preset
 
     for name, find in ((words["model"], config_class), (words["preset"], preset)):
         if name is not None:
             find(name)
-
-
-def _evaluate(run: Run, source: Source | None, **effort: Any) -> None:
-    """Measure, keep and print held-out figures, and then what there is to know of them."""
-    with warnings_last():
-        with share_done(console, "evaluating") as show:
-            measured = run.evaluate(source, on_batch=show, **effort)
-        show_evaluation(measured, run.config.data)
-    if measured.iw is None and effort.get("iw_samples", 1):
-        console.print(
-            "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
-            f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "
-            "--iw-samples 10"
-        )
 
 
 def _keep_samples(run: Run, source: Source) -> Path:
