@@ -15,6 +15,6 @@ def test_rows_in_a_csv_file_keep_all_their_digits():
 
 
 def test_names_of_columns_do_not_run_as_formulas():
-    names = ("=cmd|' /C calc'!A0", "+1", "-x", "@sum(a)", "\tb", "a-b", "'c'")
+    names = ("=cmd|' /C calc'!A0", "+a", "-x", "@sum(a)", "\tb", "a-b", "'c'")
     (line,) = csv.reader([rows_as_csv(names, torch.zeros(1, 7)).decode().splitlines()[0]])
     assert line == [f"'{name}" for name in names[:5]] + ["a-b", "'c'"]

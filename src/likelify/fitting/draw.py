@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from likelify.data import Facts
 from likelify.errors import ConfigError
+from likelify.fitting.cells import as_cell
 from likelify.fitting.files import make_folder, write_atomically
 from likelify.names import ItemKind
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from likelify.flows import Flow
 
-# What starts a formula in a spreadsheet.
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Kind of item -> what its samples are called, the ending of their file, and how many a run keeps.
 FILES: dict[ItemKind, tuple[str, str, int]] = {"image": ("Pictures", ".png", 64), "table": ("Rows", ".csv", 1000)}
 
@@ -120,13 +119,12 @@ def picture(panels: dict[str, Tensor], levels: int, *, dpi: int = 150) -> bytes:
 def rows_as_csv(columns: tuple[str, ...] | None, rows: Tensor) -> bytes:
     """Return rows `(n, columns)` as the content of a CSV file, with the names of the columns if they are known.
 
-    A name that a spreadsheet would run as a formula, since it starts with one of `= + - @`, a tab or a line break, gets
-    an apostrophe in front, which spreadsheets take for text.
+    A name that a spreadsheet would run as a formula becomes text; see `as_cell`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if columns is not None:
-        writer.writerow([f"'{name}" if name.startswith(FORMULAS) else name for name in columns])
+        writer.writerow([as_cell(name) for name in columns])
     # All digits: of a column like 1.7e9 +- 3 nine are not enough.
     writer.writerows(rows.detach().cpu().double().tolist())
     return text.getvalue().encode()
