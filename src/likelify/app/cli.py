@@ -46,6 +46,14 @@ def fit(
     batch_size: Annotated[int | None, Parameter(help="Images or rows per step.")] = None,
     max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
     seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
+    image_size: Annotated[
+        str | None, Parameter(help="Of a folder of images: 32, or 32x48 for height and width.")
+    ] = None,
+    crop: Annotated[str | None, Parameter(help="How images get that size: centre, stretch or pieces.")] = None,
+    labels: Annotated[str | None, Parameter(help="Classes: 'folders' of images, or a column.")] = None,
+    channels: Annotated[str | None, Parameter(help="Of an array of images: first or last.")] = None,
+    skip_unreadable: Annotated[bool, Parameter(help="Leave out files that cannot be read.", negative="")] = False,
+    workers: Annotated[int | None, Parameter(help="Processes that read ahead; by default what suits.")] = None,
     threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
@@ -70,8 +78,9 @@ def fit(
     Example: likelify fit digits --max-time 60s --seed 1
     """
     from likelify.app.fit import dry_run_command, fit_command
+    from likelify.data import SourceOptions
 
-    fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
+    fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "workers": workers}
     fitting["max_time"] = None if max_time is None else parse_duration(max_time)
     words = {
         "model": model,
@@ -82,12 +91,14 @@ def fit(
         "fit_settings": _given(fitting),
         "settings": parse_settings(set_ or []),
     }
+    reading = {"image_size": image_size, "crop": crop, "labels": labels, "channels": channels}
+    options = SourceOptions(**_given({**reading, "skip_unreadable": skip_unreadable or None}))
     if dry_run:
-        dry_run_command(source, words, threads=threads)
+        dry_run_command(source, words, options=options, threads=threads)
         return
     if source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
-    fit_command(source, words, threads=threads, out=out)
+    fit_command(source, words, options=options, threads=threads, out=out)
 
 
 @app.command

@@ -14,7 +14,7 @@ from likelify.app.evaluate import measure
 from likelify.app.progress import FitProgress
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
-from likelify.data import Facts, Source, open_source
+from likelify.data import Facts, Source, SourceOptions, open_source
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.run import Run
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
     from likelify.flows import Flow
 
 
-def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | None, out: Path | None) -> None:
+def fit_command(
+    source_name: str,
+    words: Mapping[str, Any],
+    *,
+    options: SourceOptions | None = None,
+    threads: int | None,
+    out: Path | None,
+) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
     check_names(words)
-    source = open_source(source_name)
+    source = open_source(source_name, options)
     facts = source.facts()
     from likelify.fitting.choose import choose
 
@@ -36,12 +43,11 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     from likelify.fitting.checks import check_columns
     from likelify.fitting.loop import fit
     from likelify.fitting.settings import RunConfig
+    from likelify.fitting.sources import chosen
     from likelify.seeding import seeded
 
     check_columns(source)
-    config = RunConfig(
-        data=facts, conditional=choice.conditional, preset=choice.preset, model=choice.model, fit=choice.fit
-    )
+    config = RunConfig(data=facts, opened=chosen(source, options), **choice.configured())
     with seeded(choice.fit.seed):
         flow = choice.model.build()
     run = Run.create(out or default_folder(facts), config, numbered=out is None)
@@ -68,10 +74,12 @@ def fit_command(source_name: str, words: Mapping[str, Any], *, threads: int | No
     _say_what_comes_next(run, flow, choice, samples)
 
 
-def dry_run_command(source_name: str | None, words: Mapping[str, Any], *, threads: int | None) -> None:
+def dry_run_command(
+    source_name: str | None, words: Mapping[str, Any], *, options: SourceOptions | None = None, threads: int | None
+) -> None:
     """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
     check_names(words)
-    facts = MADE_UP if source_name is None else open_source(source_name).facts()
+    facts = MADE_UP if source_name is None else open_source(source_name, options).facts()
     from likelify.fitting.choose import choose
 
     choice = choose(facts, **words)

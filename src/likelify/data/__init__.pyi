@@ -8,6 +8,7 @@ from likelify.data.derived import subset as subset
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
 from likelify.data.facts import SplitName as SplitName
+from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch
 from likelify.data.source import Source as Source

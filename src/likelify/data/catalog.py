@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from likelify.errors import DataError, unknown_word
 
 if TYPE_CHECKING:
+    from likelify.data.options import SourceOptions
     from likelify.data.source import Source
 
 # Sources that need no files of the user: for each name the module and the function that opens it, and its arguments.
@@ -35,19 +36,23 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "bsds300": ("uci", "bsds300"),
     "table": ("tables", "table_file"),
 }
+# The options that a source of files takes, if any; its function is then given the place and all options.
+OPTIONS: dict[str, tuple[str, ...]] = {}
 # Endings of the files that are tables.
 TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
 
 
-def open_source(name: str | PathLike[str]) -> Source:
+def open_source(name: str | PathLike[str], options: SourceOptions | None = None) -> Source:
     """Open a source by its name.
 
     Args:
         name: one of `SOURCES`; or one of `FROM_FILES`, a colon and the folder or file of the user, `mnist:FOLDER`; or
             the path of a table, `rows.csv`, which is short for `table:rows.csv`.
+        options: how its files are to be read, where there is more than one way.
 
     Raises:
-        DataError: if there is none of that name, or its files are missing or not what they should be.
+        DataError: if there is none of that name, its files are missing or not what they should be, or it has no use for
+            an option.
 
     Example:
         >>> open_source("iris").event_shape
@@ -57,22 +62,23 @@ def open_source(name: str | PathLike[str]) -> Source:
     if not isinstance(name, str) or "\0" in name:
         raise DataError(f"A source is opened by its name or the path of a file, not by {str(name)[:100]!r}.")
     try:
-        return _open(name)
+        return _open(name, options)
     except OSError as error:
         raise DataError(f"'{name[:200]}' cannot be opened: {error.strerror or error}.") from error
 
 
-def _open(name: str) -> Source:
+def _open(name: str, options: SourceOptions | None) -> Source:
     if name in SOURCES:
+        _require_use(name, options)
         module, function, arguments = SOURCES[name]
         return _opener(module, function)(*arguments)
     family, colon, place = name.partition(":")
     if colon and place and family in FROM_FILES:
-        return _opener(*FROM_FILES[family])(_place(place))
+        return _from_files(family, place, options)
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
     if name.endswith(TABLE_ENDINGS):
-        return _opener(*FROM_FILES["table"])(_place(name))
+        return _from_files("table", name, options)
     if _place(name).is_file():
         raise DataError(
             f"'{name}' is a file, but its name does not end in {', '.join(TABLE_ENDINGS)}. Tables are read from CSV "
@@ -80,6 +86,23 @@ def _open(name: str) -> Source:
         )
     own = [f"{family}:PLACE" for family in FROM_FILES if family != "table"]
     raise DataError(unknown_word("source", name, [*SOURCES, *own, "FILE.csv", "FILE.npy"]))
+
+
+def _from_files(family: str, place: str, options: SourceOptions | None) -> Source:
+    _require_use(family, options)
+    opener = _opener(*FROM_FILES[family])
+    return opener(_place(place), options) if family in OPTIONS else opener(_place(place))
+
+
+def _require_use(family: str, options: SourceOptions | None) -> None:
+    """Refuse options that would be without effect."""
+    for option in {} if options is None else options.given():
+        if option not in OPTIONS.get(family, ()):
+            users = [f"{other}:PLACE" for other, taken in OPTIONS.items() if option in taken]
+            raise DataError(
+                f"--{option.replace('_', '-')} has no effect on '{family}'; leave it out. "
+                f"It is for {' and '.join(users) or 'other sources'}."
+            )
 
 
 def _place(text: str) -> Path:

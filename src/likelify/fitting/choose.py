@@ -37,6 +37,10 @@ class Choice:
     threads: int | None
     draws: Draws
 
+    def configured(self) -> dict[str, Any]:
+        """Return what a run keeps of it, by the names of `RunConfig`."""
+        return {name: getattr(self, name) for name in ("conditional", "preset", "model", "fit")}
+
 
 def choose(
     facts: Facts,

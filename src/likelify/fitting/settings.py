@@ -39,6 +39,8 @@ class FitSettings(Settings):
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
         seed: of the weights, the order of the batches and all noise.
+        workers: processes that read batches ahead, for data that are read from files; 0 reads them in between. The
+            batches are the same. None takes what suits the source.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -62,6 +64,7 @@ class FitSettings(Settings):
     patience: int | None = Field(default=None, ge=1)
     initialize_items: int = Field(default=4096, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    workers: int | None = Field(default=None, ge=0, le=64)
 
     @classmethod
     def meant(cls) -> str:

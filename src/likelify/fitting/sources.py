@@ -13,6 +13,7 @@ from likelify.data import (
     ArraySource,
     Facts,
     Source,
+    SourceOptions,
     SplitName,
     as_source,
     open_source,
@@ -30,12 +31,14 @@ class DataChoice(Settings):
         limits: number of items to keep of a split; the other splits are used whole.
         standardized: whether each column of a table is scaled to mean 0 and variance 1 over the training split.
         folder: of the user's files; what was measured is known by the fingerprint of the data instead.
+        options: how the user's files are read.
     """
 
     source: str
     limits: dict[SplitName, int] = Field(default_factory=dict)
     standardized: bool = False
     folder: str | None = None
+    options: SourceOptions | None = None
 
 
 def open_data(choice: DataChoice) -> Source:
@@ -47,9 +50,16 @@ def open_data(choice: DataChoice) -> Source:
     Raises:
         DataError: if there is no such source, or its files are not where they should be.
     """
-    source = open_source(_full_name(choice))
+    source = open_source(_full_name(choice), choice.options)
     source = standardized(source) if choice.standardized else source
     return subset(source, **choice.limits) if choice.limits else source
+
+
+def chosen(source: Source, options: SourceOptions | None) -> DataChoice | None:
+    """Return how a source is opened again, or None where its name alone does it."""
+    if options is None or not options.given():
+        return None
+    return DataChoice(source=source.name, options=options)
 
 
 def public_facts(source: Source, choice: DataChoice) -> Facts:

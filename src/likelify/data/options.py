@@ -1,0 +1,59 @@
+"""How the user's files are to be read, where there is more than one way."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from likelify.settings import Settings
+
+# Larger images than these are no items of a density model, and a size from a foreign folder bounds the memory.
+LARGEST_SIDE = 4096
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+def _size(value: Any) -> Any:
+    """Return height and width of `32`, `"32"` or `"32x48"`; what is something else as it is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*[xX]\s*([0-9]{1,9}))?\s*", value)
+    if match is None:
+        raise ValueError(f"'{value[:40]}' is no size. Write it like 32, or 32x48 for height and width.")
+    return (int(match[1]), int(match[2] or match[1]))
+
+
+class SourceOptions(Settings):
+    """How a source reads the user's files; what is None is decided by the source, which says what it decided.
+
+    A source that has no use for an option that is given refuses it.
+
+    Attributes:
+        image_size: height and width that images are brought to.
+        crop: how they are brought to it: `centre` reduces an image until it just covers the size and cuts off what
+            stands out on both sides, `stretch` keeps all of it and changes its aspect, `pieces` changes no pixel and
+            cuts it into pieces of the size.
+        labels: what the classes of items are: `folders` for the subfolders that images lie in, or the name of a column.
+        skip_unreadable: leave out files that cannot be read instead of refusing them all.
+        channels: whether the channels of an array of images are its first axis after the items or its last.
+
+    Example:
+        >>> SourceOptions(image_size="32x48").image_size
+        (32, 48)
+    """
+
+    image_size: Annotated[tuple[Side, Side] | None, BeforeValidator(_size)] = None
+    crop: Literal["centre", "stretch", "pieces"] | None = None
+    labels: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    skip_unreadable: bool | None = None
+    channels: Literal["first", "last"] | None = None
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "options of the data"
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by name."""
+        return {name: value for name, value in self if value is not None}
