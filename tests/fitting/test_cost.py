@@ -1,7 +1,7 @@
 import torch
 
 from likelify.fitting.cost import made_up_batch, one_step
-from likelify.fitting.loop import Objective
+from likelify.fitting.training import Objective
 from tests.fitting.toys import QUICK, stripes, tiny_flow
 
 

@@ -12,7 +12,7 @@ from likelify.data import Facts
 from likelify.fitting.choose import Choice
 from likelify.fitting.cost import made_up_batch, one_step
 from likelify.fitting.figures import Unit
-from likelify.fitting.loop import Objective
+from likelify.fitting.training import Objective
 from likelify.flows import Flow
 from likelify.seeding import seeded
 from likelify.transforms.core import Chain, Transform

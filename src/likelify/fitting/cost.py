@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Facts
-from likelify.fitting.loop import Objective, build_optimizer, descend
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
+from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.nets import regularized
 
 

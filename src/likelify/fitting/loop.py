@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,16 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
-from likelify.data import Batch, Source, as_source
+from likelify.data import Source, as_source
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checks import check_fit, check_flow, read_for
+from likelify.fitting.feeding import Feed, generator, mix
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
+from likelify.fitting.state import FitState, State
+from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from likelify.fitting.run import Run
 
-State = dict[str, Tensor]
-Tensors = tuple[Tensor, ...] | list[Tensor]
 # Noise draws of a validation: as many as give about this many values, so that a small split is not judged by luck.
 VALIDATION_VALUES = 600
 VALIDATION_BATCH = 512
@@ -56,25 +54,6 @@ class Progress:
     seconds: float
     last: Point
     best: Point
-
-
-class Objective(nn.Module):
-    """The loss as a module, so that Fabric can wrap it.
-
-    Args:
-        flow: the model.
-        conditional: give the labels to the model.
-    """
-
-    def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
-        super().__init__()
-        self.flow = flow
-        self.conditional = conditional
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
-        nats = self.flow.elbo(batch.x, batch.context(conditional=self.conditional)).value
-        return bits_per_dim(nats, batch.dims()).mean(), nats.detach().mean()
 
 
 def fit(
@@ -150,7 +129,7 @@ def fit(
 
 
 class _Fit:
-    """The state of one call of `fit`."""
+    """One call of `fit`: what it works with; what it has made so far is its `state`."""
 
     on_step: Callable[[Progress], None] | None = None
     on_best: list[Callable[[State, Course], None]]
@@ -160,65 +139,53 @@ class _Fit:
     ) -> None:
         self.source, self.settings, self.conditional, self.place = source, settings, conditional, place
         self.flow = flow
-        self.average = AveragedModel(self.flow, multi_avg_fn=_warm_average(settings.average))
-        self.objective, self.optimizer = place.setup(
-            Objective(self.flow, conditional=conditional), build_optimizer(self.flow, settings)
-        )
-        self.points: list[Point] = []
-        self.best_point: Point | None = None
-        self.best: State = {}
+        optimizer = build_optimizer(flow, settings)
+        self.objective, self.optimizer = place.setup(Objective(flow, conditional=conditional), optimizer)
+        self.state = FitState(flow, self.optimizer, settings)
+        self.feed = Feed(flow, source, settings, rank=place.global_rank, processes=place.world_size)
         self.unkept: RunError | None = None
-        self.losses: list[tuple[Tensor, Tensor]] = []
-        self.stale = 0
-        self.clock = time.perf_counter if settings.clock == "wall" else time.process_time
-        self.start = self.clock()
 
     def run(self) -> Course:
         """Train until something ends it."""
-        step, reason = 0, None
+        reason = None
         try:
-            self._validate(0)
-            while True:
-                fraction = self._fraction(step)
-                if fraction >= 1 or self._out_of_patience():
-                    break
-                self._train_step(step, fraction)
-                step += 1
-                after = self._fraction(step)
-                if int(after * self.settings.validations) > int(fraction * self.settings.validations) or after >= 1:
-                    self._validate(step)
-                self._report(step, after)
+            with self.feed:
+                self._train()
         except KeyboardInterrupt:
             reason = "interrupted"
-            self._validate_once_more(step)
+            self._validate_once_more()
         finally:
-            if self.best:
-                self.flow.load_state_dict(self.best)
+            if self.state.best:
+                self.flow.load_state_dict(self.state.best)
         if self.unkept is not None:
-            self._keep(step)
+            self._keep()
         if self.unkept is not None:
             raise self.unkept
-        return self._course(step, reason or self._reason(step))
+        return self.state.course(reason or self._reason())
 
-    def _reason(self, step: int) -> Reason:
-        if self._out_of_patience() and self._fraction(step) < 1:
+    def _train(self) -> None:
+        state = self.state
+        if not state.points:
+            self._validate()
+        while (fraction := self._fraction()) < 1 and not self._out_of_patience():
+            self._train_step(state.step, fraction)
+            state.step += 1
+            after = self._fraction()
+            passed = int(after * self.settings.validations)
+            if passed > state.passed or after >= 1:
+                state.passed = passed
+                self._validate()
+            self._report(after)
+
+    def _reason(self) -> Reason:
+        if self._out_of_patience() and self._fraction() < 1:
             return "stopped early"
-        return "time is up" if step < self.settings.steps else "finished"
+        return "time is up" if self.state.step < self.settings.steps else "finished"
 
-    def _course(self, step: int, reason: Reason = "running") -> Course:
-        return Course(
-            reason=reason,
-            steps=step,
-            best_step=0 if self.best_point is None else self.best_point.step,
-            seconds=self.clock() - self.start,
-            clock=self.settings.clock,
-            points=tuple(self.points),
-        )
-
-    def _fraction(self, step: int) -> float:
-        share = step / self.settings.steps
+    def _fraction(self) -> float:
+        share = self.state.step / self.settings.steps
         if self.settings.max_time is not None:
-            share = max(share, (self.clock() - self.start) / self.settings.max_time)
+            share = max(share, self.state.seconds / self.settings.max_time)
             if self.place.world_size > 1:
                 # Clocks differ; all processes must stop at the same step.
                 share = self.place.broadcast(share)
@@ -228,77 +195,66 @@ class _Fit:
         settings, place = self.settings, self.place
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step, fraction)
-        batch = read_for(self.flow, self.source, "train", self._batch_indices(step))
-        torch.manual_seed(_mix(settings.seed, f"noise {place.global_rank}", step))
+        batch = self.feed.batch(step)
+        torch.manual_seed(mix(settings.seed, f"noise {place.global_rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
         with regularized(self.flow), unchecked():
             loss, nats = self.objective(batch)
         if place.device.type == "cpu":
             # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
-            self._require_finite(loss, step)
+            self._require_finite(loss)
         descend(self.objective, self.optimizer, loss, settings, place)
-        self.average.update_parameters(self.flow)
-        self.losses.append((loss.detach(), nats))
+        self.state.average.update_parameters(self.flow)
+        self.state.losses.append((loss.detach(), nats))
 
-    def _batch_indices(self, step: int) -> Tensor:
-        """Return this process's part of the batch of that step; each epoch is a fresh permutation."""
-        size = self.source.size("train")
-        batch = min(self.settings.batch_size, size)
-        epoch, index = divmod(step, size // batch)
-        order = torch.randperm(size, generator=_generator(self.settings.seed, "order", epoch))
-        return order[index * batch : (index + 1) * batch][self.place.global_rank :: self.place.world_size]
-
-    def _validate(self, step: int) -> None:
+    def _validate(self) -> None:
         """Add a point to the course, and keep the weights if they are the best so far."""
+        state = self.state
         train: list[float | None] = [None, None]
-        if self.losses:
-            train = [float(torch.stack(values).mean()) for values in zip(*self.losses, strict=True)]
-            self._require_finite(torch.tensor(train[0]), step)
-        self.losses.clear()
+        if state.losses:
+            train = [float(torch.stack(values).mean()) for values in zip(*state.losses, strict=True)]
+            self._require_finite(torch.tensor(train[0]))
         bits, nats = self._validation_figures()
-        self._require_finite(torch.tensor(bits), step)
+        self._require_finite(torch.tensor(bits))
+        state.losses.clear()
         point = Point(
-            step=step,
-            seconds=self.clock() - self.start,
+            step=state.step,
+            seconds=state.seconds,
             train_bits=train[0],
             train_nats=train[1],
             validation_bits=bits,
             validation_nats=nats,
-            lr=self.optimizer.param_groups[0]["lr"] if step else 0.0,
+            lr=self.optimizer.param_groups[0]["lr"] if state.step else 0.0,
         )
-        self.points.append(point)
-        self.stale += 1
-        if self.best_point is None or bits < self.best_point.validation_bits:
-            self.stale, self.best_point = 0, point
-            self.best = {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
-            self._keep(step)
+        if state.add(point):
+            self._keep()
 
-    def _keep(self, step: int) -> None:
+    def _keep(self) -> None:
         """Hand the best weights on; a disk that is full does not end the fit, for there may be room the next time."""
         if not self.place.is_global_zero:
             return
         before, self.unkept = self.unkept, None
         try:
             for keep in self.on_best:
-                keep(self.best, self._course(step))
+                keep(self.state.best, self.state.course())
         except RunError as error:
             self.unkept = error
             if before is None:
                 message = f"The best weights so far were not kept, and the fit goes on. {error}"
                 warnings.warn(message, LikelifyWarning, stacklevel=2)
 
-    def _validate_once_more(self, step: int) -> None:
+    def _validate_once_more(self) -> None:
         """Do not lose the steps since the last validation when the user ends the fit; interrupting again skips it."""
-        if self.losses and self.place.world_size == 1:
+        if self.state.losses and self.place.world_size == 1:
             with suppress(KeyboardInterrupt, NonFiniteError):
-                self._validate(step)
+                self._validate()
 
     def _validation_figures(self) -> tuple[float, float]:
         """Return bits per dimension and nats of the averaged weights, with the same noise at every validation."""
-        flow: Flow = self.average.module  # pyright: ignore[reportAssignmentType]
+        flow: Flow = self.state.average.module  # pyright: ignore[reportAssignmentType]
         size = self.source.size("validation")
         values, dims = [], []
-        with seeded(_mix(self.settings.seed, "validation", 0)), torch.no_grad(), flow.frozen():
+        with seeded(mix(self.settings.seed, "validation", 0)), torch.no_grad(), flow.frozen():
             for start in range(0, size, VALIDATION_BATCH):
                 indices = torch.arange(start, min(start + VALIDATION_BATCH, size))
                 batch = read_for(flow, self.source, "validation", indices)
@@ -309,79 +265,29 @@ class _Fit:
         return float(bits_per_dim(nats, torch.cat(dims)).mean()), float(nats.mean())
 
     def _out_of_patience(self) -> bool:
-        return self.settings.patience is not None and self.stale >= self.settings.patience
+        return self.settings.patience is not None and self.state.stale >= self.settings.patience
 
-    def _report(self, step: int, fraction: float) -> None:
-        if self.on_step is not None and self.best_point is not None:
-            self.on_step(Progress(fraction, step, self.clock() - self.start, self.points[-1], self.best_point))
+    def _report(self, fraction: float) -> None:
+        state = self.state
+        if self.on_step is not None and state.best_point is not None:
+            self.on_step(Progress(fraction, state.step, state.seconds, state.points[-1], state.best_point))
 
-    def _require_finite(self, loss: Tensor, step: int) -> None:
+    def _require_finite(self, loss: Tensor) -> None:
         if math.isfinite(float(loss.detach())):
             return
-        kept, best = "the initial weights are kept", self.best_point
+        kept, best = "the initial weights are kept", self.state.best_point
         if best is not None:
             shown = Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
             kept = f"the weights of step {best.step} are kept (validation {shown})"
         raise NonFiniteError(
-            f"The loss became {float(loss.detach())} at step {step}, so training stopped; {kept}. Usual causes: the "
-            f"learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped tightly enough "
-            f"(clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also mean that "
+            f"The loss became {float(loss.detach())} at step {self.state.step}, so training stopped; {kept}. Usual "
+            f"causes: the learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped tightly "
+            f"enough (clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also mean that "
             "items lie outside the support of the model."
         )
 
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
-    order = torch.randperm(source.size("train"), generator=_generator(settings.seed, "initialize", 0))
+    order = torch.randperm(source.size("train"), generator=generator(settings.seed, "initialize", 0))
     batch = read_for(flow, source, "train", order[: settings.initialize_items])
     flow.initialize(batch.x, batch.context(conditional=conditional))
-
-
-def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
-    """Build the optimizer of the settings; only matrices and kernels have weight decay."""
-    matrices = [p for p in flow.parameters() if p.ndim >= 2]
-    vectors = [p for p in flow.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if settings.optimizer == "adamax":
-        return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
-
-
-def descend(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    settings: FitSettings,
-    place: Fabric | OneProcess,
-) -> None:
-    """Make one step of the optimizer down the gradient of a loss."""
-    optimizer.zero_grad()
-    place.backward(loss)
-    if settings.clip is not None:
-        place.clip_gradients(objective, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-    optimizer.step()
-
-
-def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Return the update of a moving average that forgets its start quickly: factor min(factor, (n + 1) / (n + 10))."""
-
-    @torch.no_grad()
-    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
-        weight = 1 - min(factor, (int(count) + 1) / (int(count) + 10))
-        for average, value in zip(averages, current, strict=True):
-            average.lerp_(value, weight)
-
-    return update
-
-
-def _mix(seed: int, purpose: str, step: int) -> int:
-    """Turn (seed, purpose, step) into an independent-looking seed."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mix(seed, purpose, step))

@@ -1,0 +1,87 @@
+"""One training step: the loss as a module, the optimizer, the way down, and the moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from likelify.data import Batch
+from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.process import OneProcess
+from likelify.fitting.settings import FitSettings
+from likelify.flows import Flow
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class Objective(nn.Module):
+    """The loss as a module, so that Fabric can wrap it.
+
+    Args:
+        flow: the model.
+        conditional: give the labels to the model.
+    """
+
+    def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
+        super().__init__()
+        self.flow = flow
+        self.conditional = conditional
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
+        nats = self.flow.elbo(batch.x, batch.context(conditional=self.conditional)).value
+        return bits_per_dim(nats, batch.dims()).mean(), nats.detach().mean()
+
+
+def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
+    """Build the optimizer of the settings; only matrices and kernels have weight decay."""
+    matrices = [p for p in flow.parameters() if p.ndim >= 2]
+    vectors = [p for p in flow.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adamax":
+        return torch.optim.Adamax(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def descend(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    settings: FitSettings,
+    place: Fabric | OneProcess,
+) -> None:
+    """Make one step of the optimizer down the gradient of a loss."""
+    optimizer.zero_grad()
+    place.backward(loss)
+    if settings.clip is not None:
+        place.clip_gradients(objective, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    optimizer.step()
+
+
+def averaged(flow: Flow, factor: float) -> AveragedModel:
+    """Return a moving average of the weights that forgets its start quickly.
+
+    After n updates the factor is min(factor, (n + 1) / (n + 10)).
+    """
+    return AveragedModel(flow, multi_avg_fn=_warm_average(factor))
+
+
+def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    @torch.no_grad()
+    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
+        weight = 1 - min(factor, (int(count) + 1) / (int(count) + 10))
+        for average, value in zip(averages, current, strict=True):
+            average.lerp_(value, weight)
+
+    return update
