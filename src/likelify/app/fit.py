@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify.app.evaluate import measure
 from likelify.app.progress import FitProgress
+from likelify.app.score import keep_reference
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, Source, SourceOptions, open_source
@@ -69,6 +70,7 @@ def fit_command(
     console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
     measure(run, source)
     samples = _keep_samples(run, source)
+    keep_reference(run, flow)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples: {samples}")
     _say_what_comes_next(run, flow, choice, samples)

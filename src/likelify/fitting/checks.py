@@ -35,12 +35,17 @@ def check_flow(flow: Any) -> None:
 
 
 def read_for(flow: Flow, source: Source, split: SplitName, indices: Tensor) -> Batch:
-    """Read items for a flow: on its device, and real numbers in its dtype.
+    """Read items for a flow, see `for_flow`."""
+    return for_flow(flow, source.read(split, indices))
+
+
+def for_flow(flow: Flow, batch: Batch) -> Batch:
+    """Return items as a flow takes them: on its device, and real numbers in its dtype.
 
     A flow whose first layer takes float64 whatever the dtype of the others (`transforms.Columns`) gets what the source
     has.
     """
-    weight, batch = tensor_of(flow), source.read(split, indices)
+    weight = tensor_of(flow)
     if weight is None:
         return batch
     keeps = flow.transform.takes_float64 and weight.device.type != "mps"

@@ -20,6 +20,7 @@ from likelify.errors import ConfigError, DataError, LikelifyWarning, RunError
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
     from likelify.data import Source, SplitName
@@ -123,6 +124,12 @@ class Run:
             )
         return file
 
+    def digest(self) -> str | None:
+        """Return the digest of the weights, by which what was measured of them is recognised."""
+        from likelify.fitting.weights import read_header
+
+        return read_header(self._weights()).digest
+
     def source(self) -> Source:
         """Open the data that the run was fitted to.
 
@@ -173,7 +180,6 @@ class Run:
         """
         from likelify.fitting.metrics import evaluate
         from likelify.fitting.recipes import usual_draws
-        from likelify.fitting.weights import read_header
 
         effort = usual_draws(self.config.data).model_dump() | effort
         flow = self.flow(**(changes or {}))
@@ -181,7 +187,7 @@ class Run:
         self._warn_unless_ended()
         measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
         if not changes:
-            measured = measured.model_copy(update={"weights": read_header(self._weights()).digest})
+            measured = measured.model_copy(update={"weights": self.digest()})
         own = source.fingerprint() == self.config.data.fingerprint
         if keep and own and not changes and effort.get("limit") is None:
             self._keep_evaluation(measured)
@@ -230,6 +236,23 @@ class Run:
             return Evaluation.parse(read_json(self.path / name))
         except (OSError, ConfigError):
             return None
+
+    def reference(self, split: SplitName = "validation", *, draws: int | None = None) -> np.ndarray:
+        """Return the log-likelihoods in nats of held-out items, in their order: what new items are ranked among.
+
+        They are kept in the run and made when they are first asked for, or if the weights have changed.
+
+        Args:
+            split: validation, or test for items that had no say in the choice of the weights.
+            draws: per item, where the model draws; by default what suits the data.
+
+        Raises:
+            DataError: if the data are needed and not there any more, or the split is empty.
+            RunError: if the data have changed, or the weights are missing or damaged.
+        """
+        from likelify.fitting.scoring.reference import reference
+
+        return reference(self, split, draws=draws)
 
     def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
         """Draw items in the units of the data: images as whole numbers, rows of tables in the user's units.

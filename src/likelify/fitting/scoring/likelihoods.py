@@ -1,0 +1,218 @@
+"""The log-likelihood of each item, exact or estimated from draws that are the same in every call."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from likelify.data import Batch, Facts, Source, SplitName
+from likelify.distributions import Likelihood
+from likelify.errors import DataError, NonFiniteError
+from likelify.fitting.checks import check_condition, check_flow, for_flow
+from likelify.fitting.metrics import check_split
+from likelify.fitting.recipes import usual_draws
+from likelify.flows import Flow
+from likelify.seeding import seeded
+from likelify.settings import Settings
+
+# Elements of the items of one pass, and the most items: more is not faster on a CPU, and takes memory.
+PASS_ELEMENTS, PASS_ITEMS = 2**18, 4096
+# Graphs are of any size.
+PASS_GRAPHS = 64
+# From fewer draws a standard error says little.
+FEWEST_DRAWS = 8
+
+
+class Effort(Settings):
+    """How items are scored. Scores of one effort can be compared with one another, those of two cannot if they draw.
+
+    Attributes:
+        likelihood: of the model: "exact" values, importance-weighted draws of a "bound", or the mean of draws where
+            each is an "estimate".
+        draws: per item; 1 for exact values.
+        items: per pass. Each pass has a seed of its own, so its items are part of what is drawn.
+    """
+
+    likelihood: Likelihood
+    draws: int = Field(ge=1)
+    items: int = Field(ge=1)
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "numbers of draws"
+
+
+def effort_of(flow: Flow, facts: Facts, draws: int | None = None) -> Effort:
+    """Return how the items of a model are scored.
+
+    Args:
+        flow: the model.
+        facts: of the data that it was fitted to.
+        draws: per item; by default those of the usual evaluation, or fewer, but at least 8, if weighting the whole
+            validation split would take more work than that evaluation.
+
+    Raises:
+        ConfigError: if the number of draws is not 1, 2, ...
+    """
+    usual = usual_draws(facts)
+    if flow.likelihood == "exact":
+        # Checked, though they change nothing.
+        number = min(1, Effort(likelihood="exact", draws=1 if draws is None else draws, items=1).draws)
+    elif draws is not None:
+        number = draws
+    else:
+        held = max(facts.sizes.get("validation", 1), 1)
+        affordable = (usual.iw_items or held) * usual.iw_samples // held
+        number = min(usual.iw_samples, max(FEWEST_DRAWS, affordable))
+    return Effort(likelihood=flow.likelihood, draws=number, items=items_per_pass(facts))
+
+
+def items_per_pass(facts: Facts) -> int:
+    """Return how many items one pass works on."""
+    if facts.kind == "graph":
+        return PASS_GRAPHS
+    return max(1, min(PASS_ITEMS, PASS_ELEMENTS // max(math.prod(facts.event_shape), 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihoods:
+    """The log-likelihood of each of some items, in their order.
+
+    Attributes:
+        nats: `(items,)` in float64; minus infinity outside of the support.
+        standard_error: of each over its draws, NaN where there is but one; None for exact values.
+        dims: number of elements of each item.
+    """
+
+    nats: np.ndarray
+    standard_error: np.ndarray | None
+    dims: np.ndarray
+
+    @property
+    def bits(self) -> np.ndarray:
+        """Bits per dimension, `-log p / (D ln 2)`."""
+        return -self.nats / (self.dims * math.log(2))
+
+    @staticmethod
+    def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
+        """Put parts together, one after the other."""
+        errors = [part.standard_error for part in parts if part.standard_error is not None]
+        return Likelihoods(
+            np.concatenate([part.nats for part in parts]),
+            np.concatenate(errors) if errors else None,
+            np.concatenate([part.dims for part in parts]),
+        )
+
+
+def seed_of(stream: str, number: int) -> int:
+    """Return the seed of the draws of one pass; passes of other streams draw independently."""
+    return int.from_bytes(hashlib.sha256(f"{stream} {number}".encode()).digest()[:8], "little") >> 1
+
+
+def score_batch(
+    flow: Flow,
+    batch: Batch,
+    effort: Effort,
+    *,
+    seed: int,
+    conditional: bool = False,
+    what: str = "item",
+    first: int = 0,
+) -> Likelihoods:
+    """Score some items in one pass for each draw.
+
+    Args:
+        flow: the model, in `frozen()` if there are several batches.
+        batch: at most `effort.items` items.
+        effort: how they are scored.
+        seed: of the draws.
+        conditional: give the labels to the model.
+        what: these items are called, in errors.
+        first: number of the first of them, for errors.
+
+    Raises:
+        NonFiniteError: if the likelihood of an item is not a number.
+    """
+    batch = for_flow(flow, batch)
+    context = batch.context(conditional=conditional)
+    with seeded(seed), torch.no_grad():
+        if effort.likelihood == "exact":
+            nats, error = flow.log_prob(batch.x, context), None
+        elif effort.likelihood == "bound":
+            chunk = max(1, effort.items // max(len(batch), 1))
+            found = flow.iw_log_prob(batch.x, context, samples=effort.draws, chunk=chunk, warn=False)
+            # Of one draw the error is unknown, not zero.
+            nats, error = found.value, found.standard_error if effort.draws > 1 else found.value * math.nan
+        else:
+            found = flow.elbo(batch.x, context, samples=effort.draws)
+            nats, error = found.value, found.standard_error
+    if broken := int(nats.isnan().sum()):
+        place = first + int(nats.isnan().nonzero()[0])
+        raise NonFiniteError(
+            f"The log-likelihood of {what} {place} (counted from 0) is not a number, and that of {broken - 1} more "
+            "beside it. Look for values far outside of what was fitted."
+        )
+    return Likelihoods(_array(nats), None if error is None else _array(error), batch.dims().cpu().numpy())
+
+
+def score_source(
+    flow: Flow,
+    source: Source,
+    split: SplitName = "test",
+    *,
+    facts: Facts | None = None,
+    conditional: bool = False,
+    draws: int | None = None,
+    on_batch: Callable[[float], None] | None = None,
+) -> Likelihoods:
+    """Score all items of a split, in their order, with draws that are the same in every call.
+
+    Args:
+        flow: the model.
+        source: the data.
+        split: of the source.
+        facts: of the data that the model was fitted to; by default those of the source.
+        conditional: give the labels to the model.
+        draws: per item, see `effort_of`.
+        on_batch: called after every pass with the share that is done.
+
+    Raises:
+        DataError: if the split has no items.
+        ConfigError: if there is no such split, or the number of draws does not fit.
+        NonFiniteError: if a weight of the flow is not finite, or the likelihood of an item is not a number.
+        UnsupportedError: if it is no flow.
+    """
+    check_flow(flow)
+    split, count = check_split(split), source.size(split)
+    if count == 0:
+        raise DataError(f"'{source.name}' has no items in its split '{split}', so none can be scored.")
+    check_condition(flow, source, split, conditional=conditional)
+    effort, parts = effort_of(flow, facts or source.facts(), draws), []
+    with flow.frozen():
+        for number, indices in enumerate(torch.arange(count).split(effort.items)):
+            parts.append(
+                score_batch(
+                    flow,
+                    source.read(split, indices),
+                    effort,
+                    seed=seed_of(split, number),
+                    conditional=conditional,
+                    what=f"'{source.name}' ({split}), item",
+                    first=int(indices[0]),
+                )
+            )
+            if on_batch is not None:
+                on_batch((int(indices[-1]) + 1) / count)
+    return Likelihoods.joined(parts)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()
