@@ -81,6 +81,10 @@ class RunError(LikelifyError, OSError):
     """A run folder is missing, incomplete or does not fit."""
 
 
+class ProcessError(LikelifyError, RuntimeError):
+    """Another process of a fit in several processes met an error, or is lost."""
+
+
 class MissingDependencyError(LikelifyError, ImportError):
     """An optional package is needed and not installed; the message names the extra."""
 
