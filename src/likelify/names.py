@@ -24,3 +24,5 @@ Mixing = Literal[
 ]
 # What one item of a source is, and what a model is for.
 ItemKind = Literal["image", "table", "graph", "sequence"]
+# What the values of a column of a table are: numbers of three kinds, and what is none.
+ColumnType = Literal["real", "integer", "boolean", "words", "date", "other"]

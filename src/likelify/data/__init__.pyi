@@ -8,6 +8,9 @@ from likelify.data.derived import subset as subset
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
 from likelify.data.facts import SplitName as SplitName
+from likelify.data.items import ItemBatch as ItemBatch
+from likelify.data.items import Items as Items
+from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch

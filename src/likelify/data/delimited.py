@@ -1,16 +1,22 @@
-"""Tables of numbers from text files: CSV and its relatives."""
+"""Tables from text files: CSV and its relatives."""
 
+from __future__ import annotations
+
+import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from datetime import datetime, time
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from likelify.data.dialect import (
     BLANK,
     MISSING,
+    Row,
     RowError,
     advice,
     find_delimiter,
@@ -19,14 +25,22 @@ from likelify.data.dialect import (
     looks_like_number,
     split_lines,
 )
+from likelify.data.frames import Column, Frame, Missing, Rows, complete
 from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading, require_values
-from likelify.data.lines import Piece, pieces
-from likelify.errors import DataError
+from likelify.data.lines import Piece, pieces, whole_rows
+from likelify.errors import DataError, MissingDependencyError
+from likelify.names import ColumnType
+
+if TYPE_CHECKING:
+    import pyarrow
 
 QUOTE, END = ord('"'), ord("\n")
 # What stands at the edges of cells.
 EDGES = bytes(byte in b" \t\n,;|" for byte in range(256))
 TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
+# As many rows show what a column holds.
+SAMPLE_ROWS = 1000
+TRUE, FALSE = ("true", "TRUE", "True", "1"), ("false", "FALSE", "False", "0")
 
 
 def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
@@ -41,39 +55,101 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
     Raises:
         DataError: if the file cannot be read, is larger than `limits` allow, or a value is missing, infinite, above
             1e150 or not a number, naming line and column.
+        MissingDependencyError: if pyarrow is not installed.
     """
-    path = Path(path)
+    frame = TextFrame(Path(path))
+    names = [column.name for column in frame.columns]
     with reading(path, TEXT):
-        text = pieces(path)
-        start = next((piece for piece in text if any(line.strip() for line in piece.lines)), None)
-        if start is None:
-            raise DataError(f"'{path}' is empty.")
-        delimiter = find_delimiter(start.lines)
-        if seen := foreign_delimiter(start.lines, delimiter):
-            raise DataError(
-                f"'{path}' has {seen!r} between its numbers, so it is not {TEXT}. Write it with one of these. If the "
-                "numbers of a line belong together, as those of a date do, make one number of them."
-            )
-        try:
-            row = next(split_lines(start.lines, delimiter), None)
-        except RowError as error:
-            line = start.first + error.line - 1
-            raise DataError(f"'{path}', line {line} is no row of numbers or names: {error}.") from error
-        if row is None:
-            raise DataError(f"'{path}' has no rows: nothing stands between its quotes.")
-        _, used, cells = row
-        if len(cells) > MOST_COLUMNS:
-            raise DataError(f"'{path}' has {len(cells):,} columns; at most {MOST_COLUMNS:,} are read.")
-        header = _is_header(cells)
-        names = [_printable(cell) if header else "" for cell in cells]
-        names = [name or f"column {number}" for number, name in enumerate(names, 1)]
-        rest = chain([start.without(used) if header else start], text)
-        return names, Table(path, delimiter, names).read(rest)
+        return names, joined(Path(path), (rows.values for rows in complete(frame, names)))
+
+
+class TextFrame(Frame):
+    """A text file of a table, of which names, delimiter and types are found from its first lines.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        DataError: if it cannot be read as text, is empty, or has no cells.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, f"'{path}'"
+        with reading(path, TEXT):
+            start = _start(pieces(path), path)
+            delimiter = find_delimiter(start.lines)
+            if seen := foreign_delimiter(start.lines, delimiter):
+                raise DataError(
+                    f"'{path}' has {seen!r} between its numbers, so it is not {TEXT}. Write it with one of these. If "
+                    "the numbers of a line belong together, as those of a date do, make one number of them."
+                )
+            row = _first_row(start, delimiter, path)
+            self.named = _is_header(row.cells)
+            names = [_printable(cell) if self.named else "" for cell in row.cells]
+            self._header = start.first + row.last - 1 if self.named else start.first - 1
+            self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
+            self.columns = self._table.columns(start.without(row.last if self.named else 0))
+
+    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+        """Read columns in order, a million characters at a time; see `Frame.rows`."""
+        wanted = Wanted(
+            tuple(map(self._table.names.index, numbers)),
+            frozenset(n for n, column in enumerate(self.columns) if column.type == "boolean"),
+            tuple(map(self._table.names.index, carried)),
+        )
+        with reading(self.path, TEXT):
+            text = (piece.without(max(0, self._header + 1 - piece.first)) for piece in pieces(self.path))
+            for rows in self._table.rows(text, wanted):
+                if start >= len(rows):
+                    start -= len(rows)
+                    continue
+                yield rows if not start else rows.after(start)
+                start = 0
+
+    def fingerprint(self) -> str:
+        """Hash the file."""
+        with open(self.path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def _start(text: Iterator[Piece], path: Path) -> Piece:
+    start = next((piece for piece in text if any(line.strip() for line in piece.lines)), None)
+    if start is None:
+        raise DataError(f"'{path}' is empty.")
+    return start
+
+
+def _first_row(start: Piece, delimiter: str, path: Path) -> Row:
+    try:
+        row = next(split_lines(start.lines, delimiter), None)
+    except RowError as error:
+        line = start.first + error.line - 1
+        raise DataError(f"'{path}', line {line} is no row of numbers or names: {error}.") from error
+    if row is None:
+        raise DataError(f"'{path}' has no rows: nothing stands between its quotes.")
+    if len(row.cells) > MOST_COLUMNS:
+        raise DataError(f"'{path}' has {len(row.cells):,} columns; at most {MOST_COLUMNS:,} are read.")
+    return row
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that are read, by their place in a line.
+
+    Attributes:
+        numbers: those of numbers.
+        flags: those that hold truth values, of all.
+        carried: those whose text is kept.
+    """
+
+    numbers: tuple[int, ...]
+    flags: frozenset[int] = frozenset()
+    carried: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A text file of numbers of which names and delimiter are known.
+    """A text file of a table of which names and delimiter are known.
 
     Attributes:
         path: of the file.
@@ -100,74 +176,176 @@ class Table:
         Raises:
             DataError: see `read_csv`.
         """
-        parts: list[np.ndarray] = []
-        count = 0
-        for piece in text:
-            changed = piece._replace(lines=change(piece.lines)) if change else piece
-            lines = [line for line in changed.lines if line and not line.isspace()]
-            if lines:
-                parts.append(self._parse(changed, lines))
-                count += parts[-1].size
-                require_values(self.path, count)
-        if not parts:
-            raise DataError(f"'{self.path}' has no rows.")
-        return _joined(parts)
+        if change:
+            text = (piece._replace(lines=change(piece.lines)) for piece in text)
+        return joined(self.path, self._complete(self.rows(text, Wanted(tuple(range(len(self.names)))))))
 
-    def _parse(self, piece: Piece, lines: list[str]) -> np.ndarray:
-        width = len(self.names)
-        if piece.quoted and self._misquoted(piece):
-            return self._parse_slowly(piece, None)
+    def _complete(self, rows: Iterator[Rows]) -> Iterator[np.ndarray]:
+        for part in rows:
+            missing = Missing(f"'{self.path}'", self.names)
+            missing.add(part)
+            missing.refuse()
+            yield part.values
+
+    def rows(self, text: Iterator[Piece], wanted: Wanted) -> Iterator[Rows]:
+        """Read the wanted columns of the lines, piece by piece; blank lines are no rows.
+
+        Raises:
+            DataError: if a line has too many or too few values, or a value is no number, infinite or above 1e150.
+        """
+        for piece in whole_rows(text):
+            lines = [line for line in piece.lines if line and not line.isspace()]
+            if lines:
+                yield self._parse(piece, lines, wanted)
+
+    def _parse(self, piece: Piece, lines: list[str], wanted: Wanted) -> Rows:
+        if not (piece.quoted and self._misquoted(piece)):
+            rows = self._parse_quickly(piece, lines, wanted)
+            # Comparisons with what is not a number are false.
+            with np.errstate(invalid="ignore"):
+                if rows is not None and not (np.abs(rows.values) > LARGEST_VALUE).any():
+                    return rows
+        return self._parse_slowly(piece, wanted)
+
+    def _parse_quickly(self, piece: Piece, lines: list[str], wanted: Wanted) -> Rows | None:
+        """Read with pyarrow; None if it finds something that it cannot read."""
+        found = self._read_arrow(piece, lines, wanted)
+        if found is None:
+            return None
+        values = np.empty((found.num_rows, len(wanted.numbers)))
+        for place, number in enumerate(wanted.numbers):
+            column = found.column(f"f{number}")
+            values[:, place] = (column.cast("double") if number in wanted.flags else column).to_numpy()
+        carried = {self.names[n]: [cell.strip() for cell in found.column(f"f{n}").to_pylist()] for n in wanted.carried}
+        return Rows(values, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
+
+    def _read_arrow(self, piece: Piece, lines: list[str], wanted: Wanted) -> pyarrow.Table | None:
         try:
-            values = np.loadtxt(
-                lines,
-                delimiter=None if self.delimiter == BLANK else self.delimiter,
-                comments=None,
-                quotechar='"' if piece.quoted else None,
-                ndmin=2,
-                usecols=range(width) if self.more else None,
-                dtype=np.float64,
+            import pyarrow as pa
+            from pyarrow import csv
+        except ImportError as error:
+            raise MissingDependencyError("pyarrow", "app") from error
+        if self.delimiter == BLANK:
+            if piece.quoted:
+                return None
+            lines = [" ".join(line.split()) for line in lines]
+        try:
+            width = len(next(split_lines(lines, self.delimiter)).cells)
+            if width < len(self.names) or (width > len(self.names) and not self.more):
+                return None
+            content = "\n".join(lines).encode()
+            types = {f"f{n}": pa.bool_() if n in wanted.flags else pa.float64() for n in wanted.numbers}
+            types |= {f"f{n}": pa.string() for n in wanted.carried}
+            return csv.read_csv(
+                pa.BufferReader(content),
+                csv.ReadOptions(use_threads=False, block_size=len(content) + 1, autogenerate_column_names=True),
+                csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=piece.quoted),
+                csv.ConvertOptions(
+                    column_types=types,
+                    include_columns=list(types),
+                    null_values=list(MISSING),
+                    true_values=list(TRUE),
+                    false_values=list(FALSE),
+                ),
             )
-        except (ValueError, OverflowError) as error:
-            return self._parse_slowly(piece, error)
-        # Comparisons with what is not a number are false.
-        if values.shape[1] != width or not (-LARGEST_VALUE <= values.min() and values.max() <= LARGEST_VALUE):
-            return self._parse_slowly(piece, None)
-        return values
+        except (pa.ArrowException, RowError, StopIteration):
+            return None
 
     def _misquoted(self, piece: Piece) -> bool:
-        """Tell whether a quote stands inside a cell, or a cell goes over two lines: numpy joins what is beside it."""
+        """Tell whether a quote stands inside a cell, or a cell goes over two lines: pyarrow joins what is beside it."""
         content = "\n".join(["", *piece.lines, ""]).encode()
         letters = np.frombuffer(content, np.uint8)
         quotes, edges = letters == QUOTE, np.frombuffer(content.translate(EDGES), np.bool_)
-        inside = quotes[1:-1] & ~edges[:-2] & ~edges[2:]
-        if inside.any():
-            line = piece.first + content.count(b"\n", 1, int(inside.argmax()) + 1)
-            raise DataError(f"'{self.path}', line {line} has a quote inside a number.")
+        if (quotes[1:-1] & ~edges[:-2] & ~edges[2:]).any():
+            return True
         starts = np.flatnonzero(letters == END)[:-1]
         # Sums of bytes wrap around at 256, which keeps them even or odd.
         return bool((np.add.reduceat(quotes.view(np.uint8), starts, dtype=np.uint8) % 2).any())
 
-    def _parse_slowly(self, piece: Piece, cause: Exception | None) -> np.ndarray:
-        """Look at each cell: name the first that is not right; where all are, only numpy found them odd."""
-        rows: list[list[float]] = []
+    def _parse_slowly(self, piece: Piece, wanted: Wanted) -> Rows:
+        """Look at each cell: name the first that is not right; where all are, only pyarrow found them odd."""
+        values, carried = [], {self.names[n]: [] for n in wanted.carried}
+        for line, cells in self._cells(piece):
+            values.append([self._number(line, n, cells[n], flag=n in wanted.flags) for n in wanted.numbers])
+            for n in wanted.carried:
+                carried[self.names[n]].append(cells[n])
+        array = np.array(values, dtype=np.float64).reshape(len(values), len(wanted.numbers))
+        return Rows(array, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
+
+    def _cells(self, piece: Piece) -> Iterator[tuple[int, list[str]]]:
+        """Cut the lines into cells, each with the number of its line; refuse a line of the wrong number of them."""
+        width = len(self.names)
         try:
             for first, _, cells in split_lines(piece.lines, self.delimiter):
-                rows.append(self._numbers(piece.first + first - 1, cells))
+                line = piece.first + first - 1
+                if len(cells) != width and not (self.more and len(cells) > width):
+                    said = _miscounted(len(cells), width, self.delimiter)
+                    raise DataError(f"'{self.path}', line {line} {said}")
+                yield line, cells
         except RowError as error:
             line = piece.first + error.line - 1
-            raise DataError(f"'{self.path}', line {line} is no row of numbers: {error}.") from cause or error
-        return np.array(rows).reshape(-1, len(self.names))
+            raise DataError(f"'{self.path}', line {line} is no row of numbers: {error}.") from error
 
-    def _numbers(self, line: int, cells: list[str]) -> list[float]:
-        width = len(self.names)
-        if self.more:
-            cells = cells[:width]
-        if len(cells) != width:
-            raise DataError(f"'{self.path}', line {line} {_miscounted(len(cells), width, self.delimiter)}")
-        for name, cell in zip(self.names, cells, strict=True):
-            if fault := _fault(cell):
-                raise DataError(f"'{self.path}', line {line}, column '{name}': {fault}")
-        return [float(cell) for cell in cells]
+    def _number(self, line: int, column: int, cell: str, *, flag: bool) -> float:
+        if cell in MISSING:
+            return math.nan
+        if flag and cell in TRUE + FALSE:
+            return float(cell in TRUE)
+        fault = _fault(cell)
+        if fault:
+            raise DataError(f"'{self.path}', line {line}, column '{self.names[column]}': {fault}")
+        return float(cell)
+
+    def _locate(self, piece: Piece, row: int, column: int) -> tuple[str, str]:
+        line, cells = next(islice(self._cells(piece), row, None))
+        return f"line {line}", "missing" if cells[column] in MISSING else cells[column][:40]
+
+    def columns(self, piece: Piece) -> tuple[Column, ...]:
+        """Find what the columns hold from the first rows."""
+        sample: list[Row] = []
+        try:
+            for row in islice(split_lines(piece.lines, self.delimiter), SAMPLE_ROWS):
+                sample += [row] if len(row.cells) == len(self.names) else []
+        except RowError:
+            # Reading it names the line.
+            pass
+        return tuple(self._column(n, name, piece.first, sample) for n, name in enumerate(self.names))
+
+    def _column(self, number: int, name: str, first: int, sample: list[Row]) -> Column:
+        present = [(row.first, row.cells[number]) for row in sample if row.cells[number] not in MISSING]
+        cells = [cell for _, cell in present]
+        numbers = sum(map(looks_like_number, cells))
+        if 2 * numbers < len(cells) or (cells and not numbers):
+            if set(cells) <= {*TRUE, *FALSE}:
+                return Column(name, "boolean")
+            line, word = next((line, cell) for line, cell in present if not looks_like_number(cell))
+            kind: ColumnType = "date" if _is_date(word) else "words"
+            return Column(name, kind, word[:40], f"line {first + line - 1}", _fault(word) or "")
+        whole = cells and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
+        return Column(name, "integer" if whole else "real")
+
+
+def joined(path: Path, parts: Iterator[np.ndarray]) -> np.ndarray:
+    """Put parts of a table together, each being dropped when it is copied.
+
+    Raises:
+        DataError: if there are no rows, or more values than are read without asking.
+    """
+    kept: list[np.ndarray] = []
+    count = 0
+    for part in parts:
+        kept.append(part)
+        count += part.size
+        require_values(path, count)
+    if not kept:
+        raise DataError(f"'{path}' has no rows.")
+    whole = np.empty((sum(map(len, kept)), kept[0].shape[1]))
+    end = len(whole)
+    while kept:
+        part = kept.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
 
 
 def _is_header(cells: list[str]) -> bool:
@@ -175,6 +353,17 @@ def _is_header(cells: list[str]) -> bool:
     named = cells[1:] if cells[0] == "" else cells
     counting = named == [str(number) for number in range(len(named))] and len(cells) > 1
     return counting or not any(map(looks_like_number, cells))
+
+
+def _is_date(cell: str) -> bool:
+    """Tell whether a cell is a date or a time as ISO writes it."""
+    for read in (datetime.fromisoformat, time.fromisoformat):
+        try:
+            read(cell)
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def _printable(cell: str) -> str:
@@ -195,27 +384,14 @@ def _miscounted(found: int, width: int, delimiter: str) -> str:
 
 
 def _fault(cell: str) -> str | None:
-    """Say what is wrong with a cell, or nothing."""
-    if cell in MISSING:
-        return f"the value is missing. {REMEDY}"
+    """Say what is wrong with a cell that is not missing, or nothing."""
     if not is_number(cell):
-        return advice(cell)
+        return f"{cell[:40]!r} has a quote inside. Write the number without it." if '"' in cell else advice(cell)
     value = float(cell)
-    if math.isnan(value) or cell.strip("+-").lower().startswith("inf"):
+    if math.isinf(value) and cell.strip("+-").lower().startswith("inf"):
         return f"the value is {cell[:40]}. {REMEDY}"
     if abs(value) > LARGEST_VALUE:
         return (
             f"the value {cell[:40]} is too large to compute with. Write the column in other units, or mend the value."
         )
     return None
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Put parts together, each being dropped when it is copied."""
-    whole = np.empty((sum(map(len, parts)), parts[0].shape[1]))
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole

@@ -11,6 +11,8 @@ from likelify.data.unpacking import opened, require_usual_size
 from likelify.errors import DataError
 
 BLOCK = 2**20
+# Pieces that one quoted cell may go over.
+MOST_JOINED = 4
 # What else files with the ending of a text often are.
 STARTS = {
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -69,6 +71,25 @@ def pieces(path: Path) -> Iterator[Piece]:
                 break
     if rest:
         yield Piece(first, [rest], quoted)
+
+
+def whole_rows(text: Iterator[Piece]) -> Iterator[Piece]:
+    """Join pieces between which a quoted cell goes over the end of a line, so that each holds whole rows.
+
+    A cell is joined over a few pieces at most; of what is longer reading names the line where its quote begins.
+    """
+    waiting: Piece | None = None
+    joined = 0
+    for piece in text:
+        if waiting is not None:
+            piece, joined = Piece(waiting.first, waiting.lines + piece.lines, quoted=True), joined + 1
+        open_quote = piece.quoted and sum(line.count('"') for line in piece.lines) % 2 == 1
+        waiting = piece if open_quote and joined < MOST_JOINED else None
+        if waiting is None:
+            joined = 0
+            yield piece
+    if waiting is not None:
+        yield waiting
 
 
 def _require_short(path: Path, number: int, line: str) -> None:

@@ -1,13 +1,18 @@
-"""Tables of numbers from numpy's files."""
+"""Numbers from numpy's files, mapped or read; pickles in them are never opened."""
+
+from __future__ import annotations
 
 import io
 import math
+import mmap
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from likelify.data.limits import reading, require_values
-from likelify.data.unpacking import read_up_to
 from likelify.data.values import require_usual
 from likelify.errors import DataError
 
@@ -23,35 +28,89 @@ def read_array(path: str | Path) -> np.ndarray:
             above 1e150.
     """
     path = Path(path)
-    with reading(path, KIND), open(path, "rb") as handle:
-        shape, fortran, dtype, start = _header(handle.read(LONGEST_HEADER), path)
-        handle.seek(start)
-        count = math.prod(shape)
-        require_values(path, count)
-        size = count * dtype.itemsize
-        content = read_up_to(handle, size + 1)
-        if len(content) != size:
-            raise DataError(f"'{path}' is not {KIND}: it announces {size} bytes and holds {len(content)} or more.")
-        with np.errstate(over="ignore"):
-            values = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-            values = np.ascontiguousarray(values, dtype=np.float64)
+    array = map_array(path).values
+    if array.ndim != 2 or array.dtype.kind == "b":
+        raise DataError(
+            f"'{path}' does not hold rows of numbers: an array (rows, columns) of numbers is needed, and it has shape "
+            f"{array.shape} of {array.dtype}."
+        )
+    require_values(path, array.size)
+    with np.errstate(over="ignore"):
+        values = np.array(array, dtype=np.float64, order="C")
     require_usual(f"'{path}'", values)
     return values
 
 
-def _header(content: bytes, path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Read shape, order and kind of number, and where the numbers start."""
+@dataclass(frozen=True)
+class Mapped:
+    """An array whose values stay in its file until they are used.
+
+    Attributes:
+        path: of the file.
+        values: the array; it cannot be written.
+    """
+
+    path: Path
+    values: np.ndarray
+    pages: mmap.mmap
+
+    def release(self) -> None:
+        """Give the memory of what was read back to the system; it is read from the file again when it is needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+def map_array(path: str | Path) -> Mapped:
+    """Map a numpy file `.npy` of numbers or truth values into memory.
+
+    Raises:
+        DataError: if it is something else, or shorter or longer than its header announces.
+    """
+    path = Path(path)
+    with reading(path, KIND), open(path, "rb") as handle:
+        return map_stored(handle, path, 0, os.fstat(handle.fileno()).st_size)
+
+
+def map_stored(handle: BinaryIO, path: Path, start: int, size: int, name: str = "") -> Mapped:
+    """Map an array that is stored in a file as it would be in one of its own.
+
+    Args:
+        handle: of the open file.
+        path: for errors.
+        start: where the array's file begins.
+        size: its length in bytes.
+        name: of the array in the file, for errors.
+
+    Raises:
+        DataError: if it is no array of numbers, or of another length than it announces.
+    """
+    what = f"'{path}'" + (f", '{name}'," if name else "")
+    handle.seek(start)
+    shape, fortran, dtype, header = read_header(handle.read(min(size, LONGEST_HEADER)), what)
+    count = math.prod(shape)
+    if header + count * dtype.itemsize != size:
+        raise DataError(
+            f"{what} is not {KIND}: it announces {count * dtype.itemsize} bytes and holds {max(0, size - header)}."
+        )
+    pages = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    values = np.frombuffer(pages, dtype, count, start + header).reshape(shape, order="F" if fortran else "C")
+    return Mapped(path, values, pages)
+
+
+def read_header(content: bytes, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read shape, order and kind of number of an array, and where its numbers start.
+
+    Raises:
+        DataError: if it holds no numbers, or none.
+    """
     handle = io.BytesIO(content)
     version = np.lib.format.read_magic(handle)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in headers:
-        raise DataError(f"'{path}' is not {KIND}: it is of version {version[0]}.{version[1]} of the format.")
+        raise DataError(f"{what} is not {KIND}: it is of version {version[0]}.{version[1]} of the format.")
     shape, fortran, dtype = headers[version](handle)
     if dtype.hasobject:
-        raise DataError(f"'{path}' is not {KIND}: it holds Python objects, which only running a pickle would give.")
-    if len(shape) != 2 or dtype.kind not in "iuf" or 0 in shape:
-        raise DataError(
-            f"'{path}' does not hold rows of numbers: an array (rows, columns) of numbers is needed, and it has shape "
-            f"{shape} of {dtype}."
-        )
+        raise DataError(f"{what} is not {KIND}: it holds Python objects, which only running a pickle would give.")
+    if dtype.kind not in "iufb" or 0 in shape:
+        raise DataError(f"{what} does not hold rows of numbers, but an array of shape {shape} of {dtype}.")
     return shape, fortran, dtype, handle.tell()

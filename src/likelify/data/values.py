@@ -59,8 +59,13 @@ def table_rows(data: Any, what: str) -> np.ndarray:
     return rows
 
 
-def require_usual(what: str, rows: np.ndarray) -> None:
+def require_usual(what: str, rows: np.ndarray, first: int = 0) -> None:
     """Refuse values that are not finite, or so large that their squares are not.
+
+    Args:
+        what: their name, for errors.
+        rows: the values, items along the first axis.
+        first: number of the first item.
 
     Raises:
         DataError: naming row and column, or item and element.
@@ -69,7 +74,8 @@ def require_usual(what: str, rows: np.ndarray) -> None:
     if not rows.size or (-LARGEST_VALUE <= float(rows.min()) and float(rows.max()) <= LARGEST_VALUE):
         return
     place = tuple(int(n) for n in np.argwhere(~(np.abs(rows.astype(np.float64)) <= LARGEST_VALUE))[0])
-    where = f"row {place[0]}, column {place[1]}" if rows.ndim == 2 else f"item {place[0]}, element {place[1:]}"
+    item = first + place[0]
+    where = f"row {item}, column {place[1]}" if rows.ndim == 2 else f"item {item}, element {place[1:]}"
     remedy = "Write it in other units, or mend the value." if np.isfinite(rows[place]) else REMEDY
     raise DataError(f"{what}, {where}: the value is {rows[place]}. {remedy}")
 
