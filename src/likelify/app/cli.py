@@ -49,7 +49,7 @@ def fit(
     image_size: Annotated[
         str | None, Parameter(help="Of a folder of images: 32, or 32x48 for height and width.")
     ] = None,
-    crop: Annotated[str | None, Parameter(help="How images get that size: centre, stretch or pieces.")] = None,
+    crop: Annotated[str | None, Parameter(help="How images get that size: centre or stretch.")] = None,
     labels: Annotated[str | None, Parameter(help="Classes: 'folders' of images, or a column.")] = None,
     channels: Annotated[str | None, Parameter(help="Of an array of images: first or last.")] = None,
     skip_unreadable: Annotated[bool, Parameter(help="Leave out files that cannot be read.", negative="")] = False,

@@ -35,9 +35,10 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "miniboone": ("uci", "miniboone"),
     "bsds300": ("uci", "bsds300"),
     "table": ("tables", "table_file"),
+    "images": ("folder", "image_folder"),
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
-OPTIONS: dict[str, tuple[str, ...]] = {}
+OPTIONS: dict[str, tuple[str, ...]] = {"images": ("image_size", "crop", "labels", "skip_unreadable")}
 # Endings of the files that are tables.
 TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
 
@@ -47,7 +48,8 @@ def open_source(name: str | PathLike[str], options: SourceOptions | None = None)
 
     Args:
         name: one of `SOURCES`; or one of `FROM_FILES`, a colon and the folder or file of the user, `mnist:FOLDER`; or
-            the path of a table, `rows.csv`, which is short for `table:rows.csv`.
+            the path of a table, `rows.csv`, which is short for `table:rows.csv`, or of a folder, short for
+            `images:FOLDER`.
         options: how its files are to be read, where there is more than one way.
 
     Raises:
@@ -79,13 +81,15 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
     if name.endswith(TABLE_ENDINGS):
         return _from_files("table", name, options)
+    if _place(name).is_dir():
+        return _from_files("images", name, options)
     if _place(name).is_file():
         raise DataError(
             f"'{name}' is a file, but its name does not end in {', '.join(TABLE_ENDINGS)}. Tables are read from CSV "
             "and NPY files; convert it, or rename it if it is one of them."
         )
-    own = [f"{family}:PLACE" for family in FROM_FILES if family != "table"]
-    raise DataError(unknown_word("source", name, [*SOURCES, *own, "FILE.csv", "FILE.npy"]))
+    own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "images")]
+    raise DataError(unknown_word("source", name, [*SOURCES, *own, "FOLDER", "FILE.csv", "FILE.npy"]))
 
 
 def _from_files(family: str, place: str, options: SourceOptions | None) -> Source:

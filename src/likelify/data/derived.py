@@ -33,6 +33,11 @@ class Subset(Source):
         """The family of the whole."""
         return self.source.family
 
+    @property
+    def workers(self) -> int:
+        """The processes that suit the whole."""
+        return self.source.workers
+
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
         require_split(split)

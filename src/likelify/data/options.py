@@ -32,8 +32,7 @@ class SourceOptions(Settings):
     Attributes:
         image_size: height and width that images are brought to.
         crop: how they are brought to it: `centre` reduces an image until it just covers the size and cuts off what
-            stands out on both sides, `stretch` keeps all of it and changes its aspect, `pieces` changes no pixel and
-            cuts it into pieces of the size.
+            stands out on both sides, `stretch` keeps all of it and changes its aspect.
         labels: what the classes of items are: `folders` for the subfolders that images lie in, or the name of a column.
         skip_unreadable: leave out files that cannot be read instead of refusing them all.
         channels: whether the channels of an array of images are its first axis after the items or its last.
@@ -44,7 +43,7 @@ class SourceOptions(Settings):
     """
 
     image_size: Annotated[tuple[Side, Side] | None, BeforeValidator(_size)] = None
-    crop: Literal["centre", "stretch", "pieces"] | None = None
+    crop: Literal["centre", "stretch"] | None = None
     labels: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     skip_unreadable: bool | None = None
     channels: Literal["first", "last"] | None = None

@@ -112,7 +112,8 @@ class Source(ABC):
     likelihoods are densities, whose values depend on the units. Reading is by index, so a batch is a pure function of
     the indices.
 
-    Its attributes are those of `Facts`; every source declares its `kind`.
+    Its attributes are those of `Facts`; every source declares its `kind`. Where reading takes long, such as the
+    decoding of files, `workers` is the number of processes that should read ahead.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Source(ABC):
     classes: int | None = None
     description: str = ""
     columns: tuple[str, ...] | None = None
+    workers: int = 0
 
     @property
     def family(self) -> str:
