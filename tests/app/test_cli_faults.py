@@ -86,7 +86,7 @@ def test_evaluate_says_that_a_fit_was_killed(fitted, monkeypatch, capsys):
     run.save_course(run.course().model_copy(update={"reason": "running"}))
     output, error = here(monkeypatch, capsys, "evaluate", "run")
     assert "ELBO" in output
-    assert "Warning: The fit of 'run' did not end: it was killed, or is still running." in error
+    assert "Warning: The fit of 'run' did not end: it was killed." in error
 
 
 def test_a_damaged_run_is_one_paragraph(fitted, monkeypatch, capsys):

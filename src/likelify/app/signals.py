@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
 
 
 @contextmanager
@@ -12,12 +11,9 @@ def ended_like_ctrl_c() -> Iterator[None]:
 
     What ignores such a signal, as `nohup` lets a program do, goes on ignoring it.
     """
-
-    def stop(number: int, frame: Any) -> NoReturn:  # noqa: ARG001 - as handlers are called
-        raise KeyboardInterrupt
-
     meant = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in meant}
+    # The handler of Ctrl-C itself, by which a fit knows what may wait until a step is whole.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in meant}
     try:
         yield
     finally:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Bits per dimension that a training loss may lie below the best validation: no fit that learns comes near.
 COLLAPSE_BITS = 50.0
 
-Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted"]
+Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted", "diverged"]
+UNENDED: tuple[Reason, ...] = ("running", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class Course(Settings):
     """How a fit went.
 
     Attributes:
-        reason: why it ended; "running" as long as it has not, which a killed fit leaves behind.
+        reason: why it ended; "running" as long as it has not, which a killed fit leaves behind; "diverged" if its loss
+            became infinite or NaN.
         steps: that were made.
         best_step: the step of the weights that were kept, those of the best evaluation on the validation split.
         seconds: it took, validation included.
@@ -197,6 +199,11 @@ class Course(Settings):
     def best(self) -> Point | None:
         """The point of the weights that were kept, or None if there were none."""
         return next((point for point in self.points if point.step == self.best_step), None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to go on with: neither killed nor interrupted, nor running now."""
+        return self.reason not in UNENDED
 
     @property
     def doubts(self) -> list[str]:

@@ -6,13 +6,13 @@ Several processes that write do not meet; what cannot be written is an error tha
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
 import platform
 import re
 import secrets
+import stat
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -141,18 +141,6 @@ def make_folder(folder: Path) -> None:
         refuse_write(folder, error)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a folder if need be, and keep other processes waiting that lock it too; a killed process locks nothing."""
-    make_folder(folder)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def as_json(settings: Settings) -> bytes:
     """Return settings as the content of a JSON file.
 
@@ -166,20 +154,56 @@ def as_json(settings: Settings) -> bytes:
     return text.encode() + b"\n"
 
 
+def regular(file: Path) -> Path:
+    """Return a file of a run folder after a look at what it is: an ordinary file, or a link to one beside it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RunError: if it is a device, a pipe or a folder, or a link that leads out of its folder.
+    """
+    try:
+        inside = file.resolve(strict=True).is_relative_to(file.parent.resolve(strict=True))
+        kind = file.stat().st_mode
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RunError(f"'{file}' cannot be read: {_reason(error)}.") from error
+    if not inside:
+        raise RunError(f"'{file}' is a link to a place outside of its folder, and was not followed.")
+    if not stat.S_ISREG(kind):
+        raise RunError(f"'{file}' is not an ordinary file, and was not opened.")
+    return file
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else None
+    return (text or " ".join(str(error).split()) or "for an unknown reason").lower()
+
+
 def read_json(file: Path) -> Any:
     """Return what a file of JSON holds, in bounded memory and time, whoever wrote it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RunError: if it is no JSON, or too large, too deep, or with numbers that are too long or not finite.
+        RunError: if it is no JSON, or too large, too deep, or with numbers that are too long or not finite; or no
+            ordinary file.
     """
     try:
-        with file.open("rb") as handle:
+        with regular(file).open("rb") as handle:
             content = handle.read(LARGEST_JSON + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, RunError):
         raise
     except OSError as error:
-        raise RunError(f"'{file}' cannot be read: {(error.strerror or str(error)).lower()}.") from error
+        raise RunError(f"'{file}' cannot be read: {_reason(error)}.") from error
+    return parse_json(content, file)
+
+
+def parse_json(content: bytes, file: Path) -> Any:
+    """Return what JSON holds, in bounded memory and time; the file it is of is for errors.
+
+    Raises:
+        RunError: if it is no JSON, or too large, too deep, or with numbers that are too long or not finite.
+    """
     if len(content) > LARGEST_JSON:
         raise RunError(f"'{file}' cannot be read: it has more than {LARGEST_JSON // 2**20} MB.")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,16 @@ from torch import Tensor
 
 from likelify.data import Source, as_source
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
+from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow, read_for
 from likelify.fitting.feeding import Feed, generator, mix
 from likelify.fitting.figures import Course, Point, Reason, Unit
+from likelify.fitting.interrupts import Interrupts
+from likelify.fitting.locks import locked
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
-from likelify.fitting.state import FitState, State
+from likelify.fitting.state import FitState, Position, State
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.flows import Flow
 from likelify.nets import regularized
@@ -114,17 +117,61 @@ def fit(
     check_fit(flow, source, conditional=conditional)
     place = fabric or OneProcess()
     flow.to(place.device)
-    with seeded(settings.seed):
-        if initialize:
+    with _held(run, place), seeded(settings.seed):
+        checkpoints, saved = None, None
+        if run is not None:
+            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional)
+        if saved is not None and not saved.facts.initialized:
+            restore_start(saved, flow)
+        if initialize and (saved is None or not saved.facts.initialized):
+            if checkpoints is not None and saved is None:
+                checkpoints.save_start(flow)
             _initialize(flow, source, settings, conditional=conditional)
         fitting = _Fit(flow, source, settings, place, conditional=conditional)
-        fitting.on_step = on_step
+        fitting.on_step, fitting.checkpoints = on_step, checkpoints
         fitting.on_best = [keep for keep in (None if run is None else run.keep, on_best) if keep is not None]
-        course = fitting.run()
-    if run is not None and place.is_global_zero:
-        run.save_course(course)
+        if saved is not None and saved.facts.initialized:
+            fitting.go_on(saved)
+        course = fitting.run() if run is None else _kept(run, fitting)
     for doubt in course.doubts if place.is_global_zero else ():
         warnings.warn(doubt, LikelifyWarning, stacklevel=2)
+    return course
+
+
+def _held(run: Run | None, place: Fabric | OneProcess) -> AbstractContextManager[None]:
+    """Return what keeps other processes out of the folder of a run."""
+    return nullcontext() if run is None or not place.is_global_zero else locked(run.path, wait=False)
+
+
+def _begin(
+    run: Run, source: Source, settings: FitSettings, place: Fabric | OneProcess, *, conditional: bool
+) -> tuple[Checkpoints, Saved | None]:
+    """Return what writes the checkpoints of a run, and the one from which its fit goes on."""
+    run.refuse_ended()
+    facts = Facts(
+        machine=Machine.now(place.device, place.world_size),
+        data=source.fingerprint(),
+        conditional=conditional,
+        fit=settings,
+        initialized=False,
+        position=Position(),
+    )
+    saved = run.saved()
+    if saved is not None:
+        check_same(saved, facts)
+    elif place.is_global_zero:
+        run.settle(settings, conditional=conditional)
+    return Checkpoints(run.path, facts, writes=place.is_global_zero), saved
+
+
+def _kept(run: Run, fitting: _Fit) -> Course:
+    """Run a fit and write its course; once it has ended its checkpoint goes."""
+    try:
+        course = fitting.run()
+    except NonFiniteError:
+        fitting.end(run, fitting.state.course("diverged"))
+        raise
+    fitting.end(run, course)
     return course
 
 
@@ -133,6 +180,7 @@ class _Fit:
 
     on_step: Callable[[Progress], None] | None = None
     on_best: list[Callable[[State, Course], None]]
+    checkpoints: Checkpoints | None = None
 
     def __init__(
         self, flow: Flow, source: Source, settings: FitSettings, place: Fabric | OneProcess, *, conditional: bool
@@ -143,17 +191,33 @@ class _Fit:
         self.objective, self.optimizer = place.setup(Objective(flow, conditional=conditional), optimizer)
         self.state = FitState(flow, self.optimizer, settings)
         self.feed = Feed(flow, source, settings, rank=place.global_rank, processes=place.world_size)
+        self.interrupts = Interrupts()
         self.unkept: RunError | None = None
+
+    def go_on(self, saved: Saved) -> None:
+        """Take up a checkpoint, and make the run hold the best weights that it knows of."""
+        restore(saved, self.state)
+        if self.state.best:
+            self._keep()
+
+    def end(self, run: Run, course: Course) -> None:
+        """Write how a fit went, and take its checkpoint away unless it can go on."""
+        if self.place.is_global_zero:
+            run.save_course(course)
+            if self.checkpoints is not None and course.ended:
+                self.checkpoints.remove()
 
     def run(self) -> Course:
         """Train until something ends it."""
         reason = None
         try:
-            with self.feed:
-                self._train()
-        except KeyboardInterrupt:
-            reason = "interrupted"
-            self._validate_once_more()
+            with self.interrupts:
+                try:
+                    with self.feed:
+                        self._train()
+                except KeyboardInterrupt:
+                    reason = "interrupted"
+                    self._stop()
         finally:
             if self.state.best:
                 self.flow.load_state_dict(self.state.best)
@@ -164,18 +228,42 @@ class _Fit:
         return self.state.course(reason or self._reason())
 
     def _train(self) -> None:
-        state = self.state
-        if not state.points:
-            self._validate()
+        fraction = self._fraction()
+        self._validate_if_due(fraction)
+        self._save_if_due(validated=True)
         while (fraction := self._fraction()) < 1 and not self._out_of_patience():
-            self._train_step(state.step, fraction)
-            state.step += 1
+            with self.interrupts.whole():
+                self._train_step(fraction)
             after = self._fraction()
-            passed = int(after * self.settings.validations)
-            if passed > state.passed or after >= 1:
-                state.passed = passed
-                self._validate()
+            self._save_if_due(validated=self._validate_if_due(after))
             self._report(after)
+        self._validate_if_due(fraction)
+
+    def _validate_if_due(self, fraction: float) -> bool:
+        """Validate before the first step, after the last, and so many times between them; return whether it was."""
+        state = self.state
+        passed = int(fraction * self.settings.validations)
+        last = state.points[-1].step if state.points else -1
+        if not (last < 0 or passed > state.passed or (fraction >= 1 and last < state.step)):
+            return False
+        self._validate(passed)
+        return True
+
+    def _save_if_due(self, *, validated: bool) -> None:
+        if self.checkpoints is not None and self.checkpoints.is_due(self.state.step, validated=validated):
+            with self.interrupts.whole():
+                self.checkpoints.save(self.state)
+
+    def _stop(self) -> None:
+        """Save what the user has ended, and do not lose the steps since the last validation; ending again skips it."""
+        with suppress(KeyboardInterrupt, NonFiniteError):
+            if self.interrupts.broken:
+                return
+            if self.checkpoints is not None and self.checkpoints.saved != self.state.step:
+                with self.interrupts.whole():
+                    self.checkpoints.save(self.state)
+            if self.state.losses and self.place.world_size == 1:
+                self._validate(self.state.passed)
 
     def _reason(self) -> Reason:
         if self._out_of_patience() and self._fraction() < 1:
@@ -191,10 +279,9 @@ class _Fit:
                 share = self.place.broadcast(share)
         return min(share, 1.0)
 
-    def _train_step(self, step: int, fraction: float) -> None:
-        settings, place = self.settings, self.place
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr_at(step, fraction)
+    def _train_step(self, fraction: float) -> None:
+        settings, place, step = self.settings, self.place, self.state.step
+        self.state.lr = settings.lr_at(step, fraction)
         batch = self.feed.batch(step)
         torch.manual_seed(mix(settings.seed, f"noise {place.global_rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
@@ -206,8 +293,9 @@ class _Fit:
         descend(self.objective, self.optimizer, loss, settings, place)
         self.state.average.update_parameters(self.flow)
         self.state.losses.append((loss.detach(), nats))
+        self.state.step += 1
 
-    def _validate(self) -> None:
+    def _validate(self, passed: int) -> None:
         """Add a point to the course, and keep the weights if they are the best so far."""
         state = self.state
         train: list[float | None] = [None, None]
@@ -216,7 +304,6 @@ class _Fit:
             self._require_finite(torch.tensor(train[0]))
         bits, nats = self._validation_figures()
         self._require_finite(torch.tensor(bits))
-        state.losses.clear()
         point = Point(
             step=state.step,
             seconds=state.seconds,
@@ -224,10 +311,11 @@ class _Fit:
             train_nats=train[1],
             validation_bits=bits,
             validation_nats=nats,
-            lr=self.optimizer.param_groups[0]["lr"] if state.step else 0.0,
+            lr=state.lr if state.step else 0.0,
         )
-        if state.add(point):
-            self._keep()
+        with self.interrupts.whole():
+            if state.add(point, passed):
+                self._keep()
 
     def _keep(self) -> None:
         """Hand the best weights on; a disk that is full does not end the fit, for there may be room the next time."""
@@ -242,12 +330,6 @@ class _Fit:
             if before is None:
                 message = f"The best weights so far were not kept, and the fit goes on. {error}"
                 warnings.warn(message, LikelifyWarning, stacklevel=2)
-
-    def _validate_once_more(self) -> None:
-        """Do not lose the steps since the last validation when the user ends the fit; interrupting again skips it."""
-        if self.state.losses and self.place.world_size == 1:
-            with suppress(KeyboardInterrupt, NonFiniteError):
-                self._validate()
 
     def _validation_figures(self) -> tuple[float, float]:
         """Return bits per dimension and nats of the averaged weights, with the same noise at every validation."""

@@ -18,14 +18,19 @@ from typing import TYPE_CHECKING, Any
 from likelify._version import __version__
 from likelify.errors import ConfigError, DataError, LikelifyWarning, RunError
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
+from likelify.fitting.locks import LOCK, is_locked
 
 if TYPE_CHECKING:
     import numpy as np
+    from lightning_fabric import Fabric
     from torch import Tensor, nn
 
     from likelify.data import Source, SplitName
+    from likelify.fitting.checkpoint import Saved
     from likelify.fitting.figures import Course, Evaluation
-    from likelify.fitting.settings import RunConfig
+    from likelify.fitting.loop import Progress
+    from likelify.fitting.process import OneProcess
+    from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
 
 CONFIG, WEIGHTS, EVALUATION = "config.json", "model.safetensors", "evaluation.json"
@@ -208,10 +213,12 @@ class Run:
 
     def _warn_unless_ended(self) -> None:
         course = self.course()
-        if course is not None and course.reason == "running":
+        if course is not None and (course.reason == "diverged" or not course.ended):
+            end = {"interrupted": "was interrupted", "diverged": "ended when its loss was not finite any more"}
+            killed = "is still running" if is_locked(self.path) else "did not end: it was killed"
             warnings.warn(
-                f"The fit of '{self.path}' did not end: it was killed, or is still running. Its weights are the best "
-                f"that were kept so far, of step {course.best_step}.",
+                f"The fit of '{self.path}' {end.get(course.reason, killed)}. Its weights are the best that were kept "
+                f"so far, of step {course.best_step}.",
                 LikelifyWarning,
                 stacklevel=3,
             )
@@ -291,15 +298,85 @@ class Run:
         """Write the course of the fit, and its points as CSV in the unit that suits the data."""
         from likelify.fitting.figures import Unit
 
+        if rows := course.rows(Unit.of(self.config.data.kind)):
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+            write_atomically(self.path / METRICS, text.getvalue().encode())
+        # Last, for it is what says that a fit has ended.
         write_atomically(self.path / COURSE, as_json(course))
-        rows = course.rows(Unit.of(self.config.data.kind))
-        if not rows:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path / METRICS, text.getvalue().encode())
+
+    def settle(self, settings: FitSettings, *, conditional: bool) -> None:
+        """Write the settings of a fit that begins, if they are others than those that the run was made with."""
+        config = self.config.model_copy(update={"fit": settings, "conditional": conditional})
+        if config != self.config:
+            write_atomically(self.path / CONFIG, as_json(config))
+            self.config = config
+
+    def saved(self) -> Saved | None:
+        """Return the checkpoint from which the fit can go on, or None if it has not begun.
+
+        Raises:
+            RunError: if it is damaged, or there are weights and it is gone.
+        """
+        from likelify.fitting.checkpoint import Saved
+
+        try:
+            return Saved(self.path)
+        except FileNotFoundError:
+            if (self.path / WEIGHTS).exists():
+                raise RunError(
+                    f"'{self.path}' holds weights and no checkpoint, so its fit cannot go on, and a new one would "
+                    "replace them; nothing was changed. Fit in another folder."
+                ) from None
+            return None
+
+    def refuse_ended(self) -> None:
+        """Refuse to fit again what has been fitted.
+
+        Raises:
+            RunError: if the fit of the run has ended.
+        """
+        course = self.course()
+        if course is not None and course.ended:
+            raise RunError(f"{self.ended_words(course)} Fit in another folder.")
+
+    def ended_words(self, course: Course) -> str:
+        """Say that a fit has ended."""
+        return f"The fit of '{self.path}' has ended ({course.reason}, {course.steps} steps); nothing was changed."
+
+    def resume(
+        self,
+        data: Any = None,
+        *,
+        fabric: Fabric | OneProcess | None = None,
+        on_step: Callable[[Progress], None] | None = None,
+    ) -> Course:
+        """Go on with a fit that was interrupted or killed, to the result that it would have had without a break.
+
+        At an equal number of threads, and without `max_time`, weights and course are the same to the last bit, seconds
+        aside. With `max_time` the time that was used before counts. A run whose fit had not begun is fitted from the
+        weights of its seed. One whose fit has ended is left as it is.
+
+        Args:
+            data: what it is fitted to; by default opened again.
+            fabric: see `fit`.
+            on_step: see `fit`.
+
+        Returns:
+            How the fit went.
+
+        Raises:
+            RunError: if the data have changed, the checkpoint is damaged, or another process is at work in the folder.
+            DataError: if the data are not there any more.
+
+        Warns:
+            LikelifyWarning: if the fit has ended; if versions or numbers of threads are others than before.
+        """
+        from likelify.fitting.resuming import resume
+
+        return resume(self, data, fabric=fabric, on_step=on_step)
 
     def course(self) -> Course | None:
         """Return the course of the fit as far as it was written, or None if there is none that can be read."""
@@ -315,7 +392,7 @@ def _claim(folder: Path, config: RunConfig) -> bool:
     """Make a folder that is this run's from now on; return False if it is another's."""
     if not folder.exists():
         make_folder(folder)
-    if not folder.is_dir() or any(not is_temporary(file) for file in folder.iterdir()):
+    if not folder.is_dir() or any(not is_temporary(file) and file.name != LOCK for file in folder.iterdir()):
         return False
     return write_new(folder / CONFIG, as_json(config))
 

@@ -63,6 +63,7 @@ class FitSettings(Settings):
     validations: int = Field(default=15, ge=1)
     patience: int | None = Field(default=None, ge=1)
     initialize_items: int = Field(default=4096, ge=1)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int | None = Field(default=None, ge=0, le=64)
 

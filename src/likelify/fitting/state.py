@@ -30,6 +30,7 @@ class Position(Settings):
         passed: how many of the evenly spaced validations are behind it.
         stale: validations since the best one.
         best: number of the best point, or None before the first.
+        lr: learning rate of the last step.
         points: the evaluations on the validation split.
     """
 
@@ -38,6 +39,7 @@ class Position(Settings):
     passed: int = Field(default=0, ge=0)
     stale: int = Field(default=0, ge=0)
     best: int | None = Field(default=None, ge=0)
+    lr: float = Field(default=0.0, ge=0)
     points: tuple[Point, ...] = ()
 
 
@@ -70,14 +72,25 @@ class FitState:
         return self.clock() - self.start
 
     @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    @property
     def best_point(self) -> Point | None:
         """The best point so far."""
         return None if self.best_index is None else self.points[self.best_index]
 
-    def add(self, point: Point) -> bool:
+    def add(self, point: Point, passed: int) -> bool:
         """Add a point; return whether it is the best so far, whose weights are then remembered."""
-        best = self.best_point
+        best, self.passed = self.best_point, passed
         self.points.append(point)
+        self.losses.clear()
         self.stale += 1
         if best is not None and point.validation_bits >= best.validation_bits:
             return False
@@ -104,6 +117,7 @@ class FitState:
             passed=self.passed,
             stale=self.stale,
             best=self.best_index,
+            lr=self.lr,
             points=tuple(self.points),
         )
         losses = dict(zip(("bits", "nats"), zip(*self.losses, strict=True), strict=True)) if self.losses else {}
@@ -128,15 +142,15 @@ class FitState:
         """Go on from what `state` gave, in a fit of the same flow with the same settings."""
         self.step, self.passed, self.stale = position.step, position.passed, position.stale
         self.points, self.best_index = list(position.points), position.best
-        self.start = self.clock() - position.seconds
-        self.flow.load_state_dict(_of(FLOW, tensors))
-        self.average.load_state_dict(_of(AVERAGE, tensors))
+        self.start, self.lr = self.clock() - position.seconds, position.lr
+        self.flow.load_state_dict(of_part(FLOW, tensors))
+        self.average.load_state_dict(of_part(AVERAGE, tensors))
         device = next(self.flow.parameters()).device
-        self.best = {name: tensor.to(device) for name, tensor in _of(BEST, tensors).items()}
-        losses = _of(LOSSES, tensors)
+        self.best = {name: tensor.to(device) for name, tensor in of_part(BEST, tensors).items()}
+        losses = of_part(LOSSES, tensors)
         pairs = zip(losses["bits"].to(device), losses["nats"].to(device), strict=True) if losses else ()
         self.losses = list(pairs)
-        self._restore_moments(_of(OPTIMIZER, tensors))
+        self._restore_moments(of_part(OPTIMIZER, tensors))
 
     def _restore_moments(self, moments: State) -> None:
         found: dict[str, dict[str, Tensor]] = {}
@@ -156,5 +170,6 @@ def _named(prefix: str, tensors: State) -> State:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _of(prefix: str, tensors: State) -> State:
+def of_part(prefix: str, tensors: State) -> State:
+    """Return the tensors of one part of a state, such as `BEST`, by their names in it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

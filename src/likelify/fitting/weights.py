@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from likelify.door import broken_weights
 from likelify.errors import LikelifyError, RunError
+from likelify.fitting.files import regular
 from likelify.flows import Flow
 
 DIGEST = "likelify.sha256"
@@ -94,7 +95,7 @@ def read_header(file: Path) -> Header:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with file.open("rb") as handle:
+        with regular(file).open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
         if length > LARGEST_HEADER:
             raise RunError(f"'{file}' is damaged or not a safetensors file: its header would have {length} bytes.")
@@ -129,6 +130,19 @@ def load_weights(flow: Flow, file: Path, header: Header) -> None:
     state = load_file(file)
     if broken := broken_weights(flow, state):
         raise RunError(f"The weights {listed(broken)} in '{file}' are not finite, so no figure of them would be one.")
+    check_digest(state, header, file)
+    try:
+        flow.load_state_dict(state)
+    except (LikelifyError, RuntimeError) as error:
+        raise RunError(f"The weights in '{file}' do not fit the model in config.json: {_short(error)}") from error
+
+
+def check_digest(state: Mapping[str, Tensor], header: Header, file: Path) -> None:
+    """Refuse tensors that are not those that were written.
+
+    Raises:
+        RunError: if their digest is another than that in the header, or there is none.
+    """
     if header.digest != digest_of(state):
         found = "have no digest" if header.digest is None else "are not those that were written: their digest differs"
         raise RunError(
@@ -136,10 +150,6 @@ def load_weights(flow: Flow, file: Path, header: Header) -> None:
             "again; if you changed them and mean it, load them into a flow, and keep that with "
             "run.save_weights(flow.state_dict())."
         )
-    try:
-        flow.load_state_dict(state)
-    except (LikelifyError, RuntimeError) as error:
-        raise RunError(f"The weights in '{file}' do not fit the model in config.json: {_short(error)}") from error
 
 
 def build_within(build: Callable[[], Flow], header: Header, folder: Path) -> Flow:
@@ -218,8 +228,11 @@ def _counting(tensors: int, size: int, folder: Path) -> Iterator[None]:
 
 def differences(flow: Flow, header: Header) -> list[str]:
     """Return in words how the tensors of a file differ from those of a model; none if they fit."""
-    found = header.kinds
-    wanted: Kinds = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in flow.state_dict().items()}
+    return mismatches({name: (tuple(t.shape), t.dtype) for name, t in flow.state_dict().items()}, header.kinds)
+
+
+def mismatches(wanted: Kinds, found: Kinds) -> list[str]:
+    """Return in words how the tensors that are found differ from those that are wanted; none if they are the same."""
     missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     problems = [f"{listed(sorted(missing))} missing"] if missing else []
     problems += [f"the model has no {listed(sorted(extra))}"] if extra else []

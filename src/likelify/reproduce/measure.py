@@ -17,7 +17,8 @@ from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.draw import draw, draw_inverses, picture
 from likelify.fitting.figures import Course, Unit
-from likelify.fitting.files import locked, make_folder, write_atomically
+from likelify.fitting.files import make_folder, write_atomically
+from likelify.fitting.locks import LOCK, locked
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
@@ -34,14 +35,14 @@ from likelify.seeding import seeded
 from likelify.settings import Values
 from likelify.zoo import config_from_dict
 
-UNENDED = ("running", "interrupted")
 IMAGES, DPI = 64, 110
 
 
 def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
     """Run a cell and keep its result.
 
-    From the first improvement on the best weights are in a run folder; the result is written when all is done.
+    The fit has a run folder, in which it goes on where an earlier one was killed or interrupted; the result is written
+    when all is done.
 
     Args:
         cell: the cell.
@@ -113,7 +114,7 @@ def fitted(
         folder: of the run.
         device: see `Cell`.
         on_progress: see `run_cell`.
-        reuse: take the model from the folder if its fit ended there.
+        reuse: take the model from the folder if its fit ended there. One that has begun goes on in any case.
 
     Raises:
         KeyboardInterrupt: if the fit was interrupted.
@@ -122,9 +123,7 @@ def fitted(
     with locked(folder):
         if reuse and (found := _load(folder)) is not None:
             return (*found, False)
-        for file in folder.iterdir():
-            file.unlink()
-        run = Run.create(folder, config)
+        run = _begun(folder) or _cleared(folder, config)
         with seeded(config.fit.seed):
             flow = config.model.build()
 
@@ -140,13 +139,31 @@ def fitted(
 
 
 def _load(folder: Path) -> tuple[Flow, Course] | None:
-    """Return what a run folder holds if its fit ended; otherwise it is simply fitted again."""
+    """Return what a run folder holds if its fit ended well; otherwise it is gone on with, or fitted again."""
     try:
         run = Run.load(folder)
         course = run.course()
-        return None if course is None or course.reason in UNENDED else (run.flow(), course)
+        return None if course is None or not course.ended or course.reason == "diverged" else (run.flow(), course)
     except (RunError, ConfigError):
         return None
+
+
+def _begun(folder: Path) -> Run | None:
+    """Return the run in a folder if its fit has begun and not ended, so that it can go on."""
+    try:
+        run = Run.load(folder)
+        course = run.course()
+        return None if run.saved() is None or (course is not None and course.ended) else run
+    except (RunError, ConfigError):
+        return None
+
+
+def _cleared(folder: Path, config: RunConfig) -> Run:
+    """Make a run in a folder in which there may be another."""
+    for file in folder.iterdir():
+        if file.name != LOCK:
+            file.unlink()
+    return Run.create(folder, config)
 
 
 def clock_of(course: Course) -> Callable[[], float]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from likelify.errors import RunError
-from likelify.fitting.files import locked, read_json, write_atomically
+from likelify.fitting.files import read_json, write_atomically
+from likelify.fitting.locks import locked
 
 CELLS = "cells.json"
 FORMAT = 2

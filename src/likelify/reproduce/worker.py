@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from typing import NoReturn
 
 from likelify.errors import LikelifyError
 
@@ -19,11 +18,14 @@ REPORT_SECONDS = 0.5
 
 def main() -> None:
     """Read the request, run the cell, report its progress or its error."""
-    signal.signal(signal.SIGTERM, _stop)
+    # As Ctrl-C: a fit saves where it is, and a file that is being written is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         _run(request)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (LikelifyError, OSError) as error:
         _send(error=" ".join(str(error).split()))
         sys.exit(2)
@@ -55,11 +57,6 @@ def _run(request: dict) -> None:
 def _send(**values: object) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
-
-
-def _stop(*_: object) -> NoReturn:
-    # An exception, so that a file that is being written is cleaned up.
-    sys.exit(130)
 
 
 def _follow_parent() -> None:
