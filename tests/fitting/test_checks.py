@@ -108,14 +108,22 @@ class FullDisk:
 
 
 def new_run(folder):
-    return Run.create(folder / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=QUICK))
+    settings = QUICK.model_copy(update={"steps": 30})
+    return Run.create(folder / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=settings))
 
 
-def test_a_disk_that_is_full_for_a_while_does_not_end_a_fit(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (0, r"state of the fit was not saved, .* goes on. '.*checkpoint.safetensors' cannot be written: no space"),
+        (1, r"not kept, and the fit goes on. '.*model.safetensors' cannot be written"),
+    ],
+)
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_fit(after, words, tmp_path, monkeypatch):
     run, flow = new_run(tmp_path), tiny_flow()
-    FullDisk(monkeypatch, after=0, times=1)
-    with pytest.warns(LikelifyWarning, match=r"not kept, and the fit goes on. '.*model.safetensors' cannot be written"):
-        course = fit(flow, stripes(), run=run, steps=30)
+    FullDisk(monkeypatch, after=after, times=1)
+    with pytest.warns(LikelifyWarning, match=words):
+        course = fit(flow, stripes(), run=run)
     assert course.reason == "finished"
     assert run.course() == course
     assert all(torch.equal(a, b) for a, b in zip(run.flow().parameters(), flow.parameters(), strict=True))
@@ -129,7 +137,7 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_the_flow_is_fitted(tm
         pytest.warns(LikelifyWarning, match="the fit goes on"),
         pytest.raises(RunError, match="no space left on device. Make room"),
     ):
-        fit(flow, stripes(), run=run, steps=30)
+        fit(flow, stripes(), run=run)
     assert evaluate(flow, stripes(), iw_samples=0).elbo.bits.mean < before
     assert [file.name for file in run.path.iterdir()] == ["config.json"]
 

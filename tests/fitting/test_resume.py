@@ -134,7 +134,7 @@ def small(name):
 QUICK_ONES = ("marginal-spline", "glow", "flowified-mlp", "vae", "series")
 
 
-@pytest.mark.filterwarnings("ignore:The best weights are those before")
+@pytest.mark.filterwarnings("ignore::likelify.errors.LikelifyWarning")
 @pytest.mark.parametrize(
     "name", [name if name in QUICK_ONES else pytest.param(name, marks=pytest.mark.slow) for name in zoo.MODELS]
 )

@@ -106,5 +106,5 @@ def test_the_format_is_named(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file_is_damage(tmp_path):
     (tmp_path / CELLS).mkdir()
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="is not an ordinary file"):
         read_cells(tmp_path)
