@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator
+from contextlib import closing
 from types import TracebackType
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from likelify.data import Batch, Source
-from likelify.fitting.checks import read_for
+from likelify.data import Batch, Source, SplitName
+from likelify.data.ahead import read_ahead
+from likelify.fitting.checks import for_flow, read_for
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
+
+# Items that a process reads at a time where they are put together afterwards.
+PART = 64
 
 
 class Feed:
     """What gives the loop its batches; as a context manager, so that whatever reads ahead ends with the block.
+
+    Batches can be asked for in any order; in that of the steps they are read ahead where the source or the settings
+    have workers.
 
     Args:
         flow: the model, for its device and dtype.
@@ -32,6 +41,7 @@ class Feed:
         self.size = source.size("train")
         self.batch_size = min(settings.batch_size, self.size)
         self._order: tuple[int, Tensor] | None = None
+        self._ahead: tuple[int, Generator[Batch]] | None = None
 
     def __enter__(self) -> Self:
         """Begin to feed."""
@@ -40,11 +50,26 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """End what reads ahead."""
+        self._stop()
 
     def batch(self, step: int) -> Batch:
         """Return this process's part of the batch of a step, as the flow takes it."""
-        return read_for(self.flow, self.source, "train", self.indices(step))
+        expected, batches = self._ahead or (None, None)
+        if batches is None or expected != step:
+            self._stop()
+            parts = (self.indices(later) for later in range(step, max(step + 1, self.settings.steps)))
+            batches = read_ahead(self.source, "train", parts, workers=self.settings.workers)
+        # Where reading fails there is nothing to go on with.
+        self._ahead = None
+        batch = next(batches)
+        self._ahead = step + 1, batches
+        return for_flow(self.flow, batch)
+
+    def _stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead[1].close()
+        self._ahead = None
 
     def indices(self, step: int) -> Tensor:
         """Return the numbers of the items in this process's part of the batch of a step.
@@ -59,6 +84,35 @@ class Feed:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, torch.randperm(self.size, generator=generator(self.settings.seed, "order", epoch))
         return self._order[1]
+
+
+def in_order(
+    flow: Flow, source: Source, split: SplitName, size: int, *, count: int | None = None, workers: int | None = None
+) -> Generator[Batch]:
+    """Read the first items of a split in batches of that size, as the flow takes them.
+
+    Args:
+        flow: the model, for its device and dtype.
+        source: the data.
+        split: of these.
+        size: items of a batch; the last has what is left.
+        count: how many items; all by default.
+        workers: processes that read ahead; by default what suits the source.
+    """
+    count = source.size(split) if count is None else min(count, source.size(split))
+    parts = (torch.arange(start, min(start + size, count)) for start in range(0, count, size))
+    with closing(read_ahead(source, split, parts, workers=workers)) as batches:
+        for batch in batches:
+            yield for_flow(flow, batch)
+
+
+def together(flow: Flow, source: Source, indices: Tensor, *, workers: int | None = None) -> Batch:
+    """Read training items as one batch, by several processes where they take long."""
+    if not (source.workers if workers is None else workers) or source.kind == "graph":
+        return read_for(flow, source, "train", indices)
+    parts = list(read_ahead(source, "train", indices.split(PART), workers=workers))
+    labels = [part.labels for part in parts if part.labels is not None]
+    return for_flow(flow, Batch(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None))
 
 
 def mix(seed: int, purpose: str, step: int) -> int:

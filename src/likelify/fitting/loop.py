@@ -15,8 +15,8 @@ from torch import Tensor
 from likelify.data import Source, as_source
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
-from likelify.fitting.checks import check_fit, check_flow, read_for
-from likelify.fitting.feeding import Feed, generator, mix
+from likelify.fitting.checks import check_fit, check_flow
+from likelify.fitting.feeding import Feed, generator, in_order, mix, together
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
@@ -337,9 +337,8 @@ class _Fit:
         size = self.source.size("validation")
         values, dims = [], []
         with seeded(mix(self.settings.seed, "validation", 0)), torch.no_grad(), flow.frozen():
-            for start in range(0, size, VALIDATION_BATCH):
-                indices = torch.arange(start, min(start + VALIDATION_BATCH, size))
-                batch = read_for(flow, self.source, "validation", indices)
+            workers = self.settings.workers
+            for batch in in_order(flow, self.source, "validation", VALIDATION_BATCH, workers=workers):
                 context = batch.context(conditional=self.conditional)
                 values.append(flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value)
                 dims.append(batch.dims())
@@ -371,5 +370,5 @@ class _Fit:
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
     order = torch.randperm(source.size("train"), generator=generator(settings.seed, "initialize", 0))
-    batch = read_for(flow, source, "train", order[: settings.initialize_items])
+    batch = together(flow, source, order[: settings.initialize_items], workers=settings.workers)
     flow.initialize(batch.x, batch.context(conditional=conditional))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from likelify.data import SPLITS, Source, SplitName
 from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, unknown_word
-from likelify.fitting.checks import check_condition, check_flow, read_for
+from likelify.fitting.checks import check_condition, check_flow
+from likelify.fitting.feeding import in_order
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
@@ -112,11 +113,11 @@ def evaluate(
     elbos, weights, tails, dims = [], [], [], []
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
-        for indices in torch.arange(count).split(batch_size):
-            batch = read_for(flow, source, split, indices)
+        done = 0
+        for batch in in_order(flow, source, split, batch_size, count=count):
+            done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())
-            done = int(indices[-1]) + 1
             items = len(batch) - max(0, done - weighted)
             if items > 0:
                 batch = batch.head(items)
