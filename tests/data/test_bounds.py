@@ -136,9 +136,9 @@ def test_the_number_of_values_is_bounded_and_the_bound_can_be_set(tmp_path, monk
     monkeypatch.setenv("LIKELIFY_MAX_VALUES", "200")
     assert open_source(str(path)).event_shape == (2,)
     monkeypatch.delenv("LIKELIFY_MAX_VALUES")
-    require_values(path, 10_000_000 * 8)
+    require_values(str(path), 10_000_000 * 8)
     with pytest.raises(DataError, match=r"take 1\.0 GiB"):
-        require_values(path, 10_000_000 * 20)
+        require_values(str(path), 10_000_000 * 20)
     for wrong in ("", "many", "0", "-5", "1e9", "9" * 40):
         monkeypatch.setenv("LIKELIFY_MAX_VALUES", wrong)
         with pytest.raises(DataError, match="LIKELIFY_MAX_VALUES must be a whole number"):

@@ -118,7 +118,7 @@ def test_numpy_files(tmp_path):
         (values[0], "does not hold rows of numbers"),
         (np.array([["a", "b"]]), "does not hold rows of numbers"),
         (np.array([[1, "b"]], dtype=object), "not a whole numpy file of numbers"),
-        (np.array([[1.0, 2.0], [np.nan, 1.0]]), "row 1, column 0: the value is nan. Fill"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), "row 1, column 'column 1': the value is nan. Fill"),
     ):
         np.save(tmp_path / "a.npy", wrong, allow_pickle=True)
         with pytest.raises(DataError, match=message):

@@ -52,6 +52,10 @@ def fit(
     crop: Annotated[str | None, Parameter(help="How images get that size: centre or stretch.")] = None,
     labels: Annotated[str | None, Parameter(help="Classes: 'folders' of images, or a column.")] = None,
     channels: Annotated[str | None, Parameter(help="Of an array of images: first or last.")] = None,
+    kind: Annotated[str | None, Parameter(help="Items of an array: image, sequence or table.")] = None,
+    levels: Annotated[int | None, Parameter(help="Of an array of whole numbers: how many values.")] = None,
+    columns: Annotated[str | None, Parameter(help="Of a table, those to keep: a,b,c.")] = None,
+    drop: Annotated[str | None, Parameter(help="Of a table, those to leave out: id,name.")] = None,
     skip_unreadable: Annotated[bool, Parameter(help="Leave out files that cannot be read.", negative="")] = False,
     workers: Annotated[int | None, Parameter(help="Processes that read ahead; by default what suits.")] = None,
     threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
@@ -92,6 +96,7 @@ def fit(
         "settings": parse_settings(set_ or []),
     }
     reading = {"image_size": image_size, "crop": crop, "labels": labels, "channels": channels}
+    reading |= {"kind": kind, "levels": levels, "columns": columns, "drop": drop}
     options = SourceOptions(**_given({**reading, "skip_unreadable": skip_unreadable or None}))
     if dry_run:
         dry_run_command(source, words, options=options, threads=threads)

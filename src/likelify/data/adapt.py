@@ -1,23 +1,25 @@
-"""Data in memory as a source: tensors, arrays, torch data sets and loaders."""
+"""Data in memory as a source: tensors, arrays, data frames, torch data sets and loaders."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.facts import WORDS
-from likelify.data.source import ArraySource, Source, shuffled, sizes_of
+from likelify.data.formats import frame_of
+from likelify.data.frames import Frame
+from likelify.data.layout import Channels, find_layout
+from likelify.data.options import SourceOptions
+from likelify.data.source import ArraySource, Parts, Source, shuffled, sizes_of
+from likelify.data.table_files import read_table
 from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, plain_array, table_rows
-from likelify.errors import DataError, unknown_word
+from likelify.errors import DataError
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
-
-# Axes of real-valued data that say what an item is: rows of a table, sequences (channels, length).
-AXES: dict[int, ItemKind] = {2: "table", 3: "sequence"}
 
 
 def as_source(
@@ -25,6 +27,7 @@ def as_source(
     *,
     kind: ItemKind | None = None,
     levels: int | None = None,
+    channels: Channels | None = None,
     labels: Any = None,
     validation: float = 0.1,
     seed: int = 0,
@@ -34,11 +37,14 @@ def as_source(
 
     What an item is follows from plain rules:
 
-    - bytes (`uint8`) `(n, channels, height, width)` are images of 256 levels;
+    - bytes (`uint8`) with four axes are images of 256 levels, truth values of 2; their channels are the axis after the
+      items or the last, whichever has at most 4 entries;
+    - bytes `(n, height, width)` of which both are equal are grey images;
     - other integers need `levels` to be images, or `kind="table"` to be measurements that happen to be whole;
     - real numbers `(n, columns)` are rows of a table, `(n, channels, length)` are sequences;
     - real numbers with more axes need a `kind`: pixels should be given as integers, since a density of scaled pixels is
-      no probability of images.
+      no probability of images;
+    - a data frame of pandas, polars or pyarrow is a table; its index is left out.
 
     Items are shuffled by `numpy.random.default_rng(seed).permutation`, and the last share of them validates. A torch
     data set is read once, from its first item to its last, and kept in memory; what it gives beside the items, such as
@@ -46,11 +52,12 @@ def as_source(
     that collates are used; batches and their order are those of the fit.
 
     Args:
-        data: a source, which is returned as it is; or a tensor, an array, a torch data set with a length, or a loader
-            of one.
+        data: a source, which is returned as it is; or a tensor, an array, a data frame, a torch data set with a length,
+            or a loader of one.
         kind: of the items, where the rules leave it open.
-        levels: number of values of a pixel.
-        labels: classes `0 .. k - 1` of the items `(n,)`.
+        levels: number of values of an element, of images or sequences of whole numbers.
+        channels: `"first"` or `"last"`, where the axes of images leave it open.
+        labels: classes `0 .. k - 1` of the items `(n,)`; of a data frame also the name of a column.
         validation: share of the items that validates.
         seed: of the shuffling.
         name: of the source.
@@ -65,49 +72,40 @@ def as_source(
     """
     if isinstance(data, Source):
         return data
-    items, found = _arrays(data)
-    given = found if labels is None else class_labels(labels, len(items))
-    kind, levels = _kind(items, kind, levels)
-    if kind == "table":
-        items = table_rows(items, "The table")
     if not isinstance(validation, int | float) or not 0 < validation < 1:
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation!r}.")
-    held = min(max(1, round(validation * len(items))), len(items) - 1)
-    parts = shuffled(len(items), validation=held, seed=seed)
-    described = f"{len(items)} items in memory; {sizes_of(parts)} by default_rng({seed}).permutation"
-    if kind == "table":
+    frame = frame_of(data)
+    if frame is not None:
+        if kind not in (None, "table") or levels is not None or channels is not None:
+            raise DataError("A data frame is a table: kind=, levels= and channels= have no effect on it.")
+        return _of_frame(frame, labels, validation, seed, name)
+    items, found = _arrays(data)
+    given = found if labels is None else class_labels(labels, len(items))
+    layout = find_layout("The data", items, kind=kind, levels=levels, channels=channels)
+    if layout.kind == "table":
+        items = table_rows(items, "The table")
+    parts, described = _held_out(len(items), validation, seed, layout.said)
+    if layout.kind == "table":
         return TableSource.cut(name, items, parts, labels=given, description=described)
-    return ArraySource.cut(name, items, parts, labels=given, kind=kind, levels=levels, description=described)
+    facts = {"kind": layout.kind, "levels": layout.levels, "description": described}
+    return ArraySource.cut(name, layout.arranged(items), parts, labels=given, **facts)
 
 
-def _kind(items: np.ndarray, kind: ItemKind | None, levels: int | None) -> tuple[ItemKind, int | None]:
-    """Decide what an item is, and how many values an element can take."""
-    shape, whole = items.shape, items.dtype.kind in "iub"
-    if kind not in (None, *WORDS):
-        raise DataError(unknown_word("kind of item", str(kind), WORDS))
-    if items.ndim < 2:
-        raise DataError(
-            f"Data must be numbers with items along the first axis, got {items.dtype} of shape {shape}. Items of one "
-            "number are data[:, None]."
-        )
-    if levels is not None and kind not in (None, "image"):
-        raise DataError(f"levels are those of pixels; data of the kind '{kind}' have none.")
-    if levels is not None:
-        return "image", levels
-    if whole and kind in (None, "image"):
-        if items.dtype == np.uint8 and items.ndim == 4:
-            return "image", 256
-        raise DataError(
-            f"Whole numbers of shape {shape} can be pixels or measurements, which have different likelihoods. Say "
-            "lk.data.as_source(data, levels=...) for pixels 0..levels-1, or kind='table' for measurements."
-        )
-    kind = kind or AXES.get(items.ndim)
-    if kind is None:
-        raise DataError(
-            f"Real numbers of shape {shape} can be scaled pixels, of which a density is no probability of images. Give "
-            "pixels as integers, or say lk.data.as_source(data, kind=...) if a density is what you want."
-        )
-    return kind, None
+def _held_out(count: int, validation: float, seed: int, said: str = "") -> tuple[Parts, str]:
+    held = min(max(1, round(validation * count)), count - 1)
+    parts = shuffled(count, validation=held, seed=seed)
+    said = f" ({said})" if said else ""
+    return parts, f"{count} items in memory{said}; {sizes_of(parts)} by default_rng({seed}).permutation"
+
+
+def _of_frame(frame: Frame, labels: Any, validation: float, seed: int, name: str) -> TableSource:
+    column = labels if isinstance(labels, str) else None
+    content = read_table(frame, SourceOptions(labels=column))
+    given = content.labels if labels is None or column else class_labels(labels, len(content.rows))
+    parts, described = _held_out(len(content.rows), validation, seed)
+    facts = {"columns": content.columns, "column_types": content.types, "class_names": content.class_names}
+    described += content.said
+    return TableSource.cut(name, content.rows, parts, labels=given, description=described, **facts)
 
 
 def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -115,16 +113,27 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(data, np.ndarray):
         return plain_array(data, "The array"), None
     import torch
-    from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate  # noqa: F811
 
     if isinstance(data, torch.Tensor):
         return plain_array(data, "The tensor"), None
+    dataset, collate = dataset_of(data)
+    return collated([dataset[index] for index in range(len(dataset))], collate)
+
+
+def dataset_of(data: Any) -> tuple[Any, Callable[..., Any]]:
+    """Return a torch data set, or that of a loader, and what puts its items together.
+
+    Raises:
+        DataError: if it is neither, has no length or no items, or the loader does not give all of them.
+    """
+    from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate  # noqa: F811
+
     loader = data if isinstance(data, DataLoader) else None
     dataset = data if loader is None else loader.dataset
     if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise DataError(
-            f"A {type(data).__name__} is no source of data. lk.fit takes a Source, a tensor, a numpy array, a torch "
-            "Dataset with a length, or a DataLoader of one."
+            f"A {type(data).__name__} is no source of data. lk.fit takes a Source, a tensor, a numpy array, a data "
+            "frame, a torch Dataset with a length, or a DataLoader of one."
         )
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise DataError("The data set is empty.")
@@ -133,8 +142,17 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "The DataLoader has a sampler of its own, but a fit reads all items of its data set. Give those that are "
             "meant: torch.utils.data.Subset(dataset, indices)."
         )
-    collate = default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
-    read = [dataset[index] for index in range(len(dataset))]  # pyright: ignore[reportArgumentType]
+    return dataset, default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
+
+
+def collated(read: list[Any], collate: Callable[..., Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Put items of a data set together, and their labels, if it gives labels.
+
+    Raises:
+        DataError: if they are not numbers of one shape, with at most one label each.
+    """
+    import torch
+
     try:
         whole = collate(read)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:

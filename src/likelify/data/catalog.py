@@ -34,13 +34,19 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "hepmass": ("uci", "hepmass"),
     "miniboone": ("uci", "miniboone"),
     "bsds300": ("uci", "bsds300"),
-    "table": ("tables", "table_file"),
+    "table": ("table_files", "table_file"),
+    "array": ("array_files", "array_file"),
     "images": ("folder", "image_folder"),
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
-OPTIONS: dict[str, tuple[str, ...]] = {"images": ("image_size", "crop", "labels", "skip_unreadable")}
-# Endings of the files that are tables.
-TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npy")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "table": ("columns", "drop", "labels"),
+    "array": ("kind", "levels", "channels", "columns", "drop", "labels"),
+    "images": ("image_size", "crop", "labels", "skip_unreadable"),
+}
+# Endings of the files of arrays, and of those that are tables.
+ARRAY_ENDINGS = (".npy", ".npz")
+TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather", ".arrow", ".npy")
 
 
 def open_source(name: str | PathLike[str], options: SourceOptions | None = None) -> Source:
@@ -48,8 +54,8 @@ def open_source(name: str | PathLike[str], options: SourceOptions | None = None)
 
     Args:
         name: one of `SOURCES`; or one of `FROM_FILES`, a colon and the folder or file of the user, `mnist:FOLDER`; or
-            the path of a table, `rows.csv`, which is short for `table:rows.csv`, or of a folder, short for
-            `images:FOLDER`.
+            the path of a table, `rows.csv`, which is short for `table:rows.csv`, of arrays, `series.npy`, or of a
+            folder, short for `images:FOLDER`.
         options: how its files are to be read, where there is more than one way.
 
     Raises:
@@ -79,17 +85,18 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         return _from_files(family, place, options)
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
-    if name.endswith(TABLE_ENDINGS):
-        return _from_files("table", name, options)
+    if name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)):
+        return _from_files("array" if name.endswith(ARRAY_ENDINGS) else "table", name, options)
     if _place(name).is_dir():
         return _from_files("images", name, options)
     if _place(name).is_file():
         raise DataError(
-            f"'{name}' is a file, but its name does not end in {', '.join(TABLE_ENDINGS)}. Tables are read from CSV "
-            "and NPY files; convert it, or rename it if it is one of them."
+            f"'{name}' is a file, but its name does not end in {', '.join((*TABLE_ENDINGS, '.npz'))}. Tables and "
+            "arrays are read from such files; convert it, or rename it if it is one of them."
         )
-    own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "images")]
-    raise DataError(unknown_word("source", name, [*SOURCES, *own, "FOLDER", "FILE.csv", "FILE.npy"]))
+    own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "array", "images")]
+    files = ["FOLDER", "FILE.csv", "FILE.parquet", "FILE.npy"]
+    raise DataError(unknown_word("source", name, [*SOURCES, *own, *files]))
 
 
 def _from_files(family: str, place: str, options: SourceOptions | None) -> Source:

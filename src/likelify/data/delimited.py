@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -25,8 +25,8 @@ from likelify.data.dialect import (
     looks_like_number,
     split_lines,
 )
-from likelify.data.frames import Column, Frame, Missing, Rows, complete
-from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading, require_values
+from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, require_distinct
+from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
 from likelify.data.lines import Piece, pieces, whole_rows
 from likelify.errors import DataError, MissingDependencyError
 from likelify.names import ColumnType
@@ -40,6 +40,9 @@ EDGES = bytes(byte in b" \t\n,;|" for byte in range(256))
 TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
 # As many rows show what a column holds.
 SAMPLE_ROWS = 1000
+# The names that a first column has which numbers the rows: none at all, or those of pandas and R.
+NAMELESS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?")
+ROW_NUMBERS = re.compile(rf"{NAMELESS.pattern}|index|level_0|rownames")
 TRUE, FALSE = ("true", "TRUE", "True", "1"), ("false", "FALSE", "False", "0")
 
 
@@ -60,7 +63,7 @@ def read_csv(path: str | Path) -> tuple[list[str], np.ndarray]:
     frame = TextFrame(Path(path))
     names = [column.name for column in frame.columns]
     with reading(path, TEXT):
-        return names, joined(Path(path), (rows.values for rows in complete(frame, names)))
+        return names, joined(f"'{path}'", (rows.values for rows in complete(frame, names)))
 
 
 class TextFrame(Frame):
@@ -86,6 +89,7 @@ class TextFrame(Frame):
             row = _first_row(start, delimiter, path)
             self.named = _is_header(row.cells)
             names = [_printable(cell) if self.named else "" for cell in row.cells]
+            require_distinct(self.name, [name for name in names if name])
             self._header = start.first + row.last - 1 if self.named else start.first - 1
             self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
             self.columns = self._table.columns(start.without(row.last if self.named else 0))
@@ -108,8 +112,7 @@ class TextFrame(Frame):
 
     def fingerprint(self) -> str:
         """Hash the file."""
-        with open(self.path, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+        return file_hash(self.path)
 
 
 def _start(text: Iterator[Piece], path: Path) -> Piece:
@@ -178,7 +181,7 @@ class Table:
         """
         if change:
             text = (piece._replace(lines=change(piece.lines)) for piece in text)
-        return joined(self.path, self._complete(self.rows(text, Wanted(tuple(range(len(self.names)))))))
+        return joined(f"'{self.path}'", self._complete(self.rows(text, Wanted(tuple(range(len(self.names)))))))
 
     def _complete(self, rows: Iterator[Rows]) -> Iterator[np.ndarray]:
         for part in rows:
@@ -325,27 +328,26 @@ class Table:
         return Column(name, "integer" if whole else "real")
 
 
-def joined(path: Path, parts: Iterator[np.ndarray]) -> np.ndarray:
-    """Put parts of a table together, each being dropped when it is copied.
+def numbers_rows(columns: Sequence[str], values: np.ndarray, *, named: bool) -> bool:
+    """Tell whether a first column, of no name or of one that programs give, holds the numbers of the rows.
 
-    Raises:
-        DataError: if there are no rows, or more values than are read without asking.
+    They count from 0 or from 1. Where the other columns have names and this has none, they may be in another order and
+    with gaps, as they are after rows were shuffled or left out.
+
+    Args:
+        columns: names of all columns.
+        values: of the first.
+        named: whether the columns have names of their own.
     """
-    kept: list[np.ndarray] = []
-    count = 0
-    for part in parts:
-        kept.append(part)
-        count += part.size
-        require_values(path, count)
-    if not kept:
-        raise DataError(f"'{path}' has no rows.")
-    whole = np.empty((sum(map(len, kept)), kept[0].shape[1]))
-    end = len(whole)
-    while kept:
-        part = kept.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-    return whole
+    if not ROW_NUMBERS.fullmatch(columns[0]):
+        return False
+    if values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))):
+        return True
+    others_named = named and list(columns[1:]) != [f"column {number}" for number in range(2, len(columns) + 1)]
+    if not (NAMELESS.fullmatch(columns[0]) and others_named):
+        return False
+    whole = (values >= 0) & (values == np.floor(values))
+    return bool(whole.all() and len(np.unique(values)) == len(values))
 
 
 def _is_header(cells: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from likelify.names import ItemKind
+from likelify.names import ColumnType, ItemKind
 from likelify.settings import Settings
 
 SplitName = Literal["train", "validation", "test"]
@@ -30,7 +30,9 @@ class Facts(Settings):
         classes: number of classes, or None if there are no labels.
         sizes: number of items of each split.
         fingerprint: short hash of the data and the splits.
+        class_names: what the classes are called, or None where they are only numbers.
         columns: names of the columns of a table, or None.
+        column_types: what the values of each of them were in the file: real or whole numbers, or truth values.
 
     Example:
         >>> from likelify.data import open_source
@@ -49,6 +51,8 @@ class Facts(Settings):
     sizes: dict[SplitName, int]
     fingerprint: str
     columns: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    column_types: tuple[ColumnType, ...] | None = None
 
     @property
     def item(self) -> str:

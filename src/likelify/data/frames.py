@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from likelify.data.limits import LARGEST_VALUE, REMEDY
+from likelify.data.limits import LARGEST_VALUE, REMEDY, require_values
 from likelify.errors import DataError, unknown_word
 from likelify.names import ColumnType
 
@@ -165,6 +167,33 @@ def complete(frame: Frame, numbers: Sequence[str], carried: Sequence[str] = (), 
         yield rows
 
 
+def joined(name: str, parts: Iterator[np.ndarray]) -> np.ndarray:
+    """Put parts of a table together, each being dropped when it is copied.
+
+    Args:
+        name: of the table, for errors.
+        parts: `(rows, columns)` each.
+
+    Raises:
+        DataError: if there are no rows, or more values than are read without asking.
+    """
+    kept: list[np.ndarray] = []
+    count = 0
+    for part in parts:
+        kept.append(part)
+        count += part.size
+        require_values(name, count)
+    if not kept:
+        raise DataError(f"{name} has no rows.")
+    whole = np.empty((sum(map(len, kept)), kept[0].shape[1]))
+    end = len(whole)
+    while kept:
+        part = kept.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole
+
+
 def require_finite(name: str, columns: Sequence[str], rows: Rows) -> None:
     """Refuse values that cannot be computed with; those that are missing pass.
 
@@ -183,6 +212,19 @@ def require_finite(name: str, columns: Sequence[str], rows: Rows) -> None:
     raise DataError(
         f"{name}, {rows.locate(row, column)[0]}, column '{columns[column]}': the value is {value}. {remedy}"
     )
+
+
+def require_distinct(name: str, columns: Sequence[str]) -> None:
+    """Refuse a table of which two columns have one name.
+
+    Raises:
+        DataError: naming the first.
+    """
+    seen: set[str] = set()
+    for column in columns:
+        if column in seen:
+            raise DataError(f"{name} has two columns called '{column}'. Give them names of their own.")
+        seen.add(column)
 
 
 def chosen_columns(frame: Frame, columns: Sequence[str] | None, drop: Sequence[str] | None) -> list[str]:
@@ -217,15 +259,27 @@ def refuse_others(frame: Frame, names: Sequence[str], remedy: str | None = None)
     others = [column for column in map(frame.column, names) if column.type not in NUMBERS]
     if not others:
         return
-    listed = ", ".join(
-        f"'{column.name}' ({CALLED[column.type]}{', such as ' + repr(column.example) if column.example else ''}"
-        f"{' in ' + column.place if column.place else ''})"
-        for column in others[:NAMED]
-    )
+    words = ",".join(f'"{column.name}"' if set(', "') & set(column.name) else column.name for column in others)
+    remedy = remedy or f"--drop '{words[:400]}' leaves {'it' if len(others) == 1 else 'them'} out (in Python: drop=)."
+    if len(others) == 1 and others[0].fault:
+        column = others[0]
+        raise DataError(f"{frame.name}, {column.place}, column '{column.name}': {column.fault} {remedy}")
+    listed = ", ".join(map(_shown, others[:NAMED]))
     more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    words = ",".join(column.name for column in others)
-    remedy = (
-        remedy or f"Leave them out with --drop '{words[:400]}' (in Python: drop=), or write numbers in their place."
-    )
     which = "a column that does" if len(others) == 1 else f"{len(others)} columns that do"
-    raise DataError(f"{frame.name} has {which} not hold numbers: {listed}{more}. {remedy}")
+    raise DataError(
+        f"{frame.name} has {which} not hold numbers: {listed}{more}. Put numbers in place of the words. {remedy}"
+    )
+
+
+def _shown(column: Column) -> str:
+    """Write the name of a column, what it holds, and the first of it."""
+    said = CALLED[column.type]
+    said += f", {column.example!r} in {column.place}" if column.example else ""
+    return f"'{column.name}' ({said})"
+
+
+def file_hash(path: Path) -> str:
+    """Return a short hash of the content of a file, of which a part is in memory at a time."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.catalog import TABLE_ENDINGS, open_source
-from likelify.data.delimited import TextFrame
+from likelify.data.adapt import collated, dataset_of
+from likelify.data.catalog import ARRAY_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.facts import Facts, SplitName
+from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows, complete, refuse_others
+from likelify.data.layout import Channels, arranged_as
 from likelify.data.npy import Mapped, map_array
+from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
 from likelify.data.source import Batch, Source, require_split
-from likelify.data.values import plain_array, require_usual
+from likelify.data.table_files import known_classes
+from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
 
 if TYPE_CHECKING:
@@ -101,6 +105,38 @@ class SourceItems(Items):
         return hashlib.sha256(f"{self.source.fingerprint()} {self.split}".encode()).hexdigest()[:16]
 
 
+class DatasetItems(Items):
+    """The items of a torch data set, read one by one; those of `(item, label)` carry their label.
+
+    Args:
+        dataset: has a length; or a loader of one.
+        facts: of what the model was fitted to.
+    """
+
+    name = "The data set"
+
+    def __init__(self, dataset: Any, facts: Facts) -> None:
+        self._data, self._collate = dataset_of(dataset)
+        self.facts, self.count = facts, len(self._data)
+        _, label = collated([self._data[0]], self._collate)
+        self.carried = () if label is None else ("label",)
+
+    def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
+        """Put items together; see `Items.batches`."""
+        for first in range(start, len(self._data), size):
+            last = min(first + size, len(self._data))
+            items, labels = collated([self._data[number] for number in range(first, last)], self._collate)
+            yield next(ArrayItems(self.name, items, self.facts, labels, first).batches(size))
+
+    def fingerprint(self) -> str:
+        """Hash all items."""
+        digest = hashlib.sha256(str(len(self._data)).encode())
+        for part in self.batches(100):
+            digest.update(part.batch.x.numpy().tobytes())
+            digest.update(b"" if part.batch.labels is None else part.batch.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
 class ArrayItems(Items):
     """The items of an array, which can be mapped from a file.
 
@@ -108,14 +144,26 @@ class ArrayItems(Items):
         name: of the array, for errors.
         array: `(n, *event)`.
         facts: of what the model was fitted to.
+        labels: classes of the items, or None.
+        first: number of the first item, for errors.
+        channels: whether they are the first axis of an image or its last, where that was said.
 
     Raises:
         DataError: if its items have another shape, or are not whole numbers where the model takes levels.
     """
 
-    def __init__(self, name: str, array: np.ndarray | Mapped, facts: Facts, labels: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        array: np.ndarray | Mapped,
+        facts: Facts,
+        labels: np.ndarray | None = None,
+        first: int = 0,
+        channels: Channels | None = None,
+    ) -> None:
+        self._first = first
         self._mapped = array if isinstance(array, Mapped) else None
-        array = array.values if isinstance(array, Mapped) else array
+        array = arranged_as(array.values if isinstance(array, Mapped) else array, tuple(facts.event_shape), channels)
         self.name, self.count = name, len(array) if array.ndim else 0
         self.array, self.facts, self.labels = array, facts, labels
         self.carried = () if labels is None else ("label",)
@@ -132,7 +180,7 @@ class ArrayItems(Items):
         import torch
 
         for first in range(start, len(self.array), size):
-            part = self._checked(np.asarray(self.array[first : first + size]), first)
+            part = self._checked(np.asarray(self.array[first : first + size]), self._first + first)
             labels = None if self.labels is None else np.asarray(self.labels[first : first + size], dtype=np.int64)
             batch = Batch(torch.from_numpy(part), None if labels is None else torch.from_numpy(labels))
             self._release()
@@ -144,20 +192,12 @@ class ArrayItems(Items):
 
     def _checked(self, part: np.ndarray, first: int) -> np.ndarray:
         levels = self.facts.levels
+        if levels is not None:
+            require_levels(self.name, part, levels, first)
+        values = np.array(part, dtype=stored_dtype(part, levels), order="C")
         if levels is None:
-            dtype = np.float32 if part.dtype == np.float32 else np.float64
-            values = np.array(part, dtype=dtype, order="C")
             require_usual(self.name, values, first)
-            return values
-        low, high = part.min(initial=0), part.max(initial=0)
-        if not (0 <= low and high < levels and (part.dtype.kind in "iub" or (part == np.floor(part)).all())):
-            wrong = ~((part >= 0) & (part < levels) & (part == np.floor(part)))
-            place = tuple(int(n) for n in np.argwhere(wrong)[0])
-            raise DataError(
-                f"{self.name}, item {first + place[0]}, element {place[1:]}: the value is {part[place]}; the model "
-                f"takes whole numbers 0..{levels - 1}."
-            )
-        return np.array(part, dtype=np.uint8 if levels <= 256 else np.int32, order="C")
+        return values
 
     def fingerprint(self) -> str:
         """Hash kind, shape and content, a part at a time."""
@@ -175,14 +215,19 @@ class TableItems(Items):
     """The rows of a table that is read in pieces.
 
     The columns of the model are found by their names, in whatever order; where the table has no names, by their order.
-    All other columns are carried through.
+    All other columns are carried through; one of them can hold the classes.
+
+    Args:
+        frame: the table.
+        facts: of what the model was fitted to.
+        label: name of the column of classes, which a table need not have.
 
     Raises:
         DataError: if columns are missing or hold no numbers: all of them are named.
     """
 
-    def __init__(self, frame: Frame, facts: Facts) -> None:
-        self.name, self.count, self.frame = frame.name, frame.count, frame
+    def __init__(self, frame: Frame, facts: Facts, label: str | None = None) -> None:
+        self.name, self.count, self.frame, self.facts = frame.name, frame.count, frame, facts
         known = [column.name for column in frame.columns]
         wanted = list(facts.columns or known)
         if not frame.named and not set(wanted) <= set(known):
@@ -200,13 +245,23 @@ class TableItems(Items):
             )
         refuse_others(frame, wanted, "The model takes numbers there.")
         self._wanted, self.carried = wanted, tuple(name for name in known if name not in wanted)
+        self._label = label if label in self.carried else None
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
         """Read piece after piece; see `Items.batches`."""
         import torch
 
         for rows in cut(complete(self.frame, self._wanted, self.carried, start), size):
-            yield ItemBatch(Batch(torch.from_numpy(rows.values)), dict(rows.carried))
+            labels = self._labels(rows, start)
+            batch = Batch(torch.from_numpy(rows.values), None if labels is None else torch.from_numpy(labels))
+            yield ItemBatch(batch, dict(rows.carried))
+            start += len(rows)
+
+    def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
+        if self._label is None or self.facts.classes is None:
+            return None
+        names = self.facts.class_names or tuple(map(str, range(self.facts.classes)))
+        return known_classes(rows.carried[self._label], names, f"{self.name}, column '{self._label}'", first)
 
     def fingerprint(self) -> str:
         """Return that of the table."""
@@ -217,7 +272,8 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
     """Open items of the kind that a model was fitted to, to read them in order.
 
     Args:
-        what: the path of a file; a source or the name of one; an array, a tensor.
+        what: the path of a file; a source or the name of one; an array or tensor; a data frame of pandas, polars or
+            pyarrow; a torch data set with a length.
         facts: of the data that the model was fitted to.
         options: how the files of these were read.
         split: of a source, which part.
@@ -229,6 +285,13 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
         return _of_source(what, facts, split)
     if isinstance(what, str | Path):
         return _of_file(what, facts, options, split)
+    from torch.utils.data import DataLoader, Dataset
+
+    frame = frame_of(what)
+    if frame is not None:
+        return TableItems(frame, facts, None if options is None else options.labels)
+    if isinstance(what, Dataset | DataLoader):
+        return DatasetItems(what, facts)
     return ArrayItems("The data", plain_array(what, "The data"), facts)
 
 
@@ -244,14 +307,29 @@ def _of_source(source: Source, facts: Facts, split: SplitName) -> Items:
 
 
 def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, split: SplitName) -> Items:
-    path = Path(str(what).removeprefix("table:")).expanduser()
+    family, _, place = str(what).partition(":")
+    path = Path(place if family in ("table", "array") and place else what).expanduser()
+    options = options or SourceOptions()
+    if path.suffix in ARRAY_ENDINGS and path.is_file() and (facts.kind != "table" or path.suffix == ".npz"):
+        return _of_arrays(path, facts, options, split)
     if not path.name.endswith(TABLE_ENDINGS):
         return _of_source(open_source(what, options), facts, split)
-    if not path.is_file():
-        raise DataError(f"There is no file '{path}'.")
+    if facts.kind != "table":
+        raise DataError(f"'{path}' is a table; the model is of {facts.items} of shape {tuple(facts.event_shape)}.")
+    return TableItems(open_frame(path), facts, options.labels)
+
+
+def _of_arrays(path: Path, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
+    """Take the one array of items in a file, or that of the split."""
     if path.suffix == ".npy":
-        return ArrayItems(f"'{path}'", map_array(path), facts)
-    return TableItems(TextFrame(path), facts)
+        return ArrayItems(f"'{path}'", map_array(path), facts, channels=options.channels)
+    found = read_archive(path)
+    part = None if None in found.items else split
+    if part not in found.items:
+        raise DataError(f"'{path}' has no array of '{split}', but of {', '.join(map(str, found.items))}.")
+    items, labels = found.items[part], found.labels.get(part)
+    given = None if labels is None else class_labels(labels.values.reshape(-1), len(items.values))
+    return ArrayItems(f"'{path}'", items, facts, given, channels=options.channels)
 
 
 def cut(parts: Iterator[Rows], size: int) -> Iterator[Rows]:

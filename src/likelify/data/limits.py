@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
+from zipfile import BadZipFile
 
 from likelify.errors import DataError, LikelifyError
 
@@ -25,7 +26,7 @@ MOST_SHRINKING, FREE = 30, 2**25
 # What a reader of damaged content can stumble over: text, numbers, packing, structure, size.
 TROUBLE = (
     *(ValueError, LookupError, TypeError, ArithmeticError, AttributeError, SyntaxError, TokenError),
-    *(OSError, EOFError, zlib.error, struct.error, MemoryError, RecursionError),
+    *(OSError, EOFError, zlib.error, struct.error, MemoryError, RecursionError, BadZipFile, NotImplementedError),
 )
 
 
@@ -52,8 +53,12 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         raise DataError(f"'{path}' is not {what}, or is damaged or cut off: {_brief(error)}.") from error
 
 
-def require_values(path: str | Path, count: int) -> None:
+def require_values(name: str, count: int) -> None:
     """Refuse a table of more values than are read without asking.
+
+    Args:
+        name: of the table, for the error: the path of a file in quotes.
+        count: of its values.
 
     Raises:
         DataError: if there are more than `LIKELIFY_MAX_VALUES` of the environment, by default 2^27.
@@ -61,7 +66,7 @@ def require_values(path: str | Path, count: int) -> None:
     most = most_values()
     if count > most:
         raise DataError(
-            f"'{path}' holds more than {most:,} values, which take {8 * most / 2**30:.1f} GiB. If this is meant and "
+            f"{name} holds more than {most:,} values, which take {8 * most / 2**30:.1f} GiB. If this is meant and "
             f"there is memory for it several times over, set {VARIABLE} in the environment to the number of values."
         )
 

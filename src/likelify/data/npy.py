@@ -6,18 +6,25 @@ import io
 import math
 import mmap
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from likelify.data.limits import reading, require_values
+from likelify.data.frames import Column, Frame, Rows, file_hash, require_finite
+from likelify.data.limits import MOST_COLUMNS, reading, require_values
 from likelify.data.values import require_usual
 from likelify.errors import DataError
+from likelify.names import ColumnType
 
 KIND = "a whole numpy file of numbers"
 LONGEST_HEADER = 2**16
+# Values that are copied at a time.
+VALUES = 2**18
+# What the letters of numpy's kinds of number stand for.
+TYPES: dict[str, ColumnType] = {"f": "real", "i": "integer", "u": "integer", "b": "boolean"}
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -34,7 +41,7 @@ def read_array(path: str | Path) -> np.ndarray:
             f"'{path}' does not hold rows of numbers: an array (rows, columns) of numbers is needed, and it has shape "
             f"{array.shape} of {array.dtype}."
         )
-    require_values(path, array.size)
+    require_values(f"'{path}'", array.size)
     with np.errstate(over="ignore"):
         values = np.array(array, dtype=np.float64, order="C")
     require_usual(f"'{path}'", values)
@@ -58,6 +65,53 @@ class Mapped:
         """Give the memory of what was read back to the system; it is read from the file again when it is needed."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+class ArrayFrame(Frame):
+    """Rows of numbers in a numpy file, or in memory, whose columns have no names.
+
+    Args:
+        name: of the file, for errors.
+        array: `(rows, columns)`.
+
+    Raises:
+        DataError: if it has other axes, or more columns than are read.
+    """
+
+    named = False
+
+    def __init__(self, name: str, array: Mapped) -> None:
+        self.name, self._mapped = name, array
+        values = array.values
+        if values.ndim != 2:
+            raise DataError(
+                f"{name} does not hold rows of numbers: an array (rows, columns) of numbers is needed, and it has "
+                f"shape {values.shape} of {values.dtype}."
+            )
+        if values.shape[1] > MOST_COLUMNS:
+            raise DataError(f"{name} has {values.shape[1]:,} columns; at most {MOST_COLUMNS:,} are read.")
+        kind = TYPES[values.dtype.kind]
+        self.columns = tuple(Column(f"column {n}", kind) for n in range(1, values.shape[1] + 1))
+        self.count = len(values)
+
+    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+        """Read columns in order, a million values at a time; see `Frame.rows`."""
+        known = [column.name for column in self.columns]
+        places, others = [known.index(name) for name in numbers], [known.index(name) for name in carried]
+        step = max(1, VALUES // len(known))
+        for first in range(start, len(self._mapped.values), step):
+            part = np.asarray(self._mapped.values[first : first + step])
+            with np.errstate(over="ignore"):
+                values = np.array(part[:, places], dtype=np.float64, order="C")
+            kept = {name: part[:, place].tolist() for name, place in zip(carried, others, strict=True)}
+            rows = Rows(values, kept, lambda row, column, first=first: (f"row {first + row}", "nan"))
+            require_finite(self.name, numbers, rows)
+            self._mapped.release()
+            yield rows
+
+    def fingerprint(self) -> str:
+        """Hash the file."""
+        return file_hash(self._mapped.path)
 
 
 def map_array(path: str | Path) -> Mapped:

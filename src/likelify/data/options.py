@@ -1,5 +1,6 @@
 """How the user's files are to be read, where there is more than one way."""
 
+import csv
 import re
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,17 @@ def _size(value: Any) -> Any:
     return (int(match[1]), int(match[2] or match[1]))
 
 
+def _names(value: Any) -> Any:
+    """Return the names of a list between commas, which may be quoted as in CSV; what is something else as it is."""
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in next(csv.reader([value], skipinitialspace=True), [])]
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=2**16), BeforeValidator(_names)]
+
+
 class SourceOptions(Settings):
     """How a source reads the user's files; what is None is decided by the source, which says what it decided.
 
@@ -36,6 +48,10 @@ class SourceOptions(Settings):
         labels: what the classes of items are: `folders` for the subfolders that images lie in, or the name of a column.
         skip_unreadable: leave out files that cannot be read instead of refusing them all.
         channels: whether the channels of an array of images are its first axis after the items or its last.
+        kind: what the items of an array are, where its shape leaves it open: `image`, `sequence` or `table`.
+        levels: number of values that an element of an array of whole numbers can take, which are 0 to one less.
+        columns: names of the columns of a table to keep, in that order.
+        drop: names of the columns of a table to leave out.
 
     Example:
         >>> SourceOptions(image_size="32x48").image_size
@@ -47,6 +63,10 @@ class SourceOptions(Settings):
     labels: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     skip_unreadable: bool | None = None
     channels: Literal["first", "last"] | None = None
+    kind: Literal["image", "sequence", "table"] | None = None
+    levels: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
+    columns: Names | None = None
+    drop: Names | None = None
 
     @classmethod
     def meant(cls) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from likelify.data.facts import SPLITS, Facts, SplitName
-from likelify.data.values import class_labels, plain_array, require_usual
+from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
-from likelify.names import ItemKind
+from likelify.names import ColumnType, ItemKind
 
 if TYPE_CHECKING:
     import torch
@@ -123,6 +123,8 @@ class Source(ABC):
     classes: int | None = None
     description: str = ""
     columns: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    column_types: tuple[ColumnType, ...] | None = None
     workers: int = 0
 
     @property
@@ -210,7 +212,7 @@ class ArraySource(Source):
                         f"'{name}' has labels up to {given.max()}; with {classes} classes they end before it."
                     )
                 assigned = torch.from_numpy(given)
-            copy = np.array(events, dtype=_stored_dtype(events, levels), order="C")
+            copy = np.array(events, dtype=stored_dtype(events, levels), order="C")
             self._splits[split] = Batch(torch.from_numpy(copy), assigned)
 
     @classmethod
@@ -280,12 +282,6 @@ def require_splits(name: str, splits: Mapping[SplitName, Any]) -> None:
         require_split(split)
 
 
-def _stored_dtype(events: np.ndarray, levels: int | None) -> type[np.generic]:
-    if levels is None:
-        return np.float32 if events.dtype == np.float32 else np.float64
-    return np.uint8 if levels <= 256 else np.int32
-
-
 def shuffled(count: int, *, validation: int, test: int = 0, seed: int = 0) -> Parts:
     """Return the numbers `0 .. count - 1` in the order `numpy.random.default_rng(seed).permutation`, cut into splits.
 
@@ -343,9 +339,4 @@ def _check_events(name: str, split: str, events: np.ndarray, event_shape: Shape,
     if levels is None:
         require_usual(_of(split, name), events)
         return
-    low, high = events.min(), events.max()
-    whole = np.issubdtype(events.dtype, np.integer) or np.array_equal(events, np.floor(events))
-    if not (0 <= low and high < levels) or not whole:
-        raise DataError(
-            f"The split '{split}' of '{name}' holds values from {low} to {high}; it must hold integers 0..{levels - 1}."
-        )
+    require_levels(_of(split, name), events, levels)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from likelify.data.catalog import TABLE_ENDINGS
-from likelify.data.delimited import read_csv
 from likelify.data.facts import SplitName
-from likelify.data.npy import read_array
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
 from likelify.data.values import class_labels, distinct, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
+from likelify.names import ColumnType
 
-# The names that a first column has which numbers the rows: none at all, or those of pandas and R.
-NAMELESS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?")
-ROW_NUMBERS = re.compile(rf"{NAMELESS.pattern}|index|level_0|rownames")
 # What float64 can compute with: the spread of a column, and how far from it a value may be.
 SMALLEST_SPREAD, FARTHEST = 1e-290, 1e15
 # As many rows show whether values can be told apart.
@@ -36,6 +30,8 @@ class TableSource(ArraySource):
         name: see `ArraySource`, as labels, classes and description.
         splits: for each split its rows `(n, columns)`.
         columns: their names; by default `column 1`, ...
+        column_types: what their values are, if that is known; see `Facts`.
+        class_names: what the classes are called.
 
     Raises:
         DataError: if a split is missing or empty, values are not finite, or a column is constant.
@@ -50,6 +46,8 @@ class TableSource(ArraySource):
         labels: Mapping[SplitName, np.ndarray] | None = None,
         classes: int | None = None,
         description: str = "",
+        column_types: Sequence[ColumnType] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         require_splits(name, splits)
         rows: dict[SplitName, np.ndarray] = {
@@ -70,6 +68,8 @@ class TableSource(ArraySource):
         if len(train):
             _require_spread(name, names, rows)
         self.columns = names
+        self.column_types = None if column_types is None else tuple(column_types)
+        self.class_names = None if class_names is None else tuple(class_names)
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 
 
@@ -80,6 +80,7 @@ def table(
     columns: Sequence[str] | None = None,
     labels: np.ndarray | None = None,
     description: str = "",
+    **facts: Any,
 ) -> TableSource:
     """Make a source of an array of rows.
 
@@ -91,6 +92,7 @@ def table(
         columns: their names.
         labels: classes `0 .. k - 1` of the rows `(n,)`, or None.
         description: where the rows come from.
+        **facts: of the columns and classes, see `TableSource`.
 
     Raises:
         DataError: if there are too few rows, values are not finite, or a column is constant.
@@ -100,49 +102,8 @@ def table(
     parts = shuffled(len(rows), validation=len(rows) // 10, test=len(rows) // 10)
     described = f"{description + '; ' if description else ''}{rows.shape[1]} columns; {sizes_of(parts)} by "
     return TableSource.cut(
-        name, rows, parts, labels=given, columns=columns, description=f"{described}default_rng(0).permutation"
+        name, rows, parts, labels=given, columns=columns, description=f"{described}default_rng(0).permutation", **facts
     )
-
-
-def table_file(path: str | Path) -> TableSource:
-    """Make a source of a file of the user: CSV with or without a header, or a numpy array.
-
-    Args:
-        path: ends in `.csv`, `.tsv`, either with `.gz`, or `.npy`.
-
-    Raises:
-        DataError: if it is not there, or not a table of finite numbers; see `read_csv` and `table`.
-    """
-    path = Path(path)
-    if not path.name.endswith(TABLE_ENDINGS):
-        raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(TABLE_ENDINGS)}.")
-    if not path.is_file():
-        raise DataError(f"There is no file '{path}'.")
-    described = f"the file {path.name}"
-    columns, rows = (None, read_array(path)) if path.suffix == ".npy" else read_csv(path)
-    if columns and _numbers_rows(columns, rows[:, 0]):
-        if len(columns) == 1:
-            raise DataError(f"'{path}' has nothing but the numbers of its rows.")
-        described += f", without its first column, '{columns[0]}', which numbers the rows"
-        columns, rows = columns[1:], np.ascontiguousarray(rows[:, 1:])
-    return table(rows, name=f"table:{path.resolve()}", columns=columns, description=described)
-
-
-def _numbers_rows(columns: list[str], values: np.ndarray) -> bool:
-    """Tell whether a first column, of no name or of one that programs give, holds the numbers of the rows.
-
-    They count from 0 or from 1. Where the other columns have names and this has none, they may be in another order and
-    with gaps, as they are after rows were shuffled or left out.
-    """
-    if not ROW_NUMBERS.fullmatch(columns[0]):
-        return False
-    if values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))):
-        return True
-    others_named = columns[1:] != [f"column {number}" for number in range(2, len(columns) + 1)]
-    if not (NAMELESS.fullmatch(columns[0]) and others_named):
-        return False
-    whole = (values >= 0) & (values == np.floor(values))
-    return bool(whole.all() and len(np.unique(values)) == len(values))
 
 
 def bundled(name: str) -> TableSource:

@@ -171,7 +171,7 @@ def bsds300(place: str | Path) -> Source:
 def _patches(stored: Any, path: Path) -> np.ndarray:
     """Read one split; its size is looked at first, since a small file can announce any."""
     _require_columns("bsds300", path, stored, PATCH)
-    require_values(path, stored.shape[0] * PATCH)
+    require_values(f"'{path}'", stored.shape[0] * PATCH)
     return np.asarray(stored, dtype=np.float64)
 
 

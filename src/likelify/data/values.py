@@ -80,6 +80,39 @@ def require_usual(what: str, rows: np.ndarray, first: int = 0) -> None:
     raise DataError(f"{what}, {where}: the value is {rows[place]}. {remedy}")
 
 
+def require_levels(what: str, values: np.ndarray, levels: int, first: int = 0) -> None:
+    """Refuse values that are not whole numbers from 0 to below a number of levels.
+
+    Args:
+        what: their name, for errors.
+        values: items along the first axis.
+        levels: how many values an element can take.
+        first: number of the first item.
+
+    Raises:
+        DataError: naming item and element of the first.
+    """
+    if not values.size:
+        return
+    whole = values.dtype.kind in "iub" or bool((values == np.floor(values)).all())
+    # Comparisons with what is not a number are false.
+    if whole and 0 <= values.min() and values.max() < levels:
+        return
+    wrong = ~((values >= 0) & (values < levels) & (values == np.floor(values)))
+    place = tuple(int(n) for n in np.argwhere(wrong)[0])
+    raise DataError(
+        f"{what}, item {first + place[0]}, element {place[1:]}: the value is {values[place]}; whole numbers "
+        f"0..{levels - 1} are needed."
+    )
+
+
+def stored_dtype(events: np.ndarray, levels: int | None) -> type[np.generic]:
+    """Return the kind of number in which a source gives items: bytes where they suffice, else 32 or 64 bits."""
+    if levels is None:
+        return np.float32 if events.dtype == np.float32 else np.float64
+    return np.uint8 if levels <= 256 else np.int32
+
+
 def moments(rows: np.ndarray, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each column, without squares that overflow or vanish.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from likelify.data import (
@@ -15,12 +16,15 @@ from likelify.data import (
     Source,
     SourceOptions,
     SplitName,
-    as_source,
+    open_items,
     open_source,
     standardized,
     subset,
 )
 from likelify.settings import Settings
+
+# Items that are put together at a time.
+WHOLE = 2**16
 
 
 class DataChoice(Settings):
@@ -78,25 +82,23 @@ def _full_name(choice: DataChoice) -> str:
 
 
 def in_memory(data: Any, facts: Facts) -> Source:
-    """Return items in memory as items of the kind of a source, with all of them in every split; a source as it is.
+    """Return items as items of the kind of a source, with all of them in every split; a source as it is.
 
     Raises:
-        DataError: if they are not such items; see `data.as_source`.
+        DataError: if they are not such items; see `data.open_items`.
     """
     if isinstance(data, Source):
         return data
     import torch
 
-    found = as_source(data, kind=facts.kind, levels=facts.levels)
-    parts = [found.read_all(part) for part in SPLITS if found.size(part)]
-    items = torch.cat([part.x for part in parts]).numpy()
-    given = [part.labels for part in parts if part.labels is not None]
-    labels = torch.cat(given).numpy() if given else None
+    items = open_items(data, facts)
+    parts = [part.batch for part in items.batches(WHOLE)]
+    labels = [part.labels.numpy() for part in parts if part.labels is not None]
     return ArraySource(
-        found.name,
-        dict.fromkeys(SPLITS, items),
+        items.name,
+        dict.fromkeys(SPLITS, torch.cat([part.x for part in parts]).numpy()),
         kind=facts.kind,
         levels=facts.levels,
-        labels=None if labels is None else dict.fromkeys(SPLITS, labels),
-        classes=None if labels is None else facts.classes,
+        labels=dict.fromkeys(SPLITS, np.concatenate(labels)) if labels else None,
+        classes=facts.classes if labels else None,
     )

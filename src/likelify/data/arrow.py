@@ -1,0 +1,279 @@
+"""Tables of Apache Arrow: Parquet files, Feather files (Arrow IPC), and data frames in memory.
+
+pyarrow reads them; what a file announces is looked at before anything is unpacked, and what comes out of it is checked
+before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data.frames import NUMBERS, Column, Frame, Rows, file_hash, require_distinct, require_finite
+from likelify.data.ipc import MAGIC, require_honest
+from likelify.data.limits import FREE, MOST_COLUMNS, MOST_SHRINKING, TROUBLE, reading
+from likelify.errors import DataError, MissingDependencyError
+from likelify.names import ColumnType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Rows that are unpacked at a time, and the buffer of a column of a file.
+ROWS, BUFFER = 2**13, 2**16
+# A footer of more strings and lists than that is none of a table.
+MOST_STRING, MOST_ENTRIES = 2**24, 2**20
+PARQUET, FEATHER = "a Parquet file of a table", "a Feather file (Arrow IPC) of a table"
+# How a Feather file of the old version begins.
+OLD = b"FEA1"
+
+
+def pyarrow() -> Any:
+    """Return the package.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", "app") from error
+    return pa
+
+
+class ArrowFrame(Frame):
+    """A table of columns of Arrow.
+
+    Args:
+        name: of the file or the data frame, for errors.
+        schema: names and types of its columns.
+        count: number of rows.
+
+    Raises:
+        DataError: if there are no columns or too many, or two of one name.
+    """
+
+    def __init__(self, name: str, schema: pa.Schema, count: int) -> None:
+        self.name, self.count, self._schema = name, count, schema
+        if not 1 <= len(schema) <= MOST_COLUMNS:
+            raise DataError(f"{name} has {len(schema):,} columns; 1 to {MOST_COLUMNS:,} are read.")
+        require_distinct(name, schema.names)
+        self.columns = tuple(Column(field.name, column_type(field.type)) for field in schema)
+        self.index = index_columns(schema)
+
+    @abstractmethod
+    def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
+        """Read these columns in pieces of about `ROWS` rows, without the first `start` rows."""
+
+    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+        """Read columns in order; see `Frame.rows`."""
+        for batch in self.batches([*numbers, *carried], start):
+            batch.validate(full=True)
+            values = np.empty((batch.num_rows, len(numbers)))
+            for place in range(len(numbers)):
+                values[:, place] = as_numbers(batch.column(place))
+            kept = {name: batch.column(len(numbers) + place).to_pylist() for place, name in enumerate(carried)}
+            rows = Rows(values, kept, _Places(batch, start))
+            require_finite(self.name, numbers, rows)
+            yield rows
+            start += batch.num_rows
+
+
+class _Places:
+    """Tells where a value of a batch stands in its table."""
+
+    def __init__(self, batch: pa.RecordBatch, start: int) -> None:
+        self._batch, self._start = batch, start
+
+    def __call__(self, row: int, column: int) -> tuple[str, str]:
+        return f"row {self._start + row}", "nan" if self._batch.column(column)[row].is_valid else "missing"
+
+
+class ParquetFrame(ArrowFrame):
+    """A Parquet file.
+
+    Raises:
+        DataError: if it is none, or announces to unpack to much more than its size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        pyarrow()
+        with reading(path, PARQUET), self._open() as file:
+            footer = file.metadata
+            groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+            self._sizes = [group.num_rows for group in groups]
+            if min([*self._sizes, 0]) < 0 or sum(self._sizes) != footer.num_rows:
+                raise DataError(f"'{path}' is damaged: its parts do not have the number of rows that it announces.")
+            unpacked = sum(
+                group.column(n).total_uncompressed_size for group in groups for n in range(group.num_columns)
+            )
+            if unpacked > FREE + MOST_SHRINKING * path.stat().st_size:
+                raise DataError(
+                    f"'{path}' unpacks to more than {MOST_SHRINKING} times its size: it is made to fill the memory, or "
+                    "nearly empty. If it is honest, write it without compression."
+                )
+            super().__init__(f"'{path}'", file.schema_arrow, footer.num_rows)
+
+    def _open(self) -> Any:
+        from pyarrow import parquet
+
+        return parquet.ParquetFile(
+            self.path,
+            buffer_size=BUFFER,
+            pre_buffer=False,
+            thrift_string_size_limit=MOST_STRING,
+            thrift_container_size_limit=MOST_ENTRIES,
+        )
+
+    def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
+        """Read page after page; row groups before the start are passed over."""
+        groups = list(range(len(self._sizes)))
+        while groups and start >= self._sizes[groups[0]]:
+            start -= self._sizes[groups.pop(0)]
+        if not groups:
+            return
+        with reading(self.path, PARQUET), self._open() as file:
+            found = file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False)
+            for batch in without_first(found, start):
+                if set(batch.schema.names) != set(columns):
+                    raise DataError(f"'{self.path}' has columns whose names cannot be told apart: {columns[:5]}.")
+                yield batch.select(columns)
+
+    def fingerprint(self) -> str:
+        """Hash the file."""
+        return file_hash(self.path)
+
+
+class FeatherFrame(ArrowFrame):
+    """A Feather file of version 2, that is a file or a stream of Arrow IPC.
+
+    Raises:
+        DataError: if it is none, or announces to unpack to much more than its size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        pyarrow()
+        with reading(path, FEATHER), open(path, "rb") as handle:
+            start = handle.read(len(MAGIC))
+            if start.startswith(OLD):
+                raise DataError(f"'{path}' is a Feather file of version 1. Write it with version 2, or as Parquet.")
+            self._is_file = start == MAGIC
+            self._pages = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            count = require_honest(path, memoryview(self._pages))
+            self._release()
+            with self._open() as reader:
+                super().__init__(f"'{path}'", reader.schema, count)
+
+    def _open(self, columns: list[int] | None = None) -> Any:
+        pa = pyarrow()
+        options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=columns or [])
+        content = pa.BufferReader(pa.py_buffer(self._pages))
+        return (pa.ipc.open_file if self._is_file else pa.ipc.open_stream)(content, options=options)
+
+    def _parts(self, reader: Any) -> Iterator[Any]:
+        yield from map(reader.get_batch, range(reader.num_record_batches)) if self._is_file else reader
+
+    def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
+        """Read the parts one after the other, and give them in pieces."""
+        places = [self._schema.names.index(name) for name in columns]
+        with reading(self.path, FEATHER), self._open(places) as reader:
+            for part in without_first(self._parts(reader), start):
+                for first in range(0, part.num_rows, ROWS):
+                    yield part.slice(first, ROWS).select(columns)
+                self._release()
+
+    def _release(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)
+
+    def fingerprint(self) -> str:
+        """Hash the file."""
+        return file_hash(self.path)
+
+
+class MemoryFrame(ArrowFrame):
+    """A data frame in memory: of pandas, polars or pyarrow, or whatever else gives its columns as Arrow does.
+
+    Args:
+        data: has `__arrow_c_stream__`.
+        name: for errors.
+
+    Raises:
+        DataError: if a column cannot be written as one of Arrow.
+    """
+
+    def __init__(self, data: Any, name: str = "The data frame") -> None:
+        pa = pyarrow()
+        try:
+            self._table = data if isinstance(data, pa.Table) else pa.table(data)
+        except (pa.ArrowException, *TROUBLE) as error:
+            said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise DataError(f"{name} has a column of several types or of objects: {said}") from error
+        super().__init__(name, self._table.schema, self._table.num_rows)
+
+    def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
+        """Give pieces of the columns; nothing is copied."""
+        yield from self._table.select(columns).slice(start).to_batches(max_chunksize=ROWS)
+
+    def fingerprint(self) -> str:
+        """Hash names and values, a piece at a time."""
+        digest = hashlib.sha256(str(self._schema.names).encode())
+        for batch in self._table.to_batches(max_chunksize=ROWS):
+            digest.update(batch.serialize())
+        return digest.hexdigest()[:16]
+
+
+def without_first(batches: Iterator[Any], count: int) -> Iterator[Any]:
+    """Leave the first rows out of batches, and batches that are empty."""
+    for batch in batches:
+        if batch.num_rows > count:
+            yield batch.slice(count)
+        count = max(0, count - batch.num_rows)
+
+
+def column_type(kind: pa.DataType) -> ColumnType:
+    """Tell what the values of a column of Arrow are; one of nothing but missing values may hold numbers."""
+    types = pyarrow().types
+    if types.is_dictionary(kind):
+        return column_type(kind.value_type)
+    if types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
+        return "real"
+    if types.is_integer(kind):
+        return "integer"
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_temporal(kind):
+        return "date"
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    return "words" if any(is_text(kind) for is_text in texts) else "other"
+
+
+def as_numbers(column: pa.Array) -> np.ndarray:
+    """Return the values of a column of numbers in float64; not a number where one is missing."""
+    pa = pyarrow()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column_type(column.type) not in NUMBERS:
+        raise DataError(f"A column of {column.type} holds no numbers.")
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    # Whole numbers above 2^53 are rounded.
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def index_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the names of the columns that were the index of a data frame of pandas."""
+    try:
+        described = schema.pandas_metadata or {}
+        listed = described.get("index_columns", [])
+    except TROUBLE:
+        return ()
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return tuple(name for name in names if name in schema.names)
