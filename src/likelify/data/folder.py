@@ -62,8 +62,8 @@ class FolderSource(Source):
         self.name, self.folder, self.target = f"images:{folder}", folder, target
         self.files = {split: tuple(files.get(split, ())) for split in SPLITS}
         self.event_shape, self.levels = (target.channels, target.height, target.width), target.levels
-        self.class_names = tuple(class_names)
-        self.classes = len(self.class_names) or None
+        self.class_names = tuple(class_names) or None
+        self.classes = len(class_names) or None
         self.description, self._fingerprint = description, fingerprint
         self._labels, self._pixels = labels, pixels
 
