@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+import warnings
 
 import torch
 
@@ -37,6 +38,7 @@ def in_pair(tasks, place, *arguments, count=2):
 def _work(rank, count, store, line, tasks, arguments):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+    warnings.simplefilter("error")
     found = []
     for task in tasks:
         try:

@@ -9,6 +9,7 @@ from lightning_fabric.strategies import FSDPStrategy
 
 from likelify.errors import ConfigError, DataError, ProcessError, UnsupportedError
 from likelify.fitting import process
+from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.process import OneProcess, all_know, chosen_device, processes
 from tests.fitting.pair import in_pair, signalled
 
@@ -45,7 +46,7 @@ def fails_in_both_with_a_bug(place):
 def is_interrupted_in_the_second(place):
     steps, ended = [], None
     before = signal.getsignal(signal.SIGINT)
-    with place.signals_wait():
+    with Interrupts(place):
         try:
             for step in range(5):
                 if step == 2 and place.rank == 1:
@@ -62,7 +63,7 @@ def is_interrupted_in_the_second(place):
 
 
 def a_second_signal_does_not_wait(place):
-    with place.signals_wait():
+    with Interrupts(place):
         signalled()
         with pytest.raises(KeyboardInterrupt):
             signalled()

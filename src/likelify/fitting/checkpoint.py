@@ -101,11 +101,10 @@ class Checkpoints:
     Args:
         folder: of the run.
         facts: of the fit; the position in it plays no part.
-        writes: whether this process writes them; of several one does.
     """
 
-    def __init__(self, folder: Path, facts: Facts, *, writes: bool = True) -> None:
-        self.file, self.facts, self.writes = folder / CHECKPOINT, facts, writes
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.file, self.facts = folder / CHECKPOINT, facts
         self.saved: int | None = None
         self.cost, self.last = 0.0, time.monotonic()
         self._failed = False
@@ -118,7 +117,7 @@ class Checkpoints:
         seconds = self.facts.fit.checkpoint_seconds
         gone = time.monotonic() - self.last
         often = gone >= (0.0 if validated else seconds) and gone >= self.cost / SHARE
-        return self.writes and self.saved != step and (often or seconds == 0)
+        return self.saved != step and (often or seconds == 0)
 
     def save(self, state: FitState) -> None:
         """Write all of a fit's state; what cannot be written is a warning, and the previous checkpoint stays."""
@@ -132,8 +131,6 @@ class Checkpoints:
         self._write(self.facts, {FLOW + name: tensor for name, tensor in flow.state_dict().items()})
 
     def _write(self, facts: Facts, tensors: State) -> None:
-        if not self.writes:
-            return
         begin = time.monotonic()
         try:
             write_atomically(self.file, pack(tensors | {FACTS: _bytes(facts)}))
@@ -148,8 +145,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Take the checkpoint away: the fit has ended."""
-        if self.writes:
-            self.file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 def _bytes(facts: Facts) -> Tensor:

@@ -34,5 +34,5 @@ def one_step(objective: Objective, settings: FitSettings, batch: Batch) -> tuple
     start = time.perf_counter()
     with regularized(flow), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = objective(batch)
-    descend(objective, optimizer, loss, settings, OneProcess("cpu"))
+    descend(optimizer, loss, settings, OneProcess("cpu"))
     return time.perf_counter() - start, sum(kept.values())

@@ -87,7 +87,15 @@ class Feed:
 
 
 def in_order(
-    flow: Flow, source: Source, split: SplitName, size: int, *, count: int | None = None, workers: int | None = None
+    flow: Flow,
+    source: Source,
+    split: SplitName,
+    size: int,
+    *,
+    count: int | None = None,
+    workers: int | None = None,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Generator[Batch]:
     """Read the first items of a split in batches of that size, as the flow takes them.
 
@@ -98,9 +106,11 @@ def in_order(
         size: items of a batch; the last has what is left.
         count: how many items; all by default.
         workers: processes that read ahead; by default what suits the source.
+        rank: number of this process.
+        processes: that take turns with the batches.
     """
     count = source.size(split) if count is None else min(count, source.size(split))
-    parts = (torch.arange(start, min(start + size, count)) for start in range(0, count, size))
+    parts = (torch.arange(start, min(start + size, count)) for start in range(rank * size, count, processes * size))
     with closing(read_ahead(source, split, parts, workers=workers)) as batches:
         for batch in batches:
             yield for_flow(flow, batch)

@@ -9,20 +9,28 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from likelify.fitting.process import OneProcess
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
     """Lets Ctrl-C end a block only between pieces of work that are whole; a second one ends it at once.
 
+    With several processes all end after the same piece of work, see `OneProcess.together`.
+
     Taken over are the signals that raise `KeyboardInterrupt` in Python's own way, in the main thread; whoever has a
     handler of his own, or ignores a signal, keeps that.
+
+    Args:
+        place: the processes.
 
     Attributes:
         broken: whether a piece of work was left half done.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: OneProcess) -> None:
+        self.place = place
         self.broken = False
         self._busy = self._waiting = False
         self._before: list[int] = []
@@ -45,6 +53,8 @@ class Interrupts:
         self._before.clear()
 
     def _come(self, number: int, frame: Any) -> None:  # noqa: ARG002 - as handlers are called
+        if self.place.wants_to_end():
+            return
         if self._busy and not self._waiting:
             self._waiting = True
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Source, as_source
-from likelify.errors import LikelifyWarning, NonFiniteError, RunError
+from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow
 from likelify.fitting.feeding import Feed, generator, in_order, mix, together
@@ -21,7 +21,7 @@ from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.metrics import bits_per_dim
-from likelify.fitting.process import OneProcess
+from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, Position, State
 from likelify.fitting.training import Objective, build_optimizer, descend
@@ -108,48 +108,80 @@ def fit(
         LikelifyWarning: if columns follow from others but for their last digits, the best weights are those before the
             first step, the training loss runs away, or weights cannot be written for now.
     """
-    check_flow(flow)
-    source = as_source(data)
+    place = processes(fabric)
+    with place.together():
+        check_flow(flow)
+        source = as_source(data)
     if run is not None:
         settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()
     settings = FitSettings.parse(settings.model_dump() | changes) if changes else settings
-    check_fit(flow, source, conditional=conditional)
-    place = fabric or OneProcess()
-    flow.to(place.device)
-    with _held(run, place), seeded(settings.seed):
-        checkpoints, saved = None, None
-        if run is not None:
-            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional)
-        if saved is not None and not saved.facts.initialized:
-            restore_start(saved, flow)
-        if initialize and (saved is None or not saved.facts.initialized):
-            if checkpoints is not None and saved is None:
-                checkpoints.save_start(flow)
-            _initialize(flow, source, settings, conditional=conditional)
-        fitting = _Fit(flow, source, settings, place, conditional=conditional)
-        fitting.on_step, fitting.checkpoints = on_step, checkpoints
+    with place.at_work(), ExitStack() as held, seeded(settings.seed):
+        fitting = _prepared(
+            flow, source, settings, place, held, run=run, conditional=conditional, initialize=initialize
+        )
+        fitting.on_step = on_step
         fitting.on_best = [keep for keep in (None if run is None else run.keep, on_best) if keep is not None]
-        if saved is not None and saved.facts.initialized:
-            fitting.go_on(saved)
         course = fitting.run() if run is None else _kept(run, fitting)
-    for doubt in course.doubts if place.is_global_zero else ():
+    for doubt in course.doubts if place.is_first else ():
         warnings.warn(doubt, LikelifyWarning, stacklevel=2)
     return course
 
 
-def _held(run: Run | None, place: Fabric | OneProcess) -> AbstractContextManager[None]:
-    """Return what keeps other processes out of the folder of a run."""
-    return nullcontext() if run is None or not place.is_global_zero else locked(run.path, wait=False)
+def _prepared(
+    flow: Flow,
+    source: Source,
+    settings: FitSettings,
+    place: OneProcess,
+    held: ExitStack,
+    *,
+    run: Run | None,
+    conditional: bool,
+    initialize: bool,
+) -> _Fit:
+    """Return a fit that is ready to begin, or to go on; what keeps others out of the folder of a run is then held."""
+    checkpoints, saved = None, None
+    with place.together():
+        check_fit(flow, source, conditional=conditional)
+        check_shares(source, settings, place)
+        flow.to(place.device)
+        if run is not None and place.is_first:
+            held.enter_context(locked(run.path, wait=False))
+            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional)
+    begun, initialized = place.from_first((saved is not None, saved is not None and saved.facts.initialized))
+    with place.together():
+        if saved is not None and not initialized:
+            restore_start(saved, flow)
+        if initialize and not initialized:
+            if checkpoints is not None and not begun:
+                checkpoints.save_start(flow)
+            _initialize(flow, source, settings, conditional=conditional)
+    fitting = _Fit(flow, source, settings, place, conditional=conditional)
+    fitting.checkpoints, fitting.saved, fitting.goes_on = checkpoints, saved, initialized
+    return fitting
+
+
+def check_shares(source: Source, settings: FitSettings, place: OneProcess) -> None:
+    """Refuse batches of which some process would have no part.
+
+    Raises:
+        ConfigError: saying how large they must be.
+    """
+    batch = min(settings.batch_size, source.size("train"))
+    if batch < place.count:
+        raise ConfigError(
+            f"A batch of {batch} items, over all processes together, cannot be shared by {place.count} of them: take "
+            f"fewer processes, or a larger batch_size (at most the {source.size('train')} items to train on)."
+        )
 
 
 def _begin(
-    run: Run, source: Source, settings: FitSettings, place: Fabric | OneProcess, *, conditional: bool
+    run: Run, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool
 ) -> tuple[Checkpoints, Saved | None]:
     """Return what writes the checkpoints of a run, and the one from which its fit goes on."""
     run.refuse_ended()
     facts = Facts(
-        machine=Machine.now(place.device, place.world_size),
+        machine=Machine.now(place.device, place.count),
         data=source.fingerprint(),
         conditional=conditional,
         fit=settings,
@@ -159,9 +191,9 @@ def _begin(
     saved = run.saved()
     if saved is not None:
         check_same(saved, facts)
-    elif place.is_global_zero:
+    else:
         run.settle(settings, conditional=conditional)
-    return Checkpoints(run.path, facts, writes=place.is_global_zero), saved
+    return Checkpoints(run.path, facts), saved
 
 
 def _kept(run: Run, fitting: _Fit) -> Course:
@@ -180,36 +212,50 @@ class _Fit:
 
     on_step: Callable[[Progress], None] | None = None
     on_best: list[Callable[[State, Course], None]]
+    # Of several processes the first one has these two.
     checkpoints: Checkpoints | None = None
+    saved: Saved | None = None
+    goes_on = False
 
     def __init__(
-        self, flow: Flow, source: Source, settings: FitSettings, place: Fabric | OneProcess, *, conditional: bool
+        self, flow: Flow, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool
     ) -> None:
         self.source, self.settings, self.conditional, self.place = source, settings, conditional, place
         self.flow = flow
-        optimizer = build_optimizer(flow, settings)
-        self.objective, self.optimizer = place.setup(Objective(flow, conditional=conditional), optimizer)
+        self.objective = place.join(Objective(flow, conditional=conditional))
+        self.optimizer = build_optimizer(flow, settings)
         self.state = FitState(flow, self.optimizer, settings)
-        self.feed = Feed(flow, source, settings, rank=place.global_rank, processes=place.world_size)
-        self.interrupts = Interrupts()
+        self.feed = Feed(flow, source, settings, rank=place.rank, processes=place.count)
+        # On the clock of the first process, as of the last step: clocks differ, and all must stop at the same step.
+        self.seconds = 0.0
+        self.interrupts = Interrupts(place)
         self.unkept: RunError | None = None
 
-    def go_on(self, saved: Saved) -> None:
+    def _go_on(self) -> None:
         """Take up a checkpoint, and make the run hold the best weights that it knows of."""
-        restore(saved, self.state)
+        with self.place.together():
+            if self.saved is not None:
+                restore(self.saved, self.state)
+        said = self.place.from_first(self.state.portable() if self.place.speaks else None)
+        if said is not None and not self.place.is_first:
+            self.state.restore(*said)
+        self.seconds = self.state.seconds
         if self.state.best:
-            self._keep()
+            self.place.alone(self._keep)
 
     def end(self, run: Run, course: Course) -> None:
         """Write how a fit went, and take its checkpoint away unless it can go on."""
-        if self.place.is_global_zero:
-            run.save_course(course)
+        with self.place.together():
+            if self.place.is_first:
+                run.save_course(course)
             if self.checkpoints is not None and course.ended:
                 self.checkpoints.remove()
 
     def run(self) -> Course:
         """Train until something ends it."""
         reason = None
+        if self.goes_on:
+            self._go_on()
         try:
             with self.interrupts:
                 try:
@@ -221,10 +267,11 @@ class _Fit:
         finally:
             if self.state.best:
                 self.flow.load_state_dict(self.state.best)
-        if self.unkept is not None:
-            self._keep()
-        if self.unkept is not None:
-            raise self.unkept
+        with self.place.together():
+            if self.unkept is not None:
+                self._keep()
+            if self.unkept is not None:
+                raise self.unkept
         return self.state.course(reason or self._reason())
 
     def _train(self) -> None:
@@ -252,17 +299,23 @@ class _Fit:
     def _save_if_due(self, *, validated: bool) -> None:
         if self.checkpoints is not None and self.checkpoints.is_due(self.state.step, validated=validated):
             with self.interrupts.whole():
-                self.checkpoints.save(self.state)
+                self.place.alone(self._save)
+
+    def _save(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.state)
 
     def _stop(self) -> None:
         """Save what the user has ended, and do not lose the steps since the last validation; ending again skips it."""
         with suppress(KeyboardInterrupt, NonFiniteError):
-            if self.interrupts.broken:
+            with self.place.together() as numbers:
+                numbers.append(float(self.interrupts.broken))
+            if numbers[0]:
                 return
             if self.checkpoints is not None and self.checkpoints.saved != self.state.step:
                 with self.interrupts.whole():
-                    self.checkpoints.save(self.state)
-            if self.state.losses and self.place.world_size == 1:
+                    self.place.alone(self._save)
+            if self.state.losses:
                 self._validate(self.state.passed)
 
     def _reason(self) -> Reason:
@@ -273,27 +326,37 @@ class _Fit:
     def _fraction(self) -> float:
         share = self.state.step / self.settings.steps
         if self.settings.max_time is not None:
-            share = max(share, self.state.seconds / self.settings.max_time)
-            if self.place.world_size > 1:
-                # Clocks differ; all processes must stop at the same step.
-                share = self.place.broadcast(share)
+            seconds = self.state.seconds if self.place.count == 1 else self.seconds
+            share = max(share, seconds / self.settings.max_time)
         return min(share, 1.0)
 
     def _train_step(self, fraction: float) -> None:
         settings, place, step = self.settings, self.place, self.state.step
         self.state.lr = settings.lr_at(step, fraction)
+        with place.together() as numbers:
+            numbers.append(self.state.seconds if place.is_first else 0.0)
+            loss, nats = self._share_of_loss(step)
+        self.seconds = numbers[0]
+        bits, nats = place.mean(torch.stack((loss.detach(), nats)))
+        if place.device.type == "cpu":
+            # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
+            self._require_finite(bits)
+        descend(self.optimizer, loss, settings, place)
+        self.state.average.update_parameters(self.flow)
+        self.state.losses.append((bits, nats))
+        self.state.step += 1
+
+    def _share_of_loss(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return bits per dimension and nats of a batch; of several processes what makes that their mean."""
         batch = self.feed.batch(step)
-        torch.manual_seed(mix(settings.seed, f"noise {place.global_rank}", step))
+        torch.manual_seed(mix(self.settings.seed, f"noise {self.place.rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
         with regularized(self.flow), unchecked():
             loss, nats = self.objective(batch)
-        if place.device.type == "cpu":
-            # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
-            self._require_finite(loss)
-        descend(self.objective, self.optimizer, loss, settings, place)
-        self.state.average.update_parameters(self.flow)
-        self.state.losses.append((loss.detach(), nats))
-        self.state.step += 1
+        if self.place.count == 1:
+            return loss, nats
+        weight = self.place.weight(len(batch), self.feed.batch_size)
+        return weight * loss, weight * nats
 
     def _validate(self, passed: int) -> None:
         """Add a point to the course, and keep the weights if they are the best so far."""
@@ -315,11 +378,11 @@ class _Fit:
         )
         with self.interrupts.whole():
             if state.add(point, passed):
-                self._keep()
+                self.place.alone(self._keep)
 
     def _keep(self) -> None:
         """Hand the best weights on; a disk that is full does not end the fit, for there may be room the next time."""
-        if not self.place.is_global_zero:
+        if not self.place.is_first:
             return
         before, self.unkept = self.unkept, None
         try:
@@ -334,24 +397,30 @@ class _Fit:
     def _validation_figures(self) -> tuple[float, float]:
         """Return bits per dimension and nats of the averaged weights, with the same noise at every validation."""
         flow: Flow = self.state.average.module  # pyright: ignore[reportAssignmentType]
-        size = self.source.size("validation")
-        values, dims = [], []
-        with seeded(mix(self.settings.seed, "validation", 0)), torch.no_grad(), flow.frozen():
-            workers = self.settings.workers
-            for batch in in_order(flow, self.source, "validation", VALIDATION_BATCH, workers=workers):
+        place, size = self.place, self.source.size("validation")
+        numbers = range(math.ceil(size / VALIDATION_BATCH))
+        own = {}
+        shared = {"workers": self.settings.workers, "rank": place.rank, "processes": place.count}
+        with place.together(), torch.no_grad(), flow.frozen():
+            batches = in_order(flow, self.source, "validation", VALIDATION_BATCH, **shared)
+            for number, batch in zip(numbers[place.rank :: place.count], batches, strict=True):
                 context = batch.context(conditional=self.conditional)
-                values.append(flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value)
-                dims.append(batch.dims())
-        nats = torch.cat(values)
-        return float(bits_per_dim(nats, torch.cat(dims)).mean()), float(nats.mean())
+                # The noise of items is theirs, whichever process draws it.
+                with seeded(mix(self.settings.seed, "validation", number)):
+                    nats = flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value
+                own[number] = nats.cpu(), batch.dims().cpu()
+        parts = {number: part for found in place.gather(own) for number, part in found.items()}
+        nats, dims = (torch.cat([parts[number][which] for number in numbers]) for which in (0, 1))
+        return float(bits_per_dim(nats, dims).mean()), float(nats.mean())
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.state.stale >= self.settings.patience
 
     def _report(self, fraction: float) -> None:
-        state = self.state
-        if self.on_step is not None and state.best_point is not None:
-            self.on_step(Progress(fraction, state.step, state.seconds, state.points[-1], state.best_point))
+        state, tell = self.state, self.on_step
+        if tell is not None and (best := state.best_point) is not None:
+            progress = Progress(fraction, state.step, state.seconds, state.points[-1], best)
+            self.place.alone(lambda: tell(progress))
 
     def _require_finite(self, loss: Tensor) -> None:
         if math.isfinite(float(loss.detach())):

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,14 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from likelify.errors import ConfigError, ProcessError, UnsupportedError, unknown_word
+from likelify.errors import ConfigError, LikelifyWarning, ProcessError, UnsupportedError, unknown_word
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 # Numbers that a block of `together` may add up.
 SUMS = 4
 # In the notes of an error that all processes have been told of, so that one of them is enough to show it.
@@ -47,9 +45,8 @@ class OneProcess:
         device: of this process.
     """
 
-    rank = global_rank = 0
-    count = world_size = 1
-    is_global_zero = True
+    rank = 0
+    count = 1
 
     def __init__(self, device: torch.device | str | None = None) -> None:
         self.device = chosen_device() if device is None else torch.device(device)
@@ -59,29 +56,10 @@ class OneProcess:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
-    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Move the module to the device."""
-        return module.to(self.device), optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of the loss to the parameters."""
-        loss.backward()
-
-    def clip_gradients(
-        self,
-        module: nn.Module,  # noqa: ARG002 - the interface of Fabric
-        optimizer: torch.optim.Optimizer,
-        *,
-        max_norm: float,
-        error_if_nonfinite: bool,
-    ) -> None:
-        """Shrink the gradient to a largest norm."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=error_if_nonfinite)
-
-    def broadcast(self, value: T) -> T:
-        """Return what the first process says."""
-        return value
+    @property
+    def speaks(self) -> bool:
+        """Whether this process has something to say to others: it is the first of several."""
+        return self.is_first and self.count > 1
 
     def join(self, module: nn.Module) -> nn.Module:
         """Move a module to the device; of several processes its weights become those of the first, gradients means."""
@@ -94,6 +72,18 @@ class OneProcess:
     def weight(self, part: int, whole: int) -> float:
         """Return the factor of the mean over a part with which the mean over processes is that over the whole batch."""
         return part * self.count / whole
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of the loss to the parameters; of several processes the means of theirs."""
+        loss.backward()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all processes, without waiting for a device."""
+        return values
+
+    def alone(self, run: Callable[[], None]) -> None:
+        """Run what this process does for itself between two blocks of `together`: the next one raises its errors."""
+        run()
 
     @contextmanager
     def together(self) -> Iterator[list[float]]:
@@ -116,9 +106,13 @@ class OneProcess:
         return value
 
     @contextmanager
-    def signals_wait(self) -> Iterator[None]:
-        """If there are other processes, let what raises `KeyboardInterrupt` wait for the end of a `together`."""
+    def at_work(self) -> Iterator[None]:
+        """Of several processes let only the first one warn."""
         yield
+
+    def wants_to_end(self) -> bool:
+        """Say that the user wants to end; return whether the next block of `together` sees to it."""
+        return False
 
 
 class ManyProcesses(OneProcess):
@@ -139,6 +133,7 @@ class ManyProcesses(OneProcess):
         # Words between hosts go by the CPU, so that they wait for no device.
         self.channel: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
         self.ending = False
+        self.failure: Exception | None = None
 
     def join(self, module: nn.Module) -> nn.Module:
         """Return the module with the weights of the first process, and gradients that are means over all."""
@@ -147,22 +142,43 @@ class ManyProcesses(OneProcess):
             module,
             device_ids=None if self.device.type == "cpu" else [self.device],
             # No layer changes its buffers in training, so that a forward pass waits for nobody.
-            broadcast_buffers=False,
+            forward_sync_buffers=False,
             # A step may leave parameters alone, such as those of a branch that none of the items of a share takes.
             find_unused_parameters=True,
         )
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the means of the gradients of all processes."""
+        with _connected():
+            loss.backward()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all processes."""
+        values = values / self.count
+        with _connected():
+            dist.all_reduce(values)
+        return values
+
+    def alone(self, run: Callable[[], None]) -> None:
+        """See `OneProcess.alone`."""
+        try:
+            run()
+        except KeyboardInterrupt:
+            self.ending = True
+        except Exception as error:  # noqa: BLE001 - raised again once the others know
+            self.failure = self.failure or error
 
     @contextmanager
     def together(self) -> Iterator[list[float]]:
         """See `OneProcess.together`."""
         numbers: list[float] = []
-        failure: Exception | None = None
         try:
             yield numbers
         except KeyboardInterrupt:
             self.ending = True
         except Exception as error:  # noqa: BLE001 - raised again below, once the others know
-            failure = error
+            self.failure = self.failure or error
+        failure, self.failure = self.failure, None
         given = [*numbers, *[0.0] * (SUMS - len(numbers))] if failure is None else [0.0] * SUMS
         failed, ending, *sums = self._sum([float(failure is not None), float(self.ending), *given])
         if failed:
@@ -187,26 +203,17 @@ class ManyProcesses(OneProcess):
         return said[0]
 
     @contextmanager
-    def signals_wait(self) -> Iterator[None]:
-        """See `OneProcess.signals_wait`; a second signal, while the first one waits, does what it did before."""
-        if threading.current_thread() is not threading.main_thread():
+    def at_work(self) -> Iterator[None]:
+        """See `OneProcess.at_work`."""
+        with warnings.catch_warnings():
+            if not self.is_first:
+                warnings.simplefilter("ignore", LikelifyWarning)
             yield
-            return
-        known = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-        before = {number: handler for number in known if callable(handler := signal.getsignal(number))}
 
-        def note(number: int, frame: Any) -> None:
-            if self.ending:
-                before[number](number, frame)
-            self.ending = True
-
-        for number in before:
-            signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def wants_to_end(self) -> bool:
+        """Say that the user wants to end; again, before the others know, it is for the caller to see to it."""
+        known, self.ending = self.ending, True
+        return not known
 
     def _sum(self, numbers: list[float]) -> list[float]:
         total = torch.tensor(numbers, dtype=torch.float64)

@@ -10,7 +10,7 @@ from likelify.errors import LikelifyWarning
 from likelify.fitting.checkpoint import Saved
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
-from likelify.fitting.process import OneProcess
+from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.weights import build_within
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -29,21 +29,28 @@ def resume(
     on_step: Callable[[Progress], None] | None = None,
 ) -> Course:
     """Go on with the fit of a run, see `Run.resume`."""
-    course = run.course()
+    place = processes(fabric)
+    course, saved = None, None
+    with place.together():
+        if place.is_first:
+            course = run.course()
+            saved = None if course is not None and course.ended else run.saved()
+    # Of several processes the others may not see the folder.
+    course, settings = place.from_first((course, run.config.fit if saved is None else saved.facts.fit))
     if course is not None and course.ended:
-        warnings.warn(run.ended_words(course), LikelifyWarning, stacklevel=3)
+        with place.at_work():
+            warnings.warn(run.ended_words(course), LikelifyWarning, stacklevel=3)
         return course
-    saved = run.saved()
-    source = run.source() if data is None else data
-    settings = run.config.fit if saved is None else saved.facts.fit
-    return fit(unfitted(run, saved), source, settings, run=run, fabric=fabric, on_step=on_step)
+    with place.together():
+        source = run.source() if data is None else data
+        flow = unfitted(run, saved)
+    return fit(flow, source, settings, run=run, fabric=place, on_step=on_step)
 
 
 def unfitted(run: Run, saved: Saved | None) -> Flow:
     """Build the model of a run as it was before its fit; with a checkpoint within the bounds that this sets."""
+    build: Callable[..., Flow] = run.config.model.build
     with seeded(run.config.fit.seed):
         if run.config.model.needs_module:
-            return run.config.model.build(run.module)
-        if saved is None:
-            return run.config.model.build()
-        return build_within(run.config.model.build, saved.header, run.path)
+            return build(run.module)
+        return build() if saved is None else build_within(build, saved.header, run.path)

@@ -129,6 +129,11 @@ class FitState:
             **_named(LOSSES, {unit: torch.stack(values) for unit, values in losses.items()}),
         }
 
+    def portable(self) -> tuple[Position, State]:
+        """Return `state` with the tensors on the CPU, for other processes."""
+        position, tensors = self.state()
+        return position, {name: tensor.cpu() for name, tensor in tensors.items()}
+
     def _moments(self) -> State:
         """Return what the optimizer knows of each parameter: `exp_avg.NAME` and so on."""
         known: dict[Any, Any] = self.optimizer.state

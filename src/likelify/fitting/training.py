@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,11 @@ from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Objective(nn.Module):
-    """The loss as a module, so that Fabric can wrap it.
+    """The loss as a module, so that processes can be joined in it.
 
     Args:
         flow: the model.
@@ -54,18 +50,13 @@ def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
 
 
-def descend(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    settings: FitSettings,
-    place: Fabric | OneProcess,
-) -> None:
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, settings: FitSettings, place: OneProcess) -> None:
     """Make one step of the optimizer down the gradient of a loss."""
     optimizer.zero_grad()
     place.backward(loss)
     if settings.clip is not None:
-        place.clip_gradients(objective, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, settings.clip)
     optimizer.step()
 
 
