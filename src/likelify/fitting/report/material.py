@@ -1,0 +1,217 @@
+"""What the sections of a report are made from: the run's data, scores and draws, each read or computed once.
+
+All of it is bounded: of large data so many items that a report takes seconds, and the page says how many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.data import Batch, Source, SplitName, subset
+from likelify.errors import DataError, LikelifyError, RunError
+from likelify.fitting.checks import read_for
+from likelify.fitting.figures import Course, Evaluation, Unit
+from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
+from likelify.flows import Flow
+
+if TYPE_CHECKING:
+    from likelify.fitting.run import Run
+
+# Most items of each part, and most elements of them all together.
+HELD, HELD_ELEMENTS = 2000, 2_000_000
+TRAIN, TRAIN_ELEMENTS = 20_000, 10_000_000
+DRAWN = {"image": 64, "sequence": 64, "table": 2000}
+DRAWN_ELEMENTS = 4_000_000
+FEWEST = 16
+
+T = TypeVar("T")
+
+
+def once(make: Callable[[Any], T]) -> property:
+    """Compute a property once; if that is an error of the library, it is raised again each time."""
+
+    @wraps(make)
+    def get(self: Any) -> T:
+        kept = self.__dict__.setdefault("_kept", {})
+        if make.__name__ not in kept:
+            try:
+                kept[make.__name__] = (make(self), None)
+            except LikelifyError as error:
+                kept[make.__name__] = (None, error)
+        value, error = kept[make.__name__]
+        if error is not None:
+            raise error
+        return value
+
+    return property(get)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some items of a split.
+
+    Attributes:
+        split: of the source.
+        batch: the items.
+        indices: their numbers in the split.
+        of: how many the split has.
+    """
+
+    split: SplitName
+    batch: Batch
+    indices: Tensor
+    of: int
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The items as `(items, elements)` in float64.
+
+        Raises:
+            DataError: for graphs, which differ in size.
+        """
+        if self.batch.structure is not None:
+            raise DataError("Left out for graphs: they have no fixed number of elements.")
+        return as_rows(self.batch.x)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The classes of the items, if they have any."""
+        return None if self.batch.labels is None else self.batch.labels.cpu().numpy()
+
+    def of_how_many(self) -> str:
+        """Return 'all 360' or '2,000 of the 5,000'."""
+        return f"all {self.of:,}" if len(self) == self.of else f"{len(self):,} of the {self.of:,}"
+
+
+def as_rows(x: Tensor) -> np.ndarray:
+    """Return items as `(items, elements)` in float64."""
+    return x.detach().cpu().double().flatten(1).numpy()
+
+
+class Material:
+    """All that sections ask for.
+
+    Args:
+        run: whose report it is.
+        source: its data, if they are open already.
+    """
+
+    def __init__(self, run: Run, source: Source | None = None) -> None:
+        self.run = run
+        self.config = run.config
+        self.facts = run.config.data
+        self.unit = Unit.of(self.facts.kind)
+        self._given = source
+
+    @property
+    def elements(self) -> int:
+        """Elements of an item; of a graph those of a node."""
+        return max(1, math.prod(self.facts.event_shape))
+
+    @once
+    def course(self) -> Course:
+        """The course of the fit."""
+        course = self.run.course()
+        if course is None:
+            raise RunError("The run has no course of a fit that can be read.")
+        return course
+
+    @once
+    def source(self) -> Source:
+        """The data that the run was fitted to."""
+        return self.run.source() if self._given is None else self._given
+
+    @once
+    def flow(self) -> Flow:
+        """The model with its weights."""
+        return self.run.flow()
+
+    @property
+    def split(self) -> SplitName:
+        """The split that is held out: the test split, or where that is empty the validation split."""
+        return "test" if self.facts.sizes.get("test", 0) else "validation"
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The figures that were kept of the held-out split."""
+        return self.run.evaluation(self.split)
+
+    @once
+    def held(self) -> Part:
+        """The held-out items: the first, if there are many."""
+        return self._read(self.split, torch.arange(self._most(self.split, HELD, HELD_ELEMENTS)))
+
+    @once
+    def validation(self) -> Part:
+        """The items of the validation split: the first, if there are many."""
+        return self._read("validation", torch.arange(self._most("validation", HELD, HELD_ELEMENTS)))
+
+    @once
+    def train(self) -> Part:
+        """The training items: drawn from them, in their order, if there are many."""
+        size, most = self.source.size("train"), self._most("train", TRAIN, TRAIN_ELEMENTS)
+        if most == size:
+            return self._read("train", torch.arange(size))
+        chosen = np.random.default_rng(0).choice(size, most, replace=False)
+        return self._read("train", torch.from_numpy(np.sort(chosen)))
+
+    @once
+    def scores(self) -> Likelihoods:
+        """The log-likelihoods of `held`."""
+        some = subset(self.source, **{self.split: len(self.held)})
+        return score_source(self.flow, some, self.split, facts=self.facts, conditional=self.config.conditional)
+
+    @once
+    def drawn(self) -> Tensor:
+        """Samples of the model, the same as those that a fit keeps."""
+        if self.facts.kind not in DRAWN:
+            raise DataError(f"Left out for {self.facts.items}: how large they are to be is not part of the model.")
+        number = min(DRAWN[self.facts.kind], max(FEWEST, DRAWN_ELEMENTS // self.elements))
+        return self.run.sample(number, seed=self.config.fit.seed)
+
+    @once
+    def latents(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents of held-out items and as many of the base, and the log-density of the base at both.
+
+        Where the way to the latents is random, they are of one draw.
+        """
+        from likelify.door import admit
+        from likelify.fitting.metrics import EVALUATION_SEED
+        from likelify.seeding import seeded
+
+        if self.facts.kind == "graph":
+            raise DataError("Left out for graphs.")
+        batch = read_for(self.flow, self.source, self.split, self.held.indices)
+        found, drawn, logs, base_logs = [], [], [], []
+        with seeded(EVALUATION_SEED), torch.no_grad(), self.flow.frozen():
+            for at in range(0, len(batch), 256):
+                labels = None if batch.labels is None else batch.labels[at : at + 256]
+                part = Batch(batch.x[at : at + 256], labels)
+                x, context, _ = admit(self.flow, part.x, part.context(conditional=self.config.conditional))
+                z, _ = self.flow.transform(x, context)
+                reads = self.flow.base.reads_condition
+                other = self.flow.base.sample((), context) if reads else self.flow.base.sample((len(z),))
+                found.append(z)
+                drawn.append(other)
+                logs.append(self.flow.base.log_prob(z, context))
+                base_logs.append(self.flow.base.log_prob(other, context))
+        return torch.cat(found), torch.cat(drawn), torch.cat(logs), torch.cat(base_logs)
+
+    def _read(self, split: SplitName, indices: Tensor) -> Part:
+        if not len(indices):
+            raise DataError(f"The split '{split}' has no items.")
+        return Part(split, self.source.read(split, indices), indices, self.source.size(split))
+
+    def _most(self, split: SplitName, items: int, elements: int) -> int:
+        return min(self.source.size(split), items, max(FEWEST, elements // self.elements))
