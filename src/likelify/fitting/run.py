@@ -283,6 +283,23 @@ class Run:
             raise ConfigError(f"The label {label} does not fit: {known}.")
         return draw(self.flow(), number, classes=classes, label=label, temperature=temperature, seed=seed)
 
+    def report(self, file: str | Path | None = None, *, source: Source | None = None) -> Path:
+        """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.
+
+        A part that cannot be made, say since the data are gone, says why in a sentence.
+
+        Args:
+            file: to write; by default `report.html` in the run.
+            source: the data that the run was fitted to, if they are open already.
+
+        Raises:
+            RunError: if the file cannot be written.
+            MissingDependencyError: if what the extra `app` installs is not there.
+        """
+        from likelify.fitting.report.page import write_report
+
+        return write_report(self, None if file is None else Path(file), source=source)
+
     def keep(self, state: Mapping[str, Tensor], course: Course) -> None:
         """Write the weights of a fit and its course so far."""
         self.save_weights(state)

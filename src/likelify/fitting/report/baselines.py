@@ -91,9 +91,13 @@ def baselines(split: Split) -> list[Baseline]:
         raise DataError(
             "Some elements have one value in all training items, so no simple density of real numbers can be compared."
         )
-    makers: dict[str, Maker] = {"independent elements": independent, "one Gaussian": gaussian, "Gaussian mixture": mixture}
+    makers: dict[str, Maker] = {
+        "independent elements": independent,
+        "one Gaussian": gaussian,
+        "Gaussian mixture": mixture,
+    }
     if split.levels is not None:
-        makers["mixture of independent elements"] = counted_mixture
+        makers["groups of items"] = counted_mixture
     found = []
     for name, make in makers.items():
         try:

@@ -91,6 +91,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Words with what they mean."""
+
+    kind: ClassVar[str] = "terms"
+    terms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Code:
     """Something to type."""
 
@@ -98,7 +106,7 @@ class Code:
     text: str
 
 
-Block = Text | Picture | Cards | Row | Table | Code
+Block = Text | Picture | Cards | Row | Table | Terms | Code
 
 
 @dataclass
@@ -106,16 +114,18 @@ class Section:
     """A part of the page.
 
     Attributes:
-        anchor: its name in the address.
+        word: its name in the list of sections and in the address.
         title: as a heading.
         blocks: in their order.
+        tiles: what of it is shown large at the top of the page: a figure and what it is.
         doubts: what it found that makes the figures mean less, shown at the top of the page.
         missing: why it could not be made, or None.
     """
 
-    anchor: str
+    word: str
     title: str
     blocks: list[Block] = field(default_factory=list)
+    tiles: list[tuple[str, str]] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     missing: str | None = None
 

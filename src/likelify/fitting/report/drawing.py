@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,7 @@ def figure(
     *,
     alt: str,
     caption: str = "",
-    size: tuple[float, float] = (4.6, 2.9),
+    size: tuple[float, float] = (4.2, 2.7),
     width: int = 460,
 ) -> Picture:
     """Return what a function draws on axes as a picture of the page.
@@ -101,10 +102,10 @@ def figure(
         text = io.StringIO()
         # Nothing that changes from one time to the next.
         made.savefig(text, format="svg", dpi=DPI, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return Picture(alt=alt, caption=caption, svg=_for_page(text.getvalue()), width=width)
+    return Picture(alt=alt, caption=caption, svg=_for_page(text.getvalue(), alt), width=width)
 
 
-def _for_page(svg: str) -> str:
+def _for_page(svg: str, alt: str) -> str:
     """Return markup of matplotlib for a page: sized by the page, in its colours, with no names that nothing uses."""
     svg = svg[svg.index("<svg") :]
     for role, colour in ROLES.items():
@@ -114,7 +115,7 @@ def _for_page(svg: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
-    return f"{head}>{body}".strip()
+    return f'{head} role="img" aria-label="{escape(alt)}">{body}'.strip()
 
 
 def label(text: str, longest: int = LONGEST_LABEL) -> str:

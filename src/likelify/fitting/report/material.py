@@ -20,6 +20,7 @@ from likelify.errors import DataError, LikelifyError, RunError
 from likelify.fitting.checks import read_for
 from likelify.fitting.figures import Course, Evaluation, Unit
 from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
+from likelify.fitting.scoring.reference import reference
 from likelify.flows import Flow
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ TRAIN, TRAIN_ELEMENTS = 20_000, 10_000_000
 DRAWN = {"image": 64, "sequence": 64, "table": 2000}
 DRAWN_ELEMENTS = 4_000_000
 FEWEST = 16
+# Held-out items of which a histogram shows something.
+ENOUGH = 150
 
 T = TypeVar("T")
 
@@ -119,6 +122,29 @@ class Material:
         """Elements of an item; of a graph those of a node."""
         return max(1, math.prod(self.facts.event_shape))
 
+    @property
+    def better(self) -> str:
+        """Which way figures get better, in words."""
+        return "higher is better" if self.unit.higher_is_better else "lower is better"
+
+    @property
+    def digits(self) -> int:
+        """Digits of figures behind the point."""
+        return 3
+
+    @property
+    def judged(self) -> str:
+        """What the held-out split had to do with the fit."""
+        return (
+            "the fit never saw"
+            if self.split == "test"
+            else "chose the weights, so that figures are a little too good (there is no test split)"
+        )
+
+    def in_unit(self, nats: np.ndarray) -> np.ndarray:
+        """Return log-likelihoods of the held-out items in the unit of their kind."""
+        return nats if self.unit.word == "nats" else -nats / (self.scores.dims * math.log(2))
+
     @once
     def course(self) -> Course:
         """The course of the fit."""
@@ -149,27 +175,36 @@ class Material:
 
     @once
     def held(self) -> Part:
-        """The held-out items: the first, if there are many."""
-        return self._read(self.split, torch.arange(self._most(self.split, HELD, HELD_ELEMENTS)))
+        """The held-out items: of many those of `data.subset`."""
+        return self._some(self.split, HELD, HELD_ELEMENTS)
+
+    @property
+    def real(self) -> Part:
+        """The items that samples are compared with by counting: held-out ones, or if they are few, training ones."""
+        return self.held if len(self.held) >= ENOUGH else self._few_train
+
+    @once
+    def _few_train(self) -> Part:
+        return self._some("train", HELD, HELD_ELEMENTS)
 
     @once
     def validation(self) -> Part:
-        """The items of the validation split: the first, if there are many."""
-        return self._read("validation", torch.arange(self._most("validation", HELD, HELD_ELEMENTS)))
+        """The items of the validation split: of many those of `data.subset`."""
+        return self._some("validation", HELD, HELD_ELEMENTS)
 
     @once
     def train(self) -> Part:
-        """The training items: drawn from them, in their order, if there are many."""
-        size, most = self.source.size("train"), self._most("train", TRAIN, TRAIN_ELEMENTS)
-        if most == size:
-            return self._read("train", torch.arange(size))
-        chosen = np.random.default_rng(0).choice(size, most, replace=False)
-        return self._read("train", torch.from_numpy(np.sort(chosen)))
+        """The training items: of many those of `data.subset`."""
+        return self._some("train", TRAIN, TRAIN_ELEMENTS)
 
     @once
     def scores(self) -> Likelihoods:
         """The log-likelihoods of `held`."""
-        some = subset(self.source, **{self.split: len(self.held)})
+        held = self.held
+        if len(held) == held.of:
+            nats = reference(self.run, self.split, flow=self.flow)
+            return Likelihoods(nats, None, held.batch.dims().cpu().numpy())
+        some = self.source if len(held) == held.of else subset(self.source, **{self.split: len(held)})
         return score_source(self.flow, some, self.split, facts=self.facts, conditional=self.config.conditional)
 
     @once
@@ -208,10 +243,11 @@ class Material:
                 base_logs.append(self.flow.base.log_prob(other, context))
         return torch.cat(found), torch.cat(drawn), torch.cat(logs), torch.cat(base_logs)
 
-    def _read(self, split: SplitName, indices: Tensor) -> Part:
-        if not len(indices):
+    def _some(self, split: SplitName, items: int, elements: int) -> Part:
+        size = self.source.size(split)
+        if not size:
             raise DataError(f"The split '{split}' has no items.")
-        return Part(split, self.source.read(split, indices), indices, self.source.size(split))
-
-    def _most(self, split: SplitName, items: int, elements: int) -> int:
-        return min(self.source.size(split), items, max(FEWEST, elements // self.elements))
+        most = min(size, items, max(FEWEST, elements // self.elements))
+        chosen = np.arange(size) if most == size else np.random.default_rng(0).permutation(size)[:most]
+        indices = torch.from_numpy(chosen)
+        return Part(split, self.source.read(split, indices), indices, size)

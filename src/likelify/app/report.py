@@ -1,0 +1,29 @@
+"""The report of a run, once the words of the command are parsed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likelify.app.show import console, warnings_last
+from likelify.fitting.run import Run
+
+if TYPE_CHECKING:
+    from likelify.data import Source
+
+
+def report_command(path: Path, out: Path | None) -> None:
+    """Write the report of a run and say where it is."""
+    run = Run.load(path)
+    console.print(f"Making a report of {run.path} ({run.config.model.model} on {run.config.data.name})")
+    keep_report(run, out=out)
+
+
+def keep_report(run: Run, source: Source | None = None, *, out: Path | None = None) -> None:
+    """Write the report of a run, in the run itself unless another place is named, and say how long that took."""
+    start = time.monotonic()
+    with warnings_last():
+        file = run.report(out, source=source)
+    size = max(1, round(file.stat().st_size / 1000))
+    console.print(f"Report: {file} ({size:,} kB, made in {time.monotonic() - start:.1f} s)")

@@ -1,0 +1,85 @@
+"""Whether the latents of held-out items look like draws of the base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likelify.errors import DataError
+from likelify.fitting.report.blocks import Row, Section, Text
+from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
+from likelify.fitting.report.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from likelify.fitting.report.blocks import Picture
+
+MOST, POINTS, FEWEST = 400_000, 120, 20
+
+
+def latents(material: Material, section: Section) -> None:
+    """Compare quantiles of latents and of the base: of all elements, and of the log-density of each item.
+
+    Raises:
+        DataError: for graphs, or if there are too few items.
+    """
+    facts = material.facts
+    if len(material.held) < FEWEST:
+        raise DataError(f"Left out: {len(material.held)} held-out {facts.items} are too few.")
+    z, base, logs, base_logs = material.latents
+    drawn = "" if material.flow.likelihood == "exact" else " The way to it is random here; one draw is shown."
+    section.add(
+        Text(
+            f"The model maps each {facts.item} to a latent, which for {facts.items} like those of the training split "
+            f"should look like a draw of its base distribution.{drawn} Points on the line are what that looks like; "
+            "at their ends few items count."
+        ),
+        Row(
+            (
+                _quantiles("elements", _flat(z), _flat(base), "elements of the latent", "elements of the base"),
+                _quantiles(
+                    "log-density",
+                    _finite(logs),
+                    _finite(base_logs),
+                    "log-density of latents under the base, nats",
+                    "of draws of the base, nats",
+                ),
+            )
+        ),
+    )
+
+
+def _flat(values: Tensor) -> np.ndarray:
+    flat = values.detach().flatten()
+    return _finite(flat[:: -(-len(flat) // MOST)])
+
+
+def _finite(values: Tensor) -> np.ndarray:
+    array = values.detach().cpu().to(torch.float64).numpy()
+    return array[np.isfinite(array)]
+
+
+def _quantiles(name: str, found: np.ndarray, base: np.ndarray, y: str, x: str) -> Picture:
+    # Up to where ten values are beyond, in steps that are equal for a normal distribution.
+    from scipy.special import ndtr, ndtri
+
+    end = ndtri(min(10 / max(len(found), 1), 0.1))
+    at = ndtr(np.linspace(end, -end, POINTS))
+    across, up = np.quantile(base, at), np.quantile(found, at)
+
+    def draw(axes: Axes) -> None:
+        ends = [min(across[0], up[0]), max(across[-1], up[-1])]
+        axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=":")
+        axes.plot(across, up, color=MODEL, marker="o", markersize=2.5, linewidth=0)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(color=LINE, alpha=0.25, linewidth=0.6)
+
+    largest = float(np.abs(up - across).max())
+    alt = f"Quantiles of {y} against those {x}; the largest difference is {largest:.3g}."
+    caption = f"Quantiles of {len(found):,} values against those of the base; furthest apart {largest:.3g}."
+    return figure(f"latents-{name}", draw, alt=alt, caption=caption, size=(4.0, 3.4), width=400)

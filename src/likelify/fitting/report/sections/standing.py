@@ -1,0 +1,213 @@
+"""How well held-out items are described, beside simple densities on the same items and in the same unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from likelify.errors import DataError
+from likelify.fitting.figures import Figure, Score
+from likelify.fitting.report.baselines import Baseline, Split, baselines
+from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
+from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
+from likelify.fitting.report.material import Material
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Standard errors by which a difference is one.
+CLEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A density's figure on the held-out items, and how far the model is better."""
+
+    name: str
+    figure: Figure
+    gain: Figure | None
+    what: str
+
+
+def standing(material: Material, section: Section) -> None:
+    """Compare the model with simple densities."""
+    nats = material.scores.nats
+    section.doubts += _outside(material, nats)
+    try:
+        simple = baselines(_split(material))
+    except DataError as error:
+        section.add(Text(f"No simple densities to compare with: {error}"))
+        simple = []
+    lines = [Line("this model", _figure(material, nats), None, _what(material))]
+    lines += sorted((_line(material, nats, each) for each in simple if len(each.nats)), key=_gain)
+    section.tiles += _tiles(material, lines)
+    section.add(Text(_in_words(material, lines)), *_picture(material, lines), _table(material, lines))
+    left_out = [(each.name, each.what) for each in simple if not len(each.nats)]
+    section.add(Terms((*((line.name, line.what) for line in lines), *left_out)), *_kept(material))
+    section.doubts += _beaten(material, lines)
+
+
+def _split(material: Material) -> Split:
+    train, validation, held = material.train, material.validation, material.held
+    labels = None
+    if material.config.conditional:
+        labels = tuple(part.labels if part.labels is not None else np.empty(0) for part in (train, validation, held))
+    return Split(train.rows, validation.rows, held.rows, material.facts.levels, labels)
+
+
+def _figure(material: Material, nats: np.ndarray) -> Figure:
+    return Figure.of(material.in_unit(nats))
+
+
+def _line(material: Material, nats: np.ndarray, simple: Baseline) -> Line:
+    gain = material.in_unit(nats) - material.in_unit(simple.nats)
+    gain = gain if material.unit.higher_is_better else -gain
+    return Line(simple.name, _figure(material, simple.nats), Figure.of(gain), simple.what)
+
+
+def _what(material: Material) -> str:
+    likelihood = material.flow.likelihood
+    if likelihood == "exact":
+        return "Exact likelihoods." if material.facts.levels is None else "Exact probabilities."
+    if likelihood == "bound":
+        return "Importance-weighted: in expectation a lower bound, which more draws raise."
+    return "The mean of random estimates, which are a lower bound in expectation."
+
+
+def show(number: Figure, digits: int) -> str:
+    """Return a figure with its error."""
+    if not math.isfinite(number.mean):
+        return "minus infinity" if number.mean < 0 else "infinite"
+    error = "" if number.standard_error is None else f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number.standard_error:.{digits}f}"
+    return f"{number.mean:.{digits}f}{error}"
+
+
+def _gain(line: Line) -> float:
+    return line.gain.mean if line.gain is not None else math.inf
+
+
+def _tiles(material: Material, lines: list[Line]) -> list[tuple[str, str]]:
+    facts, best = material.facts, _best(lines)
+    own, error = lines[0].figure, lines[0].figure.standard_error
+    spread = "" if error is None else f"± {error:.{material.digits}f} "
+    short = show(own.model_copy(update={"standard_error": None}), material.digits)
+    tiles = [(short, f"{spread}{material.unit.name} on held-out {facts.items}")]
+    if best is not None and best.gain is not None and math.isfinite(best.gain.mean):
+        better = "better" if best.gain.mean >= 0 else "worse"
+        tiles.append(
+            (f"{abs(best.gain.mean):.{material.digits}f} {better}", f"than the best simple density, {best.name}")
+        )
+    return tiles
+
+
+def _in_words(material: Material, lines: list[Line]) -> str:
+    facts, own = material.facts, lines[0].figure
+    held = material.held.of_how_many()
+    text = (
+        f"On {held} {facts.items} of the {material.split} split, which {material.judged}, the model has "
+        f"{show(own, material.digits)} {material.unit.name} ({material.better}; errors are standard errors over "
+        f"{facts.items})."
+    )
+    best = _best(lines)
+    if best is None or best.gain is None or not math.isfinite(best.gain.mean):
+        return text
+    nats = best.gain.mean * (1 if material.unit.word == "nats" else material.elements * math.log(2))
+    times = f"{math.exp(nats):,.3g}" if abs(nats) < 7 else f"10{_raised(round(nats / math.log(10)))}"
+    more = "probable" if facts.levels is not None else "dense"
+    return (
+        f"{text} The best of the simple densities, '{best.name}', has {show(best.figure, material.digits)}. In the "
+        f"geometric mean the model holds a held-out {facts.item} {times} times as {more} as that."
+    )
+
+
+def _raised(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+
+
+def _best(lines: list[Line]) -> Line | None:
+    return lines[1] if len(lines) > 1 else None
+
+
+def _beaten(material: Material, lines: list[Line]) -> list[str]:
+    best = _best(lines)
+    if best is None or best.gain is None or not math.isfinite(best.gain.mean):
+        return []
+    error = best.gain.standard_error or 0.0
+    if best.gain.mean < -CLEAR * error:
+        return [
+            f"A simple density describes the held-out {material.facts.items} better than this model: '{best.name}', "
+            f"by {show(best.gain.model_copy(update={'mean': -best.gain.mean}), material.digits)} {material.unit.name}."
+            " Fit longer, or another model."
+        ]
+    if best.gain.mean < CLEAR * error:
+        return [f"On these {material.facts.items} the model cannot be told from a simple density: '{best.name}'."]
+    return []
+
+
+def _outside(material: Material, nats: np.ndarray) -> list[str]:
+    outside = int(np.isneginf(nats).sum())
+    if not outside:
+        return []
+    return [
+        f"{outside} of {len(nats)} held-out {material.facts.items} lie outside the support of the model: their "
+        "likelihood is zero, and the mean of the logarithms minus infinity."
+    ]
+
+
+def _table(material: Material, lines: list[Line]) -> Table:
+    sign = "bits/dim" if material.unit.word == "bits" else f"nats per {material.facts.item}"
+    rows = [
+        (line.name, show(line.figure, material.digits), "" if line.gain is None else show(line.gain, material.digits))
+        for line in lines
+    ]
+    caption = (
+        f"The same {lines[0].figure.count:,} held-out {material.facts.items} for all, fitted to {len(material.train):,}"
+        f" training {material.facts.items}, chosen on {len(material.validation):,} of validation"
+        + (", for each class by itself, since the model is told the class." if material.config.conditional else ".")
+    )
+    return Table(("", sign, "model better by"), rows, caption, strong=(0,))
+
+
+def _picture(material: Material, lines: list[Line]) -> list[Picture]:
+    shown = [line for line in lines if math.isfinite(line.figure.mean)]
+    if len(shown) < 2:
+        return []
+
+    def draw(axes: Axes) -> None:
+        for place, line in enumerate(shown):
+            colour = INK if line.gain is not None else MODEL
+            error = CLEAR * (line.figure.standard_error or 0.0)
+            axes.errorbar(line.figure.mean, place, xerr=error, fmt="o", color=colour, capsize=3, markersize=6)
+        axes.set_yticks(range(len(shown)), [line.name for line in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlabel(f"{material.unit.name} ({material.better})")
+        axes.grid(axis="y", color=LINE, alpha=0.3, linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+
+    words = "; ".join(f"{line.name} {line.figure.mean:.{material.digits}f}" for line in shown)
+    caption = f"Held-out {material.facts.items}: dots are means, bars two standard errors. {_sentence(material)}"
+    size = (4.2, 0.75 + 0.3 * len(shown))
+    return [figure("standing", draw, alt=f"Means in {material.unit.name}: {words}.", caption=caption, size=size)]
+
+
+def _sentence(material: Material) -> str:
+    return "Further left is better." if not material.unit.higher_is_better else "Further right is better."
+
+
+def _kept(material: Material) -> list[Table]:
+    """Return the figures that `evaluate` kept, if it did."""
+    kept = material.evaluation
+    if kept is None:
+        return []
+    both = {"ELBO": kept.elbo, "importance-weighted": kept.iw}
+    rows = [_row(name, score) for name, score in both.items() if score is not None]
+    caption = f"As 'likelify evaluate' measured the {material.split} split"
+    item = material.facts.item
+    return [Table(("", "bits/dim", f"nats per {item}", "draws", material.facts.items), rows, caption, folded=True)]
+
+
+def _row(name: str, score: Score) -> tuple[str, ...]:
+    return name, show(score.bits, 4), show(score.nats, 2), str(score.samples), f"{score.nats.count:,}"
