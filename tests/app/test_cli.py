@@ -38,7 +38,15 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     assert following[1:3] == ["evaluate", "run"]
     assert shutil.which(following[0]) == str(PROGRAM)
     names = {path.name for path in (folder / "run").iterdir()}
-    kept = {"config.json", "model.safetensors", "course.json", "metrics.csv", "evaluation.json", "samples.png"}
+    kept = {
+        "config.json",
+        "model.safetensors",
+        "course.json",
+        "metrics.csv",
+        "evaluation.json",
+        "samples.png",
+        "report.html",
+    }
     assert names == kept | {"scores"}
     assert [path.name for path in (folder / "run" / "scores").iterdir()] == ["validation-100-draws.safetensors"]
     config = json.loads((folder / "run" / "config.json").read_text())

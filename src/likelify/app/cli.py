@@ -70,6 +70,7 @@ def fit(
             negative="",
         ),
     ] = None,
+    no_report: Annotated[bool, Parameter(help="Make no page of HTML, which takes some seconds.", negative="")] = False,
     dry_run: Annotated[
         bool, Parameter(help="Only count parameters and time one step, on made-up data.", negative="")
     ] = False,
@@ -103,7 +104,7 @@ def fit(
         return
     if source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
-    fit_command(source, words, options=options, threads=threads, out=out)
+    fit_command(source, words, options=options, threads=threads, out=out, report=not no_report)
 
 
 @app.command
@@ -166,6 +167,26 @@ def sample(
     from likelify.app.sample import sample_command
 
     sample_command(run, n, out, label, temperature, seed)
+
+
+@app.command
+def report(
+    run: RunPath,
+    *,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="HTML file; by default report.html in the run.")
+    ] = None,
+) -> None:
+    """Write a page that shows what was fitted, how well, and what to doubt.
+
+    One file that needs nothing beside it: held-out figures beside simple
+    densities, samples beside data, copies, extremes, curves, settings.
+
+    Example: likelify report runs/digits -o digits.html
+    """
+    from likelify.app.report import report_command
+
+    report_command(run, out)
 
 
 @app.command

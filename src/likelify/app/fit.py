@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify.app.evaluate import measure
 from likelify.app.progress import FitProgress
+from likelify.app.report import keep_report
 from likelify.app.score import keep_reference
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
@@ -32,6 +33,7 @@ def fit_command(
     options: SourceOptions | None = None,
     threads: int | None,
     out: Path | None,
+    report: bool = True,
 ) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
     check_names(words)
@@ -71,6 +73,8 @@ def fit_command(
     measure(run, source)
     samples = _keep_samples(run, source)
     keep_reference(run, flow)
+    if report:
+        keep_report(run, source)
     console.print(f"Run folder: {run.path}")
     console.print(f"Samples: {samples}")
     _say_what_comes_next(run, flow, choice, samples)

@@ -7,8 +7,10 @@ probabilities or lower bounds of probabilities, never densities, so that they co
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ MOST_CELLS = 4_000_000
 # Strengths of what a histogram is drawn towards, in items.
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 # Numbers of bins of real numbers, and the share that a histogram has beside a normal distribution.
-BINS, SHARES = (8, 16, 32, 64, 128), (0.0, 0.5, 0.9, 0.99)
+BINS, SHARES, TINY = (8, 16, 32, 64, 128), (0.0, 0.5, 0.9, 0.99), 1e-300
 # How far a covariance is drawn towards a multiple of the unit matrix.
 SHRINKAGE = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.9)
 # Components of mixtures that are tried, and the work that is quick: items x components x elements^2 of a round
@@ -209,10 +211,10 @@ def _fit_groups(
     train: np.ndarray, levels: int, number: int, measured: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, ...]:
     """Return the logarithms of the probabilities of some items, after rounds of expectation and maximization."""
-    from scipy.special import log_softmax, logsumexp
     from sklearn.cluster import KMeans
 
-    groups = KMeans(number, n_init=1, max_iter=30, random_state=0).fit_predict(train)
+    with _not_converging():
+        groups = KMeans(number, max_iter=30, random_state=0).fit_predict(train)
     shares = np.eye(number)[groups].T
     overall = (_counted(train, levels) + 10 * _smooth(train, levels)) / (len(train) + 10)
     logs, weights = [], np.empty(0)
@@ -221,8 +223,24 @@ def _fit_groups(
         weights = np.log((sizes + 1) / (sizes.sum() + number))
         counts = (_counted(train, levels, share) for share in shares)
         logs = [np.log((c + 5 * overall) / (size + 5)) for c, size in zip(counts, sizes, strict=True)]
-        shares = np.exp(log_softmax(_of_groups(logs, weights, train), axis=0))
-    return tuple(logsumexp(_of_groups(logs, weights, x), axis=0) for x in measured)
+        each = _of_groups(logs, weights, train)
+        shares = np.exp(each - _log_sum(each))
+    return tuple(_log_sum(_of_groups(logs, weights, x)) for x in measured)
+
+
+@contextmanager
+def _not_converging() -> Iterator[None]:
+    """Let a fit end before it has converged, or with fewer groups than were asked for, without a word."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def _log_sum(logs: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the sum of exponentials over the first axis."""
+    return np.logaddexp.reduce(logs, axis=0)
 
 
 def _of_groups(logs: list[np.ndarray], weights: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -231,31 +249,35 @@ def _of_groups(logs: list[np.ndarray], weights: np.ndarray, x: np.ndarray) -> np
 
 def _independent_real(split: Split) -> Baseline:
     mean, scale = split.train.mean(0), split.train.std(0)
-    low, high = split.train.min(0), split.train.max(0)
-    normal = [_normal(x, mean, scale) for x in (split.validation, split.held)]
-    total, best = np.zeros(len(split.held)), 0.0
-    for element in range(split.elements):
-        found = (-np.inf, np.empty(0))
-        finest = _finest(split.train[:, element])
-        for bins in [bins for bins in BINS if bins <= max(finest, BINS[0])]:
-            edges = np.linspace(low[element], high[element], bins + 1)
-            density = np.histogram(split.train[:, element], edges)[0] / len(split.train) / (edges[1] - edges[0])
-            binned = [_lookup(x[:, element], edges, density) for x in (split.validation, split.held)]
-            for share in SHARES:
-                with np.errstate(divide="ignore"):
-                    values = [
-                        np.log(share * d + (1 - share) * n[:, element]) for d, n in zip(binned, normal, strict=True)
-                    ]
-                found = max(found, (float(values[0].mean()), values[1]), key=lambda each: each[0])
-        best, total = best + found[0], total + found[1]
-    what = "Each element alone: a histogram beside a normal distribution. Exact densities."
-    return Baseline("", what, total, best)
+    measured = split.validation, split.held
+    normal = [_normal(x, mean, scale) for x in measured]
+    best, held = -np.inf, np.empty(0)
+    for bins in BINS:
+        binned = _histograms(split.train, measured, bins)
+        for share in SHARES:
+            # A share of nothing but the histogram would give no density to what is beyond it.
+            both = [np.log(share * d + (1 - share) * n + TINY) for d, n in zip(binned, normal, strict=True)]
+            if (value := float(both[0].sum(1).mean())) > best:
+                best, held = value, both[1].sum(1)
+    return Baseline("", "Each element alone: a histogram beside a normal distribution. Exact densities.", held, best)
+
+
+def _histograms(train: np.ndarray, measured: tuple[np.ndarray, ...], bins: int) -> list[np.ndarray]:
+    """Return the densities of histograms of each element at some items."""
+    found = [np.zeros_like(x) for x in measured]
+    for element, values in enumerate(train.T):
+        number = int(min(bins, max(_finest(values), BINS[0])))
+        edges = np.linspace(values.min(), values.max(), number + 1)
+        density = np.histogram(values, edges)[0] / len(values) / (edges[1] - edges[0])
+        for x, into in zip(measured, found, strict=True):
+            into[:, element] = _lookup(x[:, element], edges, density)
+    return found
 
 
 def _finest(values: np.ndarray) -> float:
-    """Return how many bins hold a value each where values are rounded: finer ones would describe the rounding."""
+    """Return how many bins hold two values each where values are rounded: finer ones would describe the rounding."""
     distinct = np.unique(values)
-    return float((distinct[-1] - distinct[0]) / np.quantile(np.diff(distinct), 0.05))
+    return 0.5 * float((distinct[-1] - distinct[0]) / np.quantile(np.diff(distinct), 0.05))
 
 
 def _normal(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -364,20 +386,16 @@ def _left_out(split: Split, items: int, needed: int) -> str:
 
 def _components(train: np.ndarray, number: int, *, full: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return means `(k, d)`, factors of the precisions `(k, d, d)` or `(k, d)`, and logarithms of the weights."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = GaussianMixture(
+    with _not_converging():
+        fitted: Any = GaussianMixture(
             number, covariance_type="full" if full else "diag", reg_covar=1e-3, max_iter=ROUNDS, random_state=0
         ).fit(train)
     return fitted.means_, fitted.precisions_cholesky_, np.log(fitted.weights_)
 
 
 def _mixture_nats(x: np.ndarray, means: np.ndarray, factors: np.ndarray, logs: np.ndarray, noise: float) -> np.ndarray:
-    from scipy.special import logsumexp
-
     found = np.empty((len(logs), len(x)))
     for number, (mean, factor, log) in enumerate(zip(means, factors, logs, strict=True)):
         full = factor.ndim == 2
@@ -385,4 +403,4 @@ def _mixture_nats(x: np.ndarray, means: np.ndarray, factors: np.ndarray, logs: n
         volume = np.log(np.diag(factor) if full else factor).sum()
         distance = (white**2).sum(1) + noise * (factor**2).sum()
         found[number] = log + volume - 0.5 * (distance + x.shape[1] * np.log(2 * np.pi))
-    return logsumexp(found, axis=0)
+    return _log_sum(found)

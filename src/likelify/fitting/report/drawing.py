@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,8 @@ DPI = 110
 LONGEST_LABEL = 28
 # Bytes of one picture of pixels, and the longest side of an item in one.
 LARGEST_PICTURE, LARGEST_ITEM = 200_000, 96
+# Pixels of the screen that an image of a grid takes at most.
+LARGEST_TILE = 72
 
 STYLE = {
     "svg.fonttype": "none",
@@ -70,7 +72,8 @@ def _styled(name: str) -> Iterator[None]:
         from matplotlib import rc_context
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "app") from error
-    with rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
+    with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
@@ -142,7 +145,7 @@ def grid_picture(images: np.ndarray, alt: str, caption: str, *, columns: int = 8
     for number, tile in enumerate(tiles):
         top, left = number // columns * (height + gap), number % columns * (wide + gap)
         canvas[top : top + height, left : left + wide] = tile
-    return _pixels(canvas, alt, caption, width)
+    return _pixels(canvas, alt, caption, min(width, columns * LARGEST_TILE))
 
 
 def _coloured(image: np.ndarray) -> np.ndarray:

@@ -32,8 +32,6 @@ TRAIN, TRAIN_ELEMENTS = 20_000, 10_000_000
 DRAWN = {"image": 64, "sequence": 64, "table": 2000}
 DRAWN_ELEMENTS = 4_000_000
 FEWEST = 16
-# Held-out items of which a histogram shows something.
-ENOUGH = 150
 
 T = TypeVar("T")
 
@@ -97,6 +95,10 @@ class Part:
         return f"all {self.of:,}" if len(self) == self.of else f"{len(self):,} of the {self.of:,}"
 
 
+def _first_sentence(error: Exception) -> str:
+    return f"{str(error).partition('. ')[0].removesuffix('.')}."
+
+
 def as_rows(x: Tensor) -> np.ndarray:
     """Return items as `(items, elements)` in float64."""
     return x.detach().cpu().double().flatten(1).numpy()
@@ -156,7 +158,12 @@ class Material:
     @once
     def source(self) -> Source:
         """The data that the run was fitted to."""
-        return self.run.source() if self._given is None else self._given
+        if self._given is not None:
+            return self._given
+        try:
+            return self.run.source()
+        except DataError as error:
+            raise DataError(f"Left out: the data cannot be opened again. {_first_sentence(error)}") from error
 
     @once
     def flow(self) -> Flow:
@@ -178,10 +185,9 @@ class Material:
         """The held-out items: of many those of `data.subset`."""
         return self._some(self.split, HELD, HELD_ELEMENTS)
 
-    @property
-    def real(self) -> Part:
-        """The items that samples are compared with by counting: held-out ones, or if they are few, training ones."""
-        return self.held if len(self.held) >= ENOUGH else self._few_train
+    def real(self, enough: int) -> Part:
+        """Return the items that samples are compared with: held-out ones, or if these are not enough, training ones."""
+        return self.held if len(self.held) >= enough else self._few_train
 
     @once
     def _few_train(self) -> Part:
@@ -202,7 +208,7 @@ class Material:
         """The log-likelihoods of `held`."""
         held = self.held
         if len(held) == held.of:
-            nats = reference(self.run, self.split, flow=self.flow)
+            nats = reference(self.run, self.split, flow=self.flow, source=self.source)
             return Likelihoods(nats, None, held.batch.dims().cpu().numpy())
         some = self.source if len(held) == held.of else subset(self.source, **{self.split: len(held)})
         return score_source(self.flow, some, self.split, facts=self.facts, conditional=self.config.conditional)

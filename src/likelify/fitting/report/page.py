@@ -82,7 +82,7 @@ def as_html(run: Run, *, source: Source | None = None) -> str:
     sections = [made(material, fill, Section(word, title)) for fill, word, title in SECTIONS]
     doubts = list(dict.fromkeys(doubt for section in sections for doubt in section.doubts))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    template = environment.from_string(files("likelify.fitting.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         title=f"{run.config.model.model} on {_name(material)}",
         lead=_lead(material),

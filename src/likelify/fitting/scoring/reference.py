@@ -15,7 +15,7 @@ from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.scoring.likelihoods import Effort, effort_of, score_source
 
 if TYPE_CHECKING:
-    from likelify.data import SplitName
+    from likelify.data import Source, SplitName
     from likelify.fitting.run import Run
     from likelify.flows import Flow
 
@@ -30,6 +30,7 @@ def reference(
     *,
     draws: int | None = None,
     flow: Flow | None = None,
+    source: Source | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Return the log-likelihoods in nats of all items of a split of a run's data, in their order.
@@ -41,6 +42,7 @@ def reference(
         split: validation, or test for items that had no say in the choice of the weights.
         draws: per item, see `effort_of`.
         flow: the model of the run, if it is at hand.
+        source: the data of the run, if they are open already.
         on_batch: called after every pass with the share that is done, if they are made.
 
     Raises:
@@ -58,7 +60,7 @@ def reference(
         return known
     found = score_source(
         flow,
-        run.source(),
+        run.source() if source is None else source,
         split,
         facts=run.config.data,
         conditional=run.config.conditional,

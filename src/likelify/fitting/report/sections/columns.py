@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.fitting.report.blocks import Card, Cards, Picture, Section, Table, Text
+from likelify.fitting.report.comparing import compare
 from likelify.fitting.report.drawing import DATA, DATA_POINTS, MODEL, MODEL_POINTS, figure
 from likelify.fitting.report.material import Material, as_rows
 from likelify.fitting.report.showing import names_of
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_MARGINALS, MOST_PAIRS, MOST_POINTS = 12, 6, 600
 BINS = 30
+# Rows of which a histogram shows something.
+ENOUGH = 150
 # Of the range of a picture, how much of the values is in it.
 SHOWN = (0.002, 0.998)
 
@@ -41,14 +44,12 @@ class Compared:
 
 def columns(material: Material, section: Section) -> None:
     """Compare marginals, pairs and moments."""
-    from scipy.stats import ks_2samp
-
-    names, real, drawn = names_of(material.facts), material.real.rows, as_rows(material.drawn)
+    names, real, drawn = names_of(material.facts), material.real(ENOUGH).rows, as_rows(material.drawn)
     # A bad fit may draw infinities; they count as far away.
     drawn = np.nan_to_num(drawn, posinf=np.finfo(float).max, neginf=np.finfo(float).min)
-    tests = [ks_2samp(real[:, at], drawn[:, at], method="asymp") for at in range(len(names))]
-    found = Compared(names, real, drawn, np.array([float(test[0]) for test in tests]))
-    wrong = [names[at] for at, test in enumerate(tests) if float(test[1]) < 0.001 / len(names)]
+    tests = [compare(real[:, at], drawn[:, at]) for at in range(len(names))]
+    found = Compared(names, real, drawn, np.array([test.distance for test in tests]))
+    wrong = [names[at] for at, test in enumerate(tests) if test.chance < 0.001 / len(names)]
     if wrong:
         listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         section.doubts.append(f"Drawn values do not have the distribution of the data in: {listed}.")

@@ -57,8 +57,6 @@ def _scale(material: Material) -> np.ndarray | float:
 def _in_words(material: Material, found: Neighbours, usual: Neighbours) -> str:
     facts = material.facts
     unit = "standard deviations of the columns" if facts.kind == "table" else "the range of all values"
-    near = np.quantile(usual.distance, NEAR)
-    share = float((found.distance < near).mean())
     exact, same = int((found.distance == 0).sum()), int((usual.distance == 0).sum())
     equal = (
         f" {exact} of {len(found.distance)} samples equal a training {facts.item}, and so do {same} of "
@@ -66,13 +64,28 @@ def _in_words(material: Material, found: Neighbours, usual: Neighbours) -> str:
         if exact or same
         else f" No sample equals a training {facts.item}."
     )
-    much = f"much more than {NEAR:.0%} would mean copies"
     return (
         f"Each sample's nearest among {material.train.of_how_many()} training {facts.items} is "
         f"{np.median(found.distance):.3g} away in the median; of a held-out {facts.item} it is "
-        f"{np.median(usual.distance):.3g} (root mean square over the elements, in {unit}). {share:.0%} of the samples "
-        f"are nearer than the nearest {NEAR:.0%} of held-out {facts.items}; {much}."
-        f"{equal}"
+        f"{np.median(usual.distance):.3g} (root mean square over the elements, in {unit})."
+        f"{_nearer(material, found, usual)}{equal}"
+    )
+
+
+def _share(found: Neighbours, usual: Neighbours) -> float | None:
+    """Return how many samples are nearer than the nearest held-out items, where there are enough of these to say."""
+    if len(usual.distance) < 1 / NEAR:
+        return None
+    return float((found.distance < np.quantile(usual.distance, NEAR)).mean())
+
+
+def _nearer(material: Material, found: Neighbours, usual: Neighbours) -> str:
+    share = _share(found, usual)
+    if share is None:
+        return ""
+    return (
+        f" {share:.0%} of the samples are nearer than the nearest {NEAR:.0%} of held-out {material.facts.items}; much "
+        f"more than {NEAR:.0%} would mean copies."
     )
 
 
@@ -85,9 +98,8 @@ def _doubts(material: Material, found: Neighbours, usual: Neighbours) -> list[st
             f"{exact:.0%} of the samples equal a training {facts.item}, of held-out {facts.items} {same:.0%}: the "
             "model copies what it was fitted to."
         ]
-    near = np.quantile(usual.distance, NEAR)
-    share = float((found.distance < near).mean())
-    if len(usual.distance) >= 20 and share > 2 * NEAR + 3 * np.sqrt(NEAR / min(count, len(usual.distance))):
+    share = _share(found, usual)
+    if share is not None and share > 2 * NEAR + 3 * np.sqrt(NEAR / min(count, len(usual.distance))):
         return [
             f"{share:.0%} of the samples are nearer to a training {facts.item} than the nearest {NEAR:.0%} of held-out "
             f"{facts.items}: see whether they are copies, or whether samples vary less than the data."
@@ -106,7 +118,7 @@ def _picture(material: Material, found: Neighbours, usual: Neighbours) -> Pictur
         axes.set_ylabel("share that is nearer")
         axes.set_ylim(0, 1.02)
         axes.grid(color=LINE, alpha=0.25, linewidth=0.6)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
 
     caption = f"Samples that were copies would lie far to the left of the held-out {items}."
     alt = "Distribution functions of the distances of samples and of held-out items to their nearest training items."

@@ -20,6 +20,7 @@ ENDS = {
     "time is up": "ended when its time was up",
     "stopped early": "stopped early, since validation no longer got better",
     "interrupted": "was interrupted",
+    "diverged": "diverged: its loss was no longer a number",
 }
 
 

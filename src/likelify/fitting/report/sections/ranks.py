@@ -8,8 +8,11 @@ import numpy as np
 
 from likelify.errors import DataError
 from likelify.fitting.report.blocks import Section, Text
+from likelify.fitting.report.comparing import compare
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material
+from likelify.fitting.scoring.ranks import ranks as ranks_of
+from likelify.fitting.scoring.reference import reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,21 +26,16 @@ def ranks(material: Material, section: Section) -> None:
     Raises:
         DataError: if there are no test items, or too few.
     """
-    from scipy.stats import ks_2samp
-
-    from likelify.fitting.scoring.ranks import ranks as ranks_of
-    from likelify.fitting.scoring.reference import reference
-
     facts = material.facts
     if material.split != "test":
         raise DataError(
             "Left out: there is no test split, and the ranks of validation items among themselves say nothing."
         )
-    nats, validation = material.scores.nats, reference(material.run, flow=material.flow)
+    nats, validation = material.scores.nats, reference(material.run, flow=material.flow, source=material.source)
     if min(len(nats), len(validation)) < FEWEST:
         raise DataError(f"Left out: {len(nats)} test and {len(validation)} validation {facts.items} are too few.")
     found = ranks_of(nats, validation)
-    distance, chance = (float(each) for each in ks_2samp(nats, validation, method="asymp")[:2])
+    distance, chance = compare(nats, validation)
     counts = np.histogram(found, BINS, (0, 1))[0]
     expected = len(found) / BINS
     spread = 2 * np.sqrt(expected * (1 - 1 / BINS) * (1 + len(found) / len(validation)))

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from likelify.fitting.report.blocks import Block, Card, Cards, Row, Section, Table, Text
 from likelify.fitting.report.drawing import grid_picture
-from likelify.fitting.report.material import Material
-from likelify.fitting.report.sections.columns import columns
+from likelify.fitting.report.material import Material, Part
+from likelify.fitting.report.sections.columns import ENOUGH, columns
 from likelify.fitting.report.showing import as_pixels, cells, headings, item, limits_of
 
 IMAGES, LINES, ROWS = 64, 8, 8
+# Pictures beside which samples can be looked at.
+FEW = 8
 
 
 def samples(material: Material, section: Section) -> None:
@@ -20,7 +22,7 @@ def samples(material: Material, section: Section) -> None:
         DataError: for graphs.
     """
     facts = material.facts
-    drawn, real = material.drawn, material.held.batch.x
+    drawn, real = material.drawn, material.real(FEW)
     classes = " Classes come in turn." if material.config.conditional else ""
     seed = material.config.fit.seed
     if facts.kind == "table":
@@ -34,46 +36,44 @@ def samples(material: Material, section: Section) -> None:
             f"you. Samples have the seed {seed}; nothing was picked by hand.{classes}"
         )
     )
-    limits = limits_of(real, facts)
-    section.add(*(_grids if facts.kind == "image" else _lines)(material, drawn, real, limits))
+    section.add(*(_grids if facts.kind == "image" else _lines)(material, drawn, real))
 
 
 def _real(material: Material) -> str:
-    real, held = material.real, material.held
+    real, held = material.real(ENOUGH), material.held
     few = "" if real is held else f", since there are only {len(held)} in the {held.split} split"
     return f"{real.of_how_many()} rows of the {real.split} split{few}"
 
 
-def _grids(material: Material, drawn: Tensor, real: Tensor, limits: tuple[float, float]) -> list[Block]:
-    number = min(IMAGES, len(drawn), len(real))
-    side = max(4, round(number**0.5))
-    pictures = [
-        grid_picture(as_pixels(x[:number], limits), f"{number} {what} in a grid.", f"{number} {what}", columns=side)
-        for x, what in ((drawn, "samples of the model"), (real, f"images of the {material.split} split"))
-    ]
+def _grids(material: Material, drawn: Tensor, real: Part) -> list[Block]:
+    limits, pictures = limits_of(real.batch.x, material.facts), []
+    for x, what in ((drawn, "samples of the model"), (real.batch.x, f"images of the {real.split} split")):
+        shown = as_pixels(x[:IMAGES], limits)
+        side = max(4, round(len(shown) ** 0.5))
+        caption = f"{len(shown)} {what}"
+        pictures.append(grid_picture(shown, f"A grid of {caption}.", caption, columns=side))
     return [Row(tuple(pictures), width=300)]
 
 
-def _lines(material: Material, drawn: Tensor, real: Tensor, limits: tuple[float, float]) -> list[Block]:
-    both = limits_of(drawn, material.facts)
-    limits = min(limits[0], both[0]), max(limits[1], both[1])
+def _lines(material: Material, drawn: Tensor, real: Part) -> list[Block]:
+    ends = [limits_of(x[:LINES], material.facts) for x in (drawn, real.batch.x)]
+    limits = min(low for low, _ in ends), max(high for _, high in ends)
     blocks: list[Block] = []
-    for x, what, name in ((drawn, "samples of the model", "drawn"), (real, f"the {material.split} split", "real")):
+    for x, what in ((drawn, "samples of the model"), (real.batch.x, f"sequences of the {real.split} split")):
         shown = [
-            item(each, material.facts, f"{name}-{number}", f"A sequence: number {number} of {what}.", limits)
+            item(each, material.facts, f"{what}-{number}", f"Number {number} of the {what}.", limits)
             for number, each in enumerate(x[:LINES])
         ]
-        title = f"{len(shown)} {what}" if name == "drawn" else f"{len(shown)} sequences of {what}"
-        blocks.append(Cards(title, tuple(Card((picture,), ()) for picture in shown), width=160))
+        blocks.append(Cards(f"{len(shown)} {what}", tuple(Card((picture,), ()) for picture in shown), width=160))
     return blocks
 
 
-def _rows(material: Material, drawn: Tensor, real: Tensor) -> list[Block]:
+def _rows(material: Material, drawn: Tensor, real: Part) -> list[Block]:
     facts = material.facts
     return [
         Table(headings(facts), [cells(row) for row in x[:ROWS]], caption, folded=True)
         for x, caption in (
             (drawn, f"The first {min(ROWS, len(drawn))} rows that were drawn"),
-            (real, f"{min(ROWS, len(real))} rows of the {material.split} split"),
+            (real.batch.x, f"{min(ROWS, len(real))} rows of the {real.split} split"),
         )
     ]

@@ -13,7 +13,7 @@ from likelify.fitting.figures import Figure, Score
 from likelify.fitting.report.baselines import Baseline, Split, baselines
 from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
-from likelify.fitting.report.material import Material
+from likelify.fitting.report.material import Material, Part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +54,14 @@ def _split(material: Material) -> Split:
     train, validation, held = material.train, material.validation, material.held
     labels = None
     if material.config.conditional:
-        labels = tuple(part.labels if part.labels is not None else np.empty(0) for part in (train, validation, held))
+        labels = _labels(train), _labels(validation), _labels(held)
     return Split(train.rows, validation.rows, held.rows, material.facts.levels, labels)
+
+
+def _labels(part: Part) -> np.ndarray:
+    if part.labels is None:
+        raise DataError("The model is told a class, and the data have none.")
+    return part.labels
 
 
 def _figure(material: Material, nats: np.ndarray) -> Figure:
@@ -81,7 +87,11 @@ def show(number: Figure, digits: int) -> str:
     """Return a figure with its error."""
     if not math.isfinite(number.mean):
         return "minus infinity" if number.mean < 0 else "infinite"
-    error = "" if number.standard_error is None else f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number.standard_error:.{digits}f}"
+    error = (
+        ""
+        if number.standard_error is None
+        else f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number.standard_error:.{digits}f}"
+    )
     return f"{number.mean:.{digits}f}{error}"
 
 
