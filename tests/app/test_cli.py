@@ -48,13 +48,25 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
         "report.html",
     }
     assert names == kept | {"scores"}
-    assert [path.name for path in (folder / "run" / "scores").iterdir()] == ["validation-100-draws.safetensors"]
+    scores = sorted(path.name for path in (folder / "run" / "scores").iterdir())
+    assert scores == ["test-100-draws.safetensors", "validation-100-draws.safetensors"]
     config = json.loads((folder / "run" / "config.json").read_text())
     assert config["model"]["couplings"] == 2
     assert config["fit"]["seed"] == 3
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
     assert evaluation["elbo"]["bits"]["count"] == 360
     assert evaluation["elbo"]["bits"]["standard_error"] > 0
+
+
+def test_fit_leaves_a_report_and_report_makes_it_again_elsewhere(fitted):
+    folder, output = fitted
+    assert re.search(r"Report: run/report.html \(\d+ kB, made in \d+\.\d s\)", output)
+    made = likelify("report", "run", "-o", "pages/digits.html", folder=folder)
+    assert made.startswith("Making a report of run (marginal-spline on digits)")
+    pages = [(folder / name).read_text() for name in ("run/report.html", "pages/digits.html")]
+    assert pages[0].partition("Made on")[0] == pages[1].partition("Made on")[0]
+    command = "likelify fit digits --model marginal-spline --conditional --steps 20 --seed 3 --set couplings=2 --set "
+    assert f"<pre><code>{command}&#39;hidden=[16]&#39;</code></pre>" in pages[0]
 
 
 def test_evaluate_repeats_the_figures_of_the_fit(fitted):
@@ -141,7 +153,7 @@ def run_here(monkeypatch, capsys, *words):
 def test_a_noisy_model_is_fitted_and_says_what_its_figures_are(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = ["--steps", 3, "--model", "residual", "--set", "levels=1", "--set", "hidden=8", "--set", "validations=1"]
-    output = run_here(monkeypatch, capsys, "fit", "digits", *words, "-o", "run")
+    output = run_here(monkeypatch, capsys, "fit", "digits", *words, "--no-report", "-o", "run")
     assert "ELBO" in output
     assert "No importance weighting: the log-determinant is a random estimate here" in output
     assert output.split("Next: ")[1].split()[1:3] == ["sample", "run"]

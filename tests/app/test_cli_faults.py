@@ -33,7 +33,7 @@ def here(monkeypatch, capsys, *words, code=0):
     return shown.out, shown.err
 
 
-FIT = ("--model", "flowified-mlp", "--set", "widths=[4]", "--set", "validations=2", "--steps", 4)
+FIT = ("--model", "flowified-mlp", "--set", "widths=[4]", "--set", "validations=2", "--steps", 4, "--no-report")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys,
 
     monkeypatch.setattr(fitting.FitProgress, "update", end)
     words = [word if word != 4 else 1_000 for word in FIT]
-    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "-o", "run")
+    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "--no-report", "-o", "run")
     assert "Training ended (interrupted) after" in output
     assert "They are kept. Go on with:" in output
     course = Run.load("run").course()

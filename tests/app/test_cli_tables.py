@@ -82,7 +82,7 @@ def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
 
 
 def test_a_table_of_scikit_learn_and_its_evaluation(monkeypatch, capsys, here):
-    output = run(monkeypatch, capsys, "fit", "iris", "--steps", 2, *SMALL, "-o", "run")
+    output = run(monkeypatch, capsys, "fit", "iris", "--steps", 2, *SMALL, "--no-report", "-o", "run")
     row = next(line for line in output.splitlines() if "ELBO" in line)
     assert row in run(monkeypatch, capsys, "evaluate", "run")
     again = run(monkeypatch, capsys, "evaluate", "run", "--iw-items", 4, "--iw-samples", 5)
@@ -136,7 +136,7 @@ def test_images_from_files_of_the_user(monkeypatch, capsys, here):
         header = struct.pack(">4BI", 0, 0, 8, 1, shape[0])
         (here / f"{name.replace('images-idx3', 'labels-idx1')}-ubyte").write_bytes(header + bytes(shape[0]))
     words = ["--model", "glow", "--set", "levels=1", "--set", "steps=1", "--set", "hidden=4", "--steps", 2]
-    output = run(monkeypatch, capsys, "fit", "mnist:.", *words, "--set", "batch_size=8")
+    output = run(monkeypatch, capsys, "fit", "mnist:.", *words, "--no-report", "--set", "batch_size=8")
     (folder,) = (here / "runs").iterdir()
     assert folder.name.startswith("mnist-2")
     assert json.loads((folder / "config.json").read_text())["data"]["name"] == f"mnist:{here.resolve()}"
