@@ -72,6 +72,22 @@ class Distribution(nn.Module):
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit what depends on data to a sample, once; most distributions have no such part."""
 
+    def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the standard normal noise that `from_noise` makes `x` of, `(rows, *event)`.
+
+        Raises:
+            UnsupportedError: if draws are not made of as many normal elements.
+        """
+        raise UnsupportedError(f"Draws of {type(self).__name__} are not made of normal noise.")
+
+    def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the events `(rows, *event)` that standard normal noise becomes, as in a draw.
+
+        Raises:
+            UnsupportedError: if draws are not made of as many normal elements.
+        """
+        raise UnsupportedError(f"Draws of {type(self).__name__} are not made of normal noise.")
+
     def sample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw without gradients."""
         with torch.no_grad():
@@ -172,6 +188,14 @@ class Normal(Distribution):
         noise = torch.randn(*as_shape(shape), *rows, *self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + as_context(context).temperature * self.log_scale.exp() * noise
 
+    def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the elements in units of their deviations from their means."""
+        return (x - self.loc) * (-self.log_scale).exp()
+
+    def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
+        """Return means plus deviations times noise."""
+        return self.loc + self.log_scale.exp() * noise
+
 
 class _OfCondition(Distribution):
     """A distribution whose parameters a network reads off the condition, called as `net(condition)`."""
@@ -222,6 +246,16 @@ class ConditionalNormal(_OfCondition):
         loc, log_scale = self._moments(as_context(context))
         noise = torch.randn(*as_shape(shape), *loc.shape, dtype=loc.dtype, device=loc.device)
         return loc + as_context(context).temperature * log_scale.exp() * noise
+
+    def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the elements in units of their deviations from their means."""
+        loc, log_scale = self._moments(as_context(context))
+        return (x - loc) * (-log_scale).exp()
+
+    def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
+        """Return means plus deviations times noise."""
+        loc, log_scale = self._moments(as_context(context))
+        return loc + log_scale.exp() * noise
 
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
         log_scale, loc = self._read(context).chunk(2, dim=1)

@@ -14,7 +14,7 @@ from likelify import importance
 from likelify.caching import freeze
 from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
-from likelify.errors import InexactLikelihoodError, ShapeError
+from likelify.errors import InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.importance import Estimate
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import recorded
@@ -301,6 +301,26 @@ class Flow(Distribution):
         self._require_exact("sample_and_log_prob")
         return self._draw(as_shape(shape), admit_context(self, context))
 
+    def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the standard normal noise of which a draw is `x`.
+
+        Raises:
+            UnsupportedError: if the base is not made of it, or some layer draws at random on the way.
+        """
+        self._require_bijection()
+        x, encoded, _ = admit(self, x, context)
+        return self.base.to_noise(self.transform.mean_forward(x, encoded), encoded)
+
+    def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
+        """Return what standard normal noise becomes in a draw.
+
+        Raises:
+            UnsupportedError: if the base is not made of it, or some layer draws at random on the way.
+        """
+        self._require_bijection()
+        encoded = admit_context(self, context)
+        return self.transform.mean_inverse(self.base.from_noise(noise, encoded), encoded)
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit the data-dependent parts (ActNorm statistics, marginals) to a sample of the training data, once.
 
@@ -358,6 +378,11 @@ class Flow(Distribution):
         if not has_rows(context):
             return x.reshape(*shape, *x.shape[1:]), log_prob.reshape(shape)
         return x.reshape(*shape, row_count(context), *x.shape[1:]), log_prob.reshape(*shape, item_count(context))
+
+    def _require_bijection(self) -> None:
+        if self.transform.random_forward or self.transform.random_inverse:
+            culprits = sorted({*self._culprits("random_forward"), *self._culprits("random_inverse")})
+            raise UnsupportedError(f"Draws of this flow are not made of the noise of its base alone: {culprits}.")
 
     def _require_exact(self, method: str) -> None:
         if self.likelihood != "exact":

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -7,7 +5,6 @@ from likelify.data import FROM_FILES, SOURCES, as_source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting import recipes
 from likelify.fitting.choose import choose, complete_model
-from likelify.fitting.draw import samples_file
 from likelify.zoo import MODELS, PRESETS
 
 
@@ -85,5 +82,3 @@ def test_images_of_real_numbers_have_no_ready_made_model():
     source = as_source(np.random.default_rng(0).random((20, 1, 4, 4)), kind="image")
     with pytest.raises(ConfigError, match=r"images of 'data' are real numbers.*as_source\(pixels, levels=...\)"):
         choose(source.facts())
-    with pytest.raises(ConfigError, match="Samples of images of real numbers are not written to files"):
-        samples_file(source.facts(), Path("samples"))

@@ -1,20 +1,60 @@
-"""Samples of a run as files."""
+"""Samples in chunks: seeds, labels, and what is refused."""
 
-import csv
-
+import pytest
 import torch
 
-from likelify.fitting.draw import rows_as_csv
+import likelify as lk
+from likelify.errors import ConfigError
+from likelify.fitting import draw as module
+from likelify.fitting.draw import chunk_items, draw, draw_chunks, label_cycle
+from tests.fitting.toys import tiny_flow
 
 
-def test_rows_in_a_csv_file_keep_all_their_digits():
-    rows = 1.7e9 + 3 * torch.randn(50, 2, dtype=torch.float64)
-    names, *lines = rows_as_csv(("time", "other"), rows).decode().splitlines()
-    assert names == "time,other"
-    assert [[float(cell) for cell in line.split(",")] for line in lines] == rows.tolist()
+@pytest.fixture(scope="module")
+def flow():
+    return tiny_flow(classes=3)
 
 
-def test_names_of_columns_do_not_run_as_formulas():
-    names = ("=cmd|' /C calc'!A0", "+a", "-x", "@sum(a)", "\tb", "a-b", "'c'")
-    (line,) = csv.reader([rows_as_csv(names, torch.zeros(1, 7)).decode().splitlines()[0]])
-    assert line == [f"'{name}" for name in names[:5]] + ["a-b", "'c'"]
+def test_each_chunk_has_a_seed_of_its_own(flow):
+    parts = list(draw_chunks(flow, 23, 10, labels=[0, 2], seed=5))
+    assert [len(part) for part in parts] == [10, 10, 3]
+    assert not torch.equal(parts[0].x, parts[1].x)
+    again = list(draw_chunks(flow, 20, 10, labels=[0, 2], seed=5))
+    assert all(torch.equal(one.x, other.x) for one, other in zip(parts, again, strict=False))
+    other = next(draw_chunks(flow, 10, 10, labels=[0, 2], seed=6))
+    assert not torch.equal(parts[0].x, other.x)
+
+
+def test_labels_go_on_in_turn_from_chunk_to_chunk(flow):
+    labels = torch.cat([part.labels for part in draw_chunks(flow, 8, 3, labels=[2, 0])])
+    assert labels.tolist() == [2, 0, 2, 0, 2, 0, 2, 0]
+
+
+def test_the_callers_random_state_is_left_alone(flow):
+    before = torch.get_rng_state()
+    list(draw_chunks(flow, 5, 2, labels=[0]))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_all_at_once_is_the_same_as_in_chunks(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 20)
+    flow = lk.Flow(lk.Normal((4,)), lk.ActNorm(4))
+    assert chunk_items((4,)) == 5
+    parts = torch.cat([part.x for part in draw_chunks(flow, 12, 5, seed=1)])
+    assert torch.equal(draw(flow, 12, seed=1), parts)
+
+
+def test_how_much_was_drawn_is_said(flow):
+    shares = []
+    list(draw_chunks(flow, 10, 4, labels=[0], on_share=shares.append))
+    assert shares == [0.4, 0.8, 1.0]
+
+
+def test_classes_are_all_one_or_several_in_turn():
+    assert label_cycle(None, 3) == (0, 1, 2)
+    assert label_cycle(1, 3) == (1,)
+    assert label_cycle([2, 0], 3) == (2, 0)
+    assert label_cycle(None, None) is None
+    for label, classes, message in ((3, 3, "its classes are 0..2"), (0, None, "has no classes"), ([], 3, "No label")):
+        with pytest.raises(ConfigError, match=message):
+            label_cycle(label, classes)

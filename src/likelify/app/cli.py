@@ -150,23 +150,56 @@ def evaluate(
 def sample(
     run: RunPath,
     *,
-    n: Annotated[int, Parameter(name=["-n", "--number"], help="How many images or rows.")] = 64,
+    n: Annotated[
+        int | None, Parameter(name=["-n", "--number"], help="How many; by default 64, 16 to reconstruct, 4 to inpaint.")
+    ] = None,
     out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="PNG file, CSV for rows; by default in the run.")
+        Path | None,
+        Parameter(
+            name=["--out", "-o"],
+            help="Images: .png, .npy, .npz or a folder. Rows: .csv, .parquet, .feather, .npy, .npz, .png. By default a "
+            "new file in the run.",
+        ),
     ] = None,
     label: Annotated[
-        int | None, Parameter(help="Class, for a class-conditional model; by default all in turn.")
+        list[int] | None,
+        Parameter(help="Class, or several in turn (--label 3 --label 5); by default all.", negative=""),
     ] = None,
-    temperature: Annotated[float, Parameter(help="Below 1: safer, less varied images.")] = 1.0,
+    temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+    force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
+    reconstruct: Annotated[
+        str | None, Parameter(help="Instead: a split, a number or a file, to the latent and back.")
+    ] = None,
+    interpolate: Annotated[
+        tuple[str, str] | None,
+        Parameter(help="Instead: two items (7 is of the test split, or files), and the way.", negative=""),
+    ] = None,
+    steps: Annotated[int, Parameter(help="Items on that way.")] = 10,
+    inpaint: Annotated[str | None, Parameter(help="Instead: as --reconstruct; what --mask hides is drawn.")] = None,
+    mask: Annotated[
+        str | None, Parameter(help="left, right, top, bottom, center, LEFT,TOP,WIDTH,HEIGHT or a picture.")
+    ] = None,
+    draws: Annotated[int, Parameter(help="Of each item that is inpainted.")] = 8,
 ) -> None:
-    """Draw images or rows from a run, and write them as one picture or as a CSV file.
+    """Draw images, rows or sequences from a run, and write them to a file.
 
     Example: likelify sample runs/digits -n 100 -o digits.png
-    """
-    from likelify.app.sample import sample_command
 
-    sample_command(run, n, out, label, temperature, seed)
+    Example: likelify sample runs/digits --inpaint test --mask left
+    """
+    from likelify.app.sample import Drawing, inpaint_command, interpolate_command, reconstruct_command, sample_command
+
+    _only_one({"--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint})
+    drawing = Drawing(run, out, n, label or [], seed, force)
+    if reconstruct is not None:
+        reconstruct_command(drawing, reconstruct)
+    elif interpolate is not None:
+        interpolate_command(drawing, interpolate, steps)
+    elif inpaint is not None:
+        inpaint_command(drawing, inpaint, mask, draws)
+    else:
+        sample_command(drawing, temperature)
 
 
 @app.command
@@ -233,6 +266,12 @@ def reproduce(
         html=html,
         words=shlex.join(sys.argv[2:]),
     )
+
+
+def _only_one(words: dict[str, Any]) -> None:
+    given = [name for name, value in words.items() if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude one another; give one of them.")
 
 
 def _given(words: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from likelify.app.report import keep_report
 from likelify.app.score import keep_reference
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
-from likelify.data import Facts, Source, SourceOptions, open_source
+from likelify.data import Facts, SourceOptions, open_source
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.run import Run
+from likelify.fitting.sampling import keep_samples
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
@@ -71,12 +72,13 @@ def fit_command(
         return
     console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
     measure(run, source)
-    samples = _keep_samples(run, source)
+    samples = keep_samples(run, source)
     keep_reference(run, flow)
     if report:
         keep_report(run, source)
     console.print(f"Run folder: {run.path}")
-    console.print(f"Samples: {samples}")
+    if samples is not None:
+        console.print(f"Samples: {samples}")
     _say_what_comes_next(run, flow, choice, samples)
 
 
@@ -135,20 +137,8 @@ def check_names(words: Mapping[str, Any]) -> None:
             find(name)
 
 
-def _keep_samples(run: Run, source: Source) -> Path:
-    """Keep some draws in the run, a picture beside real images."""
-    import torch
-
-    from likelify.fitting.draw import samples_file, save_samples
-
-    file, number = samples_file(run.config.data, run.path / "samples")
-    real = source.read("test", torch.arange(min(number, source.size("test")))).x
-    save_samples(file, run.config.data, {"samples": run.sample(number, seed=run.config.fit.seed), "real (test)": real})
-    return file
-
-
-def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path) -> None:
-    follow = [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
+def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path | None) -> None:
+    follow = [] if samples is None else [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
     if flow.likelihood != "estimate":
         follow.insert(0, f"evaluate {run.path} --iw-samples {10 * choice.draws.iw_samples}")
     for number, words in enumerate(follow):

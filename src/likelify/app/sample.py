@@ -1,19 +1,184 @@
-"""Drawing from a run, once the words of the command are parsed."""
+"""Drawing from a run, once the words of the command are parsed.
 
+What is wrong with the words is said before the model is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from likelify.app.show import console
+from likelify.app.progress import share_done
+from likelify.app.show import console, warnings_last
+from likelify.errors import ConfigError
 from likelify.fitting.run import Run
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def sample_command(path: Path, number: int, out: Path | None, label: int | None, temperature: float, seed: int) -> None:
+    from likelify.fitting.inpainting import Completions
+
+# Items that are remade or completed unless a number is given, and rows of a picture.
+REMADE, COMPLETED = 16, 4
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The words of the command that all its forms share.
+
+    Attributes:
+        path: of the run.
+        out: the file, or None for a new one in the run.
+        number: of items, or None for the usual one.
+        labels: classes.
+        seed: of the draws.
+        force: whether a file that exists is replaced.
+    """
+
+    path: Path
+    out: Path | None
+    number: int | None
+    labels: Sequence[int]
+    seed: int
+    force: bool
+
+    def opened(self) -> Run:
+        """Say what is opened, and open it."""
+        console.print(f"Drawing from {self.path}")
+        return Run.load(self.path)
+
+    def file(self, run: Run, stem: str) -> Path:
+        """Return the file to write to."""
+        from likelify.fitting.writing import endings, free_file
+
+        return self.out or free_file(run.path / stem, endings(run.config.data)[0])
+
+    def label(self) -> int | None:
+        """Return the one class, for items that have none; None if none is given."""
+        if len(self.labels) > 1:
+            raise ConfigError("One --label is taken here, for all items.")
+        return self.labels[0] if self.labels else None
+
+
+def sample_command(drawing: Drawing, temperature: float) -> None:
     """Draw items from a run and write them to a file."""
-    from likelify.fitting.draw import samples_file, save_samples
+    from likelify.fitting.sampling import sample_to
 
-    run = Run.load(path)
-    facts = run.config.data
-    file, _ = samples_file(facts, run.path / "drawn", out)
-    drawn = run.sample(number, label=label, temperature=temperature, seed=seed)
-    title = f"{number} samples" if label is None else f"{number} samples of class {label}"
-    save_samples(file, facts, {title: drawn})
-    console.print(f"{number} samples: {file}")
+    run = drawing.opened()
+    file, number = drawing.file(run, "drawn"), 64 if drawing.number is None else drawing.number
+    settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
+    with share_done(console, "drawing") as show:
+        sample_to(run, file, number, force=drawing.force, on_share=show, **settings)
+    console.print(f"{number:,} samples: {file}")
+
+
+def reconstruct_command(drawing: Drawing, items: str) -> None:
+    """Encode items to the latent and decode them, and write them beside the originals."""
+    from likelify.fitting.writing import check_panels, write_panels
+
+    run = drawing.opened()
+    file, facts = drawing.file(run, "reconstructed"), run.config.data
+    check_panels(file, facts, force=drawing.force)
+    number = REMADE if drawing.number is None else drawing.number
+    found = run.reconstruct(items, limit=_positive(number), labels=_as_labels(drawing.label()))
+    panels = {"original": found.original, "reconstructed": found.x}
+    if found.from_last is not None and facts.kind == "image":
+        panels = {"original": found.original, "from the last latent": found.from_last, "reconstructed": found.x}
+    write_panels(file, facts, panels, force=drawing.force)
+    console.print(f"{len(found.x)} {facts.items}, original and reconstructed: {file}")
+    same = int((found.original == found.x).flatten(1).all(1).sum())
+    if facts.levels is not None:
+        console.print(f"{same} of {len(found.x)} are as they were, in every element.")
+    if found.lossy:
+        console.print(
+            f"The latent of this model does not keep everything: {', '.join(found.lossy)} drop what the way back fills "
+            "with its most likely values."
+        )
+
+
+def interpolate_command(drawing: Drawing, ends: tuple[str, str], steps: int) -> None:
+    """Write the items on the way from one to another in the latent."""
+    from likelify.fitting.writing import check_panels, write_panels
+
+    run = drawing.opened()
+    file, facts = drawing.file(run, "interpolated"), run.config.data
+    check_panels(file, facts, force=drawing.force)
+    found = run.interpolate(*ends, steps, labels=_two(drawing.labels))
+    # What is on one way is in one row.
+    write_panels(file, facts, {"way": found}, columns=steps if steps <= 16 else None, force=drawing.force)
+    console.print(f"{steps} {facts.items} from {ends[0]} to {ends[1]}: {file}")
+
+
+def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) -> None:
+    """Draw hidden parts of items, and write them beside the originals."""
+    from likelify.fitting.masks import mask_of
+    from likelify.fitting.remaking import inpaint
+    from likelify.fitting.writing import check_panels
+
+    run = drawing.opened()
+    file, facts = drawing.file(run, "completed"), run.config.data
+    check_panels(file, facts, force=drawing.force)
+    if mask is None:
+        raise ConfigError("--inpaint needs to know what is hidden: --mask left, --mask 4,4,10,10 or a picture.")
+    hidden = mask_of(mask, facts)
+    limit = _positive(COMPLETED if drawing.number is None else drawing.number)
+    settings = {"limit": limit, "labels": _as_labels(drawing.label()), "seed": drawing.seed}
+    with warnings_last():
+        with share_done(console, "drawing") as show:
+            originals, found = inpaint(run, items, hidden, draws, on_share=show, **settings)
+        _write_completions(file, run, originals, hidden, found, force=drawing.force)
+        console.print(f"{draws} draws for each of {len(originals)} {facts.items}: {file}")
+        shown = ", ".join(f"{value:.0f}" for value in found.ess.tolist()[:8])
+        more = ", ..." if len(found.ess) > 8 else ""
+        console.print(f"Effective sample size of their {found.particles} particles: {shown}{more}")
+
+
+def _write_completions(
+    file: Path, run: Run, originals: Tensor, hidden: Tensor, found: Completions, *, force: bool
+) -> None:
+    """Write originals, what is seen of them, and draws; of pictures a row for each item."""
+    import torch
+
+    from likelify.fitting.writing import write_panels
+
+    facts, draws = run.config.data, found.x.shape[1]
+    if facts.kind == "image" and file.suffix.lower() == ".png":
+        gray = (facts.levels or 256) // 2
+        seen = torch.where(hidden, torch.full_like(originals, gray), originals)
+        rows = torch.cat([originals[:, None], seen[:, None], found.x], 1).flatten(0, 1)
+        write_panels(file, facts, {"completed": rows}, columns=draws + 2, force=force)
+        return
+    if file.suffix.lower() == ".npz":
+        panels = {"original": originals, "mask": hidden, "completed": found.x, "ess": found.ess}
+        _write_arrays(file, panels, force=force)
+        return
+    panels = {"original": originals.repeat_interleave(draws, 0), "completed": found.x.flatten(0, 1)}
+    write_panels(file, facts, panels, force=force)
+
+
+def _write_arrays(file: Path, arrays: dict[str, Tensor], *, force: bool) -> None:
+    from likelify.fitting.writing import write_arrays
+
+    write_arrays(file, {name: array.numpy() for name, array in arrays.items()}, force=force)
+
+
+def _positive(number: int) -> int:
+    if number < 1:
+        raise ConfigError(f"The number of items must be 1, 2, ..., got {number}.")
+    return number
+
+
+def _as_labels(label: int | None) -> Tensor | None:
+    import torch
+
+    return None if label is None else torch.tensor([label])
+
+
+def _two(labels: Sequence[int]) -> tuple[int, int] | None:
+    if not labels:
+        return None
+    if len(labels) > 2:
+        raise ConfigError("Two --label are taken here, one for each end of the way.")
+    return labels[0], labels[-1]

@@ -1,26 +1,25 @@
-"""Samples of a fitted model, and the files that they are written to: pictures of images, CSV of rows."""
+"""Samples of a fitted model, in chunks: any number of them in constant memory, the same for the same seed."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from likelify.data import Facts
+import numpy as np
+
+from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
-from likelify.fitting.cells import as_cell
-from likelify.fitting.files import make_folder, write_atomically
-from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from likelify.flows import Flow
 
-# Kind of item -> what its samples are called, the ending of their file, and how many a run keeps.
-FILES: dict[ItemKind, tuple[str, str, int]] = {"image": ("Pictures", ".png", 64), "table": ("Rows", ".csv", 1000)}
+# What is drawn at a time: so many elements, but no more than so many items. Each chunk has a seed of its own, so these
+# numbers belong to what a seed means; nothing else does, not the number of threads, nor what is done with a chunk.
+CHUNK_ELEMENTS, CHUNK_ITEMS = 2**18, 4096
+OnShare = Callable[[float], None]
 
 
 def check_draws(number: int, temperature: float) -> None:
@@ -29,67 +28,95 @@ def check_draws(number: int, temperature: float) -> None:
     Raises:
         ConfigError: if the number is not 1, 2, ..., or the temperature is negative or not finite.
     """
-    if not isinstance(number, int) or number < 1:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"The number of samples must be 1, 2, ..., got {number}.")
-    if not 0 <= temperature < math.inf:
+    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise ConfigError(f"The temperature must be a number that is not negative, got {temperature}.")
 
 
-def draw(
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ConfigError: if it is not a whole number 0, 1, ... below 2^63.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ConfigError(f"A seed is a whole number 0, 1, ... below 2^63, got {seed}.")
+
+
+def label_cycle(label: int | Sequence[int] | None, classes: int | None) -> tuple[int, ...] | None:
+    """Return the classes that are drawn in turn, or None for a model without classes.
+
+    Args:
+        label: a class, several, or None for all.
+        classes: number of classes of a class-conditional model, else None.
+
+    Raises:
+        ConfigError: if there is no such class.
+    """
+    if classes is None:
+        if label is not None:
+            raise ConfigError(f"The label {label} does not fit: this run has no classes.")
+        return None
+    wanted = range(classes) if label is None else (label,) if isinstance(label, int) else label
+    for each in wanted:
+        if not isinstance(each, int | np.integer) or isinstance(each, bool) or not 0 <= each < classes:
+            raise ConfigError(f"The label {each} does not fit: its classes are 0..{classes - 1}.")
+    if not len(wanted):
+        raise ConfigError("No label is given to draw; leave label out to draw all classes in turn.")
+    return tuple(int(each) for each in wanted)
+
+
+def chunk_items(event_shape: Sequence[int]) -> int:
+    """Return how many items of that shape are drawn at a time."""
+    return min(CHUNK_ITEMS, max(1, CHUNK_ELEMENTS // max(1, math.prod(event_shape))))
+
+
+def draw_chunks(
     flow: Flow,
     number: int,
+    chunk: int,
     *,
-    classes: int | None = None,
-    label: int | None = None,
+    labels: Sequence[int] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Tensor:
-    """Draw from a model.
+    on_share: OnShare | None = None,
+) -> Iterator[Batch]:
+    """Draw from a model, a chunk at a time; each is drawn with a seed made of the seed and its number.
 
     Args:
         flow: the model.
         number: of samples.
-        classes: number of classes of a class-conditional model, else None.
-        label: the class to draw; by default all in turn.
+        chunk: items of a chunk; another number gives other draws.
+        labels: classes that are drawn in turn, for a class-conditional model.
         temperature: below 1 samples are less varied; see `Flow.sample`.
         seed: of the draws.
+        on_share: called with the share that is drawn, before a chunk is given.
     """
     import torch
 
     from likelify.seeding import seeded
 
-    with seeded(seed), flow.frozen():
-        if classes is None:
-            return flow.sample((number,), temperature=temperature)
-        labels = torch.arange(number) % classes if label is None else torch.full((number,), label)
-        return flow.sample((), labels, temperature=temperature)
+    for start in range(0, number, chunk):
+        items = torch.arange(start, min(start + chunk, number))
+        given = None if labels is None else torch.tensor(labels)[items % len(labels)]
+        with seeded(_chunk_seed(seed, start // chunk)), flow.frozen():
+            shape = (len(items),) if given is None else ()
+            drawn = flow.sample(shape, given, temperature=temperature)
+        if on_share is not None:
+            on_share((start + len(items)) / number)
+        yield Batch(drawn, given)
 
 
-def samples_file(facts: Facts, default: Path, wanted: Path | None = None) -> tuple[Path, int]:
-    """Return the file that samples are written to, `default` with the ending of their kind or the one that is wanted.
+def draw(
+    flow: Flow, number: int, *, labels: Sequence[int] | None = None, temperature: float = 1.0, seed: int = 0
+) -> Tensor:
+    """Draw from a model, all at once; see `draw_chunks`."""
+    import torch
 
-    With it comes the usual number of samples.
-
-    Raises:
-        ConfigError: if samples of that kind cannot be written to a file, or not to one with that ending.
-    """
-    if facts.kind not in FILES or (facts.kind == "image" and facts.levels is None):
-        what = facts.items if facts.kind not in FILES else "images of real numbers"
-        raise ConfigError(f"Samples of {what} are not written to files; draw them with run.sample(n).")
-    what, ending, number = FILES[facts.kind]
-    if wanted is not None and wanted.suffix != ending:
-        raise ConfigError(f"{what} are written as {ending[1:].upper()}: name a file in {ending}, not '{wanted}'.")
-    return wanted or default.with_suffix(ending), number
-
-
-def save_samples(file: Path, facts: Facts, panels: dict[str, Tensor]) -> None:
-    """Write samples to a file: pixels as a picture, a titled grid for each panel; rows of the first panel as CSV."""
-    if facts.kind == "image" and facts.levels is not None:
-        content = picture(panels, facts.levels)
-    else:
-        content = rows_as_csv(facts.columns, next(iter(panels.values())))
-    make_folder(file.parent)
-    write_atomically(file, content)
+    chunk = chunk_items(flow.event_shape or (1,))
+    drawn = draw_chunks(flow, number, chunk, labels=labels, temperature=temperature, seed=seed)
+    return torch.cat([batch.x for batch in drawn])
 
 
 def draw_inverses(flow: Flow, number: int, *, seed: int = 0) -> dict[str, Tensor]:
@@ -106,25 +133,17 @@ def draw_inverses(flow: Flow, number: int, *, seed: int = 0) -> dict[str, Tensor
         }
 
 
-def picture(panels: dict[str, Tensor], levels: int, *, dpi: int = 150) -> bytes:
-    """Return titled grids of images side by side as the content of a PNG file."""
-    from likelify.plots import show_images
+def as_stored(x: Tensor, facts: Facts) -> Tensor:
+    """Return items as the source keeps them: values of levels as integers, others as they are."""
+    import torch
 
-    content = io.BytesIO()
-    columns = 8 if len(panels) > 1 else max(8, round(len(next(iter(panels.values()))) ** 0.5))
-    show_images(panels, levels, columns=columns).savefig(content, format="png", dpi=dpi)
-    return content.getvalue()
+    if facts.levels is None:
+        return x
+    return x.round().to(torch.uint8 if facts.levels <= 256 else torch.int32)
 
 
-def rows_as_csv(columns: tuple[str, ...] | None, rows: Tensor) -> bytes:
-    """Return rows `(n, columns)` as the content of a CSV file, with the names of the columns if they are known.
-
-    A name that a spreadsheet would run as a formula becomes text; see `as_cell`.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if columns is not None:
-        writer.writerow([as_cell(name) for name in columns])
-    # All digits: of a column like 1.7e9 +- 3 nine are not enough.
-    writer.writerows(rows.detach().cpu().double().tolist())
-    return text.getvalue().encode()
+def _chunk_seed(seed: int, chunk: int) -> int:
+    """Return the seed of a chunk: that of all for the first, and for others one made of both numbers."""
+    if chunk == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0] >> np.uint64(1))

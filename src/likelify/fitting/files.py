@@ -67,20 +67,60 @@ def write_new(file: Path, content: bytes) -> bool:
 
 @contextmanager
 def _written_beside(file: Path, content: bytes) -> Iterator[Path]:
-    """Give the block a temporary file of that content, gone afterwards; first clear those of killed processes."""
+    """Give the block a temporary file of that content, gone afterwards."""
+    with beside(file) as temporary:
+        temporary.write_bytes(content)
+        force_to_disk(temporary)
+        yield temporary
+
+
+@contextmanager
+def beside(file: Path) -> Iterator[Path]:
+    """Give the block the name of a temporary file beside a file, gone afterwards; first clear what was left behind.
+
+    Raises:
+        RunError: for errors of the system in the block.
+    """
     temporary = file.with_name(f".{file.name}.{MACHINE}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         _clear(file)
-        with open(temporary, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
         yield temporary
     except OSError as error:
         refuse_write(file, error)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def force_to_disk(file: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def give_name(temporary: Path, file: Path, *, force: bool) -> bool:
+    """Give a finished temporary file its name in one instant; return False, and change nothing, if that is taken.
+
+    Args:
+        temporary: as `beside` gives it.
+        file: its name.
+        force: whether a file of that name may be replaced.
+    """
+    force_to_disk(temporary)
+    if not force:
+        try:
+            os.link(temporary, file)
+            return True
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            if file.exists():
+                return False
+    os.replace(temporary, file)
+    return True
 
 
 def is_temporary(file: Path) -> bool:

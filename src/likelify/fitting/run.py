@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from likelify.data import Source, SplitName
     from likelify.fitting.checkpoint import Saved
     from likelify.fitting.figures import Course, Evaluation
+    from likelify.fitting.inpainting import Completions
     from likelify.fitting.loop import Progress
     from likelify.fitting.process import OneProcess
+    from likelify.fitting.remaking import Remade
     from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
 
@@ -261,27 +263,79 @@ class Run:
 
         return reference(self, split, draws=draws)
 
-    def sample(self, number: int = 64, *, label: int | None = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
-        """Draw items in the units of the data: images as whole numbers, rows of tables in the user's units.
+    def sample(
+        self,
+        number: int = 64,
+        *,
+        label: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Draw items in the units of the data: images as integers, rows of tables in the user's units.
 
         Args:
             number: of samples.
-            label: class, for a class-conditional model; by default all in turn.
+            label: class, or several that are drawn in turn, for a class-conditional model; by default all.
             temperature: below 1 samples are less varied; see `Flow.sample`.
             seed: of the draws.
 
         Raises:
             ConfigError: if the run has no such class, or a number does not fit.
         """
-        from likelify.fitting.draw import check_draws, draw
+        from likelify.fitting.sampling import sample
 
-        check_draws(number, temperature)
+        return sample(self, number, label=label, temperature=temperature, seed=seed)
 
-        classes = self.config.data.classes if self.config.conditional else None
-        if label is not None and (classes is None or not 0 <= label < classes):
-            known = "this run has no classes" if classes is None else f"its classes are 0..{classes - 1}"
-            raise ConfigError(f"The label {label} does not fit: {known}.")
-        return draw(self.flow(), number, classes=classes, label=label, temperature=temperature, seed=seed)
+    def reconstruct(self, items: Any, *, limit: int | None = None, labels: Tensor | None = None) -> Remade:
+        """Encode items to the latent and decode them again: what the model keeps of them.
+
+        Args:
+            items: the name of a split, the number of an item of the test split, a file, an array, a tensor, a table.
+            limit: how many, the first; None for all.
+            labels: class of each item, for a class-conditional model, unless the items have labels.
+
+        Raises:
+            DataError: if there are no such items, or they do not fit the model.
+        """
+        from likelify.fitting.remaking import reconstruct
+
+        return reconstruct(self, items, limit=limit, labels=labels)
+
+    def interpolate(self, a: Any, b: Any, steps: int = 10, *, labels: tuple[int, int] | None = None) -> Tensor:
+        """Return items on the way from one to another in the latent, `(steps, *event)`, both included.
+
+        Args:
+            a: one item; as for `reconstruct`.
+            b: one item.
+            steps: number of items, at least two.
+            labels: classes of both, for a class-conditional model, unless the items have labels.
+
+        Raises:
+            DataError: if there are no such items, or they do not fit the model.
+        """
+        from likelify.fitting.remaking import interpolate
+
+        return interpolate(self, a, b, steps, labels=labels)
+
+    def inpaint(self, items: Any, mask: Tensor, draws: int = 8, **settings: Any) -> Completions:
+        """Draw what a mask hides of items, given the rest.
+
+        Args:
+            items: as for `reconstruct`; what they hold at hidden places is not looked at.
+            mask: of the shape of an item, or one for each, true where an element is hidden.
+            draws: of each item.
+            **settings: labels, seed, limit and effort, as `remaking.inpaint` takes them.
+
+        Warns:
+            LikelifyWarning: if the draws are worth few independent ones.
+
+        Raises:
+            DataError: if there are no such items, or they do not fit the model.
+            ConfigError: if nothing or too much is hidden.
+        """
+        from likelify.fitting.remaking import inpaint
+
+        return inpaint(self, items, mask, draws, **settings)[1]
 
     def report(self, file: str | Path | None = None, *, source: Source | None = None) -> Path:
         """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.

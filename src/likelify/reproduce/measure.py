@@ -15,11 +15,12 @@ from likelify._version import __version__
 from likelify.data import Source
 from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
-from likelify.fitting.draw import draw, draw_inverses, picture
+from likelify.fitting.draw import draw, draw_inverses
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.locks import LOCK, locked
 from likelify.fitting.loop import Progress, fit
+from likelify.fitting.pictures import picture
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
@@ -35,7 +36,7 @@ from likelify.seeding import seeded
 from likelify.settings import Values
 from likelify.zoo import config_from_dict
 
-IMAGES, DPI = 64, 110
+IMAGES = 64
 
 
 def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
@@ -194,7 +195,7 @@ def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, on_progress: OnP
     panels["real (test)"] = source.read("test", torch.arange(min(IMAGES, source.size("test")))).x
     name = f"{cell.name}.png"
     make_folder(folder)
-    write_atomically(folder / name, picture(panels, source.levels, dpi=DPI))
+    write_atomically(folder / name, picture(panels, source.levels))
     return name
 
 

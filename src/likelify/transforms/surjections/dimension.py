@@ -74,6 +74,24 @@ class Slice(Transform):
         drawn = self.distribution.sample((), replace(self._inner(z, context), temperature=0.0))
         return torch.cat([z, drawn], 1)
 
+    def take_apart(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Return the kept channels, and the normal noise of which a draw of the dropped ones is what they are.
+
+        Raises:
+            UnsupportedError: if their distribution is not made of such noise.
+        """
+        self.out_shape(tuple(x.shape[1:]))
+        kept = x[:, : self.keep]
+        return kept, self.distribution.to_noise(x[:, self.keep :], self._inner(kept, context))
+
+    def put_together(self, kept: Tensor, noise: Tensor, context: ContextLike = None) -> Tensor:
+        """Return all channels, the dropped ones made of normal noise: the inverse of `take_apart`.
+
+        Raises:
+            UnsupportedError: if their distribution is not made of such noise.
+        """
+        return torch.cat([kept, self.distribution.from_noise(noise, self._inner(kept, context))], 1)
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Initialize the distribution with the dropped channels."""
         kept = super().initialize(x, context)

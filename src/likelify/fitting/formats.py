@@ -1,0 +1,173 @@
+"""Items as files, written batch by batch in constant memory: arrays, tables, folders of pictures.
+
+Each writer takes the place to write to, the facts of the data, how many items there will be, and their batches.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count as counting
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+
+from likelify.data import Batch, Facts
+from likelify.errors import MissingDependencyError
+from likelify.fitting.cells import as_cell
+from likelify.fitting.draw import as_stored
+from likelify.fitting.pictures import lines_of, one_image, pairs_of, picture
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+Writer = Callable[[Path, Facts, int, Iterable[Batch]], None]
+
+
+def write_picture(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write all items as one picture: a grid of images, sequences as lines, pairs of columns."""
+    items = np.concatenate([_array(batch, facts) for batch in batches])
+    if facts.kind == "image":
+        content = picture({"": items}, facts.levels or 256)
+    else:
+        content = lines_of({"": items}) if facts.kind == "sequence" else pairs_of({"": items}, facts.columns)
+    path.write_bytes(content)
+
+
+def write_npy(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write items as one array `(n, *event)` of numpy: integers where there are levels."""
+    with path.open("wb") as handle:
+        _write_array(handle, count, (_array(batch, facts) for batch in batches))
+
+
+def write_npz(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write items as the array `x` of a file of numpy, and their classes, if they have some, as `labels`."""
+    labels: list[np.ndarray] = []
+
+    def arrays() -> Iterator[np.ndarray]:
+        for batch in batches:
+            if batch.labels is not None:
+                labels.append(batch.labels.numpy())
+            yield _array(batch, facts)
+
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as handle:
+            _write_array(cast("BinaryIO", handle), count, arrays())
+        if labels:
+            with archive.open("labels.npy", "w", force_zip64=True) as handle:
+                _write_array(cast("BinaryIO", handle), count, iter(labels))
+
+
+def write_csv(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write rows as CSV with the names of the columns if they are known; of sequences a line for each position.
+
+    All digits are written: of a column like 1.7e9 +- 3 nine are not enough. Names that a spreadsheet would run as
+    formulas become text; see `as_cell`.
+    """
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        start = 0
+        for batch in batches:
+            names, columns = _table(batch, facts, start)
+            if not start and (facts.columns is not None or facts.kind == "sequence" or batch.labels is not None):
+                writer.writerow([as_cell(name) for name in names])
+            writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+            start += len(batch)
+
+
+def write_parquet(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write rows as a Parquet file: real numbers in double precision, classes as integers."""
+    _pyarrow()
+    from pyarrow.parquet import ParquetWriter
+
+    _write_arrow(path, facts, batches, lambda schema: ParquetWriter(path, schema))
+
+
+def write_feather(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write rows as a Feather file (Arrow's own format)."""
+    arrow = _pyarrow()
+    _write_arrow(path, facts, batches, lambda schema: arrow.ipc.new_file(str(path), schema))
+
+
+def write_folder(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
+    """Write images as PNG files of a folder, numbered from 0, with the class, if there is one, in the name."""
+    digits, numbers = len(str(count - 1)), counting()
+    for batch in batches:
+        images = _array(batch, facts)
+        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+        for image, label in zip(images, labels, strict=True):
+            ending = "" if label is None else f"-label-{label}"
+            (path / f"{next(numbers):0{digits}d}{ending}.png").write_bytes(one_image(image, facts.levels or 256))
+
+
+def free_name(wanted: str, taken: Sequence[str]) -> str:
+    """Return a name of a column that is not taken: the wanted one, or with the first free number."""
+    names = (wanted if number == 1 else f"{wanted}_{number}" for number in counting(1))
+    return next(name for name in names if name not in taken)
+
+
+def column_names(facts: Facts) -> list[str]:
+    """Return the names of the columns of rows, made up where the data have none."""
+    return list(facts.columns or [f"column_{number + 1}" for number in range(facts.event_shape[0])])
+
+
+def _array(batch: Batch, facts: Facts) -> np.ndarray:
+    array = as_stored(batch.x.detach().cpu(), facts).numpy()
+    # As int32 they are twice as large.
+    return array.astype(np.uint16) if facts.levels is not None and 256 < facts.levels <= 65536 else array
+
+
+def _write_array(handle: BinaryIO, count: int, parts: Iterator[np.ndarray]) -> None:
+    """Write an array of that length, part after part: a header, and then the numbers as they are."""
+    for number, part in enumerate(parts):
+        if number == 0:
+            header = {"descr": part.dtype.str, "fortran_order": False, "shape": (count, *part.shape[1:])}
+            np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(np.ascontiguousarray(part).tobytes())
+
+
+def _table(batch: Batch, facts: Facts, start: int) -> tuple[list[str], list[np.ndarray]]:
+    """Return names and columns of a batch as a table: of sequences one line for each position, in long format."""
+    values = _array(batch, facts)
+    values = values if facts.levels is not None else values.astype(np.float64)
+    if facts.kind == "sequence":
+        items, channels, length = values.shape
+        places = [np.repeat(np.arange(start, start + items), length), np.tile(np.arange(length), items)]
+        names = ["sequence", "position", *(f"channel_{number + 1}" for number in range(channels))]
+        columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
+    else:
+        length, names, columns = 1, column_names(facts), list(values.T)
+    if batch.labels is not None:
+        names.append(free_name("label", names))
+        columns.append(np.repeat(batch.labels.numpy(), length))
+    return names, columns
+
+
+def _write_arrow(path: Path, facts: Facts, batches: Iterable[Batch], open_writer: Callable[[Schema], Any]) -> None:
+    arrow, writer, start = _pyarrow(), None, 0
+    try:
+        for batch in batches:
+            names, columns = _table(batch, facts, start)
+            part: RecordBatch = arrow.record_batch([arrow.array(column) for column in columns], names=names)
+            writer = open_writer(part.schema) if writer is None else writer
+            writer.write_batch(part)
+            start += len(batch)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as arrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", "app") from error
+    return arrow
+
+
+PICTURE: dict[str, Writer] = {".png": write_picture}
+ARRAYS: dict[str, Writer] = {".npy": write_npy, ".npz": write_npz}
+TABLES: dict[str, Writer] = {".csv": write_csv, ".parquet": write_parquet, ".feather": write_feather}
