@@ -78,7 +78,7 @@ def test_grey_is_one_channel_or_three_equal_ones(tmp_path):
 def test_colours_with_equal_channels_are_grey_where_that_is_wanted(tmp_path, image):
     path = written(tmp_path, image)
     assert np.array_equal(decode(path, Target(1, 40, 60, 256))[0], np.asarray(PHOTO.convert("L")))
-    with pytest.raises(DataError, match="is in colours; the others are grey"):
+    with pytest.raises(DataError, match="is in colours, where grey pictures are wanted"):
         decode(written(tmp_path, PHOTO), Target(1, 40, 60, 256))
 
 
@@ -118,7 +118,7 @@ def test_black_and_white_has_two_levels_or_those_of_grey(tmp_path):
     assert decode(path, Target(1, 20, 30, 256)).max() <= 255
     with pytest.raises(DataError, match="black and white cannot be reduced"):
         decode(path, Target(1, 20, 30, 2))
-    with pytest.raises(DataError, match="is grey; the others are black and white"):
+    with pytest.raises(DataError, match="is grey, where black and white are wanted"):
         decode(written(tmp_path, PHOTO.convert("L")), Target(1, 40, 60, 2))
 
 
@@ -132,7 +132,7 @@ def test_sixteen_bits_of_grey_are_kept(tmp_path, name):
     assert np.array_equal(items[0], values)
     means = values.reshape(20, 2, 30, 2).mean((1, 3))
     assert np.abs(decode(path, Target(1, 20, 30, 65536))[0] - means).max() <= 0.51
-    with pytest.raises(DataError, match="has 16 bits a pixel; the others have 8 bits"):
+    with pytest.raises(DataError, match="has 16 bits a pixel, where 8 bits are wanted"):
         decode(path, COLOURS)
 
 

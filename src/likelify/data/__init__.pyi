@@ -8,10 +8,10 @@ from likelify.data.derived import subset as subset
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
 from likelify.data.facts import SplitName as SplitName
-from likelify.data.items import ItemBatch as ItemBatch
-from likelify.data.items import Items as Items
 from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
+from likelify.data.ordered import ItemBatch as ItemBatch
+from likelify.data.ordered import Items as Items
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch
 from likelify.data.source import Source as Source

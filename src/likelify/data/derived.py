@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,18 +26,13 @@ class Subset(Source):
         self.name = f"{source.name} ({sizes})"
         self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
         self.column_types, self.class_names = source.column_types, source.class_names
-        self.levels, self.classes = source.levels, source.classes
+        self.levels, self.classes, self.workers = source.levels, source.classes, source.workers
         self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
 
     @property
     def family(self) -> str:
         """The family of the whole."""
         return self.source.family
-
-    @property
-    def workers(self) -> int:
-        """The processes that suit the whole."""
-        return self.source.workers
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -48,6 +43,11 @@ class Subset(Source):
         """Read the items with these numbers."""
         require_split(split)
         return self.source.read(split, taken(self, split, self._kept[split], indices))
+
+    def item_names(self, split: SplitName) -> Sequence[str] | None:
+        """Return the names that the items have in the whole, if they have any."""
+        names = self.source.item_names(split)
+        return None if names is None else [names[int(number)] for number in self._kept[split]]
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the whole and the choice."""

@@ -66,11 +66,8 @@ class FolderSource(Source):
         self.classes = len(class_names) or None
         self.description, self._fingerprint = description, fingerprint
         self._labels, self._pixels = labels, pixels
-
-    @property
-    def workers(self) -> int:
-        """The number of processes that suit reading ahead: none where all is in memory."""
-        return 0 if self._pixels is not None else max(1, min(MOST_WORKERS, _processors() - 1))
+        # Where all is in memory there is nothing to read ahead.
+        self.workers = 0 if pixels is not None else max(1, min(MOST_WORKERS, _processors() - 1))
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -93,6 +90,11 @@ class FolderSource(Source):
         for item, number in zip(items, numbers.tolist(), strict=True):
             item[...] = decode(self.folder / self.files[split][number], self.target)
         return Batch(torch.from_numpy(items), labels)
+
+    def item_names(self, split: SplitName) -> Sequence[str]:
+        """Return the names of the files, below the folder."""
+        require_split(split)
+        return self.files[split]
 
     def fingerprint(self) -> str:
         """Return the hash of the names and contents of all files, their form, splits and classes."""
@@ -120,14 +122,15 @@ def image_folder(place: str | Path, options: SourceOptions | None = None) -> Fol
     if options.labels not in (None, "folders"):
         raise DataError(f"--labels of a folder of images: {unknown_word('labels', options.labels, ['folders'])}")
     listing = list_pictures(folder)
-    skipping = _Skipping(folder, skip=bool(options.skip_unreadable))
+    skipping = Skipping(skip=bool(options.skip_unreadable), remedy=SKIP)
     looks = skipping.all_of(lambda name: look(folder, name), listing.names)
     if not looks:
         raise DataError(f"None of the {len(listing.names)} pictures of '{folder}' can be read. {skipping.first}")
     sizing = choose_sizing(folder, looks, options)
     items, sizing = _at_once(folder, sizing, skipping)
     cut = _Cut.of(folder, sizing.looks)
-    labels, class_names = None, ()
+    labels: Parts | None = None
+    class_names: tuple[str, ...] = ()
     if options.labels:
         numbers, class_names = classes_of(folder, [each.name for each in sizing.looks], split=cut.by_folders)
         labels = {split: np.array(numbers)[part] for split, part in cut.parts.items()}
@@ -153,11 +156,11 @@ def _folder(place: Path) -> Path:
     return place.resolve()
 
 
-class _Skipping:
+class Skipping:
     """Does something for each of many files, and leaves out those that cannot be read if that is wanted."""
 
-    def __init__(self, folder: Path, *, skip: bool) -> None:
-        self.folder, self.skip = folder, skip
+    def __init__(self, *, skip: bool, remedy: str) -> None:
+        self.skip, self.remedy = skip, remedy
         self.names: list[str] = []
         self.first = ""
 
@@ -173,7 +176,7 @@ class _Skipping:
                 given.append(function(name))
             except DataError as error:
                 if not self.skip:
-                    raise DataError(f"{error} {SKIP}") from error
+                    raise DataError(f"{error} {self.remedy}") from error
                 self.first = self.first or str(error)
                 self.names.append(name)
         return given
@@ -183,7 +186,7 @@ class _Skipping:
         return [f"left out since they cannot be read: {named(self.names)}"] if self.names else []
 
 
-def _at_once(folder: Path, sizing: Sizing, skipping: _Skipping) -> tuple[np.ndarray | None, Sizing]:
+def _at_once(folder: Path, sizing: Sizing, skipping: Skipping) -> tuple[np.ndarray | None, Sizing]:
     """Return all items, or None if they are too many to be kept; of pictures that turn out to be readable."""
     target, looks = sizing.target, sizing.looks
     item = np.empty((target.channels, target.height, target.width), _dtype(target))
@@ -220,7 +223,7 @@ class _Cut:
     def of(folder: Path, looks: Sequence[Look]) -> _Cut:
         given = split_of(folder, [each.name for each in looks])
         splits: list[SplitName] = given or ["train"] * len(looks)
-        made = tuple(split for split in SPLITS[1:] if split not in splits)
+        made: list[SplitName] = [split for split in SPLITS[1:] if split not in splits]
         trained = [number for number, split in enumerate(splits) if split == "train"]
         order = sorted(trained, key=lambda number: looks[number].digest)
         digests = [looks[number].digest for number in order]
@@ -240,7 +243,7 @@ class _Cut:
         if start >= len(order):
             raise DataError(f"Too many pictures of '{folder}' are copies of each other: none is left to train on.")
         parts: Parts = {split: np.array([n for n, own in enumerate(splits) if own == split], int) for split in SPLITS}
-        return _Cut(parts, given is not None, made)
+        return _Cut(parts, given is not None, tuple(made))
 
     def said(self, looks: Sequence[Look]) -> str:
         """Return how they were split as a part of a sentence."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from likelify.data.adapt import collated, dataset_of
+from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.facts import Facts, SplitName
 from likelify.data.formats import frame_of, open_frame
@@ -20,65 +19,16 @@ from likelify.data.layout import Channels, arranged_as
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
+from likelify.data.ordered import ItemBatch, Items
+from likelify.data.picture_items import PictureItems
+from likelify.data.pictures import ENDINGS
 from likelify.data.source import Batch, Source, require_split
 from likelify.data.table_files import known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
 
-if TYPE_CHECKING:
-    pass
-
 # Bytes of an array that are hashed at a time.
 HASHED = 2**22
-
-
-@dataclass(frozen=True)
-class ItemBatch:
-    """Some items, one after the other.
-
-    Attributes:
-        batch: the items, as a source gives them.
-        carried: what belongs to them and is no part of what is scored, by name: one entry for each item.
-    """
-
-    batch: Batch
-    carried: dict[str, list[Any] | np.ndarray]
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return len(self.batch)
-
-
-class Items(ABC):
-    """Items that are read once, in order.
-
-    Attributes:
-        name: of the file or the data.
-        count: number of items, or None where only reading tells.
-        carried: names of what is carried through beside the items: ids, labels, names of files.
-    """
-
-    name: str
-    count: int | None = None
-    carried: tuple[str, ...] = ()
-
-    @abstractmethod
-    def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
-        """Read the items in order, in batches of that size but for the last.
-
-        No more is held in memory than a batch and a piece of the file of some million bytes.
-
-        Args:
-            size: items of a batch.
-            start: number of the first item that is given, from 0; there may be none.
-
-        Raises:
-            DataError: if the data are damaged, or an item is not what the model takes, naming where it stands.
-        """
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Return a short hash of the whole content: the same only where the same items come in the same order."""
 
 
 class SourceItems(Items):
@@ -88,17 +38,22 @@ class SourceItems(Items):
         require_split(split)
         self.source, self.split = source, split
         self.name, self.count = f"{source.name}, {split}", source.size(split)
-        self.carried = () if source.classes is None else ("label",)
+        self._names = source.item_names(split)
+        self.carried = (("file",) if self._names else ()) + (() if source.classes is None else ("label",))
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
-        """Read by number; see `Items.batches`."""
+        """Read by number, ahead where that takes long; see `Items.batches`."""
         import torch
 
-        for first in range(start, self.source.size(self.split), size):
-            last = min(first + size, self.source.size(self.split))
-            batch = self.source.read(self.split, torch.arange(first, last))
-            labels = batch.labels if self.carried else None
-            yield ItemBatch(batch, {} if labels is None else {"label": labels.numpy()})
+        starts = range(start, self.source.size(self.split), size)
+        parts = (torch.arange(first, min(first + size, self.source.size(self.split))) for first in starts)
+        for first, batch in zip(starts, read_ahead(self.source, self.split, parts), strict=True):
+            carried: dict[str, list[Any] | np.ndarray] = {}
+            if self._names:
+                carried["file"] = list(self._names[first : first + size])
+            if batch.labels is not None and "label" in self.carried:
+                carried["label"] = batch.labels.numpy()
+            yield ItemBatch(batch, carried)
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the source and the name of the split."""
@@ -310,6 +265,9 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
     family, _, place = str(what).partition(":")
     path = Path(place if family in ("table", "array") and place else what).expanduser()
     options = options or SourceOptions()
+    pictures = Path(place if family == "images" and place else what).expanduser()
+    if pictures.is_dir() or pictures.name.lower().endswith(ENDINGS):
+        return PictureItems(pictures, facts, options)
     if path.suffix in ARRAY_ENDINGS and path.is_file() and (facts.kind != "table" or path.suffix == ".npz"):
         return _of_arrays(path, facts, options, split)
     if not path.name.endswith(TABLE_ENDINGS):

@@ -156,7 +156,7 @@ def decode(path: Path, target: Target) -> np.ndarray:
     if channels == target.channels:
         return pixels
     if not has_equal_channels(pixels[None]):
-        raise DataError(f"'{path}' is in colours; the others are grey.")
+        raise DataError(f"'{path}' is in colours, where grey pictures are wanted.")
     return pixels[:1]
 
 
@@ -262,8 +262,8 @@ def _require_form(path: Path, form: Form, target: Target) -> None:
     if target.levels == 256 and form != "deep":
         return
     if LEVELS[form] != target.levels:
-        others = {2: "are black and white", 256: "have 8 bits", 65536: "have 16 bits of grey"}
-        raise DataError(f"'{path}' {FORM_WORDS[form]}; the others {others[target.levels]}.")
+        wanted = {2: "black and white", 256: "8 bits", 65536: "16 bits of grey"}
+        raise DataError(f"'{path}' {FORM_WORDS[form]}, where {wanted[target.levels]} are wanted.")
 
 
 def _orientation(image: Image) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -150,6 +150,11 @@ class Source(ABC):
 
         require_split(split)
         return self.read(split, torch.arange(self.size(split)))
+
+    def item_names(self, split: SplitName) -> Sequence[str] | None:
+        """Return what the items of a split are called, such as the names of their files, or None."""
+        require_split(split)
+        return None
 
     def facts(self) -> Facts:
         """Return what everything above has to know of the source."""

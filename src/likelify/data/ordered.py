@@ -1,0 +1,61 @@
+"""The contract of items that are read once, in their order, batch by batch in little memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from likelify.data.source import Batch
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """Some items, one after the other.
+
+    Attributes:
+        batch: the items, as a source gives them.
+        carried: what belongs to them and is no part of what is scored, by name: one entry for each item.
+    """
+
+    batch: Batch
+    carried: dict[str, list[Any] | np.ndarray]
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.batch)
+
+
+class Items(ABC):
+    """Items that are read once, in order.
+
+    Attributes:
+        name: of the file or the data.
+        count: number of items, or None where only reading tells.
+        carried: names of what is carried through beside the items: ids, labels, names of files.
+    """
+
+    name: str
+    count: int | None = None
+    carried: tuple[str, ...] = ()
+
+    @abstractmethod
+    def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
+        """Read the items in order, in batches of that size but for the last.
+
+        No more is held in memory than a batch and a piece of the file of some million bytes.
+
+        Args:
+            size: items of a batch.
+            start: number of the first item that is given, from 0; there may be none.
+
+        Raises:
+            DataError: if the data are damaged, or an item is not what the model takes, naming where it stands.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a short hash of the whole content: the same only where the same items come in the same order."""
