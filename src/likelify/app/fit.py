@@ -38,6 +38,8 @@ def fit_command(
 ) -> None:
     """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
     check_names(words)
+    # Before anything is imported or read that takes seconds.
+    console.print(f"Opening {source_name}")
     source = open_source(source_name, options)
     facts = source.facts()
     from likelify.fitting.choose import choose
