@@ -8,6 +8,7 @@ import warnings
 
 import torch
 
+from likelify.errors import LikelifyWarning
 from likelify.fitting.process import ManyProcesses
 
 
@@ -39,6 +40,7 @@ def _work(rank, count, store, line, tasks, arguments):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", LikelifyWarning)
     found = []
     for task in tasks:
         try:
