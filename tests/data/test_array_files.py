@@ -155,7 +155,7 @@ def test_archives_of_other_kinds(tmp_path):
     assert [whole.size(split) for split in ("train", "validation", "test")] == [50, 9, 8]
     without = open_source(archive(tmp_path, train=pixels(50, 8, 8), val=pixels(9, 8, 8)))
     assert [without.size(split) for split in ("train", "validation", "test")] == [45, 9, 5]
-    assert "test: a tenth of the training items" in without.description
+    assert "test: the last tenth of the training items" in without.description
 
 
 @pytest.mark.parametrize(

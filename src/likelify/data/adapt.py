@@ -9,6 +9,7 @@ import numpy as np
 
 from likelify.data.formats import frame_of
 from likelify.data.frames import Frame
+from likelify.data.hub import datasets_source, is_dataset
 from likelify.data.layout import Channels, find_layout
 from likelify.data.options import SourceOptions
 from likelify.data.source import ArraySource, Parts, Source, shuffled, sizes_of
@@ -44,7 +45,8 @@ def as_source(
     - real numbers `(n, columns)` are rows of a table, `(n, channels, length)` are sequences;
     - real numbers with more axes need a `kind`: pixels should be given as integers, since a density of scaled pixels is
       no probability of images;
-    - a data frame of pandas, polars or pyarrow is a table; its index is left out.
+    - a data frame of pandas, polars or pyarrow is a table; its index is left out;
+    - a data set of the library `datasets` is what its columns say, with its own splits; see `hub.datasets_source`.
 
     Items are shuffled by `numpy.random.default_rng(seed).permutation`, and the last share of them validates. A torch
     data set is read once, from its first item to its last, and kept in memory; what it gives beside the items, such as
@@ -74,6 +76,9 @@ def as_source(
         return data
     if not isinstance(validation, int | float) or not 0 < validation < 1:
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation!r}.")
+    if is_dataset(data):
+        given = {"kind": kind, "levels": levels, "channels": channels, "labels": labels}
+        return datasets_source(data, SourceOptions(**given), name)
     frame = frame_of(data)
     if frame is not None:
         if kind not in (None, "table") or levels is not None or channels is not None:

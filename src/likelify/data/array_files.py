@@ -15,7 +15,7 @@ from likelify.data.layout import Layout, find_layout
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
-from likelify.data.source import Batch, Source, require_split, shuffled, sizes_of, taken
+from likelify.data.source import Batch, Source, filled, require_split, taken
 from likelify.data.table_files import table_file
 from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, require_levels, require_usual, stored_dtype, table_rows
@@ -82,6 +82,7 @@ class MappedSource(Source):
         self.name, self.path, self.layout = f"array:{path.resolve()}", path, layout
         self.kind, self.levels, self.description = layout.kind, layout.levels, description
         self._arrays, self._labels = dict(arrays), labels
+        self._hash = ""
         self._numbers = {split: _numbers(array, parts[split]) for split, array in arrays.items()}
         self.event_shape = tuple(self._events("train").shape[1:])
         self.classes = None
@@ -119,7 +120,11 @@ class MappedSource(Source):
         return Batch(x, taken(self, split, torch.from_numpy(self._labels[split]), indices))
 
     def fingerprint(self) -> str:
-        """Hash the file, how it is understood, and the splits."""
+        """Hash the file, how it is understood, and the splits; once, since the file can be large."""
+        self._hash = self._hash or self._hashed()
+        return self._hash
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256(f"{file_hash(self.path)} {self.layout} {self.event_shape}".encode())
         for split in SPLITS:
             digest.update(self._numbers[split].numpy().tobytes() if split in self._numbers else b"none")
@@ -168,20 +173,11 @@ def _cut(
     items: Mapping[SplitName | None, Mapped],
 ) -> tuple[dict[SplitName, Mapped], dict[SplitName, np.ndarray | None], str]:
     """Return for each split the array that its items are in, their numbers in it, and how they were cut."""
-    if None in items:
-        count = len(items[None].values)
-        parts = shuffled(count, validation=max(1, count // 10), test=count // 10)
-        return dict.fromkeys(parts, items[None]), dict(parts), f"{sizes_of(parts)} by default_rng(0).permutation"
-    arrays: dict[SplitName, Mapped] = {split: items[split] for split in SPLITS if split in items}
-    count = len(arrays["train"].values)
-    tenths = {split: 0 if split in arrays else max(1, count // 10) for split in ("validation", "test")}
-    if not any(tenths.values()):
-        return arrays, dict.fromkeys(arrays), "splits as in the file"
-    cut = shuffled(count, validation=tenths["validation"], test=tenths["test"])
-    missing = [split for split in cut if split not in arrays]
-    said = f"splits as in the file; {' and '.join(missing)}: a tenth of the training items each, cut off the end of "
-    chosen = dict.fromkeys(arrays) | cut
-    return dict.fromkeys(missing, arrays["train"]) | arrays, chosen, f"{said}default_rng(0).permutation"
+    arrays: dict[SplitName, Mapped] = {split or "train": array for split, array in items.items()}
+    parts, said = filled({split: len(array.values) for split, array in arrays.items()})
+    numbers = {split: part for split, (_, part) in parts.items()}
+    sizes = [len(arrays[own].values) if part is None else len(part) for own, part in parts.values()]
+    return {split: arrays[own] for split, (own, _) in parts.items()}, numbers, f"{' / '.join(map(str, sizes))} {said}"
 
 
 def _classes(path: Path, labels: np.ndarray, count: int) -> np.ndarray:

@@ -37,12 +37,14 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "table": ("table_files", "table_file"),
     "array": ("array_files", "array_file"),
     "images": ("folder", "image_folder"),
+    "hub": ("hub", "hub_source"),
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "table": ("columns", "drop", "labels"),
     "array": ("kind", "levels", "channels", "columns", "drop", "labels"),
     "images": ("image_size", "crop", "labels", "skip_unreadable"),
+    "hub": ("columns", "drop", "labels", "image_size", "crop", "kind", "levels", "channels"),
 }
 # Endings of the files of arrays, and of those that are tables.
 ARRAY_ENDINGS = (".npy", ".npz")

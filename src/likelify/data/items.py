@@ -15,6 +15,7 @@ from likelify.data.catalog import ARRAY_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.facts import Facts, SplitName
 from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows, complete, refuse_others
+from likelify.data.hub import HubFrame, HubImages, as_fitted, is_dataset
 from likelify.data.layout import Channels, arranged_as
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
@@ -228,7 +229,7 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
 
     Args:
         what: the path of a file; a source or the name of one; an array or tensor; a data frame of pandas, polars or
-            pyarrow; a torch data set with a length.
+            pyarrow; a torch data set with a length, or one of the library `datasets`.
         facts: of the data that the model was fitted to.
         options: how the files of these were read.
         split: of a source, which part.
@@ -242,6 +243,8 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
         return _of_file(what, facts, options, split)
     from torch.utils.data import DataLoader, Dataset
 
+    if is_dataset(what):
+        return _of_dataset(what, facts, options or SourceOptions(), split)
     frame = frame_of(what)
     if frame is not None:
         return TableItems(frame, facts, None if options is None else options.labels)
@@ -259,6 +262,15 @@ def _of_source(source: Source, facts: Facts, split: SplitName) -> Items:
     if source.size(split) == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}'.")
     return SourceItems(source, split)
+
+
+def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
+    found, labels = as_fitted(what, facts, options, split)
+    if isinstance(found, HubImages):
+        return SourceItems(found, split)
+    if isinstance(found, HubFrame):
+        return TableItems(found, facts, options.labels)
+    return ArrayItems("The data set", found, facts, labels, channels=options.channels)
 
 
 def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, split: SplitName) -> Items:

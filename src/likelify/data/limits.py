@@ -5,7 +5,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tokenize import TokenError
 from zipfile import BadZipFile
 
@@ -31,11 +30,11 @@ TROUBLE = (
 
 
 @contextmanager
-def reading(path: str | Path, what: str) -> Iterator[None]:
+def reading(path: object, what: str) -> Iterator[None]:
     """Turn whatever goes wrong inside into a `DataError` that names the file and what it should have been.
 
     Args:
-        path: of the file.
+        path: of the file, or whatever names it.
         what: the kind of file, `"a numpy file of numbers"`.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -103,13 +104,38 @@ class Target:
     crop: Crop = "centre"
 
 
+@dataclass(frozen=True)
+class Held:
+    """A picture whose file is held in memory.
+
+    Attributes:
+        name: for errors.
+        content: of the file.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
+
+
 def look(folder: Path, name: str) -> Look:
+    """Read the header of a picture in a folder; see `look_at`."""
+    return look_at(folder / name, name)
+
+
+def look_at(path: Path | Held, name: str) -> Look:
     """Read the header of a picture.
+
+    Args:
+        path: of its file, or what it holds.
+        name: as the look has it.
 
     Raises:
         DataError: if it is no picture of a format that is read, or of pixels that are not; the message names the file.
     """
-    path = folder / name
     with _opened(path) as (handle, image):
         width, height = image.size
         turned = _orientation(image) != 1
@@ -122,14 +148,14 @@ def look(folder: Path, name: str) -> Look:
             "cmyk": image.mode == "CMYK",
             "frames": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
         }
-        form, size = _form(image, path), os.fstat(handle.fileno()).st_size
+        form, size = _form(image, path), handle.seek(0, os.SEEK_END)
         digest = content_digest(handle, size)
     notes = tuple(note for note, true in found.items() if true)
     format_name = "JPEG" if image.format == "MPO" else str(image.format)
     return Look(name, format_name, height, width, form, notes, size, digest)
 
 
-def decode(path: Path, target: Target) -> np.ndarray:
+def decode(path: Path | Held, target: Target) -> np.ndarray:
     """Read a picture as an item `(channels, height, width)`: bytes, or `int32` above 256 levels.
 
     Where the size differs, each pixel is the mean over the area that it covers, pixels on its edge counting by the
@@ -183,7 +209,7 @@ def content_digest(handle: BinaryIO, size: int) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, Image]]:
+def _opened(path: Path | Held) -> Iterator[tuple[BinaryIO, Image]]:
     """Open a picture, of which only the header is read; whatever goes wrong in the block is a `DataError`."""
     try:
         from PIL import Image
@@ -210,7 +236,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Image]]:
             raise ValueError(str(error)) from error
 
 
-def _file(path: Path) -> BinaryIO:
+def _file(path: Path | Held) -> BinaryIO:
+    if isinstance(path, Held):
+        return io.BytesIO(path.content)
     # Asked before it is opened, since opening a pipe waits for what is written to it.
     size = path.stat().st_size
     if not path.is_file() or not size:
@@ -220,12 +248,12 @@ def _file(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _require_pixels(path: Path, width: int, height: int, *, most: int = MOST_PIXELS) -> None:
+def _require_pixels(path: Path | Held, width: int, height: int, *, most: int = MOST_PIXELS) -> None:
     if width * height > most:
         raise DataError(f"'{path}' has {width}x{height} pixels; at most {most:,} are decoded. Reduce it first.")
 
 
-def _form(image: Image, path: Path) -> Form:
+def _form(image: Image, path: Path | Held) -> Form:
     """Return what a pixel of a picture is.
 
     Raises:
@@ -257,7 +285,7 @@ def _is_deep(image: Image) -> bool:
     return any(bits in str(tiles[0][3]) for bits in (";16", ";32", ";64")) if tiles else False
 
 
-def _require_form(path: Path, form: Form, target: Target) -> None:
+def _require_form(path: Path | Held, form: Form, target: Target) -> None:
     """Refuse what the target cannot hold."""
     if target.levels == 256 and form != "deep":
         return
@@ -321,7 +349,7 @@ def _flat(image: Image, form: Form, channels: int) -> Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _fitted(path: Path, image: Image, target: Target) -> np.ndarray:
+def _fitted(path: Path | Held, image: Image, target: Target) -> np.ndarray:
     """Return the pixels `(height, width)` or `(height, width, 3)` of a picture at the size of the target."""
     dtype = np.int32 if target.levels > 256 else np.uint8
     if image.size == (target.width, target.height):

@@ -308,6 +308,26 @@ def shuffled(count: int, *, validation: int, test: int = 0, seed: int = 0) -> Pa
     return {split: part for split, part in parts if len(part)}
 
 
+def filled(sizes: Mapping[SplitName, int]) -> tuple[dict[SplitName, tuple[SplitName, np.ndarray | None]], str]:
+    """Cut the splits that data do not have off their training items, by `shuffled`: a tenth for each.
+
+    Args:
+        sizes: number of items of each split that is there, training items among them.
+
+    Returns:
+        For each split the one whose items it takes and their numbers, None for all of them; and how that is said.
+    """
+    tenths = {split: 0 if split in sizes else max(1, sizes["train"] // 10) for split in ("validation", "test")}
+    if not any(tenths.values()):
+        return {split: (split, None) for split in SPLITS}, "splits as they are"
+    cut = shuffled(sizes["train"], validation=tenths["validation"], test=tenths["test"])
+    missing = " and ".join(split for split, count in tenths.items() if count)
+    said = f"by default_rng(0).permutation, {missing} being a tenth each"
+    if len(sizes) > 1:
+        said = f"splits as they are; {missing}: the last tenth of the training items by default_rng(0).permutation"
+    return {split: ("train", cut[split]) if split in cut else (split, None) for split in SPLITS}, said
+
+
 def hold_out(name: str, images: np.ndarray, labels: np.ndarray, test: int, described: str) -> ArraySource:
     """Make a source of images of 256 levels and 10 classes that come as training files and test files.
 

@@ -15,7 +15,7 @@ from likelify.data.frames import Frame, Missing, chosen_columns, joined
 from likelify.data.limits import require_values
 from likelify.data.options import SourceOptions
 from likelify.data.tables import TableSource, table
-from likelify.data.values import FEW_CLASSES
+from likelify.data.values import FEW_CLASSES, class_labels
 from likelify.errors import DataError, unknown_word
 from likelify.names import ColumnType
 
@@ -64,8 +64,13 @@ def table_file(path: str | Path, options: SourceOptions | None = None) -> TableS
     )
 
 
-def read_table(frame: Frame, options: SourceOptions) -> Content:
+def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] | None = None) -> Content:
     """Read the columns that were asked for, by default all that hold data.
+
+    Args:
+        frame: the table.
+        options: which columns, and which of them is a label.
+        class_names: of labels that are numbers of classes already.
 
     Raises:
         DataError: see `table_file`.
@@ -87,10 +92,14 @@ def read_table(frame: Frame, options: SourceOptions) -> Content:
     types = tuple(_type(frame, name, rows[:, place]) for place, name in enumerate(names))
     if labels is None:
         return Content(rows, tuple(names), types, said="".join(f", {text}" for text in said))
-    classes, class_names = as_classes(labels, f"{frame.name}, column '{label}'")
+    if class_names is None:
+        classes, class_names = as_classes(labels, f"{frame.name}, column '{label}'")
+    else:
+        classes = class_labels(np.array(labels), len(rows))
     listed = f": {', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}" if class_names else ""
     said.append(f"its classes in '{label}'{listed}")
-    return Content(rows, tuple(names), types, classes, class_names, "".join(f", {text}" for text in said))
+    called = None if class_names is None else tuple(class_names)
+    return Content(rows, tuple(names), types, classes, called, "".join(f", {text}" for text in said))
 
 
 def _read(frame: Frame, names: Sequence[str], label: str | None) -> tuple[np.ndarray, list[Any] | None]:
