@@ -22,6 +22,17 @@ Mixing = Literal[
     "orthogonal",
     "conv-exponential",
 ]
+# Those of them that there are along a single axis.
+SequenceMixing = Literal[
+    "permutation",
+    "1x1",
+    "two-1x1",
+    "householder",
+    "woodbury",
+    "periodic",
+    "orthogonal",
+    "conv-exponential",
+]
 # What one item of a source is, and what a model is for.
 ItemKind = Literal["image", "table", "graph", "sequence"]
 # What the values of a column of a table are: numbers of three kinds, and what is none.

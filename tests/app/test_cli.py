@@ -173,7 +173,7 @@ def test_dry_run_counts_and_times_and_leaves_nothing(monkeypatch, capsys, tmp_pa
     monkeypatch.chdir(tmp_path)
     words = ("fit", "--dry-run", "--preset", "table1-emerging", "--size", "small", "--set", "growth=2", "--seed", "1")
     output = run_here(monkeypatch, capsys, *words)
-    assert "table1-emerging (small size, with growth=2): mixing-flow for events 3x32x32 of 256 levels" in output
+    assert "table1-emerging (small size, with growth=2): mixing-flow for images of 3x32x32, 256 levels" in output
     total, *rest = [line for line in output.splitlines() if line.startswith(("parameters", "  "))]
     numbers = [int(line.split()[-1].replace(",", "")) for line in (total, *rest)]
     assert sum(numbers[1:]) == numbers[0]
@@ -188,13 +188,13 @@ def test_dry_run_counts_and_times_and_leaves_nothing(monkeypatch, capsys, tmp_pa
 def test_dry_run_takes_the_shape_of_a_source(monkeypatch, capsys):
     words = ("fit", "digits", "--dry-run", "--model", "sylvester", "--conditional", "--batch-size", "3")
     output = run_here(monkeypatch, capsys, *words)
-    assert "sylvester: sylvester for events 1x8x8 of 17 levels" in output
+    assert "sylvester: sylvester for images of 1x8x8, 17 levels" in output
     assert "one training step on 3 images" in output
 
 
 def test_a_mixing_layer_alone_asks_for_a_glow(monkeypatch, capsys):
     output = run_here(monkeypatch, capsys, "fit", "digits", "--dry-run", "--mixing", "emerging", "--set", "hidden=4")
-    assert "glow: glow for events 1x8x8" in output
+    assert "glow: glow for images of 1x8x8" in output
     assert "AutoregressiveConv" in output
 
 

@@ -40,6 +40,13 @@ def _columns() -> transforms.Columns:
     return layer
 
 
+def _prediction(channels: int, length: int, rows: int = 60, *, predict: bool = True) -> transforms.LinearPrediction:
+    layer = transforms.LinearPrediction((channels, length), predict=predict)
+    scales = torch.tensor([0.1, 1.0, 30.0])[:channels, None]
+    layer.initialize(2 + normal(rows, channels, length).cumsum(2) * scales)
+    return layer
+
+
 def _prior(context: int = 0) -> lk.ConditionalNormal:
     return lk.ConditionalNormal(nets.MLP(2 + context, 6, (8,)))
 
@@ -71,6 +78,13 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "columns": LayerCase(_columns, lambda: 3 * normal(4, 3), transforms.Columns),
     "columns-graphs": LayerCase(_columns, lambda: 3 * normal(5, 3), transforms.Columns, on_graphs),
+    "linear-prediction": LayerCase(lambda: _prediction(2, 4), lambda: 3 * normal(4, 2, 4), transforms.LinearPrediction),
+    "linear-prediction-one-channel": LayerCase(
+        lambda: _prediction(1, 5), lambda: 3 * normal(4, 1, 5), transforms.LinearPrediction
+    ),
+    "linear-prediction-none": LayerCase(
+        lambda: _prediction(2, 4, predict=False), lambda: 3 * normal(4, 2, 4), transforms.LinearPrediction
+    ),
     "conv1x1-image": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Conv1x1),
     "conv1x1-vector": LayerCase(lambda: lk.Conv1x1(4), lambda: normal(3, 4), lk.Conv1x1),
     "conv1x1-graphs": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(5, 3), lk.Conv1x1, on_graphs),

@@ -183,6 +183,11 @@ BIJECTIONS: dict[str, Sized] = {
     "ChannelSpline": image(lambda s: lk.ChannelSpline(s.channels, bins=4)),
     "SharedSpline": image(lambda s: transforms.SharedSpline(bins=4)),
     "Columns": vector(lambda s: _fitted(transforms.Columns(s.channels), normal(20, s.channels))),
+    "LinearPrediction": Sized(
+        lambda s: _fitted(transforms.LinearPrediction((s.channels, s.width)), normal(40, s.channels, s.width)),
+        data=lambda s: normal(s.rows, s.channels, s.width),
+        axes=WIDE,
+    ),
     "FittedMarginal": image(
         lambda s: _fitted(lk.FittedMarginal(s.image, 4), integers(20, *s.image, levels=4) + 0.5),
         data=lambda s: integers(s.rows, *s.image, levels=4) + unit(s.rows, *s.image),

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 from torch import nn
 
-from likelify.app.show import console
+from likelify.app.show import console, say_remarks
 from likelify.data import Facts
 from likelify.fitting.choose import Choice
 from likelify.fitting.cost import made_up_batch, one_step
@@ -35,8 +35,9 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
             bits, nats = map(float, objective(batch))
         seconds, kept = one_step(objective, choice.fit, batch)
     shape = "x".join(map(str, facts.event_shape))
-    kind = f"rows of {shape} real numbers" if facts.kind == "table" else f"events {shape} of {facts.levels} levels"
-    console.print(f"{choice.title}: {choice.model.model} for {kind}")
+    of = "real numbers" if facts.levels is None else f"{facts.levels} levels"
+    console.print(f"{choice.title}: {choice.model.model} for {facts.items} of {shape}, {of}")
+    say_remarks(choice)
     console.print(f"parameters: {count(flow):,}")
     for name, size in parts(flow).most_common():
         console.print(f"  {name:<24}{size:>12,}")

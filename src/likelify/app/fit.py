@@ -14,7 +14,7 @@ from likelify.app.evaluate import measure
 from likelify.app.progress import FitProgress
 from likelify.app.report import keep_report
 from likelify.app.score import keep_reference
-from likelify.app.show import console, program
+from likelify.app.show import console, program, say_remarks
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SourceOptions, open_source
 from likelify.errors import ConfigError
@@ -57,8 +57,7 @@ def fit_command(
     with seeded(choice.fit.seed):
         flow = choice.model.build()
     run = Run.create(out or default_folder(facts), config, numbered=out is None)
-    parameters = sum(parameter.numel() for parameter in flow.parameters())
-    console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
+    _announce(choice, flow, facts)
     progress = FitProgress(console, Unit.of(facts.kind))
     with progress.bar, ended_like_ctrl_c():
         course = fit(flow, source, run=run, on_step=progress.update)
@@ -137,6 +136,13 @@ def check_names(words: Mapping[str, Any]) -> None:
     for name, find in ((words["model"], config_class), (words["preset"], preset)):
         if name is not None:
             find(name)
+
+
+def _announce(choice: Choice, flow: Flow, facts: Facts) -> None:
+    """Say what is fitted to what, and what the model decided because of the shape of the items."""
+    parameters = sum(parameter.numel() for parameter in flow.parameters())
+    console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
+    say_remarks(choice)
 
 
 def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path | None) -> None:

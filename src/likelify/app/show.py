@@ -1,10 +1,13 @@
 """What the commands print: held-out figures, lists, and how the program is called."""
 
+from __future__ import annotations
+
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +15,9 @@ from rich.table import Table
 from likelify.data import Facts
 from likelify.errors import LikelifyWarning
 from likelify.fitting.figures import Evaluation, Figure, Unit
+
+if TYPE_CHECKING:
+    from likelify.fitting.choose import Choice
 
 # Share of items above which heavy tails are worth a warning.
 HEAVY_SHARE = 0.05
@@ -22,6 +28,12 @@ console = Console(soft_wrap=True, highlight=False)
 def program() -> str:
     """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
     return "likelify" if shutil.which("likelify") else sys.argv[0]
+
+
+def say_remarks(choice: Choice) -> None:
+    """Print what a model decided because of the shape of the items."""
+    for remark in choice.model.remarks():
+        console.print(f"{choice.model.model}: {remark}")
 
 
 @contextmanager

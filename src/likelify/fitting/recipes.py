@@ -67,6 +67,7 @@ FITS: dict[str, Values] = {
     **{
         name: {"steps": 3000, "lr": rate, "batch_size": 128, "average": 0.995} for name, rate in FLOWIFIED_RATES.items()
     },
+    "series": {"steps": 1500, "lr": 3e-3, "batch_size": 64, "average": 0.99},
     # Tables of some hundred rows, such as scikit-learn's, are overfitted soon; large ones deserve more --steps.
     "flowified-mlp": {"steps": 1000, "lr": 3e-3, "batch_size": 128, "average": 0.99},
 }
@@ -79,6 +80,7 @@ MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
 
 KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
+    "sequence": Recipe("series", threads=1),
     # Rows are cheap, but the five large tables have up to 250,000 test rows.
     "table": Recipe("flowified-mlp", threads=1, draws=Draws(iw_items=5000)),
 }

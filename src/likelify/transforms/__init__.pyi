@@ -41,6 +41,7 @@ from likelify.transforms.mixing.emerging import AutoregressiveConv as Autoregres
 from likelify.transforms.mixing.emerging import emerging_conv as emerging_conv
 from likelify.transforms.mixing.woodbury import Woodbury as Woodbury
 from likelify.transforms.mixing.woodbury import woodbury_conv as woodbury_conv
+from likelify.transforms.prediction import LinearPrediction as LinearPrediction
 from likelify.transforms.reshape import Flatten as Flatten
 from likelify.transforms.reshape import Flip as Flip
 from likelify.transforms.reshape import Identity as Identity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,35 @@ from likelify.transforms.rules import FINITE, POSITIVE
 SAMPLE, KEPT, SMALLEST = 1000, 0.75, 1e-290
 
 
-class Columns(Transform):
+class InDouble(Transform):
+    """A layer whose buffers stay in float64 where there is float64, whatever the dtype of the flow.
+
+    Attributes:
+        in_double: names of these buffers.
+    """
+
+    in_double: ClassVar[tuple[str, ...]]
+    like: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Follows the dtype of the flow, which the buffers in float64 do not.
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """Move to another device, but leave what is in float64 in that where there is float64."""
+        kept = {name: self.get_buffer(name) for name in self.in_double}
+        for name, tensor in kept.items():
+            setattr(self, name, tensor.float())
+        super()._apply(fn, recurse)
+        for name, tensor in kept.items():
+            device = self.get_buffer(name).device
+            if device.type != "mps":
+                setattr(self, name, tensor.to(device))
+        return self
+
+
+class Columns(InDouble):
     r"""Subtract from each column its mean and divide by its scale, both fitted to data and not trained.
 
     `z = (x - mean) / scale`, `log |det dz/dx| = -sum ln scale`: the likelihood of a flow that starts with this layer is
@@ -52,10 +80,11 @@ class Columns(Transform):
 
     takes_float64 = True
 
+    in_double = ("mean", "scale")
+
     buffer_rules = {"mean": FINITE, "scale": POSITIVE}
     mean: Tensor
     scale: Tensor
-    like: Tensor
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -63,8 +92,6 @@ class Columns(Transform):
         self.takes = (columns,)
         self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(columns, dtype=torch.float64))
-        # Follows the dtype of the flow, which the two above do not.
-        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Take mean and standard deviation of each column of the sample.
@@ -80,7 +107,7 @@ class Columns(Transform):
             raise DataError("Columns.initialize got an empty sample.")
         with torch.no_grad():
             rows = x.to(self.mean)
-            mean, scale = _moments(rows)
+            mean, scale = moments(rows)
             spread = rows.amax(0) - rows.amin(0)
             wrong = ~torch.isfinite(mean + scale + spread) | ((scale > 0) & (scale < SMALLEST))
             self._refuse(wrong, "has values that are not finite, too large, or too close for float64 to compute with")
@@ -114,17 +141,8 @@ class Columns(Transform):
     def _log_volume(self) -> Tensor:
         return self.scale.log().sum()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Move to another device, but leave mean and scale in float64 where there is float64."""
-        kept = self.mean, self.scale
-        self.mean, self.scale = (tensor.float() for tensor in kept)
-        super()._apply(fn, recurse)
-        if self.mean.device.type != "mps":
-            self.mean, self.scale = (tensor.to(self.mean.device) for tensor in kept)
-        return self
 
-
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each column, computed in units near its largest value."""
     # Powers of two change no digit.
     largest = rows.abs().amax(0)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
-from likelify.zoo.images import ImageShape
+from likelify.zoo.images import ImageShape, require_halves
 from likelify.zoo.multiscale import ScalesConfig
 from likelify.zoo.registry import Size, register
 
@@ -84,6 +84,7 @@ class GlowConfig(ScalesConfig):
         """Return the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
         from likelify.distributions import Normal
 
+        require_halves(self.event_shape, "variational dequantization")
         channels, height, width = self.event_shape
         shape = (4 * channels, height // 2, width // 2)
         layers: list[Transform] = [transforms.Logit(), transforms.Squeeze()]

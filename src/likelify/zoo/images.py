@@ -42,11 +42,10 @@ class ImageConfig(ModelConfig):
         return Flow(base, transform, encoder=encoder, event_shape=self.event_shape)
 
 
-def require_halves(event_shape: ImageShape, levels: int, model: str) -> None:
-    """Raise `ShapeError` unless height and width can be halved that often."""
-    factor = 2**levels
-    if any(side % factor for side in event_shape[1:]):
+def require_halves(event_shape: ImageShape, model: str) -> None:
+    """Raise `ShapeError` unless height and width are even."""
+    if any(side % 2 for side in event_shape[1:]):
         raise ShapeError(
-            f"{model} with {levels} levels halves the image {levels} times; {event_shape[1]}x{event_shape[2]} is not a "
-            f"multiple of {factor}. Use fewer levels, or pad or crop the images."
+            f"{model} halves the image, and {event_shape[1]}x{event_shape[2]} is not a multiple of 2. Pad or crop the "
+            "images, or take another model."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.zoo.images import ImageConfig, ImageShape
 from likelify.zoo.registry import Size, register
+from likelify.zoo.single import single_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,16 +50,21 @@ class MarginalSplineConfig(ImageConfig):
         """Return the flow with fresh weights."""
         from likelify.distributions import Normal
 
-        channels = self.event_shape[0]
-        layers: list[Transform] = [
+        front = [
             transforms.Dequantize(self.pixel_levels),
             transforms.FittedMarginal(self.event_shape, self.pixel_levels, pseudo_count=self.pseudo_count),
+        ]
+        if math.prod(self.event_shape) == 1:
+            single, base = single_number(self.event_shape, self.classes)
+            return self._flow(transforms.Chain([*front, *single]), base)
+        channels = self.event_shape[0]
+        layers: list[Transform] = [
             *(self._coupling(index) for index in range(self.couplings)),
             *(transforms.conv_exponential(channels, norm_limit=self.norm_limit) for _ in range(self.exponentials)),
         ]
         flatten = transforms.Flatten(self.event_shape)
         size = flatten.out_shape(self.event_shape)
-        return self._flow(transforms.Chain([*layers, flatten, transforms.ActNorm(*size)]), Normal(size))
+        return self._flow(transforms.Chain([*front, *layers, flatten, transforms.ActNorm(*size)]), Normal(size))
 
     def _coupling(self, index: int) -> Transform:
         split = transforms.MaskSplit(position_mask(self.event_shape, index))

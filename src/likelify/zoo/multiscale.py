@@ -5,6 +5,7 @@ dequantize, bring to the line; for each scale: squeeze, its layers, split prior 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
@@ -12,26 +13,28 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
+from likelify.zoo.halving import HalvedConfig, halving
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
 from likelify.zoo.mixers import mixing_layers
 from likelify.zoo.registry import Size
+from likelify.zoo.single import single_number
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
-    from likelify.transforms.core import Transform
+    from likelify.transforms.core import Shape, Transform
 
 
-class ScalesConfig(ImageConfig):
-    """Settings of a multi-scale model; height and width must be multiples of `2 ** levels`.
+class ScalesConfig(ImageConfig, HalvedConfig):
+    """Settings of a multi-scale model of images of any size.
 
     Attributes:
-        levels: scales; half of the channels leave after each but the last, through a split prior.
         steps: layers per level.
         dequantization: uniform noise, or a conditional flow.
         norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
     """
 
-    levels: int = Field(default=2, ge=1, le=16)
+    usual_levels = 2
+
     steps: int = Field(default=4, ge=1, le=4096)
     dequantization: Literal["uniform", "variational"] = "uniform"
     norm_bound: NormBoundName = "torus"
@@ -40,21 +43,27 @@ class ScalesConfig(ImageConfig):
         """Return the flow with fresh weights.
 
         Raises:
-            ShapeError: if the image cannot be squeezed that often.
+            ShapeError: if the image cannot be squeezed that often, or is odd and has variational dequantization.
         """
         from likelify.distributions import Normal
 
-        require_halves(self.event_shape, self.levels, self.model)
+        levels = self.scales
         noise = self._noise() if self.dequantization == "variational" else None
         layers: list[Transform] = [transforms.Dequantize(self.pixel_levels, noise), *self._enter()]
-        channels, height, width = self.event_shape
-        for level in range(self.levels):
-            channels, height, width = 4 * channels, height // 2, width // 2
-            layers += [transforms.Squeeze(), *self._level(level, (channels, height, width))]
-            if level < self.levels - 1:
+        shape: Shape = self.event_shape
+        if math.prod(shape) == 1:
+            single, base = single_number(shape, self.classes)
+            return self._flow(transforms.Chain([*layers, *single]), base)
+        for level in range(levels):
+            for layer in halving(shape, self.classes):
+                layers.append(layer)
+                shape = layer.out_shape(shape)
+            channels, height, width = shape
+            layers += self._level(level, (channels, height, width))
+            if level < levels - 1:
                 layers.append(self._split_prior(channels, height, width))
-                channels = channels // 2
-        return self._flow(transforms.Chain(layers), Normal((channels, height, width), trainable=True))
+                shape = (channels // 2, height, width)
+        return self._flow(transforms.Chain(layers), Normal(shape, trainable=True))
 
     def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
         return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
@@ -135,6 +144,7 @@ class MultiScaleConfig(ScalesConfig):
         """
         from likelify.distributions import Normal
 
+        require_halves(self.event_shape, "variational dequantization")
         channels, height, width = self.event_shape
         shape = (4 * channels, height // 2, width // 2)
 

@@ -88,6 +88,10 @@ class ModelConfig(Settings):
         """Return whose settings these are, for errors."""
         return f"settings of the model '{cls.name}'"
 
+    def remarks(self) -> list[str]:
+        """Return what was decided because of the shape of the items, one sentence each, for those who fit it."""
+        return []
+
     @abstractmethod
     def build(self) -> Flow:
         """Return the model with fresh weights."""

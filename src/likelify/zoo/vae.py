@@ -66,7 +66,7 @@ class VaeConfig(ImageConfig):
         """
         from likelify.distributions import ConditionalCategorical, Normal
 
-        require_halves(self.event_shape, 1, self.model)
+        require_halves(self.event_shape, self.model)
         decoder = nets.pixel_decoder(
             self.latent_shape, self.event_shape, self.pixel_levels, self.hidden, self.classes or 0, self.dropout
         )
