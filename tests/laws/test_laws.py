@@ -78,6 +78,12 @@ def test_every_layer_has_a_case():
 def test_every_layer_that_does_not_look_at_shapes_has_a_case_on_graphs():
     look_at_shapes = {lk.FittedMarginal, lk.Squeeze, lk.Flatten, lk.Reshape}
     look_at_shapes |= {transforms.AutoregressiveConv, transforms.CircularConv, transforms.PermuteAxes}
-    look_at_shapes |= {transforms.Unfold, transforms.FoldSum, transforms.Pad, transforms.Crop}
+    look_at_shapes |= {
+        transforms.Unfold,
+        transforms.FoldSum,
+        transforms.Pad,
+        transforms.Crop,
+        transforms.LinearPrediction,
+    }
     on_graphs = {case.covers for name, case in LAYERS.items() if "graphs" in name}
     assert defined(Transform) - look_at_shapes == on_graphs

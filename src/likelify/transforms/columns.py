@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from likelify.errors import DataError
 from likelify.structure import ContextLike, check_size, sum_constant
@@ -18,8 +18,8 @@ from likelify.transforms.rules import FINITE, POSITIVE
 SAMPLE, KEPT, SMALLEST = 1000, 0.75, 1e-290
 
 
-class InDouble(Transform):
-    """A layer whose buffers stay in float64 where there is float64, whatever the dtype of the flow.
+class InDouble(nn.Module):
+    """What a layer is besides, whose buffers stay in float64 where there is float64, whatever the dtype of the flow.
 
     Attributes:
         in_double: names of these buffers.
@@ -46,7 +46,7 @@ class InDouble(Transform):
         return self
 
 
-class Columns(InDouble):
+class Columns(InDouble, Transform):
     r"""Subtract from each column its mean and divide by its scale, both fitted to data and not trained.
 
     `z = (x - mean) / scale`, `log |det dz/dx| = -sum ln scale`: the likelihood of a flow that starts with this layer is

@@ -11,6 +11,7 @@ from torch import Tensor
 from likelify.errors import DataError, ShapeError
 from likelify.structure import ContextLike, Shape, as_shape, sum_constant
 from likelify.transforms.columns import SMALLEST, InDouble, moments
+from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE
 
 # Shares of what is the same at all times, and of independent noise, that are tried.
@@ -25,7 +26,7 @@ def is_factor(lower: Tensor) -> Tensor:
     return lower.isfinite().all() & (lower.triu(1) == 0).all() & (lower.diagonal() > 0).all()
 
 
-class LinearPrediction(InDouble):
+class LinearPrediction(InDouble, Transform):
     r"""Standardise the channels of sequences, and predict each value linearly from those before it.
 
     `z = L^-1 ((x - mean) / scale)` with the lower triangular Cholesky factor `L` of a covariance whose rows run over
