@@ -282,6 +282,8 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
         return PictureItems(pictures, facts, options)
     if path.suffix in ARRAY_ENDINGS and path.is_file() and (facts.kind != "table" or path.suffix == ".npz"):
         return _of_arrays(path, facts, options, split)
+    if path.name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)) and not path.is_file():
+        raise DataError(f"There is no file '{path}'.")
     if not path.name.endswith(TABLE_ENDINGS):
         return _of_source(open_source(what, options), facts, split)
     if facts.kind != "table":

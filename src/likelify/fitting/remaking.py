@@ -159,6 +159,12 @@ def chosen_items(run: Run, what: Any, limit: int | None = None, labels: Tensor |
     batch = _opened_items(run, what, limit) if batch is None else batch
     if not len(batch):
         raise DataError("There are no items.")
+    levels = run.config.data.levels
+    if levels is not None and not 0 <= int(batch.x.min()) <= int(batch.x.max()) < levels:
+        raise DataError(
+            f"The model is of {levels} levels, 0..{levels - 1}, and '{what}' holds values up to {int(batch.x.max())}. "
+            "Bring them to these levels first, as a .npy file."
+        )
     return Batch(batch.x, _labels_of(run, batch, labels))
 
 
