@@ -13,10 +13,12 @@ from pathlib import Path
 # Bytes of a picture in the docs.
 LARGEST = 150_000
 PICTURES = Path("docs/images/gallery")
-MOONS = (
-    "import numpy, sklearn.datasets as d; "
-    "numpy.savetxt('moons.csv', d.make_moons(5000, noise=.07, random_state=0)[0], delimiter=',', header='x,y', comments='')"
-)
+# A table for everybody, beside the runs.
+MOONS = """
+import numpy, sklearn.datasets as data
+rows, _ = data.make_moons(5000, noise=0.07, random_state=0)
+numpy.savetxt("moons.csv", rows, delimiter=",", header="x,y", comments="")
+"""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_classes_are_drawn_in_turn_and_written_along(here, folder):
         assert arrays["labels"].tolist() == [3, 7, 3, 7, 3]
         assert arrays["x"].shape == (5, 1, 8, 8)
     here("classes", "-n", 11, "-o", "all")
-    assert sorted(path.name for path in (folder / "all").iterdir())[-1] == "10-label-0.png"
+    assert sorted(path.name for path in (folder / "all").iterdir())[-1] == "10-0.png"
 
 
 def test_the_same_seed_gives_the_same_file_and_run_sample_the_same_items(here, folder):

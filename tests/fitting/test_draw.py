@@ -7,7 +7,7 @@ import likelify as lk
 from likelify.errors import ConfigError
 from likelify.fitting import draw as module
 from likelify.fitting.draw import chunk_items, draw, draw_chunks, label_cycle
-from tests.fitting.toys import tiny_flow
+from tests.fitting.toys import stripes, tiny_flow
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,17 @@ def test_how_much_was_drawn_is_said(flow):
 
 
 def test_classes_are_all_one_or_several_in_turn():
-    assert label_cycle(None, 3) == (0, 1, 2)
-    assert label_cycle(1, 3) == (1,)
-    assert label_cycle([2, 0], 3) == (2, 0)
-    assert label_cycle(None, None) is None
-    for label, classes, message in ((3, 3, "its classes are 0..2"), (0, None, "has no classes"), ([], 3, "No label")):
+    facts = stripes(labels=True).facts()
+    named = facts.model_copy(update={"class_names": ("cat", "dog", "2")})
+    assert label_cycle(None, facts, conditional=True) == (0, 1, 2)
+    assert label_cycle(1, facts, conditional=True) == (1,)
+    assert label_cycle([2, "0"], facts, conditional=True) == (2, 0)
+    assert label_cycle(["dog", "2", "0"], named, conditional=True) == (1, 2, 0)
+    assert label_cycle(None, facts, conditional=False) is None
+    for label, given, message in ((3, facts, "its classes are 0..2"), ([], facts, "No label"), (True, facts, "fit")):
         with pytest.raises(ConfigError, match=message):
-            label_cycle(label, classes)
+            label_cycle(label, given, conditional=True)
+    with pytest.raises(ConfigError, match="no class 'cats'. Did you mean 'cat'"):
+        label_cycle("cats", named, conditional=True)
+    with pytest.raises(ConfigError, match="The label 0 does not fit: this run has no classes"):
+        label_cycle([0], facts, conditional=False)

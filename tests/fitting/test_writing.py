@@ -62,6 +62,20 @@ def test_a_column_called_label_stays_what_it_is(tmp_path):
     assert (tmp_path / "rows.csv").read_text().splitlines()[0] == "label,b,label_2"
 
 
+def test_columns_keep_their_types_and_classes_their_names(tmp_path):
+    kinds = {"column_types": ("integer", "boolean"), "class_names": ("=cat", "a dog/")}
+    typed = ROWS.model_copy(update={"columns": ("n", "b"), **kinds})
+    items, labels = torch.tensor([[2.6, 0.9], [-1.2, 0.1]], dtype=torch.float64), torch.tensor([1, 0])
+    for name in ("x.csv", "x.parquet"):
+        write_items(tmp_path / name, typed, 2, batches(items, labels))
+    assert (tmp_path / "x.csv").read_text() == "n,b,label\n3,true,a dog/\n-1,false,'=cat\n"
+    table = pyarrow.parquet.read_table(tmp_path / "x.parquet")
+    assert [str(field.type) for field in table.schema] == ["int64", "bool", "string"]
+    named = IMAGES.model_copy(update={"class_names": ("=cat", "a dog/")})
+    write_items(tmp_path / "folder", named, 2, batches(torch.zeros(2, 1, 4, 3), labels))
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["0-a_dog_.png", "1-_cat.png"]
+
+
 def test_rows_without_names_have_no_header_unless_classes_ask_for_one(tmp_path):
     nameless = ROWS.model_copy(update={"columns": None})
     write_items(tmp_path / "a.csv", nameless, 2, batches(torch.tensor([[1.0, 2.0], [3.0, 4.5]])))
@@ -79,7 +93,7 @@ def test_images_keep_their_integers(tmp_path):
     with np.load(tmp_path / "x.npz") as arrays:
         assert np.array_equal(arrays["x"], items)
     names = sorted(path.name for path in (tmp_path / "single").iterdir())
-    assert names[:2] == ["00-label-0.png", "01-label-1.png"]
+    assert names[:2] == ["00-0.png", "01-1.png"]
     assert len(names) == 12
     for name, image in zip(names, items, strict=True):
         with Image.open(tmp_path / "single" / name) as read:

@@ -32,7 +32,7 @@ class Drawing:
         path: of the run.
         out: the file, or None for a new one in the run.
         number: of items, or None for the usual one.
-        labels: classes.
+        labels: classes, numbers or names.
         seed: of the draws.
         force: whether a file that exists is replaced.
     """
@@ -40,7 +40,7 @@ class Drawing:
     path: Path
     out: Path | None
     number: int | None
-    labels: Sequence[int]
+    labels: Sequence[str]
     seed: int
     force: bool
 
@@ -55,11 +55,15 @@ class Drawing:
 
         return self.out or free_file(run.path / stem, endings(run.config.data)[0])
 
-    def label(self) -> int | None:
-        """Return the one class, for items that have none; None if none is given."""
-        if len(self.labels) > 1:
-            raise ConfigError("One --label is taken here, for all items.")
-        return self.labels[0] if self.labels else None
+    def classes(self, run: Run, most: int) -> list[int]:
+        """Return the numbers of the classes, for items that have none: so many at most."""
+        from likelify.fitting.draw import class_number
+
+        if len(self.labels) > most:
+            raise ConfigError(f"At most {most} --label can be given here.")
+        if self.labels and not run.config.conditional:
+            raise ConfigError("This run has no classes, and takes no --label.")
+        return [class_number(label, run.config.data) for label in self.labels]
 
 
 def sample_command(drawing: Drawing, temperature: float) -> None:
@@ -82,7 +86,7 @@ def reconstruct_command(drawing: Drawing, items: str) -> None:
     file, facts = drawing.file(run, "reconstructed"), run.config.data
     check_panels(file, facts, force=drawing.force)
     number = REMADE if drawing.number is None else drawing.number
-    found = run.reconstruct(items, limit=_positive(number), labels=_as_labels(drawing.label()))
+    found = run.reconstruct(items, limit=_positive(number), labels=_as_labels(drawing.classes(run, 1)))
     panels = {"original": found.original, "reconstructed": found.x}
     if found.from_last is not None and facts.kind == "image":
         panels = {"original": found.original, "from the last latent": found.from_last, "reconstructed": found.x}
@@ -105,7 +109,8 @@ def interpolate_command(drawing: Drawing, ends: tuple[str, str], steps: int) -> 
     run = drawing.opened()
     file, facts = drawing.file(run, "interpolated"), run.config.data
     check_panels(file, facts, force=drawing.force)
-    found = run.interpolate(*ends, steps, labels=_two(drawing.labels))
+    labels = drawing.classes(run, 2)
+    found = run.interpolate(*ends, steps, labels=(labels[0], labels[-1]) if labels else None)
     # What is on one way is in one row.
     write_panels(file, facts, {"way": found}, columns=steps if steps <= 16 else None, force=drawing.force)
     console.print(f"{steps} {facts.items} from {ends[0]} to {ends[1]}: {file}")
@@ -124,7 +129,7 @@ def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) 
         raise ConfigError("--inpaint needs to know what is hidden: --mask left, --mask 4,4,10,10 or a picture.")
     hidden = mask_of(mask, facts)
     limit = _positive(COMPLETED if drawing.number is None else drawing.number)
-    settings = {"limit": limit, "labels": _as_labels(drawing.label()), "seed": drawing.seed}
+    settings = {"limit": limit, "labels": _as_labels(drawing.classes(run, 1)), "seed": drawing.seed}
     with warnings_last():
         with share_done(console, "drawing") as show:
             originals, found = inpaint(run, items, hidden, draws, on_share=show, **settings)
@@ -170,15 +175,7 @@ def _positive(number: int) -> int:
     return number
 
 
-def _as_labels(label: int | None) -> Tensor | None:
+def _as_labels(labels: list[int]) -> Tensor | None:
     import torch
 
-    return None if label is None else torch.tensor([label])
-
-
-def _two(labels: Sequence[int]) -> tuple[int, int] | None:
-    if not labels:
-        return None
-    if len(labels) > 2:
-        raise ConfigError("Two --label are taken here, one for each end of the way.")
-    return labels[0], labels[-1]
+    return torch.tensor(labels) if labels else None

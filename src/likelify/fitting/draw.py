@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data import Batch, Facts
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, unknown_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # numbers belong to what a seed means; nothing else does, not the number of threads, nor what is done with a chunk.
 CHUNK_ELEMENTS, CHUNK_ITEMS = 2**18, 4096
 OnShare = Callable[[float], None]
+# A class: its number or its name.
+Label = int | str
 
 
 def check_draws(number: int, temperature: float) -> None:
@@ -44,27 +46,47 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"A seed is a whole number 0, 1, ... below 2^63, got {seed}.")
 
 
-def label_cycle(label: int | Sequence[int] | None, classes: int | None) -> tuple[int, ...] | None:
-    """Return the classes that are drawn in turn, or None for a model without classes.
+def label_cycle(label: Label | Sequence[Label] | None, facts: Facts, *, conditional: bool) -> tuple[int, ...] | None:
+    """Return the numbers of the classes that are drawn in turn, or None for a model without classes.
 
     Args:
-        label: a class, several, or None for all.
-        classes: number of classes of a class-conditional model, else None.
+        label: a class by its number or name, several, or None for all.
+        facts: of the data.
+        conditional: whether the model knows classes.
 
     Raises:
         ConfigError: if there is no such class.
     """
-    if classes is None:
+    if not conditional:
         if label is not None:
-            raise ConfigError(f"The label {label} does not fit: this run has no classes.")
+            raise ConfigError(f"The label {_shown(label)} does not fit: this run has no classes.")
         return None
-    wanted = range(classes) if label is None else (label,) if isinstance(label, int) else label
-    for each in wanted:
-        if not isinstance(each, int | np.integer) or isinstance(each, bool) or not 0 <= each < classes:
-            raise ConfigError(f"The label {each} does not fit: its classes are 0..{classes - 1}.")
+    wanted = range(facts.classes or 0) if label is None else (label,) if isinstance(label, int | str) else label
     if not len(wanted):
         raise ConfigError("No label is given to draw; leave label out to draw all classes in turn.")
-    return tuple(int(each) for each in wanted)
+    return tuple(class_number(each, facts) for each in wanted)
+
+
+def class_number(label: Label, facts: Facts) -> int:
+    """Return the number of a class that is given by it, as a number or a word, or by its name.
+
+    Raises:
+        ConfigError: if there is no such class.
+    """
+    names, classes = facts.class_names or (), facts.classes or 0
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    if isinstance(label, str) and label.isdigit():
+        label = int(label)
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < classes:
+        return int(label)
+    if isinstance(label, str) and names:
+        raise ConfigError(unknown_word("class", label, names))
+    raise ConfigError(f"The label {label} does not fit: its classes are 0..{classes - 1}.")
+
+
+def _shown(label: Label | Sequence[Label]) -> str:
+    return str(label) if isinstance(label, int | str) else ", ".join(map(str, label))
 
 
 def chunk_items(event_shape: Sequence[int]) -> int:

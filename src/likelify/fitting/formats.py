@@ -6,6 +6,7 @@ Each writer takes the place to write to, the facts of the data, how many items t
 from __future__ import annotations
 
 import csv
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count as counting
@@ -19,10 +20,13 @@ from likelify.errors import MissingDependencyError
 from likelify.fitting.cells import as_cell
 from likelify.fitting.draw import as_stored
 from likelify.fitting.pictures import lines_of, one_image, pairs_of, picture
+from likelify.names import ColumnType
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
 
+# What the name of a file had better not have.
+UNUSUAL = re.compile(r"[^\w.+-]+")
 Writer = Callable[[Path, Facts, int, Iterable[Batch]], None]
 
 
@@ -73,12 +77,12 @@ def write_csv(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) ->
             names, columns = _table(batch, facts, start)
             if not start and (facts.columns is not None or facts.kind == "sequence" or batch.labels is not None):
                 writer.writerow([as_cell(name) for name in names])
-            writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+            writer.writerows(zip(*(_cells(column) for column in columns), strict=True))
             start += len(batch)
 
 
 def write_parquet(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
-    """Write rows as a Parquet file: real numbers in double precision, classes as integers."""
+    """Write rows as a Parquet file, in the types of the columns; real numbers in double precision."""
     _pyarrow()
     from pyarrow.parquet import ParquetWriter
 
@@ -96,9 +100,9 @@ def write_folder(path: Path, facts: Facts, count: int, batches: Iterable[Batch])
     digits, numbers = len(str(count - 1)), counting()
     for batch in batches:
         images = _array(batch, facts)
-        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+        labels = [""] * len(batch) if batch.labels is None else _class_words(batch, facts)
         for image, label in zip(images, labels, strict=True):
-            ending = "" if label is None else f"-label-{label}"
+            ending = "" if batch.labels is None else f"-{UNUSUAL.sub('_', str(label))[:60]}"
             (path / f"{next(numbers):0{digits}d}{ending}.png").write_bytes(one_image(image, facts.levels or 256))
 
 
@@ -138,11 +142,33 @@ def _table(batch: Batch, facts: Facts, start: int) -> tuple[list[str], list[np.n
         names = ["sequence", "position", *(f"channel_{number + 1}" for number in range(channels))]
         columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
     else:
-        length, names, columns = 1, column_names(facts), list(values.T)
+        length, names = 1, column_names(facts)
+        types = facts.column_types or ("real",) * len(names)
+        columns = [_typed(column, kind) for column, kind in zip(values.T, types, strict=True)]
     if batch.labels is not None:
         names.append(free_name("label", names))
-        columns.append(np.repeat(batch.labels.numpy(), length))
+        columns.append(np.repeat(np.array(_class_words(batch, facts)), length))
     return names, columns
+
+
+def _cells(column: np.ndarray) -> list[Any]:
+    """Return the values of a column as they are written to a CSV file."""
+    if column.dtype.kind == "b":
+        return ["true" if value else "false" for value in column]
+    return [as_cell(value) for value in column.tolist()] if column.dtype.kind == "U" else column.tolist()
+
+
+def _typed(values: np.ndarray, kind: ColumnType) -> np.ndarray:
+    """Return what is drawn for a column as the data have it: whole numbers and truth values are rounded."""
+    if kind == "integer":
+        return np.rint(values).astype(np.int64)
+    return values > 0.5 if kind == "boolean" else values
+
+
+def _class_words(batch: Batch, facts: Facts) -> list[Any]:
+    """Return the classes of items by their names, where they have some."""
+    numbers = [] if batch.labels is None else batch.labels.tolist()
+    return numbers if facts.class_names is None else [facts.class_names[number] for number in numbers]
 
 
 def _write_arrow(path: Path, facts: Facts, batches: Iterable[Batch], open_writer: Callable[[Schema], Any]) -> None:

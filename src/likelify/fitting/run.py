@@ -267,7 +267,7 @@ class Run:
         self,
         number: int = 64,
         *,
-        label: int | Sequence[int] | None = None,
+        label: int | str | Sequence[int | str] | None = None,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
@@ -275,7 +275,7 @@ class Run:
 
         Args:
             number: of samples.
-            label: class, or several that are drawn in turn, for a class-conditional model; by default all.
+            label: class, its number or name, or several that are drawn in turn; by default all.
             temperature: below 1 samples are less varied; see `Flow.sample`.
             seed: of the draws.
 

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.data import Batch, Source
-from likelify.fitting.draw import OnShare, as_stored, check_draws, check_seed, chunk_items, draw_chunks, label_cycle
+from likelify.fitting.draw import (
+    Label,
+    OnShare,
+    as_stored,
+    check_draws,
+    check_seed,
+    chunk_items,
+    draw_chunks,
+    label_cycle,
+)
 from likelify.fitting.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
 
 if TYPE_CHECKING:
@@ -15,14 +24,14 @@ if TYPE_CHECKING:
 
     from likelify.fitting.run import Run
 
-Label = int | Sequence[int] | None
+Labels = Label | Sequence[Label] | None
 
 
 def sample_chunks(
     run: Run,
     number: int,
     *,
-    label: Label = None,
+    label: Labels = None,
     temperature: float = 1.0,
     seed: int = 0,
     on_share: OnShare | None = None,
@@ -35,14 +44,14 @@ def sample_chunks(
     check_draws(number, temperature)
     check_seed(seed)
     facts = run.config.data
-    labels = label_cycle(label, facts.classes if run.config.conditional else None)
+    labels = label_cycle(label, facts, conditional=run.config.conditional)
     chunk = chunk_items(facts.event_shape)
     settings = {"labels": labels, "temperature": temperature, "seed": seed, "on_share": on_share}
     # Not before it is asked for: what is wrong is said first.
     return (Batch(as_stored(part.x, facts), part.labels) for part in draw_chunks(run.flow(), number, chunk, **settings))
 
 
-def sample(run: Run, number: int, *, label: Label = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
+def sample(run: Run, number: int, *, label: Labels = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
     """Draw items all at once; see `Run.sample`."""
     import torch
 
@@ -54,7 +63,7 @@ def sample_to(
     file: Path,
     number: int,
     *,
-    label: Label = None,
+    label: Labels = None,
     temperature: float = 1.0,
     seed: int = 0,
     force: bool = False,
@@ -66,7 +75,7 @@ def sample_to(
         run: a fitted model.
         file: its ending says how they are written; without one, images go to a new folder, a file each.
         number: of samples.
-        label: class, or several that are drawn in turn, for a class-conditional model; by default all.
+        label: class (number or name), or several that are drawn in turn, for a class-conditional model; by default all.
         temperature: below 1 samples are less varied; see `Flow.sample`.
         seed: of the draws.
         force: replace a file that exists.
