@@ -21,6 +21,7 @@ from likelify.fitting.recipes import usual_draws
 from likelify.flows import Flow
 from likelify.seeding import seeded
 from likelify.settings import Settings
+from likelify.structure import ContextLike
 
 # Elements of the items of one pass, and the most items: more is not faster on a CPU, and takes memory.
 PASS_ELEMENTS, PASS_ITEMS = 2**18, 4096
@@ -142,18 +143,7 @@ def score_batch(
         NonFiniteError: if the likelihood of an item is not a number.
     """
     batch = for_flow(flow, batch)
-    context = batch.context(conditional=conditional)
-    with seeded(seed), torch.no_grad():
-        if effort.likelihood == "exact":
-            nats, error = flow.log_prob(batch.x, context), None
-        elif effort.likelihood == "bound":
-            chunk = max(1, effort.items // max(len(batch), 1))
-            found = flow.iw_log_prob(batch.x, context, samples=effort.draws, chunk=chunk, warn=False)
-            # Of one draw the error is unknown, not zero.
-            nats, error = found.value, found.standard_error if effort.draws > 1 else found.value * math.nan
-        else:
-            found = flow.elbo(batch.x, context, samples=effort.draws)
-            nats, error = found.value, found.standard_error
+    nats, error = log_likelihoods(flow, batch.x, batch.context(conditional=conditional), effort, seed)
     if broken := int(nats.isnan().sum()):
         place = first + int(nats.isnan().nonzero()[0])
         raise NonFiniteError(
@@ -161,6 +151,22 @@ def score_batch(
             "beside it. Look for values far outside of what was fitted."
         )
     return Likelihoods(_array(nats), None if error is None else _array(error), batch.dims().cpu().numpy())
+
+
+def log_likelihoods(
+    flow: Flow, x: Tensor, context: ContextLike, effort: Effort, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return the log-likelihoods of items in nats, and their standard errors where they are estimates."""
+    with seeded(seed), torch.no_grad():
+        if effort.likelihood == "exact":
+            return flow.log_prob(x, context), None
+        if effort.likelihood == "bound":
+            chunk = max(1, effort.items // max(len(x), 1))
+            found = flow.iw_log_prob(x, context, samples=effort.draws, chunk=chunk, warn=False)
+        else:
+            found = flow.elbo(x, context, samples=effort.draws)
+        # Of one draw the error is unknown, not zero.
+        return found.value, found.standard_error if effort.draws > 1 else found.value * math.nan
 
 
 def score_source(

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.errors import LikelifyWarning, RunError
-from likelify.fitting.files import make_folder, write_atomically
+from likelify.fitting.scoring.kept import FOLDER, keep_numbers, read_numbers
 from likelify.fitting.scoring.likelihoods import Effort, effort_of, score_source
 
 if TYPE_CHECKING:
     from likelify.data import Source, SplitName
     from likelify.fitting.run import Run
     from likelify.flows import Flow
-
-FOLDER, ABOUT = "scores", "likelify.about"
-# Of a file beside its numbers, in bytes.
-LARGEST_HEADER = 2**16
 
 
 def reference(
@@ -55,7 +48,7 @@ def reference(
     flow = run.flow() if flow is None else flow
     effort = effort_of(flow, run.config.data, draws)
     about, file = _about(run, split, effort), run.path / FOLDER / f"{split}-{_word(effort)}.safetensors"
-    known = _read(file, about, run.config.data.sizes.get(split, 0))
+    known = read_numbers(file, about, (run.config.data.sizes.get(split, 0),))
     if known is not None:
         return known
     found = score_source(
@@ -67,7 +60,7 @@ def reference(
         draws=draws,
         on_batch=on_batch,
     )
-    _keep(file, found.nats, about)
+    keep_numbers(file, found.nats, about)
     return found.nats
 
 
@@ -79,30 +72,3 @@ def _about(run: Run, split: SplitName, effort: Effort) -> str:
     """Return all that the numbers depend on, as a text that can be compared."""
     known = {"weights": run.digest(), "data": run.config.data.fingerprint, "split": split, **effort.model_dump()}
     return json.dumps(known, sort_keys=True)
-
-
-def _read(file: Path, about: str, count: int) -> np.ndarray | None:
-    """Return the numbers of a file if it holds what is meant, else None: it can be made again."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if file.stat().st_size > LARGEST_HEADER + 8 * count:
-            return None
-        with safe_open(file, framework="numpy") as content:
-            if (content.metadata() or {}).get(ABOUT) != about:
-                return None
-            nats = content.get_tensor("nats")
-    except (OSError, SafetensorError, ValueError, KeyError):
-        return None
-    usual = nats.dtype == np.float64 and nats.shape == (count,) and not np.isnan(nats).any()
-    return nats if usual else None
-
-
-def _keep(file: Path, nats: np.ndarray, about: str) -> None:
-    from safetensors.numpy import save
-
-    try:
-        make_folder(file.parent)
-        write_atomically(file, save({"nats": nats}, metadata={ABOUT: about}))
-    except RunError as error:
-        warnings.warn(f"The scores of held-out items were not kept. {error}", LikelifyWarning, stacklevel=4)
