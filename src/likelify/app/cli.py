@@ -147,6 +147,42 @@ def evaluate(
 
 
 @app.command
+def score(
+    run: RunPath,
+    file: Annotated[str | None, Parameter(help="A file, a folder or a source; by default the data of the run.")] = None,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="File of all scores: .csv or .parquet.")] = None,
+    top: Annotated[int | None, Parameter(help="Show that many of the least likely; by default 10.")] = None,
+    draws: Annotated[int | None, Parameter(help="Per item, for models with bounds; default: what suits.")] = None,
+    split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of a source.")] = "test",
+    reference: Annotated[
+        Literal["validation", "test", "none"], Parameter(help="Held-out items that ranks are among.")
+    ] = "validation",
+    blame: Annotated[
+        bool,
+        Parameter(help="Also tell for rows which column is to blame; takes 40 times as long a column.", negative=""),
+    ] = False,
+    picture: Annotated[Path | None, Parameter(help="PNG file of the least likely images.")] = None,
+    heat: Annotated[Path | None, Parameter(help="PNG file that also shows where they are unlikely.")] = None,
+    jobs: Annotated[
+        int | None, Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long.")
+    ] = None,
+    force: Annotated[bool, Parameter(help="Replace files that exist.", negative="")] = False,
+) -> None:
+    """Score items one by one: log-likelihood, its error, and rank among held-out items; ids are carried through.
+
+    The rank is the share of held-out items that are at most as likely. Ctrl-C
+    and the same command again go on.
+
+    Example: likelify score runs/iris new-rows.csv -o scores.csv --top 20
+    """
+    from likelify.app.score import Words, score_command
+
+    words = Words(out, split, top, draws, reference, blame, picture, heat, jobs, force)
+    score_command(run, file, words)
+
+
+@app.command
 def sample(
     run: RunPath,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from likelify.reproduce.runner import Event
 
 LINES = 10
+# Where there is no bar, how often a line is printed.
+LINE_SECONDS = 30.0
 
 
 class FitProgress:
@@ -107,6 +110,43 @@ def share_done(console: Console, title: str) -> Iterator[Callable[[float], None]
     with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+class ItemProgress:
+    """The progress of items: `bar` is a context manager, `update` takes how many are done, those of before included.
+
+    Args:
+        console: to show it on.
+        title: of the work.
+        items: the word for several items.
+        count: of all items, or None where only the work tells.
+    """
+
+    def __init__(self, console: Console, title: str, items: str, count: int | None) -> None:
+        self.console, self.title, self.items, self.count = console, title, items, count
+        self.live = console.is_terminal
+        columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+        self.bar = Bar(*columns, console=console, disable=not self.live, transient=True)
+        self.task = self.bar.add_task(title, total=count, words="")
+        self.done, self.begun, self.lines = 0, None, 0
+        self.before = 0
+
+    def update(self, done: int) -> None:
+        """Show how many items are done."""
+        now, self.done = time.monotonic(), done
+        if self.begun is None:
+            self.begun, self.before = now, done
+        words = f"{done:,} {self.items}"
+        if self.count is not None:
+            words = f"{done:,} of {self.count:,} {self.items}"
+            if done > self.before:
+                left = (now - self.begun) * (self.count - done) / (done - self.before)
+                words += f", {_clock(left)} left"
+        if self.live:
+            self.bar.update(self.task, completed=done, words=words)
+        elif now - self.begun > LINE_SECONDS * (self.lines + 1):
+            self.lines = int((now - self.begun) / LINE_SECONDS)
+            self.console.print(f"{self.title}: {words}")
 
 
 def _clock(seconds: float) -> str:

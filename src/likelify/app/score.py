@@ -2,19 +2,211 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from likelify.app.progress import share_done
+from rich.table import Table
+
+from likelify.app.progress import ItemProgress, share_done
 from likelify.app.show import console
+from likelify.app.signals import ended_like_ctrl_c
+from likelify.data import Facts, SplitName
+from likelify.errors import ConfigError
+from likelify.fitting.figures import Unit
+from likelify.fitting.files import make_folder, write_atomically
+from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
-    from likelify.fitting.run import Run
+    from likelify.fitting.scoring.scoring import Scoring
+    from likelify.fitting.scoring.summary import Summary
     from likelify.flows import Flow
+
+ReferenceName = Literal["validation", "test", "none"]
+# Least likely items that are printed, and shown in a picture, unless a number is given; and columns of them.
+PRINTED, SHOWN, CARRIED = 10, 20, 4
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a user says to `likelify score`, beside run and file.
+
+    Attributes:
+        out: file of all scores.
+        split: of a source.
+        top: number of the least likely items to show.
+        draws: per item.
+        reference: what items are ranked among.
+        blame: whether columns are blamed.
+        picture: file of a picture of the least likely images.
+        heat: file of a picture that also says where.
+        jobs: processes.
+        force: replace files that exist.
+    """
+
+    out: Path | None = None
+    split: SplitName = "test"
+    top: int | None = None
+    draws: int | None = None
+    reference: ReferenceName = "validation"
+    blame: bool = False
+    picture: Path | None = None
+    heat: Path | None = None
+    jobs: int | None = None
+    force: bool = False
+
+    @property
+    def shown(self) -> int:
+        """How many of the least likely items are shown."""
+        usual = SHOWN if self.picture or self.heat else PRINTED
+        return usual if self.top is None else self.top
 
 
 def keep_reference(run: Run, flow: Flow) -> None:
     """Score the held-out items that new ones are ranked among, and keep that in the run."""
     from likelify.fitting.scoring.reference import reference
+    from likelify.fitting.scoring.replacing import can_replace, replacements
 
     with share_done(console, f"scoring held-out {run.config.data.items}") as show:
         reference(run, flow=flow, on_batch=show)
+    if can_replace(run.config.data):
+        replacements(run)
+
+
+def score_command(path: Path, file: str | None, words: Words) -> None:
+    """Score the items of a file, or those that the run was fitted to; print what there is to know, and keep all."""
+    run = Run.load(path)
+    _check(run, file, words)
+    name = f"the {words.split} split of its data" if file is None else f"'{file}'"
+    console.print(f"Scoring {name} with '{path}'.")
+    import torch
+
+    from likelify.fitting.scoring.scorer import Wanted
+    from likelify.fitting.scoring.scoring import Scoring, items_of
+
+    # With more the last digits of sums would depend on their number; more processes are faster than more threads.
+    torch.set_num_threads(1)
+    items = items_of(run, file, split=words.split)
+    reference = None if words.reference == "none" else words.reference
+    wanted = Wanted(draws=words.draws, reference=reference, blame=words.blame)
+    with ended_like_ctrl_c():
+        scoring = Scoring(run, items, wanted, jobs=words.jobs)
+        _say_how(scoring)
+        summary = _score(scoring, words)
+        if summary is None:
+            console.print(f"'{words.out}' was whole already; what was left of its making is removed.")
+            return
+        _show(summary, run.config.data, scoring)
+        _draw(scoring, summary, words)
+    console.print("To keep all scores, name a file: -o scores.csv" if words.out is None else f"Scores: {words.out}")
+
+
+def _check(run: Run, file: str | None, words: Words) -> None:
+    """Refuse what cannot be done before anything that takes long is imported or read."""
+    from likelify.fitting.scoring.parts import check_out
+
+    if words.shown < 0:
+        raise ConfigError(f"--top must be 0, 1, 2, ..., got {words.top}.")
+    if words.out is not None:
+        check_out(words.out, force=words.force)
+    for option, picture in (("--picture", words.picture), ("--heat", words.heat)):
+        if picture is None:
+            continue
+        if picture.suffix.lower() != ".png":
+            raise ConfigError(f"{option} writes a picture in .png; '{picture}' is none.")
+        if picture.exists() and not words.force:
+            raise ConfigError(f"'{picture}' exists, and was left as it is. Name another file, or use --force.")
+        if run.config.data.kind != "image":
+            raise ConfigError(f"{option} is for images, and '{run.path}' is a model of {run.config.data.items}.")
+        if not words.shown:
+            raise ConfigError(f"{option} shows the least likely images; --top 0 leaves none.")
+
+
+def _score(scoring: Scoring, words: Words) -> Summary | None:
+    from likelify.fitting.scoring.scoring import score_file, summarize
+
+    items = scoring.run.config.data.items
+    progress = ItemProgress(console, "scoring", items, scoring.items.count)
+    try:
+        with progress.bar:
+            if words.out is None:
+                return summarize(scoring, top=words.shown, on_items=progress.update)
+            return score_file(scoring, words.out, force=words.force, top=words.shown, on_items=progress.update)
+    except KeyboardInterrupt:
+        kept = "Nothing is kept without a file: -o scores.csv."
+        if words.out is not None:
+            kept = f"What is done is kept in '{words.out}.parts'; the same command goes on with it."
+        console.print(f"Interrupted after {progress.done:,} {items}. {kept}")
+        raise
+
+
+def _say_how(scoring: Scoring) -> None:
+    effort, facts = scoring.scorer.effort, scoring.run.config.data
+    how = {
+        "exact": "exact log-likelihoods",
+        "bound": f"log-likelihoods by importance weighting of {effort.draws} draws",
+        "estimate": f"log-likelihoods estimated from {effort.draws} draws",
+    }[effort.likelihood]
+    among = ""
+    if scoring.reference is not None:
+        among = f", ranked among {len(scoring.reference):,} {scoring.wanted.reference} {facts.items}"
+    console.print(f"{scoring.items.name}: {how}{among}.")
+
+
+def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
+    unit, mean = Unit.of(facts.kind), summary.mean
+    inside = summary.count - summary.outside
+    line = f"{summary.count:,} {facts.items}"
+    if inside:
+        line += f", on average {unit.show(mean.get('bits', 0.0), mean['nats'])}"
+    console.print(f"{line}.")
+    if summary.outside:
+        console.print(
+            f"{summary.outside:,} of them lie outside the support of the model: their likelihood is zero, and the "
+            "average leaves them out."
+        )
+    if summary.rare is not None:
+        found = ", ".join(
+            f"{count / summary.count:.1%} have a rank of at most {at}" for at, count in summary.rare.items()
+        )
+        console.print(f"{found}; of {facts.items} like the held-out ones 1 % and 5 % would.")
+    _show_least_likely(summary, facts)
+
+
+def _show_least_likely(summary: Summary, facts: Facts) -> None:
+    if summary.least_likely is None or not len(summary.least_likely):
+        return
+    found = summary.least_likely
+    ours = [name for name in ("bits_per_dim", "nats", "standard_error", "rank", "blame") if name in found.column_names]
+    carried = [name for name in found.column_names if name not in ours and not name.startswith("blame_")]
+    table = Table(title=f"The {len(found)} least likely {facts.items}")
+    for name in [*carried[: CARRIED + 1], *ours]:
+        table.add_column(name.replace("_", " "), justify="left" if name in carried[1:] else "right")
+    for row in found.to_pylist():
+        table.add_row(*(_cell(name, row[name]) for name in [*carried[: CARRIED + 1], *ours]))
+    console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    digits = {"bits_per_dim": 3, "nats": 2, "standard_error": 2, "rank": 4}.get(name)
+    text = "" if value is None else f"{value:.{digits}f}" if digits else str(value)
+    # Not as markup, and not over several lines.
+    return " ".join(text.replace("[", r"\[").split())[:40]
+
+
+def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
+    from likelify.fitting.scoring.pictures import look_at, picture_of
+
+    if summary.least_likely is None:
+        return
+    rows, levels = summary.least_likely.to_pylist(), scoring.run.config.data.levels or 0
+    numbers = [row["item"] for row in rows]
+    titles = [f"{row['item']}" + (f": {row['rank']:.3f}" if "rank" in row else "") for row in rows]
+    for file, heat in ((words.picture, False), (words.heat, True)):
+        if file is None:
+            continue
+        with share_done(console, "looking where" if heat else "drawing") as show:
+            shown = look_at(scoring, numbers, titles, heat=heat, on_image=show)
+        make_folder(file.parent)
+        write_atomically(file, picture_of(shown, levels))
+        console.print(f"{'Where they are unlikely' if heat else 'The least likely'}, with their ranks: {file}")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from likelify.fitting.loop import Progress
     from likelify.fitting.process import OneProcess
     from likelify.fitting.remaking import Remade
+    from likelify.fitting.scoring.scores import Scores
     from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
 
@@ -262,6 +263,39 @@ class Run:
         from likelify.fitting.scoring.reference import reference
 
         return reference(self, split, draws=draws)
+
+    def score(
+        self,
+        items: Any = None,
+        *,
+        split: SplitName = "test",
+        draws: int | None = None,
+        reference: SplitName | None = "validation",
+        blame: bool = False,
+        jobs: int | None = 1,
+    ) -> Scores:
+        """Score items one by one: log-likelihood, its standard error where it is an estimate, and rank.
+
+        Args:
+            items: a path, an array, a tensor, a data frame, a source; by default the data that the run was fitted to.
+                Columns of tables are found by their names; others, such as ids, are carried through.
+            split: of a source.
+            draws: per item, where the model draws; by default what suits the data.
+            reference: the split whose items new ones are ranked among; None for no ranks.
+            blame: also say for each column of a table what the row gains if that column is replaced.
+            jobs: processes; see `scoring.sharing.scored_passes`.
+
+        Raises:
+            DataError: if items are missing, damaged or of another kind or shape; if there is nothing to rank among.
+            RunError: if the weights are missing or damaged.
+            ConfigError: if a setting does not fit.
+            NonFiniteError: if the likelihood of an item is not a number.
+        """
+        from likelify.fitting.scoring.scorer import Wanted
+        from likelify.fitting.scoring.scoring import Scoring, items_of, score_items
+
+        wanted = Wanted(draws=draws, reference=reference, blame=blame)
+        return score_items(Scoring(self, items_of(self, items, split=split), wanted, jobs=jobs))
 
     def sample(
         self,

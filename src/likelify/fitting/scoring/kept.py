@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from likelify.errors import LikelifyWarning, RunError
-from likelify.fitting.files import make_folder, write_atomically
+from likelify.fitting.files import make_folder, regular, write_atomically
 
 FOLDER, ABOUT, NAME = "scores", "likelify.about", "values"
 # Of a file beside its numbers, in bytes.
@@ -27,13 +27,13 @@ def read_numbers(file: Path, about: str, shape: tuple[int, ...]) -> np.ndarray |
     from safetensors import SafetensorError, safe_open
 
     try:
-        if file.stat().st_size > LARGEST_HEADER + 8 * math.prod(shape):
+        if regular(file).stat().st_size > LARGEST_HEADER + 8 * math.prod(shape):
             return None
         with safe_open(file, framework="numpy") as content:
             if (content.metadata() or {}).get(ABOUT) != about:
                 return None
             values = content.get_tensor(NAME)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, RunError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     usual = values.dtype == np.float64 and values.shape == shape and not np.isnan(values).any()
     return values if usual else None

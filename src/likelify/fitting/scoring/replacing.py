@@ -24,7 +24,7 @@ from likelify.errors import ConfigError
 from likelify.fitting.scoring.kept import FOLDER, keep_numbers, read_numbers
 
 if TYPE_CHECKING:
-    from likelify.data import Source
+    from likelify.data import Facts, Source
     from likelify.fitting.run import Run
 
 # The log-likelihood of each of some items; the same draws in every call.
@@ -38,6 +38,11 @@ ROUNDS, FINER = 2, 6
 IMAGES = 12
 
 
+def can_replace(facts: Facts) -> bool:
+    """Tell whether parts of such items can be blamed: columns of rows, places of images of levels."""
+    return facts.kind == "table" or (facts.kind == "image" and facts.levels is not None)
+
+
 def replacements(run: Run) -> np.ndarray:
     """Return what stands in training items: quantiles of columns `(24, columns)`, or some images `(12, c, h, w)`.
 
@@ -48,7 +53,7 @@ def replacements(run: Run) -> np.ndarray:
         DataError, RunError: if the data are needed and are not there any more, or have changed.
     """
     facts = run.config.data
-    if facts.kind != "table" and not (facts.kind == "image" and facts.levels is not None):
+    if not can_replace(facts):
         raise ConfigError(f"What is to blame is found in rows of tables and in images of pixels, not in {facts.items}.")
     number = QUANTILES if facts.kind == "table" else IMAGES
     about = json.dumps({"data": facts.fingerprint, "number": number})

@@ -1,0 +1,278 @@
+"""Parts of a file that is being made: whole at any instant, in a folder beside it, put together at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from likelify.errors import ConfigError, MissingDependencyError, RunError
+from likelify.fitting.files import as_json, is_temporary, read_json, refuse_write, write_atomically
+from likelify.fitting.scoring.likelihoods import Effort
+from likelify.fitting.scoring.summary import Summary
+from likelify.fitting.scoring.tables import ENDINGS, common_schema, write_tables
+from likelify.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow
+
+T = TypeVar("T", bound=Settings)
+# Version of what is in a folder of parts.
+FORMAT = 1
+ASKED, MADE, WHOLE, PART = "asked.json", "made.json", "whole.part", re.compile(r"\d{8,}\.parquet")
+
+
+class Asked(Settings):
+    """What a folder of parts belongs to: all that the scores depend on.
+
+    Attributes:
+        format: version of the layout.
+        items: fingerprint of the items.
+        weights: digest of the weights of the run.
+        effort: how items are scored.
+        passes: of each part.
+        reference: digest of the likelihoods that items are ranked among, or None.
+        blame: whether columns are blamed.
+    """
+
+    format: int = FORMAT
+    items: str
+    weights: str | None
+    effort: Effort
+    passes: int
+    reference: str | None
+    blame: bool
+
+    def differences(self, other: Asked) -> list[str]:
+        """Return in words what differs."""
+        words = {
+            "format": "the version of likelify",
+            "items": "the items",
+            "weights": "the weights of the run",
+            "effort": "the draws",
+            "passes": "the size of the parts",
+            "reference": "the held-out items that ranks are among",
+            "blame": "whether columns are blamed",
+        }
+        return [text for name, text in words.items() if getattr(self, name) != getattr(other, name)]
+
+
+class Made(Settings):
+    """The whole file, noted before it gets its name: a kill right after that is recognised.
+
+    Attributes:
+        size: in bytes.
+        digest: SHA-256 of its content.
+    """
+
+    size: int
+    digest: str
+
+
+def folder_of(out: Path) -> Path:
+    """Return the folder of the parts of a file."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def check_out(out: Path, *, force: bool = False) -> None:
+    """Refuse a file that scores cannot be written to, before any work is done.
+
+    Args:
+        out: the file.
+        force: whether one that exists may be replaced.
+
+    Raises:
+        ConfigError: if it has another ending, is a folder, or exists and its parts are gone.
+        MissingDependencyError: without pyarrow.
+    """
+    if out.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"Scores are written to files in {' or '.join(ENDINGS)}; '{out}' is none of them.")
+    if out.is_dir():
+        raise ConfigError(f"'{out}' is a folder; name a file.")
+    try:
+        import pyarrow  # noqa: F401 - only asked for
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", "app") from error
+    if out.exists() and not force and not folder_of(out).is_dir():
+        _refuse_taken(out)
+
+
+def _refuse_taken(out: Path) -> NoReturn:
+    raise ConfigError(f"'{out}' exists, and was left as it is. Name another file, or replace it with --force.")
+
+
+class Parts:
+    """The folder of the parts of a file; whoever works with it has locked it.
+
+    Args:
+        out: the file.
+        asked: what it is made of.
+    """
+
+    def __init__(self, out: Path, asked: Asked) -> None:
+        self.out, self.asked, self.folder = out, asked, folder_of(out)
+        self.size = asked.passes * asked.effort.items
+
+    def begin(self, *, force: bool = False) -> bool:
+        """Look at what is there, and note what is asked for; return True if the file is made but for tidying up.
+
+        Raises:
+            ConfigError: if the file exists and may not be replaced.
+            RunError: if the folder belongs to something else.
+        """
+        made, other = _read(Made, self.folder / MADE), _read(Asked, self.folder / ASKED)
+        if made is not None and other == self.asked and made == _look(self.out):
+            return True
+        if self.out.exists() and not force:
+            if other is None:
+                self._leave()
+            _refuse_taken(self.out)
+        self._refuse_foreign()
+        if other is not None and other != self.asked and not force:
+            raise RunError(
+                f"'{self.folder}' holds parts of a scoring that was interrupted, and this one differs in "
+                f"{', '.join(self.asked.differences(other))}. Give the words of that one to go on with it, name "
+                "another file, or start again with --force."
+            )
+        if other != self.asked:
+            self._clear()
+            write_atomically(self.folder / ASKED, as_json(self.asked))
+        return False
+
+    def _refuse_foreign(self) -> None:
+        for file in self.folder.iterdir():
+            if not (_is_ours(file) or file.name.startswith(".")):
+                raise RunError(
+                    f"'{self.folder}' is where parts of '{self.out.name}' are kept, and holds '{file.name}', which is "
+                    "none. Move it away, or name another file."
+                )
+
+    def _leave(self) -> None:
+        """Remove the folder if locking it is what made it."""
+        for file in self.folder.iterdir():
+            if not file.name.startswith("."):
+                return
+        self.remove()
+
+    def _clear(self) -> None:
+        """Remove all parts, and at last what they belong to."""
+        for file in sorted(self.folder.iterdir(), key=lambda file: file.name in (MADE, ASKED)):
+            if _is_ours(file):
+                file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder, but for what others have put there."""
+        self._clear()
+        for file in self.folder.iterdir():
+            if not file.name.startswith("."):
+                return
+        for file in self.folder.iterdir():
+            file.unlink(missing_ok=True)
+        self.folder.rmdir()
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.parquet"
+
+    def done(self) -> int:
+        """Return how many parts are there and whole, from the first; only the last may have fewer items."""
+        number = 0
+        while (rows := _rows(self._file(number))) is not None:
+            if rows != self.size and self._file(number + 1).exists():
+                break
+            number += 1
+        return number
+
+    def keep(self, number: int, table: pyarrow.Table) -> None:
+        """Write a part in one instant."""
+        from pyarrow import parquet
+
+        content = io.BytesIO()
+        parquet.write_table(table, content, write_page_checksum=True)
+        write_atomically(self._file(number), content.getvalue())
+
+    def finish(self, top: int, *, force: bool = False) -> Summary:
+        """Put the parts together to the file, and remove them.
+
+        Args:
+            top: number of the least likely items that the summary has.
+            force: replace a file that exists.
+
+        Raises:
+            ConfigError: if the file was made by someone else meanwhile.
+            RunError: if it cannot be written, or a part is damaged.
+        """
+        from pyarrow import parquet
+
+        files = [self._file(number) for number in range(self.done())]
+        schema, summary = common_schema(parquet.read_schema(file) for file in files), Summary(top)
+        whole = self.folder / WHOLE
+        try:
+            write_tables(whole, self.out.suffix.lower(), schema, _counted(files, schema, summary))
+            with whole.open("rb") as handle:
+                os.fsync(handle.fileno())
+            made = _look(whole)
+            if made is not None:
+                write_atomically(self.folder / MADE, as_json(made))
+            self._give_name(whole, force=force)
+            self.remove()
+        except OSError as error:
+            refuse_write(self.out, error)
+        return summary
+
+    def _give_name(self, whole: Path, *, force: bool) -> None:
+        """Give the file its name; one that came there meanwhile is not replaced unless it may be."""
+        if force:
+            os.replace(whole, self.out)
+            return
+        try:
+            os.link(whole, self.out)
+        except FileExistsError:
+            _refuse_taken(self.out)
+        except OSError:  # a file system without links
+            os.rename(whole, self.out)
+
+
+def _is_ours(file: Path) -> bool:
+    return bool(PART.fullmatch(file.name)) or file.name in (ASKED, MADE, WHOLE) or is_temporary(file)
+
+
+def _counted(files: list[Path], schema: pyarrow.Schema, summary: Summary) -> Iterator[pyarrow.Table]:
+    from pyarrow import ArrowException, parquet
+
+    for file in files:
+        try:
+            table = parquet.read_table(file, page_checksum_verification=True).cast(schema)
+        except (ArrowException, OSError) as error:
+            raise RunError(f"'{file}' is damaged. Remove it, and give the same words again.") from error
+        summary.add(table)
+        yield table
+
+
+def _rows(file: Path) -> int | None:
+    """Return the number of rows of a part, or None if it is none."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_metadata(file).num_rows
+    except (ArrowException, OSError):
+        return None
+
+
+def _read(kind: type[T], file: Path) -> T | None:
+    try:
+        return kind.parse(read_json(file))
+    except (OSError, RunError, ConfigError):
+        return None
+
+
+def _look(file: Path) -> Made | None:
+    """Return size and digest of a file, or None if there is none."""
+    try:
+        with file.open("rb") as handle:
+            return Made(size=file.stat().st_size, digest=hashlib.file_digest(handle, "sha256").hexdigest())
+    except OSError:
+        return None

@@ -1,0 +1,158 @@
+"""What is returned and written for items that were scored: a table of a few columns, in the order of the items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data import Facts, ItemBatch
+from likelify.errors import MissingDependencyError
+from likelify.fitting.figures import Unit
+from likelify.fitting.scoring.likelihoods import Likelihoods
+from likelify.fitting.scoring.ranks import ranks
+from likelify.fitting.scoring.scorer import Scored
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# What is carried through under a name of ours gets this at its end.
+GIVEN = "_given"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of some items, in their order.
+
+    Attributes:
+        nats: log-likelihood of each, `(items,)` in float64; minus infinity outside of the support.
+        rank: share of held-out items that are at most as likely, see `ranks`; None without a reference.
+        standard_error: of `nats`, where they are estimates, else None; NaN for a single draw.
+        bits: per dimension, for images; lower is better. None for other items.
+        gains: what a row gains if a column is replaced, in nats `(rows, columns)`; None if that was not asked for.
+        columns: names of the columns of `gains`.
+        carried: ids, labels and the like that belong to the items, by name.
+        first: number of the first item.
+    """
+
+    nats: np.ndarray
+    rank: np.ndarray | None = None
+    standard_error: np.ndarray | None = None
+    bits: np.ndarray | None = None
+    gains: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
+    carried: dict[str, Any] = field(default_factory=dict)
+    first: int = 0
+
+    @staticmethod
+    def of(
+        parts: Sequence[tuple[ItemBatch, Scored]], facts: Facts, reference: np.ndarray | None, first: int = 0
+    ) -> Scores:
+        """Put the passes of items that follow one another together, and rank them."""
+        found = Likelihoods.joined([scored.likelihoods for _, scored in parts])
+        gains = [scored.gains for _, scored in parts if scored.gains is not None]
+        names = list(parts[0][0].carried)
+        return Scores(
+            nats=found.nats,
+            rank=None if reference is None else ranks(found.nats, reference),
+            standard_error=found.standard_error,
+            bits=found.bits if Unit.of(facts.kind).word == "bits" else None,
+            gains=np.concatenate(gains) if gains else None,
+            columns=_names(facts) if gains else (),
+            carried={name: _joined([batch.carried[name] for batch, _ in parts]) for name in names},
+            first=first,
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Scores]) -> Scores:
+        """Put scores of items that follow one another together."""
+        names = ("nats", "rank", "standard_error", "bits", "gains")
+        whole = {name: _joined([getattr(part, name) for part in parts]) for name in names}
+        carried = {name: _joined([part.carried[name] for part in parts]) for name in parts[0].carried}
+        return replace(parts[0], **whole, carried=carried)
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    def __repr__(self) -> str:
+        return f"<Scores of {len(self)} items: {', '.join(self._named())}>"
+
+    @property
+    def blamed(self) -> list[str | None]:
+        """For each row the column whose replacement gains most, or None where none gains anything."""
+        if self.gains is None:
+            return [None] * len(self)
+        gains = np.nan_to_num(self.gains, nan=0.0, posinf=np.inf)
+        best, highest = gains.argmax(1), gains.max(1, initial=0.0)
+        return [self.columns[place] if gain > 0 else None for place, gain in zip(best, highest, strict=True)]
+
+    def least_likely(self, count: int = 20) -> np.ndarray:
+        """Return the places of the items with the lowest log-likelihood, the lowest first."""
+        return np.argsort(self.nats, kind="stable")[:count]
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Return a table of Arrow with a row for each item, which pandas, polars and others take as it is.
+
+        Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `standard_error` and
+        `rank` as far as there are such; then `blame`, the column whose replacement gains most, and `blame_COLUMN`, the
+        gain of each. A name that is carried through and is one of these gets `_given` at its end.
+
+        Raises:
+            MissingDependencyError: without pyarrow.
+
+        Example:
+            >>> Scores(np.array([-1.0, -2.0]), carried={"id": ["a", "b"]}).to_arrow().to_pylist()[1]
+            {'item': 1, 'id': 'b', 'nats': -2.0}
+        """
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise MissingDependencyError("pyarrow", "app") from error
+        ours = self._named()
+        columns: dict[str, Any] = {"item": pa.array(np.arange(self.first, self.first + len(self)))}
+        columns |= {_free(name, {"item", *ours}): _as_arrow(values) for name, values in self.carried.items()}
+        # What is not known is missing, which is not the same as not a number.
+        columns |= {name: pa.array(values, from_pandas=True) for name, values in ours.items()}
+        return pa.table(columns)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Give the table to whatever speaks Arrow: `polars.DataFrame(scores)`, `pyarrow.table(scores)`."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def _named(self) -> dict[str, Any]:
+        found = {"nats": self.nats, "bits_per_dim": self.bits, "standard_error": self.standard_error, "rank": self.rank}
+        named: dict[str, Any] = {name: values for name, values in found.items() if values is not None}
+        if self.gains is not None:
+            named["blame"] = self.blamed
+            named |= {f"blame_{name}": self.gains[:, place] for place, name in enumerate(self.columns)}
+        return named
+
+
+def _names(facts: Facts) -> tuple[str, ...]:
+    return facts.columns or tuple(f"column {number + 1}" for number in range(facts.event_shape[0]))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += GIVEN
+    return name
+
+
+def _joined(parts: list[Any]) -> Any:
+    if parts[0] is None:
+        return None
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in part]
+
+
+def _as_arrow(values: Any) -> Any:
+    """Return what was carried as a column of Arrow; values of several kinds become text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])

@@ -1,0 +1,192 @@
+"""Scoring items with a run: in memory, or to a file in constant memory that a kill at any instant leaves resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data import ItemBatch, Items, Source, SplitName, open_items
+from likelify.data.items import SourceItems
+from likelify.errors import ConfigError, DataError, RunError
+from likelify.fitting.files import make_folder
+from likelify.fitting.locks import locked
+from likelify.fitting.scoring.parts import Asked, Parts, check_out
+from likelify.fitting.scoring.reference import reference
+from likelify.fitting.scoring.scorer import Scored, Scorer, Wanted
+from likelify.fitting.scoring.scores import Scores
+from likelify.fitting.scoring.sharing import scored_passes
+from likelify.fitting.scoring.summary import Summary
+
+if TYPE_CHECKING:
+    from likelify.fitting.run import Run
+
+# Elements times draws of a part, as far as whole passes allow: a second of work or one pass; and its most passes.
+PART_WORK, PART_PASSES = 2**20, 16
+OnItems = Callable[[int], None]
+
+
+class Scoring:
+    """All that scoring needs: the model of a run, the items, and what they are ranked among.
+
+    Args:
+        run: the run.
+        items: of the kind of its data.
+        wanted: what is asked for; by default ranks among the validation items, and the usual draws.
+        jobs: processes, see `sharing.scored_passes`.
+
+    Raises:
+        DataError: if there are no held-out items to rank among.
+        ConfigError, RunError: as `Scorer` and `reference`.
+    """
+
+    def __init__(self, run: Run, items: Items, wanted: Wanted | None = None, *, jobs: int | None = 1) -> None:
+        self.run, self.items, self.jobs = run, items, jobs
+        self.wanted = Wanted() if wanted is None else wanted
+        self.scorer = Scorer(run, self.wanted)
+        self.reference = None if self.wanted.reference is None else self._held_out(self.wanted.reference)
+        effort = self.scorer.effort
+        work = effort.items * effort.draws * math.prod(run.config.data.event_shape)
+        self.passes = min(max(1, PART_WORK // work), PART_PASSES)
+        self.size = self.passes * effort.items
+
+    def _held_out(self, split: SplitName) -> np.ndarray:
+        try:
+            return reference(self.run, split, draws=self.wanted.draws, flow=self.scorer.flow)
+        except (DataError, RunError) as error:
+            raise type(error)(
+                f"There is nothing to rank among. {error} Without ranks: --reference none, in Python reference=None."
+            ) from error
+
+    def parts(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Scores]:
+        """Score part after part in their order, from the part of that number on; `on_items` gets how many are done."""
+        first, passes = start * self.size, self._passes(start * self.passes, on_items)
+        while found := list(islice(passes, self.passes)):
+            scores = Scores.of(found, self.scorer.facts, self.reference, first)
+            first += len(scores)
+            yield scores
+
+    def _passes(self, start: int, on_items: OnItems | None) -> Generator[tuple[ItemBatch, Scored]]:
+        done = start * self.scorer.effort.items
+        for part, scored in scored_passes(self.run, self.scorer, self.wanted, self.items, start=start, jobs=self.jobs):
+            yield part, scored
+            done += len(part)
+            if on_items is not None:
+                on_items(done)
+
+    def asked(self) -> Asked:
+        """Return all that the scores depend on."""
+        known = None if self.reference is None else hashlib.sha256(self.reference.tobytes()).hexdigest()
+        return Asked(
+            items=self.items.fingerprint(),
+            weights=self.run.digest(),
+            effort=self.scorer.effort,
+            passes=self.passes,
+            reference=known,
+            blame=self.wanted.blame,
+        )
+
+
+def items_of(run: Run, what: Any = None, *, split: SplitName = "test") -> Items:
+    """Return items for a run's model.
+
+    Args:
+        run: the run.
+        what: see `data.open_items`; by default the data that the run was fitted to. Files are read as those were.
+        split: of a source.
+
+    Raises:
+        DataError: if they cannot be read or are not of the kind and shape of the run's data.
+        RunError: if the data of the run have changed.
+        ConfigError: if the run is a model of standardised columns, and the items are not.
+    """
+    facts, opened = run.config.data, run.config.opened
+    if what is None:
+        return SourceItems(run.source(), split)
+    if opened is not None and opened.standardized and not isinstance(what, Source):
+        raise ConfigError(
+            f"'{run.path}' is a model of columns in units of their standard deviations. Give a source that was "
+            "standardised likewise, lk.data.standardized(source)."
+        )
+    return open_items(what, facts, None if opened is None else opened.options, split=split)
+
+
+def score_items(scoring: Scoring) -> Scores:
+    """Score all items, in memory.
+
+    Raises:
+        DataError, NonFiniteError: as reading and scoring the items say; if there are no items.
+    """
+    with closing(scoring.parts()) as parts:
+        found = list(parts)
+    if not found:
+        raise _no_items(scoring)
+    return Scores.joined(found)
+
+
+def score_file(
+    scoring: Scoring, out: Path, *, force: bool = False, top: int = 0, on_items: OnItems | None = None
+) -> Summary | None:
+    """Score items and write what is found to a file, in constant memory; go on where the same was interrupted.
+
+    A kill leaves the parts that were done; the same call goes on after them, and the file is the same as if nothing
+    had happened, since parts and passes have fixed sizes and every pass a seed of its own.
+
+    Args:
+        scoring: what is to be done.
+        out: the file, in `.csv` or `.parquet`. While it is made there is a folder of its name and `.parts` beside it.
+        force: replace a file that exists, and start again where a folder of parts belongs to something else.
+        top: number of the least likely items that the summary has.
+        on_items: called with the number of items that are done, as it grows.
+
+    Returns:
+        A summary; None if the file was whole already, and a kill only kept its parts from being removed.
+
+    Raises:
+        ConfigError: for another ending, or a file that exists.
+        RunError: if the parts that are there belong to other items, weights or settings, another process is at work
+            there, or something cannot be written.
+        DataError, NonFiniteError: as reading and scoring the items say; what was done by then stays.
+    """
+    check_out(out, force=force)
+    make_folder(out.parent)
+    parts = Parts(out, scoring.asked())
+    with locked(parts.folder, wait=False):
+        if parts.begin(force=force):
+            parts.remove()
+            return None
+        start = parts.done()
+        if on_items is not None:
+            on_items(start * parts.size)
+        with closing(scoring.parts(start, on_items)) as found:
+            for number, scores in enumerate(found, start):
+                parts.keep(number, scores.to_arrow())
+        if not parts.done():
+            parts.remove()
+            raise _no_items(scoring)
+        return parts.finish(top, force=force)
+
+
+def summarize(scoring: Scoring, *, top: int = 0, on_items: OnItems | None = None) -> Summary:
+    """Score items in constant memory, and keep no more than a summary.
+
+    Raises:
+        DataError, NonFiniteError: as reading and scoring the items say; if there are no items.
+    """
+    summary = Summary(top)
+    with closing(scoring.parts(0, on_items)) as parts:
+        for scores in parts:
+            summary.add(scores.to_arrow())
+    if not summary.count:
+        raise _no_items(scoring)
+    return summary
+
+
+def _no_items(scoring: Scoring) -> DataError:
+    return DataError(f"{scoring.items.name} has no {scoring.scorer.facts.items} to score.")
