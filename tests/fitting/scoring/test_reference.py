@@ -52,7 +52,7 @@ def test_scores_of_a_bound_repeat_and_come_with_their_error(monkeypatch):
     with lk.seeded(5):
         assert torch.rand(1) == after  # the caller's generator is left alone
     assert np.array_equal(first.nats, again.nats)
-    fine = score_source(flow, source, "validation", draws=4096)
+    fine = score_source(flow, source, "validation", draws=1024)
     assert (first.standard_error > 0).all()
     # Errors say how far the values are off: squares of that many normal numbers have a mean near one.
     off = (first.nats - fine.nats) / first.standard_error

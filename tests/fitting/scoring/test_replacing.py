@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+
+import likelify as lk
+from likelify.data import ArraySource, as_source
+from likelify.errors import ConfigError
+from likelify.fitting.run import Run
+from likelify.fitting.scoring.replacing import QUANTILES, column_gains, patch_gains, patch_of, replacements
+from likelify.fitting.settings import RunConfig
+from tests.fitting.scoring.runs import gaussian, rows, table_run
+from tests.fitting.toys import QUICK, tiny_config
+
+
+def quantiles(values):
+    return np.quantile(values, np.linspace(0, 1, QUANTILES), axis=0, method="nearest")
+
+
+def test_gains_of_a_normal_distribution_are_half_the_squared_residuals_given_the_others():
+    flow, residuals = gaussian()
+    x = rows(300, seed=1)
+    with torch.no_grad():
+        gains, values = column_gains(flow.log_prob, torch.from_numpy(x), quantiles(rows(4000)))
+    assert (gains >= 0).all()
+    expected = residuals(x) ** 2 / 2
+    # As far as the values that are tried are apart; and none is better than the best.
+    assert (gains <= expected + 1e-9).all()
+    assert np.median(expected - gains) < 0.02
+    assert np.quantile(expected - gains, 0.95) < 0.2
+    far = expected > 2
+    assert (np.abs(x - values)[far] > 0).all()
+    # Columns have units; what is to blame has none.
+    with torch.no_grad():
+        scaled = column_gains(
+            lambda y: flow.log_prob(y / 1000), torch.from_numpy(1000 * x), 1000 * quantiles(rows(4000))
+        )[0]
+    assert scaled == pytest.approx(gains, abs=1e-6)
+
+
+def test_the_column_that_was_spoilt_is_blamed():
+    flow, _ = gaussian()
+    x, generator = rows(300, seed=2), np.random.default_rng(0)
+    spoilt = generator.integers(0, 3, size=300)
+    others = rows(300, seed=3)
+    x[np.arange(300), spoilt] = others[np.arange(300), spoilt] + np.sign(others[np.arange(300), spoilt])
+    with torch.no_grad():
+        gains = column_gains(flow.log_prob, torch.from_numpy(x), quantiles(rows(4000)))[0]
+    visible = gains.max(1) > 4
+    assert visible.mean() > 0.5
+    assert (gains.argmax(1) == spoilt)[visible].mean() > 0.85
+
+
+def test_whole_numbers_are_replaced_by_whole_numbers():
+    tried = []
+
+    def score(x):
+        tried.append(x[:, 0].clone())
+        return -((x[:, 0] - 7.4) ** 2)
+
+    gains, values = column_gains(score, torch.zeros(2, 1, dtype=torch.float64), np.linspace(0, 23, QUANTILES)[:, None])
+    assert torch.equal(torch.cat(tried), torch.cat(tried).round())
+    assert values[:, 0].tolist() == [7.0, 7.0]
+    assert gains[:, 0] == pytest.approx([7.4**2 - 0.4**2] * 2)
+
+
+def test_rows_outside_of_the_support_are_told_apart():
+    def score(x):
+        inside = (x >= 0).all(1)
+        return torch.where(inside, -x.sum(1), -torch.inf)
+
+    x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    gains, _ = column_gains(score, x, np.linspace(0, 23, QUANTILES)[:, None].repeat(2, 1))
+    assert np.isfinite(gains[0]).all()
+    assert np.isposinf(gains[1, 0])
+    assert np.isnan(gains[1, 1])
+    assert np.isnan(gains[2]).all()
+
+
+def smooth_images(count, seed=0):
+    """Images of one grey level each with a little noise: what is of another level stands out."""
+    generator = np.random.default_rng(seed)
+    level = generator.integers(4, 12, size=(count, 1, 1, 1))
+    return level + generator.integers(-1, 2, size=(count, 1, 8, 8))
+
+
+def test_heat_is_where_the_patch_is_that_was_changed():
+    def score(x):
+        # Each pixel is near the mean of its image.
+        return -((x - x.double().mean((2, 3), keepdim=True)) ** 2).sum((1, 2, 3))
+
+    images, generator = smooth_images(40), np.random.default_rng(1)
+    places = generator.integers(0, 6, size=(40, 2))
+    for image, (top, left) in zip(images, places, strict=True):
+        patch = image[0, top : top + 3, left : left + 3]
+        patch[:] = np.where(patch < 8, 16, 0)
+    heat = patch_gains(score, torch.from_numpy(images), smooth_images(12, seed=2), 17)
+    assert heat.shape == (40, 8, 8)
+    assert (heat >= 0).all()
+    hottest = np.stack(np.unravel_index(heat.reshape(40, -1).argmax(1), (8, 8)), 1)
+    assert ((hottest >= places) & (hottest < places + 3)).all()
+
+
+def test_places_cover_images_of_any_size():
+    assert patch_of(8, 8) == (2, 1)
+    assert patch_of(64, 48) == (8, 4)
+    for height, width in ((1, 1), (2, 5), (9, 14)):
+        images = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+        seen = []
+
+        def score(x, seen=seen):
+            seen.append(x)
+            return x.double().sum((1, 2, 3))
+
+        heat = patch_gains(score, images, np.ones((2, 3, height, width)), 4)
+        assert (heat > 0).all()
+        assert all(x.dtype == torch.uint8 for x in seen)
+
+
+def test_replacements_are_what_stands_in_training_items(tmp_path, monkeypatch):
+    run = table_run(tmp_path / "rows", monkeypatch)
+    found = replacements(run)
+    train = run.source().read_all("train").x.numpy()
+    assert found.shape == (QUANTILES, 3)
+    assert np.isin(found, train).all()
+    assert (found[0] == train.min(0)).all()
+    assert (found[-1] == train.max(0)).all()
+    monkeypatch.setattr(Run, "source", lambda _: pytest.fail("they are kept"))
+    assert np.array_equal(replacements(run), found)
+    few = ArraySource(
+        "few", {"train": np.arange(8).reshape(2, 1, 2, 2), "validation": np.zeros((1, 1, 2, 2))}, kind="image", levels=9
+    )
+    other = Run.create(tmp_path / "images", RunConfig(data=few.facts(), model=tiny_config(pixel_levels=9), fit=QUICK))
+    monkeypatch.setattr(Run, "source", lambda _: few)
+    assert replacements(other).shape == (12, 1, 2, 2)
+    series = as_source(np.zeros((12, 1, 4)))
+    third = Run.create(tmp_path / "series", RunConfig(data=series.facts(), model=tiny_config(), fit=QUICK))
+    with pytest.raises(ConfigError, match="rows of tables and in images of pixels, not in sequences"):
+        replacements(third)
+
+
+def test_noise_is_shared_by_an_item_and_its_replacements(tmp_path, monkeypatch):
+    # Else the largest of many noisy values would be a gain of its own.
+    run = table_run(tmp_path / "rows", monkeypatch)
+    x = rows(12, seed=4)
+    with lk.seeded(1):
+        first = run.score(x, blame=True, draws=2)
+    with lk.seeded(2):
+        again = run.score(x, blame=True, draws=2)
+    assert np.array_equal(first.gains, again.gains)
+    fine = run.score(x, blame=True, draws=4)
+    assert np.corrcoef(first.gains.ravel(), fine.gains.ravel())[0, 1] > 0.95

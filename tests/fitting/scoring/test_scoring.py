@@ -1,0 +1,389 @@
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from likelify.data import as_source, open_items, table
+from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteError, ProcessError, RunError
+from likelify.fitting.locks import locked
+from likelify.fitting.run import Run
+from likelify.fitting.scoring import likelihoods, parts, scoring, sharing
+from likelify.fitting.scoring.scorer import Wanted
+from likelify.fitting.scoring.scoring import Scoring, items_of, score_file, summarize
+from likelify.fitting.scoring.tables import common_schema
+from tests.fitting.scoring.runs import COLUMNS, image_run, rows, stripes, table_run
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihoods, "PASS_ITEMS", 16)
+    monkeypatch.setattr(scoring, "PART_WORK", 16 * 3 * 2 * 2)
+    return table_run(tmp_path / "run", monkeypatch)
+
+
+def write_rows(file, values, ids=None):
+    """A CSV of rows with ids in front and the columns in another order."""
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["id", *COLUMNS[::-1], "note"])
+        for number, row in enumerate(values):
+            writer.writerow([f"r{number}" if ids is None else ids[number], *row[::-1].tolist(), f"={number}+1"])
+    return file
+
+
+def scored(run, file, **words):
+    return Scoring(run, items_of(run, file), Wanted(draws=2, **words))
+
+
+def test_scores_have_what_belongs_to_each_item_in_order(run, tmp_path):
+    values = rows(100, seed=5)
+    values[7] = 40.0
+    file = write_rows(tmp_path / "new.csv", values)
+    scores = run.score(file, draws=2)
+    assert len(scores) == 100
+    assert list(scores.carried) == ["id", "note"]
+    assert list(scores.carried["id"]) == [f"r{number}" for number in range(100)]
+    # As an array the same rows have the same scores, whatever holds them.
+    assert np.array_equal(run.score(values, draws=2).nats, scores.nats)
+    assert np.array_equal(scores.rank, (1 + (run.reference(draws=2)[:, None] <= scores.nats).sum(0)) / 41)
+    assert (scores.standard_error > 0).all()
+    assert scores.bits is None
+    assert scores.least_likely(3)[0] == 7
+    assert scores.rank[7] == 1 / 41
+    frame = pl.DataFrame(scores)
+    assert frame.columns == ["item", "id", "note", "nats", "standard_error", "rank"]
+    assert scores.to_arrow().to_pandas()["nats"].tolist() == scores.nats.tolist()
+    assert "100 items: nats, standard_error, rank" in repr(scores)
+    assert run.score(values, draws=2, reference=None).rank is None
+    held = run.score(draws=2, split="validation")
+    assert len(held) == 40
+    assert not np.array_equal(held.nats, run.reference(draws=2))  # draws of their own, also for the same items
+
+
+def test_images_have_bits_and_labels(tmp_path, monkeypatch):
+    run = image_run(tmp_path / "run", monkeypatch)
+    scores = run.score(split="test", draws=4)
+    assert scores.bits == pytest.approx(-scores.nats / (4 * np.log(2)))
+    assert np.array_equal(scores.carried["label"], stripes(labels=True).read_all("test").labels)
+    assert np.isnan(run.score(split="test", draws=1).standard_error).all()
+    assert run.score(split="test", draws=1).to_arrow()["standard_error"].null_count == 80
+    with pytest.raises(ConfigError, match="Columns are blamed in rows of tables, and .* is a model of images"):
+        run.score(blame=True)
+
+
+def test_names_that_are_taken_are_carried_under_others(run, tmp_path):
+    file = tmp_path / "again.csv"
+    pd.DataFrame(rows(5), columns=COLUMNS).assign(rank=[1, 2, 3, 4, 5], item="x").to_csv(file, index=False)
+    found = run.score(file, draws=2).to_arrow()
+    assert found.column_names == ["item", "rank_given", "item_given", "nats", "standard_error", "rank"]
+    assert found["item"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_files_are_the_same_however_often_the_work_was_interrupted(run, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "new.csv", rows(150, seed=6))
+    whole = {}
+    for ending in ("csv", "parquet"):
+        summary = score_file(scored(run, file), tmp_path / f"whole.{ending}", top=3)
+        whole[ending] = (tmp_path / f"whole.{ending}").read_bytes()
+        assert summary.count == 150
+        assert not (tmp_path / f"whole.{ending}.parts").exists()
+    expected = run.score(file, draws=2)
+    assert pq.read_table(tmp_path / "whole.parquet")["nats"].to_pylist() == expected.nats.tolist()
+    with (tmp_path / "whole.csv").open() as handle:
+        read = list(csv.DictReader(handle))
+    assert [float(row["nats"]) for row in read] == expected.nats.tolist()
+    assert read[3]["note"] == "'=3+1"  # nothing that a spreadsheet would run
+    assert summary.least_likely["item"].to_pylist() == expected.least_likely(3).tolist()
+    assert summary.mean["nats"] == pytest.approx(expected.nats.mean())
+    assert summary.rare == {at: (expected.rank <= at).sum() for at in (0.01, 0.05)}
+    # An end at every write that there is.
+    write, left = parts.write_atomically, [0]
+
+    def ends(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(parts, "write_atomically", ends)
+    for ending in ("csv", "parquet"):
+        out, rounds = tmp_path / f"cut.{ending}", 0
+        while not out.exists():
+            left[0], rounds = 1, rounds + 1
+            try:
+                score_file(scored(run, file), out)
+            except KeyboardInterrupt:
+                assert (tmp_path / f"cut.{ending}.parts" / "asked.json").exists()
+        assert rounds >= 5
+        assert out.read_bytes() == whole[ending]
+
+
+def test_a_kill_between_the_name_and_the_end_is_put_right(run, tmp_path, monkeypatch):
+    file, out = write_rows(tmp_path / "new.csv", rows(60)), tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Parts, "remove", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            score_file(scored(run, file), out)
+    content, folder = out.read_bytes(), tmp_path / "out.csv.parts"
+    (folder / "00000000.parquet").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Scoring, "parts", lambda *_: pytest.fail("nothing is left to do"))
+        assert score_file(scored(run, file), out) is None
+    assert out.read_bytes() == content
+    assert not folder.exists()
+
+
+def test_nothing_that_was_there_is_lost(run, tmp_path):
+    file, out = write_rows(tmp_path / "new.csv", rows(60)), tmp_path / "out.csv"
+    out.write_text("mine")
+    with pytest.raises(ConfigError, match="exists, and was left as it is. .* --force"):
+        score_file(scored(run, file), out)
+    assert not (tmp_path / "out.csv.parts").exists()
+    with locked(tmp_path / "out.csv.parts"), pytest.raises(ConfigError, match="exists, and was left"):
+        score_file(scored(run, file), out)
+    score_file(scored(run, file), out, force=True)
+    assert out.read_text().startswith("item,id,note,nats")
+    for name, message in (("out.txt", "are written to files in .csv or .parquet"), ("run", "none of them")):
+        with pytest.raises(ConfigError, match=message):
+            score_file(scored(run, file), tmp_path / name)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        score_file(scored(run, file), tmp_path / "folder.csv")
+    other = tmp_path / "b.csv"
+    (tmp_path / "b.csv.parts").mkdir()
+    (tmp_path / "b.csv.parts" / "diary.txt").write_text("dear diary")
+    for force in (False, True):
+        with pytest.raises(RunError, match=r"holds 'diary\.txt', which is none"):
+            score_file(scored(run, file), other, force=force)
+    assert (tmp_path / "b.csv.parts" / "diary.txt").read_text() == "dear diary"
+    # A file that comes there while another is made is left alone as well.
+    late, write = tmp_path / "late.csv", scoring.score_file
+    items = items_of(run, file)
+    read = items.batches
+
+    def batches(size, start=0):
+        yield from read(size, start)
+        late.write_text("first")
+
+    items.batches = batches
+    with pytest.raises(ConfigError, match="exists, and was left as it is"):
+        write(Scoring(run, items, Wanted(draws=2)), late)
+    assert late.read_text() == "first"
+
+
+def interrupted(run, file, out, **words):
+    """Score all but the last part, as if killed."""
+    asked = scored(run, file, **words)
+    whole = asked.parts
+
+    def cut(*arguments):
+        for number, part in enumerate(whole(*arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield part
+
+    asked.parts = cut
+    with pytest.raises(KeyboardInterrupt):
+        score_file(asked, out)
+
+
+def test_a_changed_file_run_or_option_is_noticed(run, tmp_path, monkeypatch):
+    file, out = write_rows(tmp_path / "new.csv", rows(150)), tmp_path / "out.csv"
+    interrupted(run, file, out)
+    with pytest.raises(RunError, match="differs in the draws, the size of the parts, the held-out items"):
+        score_file(Scoring(run, items_of(run, file), Wanted(draws=4)), out)
+    with pytest.raises(RunError, match="differs in the held-out items that ranks are among"):
+        score_file(scored(run, file, reference=None), out)
+    with pytest.raises(RunError, match="differs in whether columns are blamed"):
+        score_file(scored(run, file, blame=True), out)
+    other = write_rows(tmp_path / "other.csv", rows(151))
+    with pytest.raises(RunError, match="differs in the items. Give the words of that one"):
+        score_file(scored(run, other), out)
+    with locked(tmp_path / "out.csv.parts", wait=False):
+        asked = json.loads((tmp_path / "out.csv.parts" / "asked.json").read_text())
+    assert asked["format"] == 1
+    assert sorted(path.name for path in (tmp_path / "out.csv.parts").glob("0*")) == [
+        "00000000.parquet",
+        "00000001.parquet",
+    ]
+    state = run.flow().state_dict()
+    run.save_weights({name: value + 0.1 if name.endswith("shift") else value for name, value in state.items()})
+    with pytest.raises(RunError, match="differs in the weights of the run, the held-out items"):
+        score_file(scored(run, file), out)
+    assert score_file(scored(run, file), out, force=True).count == 150
+
+
+def test_damaged_parts_are_made_again_or_named(run, tmp_path):
+    file, out = write_rows(tmp_path / "new.csv", rows(150)), tmp_path / "out.csv"
+    score_file(scored(run, file), tmp_path / "whole.csv")
+    interrupted(run, file, out)
+    part = tmp_path / "out.csv.parts" / "00000001.parquet"
+    part.write_bytes(part.read_bytes()[:-1])
+    score_file(scored(run, file), out)
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    interrupted(run, file, tmp_path / "b.csv")
+    part = tmp_path / "b.csv.parts" / "00000001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 4] ^= 1
+    part.write_bytes(bytes(content))
+    with pytest.raises(RunError, match=r"00000001\.parquet' is damaged. Remove it, and give the same words again"):
+        score_file(scored(run, file), tmp_path / "b.csv")
+    part.unlink()
+    score_file(scored(run, file), tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_the_second_of_two_processes_is_told(run, tmp_path):
+    file, out = write_rows(tmp_path / "new.csv", rows(20)), tmp_path / "out.csv"
+    command = (
+        "import sys, time, pathlib; from likelify.fitting.locks import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", command, f"{out}.parts"], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(RunError, match="Another process is at work"):
+            score_file(scored(run, file), out)
+        other.kill()
+    assert score_file(scored(run, file), out).count == 20
+
+
+def test_several_processes_give_the_same_file(run, tmp_path, monkeypatch):
+    source = run.source()
+    monkeypatch.undo()
+    # The other processes do not find the data, and need not.
+    monkeypatch.setattr(Run, "source", lambda _: source)
+    file = write_rows(tmp_path / "new.csv", rows(9000, seed=7))
+    score_file(Scoring(run, items_of(run, file), Wanted(draws=2), jobs=1), tmp_path / "1.csv")
+    # Work that takes long is shared out unasked: here after the first pass.
+    monkeypatch.setattr(sharing, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "processors", lambda: 2)
+    started = []
+    start = sharing._Helper.__init__
+    monkeypatch.setattr(sharing._Helper, "__init__", lambda *words: started.append(words[0]) or start(*words))
+    score_file(Scoring(run, items_of(run, file), Wanted(draws=2), jobs=None), tmp_path / "2.csv")
+    assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    assert len(started) == 2
+    assert all(helper.process.poll() is not None for helper in started)
+    # What goes wrong there is said here, with the number of the item; and so is an end of the process.
+    asked = Scoring(run, items_of(run, file), Wanted(draws=2), jobs=1)
+    with sharing.Helpers(run, Wanted(draws=2), "'new.csv'", 1) as helpers:
+        first = next(iter(asked.items.batches(4)))
+        first.batch.x[2] = np.nan
+        with pytest.raises(LikelifyError) as known:
+            asked.scorer(first.batch, 0, "'new.csv'")
+        with pytest.raises(type(known.value)) as error:
+            list(helpers.scored([(0, first)]))
+        assert str(error.value) == " ".join(str(known.value).split())
+        with pytest.raises(ProcessError, match="that shares the scoring has ended"):
+            list(helpers.scored([(0, first)]))
+
+
+def test_what_cannot_be_shared_out_says_so(run, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "new.csv", rows(5))
+    for jobs in (0, -1, 1.5):
+        with pytest.raises(ConfigError, match="number of processes must be 1, 2"):
+            run.score(file, jobs=jobs)
+    monkeypatch.setattr(run, "module", object())
+    with pytest.raises(ConfigError, match="made of a network of yours is scored in one process"):
+        next(sharing.scored_passes(run, None, Wanted(), open_items(rows(5), run.config.data), jobs=2))
+
+
+def test_items_that_cannot_be_scored_are_refused_in_words(run, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "new.csv", rows(5))
+    with pytest.raises(ConfigError, match="numbers of draws do not fit"):
+        run.score(file, draws=0)
+    empty = as_source(rows(40))
+    monkeypatch.setattr(Run, "source", lambda _: empty)
+    with pytest.raises(DataError, match="There is nothing to rank among.* has no items in its split .*reference=None"):
+        run.score(file, draws=2, reference="test")
+    header = tmp_path / "header.csv"
+    header.write_text("length,width,weight\n")
+    for function in (lambda asked: score_file(asked, tmp_path / "out.csv"), summarize, scoring.score_items):
+        with pytest.raises(DataError):
+            function(scored(run, header, reference=None))
+    assert not (tmp_path / "out.csv").exists()
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_an_item_whose_likelihood_is_no_number_is_named(run, tmp_path, monkeypatch):
+    file = write_rows(tmp_path / "new.csv", rows(60))
+
+    def broken(flow, x, context, effort, seed):
+        nats, error = plain(flow, x, context, effort, seed)
+        nats[5:] = np.nan if len(x) == 12 else nats[5:]
+        return nats, error
+
+    plain = likelihoods.log_likelihoods
+    monkeypatch.setattr(likelihoods, "log_likelihoods", broken)
+    with pytest.raises(NonFiniteError, match=r"row 53 \(counted from 0\) is not a number, and that of 6 more"):
+        run.score(file, draws=2, reference=None)
+    with pytest.raises(NonFiniteError):
+        score_file(scored(run, file, reference=None), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv.parts" / "00000000.parquet").exists()  # what was done stays
+
+
+def test_a_model_of_classes_needs_labels(tmp_path, monkeypatch):
+    run = image_run(tmp_path / "run", monkeypatch)
+    conditional = Run(run.path, run.config.model_copy(update={"conditional": True}))
+    with pytest.raises(DataError, match="knows images of a class only, and The data have no labels"):
+        conditional.score(stripes().read_all("test").x.numpy(), reference=None)
+
+
+def test_rows_in_other_units_than_those_of_an_experiment_are_refused(run):
+    from likelify.fitting.sources import DataChoice
+
+    opened = DataChoice(source="rows", standardized=True)
+    other = Run(run.path, run.config.model_copy(update={"opened": opened}))
+    with pytest.raises(ConfigError, match="in units of their standard deviations"):
+        items_of(other, rows(5))
+    assert items_of(other, table(rows(40))).count == 4
+
+
+def test_kinds_of_columns_that_differ_from_part_to_part_become_one():
+    import pyarrow as pa
+
+    schemas = [pa.schema({"a": kind}) for kind in (pa.null(), pa.int64(), pa.float64())]
+    assert common_schema(schemas).field("a").type == pa.float64()
+    assert common_schema([*schemas, pa.schema({"a": pa.string()})]).field("a").type == pa.string()
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_the_file_is_the_same(tmp_path, monkeypatch):
+    run = table_run(tmp_path / "run", monkeypatch)
+    run.reference(draws=8)
+    file = write_rows(tmp_path / "new.csv", rows(20_000, seed=8))
+    words = (
+        "import pathlib, sys, likelify as lk\n"
+        "from likelify.fitting.scoring.scoring import *; from likelify.fitting.scoring.scorer import Wanted\n"
+        "run = lk.Run.load(sys.argv[1])\n"
+        "score_file(Scoring(run, items_of(run, sys.argv[2]), Wanted(draws=8)), pathlib.Path(sys.argv[3]))\n"
+    )
+
+    def start(out):
+        return subprocess.Popen([sys.executable, "-c", words, str(run.path), str(file), str(tmp_path / out)])
+
+    begun = time.monotonic()
+    assert start("whole.parquet").wait() == 0
+    seconds, generator = time.monotonic() - begun, random.Random(0)
+    kills = 0
+    while kills < 5:
+        process = start("cut.parquet")
+        # In the part of its life in which something is written.
+        time.sleep(seconds * generator.uniform(0.4, 0.75))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        if (tmp_path / "cut.parquet").exists() and not (tmp_path / "cut.parquet.parts").exists():
+            break
+    assert start("cut.parquet").wait() in (0, 1)
+    assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not (tmp_path / "cut.parquet.parts").exists()
