@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from likelify.data import Batch, Facts, Source, SplitName
 from likelify.distributions import Likelihood
 from likelify.errors import DataError, NonFiniteError
 from likelify.fitting.checks import check_condition, check_flow, for_flow
+from likelify.fitting.feeding import in_order, mix
 from likelify.fitting.metrics import check_split
 from likelify.fitting.recipes import usual_draws
 from likelify.flows import Flow
@@ -115,7 +115,7 @@ class Likelihoods:
 
 def seed_of(stream: str, number: int) -> int:
     """Return the seed of the draws of one pass; passes of other streams draw independently."""
-    return int.from_bytes(hashlib.sha256(f"{stream} {number}".encode()).digest()[:8], "little") >> 1
+    return mix(0, f"scores of {stream}", number)
 
 
 def score_batch(
@@ -203,20 +203,12 @@ def score_source(
     check_condition(flow, source, split, conditional=conditional)
     effort, parts = effort_of(flow, facts or source.facts(), draws), []
     with flow.frozen():
-        for number, indices in enumerate(torch.arange(count).split(effort.items)):
-            parts.append(
-                score_batch(
-                    flow,
-                    source.read(split, indices),
-                    effort,
-                    seed=seed_of(split, number),
-                    conditional=conditional,
-                    what=f"'{source.name}' ({split}), item",
-                    first=int(indices[0]),
-                )
-            )
+        for number, batch in enumerate(in_order(flow, source, split, effort.items)):
+            seed, what, first = seed_of(split, number), f"'{source.name}' ({split}), item", number * effort.items
+            found = score_batch(flow, batch, effort, seed=seed, conditional=conditional, what=what, first=first)
+            parts.append(found)
             if on_batch is not None:
-                on_batch((int(indices[-1]) + 1) / count)
+                on_batch((first + len(batch)) / count)
     return Likelihoods.joined(parts)
 
 
