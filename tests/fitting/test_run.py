@@ -211,7 +211,7 @@ def test_figures_that_are_infinite_are_returned_and_not_written(measured, monkey
     endless = Figure(mean=-float("inf"), standard_error=None, count=80)
     score = Score(bits=endless, nats=endless, samples=9)
     made_up = Evaluation(source="stripes", split="test", elbo=score, iw=score)
-    monkeypatch.setattr("likelify.fitting.metrics.evaluate", lambda *_, **__: made_up)
+    monkeypatch.setattr("likelify.fitting.evaluating.evaluate", lambda *_, **__: made_up)
     kept = (measured.path / "evaluation.json").read_text()
     with pytest.warns(LikelifyWarning, match="not kept. A figure is infinite or not a number"):
         assert measured.evaluate(stripes(), iw_samples=0).elbo == score

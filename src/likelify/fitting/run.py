@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
-from likelify.errors import ConfigError, DataError, LikelifyWarning, RunError
+from likelify.errors import ConfigError, RunError
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
-from likelify.fitting.locks import LOCK, is_locked
+from likelify.fitting.locks import LOCK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
 
-CONFIG, WEIGHTS, EVALUATION = "config.json", "model.safetensors", "evaluation.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COURSE, METRICS = "course.json", "metrics.csv"
 
 
@@ -186,64 +185,17 @@ class Run:
             RunError: if the data have changed, or the weights are missing or damaged.
             ConfigError: if a setting does not fit.
         """
-        from likelify.fitting.metrics import evaluate
-        from likelify.fitting.recipes import usual_draws
+        from likelify.fitting.evaluating import evaluate_run
 
-        effort = usual_draws(self.config.data).model_dump() | effort
-        flow = self.flow(**(changes or {}))
-        source = self.source() if source is None else self._own_kind(source)
-        self._warn_unless_ended()
-        measured = evaluate(flow, source, conditional=self.config.conditional, **effort)
-        if not changes:
-            measured = measured.model_copy(update={"weights": self.digest()})
-        own = source.fingerprint() == self.config.data.fingerprint
-        if keep and own and not changes and effort.get("limit") is None:
-            self._keep_evaluation(measured)
-        return measured
-
-    def _own_kind(self, data: Any) -> Source:
-        """Return other data than the run's, if they are of the same shape."""
-        from likelify.fitting.sources import in_memory
-
-        facts = self.config.data
-        source = in_memory(data, facts)
-        if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
-            raise DataError(
-                f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; '{self.path}' is a "
-                f"model of {facts.items} of shape {tuple(facts.event_shape)}."
-            )
-        return source
-
-    def _warn_unless_ended(self) -> None:
-        course = self.course()
-        if course is not None and (course.reason == "diverged" or not course.ended):
-            end = {"interrupted": "was interrupted", "diverged": "ended when its loss was not finite any more"}
-            killed = "is still running" if is_locked(self.path) else "did not end: it was killed"
-            warnings.warn(
-                f"The fit of '{self.path}' {end.get(course.reason, killed)}. Its weights are the best that were kept "
-                f"so far, of step {course.best_step}.",
-                LikelifyWarning,
-                stacklevel=3,
-            )
-
-    def _keep_evaluation(self, measured: Evaluation) -> None:
-        """Write figures unless finer ones of the same weights are there; a warning says why if they are not written."""
-        file = self.path / (EVALUATION if measured.split == "test" else f"evaluation-{measured.split}.json")
-        old = self.evaluation(measured.split)
-        try:
-            if old is not None and old.weights == measured.weights and old.draws() > measured.draws():
-                raise RunError(f"'{file}' holds figures of more draws, and was left as it is.")
-            write_atomically(file, as_json(measured))
-        except RunError as error:
-            warnings.warn(f"These figures were not kept. {error}", LikelifyWarning, stacklevel=3)
+        return evaluate_run(self, source, changes or {}, effort, keep=keep)
 
     def evaluation(self, split: SplitName = "test") -> Evaluation | None:
         """Return the figures that were kept of a split, or None if there are none that can be read."""
+        from likelify.fitting.evaluating import evaluation_file
         from likelify.fitting.figures import Evaluation
 
-        name = EVALUATION if split == "test" else f"evaluation-{split}.json"
         try:
-            return Evaluation.parse(read_json(self.path / name))
+            return Evaluation.parse(read_json(evaluation_file(self.path, split)))
         except (OSError, ConfigError):
             return None
 

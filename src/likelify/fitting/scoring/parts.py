@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from likelify.errors import ConfigError, MissingDependencyError, RunError
-from likelify.fitting.files import as_json, is_temporary, read_json, refuse_write, write_atomically
+from likelify.fitting.files import (
+    as_json,
+    give_name,
+    is_temporary,
+    read_json,
+    refuse_write,
+    write_atomically,
+)
 from likelify.fitting.scoring.likelihoods import Effort
 from likelify.fitting.scoring.summary import Summary
 from likelify.fitting.scoring.tables import ENDINGS, common_schema, write_tables
@@ -212,28 +218,15 @@ class Parts:
         whole = self.folder / WHOLE
         try:
             write_tables(whole, self.out.suffix.lower(), schema, _counted(files, schema, summary))
-            with whole.open("rb") as handle:
-                os.fsync(handle.fileno())
             made = _look(whole)
             if made is not None:
                 write_atomically(self.folder / MADE, as_json(made))
-            self._give_name(whole, force=force)
+            if not give_name(whole, self.out, force=force):
+                _refuse_taken(self.out)
             self.remove()
         except OSError as error:
             refuse_write(self.out, error)
         return summary
-
-    def _give_name(self, whole: Path, *, force: bool) -> None:
-        """Give the file its name; one that came there meanwhile is not replaced unless it may be."""
-        if force:
-            os.replace(whole, self.out)
-            return
-        try:
-            os.link(whole, self.out)
-        except FileExistsError:
-            _refuse_taken(self.out)
-        except OSError:  # a file system without links
-            os.rename(whole, self.out)
 
 
 def _is_ours(file: Path) -> bool:

@@ -1,0 +1,81 @@
+"""The held-out figures of a run: measured, and kept in its folder unless finer ones are there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likelify.data import Source, SplitName
+from likelify.errors import DataError, LikelifyWarning, RunError
+from likelify.fitting.figures import Evaluation
+from likelify.fitting.files import as_json, write_atomically
+from likelify.fitting.locks import is_locked
+from likelify.fitting.metrics import evaluate
+from likelify.fitting.recipes import usual_draws
+from likelify.fitting.sources import in_memory
+
+if TYPE_CHECKING:
+    from likelify.fitting.run import Run
+
+# From the function that warns to whoever calls `Run.evaluate`.
+CALLER = 4
+
+
+def evaluate_run(
+    run: Run, data: Any, changes: Mapping[str, Any], effort: Mapping[str, Any], *, keep: bool
+) -> Evaluation:
+    """Measure a run and keep the figures in it, see `Run.evaluate`."""
+    effort = {**usual_draws(run.config.data).model_dump(), **effort}
+    flow = run.flow(**changes)
+    source = run.source() if data is None else _own_kind(run, data)
+    _warn_unless_ended(run)
+    measured = evaluate(flow, source, conditional=run.config.conditional, **effort)
+    if not changes:
+        measured = measured.model_copy(update={"weights": run.digest()})
+    own = source.fingerprint() == run.config.data.fingerprint
+    if keep and own and not changes and effort.get("limit") is None:
+        _keep(run, measured)
+    return measured
+
+
+def evaluation_file(folder: Path, split: SplitName) -> Path:
+    """Return the file of a run folder that the figures of a split are kept in."""
+    return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+
+
+def _own_kind(run: Run, data: Any) -> Source:
+    """Return other data than the run's, if they are of the same shape."""
+    facts = run.config.data
+    source = in_memory(data, facts)
+    if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
+        raise DataError(
+            f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; '{run.path}' is a "
+            f"model of {facts.items} of shape {tuple(facts.event_shape)}."
+        )
+    return source
+
+
+def _warn_unless_ended(run: Run) -> None:
+    course = run.course()
+    if course is not None and (course.reason == "diverged" or not course.ended):
+        end = {"interrupted": "was interrupted", "diverged": "ended when its loss was not finite any more"}
+        killed = "is still running" if is_locked(run.path) else "did not end: it was killed"
+        warnings.warn(
+            f"The fit of '{run.path}' {end.get(course.reason, killed)}. Its weights are the best that were kept "
+            f"so far, of step {course.best_step}.",
+            LikelifyWarning,
+            stacklevel=CALLER,
+        )
+
+
+def _keep(run: Run, measured: Evaluation) -> None:
+    """Write figures unless finer ones of the same weights are there; a warning says why if they are not written."""
+    file, old = evaluation_file(run.path, measured.split), run.evaluation(measured.split)
+    try:
+        if old is not None and old.weights == measured.weights and old.draws() > measured.draws():
+            raise RunError(f"'{file}' holds figures of more draws, and was left as it is.")
+        write_atomically(file, as_json(measured))
+    except RunError as error:
+        warnings.warn(f"These figures were not kept. {error}", LikelifyWarning, stacklevel=CALLER)
