@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 EXTREMES = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 NUMBERS = (b"1e200", b"-1e308", b"1e400", b"nan", b"inf", b"1e-320", b"-0", b"9" * 400, b"1,257", b"0x10", b"1_0", b"")
 TOKENS = (
@@ -51,6 +53,8 @@ def mutate(
         canary: a file that hostile contents try to make.
         ways: those that are taken, one after the other; by default one to three at random.
     """
+    if ways is None and content[:4] == b"PK\x03\x04" and random.random() < 0.6:
+        return _inside_zip(content, random, others, canary)
     inside = ways is None and content[:2] == b"\x1f\x8b" and random.random() < 0.8
     if inside:
         content = gzip.decompress(content)
@@ -60,6 +64,19 @@ def mutate(
         names.append(change.__name__)
         content = change(content, random, others, canary)
     return (gzip.compress(content, 1) if inside else content), " ".join(names)
+
+
+def _inside_zip(content: bytes, random: Random, others: list[bytes], canary: Path) -> tuple[bytes, str]:
+    """Spoil a member of an archive, so that the archive itself is whole."""
+    stream, names = io.BytesIO(), ""
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
+        chosen = random.choice(old.infolist())
+        for member in old.infolist():
+            held = old.read(member)
+            if member is chosen:
+                held, names = mutate(held, random, others, canary)
+            new.writestr(member.filename, held, member.compress_type)
+    return stream.getvalue(), f"inside {chosen.filename} {names}"
 
 
 def flip(content: bytes, random: Random, others: list[bytes], canary: Path) -> bytes:
@@ -169,7 +186,17 @@ def entangle(content: bytes, random: Random, others: list[bytes], canary: Path) 
 
 
 def explode(content: bytes, random: Random, others: list[bytes], canary: Path) -> bytes:
-    """Let it unpack to a gigabyte."""
+    """Let it unpack to a gigabyte, or a quarter of one in an archive."""
+    if content[:4] == b"PK\x03\x04":
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            with archive.open("images.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(
+                    member, {"descr": "|u1", "fortran_order": False, "shape": (250, 1, 1000, 1000)}
+                )
+                for _ in range(250):
+                    member.write(bytes(10**6))
+        return stream.getvalue()
     filling = random.choice((b"\0", b"\n", b"1", b"0,0\n", b"1;", b'"', b"9 9\n"))
     start = random.choice((content, b"", content[: len(content) // 2]))
     if start[:2] == b"\x1f\x8b":

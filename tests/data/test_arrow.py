@@ -136,6 +136,18 @@ def test_a_data_frame_in_memory(make):
     assert [source.class_names[n] for n in batch.batch.labels.tolist()] == batch.carried["colour"]
 
 
+def test_names_are_shown_on_one_line_and_found_as_they_are(tmp_path):
+    frame = FRAME[["length", "count"]].set_axis(["length\n(mm)", ""], axis=1)
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_feather(tmp_path / "a.feather")
+    for what in (tmp_path / "a.parquet", tmp_path / "a.feather", frame):
+        items = open_items(what, as_source(frame).facts())
+        assert next(items.batches(9)).batch.x.tolist() == FRAME[["length", "count"]][:9].to_numpy(dtype=float).tolist()
+    assert as_source(frame).columns == ("length (mm)", "column 2")
+    with pytest.raises(DataError, match="two columns called 'a b'"):
+        MemoryFrame(pa.table([[1.0], [2.0]], names=["a\nb", "a b"]))
+
+
 def test_missing_values_are_counted_by_column(tmp_path):
     spoiled = FRAME[NUMBERS].astype({"count": "Int64"})
     spoiled.loc[[30, 9_000, 19_999], "count"] = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.frames import NUMBERS, Column, Frame, Rows, file_hash, require_distinct, require_finite
+from likelify.data.frames import NUMBERS, Column, Frame, Rows, file_hash, printable, require_distinct, require_finite
 from likelify.data.ipc import MAGIC, require_honest
 from likelify.data.limits import FREE, MOST_COLUMNS, MOST_SHRINKING, TROUBLE, reading
 from likelify.errors import DataError, MissingDependencyError
@@ -49,6 +49,9 @@ def pyarrow() -> Any:
 class ArrowFrame(Frame):
     """A table of columns of Arrow.
 
+    Attributes:
+        form: what it should be, for errors.
+
     Args:
         name: of the file or the data frame, for errors.
         schema: names and types of its columns.
@@ -58,13 +61,19 @@ class ArrowFrame(Frame):
         DataError: if there are no columns or too many, or two of one name.
     """
 
+    form = "a table of columns of Arrow"
+
     def __init__(self, name: str, schema: pa.Schema, count: int) -> None:
         self.name, self.count, self._schema = name, count, schema
         if not 1 <= len(schema) <= MOST_COLUMNS:
             raise DataError(f"{name} has {len(schema):,} columns; 1 to {MOST_COLUMNS:,} are read.")
+        names = [printable(raw) or f"column {number}" for number, raw in enumerate(schema.names, 1)]
         require_distinct(name, schema.names)
-        self.columns = tuple(Column(field.name, column_type(field.type)) for field in schema)
-        self.index = index_columns(schema)
+        require_distinct(name, names)
+        self._raw = dict(zip(names, schema.names, strict=True))
+        self.columns = tuple(Column(shown, column_type(schema.field(raw).type)) for shown, raw in self._raw.items())
+        index = index_columns(schema)
+        self.index = tuple(shown for shown, raw in self._raw.items() if raw in index)
 
     @abstractmethod
     def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
@@ -72,12 +81,13 @@ class ArrowFrame(Frame):
 
     def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
         """Read columns in order; see `Frame.rows`."""
-        for batch in self.batches([*numbers, *carried], start):
-            batch.validate(full=True)
-            values = np.empty((batch.num_rows, len(numbers)))
-            for place in range(len(numbers)):
-                values[:, place] = as_numbers(batch.column(place))
-            kept = {name: batch.column(len(numbers) + place).to_pylist() for place, name in enumerate(carried)}
+        for batch in self.batches([self._raw[name] for name in (*numbers, *carried)], start):
+            with reading(self.name.strip("'"), self.form):
+                batch.validate(full=True)
+                values = np.empty((batch.num_rows, len(numbers)))
+                for place in range(len(numbers)):
+                    values[:, place] = as_numbers(batch.column(place))
+                kept = {name: batch.column(len(numbers) + place).to_pylist() for place, name in enumerate(carried)}
             rows = Rows(values, kept, _Places(batch, start))
             require_finite(self.name, numbers, rows)
             yield rows
@@ -100,6 +110,8 @@ class ParquetFrame(ArrowFrame):
     Raises:
         DataError: if it is none, or announces to unpack to much more than its size.
     """
+
+    form = PARQUET
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -156,6 +168,8 @@ class FeatherFrame(ArrowFrame):
     Raises:
         DataError: if it is none, or announces to unpack to much more than its size.
     """
+
+    form = FEATHER
 
     def __init__(self, path: Path) -> None:
         self.path = path

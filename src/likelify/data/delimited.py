@@ -25,7 +25,7 @@ from likelify.data.dialect import (
     looks_like_number,
     split_lines,
 )
-from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, require_distinct
+from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, printable, require_distinct
 from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
 from likelify.data.lines import Piece, pieces, whole_rows
 from likelify.errors import DataError, MissingDependencyError
@@ -88,7 +88,7 @@ class TextFrame(Frame):
                 )
             row = _first_row(start, delimiter, path)
             self.named = _is_header(row.cells)
-            names = [_printable(cell) if self.named else "" for cell in row.cells]
+            names = [printable(cell) if self.named else "" for cell in row.cells]
             require_distinct(self.name, [name for name in names if name])
             self._header = start.first + row.last - 1 if self.named else start.first - 1
             self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
@@ -366,11 +366,6 @@ def _is_date(cell: str) -> bool:
             continue
         return True
     return False
-
-
-def _printable(cell: str) -> str:
-    """Return a name on one line, without what a terminal would obey."""
-    return "".join(letter for letter in " ".join(cell.split()) if letter.isprintable())
 
 
 def _miscounted(found: int, width: int, delimiter: str) -> str:

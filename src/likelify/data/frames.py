@@ -214,6 +214,11 @@ def require_finite(name: str, columns: Sequence[str], rows: Rows) -> None:
     )
 
 
+def printable(name: str) -> str:
+    """Return the name of a column on one line, without what a terminal would obey."""
+    return "".join(letter for letter in " ".join(name.split()) if letter.isprintable())
+
+
 def require_distinct(name: str, columns: Sequence[str]) -> None:
     """Refuse a table of which two columns have one name.
 

@@ -46,9 +46,9 @@ def reading(path: object, what: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise DataError(f"'{path}' needs more memory than there is.") from error
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     except TROUBLE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"'{path}' cannot be read: {error.strerror}.") from error
         raise DataError(f"'{path}' is not {what}, or is damaged or cut off: {_brief(error)}.") from error
 
 
@@ -84,4 +84,5 @@ def most_values() -> int:
 
 def _brief(error: BaseException) -> str:
     """Return the first line of what an error says, which can quote a file at length."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    return "".join(letter if letter.isprintable() else "?" for letter in said)
