@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from likelify.app import after, models
 from likelify.app import fit as fitting
-from likelify.app import models
 from likelify.app.cli import main
 from likelify.app.show import show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
@@ -111,18 +111,19 @@ def heard():
 def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys, heard):
     heard(number)
     monkeypatch.chdir(tmp_path)
-    update = fitting.FitProgress.update
+    update = after.FitProgress.update
 
     def end(self, progress):
         update(self, progress)
         if progress.step == 5:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(fitting.FitProgress, "update", end)
+    monkeypatch.setattr(after.FitProgress, "update", end)
     words = [word if word != 4 else 1_000 for word in FIT]
-    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "--no-report", "-o", "run")
+    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "--no-report", "-o", "run", code=130)
     assert "Training ended (interrupted) after" in output
-    assert "They are kept. Go on with:" in output
+    assert "Everything is saved, the fit goes on with: " in output
+    assert output.endswith("fit --resume run\n")
     course = Run.load("run").course()
     assert course.reason == "interrupted"
     # The steps since the last validation are validated first.

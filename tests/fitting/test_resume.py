@@ -1,16 +1,26 @@
 """A fit that is killed, interrupted or stopped by an error goes on to the result of one without a break."""
 
+import errno
+import json
+import math
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import likelify as lk
 from likelify import zoo
 from likelify.data import ArraySource
+from likelify.errors import LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
-from tests.fitting.toys import stripes, tiny_config, tiny_flow
+from likelify.fitting.weights import pack
+from tests.fitting.toys import stripes, tiny_config, tiny_flow, trap
 
 EVERY = FitSettings(steps=12, lr=1e-2, batch_size=64, validations=3, warmup=4, checkpoint_seconds=0)
 
@@ -157,3 +167,205 @@ def test_every_model_goes_on_to_the_same_result(name, tmp_path):
         fit(model.build(), source, run=broken, on_step=kill_at(2))
     broken.resume(source)
     same(broken, once)
+
+
+def interrupted_at(step):
+    def end(progress):
+        if progress.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return end
+
+
+def test_ctrl_c_saves_and_the_last_steps_are_validated(tmp_path, whole):
+    run, flow = Run.create(tmp_path / "run", config()), tiny_flow()
+    course = fit(flow, stripes(), run=run, on_step=interrupted_at(6))
+    assert course.reason == "interrupted"
+    assert [point.step for point in course.points] == [0, 4, 6]
+    assert not course.ended
+    assert run.saved().facts.position.step == 6
+    with pytest.warns(LikelifyWarning, match="was interrupted. Its weights are the best"):
+        run.evaluate(stripes(), elbo_samples=1, iw_samples=0)
+    assert run.sample(2).shape == (2, 1, 2, 2)
+    run.resume(stripes())
+    same(run, whole)
+
+
+def test_a_second_ctrl_c_during_the_save_destroys_nothing(tmp_path, whole, monkeypatch):
+    run = Run.create(tmp_path / "run", config())
+    replace = os.replace
+
+    def interrupt_twice(*names):
+        if str(names[1]).endswith("checkpoint.safetensors") and armed:
+            armed.clear()
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        replace(*names)
+
+    armed = []
+    monkeypatch.setattr(os, "replace", interrupt_twice)
+    course = fit(tiny_flow(), stripes(), run=run, on_step=lambda progress: progress.step == 5 and armed.append(1))
+    assert course.reason == "interrupted"
+    assert run.saved().facts.position.step == 5
+    run.resume(stripes())
+    same(run, whole)
+
+
+def test_time_that_was_used_counts(tmp_path):
+    timed = EVERY.model_copy(update={"steps": 10**6, "max_time": 600.0})
+    run = Run.create(tmp_path / "run", config(timed))
+    with pytest.raises(Killed):
+        fit(tiny_flow(), stripes(), run=run, on_step=kill_at(3))
+    position = run.saved().facts.position
+    assert 0 < position.seconds < 600
+    gone = []
+
+    def look(progress):
+        gone.append(progress.seconds)
+        raise Killed
+
+    with pytest.raises(Killed):
+        run.resume(stripes(), on_step=look)
+    assert gone[0] > position.seconds
+
+
+def begun(folder, step=5, settings=EVERY):
+    run = Run.create(folder / "run", config(settings))
+    with pytest.raises(Killed):
+        fit(tiny_flow(), stripes(), run=run, on_step=kill_at(step))
+    return run
+
+
+def test_other_data_or_settings_are_refused(tmp_path):
+    run = begun(tmp_path)
+    with pytest.raises(RunError, match="data are not those that the fit in .* began with"):
+        run.resume(stripes(labels=True).read_all("train").x)
+    with pytest.raises(RunError, match="steps is 12, not 13; lr is 0.01, not 0.1"):
+        fit(tiny_flow(), stripes(), run=run, steps=13, lr=0.1)
+    with pytest.raises(RunError, match="does not fit the model: .* missing"):
+        fit(tiny_flow(couplings=2), stripes(), run=run)
+    assert run.resume(stripes(), checkpoint_seconds=7.0).reason == "finished"
+
+
+def test_other_threads_or_versions_are_said(tmp_path):
+    run = begun(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(LikelifyWarning, match=rf"threads {threads} -> {threads + 1}\), so its result may differ"):
+            run.resume(stripes())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_run_whose_fit_has_ended_is_left_as_it_is(tmp_path, whole):
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in whole.path.iterdir()}
+    with pytest.warns(LikelifyWarning, match=r"has ended \(finished, 12 steps\); nothing was changed"):
+        assert whole.resume(stripes()) == whole.course()
+    with pytest.raises(RunError, match=r"has ended .* Fit in another folder"):
+        fit(tiny_flow(), stripes(), run=whole)
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in whole.path.iterdir()} == before
+
+
+def test_weights_without_a_checkpoint_are_not_replaced(tmp_path):
+    run = begun(tmp_path)
+    (run.path / "checkpoint.safetensors").unlink()
+    kept = (run.path / "model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="holds weights and no checkpoint"):
+        run.resume(stripes())
+    assert (run.path / "model.safetensors").read_bytes() == kept
+
+
+def test_two_fits_in_one_folder(tmp_path):
+    run, refused = Run.create(tmp_path / "run", config()), []
+
+    def another(progress):
+        if not refused:
+            thread = threading.Thread(target=lambda: refused.append(_refusal(run)))
+            thread.start()
+            thread.join()
+
+    fit(tiny_flow(), stripes(), run=run, on_step=another)
+    assert "Another process is at work in" in refused[0]
+
+
+def _refusal(run):
+    try:
+        Run.load(run.path).resume(stripes())
+    except RunError as error:
+        return str(error)
+
+
+def test_a_fit_that_diverges_has_ended(tmp_path):
+    run, inner = Run.create(tmp_path / "run", config()), tiny_flow()
+    flow = lk.Flow(inner.base, lk.Chain([*inner.transform, trap(8)]), event_shape=(1, 2, 2))
+    with pytest.raises(NonFiniteError):
+        fit(flow, stripes(), run=run)
+    assert run.course().reason == "diverged"
+    assert not (run.path / "checkpoint.safetensors").exists()
+    with pytest.raises(RunError, match="has ended .diverged"):
+        fit(tiny_flow(), stripes(), run=run)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    run = begun(tmp_path, 4)
+    kept = (run.path / "checkpoint.safetensors").read_bytes()
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fail)
+        with pytest.warns(LikelifyWarning) as found, pytest.raises(Killed):
+            run.resume(stripes(), on_step=kill_at(6))
+    said = [str(each.message) for each in found]
+    assert sum("state of the fit was not saved, and the fit goes on" in words for words in said) == 1
+    assert all("no space left on device" in words for words in said)
+    assert (run.path / "checkpoint.safetensors").read_bytes() == kept
+    assert run.resume(stripes()).reason == "finished"
+
+
+@pytest.mark.parametrize("change", ["truncated", "bit", "foreign", "nan", "later", "none", "pipe", "link", "words"])
+def test_a_checkpoint_that_is_none_is_refused(change, tmp_path):
+    run = begun(tmp_path, 2)
+    file = run.path / "checkpoint.safetensors"
+    content = file.read_bytes()
+    state = load_file(file)
+    facts = json.loads(state["json"].numpy().tobytes())
+    words = {
+        "truncated": "damaged or not a safetensors file",
+        "bit": "digest differs",
+        "foreign": "does not fit the model",
+        "nan": "are not finite",
+        "later": "it has format 2. Upgrade likelify",
+        "none": "does not say what it is of",
+        "pipe": "not an ordinary file",
+        "link": "link to a place outside",
+        "words": "no setting 'surprise'",
+    }
+    file.unlink()
+    if change == "truncated":
+        file.write_bytes(content[:-9])
+    elif change == "bit":
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif change == "foreign":
+        name = next(name for name in state if name.startswith("average.") and state[name].ndim)
+        file.write_bytes(pack(state | {name: torch.zeros(3)}))
+    elif change == "nan":
+        name = next(name for name in state if name.startswith("optimizer.exp_avg."))
+        file.write_bytes(pack(state | {name: torch.full_like(state[name], math.inf)}))
+    elif change in ("later", "words"):
+        facts |= {"format": 2} if change == "later" else {"surprise": 1}
+        file.write_bytes(
+            pack(state | {"json": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)})
+        )
+    elif change == "none":
+        file.write_bytes(pack({"a": torch.zeros(2)}))
+    elif change == "pipe":
+        os.mkfifo(file)
+    else:
+        (tmp_path / "elsewhere").write_bytes(content)
+        file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=words[change]):
+        run.resume(stripes())

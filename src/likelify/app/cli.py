@@ -45,7 +45,7 @@ def fit(
     lr: Annotated[float | None, Parameter(help="Largest learning rate.")] = None,
     batch_size: Annotated[int | None, Parameter(help="Images or rows per step.")] = None,
     max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
-    seed: Annotated[int, Parameter(help="Of weights, batches and noise.")] = 0,
+    seed: Annotated[int | None, Parameter(help="Of weights, batches and noise; by default 0.")] = None,
     image_size: Annotated[
         str | None, Parameter(help="Of a folder of images: 32, or 32x48 for height and width.")
     ] = None,
@@ -62,6 +62,7 @@ def fit(
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
     ] = None,
+    resume: Annotated[Path | None, Parameter(help="Go on with the fit of that run.")] = None,
     set_: Annotated[
         list[str] | None,
         Parameter(
@@ -78,11 +79,12 @@ def fit(
     """Fit a flow to a source of data, and keep everything in a run folder.
 
     Prints held-out bits per dimension, or nats per row, when it is done. Ctrl-C
-    ends it early and keeps the best weights.
+    saves where it is; --resume RUN alone goes on, also after a kill.
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
     from likelify.app.fit import dry_run_command, fit_command
+    from likelify.app.resume import resume_command
     from likelify.data import SourceOptions
 
     fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "workers": workers}
@@ -101,6 +103,11 @@ def fit(
     options = SourceOptions(**_given({**reading, "skip_unreadable": skip_unreadable or None}))
     if dry_run:
         dry_run_command(source, words, options=options, threads=threads)
+        return
+    if resume is not None:
+        if out is not None:
+            raise ConfigError("--resume goes on in the folder of its run; leave out --out.")
+        resume_command(resume, source, words, options=options, threads=threads, report=not no_report)
         return
     if source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")

@@ -10,17 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelify.app.evaluate import measure
-from likelify.app.progress import FitProgress
-from likelify.app.report import keep_report
-from likelify.app.score import keep_reference
+from likelify.app.resume import refuse_taken, resume_command
 from likelify.app.show import console, program, say_remarks
-from likelify.app.signals import ended_like_ctrl_c
+from likelify.app.threads import use_threads
 from likelify.data import Facts, SourceOptions, open_source
-from likelify.errors import ConfigError
-from likelify.fitting.figures import Unit
 from likelify.fitting.run import Run
-from likelify.fitting.sampling import keep_samples
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
@@ -36,8 +30,11 @@ def fit_command(
     out: Path | None,
     report: bool = True,
 ) -> None:
-    """Fit a model, evaluate it, draw samples, and say where everything is; `words` are arguments of `choose`."""
+    """Fit a model, and make all that belongs to a fitted run; `words` are arguments of `choose`."""
     check_names(words)
+    if out is not None and refuse_taken(out):
+        resume_command(out, source_name, words, options=options, threads=threads, report=report)
+        return
     # Before anything is imported or read that takes seconds.
     console.print(f"Opening {source_name}")
     source = open_source(source_name, options)
@@ -45,7 +42,8 @@ def fit_command(
     from likelify.fitting.choose import choose
 
     choice = choose(facts, **words)
-    use_threads(threads, choice)
+    use_threads(threads, choice.threads)
+    from likelify.app.after import see_through
     from likelify.fitting.checks import check_columns
     from likelify.fitting.loop import fit
     from likelify.fitting.settings import RunConfig
@@ -58,29 +56,8 @@ def fit_command(
         flow = choice.model.build()
     run = Run.create(out or default_folder(facts), config, numbered=out is None)
     _announce(choice, flow, facts)
-    progress = FitProgress(console, Unit.of(facts.kind))
-    with progress.bar, ended_like_ctrl_c():
-        course = fit(flow, source, run=run, on_step=progress.update)
-    console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
-    best = course.best
-    if best is None:
-        console.print("No weights were worth keeping yet.")
-        return
-    shown = Unit.of(facts.kind).show(best.validation_bits, best.validation_nats)
-    console.print(f"Best weights: step {best.step}, validation {shown}.")
-    if course.reason == "interrupted":
-        console.print(f"They are kept. Go on with: {program()} evaluate {run.path}")
-        return
-    console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
-    measure(run, source)
-    samples = keep_samples(run, source)
-    keep_reference(run, flow)
-    if report:
-        keep_report(run, source)
-    console.print(f"Run folder: {run.path}")
-    if samples is not None:
-        console.print(f"Samples: {samples}")
-    _say_what_comes_next(run, flow, choice, samples)
+    console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
+    see_through(run, source, lambda show: fit(flow, source, run=run, on_step=show), report=report)
 
 
 def dry_run_command(
@@ -92,7 +69,7 @@ def dry_run_command(
     from likelify.fitting.choose import choose
 
     choice = choose(facts, **words)
-    use_threads(threads, choice)
+    use_threads(threads, choice.threads)
     from likelify.app.dry_run import BATCH, dry_run
 
     named = {**words["fit_settings"], **words["settings"]}
@@ -112,20 +89,11 @@ MADE_UP = Facts(
 )
 
 
-def use_threads(threads: int | None, choice: Choice) -> None:
-    """Set the number of CPU threads: what was asked for, or what suits the data."""
-    threads = choice.threads if threads is None else threads
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {threads}.")
-        import torch
-
-        torch.set_num_threads(threads)
-
-
 def default_folder(facts: Facts) -> Path:
-    """Name a new run folder, after the file for a table of the user."""
-    name = Path(facts.name).name.partition(".")[0] if facts.family == "table" else facts.family
+    """Name a new run folder, after the file or folder of the user if there is one."""
+    place = facts.name.removeprefix(f"{facts.family}:")
+    name = Path(place).name.partition(".")[0] if facts.family in ("table", "array", "images") else facts.family
+    name = name or facts.family
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -143,11 +111,3 @@ def _announce(choice: Choice, flow: Flow, facts: Facts) -> None:
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     console.print(f"Fitting {choice.title} ({parameters:,} parameters) to {facts.name}: {facts.description}")
     say_remarks(choice)
-
-
-def _say_what_comes_next(run: Run, flow: Flow, choice: Choice, samples: Path | None) -> None:
-    follow = [] if samples is None else [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
-    if flow.likelihood != "estimate":
-        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * choice.draws.iw_samples}")
-    for number, words in enumerate(follow):
-        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")

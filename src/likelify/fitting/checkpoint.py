@@ -22,7 +22,7 @@ from likelify._version import __version__
 from likelify.door import broken_weights
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, RunError
 from likelify.fitting.files import LARGEST_JSON, parse_json, regular, write_atomically
-from likelify.fitting.settings import FitSettings
+from likelify.fitting.settings import UNDECIDING, FitSettings
 from likelify.fitting.state import AVERAGE, BEST, FLOW, LOSSES, OPTIMIZER, FitState, Position, State, of_part
 from likelify.fitting.weights import Header, Kinds, check_digest, listed, mismatches, pack, read_header
 from likelify.settings import Settings
@@ -289,10 +289,11 @@ def check_same(saved: Saved, facts: Facts) -> None:
         )
     old, new = before.fit.model_dump(), facts.fit.model_dump()
     old["conditional"], new["conditional"] = before.conditional, facts.conditional
-    differ = [f"{name} is {old[name]}, not {new[name]}" for name in old if old[name] != new[name]]
-    if differ := [words for words in differ if not words.startswith("checkpoint_seconds ")]:
+    differ = [name for name in old if old[name] != new[name] and name not in UNDECIDING]
+    if differ:
+        words = "; ".join(f"{name} is {old[name]}, not {new[name]}" for name in differ)
         raise RunError(
-            f"The fit in '{saved.file.parent}' began with other settings: {'; '.join(differ)}. It goes on with its own "
+            f"The fit in '{saved.file.parent}' began with other settings: {words}. It goes on with its own "
             "ones; leave these out, or fit in another folder."
         )
     was, now = before.machine.model_dump(), facts.machine.model_dump()

@@ -40,11 +40,12 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        del _held[key]
-        # While it is held: whoever waits for this file sees that it is not the one in the folder any more.
-        with suppress(OSError):
-            (folder / LOCK).unlink(missing_ok=True)
-        os.close(handle)
+        # A process that was forked meanwhile and leaves the block has let go already.
+        if _held.pop(key, None) is not None:
+            # While it is held: whoever waits for this file sees that it is not the one in the folder any more.
+            with suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+            os.close(handle)
 
 
 def is_locked(folder: Path) -> bool:

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from likelify.errors import LikelifyWarning
+from likelify.data import as_source
+from likelify.errors import LikelifyWarning, RunError
 from likelify.fitting.checkpoint import Saved
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
@@ -27,6 +28,7 @@ def resume(
     *,
     fabric: Fabric | OneProcess | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    **changes: Any,
 ) -> Course:
     """Go on with the fit of a run, see `Run.resume`."""
     place = processes(fabric)
@@ -42,9 +44,11 @@ def resume(
             warnings.warn(run.ended_words(course), LikelifyWarning, stacklevel=3)
         return course
     with place.together():
-        source = run.source() if data is None else data
+        source = run.source() if data is None else as_source(data)
+        if saved is None and place.is_first and (found := source.fingerprint()) != run.config.data.fingerprint:
+            raise RunError(f"These data are not those of '{run.path}' (fingerprint {found}); nothing was changed.")
         flow = unfitted(run, saved)
-    return fit(flow, source, settings, run=run, fabric=place, on_step=on_step)
+    return fit(flow, source, settings, run=run, fabric=place, on_step=on_step, **changes)
 
 
 def unfitted(run: Run, saved: Saved | None) -> Flow:

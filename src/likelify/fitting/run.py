@@ -409,6 +409,7 @@ class Run:
         *,
         fabric: Fabric | OneProcess | None = None,
         on_step: Callable[[Progress], None] | None = None,
+        **changes: Any,
     ) -> Course:
         """Go on with a fit that was interrupted or killed, to the result that it would have had without a break.
 
@@ -420,12 +421,15 @@ class Run:
             data: what it is fitted to; by default opened again.
             fabric: see `fit`.
             on_step: see `fit`.
+            **changes: settings that leave the result as it is: `checkpoint_seconds` and `workers`. All others are those
+                that the fit began with: also `steps` and `max_time`, which the learning rate follows.
 
         Returns:
             How the fit went.
 
         Raises:
-            RunError: if the data have changed, the checkpoint is damaged, or another process is at work in the folder.
+            RunError: if the data have changed, the checkpoint is damaged, other settings are asked for, or another
+                process is at work in the folder.
             DataError: if the data are not there any more.
 
         Warns:
@@ -433,7 +437,7 @@ class Run:
         """
         from likelify.fitting.resuming import resume
 
-        return resume(self, data, fabric=fabric, on_step=on_step)
+        return resume(self, data, fabric=fabric, on_step=on_step, **changes)
 
     def course(self) -> Course | None:
         """Return the course of the fit as far as it was written, or None if there is none that can be read."""

@@ -80,6 +80,10 @@ class FitSettings(Settings):
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
+# Settings of a fit that leave its result as it is, so that a fit can go on with others.
+UNDECIDING = ("checkpoint_seconds", "workers")
+
+
 class Draws(Settings):
     """The effort of an evaluation.
 

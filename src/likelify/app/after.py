@@ -1,0 +1,143 @@
+"""A fit seen through: trained, then measured, drawn from and scored; or stopped, and how to go on is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from likelify.app.evaluate import measure
+from likelify.app.progress import FitProgress
+from likelify.app.report import keep_report
+from likelify.app.score import keep_reference
+from likelify.app.show import console, program
+from likelify.app.signals import ended_like_ctrl_c
+from likelify.data import Source
+from likelify.fitting.figures import Course, Unit
+from likelify.fitting.locks import locked
+from likelify.fitting.recipes import usual_draws
+from likelify.fitting.run import Run
+from likelify.fitting.sampling import keep_samples
+from likelify.fitting.writing import FORMATS, endings
+
+if TYPE_CHECKING:
+    from likelify.fitting.loop import Progress
+    from likelify.flows import Flow
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that is made of a run when its fit has ended.
+
+    Attributes:
+        is_done: whether it is there.
+        make: makes it, and prints what there is to say.
+    """
+
+    is_done: Callable[[Run], bool]
+    make: Callable[[Run, Source, Flow], object]
+
+
+def see_through(
+    run: Run, source: Source, train: Callable[[Callable[[Progress], None]], Course], *, report: bool = True
+) -> None:
+    """Fit, and make all that belongs to a fitted run; other processes are kept out of its folder meanwhile.
+
+    Args:
+        run: the run.
+        source: its data.
+        train: fits, given what is to be called after each step.
+        report: also make the page of HTML.
+
+    Raises:
+        SystemExit: with the code 130, after saying how to go on, if it was interrupted.
+    """
+    with locked(run.path, wait=False), ended_like_ctrl_c():
+        try:
+            progress = FitProgress(console, Unit.of(run.config.data.kind))
+            with progress.bar:
+                course = train(progress.update)
+            _say_how_it_went(run, course)
+            _complete(run, source, report=report)
+        except KeyboardInterrupt:
+            _stop(run)
+
+
+def _complete(run: Run, source: Source, *, report: bool) -> None:
+    """Make what a run whose fit has ended does not have yet, and say where everything is."""
+    flow = run.flow()
+    for step in (*AFTER, REPORT) if report else AFTER:
+        if not step.is_done(run):
+            step.make(run, source, flow)
+    samples = _samples(run)
+    console.print(f"Run folder: {run.path}")
+    if samples is not None:
+        console.print(f"Samples: {samples}")
+    _say_what_comes_next(run, flow, samples)
+
+
+def is_complete(run: Run, *, report: bool = True) -> bool:
+    """Tell whether a run has all that is made after its fit."""
+    return all(step.is_done(run) for step in ((*AFTER, REPORT) if report else AFTER))
+
+
+def _say_how_it_went(run: Run, course: Course) -> None:
+    console.print(f"Training ended ({course.reason}) after {course.steps} steps, {course.seconds:.0f} s.")
+    best = course.best
+    if best is not None:
+        shown = Unit.of(run.config.data.kind).show(best.validation_bits, best.validation_nats)
+        console.print(f"Best weights: step {best.step}, validation {shown}.")
+    if not course.ended:
+        raise KeyboardInterrupt
+
+
+def _stop(run: Run) -> NoReturn:
+    """Say how to go on with a run that was interrupted."""
+    course = run.course()
+    if course is not None and course.best is not None:
+        console.print(f"The best weights are kept: {program()} evaluate {run.path}, or sample {run.path}.")
+    what = "What is still to be made of it" if course is not None and course.ended else "Everything is saved, the fit"
+    console.print(f"{what} goes on with: {program()} fit --resume {run.path}")
+    raise SystemExit(INTERRUPTED)
+
+
+def _is_measured(run: Run) -> bool:
+    measured = run.evaluation()
+    return measured is not None and measured.weights == run.digest()
+
+
+def _measure(run: Run, source: Source, flow: Flow) -> None:  # noqa: ARG001 - as all steps are called
+    facts = run.config.data
+    console.print(f"Evaluating on {facts.sizes['test']} test {facts.items}; this comes on top of --max-time.")
+    measure(run, source)
+
+
+def _samples(run: Run) -> Path | None:
+    """Return the file that a run's first samples go to, or None if there is none for such items."""
+    facts = run.config.data
+    return run.path / f"samples{endings(facts)[0]}" if facts.kind in FORMATS else None
+
+
+def _has_samples(run: Run) -> bool:
+    return (file := _samples(run)) is None or file.exists()
+
+
+# In this order; what is there already is left as it is.
+AFTER = (
+    Step(_is_measured, _measure),
+    Step(_has_samples, lambda run, source, flow: keep_samples(run, source)),
+    Step(lambda run: (run.path / "scores").is_dir(), lambda run, source, flow: keep_reference(run, flow)),
+)
+REPORT = Step(lambda run: (run.path / "report.html").exists(), lambda run, source, flow: keep_report(run, source))
+
+
+def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:
+    follow = [] if samples is None else [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
+    if flow.likelihood != "estimate":
+        draws = usual_draws(run.config.data).iw_samples
+        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * draws}")
+    for number, words in enumerate(follow):
+        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")
