@@ -120,7 +120,7 @@ def test_signals_end_a_fit_as_ctrl_c_does(number, tmp_path, monkeypatch, capsys,
 
     monkeypatch.setattr(after.FitProgress, "update", end)
     words = [word if word != 4 else 1_000 for word in FIT]
-    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "--no-report", "-o", "run", code=130)
+    output, _ = here(monkeypatch, capsys, "fit", "iris", *words, "-o", "run", code=130)
     assert "Training ended (interrupted) after" in output
     assert "Everything is saved, the fit goes on with: " in output
     assert output.endswith("fit --resume run\n")
