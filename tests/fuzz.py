@@ -31,7 +31,7 @@ FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "pickle.", "ctypes.", "
 HARMLESS = ("os.listdir", "os.scandir", "os.walk")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # Modules of these are loaded when they are first needed.
-OURS = ("likelify", "numpy", "torch", "encodings", "sklearn", "scipy", "pyarrow")
+OURS = ("likelify", "PIL", "numpy", "torch", "encodings", "sklearn", "scipy", "pyarrow")
 
 
 @dataclass(frozen=True)

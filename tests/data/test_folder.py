@@ -222,7 +222,7 @@ def test_subfolders_are_classes_on_request(tmp_path):
     save(crop(RNG, 8, 8), tmp_path / "beside.png")
     with pytest.raises(DataError, match=r"beside\.png' is in no subfolder, which would be its class"):
         image_folder(tmp_path, SourceOptions(labels="folders"))
-    with pytest.raises(DataError, match=r"--labels of a folder of images: There is no labels 'cats'"):
+    with pytest.raises(DataError, match=r"--labels of a folder of images: There is no kind of labels 'cats'"):
         image_folder(tmp_path, SourceOptions(labels="cats"))
 
 
@@ -308,3 +308,11 @@ def test_links_are_followed_once_and_odd_names_are_names(tmp_path):
     source = image_folder(tmp_path / "pictures")
     assert sum(sizes(source)) == 4
     assert source.description.isprintable()
+
+
+def test_a_single_picture_is_no_data_to_fit(photographs):
+    picture = sorted(photographs.glob("*.png"))[0]
+    with pytest.raises(
+        DataError, match=rf"is a single picture; a model is fitted to a folder of them: '{photographs}'"
+    ):
+        open_source(picture)

@@ -20,6 +20,9 @@ assert "torch" not in sys.modules
     [
         ("digit", "Did you mean 'digits'"),
         ("nothere.csv", "There is no file 'nothere.csv'"),
+        ("nothere/", "There is no folder 'nothere/'"),
+        ("images:nothere", "There is no folder 'nothere'"),
+        (__file__.replace("test_without_torch.py", ""), "has no pictures whose names end in .png"),
         ("table:nothere.npy", "There is no file"),
         ("mnist:nothere", "There is no folder 'nothere'"),
         ("cifar-10:nothere", "There is no file or folder 'nothere'"),

@@ -31,9 +31,7 @@ RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'."
 
 @app.command
 def fit(
-    source: Annotated[
-        str | None, Parameter(help="The data: digits, fashion-mnist, mnist:FOLDER, rows.csv, ...")
-    ] = None,
+    source: Annotated[str | None, Parameter(help="The data: digits, sample-photos, my-photos/, rows.csv, ...")] = None,
     *,
     model: Annotated[str | None, Parameter(help="By default what suits the data; 'likelify models' lists all.")] = None,
     preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,

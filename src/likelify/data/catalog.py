@@ -46,6 +46,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "images": ("image_size", "crop", "labels", "skip_unreadable"),
     "hub": ("columns", "drop", "labels", "image_size", "crop", "kind", "levels", "channels"),
 }
+# Endings of the names of pictures, whatever their case.
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # Endings of the files of arrays, and of those that are tables.
 ARRAY_ENDINGS = (".npy", ".npz")
 TABLE_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather", ".arrow", ".npy")
@@ -91,6 +93,12 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         return _from_files("array" if name.endswith(ARRAY_ENDINGS) else "table", name, options)
     if _place(name).is_dir():
         return _from_files("images", name, options)
+    if name.lower().endswith(PICTURE_ENDINGS) and _place(name).is_file():
+        raise DataError(
+            f"'{name}' is a single picture; a model is fitted to a folder of them: '{_place(name).parent}'."
+        )
+    if name.endswith("/"):
+        raise DataError(f"There is no folder '{name}'.")
     if _place(name).is_file():
         raise DataError(
             f"'{name}' is a file, but its name does not end in {', '.join((*TABLE_ENDINGS, '.npz'))}. Tables and "

@@ -120,7 +120,9 @@ def image_folder(place: str | Path, options: SourceOptions | None = None) -> Fol
     """
     folder, options = _folder(Path(place)), options or SourceOptions()
     if options.labels not in (None, "folders"):
-        raise DataError(f"--labels of a folder of images: {unknown_word('labels', options.labels, ['folders'])}")
+        raise DataError(
+            f"--labels of a folder of images: {unknown_word('kind of labels', options.labels, ['folders'])}"
+        )
     listing = list_pictures(folder)
     skipping = Skipping(skip=bool(options.skip_unreadable), remedy=SKIP)
     looks = skipping.all_of(lambda name: look(folder, name), listing.names)

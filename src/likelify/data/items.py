@@ -11,7 +11,7 @@ import numpy as np
 
 from likelify.data.adapt import collated, dataset_of
 from likelify.data.ahead import read_ahead
-from likelify.data.catalog import ARRAY_ENDINGS, TABLE_ENDINGS, open_source
+from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.facts import Facts, SplitName
 from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows, complete, refuse_others
@@ -22,7 +22,6 @@ from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
 from likelify.data.ordered import ItemBatch, Items
 from likelify.data.picture_items import PictureItems
-from likelify.data.pictures import ENDINGS
 from likelify.data.source import Batch, Source, require_split
 from likelify.data.table_files import known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
@@ -278,7 +277,7 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
     path = Path(place if family in ("table", "array") and place else what).expanduser()
     options = options or SourceOptions()
     pictures = Path(place if family == "images" and place else what).expanduser()
-    if pictures.is_dir() or pictures.name.lower().endswith(ENDINGS):
+    if pictures.is_dir() or pictures.name.lower().endswith(PICTURE_ENDINGS):
         return PictureItems(pictures, facts, options)
     if path.suffix in ARRAY_ENDINGS and path.is_file() and (facts.kind != "table" or path.suffix == ".npz"):
         return _of_arrays(path, facts, options, split)

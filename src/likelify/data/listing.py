@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from likelify.data.catalog import PICTURE_ENDINGS
 from likelify.data.facts import SplitName
-from likelify.data.pictures import ENDINGS
 from likelify.errors import DataError
 
 # What folders of splits are called, in small letters.
@@ -74,14 +74,14 @@ def list_pictures(folder: Path) -> Listing:
                     ignored["hidden"] += 1
                 elif entry.is_dir():
                     waiting.append(Path(entry.path))
-                elif entry.is_file() and entry.name.lower().endswith(ENDINGS):
+                elif entry.is_file() and entry.name.lower().endswith(PICTURE_ENDINGS):
                     names.append(Path(entry.path).relative_to(folder).as_posix())
                 else:
                     ignored[_ending(entry.name)] += 1
     found = Listing(tuple(sorted(names)), ignored)
     if not names:
         what = found.said().replace("ignored: ", "What is there instead: ") or "It is empty"
-        raise DataError(f"'{folder}' has no pictures whose names end in {', '.join(ENDINGS)}. {what}.")
+        raise DataError(f"'{folder}' has no pictures whose names end in {', '.join(PICTURE_ENDINGS)}. {what}.")
     return found
 
 

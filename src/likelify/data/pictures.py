@@ -20,8 +20,7 @@ from likelify.errors import DataError, MissingDependencyError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# The endings of names by which pictures are found, and the formats that are read, whatever the name says.
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+# The formats that are read, whatever the name of a file says.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 KIND = "a whole PNG, JPEG, WebP, TIFF, GIF or BMP picture"
 # Pixels that are decoded: a picture takes up to a dozen bytes for each. JPEG is decoded at a smaller size where that is
@@ -360,15 +359,18 @@ def _fitted(path: Path | Held, image: Image, target: Target) -> np.ndarray:
         wanted = f"{target.height}x{target.width}"
         raise DataError(f"'{path}' has {image.height}x{image.width} pixels, and would have to be enlarged to {wanted}.")
     box = np.array(kept_box(image.width, image.height, target))
+    left, top = np.floor(box[:2]).astype(int).tolist()
+    image = image.crop((left, top, *np.ceil(box[2:]).astype(int).tolist()))
+    box -= (left, top, left, top)
     # Whole blocks first, which is fast, down to a size at which the shares of pixels on edges are still small.
     block = int(min((box[2] - box[0]) / target.width, (box[3] - box[1]) / target.height) / FINER)
     if block > 1 and target.levels == 256:
         image, box = image.reduce(block), box / block
-    pixels = np.asarray(image).astype(np.float64)
-    rows = coverage(pixels.shape[0], box[1], box[3], target.height)
-    columns = coverage(pixels.shape[1], box[0], box[2], target.width)
-    means = np.einsum("ih...,jh->ij...", np.tensordot(rows, pixels, 1), columns, optimize=True)
-    return np.rint(means).astype(dtype)
+    pixels = np.asarray(image).astype(np.float32 if target.levels == 256 else np.float64)
+    rows = coverage(pixels.shape[0], box[1], box[3], target.height).astype(pixels.dtype)
+    columns = coverage(pixels.shape[1], box[0], box[2], target.width).astype(pixels.dtype)
+    reduced = np.tensordot(rows, pixels, 1)
+    return np.rint(columns @ reduced if reduced.ndim == 3 else reduced @ columns.T).astype(dtype)
 
 
 def coverage(length: int, start: float, stop: float, parts: int) -> np.ndarray:
