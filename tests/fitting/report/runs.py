@@ -27,7 +27,7 @@ class ElementsAlone(ModelConfig):
         return lk.Flow(lk.Normal((size,)), lk.Chain(layers), event_shape=self.event_shape)
 
 
-def rows(count=400, columns=NASTY):
+def trap(count=400, columns=NASTY):
     """A table of correlated columns, one of which has few values."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(count, len(columns))) @ rng.normal(size=(len(columns), len(columns)))
@@ -69,7 +69,7 @@ def image_run(folder):
 
 def table_run(folder):
     """A model of a table whose names are a trap."""
-    source = rows()
+    source = trap()
     model = zoo.MODELS["flowified-mlp"](event_shape=source.event_shape)
     return fitted(folder, source, model, SHORT), source
 

@@ -27,21 +27,13 @@ from tests.fitting.report.runs import (
     SHORT,
     ElementsAlone,
     fitted,
-    image_run,
-    rows,
-    sequence_run,
-    table_run,
+    trap,
     waves,
 )
 from tests.fitting.toys import stripes, tiny_config
 from tests.flowification.networks import mlp
 
 TITLES = [title for _, _, title in SECTIONS]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return image_run(tmp_path_factory.mktemp("images") / "run")
 
 
 def words(html):
@@ -87,8 +79,8 @@ def test_a_page_of_images_has_all_its_parts(images):
     assert (run.path / "scores").is_dir()
 
 
-def test_what_comes_from_the_data_is_never_markup(tmp_path):
-    run, source = table_run(tmp_path / "run")
+def test_what_comes_from_the_data_is_never_markup(rows):
+    run, source = rows
     html = as_html(run, source=source)
     assert not missing(html)
     assert "<script" not in html
@@ -104,8 +96,8 @@ def test_what_comes_from_the_data_is_never_markup(tmp_path):
     assert "The 6 of 15 pairs" in text
 
 
-def test_pages_of_sequences_and_of_real_images_without_a_test_split(tmp_path):
-    run, source = sequence_run(tmp_path / "run")
+def test_pages_of_sequences_and_of_real_images_without_a_test_split(sequences, tmp_path):
+    run, source = sequences
     html = as_html(run, source=source)
     assert not missing(html)
     assert "sequences of 2 × 24 elements, real numbers" in words(html)
@@ -261,7 +253,7 @@ def test_a_network_of_the_users_needs_to_be_brought(tmp_path):
 
 
 def test_large_data_are_bounded_and_the_page_says_how_many(tmp_path, monkeypatch):
-    source = rows(30_000, ("a", "b"))
+    source = trap(30_000, ("a", "b"))
     run = fitted(tmp_path / "run", source, ElementsAlone(event_shape=(2,)), SHORT)
     asked = []
     read = type(source).read
