@@ -61,8 +61,8 @@ class Latent:
         return replace(self, dropped=dropped)
 
 
-def encode(flow: Flow, x: Tensor, context: ContextLike = None) -> Latent:
-    """Return where items `(items, *event)` are in the latent space of a flow, without noise."""
+def encode(flow: Flow, x: Tensor, context: ContextLike = None, *, noisy: bool = False) -> Latent:
+    """Return where items `(items, *event)` are in the latent space of a flow, without noise or with one draw of it."""
     from likelify.door import admit
 
     with torch.no_grad(), flow.frozen():
@@ -73,7 +73,7 @@ def encode(flow: Flow, x: Tensor, context: ContextLike = None) -> Latent:
                 x, part = _take_apart(layer, x, encoded)
                 dropped.append(part)
             else:
-                x = layer.mean_forward(x, encoded)
+                x = layer(x, encoded)[0] if noisy else layer.mean_forward(x, encoded)
         return Latent(_as_noise(flow.base.to_noise, x, encoded), tuple(dropped), encoded)
 
 

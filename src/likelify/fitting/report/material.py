@@ -32,6 +32,8 @@ TRAIN, TRAIN_ELEMENTS = 20_000, 10_000_000
 DRAWN = {"image": 64, "sequence": 64, "table": 2000}
 DRAWN_ELEMENTS = 4_000_000
 FEWEST = 16
+# Items that are mapped to latents at a time.
+PASS = 256
 
 T = TypeVar("T")
 
@@ -222,32 +224,35 @@ class Material:
         return self.run.sample(number, seed=self.config.fit.seed)
 
     @once
-    def latents(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents of held-out items and as many of the base, and the log-density of the base at both.
+    def latents(self) -> tuple[Tensor, Tensor]:
+        """The noise that held-out items are made of under the model `(items, elements)`, and as many normal draws.
 
-        Where the way to the latents is random, they are of one draw.
+        With what split priors drop. Where the way there is random, it is of one draw; if the base is not normal, these
+        are its latents, and draws of the base.
         """
-        from likelify.door import admit
+        from likelify.fitting.latents import encode
         from likelify.fitting.metrics import EVALUATION_SEED
         from likelify.seeding import seeded
 
         if self.facts.kind == "graph":
             raise DataError("Left out for graphs.")
         batch = read_for(self.flow, self.source, self.split, self.held.indices)
-        found, drawn, logs, base_logs = [], [], [], []
+        found, drawn = [], []
         with seeded(EVALUATION_SEED), torch.no_grad(), self.flow.frozen():
-            for at in range(0, len(batch), 256):
-                labels = None if batch.labels is None else batch.labels[at : at + 256]
-                part = Batch(batch.x[at : at + 256], labels)
-                x, context, _ = admit(self.flow, part.x, part.context(conditional=self.config.conditional))
-                z, _ = self.flow.transform(x, context)
-                reads = self.flow.base.reads_condition
-                other = self.flow.base.sample((), context) if reads else self.flow.base.sample((len(z),))
-                found.append(z)
-                drawn.append(other)
-                logs.append(self.flow.base.log_prob(z, context))
-                base_logs.append(self.flow.base.log_prob(other, context))
-        return torch.cat(found), torch.cat(drawn), torch.cat(logs), torch.cat(base_logs)
+            for at in range(0, len(batch), PASS):
+                labels = None if batch.labels is None else batch.labels[at : at + PASS]
+                part = Batch(batch.x[at : at + PASS], labels)
+                latent = encode(self.flow, part.x, part.context(conditional=self.config.conditional), noisy=True)
+                noise = [each.values.flatten(1) for each in (latent.last, *latent.dropped) if each.is_noise]
+                if latent.last.is_noise:
+                    found.append(torch.cat(noise, 1))
+                    drawn.append(torch.randn_like(found[-1]))
+                else:
+                    reads, base = self.flow.base.reads_condition, self.flow.base
+                    other = base.sample((), latent.context) if reads else base.sample((len(part),))
+                    found.append(latent.last.values.flatten(1))
+                    drawn.append(other.flatten(1))
+        return torch.cat(found), torch.cat(drawn)
 
     def _some(self, split: SplitName, items: int, elements: int) -> Part:
         size = self.source.size(split)

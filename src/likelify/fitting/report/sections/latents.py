@@ -30,23 +30,19 @@ def latents(material: Material, section: Section) -> None:
     facts = material.facts
     if len(material.held) < FEWEST:
         raise DataError(f"Left out: {len(material.held)} held-out {facts.items} are too few.")
-    z, base, logs, base_logs = material.latents
+    z, base = material.latents
     drawn = "" if material.flow.likelihood == "exact" else " The way to it is random here; one draw is shown."
     section.add(
         Text(
-            f"The model maps each {facts.item} to a latent, which for {facts.items} like those of the training split "
-            f"should look like a draw of its base distribution.{drawn} Points on the line are what that looks like; "
-            "at their ends few items count."
+            f"The model maps each {facts.item} to a latent of {z.shape[1]:,} elements, which for {facts.items} like "
+            f"those of the training split should look like a draw of its base distribution.{drawn} Points on the line "
+            "are what that looks like; at their ends few items count."
         ),
         Row(
             (
                 _quantiles("elements", _flat(z), _flat(base), "elements of the latent", "elements of the base"),
                 _quantiles(
-                    "log-density",
-                    _finite(logs),
-                    _finite(base_logs),
-                    "log-density of latents under the base, nats",
-                    "of draws of the base, nats",
+                    "lengths", _lengths(z), _lengths(base), "lengths of latents", "lengths of draws of the base"
                 ),
             )
         ),
@@ -56,6 +52,11 @@ def latents(material: Material, section: Section) -> None:
 def _flat(values: Tensor) -> np.ndarray:
     flat = values.detach().flatten()
     return _finite(flat[:: -(-len(flat) // MOST)])
+
+
+def _lengths(z: Tensor) -> np.ndarray:
+    """Return the root mean square of the elements of each item, by which dependence among them shows."""
+    return _finite(z.detach().double().square().mean(1).sqrt())
 
 
 def _finite(values: Tensor) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import platform
 import shlex
@@ -16,6 +18,7 @@ from likelify.fitting.choose import OF_THE_DATA, choose
 from likelify.fitting.report.blocks import Code, Section, Table, Text
 from likelify.fitting.report.material import Material
 from likelify.fitting.settings import RunConfig
+from likelify.fitting.sources import DataChoice
 
 # Settings that have an option of their own; all others are given with --set.
 MODEL_OPTIONS, FIT_OPTIONS = ("mixing", "coupling"), ("steps", "lr", "batch_size", "seed", "workers")
@@ -122,6 +125,25 @@ def _words(config: RunConfig, model: Mapping[str, Any], fit: Mapping[str, Any]) 
 def _opened(config: RunConfig) -> list[str] | None:
     """Return the words that open the data, or None if the command line has none for how they were opened."""
     name, opened = config.data.name, config.opened
+    words = [name]
     if opened is None:
-        return [name.removeprefix("table:")]
-    return None
+        return words
+    if opened != DataChoice(source=opened.source, options=opened.options):
+        return None
+    for option, value in ({} if opened.options is None else opened.options.given()).items():
+        words += _as_option(option, value)
+    return words
+
+
+def _as_option(name: str, value: Any) -> list[str]:
+    """Return an option of the data as it is typed."""
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    if name == "image_size":
+        return [option, "x".join(map(str, value))]
+    if isinstance(value, tuple):
+        quoted = io.StringIO()
+        csv.writer(quoted, lineterminator="").writerow(value)
+        return [option, quoted.getvalue()]
+    return [option, str(value)]
