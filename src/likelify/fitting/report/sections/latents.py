@@ -41,9 +41,7 @@ def latents(material: Material, section: Section) -> None:
         Row(
             (
                 _quantiles("elements", _flat(z), _flat(base), "elements of the latent", "elements of the base"),
-                _quantiles(
-                    "lengths", _lengths(z), _lengths(base), "lengths of latents", "lengths of draws of the base"
-                ),
+                _quantiles("lengths", _lengths(z), _lengths(base), "lengths of the latents", "lengths of draws"),
             )
         ),
     )
