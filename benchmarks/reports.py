@@ -24,7 +24,7 @@ from likelify.fitting.settings import RunConfig
 CHROMIUM = "/usr/bin/chromium"
 # Seconds and kilobytes that a page may take.
 SECONDS, KILOBYTES = 5.0, 1000
-STEPS = {"digits": 1000, "table": 1500, "series": 600}
+STEPS = {"digits": 600, "table": 800, "series": 400}
 # What the pictures of the docs show: name, page, width of the window, dark or light, from and height in pixels.
 SHOTS = (
     ("report-digits", "digits", 1100, "light", 0, 2300),

@@ -6,7 +6,7 @@ All of it is bounded: of large data so many items that a report takes seconds, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ from likelify.data import Batch, Source, SplitName, subset
 from likelify.errors import DataError, LikelifyError, RunError
 from likelify.fitting.checks import read_for
 from likelify.fitting.figures import Course, Evaluation, Unit
+from likelify.fitting.report.drawing import label
 from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
 from likelify.fitting.scoring.reference import reference
 from likelify.flows import Flow
@@ -66,12 +67,14 @@ class Part:
         batch: the items.
         indices: their numbers in the split.
         of: how many the split has.
+        names: what all items of the split are called, such as the names of their files, or None.
     """
 
     split: SplitName
     batch: Batch
     indices: Tensor
     of: int
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -91,6 +94,11 @@ class Part:
     def labels(self) -> np.ndarray | None:
         """The classes of the items, if they have any."""
         return None if self.batch.labels is None else self.batch.labels.cpu().numpy()
+
+    def name(self, at: int) -> str:
+        """Return what one of the items is called: 'test 12', or the name of its file."""
+        number = int(self.indices[at])
+        return f"{self.split} {number}" if self.names is None else label(self.names[number])
 
     def of_how_many(self) -> str:
         """Return 'all 360' or '2,000 of the 5,000'."""
@@ -261,4 +269,4 @@ class Material:
         most = min(size, items, max(FEWEST, elements // self.elements))
         chosen = np.arange(size) if most == size else np.random.default_rng(0).permutation(size)[:most]
         indices = torch.from_numpy(chosen)
-        return Part(split, self.source.read(split, indices), indices, size)
+        return Part(split, self.source.read(split, indices), indices, size, self.source.item_names(split))

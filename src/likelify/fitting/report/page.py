@@ -146,7 +146,7 @@ def _lead(material: Material) -> list[str]:
     ]
     if facts.description:
         lead.append(f"Data: {label(facts.description, 400)}.")
-    return lead
+    return lead + [label(remark, 400) for remark in material.config.model.remarks()]
 
 
 def _item(facts: Facts) -> str:

@@ -135,8 +135,7 @@ def _cards(material: Material, drawn: Tensor, found: Neighbours, order: np.ndarr
             item(drawn[at], facts, f"sample-{at}", f"Sample {at}.", limits),
             item(train.batch.x[index], facts, f"nearest-{at}", f"The training {facts.item} nearest to it.", limits),
         )
-        number = int(train.indices[index])
-        cards.append(Card(pictures, (f"distance {found.distance[at]:.3g}", f"sample {at}, train {number}")))
+        cards.append(Card(pictures, (f"distance {found.distance[at]:.3g}", f"sample {at}, {train.name(index)}")))
     title = f"The {len(cards)} samples nearest to training {facts.items}: left the sample, right its neighbour"
     return [Cards(title, tuple(cards), width=190 if facts.kind == "image" else 300)]
 
@@ -148,6 +147,6 @@ def _rows(material: Material, drawn: Tensor, found: Neighbours, order: np.ndarra
     for at in map(int, order[:3]):
         index = int(found.index[at])
         rows.append((f"sample {at}", f"{found.distance[at]:.3g}", *cells(drawn[at])))
-        rows.append((f"train {int(train.indices[index])}", "", *cells(train.batch.x[index])))
+        rows.append((train.name(index), "", *cells(train.batch.x[index])))
     caption = "The three samples nearest to training rows, each above its neighbour"
     return [Table(("", "distance", *headings(facts)), rows, caption)]

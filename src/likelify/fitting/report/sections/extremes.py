@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from likelify.fitting.report.blocks import Block, Card, Cards, Section, Table, Text
-from likelify.fitting.report.material import Material, Part
+from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
 
 SHOWN = 8
@@ -37,7 +37,7 @@ def _cards(material: Material, order: np.ndarray, title: str) -> Block:
     limits = limits_of(part.batch.x, facts)
     cards = tuple(
         Card((item(part.batch.x[at], facts, f"held-{at}", f"{facts.item} {name}: {value}", limits),), (value, name))
-        for at, name, value in ((at, _name(part, at), _value(material, at)) for at in map(int, order))
+        for at, name, value in ((at, part.name(at), _value(material, at)) for at in map(int, order))
     )
     return Cards(title, cards, width=100 if facts.kind == "image" else 165)
 
@@ -46,17 +46,13 @@ def _rows(material: Material, order: np.ndarray, title: str) -> Block:
     part, facts, table = material.held, material.facts, material.facts.kind == "table"
     rows = [
         (
-            _name(part, at),
+            part.name(at),
             _value(material, at),
             *(cells(part.batch.x[at]) if table else (f"{int(material.scores.dims[at])} elements",)),
         )
         for at in map(int, order)
     ]
     return Table(("", "log-likelihood", *(headings(facts) if table else ("size",))), rows, title)
-
-
-def _name(part: Part, at: int) -> str:
-    return f"{part.split} {int(part.indices[at])}"
 
 
 def _value(material: Material, at: int) -> str:

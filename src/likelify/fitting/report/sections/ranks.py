@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.errors import DataError
-from likelify.fitting.report.blocks import Section, Text
+from likelify.fitting.report.blocks import Picture, Section, Text
 from likelify.fitting.report.comparing import compare
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material
@@ -36,18 +36,6 @@ def ranks(material: Material, section: Section) -> None:
         raise DataError(f"Left out: {len(nats)} test and {len(validation)} validation {facts.items} are too few.")
     found = ranks_of(nats, validation)
     distance, chance = compare(nats, validation)
-    counts = np.histogram(found, BINS, (0, 1))[0]
-    expected = len(found) / BINS
-    spread = 2 * np.sqrt(expected * (1 - 1 / BINS) * (1 + len(found) / len(validation)))
-
-    def draw(axes: Axes) -> None:
-        axes.set_axisbelow(True)
-        axes.bar((np.arange(BINS) + 0.5) / BINS, counts, 0.9 / BINS, color=MODEL)
-        axes.axhspan(max(0, expected - spread), expected + spread, color=LINE, alpha=0.3, linewidth=0, zorder=0)
-        axes.axhline(expected, color=INK, linewidth=0.8, linestyle=":")
-        axes.set_xlabel(f"rank among validation {facts.items} (0: the least likely)")
-        axes.set_ylabel(f"test {facts.items}")
-
     section.add(
         Text(
             f"'likelify score' gives a new {facts.item} a rank: the share of held-out validation {facts.items} that "
@@ -55,16 +43,33 @@ def ranks(material: Material, section: Section) -> None:
             f"in a hundred. On the test split the largest difference from that is {distance:.3f} "
             f"(Kolmogorov-Smirnov, p = {chance:.2g})."
         ),
-        figure(
-            "ranks",
-            draw,
-            alt=f"Counts of ranks in {BINS} bins: {', '.join(map(str, counts))}; {expected:.0f} are expected in each.",
-            caption=f"{len(found):,} test among {len(validation):,} validation {facts.items}. Of ten bars about nine "
-            "reach into the grey band if the ranks are uniform.",
-        ),
+        _picture(found, len(validation), facts.items),
     )
     if chance < UNLIKELY:
         section.doubts.append(
             f"Test {facts.items} are not ranked as validation {facts.items} are (p = {chance:.1g}): the two splits "
             "differ, or the weights were chosen too closely by the validation split. Ranks mean little then."
         )
+
+
+def _picture(found: np.ndarray, validation: int, items: str) -> Picture:
+    counts = np.histogram(found, BINS, (0, 1))[0]
+    expected = len(found) / BINS
+    # Two deviations: of the counts, and of where the bins end among so many validation items.
+    spread = 2 * np.sqrt(expected * (1 - 1 / BINS) * (1 + len(found) / validation))
+
+    def draw(axes: Axes) -> None:
+        axes.set_axisbelow(True)
+        axes.bar((np.arange(BINS) + 0.5) / BINS, counts, 0.9 / BINS, color=MODEL)
+        axes.axhspan(max(0, expected - spread), expected + spread, color=LINE, alpha=0.3, linewidth=0, zorder=0)
+        axes.axhline(expected, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_xlabel(f"rank among validation {items} (0: the least likely)")
+        axes.set_ylabel(f"test {items}")
+
+    return figure(
+        "ranks",
+        draw,
+        alt=f"Counts of ranks in {BINS} bins: {', '.join(map(str, counts))}; {expected:.0f} are expected in each.",
+        caption=f"{len(found):,} test among {validation:,} validation {items}. If ranks are uniform, about nine of ten "
+        "bars end in the grey band.",
+    )
