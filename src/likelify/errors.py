@@ -107,7 +107,12 @@ def unknown_word(kind: str, word: str, known: Iterable[str]) -> str:
         >>> unknown_word("model", "glwo", ["glow", "vae"])
         "There is no model 'glwo'. Did you mean 'glow'? Known are: glow, vae."
     """
-    known, word = list(known), word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}..."
+    known, word = list(known), printable(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}...")
     near = " or ".join(f"'{match}'" for match in get_close_matches(word, known, n=2, cutoff=0.5))
     question = f" Did you mean {near}?" if near else ""
     return f"There is no {kind} '{word}'.{question} Known are: {', '.join(known)}."
+
+
+def printable(text: str) -> str:
+    """Return a text with question marks for what cannot be shown, such as a name that a file of any origin holds."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

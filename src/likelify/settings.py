@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from likelify.errors import LONGEST_WORD, ConfigError, unknown_word
+from likelify.errors import LONGEST_WORD, ConfigError, printable, unknown_word
 
 # Settings as plain data: names and values.
 Values = dict[str, Any]
@@ -52,7 +52,7 @@ def _problems(error: ValidationError, names: list[str], meant: str) -> str:
 
 def _sentence(problem: dict[str, Any], names: list[str], meant: str) -> str:
     """Return the sentence that says what is wrong with one setting, for an error that pydantic has found."""
-    place = ".".join(map(str, problem["loc"]))[:LONGEST_WORD] or meant
+    place = printable(".".join(map(str, problem["loc"]))[:LONGEST_WORD]) or meant
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return unknown_word("setting", place, names)
     words = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
