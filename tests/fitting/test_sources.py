@@ -12,13 +12,17 @@ from likelify.errors import DataError
 from likelify.fitting.sources import in_memory
 
 RNG = np.random.default_rng(0)
-FRAME = pd.DataFrame({"a": RNG.normal(size=80), "b": RNG.integers(0, 50, 80), "word": RNG.choice(["x", "y"], 80)})
+LENGTHS = RNG.normal(size=80)
+COUNTS = np.rint(20 * LENGTHS + 5 * RNG.normal(size=80)).astype(int)
+FRAME = pd.DataFrame({"a": LENGTHS, "b": COUNTS, "word": RNG.choice(["x", "y"], 80)})
 
 
 @pytest.mark.parametrize("make", [lambda frame: frame, pl.from_pandas])
 def test_a_data_frame_is_fitted_directly(make):
-    flow = lk.Flow(lk.Normal((2,)), lk.Chain([lk.transforms.Columns(2), lk.ActNorm(2)]), event_shape=(2,))
-    course = lk.fit(flow, make(FRAME[["a", "b"]]), steps=2, batch_size=16)
+    flow = lk.Flow(
+        lk.Normal((2,)), lk.Chain([lk.transforms.Columns(2), lk.rotation(2), lk.ActNorm(2)]), event_shape=(2,)
+    )
+    course = lk.fit(flow, make(FRAME[["a", "b"]]), steps=60, batch_size=40, lr=0.02)
     assert np.isfinite(course.best.validation_nats)
     with pytest.raises(DataError, match="'word'"):
         lk.fit(flow, make(FRAME), steps=2)
