@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from likelify.app.devices import Where
+from likelify.app.environment import INTERRUPTED, is_silent
 from likelify.app.evaluate import measure
 from likelify.app.progress import FitProgress
 from likelify.app.report import keep_report
@@ -14,6 +17,7 @@ from likelify.app.score import keep_reference
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
+from likelify.errors import ProcessError
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.locks import locked
 from likelify.fitting.recipes import usual_draws
@@ -24,8 +28,6 @@ from likelify.fitting.writing import FORMATS, endings
 if TYPE_CHECKING:
     from likelify.fitting.loop import Progress
     from likelify.flows import Flow
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Step:
 
 
 def see_through(
-    run: Run, source: Source, train: Callable[[Callable[[Progress], None]], Course], *, report: bool = True
+    run: Run,
+    source: Source,
+    train: Callable[[Callable[[Progress], None] | None], Course],
+    *,
+    where: Where,
+    report: bool = True,
 ) -> None:
     """Fit, and make all that belongs to a fitted run; other processes are kept out of its folder meanwhile.
 
@@ -50,11 +57,15 @@ def see_through(
         run: the run.
         source: its data.
         train: fits, given what is to be called after each step.
+        where: in which processes; the first one does all but training.
         report: also make the page of HTML.
 
     Raises:
         SystemExit: with the code 130, after saying how to go on, if it was interrupted.
     """
+    if is_silent():
+        _train_along(train, where)
+        return
     with locked(run.path, wait=False), ended_like_ctrl_c():
         try:
             progress = FitProgress(console, Unit.of(run.config.data.kind))
@@ -64,6 +75,16 @@ def see_through(
             _complete(run, source, report=report)
         except KeyboardInterrupt:
             _stop(run)
+
+
+def _train_along(train: Callable[[None], Course], where: Where) -> None:
+    """Train in a process that is not the first; if it was interrupted, end when that has said how to go on."""
+    with ended_like_ctrl_c():
+        course = train(None)
+        if not course.ended:
+            with suppress(ProcessError):
+                where.place.from_first(None)
+            raise SystemExit(INTERRUPTED)
 
 
 def _complete(run: Run, source: Source, *, report: bool) -> None:

@@ -5,6 +5,7 @@ Only light modules are imported here, so that `likelify --help` answers at once;
 
 import re
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from warnings import formatwarning
 from cyclopts import App, CycloptsError, Parameter
 
 from likelify._version import __version__
+from likelify.app.environment import is_silent, is_told_by_another
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning
 
 HELP = """Exact-likelihood density models of images and tables.
@@ -25,6 +27,8 @@ the traceback of an error.
 """
 
 app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext")
+
+SECONDS_TO_SPEAK = 3
 
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
 
@@ -57,6 +61,9 @@ def fit(
     skip_unreadable: Annotated[bool, Parameter(help="Leave out files that cannot be read.", negative="")] = False,
     workers: Annotated[int | None, Parameter(help="Processes that read ahead; by default what suits.")] = None,
     threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
+    device: Annotated[str, Parameter(help="cpu, cuda, mps, or auto for what there is.")] = "auto",
+    devices: Annotated[int | None, Parameter(help="Processes on this machine: one for each GPU.")] = None,
+    nodes: Annotated[int | None, Parameter(help="Machines that run the same command.")] = None,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
     ] = None,
@@ -81,6 +88,7 @@ def fit(
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
+    from likelify.app.devices import Where, joined
     from likelify.app.fit import dry_run_command, fit_command
     from likelify.app.resume import resume_command
     from likelify.data import SourceOptions
@@ -102,14 +110,17 @@ def fit(
     if dry_run:
         dry_run_command(source, words, options=options, threads=threads)
         return
-    if resume is not None:
-        if out is not None:
-            raise ConfigError("--resume goes on in the folder of its run; leave out --out.")
-        resume_command(resume, source, words, options=options, threads=threads, report=not no_report)
-        return
-    if source is None:
+    if resume is not None and out is not None:
+        raise ConfigError("--resume goes on in the folder of its run; leave out --out.")
+    if resume is None and source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
-    fit_command(source, words, options=options, threads=threads, out=out, report=not no_report)
+    where = Where(device, devices, nodes)
+    how: dict[str, Any] = {"options": options, "threads": threads, "report": not no_report, "where": where}
+    with joined(where):
+        if resume is not None:
+            resume_command(resume, source, words, **how)
+        elif source is not None:
+            fit_command(source, words, out=out, **how)
 
 
 @app.command
@@ -355,6 +366,8 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Print a warning of the library as one paragraph; those of others as Python does."""
     known = issubclass(category, LikelifyWarning)
+    if known and is_silent():
+        return
     text = f"Warning: {' '.join(str(message).split())}" if known else formatwarning(message, category, *place[:2])
     print(text, file=sys.stderr)
 
@@ -378,12 +391,17 @@ def main() -> None:
             warnings.showwarning = _show_warning
             app(words, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        if not is_silent():
+            print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         text = _in_words(error)
         if text is None or len(words) < len(sys.argv) - 1:
             raise
+        if is_told_by_another(error):
+            # Whoever started the processes ends all when one of them has ended: the first one is to speak before.
+            time.sleep(SECONDS_TO_SPEAK)
+            sys.exit(2)
         print(f"Error: {text}", file=sys.stderr)
         sys.exit(2)
 

@@ -5,19 +5,23 @@ torch is imported where it is needed first: errors about names, files and settin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likelify.app.devices import Where
 from likelify.app.resume import refuse_taken, resume_command
 from likelify.app.show import console, program, say_remarks
 from likelify.app.threads import use_threads
-from likelify.data import Facts, SourceOptions, open_source
+from likelify.data import Facts, Source, SourceOptions, open_source
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
+    from likelify.fitting.figures import Course
+    from likelify.fitting.loop import Progress
+    from likelify.fitting.settings import RunConfig
     from likelify.flows import Flow
 
 
@@ -29,35 +33,49 @@ def fit_command(
     threads: int | None,
     out: Path | None,
     report: bool = True,
+    where: Where,
 ) -> None:
     """Fit a model, and make all that belongs to a fitted run; `words` are arguments of `choose`."""
     check_names(words)
-    if out is not None and refuse_taken(out):
-        resume_command(out, source_name, words, options=options, threads=threads, report=report)
+    if where.by_first(lambda: out is not None and refuse_taken(out)):
+        resume_command(out or Path(), source_name, words, options=options, threads=threads, report=report, where=where)
         return
     # Before anything is imported or read that takes seconds.
     console.print(f"Opening {source_name}")
-    source = open_source(source_name, options)
-    facts = source.facts()
-    from likelify.fitting.choose import choose
-
-    choice = choose(facts, **words)
-    use_threads(threads, choice.threads)
+    with where.agreed():
+        source = open_source(source_name, options)
+        facts = source.facts()
+        choice, config, flow = _built(source, facts, words, options, threads)
+        # Before a folder is made: a device that is not there is refused.
+        place = where.place
+    run = where.by_first(lambda: Run.create(out or default_folder(facts), config, numbered=out is None))
+    _announce(choice, flow, facts)
+    console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
     from likelify.app.after import see_through
-    from likelify.fitting.checks import check_columns
     from likelify.fitting.loop import fit
+
+    def train(show: Callable[[Progress], None] | None) -> Course:
+        return fit(flow, source, run=run, fabric=place, on_step=show)
+
+    see_through(run, source, train, where=where, report=report)
+
+
+def _built(
+    source: Source, facts: Facts, words: Mapping[str, Any], options: SourceOptions | None, threads: int | None
+) -> tuple[Choice, RunConfig, Flow]:
+    """Choose the settings for some data, and build the model."""
+    from likelify.fitting.checks import check_columns
+    from likelify.fitting.choose import choose
     from likelify.fitting.settings import RunConfig
     from likelify.fitting.sources import chosen
     from likelify.seeding import seeded
 
+    choice = choose(facts, **words)
+    use_threads(threads, choice.threads)
     check_columns(source)
-    config = RunConfig(data=facts, opened=chosen(source, options), **choice.configured())
     with seeded(choice.fit.seed):
         flow = choice.model.build()
-    run = Run.create(out or default_folder(facts), config, numbered=out is None)
-    _announce(choice, flow, facts)
-    console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
-    see_through(run, source, lambda show: fit(flow, source, run=run, on_step=show), report=report)
+    return choice, RunConfig(data=facts, opened=chosen(source, options), **choice.configured()), flow
 
 
 def dry_run_command(

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from likelify.app.devices import Where
+from likelify.app.environment import is_one_of_many
 from likelify.app.show import console, program
+from likelify.app.threads import use_threads
 from likelify.data import Source, SourceOptions, open_source
 from likelify.errors import ConfigError, RunError, unknown_word
 from likelify.fitting.locks import is_locked
 from likelify.fitting.run import CONFIG, Run
 from likelify.fitting.settings import UNDECIDING, FitSettings, RunConfig
+
+if TYPE_CHECKING:
+    from likelify.fitting.figures import Course
+    from likelify.fitting.loop import Progress
 
 
 def resume_command(
@@ -23,29 +30,43 @@ def resume_command(
     options: SourceOptions | None = None,
     threads: int | None = None,
     report: bool = True,
+    where: Where,
 ) -> None:
     """Go on with the fit of a run; words that are said as well must be those that it was begun with."""
-    run = Run.load(path)
+    # Of several processes the others may not see the folder.
+    run = where.by_first(lambda: Run.load(path))
     if run.config.model.needs_module:
         raise RunError(
             f"The model of '{path}' is made of a network that only Python has: lk.Run.load('{path}', "
             "module=network).resume()."
         )
     refuse_others(run.config, words, options)
-    course = run.course()
-    from likelify.app.after import is_complete, see_through
+    course = where.by_first(run.course)
+    from likelify.app.after import see_through
 
-    if course is not None and course.ended and (course.reason == "diverged" or is_complete(run, report=report)):
+    if course is not None and where.by_first(lambda: _has_all(run, course, report=report)):
         console.print(run.ended_words(course))
         return
     console.print(f"Going on with {path}: {run.config.model.model} of {run.config.data.name}.")
-    source = _source(run, source_name, options)
+    with where.agreed():
+        source = _source(run, source_name, options)
     changes = {name: value for name, value in _named(words).items() if name in UNDECIDING}
     if course is not None and course.ended:
-        see_through(run, source, lambda _: course, report=report)
+        see_through(run, source, lambda _: course, where=where, report=report)
         return
-    _use_threads(run, threads)
-    see_through(run, source, lambda show: run.resume(source, on_step=show, **changes), report=report)
+    use_threads(threads, where.by_first(lambda: _suitable_threads(run)))
+
+    def train(show: Callable[[Progress], None] | None) -> Course:
+        return run.resume(source, fabric=where.place, on_step=show, **changes)
+
+    see_through(run, source, train, where=where, report=report)
+
+
+def _has_all(run: Run, course: Course, *, report: bool) -> bool:
+    """Tell whether a fit has ended and nothing of what belongs to it is missing."""
+    from likelify.app.after import is_complete
+
+    return course.ended and (course.reason == "diverged" or is_complete(run, report=report))
 
 
 def _source(run: Run, name: str | None, options: SourceOptions | None) -> Source:
@@ -56,12 +77,12 @@ def _source(run: Run, name: str | None, options: SourceOptions | None) -> Source
     return open_source(name, options if opened is None or opened.options is None else opened.options)
 
 
-def _use_threads(run: Run, threads: int | None) -> None:
-    from likelify.app.threads import use_threads
+def _suitable_threads(run: Run) -> int | None:
+    """Return as many threads as the fit had."""
     from likelify.fitting.recipes import recipe
 
     saved = run.saved()
-    use_threads(threads, recipe(run.config.data).threads if saved is None else saved.facts.machine.threads)
+    return recipe(run.config.data).threads if saved is None else saved.facts.machine.threads
 
 
 def refuse_taken(folder: Path) -> bool:
@@ -79,7 +100,7 @@ def refuse_taken(folder: Path) -> bool:
     if course is not None and course.ended:
         raise RunError(f"{taken} It holds a run whose fit has ended. Give another folder.")
     at = "has not begun" if course is None else f"has not ended: it is at step {course.steps}"
-    if sys.stdin.isatty() and console.is_terminal:
+    if sys.stdin.isatty() and console.is_terminal and not is_one_of_many():
         answer = console.input(f"'{folder}' holds a run whose fit {at}. Go on with it? [y/N] ")
         if answer.strip().lower() in ("y", "yes"):
             return True
