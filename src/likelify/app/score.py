@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from likelify.app.progress import ItemProgress, share_done
-from likelify.app.show import console
+from likelify.app.show import HEAVY_SHARE, console
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
@@ -170,6 +170,12 @@ def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
             f"{count / summary.count:.1%} have a rank of at most {at}" for at, count in summary.rare.items()
         )
         console.print(f"{found}; of {facts.items} like the held-out ones 1 % and 5 % would.")
+    if summary.heavy is not None and summary.heavy > HEAVY_SHARE * summary.count:
+        console.print(
+            f"Warning: the importance weights of {summary.heavy / summary.count:.0%} of them have heavy tails (not "
+            "'reliable'). Their likelihood is likely underestimated, and the standard error does not show it; ranks "
+            "stay valid. More draws help: --draws."
+        )
     _show_least_likely(summary, facts)
 
 
@@ -206,7 +212,7 @@ def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
         if file is None:
             continue
         with share_done(console, "looking where" if heat else "drawing") as show:
-            shown = look_at(scoring, numbers, titles, heat=heat, on_image=show)
+            shown = look_at(scoring, numbers, titles, heat=heat, on_share=show)
         make_folder(file.parent)
         write_atomically(file, picture_of(shown, levels))
         console.print(f"{'Where they are unlikely' if heat else 'The least likely'}, with their ranks: {file}")

@@ -75,6 +75,10 @@ def test_images_have_bits_and_labels(tmp_path, monkeypatch):
     scores = run.score(split="test", draws=4)
     assert scores.bits == pytest.approx(-scores.nats / (4 * np.log(2)))
     assert np.array_equal(scores.carried["label"], stripes(labels=True).read_all("test").labels)
+    assert scores.reliable is None
+    many = run.score(split="test", draws=30)
+    assert many.to_arrow()["reliable"].to_pylist() == many.reliable.tolist()
+    assert 0 < many.reliable.mean() < 1
     assert np.isnan(run.score(split="test", draws=1).standard_error).all()
     assert run.score(split="test", draws=1).to_arrow()["standard_error"].null_count == 80
     with pytest.raises(ConfigError, match="Columns are blamed in rows of tables, and .* is a model of images"):
@@ -319,9 +323,9 @@ def test_an_item_whose_likelihood_is_no_number_is_named(run, tmp_path, monkeypat
     file = write_rows(tmp_path / "new.csv", rows(60))
 
     def broken(flow, x, context, effort, seed):
-        nats, error = plain(flow, x, context, effort, seed)
-        nats[5:] = np.nan if len(x) == 12 else nats[5:]
-        return nats, error
+        found = plain(flow, x, context, effort, seed)
+        found.value[5:] = np.nan if len(x) == 12 else found.value[5:]
+        return found
 
     plain = likelihoods.log_likelihoods
     monkeypatch.setattr(likelihoods, "log_likelihoods", broken)

@@ -19,6 +19,7 @@ from likelify.fitting.feeding import in_order, mix
 from likelify.fitting.metrics import check_split
 from likelify.fitting.recipes import usual_draws
 from likelify.flows import Flow
+from likelify.importance import FEWEST_DRAWS, Estimate
 from likelify.seeding import seeded
 from likelify.settings import Settings
 from likelify.structure import ContextLike
@@ -28,7 +29,7 @@ PASS_ELEMENTS, PASS_ITEMS = 2**18, 4096
 # Graphs are of any size.
 PASS_GRAPHS = 64
 # From fewer draws a standard error says little.
-FEWEST_DRAWS = 8
+FEWEST = 8
 
 
 class Effort(Settings):
@@ -72,7 +73,7 @@ def effort_of(flow: Flow, facts: Facts, draws: int | None = None) -> Effort:
     else:
         held = max(facts.sizes.get("validation", 1), 1)
         affordable = (usual.iw_items or held) * usual.iw_samples // held
-        number = min(usual.iw_samples, max(FEWEST_DRAWS, affordable))
+        number = min(usual.iw_samples, max(FEWEST, affordable))
     return Effort(likelihood=flow.likelihood, draws=number, items=items_per_pass(facts))
 
 
@@ -91,11 +92,14 @@ class Likelihoods:
         nats: `(items,)` in float64; minus infinity outside of the support.
         standard_error: of each over its draws, NaN where there is but one; None for exact values.
         dims: number of elements of each item.
+        reliable: whether the weights of each are light enough to believe its standard error; None where nothing is
+            weighted, or with fewer than 25 draws, from which that cannot be told.
     """
 
     nats: np.ndarray
     standard_error: np.ndarray | None
     dims: np.ndarray
+    reliable: np.ndarray | None = None
 
     @property
     def bits(self) -> np.ndarray:
@@ -106,10 +110,12 @@ class Likelihoods:
     def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
         """Put parts together, one after the other."""
         errors = [part.standard_error for part in parts if part.standard_error is not None]
+        reliable = [part.reliable for part in parts if part.reliable is not None]
         return Likelihoods(
             np.concatenate([part.nats for part in parts]),
             np.concatenate(errors) if errors else None,
             np.concatenate([part.dims for part in parts]),
+            np.concatenate(reliable) if reliable else None,
         )
 
 
@@ -143,30 +149,33 @@ def score_batch(
         NonFiniteError: if the likelihood of an item is not a number.
     """
     batch = for_flow(flow, batch)
-    nats, error = log_likelihoods(flow, batch.x, batch.context(conditional=conditional), effort, seed)
+    found = log_likelihoods(flow, batch.x, batch.context(conditional=conditional), effort, seed)
+    nats = found.value
     if broken := int(nats.isnan().sum()):
         place = first + int(nats.isnan().nonzero()[0])
         raise NonFiniteError(
             f"The log-likelihood of {what} {place} (counted from 0) is not a number, and that of {broken - 1} more "
             "beside it. Look for values far outside of what was fitted."
         )
-    return Likelihoods(_array(nats), None if error is None else _array(error), batch.dims().cpu().numpy())
+    # Of one draw the error is unknown, not zero.
+    error = found.standard_error if effort.draws > 1 else nats * math.nan
+    weighted = effort.likelihood == "bound" and effort.draws >= FEWEST_DRAWS
+    return Likelihoods(
+        _array(nats),
+        None if effort.likelihood == "exact" else _array(error),
+        batch.dims().cpu().numpy(),
+        found.reliable.cpu().numpy() if weighted else None,
+    )
 
 
-def log_likelihoods(
-    flow: Flow, x: Tensor, context: ContextLike, effort: Effort, seed: int
-) -> tuple[Tensor, Tensor | None]:
-    """Return the log-likelihoods of items in nats, and their standard errors where they are estimates."""
+def log_likelihoods(flow: Flow, x: Tensor, context: ContextLike, effort: Effort, seed: int) -> Estimate:
+    """Return the log-likelihoods of items in nats with what is known of their errors; exact values have none."""
     with seeded(seed), torch.no_grad():
-        if effort.likelihood == "exact":
-            return flow.log_prob(x, context), None
         if effort.likelihood == "bound":
             chunk = max(1, effort.items // max(len(x), 1))
-            found = flow.iw_log_prob(x, context, samples=effort.draws, chunk=chunk, warn=False)
-        else:
-            found = flow.elbo(x, context, samples=effort.draws)
-        # Of one draw the error is unknown, not zero.
-        return found.value, found.standard_error if effort.draws > 1 else found.value * math.nan
+            return flow.iw_log_prob(x, context, samples=effort.draws, chunk=chunk, warn=False)
+        # Of an exact model that is its log_prob.
+        return flow.elbo(x, context, samples=effort.draws)
 
 
 def score_source(

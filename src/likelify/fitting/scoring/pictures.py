@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from likelify.fitting.scoring.scoring import Scoring
 
-# Images in a row of a picture, the most of them in one, and dots for each inch.
-COLUMNS, MOST, DPI = 10, 100, 150
+OnShare = Callable[[float], None]
+# Images in a row of a picture, and dots for each inch.
+COLUMNS, DPI = 10, 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def look_at(
     titles: Sequence[str],
     *,
     heat: bool = False,
-    on_image: Callable[[float], None] | None = None,
+    on_share: OnShare | None = None,
 ) -> Shown:
     """Read some images again, to be shown.
 
@@ -66,31 +67,44 @@ def look_at(
         numbers: of the items, from 0.
         titles: a line for each.
         heat: also find out where what is unlikely in them is.
-        on_image: called with the share that is done.
+        on_share: called with the share that is done.
 
     Raises:
         DataError: if they are not there any more.
         ConfigError: as `check_pictures`.
     """
     check_pictures(scoring.run.config.data)
-    others = replacements(scoring.run) if heat else None
-    images, maps = [], []
-    with scoring.scorer.flow.frozen():
-        for done, batch in enumerate(_again(scoring, numbers), 1):
-            images.append(batch.x.cpu())
-            if others is not None:
-                maps.append(scoring.scorer.heat(batch, numbers[done - 1], others))
-            if on_image is not None:
-                on_image(done / len(numbers))
-    return Shown(torch.cat(images), tuple(titles), np.concatenate(maps) if maps else None)
+    batch = _again(scoring, numbers)
+    maps = _heat(scoring, batch, on_share) if heat else None
+    return Shown(batch.x.cpu(), tuple(titles), maps)
 
 
-def _again(scoring: Scoring, numbers: Sequence[int]) -> Iterator[Batch]:
+def _again(scoring: Scoring, numbers: Sequence[int]) -> Batch:
+    """Read items by their numbers."""
+    found: list[Batch] = []
     for number in numbers:
-        found = next(iter(scoring.items.batches(1, number)), None)
-        if found is None:
+        part = next(iter(scoring.items.batches(1, number)), None)
+        if part is None:
             raise DataError(f"{scoring.items.name} has no item {number} any more.")
-        yield found.batch
+        found.append(part.batch)
+    labels = [part.labels for part in found if part.labels is not None]
+    return Batch(torch.cat([part.x for part in found]), torch.cat(labels) if labels else None)
+
+
+def _heat(scoring: Scoring, batch: Batch, on_share: OnShare | None) -> np.ndarray:
+    others, size, maps = replacements(scoring.run), scoring.scorer.effort.items, []
+    starts = range(0, len(batch), size)
+    with scoring.scorer.flow.frozen():
+        for number, start in enumerate(starts):
+            rows = slice(start, start + size)
+            part = Batch(batch.x[rows], None if batch.labels is None else batch.labels[rows])
+
+            def tell(share: float, number: int = number) -> None:
+                if on_share is not None:
+                    on_share((number + share) / len(starts))
+
+            maps.append(scoring.scorer.heat(part, number, others, tell))
+    return np.concatenate(maps)
 
 
 def picture_of(shown: Shown, levels: int) -> bytes:
@@ -123,8 +137,8 @@ def picture_of(shown: Shown, levels: int) -> bytes:
 
 def _layout(count: int, *, doubled: bool) -> tuple[int, int]:
     """Return rows and columns of the places of images."""
-    images = min(count, COLUMNS // 2 if doubled else COLUMNS)
-    return -(-count // images), images * (2 if doubled else 1)
+    rows = -(-count // (COLUMNS // 2 if doubled else COLUMNS))
+    return rows, -(-count // rows) * (2 if doubled else 1)
 
 
 def _figure(count: int, *, doubled: bool) -> Figure:

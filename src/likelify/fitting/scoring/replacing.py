@@ -12,6 +12,7 @@ residual of `x_j` given the others. The maximum is over values that were seen in
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -139,7 +140,9 @@ def patch_of(height: int, width: int) -> tuple[int, int]:
     return min(side, height, width), max(1, side // 2)
 
 
-def patch_gains(score: Score, images: Tensor, others: np.ndarray, levels: int) -> np.ndarray:
+def patch_gains(
+    score: Score, images: Tensor, others: np.ndarray, levels: int, on_place: Callable[[float], None] | None = None
+) -> np.ndarray:
     """Return for each pixel of images what they gain, on average over the places around it, if that place is replaced.
 
     Places are squares of an eighth of the image, at least 2 pixels wide, a half of that apart. What replaces them is
@@ -150,6 +153,7 @@ def patch_gains(score: Score, images: Tensor, others: np.ndarray, levels: int) -
         images: `(n, c, h, w)`, whole numbers below `levels`.
         others: training images `(m, c, h, w)`.
         levels: number of values of a pixel.
+        on_place: called with the share that is done.
 
     Returns:
         Nats, `(n, h, w)`; zero where no replacement is more likely than what is there.
@@ -158,16 +162,18 @@ def patch_gains(score: Score, images: Tensor, others: np.ndarray, levels: int) -
     known = torch.from_numpy(others).round().clamp(0, levels - 1).to(images)
     side, step = patch_of(height, width)
     total, count = torch.zeros(len(images), height, width, dtype=torch.float64), torch.zeros(height, width)
-    for top in _starts(height, side, step):
-        for left in _starts(width, side, step):
-            place = (..., slice(top, top + side), slice(left, left + side))
-            best = before
-            for patch in (*known[place], None):
-                changed = images.clone()
-                changed[place] = _mean_around(images, top, left, side) if patch is None else patch
-                best = torch.maximum(best, score(changed).double())
-            total[place] += (best - before).cpu()[:, None, None]
-            count[place] += 1
+    places = list(itertools.product(_starts(height, side, step), _starts(width, side, step)))
+    for number, (top, left) in enumerate(places, 1):
+        place = (..., slice(top, top + side), slice(left, left + side))
+        best = before
+        for patch in (*known[place], None):
+            changed = images.clone()
+            changed[place] = _mean_around(images, top, left, side) if patch is None else patch
+            best = torch.maximum(best, score(changed).double())
+        total[place] += (best - before).cpu()[:, None, None]
+        count[place] += 1
+        if on_place is not None:
+            on_place(number / len(places))
     return (total / count).numpy()
 
 

@@ -111,10 +111,12 @@ class Scorer:
         batch = for_flow(self.flow, batch)
         return Scored(found, column_gains(self._again(batch, number), batch.x, self.quantiles)[0])
 
-    def heat(self, batch: Batch, number: int, others: np.ndarray) -> np.ndarray:
+    def heat(
+        self, batch: Batch, number: int, others: np.ndarray, on_place: Callable[[float], None] | None = None
+    ) -> np.ndarray:
         """Return for each pixel of images what they gain if the place around it is replaced, see `patch_gains`."""
         batch = for_flow(self.flow, batch)
-        return patch_gains(self._again(batch, number), batch.x, others, self.facts.levels or 0)
+        return patch_gains(self._again(batch, number), batch.x, others, self.facts.levels or 0, on_place)
 
     def _again(self, batch: Batch, number: int) -> Callable[[Tensor], Tensor]:
         """Return a function that scores changed items of a batch, with the same noise in every call."""
@@ -122,6 +124,6 @@ class Scorer:
         context = batch.context(conditional=self.conditional)
 
         def score(x: Tensor) -> Tensor:
-            return log_likelihoods(self.flow, x, context, effort, seed_of("items again", number))[0]
+            return log_likelihoods(self.flow, x, context, effort, seed_of("items again", number)).value
 
         return score

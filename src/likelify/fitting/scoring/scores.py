@@ -30,6 +30,8 @@ class Scores:
         nats: log-likelihood of each, `(items,)` in float64; minus infinity outside of the support.
         rank: share of held-out items that are at most as likely, see `ranks`; None without a reference.
         standard_error: of `nats`, where they are estimates, else None; NaN for a single draw.
+        reliable: for 25 draws or more, whether the importance weights are light enough to believe that error; where
+            they are not, the log-likelihood is likely too low. Else None.
         bits: per dimension, for images; lower is better. None for other items.
         gains: what a row gains if a column is replaced, in nats `(rows, columns)`; None if that was not asked for.
         columns: names of the columns of `gains`.
@@ -40,6 +42,7 @@ class Scores:
     nats: np.ndarray
     rank: np.ndarray | None = None
     standard_error: np.ndarray | None = None
+    reliable: np.ndarray | None = None
     bits: np.ndarray | None = None
     gains: np.ndarray | None = None
     columns: tuple[str, ...] = ()
@@ -58,6 +61,7 @@ class Scores:
             nats=found.nats,
             rank=None if reference is None else ranks(found.nats, reference),
             standard_error=found.standard_error,
+            reliable=found.reliable,
             bits=found.bits if Unit.of(facts.kind).word == "bits" else None,
             gains=np.concatenate(gains) if gains else None,
             columns=_names(facts) if gains else (),
@@ -68,7 +72,7 @@ class Scores:
     @staticmethod
     def joined(parts: Sequence[Scores]) -> Scores:
         """Put scores of items that follow one another together."""
-        names = ("nats", "rank", "standard_error", "bits", "gains")
+        names = ("nats", "rank", "standard_error", "reliable", "bits", "gains")
         whole = {name: _joined([getattr(part, name) for part in parts]) for name in names}
         carried = {name: _joined([part.carried[name] for part in parts]) for name in parts[0].carried}
         return replace(parts[0], **whole, carried=carried)
@@ -95,9 +99,9 @@ class Scores:
     def to_arrow(self) -> pyarrow.Table:
         """Return a table of Arrow with a row for each item, which pandas, polars and others take as it is.
 
-        Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `standard_error` and
-        `rank` as far as there are such; then `blame`, the column whose replacement gains most, and `blame_COLUMN`, the
-        gain of each. A name that is carried through and is one of these gets `_given` at its end.
+        Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `standard_error`,
+        `reliable` and `rank` as far as there are such; then `blame`, the column whose replacement gains most, and
+        `blame_COLUMN`, the gain of each. A name that is carried through and is one of these gets `_given` at its end.
 
         Raises:
             MissingDependencyError: without pyarrow.
@@ -122,7 +126,8 @@ class Scores:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def _named(self) -> dict[str, Any]:
-        found = {"nats": self.nats, "bits_per_dim": self.bits, "standard_error": self.standard_error, "rank": self.rank}
+        found = {"nats": self.nats, "bits_per_dim": self.bits, "standard_error": self.standard_error}
+        found |= {"reliable": self.reliable, "rank": self.rank}
         named: dict[str, Any] = {name: values for name, values in found.items() if values is not None}
         if self.gains is not None:
             named["blame"] = self.blamed

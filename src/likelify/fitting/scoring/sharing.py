@@ -175,7 +175,8 @@ class _Helper:
         header, found = answer
         if "error" in header:
             raise _error(header["error"], header["text"])
-        return Scored(Likelihoods(found["nats"], found.get("standard_error"), found["dims"]), found.get("gains"))
+        names = ("nats", "standard_error", "dims", "reliable")
+        return Scored(Likelihoods(*(found.get(name) for name in names)), found.get("gains"))  # pyright: ignore[reportArgumentType]
 
     def _reason(self) -> str:
         code = self.process.wait(END_SECONDS)

@@ -22,6 +22,7 @@ class Summary:
         count: of the items.
         outside: number of items outside of the support of the model, whose likelihood is zero.
         rare: number of items with ranks at most 0.01 and 0.05; empty without ranks.
+        heavy: number of items whose importance weights are too heavy-tailed to believe their errors; None if unknown.
         least_likely: the least likely items, the least likely first, as a table with the columns of the file.
     """
 
@@ -29,10 +30,10 @@ class Summary:
     count: int = 0
     outside: int = 0
     rare: dict[float, int] | None = None
+    heavy: int | None = None
     least_likely: pyarrow.Table | None = None
     _nats: float = 0.0
     _bits: float = 0.0
-    _errors: float = 0.0
 
     def add(self, table: pyarrow.Table) -> None:
         """Count the items of a table."""
@@ -46,6 +47,8 @@ class Summary:
         if "rank" in table.column_names:
             found = table["rank"].to_numpy()
             self.rare = {share: (self.rare or {}).get(share, 0) + int((found <= share).sum()) for share in RARE}
+        if "reliable" in table.column_names:
+            self.heavy = (self.heavy or 0) + int((inside & ~table["reliable"].to_numpy()).sum())
         self._keep_lowest(table)
 
     def _keep_lowest(self, table: pyarrow.Table) -> None:
