@@ -5,7 +5,7 @@ SIGKILL at random instants spread over the whole time of a fit, from before its 
 four times in a row for the same run. In a third of the runs a checkpoint follows every step, so that many kills fall
 into a save; in another third every write is held up for ten milliseconds besides. In the end each run goes on
 undisturbed, and its weights, course and evaluation are compared with those of the fit without a break, bit by bit but
-for seconds.
+for seconds. What saving costs is measured on the default model of the digits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import numpy as np
 import likelify as lk
 from benchmarks.report import Entry, arguments, report
 from likelify import zoo
-from likelify.data import ArraySource
+from likelify.data import ArraySource, open_source
+from likelify.fitting import checkpoint
+from likelify.fitting.choose import choose
 from likelify.fitting.loop import fit
 from likelify.fitting.run import CONFIG, Run
 from likelify.fitting.settings import FitSettings, RunConfig
@@ -162,17 +164,41 @@ def survive(kills: int, seed: int, place: Path) -> Fate:
     return fate
 
 
+def share_of_saving(steps: int, place: Path) -> tuple[float, int]:
+    """Fit the default model of the digits; return the share of its time that checkpoints took, and their number."""
+    source = open_source("digits")
+    choice = choose(source.facts(), fit_settings={"steps": steps})
+    run = Run.create(place / "digits", RunConfig(data=source.facts(), **choice.configured()))
+    spent, write = [], checkpoint.Checkpoints._write
+
+    def timed(*arguments: Any) -> None:
+        begin = time.perf_counter()
+        write(*arguments)
+        spent.append(time.perf_counter() - begin)
+
+    checkpoint.Checkpoints._write = timed
+    try:
+        with lk.seeded(0):
+            course = fit(choice.model.build(), source, run=run)
+    finally:
+        checkpoint.Checkpoints._write = write
+    return sum(spent) / course.seconds, len(spent)
+
+
 def main() -> None:
     """Kill and report."""
     options = arguments(__doc__ or "", more={"--kills": {"type": int, "default": 50}})
     kills = 9 if options.quick else options.kills
     with tempfile.TemporaryDirectory() as folder:
         fate = survive(kills, 0, Path(folder))
+        share, number = share_of_saving(60 if options.quick else 600, Path(folder))
     entries = [
         Entry("kills of a fit at random instants", fate.kills, "", better="higher"),
         Entry("of these during a write", fate.saving, "", better="higher"),
         Entry("runs lost", fate.lost, "", 0),
         Entry("runs that went on to another result", fate.differ, "", 0),
+        Entry("share of the time of a fit of digits that its checkpoints take", share, "", 0.02),
+        Entry("checkpoints of that fit", number, "", better="higher"),
     ]
     report(entries, options.json)
 

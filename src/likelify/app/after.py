@@ -17,7 +17,7 @@ from likelify.app.score import keep_reference
 from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
-from likelify.errors import ProcessError
+from likelify.errors import ProcessError, RunError
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.locks import locked
 from likelify.fitting.recipes import usual_draws
@@ -120,9 +120,19 @@ def _stop(run: Run) -> NoReturn:
     course = run.course()
     if course is not None and course.best is not None:
         console.print(f"The best weights are kept: {program()} evaluate {run.path}, or sample {run.path}.")
-    what = "What is still to be made of it" if course is not None and course.ended else "Everything is saved, the fit"
+    what = "What is still to be made of it" if course is not None and course.ended else _where(run)
     console.print(f"{what} goes on with: {program()} fit --resume {run.path}")
     raise SystemExit(INTERRUPTED)
+
+
+def _where(run: Run) -> str:
+    """Say from where a fit can go on: not always from where it was stopped, if the disk is full."""
+    try:
+        saved = run.saved()
+    except RunError as error:
+        console.print(str(error))
+        saved = None
+    return "The fit" if saved is None else f"The fit is saved at step {saved.facts.position.step}, and"
 
 
 def _is_measured(run: Run) -> bool:

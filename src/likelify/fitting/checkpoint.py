@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likelify._version import __version__
 from likelify.door import broken_weights
-from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, RunError
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, RunError, printable
 from likelify.fitting.files import LARGEST_JSON, parse_json, regular, write_atomically
 from likelify.fitting.settings import UNDECIDING, FitSettings
 from likelify.fitting.state import AVERAGE, BEST, FLOW, LOSSES, OPTIMIZER, FitState, Position, State, of_part
@@ -182,7 +182,7 @@ class Saved:
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
             later = isinstance(found, int) and found > FORMAT
-            raise self.refused(f"it has format {str(found)[:40]}", "Upgrade likelify. " if later else "")
+            raise self.refused(f"it has format {printable(str(found)[:40])}", "Upgrade likelify. " if later else "")
         try:
             return Facts.parse(values)
         except ConfigError as error:

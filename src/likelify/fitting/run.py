@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
-from likelify.errors import ConfigError, RunError
+from likelify.errors import ConfigError, RunError, printable
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
 from likelify.fitting.locks import LOCK
 
@@ -469,7 +469,7 @@ def _read_config(folder: Path) -> RunConfig:
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         remedy = "Upgrade likelify." if isinstance(found, int) and found > FORMAT else "Fit it again."
-        shown = str(found)[:40]
+        shown = printable(str(found)[:40])
         raise RunError(f"'{folder}' has format {shown}; likelify {__version__} reads format {FORMAT}. {remedy}")
     try:
         return RunConfig.parse(values)
