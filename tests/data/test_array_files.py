@@ -81,7 +81,7 @@ def test_what_an_item_is_is_found_or_said(tmp_path, array, options, kind, event,
         (
             pixels(50, 3, 8, 8, dtype=np.int64),
             {"levels": 100},
-            r"item \d+, element .*; whole numbers 0\.\.99 are needed",
+            r"item \d+, element .*; it must hold integers 0\.\.99",
         ),
         (np.full((50, 3, 8), np.nan), {}, r"item 0, element \(0, 0\): the value is nan"),
         (pixels(50, 3, 8, 8), {"drop": "a"}, "--drop have no effect|--drop has no effect"),

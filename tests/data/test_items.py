@@ -130,7 +130,7 @@ def test_arrays_that_do_not_fit_the_model(tmp_path):
         open_items(VALUES, facts)
     wrong = images().astype(np.int64)
     wrong[31, 0, 2, 3] = 256
-    with pytest.raises(DataError, match=r"item 31, element \(0, 2, 3\): the value is 256; .* numbers 0\.\.255"):
+    with pytest.raises(DataError, match=r"item 31, element \(0, 2, 3\): the value is 256; .* integers 0\.\.255"):
         list(open_items(wrong, facts).batches(8))
     spoiled = VALUES.copy()
     spoiled[217, 1] = np.inf

@@ -15,7 +15,7 @@ from likelify.data.layout import Layout, find_layout
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
-from likelify.data.source import Batch, Source, filled, require_split, taken
+from likelify.data.source import Batch, Parts, Source, filled, require_split, taken
 from likelify.data.table_files import table_file
 from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, require_levels, require_usual, stored_dtype, table_rows
@@ -149,11 +149,13 @@ def _source(
         raise DataError(f"{' and '.join(idle)} have no effect on '{path}': these are of tables with columns.")
     first = items[None if None in items else "train"].values
     layout = find_layout(f"'{path}'", first, kind=options.kind, levels=options.levels, channels=options.channels)
-    given = {split: _classes(path, found.values, len(items[split].values)) for split, found in labels.items()}
+    given: dict[SplitName | None, np.ndarray] = {
+        split: _classes(path, found.values, len(items[split].values)) for split, found in labels.items()
+    }
     if labels and set(labels) != set(items):
         raise DataError(f"'{path}' has labels for some of its splits only. Give all of them labels, or none.")
     arrays, parts, said = _cut(items)
-    assigned = None if not given else {split: _labels_of(split, given, parts) for split in arrays}
+    assigned: Parts | None = {split: _labels_of(split, given, parts) for split in arrays} if given else None
     said = f"the file {path.name}; {layout.said or WORDS[layout.kind][1]}; {said}"
     said += f"; without {', '.join(map(repr, others[:10]))}" if others else ""
     if layout.kind == "table":
@@ -175,7 +177,7 @@ def _cut(
     """Return for each split the array that its items are in, their numbers in it, and how they were cut."""
     arrays: dict[SplitName, Mapped] = {split or "train": array for split, array in items.items()}
     parts, said = filled({split: len(array.values) for split, array in arrays.items()})
-    numbers = {split: part for split, (_, part) in parts.items()}
+    numbers: dict[SplitName, np.ndarray | None] = {split: part for split, (_, part) in parts.items()}
     sizes = [len(arrays[own].values) if part is None else len(part) for own, part in parts.values()]
     return {split: arrays[own] for split, (own, _) in parts.items()}, numbers, f"{' / '.join(map(str, sizes))} {said}"
 

@@ -10,6 +10,7 @@ import hashlib
 import mmap
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,7 @@ class ParquetFrame(ArrowFrame):
     def __init__(self, path: Path) -> None:
         self.path = path
         pyarrow()
-        with reading(path, PARQUET), self._open() as file:
+        with unpacking(path, PARQUET), self._open() as file:
             footer = file.metadata
             # Nothing is asked of single columns: pyarrow 26 ends the process where their statistics are damaged.
             groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
@@ -148,7 +149,7 @@ class ParquetFrame(ArrowFrame):
             start -= self._sizes[groups.pop(0)]
         if not groups:
             return
-        with reading(self.path, PARQUET), self._open() as file:
+        with unpacking(self.path, PARQUET), self._open() as file:
             found = file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False)
             for batch in without_first(found, start):
                 if set(batch.schema.names) != set(columns):
@@ -240,6 +241,27 @@ class MemoryFrame(ArrowFrame):
         for batch in self._table.to_batches(max_chunksize=ROWS):
             digest.update(batch.serialize())
         return digest.hexdigest()[:16]
+
+
+@contextmanager
+def unpacking(path: Path, form: str) -> Iterator[None]:
+    """Turn what goes wrong when a file is unpacked into a `DataError`, as `limits.reading` does.
+
+    Where memory is refused although the file as a whole announces little, one of its pages announces what it has not;
+    pyarrow asks for up to 2 GiB of a page before it unpacks it.
+
+    Raises:
+        DataError: for any error of reading.
+    """
+    try:
+        with reading(path, form):
+            yield
+    except DataError as error:
+        if not isinstance(error.__cause__, MemoryError):
+            raise
+        raise DataError(
+            f"'{path}' is damaged: a part of it announces more than the whole file does; or there is no memory left."
+        ) from None
 
 
 def without_first(batches: Iterator[Any], count: int) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from likelify.data.layout import find_layout
 from likelify.data.limits import require_values
 from likelify.data.npz import SPLIT_WORDS
 from likelify.data.options import SourceOptions
-from likelify.data.pictures import Held, Target, decode, look_at
+from likelify.data.pictures import Held, Look, Target, decode, look_at
 from likelify.data.sizing import choose_sizing
 from likelify.data.source import ArraySource, Batch, Parts, Source, filled, require_split, sizes_of, taken
 from likelify.data.table_files import Content, as_classes, read_table
@@ -225,12 +225,16 @@ def _labels(
     """Read the column of labels of each split."""
     if columns.label is None:
         return None, None
-    read = {split: part.with_format(None)[columns.label][:] for split, part in splits.items()}
+    read: dict[SplitName, list[Any]] = {
+        split: part.with_format(None)[columns.label][:] for split, part in splits.items()
+    }
     if columns.class_names is not None:
-        return {split: class_labels(np.array(given), len(given)) for split, given in read.items()}, columns.class_names
+        numbers: Parts = {split: class_labels(np.array(given), len(given)) for split, given in read.items()}
+        return numbers, columns.class_names
     whole, names = as_classes([label for given in read.values() for label in given], f"'{name}', '{columns.label}'")
     ends = np.cumsum([len(given) for given in read.values()])[:-1]
-    return dict(zip(read, np.split(whole, ends), strict=True)), names
+    numbers = dict(zip(read, np.split(whole, ends), strict=True))
+    return numbers, names
 
 
 def _chosen(parts: Mapping[SplitName, Any], arrays: Parts | None) -> Parts | None:
@@ -254,14 +258,14 @@ def _table(name: str, splits: Mapping[SplitName, Any], columns: _Columns, option
         raise DataError(f"'{name}' has other columns or classes in its other splits than in 'train'.")
     parts, cut = filled({split: len(other.rows) for split, other in read.items()})
     rows = _chosen(parts, {split: other.rows for split, other in read.items()}) or {}
-    labels = None if content.labels is None else {split: other.labels for split, other in read.items()}
+    labels: Parts = {split: other.labels for split, other in read.items() if other.labels is not None}
     return TableSource(
         name,
         rows,
         columns=content.columns,
         column_types=content.types,
-        labels=_chosen(parts, labels),  # pyright: ignore[reportArgumentType]
-        classes=_count(content.class_names, labels),
+        labels=_chosen(parts, labels or None),
+        classes=_count(content.class_names, labels or None),
         class_names=content.class_names,
         description=_described(name, f"{len(content.columns)} columns{content.said}", f"{sizes_of(rows)} {cut}", said),
     )
@@ -278,7 +282,7 @@ def _arrays(name: str, splits: Mapping[SplitName, Any], columns: _Columns, optio
     feature = splits["train"].features[column]
     for split, part in splits.items():
         require_values(f"'{name}', {split},", len(part) * math.prod(side or 1 for side in feature.shape))
-    events = {split: _array(part, column) for split, part in splits.items()}
+    events: Parts = {split: _array(part, column) for split, part in splits.items()}
     layout = find_layout(
         f"'{name}', '{column}'", events["train"], kind=options.kind, levels=options.levels, channels=options.channels
     )
@@ -322,7 +326,7 @@ class HubImages(Source):
         self.name, self.target = name, target
         self.event_shape, self.levels = (target.channels, target.height, target.width), target.levels
         self._splits, self._column = dict(splits), column
-        self._parts = {
+        self.parts: dict[SplitName, tuple[SplitName, np.ndarray]] = {
             split: (own, np.arange(len(splits[own])) if part is None else part) for split, (own, part) in parts.items()
         }
         self.labels: Parts | None = None
@@ -331,14 +335,14 @@ class HubImages(Source):
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
         require_split(split)
-        return len(self._parts[split][1]) if split in self._parts else 0
+        return len(self.parts[split][1]) if split in self.parts else 0
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Decode the items with these numbers."""
         import torch
 
         require_split(split)
-        own, part = self._parts[split]
+        own, part = self.parts[split]
         places = taken(self, split, torch.from_numpy(part), indices)
         items = np.empty((len(places), *self.event_shape), stored_dtype(np.empty(0, np.uint8), self.levels))
         for item, place in zip(items, places.tolist(), strict=True):
@@ -354,7 +358,7 @@ class HubImages(Source):
 
     def _hashed(self) -> str:
         digest = hashlib.sha256(f"{self.target}".encode())
-        for split, (own, part) in self._parts.items():
+        for split, (own, part) in self.parts.items():
             digest.update(f"{split} {len(part)}".encode())
             for place in part.tolist():
                 stored = _picture(self._splits[own], self._column, place, self.name)
@@ -375,8 +379,8 @@ def _picture(data: Any, column: str, place: int, name: str) -> Path | Held:
 
 def _images(name: str, splits: Mapping[SplitName, Any], columns: _Columns, options: SourceOptions, said: str) -> Source:
     column = columns.image or ""
-    stored = {split: _stored(part, column) for split, part in splits.items()}
-    looks = {
+    stored: dict[SplitName, Any] = {split: _stored(part, column) for split, part in splits.items()}
+    looks: dict[SplitName, list[Look]] = {
         split: [
             look_at(_picture(part, column, place, f"{name}, {split}"), f"{split}, item {place}")
             for place in range(len(part))
@@ -385,15 +389,17 @@ def _images(name: str, splits: Mapping[SplitName, Any], columns: _Columns, optio
     }
     sizing = choose_sizing(Path(name), [each for some in looks.values() for each in some], options)
     large = {each.name for each in sizing.looks}
-    kept = {
+    kept: Parts = {
         split: np.array([n for n, each in enumerate(some) if each.name in large], int) for split, some in looks.items()
     }
     parts, cut = filled({split: len(numbers) for split, numbers in kept.items()})
-    placed = {split: (own, kept[own] if part is None else kept[own][part]) for split, (own, part) in parts.items()}
+    placed: dict[SplitName, tuple[SplitName, np.ndarray | None]] = {
+        split: (own, kept[own] if part is None else kept[own][part]) for split, (own, part) in parts.items()
+    }
     labels, names = _labels(splits, columns, name)
-    assigned = None if labels is None else {split: labels[own][part] for split, (own, part) in placed.items()}
     source = HubImages(name, stored, column, placed, sizing.target)
+    assigned: Parts | None = labels and {split: labels[own][part] for split, (own, part) in source.parts.items()}
     source.labels, source.class_names, source.classes = assigned, names, _count(names, labels)
-    sizes = " / ".join(str(len(part)) for _, part in placed.values())
+    sizes = " / ".join(str(len(part)) for _, part in source.parts.values())
     source.description = _described(name, "; ".join(sizing.said()), f"{sizes} {cut}", said)
     return source

@@ -24,7 +24,7 @@ def digits() -> Source:
         "digits",
         images.reshape(-1, 1, 8, 8),
         shuffled(len(images), validation=144, test=360),
-        labels=labels,
+        labels=np.asarray(labels),
         kind="image",
         levels=17,
         description="scikit-learn's handwritten digits (UCI Optical Recognition of Handwritten Digits, test set), "

@@ -36,7 +36,8 @@ class SourceItems(Items):
 
     def __init__(self, source: Source, split: SplitName) -> None:
         require_split(split)
-        self.source, self.split = source, split
+        self.source = source
+        self.split: SplitName = split
         self.name, self.count = f"{source.name}, {split}", source.size(split)
         self._names = source.item_names(split)
         self.carried = (("file",) if self._names else ()) + (() if source.classes is None else ("label",))
@@ -159,10 +160,10 @@ class ArrayItems(Items):
         digest = hashlib.sha256(f"{self.array.dtype.str} {self.array.shape}".encode())
         item = max(1, self.array[:1].nbytes)
         for first in range(0, len(self.array), max(1, HASHED // item)):
-            digest.update(np.ascontiguousarray(self.array[first : first + max(1, HASHED // item)]))
+            digest.update(np.ascontiguousarray(self.array[first : first + max(1, HASHED // item)]).data)
             self._release()
         if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels))
+            digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()[:16]
 
 

@@ -72,7 +72,7 @@ def read_archive(path: Path) -> Archive:
 
 def _places(path: Path, names: list[str]) -> dict[str, tuple[str, SplitName | None]]:
     """Tell which arrays are items or labels, and of which split."""
-    places = {name: place for name in names if (place := _place(name)) is not None}
+    places: dict[str, tuple[str, SplitName | None]] = {name: place for name in names if (place := _place(name))}
     if len(names) == 1:
         places = {names[0]: ("items", None)}
     listed = ", ".join(map(repr, names[:20]))
@@ -89,11 +89,12 @@ def _places(path: Path, names: list[str]) -> dict[str, tuple[str, SplitName | No
 
 def _place(name: str) -> tuple[str, SplitName | None] | None:
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
-    splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    splits: list[SplitName] = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
     rest = [word for word in words if word not in SPLIT_WORDS]
     if len(splits) > 1 or len(rest) > 1 or not words or not set(rest) <= {*ITEMS, *LABELS}:
         return None
-    return "labels" if rest and rest[0] in LABELS else "items", splits[0] if splits else None
+    split: SplitName | None = splits[0] if splits else None
+    return "labels" if rest and rest[0] in LABELS else "items", split
 
 
 def _member(handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Mapped:

@@ -89,7 +89,7 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     left = [name for name in left if name in dropped or options.columns]
     if left:
         said.append(f"without {', '.join(map(repr, left[:10]))}{' and others' if len(left) > 10 else ''}")
-    types = tuple(_type(frame, name, rows[:, place]) for place, name in enumerate(names))
+    types: tuple[ColumnType, ...] = tuple(_type(frame, name, rows[:, place]) for place, name in enumerate(names))
     if labels is None:
         return Content(rows, tuple(names), types, said="".join(f", {text}" for text in said))
     if class_names is None:

@@ -101,8 +101,8 @@ def require_levels(what: str, values: np.ndarray, levels: int, first: int = 0) -
     wrong = ~((values >= 0) & (values < levels) & (values == np.floor(values)))
     place = tuple(int(n) for n in np.argwhere(wrong)[0])
     raise DataError(
-        f"{what}, item {first + place[0]}, element {place[1:]}: the value is {values[place]}; whole numbers "
-        f"0..{levels - 1} are needed."
+        f"{what}, item {first + place[0]}, element {place[1:]}: the value is {values[place]}; it must "
+        f"hold integers 0..{levels - 1}."
     )
 
 
