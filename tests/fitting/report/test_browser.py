@@ -65,7 +65,7 @@ def look(browser, file, width, scheme):
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["images", "rows", "sequences"])
+@pytest.mark.parametrize("name", ["images", "rows", pytest.param("sequences", marks=pytest.mark.slow)])
 def test_a_page_is_whole_on_a_desk_and_on_a_phone_by_day_and_by_night(name, browser, request):
     run, source = request.getfixturevalue(name)
     file: Path = run.report(source=source)

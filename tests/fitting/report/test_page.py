@@ -22,6 +22,7 @@ from likelify.fitting.report.sections.standing import standing
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.zoo import ConvertedConfig, converted_flow
+from likelify.zoo.registry import ModelConfig, register
 from tests.fitting.report.runs import (
     NASTY,
     SHORT,
@@ -30,6 +31,8 @@ from tests.fitting.report.runs import (
     trap,
     waves,
 )
+from tests.fitting.test_loop_graphs import Rings
+from tests.fitting.test_loop_graphs import flow as graph_flow
 from tests.fitting.toys import stripes, tiny_config
 from tests.flowification.networks import mlp
 
@@ -266,9 +269,35 @@ def test_large_data_are_bounded_and_the_page_says_how_many(tmp_path, monkeypatch
     assert max(asked) == 20_000
 
 
-def test_a_page_that_cannot_be_written_is_an_error(images, tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SECTIONS", (SECTIONS[4],))
     run, source = images
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         write_report(run, tmp_path / "file" / "page.html", source=source)
     assert write_report(run, tmp_path / "new" / "page.html", source=source).read_text().startswith("<!DOCTYPE html>")
+
+
+@register("ring-graphs", kind="graph", summary="graphs of two features", listed=False)
+class RingGraphs(ModelConfig):
+    """The flow of graphs that the tests of the loop fit."""
+
+    def build(self):
+        return graph_flow()
+
+
+def test_of_graphs_the_page_has_what_applies(tmp_path):
+    source = Rings()
+    run = fitted(tmp_path / "run", source, RingGraphs(event_shape=(2,)), SHORT)
+    html = as_html(run, source=source)
+    assert missing(html) == [
+        "Left out for graphs: how large they are to be is not part of the model.",
+        "Left out for graphs: they have no fixed number of elements.",
+        "Left out for graphs.",
+    ]
+    text = words(html)
+    assert "No simple densities to compare with: Left out for graphs" in text
+    assert "The 8 least likely" in text
+    assert "10 elements" in text
+    assert "50 test among 40 validation graphs" in text
+    assert "the log-likelihood of no graph by more than" in text

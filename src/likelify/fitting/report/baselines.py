@@ -117,7 +117,7 @@ def _by_class(make: Maker, split: Split) -> Baseline:
     for label in np.unique(split.labels[2]):
         here = [labels == label for labels in split.labels]
         parts = [
-            items[of] if of.sum() > 1 else items
+            items[of] if of.sum() > 1 and (split.levels or items[of].std(0).all()) else items
             for items, of in zip((split.train, split.validation), here[:2], strict=True)
         ]
         done = make(Split(parts[0], parts[1], split.held[here[2]], split.levels))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -79,7 +79,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.batch)
 
-    @property
+    @cached_property
     def rows(self) -> np.ndarray:
         """The items as `(items, elements)` in float64.
 

@@ -28,21 +28,21 @@ def copies(material: Material, section: Section) -> None:
     Raises:
         DataError: for graphs.
     """
-    facts, train = material.facts, material.train
+    train, held = material.train.rows, material.held.rows[:MOST]
     drawn = material.drawn[:MOST]
-    rows, held = as_rows(drawn), material.held.rows[:MOST]
+    rows = as_rows(drawn)
     finite = np.isfinite(rows).all(1)
     if not finite.any():
         raise DataError("Left out: no sample is finite.")
     drawn, rows = drawn[finite], rows[finite]
     scale = _scale(material)
-    found, usual = nearest(rows, train.rows, scale), nearest(held, train.rows, scale)
+    found, usual = nearest(rows, train, scale), nearest(held, train, scale)
     section.add(Text(_in_words(material, found, usual)))
     section.doubts += _doubts(material, found, usual)
     if min(len(rows), len(held)) >= FEWEST:
         section.add(_picture(material, found, usual))
     order = np.argsort(found.distance)[:SHOWN]
-    section.add(*(_cards if can_be_shown(facts) else _rows)(material, drawn, found, order))
+    section.add(*(_cards if can_be_shown(material.facts) else _rows)(material, drawn, found, order))
 
 
 def _scale(material: Material) -> np.ndarray | float:
