@@ -10,7 +10,7 @@ import numpy as np
 
 from likelify.fitting.report.blocks import Card, Cards, Picture, Section, Table, Text
 from likelify.fitting.report.comparing import compare
-from likelify.fitting.report.drawing import DATA, DATA_POINTS, MODEL, MODEL_POINTS, figure
+from likelify.fitting.report.drawing import DATA, DATA_POINTS, MODEL, MODEL_POINTS, figure, label
 from likelify.fitting.report.material import Material, as_rows
 from likelify.fitting.report.showing import names_of
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_MARGINALS, MOST_PAIRS, MOST_POINTS = 12, 6, 600
 BINS = 30
+# Letters beside an axis of a small picture.
+LONGEST_AXIS = 20
 # Rows of which a histogram shows something.
 ENOUGH = 150
 # Of the range of a picture, how much of the values is in it.
@@ -153,8 +155,8 @@ def _pair(found: Compared, pair: tuple[int, int], which: str) -> Picture:
             put(limit[0] - margin, limit[1] + margin)
         axes.set_title(which)
         axes.locator_params(nbins=3)
-        axes.set_xlabel(found.names[pair[0]])
-        axes.set_ylabel(found.names[pair[1]])
+        axes.set_xlabel(label(found.names[pair[0]], LONGEST_AXIS))
+        axes.set_ylabel(label(found.names[pair[1]], LONGEST_AXIS))
 
     alt = f"{found.names[pair[1]]} against {found.names[pair[0]]}: {min(len(rows), MOST_POINTS)} {which} rows."
     return figure(f"pair-{pair[0]}-{pair[1]}-{which}", draw, alt=alt, size=(2.3, 2.1), width=240)
