@@ -13,12 +13,22 @@ from pathlib import Path
 # Bytes of a picture in the docs.
 LARGEST = 150_000
 PICTURES = Path("docs/images/gallery")
-# A table for everybody, beside the runs.
-MOONS = """
-import numpy, sklearn.datasets as data
-rows, _ = data.make_moons(5000, noise=0.07, random_state=0)
+# Files for everybody, beside the runs: name -> what makes it.
+FILES = {
+    "moons.csv": """
+import numpy, sklearn.datasets
+rows, _ = sklearn.datasets.make_moons(5000, noise=0.07, random_state=0)
 numpy.savetxt("moons.csv", rows, delimiter=",", header="x,y", comments="")
-"""
+""",
+    "waves.npy": """
+import numpy
+rng, time = numpy.random.default_rng(0), numpy.arange(64) / 64
+phase, speed = rng.uniform(0, 2 * numpy.pi, (2000, 1)), rng.uniform(1, 3, (2000, 1))
+angle = phase + 2 * numpy.pi * speed * time
+waves = numpy.stack([numpy.sin(angle), numpy.cos(angle)], 1) + 0.05 * rng.normal(size=(2000, 2, 64))
+numpy.save("waves.npy", waves)
+""",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ FITS = (
     Fit("digits", "digits --max-time 60s --set clock=processor"),
     Fit("digits-classes", "digits --conditional --max-time 60s --set clock=processor"),
     Fit("moons", "moons.csv --max-time 20s --set clock=processor"),
+    Fit("waves", "waves.npy --max-time 30s --set clock=processor"),
     Fit("photos", "sample-photos --max-time 2m --set clock=processor"),
     Fit("fashion", "fashion-mnist --model glow --set levels=2 --set hidden=32 --max-time 2m --set clock=processor"),
 )
@@ -57,6 +68,8 @@ SAMPLES = {
     "digits-way": "digits --interpolate 3 8",
     "digits-halves": "digits --inpaint test --mask left -n 4",
     "moons": "moons -n 4000",
+    "waves": "waves -n 12",
+    "waves-completed": "waves --inpaint test --mask 24:40 -n 4 --draws 6",
     "photos": "photos -n 24 --temperature 0.9",
     "photos-latents": "photos --reconstruct test -n 12",
     "fashion": "fashion -n 40 --temperature 0.9",
@@ -89,8 +102,9 @@ def main() -> None:
 
 def make_run(fit: Fit, folder: Path, *, quick: bool) -> None:
     """Fit a model unless that is done, with the data that it needs."""
-    if fit.run == "moons" and not (folder / "moons.csv").exists():
-        subprocess.run([sys.executable, "-c", MOONS], cwd=folder, check=True)
+    file = fit.words.split()[0]
+    if file in FILES and not (folder / file).exists():
+        subprocess.run([sys.executable, "-c", FILES[file]], cwd=folder, check=True)
     if not (folder / fit.run / "evaluation.json").exists():
         likelify(fit.command(quick=quick), folder)
 

@@ -21,7 +21,7 @@ USUAL_SIDE, LARGEST_SIDE = 900, 2400
 LARGEST_ZOOM, SMALLEST_CELL = 16, 8
 MOST_IMAGES, MOST_SEQUENCES, MOST_COLUMNS, MOST_POINTS = 10_000, 100, 8, 5_000
 # How wide a grid should be beside its height, and what each deviation from it (in e-folds) costs, in empty places.
-WIDE, PRICE = 1.25, 0.25
+WIDE, PRICE = 1.25, 0.15
 TITLE, GAP = 15, 24
 
 
