@@ -74,7 +74,6 @@ SAMPLES = {
     "photos-latents": "photos --reconstruct test -n 12",
     "fashion": "fashion -n 40 --temperature 0.9",
     "fashion-way": "fashion --interpolate 0 11 --steps 10",
-    "fashion-box": "fashion --inpaint test --mask 9,9,9,9 -n 4 --draws 6",
 }
 
 
