@@ -5,6 +5,7 @@ import torch
 import likelify as lk
 from likelify.data import ArraySource, open_source, table
 from likelify.data.screening import dependent_columns, rounded_columns
+from likelify.errors import DataError
 
 RNG = np.random.default_rng(0)
 
@@ -123,3 +124,18 @@ def test_columns_of_a_table_are_asked_of_tables_only():
     assert rounded_columns(open_source("digits"), torch.float32) == []
     assert lk.data.open_source("iris").kind == "table"
     assert rounded_columns(open_source("iris"), torch.float32) == []
+
+
+def test_values_of_sequences_that_follow_from_earlier_ones():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2, 5))
+    assert dependent_columns(lk.data.as_source(x)) == []
+    x[:, 0, 3] = 7
+    x[:, 1, 4] = 2 * x[:, 0, 4] - x[:, 1, 0]
+    source = lk.data.as_source(x)
+    constant, sum_ = dependent_columns(source)
+    assert (constant.column, constant.of, constant.offset) == ("channel 1, time 4", (), 7)
+    assert (sum_.column, sorted(sum_.of)) == ("channel 2, time 5", ["channel 1, time 5", "channel 2, time 1"])
+    flow = lk.zoo.build("series", event_shape=(2, 5), hidden=4, steps=1)
+    with pytest.raises(DataError, match=r"values that follow from others, so its sequences have no density.*--levels"):
+        lk.fit(flow, source, steps=1)

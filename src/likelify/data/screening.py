@@ -74,15 +74,19 @@ def dependent_columns(source: Source) -> list[Dependence]:
     Of more than 1000 columns, or more than half as many as there are rows, the first are looked at.
 
     Args:
-        source: a table; other sources have no columns.
+        source: a table, or sequences of real numbers, whose values at each time are columns; of these only the random
+            items are read. Other sources have no columns.
 
     Returns:
         One for each column that follows from others, in the order of the columns.
     """
-    if source.kind != "table" or len(source.event_shape) != 1:
+    if source.kind == "table" and len(source.event_shape) == 1:
+        rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
+        names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
+    elif source.kind == "sequence" and source.levels is None:
+        rows, names = _values_of_sequences(source)
+    else:
         return []
-    rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
-    names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
     rows = rows[:, : min(MOST_COLUMNS, len(rows) // 2)]
     mean, scale = moments(rows)
     unit = np.where(scale > 0, scale, 1.0)
@@ -101,6 +105,18 @@ def dependent_columns(source: Source) -> list[Dependence]:
         of = tuple(names[number] for number in chosen)
         found.append(Dependence(names[column], of, tuple(map(float, slopes)), float(offset)))
     return found
+
+
+def _values_of_sequences(source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read random sequences as rows in the order of time, and name the columns."""
+    import torch
+
+    channels, length = source.event_shape
+    count = FEWEST_ROWS + min(MOST_COLUMNS, channels * length)
+    places = torch.from_numpy(some_rows(source.size("train"), count))
+    rows = source.read("train", places).x.transpose(1, 2).flatten(1).numpy().astype(np.float64)
+    names = [f"channel {channel + 1}, time {time + 1}" for time in range(length) for channel in range(channels)]
+    return rows, tuple(names)
 
 
 def some_rows(size: int, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
+from likelify.data.facts import WORDS
 from likelify.data.remainders import nearly_dependent_columns
 from likelify.data.screening import dependent_columns, rounded_columns
 from likelify.door import refuse_broken_weights, tensor_of
@@ -126,16 +127,21 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
 
 
 def check_columns(source: Source) -> None:
-    """Refuse a table of which there is no density.
+    """Refuse a table, or sequences of real numbers, of which there is no density.
 
     Raises:
-        DataError: if a column follows exactly from others, or has one value only.
+        DataError: if a column, or the value at a time, follows exactly from others or is always the same.
     """
     if found := dependent_columns(source):
         more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        what, remedy = ("columns", "Leave one of each out")
+        if source.kind == "sequence":
+            what = "values"
+            remedy = "Leave such times or channels out; give counts and rounded values as integers, with --levels"
         raise DataError(
-            f"'{source.name}' has columns that follow from others, so its rows have no density, and a fit would only "
-            f"make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. Leave one of each out."
+            f"'{source.name}' has {what} that follow from others, so its {WORDS[source.kind][1]} have no density, and "
+            f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "
+            f"{remedy}."
         )
 
 

@@ -67,7 +67,7 @@ FITS: dict[str, Values] = {
     **{
         name: {"steps": 3000, "lr": rate, "batch_size": 128, "average": 0.995} for name, rate in FLOWIFIED_RATES.items()
     },
-    "series": {"steps": 800, "lr": 5e-3, "batch_size": 64, "average": 0.99},
+    "series": {"steps": 800, "lr": 5e-3, "batch_size": 64, "average": 0.99, "patience": 5},
     # Tables of some hundred rows, such as scikit-learn's, are overfitted soon; large ones deserve more --steps.
     "flowified-mlp": {"steps": 1000, "lr": 3e-3, "batch_size": 128, "average": 0.99},
 }
