@@ -115,7 +115,7 @@ def test_numpy_files(tmp_path):
     assert open_source(str(tmp_path / "a.npy")).fingerprint() == table(values).fingerprint()
     content = (tmp_path / "a.npy").read_bytes()
     for wrong, message in (
-        (values[0], "does not hold rows of numbers"),
+        (values[0], "items along the first axis"),
         (np.array([["a", "b"]]), "does not hold rows of numbers"),
         (np.array([[1, "b"]], dtype=object), "not a whole numpy file of numbers"),
         (np.array([[1.0, 2.0], [np.nan, 1.0]]), "row 1, column 'column 1': the value is nan. Fill"),

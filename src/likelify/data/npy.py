@@ -55,15 +55,16 @@ class Mapped:
     Attributes:
         path: of the file.
         values: the array; it cannot be written.
+        pages: what is mapped; None where the values had to be unpacked into the memory.
     """
 
     path: Path
     values: np.ndarray
-    pages: mmap.mmap
+    pages: mmap.mmap | None = None
 
     def release(self) -> None:
         """Give the memory of what was read back to the system; it is read from the file again when it is needed."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if self.pages is not None and hasattr(mmap, "MADV_DONTNEED"):
             self.pages.madvise(mmap.MADV_DONTNEED)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 import zipfile
@@ -119,4 +118,4 @@ def _member(handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipf
     values = np.frombuffer(content, dtype, offset=start) if (len(content) - start) % dtype.itemsize == 0 else None
     if values is None or len(content) != member.file_size or values.size != np.prod(shape, dtype=object):
         raise DataError(f"'{path}', '{name}' is not {KIND}: it announces an array of {shape} and holds another size.")
-    return Mapped(path, values.reshape(shape, order="F" if fortran else "C"), mmap.mmap(-1, 1))
+    return Mapped(path, values.reshape(shape, order="F" if fortran else "C"))
