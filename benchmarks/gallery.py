@@ -69,7 +69,7 @@ SAMPLES = {
     "digits-halves": "digits --inpaint test --mask left -n 4",
     "moons": "moons -n 4000",
     "waves": "waves -n 12",
-    "waves-completed": "waves --inpaint test --mask 24:40 -n 4 --draws 6",
+    "waves-completed": "waves --inpaint test --mask 24:40 -n 3 --draws 2",
     "photos": "photos -n 24 --temperature 0.9",
     "photos-latents": "photos --reconstruct test -n 12",
     "fashion": "fashion -n 40 --temperature 0.9",

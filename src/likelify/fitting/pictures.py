@@ -22,7 +22,7 @@ LARGEST_ZOOM, SMALLEST_CELL = 16, 8
 MOST_IMAGES, MOST_SEQUENCES, MOST_COLUMNS, MOST_POINTS = 10_000, 100, 8, 5_000
 # How wide a grid should be beside its height, and what each deviation from it (in e-folds) costs, in empty places.
 WIDE, PRICE = 1.25, 0.15
-TITLE, GAP = 15, 24
+TITLE, GAP, COLOURS = 15, 24, 64
 
 
 def grid_columns(count: int, aspect: float = 1.0) -> int:
@@ -235,7 +235,9 @@ def _figure(width: float, height: float) -> Figure:
 def _saved(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+    with _pillow().open(content) as image:
+        # Lines and letters need few colours, and a third of the bytes.
+        return png(image.convert("RGB").quantize(COLOURS))
 
 
 def _pillow() -> Any:
