@@ -20,18 +20,22 @@ from likelify.data import open_source
 from likelify.fitting.run import Run
 from likelify.fitting.scoring import sharing
 from likelify.fitting.settings import FitSettings, RunConfig
+from tests.app.test_first_line import SECONDS, processor_seconds
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run of digits and one of a table, with the weights of their beginning."""
     folder = tmp_path_factory.mktemp("score")
+    photos = zoo.MODELS["marginal-spline"](event_shape=(1, 8, 8), pixel_levels=256, couplings=2, hidden=(8,), bins=4)
     for name, model in (
+        ("photos", photos),
         ("digits", zoo.MODELS["marginal-spline"](event_shape=(1, 8, 8), pixel_levels=17, couplings=2, hidden=(8,))),
         ("iris", zoo.MODELS["flowified-mlp"](event_shape=(4,), widths=(6,))),
     ):
-        source = open_source(name)
-        run = Run.create(folder / name, RunConfig(data=source.facts(), model=model, fit=FitSettings()))
+        source = open_source("digits" if name == "photos" else name)
+        facts = source.facts().model_copy(update={"levels": 256} if name == "photos" else {})
+        run = Run.create(folder / name, RunConfig(data=facts, model=model, fit=FitSettings()))
         with lk.seeded(0):
             flow = model.build()
         flow.initialize(source.read_all("train").x)
@@ -94,6 +98,21 @@ def test_images_are_scored_and_shown_with_where_they_are_unlikely(folder, monkey
     assert "Where they are unlikely, with their ranks:" in output
 
 
+def test_pictures_that_cannot_be_read_are_named(folder, monkeypatch, capsys, tmp_path):
+    from PIL import Image
+
+    monkeypatch.chdir(folder)
+    photo = np.random.default_rng(0).integers(0, 256, size=(9, 8), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:20])
+    assert "broken.png" in score(monkeypatch, capsys, "photos", tmp_path, code=2)
+    words = ["--skip-unreadable", "--draws", 2, "--reference", "none"]
+    output = score(monkeypatch, capsys, "photos", tmp_path, *words)
+    assert "Left out, since they cannot be read: broken.png." in output
+    assert "1 images, on average" in output
+    assert "whole.png" in output
+
+
 def test_without_a_file_the_data_of_the_run_are_scored(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     output = score(monkeypatch, capsys, "iris", "--split", "validation", "--reference", "none", "--draws", 2)
@@ -152,6 +171,16 @@ def test_ctrl_c_says_how_to_go_on(folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(folder)
     score(monkeypatch, capsys, *words, "-o", tmp_path / "s.csv")
     assert not (tmp_path / "s.csv.parts").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs the times that Linux keeps of a process")
+def test_the_first_line_comes_before_what_takes_long(folder):
+    words = [sys.executable, "-m", "likelify.app.cli", "score", "iris", "rows.csv"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=folder) as command:
+        assert command.stdout.readline() == "Scoring 'rows.csv' with 'iris'.\n"
+        spent = processor_seconds(command.pid)
+        command.kill()
+    assert spent < SECONDS
 
 
 @pytest.mark.slow

@@ -183,6 +183,7 @@ def score(
     jobs: Annotated[
         int | None, Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long.")
     ] = None,
+    skip_unreadable: Annotated[bool, Parameter(help="Leave out pictures that cannot be read.", negative="")] = False,
     force: Annotated[bool, Parameter(help="Replace files that exist.", negative="")] = False,
 ) -> None:
     """Score items one by one: log-likelihood, its error, and rank among held-out items; ids are carried through.
@@ -194,7 +195,7 @@ def score(
     """
     from likelify.app.score import Words, score_command
 
-    words = Words(out, split, top, draws, reference, blame, picture, heat, jobs, force)
+    words = Words(out, split, top, draws, reference, blame, picture, heat, jobs, skip_unreadable, force)
     score_command(run, file, words)
 
 

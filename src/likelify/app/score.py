@@ -15,7 +15,7 @@ from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.files import make_folder, write_atomically
-from likelify.fitting.run import Run
+from likelify.fitting.run import CONFIG, Run
 
 if TYPE_CHECKING:
     from likelify.fitting.scoring.scoring import Scoring
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from likelify.flows import Flow
 
 ReferenceName = Literal["validation", "test", "none"]
-# Least likely items that are printed, and shown in a picture, unless a number is given; and columns of them.
-PRINTED, SHOWN, CARRIED = 10, 20, 4
+# Least likely items that are printed, and shown in a picture, unless a number is given; columns of them, and names of
+# files.
+PRINTED, SHOWN, CARRIED, NAMED = 10, 20, 4, 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Words:
         picture: file of a picture of the least likely images.
         heat: file of a picture that also says where.
         jobs: processes.
+        skip_unreadable: leave out pictures that cannot be read.
         force: replace files that exist.
     """
 
@@ -53,6 +55,7 @@ class Words:
     picture: Path | None = None
     heat: Path | None = None
     jobs: int | None = None
+    skip_unreadable: bool = False
     force: bool = False
 
     @property
@@ -75,10 +78,12 @@ def keep_reference(run: Run, flow: Flow) -> None:
 
 def score_command(path: Path, file: str | None, words: Words) -> None:
     """Score the items of a file, or those that the run was fitted to; print what there is to know, and keep all."""
+    if (path / CONFIG).is_file():
+        # Before what takes long is imported.
+        name = f"the {words.split} split of its data" if file is None else f"'{file}'"
+        console.print(f"Scoring {name} with '{path}'.")
     run = Run.load(path)
     _check(run, file, words)
-    name = f"the {words.split} split of its data" if file is None else f"'{file}'"
-    console.print(f"Scoring {name} with '{path}'.")
     import torch
 
     from likelify.fitting.scoring.scorer import Wanted
@@ -86,7 +91,10 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
 
     # With more the last digits of sums would depend on their number; more processes are faster than more threads.
     torch.set_num_threads(1)
-    items = items_of(run, file, split=words.split)
+    items = items_of(run, file, split=words.split, skip_unreadable=words.skip_unreadable)
+    if left_out := getattr(items, "left_out", ()):
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        console.print(f"Left out, since they cannot be read: {', '.join(left_out[:NAMED])}{more}.")
     reference = None if words.reference == "none" else words.reference
     wanted = Wanted(draws=words.draws, reference=reference, blame=words.blame)
     with ended_like_ctrl_c():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data import ItemBatch, Items, Source, SplitName, open_items
+from likelify.data import ItemBatch, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.files import make_folder
@@ -93,13 +93,14 @@ class Scoring:
         )
 
 
-def items_of(run: Run, what: Any = None, *, split: SplitName = "test") -> Items:
+def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unreadable: bool = False) -> Items:
     """Return items for a run's model.
 
     Args:
         run: the run.
         what: see `data.open_items`; by default the data that the run was fitted to. Files are read as those were.
         split: of a source.
+        skip_unreadable: leave out pictures of a folder that cannot be read; else they are an error.
 
     Raises:
         DataError: if they cannot be read or are not of the kind and shape of the run's data.
@@ -114,7 +115,10 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test") -> Items:
             f"'{run.path}' is a model of columns in units of their standard deviations. Give a source that was "
             "standardised likewise, lk.data.standardized(source)."
         )
-    return open_items(what, facts, None if opened is None else opened.options, split=split)
+    options = (None if opened is None else opened.options) or SourceOptions()
+    if skip_unreadable:
+        options = options.model_copy(update={"skip_unreadable": True})
+    return open_items(what, facts, options, split=split)
 
 
 def score_items(scoring: Scoring) -> Scores:

@@ -1,0 +1,312 @@
+"""Scoring: memory and speed on a million rows, files after kills, uniformity of ranks, planted outliers and faults.
+
+Memory is the resident set of a process of its own at its highest, less that of one which has only loaded the libraries,
+the model and what items are ranked among; beside it the same of a process that evaluates one batch in the plain way and
+ends. Speed is processor time of one thread. Ranks of test items are compared with those of the validation items by the
+two-sample Kolmogorov-Smirnov test of the log-likelihoods, which is the exact test of uniform ranks: ranks among the
+same held-out items depend on one another.
+"""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import ks_2samp
+from sklearn.metrics import roc_auc_score
+
+import likelify as lk
+from benchmarks.report import Entry, run_parts
+from likelify import zoo
+from likelify.data import Source, open_source
+from likelify.fitting.checks import for_flow
+from likelify.fitting.run import Run
+from likelify.fitting.scoring.pictures import look_at
+from likelify.fitting.scoring.scorer import Wanted
+from likelify.fitting.scoring.scoring import Scoring, items_of, score_file
+from likelify.fitting.settings import FitSettings, RunConfig
+from likelify.zoo import ModelConfig
+
+COLUMNS, DRAWS, KILLS, SEEDS = 10, 2, 5, 5
+# Planted: of rows one cell in another row's place, of digits a square of that side turned dark to light.
+SIDE, SPOILT = 3, 100
+
+
+def correlated(count: int, seed: int = 0, columns: int = COLUMNS) -> np.ndarray:
+    """Rows whose columns tell of one another: three hidden numbers seen through each, with noise, on a bent sheet."""
+    generator = np.random.default_rng(seed)
+    hidden = generator.normal(size=(count, 3))
+    mixing = np.random.default_rng(99).normal(size=(3, columns))
+    seen = hidden @ mixing
+    return seen + 0.3 * np.sin(2 * seen) + 0.25 * generator.normal(size=(count, columns))
+
+
+def untrained(folder: Path, source: Source, model: ModelConfig) -> Run:
+    """A run with the weights of the beginning: memory and speed do not depend on them."""
+    run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=FitSettings()))
+    with lk.seeded(0):
+        flow = model.build()
+    flow.initialize(source.read_all("train").x)
+    run.save_weights(flow.state_dict())
+    return run
+
+
+def rows_file(folder: Path, rows: np.ndarray, name: str) -> str:
+    """Write rows as CSV, whose name is that of a source, and return it."""
+    file = folder / name
+    header = ",".join(f"c{number}" for number in range(rows.shape[1]))
+    np.savetxt(file, rows, fmt="%.6g", delimiter=",", header=header, comments="")
+    return str(file)
+
+
+def large(folder: Path, *, quick: bool) -> dict[str, tuple[Run, str, int]]:
+    """A run and a file of many items, for a table and for images, with the number of draws."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows, images = (50_000, 10_000) if quick else (1_000_000, 100_000)
+    source = open_source(rows_file(folder, correlated(4000), "train.csv"))
+    model = zoo.MODELS["flowified-mlp"](event_shape=(COLUMNS,), widths=(COLUMNS,))
+    many = {f"c{number}": column for number, column in enumerate(correlated(rows, seed=1).T)}
+    parquet.write_table(pa.table({"id": np.arange(rows), **many}), folder / "rows.parquet")
+    digits = open_source("digits")
+    pixels = digits.read_all("train").x.numpy()
+    np.save(folder / "images.npy", np.resize(pixels, (images, *pixels.shape[1:])))
+    small = zoo.MODELS["marginal-spline"](event_shape=(1, 8, 8), pixel_levels=17, couplings=4, hidden=(32,))
+    found = {
+        f"{rows:,} rows of {COLUMNS} columns": (
+            untrained(folder / "table", source, model),
+            str(folder / "rows.parquet"),
+            1,
+        ),
+        f"{images:,} images of 8x8": (untrained(folder / "digits", digits, small), str(folder / "images.npy"), DRAWS),
+    }
+    for run, _, draws in found.values():
+        run.reference(draws=draws)
+    return found
+
+
+def one_process(run: str, file: str, draws: int, what: str, out: str) -> None:
+    """Load, evaluate one batch, or score all, and print the highest resident set in MB and the processor time."""
+    torch.set_num_threads(1)
+    import pyarrow.parquet  # noqa: F401 - part of the libraries
+
+    scoring = Scoring(Run.load(run), items_of(Run.load(run), file), Wanted(draws=draws))
+    size, flow = scoring.scorer.effort.items, scoring.scorer.flow
+    begun = time.process_time()
+    if what in ("batch", "loop"):
+        with torch.no_grad(), flow.frozen():
+            for part in scoring.items.batches(size):
+                x = for_flow(flow, part.batch).x
+                if flow.likelihood == "exact":
+                    flow.log_prob(x)
+                else:
+                    flow.iw_log_prob(x, samples=draws, chunk=1, warn=False)
+                if what == "batch":
+                    break
+    elif what == "all":
+        score_file(scoring, Path(out))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"memory": memory, "seconds": time.process_time() - begun}))
+
+
+def measured_there(run: Run, file: str, draws: int, what: str, out: Path) -> dict[str, float]:
+    """Do that in a process of its own."""
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.scoring",
+        "--one-process",
+        str(run.path),
+        file,
+        str(draws),
+        what,
+        str(out),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_and_speed(*, quick: bool) -> list[Entry]:
+    """Peak memory against one batch, and items per second against the plain loop."""
+    entries = []
+    with tempfile.TemporaryDirectory() as name:
+        for title, (run, file, draws) in large(Path(name), quick=quick).items():
+            words = ("load", "batch", "loop", "all")
+            found = {what: measured_there(run, file, draws, what, Path(name) / "out.parquet") for what in words}
+            (Path(name) / "out.parquet").unlink()
+            count = int(title.split()[0].replace(",", ""))
+            beyond = {what: found[what]["memory"] - found["load"]["memory"] for what in words}
+            entries += [
+                Entry(
+                    f"{title}: memory of the process, scoring all / one batch",
+                    found["all"]["memory"] / found["batch"]["memory"],
+                    "ratio",
+                    must=1.2,
+                ),
+                Entry(f"{title}: memory beyond the model, one batch", beyond["batch"], "MB"),
+                Entry(f"{title}: memory beyond the model, scoring all", beyond["all"], "MB"),
+                Entry(f"{title}: memory beyond the model, the plain loop", beyond["loop"], "MB"),
+                Entry(f"{title}: per second, to a file", count / found["all"]["seconds"], "items/s", better="higher"),
+                Entry(
+                    f"{title}: per second, the plain loop", count / found["loop"]["seconds"], "items/s", better="higher"
+                ),
+            ]
+    return entries
+
+
+def kills(*, quick: bool) -> list[Entry]:
+    """Kill the scoring of a file at random instants, and compare what comes out in the end."""
+    same = done = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for title, (run, file, draws) in large(folder, quick=quick).items():
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.scoring",
+                "--one-process",
+                str(run.path),
+                file,
+                str(draws),
+                "all",
+            ]
+            begun = time.monotonic()
+            measured_there(run, file, draws, "load", folder)
+            start = time.monotonic() - begun
+            subprocess.run([*command, str(folder / "whole.csv")], check=True, capture_output=True)
+            work, generator = time.monotonic() - begun - 2 * start, random.Random(0)
+            landed = 0
+            for _ in range(KILLS):
+                process = subprocess.Popen([*command, str(folder / "cut.csv")], stdout=subprocess.DEVNULL)
+                time.sleep(start + generator.uniform(0.0, 2 / (KILLS + 1)) * work)
+                process.kill()
+                landed += process.wait() == -signal.SIGKILL
+            if (folder / "cut.csv.parts").exists() or not (folder / "cut.csv").exists():
+                subprocess.run([*command, str(folder / "cut.csv")], check=True, capture_output=True)
+            same += (folder / "cut.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+            done += 1
+            print(f"{title}: {landed} kills landed")
+            for file_name in ("whole.csv", "cut.csv"):
+                (folder / file_name).unlink()
+    return [Entry(f"files the same after {KILLS} kills", same / done, "share", must=1.0, better="higher")]
+
+
+def fitted(folder: Path, source: Source, model: ModelConfig, seed: int, steps: int) -> Run:
+    """Fit a small model."""
+    settings = FitSettings(steps=steps, batch_size=128, lr=4e-3, seed=seed, validations=8)
+    run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=settings))
+    with lk.seeded(seed):
+        flow = model.build()
+    lk.fit(flow, source, run=run)
+    return run
+
+
+def small_runs(folder: Path, seed: int, *, quick: bool) -> dict[str, Run]:
+    """A fit of digits and one of a table, of that seed."""
+    steps, digits = 60 if quick else 300, open_source("digits")
+    images = zoo.MODELS["marginal-spline"](event_shape=(1, 8, 8), pixel_levels=17, couplings=4, hidden=(64,))
+    rows = open_source(rows_file(folder, correlated(4000, seed, 6), f"rows{seed}.csv"))
+    model = zoo.MODELS["flowified-mlp"](event_shape=(6,), widths=(6, 6))
+    return {
+        "digits": fitted(folder / f"digits{seed}", digits, images, seed, steps),
+        "table": fitted(folder / f"table{seed}", rows, model, seed, 2 * steps),
+    }
+
+
+def spoilt_digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Test digits, the first of them with a square turned dark to light; and where."""
+    images = open_source("digits").read_all("test").x.numpy().copy()
+    places = np.random.default_rng(seed).integers(0, 9 - SIDE, size=(SPOILT, 2))
+    for image, (top, left) in zip(images, places, strict=False):
+        image[0, top : top + SIDE, left : left + SIDE] = 16 - image[0, top : top + SIDE, left : left + SIDE]
+    return images, places
+
+
+def spoilt_rows(source: Source, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Test rows, the first of them with one cell of another row: each column looks as ever; and which column."""
+    rows, generator = source.read_all("test").x.numpy().copy(), np.random.default_rng(seed)
+    columns, others = generator.integers(0, rows.shape[1], SPOILT), generator.permutation(len(rows))[:SPOILT]
+    rows[np.arange(SPOILT), columns] = source.read_all("test").x.numpy()[others, columns]
+    return rows, columns
+
+
+def found_by_score(run: Run, items: np.ndarray) -> float:
+    """AUROC of the first items, which are spoilt, against the others."""
+    nats = run.score(items, reference=None).nats
+    return float(roc_auc_score(np.arange(len(items)) < SPOILT, -nats))
+
+
+def ranks_and_outliers(*, quick: bool) -> list[Entry]:
+    """Uniformity of ranks over seeds, AUROC of planted outliers, and shares of faults whose place is found."""
+    uniform: dict[str, list[float]] = {"digits": [], "table": []}
+    rare: dict[str, list[float]] = {"digits": [], "table": []}
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(2 if quick else SEEDS):
+            runs = small_runs(Path(name), seed, quick=quick)
+            for kind, run in runs.items():
+                scores = run.score(split="test", draws=20)
+                uniform[kind].append(float(ks_2samp(scores.nats, run.reference(draws=20)).pvalue))
+                rare[kind].append(float((scores.rank <= 0.05).mean()))
+        images, places = spoilt_digits(0)
+        rows, columns = spoilt_rows(runs["table"].source(), 0)
+        entries = [
+            Entry("planted squares in digits: AUROC", found_by_score(runs["digits"], images), "AUROC", better="higher"),
+            Entry("planted cells in a table: AUROC", found_by_score(runs["table"], rows), "AUROC", better="higher"),
+            *blamed(runs, rows, columns, images, places, count=10 if quick else 40),
+        ]
+    for kind in uniform:
+        entries += [
+            Entry(
+                f"{kind}: smallest p of ranks being uniform, {len(uniform[kind])} seeds",
+                min(uniform[kind]),
+                "p",
+                must=0.01,
+                better="higher",
+            ),
+            Entry(f"{kind}: test items with rank at most 0.05", float(np.mean(rare[kind])), "share"),
+        ]
+    return entries
+
+
+def blamed(
+    runs: dict[str, Run], rows: np.ndarray, columns: np.ndarray, images: np.ndarray, places: np.ndarray, *, count: int
+) -> list[Entry]:
+    """Shares of planted faults of which the right column is blamed, and in which the hottest pixel lies."""
+    found = runs["table"].score(rows[:SPOILT], blame=True, reference=None)
+    assert found.gains is not None
+    right, clear = found.gains.argmax(1) == columns, found.gains.max(1) > 4.5
+    scoring = Scoring(runs["digits"], items_of(runs["digits"], images[:count]), Wanted(draws=4, reference=None))
+    heat = look_at(scoring, range(count), [""] * count, heat=True).heat
+    assert heat is not None
+    hottest = np.stack(np.unravel_index(heat.reshape(count, -1).argmax(1), heat.shape[1:]), 1)
+    inside = ((hottest >= places[:count]) & (hottest < places[:count] + SIDE)).all(1)
+    return [
+        Entry("planted cells: blamed on their column, of all", float(right.mean()), "share", better="higher"),
+        Entry("planted cells: share that gains more than 4.5 nats", float(clear.mean()), "share", better="higher"),
+        Entry("planted cells: blamed on their column, of these", float(right[clear].mean()), "share", better="higher"),
+        Entry("planted squares: hottest pixel inside", float(inside.mean()), "share", better="higher"),
+    ]
+
+
+PARTS = {"memory and speed": memory_and_speed, "kills": kills, "ranks and outliers": ranks_and_outliers}
+
+
+def main() -> None:
+    """Measure, or be one of the processes that are measured."""
+    if sys.argv[1:2] == ["--one-process"]:
+        run, file, draws, what, out = sys.argv[2:]
+        one_process(run, file, int(draws), what, out)
+        return
+    run_parts(__doc__ or "", PARTS)
+
+
+if __name__ == "__main__":
+    main()
