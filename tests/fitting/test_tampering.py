@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import warnings
+from copy import deepcopy
 
 import pytest
 import torch
@@ -129,13 +130,13 @@ def change_values(values, draw):
         return
     way = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
     if way == "replace":
-        place[key] = draw(VALUES)
+        place[key] = deepcopy(draw(VALUES))
     elif way == "remove":
         del place[key]
     elif isinstance(place, dict):
-        place[draw(st.sampled_from(["surprise", "format", "__class__", "../x", "\0"]))] = draw(VALUES)
+        place[draw(st.sampled_from(["surprise", "format", "__class__", "../x", "\0"]))] = deepcopy(draw(VALUES))
     else:
-        place.append(draw(VALUES))
+        place.append(deepcopy(draw(VALUES)))
 
 
 def of_json(content, draw):
