@@ -100,7 +100,10 @@ def test_rows_of_numbers_are_a_table_by_default(tmp_path):
     assert open_source(path, SourceOptions(drop="column 2")).columns == ("column 1", "column 3", "column 4")
     items = open_items(path, open_source(path, SourceOptions(drop="column 2")).facts())
     assert np.array_equal(next(items.batches(50)).batch.x.numpy(), values[:, [0, 2, 3]])
-    assert open_source(saved(tmp_path, pixels(50, 4)), SourceOptions(kind="table")).kind == "table"
+    said = SourceOptions(kind="table")
+    counts = open_source(saved(tmp_path, pixels(50, 4)), said)
+    assert counts.kind == "table"
+    assert open_source(counts.name, said).fingerprint() == counts.fingerprint()
 
 
 def test_items_stay_in_the_file(tmp_path):

@@ -49,7 +49,10 @@ def array_file(path: str | Path, options: SourceOptions | None = None) -> Source
     if path.suffix == ".npy":
         whole = map_array(path)
         if whole.values.ndim == 2 and options.kind in (None, "table") and options.levels is None:
-            return table_file(path, options)
+            source = table_file(path, options)
+            # By this name it is opened again with the kind that was said.
+            source.name = f"array:{path.resolve()}" if options.kind else source.name
+            return source
         return _source(path, {None: whole}, {}, [], options)
     found = read_archive(path)
     return _source(path, found.items, found.labels, found.others, options)
