@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import device
 from benchmarks.device.exponentials import exponentials
+from benchmarks.device.fits import fits
 from benchmarks.device.laws import laws
 from benchmarks.device.steps import steps
 from benchmarks.device.syncs import syncs
@@ -34,6 +35,7 @@ PARTS = {
     "syncs": Part(syncs, 50),
     "exponentials": Part(exponentials, 30),
     "steps": Part(steps, 150),
+    "fits": Part(fits, 40, on_cpu=True),
 }
 
 

@@ -114,15 +114,23 @@ def ended(process, seconds=300):
     return process.returncode, " ".join(text.split())
 
 
+def wait_for(process, come):
+    for _ in range(1500):
+        if come() or process.poll() is not None:
+            return
+        time.sleep(0.1)
+
+
+def steps_of(run):
+    return json.loads((run / "course.json").read_text())["steps"]
+
+
 @pytest.mark.slow
 def test_a_fit_in_two_processes_is_interrupted_and_goes_on_in_one(tmp_path):
     run = tmp_path / "run"
     words = [*FIT, "--steps", "100000", "--set", "validations=10000", "--out", str(run)]
     process = started([*CLI, *words, "--devices", "2"])
-    for _ in range(1200):
-        if (run / "model.safetensors").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
+    wait_for(process, lambda: (run / "model.safetensors").exists())
     process.send_signal(signal.SIGTERM)
     code, text = ended(process)
     assert code == 130, text
@@ -134,14 +142,11 @@ def test_a_fit_in_two_processes_is_interrupted_and_goes_on_in_one(tmp_path):
     assert code == 2
     assert text.count("It holds a run whose fit has not ended") == 1
     process = started([*CLI, "fit", "--resume", str(run), "--no-report"])
-    while "Going on" not in (line := process.stdout.readline()) and line:
-        pass
-    time.sleep(8)
+    wait_for(process, lambda: steps_of(run) > course["steps"])
     process.send_signal(signal.SIGINT)
     code, text = ended(process)
     assert code == 130, text
     assert "processes 2 -> 1" in text
-    assert json.loads((run / "course.json").read_text())["steps"] > course["steps"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import warnings
 import torch
 
 from likelify.errors import LikelifyWarning
-from likelify.fitting.process import ManyProcesses
+from likelify.fitting.process import processes
 
 
 def in_pair(tasks, place, *arguments, count=2):
@@ -44,7 +44,7 @@ def _work(rank, count, store, line, tasks, arguments):
     found = []
     for task in tasks:
         try:
-            found.append(task(ManyProcesses("cpu"), *arguments))
+            found.append(task(processes(None), *arguments))
         except BaseException as error:  # noqa: BLE001 - what the tests look at
             traceback.print_exc()
             found.append(error)
