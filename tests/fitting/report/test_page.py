@@ -9,7 +9,7 @@ import torch
 
 import likelify as lk
 from likelify.data import ArraySource
-from likelify.errors import LikelifyWarning, RunError
+from likelify.errors import LikelifyWarning, MissingDependencyError, RunError
 from likelify.fitting.figures import Course
 from likelify.fitting.report import material as materials
 from likelify.fitting.report import page
@@ -167,6 +167,22 @@ def test_a_fault_of_ours_takes_one_part_and_is_not_silent(images, monkeypatch):
     assert "This is a fault of likelify, TypeError in 'A part': unexpected <thing>. Please report it." in words(html)
     assert "what was found before" in doubts(html)
     assert "Kept are the weights of step" in words(html)
+
+
+def test_what_the_page_needs_and_is_not_installed_is_named(images, monkeypatch):
+    run, source = images
+    monkeypatch.setattr(page, "PACKAGES", {"sklearn": "scikit-learn", "no_such_package": "no-such-package"})
+    with pytest.raises(MissingDependencyError, match=r"'no-such-package'.*likelify\[app\]"):
+        as_html(run, source=source)
+
+
+def test_figures_of_other_weights_are_not_shown(tmp_path):
+    source = stripes()
+    run = fitted(tmp_path / "run", source, tiny_config(), SHORT)
+    run.evaluate(source, elbo_samples=1, iw_samples=0)
+    assert Material(run, source).evaluation is not None
+    run.save_weights({name: value + 1 for name, value in run.flow().state_dict().items()})
+    assert Material(run, source).evaluation is None
 
 
 def test_warnings_on_the_way_are_doubts(images, monkeypatch):

@@ -120,7 +120,12 @@ class Material:
     Args:
         run: whose report it is.
         source: its data, if they are open already.
+
+    Attributes:
+        digits: of figures behind the point.
     """
+
+    digits = 3
 
     def __init__(self, run: Run, source: Source | None = None) -> None:
         self.run = run
@@ -138,11 +143,6 @@ class Material:
     def better(self) -> str:
         """Which way figures get better, in words."""
         return "higher is better" if self.unit.higher_is_better else "lower is better"
-
-    @property
-    def digits(self) -> int:
-        """Digits of figures behind the point."""
-        return 3
 
     @property
     def judged(self) -> str:
@@ -187,8 +187,9 @@ class Material:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The figures that were kept of the held-out split."""
-        return self.run.evaluation(self.split)
+        """The figures that were kept of the held-out split, if they are of these weights."""
+        kept = self.run.evaluation(self.split)
+        return kept if kept is not None and kept.weights == self.run.digest() else None
 
     @once
     def held(self) -> Part:
@@ -220,7 +221,7 @@ class Material:
         if len(held) == held.of:
             nats = reference(self.run, self.split, flow=self.flow, source=self.source)
             return Likelihoods(nats, None, held.batch.dims().cpu().numpy())
-        some = self.source if len(held) == held.of else subset(self.source, **{self.split: len(held)})
+        some = subset(self.source, **{self.split: len(held)})
         return score_source(self.flow, some, self.split, facts=self.facts, conditional=self.config.conditional)
 
     @once

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 TEMPLATE = "page.html"
+# What a page needs, by the names under which it is imported.
+PACKAGES = {"jinja2": "jinja2", "matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn"}
 
 # What fills each section, its name in the list of sections, and its title; in the order of the page.
 Maker = Callable[[Material, Section], None]
@@ -74,10 +77,11 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
 
 def as_html(run: Run, *, source: Source | None = None) -> str:
     """Return the page."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError("jinja2", "app") from error
+    for name, package in PACKAGES.items():
+        if find_spec(name) is None:
+            raise MissingDependencyError(package, "app")
+    from jinja2 import Environment, StrictUndefined
+
     material = Material(run, source)
     sections = [made(material, fill, Section(word, title)) for fill, word, title in SECTIONS]
     doubts = list(dict.fromkeys(doubt for section in sections for doubt in section.doubts))
@@ -112,8 +116,6 @@ def _filled(material: Material, fill: Maker, section: Section) -> str | None:
     """Fill a section; return why it ended early, if it did."""
     try:
         fill(material, section)
-    except MissingDependencyError:
-        raise
     except LikelifyError as error:
         return _sentence(error)
     # Whatever else it is must not take the rest of the page with it, and must not go unnoticed either.
