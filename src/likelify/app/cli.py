@@ -192,7 +192,12 @@ def sample(
     """
     from likelify.app.sample import Drawing, inpaint_command, interpolate_command, reconstruct_command, sample_command
 
-    _only_one({"--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint})
+    forms = {"--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
+    _only_one(forms)
+    if mask is not None and inpaint is None:
+        raise ConfigError("--mask says what --inpaint hides; name the items: --inpaint test --mask left.")
+    if temperature != 1.0 and any(form is not None for form in forms.values()):
+        raise ConfigError("--temperature is for samples alone; leave it out.")
     drawing = Drawing(run, out, n, label or [], seed, force)
     if reconstruct is not None:
         reconstruct_command(drawing, reconstruct)
