@@ -123,7 +123,7 @@ def test_words_that_contradict_the_run_are_refused(words, message, stopped, monk
 
 def test_the_words_of_the_run_and_its_data_elsewhere_are_taken(stopped, monkeypatch, capsys):
     _, error = here(monkeypatch, capsys, "fit", "diabetes", "--resume", "run", code=2)
-    assert "The data are not those that the fit in 'run' began with" in error
+    assert "The data 'diabetes' are not those that 'run' was fitted to" in error
     here(monkeypatch, capsys, *FIT, "--steps", 12, "--set", "checkpoint_seconds=9", "--resume", "run")
     assert Run.load(stopped).course().ended
 

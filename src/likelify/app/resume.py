@@ -74,7 +74,10 @@ def _source(run: Run, name: str | None, options: SourceOptions | None) -> Source
     if name is None or name == run.config.data.name:
         return run.source()
     opened = run.config.opened
-    return open_source(name, options if opened is None or opened.options is None else opened.options)
+    source = open_source(name, options if opened is None or opened.options is None else opened.options)
+    if source.fingerprint() != run.config.data.fingerprint:
+        raise RunError(f"The data '{name}' are not those that '{run.path}' was fitted to; nothing was changed.")
+    return source
 
 
 def _suitable_threads(run: Run) -> int | None:

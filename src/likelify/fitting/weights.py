@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from likelify.door import broken_weights
-from likelify.errors import LikelifyError, RunError
+from likelify.errors import LikelifyError, RunError, printable
 from likelify.fitting.files import regular
 from likelify.flows import Flow
 
@@ -237,7 +237,9 @@ def mismatches(wanted: Kinds, found: Kinds) -> list[str]:
     problems = [f"{listed(sorted(missing))} missing"] if missing else []
     problems += [f"the model has no {listed(sorted(extra))}"] if extra else []
     other = [name for name in sorted(found.keys() & wanted.keys()) if found[name] != wanted[name]]
-    problems += [f"'{name}' is {_kind(found[name])}, not {_kind(wanted[name])}" for name in other[:NAMED]]
+    problems += [
+        f"'{printable(name[:120])}' is {_kind(found[name])}, not {_kind(wanted[name])}" for name in other[:NAMED]
+    ]
     return problems + ([f"and {len(other) - NAMED} more"] if len(other) > NAMED else [])
 
 
@@ -248,7 +250,7 @@ def _kind(kind: tuple[tuple[int, ...], torch.dtype | str]) -> str:
 
 def listed(names: list[str]) -> str:
     """Return the first of some names for an error, and how many more there are."""
-    shown = ", ".join(f"'{name[:120]}'" for name in names[:NAMED])
+    shown = ", ".join(f"'{printable(name[:120])}'" for name in names[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -162,7 +163,9 @@ def _begun(folder: Path) -> Run | None:
 def _cleared(folder: Path, config: RunConfig) -> Run:
     """Make a run in a folder in which there may be another."""
     for file in folder.iterdir():
-        if file.name != LOCK:
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        elif file.name != LOCK:
             file.unlink()
     return Run.create(folder, config)
 
