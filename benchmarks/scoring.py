@@ -9,7 +9,6 @@ same held-out items depend on one another.
 
 import json
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -113,7 +112,9 @@ def one_process(run: str, file: str, draws: int, what: str, out: str) -> None:
                     break
     elif what == "all":
         score_file(scoring, Path(out))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not that of getrusage, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    memory = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"memory": memory, "seconds": time.process_time() - begun}))
 
 
