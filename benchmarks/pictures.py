@@ -60,7 +60,7 @@ def per_second(work: Callable[[], int], clock: Callable[[], float], least: float
 
 def rates(title: str, size: tuple[int, int], ending: str, *, quick: bool) -> list[Entry]:
     """Measure opening and decoding of pictures of one kind."""
-    least = 1.0 if quick else 5.0
+    least = 1.0 if quick else 2.0
     with tempfile.TemporaryDirectory() as made:
         place = Path(made)
         names = write(place, 4 if quick else 16, size, ending)
@@ -99,7 +99,7 @@ def ahead(*, quick: bool) -> list[Entry]:
     entries = []
     with tempfile.TemporaryDirectory() as made:
         write(Path(made), 64, SMALL)
-        source, number = lazily(Path(made)), 20 if quick else 200
+        source, number = lazily(Path(made)), 20 if quick else 60
         for workers in WORKERS:
             read = read_ahead(source, "train", batches(source.size("train")), workers=workers)
             # The processes start with the first batches.
@@ -133,7 +133,7 @@ def step_seconds(source: FolderSource, workers: int, steps: int) -> float:
 
 def training(*, quick: bool) -> list[Entry]:
     """Measure steps of a fit to a folder over those with all items in memory."""
-    entries, steps = [], 12 if quick else 60
+    entries, steps = [], 12 if quick else 30
     with tempfile.TemporaryDirectory() as made:
         write(Path(made), 64, SMALL)
         held, lazy = image_folder(Path(made)), lazily(Path(made))

@@ -77,6 +77,8 @@ FITS: dict[str, Values] = {
 LARGE_IMAGES = Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 # A step takes a tenth of a second of one core.
 MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
+# Photographs of 32x32 pixels.
+PHOTOS: Values = {"steps": 4, "hidden": 38, "mixing": "conv-exponential"}
 
 KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
@@ -104,8 +106,13 @@ SOURCES: dict[str, Recipe] = {
         threads=1,
         draws=Draws(),
     ),
-    "sample-photos": Recipe(
-        "glow", models={"glow": {"levels": 2, "steps": 4, "hidden": 38, "mixing": "conv-exponential"}}
+    "sample-photos": Recipe("glow", models={"glow": PHOTOS}),
+    # A user's folder has any number of pictures; forty are overfitted after some hundred steps.
+    "images": Recipe(
+        "glow",
+        models={"glow": PHOTOS},
+        fits={"glow": {"max_time": 900, "validations": 30, "patience": 6}},
+        draws=LARGE_IMAGES,
     ),
     "fashion-mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
     "mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
