@@ -111,8 +111,8 @@ def test_the_way_between_two_items_has_both_ends(here, folder):
 
 
 def test_hidden_pixels_are_drawn_and_the_others_kept(here, folder, monkeypatch):
-    from likelify.fitting import inpainting
-    from likelify.fitting.tempering import Effort
+    from likelify.fitting.drawing import inpainting
+    from likelify.fitting.drawing.tempering import Effort
 
     monkeypatch.setattr(inpainting, "Effort", lambda: Effort(8, 32, 1, 2))
     words = ("--inpaint", "test", "--mask", "0,0,1,2", "-n", 2, "--draws", 3)

@@ -18,12 +18,12 @@ from likelify.app.show import console, program
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
 from likelify.errors import ProcessError, RunError
+from likelify.fitting.drawing.sampling import keep_samples
+from likelify.fitting.drawing.writing import FORMATS, endings
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.locks import locked
 from likelify.fitting.recipes import usual_draws
 from likelify.fitting.run import Run
-from likelify.fitting.sampling import keep_samples
-from likelify.fitting.writing import FORMATS, endings
 
 if TYPE_CHECKING:
     from likelify.fitting.loop import Progress

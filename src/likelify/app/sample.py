@@ -18,7 +18,7 @@ from likelify.fitting.run import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likelify.fitting.inpainting import Completions
+    from likelify.fitting.drawing.inpainting import Completions
 
 # Items that are remade or completed unless a number is given, and rows of a picture.
 REMADE, COMPLETED = 16, 4
@@ -51,13 +51,13 @@ class Drawing:
 
     def file(self, run: Run, stem: str) -> Path:
         """Return the file to write to."""
-        from likelify.fitting.writing import endings, free_file
+        from likelify.fitting.drawing.writing import endings, free_file
 
         return self.out or free_file(run.path / stem, endings(run.config.data)[0])
 
     def classes(self, run: Run, most: int) -> list[int]:
         """Return the numbers of the classes, for items that have none: so many at most."""
-        from likelify.fitting.draw import class_number
+        from likelify.fitting.drawing.draw import class_number
 
         if len(self.labels) > most:
             raise ConfigError(f"At most {most} --label can be given here.")
@@ -68,7 +68,7 @@ class Drawing:
 
 def sample_command(drawing: Drawing, temperature: float) -> None:
     """Draw items from a run and write them to a file."""
-    from likelify.fitting.sampling import sample_to
+    from likelify.fitting.drawing.sampling import sample_to
 
     run = drawing.opened()
     file, number = drawing.file(run, "drawn"), 64 if drawing.number is None else drawing.number
@@ -80,7 +80,7 @@ def sample_command(drawing: Drawing, temperature: float) -> None:
 
 def reconstruct_command(drawing: Drawing, items: str) -> None:
     """Encode items to the latent and decode them, and write them beside the originals."""
-    from likelify.fitting.writing import check_panels, write_panels
+    from likelify.fitting.drawing.writing import check_panels, write_panels
 
     run = drawing.opened()
     file, facts = drawing.file(run, "reconstructed"), run.config.data
@@ -104,7 +104,7 @@ def reconstruct_command(drawing: Drawing, items: str) -> None:
 
 def interpolate_command(drawing: Drawing, ends: tuple[str, str], steps: int) -> None:
     """Write the items on the way from one to another in the latent."""
-    from likelify.fitting.writing import check_panels, write_panels
+    from likelify.fitting.drawing.writing import check_panels, write_panels
 
     run = drawing.opened()
     file, facts = drawing.file(run, "interpolated"), run.config.data
@@ -118,9 +118,9 @@ def interpolate_command(drawing: Drawing, ends: tuple[str, str], steps: int) -> 
 
 def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) -> None:
     """Draw hidden parts of items, and write them beside the originals."""
-    from likelify.fitting.masks import mask_of
-    from likelify.fitting.remaking import inpaint
-    from likelify.fitting.writing import check_panels
+    from likelify.fitting.drawing.masks import mask_of
+    from likelify.fitting.drawing.remaking import inpaint
+    from likelify.fitting.drawing.writing import check_panels
 
     run = drawing.opened()
     file, facts = drawing.file(run, "completed"), run.config.data
@@ -146,7 +146,7 @@ def _write_completions(
     """Write originals, what is seen of them, and draws; of pictures a row for each item."""
     import torch
 
-    from likelify.fitting.writing import write_panels
+    from likelify.fitting.drawing.writing import write_panels
 
     facts, draws = run.config.data, found.x.shape[1]
     if facts.kind == "image" and file.suffix.lower() == ".png":
@@ -164,7 +164,7 @@ def _write_completions(
 
 
 def _write_arrays(file: Path, arrays: dict[str, Tensor], *, force: bool) -> None:
-    from likelify.fitting.writing import write_arrays
+    from likelify.fitting.drawing.writing import write_arrays
 
     write_arrays(file, {name: array.numpy() for name, array in arrays.items()}, force=force)
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from likelify.data import Source, SplitName
     from likelify.fitting.checkpoint import Saved
+    from likelify.fitting.drawing.inpainting import Completions
+    from likelify.fitting.drawing.remaking import Remade
     from likelify.fitting.figures import Course, Evaluation
-    from likelify.fitting.inpainting import Completions
     from likelify.fitting.loop import Progress
     from likelify.fitting.process import OneProcess
-    from likelify.fitting.remaking import Remade
     from likelify.fitting.scoring.scores import Scores
     from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
@@ -268,7 +268,7 @@ class Run:
         Raises:
             ConfigError: if the run has no such class, or a number does not fit.
         """
-        from likelify.fitting.sampling import sample
+        from likelify.fitting.drawing.sampling import sample
 
         return sample(self, number, label=label, temperature=temperature, seed=seed)
 
@@ -283,7 +283,7 @@ class Run:
         Raises:
             DataError: if there are no such items, or they do not fit the model.
         """
-        from likelify.fitting.remaking import reconstruct
+        from likelify.fitting.drawing.remaking import reconstruct
 
         return reconstruct(self, items, limit=limit, labels=labels)
 
@@ -299,7 +299,7 @@ class Run:
         Raises:
             DataError: if there are no such items, or they do not fit the model.
         """
-        from likelify.fitting.remaking import interpolate
+        from likelify.fitting.drawing.remaking import interpolate
 
         return interpolate(self, a, b, steps, labels=labels)
 
@@ -319,7 +319,7 @@ class Run:
             DataError: if there are no such items, or they do not fit the model.
             ConfigError: if nothing or too much is hidden.
         """
-        from likelify.fitting.remaking import inpaint
+        from likelify.fitting.drawing.remaking import inpaint
 
         return inpaint(self, items, mask, draws, **settings)[1]
 

@@ -16,12 +16,12 @@ from likelify._version import __version__
 from likelify.data import Source
 from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
-from likelify.fitting.draw import draw, draw_inverses
+from likelify.fitting.drawing.draw import draw, draw_inverses
+from likelify.fitting.drawing.pictures import picture
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.locks import LOCK, locked
 from likelify.fitting.loop import Progress, fit
-from likelify.fitting.pictures import picture
 from likelify.fitting.process import OneProcess
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig

@@ -239,7 +239,7 @@ class Material:
         With what split priors drop. Where the way there is random, it is of one draw; if the base is not normal, these
         are its latents, and draws of the base.
         """
-        from likelify.fitting.latents import encode
+        from likelify.fitting.drawing.latents import encode
         from likelify.fitting.metrics import EVALUATION_SEED
         from likelify.seeding import seeded
 

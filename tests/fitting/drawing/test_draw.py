@@ -5,8 +5,8 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError
-from likelify.fitting import draw as module
-from likelify.fitting.draw import chunk_items, draw, draw_chunks, label_cycle
+from likelify.fitting.drawing import draw as module
+from likelify.fitting.drawing.draw import chunk_items, draw, draw_chunks, label_cycle
 from tests.fitting.toys import stripes, tiny_flow
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.data import Batch, Source
-from likelify.fitting.draw import (
+from likelify.fitting.drawing.draw import (
     Label,
     OnShare,
     as_stored,
@@ -17,7 +17,7 @@ from likelify.fitting.draw import (
     draw_chunks,
     label_cycle,
 )
-from likelify.fitting.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
+from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from PIL import Image
 
 from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
-from likelify.fitting.writing import check_file, check_panels, endings, free_file, write_items, write_panels
+from likelify.fitting.drawing.writing import check_file, check_panels, endings, free_file, write_items, write_panels
 
 
 def facts(kind, shape, **more):

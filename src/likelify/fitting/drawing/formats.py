@@ -18,8 +18,8 @@ import numpy as np
 from likelify.data import Batch, Facts
 from likelify.errors import MissingDependencyError
 from likelify.fitting.cells import as_cell
-from likelify.fitting.draw import as_stored
-from likelify.fitting.pictures import lines_of, one_image, pairs_of, picture
+from likelify.fitting.drawing.draw import as_stored
+from likelify.fitting.drawing.pictures import lines_of, one_image, pairs_of, picture
 from likelify.names import ColumnType
 
 if TYPE_CHECKING:

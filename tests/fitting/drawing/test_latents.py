@@ -10,7 +10,7 @@ import likelify as lk
 from likelify import transforms, zoo
 from likelify.distributions import RectifiedNormal
 from likelify.errors import UnsupportedError
-from likelify.fitting.latents import between, decode, encode, losses, splits
+from likelify.fitting.drawing.latents import between, decode, encode, losses, splits
 
 
 def randomised(flow):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from likelify.data import SPLITS, Batch, SplitName, open_items
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
-from likelify.fitting.draw import OnShare, as_stored, check_seed, chunk_items
+from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likelify.fitting.inpainting import Completions, Effort
-    from likelify.fitting.latents import Latent
+    from likelify.fitting.drawing.inpainting import Completions, Effort
+    from likelify.fitting.drawing.latents import Latent
     from likelify.fitting.run import Run
 
 # Places on the way between two items, unless the caller says otherwise.
@@ -54,7 +54,7 @@ def reconstruct(run: Run, items: Any, *, limit: int | None = None, labels: Tenso
     """
     import torch
 
-    from likelify.fitting.latents import decode, encode, losses, splits
+    from likelify.fitting.drawing.latents import decode, encode, losses, splits
 
     flow, batch = run.flow(), chosen_items(run, items, limit, labels)
     taken = for_flow(flow, batch)
@@ -82,7 +82,7 @@ def interpolate(run: Run, start: Any, end: Any, steps: int = STEPS, *, labels: t
     """
     import torch
 
-    from likelify.fitting.latents import between, decode, encode
+    from likelify.fitting.drawing.latents import between, decode, encode
 
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise ConfigError(f"A way from one item to another has at least 2 steps, got {steps}.")
@@ -127,7 +127,7 @@ def inpaint(
     """
     import torch
 
-    from likelify.fitting.inpainting import complete
+    from likelify.fitting.drawing.inpainting import complete
 
     check_seed(seed)
     flow = run.flow()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, InexactLikelihoodError, LikelifyWarning, ShapeError
-from likelify.fitting.draw import chunk_items, draw
-from likelify.fitting.guessing import Guess
-from likelify.fitting.tempering import Effort, Particles, effective_size, tempered
+from likelify.fitting.drawing.draw import chunk_items, draw
+from likelify.fitting.drawing.guessing import Guess
+from likelify.fitting.drawing.tempering import Effort, Particles, effective_size, tempered
 from likelify.transforms import Chain, Dequantize
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from likelify.errors import ConfigError
-from likelify.fitting.masks import mask_of
-from tests.fitting.test_writing import IMAGES, ROWS, SEQUENCES
+from likelify.fitting.drawing.masks import mask_of
+from tests.fitting.drawing.test_writing import IMAGES, ROWS, SEQUENCES
 
 COLOURS = IMAGES.model_copy(update={"event_shape": (3, 4, 6)})
 

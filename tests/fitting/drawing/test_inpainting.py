@@ -7,9 +7,9 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError, InexactLikelihoodError, LikelifyWarning, ShapeError
-from likelify.fitting.guessing import Guess
-from likelify.fitting.inpainting import complete
-from likelify.fitting.tempering import Effort, effective_size, tempered
+from likelify.fitting.drawing.guessing import Guess
+from likelify.fitting.drawing.inpainting import complete
+from likelify.fitting.drawing.tempering import Effort, effective_size, tempered
 from tests.fitting.toys import tiny_flow
 
 SMALL = Effort(islands=8, particles=32, moves=3, last_moves=10)

@@ -16,10 +16,10 @@ import numpy as np
 
 from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
-from likelify.fitting.draw import as_stored
+from likelify.fitting.drawing.draw import as_stored
+from likelify.fitting.drawing.formats import ARRAYS, PICTURE, TABLES, Writer, column_names, write_folder
+from likelify.fitting.drawing.pictures import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
 from likelify.fitting.files import beside, give_name, make_folder, refuse_write, write_atomically, write_new
-from likelify.fitting.formats import ARRAYS, PICTURE, TABLES, Writer, column_names, write_folder
-from likelify.fitting.pictures import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
