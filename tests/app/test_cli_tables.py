@@ -56,6 +56,8 @@ def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
         "evaluation.json",
         "samples.csv",
         "course.json",
+        "report.html",
+        "scores",
     }
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["elbo"]["nats"]["count"] == 8
@@ -90,6 +92,11 @@ def test_a_table_of_scikit_learn_and_its_evaluation(monkeypatch, capsys, here):
     assert weighted.split()[-2:] == ["4", "│"]
     run(monkeypatch, capsys, "sample", "run")
     assert len((here / "run" / "drawn.csv").read_text().splitlines()) == 65
+
+
+def test_a_dry_run_refuses_what_a_fit_refuses(monkeypatch, capsys, here):
+    (here / "twice.csv").write_text("a,b\n" + "".join(f"{n * n % 17},{2 * (n * n % 17)}\n" for n in range(40)))
+    assert "follow from others" in run(monkeypatch, capsys, "fit", "twice.csv", "--dry-run", code=2)
 
 
 def test_a_dry_run_of_a_table(monkeypatch, capsys, here):

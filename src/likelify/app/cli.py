@@ -216,6 +216,7 @@ def report(
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="HTML file; by default report.html in the run.")
     ] = None,
+    force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
 ) -> None:
     """Write a page that shows what was fitted, how well, and what to doubt.
 
@@ -226,7 +227,7 @@ def report(
     """
     from likelify.app.report import report_command
 
-    report_command(run, out)
+    report_command(run, out, force=force)
 
 
 @app.command

@@ -83,13 +83,17 @@ def dry_run_command(
 ) -> None:
     """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
     check_names(words)
-    facts = MADE_UP if source_name is None else open_source(source_name, options).facts()
+    source = None if source_name is None else open_source(source_name, options)
+    facts = MADE_UP if source is None else source.facts()
     from likelify.fitting.choose import choose
 
     choice = choose(facts, **words)
     use_threads(threads, choice.threads)
     from likelify.app.dry_run import BATCH, dry_run
+    from likelify.fitting.checks import check_columns
 
+    if source is not None:
+        check_columns(source)
     named = {**words["fit_settings"], **words["settings"]}
     dry_run(choice, facts, choice.fit.batch_size if "batch_size" in named else BATCH)
 

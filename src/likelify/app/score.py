@@ -14,7 +14,7 @@ from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
-from likelify.fitting.files import make_folder, write_atomically
+from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.run import CONFIG, Run
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _check(run: Run, file: str | None, words: Words) -> None:
         if picture.suffix.lower() != ".png":
             raise ConfigError(f"{option} writes a picture in .png; '{picture}' is none.")
         if picture.exists() and not words.force:
-            raise ConfigError(f"'{picture}' exists, and was left as it is. Name another file, or use --force.")
+            refuse_taken(picture)
         if run.config.data.kind != "image":
             raise ConfigError(f"{option} is for images, and '{run.path}' is a model of {run.config.data.items}.")
         if not words.shown:
@@ -177,7 +177,8 @@ def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
         found = ", ".join(
             f"{count / summary.count:.1%} have a rank of at most {at}" for at, count in summary.rare.items()
         )
-        console.print(f"{found}; of {facts.items} like the held-out ones 1 % and 5 % would.")
+        console.print(f"{found}; of {facts.items} like the held-out ones at most 1 % and 5 % would.")
+        _say_smallest_rank(facts, 0 if scoring.reference is None else len(scoring.reference))
     if summary.heavy is not None and summary.heavy > HEAVY_SHARE * summary.count:
         console.print(
             f"Warning: the importance weights of {summary.heavy / summary.count:.0%} of them have heavy tails (not "
@@ -185,6 +186,14 @@ def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
             "stay valid. More draws help: --draws."
         )
     _show_least_likely(summary, facts)
+
+
+def _say_smallest_rank(facts: Facts, held_out: int) -> None:
+    """Say so where there are too few held-out items for a rank of one in a hundred."""
+    if (smallest := 1 / (1 + held_out)) > 0.01:
+        console.print(
+            f"Among {held_out} held-out {facts.items} no rank is below {smallest:.2g}: rarer ones cannot be told."
+        )
 
 
 def _show_least_likely(summary: Summary, facts: Facts) -> None:

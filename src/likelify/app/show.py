@@ -27,7 +27,10 @@ console = Console(soft_wrap=True, highlight=False)
 
 def program() -> str:
     """Return the command as the user has to type it: its name if the shell finds it, its place otherwise."""
-    return "likelify" if shutil.which("likelify") else sys.argv[0]
+    if shutil.which("likelify"):
+        return "likelify"
+    module = sys.argv[0].endswith("cli.py")
+    return f"{sys.executable} -m likelify.app.cli" if module else sys.argv[0]
 
 
 def say_remarks(choice: Choice) -> None:

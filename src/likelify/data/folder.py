@@ -231,7 +231,7 @@ class _Cut:
         digests = [looks[number].digest for number in order]
         if len(order) < FEWEST and made:
             raise DataError(
-                f"'{folder}' has {len(order)} pictures to train on that can be read; at least {FEWEST} are needed, of "
+                f"Pictures in '{folder}' to train on that can be read: {len(order)}. At least {FEWEST} are needed, of "
                 f"which some are held out."
             )
         held, start = max(1, len(order) // HELD_OUT), 0

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from likelify.errors import RunError
+from likelify.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from likelify.settings import Settings
@@ -155,6 +155,11 @@ def _is_alive(process: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
+
+
+def refuse_taken(file: Path) -> NoReturn:
+    """Raise the error for a file that exists and may not be replaced."""
+    raise ConfigError(f"'{file}' exists, and was left as it is. Name another file, or replace it with --force.")
 
 
 def refuse_write(file: Path, error: OSError) -> NoReturn:

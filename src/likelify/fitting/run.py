@@ -323,7 +323,7 @@ class Run:
 
         return inpaint(self, items, mask, draws, **settings)[1]
 
-    def report(self, file: str | Path | None = None, *, source: Source | None = None) -> Path:
+    def report(self, file: str | Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:
         """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.
 
         A part that cannot be made, say since the data are gone, says why in a sentence.
@@ -331,14 +331,16 @@ class Run:
         Args:
             file: to write; by default `report.html` in the run.
             source: the data that the run was fitted to, if they are open already.
+            force: replace a file that exists; the report of the run is made again in any case.
 
         Raises:
+            ConfigError: if the file has another ending than `.html`, or exists.
             RunError: if the file cannot be written.
             MissingDependencyError: if what the extra `app` installs is not there.
         """
         from likelify.fitting.report.page import write_report
 
-        return write_report(self, None if file is None else Path(file), source=source)
+        return write_report(self, None if file is None else Path(file), source=source, force=force)
 
     def keep(self, state: Mapping[str, Tensor], course: Course) -> None:
         """Write the weights of a fit and its course so far."""

@@ -9,7 +9,7 @@ import torch
 
 import likelify as lk
 from likelify.data import ArraySource
-from likelify.errors import LikelifyWarning, MissingDependencyError, RunError
+from likelify.errors import ConfigError, LikelifyWarning, MissingDependencyError, RunError
 from likelify.fitting.figures import Course
 from likelify.fitting.report import material as materials
 from likelify.fitting.report import page
@@ -292,6 +292,20 @@ def test_a_page_that_cannot_be_written_is_an_error(images, tmp_path, monkeypatch
     with pytest.raises(RunError, match="cannot be written"):
         write_report(run, tmp_path / "file" / "page.html", source=source)
     assert write_report(run, tmp_path / "new" / "page.html", source=source).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_other_files_are_left_as_they_are(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SECTIONS", (SECTIONS[4],))
+    run, source = images
+    mine = tmp_path / "mine.html"
+    mine.write_text("precious")
+    with pytest.raises(ConfigError, match="exists, and was left as it is"):
+        run.report(mine, source=source)
+    with pytest.raises(ConfigError, match="does not end in .html"):
+        run.report(tmp_path / "mine.txt", source=source)
+    assert mine.read_text() == "precious"
+    run.report(mine, source=source, force=True)
+    assert mine.read_text().startswith("<!DOCTYPE html>")
 
 
 @register("ring-graphs", kind="graph", summary="graphs of two features", listed=False)

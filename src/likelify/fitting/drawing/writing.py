@@ -19,7 +19,15 @@ from likelify.errors import ConfigError
 from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.drawing.formats import ARRAYS, PICTURE, TABLES, Writer, column_names, write_folder
 from likelify.fitting.drawing.pictures import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
-from likelify.fitting.files import beside, give_name, make_folder, refuse_write, write_atomically, write_new
+from likelify.fitting.files import (
+    beside,
+    give_name,
+    make_folder,
+    refuse_taken,
+    refuse_write,
+    write_atomically,
+    write_new,
+)
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
@@ -78,7 +86,7 @@ def check_file(file: Path, facts: Facts, count: int = 1, *, force: bool = False)
     if file.is_dir():
         raise ConfigError(f"'{file}' is a folder; name a file.")
     if file.exists() and not force:
-        _refuse_taken(file)
+        refuse_taken(file)
 
 
 def free_file(stem: Path, ending: str) -> Path:
@@ -110,7 +118,7 @@ def write_items(file: Path, facts: Facts, count: int, batches: Iterable[Batch], 
     with beside(file) as temporary:
         FORMATS[facts.kind][file.suffix.lower()](temporary, facts, count, batches)
         if not give_name(temporary, file, force=force):
-            _refuse_taken(file)
+            refuse_taken(file)
 
 
 def write_panels(
@@ -171,7 +179,7 @@ def _write(file: Path, content: bytes, *, force: bool) -> None:
     if force:
         write_atomically(file, content)
     elif not write_new(file, content):
-        _refuse_taken(file)
+        refuse_taken(file)
 
 
 def check_panels(file: Path, facts: Facts, *, force: bool = False) -> None:
@@ -213,10 +221,6 @@ def _is_folder(file: Path, facts: Facts) -> bool:
 
 def _or(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _refuse_taken(file: Path) -> None:
-    raise ConfigError(f"'{file}' exists, and was left as it is. Name another file, or replace it with --force.")
 
 
 @contextmanager

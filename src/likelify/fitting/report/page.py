@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.data import Facts, Source
-from likelify.errors import LikelifyError, LikelifyWarning, MissingDependencyError
-from likelify.fitting.files import make_folder, write_atomically
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, MissingDependencyError
+from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.drawing import label
 from likelify.fitting.report.material import Material
@@ -51,7 +51,7 @@ SECTIONS: tuple[tuple[Maker, str, str], ...] = (
 BROKEN = "This is a fault of likelify"
 
 
-def write_report(run: Run, file: Path | None = None, *, source: Source | None = None) -> Path:
+def write_report(run: Run, file: Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:
     """Write the report of a run as one page of HTML that needs nothing beside it.
 
     A part that cannot be made, say since the data are gone, says why in a sentence.
@@ -60,8 +60,10 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
         run: whose report it is.
         file: to write; by default `report.html` in the run.
         source: the data of the run, if they are open already.
+        force: replace a file that exists; the report of the run is made again in any case.
 
     Raises:
+        ConfigError: if the file has another ending than `.html`, or exists.
         RunError: if the file cannot be written.
         MissingDependencyError: if jinja2, matplotlib, pillow or scikit-learn are not installed.
 
@@ -69,10 +71,19 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
         LikelifyWarning: if a part failed by an error of the library's own, which is named.
     """
     place = run.path / REPORT if file is None else Path(file)
+    check_place(run, place, force=force)
     content = as_html(run, source=source).encode()
     make_folder(place.parent)
     write_atomically(place, content)
     return place
+
+
+def check_place(run: Run, place: Path, *, force: bool) -> None:
+    """Refuse a file that a report is not written to."""
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"A report is a page of HTML; '{place}' does not end in .html.")
+    if place.exists() and not force and place.resolve() != (run.path / REPORT).resolve():
+        refuse_taken(place)
 
 
 def as_html(run: Run, *, source: Source | None = None) -> str:

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from likelify.errors import ConfigError, MissingDependencyError, RunError
 from likelify.fitting.files import (
@@ -15,6 +15,7 @@ from likelify.fitting.files import (
     give_name,
     is_temporary,
     read_json,
+    refuse_taken,
     refuse_write,
     write_atomically,
 )
@@ -104,11 +105,7 @@ def check_out(out: Path, *, force: bool = False) -> None:
     except ImportError as error:
         raise MissingDependencyError("pyarrow", "app") from error
     if out.exists() and not force and not folder_of(out).is_dir():
-        _refuse_taken(out)
-
-
-def _refuse_taken(out: Path) -> NoReturn:
-    raise ConfigError(f"'{out}' exists, and was left as it is. Name another file, or replace it with --force.")
+        refuse_taken(out)
 
 
 class Parts:
@@ -136,7 +133,7 @@ class Parts:
         if self.out.exists() and not force:
             if other is None:
                 self._leave()
-            _refuse_taken(self.out)
+            refuse_taken(self.out)
         self._refuse_foreign()
         if other is not None and other != self.asked and not force:
             raise RunError(
@@ -222,7 +219,7 @@ class Parts:
             if made is not None:
                 write_atomically(self.folder / MADE, as_json(made))
             if not give_name(whole, self.out, force=force):
-                _refuse_taken(self.out)
+                refuse_taken(self.out)
             self.remove()
         except OSError as error:
             refuse_write(self.out, error)
