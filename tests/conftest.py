@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell lets what it starts in the background ignore Ctrl-C, which tests press.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     device = config.getoption("--device")
     try:
         torch.ones((), device=device).item()

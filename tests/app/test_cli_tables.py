@@ -79,8 +79,14 @@ def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
     assert abs(np.median(values[:, 1])) < 0.05
     message = run(monkeypatch, capsys, "evaluate", folder, code=2)
     assert "There is no file" in message
-    message = run(monkeypatch, capsys, "sample", folder, "-o", "drawn.png", code=2)
-    assert "Rows are written as CSV" in message
+    message = run(monkeypatch, capsys, "sample", folder, "-o", "drawn.gif", code=2)
+    assert ".csv" in message
+    # Types of columns are those of the file.
+    run(monkeypatch, capsys, "sample", folder, "--reconstruct", "validation", "-o", "back.csv", code=2)
+    write_rows(here / "rows.csv")
+    run(monkeypatch, capsys, "sample", folder, "--reconstruct", "validation", "-o", "back.csv")
+    with open("back.csv", newline="") as file:
+        assert next(csv.reader(file))[3:5] == ["big (reconstructed)", "small, and narrow (reconstructed)"]
 
 
 def test_a_table_of_scikit_learn_and_its_evaluation(monkeypatch, capsys, here):
@@ -101,7 +107,7 @@ def test_a_dry_run_refuses_what_a_fit_refuses(monkeypatch, capsys, here):
 
 def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
     output = run(monkeypatch, capsys, "fit", "wine", "--dry-run", *SMALL)
-    assert "flowified-mlp: flowified-mlp for rows of 13 real numbers" in output
+    assert "flowified-mlp: flowified-mlp for rows of 13, real numbers" in output
     assert "one training step on 8 rows" in output
     assert "fresh model on random rows: -" in output
     assert " nats (likelihood: " in output

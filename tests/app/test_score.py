@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -58,6 +59,14 @@ def score(monkeypatch, capsys, *words, code=0):
     torch.set_num_threads(threads)
     captured = capsys.readouterr()
     return captured.out if code == 0 else captured.err
+
+
+def test_what_is_scored_is_never_replaced(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = Path("rows.csv").read_text()
+    error = score(monkeypatch, capsys, "iris", "rows.csv", "-o", "rows.csv", "--force", code=2)
+    assert "is the file that is scored" in error
+    assert Path("rows.csv").read_text() == before
 
 
 def test_a_file_is_scored_with_its_ids_and_the_least_likely_are_shown(folder, monkeypatch, capsys, tmp_path):

@@ -136,9 +136,10 @@ def small(name):
     settings = {word: value for word, value in SMALL.items() if word in fields}
     if "hidden" in fields and fields["hidden"].annotation is not int:
         settings["hidden"] = (4,)
-    if "pixel_levels" in fields:
+    if "pixel_levels" in fields and zoo.MODELS[name].kind == "image":
         settings["pixel_levels"] = 4
-    return zoo.MODELS[name](event_shape=(1, 8, 8) if zoo.MODELS[name].kind == "image" else (3,), **settings)
+    shape = {"image": (1, 8, 8), "sequence": (2, 8)}.get(zoo.MODELS[name].kind, (3,))
+    return zoo.MODELS[name](event_shape=shape, **settings)
 
 
 QUICK_ONES = ("marginal-spline", "glow", "flowified-mlp", "vae", "series")

@@ -170,7 +170,8 @@ def test_headers_are_bounded(run, length):
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_a_bounded_build_gives_the_same_model(name, tmp_path):
     kind = zoo.MODELS[name].kind
-    shape = {"event_shape": (6,)} if kind == "table" else {"event_shape": (3, 16, 16), "pixel_levels": 17}
+    shapes = {"table": {"event_shape": (6,)}, "sequence": {"event_shape": (2, 16)}}
+    shape = shapes.get(kind, {"event_shape": (3, 16, 16), "pixel_levels": 17})
     config = zoo.config_from_dict({"model": name} | shape)
     torch.manual_seed(0)
     expected = config.build().state_dict()

@@ -117,6 +117,8 @@ def _check(run: Run, file: str | None, words: Words) -> None:
         raise ConfigError(f"--top must be 0, 1, 2, ..., got {words.top}.")
     if words.out is not None:
         check_out(words.out, force=words.force)
+        if file is not None and words.out.exists() and Path(file).exists() and words.out.samefile(file):
+            raise ConfigError(f"'{words.out}' is the file that is scored; name another one for the scores.")
     for option, picture in (("--picture", words.picture), ("--heat", words.heat)):
         if picture is None:
             continue

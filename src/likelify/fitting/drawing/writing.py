@@ -156,7 +156,8 @@ def write_panels(
             for number, title in enumerate(panels)
             for name in column_names(facts)
         ]
-        wide = facts.model_copy(update={"columns": tuple(names), "event_shape": (len(names),)})
+        types = None if facts.column_types is None else facts.column_types * len(panels)
+        wide = facts.model_copy(update={"columns": tuple(names), "column_types": types, "event_shape": (len(names),)})
         write_items(file, wide, len(together), [together], force=force)
         return
     _write(file, _panels_as(ending, facts, panels, columns), force=force)
