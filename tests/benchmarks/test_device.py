@@ -34,7 +34,8 @@ def test_laws_count_what_fails_and_what_is_left_out(monkeypatch, capsys):
 def test_without_a_device_the_laws_run_and_the_rest_is_said_to_be_left_out(monkeypatch, capsys):
     monkeypatch.setattr(laws, "LAYERS", {"affine": LAYERS["affine"]})
     monkeypatch.setattr(program, "chosen_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(sys, "argv", ["device", "--quick"])
+    parts = [word for name in program.PARTS if name != "fits" for word in ("--part", name)]
+    monkeypatch.setattr(sys, "argv", ["device", "--quick", *parts])
     program.main()
     printed = capsys.readouterr().out
     assert all(f"{part}: left out, it needs a CUDA device" in printed for part in ("syncs", "steps", "exponentials"))

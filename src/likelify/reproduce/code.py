@@ -41,14 +41,26 @@ def modules_of(roots: Iterable[str], home: Path = HOME) -> dict[str, str]:
         home: folder that the package is in.
     """
     found: dict[str, str] = {}
-    waiting = list(roots)
+    waiting, state = list(roots), _state(home)
     while waiting:
         module = waiting.pop()
         if module not in found and not module.startswith(APART):
-            tree = _Bare().visit(ast.parse(_file(module, home).read_text()))
-            found[module] = ast.unparse(tree)
-            waiting += _used(tree, home)
+            found[module], used = _read(module, home, state)
+            waiting += used
     return found
+
+
+def _state(home: Path) -> int:
+    """Return a number that changes when a file of the package does."""
+    files = sorted(file for ending in ("*.py", "*.pyi") for file in (home / PACKAGE).rglob(ending))
+    return hash(tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@cache
+def _read(module: str, home: Path, state: int) -> tuple[str, frozenset[str]]:  # noqa: ARG001 - what it was read in
+    """Return the bare code of a module, and the modules that it takes names from."""
+    tree = _Bare().visit(ast.parse(_file(module, home).read_text()))
+    return ast.unparse(tree), frozenset(_used(tree, home))
 
 
 class _Bare(ast.NodeTransformer):
