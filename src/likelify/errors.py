@@ -114,5 +114,12 @@ def unknown_word(kind: str, word: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with question marks for what cannot be shown, such as a name that a file of any origin holds."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    r"""Return a text that any terminal can show, in a line, such as a name that a file of any origin holds.
+
+    White space becomes spaces, and control codes, which a terminal would obey, question marks.
+
+    Example:
+        >>> printable("red: \x1b[31m\t!")
+        'red: ?[31m !'
+    """
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)

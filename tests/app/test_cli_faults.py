@@ -13,7 +13,8 @@ import pytest
 from likelify.app import after, models
 from likelify.app import fit as fitting
 from likelify.app.cli import main
-from likelify.app.show import show_evaluation
+from likelify.app.progress import share_done
+from likelify.app.show import Terminal, show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import open_source
 from likelify.fitting.figures import Evaluation, Figure, Score
@@ -196,3 +197,45 @@ def test_items_without_weights_are_said_to_be_left_out(left_out, ess, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Warning: {left_out} of the 20 rows that were weighted have no weights above zero" in shown
     assert ("sample size of the importance weights: 7.0" in shown) == (ess is not None)
+
+
+def test_names_are_printed_as_they_are_and_obeyed_by_nobody(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "d [/b] :cat: x[red]"
+    place.mkdir(parents=True)
+    name = f"{place.relative_to(tmp_path)}/t.csv"
+    lines = "\n".join(f"{number},{number % 7}.5" for number in range(40))
+    (place / "t.csv").write_text(f"a[/b],b\n{lines}\n")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    out, _ = here(monkeypatch, capsys, "fit", name, *FIT, "-o", run)
+    assert f"Opening {name}\n" in out
+    out, _ = here(monkeypatch, capsys, "score", run, name, "--top", 3, "--reference", "none")
+    assert f"Scoring '{name}'" in out
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["name"] = "table:/a\x1b]0;pwned\x07\x1b[2J[/b].csv"
+    (run / "config.json").write_text(json.dumps(config))
+    out, err = here(monkeypatch, capsys, "report", run)
+    assert "table:/a?]0;pwned??[2J[/b].csv" in out
+    assert not {"\x1b", "\x07"} & set(out + err)
+
+
+def test_cells_of_tables_are_plain_text(capsys):
+    from rich.table import Table
+
+    table = Table("a [/b]", "c")
+    table.add_row("[red]x :cat:", "\x1b[2J\u202e")
+    Terminal(width=60).print(table)
+    shown = capsys.readouterr().out
+    assert "a [/b]" in shown
+    assert "[red]x :cat:" in shown
+    assert "?[2J?" in shown
+
+
+def test_titles_of_bars_are_plain_text():
+    import io
+
+    file = io.StringIO()
+    terminal = Terminal(file=file, force_terminal=True, width=80)
+    with share_done(terminal, "of [/b] {x}") as show:
+        show(0.5)
+    assert "of [/b] {x}" in file.getvalue()

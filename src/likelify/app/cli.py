@@ -16,7 +16,7 @@ from likelify._version import __version__
 from likelify.app.environment import is_silent, is_told_by_another
 from likelify.app.parsing import given, parse_duration, parse_settings
 from likelify.app.words import DataWords, FitWords, ModelWords, RunWords, SourceName
-from likelify.errors import ConfigError, LikelifyError, LikelifyWarning
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, printable
 
 HELP = """Exact-likelihood density models of images, tables and series.
 
@@ -287,14 +287,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any) 
     known = issubclass(category, LikelifyWarning)
     if known and is_silent():
         return
-    text = f"Warning: {' '.join(str(message).split())}" if known else formatwarning(message, category, *place[:2])
+    text = (
+        f"Warning: {printable(' '.join(str(message).split()))}"
+        if known
+        else formatwarning(message, category, *place[:2])
+    )
     print(text, file=sys.stderr)
 
 
 def _in_words(error: Exception) -> str | None:
     """Return an error as one paragraph, or None if it is none that a user can do something about."""
     if isinstance(error, LikelifyError | CycloptsError | OSError):
-        return " ".join(str(error).split())
+        return printable(" ".join(str(error).split()))
     # PyTorch has no class of its own for that.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         return "There is not enough memory. Try smaller batches (--batch-size) or a smaller model."

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from likelify.reproduce.runner import Event
 
 LINES = 10
+# A column of a bar whose words are not markup.
+PlainColumn = partial(TextColumn, markup=False)
+TITLE = "{task.description}"
 # Where there is no bar, how often a line is printed.
 LINE_SECONDS = 30.0
 
@@ -31,12 +35,12 @@ class FitProgress:
         self.unit = unit
         self.live = console.is_terminal
         self.bar = Bar(
-            TextColumn("step {task.fields[step]}"),
+            PlainColumn("step {task.fields[step]}"),
             BarColumn(),
-            TextColumn("{task.percentage:.0f}%"),
-            TextColumn("{task.fields[figures]}"),
+            PlainColumn("{task.percentage:.0f}%"),
+            PlainColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} left"),
+            PlainColumn("{task.fields[left]} left"),
             console=console,
             disable=not self.live,
         )
@@ -71,9 +75,9 @@ class CellProgress:
         self.console = console
         self.live = console.is_terminal
         self.bar = Bar(
-            TextColumn("{task.description}"),
+            PlainColumn(TITLE),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[words]}"),
+            PlainColumn("{task.fields[words]}"),
             TimeElapsedColumn(),
             console=console,
             disable=not self.live,
@@ -106,7 +110,12 @@ class CellProgress:
 @contextmanager
 def share_done(console: Console, title: str) -> Iterator[Callable[[float], None]]:
     """Show a bar on a terminal; the block gets a function that takes the share that is done."""
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeRemainingColumn())
+    columns = (
+        PlainColumn(TITLE),
+        BarColumn(),
+        PlainColumn("{task.percentage:.0f}%"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda share: bar.update(task, completed=share)
@@ -125,7 +134,12 @@ class ItemProgress:
     def __init__(self, console: Console, title: str, items: str, count: int | None) -> None:
         self.console, self.title, self.items, self.count = console, title, items, count
         self.live = console.is_terminal
-        columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[words]}"), TimeElapsedColumn())
+        columns = (
+            PlainColumn(TITLE),
+            BarColumn(),
+            PlainColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+        )
         self.bar = Bar(*columns, console=console, disable=not self.live, transient=True)
         self.task = self.bar.add_task(title, total=count, words="")
         self.done, self.begun, self.lines = 0, None, 0

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from likelify.app.progress import CellProgress
-from likelify.app.show import program
+from likelify.app.show import Terminal, console, program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.experiment import DataSet, Experiment, most_hours
@@ -21,8 +19,6 @@ from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
 
 WIDE = 200
-
-console = Console(soft_wrap=True, highlight=False)
 
 
 def list_command(scale: str, jobs: int) -> None:
@@ -78,20 +74,20 @@ def reproduce_command(
 
 def show(report: Report) -> None:
     """Print a report."""
-    console.print(f"\n{report.title}\n", markup=False)
+    console.print(f"\n{report.title}\n")
     for text in report.introduction:
-        console.print(f"{text}\n", markup=False)
+        console.print(f"{text}\n")
     # In a file or a pipe there is no width to keep to.
-    tables = console if console.is_terminal else Console(width=WIDE, highlight=False)
+    tables = console if console.is_terminal else Terminal(width=WIDE)
     for entry in report.tables:
         table = Table(title=entry.title, title_justify="left", box=SIMPLE)
         for number, heading in enumerate(entry.headings):
             table.add_column(heading, justify="right" if number else "left", overflow="fold")
         for row in entry.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         tables.print(table)
         for note in entry.notes:
-            console.print(f"- {note}", markup=False)
+            console.print(f"- {note}")
     for picture in report.pictures:
         console.print(f"Picture of {picture.title}: {picture.file}")
 

@@ -215,8 +215,7 @@ def _show_least_likely(summary: Summary, facts: Facts) -> None:
 def _cell(name: str, value: Any) -> str:
     digits = {"bits_per_dim": 3, "nats": 2, "standard_error": 2, "rank": 4}.get(name)
     text = "" if value is None else f"{value:.{digits}f}" if digits else str(value)
-    # Not as markup, and not over several lines.
-    return " ".join(text.replace("[", r"\[").split())[:40]
+    return " ".join(text.split())[:40]
 
 
 def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:

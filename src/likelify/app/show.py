@@ -7,13 +7,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from likelify.data import Facts
-from likelify.errors import LikelifyWarning
+from likelify.errors import LikelifyWarning, printable
 from likelify.fitting.figures import Evaluation, Figure, Unit
 
 if TYPE_CHECKING:
@@ -22,7 +23,22 @@ if TYPE_CHECKING:
 # Share of items above which heavy tails are worth a warning.
 HEAVY_SHARE = 0.05
 
-console = Console(soft_wrap=True, highlight=False)
+
+class Terminal(Console):
+    """Where the commands print, tables and bars included: names of users and of files of any origin are plain text.
+
+    Nothing in them is read as markup or as the name of a picture, and control codes do not get to the terminal.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return a text as it is printed."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **settings)
+
+
+console = Terminal(soft_wrap=True)
 
 
 def program() -> str:

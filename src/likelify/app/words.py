@@ -73,7 +73,7 @@ class DataWords:
     """How the user's files are read; see `SourceOptions`."""
 
     image_size: Annotated[str | None, _word(DATA, "Images: 32, or 32x48 for height and width.")] = None
-    crop: Annotated[str | None, _word(DATA, "Images: centre, stretch or pieces.")] = None
+    crop: Annotated[str | None, _word(DATA, "Images: centre or stretch.")] = None
     labels: Annotated[str | None, _word(DATA, "Classes: 'folders' of images, or a column.")] = None
     channels: Annotated[str | None, _word(DATA, "Arrays of images: first or last.")] = None
     kind: Annotated[str | None, _word(DATA, "Arrays: image, sequence or table.")] = None

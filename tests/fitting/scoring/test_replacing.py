@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify import zoo
 from likelify.data import ArraySource, as_source
 from likelify.errors import ConfigError
 from likelify.fitting.run import Run
@@ -48,6 +49,21 @@ def test_the_column_that_was_spoilt_is_blamed():
     visible = gains.max(1) > 4
     assert visible.mean() > 0.5
     assert (gains.argmax(1) == spoilt)[visible].mean() > 0.85
+
+
+def test_a_candidate_without_a_likelihood_does_not_hide_the_others():
+    def score(x):
+        found = -0.5 * (x**2).sum(tuple(range(1, x.ndim)))
+        return torch.where(x.flatten(1)[:, 0] == x.new_tensor(2.0), torch.nan, found)
+
+    tried = np.linspace(-2, 2, QUANTILES)[:, None]
+    gains, values = column_gains(score, torch.full((1, 1), -4.0, dtype=torch.float64), tried)
+    assert gains[0, 0] == pytest.approx(8, abs=1e-3)
+    assert abs(values[0, 0]) < 0.05
+    images = torch.full((1, 1, 2, 2), 3)
+    others = np.stack([np.full((1, 2, 2), 2), np.zeros((1, 2, 2))])
+    expected = score(torch.zeros(1, 1, 2, 2)) - score(images.float())
+    assert patch_gains(lambda x: score(x.float()), images, others, 4) == pytest.approx(expected.item())
 
 
 def test_whole_numbers_are_replaced_by_whole_numbers():
@@ -133,7 +149,8 @@ def test_replacements_are_what_stands_in_training_items(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "source", lambda _: few)
     assert replacements(other).shape == (12, 1, 2, 2)
     series = as_source(np.zeros((12, 1, 4)))
-    third = Run.create(tmp_path / "series", RunConfig(data=series.facts(), model=tiny_config(), fit=QUICK))
+    model = zoo.MODELS["series"](event_shape=(1, 4))
+    third = Run.create(tmp_path / "series", RunConfig(data=series.facts(), model=model, fit=QUICK))
     with pytest.raises(ConfigError, match="rows of tables and in images of pixels, not in sequences"):
         replacements(third)
 

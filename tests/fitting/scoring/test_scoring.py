@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -227,6 +226,55 @@ def test_a_changed_file_run_or_option_is_noticed(run, tmp_path, monkeypatch):
     assert score_file(scored(run, file), out, force=True).count == 150
 
 
+@pytest.mark.parametrize("spoil", ["later", "cut", "gone"])
+def test_parts_that_nobody_knows_any_more_are_not_lost_without_being_asked(run, tmp_path, spoil):
+    file, out = write_rows(tmp_path / "new.csv", rows(150)), tmp_path / "out.csv"
+    interrupted(run, file, out)
+    asked = tmp_path / "out.csv.parts" / "asked.json"
+    if spoil == "later":
+        asked.write_text(json.dumps(json.loads(asked.read_text()) | {"format": 2, "unit": "bits"}))
+    elif spoil == "cut":
+        asked.write_bytes(asked.read_bytes()[:-5])
+    else:
+        asked.unlink()
+    before = {path.name: path.read_bytes() for path in asked.parent.iterdir()}
+    with pytest.raises(RunError, match=r"asked\.json\) is missing, damaged, or of another version.* --force"):
+        score_file(scored(run, file), out)
+    assert {path.name: path.read_bytes() for path in asked.parent.iterdir()} == before
+    assert score_file(scored(run, file), out, force=True).count == 150
+    assert not asked.parent.exists()
+
+
+def test_after_an_error_in_the_items_the_same_command_goes_on(run, tmp_path):
+    file, out = tmp_path / "new.csv", tmp_path / "out.csv"
+    text = write_rows(file, rows(40)).read_text()
+    row = text.splitlines()[3]
+    file.write_text(text.replace(row, "r2,abc" + row[row.index(",", 3) :]))
+    with pytest.raises(DataError, match="abc"):
+        score_file(scored(run, file), out)
+    file.write_text(text)
+    assert score_file(scored(run, file), out).count == 40
+
+
+def test_what_others_put_beside_the_parts_stays(run, tmp_path):
+    file, out = write_rows(tmp_path / "new.csv", rows(40)), tmp_path / "out.csv"
+    folder = tmp_path / "out.csv.parts"
+    (folder / ".svn").mkdir(parents=True)
+    (folder / ".mine").write_text("mine")
+    assert score_file(scored(run, file), out).count == 40
+    assert sorted(path.name for path in folder.iterdir()) == [".mine", ".svn"]
+    with pytest.raises(ConfigError, match="exists, and was left"):
+        score_file(scored(run, file), out)
+    assert (folder / ".mine").read_text() == "mine"
+
+
+def test_only_pictures_of_a_folder_can_be_left_out(run, tmp_path):
+    file = write_rows(tmp_path / "new.csv", rows(5))
+    for what in (file, rows(5), None):
+        with pytest.raises(ConfigError, match="Only pictures of a folder can be left out"):
+            items_of(run, what, skip_unreadable=True)
+
+
 def test_damaged_parts_are_made_again_or_named(run, tmp_path):
     file, out = write_rows(tmp_path / "new.csv", rows(150)), tmp_path / "out.csv"
     score_file(scored(run, file), tmp_path / "whole.csv")
@@ -361,33 +409,53 @@ def test_kinds_of_columns_that_differ_from_part_to_part_become_one():
     assert common_schema([*schemas, pa.schema({"a": pa.string()})]).field("a").type == pa.string()
 
 
+KILLED = """
+import os, pathlib, random, signal, sys
+import likelify as lk
+from likelify.fitting.scoring import likelihoods, scoring
+from likelify.fitting.scoring.scorer import Wanted
+
+likelihoods.PASS_ITEMS, scoring.PART_WORK = 256, 256 * 3 * 8
+run, left, parts = lk.Run.load(sys.argv[1]), int(sys.argv[4]), 0
+
+
+def count(event, arguments):
+    global left, parts
+    names = [str(each) for each in arguments if isinstance(each, str | pathlib.Path)]
+    if event in ("open", "os.rename", "os.link", "os.remove", "os.rmdir") and any(".parts" in name for name in names):
+        left -= parts > 0
+        parts += event in ("os.rename", "os.link") and names[-1].endswith(".parquet")
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+sys.addaudithook(count)
+items = scoring.items_of(run, sys.argv[2])
+scoring.score_file(scoring.Scoring(run, items, Wanted(draws=8)), pathlib.Path(sys.argv[3]))
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_random_instants_the_file_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihoods, "PASS_ITEMS", 256)
     run = table_run(tmp_path / "run", monkeypatch)
     run.reference(draws=8)
-    file = write_rows(tmp_path / "new.csv", rows(20_000, seed=8))
-    words = (
-        "import pathlib, sys, likelify as lk\n"
-        "from likelify.fitting.scoring.scoring import *; from likelify.fitting.scoring.scorer import Wanted\n"
-        "run = lk.Run.load(sys.argv[1])\n"
-        "score_file(Scoring(run, items_of(run, sys.argv[2]), Wanted(draws=8)), pathlib.Path(sys.argv[3]))\n"
-    )
+    file = write_rows(tmp_path / "new.csv", rows(8_000, seed=8))
 
-    def start(out):
-        return subprocess.Popen([sys.executable, "-c", words, str(run.path), str(file), str(tmp_path / out)])
+    def score_until(out, left=-1):
+        words = [str(run.path), str(file), str(tmp_path / out), str(left)]
+        return subprocess.run([sys.executable, "-c", KILLED, *words], check=False).returncode
 
-    begun = time.monotonic()
-    assert start("whole.parquet").wait() == 0
-    seconds, generator = time.monotonic() - begun, random.Random(0)
-    kills = 0
-    while kills < 5:
-        process = start("cut.parquet")
-        # In the part of its life in which something is written.
-        time.sleep(seconds * generator.uniform(0.4, 0.75))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        if (tmp_path / "cut.parquet").exists() and not (tmp_path / "cut.parquet.parts").exists():
-            break
-    assert start("cut.parquet").wait() in (0, 1)
+    def kept():
+        return len(list((tmp_path / "cut.parquet.parts").glob("0*.parquet")))
+
+    assert score_until("whole.parquet") == 0
+    generator = random.Random(0)
+    for _ in range(3):
+        # At one of the next calls that open, name or remove something there, after a new part has got its name.
+        before = kept()
+        assert score_until("cut.parquet", generator.randint(1, 20)) == -signal.SIGKILL
+        assert kept() > before
+    assert score_until("cut.parquet") == 0
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert not (tmp_path / "cut.parquet.parts").exists()

@@ -19,7 +19,7 @@ from likelify.data import Batch, Facts
 from likelify.errors import MissingDependencyError
 from likelify.fitting.cells import as_cell
 from likelify.fitting.drawing.draw import as_stored
-from likelify.fitting.drawing.pictures import lines_of, one_image, pairs_of, picture
+from likelify.fitting.drawing.pictures import MOST_POINTS, lines_of, one_image, pairs_of, picture
 from likelify.names import ColumnType
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ Writer = Callable[[Path, Facts, int, Iterable[Batch]], None]
 
 
 def write_picture(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
-    """Write all items as one picture: a grid of images, sequences as lines, pairs of columns."""
-    items = np.concatenate([_array(batch, facts) for batch in batches])
+    """Write items as one picture: a grid of images, sequences as lines; of rows pairs of columns."""
+    iterator, most = iter(batches), MOST_POINTS if facts.kind == "table" else count
+    parts: list[np.ndarray] = []
+    # What is not shown is not drawn either.
+    while sum(map(len, parts)) < min(count, most) and (batch := next(iterator, None)) is not None:
+        parts.append(_array(batch, facts))
+    items = np.concatenate(parts)[:most]
     if facts.kind == "image":
         content = picture({"": items}, facts.levels or 256)
     else:

@@ -200,7 +200,7 @@ def counted_mixture(split: Split) -> Baseline:
     best: tuple[float, np.ndarray, int] = (-np.inf, np.empty(0), 0)
     for number in [each for each in possible if 10 * each <= len(train)]:
         validation, held = _fit_groups(train, levels, number, (split.validation, split.held))
-        if (mean := float(validation.mean())) <= best[0]:
+        if not (mean := float(validation.mean())) > best[0]:
             break
         best = mean, held, number
     what = f"{best[2]} groups of items, found by k-means and fitted, with the values of each element counted in each. "
@@ -307,6 +307,8 @@ def gaussian(split: Split) -> Baseline:
         return _gaussian_nats(x, (1 - shrinkage) * values + floor, axes, floor, noise) - np.log(scale).sum()
 
     best, shrinkage = max((float(nats(validation, each).mean()), each) for each in SHRINKAGE)
+    if not best[2]:
+        raise DataError("Left out: its likelihood of the validation items is not a finite number.")
     exact = "Exact densities." if split.levels is None else "A lower bound of the probability of the integers."
     what = f"One normal distribution with all covariances, of which some is taken ({shrinkage:g}). {exact}"
     return Baseline("", what, nats(held, shrinkage), best)
@@ -350,7 +352,7 @@ def mixture(split: Split) -> Baseline:
     inequality, since the logarithm of a sum of exponentials is convex.
 
     Raises:
-        DataError: if that would not be quick.
+        DataError: if that would not be quick, or its likelihoods are not finite.
     """
     scale, noise = _units(split)
     rng = np.random.default_rng(0)
@@ -368,9 +370,11 @@ def mixture(split: Split) -> Baseline:
             _mixture_nats(x / scale, means, factors, logs, noise) - np.log(scale).sum()
             for x in (split.validation, split.held)
         )
-        if (mean := float(validation.mean())) <= best[0]:
+        if not (mean := float(validation.mean())) > best[0]:
             break
         best = mean, held, number
+    if not best[2]:
+        raise DataError("Left out: its likelihood of the validation items is not a finite number.")
     exact = "Exact densities." if split.levels is None else "A lower bound of the probability of the integers."
     kind = "all covariances" if full else "variances only"
     few = f", fitted to {len(train):,} training items" if len(train) < len(split.train) else ""

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from likelify.errors import ConfigError, MissingDependencyError, RunError
 from likelify.fitting.files import (
@@ -19,6 +19,7 @@ from likelify.fitting.files import (
     refuse_write,
     write_atomically,
 )
+from likelify.fitting.locks import LOCK
 from likelify.fitting.scoring.likelihoods import Effort
 from likelify.fitting.scoring.summary import Summary
 from likelify.fitting.scoring.tables import ENDINGS, common_schema, write_tables
@@ -128,23 +129,35 @@ class Parts:
             RunError: if the folder belongs to something else.
         """
         made, other = _read(Made, self.folder / MADE), _read(Asked, self.folder / ASKED)
+        kept = any(PART.fullmatch(file.name) for file in self.folder.iterdir())
         if made is not None and other == self.asked and made == _look(self.out):
             return True
         if self.out.exists() and not force:
-            if other is None:
+            if not kept:
                 self._leave()
             refuse_taken(self.out)
         self._refuse_foreign()
-        if other is not None and other != self.asked and not force:
-            raise RunError(
-                f"'{self.folder}' holds parts of a scoring that was interrupted, and this one differs in "
-                f"{', '.join(self.asked.differences(other))}. Give the words of that one to go on with it, name "
-                "another file, or start again with --force."
-            )
+        # Without parts there is nothing to lose.
+        if kept and other != self.asked and not force:
+            self._refuse(other)
         if other != self.asked:
             self._clear()
             write_atomically(self.folder / ASKED, as_json(self.asked))
         return False
+
+    def _refuse(self, other: Asked | None) -> NoReturn:
+        """Refuse to go on with the parts of something else, or to lose them."""
+        begun = f"'{self.folder}' holds parts of a scoring that was interrupted, and"
+        if other is None:
+            raise RunError(
+                f"{begun} what they belong to ({ASKED}) is missing, damaged, or of another version of likelify; "
+                "nothing was changed. Go on with the version that made them, name another file, or start again with "
+                "--force."
+            )
+        raise RunError(
+            f"{begun} this one differs in {', '.join(self.asked.differences(other))}. Give the words of that one to go "
+            "on with it, name another file, or start again with --force."
+        )
 
     def _refuse_foreign(self) -> None:
         for file in self.folder.iterdir():
@@ -155,11 +168,9 @@ class Parts:
                 )
 
     def _leave(self) -> None:
-        """Remove the folder if locking it is what made it."""
-        for file in self.folder.iterdir():
-            if not file.name.startswith("."):
-                return
-        self.remove()
+        """Remove the folder if there is nothing in it that anybody could want."""
+        if all(_is_ours(file) or file.name == LOCK for file in self.folder.iterdir()):
+            self.remove()
 
     def _clear(self) -> None:
         """Remove all parts, and at last what they belong to."""
@@ -170,11 +181,9 @@ class Parts:
     def remove(self) -> None:
         """Remove the folder, but for what others have put there."""
         self._clear()
-        for file in self.folder.iterdir():
-            if not file.name.startswith("."):
-                return
-        for file in self.folder.iterdir():
-            file.unlink(missing_ok=True)
+        if any(file.name != LOCK for file in self.folder.iterdir()):
+            return
+        (self.folder / LOCK).unlink(missing_ok=True)
         self.folder.rmdir()
 
     def _file(self, number: int) -> Path:

@@ -116,6 +116,8 @@ def _best(score: Score, x: Tensor, column: int, before: Tensor, tried: Tensor) -
     best, value = before, x[:, column].double()
     for last in range(ROUNDS + 1):
         found = torch.stack([score(_replaced(x, column, grid[:, place])).double() for place in range(grid.shape[1])], 1)
+        # NaN counts as the largest number, and would hide what is better.
+        found = found.where(~found.isnan(), -torch.inf)
         top = found.argmax(1, keepdim=True)
         highest, where = found.gather(1, top)[:, 0], grid.gather(1, top)[:, 0]
         better = highest > best
@@ -169,7 +171,7 @@ def patch_gains(
         for patch in (*known[place], None):
             changed = images.clone()
             changed[place] = _mean_around(images, top, left, side) if patch is None else patch
-            best = torch.maximum(best, score(changed).double())
+            best = torch.fmax(best, score(changed).double())
         total[place] += (best - before).cpu()[:, None, None]
         count[place] += 1
         if on_place is not None:

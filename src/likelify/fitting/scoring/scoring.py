@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from likelify.data import ItemBatch, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
+from likelify.data.picture_items import PictureItems
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
@@ -105,11 +106,15 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
     Raises:
         DataError: if they cannot be read or are not of the kind and shape of the run's data.
         RunError: if the data of the run have changed.
-        ConfigError: if the run is a model of standardised columns, and the items are not.
+        ConfigError: if the run is a model of standardised columns, and the items are not; if unreadable ones are to be
+            left out, and the items are no pictures of a folder.
     """
     facts, opened = run.config.data, run.config.opened
     if what is None:
-        return SourceItems(run.source(), split)
+        items = SourceItems(run.source(), split)
+        if skip_unreadable:
+            _refuse_skipping(items)
+        return items
     if opened is not None and opened.standardized and not isinstance(what, Source):
         raise ConfigError(
             f"'{run.path}' is a model of columns in units of their standard deviations. Give a source that was "
@@ -118,7 +123,17 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
     options = (None if opened is None else opened.options) or SourceOptions()
     if skip_unreadable:
         options = options.model_copy(update={"skip_unreadable": True})
-    return open_items(what, facts, options, split=split)
+    items = open_items(what, facts, options, split=split)
+    if skip_unreadable and not isinstance(items, PictureItems):
+        _refuse_skipping(items)
+    return items
+
+
+def _refuse_skipping(items: Items) -> NoReturn:
+    raise ConfigError(
+        f"Only pictures of a folder can be left out because they cannot be read (--skip-unreadable), and {items.name} "
+        "is none. Leave the option out."
+    )
 
 
 def score_items(scoring: Scoring) -> Scores:

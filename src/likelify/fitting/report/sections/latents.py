@@ -25,7 +25,7 @@ def latents(material: Material, section: Section) -> None:
     """Compare quantiles of latents and of the base: of all elements, and of the log-density of each item.
 
     Raises:
-        DataError: for graphs, or if there are too few items.
+        DataError: for graphs, or if there are too few items, or none whose latent is finite.
     """
     facts = material.facts
     if len(material.held) < FEWEST:
@@ -66,6 +66,8 @@ def _quantiles(name: str, found: np.ndarray, base: np.ndarray, y: str, x: str) -
     # Up to where ten values are beyond, in steps that are equal for a normal distribution.
     from scipy.special import ndtr, ndtri
 
+    if not len(found) or not len(base):
+        raise DataError(f"Left out: the {y if not len(found) else x} are not finite, in none of the items.")
     end = ndtri(min(10 / max(len(found), 1), 0.1))
     at = ndtr(np.linspace(end, -end, POINTS))
     across, up = np.quantile(base, at), np.quantile(found, at)

@@ -86,7 +86,7 @@ def _what(material: Material) -> str:
 def show(number: Figure, digits: int) -> str:
     """Return a figure with its error."""
     if not math.isfinite(number.mean):
-        return "minus infinity" if number.mean < 0 else "infinite"
+        return "not known" if math.isnan(number.mean) else "minus infinity" if number.mean < 0 else "infinite"
     error = (
         ""
         if number.standard_error is None
@@ -96,7 +96,7 @@ def show(number: Figure, digits: int) -> str:
 
 
 def _gain(line: Line) -> float:
-    return line.gain.mean if line.gain is not None else math.inf
+    return math.inf if line.gain is None or math.isnan(line.gain.mean) else line.gain.mean
 
 
 def _tiles(material: Material, lines: list[Line]) -> list[tuple[str, str]]:
