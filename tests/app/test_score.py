@@ -118,7 +118,7 @@ def test_pictures_that_cannot_be_read_are_named(folder, monkeypatch, capsys, tmp
     assert "broken.png" in score(monkeypatch, capsys, "photos", tmp_path, code=2)
     words = ["--skip-unreadable", "--draws", 2, "--reference", "none"]
     output = score(monkeypatch, capsys, "photos", tmp_path, *words)
-    assert "Left out, since they cannot be read: broken.png." in output
+    assert "Left out (unreadable, too small or of other pixels): broken.png." in output
     assert "1 images, on average" in output
     assert "whole.png" in output
 

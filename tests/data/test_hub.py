@@ -98,7 +98,8 @@ def test_images_in_order(whole):
     assert (items.count, items.carried) == (40, ("label",))
     batches = list(items.batches(16, 3))
     assert np.array_equal(np.concatenate([batch.batch.x.numpy() for batch in batches]), PIXELS[3:])
-    assert [label for batch in batches for label in batch.carried["label"]] == CLASSES[3:]
+    assert [label for batch in batches for label in batch.carried["label"]] == ["abc"[n] for n in CLASSES[3:]]
+    assert [label for batch in batches for label in batch.batch.labels.tolist()] == CLASSES[3:]
 
 
 def test_arrays():

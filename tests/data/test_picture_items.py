@@ -114,15 +114,16 @@ def test_what_the_model_cannot_take_is_named_before_anything_is_read(fitted, oth
     items = open_items(others, facts, SourceOptions(skip_unreadable=True))
     assert (items.count, items.left_out) == (11, ("small/photo 000.png",))
     grey = facts.model_copy(update={"event_shape": (1, 12, 16)})
+    shutil.rmtree(others / "small")
     with pytest.raises(DataError, match="is in colours, where grey pictures are wanted"):
-        read(open_items(others, grey, SourceOptions(skip_unreadable=True)), 11)
+        read(open_items(others, grey), 11)
 
 
 def test_items_of_a_source_have_the_names_of_its_files(fitted, monkeypatch, tmp_path):
     items = open_items(fitted, fitted.facts(), split="validation")
     x, carried = read(items, 2)
     assert carried["file"] == list(fitted.files["validation"])
-    assert [int(name.startswith("dogs")) for name in carried["file"]] == carried["label"]
+    assert [name.partition("/")[0] for name in carried["file"]] == carried["label"]
     assert torch.equal(x, fitted.read_all("validation").x)
     part = subset(fitted, train=5)
     names = read(open_items(part, part.facts(), split="train"), 3)[1]["file"]

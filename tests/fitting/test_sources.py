@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import SPLITS, as_source
+from likelify.data import SPLITS, as_source, open_items
 from likelify.errors import DataError
 from likelify.fitting.sources import in_memory
 
@@ -32,7 +32,7 @@ def test_columns_of_what_is_measured_go_by_name(tmp_path):
     facts = as_source(FRAME[["a", "b"]]).facts()
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     for data in (FRAME[["word", "b", "a"]], pl.from_pandas(FRAME), tmp_path / "a.csv", FRAME[["a", "b"]].to_numpy()):
-        source = in_memory(data, facts)
+        source = in_memory(open_items(data, facts), facts)
         for split in SPLITS:
             assert np.array_equal(source.read_all(split).x.numpy(), FRAME[["a", "b"]].to_numpy())
 
@@ -42,6 +42,6 @@ def test_arrays_and_data_sets_are_measured_in_their_order():
     facts = as_source(pixels).facts()
     labels = torch.arange(30) % 2
     for data in (pixels, pixels.numpy(), pixels.permute(0, 2, 3, 1), torch.utils.data.TensorDataset(pixels, labels)):
-        source = in_memory(data, facts)
+        source = in_memory(open_items(data, facts), facts)
         assert torch.equal(source.read_all("test").x, pixels)
-    assert torch.equal(in_memory(pixels[:1], facts).read_all("test").x, pixels[:1])
+    assert torch.equal(in_memory(open_items(pixels[:1], facts), facts).read_all("test").x, pixels[:1])

@@ -12,6 +12,7 @@ import socket
 import warnings
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -20,7 +21,7 @@ from safetensors.torch import load, save
 
 import likelify as lk
 from likelify import zoo
-from likelify.data import ArraySource
+from likelify.data import SourceOptions
 from likelify.errors import LikelifyError
 from likelify.fitting.checkpoint import Saved, restore
 from likelify.fitting.loop import fit
@@ -28,6 +29,7 @@ from likelify.fitting.resuming import unfitted
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.kept import read_numbers
 from likelify.fitting.settings import FitSettings, RunConfig
+from likelify.fitting.sources import DataChoice, open_data
 from likelify.fitting.state import FitState
 from likelify.fitting.training import build_optimizer
 from likelify.fitting.weights import DIGEST, digest_of
@@ -51,12 +53,13 @@ def end(progress):
 def begun(folder, hidden):
     """Return a run in the middle of its fit, with everything that a run can have."""
     pixels = torch.randint(0, 4, (60, 1, 4, 4), generator=torch.Generator().manual_seed(0)).numpy()
-    source = ArraySource(
-        "noise", {"train": pixels[:40], "validation": pixels[40:50], "test": pixels[50:]}, kind="image", levels=4
-    )
+    file = folder.with_suffix(".npz")
+    np.savez(file, x_train=pixels[:40], x_validation=pixels[40:50], x_test=pixels[50:])
+    opened = DataChoice(source=str(file), options=SourceOptions(kind="image", levels=4))
+    source = open_data(opened)
     model = zoo.MODELS["glow"](event_shape=(1, 4, 4), pixel_levels=4, levels=1, steps=1, hidden=hidden, mixing="1x1")
     fitting = FitSettings(steps=4, batch_size=8, validations=4, checkpoint_seconds=0, lr=1e-3)
-    run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=fitting))
+    run = Run.create(folder, RunConfig(data=source.facts(), opened=opened, model=model, fit=fitting))
     with lk.seeded(0), pytest.raises(Killed):
         fit(model.build(), source, run=run, on_step=end)
     with warnings.catch_warnings():
@@ -73,7 +76,7 @@ def begun(folder, hidden):
 def valid(tmp_path_factory):
     place = tmp_path_factory.mktemp("tampering")
     files, others = begun(place / "run", 4), begun(place / "other", 6)
-    assert len(outcomes(place / "run")) == 6
+    assert len(outcomes(place / "run")) == 7
     assert not [error for error in outcomes(place / "run") if error]
     return place, files, others
 
@@ -84,6 +87,7 @@ def outcomes(folder):
     flows = []
     for read in (
         lambda: flows.append(Run.load(folder).flow()),
+        lambda: Run.load(folder).source(),
         lambda: Run.load(folder).course(),
         lambda: Run.load(folder).evaluation(),
         lambda: Run.load(folder).saved(),

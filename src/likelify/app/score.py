@@ -94,7 +94,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
     items = items_of(run, file, split=words.split, skip_unreadable=words.skip_unreadable)
     if left_out := getattr(items, "left_out", ()):
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-        console.print(f"Left out, since they cannot be read: {', '.join(left_out[:NAMED])}{more}.")
+        console.print(f"Left out (unreadable, too small or of other pixels): {', '.join(left_out[:NAMED])}{more}.")
     reference = None if words.reference == "none" else words.reference
     wanted = Wanted(draws=words.draws, reference=reference, blame=words.blame)
     with ended_like_ctrl_c():

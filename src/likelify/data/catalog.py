@@ -71,7 +71,7 @@ def open_source(name: str | PathLike[str], options: SourceOptions | None = None)
         (4,)
     """
     name = fspath(name) if isinstance(name, PathLike) else name
-    if not isinstance(name, str) or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(f"A source is opened by its name or the path of a file, not by {str(name)[:100]!r}.")
     try:
         return _open(name, options)

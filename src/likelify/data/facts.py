@@ -17,6 +17,11 @@ WORDS: dict[ItemKind, tuple[str, str]] = {
 }
 
 
+def numbered_columns(count: int) -> tuple[str, ...]:
+    """Return what the columns of a table without names are called."""
+    return tuple(f"column {number}" for number in range(1, count + 1))
+
+
 class Facts(Settings):
     """What is known of a source without reading its items.
 
@@ -58,6 +63,11 @@ class Facts(Settings):
     def item(self) -> str:
         """The word for one item: image, row, graph or sequence."""
         return WORDS[self.kind][0]
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What the classes are called; those without names by their numbers."""
+        return self.class_names or tuple(map(str, range(self.classes or 0)))
 
     @property
     def items(self) -> str:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.arrow import ROWS, ArrowFrame
+from likelify.data.arrow import ROWS, ArrowFrame, pyarrow
 from likelify.data.facts import Facts, SplitName
 from likelify.data.layout import find_layout
 from likelify.data.limits import require_values
@@ -24,16 +28,17 @@ from likelify.data.options import SourceOptions
 from likelify.data.pictures import Held, Look, Target, decode, look_at
 from likelify.data.sizing import choose_sizing
 from likelify.data.source import ArraySource, Batch, Parts, Source, filled, require_split, sizes_of, taken
-from likelify.data.table_files import Content, as_classes, read_table
+from likelify.data.table_files import Content, as_classes, known_classes, read_table
 from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, stored_dtype
-from likelify.errors import DataError, MissingDependencyError, unknown_word
+from likelify.errors import DataError, MissingDependencyError, printable, unknown_word
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # The files by which a folder is known that `save_to_disk` wrote.
 SAVED = ("dataset_dict.json", "dataset_info.json")
+_KEPT_ONLY: ContextVar[bool] = ContextVar("kept_only", default=False)
 
 
 def hub_source(place: str | Path, options: SourceOptions | None = None) -> Source:
@@ -53,7 +58,11 @@ def hub_source(place: str | Path, options: SourceOptions | None = None) -> Sourc
 
 def is_dataset(data: Any) -> bool:
     """Tell whether something is an object of the library `datasets`, without importing it."""
-    return type(data).__module__.partition(".")[0] == "datasets"
+    # By its modules that hold these classes, since other packages are called so too.
+    modules = [sys.modules.get(f"datasets.{name}") for name in ("arrow_dataset", "dataset_dict", "iterable_dataset")]
+    names = ("Dataset", "DatasetDict", "IterableDatasetDict", "IterableDataset")
+    kinds = [vars(module)[name] for module in modules if module is not None for name in names if name in vars(module)]
+    return isinstance(data, tuple(kinds))
 
 
 def datasets_source(data: Any, options: SourceOptions, name: str = "data") -> Source:
@@ -94,20 +103,31 @@ def as_fitted(
         raise DataError(f"The data set has no split '{split}', but {', '.join(map(repr, splits))}.")
     part, name = splits[split], "The data set"
     if facts.kind == "table":
-        return HubFrame(name, part), None
+        return HubFrame(name, part, numbers=facts.columns or ()), None
     columns = _Columns.of(part.features, options, "data")
-    labels, _ = _labels({split: part}, columns, "data")
-    given = None if labels is None else labels[split]
     if columns.array is not None:
-        return _array(part, columns.array), given
+        return _array(part, columns.array), _as_known(part, columns, facts, name)[0]
     if columns.image is None or facts.kind != "image" or facts.levels is None:
         raise DataError(f"The data set has no column of {facts.items}, but {', '.join(map(repr, part.features))}.")
     channels, height, width = facts.event_shape
+    given, names = _as_known(part, columns, facts, name)
     crop = "stretch" if options.crop == "stretch" else "centre"
     target = Target(channels, height, width, facts.levels, crop)
     images = HubImages(name, {split: _stored(part, columns.image)}, columns.image, {split: (split, None)}, target)
-    images.labels, images.classes = labels, facts.classes if labels else None
+    images.labels = None if given is None else {split: given}
+    images.classes, images.class_names = None if given is None else facts.classes or len(names or ()), names
     return images, given
+
+
+def _as_known(
+    part: Any, columns: _Columns, facts: Facts, name: str
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Return the classes of items by the numbers that a model has for them, and what these are called."""
+    found, names = _labels({"train": part}, columns, name)
+    if found is None or facts.classes is None:
+        return None if found is None else found["train"], names
+    words = [str(number) if names is None else names[number] for number in found["train"].tolist()]
+    return known_classes(words, facts.called, f"{name}, column '{columns.label}'", 0), facts.class_names
 
 
 def _array(data: Any, column: str) -> np.ndarray:
@@ -129,7 +149,44 @@ def _package() -> Any:
     return datasets
 
 
+@contextmanager
+def nothing_downloaded() -> Iterator[None]:
+    """Open data sets of the hub only from where they were downloaded to before, while this lasts.
+
+    For names that come from elsewhere than from the user.
+    """
+    token = _KEPT_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _KEPT_ONLY.reset(token)
+
+
 def _load(place: str) -> Any:
+    if not _KEPT_ONLY.get():
+        return _loaded(place)
+    if re.fullmatch(r"(?!buckets/)[\w.-]+(/[\w.-]+)?(:.*)?", place) is None and not Path(place).is_dir():
+        raise DataError(f"'{printable(place[:200])}' is no name of a data set, and no folder.")
+    import huggingface_hub
+
+    # Both packages look at their switches whenever they want to reach the hub.
+    switches: tuple[Any, ...] = (_package().config, huggingface_hub.constants)
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    try:
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = True
+        return _loaded(place)
+    except DataError as error:
+        raise DataError(
+            f"{error} What a run names is not downloaded. If you trust it, load it yourself first, in Python: "
+            f"lk.data.open_source('hub:{printable(place[:200])}')."
+        ) from error
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = was
+
+
+def _loaded(place: str) -> Any:
     datasets, folder = _package(), Path(place)
     name, _, config = place.partition(":")
     try:
@@ -138,8 +195,10 @@ def _load(place: str) -> Any:
         return datasets.load_dataset(name, config or None)
     except Exception as error:
         # The package has errors of many libraries, for networks and for formats.
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
-        raise DataError(f"The data set '{place}' cannot be loaded from the hub or from a folder: {said}.") from error
+        said = printable((str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip("."))
+        raise DataError(
+            f"The data set '{printable(place[:200])}' cannot be loaded from the hub or from a folder: {said}."
+        ) from error
 
 
 def _splits(data: Any, name: str) -> tuple[dict[SplitName, Any], str]:
@@ -181,7 +240,7 @@ class _Columns:
             if given not in features:
                 raise DataError(f"'{name}': {unknown_word('column', given, list(features))}")
         kept = [column for column in options.columns or features if column not in (options.drop or ())]
-        classes = [column for column in kept if isinstance(features[column], datasets.ClassLabel)]
+        classes = [column for column in _class_columns(features) if column in kept]
         label = options.labels or (classes[0] if len(classes) == 1 else None)
         images = [column for column in kept if isinstance(features[column], datasets.Image)]
         arrays = [column for column in kept if type(features[column]).__name__ in ("Array2D", "Array3D", "Array4D")]
@@ -197,19 +256,42 @@ class _Columns:
         return _Columns(image, array, label, names, tuple(used))
 
 
-class HubFrame(ArrowFrame):
-    """A split of a data set whose columns are read as those of a table."""
+def _class_columns(features: Mapping[str, Any]) -> list[str]:
+    return [column for column, feature in features.items() if isinstance(feature, _package().ClassLabel)]
 
-    def __init__(self, name: str, data: Any) -> None:
+
+class HubFrame(ArrowFrame):
+    """A split of a data set whose columns are read as those of a table.
+
+    Args:
+        name: of the data set, for errors.
+        data: the split.
+        numbers: names of the columns whose classes are read as numbers; those of others are words. None for all.
+
+    Attributes:
+        label: the one column of classes, or None.
+    """
+
+    def __init__(self, name: str, data: Any, *, numbers: Sequence[str] | None = None) -> None:
         self._data = data.with_format("arrow")
-        super().__init__(name, data.features.arrow_schema, len(data))
+        schema, classes = data.features.arrow_schema, _class_columns(data.features)
+        self.label = classes[0] if len(classes) == 1 else None
+        self._words = {
+            column: data.features[column].names for column in classes if numbers is not None and column not in numbers
+        }
+        for column in self._words:
+            schema = schema.set(schema.get_field_index(column), pyarrow().field(column, pyarrow().string()))
+        super().__init__(name, schema, len(data))
 
     def batches(self, columns: list[str], start: int) -> Iterator[Any]:
         """Read these columns in pieces."""
         chosen = self._data.select_columns(columns)
         for first in range(start, len(self._data), ROWS):
-            part = chosen[first : first + ROWS]
-            yield from part.select(columns).combine_chunks().to_batches()
+            part = chosen[first : first + ROWS].select(columns)
+            for place, column in enumerate(columns):
+                if column in self._words:
+                    part = part.set_column(place, column, _in_words(part.column(place), self._words[column]))
+            yield from part.combine_chunks().to_batches()
 
     def fingerprint(self) -> str:
         """Hash all columns, a piece at a time."""
@@ -217,6 +299,12 @@ class HubFrame(ArrowFrame):
         for batch in self.batches(list(self._schema.names), 0):
             digest.update(batch.serialize())
         return digest.hexdigest()[:16]
+
+
+def _in_words(classes: Any, names: Sequence[str]) -> Any:
+    """Return the names of classes; nothing for an item without one."""
+    words = [names[number] if number is not None and number >= 0 else None for number in classes.to_pylist()]
+    return pyarrow().array(words, pyarrow().string())
 
 
 def _labels(

@@ -17,6 +17,7 @@ from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows, complete, refuse_others
 from likelify.data.hub import HubFrame, HubImages, as_fitted, is_dataset
 from likelify.data.layout import Channels, arranged_as
+from likelify.data.matching import matched
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
@@ -53,7 +54,7 @@ class SourceItems(Items):
             if self._names:
                 carried["file"] = list(self._names[first : first + size])
             if batch.labels is not None and "label" in self.carried:
-                carried["label"] = batch.labels.numpy()
+                carried["label"] = called(batch.labels.numpy(), self.source.class_names)
             yield ItemBatch(batch, carried)
 
     def fingerprint(self) -> str:
@@ -140,7 +141,7 @@ class ArrayItems(Items):
             labels = None if self.labels is None else np.asarray(self.labels[first : first + size], dtype=np.int64)
             batch = Batch(torch.from_numpy(part), None if labels is None else torch.from_numpy(labels))
             self._release()
-            yield ItemBatch(batch, {} if labels is None else {"label": labels})
+            yield ItemBatch(batch, {} if labels is None else {"label": called(labels, self.facts.class_names)})
 
     def _release(self) -> None:
         if self._mapped is not None:
@@ -216,8 +217,8 @@ class TableItems(Items):
     def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
         if self._label is None or self.facts.classes is None:
             return None
-        names = self.facts.class_names or tuple(map(str, range(self.facts.classes)))
-        return known_classes(rows.carried[self._label], names, f"{self.name}, column '{self._label}'", first)
+        what = f"{self.name}, column '{self._label}'"
+        return known_classes(rows.carried[self._label], self.facts.called, what, first)
 
     def fingerprint(self) -> str:
         """Return that of the table."""
@@ -254,11 +255,7 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
 
 
 def _of_source(source: Source, facts: Facts, split: SplitName) -> Items:
-    if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
-        raise DataError(
-            f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; the model is of "
-            f"{facts.items} of shape {tuple(facts.event_shape)}."
-        )
+    source = matched(source, facts)
     if source.size(split) == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}'.")
     return SourceItems(source, split)
@@ -269,7 +266,7 @@ def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitNam
     if isinstance(found, HubImages):
         return SourceItems(found, split)
     if isinstance(found, HubFrame):
-        return TableItems(found, facts, options.labels)
+        return TableItems(found, facts, options.labels or found.label)
     return ArrayItems("The data set", found, facts, labels, channels=options.channels)
 
 
@@ -302,6 +299,13 @@ def _of_arrays(path: Path, facts: Facts, options: SourceOptions, split: SplitNam
     items, labels = found.items[part], found.labels.get(part)
     given = None if labels is None else class_labels(labels.values.reshape(-1), len(items.values))
     return ArrayItems(f"'{path}'", items, facts, given, channels=options.channels)
+
+
+def called(labels: np.ndarray, class_names: tuple[str, ...] | None) -> np.ndarray | list[str]:
+    """Return what the classes of items are called, or their numbers where they have no names."""
+    if class_names is None:
+        return labels
+    return [class_names[label] if label < len(class_names) else str(label) for label in labels.tolist()]
 
 
 def cut(parts: Iterator[Rows], size: int) -> Iterator[Rows]:

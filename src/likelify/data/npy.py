@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from likelify.data.facts import numbered_columns
 from likelify.data.frames import Column, Frame, Rows, file_hash, require_finite
 from likelify.data.limits import MOST_COLUMNS, reading, require_values
 from likelify.data.values import require_usual
@@ -92,7 +93,7 @@ class ArrayFrame(Frame):
         if values.shape[1] > MOST_COLUMNS:
             raise DataError(f"{name} has {values.shape[1]:,} columns; at most {MOST_COLUMNS:,} are read.")
         kind = TYPES[values.dtype.kind]
-        self.columns = tuple(Column(f"column {n}", kind) for n in range(1, values.shape[1] + 1))
+        self.columns = tuple(Column(name, kind) for name in numbered_columns(values.shape[1]))
         self.count = len(values)
 
     def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:

@@ -16,7 +16,7 @@ from likelify.data.folder import FolderSource, Skipping
 from likelify.data.listing import list_pictures, split_of
 from likelify.data.options import SourceOptions
 from likelify.data.ordered import ItemBatch, Items
-from likelify.data.pictures import Target, look
+from likelify.data.pictures import Target, decode, look, require_form
 from likelify.errors import DataError
 
 # For so few pictures no other process is worth its start.
@@ -37,14 +37,16 @@ class PictureItems(Items):
 
     Raises:
         DataError: if it is not there or has no pictures, the model is not of images with levels, or a header shows that
-            a picture cannot be read or is too small; the message names it.
+            a picture cannot be read, is too small or of other pixels than the model's; the message names it. Where
+            unreadable ones are skipped, such pictures are left out.
     """
 
     def __init__(self, place: str | Path, facts: Facts, options: SourceOptions | None = None) -> None:
         options, place = options or SourceOptions(), Path(place)
         self.target = _target(place, facts, options)
         folder, names = (place.parent, (place.name,)) if not place.is_dir() else (place, list_pictures(place).names)
-        skipping = Skipping(skip=bool(options.skip_unreadable), remedy="Mend or remove it.")
+        self._skip = bool(options.skip_unreadable)
+        skipping = Skipping(skip=self._skip, remedy="Mend or remove it, or leave such files out: --skip-unreadable.")
         self._looks = skipping.all_of(lambda name: self._looked_at(folder, name), names)
         if not self._looks:
             raise DataError(f"None of the {len(names)} pictures of '{place}' can be read. {skipping.first}")
@@ -68,11 +70,15 @@ class PictureItems(Items):
 
     def _looked_at(self, folder: Path, name: str) -> Any:
         found = look(folder, name)
+        require_form(folder / name, found.form, self.target)
         if found.height < self.target.height or found.width < self.target.width:
             raise DataError(
                 f"'{folder / name}' has {found.height}x{found.width} pixels; the model is of images of "
                 f"{self.target.height}x{self.target.width}, and pictures are not enlarged."
             )
+        if self._skip:
+            # Headers do not tell whether all is there, or whether a file of colours is grey.
+            decode(folder / name, self.target)
         return found
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:

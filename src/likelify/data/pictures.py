@@ -168,7 +168,7 @@ def decode(path: Path | Held, target: Target) -> np.ndarray:
     """
     with _opened(path) as (_, image):
         form = _form(image, path)
-        _require_form(path, form, target)
+        require_form(path, form, target)
         channels = 3 if form == "colour" else target.channels
         if image.format in ("JPEG", "MPO"):
             _draft(image, target)
@@ -284,8 +284,12 @@ def _is_deep(image: Image) -> bool:
     return any(bits in str(tiles[0][3]) for bits in (";16", ";32", ";64")) if tiles else False
 
 
-def _require_form(path: Path | Held, form: Form, target: Target) -> None:
-    """Refuse what the target cannot hold."""
+def require_form(path: Path | Held, form: Form, target: Target) -> None:
+    """Refuse a picture whose pixels the target cannot hold.
+
+    Raises:
+        DataError: naming it, and what is wanted.
+    """
     if target.levels == 256 and form != "deep":
         return
     if LEVELS[form] != target.levels:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from likelify.data.facts import numbered_columns
 from likelify.data.screening import FEWEST_ROWS, Dependence, fewest, some_rows
 from likelify.data.source import Source
 from likelify.data.values import moments
@@ -47,7 +48,7 @@ def nearly_dependent_columns(source: Source) -> list[Dependence]:
     width = min(MOST_COLUMNS, size // 2, source.event_shape[0])
     places = torch.from_numpy(some_rows(size, max(FEWEST_ROWS, 4 * width)))
     rows = source.read("train", places).x[:, :width].to(torch.float64).numpy()
-    names = source.columns or tuple(f"column {number}" for number in range(1, width + 1))
+    names = source.columns or numbered_columns(width)
     sample = _Sample.of(rows)
     found: list[Dependence] = []
     for column in map(int, np.flatnonzero(sample.left <= MOST)):

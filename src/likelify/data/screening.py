@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from likelify.data.facts import numbered_columns
 from likelify.data.source import Source
 from likelify.data.values import distinct, moments
 
@@ -82,7 +83,7 @@ def dependent_columns(source: Source) -> list[Dependence]:
     """
     if source.kind == "table" and len(source.event_shape) == 1:
         rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
-        names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
+        names = source.columns or numbered_columns(rows.shape[1])
     elif source.kind == "sequence" and source.levels is None:
         rows, names = _values_of_sequences(source)
     else:
@@ -159,7 +160,7 @@ def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
     rounded = rows.to(dtype).to(torch.float64)
     moved = (rounded - rows).square().mean(0).sqrt() > COARSE * rows.std(0, correction=0)
     lost = distinct(rounded.numpy()) < KEPT * distinct(rows.numpy())
-    names = source.columns or tuple(f"column {number}" for number in range(1, rows.shape[1] + 1))
+    names = source.columns or numbered_columns(rows.shape[1])
     return [name for name, wrong in zip(names, moved.numpy() | lost, strict=True) if wrong]
 
 

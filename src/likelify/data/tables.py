@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.facts import SplitName
+from likelify.data.facts import SplitName, numbered_columns
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
 from likelify.data.values import class_labels, distinct, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
@@ -56,10 +56,9 @@ class TableSource(ArraySource):
         if "train" not in rows:
             raise DataError(f"The source '{name}' has no items in its split 'train'.")
         train = rows["train"]
-        numbered = (f"column {n}" for n in range(1, train.shape[1] + 1))
         if isinstance(columns, str):
             raise DataError(f"The columns of '{name}' need a list of names, got the text '{columns[:40]}'.")
-        names = tuple(map(str, numbered if columns is None else columns))
+        names = tuple(map(str, numbered_columns(train.shape[1]) if columns is None else columns))
         if len(names) != train.shape[1]:
             raise DataError(f"'{name}' has {train.shape[1]} columns and {len(names)} names for them.")
         if len(set(names)) < len(names):

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify.data import Source, SplitName
-from likelify.errors import DataError, LikelifyWarning, RunError
+from likelify.data.matching import matched
+from likelify.errors import LikelifyWarning, RunError
 from likelify.fitting.figures import Evaluation
 from likelify.fitting.files import as_json, write_atomically
 from likelify.fitting.locks import is_locked
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.recipes import usual_draws
+from likelify.fitting.scoring.scoring import facts_for, items_of
 from likelify.fitting.sources import in_memory
 
 if TYPE_CHECKING:
@@ -46,15 +48,9 @@ def evaluation_file(folder: Path, split: SplitName) -> Path:
 
 
 def _own_kind(run: Run, data: Any) -> Source:
-    """Return other data than the run's, if they are of the same shape."""
-    facts = run.config.data
-    source = in_memory(data, facts)
-    if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
-        raise DataError(
-            f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; '{run.path}' is a "
-            f"model of {facts.items} of shape {tuple(facts.event_shape)}."
-        )
-    return source
+    """Return other data than the run's, if they are such as its model takes; files are read as the run's own were."""
+    facts = facts_for(run)
+    return matched(data, facts) if isinstance(data, Source) else in_memory(items_of(run, data), facts)
 
 
 def _warn_unless_ended(run: Run) -> None:

@@ -138,17 +138,19 @@ class Run:
         return read_header(self._weights()).digest
 
     def source(self) -> Source:
-        """Open the data that the run was fitted to.
+        """Open the data that the run was fitted to; nothing that its folder names is downloaded.
 
         Raises:
             DataError: if they are not there any more.
             RunError: if they have changed.
         """
         from likelify.data import open_source
+        from likelify.data.hub import nothing_downloaded
         from likelify.fitting.sources import open_data
 
         opened, fitted = self.config.opened, self.config.data.fingerprint
-        source = open_source(self.config.data.name) if opened is None else open_data(opened)
+        with nothing_downloaded():
+            source = open_source(self.config.data.name) if opened is None else open_data(opened)
         if source.fingerprint() != fitted:
             raise RunError(
                 f"The data '{source.name}' are not those that '{self.path}' was fitted to (fingerprint "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -13,14 +12,15 @@ from likelify.data import (
     SPLITS,
     ArraySource,
     Facts,
+    Items,
     Source,
     SourceOptions,
     SplitName,
-    open_items,
     open_source,
     standardized,
     subset,
 )
+from likelify.errors import DataError
 from likelify.settings import Settings
 
 # Items that are put together at a time.
@@ -81,18 +81,17 @@ def _full_name(choice: DataChoice) -> str:
     return choice.source if choice.source in SOURCES else f"{choice.source}:{folder}"
 
 
-def in_memory(data: Any, facts: Facts) -> Source:
-    """Return items as items of the kind of a source, with all of them in every split; a source as it is.
+def in_memory(items: Items, facts: Facts) -> Source:
+    """Return items of the kind of a source's as a source, with all of them in every split.
 
     Raises:
-        DataError: if they are not such items; see `data.open_items`.
+        DataError: if there are none, or some are not what they should be.
     """
-    if isinstance(data, Source):
-        return data
     import torch
 
-    items = open_items(data, facts)
     parts = [part.batch for part in items.batches(WHOLE)]
+    if not parts:
+        raise DataError(f"{items.name} has no {facts.items}.")
     labels = [part.labels.numpy() for part in parts if part.labels is not None]
     return ArraySource(
         items.name,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from likelify.data import SPLITS, Batch, SplitName, open_items
+from likelify.data import SPLITS, Batch, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items
@@ -191,8 +191,9 @@ def _own_items(run: Run, what: Any, limit: int | None) -> Batch | None:
 def _opened_items(run: Run, what: Any, limit: int | None) -> Batch:
     import torch
 
-    opened = run.config.opened
-    items = open_items(what, run.config.data, None if opened is None else opened.options)
+    from likelify.fitting.scoring.scoring import items_of
+
+    items = items_of(run, what)
     parts, count = [], 0
     for part in items.batches(MOST_READ if limit is None else min(limit, MOST_READ)):
         parts.append(part.batch if limit is None else part.batch.head(limit - count))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from likelify.data import Batch, SplitName
+from likelify.data import Batch, Facts, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import check_flow, for_flow
 from likelify.fitting.scoring.likelihoods import Likelihoods, effort_of, log_likelihoods, score_batch, seed_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Draws for differences between an item and itself with a part replaced: noise is shared, so few are enough.
 BLAME_DRAWS = 16
+# Classes that an error names.
+NAMED = 20
 
 
 class Wanted(Settings):
@@ -94,8 +96,8 @@ class Scorer:
         """
         if self.conditional and batch.labels is None:
             raise DataError(
-                f"The model knows {self.facts.items} of a class only, and {name or 'these items'} have no labels. "
-                "Give them with theirs."
+                f"The model knows {self.facts.items} of a class only, and {name or 'these items'} have no labels that "
+                f"it knows. {_how_labelled(self.facts)}"
             )
         found = score_batch(
             self.flow,
@@ -127,3 +129,15 @@ class Scorer:
             return log_likelihoods(self.flow, x, context, effort, seed_of("items again", number)).value
 
         return score
+
+
+def _how_labelled(facts: Facts) -> str:
+    """Say how a user gives the classes of items."""
+    called = f"{', '.join(facts.called[:NAMED])}{', ...' if len(facts.called) > NAMED else ''}"
+    where = "in the column of labels that the model was fitted with"
+    if facts.kind == "image":
+        where = (
+            "as names of the subfolders that pictures lie in, where the model was fitted with --labels folders; else "
+            "as labels in a .npz file"
+        )
+    return f"Give the classes ({called}) {where}; in Python give a source with labels, lk.data.as_source."

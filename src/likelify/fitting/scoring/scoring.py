@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from likelify.data import ItemBatch, Items, Source, SourceOptions, SplitName, open_items
+from likelify.data import Facts, ItemBatch, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
 from likelify.data.picture_items import PictureItems
 from likelify.errors import ConfigError, DataError, RunError
@@ -101,7 +101,8 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
         run: the run.
         what: see `data.open_items`; by default the data that the run was fitted to. Files are read as those were.
         split: of a source.
-        skip_unreadable: leave out pictures of a folder that cannot be read; else they are an error.
+        skip_unreadable: leave out pictures of a folder that cannot be read or are not such as the model takes; else
+            they are an error.
 
     Raises:
         DataError: if they cannot be read or are not of the kind and shape of the run's data.
@@ -109,7 +110,7 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
         ConfigError: if the run is a model of standardised columns, and the items are not; if unreadable ones are to be
             left out, and the items are no pictures of a folder.
     """
-    facts, opened = run.config.data, run.config.opened
+    facts, opened = facts_for(run), run.config.opened
     if what is None:
         items = SourceItems(run.source(), split)
         if skip_unreadable:
@@ -134,6 +135,12 @@ def _refuse_skipping(items: Items) -> NoReturn:
         f"Only pictures of a folder can be left out because they cannot be read (--skip-unreadable), and {items.name} "
         "is none. Leave the option out."
     )
+
+
+def facts_for(run: Run) -> Facts:
+    """Return the facts that items for a run's model have to agree with; one that is not conditional takes any class."""
+    facts = run.config.data
+    return facts if run.config.conditional else facts.model_copy(update={"classes": None})
 
 
 def score_items(scoring: Scoring) -> Scores:
