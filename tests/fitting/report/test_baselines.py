@@ -6,6 +6,7 @@ from scipy.special import ndtr
 from scipy.stats import multivariate_normal
 
 from likelify.errors import DataError
+from likelify.fitting.report import baselines as baselines_module
 from likelify.fitting.report import baselines as module
 from likelify.fitting.report.baselines import Split, baselines, counted_mixture, gaussian, independent, mixture
 
@@ -124,3 +125,13 @@ def test_what_cannot_be_fitted_says_so():
     wide = np.random.default_rng(0).normal(size=(60, 200_000))
     with pytest.raises(DataError, match="200,000 elements in an item it would take long"):
         mixture(Split(wide[:50], wide[50:55], wide[55:], levels=None))
+
+
+def test_a_mixture_without_a_finite_likelihood_says_so(monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    split = Split(rows[:200], rows[200:250], rows[250:], levels=None)
+    monkeypatch.setattr(baselines_module, "_mixture_nats", lambda x, *rest: np.full(len(x), np.nan))
+    found = {each.name: each for each in baselines(split)}
+    assert "not a finite number" in found["Gaussian mixture"].what
+    assert len(found["Gaussian mixture"].nats) == 0
+    assert len(found["one Gaussian"].nats) == 50

@@ -307,8 +307,6 @@ def gaussian(split: Split) -> Baseline:
         return _gaussian_nats(x, (1 - shrinkage) * values + floor, axes, floor, noise) - np.log(scale).sum()
 
     best, shrinkage = max((float(nats(validation, each).mean()), each) for each in SHRINKAGE)
-    if not best[2]:
-        raise DataError("Left out: its likelihood of the validation items is not a finite number.")
     exact = "Exact densities." if split.levels is None else "A lower bound of the probability of the integers."
     what = f"One normal distribution with all covariances, of which some is taken ({shrinkage:g}). {exact}"
     return Baseline("", what, nats(held, shrinkage), best)
