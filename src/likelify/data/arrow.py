@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows that are unpacked at a time, and the buffer of a column of a file.
-ROWS, BUFFER = 2**13, 2**16
+ROWS, BUFFER = 2**11, 2**12
 # A footer of more strings and lists than that is none of a table.
 MOST_STRING, MOST_ENTRIES = 2**24, 2**20
 PARQUET, FEATHER = "a Parquet file of a table", "a Feather file (Arrow IPC) of a table"

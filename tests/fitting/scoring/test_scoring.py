@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteErro
 from likelify.fitting.locks import locked
 from likelify.fitting.run import Run
 from likelify.fitting.scoring import likelihoods, parts, scoring, sharing
+from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.scorer import Wanted
 from likelify.fitting.scoring.scoring import Scoring, items_of, score_file, summarize
-from likelify.fitting.scoring.tables import common_schema
+from likelify.fitting.scoring.tables import as_schema, common_schema
 from tests.fitting.scoring.runs import COLUMNS, image_run, rows, stripes, table_run
 
 
@@ -110,15 +112,19 @@ def test_files_are_the_same_however_often_the_work_was_interrupted(run, tmp_path
     assert summary.mean["nats"] == pytest.approx(expected.nats.mean())
     assert summary.rare == {at: (expected.rank <= at).sum() for at in (0.01, 0.05)}
     # An end at every write that there is.
-    write, left = parts.write_atomically, [0]
+    left = [0]
 
-    def ends(*arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        write(*arguments)
+    def ending_at_last(write):
+        def ends(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            write(*arguments)
 
-    monkeypatch.setattr(parts, "write_atomically", ends)
+        return ends
+
+    for name in ("write_atomically", "write_part"):
+        monkeypatch.setattr(parts, name, ending_at_last(getattr(parts, name)))
     for ending in ("csv", "parquet"):
         out, rounds = tmp_path / f"cut.{ending}", 0
         while not out.exists():
@@ -138,7 +144,7 @@ def test_a_kill_between_the_name_and_the_end_is_put_right(run, tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             score_file(scored(run, file), out)
     content, folder = out.read_bytes(), tmp_path / "out.csv.parts"
-    (folder / "00000000.parquet").unlink()
+    (folder / "00000000.part").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(Scoring, "parts", lambda *_: pytest.fail("nothing is left to do"))
         assert score_file(scored(run, file), out) is None
@@ -216,8 +222,8 @@ def test_a_changed_file_run_or_option_is_noticed(run, tmp_path, monkeypatch):
         asked = json.loads((tmp_path / "out.csv.parts" / "asked.json").read_text())
     assert asked["format"] == 1
     assert sorted(path.name for path in (tmp_path / "out.csv.parts").glob("0*")) == [
-        "00000000.parquet",
-        "00000001.parquet",
+        "00000000.part",
+        "00000001.part",
     ]
     state = run.flow().state_dict()
     run.save_weights({name: value + 0.1 if name.endswith("shift") else value for name, value in state.items()})
@@ -279,16 +285,16 @@ def test_damaged_parts_are_made_again_or_named(run, tmp_path):
     file, out = write_rows(tmp_path / "new.csv", rows(150)), tmp_path / "out.csv"
     score_file(scored(run, file), tmp_path / "whole.csv")
     interrupted(run, file, out)
-    part = tmp_path / "out.csv.parts" / "00000001.parquet"
+    part = tmp_path / "out.csv.parts" / "00000001.part"
     part.write_bytes(part.read_bytes()[:-1])
     score_file(scored(run, file), out)
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     interrupted(run, file, tmp_path / "b.csv")
-    part = tmp_path / "b.csv.parts" / "00000001.parquet"
+    part = tmp_path / "b.csv.parts" / "00000001.part"
     content = bytearray(part.read_bytes())
     content[len(content) // 4] ^= 1
     part.write_bytes(bytes(content))
-    with pytest.raises(RunError, match=r"00000001\.parquet' is damaged. Remove it, and give the same words again"):
+    with pytest.raises(RunError, match=r"00000001\.part' is damaged. Remove it, and give the same words again"):
         score_file(scored(run, file), tmp_path / "b.csv")
     part.unlink()
     score_file(scored(run, file), tmp_path / "b.csv")
@@ -381,7 +387,7 @@ def test_an_item_whose_likelihood_is_no_number_is_named(run, tmp_path, monkeypat
         run.score(file, draws=2, reference=None)
     with pytest.raises(NonFiniteError):
         score_file(scored(run, file, reference=None), tmp_path / "out.csv")
-    assert (tmp_path / "out.csv.parts" / "00000000.parquet").exists()  # what was done stays
+    assert (tmp_path / "out.csv.parts" / "00000000.part").exists()  # what was done stays
 
 
 def test_a_model_of_classes_needs_labels(tmp_path, monkeypatch):
@@ -406,7 +412,38 @@ def test_kinds_of_columns_that_differ_from_part_to_part_become_one():
 
     schemas = [pa.schema({"a": kind}) for kind in (pa.null(), pa.int64(), pa.float64())]
     assert common_schema(schemas).field("a").type == pa.float64()
-    assert common_schema([*schemas, pa.schema({"a": pa.string()})]).field("a").type == pa.string()
+    text = common_schema([*schemas, pa.schema({"a": pa.string()})])
+    assert text.field("a").type == pa.string()
+    # What Arrow has no text for has that of Python.
+    for values, expected in (([1, None], ["1", None]), ([[1, 2], None], ["[1, 2]", None])):
+        assert as_schema(pa.table({"a": values}), text)["a"].to_pylist() == expected
+
+
+def test_a_pass_is_written_and_let_go_before_the_next(run, tmp_path):
+    """Carried values of another type in each pass are kept; nothing of a pass is held while the next is made."""
+    import pyarrow as pa
+
+    held, alive = [], []
+
+    def passes():
+        for values in ([1, 2], ["a", None], [[0.5]]):
+            alive.append(sum(one() is not None for one in held))
+            table = pa.table({"a": values})
+            held.append(weakref.ref(table))
+            yield table
+            del table
+
+    file = tmp_path / "00000000.part"
+    write_part(file, passes())
+    assert alive == [0, 0, 0]
+    assert rows_of(file) == 5
+    assert [table["a"].to_pylist() for table in read_part(file)] == [[1, 2], ["a", None], [[0.5]]]
+    assert [path.name for path in tmp_path.glob("*.part")] == [file.name]
+    whole = file.read_bytes()
+    for broken in (whole[:-1], whole[:5], b"", whole[:40] + b"x" + whole[41:], whole[40:]):
+        file.write_bytes(broken)
+        with pytest.raises(RunError, match="is damaged. Remove it"):
+            list(read_part(file))
 
 
 KILLED = """
@@ -424,7 +461,7 @@ def count(event, arguments):
     names = [str(each) for each in arguments if isinstance(each, str | pathlib.Path)]
     if event in ("open", "os.rename", "os.link", "os.remove", "os.rmdir") and any(".parts" in name for name in names):
         left -= parts > 0
-        parts += event in ("os.rename", "os.link") and names[-1].endswith(".parquet")
+        parts += event in ("os.rename", "os.link") and names[-1].endswith(".part")
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -447,7 +484,7 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path, monkeypatch):
         return subprocess.run([sys.executable, "-c", KILLED, *words], check=False).returncode
 
     def kept():
-        return len(list((tmp_path / "cut.parquet.parts").glob("0*.parquet")))
+        return len(list((tmp_path / "cut.parquet.parts").glob("0*.part")))
 
     assert score_until("whole.parquet") == 0
     generator = random.Random(0)

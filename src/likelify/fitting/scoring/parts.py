@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -21,8 +20,9 @@ from likelify.fitting.files import (
 )
 from likelify.fitting.locks import LOCK
 from likelify.fitting.scoring.likelihoods import Effort
+from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.summary import Summary
-from likelify.fitting.scoring.tables import ENDINGS, common_schema, write_tables
+from likelify.fitting.scoring.tables import ENDINGS, as_schema, common_schema, write_tables
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Settings)
 # Version of what is in a folder of parts.
 FORMAT = 1
-ASKED, MADE, WHOLE, PART = "asked.json", "made.json", "whole.part", re.compile(r"\d{8,}\.parquet")
+ASKED, MADE, WHOLE, PART = "asked.json", "made.json", "whole.part", re.compile(r"\d{8,}\.part")
 
 
 class Asked(Settings):
@@ -187,24 +187,20 @@ class Parts:
         self.folder.rmdir()
 
     def _file(self, number: int) -> Path:
-        return self.folder / f"{number:08d}.parquet"
+        return self.folder / f"{number:08d}.part"
 
     def done(self) -> int:
         """Return how many parts are there and whole, from the first; only the last may have fewer items."""
         number = 0
-        while (rows := _rows(self._file(number))) is not None:
+        while (rows := rows_of(self._file(number))) is not None:
             if rows != self.size and self._file(number + 1).exists():
                 break
             number += 1
         return number
 
-    def keep(self, number: int, table: pyarrow.Table) -> None:
-        """Write a part in one instant."""
-        from pyarrow import parquet
-
-        content = io.BytesIO()
-        parquet.write_table(table, content, write_page_checksum=True)
-        write_atomically(self._file(number), content.getvalue())
+    def keep(self, number: int, tables: Iterable[pyarrow.Table]) -> None:
+        """Write a part, the tables of its passes as they come; it is there in one instant."""
+        write_part(self._file(number), tables)
 
     def finish(self, top: int, *, force: bool = False) -> Summary:
         """Put the parts together to the file, and remove them.
@@ -217,13 +213,11 @@ class Parts:
             ConfigError: if the file was made by someone else meanwhile.
             RunError: if it cannot be written, or a part is damaged.
         """
-        from pyarrow import parquet
-
         files = [self._file(number) for number in range(self.done())]
-        schema, summary = common_schema(parquet.read_schema(file) for file in files), Summary(top)
+        schema, summary = common_schema(table.schema for table in _tables(files)), Summary(top)
         whole = self.folder / WHOLE
         try:
-            write_tables(whole, self.out.suffix.lower(), schema, _counted(files, schema, summary))
+            write_tables(whole, self.out.suffix.lower(), schema, _counted(_tables(files), schema, summary))
             made = _look(whole)
             if made is not None:
                 write_atomically(self.folder / MADE, as_json(made))
@@ -239,26 +233,16 @@ def _is_ours(file: Path) -> bool:
     return bool(PART.fullmatch(file.name)) or file.name in (ASKED, MADE, WHOLE) or is_temporary(file)
 
 
-def _counted(files: list[Path], schema: pyarrow.Schema, summary: Summary) -> Iterator[pyarrow.Table]:
-    from pyarrow import ArrowException, parquet
-
+def _tables(files: Iterable[Path]) -> Iterator[pyarrow.Table]:
     for file in files:
-        try:
-            table = parquet.read_table(file, page_checksum_verification=True).cast(schema)
-        except (ArrowException, OSError) as error:
-            raise RunError(f"'{file}' is damaged. Remove it, and give the same words again.") from error
-        summary.add(table)
-        yield table
+        yield from read_part(file)
 
 
-def _rows(file: Path) -> int | None:
-    """Return the number of rows of a part, or None if it is none."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return parquet.read_metadata(file).num_rows
-    except (ArrowException, OSError):
-        return None
+def _counted(tables: Iterable[pyarrow.Table], schema: pyarrow.Schema, summary: Summary) -> Iterator[pyarrow.Table]:
+    for table in tables:
+        fitting = as_schema(table, schema)
+        summary.add(fitting)
+        yield fitting
 
 
 def _read(kind: type[T], file: Path) -> T | None:

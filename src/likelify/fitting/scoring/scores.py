@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data import Facts, ItemBatch
+from likelify.data import Facts
 from likelify.errors import MissingDependencyError
 from likelify.fitting.figures import Unit
-from likelify.fitting.scoring.likelihoods import Likelihoods
 from likelify.fitting.scoring.ranks import ranks
 from likelify.fitting.scoring.scorer import Scored
 
@@ -51,21 +50,19 @@ class Scores:
 
     @staticmethod
     def of(
-        parts: Sequence[tuple[ItemBatch, Scored]], facts: Facts, reference: np.ndarray | None, first: int = 0
+        carried: dict[str, Any], scored: Scored, facts: Facts, reference: np.ndarray | None, first: int = 0
     ) -> Scores:
-        """Put the passes of items that follow one another together, and rank them."""
-        found = Likelihoods.joined([scored.likelihoods for _, scored in parts])
-        gains = [scored.gains for _, scored in parts if scored.gains is not None]
-        names = list(parts[0][0].carried)
+        """Rank the items of a pass among held-out ones, and put what is known of them together."""
+        found, gains = scored.likelihoods, scored.gains
         return Scores(
             nats=found.nats,
             rank=None if reference is None else ranks(found.nats, reference),
             standard_error=found.standard_error,
             reliable=found.reliable,
             bits=found.bits if Unit.of(facts.kind).word == "bits" else None,
-            gains=np.concatenate(gains) if gains else None,
-            columns=_names(facts) if gains else (),
-            carried={name: _joined([batch.carried[name] for batch, _ in parts]) for name in names},
+            gains=gains,
+            columns=() if gains is None else _names(facts),
+            carried=carried,
             first=first,
         )
 

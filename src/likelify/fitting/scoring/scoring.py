@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from likelify.data import Facts, ItemBatch, Items, Source, SourceOptions, SplitName, open_items
+from likelify.data import Facts, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
 from likelify.data.picture_items import PictureItems
 from likelify.errors import ConfigError, DataError, RunError
@@ -20,12 +20,14 @@ from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
 from likelify.fitting.scoring.parts import Asked, Parts, check_out
 from likelify.fitting.scoring.reference import reference
-from likelify.fitting.scoring.scorer import Scored, Scorer, Wanted
+from likelify.fitting.scoring.scorer import Scorer, Wanted
 from likelify.fitting.scoring.scores import Scores
 from likelify.fitting.scoring.sharing import scored_passes
 from likelify.fitting.scoring.summary import Summary
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from likelify.fitting.run import Run
 
 # Elements times draws of a part, as far as whole passes allow: a second of work or one pass; and its most passes.
@@ -55,7 +57,6 @@ class Scoring:
         effort = self.scorer.effort
         work = effort.items * effort.draws * math.prod(run.config.data.event_shape)
         self.passes = min(max(1, PART_WORK // work), PART_PASSES)
-        self.size = self.passes * effort.items
 
     def _held_out(self, split: SplitName) -> np.ndarray:
         try:
@@ -65,21 +66,28 @@ class Scoring:
                 f"There is nothing to rank among. {error} Without ranks: --reference none, in Python reference=None."
             ) from error
 
-    def parts(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Scores]:
-        """Score part after part in their order, from the part of that number on; `on_items` gets how many are done."""
-        first, passes = start * self.size, self._passes(start * self.passes, on_items)
-        while found := list(islice(passes, self.passes)):
-            scores = Scores.of(found, self.scorer.facts, self.reference, first)
+    def scores(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Scores]:
+        """Score pass after pass in their order, from that number on; `on_items` gets how many items are done."""
+        first = start * self.scorer.effort.items
+        for part, scored in scored_passes(self.run, self.scorer, self.wanted, self.items, start=start, jobs=self.jobs):
+            scores = Scores.of(part.carried, scored, self.scorer.facts, self.reference, first)
             first += len(scores)
             yield scores
-
-    def _passes(self, start: int, on_items: OnItems | None) -> Generator[tuple[ItemBatch, Scored]]:
-        done = start * self.scorer.effort.items
-        for part, scored in scored_passes(self.run, self.scorer, self.wanted, self.items, start=start, jobs=self.jobs):
-            yield part, scored
-            done += len(part)
             if on_items is not None:
-                on_items(done)
+                on_items(first)
+
+    def parts(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Iterator[pyarrow.Table]]:
+        """Score part after part from that number on: of each the tables of its passes, which are read before the next.
+
+        No pass is kept while the next one is scored: small arrays among the large ones of a model would make the memory
+        of the process grow.
+        """
+        with closing(self.scores(start * self.passes, on_items)) as scores:
+            tables = (one.to_arrow() for one in scores)
+            while (first := next(tables, None)) is not None:
+                part = chain([first], islice(tables, self.passes - 1))
+                del first
+                yield part
 
     def asked(self) -> Asked:
         """Return all that the scores depend on."""
@@ -149,8 +157,8 @@ def score_items(scoring: Scoring) -> Scores:
     Raises:
         DataError, NonFiniteError: as reading and scoring the items say; if there are no items.
     """
-    with closing(scoring.parts()) as parts:
-        found = list(parts)
+    with closing(scoring.scores()) as scores:
+        found = list(scores)
     if not found:
         raise _no_items(scoring)
     return Scores.joined(found)
@@ -191,8 +199,8 @@ def score_file(
         if on_items is not None:
             on_items(start * parts.size)
         with closing(scoring.parts(start, on_items)) as found:
-            for number, scores in enumerate(found, start):
-                parts.keep(number, scores.to_arrow())
+            for number, tables in enumerate(found, start):
+                parts.keep(number, tables)
         if not parts.done():
             parts.remove()
             raise _no_items(scoring)
@@ -206,9 +214,9 @@ def summarize(scoring: Scoring, *, top: int = 0, on_items: OnItems | None = None
         DataError, NonFiniteError: as reading and scoring the items say; if there are no items.
     """
     summary = Summary(top)
-    with closing(scoring.parts(0, on_items)) as parts:
-        for scores in parts:
-            summary.add(scores.to_arrow())
+    with closing(scoring.scores(0, on_items)) as scores:
+        for one in scores:
+            summary.add(one.to_arrow())
     if not summary.count:
         raise _no_items(scoring)
     return summary

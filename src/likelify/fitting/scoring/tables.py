@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".parquet")
 # Rows that are written at a time; of Parquet a group.
 ROWS = 2**16
+# Columns whose values are all different.
+UNIQUE = ("item", "nats", "bits_per_dim", "standard_error")
 
 
 def write_tables(file: Path, ending: str, schema: pyarrow.Schema, tables: Iterable[pyarrow.Table]) -> None:
@@ -32,7 +34,9 @@ def write_tables(file: Path, ending: str, schema: pyarrow.Schema, tables: Iterab
         return
     from pyarrow import parquet
 
-    with parquet.ParquetWriter(file, schema) as writer:
+    # Likelihoods hardly ever repeat themselves: a dictionary of them would only take memory and time.
+    repeated = [field.name for field in schema if field.name not in UNIQUE and not field.name.startswith("blame_")]
+    with parquet.ParquetWriter(file, schema, use_dictionary=repeated) as writer:  # pyright: ignore[reportArgumentType]
         for table in _cut(tables):
             writer.write_table(table, row_group_size=ROWS)
 
@@ -62,6 +66,20 @@ def _cut(tables: Iterable[pyarrow.Table]) -> Iterator[pyarrow.Table]:
             waiting, count = [rest], len(rest)
     if count:
         yield pa.concat_tables(waiting).combine_chunks()
+
+
+def as_schema(table: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:
+    """Return a table with the types of a common schema; what Arrow cannot turn into text is written as Python does."""
+    import pyarrow as pa
+
+    columns = []
+    for column, field in zip(table.columns, schema, strict=True):
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowNotImplementedError:
+            values = column.to_pylist()
+            columns.append(pa.array([None if value is None else str(value) for value in values], field.type))
+    return pa.table(columns, schema=schema)
 
 
 def common_schema(schemas: Iterable[pyarrow.Schema]) -> pyarrow.Schema:
