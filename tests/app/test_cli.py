@@ -47,6 +47,7 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
         "evaluation.json",
         "samples.png",
         "report.html",
+        "made.json",
     }
     assert names == kept | {"scores"}
     scores = sorted(path.name for path in (folder / "run" / "scores").iterdir())

@@ -57,6 +57,7 @@ def test_a_table_from_fit_to_rows(monkeypatch, capsys, here):
         "samples.csv",
         "course.json",
         "report.html",
+        "made.json",
         "scores",
     }
     evaluation = json.loads((folder / "evaluation.json").read_text())

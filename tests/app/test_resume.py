@@ -191,3 +191,83 @@ def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(stopped, monkeyp
     assert content(stopped)["checkpoint.safetensors"] == kept
     here(monkeypatch, capsys, "fit", "--resume", "run", "--no-report")
     assert json.loads((stopped / "course.json").read_text())["reason"] == "finished"
+
+
+def test_what_was_made_of_weights_before_the_fit_had_ended_is_made_again(stopped, monkeypatch, capsys):
+    from likelify.fitting.report import page
+
+    monkeypatch.setattr(page, "SECTIONS", [each for each in page.SECTIONS if each[1] == "Fit"])
+    here(monkeypatch, capsys, "report", "run")
+    here(monkeypatch, capsys, "score", "run", "iris")
+    here(monkeypatch, capsys, "sample", "run", "-o", "run/samples.csv", "-n", 3)
+    own = (stopped / "samples.csv").read_bytes()
+    assert "was interrupted" in (stopped / "report.html").read_text()
+    output, _ = here(monkeypatch, capsys, "fit", "--resume", "run")
+    assert "was interrupted" not in (stopped / "report.html").read_text()
+    # What may be the user's is kept under another name.
+    assert "run/samples.csv was there before the fit had ended, and is run/samples-before.csv now." in output
+    assert (stopped / "samples-before.csv").read_bytes() == own
+    assert len((stopped / "samples.csv").read_text().splitlines()) == 1001
+    about = json.dumps(Run.load(stopped).digest())
+    assert all(
+        about in file.read_bytes().decode("latin1").replace("\\", "")
+        for file in (stopped / "scores").glob("validation-*")
+    )
+    files = content(stopped)
+    output, _ = here(monkeypatch, capsys, "fit", "--resume", "run")
+    assert output == "The fit of 'run' has ended (finished, 12 steps); nothing was changed.\n"
+    assert content(stopped) == files
+    # Other weights, or a note that cannot be read: made again.
+    (stopped / "made.json").write_text("{")
+    (stopped / "samples-before.csv").unlink()
+    here(monkeypatch, capsys, "fit", "--resume", "run")
+    assert content(stopped)["made.json"] == files["made.json"]
+
+
+@pytest.mark.parametrize(
+    "words", [("score", "run", "iris"), ("sample", "run", "-n", 2), ("report", "run"), ("evaluate", "run")]
+)
+def test_commands_say_that_the_fit_has_not_ended(words, stopped, monkeypatch, capsys):
+    from likelify.fitting.report import page
+
+    monkeypatch.setattr(page, "SECTIONS", [each for each in page.SECTIONS if each[1] == "Fit"])
+    _, error = here(monkeypatch, capsys, *words)
+    best = Run.load(stopped).course().best_step
+    said = f"Warning: The fit of 'run' was interrupted. Its weights are the best that were kept so far, of step {best}."
+    assert error.splitlines().count(said) == 1
+
+
+def test_a_run_that_has_ended_refuses_other_data_too(stopped, monkeypatch, capsys):
+    here(monkeypatch, capsys, "fit", "--resume", "run", "--no-report")
+    (stopped / "checkpoint.safetensors").write_bytes(b"left by a kill at the very end")
+    files = content(stopped)
+    _, error = here(monkeypatch, capsys, "fit", "diabetes", "--resume", "run", "--no-report", code=2)
+    assert "The data 'diabetes' are not those that 'run' was fitted to" in error
+    assert content(stopped) == files
+    output, _ = here(monkeypatch, capsys, "fit", "iris", "--resume", "run", "--no-report")
+    assert output == "The fit of 'run' has ended (finished, 12 steps); nothing was changed.\n"
+    assert not (stopped / "checkpoint.safetensors").exists()
+
+
+def test_weights_that_are_gone_or_no_file_are_said_to_be_so(stopped, monkeypatch, capsys):
+    file, step = stopped / "model.safetensors", Run.load(stopped).course().best_step
+    file.unlink()
+    _, error = here(monkeypatch, capsys, "sample", "run", "-n", 2, code=2)
+    assert f"'run' has no model.safetensors: the file is gone. Those of step {step} were kept in it" in error
+    for make in (os.mkfifo, os.mkdir):
+        make(file)
+        _, error = here(monkeypatch, capsys, "sample", "run", "-n", 2, code=2)
+        assert "'run/model.safetensors' is not an ordinary file, and was not opened." in error
+        (os.unlink if make is os.mkfifo else os.rmdir)(file)
+
+
+def test_names_are_printed_as_they_are_and_terminals_obey_none(stopped, tmp_path, monkeypatch, capsys):
+    output, error = here(monkeypatch, capsys, "score", "run", "d [/b]/x[red].csv", code=2)
+    assert output == "Scoring 'd [/b]/x[red].csv' with 'run'.\n"
+    assert "d [/b]/x[red].csv" in error
+    config = json.loads((stopped / "config.json").read_text())
+    config["data"]["name"] = "\x1b]0;pwned\x07[red]"
+    (stopped / "config.json").write_text(json.dumps(config))
+    output, error = here(monkeypatch, capsys, "fit", "--resume", "run", code=2)
+    assert output == "Going on with run: flowified-mlp of ?]0;pwned?[red].\n"
+    assert "\x1b" not in error

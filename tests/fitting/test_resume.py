@@ -130,6 +130,9 @@ SMALL = {
 }
 
 
+SHAPES = {"image": (1, 8, 8), "sequence": (1, 8), "table": (3,)}
+
+
 def small(name):
     """Return a model as small as its settings allow."""
     fields = zoo.MODELS[name].model_fields

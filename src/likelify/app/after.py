@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from likelify.app.devices import Where
 from likelify.app.environment import INTERRUPTED, is_silent
 from likelify.app.evaluate import measure
+from likelify.app.made import is_noted, note
 from likelify.app.progress import FitProgress
 from likelify.app.report import keep_report
 from likelify.app.score import keep_reference
@@ -19,7 +20,7 @@ from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
 from likelify.errors import ProcessError, RunError
 from likelify.fitting.drawing.sampling import keep_samples
-from likelify.fitting.drawing.writing import FORMATS, endings
+from likelify.fitting.drawing.writing import FORMATS, endings, free_file
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.locks import locked
 from likelify.fitting.recipes import usual_draws
@@ -35,7 +36,7 @@ class Step:
     """Something that is made of a run when its fit has ended.
 
     Attributes:
-        is_done: whether it is there.
+        is_done: whether it is there, made of the weights that the run has.
         make: makes it, and prints what there is to say.
     """
 
@@ -156,13 +157,41 @@ def _has_samples(run: Run) -> bool:
     return (file := _samples(run)) is None or file.exists()
 
 
-# In this order; what is there already is left as it is.
+def _sample(run: Run, source: Source, flow: Flow) -> None:  # noqa: ARG001 - as all steps are called
+    file = _samples(run)
+    if file is not None and file.exists() and not is_noted(run, "samples"):
+        # No fit has made it, so that it may be the user's.
+        aside = free_file(file.with_name("samples-before"), file.suffix)
+        file.rename(aside)
+        console.print(f"{file} was there before the fit had ended, and is {aside} now.")
+    keep_samples(run, source)
+
+
+def _noted(name: str, is_there: Callable[[Run], bool], make: Callable[[Run, Source, Flow], object]) -> Step:
+    """Return a step that is done if it was after a fit had ended with the weights that the run has."""
+
+    def make_and_note(run: Run, source: Source, flow: Flow) -> None:
+        make(run, source, flow)
+        note(run, name)
+
+    return Step(lambda run: is_there(run) and is_noted(run, name, of=run.digest()), make_and_note)
+
+
+# In this order; what is there already is left as it is, unless it was made of other weights or while the fit went on.
 AFTER = (
     Step(_is_measured, _measure),
-    Step(_has_samples, lambda run, source, flow: keep_samples(run, source)),
-    Step(lambda run: (run.path / "scores").is_dir(), lambda run, source, flow: keep_reference(run, flow)),
+    _noted("samples", _has_samples, _sample),
+    _noted(
+        "reference",
+        lambda run: (run.path / "scores").is_dir(),
+        lambda run, source, flow: keep_reference(run, flow),
+    ),
 )
-REPORT = Step(lambda run: (run.path / "report.html").exists(), lambda run, source, flow: keep_report(run, source))
+REPORT = _noted(
+    "report",
+    lambda run: (run.path / "report.html").exists(),
+    lambda run, source, flow: keep_report(run, source),
+)
 
 
 def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:

@@ -325,7 +325,7 @@ def main() -> None:
             # Whoever started the processes ends all when one of them has ended: the first one is to speak before.
             time.sleep(SECONDS_TO_SPEAK)
             sys.exit(2)
-        print(f"Error: {text}", file=sys.stderr)
+        print(f"Error: {printable(text)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.app.show import console, warnings_last
+from likelify.fitting.ending import warn_unless_ended
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def report_command(path: Path, out: Path | None, *, force: bool = False) -> None
     """Write the report of a run and say where it is."""
     run = Run.load(path)
     console.print(f"Making a report of {run.path} ({run.config.model.model} on {run.config.data.name})")
+    warn_unless_ended(run)
     keep_report(run, out=out, force=force)
 
 

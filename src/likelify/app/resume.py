@@ -13,6 +13,7 @@ from likelify.app.show import console, program
 from likelify.app.threads import use_threads
 from likelify.data import Source, SourceOptions, open_source
 from likelify.errors import ConfigError, RunError, unknown_word
+from likelify.fitting.checkpoint import remove_checkpoint
 from likelify.fitting.locks import is_locked
 from likelify.fitting.run import CONFIG, Run
 from likelify.fitting.settings import UNDECIDING, FitSettings, RunConfig
@@ -44,12 +45,21 @@ def resume_command(
     course = where.by_first(run.course)
     from likelify.app.after import see_through
 
+    source = None
+    if source_name not in (None, run.config.data.name):
+        # Other data are refused, whether or not there is anything left to do.
+        with where.agreed():
+            source = _source(run, source_name, options)
+    if course is not None and course.ended:
+        # What a kill at the very end of a fit has left.
+        where.by_first(lambda: remove_checkpoint(path))
     if course is not None and where.by_first(lambda: _has_all(run, course, report=report)):
         console.print(run.ended_words(course))
         return
     console.print(f"Going on with {path}: {run.config.model.model} of {run.config.data.name}.")
-    with where.agreed():
-        source = _source(run, source_name, options)
+    if source is None:
+        with where.agreed():
+            source = run.source()
     changes = {name: value for name, value in _named(words).items() if name in UNDECIDING}
     if course is not None and course.ended:
         see_through(run, source, lambda _: course, where=where, report=report)
@@ -69,10 +79,8 @@ def _has_all(run: Run, course: Course, *, report: bool) -> bool:
     return course.ended and (course.reason == "diverged" or is_complete(run, report=report))
 
 
-def _source(run: Run, name: str | None, options: SourceOptions | None) -> Source:
-    """Open the data of a run, or the same data in another place."""
-    if name is None or name == run.config.data.name:
-        return run.source()
+def _source(run: Run, name: str, options: SourceOptions | None) -> Source:
+    """Open the data of a run in another place, or under another name."""
     opened = run.config.opened
     source = open_source(name, options if opened is None or opened.options is None else opened.options)
     if source.fingerprint() != run.config.data.fingerprint:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from likelify.app.progress import share_done
 from likelify.app.show import console, warnings_last
 from likelify.errors import ConfigError
+from likelify.fitting.ending import warn_unless_ended
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Drawing:
     def opened(self) -> Run:
         """Say what is opened, and open it."""
         console.print(f"Drawing from {self.path}")
-        return Run.load(self.path)
+        run = Run.load(self.path)
+        warn_unless_ended(run)
+        return run
 
     def file(self, run: Run, stem: str) -> Path:
         """Return the file to write to."""

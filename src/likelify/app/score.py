@@ -13,6 +13,7 @@ from likelify.app.show import HEAVY_SHARE, console
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
+from likelify.fitting.ending import warn_unless_ended
 from likelify.fitting.figures import Unit
 from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.run import CONFIG, Run
@@ -84,6 +85,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
         console.print(f"Scoring {name} with '{path}'.")
     run = Run.load(path)
     _check(run, file, words)
+    warn_unless_ended(run)
     import torch
 
     from likelify.fitting.scoring.scorer import Wanted

@@ -76,7 +76,8 @@ class Facts(Settings):
         data: fingerprint of the data.
         conditional: whether the labels are given to the model.
         fit: the settings of the fit.
-        initialized: whether the data-dependent layers have been fitted; if not, the model's weights are all there is.
+        initialize: whether the data-dependent layers are fitted before the first step.
+        initialized: whether that is done; if not, the model's weights are all there is.
         position: where the fit is.
     """
 
@@ -86,6 +87,7 @@ class Facts(Settings):
     data: str
     conditional: bool
     fit: FitSettings
+    initialize: bool
     initialized: bool
     position: Position
 
@@ -145,7 +147,22 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Take the checkpoint away: the fit has ended."""
-        self.file.unlink(missing_ok=True)
+        remove_checkpoint(self.file.parent)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Take the checkpoint of a run away whose fit has ended: nothing goes on from it.
+
+    Warns:
+        LikelifyWarning: if that cannot be done, say since the folder may not be written to any more.
+    """
+    file = folder / CHECKPOINT
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        message = f"The fit has ended, and '{file}', which is not needed any more, was not removed: {reason}."
+        warnings.warn(message, LikelifyWarning, stacklevel=4)
 
 
 def _bytes(facts: Facts) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from likelify.data import Source, SplitName
 from likelify.data.matching import matched
 from likelify.errors import LikelifyWarning, RunError
+from likelify.fitting.ending import warn_unless_ended
 from likelify.fitting.figures import Evaluation
 from likelify.fitting.files import as_json, write_atomically
-from likelify.fitting.locks import is_locked
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.recipes import usual_draws
 from likelify.fitting.scoring.scoring import facts_for, items_of
@@ -32,7 +32,7 @@ def evaluate_run(
     effort = {**usual_draws(run.config.data).model_dump(), **effort}
     flow = run.flow(**changes)
     source = run.source() if data is None else _own_kind(run, data)
-    _warn_unless_ended(run)
+    warn_unless_ended(run, CALLER - 1)
     measured = evaluate(flow, source, conditional=run.config.conditional, **effort)
     if not changes:
         measured = measured.model_copy(update={"weights": run.digest()})
@@ -51,19 +51,6 @@ def _own_kind(run: Run, data: Any) -> Source:
     """Return other data than the run's, if they are such as its model takes; files are read as the run's own were."""
     facts = facts_for(run)
     return matched(data, facts) if isinstance(data, Source) else in_memory(items_of(run, data), facts)
-
-
-def _warn_unless_ended(run: Run) -> None:
-    course = run.course()
-    if course is not None and (course.reason == "diverged" or not course.ended):
-        end = {"interrupted": "was interrupted", "diverged": "ended when its loss was not finite any more"}
-        killed = "is still running" if is_locked(run.path) else "did not end: it was killed"
-        warnings.warn(
-            f"The fit of '{run.path}' {end.get(course.reason, killed)}. Its weights are the best that were kept "
-            f"so far, of step {course.best_step}.",
-            LikelifyWarning,
-            stacklevel=CALLER,
-        )
 
 
 def _keep(run: Run, measured: Evaluation) -> None:

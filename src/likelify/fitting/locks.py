@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from likelify.errors import LikelifyWarning, RunError
 from likelify.fitting.files import make_folder, refuse_write
 
 LOCK = ".lock"
+# Who only asks whether a folder is locked has it for an instant; in seconds.
+ASKING = 0.1
 # The locks of this process by folder and thread; a thread that has a folder gets it again.
 _held: dict[tuple[Path, int], int] = {}
 
@@ -55,7 +58,8 @@ def is_locked(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Those who ask do not see each other.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return isinstance(error, BlockingIOError)
     finally:
@@ -64,6 +68,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _acquire(file: Path, *, wait: bool) -> int:
+    until = time.monotonic() + ASKING
     while True:
         try:
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -75,6 +80,9 @@ def _acquire(file: Path, *, wait: bool) -> int:
                 return handle
         except BlockingIOError as error:
             os.close(handle)
+            if time.monotonic() < until:
+                time.sleep(ASKING / 10)
+                continue
             raise RunError(
                 f"Another process is at work in '{file.parent}'. Wait until it has ended, or end it; what it has kept "
                 "by then stays there."

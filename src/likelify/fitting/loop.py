@@ -147,14 +147,16 @@ def _prepared(
         flow.to(place.device)
         if run is not None and place.is_first:
             held.enter_context(locked(run.path, wait=False))
-            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional)
-    begun, initialized = place.from_first((saved is not None, saved is not None and saved.facts.initialized))
+            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional, initialize=initialize)
+    initialized, initialize = place.from_first(
+        (False, initialize) if saved is None else (saved.facts.initialized, saved.facts.initialize)
+    )
     with place.together():
         if saved is not None and not initialized:
             restore_start(saved, flow)
+        if checkpoints is not None and saved is None:
+            checkpoints.save_start(flow)
         if initialize and not initialized:
-            if checkpoints is not None and not begun:
-                checkpoints.save_start(flow)
             _initialize(flow, source, settings, conditional=conditional)
     fitting = _Fit(flow, source, settings, place, conditional=conditional)
     fitting.checkpoints, fitting.saved, fitting.goes_on = checkpoints, saved, initialized
@@ -176,7 +178,7 @@ def check_shares(source: Source, settings: FitSettings, place: OneProcess) -> No
 
 
 def _begin(
-    run: Run, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool
+    run: Run, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool, initialize: bool
 ) -> tuple[Checkpoints, Saved | None]:
     """Return what writes the checkpoints of a run, and the one from which its fit goes on."""
     run.refuse_ended()
@@ -185,6 +187,7 @@ def _begin(
         data=source.fingerprint(),
         conditional=conditional,
         fit=settings,
+        initialize=initialize,
         initialized=False,
         position=Position(),
     )

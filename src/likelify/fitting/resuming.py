@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify.data import as_source
 from likelify.errors import LikelifyWarning, RunError
-from likelify.fitting.checkpoint import Saved
+from likelify.fitting.checkpoint import Saved, remove_checkpoint
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import OneProcess, processes
@@ -41,6 +41,8 @@ def resume(
     course, settings = place.from_first((course, run.config.fit if saved is None else saved.facts.fit))
     if course is not None and course.ended:
         with place.at_work():
+            if place.is_first:
+                remove_checkpoint(run.path)
             warnings.warn(run.ended_words(course), LikelifyWarning, stacklevel=3)
         return course
     with place.together():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
 from likelify.errors import ConfigError, RunError, printable
-from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, write_atomically, write_new
+from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, regular, write_atomically, write_new
 from likelify.fitting.locks import LOCK
 
 if TYPE_CHECKING:
@@ -124,12 +124,16 @@ class Run:
         return flow
 
     def _weights(self) -> Path:
-        file = self.path / WEIGHTS
-        if not file.is_file():
-            raise RunError(
-                f"'{self.path}' has no {WEIGHTS}: its fit ended before any weights were good enough to keep."
-            )
-        return file
+        try:
+            return regular(self.path / WEIGHTS)
+        except FileNotFoundError:
+            course = self.course()
+        why = "the fit has not kept any yet"
+        if course is not None and course.best is not None:
+            why = f"the file is gone. Those of step {course.best_step} were kept in it; copy it back, or fit again"
+        elif course is not None and course.ended:
+            why = "its fit ended before any weights were good enough to keep"
+        raise RunError(f"'{self.path}' has no {WEIGHTS}: {why}.")
 
     def digest(self) -> str | None:
         """Return the digest of the weights, by which what was measured of them is recognised."""

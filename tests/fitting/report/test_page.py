@@ -148,7 +148,7 @@ def test_a_fit_that_has_not_ended_is_said_at_the_top(tmp_path, monkeypatch):
     assert "The fit was interrupted after 20 steps" in doubts(as_html(run, source=source))
     empty = Run.create(tmp_path / "empty", run.config)
     html = as_html(empty, source=source)
-    assert "no model.safetensors: its fit ended before any weights were good enough to keep" in unescape(html)
+    assert "no model.safetensors: the fit has not kept any yet" in unescape(html)
     assert "no course of a fit" in html
     empty.save_course(Course())
     assert "The fit has not ended after 0 steps" in as_html(empty, source=source)
