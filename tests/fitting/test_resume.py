@@ -124,13 +124,51 @@ def test_a_flow_that_was_fitted_before_goes_on_from_its_own_weights(tmp_path):
     same(broken, once)
 
 
+@pytest.mark.parametrize("place", ["likelify.fitting.loop._Fit._validate", "likelify.fitting.run.Run.save_course"])
+def test_a_kill_at_the_first_validation_of_a_flow_that_was_fitted_before(place, tmp_path, monkeypatch):
+    def fitted():
+        flow = tiny_flow(seed=3)
+        fit(flow, stripes(), EVERY, steps=3)
+        return flow
+
+    def die(*_, **__):
+        raise Killed
+
+    once, broken = (Run.create(tmp_path / name, config()) for name in ("once", "broken"))
+    fit(fitted(), stripes(), run=once, initialize=False)
+    flow = fitted()
+    with monkeypatch.context() as patched:
+        patched.setattr(place, die)
+        with pytest.raises(Killed):
+            fit(flow, stripes(), run=broken, initialize=False)
+    Run.load(broken.path).resume(stripes())
+    same(broken, once)
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    run, unlink = Run.create(tmp_path / "run", config()), Path.unlink
+
+    def refuse(file, **named):
+        if file.name == "checkpoint.safetensors":
+            raise PermissionError(13, "Permission denied")
+        unlink(file, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.warns(LikelifyWarning, match="not removed: permission denied"):
+            fit(tiny_flow(), stripes(), run=run)
+    assert run.course().ended
+    with pytest.warns(LikelifyWarning, match="has ended"):
+        run.resume()
+    assert not (run.path / "checkpoint.safetensors").exists()
+
+
 SMALL = {
     **{"levels": 1, "steps": 1, "hidden": 4, "couplings": 1, "widths": (4,), "blocks": 1, "net_hidden": 4, "bins": 3},
     **{"width": 4, "depth": 1, "growth": 2, "features": 4, "latent_channels": 2, "flows": 1, "flow_hidden": 4},
 }
-
-
-SHAPES = {"image": (1, 8, 8), "sequence": (1, 8), "table": (3,)}
 
 
 def small(name):
