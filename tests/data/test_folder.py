@@ -204,7 +204,7 @@ def test_copies_are_in_one_split(tmp_path):
 def test_three_pictures_are_enough_and_two_are_not(tmp_path):
     assert sizes(image_folder(write(tmp_path, [(8, 8)] * 3))) == (1, 1, 1)
     os.remove(tmp_path / "00.png")
-    with pytest.raises(DataError, match="has 2 pictures to train on that can be read; at least 3 are needed"):
+    with pytest.raises(DataError, match="to train on that can be read: 2. At least 3 are needed"):
         image_folder(tmp_path)
 
 

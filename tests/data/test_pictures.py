@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import zlib
@@ -266,3 +267,12 @@ def test_digests_tell_files_apart_by_size_beginning_middle_and_end(tmp_path):
     contents = [b"", b"a", b"b", bytes(3 * HASHED_PART), bytes(3 * HASHED_PART + 1), large, *spoiled]
     assert len({digest(content) for content in contents}) == len(contents)
     assert digest(large) == digest(large)
+
+
+@pytest.mark.parametrize("start", [b"BM", b"II*\0", b"MM\0*"])
+def test_pixels_that_stand_in_a_file_as_they_are_all_count(start):
+    plain = start + bytes(10 * HASHED_PART)
+    changed = bytearray(plain)
+    changed[2 * HASHED_PART] = 1
+    digests = [content_digest(io.BytesIO(content), len(plain)) for content in (plain, bytes(changed))]
+    assert digests[0] != digests[1]

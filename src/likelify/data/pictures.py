@@ -28,6 +28,8 @@ KIND = "a whole PNG, JPEG, WebP, TIFF, GIF or BMP picture"
 MOST_PIXELS, MOST_JPEG_PIXELS, MOST_BYTES = 2**26, 2**27, 2**28
 # Of larger files only the beginning, the middle and the end are hashed, each as long as this.
 HASHED_PART = 2**14
+# How files begin whose pixels may stand there as they are.
+PLAIN = (b"BM", b"II*\0", b"MM\0*")
 # How much larger than the target a picture is at least when the shares of pixels on edges are counted.
 FINER = 8
 # What EXIF calls the orientation, and the orientations that exchange height and width.
@@ -194,12 +196,15 @@ def content_digest(handle: BinaryIO, size: int) -> bytes:
     """Return 16 bytes of BLAKE2 of the size of a file and its content.
 
     Of files above 48 KiB the first, middle and last 16 KiB are taken, so that a large folder is known quickly: what is
-    changed in a compressed picture changes its size or its end.
+    changed in a compressed picture changes its size or its end. Files that may not be compressed, BMP and TIFF, are
+    read to the end.
     """
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    if size <= 3 * HASHED_PART:
+    handle.seek(0)
+    if handle.read(4).startswith(PLAIN) or size <= 3 * HASHED_PART:
         handle.seek(0)
-        digest.update(handle.read(3 * HASHED_PART))
+        while part := handle.read(2**20):
+            digest.update(part)
         return digest.digest()
     for start in (0, (size - HASHED_PART) // 2, size - HASHED_PART):
         handle.seek(start)
