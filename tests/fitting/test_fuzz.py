@@ -17,7 +17,7 @@ from likelify.fitting.sources import DataChoice
 from likelify.fitting.state import FitState, Position
 from likelify.fitting.training import build_optimizer
 from likelify.reproduce.store import read_cells, save_cell
-from tests.fitting.toys import QUICK, stripes
+from tests.fitting.toys import QUICK, facts_for
 from tests.fuzz import Reader, check
 
 SCORES = "scores/validation-exact.safetensors"
@@ -31,7 +31,7 @@ MODELS = {
 def write_run(folder, model):
     config = zoo.MODELS[model](event_shape=(1, 8, 8), pixel_levels=3, **MODELS[model])
     opened = DataChoice(source="digits", limits={"train": 9})
-    made = Run.create(folder, RunConfig(data=stripes().facts(), opened=opened, model=config, fit=QUICK))
+    made = Run.create(folder, RunConfig(data=facts_for(config), opened=opened, model=config, fit=QUICK))
     flow = config.build()
     made.save_weights(flow.state_dict())
     point = Point(step=0, seconds=0.5, train_bits=None, train_nats=None, validation_bits=1.5, validation_nats=-9.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets
+from likelify import nets, zoo
 from likelify.data import ArraySource
 from likelify.errors import ConfigError, DataError, NonFiniteError, ProcessError
 from likelify.fitting.loop import fit
@@ -16,7 +16,7 @@ from likelify.fitting.process import OneProcess, all_know
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
 from tests.fitting.pair import in_pair, signalled
-from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
+from tests.fitting.toys import QUICK, stripes, tiny_flow
 
 # A batch that two processes cannot share evenly, and two batches of validation.
 EXACT = FitSettings(steps=60, batch_size=33, validations=3, warmup=10, lr=5e-3)
@@ -42,7 +42,9 @@ def exact_flow():
 
 
 def new_run(folder):
-    config = RunConfig(data=rings().facts(), model=tiny_config(), fit=EXACT)
+    config = RunConfig(
+        data=rings().facts(), model=zoo.MODELS["flowified-mlp"](event_shape=(2,), widths=(3,)), fit=EXACT
+    )
     return Run.create(folder, config)
 
 

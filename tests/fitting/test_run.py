@@ -14,11 +14,12 @@ from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
 from likelify.testing import randomize
-from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
+from tests.fitting.toys import QUICK, facts_for, stripes, tiny_config, tiny_flow
 
 
 def run_config(model=None):
-    return RunConfig(data=stripes().facts(), model=model or tiny_config(), fit=QUICK)
+    model = model or tiny_config()
+    return RunConfig(data=facts_for(model), model=model, fit=QUICK)
 
 
 def test_a_run_folder_gives_back_the_model(tmp_path):

@@ -13,7 +13,7 @@ from likelify.errors import RunError
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
 from likelify.fitting.weights import build_within, digest_of, pack, read_header
-from tests.fitting.toys import QUICK, stripes, tiny_config
+from tests.fitting.toys import QUICK, facts_for, stripes, tiny_config
 
 MODELS = {
     "marginal-spline": {"couplings": 1, "hidden": (4,)},
@@ -24,7 +24,7 @@ MODELS = {
 
 def run_of(folder, model, settings):
     config = zoo.MODELS[model](event_shape=(1, 8, 8), pixel_levels=3, **settings)
-    run = Run.create(folder, RunConfig(data=stripes().facts(), model=config, fit=QUICK))
+    run = Run.create(folder, RunConfig(data=facts_for(config), model=config, fit=QUICK))
     run.save_weights(config.build().state_dict())
     return run
 

@@ -26,6 +26,11 @@ def tiny_config(**settings):
     return zoo.MODELS["marginal-spline"](**(values | settings))
 
 
+def facts_for(model):
+    """Facts of data that a model of images could be of."""
+    return stripes().facts().model_copy(update={"event_shape": model.event_shape, "levels": model.pixel_levels})
+
+
 def tiny_flow(seed=0, **settings):
     with lk.seeded(seed):
         return tiny_config(**settings).build()

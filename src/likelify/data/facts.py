@@ -1,6 +1,8 @@
 """The facts of a source of data that everything above it needs: what an item is, its shape, how many there are."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from likelify.names import ColumnType, ItemKind
 from likelify.settings import Settings
@@ -15,6 +17,8 @@ WORDS: dict[ItemKind, tuple[str, str]] = {
     "graph": ("graph", "graphs"),
     "sequence": ("sequence", "sequences"),
 }
+# How many sizes the shape of one item has; of the features of a node of a graph any number.
+AXES: dict[ItemKind, int] = {"image": 3, "table": 1, "sequence": 2}
 
 
 def numbered_columns(count: int) -> tuple[str, ...]:
@@ -58,6 +62,34 @@ class Facts(Settings):
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     column_types: tuple[ColumnType, ...] | None = None
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "facts of the data"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse facts that do not belong together, of which nothing that relies on them could make sense."""
+        axes, shape = AXES.get(self.kind), "x".join(map(str, self.event_shape)) or "()"
+        if any(size < 1 for size in self.event_shape) or axes not in (None, len(self.event_shape)):
+            raise ValueError(f"{self.items} have no items of the shape {shape}")
+        if self.levels is not None and (self.levels < 2 or self.kind == "table"):
+            raise ValueError(f"{self.items} do not have {self.levels} levels")
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(f"there are no {self.classes} classes")
+        if any(size < 0 for size in self.sizes.values()):
+            raise ValueError("a split has fewer than no items")
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(f"there are {len(self.class_names)} names for {self.classes} classes")
+        for what, names in (("names", self.columns), ("types", self.column_types)):
+            if names is not None and (self.kind != "table" or len(names) != self.event_shape[0]):
+                shape = "x".join(map(str, self.event_shape))
+                raise ValueError(f"there are {len(names)} {what} of columns for {self.items} of {shape}")
 
     @property
     def item(self) -> str:
