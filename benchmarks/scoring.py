@@ -12,7 +12,6 @@ uniform ranks: ranks among the same held-out items depend on one another.
 import json
 import os
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -110,14 +109,15 @@ def one_process(run: str, file: str, draws: int, what: str, out: str) -> None:
     loaded = Run.load(run)
     scoring = Scoring(loaded, items_of(loaded, file), Wanted(draws=draws))
     warm_up(loaded, scoring, Path(out))
-    before, begun = resident("VmRSS"), time.process_time()
+    print("warm", flush=True)
+    before, start = resident("VmRSS"), time.process_time()
     # The highest from here on.
     Path("/proc/self/clear_refs").write_text("5")
     if what == "all":
         score_file(scoring, Path(out))
     elif what != "load":
         plain(scoring, draws, what)
-    print(json.dumps({"memory": resident("VmHWM") - before, "seconds": time.process_time() - begun}))
+    print(json.dumps({"memory": resident("VmHWM") - before, "seconds": time.process_time() - start}))
 
 
 def warm_up(run: Run, scoring: Scoring, out: Path) -> None:
@@ -216,34 +216,49 @@ def per_second(name: str, count: int, found: dict[str, float]) -> Entry:
 
 def kills(*, quick: bool) -> list[Entry]:
     """Kill the scoring of a file at random instants, and compare what comes out in the end."""
-    same = done = 0
+    entries = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for title, (run, file, draws) in large(folder, quick=quick).items():
-            words = [*command(run, file, draws), "all"]
-            begun = time.monotonic()
-            measured_there(run, file, draws, "load", folder / "none.csv")
-            start = time.monotonic() - begun
-            subprocess.run([*words, str(folder / "whole.csv")], check=True, capture_output=True)
-            work, generator = time.monotonic() - begun - 2 * start, random.Random(0)
-            landed, equal, whole = 0, True, (folder / "whole.csv").read_bytes()
+            words, whole, cut = [*command(run, file, draws), "all"], folder / "whole.csv", folder / "cut.csv"
+            process = begun(words, whole)
+            started = time.monotonic()
+            process.wait()
+            work, generator = time.monotonic() - started, random.Random(0)
+            landed, expected, equal = 0, whole.read_bytes(), True
             while landed < KILLS:
-                process = subprocess.Popen([*words, str(folder / "cut.csv")], stdout=subprocess.DEVNULL)
-                time.sleep(start + generator.uniform(0.0, 2 / (KILLS + 1)) * work)
+                process = begun(words, cut)
+                time.sleep(generator.uniform(0.0, 2 / (KILLS + 1)) * work)
                 process.kill()
-                landed += process.wait() == -signal.SIGKILL
-                if process.returncode == 0 and landed < KILLS:
-                    # It was faster; once more from the beginning.
-                    equal &= (folder / "cut.csv").read_bytes() == whole
-                    (folder / "cut.csv").unlink()
-            if (folder / "cut.csv.parts").exists() or not (folder / "cut.csv").exists():
-                subprocess.run([*words, str(folder / "cut.csv")], check=True, capture_output=True)
-            same += equal and (folder / "cut.csv").read_bytes() == whole
-            done += 1
-            print(f"{title}: {landed} kills landed")
-            for file_name in ("whole.csv", "cut.csv"):
-                (folder / file_name).unlink()
-    return [Entry(f"files the same after {KILLS} kills", same / done, "share", must=1.0, better="higher")]
+                process.wait()
+                if parts_of(cut).exists():
+                    landed += 1
+                elif cut.exists():
+                    # It had put all away, and nothing was left to kill: once more from the beginning.
+                    equal &= cut.read_bytes() == expected
+                    cut.unlink()
+            subprocess.run([*words, str(cut)], check=True, capture_output=True)
+            equal &= cut.read_bytes() == expected and not parts_of(cut).exists()
+            entries.append(
+                Entry(f"{title}: the same after {landed} kills", float(equal), "", must=1.0, better="higher")
+            )
+            for done in (whole, cut):
+                done.unlink()
+    return entries
+
+
+def parts_of(out: Path) -> Path:
+    """Return the folder that is there while a file is made."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def begun(words: list[str], out: Path) -> subprocess.Popen[bytes]:
+    """Start a process and wait until the libraries and the model are there, and it begins with the file."""
+    process = subprocess.Popen([*words, str(out)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    if not process.stdout.readline().startswith(b"warm"):
+        raise RuntimeError(f"{words} ended with code {process.wait()}.")
+    return process
 
 
 def fitted(folder: Path, source: Source, model: ModelConfig, seed: int, steps: int) -> Run:
