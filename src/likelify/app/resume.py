@@ -13,7 +13,6 @@ from likelify.app.show import console, program
 from likelify.app.threads import use_threads
 from likelify.data import Source, SourceOptions, open_source
 from likelify.errors import ConfigError, RunError, unknown_word
-from likelify.fitting.checkpoint import remove_checkpoint
 from likelify.fitting.locks import is_locked
 from likelify.fitting.run import CONFIG, Run
 from likelify.fitting.settings import UNDECIDING, FitSettings, RunConfig
@@ -51,6 +50,8 @@ def resume_command(
         with where.agreed():
             source = _source(run, source_name, options)
     if course is not None and course.ended:
+        from likelify.fitting.checkpoint import remove_checkpoint
+
         # What a kill at the very end of a fit has left.
         where.by_first(lambda: remove_checkpoint(path))
     if course is not None and where.by_first(lambda: _has_all(run, course, report=report)):
