@@ -70,6 +70,9 @@ def work(folder: Path, kind: int) -> None:
         run = Run.load(folder)
         if (course := run.course()) is None or not course.ended:
             run.resume(source)
+        else:
+            # As `likelify fit --resume` does: a kill at the very end of a fit leaves it.
+            checkpoint.remove_checkpoint(folder)
     else:
         model = zoo.MODELS["marginal-spline"](
             event_shape=(1, 2, 2), pixel_levels=3, couplings=1, hidden=(8,), dropout=0.1

@@ -76,7 +76,7 @@ def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
     assert worker.returncode not in (0, None)
     assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
     (run,) = (tmp_path / "fits").iterdir()
-    names = ["config.json", "course.json", "metrics.csv", "model.safetensors"]
+    names = ["checkpoint.safetensors", "config.json", "course.json", "metrics.csv", "model.safetensors"]
     assert sorted(file.name for file in run.iterdir()) == names
     assert Run.load(run).flow().likelihood == "bound"
     worker.stdout.close()

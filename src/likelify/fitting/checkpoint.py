@@ -87,7 +87,7 @@ class Facts(Settings):
     data: str
     conditional: bool
     fit: FitSettings
-    initialize: bool
+    initialize: bool = True
     initialized: bool
     position: Position
 
