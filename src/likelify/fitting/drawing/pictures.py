@@ -33,8 +33,8 @@ def grid_columns(count: int, aspect: float = 1.0) -> int:
         aspect: width of an image beside its height.
 
     Example:
-        >>> [grid_columns(count) for count in (1, 2, 7, 10, 64, 100)]
-        [1, 2, 4, 5, 8, 10]
+        >>> tuple(map(grid_columns, (1, 2, 7, 10, 64, 100)))
+        (1, 2, 4, 5, 8, 10)
     """
 
     def cost(columns: int) -> float:
