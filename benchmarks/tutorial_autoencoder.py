@@ -163,7 +163,7 @@ def draw(flow: lk.Flow, model: nn.Module, source: Source, file: Path) -> None:
     """Draw digits, both reconstructions, and both kinds of samples."""
     from matplotlib.figure import Figure
 
-    from likelify.plots import image_grid
+    from likelify.plots import grid_of
 
     x = source.read_all("test").x[:20]
     with torch.no_grad(), lk.seeded(0):
@@ -176,7 +176,7 @@ def draw(flow: lk.Flow, model: nn.Module, source: Source, file: Path) -> None:
         }
     figure = Figure(figsize=(10, 2.7), layout="constrained")
     for axis, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        axis.imshow(image_grid(images, LEVELS, columns=4), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(grid_of(images, LEVELS, columns=4), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")
     figure.savefig(file, dpi=90)

@@ -266,7 +266,7 @@ def draw(flow: lk.Flow, source: Source, sets: dict[str, Foreign], file: Path) ->
     """Draw the bits of digits and of two foreign sets, and the foreign images that are taken for digits."""
     from matplotlib.figure import Figure
 
-    from likelify.plots import image_grid
+    from likelify.plots import grid_of
 
     score = log_likelihood(flow)
     shown = {"test digits": source.read_all("test").x, WINNING: sets[WINNING].images, FASHION: sets[FASHION].images}
@@ -278,7 +278,7 @@ def draw(flow: lk.Flow, source: Source, sets: dict[str, Foreign], file: Path) ->
     left.set(xlabel="bits/dim (8 and more at the right edge)", yticks=[])
     left.legend(frameon=False)
     best = bits[FASHION].argsort()[:40]
-    right.imshow(image_grid(sets[FASHION].images[best], LEVELS, columns=10), cmap="gray", interpolation="nearest")
+    right.imshow(grid_of(sets[FASHION].images[best], LEVELS, columns=10), cmap="gray", interpolation="nearest")
     right.set_title("Fashion-MNIST images that score highest", fontsize=10)
     right.axis("off")
     figure.savefig(file, dpi=90)

@@ -1,23 +1,248 @@
-"""Images as one array, to be shown by whatever shows arrays."""
+"""Pictures of items: grids of images as they are, pixel for pixel; sequences as lines; rows as pairs of columns."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+
+from likelify.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from torch import Tensor
+
+# Sides in pixels: up to which small images are enlarged, and above which large ones are reduced.
+USUAL_SIDE, LARGEST_SIDE = 900, 2400
+LARGEST_ZOOM, SMALLEST_CELL = 16, 8
+MOST_IMAGES, MOST_SEQUENCES, MOST_COLUMNS, MOST_POINTS = 10_000, 100, 8, 5_000
+# How wide a grid should be beside its height, and what each deviation from it (in e-folds) costs, in empty places.
+WIDE, PRICE = 1.25, 0.15
+TITLE, GAP, COLOURS = 15, 24, 64
 
 
-def image_grid(images: Tensor, levels: int, *, columns: int = 8) -> np.ndarray:
-    """Return images `(n, c, h, w)` of integers laid out in a grid, an array `(height, width[, 3])` in [0, 1].
+def grid_columns(count: int, aspect: float = 1.0) -> int:
+    """Return how many columns suit a grid of so many images: few empty places, and neither long nor high.
 
-    Rows are filled first; the places left over stay white. Images with other than three channels show their first.
+    Args:
+        count: of the images.
+        aspect: width of an image beside its height.
+
+    Example:
+        >>> tuple(map(grid_columns, (1, 2, 7, 10, 64, 100)))
+        (1, 2, 4, 5, 8, 10)
     """
-    array = images.detach().cpu().double().numpy() / (levels - 1)
-    array = array if array.shape[1] == 3 else array[:, :1]
-    count, channels, height, width = array.shape
-    columns = min(columns, count)
+
+    def cost(columns: int) -> float:
+        rows = -(-count // columns)
+        return (rows * columns - count) / count + PRICE * abs(math.log(columns * aspect / rows / WIDE))
+
+    return min(range(1, count + 1), key=cost)
+
+
+def stretched(pixels: np.ndarray, levels: int) -> np.ndarray:
+    """Return values `0 .. levels - 1` over the full range of 8 bits, of 16 above 256 levels: what PNG files hold.
+
+    `round(value * (levels - 1) / 255)`, or with 65535, gives the integers back; with 256 levels they are the same.
+    """
+    top, dtype = (255, np.uint8) if levels <= 256 else (65535, np.uint16)
+    return np.rint(np.asarray(pixels, np.float64) * (top / (levels - 1))).clip(0, top).astype(dtype)
+
+
+def grid_of(
+    images: Tensor | np.ndarray, levels: int, *, columns: int | None = None, usual: int = USUAL_SIDE
+) -> np.ndarray:
+    """Return images `(n, c, h, w)` in a grid, `(height, width)` or `(height, width, 3)` in 8 bits.
+
+    Rows are filled first; places left over and lines between images are white. Small images are enlarged by a whole
+    factor, pixel by pixel; large ones are reduced, so that neither side is far beyond 2400 pixels. Of images with other
+    than one or three channels the first is shown.
+
+    Args:
+        images: integers `0 .. levels - 1`.
+        levels: number of values of a pixel.
+        columns: images in a row; by default what suits their number.
+        usual: side up to which small images are enlarged.
+
+    Raises:
+        ConfigError: if there are more than 10,000.
+    """
+    cells = np.asarray(images)
+    if len(cells) > MOST_IMAGES:
+        raise ConfigError(
+            f"A picture shows at most {MOST_IMAGES:,} images, not {len(cells):,}; write .npy, .npz or a folder of PNG."
+        )
+    cells = stretched(cells if cells.shape[1] == 3 else cells[:, :1], levels)
+    cells = (cells >> 8).astype(np.uint8) if levels > 256 else cells
+    count, channels, height, width = cells.shape
+    columns = min(columns or grid_columns(count, width / height), count)
     rows = -(-count // columns)
-    # A margin that is thin beside the image, but at least one pixel.
-    margin = max(1, height // 16)
-    grid = np.ones((channels, rows * (height + margin) - margin, columns * (width + margin) - margin))
-    for index in range(count):
+    cells = _scaled(cells, max(rows * height, columns * width), usual)
+    height, width = cells.shape[2:]
+    margin = max(1, min(height, width) // 14)
+    grid = np.full((channels, rows * (height + margin) - margin, columns * (width + margin) - margin), 255, np.uint8)
+    for index, cell in enumerate(cells):
         top, left = index // columns * (height + margin), index % columns * (width + margin)
-        grid[:, top : top + height, left : left + width] = array[index].clip(0, 1)
+        grid[:, top : top + height, left : left + width] = cell
     return grid.transpose(1, 2, 0) if channels == 3 else grid[0]
+
+
+def _scaled(cells: np.ndarray, side: int, usual: int) -> np.ndarray:
+    """Enlarge or reduce images of 8 bits whose grid has that longer side without lines."""
+    zoom = min(LARGEST_ZOOM, usual // side)
+    if zoom > 1:
+        return cells.repeat(zoom, axis=2).repeat(zoom, axis=3)
+    if side <= LARGEST_SIDE:
+        return cells
+    height, width = cells.shape[2:]
+    factor = max(LARGEST_SIDE / side, min(1.0, SMALLEST_CELL / min(height, width)))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    pil = _pillow()
+    reduced = [[pil.fromarray(plane).resize(size, pil.Resampling.BOX) for plane in cell] for cell in cells]
+    return np.array([[np.asarray(plane) for plane in cell] for cell in reduced])
+
+
+def picture(panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: int | None = None) -> bytes:
+    """Return grids of images side by side, with their titles if there are several, as the content of a PNG file.
+
+    Args:
+        panels: for each title its images `(n, c, h, w)`.
+        levels: number of values of a pixel.
+        columns: images in a row of each grid; by default what suits their number.
+    """
+    usual = USUAL_SIDE if len(panels) == 1 else 560
+    grids = [grid_of(images, levels, columns=columns, usual=usual) for images in panels.values()]
+    images = [_pillow().fromarray(grid) for grid in grids]
+    return png(images[0] if len(images) == 1 else _side_by_side(list(panels), images))
+
+
+def _side_by_side(titles: Sequence[str], images: Sequence[Image]) -> Image:
+    from PIL import ImageDraw, ImageFont
+
+    top = TITLE + 13
+    width = sum(image.width for image in images) + GAP * (len(images) - 1)
+    mode = "RGB" if any(image.mode == "RGB" for image in images) else "L"
+    sheet = _pillow().new(mode, (width, top + max(image.height for image in images)), "white")
+    pen, left = ImageDraw.Draw(sheet), 0
+    for title, image in zip(titles, images, strict=True):
+        font = ImageFont.load_default(TITLE)
+        wide = pen.textlength(title, font)
+        pen.text((left + max(0, (image.width - wide) / 2), 3), title, "black", font)
+        sheet.paste(image, (left, top))
+        left += image.width + GAP
+    return sheet
+
+
+def png(image: Image) -> bytes:
+    """Return an image as the content of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, format="PNG", optimize=True)
+    return content.getvalue()
+
+
+def one_image(pixels: np.ndarray, levels: int) -> bytes:
+    """Return an image `(c, h, w)` of integers as the content of a PNG file, in 16 bits above 256 levels.
+
+    Raises:
+        ConfigError: if it has other than one or three channels, or three of more than 256 levels, which PNG files
+            written by Pillow do not hold.
+    """
+    if len(pixels) not in (1, 3) or (len(pixels) == 3 and levels > 256):
+        what = f"{len(pixels)} channels" + (f" and {levels:,} levels" if len(pixels) == 3 else "")
+        raise ConfigError(f"Images of {what} cannot be written as PNG files; write .npy or .npz.")
+    cell = stretched(pixels, levels)
+    return png(_pillow().fromarray(cell[0] if len(cell) == 1 else np.ascontiguousarray(cell.transpose(1, 2, 0))))
+
+
+def lines_of(panels: Mapping[str, Tensor | np.ndarray]) -> bytes:
+    """Return sequences `(n, channels, length)` as lines, a small plot for each, as the content of a PNG file.
+
+    Args:
+        panels: for each title its sequences; with several titles those of one number share a plot.
+
+    Raises:
+        ConfigError: if there are more than 100.
+    """
+    arrays = {title: np.asarray(values) for title, values in panels.items()}
+    count = max(map(len, arrays.values()))
+    if count > MOST_SEQUENCES:
+        raise ConfigError(f"A picture shows at most {MOST_SEQUENCES} sequences, not {count:,}; write .npy or .csv.")
+    columns = grid_columns(count, 2.0)
+    rows = -(-count // columns)
+    figure = _figure(max(4.0, 2.0 * columns), max(2.0, 1.1 * rows) + 0.3 * (len(panels) > 1))
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).flatten()
+    for index, axis in enumerate(axes):
+        axis.set_visible(index < count)
+        axis.tick_params(labelsize=6)
+        for number, (title, values) in enumerate(arrays.items()):
+            if index < len(values):
+                colour = {"color": f"C{number}"} if len(arrays) > 1 else {}
+                lines = axis.plot(values[index].T, linewidth=0.8, **colour)
+                lines[0].set_label(title)
+    if len(arrays) > 1:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arrays), fontsize=8)
+    return _saved(figure)
+
+
+def pairs_of(panels: Mapping[str, Tensor | np.ndarray], columns: Sequence[str] | None) -> bytes:
+    """Return rows as the content of a PNG file: of each pair of columns the points, of each column its histogram.
+
+    Args:
+        panels: for each title its rows `(n, columns)`, of which 5,000 are shown, and the first 8 columns.
+        columns: their names, or None.
+    """
+    arrays = {title: np.asarray(rows)[:MOST_POINTS, :MOST_COLUMNS] for title, rows in panels.items()}
+    size = next(iter(arrays.values())).shape[1]
+    names = [f"column {number + 1}" for number in range(size)] if columns is None else columns[:size]
+    side = max(3.5, 1.6 * size)
+    figure = _figure(side, side)
+    axes = figure.subplots(size, size, squeeze=False)
+    for title, rows in arrays.items():
+        for down in range(size):
+            for right in range(size):
+                _pair(axes[down, right], rows, down, right, title)
+    for index, name in enumerate(names):
+        axes[-1, index].set_xlabel(name, fontsize=8)
+        axes[index, 0].set_ylabel(name, fontsize=8)
+    if len(arrays) > 1:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(arrays), fontsize=8)
+    return _saved(figure)
+
+
+def _pair(axis: Any, rows: np.ndarray, down: int, right: int, title: str) -> None:
+    axis.tick_params(labelsize=6)
+    if down == right:
+        axis.hist(rows[:, right], bins=40, density=True, histtype="step", label=title)
+    elif down > right:
+        axis.scatter(rows[:, right], rows[:, down], s=1.5, linewidths=0, alpha=0.5, rasterized=True)
+    else:
+        axis.set_visible(False)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "app") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _saved(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    with _pillow().open(content) as image:
+        # Lines and letters need few colours, and a third of the bytes.
+        return png(image.convert("RGB").quantize(COLOURS))
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("pillow", "app") from error
+    return Image

@@ -17,7 +17,6 @@ from likelify.data import Source
 from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.drawing.draw import draw, draw_inverses
-from likelify.fitting.drawing.pictures import picture
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.locks import LOCK, locked
@@ -27,6 +26,7 @@ from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.sources import open_data, public_facts
 from likelify.flows import Flow
+from likelify.plots import picture
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.code import code_hashes
 from likelify.reproduce.results import CellResult

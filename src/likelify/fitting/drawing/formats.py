@@ -19,8 +19,8 @@ from likelify.data import Batch, Facts
 from likelify.errors import MissingDependencyError
 from likelify.fitting.cells import as_cell
 from likelify.fitting.drawing.draw import as_stored
-from likelify.fitting.drawing.pictures import MOST_POINTS, lines_of, one_image, pairs_of, picture
 from likelify.names import ColumnType
+from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema

@@ -18,7 +18,6 @@ from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
 from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.drawing.formats import ARRAYS, PICTURE, TABLES, Writer, column_names, write_folder
-from likelify.fitting.drawing.pictures import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
 from likelify.fitting.files import (
     beside,
     give_name,
@@ -29,6 +28,7 @@ from likelify.fitting.files import (
     write_new,
 )
 from likelify.names import ItemKind
+from likelify.plots import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 from likelify.data import Batch, Facts
 from likelify.errors import ConfigError, DataError, MissingDependencyError
 from likelify.fitting.scoring.replacing import replacements
-from likelify.plots import image_grid
+from likelify.plots import grid_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,13 +120,14 @@ def picture_of(shown: Shown, levels: int) -> bytes:
     highest = None if shown.heat is None else max(float(np.nan_to_num(shown.heat, posinf=0.0).max()), 1e-9)
     times = 1 if shown.heat is None else 2
     for place, title in enumerate(shown.titles):
-        pixels = image_grid(shown.images[place : place + 1], levels, columns=1)
+        # Pixel for pixel, so that the heat lies on it.
+        pixels = grid_of(shown.images[place : place + 1], levels, columns=1, usual=1)
         axis = axes[times * place]
-        axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(title, fontsize=8)
         if shown.heat is not None:
             beside = axes[times * place + 1]
-            beside.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            beside.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             coloured = beside.imshow(shown.heat[place], cmap="inferno", vmin=0, vmax=highest, alpha=0.75)
     if coloured is not None:
         figure.colorbar(coloured, ax=list(axes), label="nats gained if the place is replaced", shrink=0.8)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from likelify.errors import ConfigError
-from likelify.fitting.drawing.pictures import (
+from likelify.plots import (
     LARGEST_SIDE,
     grid_columns,
     grid_of,
