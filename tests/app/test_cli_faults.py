@@ -19,21 +19,7 @@ from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import open_source
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.run import Run
-
-
-def here(monkeypatch, capsys, *words, code=0):
-    """Run a command in this process; return what it prints and what it complains of."""
-    import torch
-
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    torch.set_num_threads(threads)
-    shown = capsys.readouterr()
-    assert ended.value.code == code, shown
-    return shown.out, shown.err
-
+from tests.app.command import here
 
 FIT = ("--model", "flowified-mlp", "--set", "widths=[4]", "--set", "validations=2", "--steps", 4, "--no-report")
 

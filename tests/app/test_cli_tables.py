@@ -4,13 +4,11 @@ import csv
 import gzip
 import json
 import struct
-import sys
 
 import numpy as np
 import pytest
-import torch
 
-from likelify.app.cli import main
+from tests.app.command import said as run
 
 SMALL = ["--set", "widths=[6,2]", "--set", "net_hidden=4", "--set", "bins=3"]
 
@@ -19,16 +17,6 @@ SMALL = ["--set", "widths=[6,2]", "--set", "net_hidden=4", "--set", "bins=3"]
 def here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(monkeypatch, capsys, *words, code=0):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
-    with pytest.raises(SystemExit, match=str(code)):
-        main()
-    torch.set_num_threads(threads)
-    done = capsys.readouterr()
-    return done.out if code == 0 else done.err
 
 
 def write_rows(path, count=80):

@@ -7,27 +7,14 @@ import signal
 import sys
 
 import pytest
-import torch
 
 from likelify.app import after, resume
-from likelify.app.cli import main
 from likelify.fitting.locks import locked
 from likelify.fitting.run import Run
+from tests.app.command import here
 
 FIT = ("fit", "iris", "--model", "flowified-mlp", "--set", "widths=[4]", "--set", "validations=2", "--no-report")
 STEPS = ("--steps", 12, "--set", "checkpoint_seconds=0")
-
-
-def here(monkeypatch, capsys, *words, code=0):
-    """Run a command in this process; return what it prints and what it complains of."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    torch.set_num_threads(threads)
-    shown = capsys.readouterr()
-    assert ended.value.code == code, shown
-    return shown.out, shown.err
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from likelify.data import open_source
 from likelify.fitting.run import Run
 from likelify.fitting.scoring import sharing
 from likelify.fitting.settings import FitSettings, RunConfig
+from tests.app.command import said
 from tests.app.test_first_line import SECONDS, processor_seconds
 
 
@@ -52,13 +53,7 @@ def folder(tmp_path_factory):
 
 
 def score(monkeypatch, capsys, *words, code=0):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["likelify", "score", *map(str, words)])
-    with pytest.raises(SystemExit, match=str(code)):
-        main()
-    torch.set_num_threads(threads)
-    captured = capsys.readouterr()
-    return captured.out if code == 0 else captured.err
+    return said(monkeypatch, capsys, "score", *words, code=code)
 
 
 def test_what_is_scored_is_never_replaced(folder, monkeypatch, capsys):
