@@ -28,7 +28,8 @@ def picture_run(folder, options):
     write_photographs(folder / "photos", 20, least=20, most=40)
     source = open_source(folder / "photos", options)
     opened = DataChoice(source=source.name, options=options)
-    return Run.create(folder / "run", RunConfig(data=source.facts(), opened=opened, model=tiny_config(), fit=QUICK))
+    model = tiny_config(event_shape=source.event_shape, pixel_levels=source.levels)
+    return Run.create(folder / "run", RunConfig(data=source.facts(), opened=opened, model=model, fit=QUICK))
 
 
 def test_other_pictures_are_measured_as_those_of_the_run(tmp_path):

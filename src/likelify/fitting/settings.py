@@ -1,9 +1,9 @@
 """The settings of a fit, and all settings of a run."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from likelify._version import __version__
 from likelify.data import Facts
@@ -125,3 +125,26 @@ class RunConfig(Settings):
     preset: str | None = None
     model: AnyModelConfig
     fit: FitSettings
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return whose settings these are, for errors."""
+        return "settings of the run"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse a model that is not one of these data."""
+        facts, model = self.data, self.model
+        if model.event_shape != facts.event_shape:
+            shapes = ("x".join(map(str, shape)) for shape in (model.event_shape, facts.event_shape))
+            raise ValueError("the model is of items of {}, the data have items of {}".format(*shapes))
+        if model.kind not in (None, facts.kind):
+            raise ValueError(f"the model '{model.model}' is not for {facts.items}")
+        levels = getattr(model, "pixel_levels", None)
+        if "pixel_levels" in type(model).model_fields and levels != facts.levels:
+            raise ValueError(f"the model is of {levels} levels, the data have {facts.levels}")
+        if model.classes not in (None, facts.classes):
+            raise ValueError(f"the model is of {model.classes} classes, the data have {facts.classes}")
+        if self.conditional and facts.classes is None:
+            raise ValueError("the model is told a class, and the data have none")
+        return self

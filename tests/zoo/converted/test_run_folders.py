@@ -19,12 +19,20 @@ from likelify.zoo import ConvertedConfig, config_from_dict, converted_flow
 from tests.flowification.networks import SMALL, mlp
 
 
-def facts(name):
-    return Facts(name=name, family=name, kind="image", event_shape=(1, 2, 2), sizes={}, fingerprint="0")
+def facts(name, model):
+    kind = {1: "table", 2: "sequence", 3: "image"}[len(model.event_shape)]
+    known = {
+        "kind": kind,
+        "event_shape": model.event_shape,
+        "levels": getattr(model, "pixel_levels", None),
+        "classes": model.classes,
+    }
+    return Facts(name=name, family=name, **known, sizes={}, fingerprint="0")
 
 
 def saved(flow, folder, source="mine"):
-    run = Run.create(folder, RunConfig(data=facts(source), model=ConvertedConfig.of(flow), fit=FitSettings(steps=1)))
+    model = ConvertedConfig.of(flow)
+    run = Run.create(folder, RunConfig(data=facts(source, model), model=model, fit=FitSettings(steps=1)))
     run.save_weights(flow.state_dict())
     return run
 
@@ -70,7 +78,7 @@ def test_other_models_need_no_module(tmp_path):
     from likelify.zoo.marginal_spline import MarginalSplineConfig
 
     model = MarginalSplineConfig(event_shape=(1, 2, 2), pixel_levels=3, couplings=1)
-    Run.create(tmp_path / "run", RunConfig(data=facts("x"), model=model, fit=FitSettings()))
+    Run.create(tmp_path / "run", RunConfig(data=facts("x", model), model=model, fit=FitSettings()))
     with pytest.raises(ConfigError, match="needs no module"):
         Run.load(tmp_path / "run", module=nn.Linear(2, 2))
 
