@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from types import TracebackType
 from typing import Self
@@ -31,13 +31,18 @@ class Feed:
         flow: the model, for its device and dtype.
         source: the data.
         settings: of the fit.
-        rank: number of this process.
-        processes: that share each batch.
+        share: takes this process's part of the items of a batch, as `OneProcess.share`; by default all of them.
     """
 
-    def __init__(self, flow: Flow, source: Source, settings: FitSettings, *, rank: int = 0, processes: int = 1) -> None:
-        self.flow, self.source, self.settings = flow, source, settings
-        self.rank, self.processes = rank, processes
+    def __init__(
+        self,
+        flow: Flow,
+        source: Source,
+        settings: FitSettings,
+        *,
+        share: Callable[[Tensor], Tensor] = lambda items: items,
+    ) -> None:
+        self.flow, self.source, self.settings, self.share = flow, source, settings, share
         self.size = source.size("train")
         self.batch_size = min(settings.batch_size, self.size)
         self._order: tuple[int, Tensor] | None = None
@@ -77,8 +82,7 @@ class Feed:
         Each epoch is a fresh permutation, of which whole batches are taken.
         """
         epoch, index = divmod(step, self.size // self.batch_size)
-        part = self._epoch(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
-        return part[self.rank :: self.processes]
+        return self.share(self._epoch(epoch)[index * self.batch_size : (index + 1) * self.batch_size])
 
     def _epoch(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:

@@ -228,7 +228,7 @@ class _Fit:
         self.objective = place.join(Objective(flow, conditional=conditional))
         self.optimizer = build_optimizer(flow, settings)
         self.state = FitState(flow, self.optimizer, settings)
-        self.feed = Feed(flow, source, settings, rank=place.rank, processes=place.count)
+        self.feed = Feed(flow, source, settings, share=place.share)
         # On the clock of the first process, as of the last step: clocks differ, and all must stop at the same step.
         self.seconds = 0.0
         self.interrupts = Interrupts(place)
