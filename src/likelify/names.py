@@ -37,3 +37,5 @@ SequenceMixing = Literal[
 ItemKind = Literal["image", "table", "graph", "sequence"]
 # What the values of a column of a table are: numbers of three kinds, and what is none.
 ColumnType = Literal["real", "integer", "boolean", "words", "date", "other"]
+# What a model takes the values of a column of a table for.
+ColumnKind = Literal["real", "integer", "category", "ordered", "boolean", "date"]

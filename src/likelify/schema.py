@@ -1,0 +1,160 @@
+"""What the columns of a table mean: their kinds, states and bounds, as plain data that belong to a fitted model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from likelify.names import ColumnKind
+from likelify.settings import Settings
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+# More states of one column are no classes of anything, and each costs a weight of the model.
+MOST_STATES = 2**12
+
+
+class LinearFunction(Settings):
+    """A column that is a sum of multiples of others.
+
+    Attributes:
+        of: names of the others; none if the column has one value only.
+        factors: of the others.
+        offset: what is added.
+        tolerance: how far a value may be from the sum, in the units of the column.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    of: tuple[Name, ...] = ()
+    factors: tuple[float, ...] = ()
+    offset: float = 0.0
+    tolerance: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.of) != len(self.factors):
+            raise ValueError(f"there are {len(self.factors)} factors for {len(self.of)} columns")
+        return self
+
+
+class ColumnSchema(Settings):
+    """What one column of a table holds, and how a model of it is to treat its values.
+
+    In the rows of a table every value is a number in float64: of categories, ordered ones too, the place in
+    `categories`; of truth values 0 or 1; of dates the days or seconds since the start of 1970 (of times of day the
+    seconds since midnight); NaN where a value is missing.
+
+    A value is in one of the `size` states of its column: one of `states`, each of which has a probability of its own;
+    or else `continuous`, where there is one, which has a density, or probabilities of whole steps; or `other`, the last
+    state, for what is missing or was never seen.
+
+    Attributes:
+        name: of the column.
+        kind: real, integer, category, ordered, boolean or date.
+        categories: the words that the places stand for; of the kinds category and ordered, else None.
+        states: values with a probability of their own: all values of categories and truth values and of integers of few
+            values; of other columns those that are met far too often for a density, such as zeros and caps.
+        rest: what there is for all other values: a `density`, `steps` (probabilities of whole multiples of `step`), or
+            `none`.
+        step: distance of neighbouring values of integers and dates; of real numbers the last decimal with which they
+            are written, if there is one for all: draws are rounded to it, and the density knows nothing of it.
+        lower: end of the range.
+        upper: end of the range.
+        declared: the user gave the range, so nothing lies outside of it. One that was found is believed up to a
+            probability below that of one row of the sample.
+        missing: values may be missing.
+        written: of dates, how they are written, as `strptime` knows it.
+        unit: of dates, what is counted.
+        function: the column follows from others, or has one value only; it has no density, and no place in the model.
+        given: the column is a condition: the model is of the others, given it.
+        said: how that was decided, in words.
+
+    Example:
+        >>> age = ColumnSchema(name="age", kind="integer", rest="steps", step=1.0, lower=0.0)
+        >>> age.size, age.continuous, age.other
+        (2, 0, 1)
+        >>> ColumnSchema.category("colour", ("blue", "red")).states
+        (0.0, 1.0)
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    name: Name
+    kind: ColumnKind = "real"
+    categories: tuple[str, ...] | None = Field(default=None, max_length=MOST_STATES)
+    states: tuple[float, ...] = Field(default=(), max_length=MOST_STATES)
+    rest: Literal["density", "steps", "none"] = "density"
+    step: float | None = Field(default=None, gt=0)
+    lower: float | None = None
+    upper: float | None = None
+    declared: bool = False
+    missing: bool = False
+    written: str | None = Field(default=None, max_length=100)
+    unit: Literal["day", "second"] | None = None
+    function: LinearFunction | None = None
+    given: bool = False
+    said: str = ""
+
+    @classmethod
+    def category(cls, name: str, categories: Sequence[str], **settings: object) -> ColumnSchema:
+        """Return the schema of a column of words."""
+        states = tuple(map(float, range(len(categories))))
+        facts = {"kind": "category", "categories": tuple(categories), "states": states, "rest": "none"}
+        return cls(name=name, **facts | settings)
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "facts of a column"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.states)) < len(self.states):
+            raise ValueError(f"a state of '{self.name}' is named twice")
+        if (self.kind in ("category", "ordered")) != (self.categories is not None):
+            raise ValueError(f"'{self.name}' must have categories if it is of words, and only then")
+        if self.rest == "steps" and self.step is None:
+            raise ValueError(f"'{self.name}' has no step")
+        if self.lower is not None and self.upper is not None and not self.lower < self.upper:
+            raise ValueError(f"'{self.name}' ends at {self.upper} before it starts at {self.lower}")
+        if self.rest == "none" and not self.states and self.function is None:
+            raise ValueError(f"'{self.name}' has no values")
+        return self
+
+    @property
+    def is_modelled(self) -> bool:
+        """Whether the column has a place in the model."""
+        return self.function is None
+
+    @property
+    def continuous(self) -> int | None:
+        """The number of the state that has a density or steps; None if there is none."""
+        return None if self.rest == "none" else len(self.states)
+
+    @property
+    def other(self) -> int:
+        """The number of the state of what is missing or was never seen."""
+        return len(self.states) + (self.rest != "none")
+
+    @property
+    def size(self) -> int:
+        """Number of states."""
+        return self.other + 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all values have a density, and none is missing: what models of real numbers take."""
+        return self.rest == "density" and not self.states and not self.missing and self.function is None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Both ends of the range, infinite where there is none."""
+        return (-math.inf if self.lower is None else self.lower, math.inf if self.upper is None else self.upper)
+
+
+def real_columns(count: int) -> tuple[ColumnSchema, ...]:
+    """Return the schema of a table of real numbers without names."""
+    return tuple(ColumnSchema(name=f"column {number}") for number in range(1, count + 1))
