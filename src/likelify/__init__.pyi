@@ -7,9 +7,9 @@ from likelify import testing as testing
 from likelify import transforms as transforms
 from likelify import zoo as zoo
 from likelify._version import __version__ as __version__
-from likelify.distributions import ConditionalNormal as ConditionalNormal
-from likelify.distributions import Distribution as Distribution
-from likelify.distributions import Normal as Normal
+from likelify.distributions.core import Distribution as Distribution
+from likelify.distributions.normal import ConditionalNormal as ConditionalNormal
+from likelify.distributions.normal import Normal as Normal
 from likelify.errors import LikelifyError as LikelifyError
 from likelify.fitting.loop import fit as fit
 from likelify.fitting.run import Run as Run

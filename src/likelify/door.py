@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import Distribution, item_count, repeat_context
+from likelify.distributions.core import Distribution, item_count, repeat_context
 from likelify.errors import (
     ConvergenceError,
     DomainError,

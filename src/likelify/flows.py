@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likelify import importance
 from likelify.caching import freeze
-from likelify.distributions import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
+from likelify.distributions.core import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
 from likelify.errors import InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.importance import Estimate

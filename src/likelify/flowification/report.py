@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from likelify.distributions import Likelihood
+from likelify.distributions.core import Likelihood
 from likelify.flowification.costs import layer_costs
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import ConditionalNormal
+from likelify.distributions.normal import ConditionalNormal
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
 from likelify.flowification.rules import DATA, Call, full_index, out_shape_of, rule, setting

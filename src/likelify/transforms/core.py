@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from likelify.caching import freeze
 from likelify.calling import parts_read
-from likelify.distributions import Distribution, Likelihood
+from likelify.distributions.core import Distribution, Likelihood
 from likelify.errors import ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.support import Interval

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.calling import CallsNet, call_net, refuse_condition
-from likelify.distributions import limit_log_scale
+from likelify.distributions.normal import limit_log_scale
 from likelify.errors import ShapeError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, check_size, kept_arguments, sum_items
 from likelify.tracing import in_full_precision

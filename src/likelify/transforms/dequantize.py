@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from likelify.distributions import Distribution
+from likelify.distributions.core import Distribution
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError
 from likelify.structure import Context, ContextLike, as_context, check_size, join_condition, sum_constant, sum_items
 from likelify.support import check_domain

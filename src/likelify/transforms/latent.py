@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from likelify.distributions import Distribution
+from likelify.distributions.core import Distribution
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, join_condition
 from likelify.transforms.core import Transform, inner_reads

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from likelify.distributions import LOG_SQRT_2PI
+from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
 from likelify.support import Interval, strictly_inside, within

@@ -90,7 +90,7 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
 
     def _finished(self, layers: list[Transform]) -> Flow:
         """Return the flow of what meets the pixels and these layers, with a normal latent."""
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         half = self.pixel_levels / 2
         front = transforms.Affine(shift=-half, scale=1 / half)

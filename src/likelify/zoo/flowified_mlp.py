@@ -33,7 +33,7 @@ class FlowifiedMLPConfig(FlowifiedLayers, ModelConfig):
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
         from likelify.flows import Flow
 
         (size,) = self.event_shape

@@ -58,7 +58,7 @@ class GlowConfig(ScalesConfig):
         return [layer for step in steps for layer in self._step(step, shape, self.classes or 0)]
 
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
-        from likelify.distributions import ConditionalNormal
+        from likelify.distributions.normal import ConditionalNormal
 
         keep = channels // 2
         net = self._net(keep, 2 * (channels - keep), self.classes or 0)
@@ -82,7 +82,7 @@ class GlowConfig(ScalesConfig):
 
     def _noise(self) -> Flow:
         """Return the conditional flow of the dequantization noise: logit, squeeze, steps as in the model, normal."""
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         require_halves(self.event_shape, "variational dequantization")
         channels, height, width = self.event_shape

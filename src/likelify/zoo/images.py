@@ -13,7 +13,7 @@ from likelify.zoo.registry import ModelConfig, Size
 if TYPE_CHECKING:
     from torch import nn
 
-    from likelify.distributions import Distribution
+    from likelify.distributions.core import Distribution
     from likelify.flows import Flow
     from likelify.transforms.core import Transform
 

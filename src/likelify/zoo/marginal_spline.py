@@ -48,7 +48,7 @@ class MarginalSplineConfig(ImageConfig):
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         front = [
             transforms.Dequantize(self.pixel_levels),

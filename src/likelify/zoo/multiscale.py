@@ -45,7 +45,7 @@ class ScalesConfig(ImageConfig, HalvedConfig):
         Raises:
             ShapeError: if the image cannot be squeezed that often, or is odd and has variational dequantization.
         """
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         levels = self.scales
         noise = self._noise() if self.dequantization == "variational" else None
@@ -130,7 +130,7 @@ class MultiScaleConfig(ScalesConfig):
 
     def _split_prior(self, channels: int, height: int, width: int) -> Transform:
         """Return a coupling on all channels, behind which the last half is standard normal."""
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         keep = channels // 2
         return transforms.Chain(
@@ -142,7 +142,7 @@ class MultiScaleConfig(ScalesConfig):
 
         Its mixing layers are turned round: noise is drawn in training, so that direction has to be the quick one.
         """
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         require_halves(self.event_shape, "variational dequantization")
         channels, height, width = self.event_shape

@@ -17,7 +17,7 @@ from likelify.zoo.single import single_number
 if TYPE_CHECKING:
     from torch import nn
 
-    from likelify.distributions import Distribution
+    from likelify.distributions.core import Distribution
     from likelify.flows import Flow
     from likelify.transforms.core import Shape, Transform
 
@@ -115,7 +115,7 @@ class SeriesConfig(HalvedConfig):
         ]
 
     def _scales(self) -> tuple[list[Transform], Distribution]:
-        from likelify.distributions import Normal
+        from likelify.distributions.normal import Normal
 
         shape: Shape = self.event_shape
         layers: list[Transform] = []
@@ -146,7 +146,7 @@ class SeriesConfig(HalvedConfig):
 
     def _split_prior(self, channels: int, length: int) -> Transform:
         """Return a layer that drops the last half of the channels, with a normal density given the first."""
-        from likelify.distributions import ConditionalNormal
+        from likelify.distributions.normal import ConditionalNormal
 
         keep = channels // 2
         return transforms.Slice(keep, ConditionalNormal(self._net(keep, 2 * (channels - keep), length)))

@@ -64,7 +64,8 @@ class VaeConfig(ImageConfig):
         Raises:
             ShapeError: if height or width is odd.
         """
-        from likelify.distributions import ConditionalCategorical, Normal
+        from likelify.distributions.categorical import ConditionalCategorical
+        from likelify.distributions.normal import Normal
 
         require_halves(self.event_shape, self.model)
         decoder = nets.pixel_decoder(
@@ -82,7 +83,7 @@ class VaeConfig(ImageConfig):
     def _posterior(self) -> Flow:
         from torch import nn
 
-        from likelify.distributions import ConditionalNormal
+        from likelify.distributions.normal import ConditionalNormal
         from likelify.flows import Flow
 
         channels, height, width = self.latent_shape

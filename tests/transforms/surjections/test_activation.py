@@ -12,7 +12,8 @@ from torch import nn
 
 import likelify as lk
 from likelify import testing, transforms
-from likelify.distributions import RectifiedNormal, normal_log_prob
+from likelify.distributions.normal import normal_log_prob
+from likelify.distributions.rectified import RectifiedNormal
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections import activation, truncated_normal

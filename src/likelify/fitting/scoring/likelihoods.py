@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from likelify.data import Batch, Facts, Source, SplitName
-from likelify.distributions import Likelihood
+from likelify.distributions.core import Likelihood
 from likelify.errors import DataError, NonFiniteError
 from likelify.fitting.checks import check_condition, check_flow, for_flow
 from likelify.fitting.feeding import in_order, mix

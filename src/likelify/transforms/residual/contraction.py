@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from likelify.distributions import repeat_context
+from likelify.distributions.core import repeat_context
 from likelify.errors import ConvergenceError, ShapeError, UnsupportedError
 from likelify.linalg import implicit
 from likelify.linalg.fixed_point import Solution, iterate

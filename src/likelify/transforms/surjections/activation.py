@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import limit_log_scale, normal_log_prob
+from likelify.distributions.normal import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, along, as_context, check_size, sum_items

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
+from likelify.distributions.noise import check_noise
+from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory

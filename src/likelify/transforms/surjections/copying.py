@@ -19,7 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, check_noise, limit_log_scale
+from likelify.distributions.noise import check_noise
+from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net

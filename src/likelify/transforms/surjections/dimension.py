@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, Distribution, check_noise, limit_log_scale, normal_log_prob
+from likelify.distributions.core import Distribution
+from likelify.distributions.noise import check_noise
+from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale, normal_log_prob
 from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets

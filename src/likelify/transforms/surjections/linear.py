@@ -15,7 +15,9 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from likelify.distributions import ChannelNoise, ConditionalNormal, Distribution
+from likelify.distributions.core import Distribution
+from likelify.distributions.noise import ChannelNoise
+from likelify.distributions.normal import ConditionalNormal
 from likelify.errors import ConfigError, DomainError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import LOG_SQRT_2PI, limit_log_scale, normal_log_prob
+from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from likelify.distributions import LOG_SQRT_2PI
+from likelify.distributions.normal import LOG_SQRT_2PI
 
 # Newton steps of `sample_positive_normal`: two fewer already give float64's digits.
 STEPS = 8

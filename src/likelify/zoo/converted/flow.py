@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions import Distribution, Normal, RectifiedNormal
+from likelify.distributions.core import Distribution
+from likelify.distributions.normal import Normal
+from likelify.distributions.rectified import RectifiedNormal
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.flowification.convert import Flowified, convert, flowify
 from likelify.flowification.options import Options
