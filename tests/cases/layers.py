@@ -40,6 +40,12 @@ def _columns() -> transforms.Columns:
     return layer
 
 
+def _autoregressive(features: int, bijector: Any, context_features: int = 0) -> transforms.Autoregressive:
+    heads = {"heads": bijector.size, "small_heads": bijector.size}
+    net = nets.AutoregressiveNet(features, dims=0, hidden=8, context_features=context_features, **heads)
+    return transforms.Autoregressive(features, bijector, net)
+
+
 def _prediction(channels: int, length: int, rows: int = 60, *, predict: bool = True) -> transforms.LinearPrediction:
     layer = transforms.LinearPrediction((channels, length), predict=predict)
     scales = torch.tensor([0.1, 1.0, 30.0])[:channels, None]
@@ -84,6 +90,23 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "linear-prediction-none": LayerCase(
         lambda: _prediction(2, 4, predict=False), lambda: 3 * normal(4, 2, 4), transforms.LinearPrediction
+    ),
+    "autoregressive-spline": LayerCase(
+        lambda: _autoregressive(3, lk.transforms.SplineBijector(4, 3.0)),
+        lambda: normal(4, 3),
+        transforms.Autoregressive,
+    ),
+    "autoregressive-affine-condition": LayerCase(
+        lambda: _autoregressive(3, lk.transforms.AffineBijector(), context_features=2),
+        lambda: normal(4, 3),
+        transforms.Autoregressive,
+        lambda: normal(4, 2),
+    ),
+    "autoregressive-affine-graphs": LayerCase(
+        lambda: _autoregressive(3, lk.transforms.AffineBijector()),
+        lambda: normal(5, 3),
+        transforms.Autoregressive,
+        on_graphs,
     ),
     "conv1x1-image": LayerCase(lambda: lk.Conv1x1(3), lambda: normal(2, 3, 2, 3), lk.Conv1x1),
     "conv1x1-vector": LayerCase(lambda: lk.Conv1x1(4), lambda: normal(3, 4), lk.Conv1x1),

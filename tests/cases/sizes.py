@@ -113,6 +113,11 @@ def _coupling(s: Sizes, bijector: Any, features: int = 0) -> lk.Coupling:
     return lk.Coupling(split, bijector, nets.MLP(kept, bijector.size * moved, (5,), context_features=features))
 
 
+def _autoregressive(s: Sizes, bijector: Any) -> transforms.Autoregressive:
+    net = nets.AutoregressiveNet(s.channels, dims=0, hidden=max(5, s.channels), heads=bijector.size)
+    return transforms.Autoregressive(s.channels, bijector, net)
+
+
 def _image_coupling(s: Sizes, bijector: Any, features: int = 0) -> lk.Coupling:
     split = lk.ChannelSplit(s.channels)
     kept, moved = split.sizes
@@ -230,6 +235,8 @@ BIJECTIONS: dict[str, Sized] = {
     "Coupling spline condition": reading(vector(lambda s: _coupling(s, lk.SplineBijector(4, 2.0), s.features))),
     "Coupling spline image": image(lambda s: _image_coupling(s, lk.SplineBijector(4, 2.0)), scale=0.1),
     "Coupling affine condition image": reading(image(lambda s: _image_coupling(s, lk.AffineBijector(), s.features))),
+    "Autoregressive": vector(lambda s: _autoregressive(s, lk.SplineBijector(4, 2.0))),
+    "Autoregressive nodes": nodes(lambda s: _autoregressive(s, lk.AffineBijector())),
     "Chain": image(lambda s: lk.Chain([lk.ActNorm(s.channels), lk.Conv1x1(s.channels)])),
     "Inverse": image(lambda s: lk.Inverse(lk.Conv1x1(s.channels))),
     "Conjugate": reading(
