@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from likelify.data import ArraySource, open_source, resized, subset, table
+from likelify.data import ArraySource, open_source, resized, subset, table, weighted
 from likelify.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -85,3 +85,39 @@ def test_what_cannot_be_resized():
         resized(images(), (2, 2), levels=1)
     with pytest.raises(DataError, match="has no images"):
         resized(open_source("iris"), (2, 2))
+
+
+def test_weights_belong_to_the_items_of_a_split():
+    rows = table(np.random.default_rng(0).normal(size=(20, 2)))
+    heavy = weighted(rows, train=np.arange(16), validation=np.array([3.0, 1.0]))
+    assert heavy.facts().columns == rows.columns
+    batch = heavy.read("train", torch.tensor([3, 0]))
+    assert batch.weights.tolist() == [0.4, 0]
+    assert (batch.x == rows.read("train", torch.tensor([3, 0])).x).all()
+    assert heavy.read_all("validation").weights.tolist() == [1.5, 0.5]
+    assert heavy.read_all("test").weights is None
+    assert batch.head(1).weights.tolist() == [0.4]
+    assert batch.to("cpu").weights.tolist() == [0.4, 0]
+    assert float(batch.mean(torch.tensor([1.0, 100.0]))) == pytest.approx(0.2)
+    assert len({rows.fingerprint(), heavy.fingerprint(), weighted(rows, train=np.ones(16)).fingerprint()}) == 3
+
+
+def test_huge_weights_do_not_overflow():
+    rows = table(np.random.default_rng(0).normal(size=(20, 2)))
+    weights = weighted(rows, train=np.full(16, 1e308)).read_all("train").weights
+    assert weights.tolist() == [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"train": np.ones(3)}, "has 16 items, and weights"),
+        ({"train": -np.ones(16)}, "none below 0"),
+        ({"train": np.zeros(16)}, "one above"),
+        ({"train": np.full(16, np.nan)}, "finite"),
+        ({"trian": np.ones(16)}, "no split 'trian'"),
+    ],
+)
+def test_weights_have_to_be_weights(weights, words):
+    with pytest.raises(DataError, match=words):
+        weighted(table(np.random.default_rng(0).normal(size=(20, 2))), **weights)

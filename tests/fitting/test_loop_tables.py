@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import table
+from likelify.data import table, weighted
 from likelify.errors import NonFiniteError
 from likelify.fitting.figures import Unit
 from likelify.fitting.loop import fit
@@ -66,3 +66,23 @@ def test_a_failed_fit_of_a_table_speaks_of_nats():
     flow = lk.Flow(flow.base, lk.Chain([*flow.transform, trap(60)]), event_shape=(2,))
     with pytest.raises(NonFiniteError, match=r"validation -\d\.\d+ nats"):
         fit(flow, normal_rows(200), FitSettings(steps=200, batch_size=20))
+
+
+def test_a_weighted_fit_finds_the_weighted_distribution():
+    """Rows of two clouds; weights make the second count nine times as much."""
+    rows = np.random.default_rng(0).normal(size=(2000, 2)) + np.repeat([[0.0], [4.0]], 1000, 0)
+    source = table(rows)
+    parts = {split: source.read_all(split).x.numpy() for split in ("train", "validation")}
+    weights = {split: np.where(part.sum(1) < 4, 0.1, 0.9) for split, part in parts.items()}
+    flow = exact_flow(torch.float64)
+    result = fit(flow, weighted(source, **weights), FitSettings(steps=300, lr=2e-2, batch_size=256, validations=2))
+    train, held_out = (torch.from_numpy(parts[split]) for split in parts)
+    count = torch.from_numpy(weights["train"])
+    mean = (train * count[:, None]).sum(0) / count.sum()
+    best = torch.distributions.MultivariateNormal(mean, train.T.cov(aweights=count, correction=0))
+    with torch.no_grad():
+        gap = best.log_prob(held_out) - flow.log_prob(held_out)
+        mine = float((flow.log_prob(held_out) * torch.from_numpy(weights["validation"])).sum())
+    assert float(gap.abs().mean()) < 0.03
+    assert result.best.validation_nats == pytest.approx(mine / weights["validation"].sum())
+    assert float(flow.transform.transforms[0].mean[0]) == pytest.approx(float(mean[0]), abs=0.02)

@@ -5,6 +5,7 @@ from likelify.data.catalog import open_source as open_source
 from likelify.data.derived import resized as resized
 from likelify.data.derived import standardized as standardized
 from likelify.data.derived import subset as subset
+from likelify.data.derived import weighted as weighted
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
 from likelify.data.facts import SplitName as SplitName

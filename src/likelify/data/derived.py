@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, SplitName
+from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.source import ArraySource, Batch, Parts, Source, require_split, sizes_of, taken
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
@@ -84,6 +85,87 @@ def subset(
         order = np.arange(size) if count is None else np.random.default_rng(0).permutation(size)[:count]
         kept[split] = torch.from_numpy(order)
     return Subset(source, kept)
+
+
+class Weighted(Source):
+    """Another source whose items count as much as they weigh; see `weighted`.
+
+    Args:
+        source: the other.
+        weights: of the items of each split, with mean one.
+    """
+
+    def __init__(self, source: Source, weights: Mapping[SplitName, Tensor]) -> None:
+        self.source, self._weights = source, dict(weights)
+        for fact in Facts.model_fields:
+            if fact not in ("family", "sizes", "fingerprint", "description"):
+                setattr(self, fact, getattr(source, fact))
+        self.workers, self.description = source.workers, f"{source.description}; weighted"
+
+    @property
+    def family(self) -> str:
+        """The family of the other."""
+        return self.source.family
+
+    def size(self, split: SplitName) -> int:
+        """Return the number of items of a split."""
+        return self.source.size(split)
+
+    def read(self, split: SplitName, indices: Tensor) -> Batch:
+        """Read the items with these numbers, and what they weigh."""
+        batch = self.source.read(split, indices)
+        weights = self._weights.get(split)
+        return batch if weights is None else replace(batch, weights=taken(self, split, weights, indices))
+
+    def item_names(self, split: SplitName) -> Sequence[str] | None:
+        """Return the names that the items have in the other, if they have any."""
+        return self.source.item_names(split)
+
+    def fingerprint(self) -> str:
+        """Hash the fingerprint of the other and the weights."""
+        digest = hashlib.sha256(self.source.fingerprint().encode())
+        for split in SPLITS:
+            digest.update(self._weights[split].numpy().tobytes() if split in self._weights else b"")
+        return digest.hexdigest()[:16]
+
+
+def weighted(source: Source, **weights: np.ndarray) -> Source:
+    """Let the items of a source count as much as they weigh: a fit then minimises `-sum_i w_i log p(x_i) / sum_i w_i`.
+
+    The loss of a batch is `-sum_i w_i log p(x_i) / B`, with weights of mean one over the split and B items, which is
+    that figure but for the choice of the batch; validation is exactly that figure. Layers that are fitted to data see
+    items as often as they weigh, rounded by less than one (`fitting.feeding.by_weight`). Items of weight zero are read,
+    and count for nothing.
+
+    Args:
+        source: the whole.
+        **weights: by name of the split, `train=`, `validation=` or `test=`, the weights of its items `(n,)`; all items
+            of a split that is not named count alike.
+
+    Raises:
+        DataError: if there is not one weight for each item, one is negative or not finite, or all are zero.
+
+    Example:
+        >>> from likelify.data import table
+        >>> rows = table(np.random.default_rng(0).normal(size=(20, 2)))
+        >>> weighted(rows, train=np.arange(16)).read_all("train").weights[:3]
+        tensor([0.0000, 0.1333, 0.2667], dtype=torch.float64)
+    """
+    import torch
+
+    kept: dict[SplitName, Tensor] = {}
+    for split, values in weights.items():
+        require_split(split)
+        name, size = cast("SplitName", split), source.size(cast("SplitName", split))
+        known = np.asarray(values, dtype=np.float64)
+        if known.shape != (size,):
+            raise DataError(f"The split '{split}' of '{source.name}' has {size} items, and weights {known.shape}.")
+        if not np.isfinite(known).all() or (known < 0).any() or not known.any():
+            raise DataError("Weights must be finite, none below 0 and one above.")
+        # Their sum must not overflow.
+        known = known / known.max()
+        kept[name] = torch.from_numpy(known / known.mean())
+    return Weighted(source, kept)
 
 
 def resized(source: Source, size: tuple[int, int], *, levels: int | None = None) -> Source:

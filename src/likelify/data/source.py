@@ -40,11 +40,13 @@ class Batch:
         x: images, rows or sequences `(items, *event)`; of graphs the features of all nodes `(nodes, *features)`.
         labels: class of each item `(items,)`, or None.
         structure: the graphs that the nodes belong to, or None where each row of `x` is an item.
+        weights: of the items in the likelihood `(items,)`, with mean one over a split; None if all count alike.
     """
 
     x: Tensor
     labels: Tensor | None = None
     structure: GraphBatch | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -78,11 +80,11 @@ class Batch:
         """Return the first items; all of them if there are no more than `count`."""
         if count >= len(self):
             return self
-        labels = None if self.labels is None else self.labels[:count]
+        labels, weights = (None if given is None else given[:count] for given in (self.labels, self.weights))
         if self.structure is None:
-            return Batch(self.x[:count], labels)
+            return Batch(self.x[:count], labels, weights=weights)
         graphs = _first_graphs(self.structure, count)
-        return Batch(self.x[: len(graphs.owner)], labels, graphs)
+        return Batch(self.x[: len(graphs.owner)], labels, graphs, weights)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """Return the batch on a device; real-valued `x` in the dtype, if one is given."""
@@ -90,7 +92,12 @@ class Batch:
             self.x.to(device, dtype if dtype is not None and self.x.is_floating_point() else self.x.dtype),
             None if self.labels is None else self.labels.to(device),
             None if self.structure is None else self.structure.to(device),
+            None if self.weights is None else self.weights.to(device),
         )
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of one value for each item, as much as each weighs."""
+        return (values if self.weights is None else values * self.weights.to(values)).mean()
 
 
 def _first_graphs(graphs: GraphBatch, count: int) -> GraphBatch:

@@ -125,8 +125,34 @@ def together(flow: Flow, source: Source, indices: Tensor, *, workers: int | None
     if not (source.workers if workers is None else workers) or source.kind == "graph":
         return read_for(flow, source, "train", indices)
     parts = list(read_ahead(source, "train", indices.split(PART), workers=workers))
-    labels = [part.labels for part in parts if part.labels is not None]
-    return for_flow(flow, Batch(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None))
+    labels, weights = (
+        [given for part in parts if (given := getattr(part, name)) is not None] for name in ("labels", "weights")
+    )
+    whole = Batch(
+        torch.cat([part.x for part in parts]),
+        torch.cat(labels) if labels else None,
+        weights=torch.cat(weights) if weights else None,
+    )
+    return for_flow(flow, whole)
+
+
+def by_weight(batch: Batch) -> Batch:
+    """Return the items of a batch as often as they weigh, for what counts items: as many in all, to one for each.
+
+    How often an item is there is its share of the weights times the number of items, rounded down or up so that the
+    sum is right at every item (systematic sampling from the middle of the steps).
+
+    Example:
+        >>> x, weights = torch.arange(4.0)[:, None], torch.tensor([2.0, 0.0, 0.5, 1.5])
+        >>> by_weight(Batch(x, weights=weights)).x.flatten()
+        tensor([0., 0., 2., 3.])
+    """
+    if batch.weights is None:
+        return batch
+    ends = batch.weights.double().cumsum(0)
+    middles = (torch.arange(len(ends), dtype=ends.dtype, device=ends.device) + 0.5) * (ends[-1] / len(ends))
+    taken = torch.searchsorted(ends, middles).clamp(max=len(ends) - 1)
+    return Batch(batch.x[taken], None if batch.labels is None else batch.labels[taken])
 
 
 def mix(seed: int, purpose: str, step: int) -> int:

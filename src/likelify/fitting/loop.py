@@ -16,7 +16,7 @@ from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow
-from likelify.fitting.feeding import Feed, generator, in_order, mix, together
+from likelify.fitting.feeding import Feed, by_weight, generator, in_order, mix, together
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
@@ -411,10 +411,12 @@ class _Fit:
                 # The noise of items is theirs, whichever process draws it.
                 with seeded(mix(self.settings.seed, "validation", number)):
                     nats = flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value
-                own[number] = nats.cpu(), batch.dims().cpu()
+                weights = torch.ones(len(nats)) if batch.weights is None else batch.weights.cpu()
+                own[number] = nats.cpu(), batch.dims().cpu(), weights
         parts = {number: part for found in place.gather(own) for number, part in found.items()}
-        nats, dims = (torch.cat([parts[number][which] for number in numbers]) for which in (0, 1))
-        return float(bits_per_dim(nats, dims).mean()), float(nats.mean())
+        nats, dims, weights = (torch.cat([parts[number][which] for number in numbers]) for which in range(3))
+        weights = weights.to(nats)
+        return float((bits_per_dim(nats, dims) * weights).mean()), float((nats * weights).mean())
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.state.stale >= self.settings.patience
@@ -442,5 +444,5 @@ class _Fit:
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
     order = torch.randperm(source.size("train"), generator=generator(settings.seed, "initialize", 0))
-    batch = together(flow, source, order[: settings.initialize_items], workers=settings.workers)
+    batch = by_weight(together(flow, source, order[: settings.initialize_items], workers=settings.workers))
     flow.initialize(batch.x, batch.context(conditional=conditional))

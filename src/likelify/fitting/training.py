@@ -33,7 +33,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
         nats = self.flow.elbo(batch.x, batch.context(conditional=self.conditional)).value
-        return bits_per_dim(nats, batch.dims()).mean(), nats.detach().mean()
+        return batch.mean(bits_per_dim(nats, batch.dims())), batch.mean(nats.detach())
 
 
 def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
