@@ -1,6 +1,7 @@
 """What all settings share: plain data, validated, frozen."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -14,7 +15,16 @@ Values = dict[str, Any]
 NAMED = 5
 
 
-class Settings(BaseModel):
+class _SettingsClass(type(BaseModel)):
+    """Lets a field be called `schema`, which `BaseModel` has as the old name of a method."""
+
+    def __new__(cls, *args: Any, **settings: Any) -> type:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", 'Field name "schema"', UserWarning)
+            return super().__new__(cls, *args, **settings)
+
+
+class Settings(BaseModel, metaclass=_SettingsClass):
     """Frozen, validated settings: an unknown name or a value out of range is an error of one paragraph."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

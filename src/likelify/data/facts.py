@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from likelify.names import ColumnType, ItemKind
+from likelify.schema import ColumnSchema
 from likelify.settings import Settings
 
 SplitName = Literal["train", "validation", "test"]
@@ -42,6 +43,7 @@ class Facts(Settings):
         class_names: what the classes are called, or None where they are only numbers.
         columns: names of the columns of a table, or None.
         column_types: what the values of each of them were in the file: real or whole numbers, or truth values.
+        schema: what the columns of a table mean, or None where they are only numbers.
 
     Example:
         >>> from likelify.data import open_source
@@ -62,6 +64,7 @@ class Facts(Settings):
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     column_types: tuple[ColumnType, ...] | None = None
+    schema: tuple[ColumnSchema, ...] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @classmethod
     def meant(cls) -> str:

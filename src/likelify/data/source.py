@@ -18,6 +18,7 @@ from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
 from likelify.names import ColumnType, ItemKind
+from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +133,7 @@ class Source(ABC):
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     column_types: tuple[ColumnType, ...] | None = None
+    schema: tuple[ColumnSchema, ...] | None = None
     workers: int = 0
 
     @property
