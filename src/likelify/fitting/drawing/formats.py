@@ -5,10 +5,10 @@ Each writer takes the place to write to, the facts of the data, how many items t
 
 from __future__ import annotations
 
-import csv
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from itertools import count as counting
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from likelify.data import Batch, Facts
-from likelify.errors import MissingDependencyError
-from likelify.fitting.cells import as_cell
 from likelify.fitting.drawing.draw import as_stored
+from likelify.fitting.table_files import arrow, write_tables
 from likelify.names import ColumnType
 from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Schema
+    import pyarrow
 
 # What the name of a file had better not have.
 UNUSUAL = re.compile(r"[^\w.+-]+")
@@ -70,34 +69,19 @@ def write_npz(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) ->
 
 
 def write_csv(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
-    """Write rows as CSV with the names of the columns if they are known; of sequences a line for each position.
-
-    All digits are written: of a column like 1.7e9 +- 3 nine are not enough. Names that a spreadsheet would run as
-    formulas become text; see `as_cell`.
-    """
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        start = 0
-        for batch in batches:
-            names, columns = _table(batch, facts, start)
-            if not start and (facts.columns is not None or facts.kind == "sequence" or batch.labels is not None):
-                writer.writerow([as_cell(name) for name in names])
-            writer.writerows(zip(*(_cells(column) for column in columns), strict=True))
-            start += len(batch)
+    """Write rows as CSV with the names of the columns if they are known; of sequences a line for each position."""
+    named = facts.columns is not None or facts.kind == "sequence"
+    _write_tables(path, ".csv", facts, batches, header=named)
 
 
 def write_parquet(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
     """Write rows as a Parquet file, in the types of the columns; real numbers in double precision."""
-    _pyarrow()
-    from pyarrow.parquet import ParquetWriter
-
-    _write_arrow(path, facts, batches, lambda schema: ParquetWriter(path, schema))
+    _write_tables(path, ".parquet", facts, batches)
 
 
 def write_feather(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
     """Write rows as a Feather file (Arrow's own format)."""
-    arrow = _pyarrow()
-    _write_arrow(path, facts, batches, lambda schema: arrow.ipc.new_file(str(path), schema))
+    _write_tables(path, ".feather", facts, batches)
 
 
 def write_folder(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:
@@ -137,8 +121,8 @@ def _write_array(handle: BinaryIO, count: int, parts: Iterator[np.ndarray]) -> N
         handle.write(np.ascontiguousarray(part).tobytes())
 
 
-def _table(batch: Batch, facts: Facts, start: int) -> tuple[list[str], list[np.ndarray]]:
-    """Return names and columns of a batch as a table: of sequences one line for each position, in long format."""
+def _table(batch: Batch, facts: Facts, start: int) -> pyarrow.Table:
+    """Return a batch as a table: of sequences one line for each position, in long format."""
     values = _array(batch, facts)
     values = values if facts.levels is not None else values.astype(np.float64)
     if facts.kind == "sequence":
@@ -153,14 +137,7 @@ def _table(batch: Batch, facts: Facts, start: int) -> tuple[list[str], list[np.n
     if batch.labels is not None:
         names.append(free_name("label", names))
         columns.append(np.repeat(np.array(_class_words(batch, facts)), length))
-    return names, columns
-
-
-def _cells(column: np.ndarray) -> list[Any]:
-    """Return the values of a column as they are written to a CSV file."""
-    if column.dtype.kind == "b":
-        return ["true" if value else "false" for value in column]
-    return [as_cell(value) for value in column.tolist()] if column.dtype.kind == "U" else column.tolist()
+    return arrow().table([arrow().array(column) for column in columns], names=names)
 
 
 def _typed(values: np.ndarray, kind: ColumnType) -> np.ndarray:
@@ -176,27 +153,18 @@ def _class_words(batch: Batch, facts: Facts) -> list[Any]:
     return numbers if facts.class_names is None else [facts.class_names[number] for number in numbers]
 
 
-def _write_arrow(path: Path, facts: Facts, batches: Iterable[Batch], open_writer: Callable[[Schema], Any]) -> None:
-    arrow, writer, start = _pyarrow(), None, 0
-    try:
-        for batch in batches:
-            names, columns = _table(batch, facts, start)
-            part: RecordBatch = arrow.record_batch([arrow.array(column) for column in columns], names=names)
-            writer = open_writer(part.schema) if writer is None else writer
-            writer.write_batch(part)
-            start += len(batch)
-    finally:
-        if writer is not None:
-            writer.close()
+def _write_tables(path: Path, ending: str, facts: Facts, batches: Iterable[Batch], *, header: bool = True) -> None:
+    tables = _tables(batches, facts)
+    first = next(tables)
+    header = header or "label" in first.column_names
+    write_tables(path, ending, first.schema, chain([first], tables), header=header)
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow as arrow
-        import pyarrow.ipc
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "app") from error
-    return arrow
+def _tables(batches: Iterable[Batch], facts: Facts) -> Iterator[pyarrow.Table]:
+    start = 0
+    for batch in batches:
+        yield _table(batch, facts, start)
+        start += len(batch)
 
 
 PICTURE: dict[str, Writer] = {".png": write_picture}

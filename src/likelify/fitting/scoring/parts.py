@@ -22,7 +22,8 @@ from likelify.fitting.locks import LOCK
 from likelify.fitting.scoring.likelihoods import Effort
 from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.summary import Summary
-from likelify.fitting.scoring.tables import ENDINGS, as_schema, common_schema, write_tables
+from likelify.fitting.scoring.tables import ENDINGS, as_schema, common_schema, unique_of
+from likelify.fitting.table_files import write_tables
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
@@ -217,7 +218,8 @@ class Parts:
         schema, summary = common_schema(table.schema for table in _tables(files)), Summary(top)
         whole = self.folder / WHOLE
         try:
-            write_tables(whole, self.out.suffix.lower(), schema, _counted(_tables(files), schema, summary))
+            tables = _counted(_tables(files), schema, summary)
+            write_tables(whole, self.out.suffix.lower(), schema, tables, unique=unique_of(schema))
             made = _look(whole)
             if made is not None:
                 write_atomically(self.folder / MADE, as_json(made))

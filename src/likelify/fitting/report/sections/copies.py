@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from likelify.errors import DataError
 from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section, Table, Text
 from likelify.fitting.report.drawing import DATA, LINE, MODEL, figure
 from likelify.fitting.report.material import Material, as_rows
+from likelify.fitting.report.mixed_rows import Measure
 from likelify.fitting.report.neighbours import Neighbours, nearest
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 MOST, SHOWN, FEWEST = 500, 6, 10
 # The quantile of held-out distances below which a sample is near.
 NEAR = 0.05
+# What is said under all of it for rows, since drawn rows are handed on in the place of real ones.
+PROMISE = (
+    "Drawn rows are not anonymous by being drawn. That none is a copy says nothing about what can be inferred of a "
+    "person in the training rows: a model can still give away that somebody was among them, or a rare value that only "
+    "one row had. Nothing here bounds that, as training with differential privacy would; do not hand on drawn rows, or "
+    "the model, as if they were free of what the data must keep secret."
+)
 
 
 def copies(material: Material, section: Section) -> None:
@@ -28,35 +37,41 @@ def copies(material: Material, section: Section) -> None:
     Raises:
         DataError: for graphs.
     """
-    train, held = material.train.rows, material.held.rows[:MOST]
-    drawn = material.drawn[:MOST]
-    rows = as_rows(drawn)
-    finite = np.isfinite(rows).all(1)
+    points, drawn = _points(material), material.drawn[:MOST]
+    # Of rows of tables what is missing is NaN.
+    finite = ~np.isinf(as_rows(drawn)).any(1)
     if not finite.any():
         raise DataError("Left out: no sample is finite.")
-    drawn, rows = drawn[finite], rows[finite]
-    scale = _scale(material)
-    found, usual = nearest(rows, train, scale), nearest(held, train, scale)
+    drawn = drawn[finite]
+    held, train = points(material.held.rows[:MOST]), points(material.train.rows)
+    found, usual = nearest(points(as_rows(drawn)), train), nearest(held, train)
     section.add(Text(_in_words(material, found, usual)))
     section.doubts += _doubts(material, found, usual)
-    if min(len(rows), len(held)) >= FEWEST:
+    if min(len(drawn), len(held)) >= FEWEST:
         section.add(_picture(material, found, usual))
     order = np.argsort(found.distance)[:SHOWN]
     section.add(*(_cards if can_be_shown(material.facts) else _rows)(material, drawn, found, order))
+    if material.facts.kind == "table":
+        section.add(Text(PROMISE))
 
 
-def _scale(material: Material) -> np.ndarray | float:
-    """Return the units of distances: standard deviations of columns, or the range of all elements."""
+def _points(material: Material) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what makes points of items, whose distances are root mean squares over elements in their units."""
     rows = material.train.rows
     if material.facts.kind == "table":
-        spread = rows.std(0)
-        return np.where(spread > 0, spread, 1.0)
-    return float(rows.max() - rows.min()) or 1.0
+        return Measure.of(rows, material.schema).points
+    scale = (float(rows.max() - rows.min()) or 1.0) * rows.shape[1] ** 0.5
+    return lambda items: items / scale
 
 
 def _in_words(material: Material, found: Neighbours, usual: Neighbours) -> str:
     facts = material.facts
-    unit = "standard deviations of the columns" if facts.kind == "table" else "the range of all values"
+    unit = "root mean square over the elements, in the range of all values"
+    if facts.kind == "table":
+        unit = (
+            "root mean square over the columns: of numbers in their spread, of words and of what is missing 1 where "
+            "they differ"
+        )
     exact, same = int((found.distance == 0).sum()), int((usual.distance == 0).sum())
     equal = (
         f" {exact} of {len(found.distance)} samples equal a training {facts.item}, and so do {same} of "
@@ -67,7 +82,7 @@ def _in_words(material: Material, found: Neighbours, usual: Neighbours) -> str:
     return (
         f"Each sample's nearest among {material.train.of_how_many()} training {facts.items} is "
         f"{np.median(found.distance):.3g} away in the median; of a held-out {facts.item} it is "
-        f"{np.median(usual.distance):.3g} (root mean square over the elements, in {unit})."
+        f"{np.median(usual.distance):.3g} ({unit})."
         f"{_nearer(material, found, usual)}{equal}"
     )
 

@@ -1,0 +1,171 @@
+"""How alike drawn rows and rows of data are, by the two scores that tools for synthetic tables show.
+
+Both are defined as in the quality report of SDMetrics: *column shapes* and *column pair trends*, each a mean of figures
+between 0 and 1, of which 1 is best. They look at one column and at two at a time. What three columns have to do with
+one another, and whether rows are copies, they do not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from likelify.errors import DataError
+from likelify.schema import ColumnSchema
+
+# Cells of equal width that numbers are put in beside a column of words.
+CELLS = 10
+
+
+class Trend(NamedTuple):
+    """How alike two columns go together in real and drawn rows.
+
+    Attributes:
+        columns: the numbers of both.
+        score: 1 is best; NaN where a column has one value only, or none.
+        real: correlation in the real rows, for two columns of numbers; else None.
+        drawn: correlation in the drawn rows, likewise.
+    """
+
+    columns: tuple[int, int]
+    score: float
+    real: float | None = None
+    drawn: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """How alike drawn rows and real rows are.
+
+    Attributes:
+        names: of the columns.
+        shapes: of each column `(columns,)`, NaN where it has no values in either.
+        trends: of each pair of columns.
+    """
+
+    names: tuple[str, ...]
+    shapes: np.ndarray
+    trends: tuple[Trend, ...]
+
+    @property
+    def column_shapes(self) -> float:
+        """The mean over columns; NaN without any."""
+        return _mean(self.shapes)
+
+    @property
+    def column_pair_trends(self) -> float:
+        """The mean over pairs of columns; NaN without any."""
+        return _mean(np.array([trend.score for trend in self.trends]))
+
+    def __str__(self) -> str:
+        return f"column shapes {self.column_shapes:.1%}, column pair trends {self.column_pair_trends:.1%}"
+
+
+def quality(real: np.ndarray, drawn: np.ndarray, schema: Sequence[ColumnSchema]) -> Quality:
+    """Compare drawn rows with real ones, column by column and pair by pair.
+
+    Numbers and dates are compared by `1 - D`, where `D` is the largest difference of the two distribution functions
+    (Kolmogorov-Smirnov); words and truth values by `1 - sum |p - q| / 2` (total variation); missing values are left out
+    of both. Pairs of numbers by `1 - |r_real - r_drawn| / 2` of Pearson's correlation over rows that have both; other
+    pairs by the total variation of their joint table, to which missing values belong, with numbers in ten cells of
+    equal width over the range of the real ones and one on either side.
+
+    Args:
+        real: raw rows `(n, columns)`, see `ColumnSchema`.
+        drawn: raw rows `(m, columns)`.
+        schema: of the columns.
+
+    Raises:
+        DataError: if there are no rows, or their columns do not fit.
+
+    Example:
+        >>> schema = (ColumnSchema(name="x"), ColumnSchema.category("c", ("a", "b")))
+        >>> rows = np.array([[0.0, 0], [1.0, 0], [2.0, 1], [3.0, 1]])
+        >>> quality(rows, rows, schema).column_shapes
+        1.0
+    """
+    for rows in (real, drawn):
+        if rows.ndim != 2 or rows.shape[1] != len(schema) or not len(rows):
+            raise DataError(f"Rows of {len(schema)} columns are compared, and at least one; got shape {rows.shape}.")
+    shapes = [_shape(real[:, at], drawn[:, at], each) for at, each in enumerate(schema)]
+    numbers = [is_of_numbers(each) for each in schema]
+    codes = [_codes(real[:, at], drawn[:, at], numbers=numbers[at]) for at in range(len(schema))]
+    trends = []
+    for pair in combinations(range(len(schema)), 2):
+        if numbers[pair[0]] and numbers[pair[1]]:
+            one, other = correlation(real[:, pair]), correlation(drawn[:, pair])
+            trends.append(Trend(pair, 1 - abs(one - other) / 2, one, other))
+        else:
+            trends.append(Trend(pair, _joint(*(codes[at] for at in pair))))
+    return Quality(tuple(each.name for each in schema), np.array(shapes), tuple(trends))
+
+
+def is_of_numbers(column: ColumnSchema) -> bool:
+    """Tell whether the values of a column are numbers or dates, not words or truth values."""
+    return column.kind in ("real", "integer", "date")
+
+
+def correlation(rows: np.ndarray) -> float:
+    """Return Pearson's correlation of two columns over rows that have both; NaN if one has a single value there."""
+    both = rows[np.isfinite(rows).all(1)]
+    if len(both) < 2:
+        return float("nan")
+    # In units of the largest, so that squares stay finite.
+    scaled = both / np.maximum(np.abs(both).max(0), np.finfo(float).tiny)
+    centred = scaled - scaled.mean(0)
+    spread = np.sqrt((centred**2).sum(0))
+    if (spread <= 1e-12 * np.sqrt(len(both))).any():
+        return float("nan")
+    return float((centred[:, 0] @ centred[:, 1]) / (spread[0] * spread[1]))
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _shape(real: np.ndarray, drawn: np.ndarray, column: ColumnSchema) -> float:
+    one, other = (np.sort(values[~np.isnan(values)]) for values in (real, drawn))
+    if not len(one) or not len(other):
+        return float("nan")
+    places = np.union1d(one, other)
+    if is_of_numbers(column):
+        below = [np.searchsorted(values, places, "right") / len(values) for values in (one, other)]
+        return 1 - float(np.abs(below[0] - below[1]).max())
+    shares = [_shares(np.searchsorted(places, values), len(places)) for values in (one, other)]
+    return 1 - 0.5 * float(np.abs(shares[0] - shares[1]).sum())
+
+
+def _shares(codes: np.ndarray, count: int) -> np.ndarray:
+    return np.bincount(codes, minlength=count) / len(codes)
+
+
+class _Codes(NamedTuple):
+    """Values of a column in the real and in the drawn rows as numbers 0 .. count - 1."""
+
+    real: np.ndarray
+    drawn: np.ndarray
+    count: int
+
+
+def _codes(real: np.ndarray, drawn: np.ndarray, *, numbers: bool) -> _Codes:
+    if numbers:
+        finite = real[np.isfinite(real)]
+        edges = np.histogram_bin_edges(finite, CELLS) if len(finite) else np.zeros(1)
+        found = [np.where(np.isnan(values), len(edges) + 1, np.digitize(values, edges)) for values in (real, drawn)]
+        return _Codes(found[0], found[1], len(edges) + 2)
+    # All that is missing is one value, the last.
+    places, inverse = np.unique(np.concatenate([real, drawn]), return_inverse=True)
+    return _Codes(inverse[: len(real)], inverse[len(real) :], len(places))
+
+
+def _joint(one: _Codes, other: _Codes) -> float:
+    """Return the similarity of the joint tables of two columns."""
+    both = [one.real * other.count + other.real, one.drawn * other.count + other.drawn]
+    places, inverse = np.unique(np.concatenate(both), return_inverse=True)
+    real, drawn = (_shares(part, len(places)) for part in np.split(inverse, [len(both[0])]))
+    return 1 - 0.5 * float(np.abs(real - drawn).sum())
