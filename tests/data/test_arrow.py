@@ -13,6 +13,7 @@ from likelify.data import SourceOptions, as_source, open_items, open_source
 from likelify.data.arrow import FeatherFrame, MemoryFrame, ParquetFrame
 from likelify.data.frames import complete
 from likelify.errors import DataError
+from tests.data.kinds import kinds
 
 COUNT = 20_000
 RNG = np.random.default_rng(0)
@@ -84,7 +85,7 @@ def test_a_file_is_a_source_without_the_columns_that_are_no_numbers(tmp_path, na
         open_source(tmp_path / name)
     source = open_source(tmp_path / name, SourceOptions(drop="colour, day"))
     assert source.columns == tuple(NUMBERS)
-    assert source.facts().column_types == ("real", "integer", "boolean")
+    assert kinds(source) == ("real", "integer", "boolean")
     assert "without 'colour', 'day'" in source.description
     kept = open_source(tmp_path / name, SourceOptions(columns=["open", "length"]))
     assert kept.columns == ("open", "length")
@@ -124,7 +125,11 @@ def test_an_index_is_left_out_of_a_fit_and_carried_by_items(tmp_path):
 @pytest.mark.parametrize("make", [lambda frame: frame, pl.from_pandas, pa.table])
 def test_a_data_frame_in_memory(make):
     source = as_source(make(FRAME[["length", "open", "colour"]]), labels="colour", validation=0.2)
-    assert (source.kind, source.columns, source.column_types) == ("table", ("length", "open"), ("real", "boolean"))
+    assert (source.kind, source.columns, kinds(source)) == (
+        "table",
+        ("length", "open"),
+        ("real", "boolean"),
+    )
     assert (source.classes, source.class_names) == (3, ("blue", "green", "red"))
     order = np.random.default_rng(0).permutation(COUNT)[:16_000]
     train = source.read_all("train")

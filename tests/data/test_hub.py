@@ -10,6 +10,7 @@ from PIL import Image
 
 from likelify.data import SourceOptions, as_source, open_items, open_source
 from likelify.errors import DataError
+from tests.data.kinds import kinds
 
 RNG = np.random.default_rng(0)
 SPLITS = ("train", "validation", "test")
@@ -76,7 +77,10 @@ def test_images_are_brought_to_one_size(tmp_path):
 def test_a_table_with_classes():
     data = numbers()
     source = as_source(data)
-    assert (source.columns, source.column_types) == (("length", "count", "open"), ("real", "integer", "boolean"))
+    assert (source.columns, kinds(source)) == (
+        ("length", "count", "open"),
+        ("real", "integer", "boolean"),
+    )
     assert (source.classes, source.class_names) == (2, ("no", "yes"))
     assert [source.size(split) for split in SPLITS] == [40, 5, 5]
     order = np.random.default_rng(0).permutation(50)[:40]

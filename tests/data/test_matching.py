@@ -31,7 +31,7 @@ def test_columns_of_a_source_go_by_their_names():
         assert torch.equal(next(items.batches(40)).batch.x, expected)
         assert torch.equal(matched(other, facts).read(split, torch.tensor([2, 0])).x, expected[[2, 0]])
     found = matched(other, facts)
-    assert (found.columns, found.column_types) == (("a", "b", "c"), ("real",) * 3)
+    assert (found.columns, found.schema) == (("a", "b", "c"), facts.schema)
     assert found.fingerprint() != other.fingerprint()
     same = as_source(FRAME)
     assert matched(same, facts) is same

@@ -122,9 +122,9 @@ def test_fingerprints_tell_data_apart_and_stay():
 
 def test_bad_data_are_refused():
     good = {split: np.zeros((2, 3)) for split in ("train", "validation", "test")}
-    with pytest.raises(DataError, match="no items in its split 'test'"):
+    with pytest.raises(DataError, match="split 'test' of 'a' has no items"):
         ArraySource("a", {**good, "test": np.zeros((0, 3))}, kind="image", levels=2)
-    with pytest.raises(DataError, match="no items in its split 'validation'"):
+    with pytest.raises(DataError, match="split 'validation' of 'a' has no items"):
         ArraySource("a", {"train": good["train"]}, kind="image", levels=2)
     untested = ArraySource("a", {"train": good["train"], "validation": good["validation"]}, kind="image", levels=2)
     assert untested.size("test") == 0

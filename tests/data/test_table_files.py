@@ -7,6 +7,7 @@ import pytest
 from likelify.data import SourceOptions, as_source, open_items, open_source
 from likelify.data.table_files import as_classes
 from likelify.errors import ConfigError, DataError
+from tests.data.kinds import kinds
 
 RNG = np.random.default_rng(0)
 PEOPLE = pd.DataFrame(
@@ -38,7 +39,10 @@ def test_a_file_says_the_same_whatever_its_format(tmp_path, name):
     ):
         open_source(path)
     source = open_source(path, SourceOptions(drop=["id", "born"], labels="city"))
-    assert (source.columns, source.column_types) == (tuple(NUMBERS), ("integer", "real", "boolean"))
+    assert (source.columns, kinds(source)) == (
+        tuple(NUMBERS),
+        ("integer", "real", "boolean"),
+    )
     assert (source.classes, source.class_names) == (3, ("Bonn", "Oslo", "Rome"))
     order = np.random.default_rng(0).permutation(60)
     test = source.read_all("test")

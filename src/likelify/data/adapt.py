@@ -108,7 +108,7 @@ def _of_frame(frame: Frame, labels: Any, validation: float, seed: int, name: str
     content = read_table(frame, SourceOptions(labels=column))
     given = content.labels if labels is None or column else class_labels(labels, len(content.rows))
     parts, described = _held_out(len(content.rows), validation, seed)
-    facts = {"columns": content.columns, "column_types": content.types, "class_names": content.class_names}
+    facts = {"columns": content.columns, "told": content.told, "class_names": content.class_names}
     described += content.said
     return TableSource.cut(name, content.rows, parts, labels=given, description=described, **facts)
 

@@ -26,7 +26,7 @@ class Subset(Source):
         sizes = sizes_of(self._kept)
         self.name = f"{source.name} ({sizes})"
         self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
-        self.column_types, self.class_names = source.column_types, source.class_names
+        self.schema, self.class_names = source.schema, source.class_names
         self.levels, self.classes, self.workers = source.levels, source.classes, source.workers
         self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
 

@@ -11,7 +11,7 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": 
 BLANK = " "
 # As much of a file shows what it is like.
 SAMPLE_LINES, SAMPLE = 50, 2**16
-MISSING = ("", "?", "NA", "N/A", "null", "None")
+MISSING = ("", "?", "NA", "N/A", "null", "NULL", "None", "nan", "NaN", "NaT", "<NA>")
 GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
@@ -95,6 +95,11 @@ def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
         raise RowError(
             before + 1, f"a quote is not closed where its cell ends, or a cell is too long ({error})"
         ) from error
+
+
+def is_missing(cell: str) -> bool:
+    """Tell whether a cell says that its value is missing."""
+    return cell in MISSING or cell.isspace()
 
 
 def is_number(cell: str) -> bool:

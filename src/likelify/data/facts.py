@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from likelify.names import ColumnType, ItemKind
+from likelify.names import ItemKind
 from likelify.schema import ColumnSchema
 from likelify.settings import Settings
 
@@ -42,8 +42,7 @@ class Facts(Settings):
         fingerprint: short hash of the data and the splits.
         class_names: what the classes are called, or None where they are only numbers.
         columns: names of the columns of a table, or None.
-        column_types: what the values of each of them were in the file: real or whole numbers, or truth values.
-        schema: what the columns of a table mean, or None where they are only numbers.
+        schema: what each of them means: kind, states, range; of every table.
 
     Example:
         >>> from likelify.data import open_source
@@ -63,7 +62,6 @@ class Facts(Settings):
     fingerprint: str
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
-    column_types: tuple[ColumnType, ...] | None = None
     schema: tuple[ColumnSchema, ...] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @classmethod
@@ -89,7 +87,7 @@ class Facts(Settings):
     def _check_names(self) -> None:
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise ValueError(f"there are {len(self.class_names)} names for {self.classes} classes")
-        for what, names in (("names", self.columns), ("types", self.column_types)):
+        for what, names in (("names", self.columns), ("schemas", self.schema)):
             if names is not None and (self.kind != "table" or len(names) != self.event_shape[0]):
                 shape = "x".join(map(str, self.event_shape))
                 raise ValueError(f"there are {len(names)} {what} of columns for {self.items} of {shape}")

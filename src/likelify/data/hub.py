@@ -351,7 +351,7 @@ def _table(name: str, splits: Mapping[SplitName, Any], columns: _Columns, option
         name,
         rows,
         columns=content.columns,
-        column_types=content.types,
+        told=content.told,
         labels=_chosen(parts, labels or None),
         classes=_count(content.class_names, labels or None),
         class_names=content.class_names,

@@ -87,8 +87,7 @@ class Matched(Source):
         self.name, self.kind, self.description = source.name, source.kind, source.description
         self.event_shape, self.levels, self.workers = source.event_shape, source.levels, source.workers
         self.columns = source.columns if columns is None else facts.columns
-        types = source.column_types
-        self.column_types = types if types is None or columns is None else tuple(types[place] for place in columns)
+        self.schema = facts.schema
         renamed = source if classes is None else facts
         self.classes, self.class_names = renamed.classes, renamed.class_names
 

@@ -17,7 +17,7 @@ import numpy as np
 from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
-from likelify.names import ColumnType, ItemKind
+from likelify.names import ItemKind
 from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
@@ -132,7 +132,6 @@ class Source(ABC):
     description: str = ""
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
-    column_types: tuple[ColumnType, ...] | None = None
     schema: tuple[ColumnSchema, ...] | None = None
     workers: int = 0
 
@@ -183,7 +182,7 @@ class ArraySource(Source):
     Args:
         name: see `Facts`, as kind, levels, classes and description.
         splits: for each split the items `(n, *event)`, integers; real numbers if there are no levels. The test split
-            may be left out; then it is empty.
+            may be left out; then it is empty. Rows of tables have NaN where a value is missing.
         labels: for each split the labels `(n,)`, or None.
 
     Raises:
@@ -217,7 +216,7 @@ class ArraySource(Source):
             if split not in splits and split == "test" and "train" in splits:
                 events = splits["train"][:0]
             else:
-                _check_events(name, split, events, self.event_shape, levels)
+                _check_events(_of(split, name), events, self.event_shape, levels, missing=kind == "table")
             assigned = None
             if labels is not None:
                 given = class_labels(labels.get(split, np.empty(0, np.int64)), len(events))
@@ -254,6 +253,8 @@ class ArraySource(Source):
         """Hash the events of all splits."""
         kept = self.event_shape if self.kind == "table" else (self.event_shape, self.levels)
         digest = hashlib.sha256(repr(kept).encode())
+        words = [column.categories for column in self.schema or () if column.categories]
+        digest.update(repr(words).encode() if words else b"")
         for split in SPLITS:
             digest.update(self._splits[split].x.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -365,12 +366,12 @@ def _of(split: str, name: str) -> str:
     return f"The split '{split}' of '{name}'"
 
 
-def _check_events(name: str, split: str, events: np.ndarray, event_shape: Shape, levels: int | None) -> None:
+def _check_events(what: str, events: np.ndarray, event_shape: Shape, levels: int | None, *, missing: bool) -> None:
     if events.ndim == 0 or len(events) == 0:
-        raise DataError(f"The source '{name}' has no items in its split '{split}'.")
+        raise DataError(f"{what} has no items.")
     if tuple(events.shape[1:]) != event_shape:
-        raise DataError(f"The split '{split}' of '{name}' has events {events.shape[1:]}, 'train' has {event_shape}.")
+        raise DataError(f"{what} has events {events.shape[1:]}, 'train' has {event_shape}.")
     if levels is None:
-        require_usual(_of(split, name), events)
+        require_usual(what, events, missing=missing)
         return
-    require_levels(_of(split, name), events, levels)
+    require_levels(what, events, levels)

@@ -15,9 +15,9 @@ from likelify.data.frames import Frame, Missing, chosen_columns, joined
 from likelify.data.limits import require_values
 from likelify.data.options import SourceOptions
 from likelify.data.tables import TableSource, table
+from likelify.data.told import Told
 from likelify.data.values import FEW_CLASSES, class_labels
 from likelify.errors import DataError, unknown_word
-from likelify.names import ColumnType
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Content:
     Attributes:
         rows: the numbers `(rows, columns)`.
         columns: names of the columns.
-        types: what their values were.
+        told: what is known of them beside the numbers.
         labels: class of each row, or None.
         class_names: what the classes are called, or None where they are only numbers.
         said: what was left out or decided, for descriptions; begins with a comma where there is something to say.
@@ -35,7 +35,7 @@ class Content:
 
     rows: np.ndarray
     columns: tuple[str, ...]
-    types: tuple[ColumnType, ...]
+    told: dict[str, Told]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     said: str = ""
@@ -57,7 +57,7 @@ def table_file(path: str | Path, options: SourceOptions | None = None) -> TableS
         content.rows,
         name=f"table:{path.resolve()}",
         columns=content.columns,
-        column_types=content.types,
+        told=content.told,
         labels=content.labels,
         class_names=content.class_names,
         description=f"the file {path.name}{content.said}",
@@ -89,9 +89,9 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     left = [name for name in left if name in dropped or options.columns]
     if left:
         said.append(f"without {', '.join(map(repr, left[:10]))}{' and others' if len(left) > 10 else ''}")
-    types: tuple[ColumnType, ...] = tuple(_type(frame, name, rows[:, place]) for place, name in enumerate(names))
+    told = {name: Told(kind="boolean") for name in names if frame.column(name).type == "boolean"}
     if labels is None:
-        return Content(rows, tuple(names), types, said="".join(f", {text}" for text in said))
+        return Content(rows, tuple(names), told, said="".join(f", {text}" for text in said))
     if class_names is None:
         classes, class_names = as_classes(labels, f"{frame.name}, column '{label}'")
     else:
@@ -99,7 +99,7 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     listed = f": {', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}" if class_names else ""
     said.append(f"its classes in '{label}'{listed}")
     called = None if class_names is None else tuple(class_names)
-    return Content(rows, tuple(names), types, classes, called, "".join(f", {text}" for text in said))
+    return Content(rows, tuple(names), told, classes, called, "".join(f", {text}" for text in said))
 
 
 def _read(frame: Frame, names: Sequence[str], label: str | None) -> tuple[np.ndarray, list[Any] | None]:
@@ -118,12 +118,6 @@ def _read(frame: Frame, names: Sequence[str], label: str | None) -> tuple[np.nda
     whole = joined(frame.name, parts())
     missing.refuse()
     return whole, labels if label else None
-
-
-def _type(frame: Frame, name: str, values: np.ndarray) -> ColumnType:
-    """Return what a column holds; its first rows can be whole numbers while others are not."""
-    found = frame.column(name).type
-    return "real" if found == "integer" and not np.array_equal(values, np.floor(values)) else found
 
 
 def as_classes(labels: Sequence[Any], what: str) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -1,4 +1,4 @@
-"""Tables: rows of real numbers, from arrays, files and scikit-learn."""
+"""Tables: rows of columns of any kind, from arrays, files and scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from likelify.data.facts import SplitName, numbered_columns
+from likelify.data.finding import find_schema
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
+from likelify.data.told import Told
 from likelify.data.values import class_labels, distinct, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
-from likelify.names import ColumnType
+from likelify.schema import ColumnSchema
 
 # What float64 can compute with: the spread of a column, and how far from it a value may be.
 SMALLEST_SPREAD, FARTHEST = 1e-290, 1e15
@@ -20,21 +22,24 @@ SAMPLE = 1000
 
 
 class TableSource(ArraySource):
-    """Rows of real numbers, in the user's units.
+    """Rows of numbers, in the user's units; what stands for words, dates and truth values says their schema.
 
-    Rows are float64. Log-densities of a model of them are in nats and in these units: figures of tables that are scaled
-    differently do not compare. What maps rows to values around zero is the first layer of the model
-    (`transforms.Columns`); `standardized` gives the rows themselves in units of their standard deviations.
+    Rows are float64, with NaN where a value is missing. Log-densities of a model of them are in nats and in these
+    units: figures of tables that are scaled differently do not compare. What maps rows to values around zero is the
+    first layer of the model; `standardized` gives the rows themselves in units of their standard deviations.
 
     Args:
         name: see `ArraySource`, as labels, classes and description.
         splits: for each split its rows `(n, columns)`.
         columns: their names; by default `column 1`, ...
-        column_types: what their values are, if that is known; see `Facts`.
+        told: what is known of some columns before their values are looked at; see `finding.find_schema`.
+        given: names of columns that are conditions.
+        schema: what the columns are, if that is known; by default found from the values.
         class_names: what the classes are called.
 
     Raises:
-        DataError: if a split is missing or empty, values are not finite, or a column is constant.
+        DataError: if a split is missing or empty, values are infinite, or columns cannot be computed with: all of them
+            are named.
     """
 
     def __init__(
@@ -46,7 +51,9 @@ class TableSource(ArraySource):
         labels: Mapping[SplitName, np.ndarray] | None = None,
         classes: int | None = None,
         description: str = "",
-        column_types: Sequence[ColumnType] | None = None,
+        told: Mapping[str, Told] | None = None,
+        given: Sequence[str] = (),
+        schema: Sequence[ColumnSchema] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
         require_splits(name, splits)
@@ -64,10 +71,12 @@ class TableSource(ArraySource):
         if len(set(names)) < len(names):
             double = next(column for column in names if names.count(column) > 1)
             raise DataError(f"'{name}' has two columns called '{double}'.")
+        self.columns = names
         if len(train):
             _require_spread(name, names, rows)
-        self.columns = names
-        self.column_types = None if column_types is None else tuple(column_types)
+            others = [part for split, part in rows.items() if split != "train"]
+            found = schema or find_schema(train, names, told, given=given, others=others)
+            self.schema = tuple(found)
         self.class_names = None if class_names is None else tuple(class_names)
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)
 
@@ -136,29 +145,34 @@ def standardize(splits: Parts, reference: np.ndarray, *, ddof: int = 0) -> Parts
 
 
 def _require_spread(name: str, columns: Sequence[str], rows: Mapping[SplitName, np.ndarray]) -> None:
-    """Refuse columns that have no density, or of which one value hides the others."""
-    train = rows["train"]
-    low, high, mean = train.min(0), train.max(0), train.mean(0)
-    constant = np.flatnonzero(low == high)
-    if len(constant):
-        raise DataError(
-            f"The column '{columns[constant[0]]}' of '{name}' has one value only in the training split, so it "
-            "has no density. Drop it."
-        )
-    narrow = np.flatnonzero(high - low < SMALLEST_SPREAD)
-    if len(narrow):
-        raise DataError(
-            f"The values of the column '{columns[narrow[0]]}' of '{name}' differ by {(high - low)[narrow[0]]:.3g} at "
-            "most, which is too little to compute with. Write it in other units."
-        )
-    some = train[:SAMPLE]
-    hidden = 2 * distinct(some - mean) < distinct(some)
-    for part in filter(len, rows.values()):
-        hidden |= np.maximum(part.max(0) - mean, mean - part.min(0)) > FARTHEST * (high - low)
-    for column in np.flatnonzero(hidden)[:1]:
-        whole = np.concatenate([part[:, column] for part in rows.values()])
-        value = whole[np.abs(whole - np.median(whole)).argmax()]
-        raise DataError(
-            f"'{name}', column '{columns[column]}': the value {value} is so far from the others that they cannot be "
-            "told apart beside it. Mend it, drop its row, or take logarithms of the column."
-        )
+    """Refuse columns that cannot be computed with: of values too near to one another, or one that hides the others."""
+    faults = []
+    for place, column in enumerate(columns):
+        parts = [part[:, place] for part in rows.values()]
+        if fault := _spread_fault([part[~np.isnan(part)] for part in parts], rows["train"][:SAMPLE, place]):
+            faults.append(f"'{name}', column '{column}': {fault}")
+    if faults:
+        raise DataError(" ".join(faults))
+
+
+def _spread_fault(parts: list[np.ndarray], sample: np.ndarray) -> str:
+    """Say what is wrong with the values of a column, the training split's first; nothing if they are right."""
+    train = parts[0]
+    if not len(train):
+        return ""
+    low, high, mean = train.min(), train.max(), train.mean()
+    if 0 < high - low < SMALLEST_SPREAD:
+        return f"the values differ by {high - low:.3g} at most, too little to compute with. Write it in other units."
+    some = sample[~np.isnan(sample)][:, None]
+    hidden = bool(len(some)) and bool(2 * distinct(some - mean) < distinct(some))
+    spread = [max(part.max() - mean, mean - part.min()) for part in parts if len(part)]
+    if not hidden and max(spread) <= FARTHEST * (high - low):
+        return ""
+    whole = np.concatenate(parts)
+    value = whole[np.abs(whole - np.median(whole)).argmax()]
+    if low == high and len(np.unique(whole)) <= 2:
+        return ""
+    return (
+        f"the value {value} is so far from the others that they cannot be told apart beside it. Mend it, drop its row, "
+        "or take logarithms of the column."
+    )

@@ -26,7 +26,9 @@ def plain_array(data: Any, what: str) -> np.ndarray:
         DataError: if it holds something else, or masked values.
     """
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
-        raise DataError(f"{what} has masked values, which are missing. {REMEDY}")
+        if data.ndim != 2:
+            raise DataError(f"{what} has masked values, which are missing. {REMEDY}")
+        data = data.astype(np.float64).filled(np.nan)
     array = _as_array(data, what)
     if array.dtype.kind == "c":
         raise DataError(f"{what} holds complex numbers. Give real and imaginary parts as columns of their own.")
@@ -39,33 +41,29 @@ def plain_array(data: Any, what: str) -> np.ndarray:
 
 
 def table_rows(data: Any, what: str) -> np.ndarray:
-    """Return rows of a table `(rows, columns)` in float64.
+    """Return rows of a table `(rows, columns)` in float64, NaN where a value is missing.
 
     Raises:
-        DataError: if they are something else, or a value is missing, infinite or above 1e150, naming row and column.
+        DataError: if they are something else, or a value is infinite or above 1e150, naming row and column.
     """
     rows = plain_array(data, what)
     if rows.ndim != 2 or rows.shape[1] == 0:
         hint = " Give one column as array[:, None]." if rows.ndim == 1 else ""
         raise DataError(f"{what} is not a table: rows have shape {rows.shape}, expected (rows, columns).{hint}")
-    if rows.dtype.kind == "b":
-        raise DataError(
-            f"{what} holds True and False, of which there is no density. Give them as labels, or as numbers with "
-            "rows.astype(float) if they stand beside measurements."
-        )
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float64, copy=False)
-    require_usual(what, rows)
+    require_usual(what, rows, missing=True)
     return rows
 
 
-def require_usual(what: str, rows: np.ndarray, first: int = 0) -> None:
+def require_usual(what: str, rows: np.ndarray, first: int = 0, *, missing: bool = False) -> None:
     """Refuse values that are not finite, or so large that their squares are not.
 
     Args:
         what: their name, for errors.
         rows: the values, items along the first axis.
         first: number of the first item.
+        missing: whether values may be missing, NaN.
 
     Raises:
         DataError: naming row and column, or item and element.
@@ -73,7 +71,11 @@ def require_usual(what: str, rows: np.ndarray, first: int = 0) -> None:
     # Comparisons with what is not a number are false.
     if not rows.size or (-LARGEST_VALUE <= float(rows.min()) and float(rows.max()) <= LARGEST_VALUE):
         return
-    place = tuple(int(n) for n in np.argwhere(~(np.abs(rows.astype(np.float64)) <= LARGEST_VALUE))[0])
+    values = rows.astype(np.float64)
+    wrong = np.abs(values) > LARGEST_VALUE if missing else ~(np.abs(values) <= LARGEST_VALUE)
+    if not wrong.any():
+        return
+    place = tuple(int(n) for n in np.argwhere(wrong)[0])
     item = first + place[0]
     where = f"row {item}, column {place[1]}" if rows.ndim == 2 else f"item {item}, element {place[1:]}"
     remedy = "Write it in other units, or mend the value." if np.isfinite(rows[place]) else REMEDY

@@ -12,6 +12,7 @@ from PIL import Image
 from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
 from likelify.fitting.drawing.writing import check_file, check_panels, endings, free_file, write_items, write_panels
+from likelify.schema import ColumnSchema
 
 
 def facts(kind, shape, **more):
@@ -63,7 +64,11 @@ def test_a_column_called_label_stays_what_it_is(tmp_path):
 
 
 def test_columns_keep_their_types_and_classes_their_names(tmp_path):
-    kinds = {"column_types": ("integer", "boolean"), "class_names": ("=cat", "a dog/")}
+    schema = (
+        ColumnSchema(name="n", kind="integer", rest="steps", step=1),
+        ColumnSchema(name="b", kind="boolean", states=(0, 1), rest="none"),
+    )
+    kinds = {"schema": schema, "class_names": ("=cat", "a dog/")}
     typed = ROWS.model_copy(update={"columns": ("n", "b"), **kinds})
     items, labels = torch.tensor([[2.6, 0.9], [-1.2, 0.1]], dtype=torch.float64), torch.tensor([1, 0])
     for name in ("x.csv", "x.parquet"):

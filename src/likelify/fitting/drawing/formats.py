@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from likelify.data import Batch, Facts
+from likelify.data.encoding import decode_column
 from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.table_files import arrow, write_tables
-from likelify.names import ColumnType
 from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
+from likelify.schema import real_columns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -132,19 +133,12 @@ def _table(batch: Batch, facts: Facts, start: int) -> pyarrow.Table:
         columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
     else:
         length, names = 1, column_names(facts)
-        types = facts.column_types or ("real",) * len(names)
-        columns = [_typed(column, kind) for column, kind in zip(values.T, types, strict=True)]
+        schema = facts.schema or real_columns(len(names))
+        columns = [decode_column(column, means) for column, means in zip(values.T, schema, strict=True)]
     if batch.labels is not None:
         names.append(free_name("label", names))
         columns.append(np.repeat(np.array(_class_words(batch, facts)), length))
     return arrow().table([arrow().array(column) for column in columns], names=names)
-
-
-def _typed(values: np.ndarray, kind: ColumnType) -> np.ndarray:
-    """Return what is drawn for a column as the data have it: whole numbers and truth values are rounded."""
-    if kind == "integer":
-        return np.rint(values).astype(np.int64)
-    return values > 0.5 if kind == "boolean" else values
 
 
 def _class_words(batch: Batch, facts: Facts) -> list[Any]:

@@ -156,8 +156,13 @@ def write_panels(
             for number, title in enumerate(panels)
             for name in column_names(facts)
         ]
-        types = None if facts.column_types is None else facts.column_types * len(panels)
-        wide = facts.model_copy(update={"columns": tuple(names), "column_types": types, "event_shape": (len(names),)})
+        schema = facts.schema
+        if schema is not None:
+            schema = tuple(
+                column.model_copy(update={"name": name})
+                for column, name in zip(schema * len(panels), names, strict=True)
+            )
+        wide = facts.model_copy(update={"columns": tuple(names), "schema": schema, "event_shape": (len(names),)})
         write_items(file, wide, len(together), [together], force=force)
         return
     _write(file, _panels_as(ending, facts, panels, columns), force=force)

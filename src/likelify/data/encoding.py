@@ -1,0 +1,217 @@
+"""Tables of words, dates and numbers as rows of float64, and back; see `schema.ColumnSchema`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from likelify.data.dates import read_dates, write_dates
+from likelify.data.dialect import is_missing
+from likelify.errors import DataError, LikelifyWarning, unknown_word
+from likelify.schema import ColumnSchema
+
+# Of words that a model does not know, how many a warning names.
+NAMED = 5
+TRUE = frozenset(("true", "t", "yes", "y", "on", "1", "1.0"))
+FALSE = frozenset(("false", "f", "no", "n", "off", "0", "0.0"))
+
+
+def encode(
+    columns: Mapping[str, Sequence[Any] | np.ndarray],
+    schema: Sequence[ColumnSchema],
+    *,
+    unknown: str = "missing",
+    what: str = "The data",
+) -> np.ndarray:
+    """Return columns of words, dates and numbers as rows `(n, len(schema))` in float64.
+
+    Args:
+        columns: the values of each column by its name: words, numbers, truth values, dates as they are written or as
+            Python and numpy have them; None, NaN, NaT and empty words are missing.
+        schema: the columns that are wanted, in their order; it can be a part of the schema of a table.
+        unknown: what becomes of words that a column does not know: `"missing"` counts them as missing, with a warning
+            that names them; `"refuse"` refuses them.
+        what: the data's name, for errors.
+
+    Raises:
+        DataError: if a column is not there, or holds something else than its kind, or they are not equally long.
+
+    Warns:
+        LikelifyWarning: naming words that are not known.
+
+    Example:
+        >>> from likelify.schema import ColumnSchema
+        >>> colour = ColumnSchema.category("colour", ("blue", "red"))
+        >>> encode({"colour": ["red", None, "blue"]}, [colour])[:, 0].tolist()
+        [1.0, nan, 0.0]
+    """
+    known = list(columns)
+    for column in schema:
+        if column.name not in columns:
+            raise DataError(f"{what}: {unknown_word('column', column.name, known[:20])}")
+    lengths = {column.name: len(columns[column.name]) for column in schema}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"The columns of {what.lower()} are not equally long: {lengths}.")
+    rows = np.empty((next(iter(lengths.values()), 0), len(schema)))
+    strange: dict[str, list[str]] = {}
+    for place, column in enumerate(schema):
+        rows[:, place], words = encode_column(columns[column.name], column, what)
+        strange |= {column.name: words} if words else {}
+    say_strange(what, strange, schema, unknown)
+    return rows
+
+
+def say_strange(what: str, strange: Mapping[str, list[str]], schema: Sequence[ColumnSchema], unknown: str) -> None:
+    """Warn of words that a schema does not know, or refuse them."""
+    if not strange:
+        return
+    if unknown == "refuse":
+        name, words = next(iter(strange.items()))
+        column = next(column for column in schema if column.name == name)
+        raise DataError(f"{what}, column '{name}': {unknown_word('word', words[0], column.categories or ())}")
+    said = "; ".join(
+        f"'{name}': {', '.join(map(repr, words[:NAMED]))}{' and others' if len(words) > NAMED else ''}"
+        for name, words in strange.items()
+    )
+    warnings.warn(
+        f"{what} has words that the model never saw, which count as missing: {said}.", LikelifyWarning, stacklevel=3
+    )
+
+
+def encode_column(
+    values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: str = "The data"
+) -> tuple[np.ndarray, list[str]]:
+    """Return the values of one column in float64, and the words in it that it does not know."""
+    if isinstance(values, np.ma.MaskedArray):
+        values = [None if hidden else value for value, hidden in zip(values.data.tolist(), values.mask, strict=True)]
+    if column.categories is not None:
+        return _places(values, column.categories)
+    array = np.asarray(values) if isinstance(values, np.ndarray) else _as_array(values)
+    if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
+        return _checked(array.astype(np.float64), column, what), []
+    if column.kind == "date":
+        return read_dates(values, column, what), []
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    read = [_truth(value) if column.kind == "boolean" else _number(value) for value in plain]
+    if None in read:
+        wrong = plain[read.index(None)]
+        kind = "truth value" if column.kind == "boolean" else "number"
+        raise DataError(f"{what}, row {read.index(None)}, column '{column.name}': {str(wrong)[:40]!r} is no {kind}.")
+    return _checked(np.array(read, dtype=np.float64), column, what), []
+
+
+def _as_array(values: Sequence[Any]) -> np.ndarray:
+    """Return a list as an array, of objects where it holds several things."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        return np.array([*values, None], dtype=object)[:-1]
+
+
+def _checked(values: np.ndarray, column: ColumnSchema, what: str) -> np.ndarray:
+    if np.isinf(values).any():
+        raise DataError(f"{what}, row {int(np.isinf(values).argmax())}, column '{column.name}': the value is infinite.")
+    return values
+
+
+def _places(values: Sequence[Any] | np.ndarray, words: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+    """Return the places of words among those that are known, NaN for others, and these."""
+    places: dict[Any, float] = {word: float(place) for place, word in enumerate(words)}
+    plain = values.tolist() if hasattr(values, "tolist") else list(values)
+    strange: dict[str, None] = {}
+    read = np.empty(len(plain))
+    for row, value in enumerate(plain):
+        word = value if isinstance(value, str) else as_word(value)
+        place = places.get(word)
+        if place is None:
+            word = word.strip()
+            place = places.get(word, np.nan)
+            if word not in places and not is_missing(word):
+                strange[word] = None
+        read[row] = place
+    return read, list(strange)
+
+
+def as_word(value: Any) -> str:
+    """Return a value as a word of a category; what is missing as the empty one."""
+    if value is None or value != value or str(value) in ("NaT", "<NA>"):
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, NaN if it is missing, None if it is something else."""
+    word = as_word(value)
+    if is_missing(word):
+        return np.nan
+    try:
+        return float(value) if "_" not in word else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _truth(value: Any) -> float | None:
+    word = as_word(value).strip()
+    if is_missing(word):
+        return np.nan
+    return 1.0 if word.lower() in TRUE else 0.0 if word.lower() in FALSE else None
+
+
+def decode(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = True) -> dict[str, Any]:
+    """Return rows as columns of words, dates and numbers, as the data had them.
+
+    Words are words, whole numbers whole, real numbers rounded to the last decimal of the data, dates as they were
+    written. Columns of numbers and truth values without missing values are arrays, all others lists, with None where a
+    value is missing.
+
+    Args:
+        rows: `(n, len(schema))`.
+        schema: of the columns.
+        written: dates as words; else as `numpy.datetime64`, of times of day as `datetime.time`.
+
+    Raises:
+        DataError: if the rows have another number of columns.
+
+    Example:
+        >>> from likelify.schema import ColumnSchema
+        >>> colour = ColumnSchema.category("colour", ("blue", "red"))
+        >>> decode(np.array([[1.0], [np.nan]]), [colour])
+        {'colour': ['red', None]}
+    """
+    values = np.asarray(rows, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(schema):
+        raise DataError(f"Rows of {len(schema)} columns are needed, got an array of shape {values.shape}.")
+    return {
+        column.name: decode_column(values[:, place], column, written=written) for place, column in enumerate(schema)
+    }
+
+
+def decode_column(values: np.ndarray, column: ColumnSchema, *, written: bool = True) -> Any:
+    """Return the values of one column as the data had them; see `decode`."""
+    if column.kind == "date":
+        return write_dates(values, column, written=written)
+    missing = np.isnan(values)
+    if column.categories is not None:
+        words, last = column.categories, len(column.categories) - 1
+        places = np.clip(np.rint(np.where(missing, 0, values)), 0, last).astype(np.int64).tolist()
+        return [None if gone else words[place] for place, gone in zip(places, missing.tolist(), strict=True)]
+    filled = np.where(missing, 0.0, values)
+    if column.kind == "boolean":
+        typed = filled > 0.5
+    elif column.kind == "integer":
+        typed = np.rint(filled).astype(np.int64)
+    else:
+        typed = filled if column.step is None else np.round(filled, decimals_of(column.step))
+    if not missing.any():
+        return typed
+    return [None if gone else value for value, gone in zip(typed.tolist(), missing.tolist(), strict=True)]
+
+
+def decimals_of(step: float) -> int:
+    """Return how many decimals numbers have that are multiples of a power of ten."""
+    return max(0, round(-np.log10(step)))

@@ -1,0 +1,170 @@
+"""What the columns of a table are, found from their values: kinds, states, steps, ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from likelify.data.atoms import find_atoms, some
+from likelify.data.bounds import find_bounds
+from likelify.data.told import Told
+from likelify.errors import DataError
+from likelify.schema import ColumnSchema, LinearFunction
+
+# Whole numbers of so few values have a probability for each, if as many rows on average have it.
+FEW_INTEGERS, ROWS_EACH = 30, 4
+# Real numbers of so few values are codes, if so many rows on average have each.
+FEW_REALS, ROWS_EACH_CODE = 10, 20
+# Whole numbers above this are not all of them in float64.
+LARGEST_WHOLE = 2.0**53
+# More decimals than this are not written by anybody; nor more digits than float64 has.
+MOST_DECIMALS, MOST_DIGITS = 10, 15
+LOOKED_AT = 1000
+
+
+def find_schema(
+    rows: np.ndarray,
+    names: Sequence[str],
+    told: Mapping[str, Told] | None = None,
+    *,
+    given: Collection[str] = (),
+    others: Sequence[np.ndarray] = (),
+) -> tuple[ColumnSchema, ...]:
+    """Return what the columns of a table are.
+
+    Kinds and states are those of all rows; values with a probability of their own among real numbers, and ends of
+    ranges that nobody declared, those of `rows` alone, which can be the training split of a table.
+
+    Args:
+        rows: `(n, columns)` in float64, NaN where a value is missing.
+        names: of the columns.
+        told: what is known of some of them.
+        given: names of those that are conditions.
+        others: further rows.
+
+    Raises:
+        DataError: if columns have no values, or others than were told; the message names all of them.
+
+    Example:
+        >>> rows = np.random.default_rng(0).integers(0, 3, size=(100, 1)).astype(float)
+        >>> find_schema(rows, ["rooms"])[0].states
+        (0.0, 1.0, 2.0)
+    """
+    known, found, faults = told or {}, [], []
+    for place, name in enumerate(names):
+        train = np.ascontiguousarray(rows[:, place])
+        rest = [part[:, place] for part in others if len(part)]
+        whole = np.concatenate([train, *rest]) if rest else train
+        try:
+            facts = _column(train, whole, known.get(name, Told()))
+            found.append(ColumnSchema(name=name, given=name in given, **facts))
+        except DataError as error:
+            faults.append(f"the column '{name}' {error}")
+    if faults:
+        raise DataError("; ".join(faults)[:1].upper() + "; ".join(faults)[1:])
+    return tuple(found)
+
+
+def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
+    """Return the facts of a column but for its name."""
+    present = whole[~np.isnan(whole)]
+    facts: dict[str, Any] = {"missing": len(present) < len(whole), "said": told.said, "unit": told.unit}
+    facts["written"] = told.written if told.kind == "date" else None
+    if not len(present):
+        raise DataError("has no values. Drop it.")
+    low, high = float(present.min()), float(present.max())
+    is_whole = max(abs(low), abs(high)) < LARGEST_WHOLE and bool((present == np.floor(present)).all())
+    kind = told.kind or ("integer" if is_whole else "real")
+    facts["kind"] = kind
+    _require_told(present, kind, told, is_whole=is_whole)
+    if low == high and not facts["missing"]:
+        function = LinearFunction(offset=low)
+        words = told.words if kind in ("category", "ordered") else None
+        return facts | {"function": function, "rest": "none", "categories": words, "said": "one value only"}
+    if kind in ("category", "ordered"):
+        states = tuple(map(float, range(len(told.words or ()))))
+        return facts | {"categories": told.words, "states": states, "rest": "none"}
+    if kind == "boolean":
+        return facts | {"states": (0.0, 1.0), "rest": "none"}
+    facts |= {"lower": told.lower, "upper": told.upper, "declared": told.declares_range}
+    if kind == "real" and told.by == "user":
+        step = last_decimal(present)
+        return facts | {"step": None if step == 1 else step}
+    return facts | _numbers(train[~np.isnan(train)], present, facts, is_whole=is_whole)
+
+
+def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
+    """Return states, steps and range of whole numbers, real ones, and dates."""
+    kind, said = facts["kind"], facts["said"]
+    steps = kind == "integer" or (kind == "date" and is_whole)
+    few = _few(present, FEW_INTEGERS, ROWS_EACH) if kind == "integer" else None
+    few = _few(present, FEW_REALS, ROWS_EACH_CODE) if kind == "real" else few
+    if few is not None:
+        step = 1.0 if kind == "integer" else None
+        return {"states": few, "rest": "none", "step": step, "said": said or f"{len(few)} values only"}
+    atoms = find_atoms(train)
+    found: dict[str, Any] = {"states": atoms, "rest": "steps" if steps else "density"}
+    found["step"] = 1.0 if steps else last_decimal(present) if kind == "real" else None
+    if not facts["declared"]:
+        free = train[~np.isin(train, atoms)] if atoms else train
+        found["lower"], found["upper"] = find_bounds(free, whole=steps, zero=kind != "date")
+        _widen(found, present)
+    words = {"integer": "whole numbers", "real": "numbers", "date": "dates"}[kind]
+    return found | {"said": said or words}
+
+
+def _widen(found: dict[str, Any], present: np.ndarray) -> None:
+    """Forget an end on whose wrong side values lie, such as held-out ones or those with a probability of their own."""
+    if found["lower"] is not None and present.min() < found["lower"]:
+        found["lower"] = None
+    if found["upper"] is not None and present.max() > found["upper"]:
+        found["upper"] = None
+
+
+def _few(present: np.ndarray, most: int, rows_each: int) -> tuple[float, ...] | None:
+    """Return the values if there are few."""
+    if len(np.unique(some(present))) > most:
+        return None
+    values = np.unique(present)
+    few = len(values) <= most and (len(values) * rows_each <= len(present) or len(values) == 2)
+    return tuple(map(float, values)) if few else None
+
+
+def _require_told(present: np.ndarray, kind: str, told: Told, *, is_whole: bool) -> None:
+    """Refuse values that are not what was told of them."""
+    if kind == "integer" and not is_whole:
+        wrong = present[(present != np.floor(present)) | (np.abs(present) >= LARGEST_WHOLE)][0]
+        raise DataError(f"has the value {wrong:.10g}, which is no whole number, though you said so. Say real.")
+    if kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
+        raise DataError(f"has the value {present[~np.isin(present, (0.0, 1.0))][0]:.10g}, which is neither 0 nor 1.")
+    lower = -np.inf if told.lower is None else told.lower
+    upper = np.inf if told.upper is None else told.upper
+    outside = (present < lower) | (present > upper)
+    if outside.any():
+        raise DataError(
+            f"has the value {present[outside][0]:.10g}, as are {int(outside.sum()):,} in all outside of "
+            f"{lower:.10g} to {upper:.10g}, the range that you declared. Mend them, or declare a wider one."
+        )
+
+
+def last_decimal(values: np.ndarray) -> float | None:
+    """Return the place of the last decimal with which numbers are written, 0.01 if all have two at most.
+
+    Returns:
+        None if they have more digits than anybody writes.
+    """
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    sample = values[:: max(1, len(values) // LOOKED_AT)]
+    for decimals in range(MOST_DECIMALS + 1):
+        if largest * 10.0**decimals >= 10.0**MOST_DIGITS:
+            return None
+        if _has_decimals(sample, decimals) and _has_decimals(values, decimals):
+            return float(f"1e-{decimals}")
+    return None
+
+
+def _has_decimals(values: np.ndarray, decimals: int) -> bool:
+    allowance = 4 * np.finfo(np.float64).eps * np.abs(values)
+    return bool((np.abs(np.round(values, decimals) - values) <= allowance).all())
