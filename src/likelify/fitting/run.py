@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
 from likelify.errors import ConfigError, RunError, printable
+from likelify.fitting.drawing.of_run import Draws
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, regular, write_atomically, write_new
 from likelify.fitting.locks import LOCK
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from likelify.data import Source, SplitName
     from likelify.fitting.checkpoint import Saved
-    from likelify.fitting.drawing.inpainting import Completions
-    from likelify.fitting.drawing.remaking import Remade
     from likelify.fitting.figures import Course, Evaluation
     from likelify.fitting.loop import Progress
     from likelify.fitting.process import OneProcess
@@ -39,7 +38,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 COURSE, METRICS = "course.json", "metrics.csv"
 
 
-class Run:
+class Run(Draws):
     """A fitted model and everything that is known of it, in a folder.
 
     Example:
@@ -254,80 +253,6 @@ class Run:
 
         wanted = Wanted(draws=draws, reference=reference, blame=blame)
         return score_items(Scoring(self, items_of(self, items, split=split), wanted, jobs=jobs))
-
-    def sample(
-        self,
-        number: int = 64,
-        *,
-        label: int | str | Sequence[int | str] | None = None,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> Tensor:
-        """Draw items in the units of the data: images as integers, rows of tables in the user's units.
-
-        Args:
-            number: of samples.
-            label: class, its number or name, or several that are drawn in turn; by default all.
-            temperature: below 1 samples are less varied; see `Flow.sample`.
-            seed: of the draws.
-
-        Raises:
-            ConfigError: if the run has no such class, or a number does not fit.
-        """
-        from likelify.fitting.drawing.sampling import sample
-
-        return sample(self, number, label=label, temperature=temperature, seed=seed)
-
-    def reconstruct(self, items: Any, *, limit: int | None = None, labels: Tensor | None = None) -> Remade:
-        """Encode items to the latent and decode them again: what the model keeps of them.
-
-        Args:
-            items: the name of a split, the number of an item of the test split, a file, an array, a tensor, a table.
-            limit: how many, the first; None for all.
-            labels: class of each item, for a class-conditional model, unless the items have labels.
-
-        Raises:
-            DataError: if there are no such items, or they do not fit the model.
-        """
-        from likelify.fitting.drawing.remaking import reconstruct
-
-        return reconstruct(self, items, limit=limit, labels=labels)
-
-    def interpolate(self, a: Any, b: Any, steps: int = 10, *, labels: tuple[int, int] | None = None) -> Tensor:
-        """Return items on the way from one to another in the latent, `(steps, *event)`, both included.
-
-        Args:
-            a: one item; as for `reconstruct`.
-            b: one item.
-            steps: number of items, at least two.
-            labels: classes of both, for a class-conditional model, unless the items have labels.
-
-        Raises:
-            DataError: if there are no such items, or they do not fit the model.
-        """
-        from likelify.fitting.drawing.remaking import interpolate
-
-        return interpolate(self, a, b, steps, labels=labels)
-
-    def inpaint(self, items: Any, mask: Tensor, draws: int = 8, **settings: Any) -> Completions:
-        """Draw what a mask hides of items, given the rest.
-
-        Args:
-            items: as for `reconstruct`; what they hold at hidden places is not looked at.
-            mask: of the shape of an item, or one for each, true where an element is hidden.
-            draws: of each item.
-            **settings: labels, seed, limit and effort, as `remaking.inpaint` takes them.
-
-        Warns:
-            LikelifyWarning: if the draws are worth few independent ones.
-
-        Raises:
-            DataError: if there are no such items, or they do not fit the model.
-            ConfigError: if nothing or too much is hidden.
-        """
-        from likelify.fitting.drawing.remaking import inpaint
-
-        return inpaint(self, items, mask, draws, **settings)[1]
 
     def report(self, file: str | Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:
         """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.
