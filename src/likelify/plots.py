@@ -217,7 +217,8 @@ def pairs_of(panels: Mapping[str, Tensor | np.ndarray], columns: Sequence[str] |
 def _pair(axis: Any, rows: np.ndarray, down: int, right: int, title: str) -> None:
     axis.tick_params(labelsize=6)
     if down == right:
-        axis.hist(rows[:, right], bins=40, density=True, histtype="step", label=title)
+        # What is missing in a table is not a number.
+        axis.hist(rows[np.isfinite(rows[:, right]), right], bins=40, density=True, histtype="step", label=title)
     elif down > right:
         axis.scatter(rows[:, right], rows[:, down], s=1.5, linewidths=0, alpha=0.5, rasterized=True)
     else:

@@ -27,12 +27,15 @@ class Trend(NamedTuple):
     Attributes:
         columns: the numbers of both.
         score: 1 is best; NaN where a column has one value only, or none.
+        strength: how much they go together in the real rows, from 0 to 1: the absolute correlation of two columns of
+            numbers, else the total variation between their joint table and that of independent columns.
         real: correlation in the real rows, for two columns of numbers; else None.
         drawn: correlation in the drawn rows, likewise.
     """
 
     columns: tuple[int, int]
     score: float
+    strength: float
     real: float | None = None
     drawn: float | None = None
 
@@ -98,9 +101,10 @@ def quality(real: np.ndarray, drawn: np.ndarray, schema: Sequence[ColumnSchema])
     for pair in combinations(range(len(schema)), 2):
         if numbers[pair[0]] and numbers[pair[1]]:
             one, other = correlation(real[:, pair]), correlation(drawn[:, pair])
-            trends.append(Trend(pair, 1 - abs(one - other) / 2, one, other))
+            trends.append(Trend(pair, 1 - abs(one - other) / 2, abs(one), one, other))
         else:
-            trends.append(Trend(pair, _joint(*(codes[at] for at in pair))))
+            both = codes[pair[0]], codes[pair[1]]
+            trends.append(Trend(pair, _joint(*both), _strength(*both)))
     return Quality(tuple(each.name for each in schema), np.array(shapes), tuple(trends))
 
 
@@ -169,3 +173,13 @@ def _joint(one: _Codes, other: _Codes) -> float:
     places, inverse = np.unique(np.concatenate(both), return_inverse=True)
     real, drawn = (_shares(part, len(places)) for part in np.split(inverse, [len(both[0])]))
     return 1 - 0.5 * float(np.abs(real - drawn).sum())
+
+
+def _strength(one: _Codes, other: _Codes) -> float:
+    """Return the total variation between the joint table of two real columns and the product of their margins."""
+    places, inverse = np.unique(one.real * other.count + other.real, return_inverse=True)
+    shares = _shares(inverse, len(places))
+    left, right = _shares(one.real, one.count), _shares(other.real, other.count)
+    apart = left[places // other.count] * right[places % other.count]
+    # Where the joint table is empty, the products differ by themselves.
+    return 0.5 * float(np.abs(shares - apart).sum() + 1 - apart.sum())

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from likelify.data import Batch, Facts
-from likelify.data.encoding import decode_column
 from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.table_files import arrow, write_tables
+from likelify.fitting.typed import arrow_table
 from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
 from likelify.schema import real_columns
 
@@ -122,7 +122,7 @@ def _write_array(handle: BinaryIO, count: int, parts: Iterator[np.ndarray]) -> N
         handle.write(np.ascontiguousarray(part).tobytes())
 
 
-def _table(batch: Batch, facts: Facts, start: int) -> pyarrow.Table:
+def _table(batch: Batch, facts: Facts, start: int, *, written: bool) -> pyarrow.Table:
     """Return a batch as a table: of sequences one line for each position, in long format."""
     values = _array(batch, facts)
     values = values if facts.levels is not None else values.astype(np.float64)
@@ -131,14 +131,14 @@ def _table(batch: Batch, facts: Facts, start: int) -> pyarrow.Table:
         places = [np.repeat(np.arange(start, start + items), length), np.tile(np.arange(length), items)]
         names = ["sequence", "position", *(f"channel_{number + 1}" for number in range(channels))]
         columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
+        table = arrow().table(columns, names=names)
     else:
-        length, names = 1, column_names(facts)
-        schema = facts.schema or real_columns(len(names))
-        columns = [decode_column(column, means) for column, means in zip(values.T, schema, strict=True)]
-    if batch.labels is not None:
-        names.append(free_name("label", names))
-        columns.append(np.repeat(np.array(_class_words(batch, facts)), length))
-    return arrow().table([arrow().array(column) for column in columns], names=names)
+        length, schema = 1, facts.schema or real_columns(facts.event_shape[0])
+        table = arrow_table(values, schema, written=written).rename_columns(column_names(facts))
+    if batch.labels is None:
+        return table
+    labels = np.repeat(np.array(_class_words(batch, facts)), length)
+    return table.append_column(free_name("label", table.column_names), arrow().array(labels))
 
 
 def _class_words(batch: Batch, facts: Facts) -> list[Any]:
@@ -148,16 +148,16 @@ def _class_words(batch: Batch, facts: Facts) -> list[Any]:
 
 
 def _write_tables(path: Path, ending: str, facts: Facts, batches: Iterable[Batch], *, header: bool = True) -> None:
-    tables = _tables(batches, facts)
+    tables = _tables(batches, facts, written=ending == ".csv")
     first = next(tables)
     header = header or "label" in first.column_names
     write_tables(path, ending, first.schema, chain([first], tables), header=header)
 
 
-def _tables(batches: Iterable[Batch], facts: Facts) -> Iterator[pyarrow.Table]:
+def _tables(batches: Iterable[Batch], facts: Facts, *, written: bool) -> Iterator[pyarrow.Table]:
     start = 0
     for batch in batches:
-        yield _table(batch, facts, start)
+        yield _table(batch, facts, start, written=written)
         start += len(batch)
 
 

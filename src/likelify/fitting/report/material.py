@@ -143,7 +143,7 @@ class Material:
     @property
     def schema(self) -> tuple[ColumnSchema, ...]:
         """What the columns of a table mean."""
-        return real_columns(self.elements)
+        return self.facts.schema or real_columns(self.elements)
 
     @property
     def better(self) -> str:

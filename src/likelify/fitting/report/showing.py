@@ -8,8 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from likelify.data import Facts
+from likelify.data.encoding import decode_column
 from likelify.fitting.report.blocks import Picture
 from likelify.fitting.report.drawing import DATA, MODEL, OTHER, figure, item_picture, label
+from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +87,22 @@ def names_of(facts: Facts) -> tuple[str, ...]:
     return tuple(label(name) for name in given)
 
 
-def cells(x: Tensor, columns: int = COLUMNS) -> tuple[str, ...]:
-    """Return the first values of a row as text, and dots for those that are left out."""
-    values = x.detach().cpu().double().tolist()
+def cells(x: Tensor, facts: Facts, columns: int = COLUMNS) -> tuple[str, ...]:
+    """Return the first values of a row as text, as the data have them, and dots for those that are left out."""
+    values = x.detach().cpu().double().numpy()
     more = ("...",) if len(values) > columns else ()
-    return (*(f"{value:.6g}" for value in values[:columns]), *more)
+    if facts.schema is None:
+        return (*(f"{value:.6g}" for value in values[:columns]), *more)
+    return (*(_cell(value, column) for value, column in zip(values[:columns], facts.schema, strict=False)), *more)
+
+
+def _cell(value: float, column: ColumnSchema) -> str:
+    if np.isnan(value):
+        return "(missing)"
+    if column.kind in ("real", "integer") and column.step is None:
+        return f"{value:.6g}"
+    shown = decode_column(np.array([value]), column)[0]
+    return f"{shown:.10g}" if isinstance(shown, float) else label(str(shown))
 
 
 def headings(facts: Facts, columns: int = COLUMNS) -> tuple[str, ...]:

@@ -1,182 +1,180 @@
-"""Columns of a table, real against drawn: each by itself, and pairs of them."""
+"""Columns of a table, real against drawn: each by itself, pairs of them, and the two scores of synthetic tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import combinations
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from likelify.fitting.report.blocks import Card, Cards, Picture, Section, Table, Text
-from likelify.fitting.report.comparing import compare
-from likelify.fitting.report.drawing import DATA, DATA_POINTS, MODEL, MODEL_POINTS, figure, label
+from likelify.data.encoding import decode_column
+from likelify.fitting.quality import Quality, Trend, quality
+from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section, Table, Text
+from likelify.fitting.report.column_pictures import Pair, marginal, points
+from likelify.fitting.report.comparing import compare, compare_counts
 from likelify.fitting.report.material import Material, as_rows
 from likelify.fitting.report.showing import names_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MOST_MARGINALS, MOST_PAIRS, MOST_POINTS = 12, 6, 600
-BINS = 30
-# Letters beside an axis of a small picture.
-LONGEST_AXIS = 20
+MOST_MARGINALS, MOST_PAIRS, MOST_LISTED = 12, 6, 100
+# Columns of which all pairs are looked at, and words of a column that are listed.
+MOST_PAIRED, MOST_WORDS = 60, 5
 # Rows of which a histogram shows something.
 ENOUGH = 150
-# Of the range of a picture, how much of the values is in it.
-SHOWN = (0.002, 0.998)
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Real and drawn rows with names.
-
-    Attributes:
-        names: of the columns.
-        real: `(rows, columns)`.
-        drawn: `(rows, columns)`.
-        distance: of each column, the largest difference of the two distribution functions.
-    """
-
-    names: tuple[str, ...]
-    real: np.ndarray
-    drawn: np.ndarray
-    distance: np.ndarray
+# A chance below which a column is drawn wrong, over all columns.
+WRONG = 0.001
 
 
 def columns(material: Material, section: Section) -> None:
     """Compare marginals, pairs and moments."""
-    names, real, drawn = names_of(material.facts), material.real(ENOUGH).rows, as_rows(material.drawn)
-    # A bad fit may draw infinities; they count as far away.
-    drawn = np.nan_to_num(drawn, posinf=np.finfo(float).max, neginf=np.finfo(float).min)
-    tests = [compare(real[:, at], drawn[:, at]) for at in range(len(names))]
-    found = Compared(names, real, drawn, np.array([test.distance for test in tests]))
-    wrong = [names[at] for at, test in enumerate(tests) if test.chance < 0.001 / len(names)]
+    real, drawn = material.real(ENOUGH).rows, as_rows(material.drawn)
+    # A bad fit may draw infinities; they count as far away. What is missing stays NaN.
+    far = np.finfo(float).max
+    drawn = np.clip(drawn, -far, far)
+    schema = material.schema
+    pairs = [
+        Pair(column, name, real[:, at], drawn[:, at])
+        for at, (column, name) in enumerate(zip(schema, names_of(material.facts), strict=True))
+    ]
+    chances = [_chance(pair) for pair in pairs]
+    wrong = [pair.name for pair, chance in zip(pairs, chances, strict=True) if chance < WRONG / len(pairs)]
     if wrong:
         listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         section.doubts.append(f"Drawn values do not have the distribution of the data in: {listed}.")
-    section.add(*_marginals(found), *_pairs(found), _moments(found))
+    some = slice(0, MOST_PAIRED)
+    found = quality(real[:, some], drawn[:, some], schema[some])
+    shapes = found.shapes if len(pairs) <= MOST_PAIRED else quality_of_columns(real, drawn, material)
+    section.add(Text(_in_words(material, found, shapes)), *_marginals(pairs, shapes))
+    section.add(*_pairs(pairs, found), *_numbers(pairs), *_words(pairs))
 
 
-def _marginals(found: Compared) -> list[Cards | Text]:
-    worst = np.argsort(-found.distance)[:MOST_MARGINALS]
-    chosen = sorted(worst) if len(found.names) <= MOST_MARGINALS else worst
+def quality_of_columns(real: np.ndarray, drawn: np.ndarray, material: Material) -> np.ndarray:
+    """Return the scores of the shapes of many columns, without their pairs."""
+    singles = [quality(real[:, [at]], drawn[:, [at]], [column]) for at, column in enumerate(material.schema)]
+    return np.concatenate([single.shapes for single in singles])
+
+
+def _chance(pair: Pair) -> float:
+    """Return how likely so large a difference of two samples of one distribution is."""
+    real, drawn = (rows[~np.isnan(rows)] for rows in (pair.real, pair.drawn))
+    missing = [[int(np.isnan(rows).sum()), int((~np.isnan(rows)).sum())] for rows in (pair.real, pair.drawn)]
+    chance = 2 * compare_counts(np.array(missing)) if np.isnan([*pair.real, *pair.drawn]).any() else 1.0
+    if not len(real) or not len(drawn):
+        return min(1.0, chance)
+    if pair.is_of_numbers:
+        return min(1.0, chance, compare(real, drawn).chance * (2 if chance < 1 else 1))
+    places = np.union1d(real, drawn)
+    counts = np.array([[int((rows == place).sum()) for place in places] for rows in (real, drawn)])
+    return min(1.0, chance, compare_counts(counts) * (2 if chance < 1 else 1))
+
+
+def _in_words(material: Material, found: Quality, shapes: np.ndarray) -> str:
+    known = shapes[~np.isnan(shapes)]
+    mean = f"{known.mean():.1%}" if len(known) else "-"
+    pairs = f" and column pair trends {found.column_pair_trends:.1%}" if found.trends else ""
+    some = f" (pairs of the first {MOST_PAIRED} columns)" if len(shapes) > MOST_PAIRED else ""
+    text = (
+        f"Column shapes {mean}{pairs}{some}: the two scores that tools for synthetic tables show, as the quality "
+        "report of SDMetrics defines them; 100 % is best."
+    )
+    train, real = material.train.rows[: len(material.drawn)], material.real(ENOUGH)
+    if real.split == "train":
+        return text
+    places = slice(0, MOST_PAIRED)
+    usual = quality(real.rows[:, places], train[:, places], material.schema[places])
+    other = f" and {usual.column_pair_trends:.1%}" if usual.trends else ""
+    return f"{text} {len(train):,} training rows in the place of drawn ones have {usual.column_shapes:.1%}{other}."
+
+
+def _marginals(pairs: list[Pair], shapes: np.ndarray) -> list[Block]:
+    far = np.nan_to_num(1 - shapes)
+    worst = np.argsort(-far, kind="stable")[:MOST_MARGINALS]
+    chosen = sorted(worst) if len(pairs) <= MOST_MARGINALS else worst
     some = (
-        f" Of {len(found.names)} columns these are the {len(chosen)} in which real and drawn values differ most."
-        if len(chosen) < len(found.names)
+        f" Of {len(pairs)} columns these are the {len(chosen)} in which real and drawn values differ most."
+        if len(chosen) < len(pairs)
         else ""
     )
-    cards = [Card((_marginal(found, int(at)),), (f"D = {found.distance[at]:.3f}",)) for at in chosen]
+    cards = [Card((_picture(pairs[at], int(at), float(far[at])),), _lines(pairs[at], float(far[at]))) for at in chosen]
+    chance = 1.358 * np.sqrt(1 / len(pairs[0].real) + 1 / len(pairs[0].drawn))
     note = (
-        "Filled: values of the data; line: drawn ones. D is the largest difference of their distribution functions "
-        f"(Kolmogorov-Smirnov); by chance alone it is below {_chance(found):.3f} in 95 of 100 columns.{some}"
+        "Filled: values of the data; line: drawn ones. D is the largest difference of the distribution functions of "
+        f"numbers and dates (Kolmogorov-Smirnov); by chance alone it is below {chance:.3f} in 95 of 100 columns. TV is "
+        f"half the sum of the differences of the shares of words (total variation).{some}"
     )
     return [Cards("Each column by itself", tuple(cards), width=165), Text(note)]
 
 
-def _chance(found: Compared) -> float:
-    return 1.358 * np.sqrt(1 / len(found.real) + 1 / len(found.drawn))
+def _picture(pair: Pair, at: int, far: float) -> Picture:
+    kind = "Histograms" if pair.is_of_numbers else "Bars"
+    alt = f"{kind} of {pair.name}: data against drawn values, largest difference {far:.3f}."
+    return marginal(pair, f"marginal-{at}", alt)
 
 
-def _marginal(found: Compared, at: int) -> Picture:
-    real, drawn, name = found.real[:, at], found.drawn[:, at], found.names[at]
-    edges = _edges(real, drawn)
-
-    def draw(axes: Axes) -> None:
-        for values, colour, filled in ((real, DATA, True), (drawn, MODEL, False)):
-            shares = np.histogram(values, edges)[0] / len(values)
-            axes.stairs(shares, edges, color=colour, fill=filled, alpha=0.45 if filled else 1, linewidth=1.3)
-        axes.set_title(name)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.locator_params(axis="x", nbins=4)
-
-    alt = f"Histograms of {name}: data against drawn values, largest difference {found.distance[at]:.3f}."
-    return figure(f"marginal-{at}", draw, alt=alt, size=(2.2, 1.5), width=240)
+def _lines(pair: Pair, far: float) -> tuple[str, ...]:
+    lines = (f"{'D' if pair.is_of_numbers else 'TV'} = {far:.3f}",)
+    missing = [float(np.isnan(rows).mean()) for rows in (pair.real, pair.drawn)]
+    return (*lines, f"missing {missing[0]:.1%} real, {missing[1]:.1%} drawn") if max(missing) > 0 else lines
 
 
-def _edges(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Return bins over where nearly all real and most drawn values lie; one for each value if few are repeated."""
-    distinct = np.unique(real)
-    if 1 < len(distinct) <= min(BINS, len(real) / 8):
-        middle = (distinct[1:] + distinct[:-1]) / 2
-        ends = 1.5 * distinct[[0, -1]] - 0.5 * distinct[[1, -2]]
-        return np.concatenate([ends[:1], middle, ends[1:]])
-    low, high = _range(real)
-    near = drawn[(drawn > low - (high - low)) & (drawn < high + (high - low))]
-    low, high = _range(np.concatenate([real, near]))
-    return np.linspace(low, high, min(BINS, max(8, int(len(real) ** 0.5))) + 1)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    low, high = (float(each) for each in np.quantile(values, SHOWN))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _pairs(found: Compared) -> list[Cards | Text]:
-    if len(found.names) < 2:
+def _pairs(pairs: list[Pair], found: Quality) -> list[Block]:
+    if not found.trends:
         return []
-    real, drawn = _correlations(found.real), _correlations(found.drawn)
-    pairs = list(combinations(range(len(found.names)), 2))
-    order = sorted(pairs, key=lambda pair: -max(abs(real[pair]), 2 * abs(real[pair] - drawn[pair])))
+    order = sorted(found.trends, key=_priority)
     cards = tuple(
-        Card(
-            (_pair(found, pair, "real"), _pair(found, pair, "drawn")),
-            (f"{found.names[pair[0]]} and {found.names[pair[1]]}: rank correlation {real[pair]:.2f} real, "
-             f"{drawn[pair]:.2f} drawn",),
-        )
-        for pair in order[:MOST_PAIRS]
-    )  # fmt: skip
-    some = f"The {len(cards)} of {len(pairs)} pairs" if len(cards) < len(pairs) else "All pairs"
-    note = f"{some}, the most correlated or most differently correlated first; left real, right drawn, equal axes."
+        Card(tuple(_points(pairs, trend, which) for which in ("real", "drawn")), (_of_pair(pairs, trend),))
+        for trend in order[:MOST_PAIRS]
+    )
+    some = f"The {len(cards)} of {len(order)} pairs" if len(cards) < len(order) else "All pairs"
+    note = (
+        f"{some}, those first that go together most, or most differently; left real, right drawn, equal axes. Points "
+        "of one word lie beside one another. Similar: 1 is best."
+    )
     return [Cards("Pairs of columns", cards, width=330), Text(note)]
 
 
-def _correlations(rows: np.ndarray) -> np.ndarray:
-    """Return Spearman's rank correlations; zero where a column has one value."""
-    from scipy.stats import rankdata
-
-    ranked = rankdata(rows, axis=0)
-    ranked = ranked - ranked.mean(0)
-    spread = np.sqrt((ranked**2).sum(0))
-    return ranked.T @ ranked / np.maximum(np.outer(spread, spread), 1e-300)
+def _priority(trend: Trend) -> float:
+    """Return a number that is small for pairs which go together most, or most differently in real and drawn rows."""
+    if np.isnan(trend.score):
+        return np.inf
+    return -max(trend.strength, 4 * (1 - trend.score))
 
 
-def _pair(found: Compared, pair: tuple[int, int], which: str) -> Picture:
-    rows = found.real if which == "real" else found.drawn
-    limits = [_range(np.concatenate([found.real[:, at], _near(found, at)])) for at in pair]
-    x, y = rows[:MOST_POINTS, pair[0]], rows[:MOST_POINTS, pair[1]]
-    colour = DATA_POINTS if which == "real" else MODEL_POINTS
-
-    def draw(axes: Axes) -> None:
-        axes.scatter(x, y, s=5, color=colour, alpha=0.6, linewidths=0, rasterized=True)
-        for limit, put in zip(limits, (axes.set_xlim, axes.set_ylim), strict=True):
-            margin = 0.04 * (limit[1] - limit[0])
-            put(limit[0] - margin, limit[1] + margin)
-        axes.set_title(which)
-        axes.locator_params(nbins=3)
-        axes.set_xlabel(label(found.names[pair[0]], LONGEST_AXIS))
-        axes.set_ylabel(label(found.names[pair[1]], LONGEST_AXIS))
-
-    alt = f"{found.names[pair[1]]} against {found.names[pair[0]]}: {min(len(rows), MOST_POINTS)} {which} rows."
-    return figure(f"pair-{pair[0]}-{pair[1]}-{which}", draw, alt=alt, size=(2.3, 2.1), width=240)
+def _points(pairs: list[Pair], trend: Trend, which: str) -> Picture:
+    one, other = trend.columns
+    return points(pairs[one], pairs[other], which, f"pair-{one}-{other}-{which}")
 
 
-def _near(found: Compared, at: int) -> np.ndarray:
-    low, high = _range(found.real[:, at])
-    values = found.drawn[:, at]
-    return values[(values > low - (high - low)) & (values < high + (high - low))]
+def _of_pair(pairs: list[Pair], trend: Trend) -> str:
+    names = f"{pairs[trend.columns[0]].name} and {pairs[trend.columns[1]].name}"
+    if trend.real is None or trend.drawn is None:
+        return f"{names}: joint table {trend.score:.3f} similar"
+    return f"{names}: correlation {trend.real:.2f} real, {trend.drawn:.2f} drawn"
 
 
-def _moments(found: Compared) -> Table:
-    def words(values: np.ndarray) -> tuple[str, ...]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            numbers = (values.mean(), values.std(), *np.quantile(values, (0.05, 0.5, 0.95)))
-        return tuple(f"{number:.4g}" for number in numbers)
+def _numbers(pairs: list[Pair]) -> list[Block]:
+    rows: list[tuple[str, ...]] = []
+    for pair in [pair for pair in pairs if pair.is_of_numbers][:MOST_LISTED]:
+        rows += [(pair.name, "real", *_moments(pair, pair.real)), ("", "drawn", *_moments(pair, pair.drawn))]
+    headings = ("column", "", "mean", "sd", "5 %", "median", "95 %", "missing")
+    return [Table(headings, rows, "Means and quantiles of the columns", folded=True)] if rows else []
 
-    rows = []
-    for at, name in enumerate(found.names[:100]):
-        rows += [(name, "real", *words(found.real[:, at])), ("", "drawn", *words(found.drawn[:, at]))]
-    return Table(
-        ("column", "", "mean", "sd", "5 %", "median", "95 %"), rows, "Means and quantiles of the columns", folded=True
-    )
+
+def _moments(pair: Pair, rows: np.ndarray) -> tuple[str, ...]:
+    values, missing = rows[~np.isnan(rows)], f"{np.isnan(rows).mean():.1%}" if np.isnan(rows).any() else ""
+    if not len(values):
+        return ("", "", "", "", "", missing)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread, quantiles = values.mean(), values.std(), np.quantile(values, (0.05, 0.5, 0.95))
+    if pair.column.kind != "date":
+        return (*(f"{number:.4g}" for number in (mean, spread, *quantiles)), missing)
+    words = [str(word) for word in decode_column(np.array([mean, *quantiles]), pair.column)]
+    return (words[0], f"{spread:.4g} {pair.column.unit}s", *words[1:], missing)
+
+
+def _words(pairs: list[Pair]) -> list[Block]:
+    rows: list[tuple[str, ...]] = []
+    for pair in [pair for pair in pairs if not pair.is_of_numbers][:MOST_LISTED]:
+        values, words = pair.words(MOST_WORDS)
+        for which, of in (("real", pair.real), ("drawn", pair.drawn)):
+            shares = ", ".join(f"{word} {(of == value).mean():.1%}" for value, word in zip(values, words, strict=True))
+            missing = f"{np.isnan(of).mean():.1%}" if np.isnan(of).any() else ""
+            rows.append((pair.name if which == "real" else "", which, shares, missing))
+    headings = ("column", "", "most frequent words", "missing")
+    return [Table(headings, rows, "Shares of words", folded=True)] if rows else []

@@ -161,7 +161,7 @@ def _rows(material: Material, drawn: Tensor, found: Neighbours, order: np.ndarra
         return []
     for at in map(int, order[:3]):
         index = int(found.index[at])
-        rows.append((f"sample {at}", f"{found.distance[at]:.3g}", *cells(drawn[at])))
-        rows.append((train.name(index), "", *cells(train.batch.x[index])))
+        rows.append((f"sample {at}", f"{found.distance[at]:.3g}", *cells(drawn[at], facts)))
+        rows.append((train.name(index), "", *cells(train.batch.x[index], facts)))
     caption = "The three samples nearest to training rows, each above its neighbour"
     return [Table(("", "distance", *headings(facts)), rows, caption)]

@@ -48,7 +48,7 @@ def _rows(material: Material, order: np.ndarray, title: str) -> Block:
         (
             part.name(at),
             _value(material, at),
-            *(cells(part.batch.x[at]) if table else (f"{int(material.scores.dims[at])} elements",)),
+            *(cells(part.batch.x[at], facts) if table else (f"{int(material.scores.dims[at])} elements",)),
         )
         for at in map(int, order)
     ]

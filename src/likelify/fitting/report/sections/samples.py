@@ -71,7 +71,7 @@ def _lines(material: Material, drawn: Tensor, real: Part) -> list[Block]:
 def _rows(material: Material, drawn: Tensor, real: Part) -> list[Block]:
     facts = material.facts
     return [
-        Table(headings(facts), [cells(row) for row in x[:ROWS]], caption, folded=True)
+        Table(headings(facts), [cells(row, facts) for row in x[:ROWS]], caption, folded=True)
         for x, caption in (
             (drawn, f"The first {min(ROWS, len(drawn))} rows that were drawn"),
             (real.batch.x, f"{min(ROWS, len(real))} rows of the {real.split} split"),

@@ -1,0 +1,60 @@
+"""Raw rows as tables of Arrow, in the types that their columns had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data.dates import is_clock
+from likelify.data.encoding import decode_column
+from likelify.fitting.table_files import arrow
+from likelify.schema import ColumnSchema
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False) -> pyarrow.Table:
+    """Return raw rows as a table: words as a dictionary, whole numbers, truth values, dates; null where one is missing.
+
+    Args:
+        rows: `(n, len(schema))` in float64, see `ColumnSchema`.
+        schema: of the columns.
+        written: dates as the words in which the data had them, as a file of text wants them.
+
+    Raises:
+        MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
+
+    Example:
+        >>> schema = (ColumnSchema.category("colour", ("blue", "red")), ColumnSchema(name="size", step=0.1))
+        >>> arrow_table(np.array([[1.0, 0.31], [np.nan, 2.0]]), schema).to_pylist()
+        [{'colour': 'red', 'size': 0.3}, {'colour': None, 'size': 2.0}]
+    """
+    pa = arrow()
+    values = np.asarray(rows, dtype=np.float64)
+    columns = [_column(pa, values[:, at], column, written=written) for at, column in enumerate(schema)]
+    return pa.table(columns, names=[column.name for column in schema])
+
+
+def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pyarrow.Array:
+    if column.categories is not None:
+        # All tables have the same words in the same order, whichever of them are met.
+        missing = np.isnan(values)
+        last = len(column.categories) - 1
+        places = np.rint(np.where(missing, 0, values)).clip(0, last).astype(np.int32)
+        words = pa.array(column.categories, pa.string())
+        indices = pa.array(places, mask=missing)
+        return pa.DictionaryArray.from_arrays(indices, words, ordered=column.kind == "ordered")
+    return pa.array(decode_column(values, column, written=written), _type(pa, column, written=written))
+
+
+def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pyarrow.DataType:
+    if column.kind == "date":
+        if written:
+            return pa.string()
+        if is_clock(column.written):
+            return pa.time64("us")
+        return pa.date32() if column.unit == "day" else pa.timestamp("us")
+    return {"integer": pa.int64(), "boolean": pa.bool_()}.get(column.kind, pa.float64())
