@@ -63,7 +63,7 @@ def at_work_in_a_flow() -> bool:
     return _IN_A_FLOW.get()
 
 
-def within(x: Tensor, inside: Tensor, layer: nn.Module, meaning: str, anchor: float) -> tuple[Tensor, Tensor]:
+def within(x: Tensor, inside: Tensor, layer: nn.Module, meaning: str, anchor: float | Tensor) -> tuple[Tensor, Tensor]:
     """Keep a bounded layer to the values on which it is defined.
 
     The log-density of a flow is minus infinity outside of its support, row by row: the layer works on an anchor in
@@ -75,7 +75,7 @@ def within(x: Tensor, inside: Tensor, layer: nn.Module, meaning: str, anchor: fl
         inside: which of its elements are inside.
         layer: which layer it is.
         meaning: what inside means, in words.
-        anchor: a value that is inside.
+        anchor: a value that is inside; or one for each element.
 
     Returns:
         The values to work on, and which of them count.

@@ -46,6 +46,16 @@ def _autoregressive(features: int, bijector: Any, context_features: int = 0) -> 
     return transforms.Autoregressive(features, bijector, net)
 
 
+def _kernel_marginal(cells: int = 63, **ranges: object) -> transforms.KernelMarginal:
+    layer = transforms.KernelMarginal(3, cells=cells, **ranges)
+    layer.initialize(0.5 + unit(40, 3) * torch.tensor([0.1, 1.0, 30.0]))
+    return layer
+
+
+def _in_ranges(rows: int) -> torch.Tensor:
+    return 0.5 + unit(rows, 3) * torch.tensor([0.1, 1.0, 30.0])
+
+
 def _prediction(channels: int, length: int, rows: int = 60, *, predict: bool = True) -> transforms.LinearPrediction:
     layer = transforms.LinearPrediction((channels, length), predict=predict)
     scales = torch.tensor([0.1, 1.0, 30.0])[:channels, None]
@@ -81,6 +91,14 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "fitted-marginal": LayerCase(
         _marginal, lambda: integers(3, 1, 3, 2, levels=5) + unit(3, 1, 3, 2), lk.FittedMarginal
+    ),
+    "kernel-marginal": LayerCase(_kernel_marginal, lambda: 3 * normal(4, 3), transforms.KernelMarginal),
+    "kernel-marginal-graphs": LayerCase(_kernel_marginal, lambda: _in_ranges(5), transforms.KernelMarginal, on_graphs),
+    "kernel-marginal-declared": LayerCase(
+        lambda: _kernel_marginal(lower=0.5, upper=[None, 2.0, 40.0]), lambda: _in_ranges(4), transforms.KernelMarginal
+    ),
+    "kernel-marginal-found": LayerCase(
+        lambda: _kernel_marginal(lower=0.5, declared=False), lambda: _in_ranges(4), transforms.KernelMarginal
     ),
     "columns": LayerCase(_columns, lambda: 3 * normal(4, 3), transforms.Columns),
     "columns-graphs": LayerCase(_columns, lambda: 3 * normal(5, 3), transforms.Columns, on_graphs),

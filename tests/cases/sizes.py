@@ -188,6 +188,7 @@ BIJECTIONS: dict[str, Sized] = {
     "ChannelSpline": image(lambda s: lk.ChannelSpline(s.channels, bins=4)),
     "SharedSpline": image(lambda s: transforms.SharedSpline(bins=4)),
     "Columns": vector(lambda s: _fitted(transforms.Columns(s.channels), normal(20, s.channels))),
+    "KernelMarginal": vector(lambda s: _fitted(transforms.KernelMarginal(s.channels), normal(20, s.channels))),
     "LinearPrediction": Sized(
         lambda s: _fitted(transforms.LinearPrediction((s.channels, s.width)), normal(40, s.channels, s.width)),
         data=lambda s: normal(s.rows, s.channels, s.width),
@@ -391,6 +392,8 @@ SIZED = BIJECTIONS | EXPONENTIALS | SOLVED | SURJECTIONS
 
 # Public names of transforms that make no layer of their own: contracts, what layers are built from, other methods.
 NO_LAYERS = {
+    # Its rows are those of a table of any kinds of columns, and its latent has no derivative.
+    "MixedColumns",
     "Transform",
     "Composite",
     "AffineBijector",

@@ -90,3 +90,5 @@ from likelify.transforms.sylvester.scalar import ScalarResidual as ScalarResidua
 from likelify.transforms.sylvester.scalar import TanhResidual as TanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
 from likelify.transforms.sylvester.triangular import TriangularSolution as TriangularSolution
+from likelify.transforms.tables.kernel_marginal import KernelMarginal as KernelMarginal
+from likelify.transforms.tables.mixed_columns import MixedColumns as MixedColumns

@@ -61,6 +61,7 @@ class Transform(nn.Module):
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
         takes_float64: data in float64 are what the layer is for, whatever the dtype of the flow.
+        takes_missing: data may be missing (NaN) and still have a likelihood, and `inverse` gives such data.
         moves_elements: the latent holds the elements of the data, in other places.
         keeps_autocast: networks inside work in the precision of `torch.autocast`. The layer raises to float32 what they
             give; layers without this fact leave autocast altogether, so that contributions are never in half precision.
@@ -87,6 +88,7 @@ class Transform(nn.Module):
     has_atoms: bool = False
     takes_integers: bool = False
     takes_float64: bool = False
+    takes_missing: bool = False
     moves_elements: bool = False
     keeps_autocast: bool = False
     shown_as: str | None = None
@@ -206,9 +208,7 @@ class Transform(nn.Module):
     @property
     def likelihood(self) -> Likelihood:
         """What the contribution gives: an exact log-density, a bound of it, or a noisy estimate."""
-        if self.noisy_log_det:
-            return "estimate"
-        return "bound" if self.random_forward else "exact"
+        return "estimate" if self.noisy_log_det else "bound" if self.random_forward else "exact"
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -234,6 +234,7 @@ class Composite(Transform, ABC):
     has_atoms = _derived(lambda layer: any(part.has_atoms for part in layer.parts()))
     takes_integers = _derived(lambda layer: any(part.takes_integers for part in _entrance(layer)))
     takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
+    takes_missing = _derived(lambda layer: any(part.takes_missing for part in _entrance(layer)))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
     inverse_check = None
     keeps_shape = _derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
@@ -407,8 +408,7 @@ class Inverse(Composite, checks=False):
     has_atoms = _derived(
         lambda layer: any(isinstance(part, Inverse) and part.transform.has_atoms for part in layer.transform.modules())
     )
-    takes_integers = False
-    takes_float64 = False
+    takes_integers = takes_float64 = takes_missing = False
     domain = _derived(lambda layer: layer.transform.image)
     image = _derived(lambda layer: layer.transform.domain)
     takes = _derived(lambda layer: layer.transform.takes if layer.transform.keeps_shape else layer.transform.gives)

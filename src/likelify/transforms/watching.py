@@ -61,7 +61,8 @@ def watched(method: Method) -> Method:
         context = more[0] if more else named.get(name or "")
         if session is not None and session.carries(z):
             return _inside(call, self, z, context, session)
-        if not len(z) or _records_elsewhere(self, z):
+        # What comes back may be missing, and so not finite; layers behind are looked at by themselves.
+        if not len(z) or self.takes_missing or _records_elsewhere(self, z):
             return call(self, z, context)
         if session is None and INSPECTED.get() is None and is_plain(self):
             return _plainly(call, self, z, context)

@@ -1,0 +1,79 @@
+"""Columns of whole multiples of a step: their places in a row without the gaps that states leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from likelify.schema import ColumnSchema
+from likelify.transforms.columns import InDouble
+
+# Larger whole numbers are not told apart from their neighbours in float64.
+LARGEST = 2.0**53
+# Of a step: how far a value may be from a multiple of it.
+OFF = 1e-6
+
+
+class Steps(InDouble):
+    """The multiples of their steps that `d` columns can have, as whole numbers without gaps.
+
+    The multiple `k` has the number `k` minus the count of states below it. A state has a probability of its own, and no
+    number: the cells of its neighbours touch, and no mass is lost between them.
+    """
+
+    in_double = ("step", "taken", "lowest", "highest")
+    step: Tensor
+    taken: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, schema: Sequence[ColumnSchema]) -> None:
+        super().__init__()
+        steps = [column.step or 1.0 for column in schema]
+        taken = [_multiples(column.states, step) for column, step in zip(schema, steps, strict=True)]
+        # One more, so that there is always one to look at.
+        most = max(map(len, taken), default=0) + 1
+        padded = [(*numbers, *(math.inf,) * (most - len(numbers))) for numbers in taken]
+        self.register_buffer("step", torch.tensor(steps, dtype=torch.float64), persistent=False)
+        self.register_buffer("taken", torch.tensor(padded, dtype=torch.float64).reshape(-1, most), persistent=False)
+        ends = [column.range for column in schema]
+        lowest = torch.tensor([low for low, _ in ends], dtype=torch.float64) / self.step
+        highest = torch.tensor([high for _, high in ends], dtype=torch.float64) / self.step
+        # The first and the last number within the range.
+        self.register_buffer("lowest", self._number((lowest - OFF).ceil()[None])[0], persistent=False)
+        self.register_buffer("highest", self._number((highest + OFF).floor()[None], last=True)[0], persistent=False)
+
+    def numbers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which values `(rows, d)` are multiples, and their numbers; those of others mean nothing."""
+        multiple = (x / self.step).round()
+        is_one = ((x / self.step - multiple).abs() <= OFF) & (multiple.abs() < LARGEST)
+        return is_one, self._number(multiple)
+
+    def values(self, number: Tensor) -> Tensor:
+        """Return the multiples with these numbers, within their ranges."""
+        number = number.round().clamp(self.lowest, self.highest)
+        # The states below are those that had no more than this number when they were passed.
+        passed = self.taken - torch.arange(self.taken.shape[1], device=number.device)
+        skipped = torch.searchsorted(passed, number.T.contiguous(), right=True).T
+        return (number + skipped) * self.step
+
+    def _number(self, multiple: Tensor, *, last: bool = False) -> Tensor:
+        return multiple - torch.searchsorted(self.taken, multiple.T.contiguous(), right=last).T
+
+
+def spread(numbers: Tensor) -> Tensor:
+    """Spread values that are the same evenly over a step: `(n,)` whole numbers to real ones, in any order."""
+    ordered = numbers.sort().values
+    _, place, count = ordered.unique_consecutive(return_inverse=True, return_counts=True)
+    first = count.cumsum(0) - count
+    rank = torch.arange(len(ordered), device=numbers.device) - first[place]
+    return ordered + (rank + 0.5) / count[place] - 0.5
+
+
+def _multiples(states: Sequence[float], step: float) -> list[float]:
+    """Return the multiples of a step that are states, in order."""
+    places = [state / step for state in states]
+    return sorted(float(round(place)) for place in places if abs(place - round(place)) <= OFF)
