@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -274,8 +274,8 @@ class Flow(Distribution):
         )
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
-        """Draw so that gradients reach the parameters (where the layers allow it)."""
-        return self._draw(as_shape(shape), admit_context(self, context))[0]
+        """Draw so that gradients reach the parameters (where the base and the layers allow it)."""
+        return self._seen(self.base.rsample, as_shape(shape), admit_context(self, context))
 
     def sample(self, shape: int | Shape = (), context: ContextLike = None, *, temperature: float = 1.0) -> Tensor:
         """Draw without gradients.
@@ -290,16 +290,21 @@ class Flow(Distribution):
         if temperature != 1.0:
             context = replace(as_context(context), temperature=temperature)
         with torch.no_grad():
-            return self.rsample(shape, context)
+            return self._seen(self.base.sample, as_shape(shape), admit_context(self, context))
 
     def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Draw differentiably and return the exact log-density, in one pass.
+        """Draw and return the exact log-density, in one pass; differentiably where the base can.
 
         Raises:
             InexactLikelihoodError: if the flow only has a bound or an estimate.
         """
         self._require_exact("sample_and_log_prob")
-        return self._draw(as_shape(shape), admit_context(self, context))
+        shape, encoded = as_shape(shape), admit_context(self, context)
+        rows, repeated = repeat_context(shape, encoded)
+        z, log_prob = self.base.sample_and_log_prob(*_sizes(rows, repeated))
+        with blamed_on_weights(self):
+            x, contribution = self.transform.inverse(z, repeated)
+        return _arranged(x, shape, encoded), _arranged(log_prob - contribution, shape, encoded, items=True)
 
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the standard normal noise of which a draw is `x`.
@@ -330,8 +335,18 @@ class Flow(Distribution):
         x, encoded, _ = admit(self, x, context)
         with torch.no_grad():
             z = self.transform.initialize(x, encoded)
-            # The base has nothing to fit, but says here already what does not suit it.
+            self.base.initialize(z, encoded)
+            # The base says here already what does not suit it.
             self.base.log_prob(z, encoded)
+
+    def stack(self, x: Tensor, context: ContextLike = None) -> None:
+        """Set the weights of mixtures in the base by rows that nothing was trained on; see `Distribution.stack`.
+
+        Rows that the flow has no density for have no say.
+        """
+        x, encoded, _ = admit(self, x, context)
+        with torch.no_grad(), rows_outside_allowed():
+            self.base.stack(self.transform(x, encoded)[0], encoded)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -367,17 +382,12 @@ class Flow(Distribution):
         refuse_missing(self, log_prob)
         return log_prob
 
-    def _draw(self, shape: Shape, context: Context) -> tuple[Tensor, Tensor]:
+    def _seen(self, draw: Callable[..., Tensor], shape: Shape, context: Context) -> Tensor:
+        """Return draws of the base as the layers show them."""
         rows, repeated = repeat_context(shape, context)
-        # A flow without a condition still needs rows for its layers, so the draws themselves become the rows.
-        z = self.base.rsample((), repeated) if has_rows(context) else self.base.rsample((rows,), repeated)
-        log_prob = self.base.log_prob(z, repeated)
+        z = draw(*_sizes(rows, repeated))
         with blamed_on_weights(self):
-            x, contribution = self.transform.inverse(z, repeated)
-        log_prob = log_prob - contribution
-        if not has_rows(context):
-            return x.reshape(*shape, *x.shape[1:]), log_prob.reshape(shape)
-        return x.reshape(*shape, row_count(context), *x.shape[1:]), log_prob.reshape(*shape, item_count(context))
+            return _arranged(self.transform.inverse(z, repeated)[0], shape, context)
 
     def _require_bijection(self) -> None:
         if self.transform.random_forward or self.transform.random_inverse:
@@ -402,6 +412,19 @@ class Flow(Distribution):
         marked = [m for m in self.transform.modules() if isinstance(m, Transform) and getattr(m, fact)]
         inner = [m for m in marked if not any(c in marked for c in m.modules() if c is not m)]
         return sorted({type(m).__name__ for m in inner})
+
+
+def _sizes(rows: int, context: Context) -> tuple[Shape, Context]:
+    """Return with what a base is called for one draw per row; without a condition the draws themselves are the rows."""
+    return (() if has_rows(context) else (rows,)), context
+
+
+def _arranged(found: Tensor, shape: Shape, context: Context, *, items: bool = False) -> Tensor:
+    """Return what was drawn for each row, or known of each item, in the shape that was asked for."""
+    if not has_rows(context):
+        return found.reshape((*shape, *found.shape[1:]))
+    count = item_count(context) if items else row_count(context)
+    return found.reshape((*shape, count, *found.shape[1:]))
 
 
 def _reshaped(found: T, shape: Shape) -> T:

@@ -65,6 +65,27 @@ class Distribution(nn.Module):
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit what depends on data to a sample, once; most distributions have no such part."""
 
+    def stack(self, x: Tensor, context: ContextLike = None) -> None:
+        """Set the weights of what is mixed by rows that nothing was trained on; most distributions mix nothing."""
+
+    def complete(self, x: Tensor, known: Tensor, *, draws: int = 1, present: bool = False) -> tuple[Tensor, Tensor]:
+        """Return events of which some columns are kept and the others are drawn given them, with log-weights.
+
+        Args:
+            x: cells of rows of a table, `(rows, 3, d)`; what is not known is not read.
+            known: which columns are kept, truth values `(rows, d)` or `(d,)`.
+            draws: of each row.
+            present: draw no missing values.
+
+        Returns:
+            Events `(draws, *x.shape)`, and log-weights `(draws, rows)` in nats: weighted so, they follow
+            `p(unknown | known)`, and the weights have the mean `p(known)`. Draws whose weights are equal are exact.
+
+        Raises:
+            UnsupportedError: if it is no distribution of cells that can do so.
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot draw some columns given others.")
+
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the standard normal noise that `from_noise` makes `x` of, `(rows, *event)`.
 

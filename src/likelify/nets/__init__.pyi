@@ -8,7 +8,6 @@ from likelify.nets.conditioners import ImageEncoder as ImageEncoder
 from likelify.nets.conditioners import OneHot as OneHot
 from likelify.nets.conditioners import ResidualConvNet as ResidualConvNet
 from likelify.nets.conditioners import recomputed as recomputed
-from likelify.nets.conditioners import regularized as regularized
 from likelify.nets.density import NetFactory as NetFactory
 from likelify.nets.density import density_net as density_net
 from likelify.nets.density import density_nets as density_nets
@@ -21,3 +20,5 @@ from likelify.nets.pixels import pixel_decoder as pixel_decoder
 from likelify.nets.pixels import pixel_encoder as pixel_encoder
 from likelify.nets.sequences import SequenceNet as SequenceNet
 from likelify.nets.tied import TiedHeads as TiedHeads
+from likelify.regularizing import ActsInTraining as ActsInTraining
+from likelify.regularizing import regularized as regularized

@@ -6,10 +6,9 @@ networks of couplings are in float32: most of what half precision does to a like
 the parameters themselves (`python -m benchmarks.autocast`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from threading import get_ident
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
+from likelify.regularizing import ActsInTraining
 from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
 from likelify.tracing import in_full_precision, under_autocast
 
@@ -24,46 +24,17 @@ from likelify.tracing import in_full_precision, under_autocast
 # coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
 CONV_FORMAT = torch.channels_last
 
-# No thread has this number.
-_ANY_THREAD = -1
-
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
-class Dropout(nn.Module):
-    """Dropout that acts only inside `regularized`, whatever `train()` or `eval()` say.
-
-    A likelihood must not depend on a mode that somebody forgot to set; so the noise is an explicit act, of one thread:
-    in another the same network is free of it.
-    """
+class Dropout(ActsInTraining):
+    """Dropout that acts only inside `regularized`, whatever `train()` or `eval()` say."""
 
     extra_repr = kept_arguments
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self._threads: set[int] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy that is made inside regularized() must not be noisy for ever.
-        return self.__dict__ | {"_threads": set()}
-
-    def _replicate_for_data_parallel(self) -> "Dropout":
-        replica = super()._replicate_for_data_parallel()
-        # It works for this thread, in one of its own.
-        replica._threads = {_ANY_THREAD} if self.active else set()
-        return replica
-
-    @property
-    def active(self) -> bool:
-        """Whether values are dropped in the current thread."""
-        if not self._threads or torch.compiler.is_compiling():
-            return bool(self._threads)
-        return get_ident() in self._threads or _ANY_THREAD in self._threads
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        (self._threads.add if value else self._threads.discard)(get_ident())
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero a share of the elements and scale up the others, or do nothing."""
@@ -76,19 +47,6 @@ class Dropout(nn.Module):
         decisions = words.view(torch.int16)[: x.numel()].view(x.shape)
         dropped = round(self.rate * 2**16)
         return (decisions >= dropped - 2**15).to(x.dtype) * (2**16 / (2**16 - dropped))
-
-
-@contextmanager
-def regularized(model: nn.Module) -> Iterator[None]:
-    """Switch the dropout of all networks of a model on for the block, in this thread: for training steps."""
-    switched = [m for m in model.modules() if isinstance(m, Dropout) and not m.active]
-    for module in switched:
-        module.active = True
-    try:
-        yield
-    finally:
-        for module in switched:
-            module.active = False
 
 
 def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
