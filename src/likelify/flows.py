@@ -117,6 +117,11 @@ class Flow(Distribution):
         return self.transform.domain or LINE
 
     @property
+    def stacks(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the base has weights that `stack` sets."""
+        return self.base.stacks
+
+    @property
     def reads_condition(self) -> bool:
         """Whether some part may read the condition of the context."""
         return self.base.reads_condition or self.transform.reads_condition

@@ -36,12 +36,14 @@ class Distribution(nn.Module):
         has_atoms: some values have a positive probability, which `log_prob` gives there in place of a density.
         support: where the elements of draws lie; None if that is not known.
         event_shape: shape of an event; None if it is any, or that of the condition.
+        stacks: it has weights that `stack` sets.
     """
 
     likelihood: Likelihood = "exact"
     has_atoms: bool = False
     support: Interval | None = None
     event_shape: Shape | None = None
+    stacks: bool = False
     extra_repr = kept_arguments
 
     @property

@@ -1,3 +1,5 @@
+from likelify.nets.cells import random_order as random_order
+from likelify.nets.columns import ColumnsNet as ColumnsNet
 from likelify.nets.conditioners import CONV_FORMAT as CONV_FORMAT
 from likelify.nets.conditioners import MLP as MLP
 from likelify.nets.conditioners import DenseConvBlock as DenseConvBlock

@@ -1,8 +1,8 @@
 """Where the columns of a table stand in what autoregressive models read and give.
 
-A row of a table reaches a model as *cells* `(3, d)`, one for each of the `d` columns that have a place in the model: the
-number of the state that the value is in (see `schema.ColumnSchema`), the score `z` of a value with a density or steps,
-and the width of the interval of `z` that the value stands for, zero for a density.
+A row of a table reaches a model as *cells* `(3, d)`, one for each of the `d` columns that have a place in the model:
+the number of the state that the value is in (see `schema.ColumnSchema`), the score `z` of a value with a density or
+steps, zero for others, and the width of the interval of `z` that the value stands for, zero for a density.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ class CellLayout(nn.Module):
     Args:
         schema: of the columns of the table.
         order: places of the modelled columns, conditions first; as in the schema if None.
+        smooth: no state is taken to be sure, so that what was never missing may be.
 
     Raises:
         ConfigError: if that is no order of the columns.
@@ -43,12 +44,14 @@ class CellLayout(nn.Module):
     segments: Tensor
     feature_positions: Tensor
 
-    def __init__(self, schema: Sequence[ColumnSchema], order: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, schema: Sequence[ColumnSchema], order: Sequence[int] | None = None, *, smooth: bool = False
+    ) -> None:
         super().__init__()
         self.columns = tuple(column for column in schema if column.is_modelled)
         self.order = _checked_order(self.columns, order)
         self.scored = [place for place in self.order if self.columns[place].continuous is not None]
-        self.open = [place for place in self.order if not is_sure(self.columns[place])]
+        self.open = [place for place in self.order if smooth or not is_sure(self.columns[place])]
         given = [column.given for column in self.columns]
         self.given = sum(given)
         # Features of conditions come first among their kind, and have no outputs.

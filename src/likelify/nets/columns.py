@@ -4,7 +4,6 @@ Everything is kept with the rows side by side, `(units, rows)`, so that what is 
 many rows.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -129,7 +128,7 @@ class ColumnsNet(Caching):
     def heads(self, outputs: Tensor, scores: int) -> tuple[Tensor, Tensor]:
         """Return outputs as parameters of that many scores and as log-odds of states."""
         size = 3 * self.components * scores
-        return outputs[:size].view(3, self.components, scores, -1), outputs[size:]
+        return outputs[:size].view(3, self.components, scores, outputs.shape[1]), outputs[size:]
 
     def extra_repr(self) -> str:
         """Return the sizes."""

@@ -1,0 +1,222 @@
+r"""Mixtures of normal distributions of single numbers, one for each row of a batch and each column.
+
+Components are the first axis of every tensor, so that what is done to each of a few runs along many rows.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.special import log_ndtr, ndtri
+
+from likelify.distributions.normal import LOG_SQRT_2PI
+from likelify.errors import ConvergenceError
+from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
+
+# An interval of half width h around t is narrow where h (|t| + h) is below this: its mass is then a series.
+NARROW = 0.25
+# Logarithms of probabilities below which the normal quantile starts from its asymptotic form.
+FAR = -100.0
+# Steps of an inverse; each halves a bracket at least.
+MOST_STEPS = 120
+# How far the noise of a quantile may be from the noise that was asked for.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class NormalMixtures:
+    """Mixtures of normal distributions of single numbers.
+
+    Attributes:
+        log_weights: normalized, `(components, *batch)`.
+        means: `(components, *batch)`.
+        log_scales: of the deviations, `(components, *batch)`.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    log_scales: Tensor
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log-densities at `z (*batch)`, in nats."""
+        return (self._log_scaled(self._scaled(z)) - self.log_scales).logsumexp(0) - LOG_SQRT_2PI
+
+    def log_mass(self, z: Tensor, width: Tensor) -> Tensor:
+        """Return the log-probabilities of the intervals of that width around `z`, in nats."""
+        half = 0.5 * width * (-self.log_scales).exp()
+        return (self.log_weights + log_interval(self._scaled(z), half)).logsumexp(0)
+
+    def log_cdf(self, z: Tensor) -> Tensor:
+        """Return the log-probabilities of what is below `z`."""
+        return (self.log_weights + log_ndtr(self._scaled(z))).logsumexp(0)
+
+    def log_sf(self, z: Tensor) -> Tensor:
+        """Return the log-probabilities of what is above `z`."""
+        return (self.log_weights + log_ndtr(-self._scaled(z))).logsumexp(0)
+
+    def to_noise(self, z: Tensor) -> Tensor:
+        """Return the normal quantiles of the probabilities of what is below `z`."""
+        return normal_quantile(self.log_cdf(z), self.log_sf(z))
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return the quantiles of the probabilities that a standard normal variable is below `noise`.
+
+        Raises:
+            ConvergenceError: if a density is so uneven that the quantile is not found.
+        """
+        candidates = self.means + self.log_scales.exp() * noise
+        low, high = candidates.amin(0), candidates.amax(0)
+        z = (self.log_weights.exp() * candidates).sum(0)
+        for _ in range(MOST_STEPS):
+            off = self.to_noise(z) - noise
+            low, high = torch.where(off < 0, z, low), torch.where(off > 0, z, high)
+            if bool((off.abs() <= 1e-12 * (1 + noise.abs())).all()):
+                break
+            slope = (self.log_prob(z) + 0.5 * (noise + off).square() + LOG_SQRT_2PI).exp()
+            step = z - off / slope
+            z = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
+        self._check_quantiles(z, noise, low, high)
+        return z
+
+    def quantile(self, probability: Tensor) -> Tensor:
+        """Return the numbers below which there are those probabilities, each inside (0, 1)."""
+        return self.from_noise(ndtri(probability))
+
+    def draw(self, temperature: float = 1.0) -> Tensor:
+        """Draw one number from each mixture; the temperature multiplies the deviations of its components."""
+        # The largest of log-odds with Gumbel noise follows them (Gumbel 1954).
+        noise = -torch.empty_like(self.log_weights).exponential_().log()
+        chosen = (self.log_weights + noise).argmax(0, keepdim=True)
+        mean, log_scale = self.means.gather(0, chosen)[0], self.log_scales.gather(0, chosen)[0]
+        return mean + temperature * log_scale.exp() * torch.randn_like(mean)
+
+    def double(self) -> "NormalMixtures":
+        """Return the same mixtures in double precision."""
+        return NormalMixtures(self.log_weights.double(), self.means.double(), self.log_scales.double())
+
+    def _scaled(self, z: Tensor) -> Tensor:
+        return (z - self.means) * (-self.log_scales).exp()
+
+    def _log_scaled(self, scaled: Tensor) -> Tensor:
+        return self.log_weights - 0.5 * scaled.square()
+
+    def _check_quantiles(self, z: Tensor, noise: Tensor, low: Tensor, high: Tensor) -> None:
+        # Where the distribution function jumps between two neighbouring numbers, there is nothing between.
+        resolved = high - low <= 4 * torch.finfo(z.dtype).eps * (1 + z.abs())
+        bad = ((self.to_noise(z) - noise).abs() > TOLERANCE) & ~resolved | z.isnan()
+        if bool(bad.any()):
+            raise ConvergenceError(
+                f"{int(bad.sum())} of {bad.numel()} quantiles of mixtures of normal distributions were not found in "
+                f"{MOST_STEPS} steps; the noise that was asked for may not be finite."
+            )
+
+
+def normal_quantile(log_lower: Tensor, log_upper: Tensor) -> Tensor:
+    """Return the standard normal quantile of a probability whose logarithm and that of its rest are given."""
+    below = log_lower <= log_upper
+    tail = _lower_quantile(torch.where(below, log_lower, log_upper))
+    return torch.where(below, tail, -tail)
+
+
+def _lower_quantile(log_p: Tensor) -> Tensor:
+    """Return the normal quantile of probabilities up to one half, however small."""
+    start = ndtri(log_p.clamp_min(FAR).exp())
+    if not bool((log_p < FAR).any()):
+        return start
+    square = -2 * log_p.clamp(max=FAR)
+    far = -(square - math.log(2 * math.pi) - square.log()).sqrt()
+    for _ in range(4):
+        # Newton's method for the logarithm, which is concave.
+        found = log_ndtr(far)
+        far = far - (found - log_p.clamp(max=FAR)) * (found + 0.5 * far.square() + LOG_SQRT_2PI).exp()
+    return torch.where(log_p < FAR, far, start)
+
+
+def log_interval(t: Tensor, half: Tensor) -> Tensor:
+    r"""Return the log-probability of a standard normal variable between `t - half` and `t + half`.
+
+    Wide intervals are differences of the logarithms of tails. Narrow ones, whose differences would cancel, are
+    `2 half phi(t)` times `1 + half^2 (t^2 - 1) / 6 + ...`, Hermite polynomials over odd factorials. Neither
+    underflows, and both have finite gradients; relative to the exact value they are off by less than 1e-10 in double
+    precision.
+    """
+    half, t = torch.broadcast_tensors(half.clamp_min(torch.finfo(half.dtype).tiny), t.abs())
+    narrow = half * (t + half) < NARROW
+    # Each form works where the other one is taken, too, so that no gradient there is NaN.
+    one = torch.ones_like(half)
+    h, x = torch.where(narrow, half, 0.1 * one), torch.where(narrow, t, one)
+    series = -0.5 * x.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(_series(x.square(), h.square()))
+    h, x = torch.where(narrow, one, half), torch.where(narrow, one, t)
+    upper, lower = log_ndtr(h - x), log_ndtr(-h - x)
+    return torch.where(narrow, series, upper + torch.log1p(-(lower - upper).exp()))
+
+
+def _series(x2: Tensor, h2: Tensor) -> Tensor:
+    """Return the relative mass of a narrow interval beyond `2 half phi(t)`, from the squares of `t` and `half`."""
+    second = x2 - 1
+    fourth = (x2 - 6) * x2 + 3
+    sixth = ((x2 - 15) * x2 + 45) * x2 - 15
+    return h2 * (second / 6 + h2 * (fourth / 120 + h2 * sixth / 5040))
+
+
+def mixture_log_density(heads: Tensor, u: Tensor) -> Tensor:
+    r"""Return the log-densities of mixtures of normal distributions, with a backward pass of its own.
+
+    Args:
+        heads: log-odds, means and logarithms of deviations of the components, `(3, components, *batch)`.
+        u: where, `(*batch)`.
+    """
+    if is_tracing() or in_forward_mode():
+        return _plain_log_density(heads, u)
+    if torch.is_grad_enabled() and (heads.requires_grad or u.requires_grad):
+        return _MixtureLogDensity.apply(heads, u)
+    return _log_density(heads, u)[0]
+
+
+def _plain_log_density(heads: Tensor, u: Tensor) -> Tensor:
+    odds, means, log_scales = heads
+    scaled = (u - means) * (-log_scales).exp()
+    return (odds - log_scales - 0.5 * scaled.square()).logsumexp(0) - odds.logsumexp(0) - LOG_SQRT_2PI
+
+
+def _log_density(heads: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the log-densities, and what their gradients are made of."""
+    odds, means, log_scales = heads
+    inverse = log_scales.neg().exp_()
+    scaled = torch.sub(u, means).mul_(inverse)
+    # In place from here on: each fresh tensor of all components costs as much as the arithmetic on it.
+    joint = torch.sub(odds, log_scales).addcmul_(scaled, scaled, value=-0.5)
+    top = joint.amax(0)
+    joint = joint.sub_(top).exp_()
+    total = joint.sum(0)
+    weights = torch.sub(odds, odds_top := odds.amax(0)).exp_()
+    weight_total = weights.sum(0)
+    value = top.add_(total.log()).sub_(odds_top).sub_(weight_total.log()).sub_(LOG_SQRT_2PI)
+    return value, scaled, inverse, joint.div_(total), weights.div_(weight_total)
+
+
+class _MixtureLogDensity(torch.autograd.Function):
+    """The log-density and its gradients from the responsibilities of the components."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, u: Tensor) -> Tensor:
+        value, *parts = _log_density(heads, u)
+        ctx.save_for_backward(heads, u, *parts)
+        return value
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        heads, u, scaled, inverse, responsible, weights = ctx.saved_tensors
+        if is_watched():
+            return tuple(traceable_gradients(_plain_log_density, (heads, u), ctx.needs_input_grad, grad))
+        found = torch.empty_like(heads)
+        share = grad * responsible
+        torch.addcmul(share, grad, weights, value=-1, out=found[0])
+        pull = share * scaled
+        torch.mul(pull, inverse, out=found[1])
+        torch.mul(pull, scaled, out=found[2])
+        found[2].sub_(share)
+        return found, found[1].sum(0).neg_()
