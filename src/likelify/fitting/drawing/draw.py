@@ -122,7 +122,7 @@ def draw_chunks(
     for start in range(0, number, chunk):
         items = torch.arange(start, min(start + chunk, number))
         given = None if labels is None else torch.tensor(labels)[items % len(labels)]
-        with seeded(_chunk_seed(seed, start // chunk)), flow.frozen():
+        with seeded(chunk_seed(seed, start // chunk)), flow.frozen():
             shape = (len(items),) if given is None else ()
             drawn = flow.sample(shape, given, temperature=temperature)
         if on_share is not None:
@@ -164,7 +164,7 @@ def as_stored(x: Tensor, facts: Facts) -> Tensor:
     return x.round().to(torch.uint8 if facts.levels <= 256 else torch.int32)
 
 
-def _chunk_seed(seed: int, chunk: int) -> int:
+def chunk_seed(seed: int, chunk: int) -> int:
     """Return the seed of a chunk: that of all for the first, and for others one made of both numbers."""
     if chunk == 0:
         return seed

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
     from torch import Tensor
 
+    from likelify.data import SplitName
+    from likelify.fitting.conditioning.given import Density, Drawn
     from likelify.fitting.drawing.inpainting import Completions
     from likelify.fitting.drawing.remaking import Remade
+    from likelify.fitting.quality import Quality
     from likelify.fitting.run import Run
 
 
@@ -22,26 +27,134 @@ class Draws:
 
     def sample(
         self,
-        number: int = 64,
+        number: int | None = None,
         *,
+        given: Any = None,
         label: int | str | Sequence[int | str] | None = None,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Draw items in the units of the data: images as integers, rows of tables in the user's units.
+        """Draw items in the units of the data: images as integers, of tables raw rows, see `ColumnSchema`.
+
+        `as_table` turns raw rows into words, dates and whole numbers.
 
         Args:
-            number: of samples.
+            number: of samples, by default 64; of each condition where a table of them is given, by default one.
+            given: what is known of rows, and the rest is drawn given that: the value of each known column by its name,
+                such as `{"age": 40}`; equally long lists of them, a data frame or a file for several conditions. None
+                or an empty cell says that a value is known to be missing.
             label: class, its number or name, or several that are drawn in turn; by default all.
             temperature: below 1 samples are less varied; see `Flow.sample`.
             seed: of the draws.
 
+        Warns:
+            LikelifyWarning: if conditional draws are worth few independent ones.
+
         Raises:
-            ConfigError: if the run has no such class, or a number does not fit.
+            ConfigError: if the run has no such class, a number does not fit, or the model cannot draw so.
+            DataError: if a condition is none that the model knows.
         """
         from likelify.fitting.drawing.sampling import sample
 
-        return sample(self._run, number, label=label, temperature=temperature, seed=seed)
+        return sample(self._run, number, given=given, label=label, temperature=temperature, seed=seed)
+
+    def as_table(self, rows: Any) -> pyarrow.Table:
+        """Return raw rows, such as `sample` draws, as a table of Arrow with the types, words and dates of the data.
+
+        `table.to_pandas()` and `polars.from_arrow(table)` are data frames of it.
+
+        Args:
+            rows: an array or a tensor, `(rows, columns)`.
+
+        Raises:
+            ConfigError: if it is a run of something else, or of an array of which nothing is known.
+            MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
+        """
+        from likelify.fitting.drawing.conditions import rows_of
+        from likelify.fitting.drawing.filling import schema_of
+        from likelify.fitting.typed import arrow_table
+
+        schema = schema_of(self._run)
+        return arrow_table(rows_of(rows, schema), schema)
+
+    def impute(self, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
+        """Draw the missing values of rows, given what they have, and given that they are not missing.
+
+        Args:
+            items: a file, a data frame, an array; as for `score`.
+            draws: of each row: several show how sure they are.
+            seed: of the draws.
+
+        Returns:
+            Raw rows `(n, draws, columns)`, and what their draws are worth.
+
+        Warns:
+            LikelifyWarning: if draws are worth few independent ones.
+
+        Raises:
+            DataError: if there are no such rows, or they do not fit the model.
+            ConfigError: if the model cannot draw some columns given others.
+        """
+        from likelify.fitting.drawing.filling import impute
+
+        return impute(self._run, items, draws=draws, seed=seed)
+
+    def predict_quantiles(
+        self, items: Any, levels: Sequence[float], *, target: str | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """Return quantiles of a column given all others, `(n, len(levels))`, as numbers in the units of the column.
+
+        Those of the model's own conditional distribution where it draws the column last, as a model does that was
+        fitted given all others (`likelify fit rows.csv --given a,b,c`); of weighted draws elsewhere.
+
+        Args:
+            items: rows of a file or a data frame, or raw ones; they need not have the target.
+            levels: probabilities inside (0, 1).
+            target: name of the column; by default the only one that is no condition.
+            seed: of the draws, where there are some.
+
+        Raises:
+            DataError: if there are no such rows, or they do not fit the model.
+            ConfigError: if the column has no order, or the model cannot draw some columns given others.
+        """
+        from likelify.fitting.drawing.filling import predict_quantiles
+
+        return predict_quantiles(self._run, items, levels, target=target, seed=seed)
+
+    def conditional_log_prob(self, items: Any, *, target: str | Sequence[str] | None = None, seed: int = 0) -> Density:
+        """Return log p(some columns | all others) of rows in nats, with its standard error where draws estimate it.
+
+        Args:
+            items: rows of a file or a data frame, or raw ones.
+            target: names of the columns, or one; by default the only one that is no condition.
+            seed: of the draws, where there are some.
+
+        Raises:
+            DataError: if there are no such rows, or they do not fit the model.
+            ConfigError: if there is no such column, or the model cannot draw some columns given others.
+        """
+        from likelify.fitting.drawing.filling import conditional_log_prob
+
+        return conditional_log_prob(self._run, items, target=target, seed=seed)
+
+    def quality(self, rows: Any = None, *, split: SplitName | None = None, seed: int = 0) -> Quality:
+        """Compare drawn rows with held-out ones by the two scores that tools for synthetic tables show.
+
+        Args:
+            rows: raw rows, or a file or a data frame of them; by default as many are drawn as there are held-out ones.
+            split: that they are compared with; by default the test split, or without one the validation split.
+            seed: of the draws.
+
+        Returns:
+            Column shapes and column pair trends; see `fitting.quality.quality`.
+
+        Raises:
+            DataError: if the data are not there any more.
+            ConfigError: if it is no run of a table.
+        """
+        from likelify.fitting.drawing.sampling import quality_of
+
+        return quality_of(self._run, rows, split=split, seed=seed)
 
     def reconstruct(self, items: Any, *, limit: int | None = None, labels: Tensor | None = None) -> Remade:
         """Encode items to the latent and decode them again: what the model keeps of them.

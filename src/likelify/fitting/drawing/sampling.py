@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from likelify.data import Batch, Source
+import numpy as np
+
+from likelify.data import Batch, Source, SplitName
+from likelify.errors import ConfigError
+from likelify.fitting.drawing.conditions import Conditions, conditions, rows_of
 from likelify.fitting.drawing.draw import (
     Label,
     OnShare,
@@ -17,13 +21,17 @@ from likelify.fitting.drawing.draw import (
     draw_chunks,
     label_cycle,
 )
+from likelify.fitting.drawing.filling import Worth, given_chunks, refuse_without_conditions, schema_of
 from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
+from likelify.fitting.quality import Quality, quality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from likelify.fitting.run import Run
 
+# Samples, unless a number is given; rows that are compared with drawn ones at most.
+USUAL, MOST_COMPARED = 64, 10_000
 Labels = Label | Sequence[Label] | None
 
 
@@ -43,6 +51,7 @@ def sample_chunks(
     """
     check_draws(number, temperature)
     check_seed(seed)
+    refuse_without_conditions(run)
     facts = run.config.data
     labels = label_cycle(label, facts, conditional=run.config.conditional)
     chunk = chunk_items(facts.event_shape)
@@ -51,43 +60,93 @@ def sample_chunks(
     return (Batch(as_stored(part.x, facts), part.labels) for part in draw_chunks(run.flow(), number, chunk, **settings))
 
 
-def sample(run: Run, number: int, *, label: Labels = None, temperature: float = 1.0, seed: int = 0) -> Tensor:
+def sample(
+    run: Run,
+    number: int | None = None,
+    *,
+    given: Any = None,
+    label: Labels = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
     """Draw items all at once; see `Run.sample`."""
     import torch
 
-    return torch.cat([part.x for part in sample_chunks(run, number, label=label, temperature=temperature, seed=seed)])
+    if given is None:
+        number = USUAL if number is None else number
+        chunks = sample_chunks(run, number, label=label, temperature=temperature, seed=seed)
+        return torch.cat([part.x for part in chunks])
+    chunks = conditional_chunks(run, given, number, label=label, temperature=temperature, seed=seed)[0]
+    return torch.cat([part.x for part in chunks])
+
+
+def conditional_chunks(
+    run: Run,
+    given: Any,
+    number: int | None,
+    *,
+    label: Labels = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    on_share: OnShare | None = None,
+    worth: Worth | None = None,
+) -> tuple[Iterator[Batch], int]:
+    """Draw rows given conditions, a chunk at a time; return how many there will be as well.
+
+    Raises:
+        ConfigError: if there are labels or a temperature, too, or the number does not fit.
+        DataError: as `conditions`.
+    """
+    if label is not None or temperature != 1.0:
+        raise ConfigError("Rows that are drawn given some of their columns have neither a label nor a temperature.")
+    found = conditions(given, schema_of(run))
+    number = (USUAL if found.single else 1) if number is None else number
+    check_draws(number, 1.0)
+    chunks = given_chunks(run, found, number, seed=seed, on_share=on_share, worth=worth)
+    return chunks, number * len(found)
 
 
 def sample_to(
     run: Run,
     file: Path,
-    number: int,
+    number: int | None = None,
     *,
+    given: Any = None,
     label: Labels = None,
     temperature: float = 1.0,
     seed: int = 0,
     force: bool = False,
     on_share: OnShare | None = None,
-) -> None:
-    """Draw items and write them to a file as they come, in constant memory unless it is a picture.
+    worth: Worth | None = None,
+) -> int:
+    """Draw items and write them to a file as they come, in constant memory unless it is a picture; return how many.
 
     Args:
         run: a fitted model.
         file: its ending says how they are written; without one, images go to a new folder, a file each.
-        number: of samples.
+        number: of samples; by default 64, and one for each condition of a table of them.
+        given: what is known of rows; see `Run.sample`.
         label: class (number or name), or several that are drawn in turn, for a class-conditional model; by default all.
         temperature: below 1 samples are less varied; see `Flow.sample`.
         seed: of the draws.
         force: replace a file that exists.
         on_share: called with the share that is drawn.
+        worth: told what conditional draws are worth.
 
     Raises:
         ConfigError: if a word or number does not fit, or the file does not fit such items or exists.
         RunError: if it cannot be written.
     """
-    check_file(file, run.config.data, number, force=force)
-    chunks = sample_chunks(run, number, label=label, temperature=temperature, seed=seed, on_share=on_share)
+    settings = {"label": label, "temperature": temperature, "seed": seed, "on_share": on_share}
+    if given is None:
+        number = USUAL if number is None else number
+        check_file(file, run.config.data, number, force=force)
+        chunks = sample_chunks(run, number, **settings)
+    else:
+        check_file(file, run.config.data, force=force)
+        chunks, number = conditional_chunks(run, given, number, worth=worth, **settings)
     write_items(file, run.config.data, number, chunks, force=force)
+    return number
 
 
 def keep_samples(run: Run, source: Source) -> Path | None:
@@ -107,5 +166,32 @@ def keep_samples(run: Run, source: Source) -> Path | None:
         panels = {"samples": sample(run, number, seed=seed), f"real ({held_out})": real}
         write_panels(file, facts, panels, force=True)
     else:
-        write_items(file, facts, number, sample_chunks(run, number, seed=seed), force=True)
+        chunks = sample_chunks_like(run, source, held_out, number, seed=seed)
+        write_items(file, facts, number, chunks, force=True)
     return file
+
+
+def sample_chunks_like(run: Run, source: Source, split: SplitName, number: int, *, seed: int = 0) -> Iterator[Batch]:
+    """Draw items; a model that was fitted given some columns takes these from the rows of a split, in turn."""
+    import torch
+
+    schema = run.config.data.schema or ()
+    given = np.array([column.given for column in schema], dtype=bool)
+    if not given.any():
+        return sample_chunks(run, number, seed=seed)
+    places = torch.arange(number) % source.size(split)
+    rows = np.where(given, source.read(split, places).x.double().numpy(), np.nan)
+    return given_chunks(run, Conditions(rows, given, single=False), 1, seed=seed)
+
+
+def quality_of(run: Run, rows: Any = None, *, split: SplitName | None = None, seed: int = 0) -> Quality:
+    """Compare drawn rows with held-out ones; see `Run.quality`."""
+    import torch
+
+    schema, source = schema_of(run), run.source()
+    held_out: SplitName = split or ("test" if source.size("test") else "validation")
+    number = min(source.size(held_out), MOST_COMPARED)
+    real = source.read(held_out, torch.arange(number)).x.double().numpy()
+    if rows is None:
+        rows = torch.cat([part.x for part in sample_chunks_like(run, source, held_out, number, seed=seed)])
+    return quality(real, rows_of(rows, schema), schema)

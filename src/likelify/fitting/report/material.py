@@ -18,6 +18,7 @@ from torch import Tensor
 from likelify.data import Batch, Source, SplitName, subset
 from likelify.errors import DataError, LikelifyError, RunError
 from likelify.fitting.checks import read_for
+from likelify.fitting.drawing.sampling import sample_chunks_like
 from likelify.fitting.figures import Course, Evaluation, Unit
 from likelify.fitting.report.drawing import label
 from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
@@ -236,7 +237,10 @@ class Material:
         if self.facts.kind not in DRAWN:
             raise DataError(f"Left out for {self.facts.items}: how large they are to be is not part of the model.")
         number = min(DRAWN[self.facts.kind], max(FEWEST, DRAWN_ELEMENTS // self.elements))
-        return self.run.sample(number, seed=self.config.fit.seed)
+        if not any(column.given for column in self.facts.schema or ()):
+            return self.run.sample(number, seed=self.config.fit.seed)
+        chunks = sample_chunks_like(self.run, self.source, self.split, number, seed=self.config.fit.seed)
+        return torch.cat([part.x for part in chunks])
 
     @once
     def latents(self) -> tuple[Tensor, Tensor]:

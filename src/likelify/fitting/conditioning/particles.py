@@ -1,0 +1,120 @@
+"""Weighted draws of what is not known of rows, in numbers that grow until they are worth enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from likelify.fitting.conditioning.asked import Asked
+from likelify.fitting.conditioning.dependent import compute_functions
+from likelify.flows import Flow
+
+# Particles of a row: as many as that, four times as many while they are worth too few, and never more.
+PARTICLES, MOST = 256, 4096
+# More than are wanted where each is a draw by itself, so that one outside of a range can be left out.
+SPARE = 4
+# Rows and draws of them by which it is seen whether weights differ at all, and by how much rounding lets them.
+LOOKED_AT, TRIED, EQUAL = 8, 3, 1e-3
+# Particles that are worked on at a time.
+AT_A_TIME = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Weighted draws of some rows.
+
+    Attributes:
+        of: numbers of the rows `(n,)`.
+        rows: raw rows `(particles, n, columns)`, known values as they were.
+        log_weight: `(particles, n)`; -inf for those that lie outside a range.
+        log_known: `(particles, n)`, the same before ranges are looked at: their mean is what is known worth.
+        exact: whether all of them are draws from the conditional distribution itself.
+    """
+
+    of: np.ndarray
+    rows: np.ndarray
+    log_weight: np.ndarray
+    log_known: np.ndarray
+    exact: bool
+
+    @property
+    def ess(self) -> np.ndarray:
+        """How many independent draws they are worth `(n,)`."""
+        weight = np.exp(self.log_weight - self.log_weight.max(0))
+        return weight.sum(0) ** 2 / (weight**2).sum(0)
+
+    @property
+    def log_mean(self) -> np.ndarray:
+        """The logarithm of the mean weight `(n,)`: log-density of what is known, in the space of the cells."""
+        return np.logaddexp.reduce(self.log_known, axis=0) - np.log(len(self.log_known))
+
+    @property
+    def relative_error(self) -> np.ndarray:
+        """Standard error of the mean weight, as a share of it `(n,)`."""
+        weight = np.exp(self.log_known - self.log_known.max(0))
+        return weight.std(0) / weight.mean(0) / np.sqrt(len(weight))
+
+    def some(self, places: np.ndarray) -> Particles:
+        """Return those of some rows."""
+        log_weight, log_known = self.log_weight[:, places], self.log_known[:, places]
+        return Particles(self.of[places], self.rows[:, places], log_weight, log_known, self.exact)
+
+
+def particles_of(
+    flow: Flow, asked: Asked, some: np.ndarray, wanted: int, enough: float, *, present: bool
+) -> Iterator[Particles]:
+    """Draw what is not known of rows of which the same columns are known.
+
+    Args:
+        flow: the model.
+        asked: all rows.
+        some: numbers of rows of which the same columns are known.
+        wanted: draws of each row.
+        enough: of how many independent draws the worth is wanted where weights differ.
+        present: whether what is drawn must not be missing.
+    """
+    exact = _is_exact(flow, asked, some[:LOOKED_AT], present=present)
+    left, number = some, wanted + SPARE if exact else max(PARTICLES, wanted)
+    while len(left):
+        again = []
+        at_a_time = max(1, AT_A_TIME // number)
+        for start in range(0, len(left), at_a_time):
+            part = _drawn(flow, asked, left[start : start + at_a_time], number, exact=exact, present=present)
+            good = np.ones(len(part.of), dtype=bool) if exact or 4 * number > max(MOST, wanted) else part.ess >= enough
+            if good.any():
+                yield part.some(good)
+            again.append(part.of[~good])
+        left, number = np.concatenate(again), 4 * number
+
+
+def _is_exact(flow: Flow, asked: Asked, some: np.ndarray, *, present: bool) -> bool:
+    """Tell whether draws have equal weights, so that each is a draw from the conditional distribution."""
+    part = _drawn(flow, asked, some, TRIED, exact=False, present=present)
+    return bool((np.ptp(part.log_known, axis=0) <= EQUAL).all())
+
+
+def _drawn(flow: Flow, asked: Asked, some: np.ndarray, number: int, *, exact: bool, present: bool) -> Particles:
+    known = asked.known[some]
+    places = torch.from_numpy(known[:, asked.modelled])
+    cells = flow.transform(torch.from_numpy(asked.known_cells(some)))[0]
+    completed, log_known = flow.base.complete(cells, places, draws=number, present=present)
+    rows = flow.transform.inverse(completed.flatten(0, 1))[0].double().numpy().reshape(number, len(some), -1)
+    kept = asked.kept[some]
+    rows = np.where(kept, asked.rows[some], rows)
+    computed = rows.copy()
+    compute_functions(computed, asked.schema)
+    rows = np.where(kept, rows, computed)
+    weight = log_known.double().numpy()
+    return Particles(some, rows, _inside(asked, rows, kept, weight), weight, exact)
+
+
+def _inside(asked: Asked, rows: np.ndarray, kept: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
+    """Return weights without those of draws outside the ranges of their columns, unless there are no others."""
+    low, high = np.array([column.range for column in asked.schema]).T
+    with np.errstate(invalid="ignore"):
+        outside = ((rows < low) | (rows > high)) & ~kept
+    found = np.where(outside.any(-1), -np.inf, log_weight)
+    return np.where(np.isneginf(found).all(0), log_weight, found)

@@ -1,0 +1,196 @@
+"""What a user says that is known of rows, as rows: words of the command line, values by name, a table of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likelify.data.encoding import encode
+from likelify.data.formats import frame_of, open_frame
+from likelify.data.frames import Frame
+from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.schema import ColumnSchema
+
+# Seen values of a column that an error names.
+NAMED = 12
+# How far from a multiple of its step a value may be, in steps.
+BETWEEN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Rows of which some columns are known.
+
+    Attributes:
+        rows: raw rows `(n, columns)`, NaN where nothing is known.
+        known: which columns are `(columns,)`.
+        single: whether they are one row that was not part of a table.
+    """
+
+    rows: np.ndarray
+    known: np.ndarray
+    single: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def parse_given(text: str, schema: Sequence[ColumnSchema]) -> dict[str, str] | Path:
+    """Read `age=40,city=Rome`, or the name of a file of conditions.
+
+    A comma only ends a value if the name of a column and an equals sign follow, so that values may have some.
+
+    Raises:
+        ConfigError: if it is neither.
+
+    Example:
+        >>> parse_given("city=Paris, Texas,age=40", (ColumnSchema(name="age"), ColumnSchema(name="city")))
+        {'city': 'Paris, Texas', 'age': '40'}
+    """
+    if "=" not in text or Path(text).is_file():
+        return Path(text)
+    names = sorted((column.name for column in schema), key=len, reverse=True)
+    found: dict[str, str] = {}
+    last = None
+    for part in text.split(","):
+        name = next((name for name in names if _starts(part, name)), None)
+        if name in found:
+            raise ConfigError(f"--given says twice what '{name}' is.")
+        if name is not None:
+            last, found[name] = name, part.strip()[len(name) :].strip()[1:].strip()
+        elif last is None:
+            raise ConfigError(f"--given: {unknown_word('column', part.partition('=')[0].strip(), names)}")
+        else:
+            if "=" in part:
+                raise ConfigError(f"--given: {unknown_word('column', part.partition('=')[0].strip(), names)}")
+            found[last] += f",{part}"
+    return found
+
+
+def _starts(part: str, name: str) -> bool:
+    rest = part.strip()
+    return rest.startswith(name) and rest[len(name) :].lstrip().startswith("=")
+
+
+def conditions(given: Any, schema: Sequence[ColumnSchema]) -> Conditions:
+    """Return what is given as rows.
+
+    Args:
+        given: the value of each known column by its name, or equally long lists of them; or a table of conditions: a
+            file, a data frame. Values are such as the data have: numbers, words, dates; None or an empty cell says that
+            the value is known to be missing.
+        schema: of the columns of the model.
+
+    Raises:
+        ConfigError: if it is something else, or nothing.
+        DataError: if there is no such column, or a value is not one that the column has.
+    """
+    columns, what, single = _columns(given)
+    places = {column.name: at for at, column in enumerate(schema)}
+    for name in columns:
+        if name not in places:
+            raise DataError(f"{what}: {unknown_word('column', name, list(places))}")
+    if not columns:
+        raise ConfigError("Nothing is given. Say what is known: given={'age': 40}, at the command line --given age=40.")
+    wanted = [schema[places[name]] for name in columns]
+    for column in wanted:
+        if column.function is not None:
+            raise DataError(_follows(column))
+    values = encode(columns, wanted, unknown="refuse", what=what)
+    if not len(values):
+        raise DataError(f"{what} has no rows.")
+    for at, column in enumerate(wanted):
+        _check_seen(values[:, at], column, what)
+    rows, known = np.full((len(values), len(schema)), np.nan), np.zeros(len(schema), dtype=bool)
+    at = [places[name] for name in columns]
+    rows[:, at], known[at] = values, True
+    return Conditions(rows, known, single)
+
+
+def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = ()) -> np.ndarray:
+    """Return raw rows of a table, of whose columns others than those of the model are not looked at.
+
+    Args:
+        items: a file, a data frame, lists by the names of columns; or an array or tensor of raw rows.
+        schema: of the columns of the model.
+        optional: numbers of columns that need not be there.
+
+    Raises:
+        DataError: if another column is not there, or a value is not of its kind.
+    """
+    array = items.detach().cpu().numpy() if hasattr(items, "detach") else items
+    if isinstance(array, np.ndarray):
+        return np.asarray(array, dtype=np.float64)
+    columns, what, _ = _columns(items)
+    absent = [at for at in range(len(schema)) if schema[at].name not in columns]
+    unneeded = [at for at in absent if at in optional or not schema[at].is_modelled]
+    found = [at for at in range(len(schema)) if at not in unneeded]
+    values = encode(columns, [schema[at] for at in found], what=what)
+    rows = np.full((len(values), len(schema)), np.nan)
+    rows[:, found] = values
+    return rows
+
+
+def _follows(column: ColumnSchema) -> str:
+    of = () if column.function is None else column.function.of
+    if not of:
+        return f"'{column.name}' has one value only, and cannot be a condition."
+    return f"'{column.name}' follows from {', '.join(map(repr, of))}; give these instead."
+
+
+def _columns(given: Any) -> tuple[dict[str, Any], str, bool]:
+    """Return values by the names of columns, what they are called in errors, and whether they are of a single row."""
+    if isinstance(given, str | Path):
+        return _read(open_frame(Path(given))), f"'{given}'", False
+    frame = frame_of(given)
+    if frame is not None:
+        return _read(frame), frame.name, False
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"What is given must be values by the names of columns, a data frame or a file, got {type(given).__name__}."
+        )
+    several = [name for name, value in given.items() if isinstance(value, Iterable) and not isinstance(value, str)]
+    if several and len(several) < len(given):
+        raise ConfigError("Give one value for each column, or equally long lists of them for all.")
+    columns = dict(given) if several else {name: [value] for name, value in given.items()}
+    return {str(name): values for name, values in columns.items()}, "What is given", not several
+
+
+def _read(frame: Frame) -> dict[str, list[Any]]:
+    names = [column.name for column in frame.columns if column.name not in frame.index]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for part in frame.rows([], names):
+        for name in names:
+            columns[name] += part.carried[name]
+    return columns
+
+
+def _check_seen(values: np.ndarray, column: ColumnSchema, what: str) -> None:
+    """Refuse values that a column never had, of which a model knows nothing."""
+    missing = np.isnan(values)
+    if missing.any() and not column.missing:
+        raise DataError(
+            f"{what}: '{column.name}' is missing in row {int(missing.argmax())}, and was never missing in the data "
+            "that the model was fitted to. Leave the column out if it is not known."
+        )
+    if column.rest == "steps" and column.step is not None:
+        between = ~missing & (np.abs(values / column.step - np.rint(values / column.step)) > BETWEEN)
+        between &= ~np.isin(values, column.states)
+        if between.any():
+            raise DataError(
+                f"{what}: '{column.name}' = {values[between.argmax()]:g} in row {int(between.argmax())} is no multiple "
+                f"of {column.step:g}, as all its values are."
+            )
+    if column.rest != "none":
+        return
+    strange = ~missing & ~np.isin(values, column.states)
+    if strange.any():
+        seen = ", ".join(f"{state:g}" for state in column.states[:NAMED]) + (", ..." * (len(column.states) > NAMED))
+        raise DataError(
+            f"{what}: '{column.name}' = {values[strange.argmax()]:g} in row {int(strange.argmax())} is no value that "
+            f"the model knows. It knows {seen}."
+        )

@@ -1,0 +1,255 @@
+"""Rows of a run given some of their columns, and rows whose missing values are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likelify.data import Batch, Facts
+from likelify.distributions.mixture import can_complete
+from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
+from likelify.fitting.drawing.conditions import Conditions, rows_of
+from likelify.fitting.drawing.draw import check_seed, chunk_seed
+from likelify.fitting.drawing.formats import TABLES, column_names, free_name
+from likelify.fitting.drawing.writing import check_file
+from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
+from likelify.fitting.scoring.scoring import items_of
+from likelify.fitting.table_files import arrow, write_tables
+from likelify.fitting.typed import arrow_table
+from likelify.schema import ColumnSchema
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from likelify.fitting.run import Run
+    from likelify.flows import Flow
+
+# Draws that are made together. Each such part has a seed of its own.
+PART = 4096
+
+
+@dataclass
+class Worth:
+    """What draws are worth, added up over the parts.
+
+    Attributes:
+        rows: how many rows there were.
+        exact: of these, how many have independent draws from the conditional distribution itself.
+        smallest: effective sample size among the others; infinite without any.
+        filled: values that were filled in.
+    """
+
+    rows: int = 0
+    exact: int = 0
+    smallest: float = float("inf")
+    filled: int = 0
+
+    def add(self, drawn: Drawn) -> None:
+        """Add the draws of a part."""
+        self.rows += len(drawn.ess)
+        self.exact += int(drawn.exact.sum())
+        self.smallest = min([self.smallest, *drawn.ess[~drawn.exact].tolist()])
+
+    def __str__(self) -> str:
+        if self.exact == self.rows:
+            return "All draws are exact."
+        return (
+            f"Of {self.exact:,} of {self.rows:,} rows the draws are exact; the smallest effective sample size of the "
+            f"others is {self.smallest:.0f}."
+        )
+
+
+def schema_of(run: Run) -> tuple[ColumnSchema, ...]:
+    """Return what the columns of a run's table mean.
+
+    Raises:
+        ConfigError: if it is a model of something else, or of columns of which nothing is known.
+    """
+    facts = run.config.data
+    if facts.kind != "table":
+        raise ConfigError(f"Columns are of tables, and '{run.path}' is a model of {facts.items}.")
+    if facts.schema is None:
+        raise ConfigError(f"Nothing is known of the columns of '{run.path}': it was fitted to an array. Fit a table.")
+    return facts.schema
+
+
+def completing_flow(run: Run) -> Flow:
+    """Return the model of a run, if it can draw some columns given others.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    flow = run.flow()
+    if not can_complete(flow.base):
+        raise ConfigError(
+            f"The model '{run.config.model.model}' does not draw some columns given others; 'table-flow' does. What is "
+            "hidden of rows of real numbers any model draws by run.inpaint, at the command line --inpaint."
+        )
+    return flow
+
+
+def refuse_without_conditions(run: Run) -> None:
+    """Refuse to draw rows of a model that was fitted given some columns, unless these are given.
+
+    Raises:
+        ConfigError: naming the columns.
+    """
+    given = [column.name for column in run.config.data.schema or () if column.given]
+    if given:
+        raise ConfigError(
+            f"The model was fitted given {', '.join(map(repr, given))}, so that rows are only drawn where these are "
+            f"known: run.sample(given={{'{given[0]}': ...}}), at the command line --given {given[0]}=... or --given "
+            "conditions.csv."
+        )
+
+
+def given_chunks(
+    run: Run,
+    given: Conditions,
+    number: int,
+    *,
+    seed: int = 0,
+    on_share: OnShare | None = None,
+    worth: Worth | None = None,
+) -> Iterator[Batch]:
+    """Draw rows given conditions, so many of each, a part at a time, in the order of the conditions."""
+    import torch
+
+    check_seed(seed)
+    flow, schema = completing_flow(run), schema_of(run)
+    # One condition is drawn in parts; of many as many together as make a part.
+    together = max(1, PART // number)
+    starts = [(row, first) for row in range(0, len(given), together) for first in range(0, number, PART)]
+    for part, (row, first) in enumerate(starts):
+        draws = min(PART, number - first)
+        rows = given.rows[row : row + together]
+        drawn = draw_given(flow, schema, rows, given.known, draws=draws, seed=chunk_seed(seed, part))
+        if worth is not None:
+            worth.add(drawn)
+        if on_share is not None:
+            on_share((part + 1) / len(starts))
+        yield Batch(torch.from_numpy(drawn.rows.reshape(-1, len(schema))))
+
+
+def impute(run: Run, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
+    """Fill in the missing values of rows; see `Run.impute`."""
+    parts = [drawn for _, drawn, _ in _filled(run, items, draws, seed)]
+    return Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ess", "exact")))
+
+
+def impute_to(
+    run: Run, items: Any, file: Path, *, draws: int = 1, seed: int = 0, force: bool = False, on_rows: Any = None
+) -> Worth:
+    """Fill in the missing values of rows, and write them to a table, with what else the rows had.
+
+    Of several draws of each row all are written, one after the other, with the numbers of row and draw in front.
+
+    Raises:
+        ConfigError: if the file is none of a table, or exists.
+    """
+    facts, schema, worth = run.config.data, schema_of(run), Worth()
+    check_table(file, facts, force=force)
+    written = file.suffix.lower() == ".csv"
+
+    def tables() -> Iterator[pyarrow.Table]:
+        for carried, drawn, holes in _filled(run, items, draws, seed):
+            first = worth.rows
+            worth.add(drawn)
+            worth.filled += holes
+            yield _as_table(drawn, carried, first, facts, schema, written=written)
+            if on_rows is not None:
+                on_rows(worth.rows)
+
+    found = tables()
+    first = next(found)
+    make_folder(file.parent)
+    with beside(file) as temporary:
+        write_tables(temporary, file.suffix.lower(), first.schema, _behind(first, found))
+        if not give_name(temporary, file, force=force):
+            refuse_taken(file)
+    return worth
+
+
+def check_table(file: Path, facts: Facts, *, force: bool) -> None:
+    """Refuse a file that filled rows are not written to."""
+    if file.suffix.lower() not in TABLES:
+        raise ConfigError(f"Rows that are filled in are written to files in {', '.join(TABLES)}; '{file}' is none.")
+    check_file(file, facts, force=force)
+
+
+def _behind(first: pyarrow.Table, others: Iterator[pyarrow.Table]) -> Iterator[pyarrow.Table]:
+    yield first
+    for table in others:
+        yield table.cast(first.schema)
+
+
+def _filled(run: Run, items: Any, draws: int, seed: int) -> Iterator[tuple[dict[str, Any], Drawn, int]]:
+    """Give parts of rows: what they carry along, their draws, and how many values were filled in."""
+    check_seed(seed)
+    flow, schema = completing_flow(run), schema_of(run)
+    given = np.array([column.given for column in schema], dtype=bool)
+    sums = np.array([not column.is_modelled for column in schema])
+    source = items_of(run, items)
+    size, count = max(1, PART // draws), 0
+    for number, part in enumerate(source.batches(size)):
+        rows = part.batch.x.double().numpy()
+        known = ~np.isnan(rows) | given
+        drawn = draw_given(flow, schema, rows, known, draws=draws, present=True, seed=chunk_seed(seed, number))
+        count += len(rows)
+        yield part.carried, drawn, int((~known & ~sums).sum())
+    if not count:
+        raise DataError(f"{source.name} has no rows.")
+
+
+def _as_table(
+    drawn: Drawn, carried: dict[str, Any], first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool
+) -> pyarrow.Table:
+    count, draws = drawn.rows.shape[:2]
+    table = arrow_table(drawn.rows.reshape(count * draws, -1), schema, written=written)
+    table = table.rename_columns(column_names(facts))
+    for name, values in reversed(carried.items()):
+        repeated = arrow().array([value for value in values for _ in range(draws)])
+        table = table.add_column(0, free_name(name, table.column_names), repeated)
+    if draws > 1:
+        places = {"row": np.repeat(np.arange(first, first + count), draws), "draw": np.tile(np.arange(draws), count)}
+        for name, values in reversed(places.items()):
+            table = table.add_column(0, free_name(name, table.column_names), arrow().array(values))
+    return table
+
+
+def predict_quantiles(
+    run: Run, items: Any, levels: Sequence[float], *, target: str | None = None, seed: int = 0
+) -> np.ndarray:
+    """Return quantiles of a column given the others; see `Run.predict_quantiles`."""
+    schema = schema_of(run)
+    at = _target(schema, target)
+    return quantiles(completing_flow(run), schema, rows_of(items, schema, [at]), at, levels, seed=seed)
+
+
+def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | None = None, seed: int = 0) -> Density:
+    """Return log p(some columns | the others); see `Run.conditional_log_prob`."""
+    schema = schema_of(run)
+    names = [target] if isinstance(target, str) or target is None else list(target)
+    at = [_target(schema, name) for name in names]
+    return log_prob_of(completing_flow(run), schema, rows_of(items, schema), at, seed=seed)
+
+
+def _target(schema: Sequence[ColumnSchema], name: str | None) -> int:
+    """Return the number of a column by its name, or of the only one that is no condition."""
+    free = [at for at, column in enumerate(schema) if column.is_modelled and not column.given]
+    if name is None:
+        if len(free) > 1:
+            names = ", ".join(schema[at].name for at in free[:6])
+            raise ConfigError(
+                f"Several columns could be meant ({names}, ...); say which: target='{schema[free[0]].name}'."
+            )
+        return free[0]
+    names = [schema[at].name for at in free]
+    if name not in names:
+        raise ConfigError(unknown_word("column", name, names))
+    return free[names.index(name)]

@@ -1,0 +1,202 @@
+"""Columns given others: draws, quantiles and densities against the model's own density, over all values."""
+
+import numpy as np
+import pytest
+import torch
+
+from likelify.errors import ConfigError, DataError, LikelifyWarning
+from likelify.fitting.conditioning import particles
+from likelify.fitting.conditioning.given import draw_given, log_prob_of, quantiles
+from tests.fitting.conditioning.tables import (
+    BACKWARD,
+    COLOUR,
+    COUNT,
+    FORWARD,
+    PRICE,
+    SCHEMA,
+    SIZE,
+    TWICE,
+    chances,
+    model,
+    rows,
+)
+
+WORDS, COUNTS = np.array([0.0, 1.0, 2.0, np.nan]), np.arange(-30.0, 31.0)
+
+
+def all_but(*columns):
+    return ~np.isin(np.arange(len(SCHEMA)), [*columns, TWICE])
+
+
+@pytest.mark.parametrize(
+    ("orders", "exact"), [([(0, 2, 3, 1)], True), ([BACKWARD], False), ([FORWARD, BACKWARD, (0, 2, 3, 1)], False)]
+)
+def test_words_are_drawn_as_often_as_the_model_says(orders, exact):
+    flow, known = model(*orders), rows(3, seed=1)
+    number = 3000
+    drawn = draw_given(flow, SCHEMA, known, all_but(COLOUR), draws=number)
+    assert drawn.exact.tolist() == [exact] * 3
+    for row in range(3):
+        expected = chances(flow, known[row], COLOUR, WORDS)
+        values = drawn.rows[row, :, COLOUR]
+        shares = [(values == word).mean() for word in WORDS[:3]] + [np.isnan(values).mean()]
+        error = np.sqrt(expected * (1 - expected) / drawn.ess[row]) + 1 / number
+        assert (np.abs(shares - expected) < 4.5 * error).all()
+        others = all_but(COLOUR)
+        assert np.array_equal(
+            drawn.rows[row][:, others], np.repeat(known[row, others][None], number, 0), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("orders", [[(0, 1, 2, 3)], [BACKWARD]])
+def test_numbers_are_drawn_as_the_model_says_and_computed_columns_follow(orders):
+    flow, known = model(*orders), rows(2, seed=2)
+    drawn = draw_given(flow, SCHEMA, known, all_but(COUNT), draws=2000)
+    for row in range(2):
+        expected = chances(flow, known[row], COUNT, COUNTS)
+        values = drawn.rows[row, :, COUNT]
+        assert np.isin(values, COUNTS).all()
+        apart = np.abs(np.cumsum(expected) - [(values <= count).mean() for count in COUNTS]).max()
+        assert apart < 2 / np.sqrt(drawn.ess[row])
+        assert np.allclose(drawn.rows[row, :, TWICE], 2 * known[row, SIZE] - values + 1)
+
+
+def test_what_is_filled_in_is_never_missing_and_follows_the_values_that_are_not():
+    flow, known = model(FORWARD, BACKWARD, smooth=True), rows(2, seed=3)
+    number = 3000
+    drawn = draw_given(flow, SCHEMA, known, all_but(COLOUR), draws=number, present=True)
+    assert np.isfinite(drawn.rows[:, :, COLOUR]).all()
+    for row in range(2):
+        expected = chances(flow, known[row], COLOUR, WORDS[:3])
+        shares = np.array([(drawn.rows[row, :, COLOUR] == word).mean() for word in WORDS[:3]])
+        assert (np.abs(shares - expected) < 4.5 * np.sqrt(expected * (1 - expected) / drawn.ess[row]) + 1e-3).all()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), BACKWARD])
+def test_quantiles_of_whole_numbers_are_those_of_their_probabilities(order):
+    flow, known = model(order, smooth=True), rows(4, seed=4)
+    levels = [0.05, 0.3, 0.5, 0.9]
+    found = quantiles(flow, SCHEMA, known, COUNT, levels)
+    for row in range(4):
+        ends = np.cumsum(chances(flow, known[row], COUNT, COUNTS))
+        expected = COUNTS[np.searchsorted(ends, levels)]
+        if order == FORWARD:
+            assert found[row].tolist() == expected.tolist()
+        else:
+            near = [[ends[np.searchsorted(COUNTS, value) - step] for step in (1, 0)] for value in found[row]]
+            assert all(low - 0.07 <= level <= high + 0.07 for (low, high), level in zip(near, levels, strict=True))
+
+
+def test_quantiles_know_values_with_a_probability_of_their_own():
+    flow, known = model((0, 1, 3, 2)), rows(3, seed=5)
+    grid = np.concatenate([-np.geomspace(1e-6, 60, 3000)[::-1], np.geomspace(1e-6, 300, 6000)])
+    levels = np.linspace(0.02, 0.98, 33)
+    found = quantiles(flow, SCHEMA, known, PRICE, levels)
+    for row in range(3):
+        tried = np.repeat(known[[row]], len(grid) + 1, 0)
+        tried[:, PRICE], tried[:, TWICE] = [*grid, 0.0], np.nan
+        with torch.no_grad():
+            density = flow.log_prob(torch.from_numpy(tried)).exp().numpy()
+        cells = np.concatenate([[0], 0.5 * (density[1:-1] + density[:-2]) * np.diff(grid)]).cumsum()
+        ends = (cells + np.where(grid > 0, density[-1], 0)) / (cells[-1] + density[-1])
+        expected = np.interp(levels, ends, grid)
+        atom = np.abs(expected) < 1e-5
+        assert atom.any()
+        assert not atom.all()
+        assert (found[row][atom] == 0).all()
+        assert found[row][~atom] == pytest.approx(expected[~atom], rel=2e-2, abs=2e-2)
+
+
+def test_quantiles_of_words_have_no_meaning_and_levels_are_probabilities():
+    flow = model(FORWARD)
+    with pytest.raises(ConfigError, match="'colour' is of words without an order"):
+        quantiles(flow, SCHEMA, rows(2), COLOUR, [0.5])
+    with pytest.raises(ConfigError, match="at probabilities between 0 and 1"):
+        quantiles(flow, SCHEMA, rows(2), COUNT, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("orders", [[(0, 2, 3, 1)], [BACKWARD, FORWARD]])
+def test_densities_of_some_columns_given_the_others(orders):
+    flow, known = model(*orders), rows(6, seed=6)
+    known[2, COLOUR] = np.nan
+    found = log_prob_of(flow, SCHEMA, known, COLOUR)
+    for row in range(6):
+        at = 3 if np.isnan(known[row, COLOUR]) else int(known[row, COLOUR])
+        expected = np.log(chances(flow, known[row], COLOUR, WORDS)[at])
+        assert abs(found.nats[row] - expected) < 5 * found.standard_error[row] + 1e-4
+    assert (found.standard_error == 0).all() == (len(orders) == 1)
+    assert found.standard_error.max() < 0.2
+
+
+def test_densities_are_in_the_units_of_the_columns():
+    flow, known = model((1, 2, 3, 0)), rows(1, seed=7)
+    grid = np.linspace(-15, 25, 8001)
+    tried = np.repeat(known, len(grid), 0)
+    tried[:, SIZE], tried[:, TWICE] = grid, np.nan
+    found = log_prob_of(flow, SCHEMA, tried, [SIZE])
+    assert np.trapezoid(np.exp(found.nats), grid) == pytest.approx(1, abs=2e-3)
+
+
+def test_rows_with_different_holes_are_filled_each_in_its_own_way():
+    flow, holes = model(FORWARD, BACKWARD), rows(60, seed=8)
+    known = ~np.isnan(holes)
+    known[:5, SIZE] = False
+    known[5:9, [SIZE, COUNT]] = False
+    known[9] = True
+    holes[3, TWICE] = 7.0
+    with pytest.warns(
+        LikelifyWarning, match="'sum' follows from other columns of which several are not known in 4 rows"
+    ):
+        found = draw_given(flow, SCHEMA, holes, known, draws=2, present=True, seed=1)
+    filled = found.rows
+    assert np.isfinite(filled).all()
+    kept = known & ~np.isin(np.arange(5), [TWICE])
+    assert np.array_equal(filled[:, 0][kept], holes[kept])
+    # A part of a known sum follows from the others.
+    assert filled[3, :, SIZE] == pytest.approx((7.0 - 1 + holes[3, COUNT]) / 2)
+    assert np.allclose(filled[..., TWICE], 2 * filled[..., SIZE] - filled[..., COUNT] + 1)
+    assert found.exact[9]
+    again = draw_given(flow, SCHEMA, holes[9:], known[9:], present=True).rows
+    assert np.array_equal(again[0, 0], holes[9])
+
+
+def test_equal_seeds_draw_the_same():
+    flow, known = model(BACKWARD), rows(5, seed=9)
+    first, second, other = (draw_given(flow, SCHEMA, known, all_but(COUNT), seed=seed).rows for seed in (1, 1, 2))
+    assert np.array_equal(first, second, equal_nan=True)
+    assert not np.array_equal(first, other, equal_nan=True)
+
+
+def test_what_was_given_in_the_fit_must_be_known_and_then_all_is_exact():
+    schema = tuple(column.model_copy(update={"given": column.name in ("price", "count")}) for column in SCHEMA)
+    flow, known = model((2, 3, 0, 1), (3, 2, 1, 0), schema=schema), rows(4, seed=10)
+    found = draw_given(flow, schema, known, all_but(SIZE, COLOUR), draws=3)
+    assert found.exact.all()
+    with pytest.raises(DataError, match="fitted given 'price', so that it must be known"):
+        draw_given(flow, schema, known, all_but(PRICE))
+
+
+def test_impossible_values_are_refused_with_their_column():
+    flow = model(FORWARD)
+    schema = tuple(
+        column.model_copy(update={"declared": True}) if column.name == "count" else column for column in SCHEMA
+    )
+    known = rows(3)
+    known[1, COUNT] = 99
+    with pytest.raises(DataError, match=r"'count' = 99 of row 1 is not possible: its range is \[-30, 30\]"):
+        draw_given(flow, schema, known, all_but(COLOUR))
+    with pytest.raises(DataError, match="Rows of 5 columns are needed"):
+        draw_given(flow, SCHEMA, known[:, :3], all_but(COLOUR)[:3])
+    with pytest.raises(ConfigError, match="The number of draws"):
+        draw_given(flow, SCHEMA, known, all_but(COLOUR), draws=0)
+
+
+def test_draws_that_are_worth_little_are_said_to_be(monkeypatch):
+    monkeypatch.setattr(particles, "PARTICLES", 16)
+    monkeypatch.setattr(particles, "MOST", 64)
+    flow, known = model(BACKWARD), rows(4, seed=11)
+    with pytest.warns(
+        LikelifyWarning, match="of 4 rows whose weights differ are worth few independent ones.*--given a,b"
+    ):
+        found = draw_given(flow, SCHEMA, known, all_but(PRICE, COUNT), draws=5)
+    assert found.ess.max() <= 64
