@@ -1,0 +1,103 @@
+"""The comparison of densities of tables: its data, its arithmetic, what it keeps, and one cell of each kind."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from benchmarks.tables import cells, nats, rivals
+from benchmarks.tables.data import AS_WRITTEN, Split, split_of, step, table
+from benchmarks.tables.rivals import RIVALS, Measured
+from scipy.stats import norm
+
+MADE = "made: checkerboard"
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 3)) * [1.0, 50.0, 1e-3] + [0.0, 1e4, 0.0]
+    return split_of(rows, 0)
+
+
+def test_splits_hold_every_row_once():
+    rows = np.arange(200.0)[:, None] * [1, 2, 3]
+    parts = split_of(rows, 3)
+    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [140, 20, 40]
+    whole = np.concatenate([parts.known, parts.test])
+    assert np.array_equal(np.sort(whole[:, 0]), rows[:, 0])
+    assert not np.array_equal(split_of(rows, 4).test, parts.test)
+
+
+def test_values_are_spread_over_their_steps_and_not_further():
+    written, spread = table(f"diabetes{AS_WRITTEN}"), table("diabetes")
+    steps = np.array([step(column) for column in written.T])
+    assert written.shape == (442, 9)
+    assert np.all(np.abs(spread - written) <= steps / 2)
+    assert len(np.unique(spread[:, 0])) == len(spread)
+    assert np.allclose(steps[[0, 1]], [1.0, 0.1])
+
+
+def test_likelihoods_are_of_standardised_columns(split):
+    found = RIVALS["mixture, BIC"](split, 3.0, 0)
+    assert found.facts["components"] == 1
+    z = split.standardized()
+    truth = np.linalg.multi_dot(
+        [z.test - z.known.mean(0), np.linalg.inv(np.cov(z.known.T)), (z.test - z.known.mean(0)).T]
+    )
+    expected = -0.5 * (np.diag(truth) + np.linalg.slogdet(2 * np.pi * np.cov(z.known.T))[1])
+    assert np.allclose(found.log_probs, expected, atol=0.1)
+
+
+def test_units_of_columns_change_nothing(split):
+    factors = np.array([10.0, 1e-3, 1.0])
+    other = Split(split.train * factors, split.validation * factors, split.test * factors)
+    ours, theirs = (RIVALS["independent"](rows, 1.0, 0).log_probs.mean() for rows in (split, other))
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["coupling", "marginals, autoregressive"])
+def test_spline_flows_are_fitted_with_the_rate_that_suits(split, method, monkeypatch):
+    monkeypatch.setattr(rivals, "RATES", (1e-9, 8e-3))
+    monkeypatch.setattr(rivals, "ZUKO", {"transforms": 1, "bins": 4, "hidden_features": (16,)})
+    found = RIVALS[method](split, 1.0, 0)
+    assert found.facts["rate"] == 8e-3
+    assert found.log_probs.mean() > -3 * norm.entropy() - 0.5
+
+
+def test_independent_columns_are_the_sum_of_their_marginals():
+    rng = np.random.default_rng(0)
+    found = RIVALS["independent"](split_of(rng.normal(size=(3000, 2)) * [1, 1e5], 0), 1.0, 0)
+    assert found.log_probs.mean() == pytest.approx(-2 * norm.entropy(), abs=0.08)
+
+
+def test_what_a_cell_has_found_is_kept(tmp_path, monkeypatch):
+    cell = cells.Cell("diabetes", "independent", 0, 1.0)
+    assert cells.kept(cell, tmp_path) is None
+    cells.keep(cell, Measured(np.arange(3.0), {"steps": 5}), tmp_path)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
+    monkeypatch.setattr(cells.subprocess, "run", lambda *_, **__: pytest.fail("it is known"))
+    found = cells.measured(cell, tmp_path)
+    assert np.array_equal(found.log_probs, [0, 1, 2])
+    assert found.facts == json.loads('{"steps": 5}')
+    assert cell.file(tmp_path) != cells.Cell("diabetes", "independent", 0, 10.0).file(tmp_path)
+
+
+def test_a_cell_that_fails_is_said(tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "KeyError: no such table")
+    monkeypatch.setattr(cells.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="no such table"):
+        cells.measured(cells.Cell("nothing", "independent", 0, 1.0), tmp_path)
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(0)
+    hard = [rng.normal(size=500) * 100 for _ in range(2)]
+    ours = nats.Found(tuple(rows + 1 for rows in hard))
+    theirs = nats.Found(tuple(rows + 0.1 * rng.normal(size=500) for rows in hard))
+    gain = ours - theirs
+    assert gain.mean == pytest.approx(1, abs=0.02)
+    assert gain.error == pytest.approx(0.1 / 1000**0.5, rel=0.1)
+    assert ours.error == pytest.approx(100 / 1000**0.5, rel=0.1)
+    assert nats.won({"a": {nats.DEFAULT: ours, "independent": theirs}}) == 1
+    assert nats.won({"a": {nats.DEFAULT: ours, "independent": theirs, "coupling": ours}}) == 0
