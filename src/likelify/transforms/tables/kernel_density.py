@@ -18,6 +18,12 @@ FARTHEST = 60.0
 MARGIN = 4.0
 # Share of the floor, which is the density where the sample has no values.
 LEAST_FLOOR, MOST_FLOOR = 1e-4, 0.02
+# Of a cell.
+SLACK = 1e-6
+# Rows that each side of a range that was found may have outside.
+OUTSIDE = 0.2
+# Share of the rows with ties whose way to their neighbours is the usual one.
+USUAL = 0.95
 # The smallest scale that float64 can divide by.
 SMALLEST = 1e-300
 # Interquartile range of Student's t with three degrees of freedom.
@@ -77,7 +83,7 @@ def fit_density(values: Tensor, low: float, high: float, *, hard: bool, cells: i
         hard: nothing is outside of the range. Otherwise there is a floor outside, of less than half a row.
         cells: how many there are.
     """
-    ordered = values.sort().values
+    ordered = apart(values.sort().values).clamp(low, high) if len(values) > 1 else values
     best, found = -math.inf, None
     for turn in TURNS:
         grid, a = _grid(ordered, low, high, turn)
@@ -88,6 +94,28 @@ def fit_density(values: Tensor, low: float, high: float, *, hard: bool, cells: i
             best, found = score, Density(grid, mass, tails)
     assert found is not None
     return found
+
+
+def apart(ordered: Tensor) -> Tensor:
+    """Spread values that are the same evenly, halfway to their neighbours on both sides.
+
+    Without that the best bandwidth for values that were rounded would be zero, and the density one of spikes. The
+    way is at most as wide as it is for most rows, so that a value far from others does not lose its place.
+    """
+    values, count = ordered.unique_consecutive(return_counts=True)
+    if len(values) in (1, len(ordered)):
+        return ordered
+    gap = values.diff()
+    left, right = torch.cat([gap[:1], gap]), torch.cat([gap, gap[-1:]])
+    nearest, place = torch.minimum(left, right)[count > 1].sort()
+    rows = count[count > 1][place].cumsum(0)
+    widest = nearest[torch.searchsorted(rows, USUAL * rows[-1])]
+    left, right = left.clamp_max(widest) / 2, right.clamp_max(widest) / 2
+    place = torch.arange(len(values)).repeat_interleave(count)
+    rank = torch.arange(len(ordered)) - (count.cumsum(0) - count)[place]
+    # Values that are alone stay where they are.
+    share = torch.where(count[place] > 1, (rank + 0.5) / count[place], left[place] / (left + right)[place])
+    return ordered - left[place] + share * (left + right)[place]
 
 
 def fresh_density(low: float, high: float, *, hard: bool, cells: int) -> Density:
@@ -122,9 +150,11 @@ def _grid(ordered: Tensor, low: float, high: float, turn: float) -> tuple[Grid, 
     start = squashed_end(low, center, unit, max(float(a[0]) - margin, -FARTHEST))
     stop = squashed_end(high, center, unit, min(float(a[-1]) + margin, FARTHEST))
     # A range that has none of the values in it has cells all the same.
-    if math.isfinite(low):
+    if high == math.inf:
         stop = max(stop, start + margin)
-    return Grid(center, unit, min(start, stop - margin), stop, typical), a
+    elif low == -math.inf:
+        start = min(start, stop - margin)
+    return Grid(center, unit, start, stop, typical), a
 
 
 def squashed_end(end: float, center: float, unit: float, otherwise: float) -> float:
@@ -163,9 +193,11 @@ def _smoothed(
 ) -> tuple[Tensor, tuple[float, float], float]:
     """Return masses of cells and tails at the best bandwidth, and the mean leave-one-out log-density."""
     rows, width = len(a), (grid.high - grid.low) / cells
-    place = ((a - grid.low) / width).floor()
-    below, above = int((place < 0).sum()), int((place >= cells).sum())
-    counts = torch.bincount(place[(place >= 0) & (place < cells)].long(), minlength=cells).double()
+    place = (a - grid.low) / width
+    # What rounding has put beyond the end of a range is in the outermost cell.
+    below, above = place < -SLACK, place > cells + SLACK
+    inside = place[~(below | above)].floor().clamp(0, cells - 1).long()
+    counts = torch.bincount(inside, minlength=cells).double()
     share = min(max(2 / rows, LEAST_FLOOR), MOST_FLOOR)
     floor, floor_tails = _floor(grid, cells, bounded=bounded, hard=hard, rows=rows)
     bandwidths = _rule(a) / width * torch.tensor(MULTIPLES, dtype=torch.float64)
@@ -176,7 +208,7 @@ def _smoothed(
     mass = (1 - share) * smooth[best].clamp_min(0) / rows + share * floor
     tails = tuple(
         share * floor_tail + (1 - share) * count / rows
-        for floor_tail, count in zip(floor_tails, (below, above), strict=True)
+        for floor_tail, count in zip(floor_tails, (int(below.sum()), int(above.sum())), strict=True)
     )
     total = float(mass.sum()) + sum(tails)
     return mass / total, (tails[0] / total, tails[1] / total), float(scores[best])
@@ -203,7 +235,7 @@ def _floor(
 ) -> tuple[Tensor, tuple[float, float]]:
     """Return the masses of Student's t with three degrees of freedom in the cells and beyond them.
 
-    Beyond the ends of a range there is none, or at most half a row on both sides together.
+    Beyond the ends of a range there is none, or less than half a row on both sides together.
     """
     edges = torch.linspace(grid.low, grid.high, cells + 1, dtype=torch.float64) / grid.typical
     lower, upper = student_below(edges), student_below(-edges)
@@ -212,15 +244,15 @@ def _floor(
     share = min(max(2 / rows, LEAST_FLOOR), MOST_FLOOR)
     for side, has_end in enumerate(bounded):
         if has_end:
-            tails[side] = 0.0 if hard else min(tails[side], 0.25 / (share * rows), 0.25)
+            tails[side] = 0.0 if hard else min(tails[side], OUTSIDE / (share * rows), OUTSIDE)
     inside = 1 - sum(tails)
     return mass.clamp_min(torch.finfo(mass.dtype).tiny) * (inside / mass.sum()), (tails[0], tails[1])
 
 
 def student_below(t: Tensor) -> Tensor:
     """Return the probability that Student's t with three degrees of freedom is below `t`."""
-    y = math.sqrt(3.0) / t.abs().clamp_min(1e-300)
-    square = y.square().clamp_max(1e300)
+    y = math.sqrt(3.0) / t.abs().clamp_min(1e-100)
+    square = y.square()
     # For far values the two terms cancel, and their series does not.
     near = torch.atan(y) - y / (1 + square)
     far = y * square * (2 / 3 - square * (4 / 5 - square * (6 / 7 - square * 8 / 9)))

@@ -80,7 +80,7 @@ class Pieces(NamedTuple):
             outside = (beyond > 0) & (self.tails[:, side] > 0)
             farther = 1 + beyond.clamp_min(0) / self.reach[:, side]
             left = torch.where(outside, side == 0, left)
-            tail = torch.where(outside, self.tails[:, side] / farther**3, tail)
+            tail = torch.where(outside, self.tails[:, side] / (farther * farther * farther), tail)
             log_density = torch.where(outside, self.log_tail[:, side] - 4 * farther.log(), log_density)
         z = torch.special.ndtri(tail)
         z = torch.where(left, z, -z)
