@@ -3,6 +3,7 @@ from likelify.distributions.categorical import ConditionalCategorical as Conditi
 from likelify.distributions.conditional import ColumnConditional as ColumnConditional
 from likelify.distributions.core import Distribution as Distribution
 from likelify.distributions.core import Likelihood as Likelihood
+from likelify.distributions.gaussian_mixture import GaussianMixture as GaussianMixture
 from likelify.distributions.mixture import Mixture as Mixture
 from likelify.distributions.noise import ChannelNoise as ChannelNoise
 from likelify.distributions.normal import ConditionalNormal as ConditionalNormal
@@ -10,3 +11,4 @@ from likelify.distributions.normal import Normal as Normal
 from likelify.distributions.normal_mixtures import NormalMixtures as NormalMixtures
 from likelify.distributions.reals import OfReals as OfReals
 from likelify.distributions.rectified import RectifiedNormal as RectifiedNormal
+from likelify.distributions.student import StudentT as StudentT

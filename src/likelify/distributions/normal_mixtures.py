@@ -15,8 +15,9 @@ from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import ConvergenceError
 from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
 
-# An interval of half width h around t is narrow where h (|t| + h) is below this: its mass is then a series.
-NARROW = 0.25
+# An interval of half width h around t is narrow where h |t| is below the first, and h below the second: its mass is
+# then a series, and the difference of its tails would lose digits.
+NARROW, SHORT = 0.25, 0.3
 # Logarithms of probabilities below which the normal quantile starts from its asymptotic form.
 FAR = -100.0
 # Steps of an inverse; each halves a bracket at least.
@@ -139,11 +140,10 @@ def log_interval(t: Tensor, half: Tensor) -> Tensor:
 
     Wide intervals are differences of the logarithms of tails. Narrow ones, whose differences would cancel, are
     `2 half phi(t)` times `1 + half^2 (t^2 - 1) / 6 + ...`, Hermite polynomials over odd factorials. Neither
-    underflows, and both have finite gradients; relative to the exact value they are off by less than 1e-10 in double
-    precision.
+    underflows, and both have finite gradients; in double precision a mass is off by less than 1e-9 of itself.
     """
     half, t = torch.broadcast_tensors(half.clamp_min(torch.finfo(half.dtype).tiny), t.abs())
-    narrow = half * (t + half) < NARROW
+    narrow = (half * t < NARROW) & (half < SHORT)
     # Each form works where the other one is taken, too, so that no gradient there is NaN.
     one = torch.ones_like(half)
     h, x = torch.where(narrow, half, 0.1 * one), torch.where(narrow, t, one)
@@ -158,7 +158,8 @@ def _series(x2: Tensor, h2: Tensor) -> Tensor:
     second = x2 - 1
     fourth = (x2 - 6) * x2 + 3
     sixth = ((x2 - 15) * x2 + 45) * x2 - 15
-    return h2 * (second / 6 + h2 * (fourth / 120 + h2 * sixth / 5040))
+    eighth = (((x2 - 28) * x2 + 210) * x2 - 420) * x2 + 105
+    return h2 * (second / 6 + h2 * (fourth / 120 + h2 * (sixth / 5040 + h2 * eighth / 362880)))
 
 
 def mixture_log_density(heads: Tensor, u: Tensor) -> Tensor:

@@ -1,0 +1,113 @@
+"""Independent elements with heavy tails."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
+from likelify.errors import ConfigError
+from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.support import LINE
+
+# Where the square of a number would no longer fit, its logarithm is that of the number.
+LARGE = 1e6
+ROUNDS = 40
+# Degrees of freedom that `initialize` may find: heavier tails than any data, and nearly normal ones.
+LEAST_DF, MOST_DF = 0.1, 1000.0
+
+
+class StudentT(Distribution):
+    r"""Independent elements of Student's t-distribution, for data with heavy tails.
+
+        log p(x) = sum lgamma((v + 1) / 2) - lgamma(v / 2) - log(pi v) / 2 - log s - (v + 1) / 2 log(1 + t^2 / v),
+
+    with `t = (x - loc) / s`. With `v = 1` degree of freedom that is the Cauchy distribution, with many a normal one.
+    A flow maps a normal base to heavy tails only as far as its layers reach; on this base it has them from the start.
+    `initialize` finds the parameters of the channels by maximum likelihood.
+
+    Args:
+        event_shape: shape of an event; for graphs, of the features of one node.
+        df: degrees of freedom at the start.
+        trainable: train them, a location and a scale for each channel (the first axis of the event).
+
+    Raises:
+        ConfigError: if there are no degrees of freedom.
+
+    Example:
+        >>> StudentT((2,), df=1.0, trainable=False).log_prob(torch.zeros(1, 2))
+        tensor([-2.2895])
+    """
+
+    support = LINE
+    loc: Tensor
+    log_scale: Tensor
+    log_df: Tensor
+
+    def __init__(self, event_shape: int | Shape, *, df: float = 5.0, trainable: bool = True) -> None:
+        super().__init__()
+        if not df > 0 or not math.isfinite(df):
+            raise ConfigError(f"The degrees of freedom of StudentT are a positive number, not {df}.")
+        self.event_shape: Shape = with_channels(event_shape, "StudentT")  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.trainable = trainable
+        shape = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
+        start = {"loc": 0.0, "log_scale": 0.0, "log_df": math.log(df)}
+        for name, value in start.items():
+            if trainable:
+                setattr(self, name, nn.Parameter(torch.full(shape, value)))
+            else:
+                self.register_buffer(name, torch.full(shape, value), persistent=False)
+
+    def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the log-density of each item in nats."""
+        check_values(x, self.event_shape, "StudentT")
+        return sum_items(student_log_prob(x, self.loc, self.log_scale, self.log_df), context)
+
+    def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
+        """Draw; the context's temperature multiplies the scale."""
+        rows = (row_count(context),) if has_rows(context) else ()
+        scale = as_context(context).temperature * self.log_scale.exp()
+        like = torch.distributions.StudentT(self.log_df.exp(), self.loc, scale, validate_args=False)
+        return like.expand(self.event_shape).rsample((*as_shape(shape), *rows))
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> None:
+        """Find location, scale and degrees of freedom of each channel by maximum likelihood, if they are trained."""
+        if not self.trainable:
+            return
+        channels = x.detach().transpose(0, 1).flatten(1).double()
+        low, middle, high = channels.quantile(channels.new_tensor([0.25, 0.5, 0.75]), 1)
+        scale = torch.where(high > low, 0.7 * (high - low), 1.0)
+        found = [middle, scale.log(), torch.full_like(middle, math.log(5.0))]
+        with torch.enable_grad():
+            found = _most_likely(channels, [value[:, None].clone().requires_grad_() for value in found])
+        with torch.no_grad():
+            for own, value in zip((self.loc, self.log_scale, self.log_df), found, strict=True):
+                own.copy_(value.reshape(own.shape))
+
+
+def _most_likely(channels: Tensor, start: list[Tensor]) -> list[Tensor]:
+    """Return location, log scale and log degrees of freedom of each row that fit it best."""
+    search = torch.optim.LBFGS(start, max_iter=ROUNDS, line_search_fn="strong_wolfe")
+    limits = (math.log(LEAST_DF), math.log(MOST_DF))
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        loc, log_scale, log_df = start
+        value = -student_log_prob(channels, loc, log_scale, log_df.clamp(*limits)).mean(1).sum()
+        value.backward()
+        return value
+
+    search.step(loss)
+    loc, log_scale, log_df = (value.detach() for value in start)
+    return [loc, log_scale, log_df.clamp(*limits)]
+
+
+def student_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor, log_df: Tensor) -> Tensor:
+    """Return the log-density of Student's t-distribution of each element."""
+    df = log_df.exp()
+    scaled = (x - loc) * (-log_scale - 0.5 * log_df).exp()
+    far = scaled.abs() > LARGE
+    near = torch.where(far, 0, scaled)
+    tail = torch.where(far, torch.where(far, scaled.abs(), 1).log(), 0.5 * near.square().log1p())
+    constant = (0.5 * (df + 1)).lgamma() - (0.5 * df).lgamma() - 0.5 * (math.log(math.pi) + log_df) - log_scale
+    return constant - (df + 1) * tail

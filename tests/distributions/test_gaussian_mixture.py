@@ -1,0 +1,111 @@
+"""Mixtures of normal vectors and heavy tails, against scikit-learn and scipy."""
+
+import math
+import sys
+
+import pytest
+import torch
+from scipy import stats
+from sklearn.mixture import GaussianMixture as Reference
+
+import likelify as lk
+from likelify.distributions import GaussianMixture, StudentT
+from likelify.errors import ConfigError, DomainError, MissingDependencyError
+
+
+def clusters(rows=600, dtype=torch.float64):
+    centre = 6 * torch.randint(3, (rows, 1)).to(dtype)
+    return (torch.randn(rows, 2, dtype=dtype) @ torch.tensor([[1.0, 0.7], [0.0, 0.4]], dtype=dtype) + centre) * 100
+
+
+def test_it_is_the_mixture_of_scikit_learn():
+    x = clusters()
+    mixture = GaussianMixture(2, 6).double()
+    mixture.initialize(x)
+    assert int((mixture.log_weights > -math.inf).sum()) == 3
+    scaled = (x / 100).numpy()
+    reference = Reference(3, random_state=0, tol=1e-3, max_iter=60).fit(scaled)
+    exact = torch.as_tensor(reference.score_samples(scaled)) - 2 * math.log(100)
+    assert torch.allclose(mixture.log_prob(x), exact, atol=1e-2)
+    # Loaded into a fresh one, whose numbers of components are the same.
+    fresh = GaussianMixture(2, 6).double()
+    fresh.load_state_dict(mixture.state_dict())
+    assert torch.equal(fresh.log_prob(x), mixture.log_prob(x))
+    with torch.no_grad():
+        assert torch.allclose(mixture.log_prob(x.repeat(5, 1)), mixture.log_prob(x).repeat(5))
+
+
+def test_draws_follow_the_mixture():
+    x = clusters(2000)
+    mixture = GaussianMixture(2, 6).double()
+    mixture.initialize(x)
+    drawn, log_prob = mixture.sample_and_log_prob((2, 4000))
+    assert torch.equal(log_prob[1], mixture.log_prob(drawn[1]))
+    assert abs(float(log_prob.mean() - mixture.log_prob(x).mean())) < 0.05
+    near = drawn.flatten(0, 1)[(drawn.flatten(0, 1)[:, 1]) < 300] / 100
+    real = x[x[:, 1] < 300] / 100
+    assert torch.allclose(near.T.cov(), real.T.cov(), atol=0.1)
+    grid = torch.linspace(-600, 1900, 501, dtype=torch.float64)
+    density = mixture.log_prob(torch.cartesian_prod(grid, grid)).exp().sum() * (grid[1] - grid[0]) ** 2
+    assert abs(float(density) - 1) < 1e-3
+
+
+def test_trained_by_gradients_or_not():
+    assert not list(GaussianMixture(2).parameters())
+    mixture = GaussianMixture(2, 3, trainable=True).double()
+    mixture.initialize(clusters())
+    x = clusters(4) / 100
+    assert torch.autograd.gradcheck(lambda *_: mixture.log_prob(x), list(mixture.parameters()))
+    assert mixture.log_prob(x).isfinite().all()
+
+
+def test_gaussian_mixture_refusals(monkeypatch):
+    with pytest.raises(DomainError, match="not finite"):
+        GaussianMixture(2).initialize(torch.tensor([[1.0, torch.nan], [0.0, 0.0]]))
+    GaussianMixture(2).initialize(torch.zeros(5, 2))
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    with pytest.raises(MissingDependencyError, match=r"likelify\[app\]"):
+        GaussianMixture(2).initialize(torch.randn(9, 2))
+
+
+def test_student_t_against_scipy():
+    base = StudentT(3, df=2.5).double()
+    with torch.no_grad():
+        base.loc.copy_(torch.tensor([0.0, 1.0, -2.0]))
+        base.log_scale.copy_(torch.tensor([0.0, 1.0, -1.0]))
+    x = 10 * torch.randn(50, 3, dtype=torch.float64)
+    exact = stats.t(2.5, base.loc.detach().numpy(), base.log_scale.detach().exp().numpy())
+    assert torch.allclose(base.log_prob(x).detach(), torch.as_tensor(exact.logpdf(x.numpy()).sum(1)))
+    drawn = base.sample((20_000,))
+    assert all(
+        stats.kstest(drawn[:, i].numpy(), stats.t(2.5, *pair).cdf).pvalue > 1e-3
+        for i, pair in enumerate([(0.0, 1.0), (1.0, math.e), (-2.0, 1 / math.e)])
+    )
+    assert torch.autograd.gradcheck(lambda *_: base.log_prob(x[:3]), list(base.parameters()))
+    huge = torch.tensor([[1e30, -1e25, 0.0]], requires_grad=True)
+    value = base.float().log_prob(huge)
+    assert value.isfinite()
+    assert torch.autograd.grad(value, huge)[0].isfinite().all()
+    drawn, log_prob = base.sample_and_log_prob((5,))
+    assert torch.autograd.grad(log_prob.sum(), base.log_df)[0].isfinite().all()
+
+
+def test_student_t_finds_heavy_tails():
+    with lk.seeded(4):
+        x = torch.distributions.Cauchy(3.0, 2.0).sample((4000, 2))
+        new = torch.distributions.Cauchy(3.0, 2.0).sample((20_000, 2))
+    base = StudentT(2)
+    base.initialize(x)
+    entropy = 2 * math.log(4 * math.pi * 2)
+    assert abs(-float(base.log_prob(new).mean().detach()) - entropy) < 0.05
+    assert torch.allclose(base.log_df.detach().exp(), torch.ones(2), atol=0.1)
+    normal = StudentT(1)
+    normal.initialize(torch.randn(2000, 1))
+    assert float(normal.log_df.detach().exp()) > 20
+    fixed = StudentT(2, df=1.0, trainable=False)
+    fixed.initialize(x)
+    assert not list(fixed.parameters())
+    assert float(fixed.loc.abs().max()) == 0
+    StudentT(1).initialize(torch.ones(10, 1))
+    with pytest.raises(ConfigError, match="positive"):
+        StudentT(2, df=0.0)
