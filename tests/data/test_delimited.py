@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from likelify.data import open_source
+from likelify.data import SourceOptions, open_source
 from likelify.data.delimited import read_csv
 from likelify.data.dialect import advice
 from likelify.data.lines import BLOCK
@@ -142,7 +142,6 @@ def test_the_advice_is_never_off_by_a_thousand():
         ("-3e151", "the value -3e151 is too large"),
         ("inf", "the value is inf"),
         ("-Infinity", "the value is -Infinity"),
-        ("NaN", "the value is NaN"),
     ],
 )
 def test_a_value_that_cannot_be_computed_with_is_named(tmp_path, value, message):
@@ -216,7 +215,11 @@ def test_a_first_column_that_numbers_the_rows_is_left_out_with_a_word(tmp_path, 
 
 def test_a_column_that_counts_and_has_a_name_stays(tmp_path):
     for start, header in ((0, "time,a,b\n"), (2, ""), (2, "column 1,column 2,column 3\n"), (2, "index,a,b\n")):
-        source = open_source(str(write(tmp_path / "a.csv", counted(start, header)[1])))
+        path, first = write(tmp_path / "a.csv", counted(start, header)[1]), header.partition(",")[0]
+        if first:
+            with pytest.raises(DataError, match=f"column '{first}': its values number the rows.*--drop '{first}'"):
+                open_source(path)
+        source = open_source(path, SourceOptions(columns={first: "integer"}) if first else None)
         assert source.event_shape == (3,)
         assert "without" not in source.description
     with pytest.raises(DataError, match="has nothing but the numbers of its rows"):
@@ -234,11 +237,12 @@ def test_labels_of_rows_that_were_shuffled_or_left_out_are_no_column(tmp_path, l
     source = open_source(str(write(tmp_path / "a.csv", "".join([f"{name},a,b\n", *lines]))))
     assert source.columns == ("a", "b")
     assert f"without its first column, '{name.strip(chr(34)) or 'column 1'}', which numbers" in source.description
-    for header in ("", "id,a,b\n"):
-        assert open_source(str(write(tmp_path / "b.csv", header + "".join(lines)))).event_shape == (3,)
+    assert open_source(write(tmp_path / "b.csv", "".join(lines))).event_shape == (3,)
+    kept = SourceOptions(columns="id=integer")
+    assert open_source(write(tmp_path / "b.csv", "id,a,b\n" + "".join(lines)), kept).event_shape == (3,)
 
 
-@pytest.mark.parametrize("labels", [ORDER // 2, ORDER + 0.5, ORDER - 3])
+@pytest.mark.parametrize("labels", [ORDER // 2, ORDER + 0.5])
 def test_numbers_that_repeat_or_are_not_whole_are_no_labels(tmp_path, labels):
     lines = [f"{label},{a},{b}\n" for label, (a, b) in zip(labels.tolist(), rows(60).tolist(), strict=True)]
     assert open_source(str(write(tmp_path / "a.csv", "".join([",a,b\n", *lines])))).event_shape == (3,)

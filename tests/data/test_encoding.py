@@ -78,7 +78,7 @@ def test_words_that_are_not_known_are_named_or_refused():
     ("columns", "message"),
     [
         ({"rooms": ["three"]}, "row 0, column 'rooms': 'three' is no number"),
-        ({"rooms": [1.0, np.inf]}, "row 1, column 'rooms': the value is infinite"),
+        ({"rooms": [1.0, np.inf]}, "row 1, column 'rooms': the value is inf, which is too large"),
         ({"sold": ["maybe"]}, "'maybe' is no truth value"),
         ({"day": ["31.13.1999"]}, "'31.13.1999' is no date as %d.%m.%Y writes it"),
         ({"price": [[1], 2]}, "is no number"),

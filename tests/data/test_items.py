@@ -98,7 +98,7 @@ def test_a_quoted_cell_can_go_over_the_end_of_a_piece(tmp_path):
 def test_a_fault_far_into_a_file_is_named_by_line_and_column(tmp_path):
     values = np.random.default_rng(2).normal(size=(60_000, 3))
     lines = csv(tmp_path / "a.csv", values).read_text().splitlines()
-    for number, cell, said in ((59_001, "x", "'x' is not a number"), (58_001, "", "the value is missing")):
+    for number, cell, said in ((59_001, "x", "'x' is not a number"), (58_001, "inf", "the value is inf")):
         spoiled = [*lines[: number - 1], f"1,{cell},2", *lines[number:]]
         (tmp_path / "a.csv").write_text("\n".join(spoiled))
         batches = open_items(tmp_path / "a.csv", FACTS).batches(1000)
@@ -112,7 +112,7 @@ def test_a_fault_far_into_a_file_is_named_by_line_and_column(tmp_path):
     ("change", "message"),
     [
         (lambda lines: ["a,b", *(line.rpartition(",")[0] for line in lines[1:])], r"has no column 'c', which the mod"),
-        (lambda lines: ["a,b,c", *(f"{n},red,2" for n in range(20))], r"line 2, column 'b': 'red' is not a number"),
+        (lambda lines: ["a,b,c", *(f"{n},red,2" for n in range(20))], r"line 2, column 'b': 'red' is no number"),
         (lambda lines: [line.rpartition(",")[0] for line in lines[1:]], r"has 2 columns without names; .* of 3: a, b"),
         (lambda lines: [], "is empty"),
     ],
@@ -121,7 +121,7 @@ def test_tables_that_do_not_fit_the_model(tmp_path, change, message):
     lines = csv(tmp_path / "a.csv").read_text().splitlines()
     (tmp_path / "a.csv").write_text("\n".join(change(lines)))
     with pytest.raises(DataError, match=message):
-        open_items(tmp_path / "a.csv", FACTS)
+        next(open_items(tmp_path / "a.csv", FACTS).batches(9))
 
 
 def test_arrays_that_do_not_fit_the_model(tmp_path):

@@ -20,8 +20,8 @@ def test_other_sizes_are_refused(given):
 
 
 def test_only_what_was_given_is_given():
-    assert SourceOptions().given() == {}
-    assert SourceOptions(labels="folders").given() == {"labels": "folders"}
+    assert SourceOptions().chosen() == {}
+    assert SourceOptions(labels="folders").chosen() == {"labels": "folders"}
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist:nothere"])

@@ -137,8 +137,8 @@ def refuse_others(config: RunConfig, words: Mapping[str, Any], options: SourceOp
         if wanted != getattr(part, name) and name not in UNDECIDING:
             found.append(f"{name} is {getattr(part, name)}, not {wanted}")
     opened = None if config.opened is None else config.opened.options
-    kept = {} if opened is None else opened.given()
-    given = {} if options is None else options.given()
+    kept = {} if opened is None else opened.chosen()
+    given = {} if options is None else options.chosen()
     found += [f"{name} is {kept.get(name)}, not {value}" for name, value in given.items() if kept.get(name) != value]
     if found:
         raise ConfigError(

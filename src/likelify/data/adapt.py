@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from likelify.data.facts import numbered_columns
 from likelify.data.formats import frame_of
 from likelify.data.frames import Frame
 from likelify.data.hub import datasets_source, is_dataset
 from likelify.data.layout import Channels, find_layout
+from likelify.data.lists import ListFrame
+from likelify.data.npy import ArrayFrame, Mapped
 from likelify.data.options import SourceOptions
 from likelify.data.source import ArraySource, Parts, Source, shuffled, sizes_of
 from likelify.data.table_files import read_table
@@ -33,6 +37,7 @@ def as_source(
     validation: float = 0.1,
     seed: int = 0,
     name: str = "data",
+    **columns: Any,
 ) -> Source:
     """Make a source of data in memory, with a training and a validation split; the test split is empty.
 
@@ -45,7 +50,8 @@ def as_source(
     - real numbers `(n, columns)` are rows of a table, `(n, channels, length)` are sequences;
     - real numbers with more axes need a `kind`: pixels should be given as integers, since a density of scaled pixels is
       no probability of images;
-    - a data frame of pandas, polars or pyarrow is a table; its index is left out;
+    - a data frame of pandas, polars or pyarrow is a table, and so is an array of objects or words `(n, columns)`; the
+      index of a frame is left out;
     - a data set of the library `datasets` is what its columns say, with its own splits; see `hub.datasets_source`.
 
     Items are shuffled by `numpy.random.default_rng(seed).permutation`, and the last share of them validates. A torch
@@ -63,9 +69,12 @@ def as_source(
         validation: share of the items that validates.
         seed: of the shuffling.
         name: of the source.
+        **columns: of tables, what is said of their columns, as `SourceOptions` takes it: `columns`, `drop`, `given`,
+            `dependent`.
 
     Raises:
         DataError: if the rules do not decide, there are fewer than 10 items, or values do not fit.
+        ConfigError: if what is said of columns does not fit.
 
     Example:
         >>> source = as_source(np.random.default_rng(0).normal(size=(50, 3)))
@@ -78,20 +87,22 @@ def as_source(
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation!r}.")
     if is_dataset(data):
         given = {"kind": kind, "levels": levels, "channels": channels, "labels": labels}
-        return datasets_source(data, SourceOptions(**given), name)
-    frame = frame_of(data)
+        return datasets_source(data, SourceOptions(**given, **columns), name)
+    options = SourceOptions(**columns, labels=labels if isinstance(labels, str) else None)
+    frame = table_in(data)
     if frame is not None:
         if kind not in (None, "table") or levels is not None or channels is not None:
             raise DataError("A data frame is a table: kind=, levels= and channels= have no effect on it.")
-        return _of_frame(frame, labels, validation, seed, name)
+        return _of_frame(frame, options, labels, validation, seed, name)
     items, found = _arrays(data)
     given = found if labels is None else class_labels(labels, len(items))
     layout = find_layout("The data", items, kind=kind, levels=levels, channels=channels)
     if layout.kind == "table":
-        items = table_rows(items, "The table")
+        frame = ArrayFrame("The table", Mapped(Path("the table"), table_rows(items, "The table")))
+        return _of_frame(frame, options, given, validation, seed, name)
+    if options.chosen():
+        raise DataError(f"{', '.join(f'{word}=' for word in options.chosen())} have no effect: these are no tables.")
     parts, described = _held_out(len(items), validation, seed, layout.said)
-    if layout.kind == "table":
-        return TableSource.cut(name, items, parts, labels=given, description=described)
     facts = {"kind": layout.kind, "levels": layout.levels, "description": described}
     return ArraySource.cut(name, layout.arranged(items), parts, labels=given, **facts)
 
@@ -103,12 +114,21 @@ def _held_out(count: int, validation: float, seed: int, said: str = "") -> tuple
     return parts, f"{count} items in memory{said}; {sizes_of(parts)} by default_rng({seed}).permutation"
 
 
-def _of_frame(frame: Frame, labels: Any, validation: float, seed: int, name: str) -> TableSource:
-    column = labels if isinstance(labels, str) else None
-    content = read_table(frame, SourceOptions(labels=column))
-    given = content.labels if labels is None or column else class_labels(labels, len(content.rows))
+def table_in(data: Any) -> Frame | None:
+    """Return a data frame, or an array of objects or words `(rows, columns)`, as a table; None if it is neither."""
+    if isinstance(data, np.ndarray) and data.ndim == 2 and data.dtype.kind in "OUSM" and data.shape[1]:
+        return ListFrame.of_rows("The table", data, numbered_columns(data.shape[1]), named=False)
+    return frame_of(data)
+
+
+def _of_frame(
+    frame: Frame, options: SourceOptions, labels: Any, validation: float, seed: int, name: str
+) -> TableSource:
+    content = read_table(frame, options)
+    given = content.labels if labels is None or options.labels else class_labels(labels, len(content.rows))
     parts, described = _held_out(len(content.rows), validation, seed)
     facts = {"columns": content.columns, "told": content.told, "class_names": content.class_names}
+    facts["given"] = options.given or ()
     described += content.said
     return TableSource.cut(name, content.rows, parts, labels=given, description=described, **facts)
 

@@ -147,7 +147,7 @@ def _source(
     others: list[str],
     options: SourceOptions,
 ) -> Source:
-    idle = [f"--{name}" for name in ("columns", "drop", "labels") if name in options.given()]
+    idle = [f"--{name}" for name in ("columns", "drop", "labels") if name in options.chosen()]
     if idle:
         raise DataError(f"{' and '.join(idle)} have no effect on '{path}': these are of tables with columns.")
     first = items[None if None in items else "train"].values

@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from likelify.data.dates import ISO_DAY, ISO_TIME
+from likelify.data.encoding import as_word
+from likelify.data.faults import Faults
 from likelify.data.frames import NUMBERS, Column, Frame, Rows, file_hash, printable, require_distinct, require_finite
 from likelify.data.ipc import MAGIC, require_honest
 from likelify.data.limits import FREE, MOST_COLUMNS, MOST_SHRINKING, TROUBLE, reading
+from likelify.data.told import Told
 from likelify.errors import DataError, MissingDependencyError
 from likelify.names import ColumnType
 
@@ -72,7 +76,7 @@ class ArrowFrame(Frame):
         require_distinct(name, schema.names)
         require_distinct(name, names)
         self._raw = dict(zip(names, schema.names, strict=True))
-        self.columns = tuple(Column(shown, column_type(schema.field(raw).type)) for shown, raw in self._raw.items())
+        self.columns = tuple(as_column(shown, schema.field(raw).type) for shown, raw in self._raw.items())
         index = index_columns(schema)
         self.index = tuple(shown for shown, raw in self._raw.items() if raw in index)
 
@@ -80,7 +84,9 @@ class ArrowFrame(Frame):
     def batches(self, columns: list[str], start: int) -> Iterator[pa.RecordBatch]:
         """Read these columns in pieces of about `ROWS` rows, without the first `start` rows."""
 
-    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+    def rows(
+        self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0, faults: Faults | None = None
+    ) -> Iterator[Rows]:
         """Read columns in order; see `Frame.rows`."""
         for batch in self.batches([self._raw[name] for name in (*numbers, *carried)], start):
             with reading(self.name.strip("'"), self.form):
@@ -90,9 +96,19 @@ class ArrowFrame(Frame):
                     values[:, place] = as_numbers(batch.column(place))
                 kept = {name: batch.column(len(numbers) + place).to_pylist() for place, name in enumerate(carried)}
             rows = Rows(values, kept, _Places(batch, start))
-            require_finite(self.name, numbers, rows)
+            require_finite(self.name, numbers, rows, faults)
             yield rows
             start += batch.num_rows
+
+    def ordered(self, name: str) -> tuple[str, ...] | None:
+        """Return the words of a column in the order that its type gives them."""
+        types, raw = pyarrow().types, self._raw[name]
+        kind = self._schema.field(raw).type
+        if not (types.is_dictionary(kind) and kind.ordered):
+            return None
+        with reading(self.name.strip("'"), self.form):
+            first = next(self.batches([raw], 0), None)
+            return None if first is None else tuple(map(as_word, first.column(0).dictionary.to_pylist()))
 
 
 class _Places:
@@ -276,7 +292,11 @@ def column_type(kind: pa.DataType) -> ColumnType:
     """Tell what the values of a column of Arrow are; one of nothing but missing values may hold numbers."""
     types = pyarrow().types
     if types.is_dictionary(kind):
-        return column_type(kind.value_type)
+        return "words" if column_type(kind.value_type) in ("words", "integer", "boolean", "real") else "other"
+    if types.is_duration(kind):
+        return "real"
+    if types.is_interval(kind):
+        return "other"
     if types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
         return "real"
     if types.is_integer(kind):
@@ -289,10 +309,38 @@ def column_type(kind: pa.DataType) -> ColumnType:
     return "words" if any(is_text(kind) for is_text in texts) else "other"
 
 
+def as_column(name: str, kind: pa.DataType) -> Column:
+    """Return what is known of a column of Arrow by its type."""
+    types, found = pyarrow().types, column_type(kind)
+    if found != "date":
+        said = "durations in seconds" if types.is_duration(kind) else ""
+        told = Told(kind="boolean", said="truth values") if found == "boolean" else Told(said=said)
+        return Column(name, found, text=found == "words", told=told)
+    if types.is_date(kind):
+        return Column(name, found, told=Told("date", written=ISO_DAY, unit="day", said="dates"))
+    zone = "%z" if types.is_timestamp(kind) and kind.tz is not None else ""
+    written = f"{ISO_DAY}T{ISO_TIME}{zone}" if types.is_timestamp(kind) else ISO_TIME
+    said = "times of day" if types.is_time(kind) else "dates and times"
+    return Column(name, found, told=Told("date", written=written, unit="second", said=said))
+
+
 def as_numbers(column: pa.Array) -> np.ndarray:
-    """Return the values of a column of numbers in float64; not a number where one is missing."""
+    """Return the values of a column of numbers, dates or times in float64; not a number where one is missing.
+
+    Dates are days since the start of 1970, moments and durations seconds.
+    """
     pa = pyarrow()
-    if pa.types.is_dictionary(column.type):
+    types = pa.types
+    if types.is_date(column.type):
+        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if types.is_temporal(column.type) and not types.is_interval(column.type):
+        micros = pa.timestamp("us") if types.is_timestamp(column.type) else pa.time64("us")
+        micros = pa.duration("us") if types.is_duration(column.type) else micros
+        if types.is_timestamp(column.type) and column.type.tz is not None:
+            micros = pa.timestamp("us", column.type.tz)
+        counted = column.cast(micros, safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+        return counted.to_numpy(zero_copy_only=False) / 1e6
+    if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if column_type(column.type) not in NUMBERS:
         raise DataError(f"A column of {column.type} holds no numbers.")

@@ -41,10 +41,10 @@ FROM_FILES: dict[str, tuple[str, str]] = {
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "table": ("columns", "drop", "labels"),
-    "array": ("kind", "levels", "channels", "columns", "drop", "labels"),
+    "table": ("columns", "drop", "given", "dependent", "labels"),
+    "array": ("kind", "levels", "channels", "columns", "drop", "given", "dependent", "labels"),
     "images": ("image_size", "crop", "labels", "skip_unreadable"),
-    "hub": ("columns", "drop", "labels", "image_size", "crop", "kind", "levels", "channels"),
+    "hub": ("columns", "drop", "given", "dependent", "labels", "image_size", "crop", "kind", "levels", "channels"),
 }
 # Endings of the names of pictures, whatever their case.
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
@@ -117,7 +117,7 @@ def _from_files(family: str, place: str, options: SourceOptions | None) -> Sourc
 
 def _require_use(family: str, options: SourceOptions | None) -> None:
     """Refuse options that would be without effect."""
-    for option in {} if options is None else options.given():
+    for option in {} if options is None else options.chosen():
         if option not in OPTIONS.get(family, ()):
             users = [f"{other}:PLACE" for other, taken in OPTIONS.items() if option in taken]
             raise DataError(

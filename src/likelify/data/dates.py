@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal
 
@@ -104,13 +104,16 @@ def count_words(words: Sequence[str], written: str, unit: Unit) -> list[float | 
     return [None if at is None else counted(at.time() if clock else at, unit) for at in found]
 
 
-def read_dates(values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: str) -> np.ndarray:
+def read_dates(
+    values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: str, place: Callable[[int], str]
+) -> np.ndarray:
     """Return dates in the unit of a column, NaN where one is missing.
 
     Args:
         values: words as the column is written or as ISO writes them, or dates and times of Python, numpy and pandas.
         column: of dates.
         what: the data's name, for errors.
+        place: tells where a row stands, for errors.
 
     Raises:
         DataError: naming the first that is no date.
@@ -126,7 +129,9 @@ def read_dates(values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: s
             found = _moment(value, column.written, unit)
             if found is None:
                 example = "" if column.written is None else f" as {column.written} writes it"
-                raise DataError(f"{what}, row {row}, column '{column.name}': {str(value)[:40]!r} is no date{example}.")
+                raise DataError(
+                    f"{what}, {place(row)}, column '{column.name}': {str(value)[:40]!r} is no date{example}."
+                )
             known[value] = found
         read[row] = known[value]
     return read

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +24,12 @@ from likelify.data.dialect import (
     looks_like_number,
     split_lines,
 )
+from likelify.data.faults import Fault, Faults
 from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, printable, require_distinct
 from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
 from likelify.data.lines import Piece, pieces, whole_rows
+from likelify.data.told import Told
 from likelify.errors import DataError, MissingDependencyError
-from likelify.names import ColumnType
 
 if TYPE_CHECKING:
     import pyarrow
@@ -94,21 +94,36 @@ class TextFrame(Frame):
             self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
             self.columns = self._table.columns(start.without(row.last if self.named else 0))
 
-    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+    def rows(
+        self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0, faults: Faults | None = None
+    ) -> Iterator[Rows]:
         """Read columns in order, a million characters at a time; see `Frame.rows`."""
         wanted = Wanted(
             tuple(map(self._table.names.index, numbers)),
             frozenset(n for n, column in enumerate(self.columns) if column.type == "boolean"),
             tuple(map(self._table.names.index, carried)),
+            faults,
         )
         with reading(self.path, TEXT):
-            text = (piece.without(max(0, self._header + 1 - piece.first)) for piece in pieces(self.path))
-            for rows in self._table.rows(text, wanted):
+            for rows in self._table.rows(self._text(), wanted):
                 if start >= len(rows):
                     start -= len(rows)
                     continue
                 yield rows if not start else rows.after(start)
                 start = 0
+
+    def _text(self) -> Iterator[Piece]:
+        """Read the lines after the header."""
+        for piece in pieces(self.path):
+            yield piece.without(max(0, self._header + 1 - piece.first))
+
+    def place(self, row: int) -> str:
+        """Tell in which line a row stands, by reading up to it."""
+        for rows in self._table.rows(self._text(), Wanted((0,), faults=Faults(self.name))):
+            if row < len(rows):
+                return rows.locate(row, 0)[0]
+            row -= len(rows)
+        return f"row {row}"
 
     def fingerprint(self) -> str:
         """Hash the file."""
@@ -143,11 +158,13 @@ class Wanted:
         numbers: those of numbers.
         flags: those that hold truth values, of all.
         carried: those whose text is kept.
+        faults: where what is wrong with cells and lines is noted; by default it is refused.
     """
 
     numbers: tuple[int, ...]
     flags: frozenset[int] = frozenset()
     carried: tuple[int, ...] = ()
+    faults: Faults | None = None
 
 
 @dataclass(frozen=True)
@@ -268,39 +285,49 @@ class Table:
     def _parse_slowly(self, piece: Piece, wanted: Wanted) -> Rows:
         """Look at each cell: name the first that is not right; where all are, only pyarrow found them odd."""
         values, carried = [], {self.names[n]: [] for n in wanted.carried}
-        for line, cells in self._cells(piece):
-            values.append([self._number(line, n, cells[n], flag=n in wanted.flags) for n in wanted.numbers])
+        for line, cells in self._cells(piece, wanted.faults):
+            values.append([self._number(line, n, cells[n], wanted) for n in wanted.numbers])
             for n in wanted.carried:
                 carried[self.names[n]].append(cells[n])
         array = np.array(values, dtype=np.float64).reshape(len(values), len(wanted.numbers))
         return Rows(array, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
 
-    def _cells(self, piece: Piece) -> Iterator[tuple[int, list[str]]]:
-        """Cut the lines into cells, each with the number of its line; refuse a line of the wrong number of them."""
+    def _cells(self, piece: Piece, faults: Faults | None = None) -> Iterator[tuple[int, list[str]]]:
+        """Cut the lines into cells, each with the number of its line; refuse a line of the wrong number of them.
+
+        With faults such a line is noted and left out.
+        """
         width = len(self.names)
         try:
             for first, _, cells in split_lines(piece.lines, self.delimiter):
                 line = piece.first + first - 1
                 if len(cells) != width and not (self.more and len(cells) > width):
-                    said = _miscounted(len(cells), width, self.delimiter)
-                    raise DataError(f"'{self.path}', line {line} {said}")
+                    said = f"line {line} {_miscounted(len(cells), width, self.delimiter)}"
+                    if faults is None:
+                        raise DataError(f"'{self.path}', {said}")
+                    faults.add_line(said)
+                    continue
                 yield line, cells
         except RowError as error:
             line = piece.first + error.line - 1
             raise DataError(f"'{self.path}', line {line} is no row of numbers: {error}.") from error
 
-    def _number(self, line: int, column: int, cell: str, *, flag: bool) -> float:
+    def _number(self, line: int, column: int, cell: str, wanted: Wanted) -> float:
         if cell in MISSING:
             return math.nan
-        if flag and cell in TRUE + FALSE:
+        if column in wanted.flags and cell in TRUE + FALSE:
             return float(cell in TRUE)
         fault = _fault(cell)
-        if fault:
+        if not fault:
+            return float(cell)
+        if wanted.faults is None:
             raise DataError(f"'{self.path}', line {line}, column '{self.names[column]}': {fault}")
-        return float(cell)
+        remedy = "" if looks_like_number(cell) else "drop"
+        wanted.faults.add(self.names[column], Fault(fault, f"line {line}", 1, remedy))
+        return math.nan
 
     def _locate(self, piece: Piece, row: int, column: int) -> tuple[str, str]:
-        line, cells = next(islice(self._cells(piece), row, None))
+        line, cells = next(islice(self._cells(piece, Faults(str(self.path))), row, None))
         return f"line {line}", "missing" if cells[column] in MISSING else cells[column][:40]
 
     def columns(self, piece: Piece) -> tuple[Column, ...]:
@@ -312,18 +339,15 @@ class Table:
         except RowError:
             # Reading it names the line.
             pass
-        return tuple(self._column(n, name, piece.first, sample) for n, name in enumerate(self.names))
+        return tuple(self._column(n, name, sample) for n, name in enumerate(self.names))
 
-    def _column(self, number: int, name: str, first: int, sample: list[Row]) -> Column:
-        present = [(row.first, row.cells[number]) for row in sample if row.cells[number] not in MISSING]
-        cells = [cell for _, cell in present]
+    def _column(self, number: int, name: str, sample: list[Row]) -> Column:
+        cells = [row.cells[number] for row in sample if row.cells[number] not in MISSING]
         numbers = sum(map(looks_like_number, cells))
         if 2 * numbers < len(cells) or (cells and not numbers):
             if set(cells) <= {*TRUE, *FALSE}:
-                return Column(name, "boolean")
-            line, word = next((line, cell) for line, cell in present if not looks_like_number(cell))
-            kind: ColumnType = "date" if _is_date(word) else "words"
-            return Column(name, kind, word[:40], f"line {first + line - 1}", _fault(word) or "")
+                return Column(name, "boolean", told=Told(kind="boolean", said="truth values"))
+            return Column(name, "words", text=True)
         whole = cells and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
         return Column(name, "integer" if whole else "real")
 
@@ -355,17 +379,6 @@ def _is_header(cells: list[str]) -> bool:
     named = cells[1:] if cells[0] == "" else cells
     counting = named == [str(number) for number in range(len(named))] and len(cells) > 1
     return counting or not any(map(looks_like_number, cells))
-
-
-def _is_date(cell: str) -> bool:
-    """Tell whether a cell is a date or a time as ISO writes it."""
-    for read in (datetime.fromisoformat, time.fromisoformat):
-        try:
-            read(cell)
-        except ValueError:
-            continue
-        return True
-    return False
 
 
 def _miscounted(found: int, width: int, delimiter: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from likelify.data.dates import read_dates, write_dates
 from likelify.data.dialect import is_missing
+from likelify.data.limits import LARGEST_VALUE
 from likelify.errors import DataError, LikelifyWarning, unknown_word
 from likelify.schema import ColumnSchema
 
@@ -82,25 +83,38 @@ def say_strange(what: str, strange: Mapping[str, list[str]], schema: Sequence[Co
 
 
 def encode_column(
-    values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: str = "The data"
+    values: Sequence[Any] | np.ndarray,
+    column: ColumnSchema,
+    what: str = "The data",
+    place: Callable[[int], str] = "row {}".format,
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the values of one column in float64, and the words in it that it does not know."""
+    """Return the values of one column in float64, and the words in it that it does not know.
+
+    Args:
+        values: see `encode`.
+        column: what they are.
+        what: the data's name, for errors.
+        place: tells where a row stands, for errors.
+
+    Raises:
+        DataError: naming the first value that is of another kind.
+    """
     if isinstance(values, np.ma.MaskedArray):
         values = [None if hidden else value for value, hidden in zip(values.data.tolist(), values.mask, strict=True)]
     if column.categories is not None:
         return _places(values, column.categories)
     array = np.asarray(values) if isinstance(values, np.ndarray) else _as_array(values)
     if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
-        return _checked(array.astype(np.float64), column, what), []
+        return _checked(array.astype(np.float64), column, what, place), []
     if column.kind == "date":
-        return read_dates(values, column, what), []
+        return read_dates(values, column, what, place), []
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     read = [_truth(value) if column.kind == "boolean" else _number(value) for value in plain]
     if None in read:
         wrong = plain[read.index(None)]
         kind = "truth value" if column.kind == "boolean" else "number"
-        raise DataError(f"{what}, row {read.index(None)}, column '{column.name}': {str(wrong)[:40]!r} is no {kind}.")
-    return _checked(np.array(read, dtype=np.float64), column, what), []
+        raise DataError(f"{what}, {place(read.index(None))}, column '{column.name}': {str(wrong)[:40]!r} is no {kind}.")
+    return _checked(np.array(read, dtype=np.float64), column, what, place), []
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray:
@@ -111,9 +125,14 @@ def _as_array(values: Sequence[Any]) -> np.ndarray:
         return np.array([*values, None], dtype=object)[:-1]
 
 
-def _checked(values: np.ndarray, column: ColumnSchema, what: str) -> np.ndarray:
-    if np.isinf(values).any():
-        raise DataError(f"{what}, row {int(np.isinf(values).argmax())}, column '{column.name}': the value is infinite.")
+def _checked(values: np.ndarray, column: ColumnSchema, what: str, place: Callable[[int], str]) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        wrong = np.abs(values) > LARGEST_VALUE
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{what}, {place(row)}, column '{column.name}': the value is {values[row]}, which is too large."
+        )
     return values
 
 

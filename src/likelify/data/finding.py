@@ -9,8 +9,8 @@ import numpy as np
 
 from likelify.data.atoms import find_atoms, some
 from likelify.data.bounds import find_bounds
+from likelify.data.faults import Fault, Faults
 from likelify.data.told import Told
-from likelify.errors import DataError
 from likelify.schema import ColumnSchema, LinearFunction
 
 # Whole numbers of so few values have a probability for each, if as many rows on average have it.
@@ -31,6 +31,7 @@ def find_schema(
     *,
     given: Collection[str] = (),
     others: Sequence[np.ndarray] = (),
+    what: str = "The table",
 ) -> tuple[ColumnSchema, ...]:
     """Return what the columns of a table are.
 
@@ -43,6 +44,7 @@ def find_schema(
         told: what is known of some of them.
         given: names of those that are conditions.
         others: further rows.
+        what: the data's name, for errors.
 
     Raises:
         DataError: if columns have no values, or others than were told; the message names all of them.
@@ -52,18 +54,17 @@ def find_schema(
         >>> find_schema(rows, ["rooms"])[0].states
         (0.0, 1.0, 2.0)
     """
-    known, found, faults = told or {}, [], []
+    known, found, faults = told or {}, [], Faults(what)
     for place, name in enumerate(names):
         train = np.ascontiguousarray(rows[:, place])
         rest = [part[:, place] for part in others if len(part)]
         whole = np.concatenate([train, *rest]) if rest else train
-        try:
-            facts = _column(train, whole, known.get(name, Told()))
-            found.append(ColumnSchema(name=name, given=name in given, **facts))
-        except DataError as error:
-            faults.append(f"the column '{name}' {error}")
-    if faults:
-        raise DataError("; ".join(faults)[:1].upper() + "; ".join(faults)[1:])
+        column = known.get(name, Told())
+        if fault := fault_of(whole, column):
+            faults.add(name, fault)
+        else:
+            found.append(ColumnSchema(name=name, given=name in given, **_column(train, whole, column)))
+    faults.refuse()
     return tuple(found)
 
 
@@ -72,17 +73,13 @@ def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
     present = whole[~np.isnan(whole)]
     facts: dict[str, Any] = {"missing": len(present) < len(whole), "said": told.said, "unit": told.unit}
     facts["written"] = told.written if told.kind == "date" else None
-    if not len(present):
-        raise DataError("has no values. Drop it.")
-    low, high = float(present.min()), float(present.max())
-    is_whole = max(abs(low), abs(high)) < LARGEST_WHOLE and bool((present == np.floor(present)).all())
+    low, high, is_whole = float(present.min()), float(present.max()), _are_whole(present)
     kind = told.kind or ("integer" if is_whole else "real")
-    facts["kind"] = kind
-    _require_told(present, kind, told, is_whole=is_whole)
+    facts |= {"kind": kind, "function": told.function}
     if low == high and not facts["missing"]:
-        function = LinearFunction(offset=low)
+        facts |= {"function": LinearFunction(offset=low), "said": "one value only"}
         words = told.words if kind in ("category", "ordered") else None
-        return facts | {"function": function, "rest": "none", "categories": words, "said": "one value only"}
+        return facts | {"rest": "none", "categories": words, "states": () if words is None else (low,)}
     if kind in ("category", "ordered"):
         states = tuple(map(float, range(len(told.words or ()))))
         return facts | {"categories": told.words, "states": states, "rest": "none"}
@@ -132,21 +129,37 @@ def _few(present: np.ndarray, most: int, rows_each: int) -> tuple[float, ...] | 
     return tuple(map(float, values)) if few else None
 
 
-def _require_told(present: np.ndarray, kind: str, told: Told, *, is_whole: bool) -> None:
-    """Refuse values that are not what was told of them."""
-    if kind == "integer" and not is_whole:
-        wrong = present[(present != np.floor(present)) | (np.abs(present) >= LARGEST_WHOLE)][0]
-        raise DataError(f"has the value {wrong:.10g}, which is no whole number, though you said so. Say real.")
-    if kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
-        raise DataError(f"has the value {present[~np.isin(present, (0.0, 1.0))][0]:.10g}, which is neither 0 nor 1.")
+def fault_of(values: np.ndarray, told: Told) -> Fault | None:
+    """Say what is wrong with the values of a column beside what was told of it; None if nothing is.
+
+    Args:
+        values: `(n,)`, NaN where one is missing.
+        told: what is known of the column.
+    """
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return Fault("it has no values", remedy="drop")
+    if told.kind == "integer" and not _are_whole(present):
+        wrong = present[(present != np.floor(present)) | (np.abs(present) >= LARGEST_WHOLE)]
+        return Fault(f"the value {wrong[0]:.10g} is no whole number, as you said; say real", count=len(wrong))
+    if told.kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
+        wrong = present[~np.isin(present, (0.0, 1.0))]
+        return Fault(f"the value {wrong[0]:.10g} is neither 0 nor 1, false nor true", count=len(wrong))
     lower = -np.inf if told.lower is None else told.lower
     upper = np.inf if told.upper is None else told.upper
-    outside = (present < lower) | (present > upper)
-    if outside.any():
-        raise DataError(
-            f"has the value {present[outside][0]:.10g}, as are {int(outside.sum()):,} in all outside of "
-            f"{lower:.10g} to {upper:.10g}, the range that you declared. Mend them, or declare a wider one."
-        )
+    outside = present[(present < lower) | (present > upper)]
+    if not len(outside):
+        return None
+    said = (
+        f"the value {outside[0]:.10g} lies outside of {lower:.10g} to {upper:.10g}, the range that you declared. Mend "
+        "it, or declare a wider range"
+    )
+    return Fault(said, count=len(outside))
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    return largest < LARGEST_WHOLE and bool((values == np.floor(values)).all())
 
 
 def last_decimal(values: np.ndarray) -> float | None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from likelify.data.faults import Fault, Faults
 from likelify.data.limits import LARGEST_VALUE, REMEDY, require_values
+from likelify.data.told import Told
 from likelify.errors import DataError, unknown_word
 from likelify.names import ColumnType
 
 NUMBERS: tuple[ColumnType, ...] = ("real", "integer", "boolean")
-# What the values of a column that holds no numbers are called.
-CALLED: dict[ColumnType, str] = {"words": "words", "date": "dates or times", "other": "values that are no numbers"}
 # Of the columns that an error is about, how many it names.
 NAMED = 20
 
@@ -29,16 +29,14 @@ class Column:
     Attributes:
         name: of the column.
         type: what its values are.
-        example: the first of them, for errors, if it is no number.
-        place: where that stands.
-        fault: what is wrong with it, and what to do.
+        text: whether they are read as text.
+        told: what the file itself says of them.
     """
 
     name: str
     type: ColumnType = "real"
-    example: str = ""
-    place: str = ""
-    fault: str = ""
+    text: bool = False
+    told: Told = Told()
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,29 @@ class Frame(ABC):
     count: int | None = None
 
     @abstractmethod
-    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+    def rows(
+        self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0, faults: Faults | None = None
+    ) -> Iterator[Rows]:
         """Read columns in order, in pieces of little memory.
 
         Args:
             numbers: names of the columns whose values are read as float64.
             carried: names of columns whose values are given as they are.
             start: the first row that is given.
+            faults: where what is wrong with values is noted, which then count as missing; by default it is refused.
 
         Raises:
             DataError: if the file is damaged, or a value is no number, infinite or above 1e150, naming where it stands.
         """
+
+    def place(self, row: int) -> str:
+        """Tell where a row stands, `line 7`."""
+        return f"row {row}"
+
+    def ordered(self, name: str) -> tuple[str, ...] | None:
+        """Return the words of a column in the order that the table itself gives them; None if it gives none."""
+        del name
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -194,8 +204,8 @@ def joined(name: str, parts: Iterator[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def require_finite(name: str, columns: Sequence[str], rows: Rows) -> None:
-    """Refuse values that cannot be computed with; those that are missing pass.
+def require_finite(name: str, columns: Sequence[str], rows: Rows, faults: Faults | None = None) -> None:
+    """Refuse values that cannot be computed with, or note them, so that they are missing; those that are pass.
 
     Raises:
         DataError: naming where the first stands.
@@ -206,12 +216,15 @@ def require_finite(name: str, columns: Sequence[str], rows: Rows) -> None:
         wrong = np.abs(values) > LARGEST_VALUE
     if not wrong.any():
         return
-    row, column = (int(n) for n in np.argwhere(wrong)[0])
-    value = values[row, column]
-    remedy = "Write it in other units, or mend the value." if np.isfinite(value) else REMEDY
-    raise DataError(
-        f"{name}, {rows.locate(row, column)[0]}, column '{columns[column]}': the value is {value}. {remedy}"
-    )
+    for column in np.flatnonzero(wrong.any(0)).tolist():
+        row = int(wrong[:, column].argmax())
+        place, value = rows.locate(row, column)[0], values[row, column]
+        remedy = "Write it in other units, or mend the value." if np.isfinite(value) else REMEDY
+        if faults is None:
+            raise DataError(f"{name}, {place}, column '{columns[column]}': the value is {value}. {remedy}")
+        said = f"the value is {value}. {remedy}"
+        faults.add(columns[column], Fault(said, place, int(wrong[:, column].sum())))
+    values[wrong] = np.nan
 
 
 def printable(name: str) -> str:
@@ -232,56 +245,22 @@ def require_distinct(name: str, columns: Sequence[str]) -> None:
         seen.add(column)
 
 
-def chosen_columns(frame: Frame, columns: Sequence[str] | None, drop: Sequence[str] | None) -> list[str]:
-    """Return the names of the columns that are fitted: all, or those that were asked for.
+def chosen_columns(frame: Frame, columns: Sequence[str] | None, others: Sequence[str] = ()) -> list[str]:
+    """Return the names of the columns that are fitted: all but those that only number the rows, or those asked for.
 
     Args:
         frame: the table.
         columns: those to keep, in that order.
-        drop: those to leave out.
+        others: further names that must be those of columns.
 
     Raises:
-        DataError: if a name is none of a column, nothing is left, or columns do not hold numbers: all are named.
+        DataError: if a name is none of a column.
     """
     known = [column.name for column in frame.columns]
-    for name in [*(columns or ()), *(drop or ())]:
+    for name in [*(columns or ()), *others]:
         if name not in known:
             raise DataError(f"{frame.name}: {unknown_word('column', name, known[:NAMED])}")
-    left_out = {*(drop or ()), *(() if columns else frame.index)}
-    kept = [name for name in columns or known if name not in left_out]
-    if not kept:
-        raise DataError(f"{frame.name} has no columns left to fit.")
-    refuse_others(frame, kept)
-    return kept
-
-
-def refuse_others(frame: Frame, names: Sequence[str], remedy: str | None = None) -> None:
-    """Refuse columns that do not hold numbers.
-
-    Raises:
-        DataError: naming all of them.
-    """
-    others = [column for column in map(frame.column, names) if column.type not in NUMBERS]
-    if not others:
-        return
-    words = ",".join(f'"{column.name}"' if set(', "') & set(column.name) else column.name for column in others)
-    remedy = remedy or f"--drop '{words[:400]}' leaves {'it' if len(others) == 1 else 'them'} out (in Python: drop=)."
-    if len(others) == 1 and others[0].fault:
-        column = others[0]
-        raise DataError(f"{frame.name}, {column.place}, column '{column.name}': {column.fault} {remedy}")
-    listed = ", ".join(map(_shown, others[:NAMED]))
-    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    which = "a column that does" if len(others) == 1 else f"{len(others)} columns that do"
-    raise DataError(
-        f"{frame.name} has {which} not hold numbers: {listed}{more}. Put numbers in place of the words. {remedy}"
-    )
-
-
-def _shown(column: Column) -> str:
-    """Write the name of a column, what it holds, and the first of it."""
-    said = CALLED[column.type]
-    said += f", {column.example!r} in {column.place}" if column.example else ""
-    return f"'{column.name}' ({said})"
+    return [name for name in columns or known if columns or name not in frame.index]
 
 
 def file_hash(path: Path) -> str:

@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.arrow import ROWS, ArrowFrame, pyarrow
 from likelify.data.facts import Facts, SplitName
+from likelify.data.faults import AUTO
+from likelify.data.finding import find_schema
+from likelify.data.frames import joined
+from likelify.data.hub_frames import HubFrame, class_columns, package
 from likelify.data.layout import find_layout
 from likelify.data.limits import require_values
 from likelify.data.npz import SPLIT_WORDS
 from likelify.data.options import SourceOptions
 from likelify.data.pictures import Held, Look, Target, decode, look_at
+from likelify.data.reading import read_as, require_columns
 from likelify.data.sizing import choose_sizing
 from likelify.data.source import ArraySource, Batch, Parts, Source, filled, require_split, sizes_of, taken
 from likelify.data.table_files import Content, as_classes, known_classes, read_table
 from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, stored_dtype
-from likelify.errors import DataError, MissingDependencyError, printable, unknown_word
+from likelify.errors import DataError, printable, unknown_word
+from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +103,7 @@ def as_fitted(
     Raises:
         DataError: if it has no such split, or no items of that kind.
     """
-    splits, _ = ({split: data}, "") if isinstance(data, _package().Dataset) else _splits(data, "data")
+    splits, _ = ({split: data}, "") if isinstance(data, package().Dataset) else _splits(data, "data")
     if split not in splits:
         raise DataError(f"The data set has no split '{split}', but {', '.join(map(repr, splits))}.")
     part, name = splits[split], "The data set"
@@ -137,16 +142,8 @@ def _array(data: Any, column: str) -> np.ndarray:
 
 def _stored(data: Any, column: str) -> Any:
     """Return a data set of nothing but encoded images."""
-    plain = _package().Image(decode=False)
+    plain = package().Image(decode=False)
     return data.select_columns([column]).with_format(None).cast_column(column, plain)
-
-
-def _package() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError("datasets", "hub") from error
-    return datasets
 
 
 @contextmanager
@@ -170,7 +167,7 @@ def _load(place: str) -> Any:
     import huggingface_hub
 
     # Both packages look at their switches whenever they want to reach the hub.
-    switches: tuple[Any, ...] = (_package().config, huggingface_hub.constants)
+    switches: tuple[Any, ...] = (package().config, huggingface_hub.constants)
     before = [switch.HF_HUB_OFFLINE for switch in switches]
     try:
         for switch in switches:
@@ -187,7 +184,7 @@ def _load(place: str) -> Any:
 
 
 def _loaded(place: str) -> Any:
-    datasets, folder = _package(), Path(place)
+    datasets, folder = package(), Path(place)
     name, _, config = place.partition(":")
     try:
         if folder.is_dir() and any((folder / file).is_file() for file in SAVED):
@@ -203,7 +200,7 @@ def _loaded(place: str) -> Any:
 
 def _splits(data: Any, name: str) -> tuple[dict[SplitName, Any], str]:
     """Return the splits that are known by their names, and what is said of others."""
-    datasets = _package()
+    datasets = package()
     if isinstance(data, datasets.Dataset):
         return {"train": data}, ""
     if not isinstance(data, datasets.DatasetDict):
@@ -235,12 +232,18 @@ class _Columns:
 
     @staticmethod
     def of(features: Mapping[str, Any], options: SourceOptions, name: str) -> _Columns:
-        datasets = _package()
-        for given in (*(options.columns or ()), *(options.drop or ()), *([options.labels] if options.labels else ())):
+        datasets = package()
+        named = (
+            *(options.kept or ()),
+            *options.told,
+            *(options.given or ()),
+            *([options.labels] if options.labels else ()),
+        )
+        for given in (*named, *(name for name in options.drop or () if name != AUTO)):
             if given not in features:
                 raise DataError(f"'{name}': {unknown_word('column', given, list(features))}")
-        kept = [column for column in options.columns or features if column not in (options.drop or ())]
-        classes = [column for column in _class_columns(features) if column in kept]
+        kept = [column for column in options.kept or features if column not in (options.drop or ())]
+        classes = [column for column in class_columns(features) if column in kept]
         label = options.labels or (classes[0] if len(classes) == 1 else None)
         images = [column for column in kept if isinstance(features[column], datasets.Image)]
         arrays = [column for column in kept if type(features[column]).__name__ in ("Array2D", "Array3D", "Array4D")]
@@ -254,57 +257,6 @@ class _Columns:
         image, array = images[0] if images else None, arrays[0] if arrays and not images else None
         used = [image or array or "", *([label] if label else [])] if image or array else kept
         return _Columns(image, array, label, names, tuple(used))
-
-
-def _class_columns(features: Mapping[str, Any]) -> list[str]:
-    return [column for column, feature in features.items() if isinstance(feature, _package().ClassLabel)]
-
-
-class HubFrame(ArrowFrame):
-    """A split of a data set whose columns are read as those of a table.
-
-    Args:
-        name: of the data set, for errors.
-        data: the split.
-        numbers: names of the columns whose classes are read as numbers; those of others are words. None for all.
-
-    Attributes:
-        label: the one column of classes, or None.
-    """
-
-    def __init__(self, name: str, data: Any, *, numbers: Sequence[str] | None = None) -> None:
-        self._data = data.with_format("arrow")
-        schema, classes = data.features.arrow_schema, _class_columns(data.features)
-        self.label = classes[0] if len(classes) == 1 else None
-        self._words = {
-            column: data.features[column].names for column in classes if numbers is not None and column not in numbers
-        }
-        for column in self._words:
-            schema = schema.set(schema.get_field_index(column), pyarrow().field(column, pyarrow().string()))
-        super().__init__(name, schema, len(data))
-
-    def batches(self, columns: list[str], start: int) -> Iterator[Any]:
-        """Read these columns in pieces."""
-        chosen = self._data.select_columns(columns)
-        for first in range(start, len(self._data), ROWS):
-            part = chosen[first : first + ROWS].select(columns)
-            for place, column in enumerate(columns):
-                if column in self._words:
-                    part = part.set_column(place, column, _in_words(part.column(place), self._words[column]))
-            yield from part.combine_chunks().to_batches()
-
-    def fingerprint(self) -> str:
-        """Hash all columns, a piece at a time."""
-        digest = hashlib.sha256(str(self._schema.names).encode())
-        for batch in self.batches(list(self._schema.names), 0):
-            digest.update(batch.serialize())
-        return digest.hexdigest()[:16]
-
-
-def _in_words(classes: Any, names: Sequence[str]) -> Any:
-    """Return the names of classes; nothing for an item without one."""
-    words = [names[number] if number is not None and number >= 0 else None for number in classes.to_pylist()]
-    return pyarrow().array(words, pyarrow().string())
 
 
 def _labels(
@@ -338,25 +290,43 @@ def _described(name: str, *said: str) -> str:
 
 def _table(name: str, splits: Mapping[SplitName, Any], columns: _Columns, options: SourceOptions, said: str) -> Source:
     options = options.model_copy(update={"labels": columns.label, "image_size": None, "crop": None})
-    read: dict[SplitName, Content] = {}
-    for split, part in splits.items():
-        read[split] = read_table(HubFrame(f"'{name}', {split}", part), options, columns.class_names)
-    content = read["train"]
-    if any(other.columns != content.columns or other.class_names != content.class_names for other in read.values()):
-        raise DataError(f"'{name}' has other columns or classes in its other splits than in 'train'.")
-    parts, cut = filled({split: len(other.rows) for split, other in read.items()})
-    rows = _chosen(parts, {split: other.rows for split, other in read.items()}) or {}
-    labels: Parts = {split: other.labels for split, other in read.items() if other.labels is not None}
+    frames = {split: HubFrame(f"'{name}', {split}", part) for split, part in splits.items()}
+    content = read_table(frames["train"], options, columns.class_names)
+    schema = find_schema(content.rows, content.columns, content.told)
+    read: Parts = {"train": content.rows}
+    labels: Parts = {} if content.labels is None else {"train": content.labels}
+    for split in (split for split in frames if split != "train"):
+        read[split], found = _read_as(frames[split], content, schema, columns)
+        labels |= {} if found is None else {split: found}
+    parts, cut = filled({split: len(other) for split, other in read.items()})
+    rows = _chosen(parts, read) or {}
     return TableSource(
         name,
         rows,
         columns=content.columns,
         told=content.told,
+        given=options.given or (),
         labels=_chosen(parts, labels or None),
         classes=_count(content.class_names, labels or None),
         class_names=content.class_names,
         description=_described(name, f"{len(content.columns)} columns{content.said}", f"{sizes_of(rows)} {cut}", said),
     )
+
+
+def _read_as(
+    frame: HubFrame, content: Content, schema: Sequence[ColumnSchema], columns: _Columns
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a split as the training split was read: its rows, and the classes of these."""
+    require_columns(frame, schema)
+    label = columns.label if content.labels is not None else None
+    parts = list(read_as(frame, schema, [label] if label else []))
+    rows = joined(frame.name, (part.values for part in parts))
+    if label is None:
+        return rows, None
+    given = [value for part in parts for value in part.carried[label]]
+    if columns.class_names is not None or content.class_names is None:
+        return rows, class_labels(np.array(given), len(rows))
+    return rows, known_classes(given, content.class_names, f"{frame.name}, column '{label}'", 0)
 
 
 def _count(class_names: tuple[str, ...] | None, labels: Mapping[SplitName, Any] | None) -> int | None:

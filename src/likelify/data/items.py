@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.adapt import collated, dataset_of
+from likelify.data.adapt import collated, dataset_of, table_in
 from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.facts import Facts, SplitName
-from likelify.data.formats import frame_of, open_frame
-from likelify.data.frames import Frame, Rows, complete, refuse_others
+from likelify.data.formats import open_frame
+from likelify.data.frames import Frame, Rows
 from likelify.data.hub import HubFrame, HubImages, as_fitted, is_dataset
 from likelify.data.layout import Channels, arranged_as
 from likelify.data.matching import matched
@@ -23,10 +23,12 @@ from likelify.data.npz import read_archive
 from likelify.data.options import SourceOptions
 from likelify.data.ordered import ItemBatch, Items
 from likelify.data.picture_items import PictureItems
+from likelify.data.reading import read_as, require_columns
 from likelify.data.source import Batch, Source, require_split
 from likelify.data.table_files import known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
-from likelify.errors import DataError, unknown_word
+from likelify.errors import DataError
+from likelify.schema import real_columns
 
 # Bytes of an array that are hashed at a time.
 HASHED = 2**22
@@ -153,7 +155,7 @@ class ArrayItems(Items):
             require_levels(self.name, part, levels, first)
         values = np.array(part, dtype=stored_dtype(part, levels), order="C")
         if levels is None:
-            require_usual(self.name, values, first)
+            require_usual(self.name, values, first, missing=self.facts.kind == "table")
         return values
 
     def fingerprint(self) -> str:
@@ -169,10 +171,11 @@ class ArrayItems(Items):
 
 
 class TableItems(Items):
-    """The rows of a table that is read in pieces.
+    """The rows of a table that is read in pieces, encoded by the schema of the model.
 
     The columns of the model are found by their names, in whatever order; where the table has no names, by their order.
-    All other columns are carried through; one of them can hold the classes.
+    Values may be missing; words that the model never saw count as missing, with one warning that names them. All other
+    columns are carried through; one of them can hold the classes.
 
     Args:
         frame: the table.
@@ -180,12 +183,13 @@ class TableItems(Items):
         label: name of the column of classes, which a table need not have.
 
     Raises:
-        DataError: if columns are missing or hold no numbers: all of them are named.
+        DataError: if columns are missing or hold something else than the model's: all of them are named.
     """
 
     def __init__(self, frame: Frame, facts: Facts, label: str | None = None) -> None:
         self.name, self.count, self.frame, self.facts = frame.name, frame.count, frame, facts
         known = [column.name for column in frame.columns]
+        schema = facts.schema or real_columns(facts.event_shape[0])
         wanted = list(facts.columns or known)
         if not frame.named and not set(wanted) <= set(known):
             if len(known) != len(wanted):
@@ -194,21 +198,20 @@ class TableItems(Items):
                     f"{', '.join(wanted[:20])}."
                 )
             wanted = known
-        absent = [name for name in wanted if name not in known]
-        if absent:
-            raise DataError(
-                f"{frame.name} has no column {', '.join(map(repr, absent[:20]))}, which the model is of. "
-                f"{unknown_word('column', absent[0], known[:20])}"
-            )
-        refuse_others(frame, wanted, "The model takes numbers there.")
-        self._wanted, self.carried = wanted, tuple(name for name in known if name not in wanted)
+        if len(wanted) != len(schema):
+            raise DataError(f"{frame.name} has {len(wanted)} columns; the model is of {len(schema)}.")
+        self._schema = tuple(
+            column.model_copy(update={"name": name}) for column, name in zip(schema, wanted, strict=True)
+        )
+        require_columns(frame, self._schema)
+        self.carried = tuple(name for name in known if name not in wanted)
         self._label = label if label in self.carried else None
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
         """Read piece after piece; see `Items.batches`."""
         import torch
 
-        for rows in cut(complete(self.frame, self._wanted, self.carried, start), size):
+        for rows in cut(read_as(self.frame, self._schema, self.carried, start), size):
             labels = self._labels(rows, start)
             batch = Batch(torch.from_numpy(rows.values), None if labels is None else torch.from_numpy(labels))
             yield ItemBatch(batch, dict(rows.carried))
@@ -246,7 +249,7 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
 
     if is_dataset(what):
         return _of_dataset(what, facts, options or SourceOptions(), split)
-    frame = frame_of(what)
+    frame = table_in(what)
     if frame is not None:
         return TableItems(frame, facts, None if options is None else options.labels)
     if isinstance(what, Dataset | DataLoader):

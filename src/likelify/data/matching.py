@@ -6,9 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from likelify.data.encoding import decode_column, encode_column, say_strange
 from likelify.data.facts import Facts, SplitName, numbered_columns
 from likelify.data.source import Batch, Source
 from likelify.errors import DataError, unknown_word
+from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +36,25 @@ def matched(source: Source, facts: Facts) -> Source:
             f"{facts.items} of shape {tuple(facts.event_shape)}."
         )
     columns, classes = _columns(source, facts), _classes(source, facts)
-    return source if columns is None and classes is None else Matched(source, facts, columns, classes)
+    if columns is None and classes is None and not _recoded(source, facts, columns):
+        return source
+    return Matched(source, facts, columns, classes)
+
+
+def _recoded(
+    source: Source, facts: Facts, columns: Sequence[int] | None
+) -> dict[int, tuple[ColumnSchema, ColumnSchema]]:
+    """Return the columns whose values mean something else in a source: by their places what in it, and in the model."""
+    if source.schema is None or facts.schema is None:
+        return {}
+    own = source.schema if columns is None else [source.schema[place] for place in columns]
+    pairs = enumerate(zip(own, facts.schema, strict=True))
+    return {place: pair for place, pair in pairs if _means(pair[0]) != _means(pair[1])}
+
+
+def _means(column: ColumnSchema) -> tuple[object, ...]:
+    """Return what decides what the numbers of a column mean."""
+    return column.categories, column.unit, column.kind == "date"
 
 
 def _columns(source: Source, facts: Facts) -> list[int] | None:
@@ -88,6 +110,7 @@ class Matched(Source):
         self.event_shape, self.levels, self.workers = source.event_shape, source.levels, source.workers
         self.columns = source.columns if columns is None else facts.columns
         self.schema = facts.schema
+        self._encoded = _recoded(source, facts, columns)
         renamed = source if classes is None else facts
         self.classes, self.class_names = renamed.classes, renamed.class_names
 
@@ -101,10 +124,22 @@ class Matched(Source):
 
         batch = self.source.read(split, indices)
         x = batch.x if self._columns is None else batch.x[:, torch.tensor(self._columns)]
+        if self._encoded:
+            x = torch.from_numpy(self._in_places(x.numpy().copy()))
         labels = batch.labels
         if labels is not None and self._classes is not None:
             labels = torch.tensor(self._classes)[labels]
         return Batch(x, labels, batch.structure)
+
+    def _in_places(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows with the model's places of words, and its units of dates."""
+        strange: dict[str, list[str]] = {}
+        for place, (own, wanted) in self._encoded.items():
+            values = decode_column(rows[:, place], own, written=False)
+            rows[:, place], words = encode_column(values, wanted, self.name)
+            strange |= {wanted.name: words} if words else {}
+        say_strange(f"'{self.name}'", strange, self.schema or (), "missing")
+        return rows
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have."""
@@ -112,4 +147,6 @@ class Matched(Source):
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the other and the order."""
-        return hashlib.sha256(f"{self.source.fingerprint()} {self._columns} {self._classes}".encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            f"{self.source.fingerprint()} {self._columns} {self._classes} {self._encoded}".encode()
+        ).hexdigest()[:16]

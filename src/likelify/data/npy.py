@@ -14,8 +14,10 @@ from typing import BinaryIO
 import numpy as np
 
 from likelify.data.facts import numbered_columns
+from likelify.data.faults import Faults
 from likelify.data.frames import Column, Frame, Rows, file_hash, require_finite
 from likelify.data.limits import MOST_COLUMNS, reading, require_values
+from likelify.data.told import Told
 from likelify.data.values import require_usual
 from likelify.errors import DataError
 from likelify.names import ColumnType
@@ -93,10 +95,13 @@ class ArrayFrame(Frame):
         if values.shape[1] > MOST_COLUMNS:
             raise DataError(f"{name} has {values.shape[1]:,} columns; at most {MOST_COLUMNS:,} are read.")
         kind = TYPES[values.dtype.kind]
-        self.columns = tuple(Column(name, kind) for name in numbered_columns(values.shape[1]))
+        told = Told(kind="boolean", said="truth values") if kind == "boolean" else Told()
+        self.columns = tuple(Column(name, kind, told=told) for name in numbered_columns(values.shape[1]))
         self.count = len(values)
 
-    def rows(self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0) -> Iterator[Rows]:
+    def rows(
+        self, numbers: Sequence[str], carried: Sequence[str] = (), start: int = 0, faults: Faults | None = None
+    ) -> Iterator[Rows]:
         """Read columns in order, a million values at a time; see `Frame.rows`."""
         known = [column.name for column in self.columns]
         places, others = [known.index(name) for name in numbers], [known.index(name) for name in carried]
@@ -107,7 +112,7 @@ class ArrayFrame(Frame):
                 values = np.array(part[:, places], dtype=np.float64, order="C")
             kept = {name: part[:, place].tolist() for name, place in zip(carried, others, strict=True)}
             rows = Rows(values, kept, lambda row, column, first=first: (f"row {first + row}", "nan"))
-            require_finite(self.name, numbers, rows)
+            require_finite(self.name, numbers, rows, faults)
             self._mapped.release()
             yield rows
 

@@ -2,10 +2,13 @@
 
 import csv
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from likelify.data.faults import quoted
+from likelify.data.told import Told, read_wishes, split_wishes
 from likelify.settings import Settings
 
 # Larger images than these are no items of a density model, and a size from a foreign folder bounds the memory.
@@ -32,8 +35,29 @@ def _names(value: Any) -> Any:
     return [name.strip() for name in next(csv.reader([value], skipinitialspace=True), [])]
 
 
+def _columns(value: Any) -> Any:
+    """Return names, or what is wished of columns by their names; what is something else as it is."""
+    if isinstance(value, str):
+        return split_wishes(value) or _names(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _readable(value: Any) -> Any:
+    """Refuse wishes that say nothing."""
+    if isinstance(value, dict):
+        read_wishes(value)
+    return value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=2**16), BeforeValidator(_names)]
+Wish = Annotated[str, Field(min_length=1, max_length=2**16)]
+Columns = Annotated[
+    Annotated[tuple[Name, ...], Field(min_length=1, max_length=2**16)]
+    | Annotated[dict[Name, Wish], Field(min_length=1, max_length=2**16)],
+    BeforeValidator(_columns),
+    AfterValidator(_readable),
+]
 
 
 class SourceOptions(Settings):
@@ -50,12 +74,18 @@ class SourceOptions(Settings):
         channels: whether the channels of an array of images are its first axis after the items or its last.
         kind: what the items of an array are, where its shape leaves it open: `image`, `sequence` or `table`.
         levels: number of values that an element of an array of whole numbers can take, which are 0 to one less.
-        columns: names of the columns of a table to keep, in that order.
-        drop: names of the columns of a table to leave out.
+        columns: names of the columns of a table to keep, in that order; or what some of them are taken for,
+            `age=integer[0,120],zip=category,price=real[0,)`, in Python `{"zip": "category"}`, which keeps all.
+        drop: names of the columns of a table to leave out; `auto` stands for all that are proposed for it.
+        given: names of the columns of a table that are conditions: the model is of the others, given them.
+        dependent: what becomes of columns that follow from others: `refuse` names them (by default), `drop` leaves them
+            out, `function` keeps them as what they are, a function of the others.
 
     Example:
         >>> SourceOptions(image_size="32x48").image_size
         (32, 48)
+        >>> SourceOptions(columns="zip=category,price=real[0,)").columns
+        {'zip': 'category', 'price': 'real[0,)'}
     """
 
     image_size: Annotated[tuple[Side, Side] | None, BeforeValidator(_size)] = None
@@ -65,14 +95,30 @@ class SourceOptions(Settings):
     channels: Literal["first", "last"] | None = None
     kind: Literal["image", "sequence", "table"] | None = None
     levels: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
-    columns: Names | None = None
+    columns: Columns | None = None
     drop: Names | None = None
+    given: Names | None = None
+    dependent: Literal["refuse", "drop", "function"] | None = None
 
     @classmethod
     def meant(cls) -> str:
         """Return what these settings are, for errors."""
         return "options of the data"
 
-    def given(self) -> dict[str, Any]:
+    @property
+    def kept(self) -> tuple[str, ...] | None:
+        """The names of the columns to keep, None for all."""
+        return None if isinstance(self.columns, dict) else self.columns
+
+    @property
+    def told(self) -> dict[str, Told]:
+        """What columns are taken for, by their names."""
+        return read_wishes(self.columns) if isinstance(self.columns, dict) else {}
+
+    def wishes(self) -> list[str]:
+        """Return what columns are taken for as the command line has it."""
+        return [f"{quoted(name)}={wish}" for name, wish in self.columns.items()] if self.told else []
+
+    def chosen(self) -> dict[str, Any]:
         """Return the options that were given, by name."""
         return {name: value for name, value in self if value is not None}

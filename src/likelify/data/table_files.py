@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from likelify.data.delimited import numbers_rows
+from likelify.data.faults import Faults
 from likelify.data.formats import open_frame
-from likelify.data.frames import Frame, Missing, chosen_columns, joined
-from likelify.data.limits import require_values
+from likelify.data.frames import Frame, chosen_columns
 from likelify.data.options import SourceOptions
+from likelify.data.reading import Table, drop_proposed, note_faults, read_frame, splits_auto
 from likelify.data.tables import TableSource, table
 from likelify.data.told import Told
 from likelify.data.values import FEW_CLASSES, class_labels
@@ -46,18 +47,21 @@ def table_file(path: str | Path, options: SourceOptions | None = None) -> TableS
 
     Args:
         path: ends in `.csv`, `.tsv`, either with `.gz`, `.parquet`, `.feather`, `.arrow` or `.npy`.
-        options: which columns, and which of them is a label.
+        options: which columns and what they are, which of them is a label.
 
     Raises:
-        DataError: if it is not there, is damaged, or values are missing; if columns hold no numbers, all are named.
+        DataError: if it is not there or damaged; if columns are no data of a density, such as ids: the message says all
+            that is wrong, and what to do.
     """
     path = Path(path)
-    content = read_table(open_frame(path), options or SourceOptions())
+    options = options or SourceOptions()
+    content = read_table(open_frame(path), options)
     return table(
         content.rows,
         name=f"table:{path.resolve()}",
         columns=content.columns,
         told=content.told,
+        given=options.given or (),
         labels=content.labels,
         class_names=content.class_names,
         description=f"the file {path.name}{content.said}",
@@ -69,55 +73,71 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
 
     Args:
         frame: the table.
-        options: which columns, and which of them is a label.
+        options: which columns and what they are, which of them is a label.
         class_names: of labels that are numbers of classes already.
 
     Raises:
         DataError: see `table_file`.
     """
-    label = options.labels
-    dropped = [*(options.drop or ()), *([label] if label else ())]
-    names = chosen_columns(frame, options.columns, dropped)
-    rows, labels = _read(frame, names, label)
-    said = [f"without '{name}', which names the rows" for name in frame.index if name not in {*names, *dropped}]
-    if options.columns is None and numbers_rows(names, rows[:, 0], named=frame.named):
-        if len(names) == 1:
-            raise DataError(f"{frame.name} has nothing but the numbers of its rows.")
-        said.append(f"without its first column, '{names[0]}', which numbers the rows")
-        names, rows = names[1:], np.ascontiguousarray(rows[:, 1:])
-    left = [column.name for column in frame.columns if column.name not in {*names, *frame.index}]
-    left = [name for name in left if name in dropped or options.columns]
+    label, told, faults = options.labels, options.told, Faults(frame.name)
+    drop, auto = splits_auto(frame, options.drop or ())
+    others = [*drop, *told, *(options.given or ()), *([label] if label else ())]
+    names = [name for name in chosen_columns(frame, options.kept, others) if name not in {*drop, label}]
+    if not names:
+        raise DataError(f"{frame.name} has no columns left to fit.")
+    table = read_frame(frame, names, told, label, faults)
+    said = [f"without '{name}', which names the rows" for name in frame.index if name not in {*names, *drop, label}]
+    first = table.names[0] if table.names else ""
+    if options.kept is None and first not in told and is_row_number(table, named=frame.named):
+        said.append(f"without its first column, '{first}', which numbers the rows")
+        table.without([first])
+        faults.columns.pop(first, None)
+    note_faults(table, faults, ids=frame.named)
+    left = [*drop, *(drop_proposed(table, faults) if auto else [])]
+    classes = _classes(table, label, class_names, faults)
+    faults.refuse(drop, options.wishes())
+    if not table.names:
+        raise DataError(f"{frame.name} has nothing but the numbers of its rows, ids or free text.")
+    _require_given(frame, table, options)
+    left += [column.name for column in frame.columns if options.kept and column.name not in {*names, *left, label}]
     if left:
         said.append(f"without {', '.join(map(repr, left[:10]))}{' and others' if len(left) > 10 else ''}")
-    told = {name: Told(kind="boolean") for name in names if frame.column(name).type == "boolean"}
-    if labels is None:
-        return Content(rows, tuple(names), told, said="".join(f", {text}" for text in said))
-    if class_names is None:
-        classes, class_names = as_classes(labels, f"{frame.name}, column '{label}'")
-    else:
-        classes = class_labels(np.array(labels), len(rows))
-    listed = f": {', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}" if class_names else ""
-    said.append(f"its classes in '{label}'{listed}")
-    called = None if class_names is None else tuple(class_names)
-    return Content(rows, tuple(names), told, classes, called, "".join(f", {text}" for text in said))
+    if classes is not None:
+        class_names = classes[1]
+        listed = f": {', '.join(class_names[:10])}{', ...' if len(class_names) > 10 else ''}" if class_names else ""
+        said.append(f"its classes in '{label}'{listed}")
+    text = "".join(f", {text}" for text in said)
+    return Content(table.rows, tuple(table.names), table.told, *(classes or (None, None)), text)
 
 
-def _read(frame: Frame, names: Sequence[str], label: str | None) -> tuple[np.ndarray, list[Any] | None]:
-    """Read all rows; where values are missing, go on and count them."""
-    require_values(frame.name, (frame.count or 0) * len(names))
-    missing = Missing(frame.name, names)
-    labels: list[Any] = []
+def is_row_number(table: Table, *, named: bool) -> bool:
+    """Tell whether the first column of a table numbers its rows, see `delimited.numbers_rows`."""
+    return bool(table.names) and numbers_rows(table.names, table.rows[:, 0], named=named)
 
-    def parts() -> Iterator[np.ndarray]:
-        for rows in frame.rows(names, [label] if label else []):
-            missing.add(rows)
-            # Of a table that is refused nothing is kept.
-            yield rows.values if missing.first is None else rows.values[:0]
-            labels.extend(rows.carried[label] if label and missing.first is None else [])
 
-    whole = joined(frame.name, parts())
-    missing.refuse()
-    return whole, labels if label else None
+def _classes(
+    table: Table, label: str | None, class_names: Sequence[str] | None, faults: Faults
+) -> tuple[np.ndarray, tuple[str, ...] | None] | None:
+    """Return the classes of the rows and their names, or None if there are none."""
+    if table.labels is None or label is None:
+        return None
+    if class_names is not None:
+        return class_labels(np.array(table.labels), len(table.rows)), tuple(class_names)
+    try:
+        return as_classes(table.labels, f"column '{label}'")
+    except DataError as error:
+        faults.add_line(str(error))
+        return None
+
+
+def _require_given(frame: Frame, table: Table, options: SourceOptions) -> None:
+    absent = [name for name in options.given or () if name not in table.names]
+    if absent:
+        raise DataError(
+            f"{frame.name}: the condition '{absent[0]}' is left out of the table. Keep it, or do not give it."
+        )
+    if options.given and set(table.names) <= set(options.given):
+        raise DataError(f"{frame.name}: all columns are given, so there is nothing left to model.")
 
 
 def as_classes(labels: Sequence[Any], what: str) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -75,7 +75,7 @@ class TableSource(ArraySource):
         if len(train):
             _require_spread(name, names, rows)
             others = [part for split, part in rows.items() if split != "train"]
-            found = schema or find_schema(train, names, told, given=given, others=others)
+            found = schema or find_schema(train, names, told, given=given, others=others, what=f"'{name}'")
             self.schema = tuple(found)
         self.class_names = None if class_names is None else tuple(class_names)
         super().__init__(name, rows, kind="table", levels=None, labels=labels, classes=classes, description=description)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from likelify.errors import unknown_word
 from likelify.names import ColumnKind
+from likelify.schema import LinearFunction
 
 KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 # `integer[0,120]`, `real(0,)`, `ordered[low,high]`, `date[%d.%m.%Y]`.
@@ -28,6 +29,7 @@ class Told:
         words: the words that the places stand for, in their order.
         written: how dates are written, as `strptime` knows it.
         unit: what is counted of dates.
+        function: that it is of other columns.
         by: who said it: the user, or nobody but the file.
         said: how the kind was found, in words.
     """
@@ -38,6 +40,7 @@ class Told:
     words: tuple[str, ...] | None = None
     written: str | None = None
     unit: Literal["day", "second"] | None = None
+    function: LinearFunction | None = None
     by: Literal["user", "file"] = "file"
     said: str = ""
 
@@ -109,7 +112,6 @@ def split_wishes(text: str) -> dict[str, str] | None:
         ValueError: if it says what some are and only names others.
     """
     parts = _parts(text)
-    cut = [part.rpartition("=") if "=" in part.partition("[")[0] else ("", "", part) for part in parts]
     cut = [_at_kind(part) for part in parts]
     if not any(name for name, _ in cut):
         return None

@@ -61,7 +61,7 @@ def open_data(choice: DataChoice) -> Source:
 
 def chosen(source: Source, options: SourceOptions | None) -> DataChoice | None:
     """Return how a source is opened again, or None where its name alone does it."""
-    if options is None or not options.given():
+    if options is None or not options.chosen():
         return None
     return DataChoice(source=source.name, options=options)
 

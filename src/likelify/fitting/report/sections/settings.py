@@ -130,7 +130,7 @@ def _opened(config: RunConfig) -> list[str] | None:
         return words
     if opened != DataChoice(source=opened.source, options=opened.options):
         return None
-    for option, value in ({} if opened.options is None else opened.options.given()).items():
+    for option, value in ({} if opened.options is None else opened.options.chosen()).items():
         words += _as_option(option, value)
     return words
 

@@ -1,0 +1,285 @@
+"""Tables of columns of any kind, read whole into rows of float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from likelify.data.dialect import is_missing
+from likelify.data.encoding import encode_column, say_strange
+from likelify.data.faults import AUTO, Fault, Faults, quoted
+from likelify.data.finding import fault_of
+from likelify.data.frames import NUMBERS, Column, Frame, Rows, joined
+from likelify.data.limits import require_values
+from likelify.data.proposals import is_free_text, numbers_rows
+from likelify.data.told import Told
+from likelify.data.words import Words, meaning
+from likelify.errors import DataError, unknown_word
+from likelify.schema import ColumnSchema
+
+# Of the names of columns, how many an error lists.
+NAMED = 20
+
+
+@dataclass
+class Table:
+    """What was read of a table.
+
+    Attributes:
+        rows: the numbers `(rows, columns)`, NaN where a value is missing.
+        names: of the columns.
+        told: what is known of them beside the numbers.
+        labels: values of the column of labels, or None.
+    """
+
+    rows: np.ndarray
+    names: list[str]
+    told: dict[str, Told]
+    labels: list[Any] | None
+
+    def without(self, names: Sequence[str]) -> None:
+        """Leave columns out."""
+        places = [place for place, name in enumerate(self.names) if name not in names]
+        if len(places) < len(self.names):
+            self.rows = np.ascontiguousarray(self.rows[:, places])
+            self.names = [self.names[place] for place in places]
+
+
+def read_frame(
+    frame: Frame, names: Sequence[str], told: Mapping[str, Told], label: str | None, faults: Faults
+) -> Table:
+    """Read all rows of some columns.
+
+    Args:
+        frame: the table.
+        names: of the columns.
+        told: what the user says of some of them.
+        label: name of the column of labels, or None.
+        faults: where everything that is wrong is noted.
+
+    Raises:
+        DataError: if the file is damaged, has no rows, or more than are read without asking.
+    """
+    known = {name: _told(frame, frame.column(name), told.get(name)) for name in names}
+    names = [name for name in names if not _unreadable(frame.column(name), faults)]
+    text = [name for name in names if _is_text(frame.column(name), told.get(name))]
+    numbers = [name for name in names if name not in text]
+    require_values(frame.name, (frame.count or 0) * len(names))
+    read = _Reading(numbers, {name: Words() for name in text}, label)
+    whole = joined(frame.name, read.parts(frame, faults))
+    if not len(whole):
+        raise DataError(f"{frame.name} has no rows.")
+    rows = whole if not text else np.empty((len(whole), len(names)))
+    for place, name in enumerate(names if text else ()):
+        if name in text:
+            rows[:, place], known[name] = _understood(frame, name, read.words[name], known[name], faults)
+        else:
+            rows[:, place] = whole[:, numbers.index(name)]
+    for place, name in enumerate(names):
+        if known[name].kind == "date" and not frame.column(name).text:
+            known[name] = _dated(rows[:, place], known[name])
+    return Table(rows, list(names), known, read.labels if label else None)
+
+
+@dataclass
+class _Reading:
+    """The parts of a table as they are read: numbers are given, words and labels kept."""
+
+    numbers: list[str]
+    words: dict[str, Words]
+    label: str | None
+    labels: list[Any] = field(default_factory=list)
+
+    def parts(self, frame: Frame, faults: Faults) -> Iterator[np.ndarray]:
+        carried = [*self.words, *([self.label] if self.label else [])]
+        for rows in frame.rows(self.numbers, carried, faults=faults):
+            for name, words in self.words.items():
+                words.add(rows.carried[name])
+            self.labels.extend(rows.carried[self.label] if self.label else [])
+            yield rows.values
+
+
+def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
+    """Return what is known of a column: what the file says, and what the user says, who is right."""
+    told = column.told
+    words = frame.ordered(column.name) if wish is None or wish.words is None else None
+    if wish is None:
+        return told if words is None else replace(told, kind="ordered", words=words, said="ordered by the table")
+    if wish.kind == "date" and told.kind == "date":
+        return replace(told, by="user", said=wish.said)
+    if wish.kind == "ordered" and words is not None:
+        return replace(wish, words=words)
+    return wish
+
+
+def _unreadable(column: Column, faults: Faults) -> bool:
+    if column.type != "other":
+        return False
+    faults.add(column.name, Fault("it holds values that are neither numbers, words nor dates", remedy="drop"))
+    return True
+
+
+def _is_text(column: Column, wish: Told | None) -> bool:
+    """Tell whether the values of a column are read as words."""
+    if column.text or wish is None or wish.kind is None:
+        return column.text
+    if wish.kind == "date":
+        return column.type != "date"
+    return wish.kind in ("category", "ordered") or (wish.kind == "boolean" and column.type not in NUMBERS)
+
+
+def _understood(frame: Frame, name: str, words: Words, told: Told, faults: Faults) -> tuple[np.ndarray, Told]:
+    """Return the numbers that the words of a column stand for, and note what is wrong with them."""
+    known, places = list(words.known), words.places
+    found = meaning(known, told)
+    values = found.values[places] if len(known) else np.full(len(places), np.nan)
+    if found.said and found.wrong is None:
+        remedy = "columns" if found.wish else ""
+        faults.add(name, Fault(found.said, remedy=remedy, wish=found.wish))
+    elif found.wrong is not None:
+        missing = np.array([is_missing(word) for word in known])
+        count = int((np.isnan(values) & ~missing[places]).sum())
+        row = int((places == found.wrong).argmax())
+        faults.add(name, Fault(found.said, frame.place(row), count))
+    elif found.told.by != "user" and found.told.kind == "category":
+        present = ~np.isnan(values)
+        if said := is_free_text(places[present], len(found.told.words or ())):
+            faults.add(name, Fault(f"{said} ({quoted(name)}=category keeps it)", remedy="drop"))
+    return values, found.told
+
+
+def _dated(values: np.ndarray, told: Told) -> Told:
+    """Return what is known of moments that a table has as such: whole days, whole seconds, or parts of these.
+
+    Moments that are all at midnight are counted in days, in place.
+    """
+    present = values[~np.isnan(values)]
+    if told.unit != "second" or not told.written or not len(present):
+        return told
+    if told.written.startswith("%Y-%m-%dT%H:%M:%S") and not (present % 86400).any():
+        values /= 86400
+        return replace(told, unit="day", written="%Y-%m-%d")
+    if (present % 1).any():
+        return replace(told, written=told.written.replace("%S", "%S.%f"))
+    return told
+
+
+def note_faults(table: Table, faults: Faults, *, ids: bool) -> None:
+    """Note the columns that have no values, or others than were told, and, if asked to, those that number the rows."""
+    for place, name in enumerate(table.names):
+        if name in faults.columns:
+            continue
+        told = table.told.get(name, Told())
+        if fault := fault_of(table.rows[:, place], told):
+            faults.add(name, fault)
+        elif ids and told.by != "user" and told.kind is None and numbers_rows(table.rows[:, place]):
+            said = f"its values number the rows: an id ({quoted(name)}=integer keeps it)"
+            faults.add(name, Fault(said, remedy="drop"))
+
+
+def drop_proposed(table: Table, faults: Faults) -> list[str]:
+    """Leave out the columns that are proposed for it, and return their names."""
+    dropped = [name for name, fault in faults.columns.items() if fault.remedy == "drop" and not fault.count]
+    table.without(dropped)
+    for name in dropped:
+        del faults.columns[name]
+    return dropped
+
+
+def splits_auto(frame: Frame, drop: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the columns to leave out, and whether all that are proposed for it are left out too."""
+    known = {column.name for column in frame.columns}
+    auto = AUTO in drop and AUTO not in known
+    return [name for name in drop if not (auto and name == AUTO)], auto
+
+
+def read_as(
+    frame: Frame,
+    schema: Sequence[ColumnSchema],
+    carried: Sequence[str] = (),
+    start: int = 0,
+) -> Iterator[Rows]:
+    """Read the columns of a schema in order, piece by piece, as rows of it.
+
+    Columns that are functions of others may be absent.
+
+    Args:
+        frame: the table.
+        schema: of the columns that are read.
+        carried: names of further columns, whose values are given as they are.
+        start: the first row that is given.
+
+    Raises:
+        DataError: if a column is absent or its values are of another kind, or the file is damaged.
+
+    Warns:
+        LikelifyWarning: naming words that the schema does not know, when all was read.
+    """
+    known = {column.name for column in frame.columns}
+    present = [column for column in schema if column.name in known]
+    text = [column for column in present if _reads_text(frame.column(column.name), column)]
+    numbers = [column for column in present if column not in text]
+    strange: dict[str, list[str]] = {}
+    given = [column.name for column in text]
+    for rows in frame.rows([column.name for column in numbers], [*dict.fromkeys([*given, *carried])], start):
+        values = np.full((len(rows), len(schema)), np.nan)
+        for place, column in enumerate(schema):
+            if column in numbers:
+                found = rows.values[:, numbers.index(column)]
+                values[:, place] = _in_unit(frame.column(column.name), column, found)
+            elif column in text:
+                found = rows.carried[column.name]
+                values[:, place], words = encode_column(found, column, frame.name, partial(_placed, frame, start))
+                strange[column.name] = [*dict.fromkeys([*strange.get(column.name, []), *words])]
+        complete_functions(values, schema, [column.name for column in present])
+        yield Rows(values, {name: rows.carried[name] for name in carried}, rows.locate)
+        start += len(rows)
+    say_strange(frame.name, {name: words for name, words in strange.items() if words}, schema, "missing")
+
+
+def _placed(frame: Frame, start: int, row: int) -> str:
+    return frame.place(start + row)
+
+
+def _reads_text(column: Column, schema: ColumnSchema) -> bool:
+    if column.text or schema.categories is not None:
+        return True
+    return schema.kind == "date" and column.type != "date"
+
+
+def _in_unit(column: Column, schema: ColumnSchema, values: np.ndarray) -> np.ndarray:
+    """Return dates in the unit of a column of a schema."""
+    if schema.kind != "date" or column.told.unit in (None, schema.unit):
+        return values
+    return values / 86400 if schema.unit == "day" else values * 86400
+
+
+def complete_functions(rows: np.ndarray, schema: Sequence[ColumnSchema], present: Sequence[str]) -> None:
+    """Fill in the columns of rows that are absent and functions of others, in place."""
+    places = {column.name: place for place, column in enumerate(schema)}
+    for place, column in enumerate(schema):
+        if column.name not in present and column.function is not None:
+            of = [places[name] for name in column.function.of]
+            rows[:, place] = rows[:, of] @ np.array(column.function.factors, dtype=np.float64) + column.function.offset
+
+
+def require_columns(frame: Frame, schema: Sequence[ColumnSchema]) -> None:
+    """Refuse a table without columns that a model needs, or with values that are none.
+
+    Raises:
+        DataError: naming all of them.
+    """
+    known = [column.name for column in frame.columns]
+    absent = [column.name for column in schema if column.name not in known and column.function is None]
+    if absent:
+        raise DataError(
+            f"{frame.name} has no column {', '.join(map(repr, absent[:NAMED]))}, which the model is of. "
+            f"{unknown_word('column', absent[0], known[:NAMED])}"
+        )
+    wrong = [column.name for column in schema if column.name in known and frame.column(column.name).type == "other"]
+    if wrong:
+        raise DataError(f"{frame.name}: {', '.join(map(repr, wrong[:NAMED]))} holds neither numbers, words nor dates.")

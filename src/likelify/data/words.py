@@ -1,0 +1,148 @@
+"""Columns of text: which words they have, and what these mean: numbers, truth values, dates, categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of
+from likelify.data.dialect import advice, is_missing, is_number
+from likelify.data.encoding import FALSE, TRUE, as_word
+from likelify.data.limits import LARGEST_VALUE
+from likelify.data.told import Told
+
+# Truth values by themselves; with others, such as yes and no, only where the user says so.
+TRUTH = frozenset(("true", "false"))
+
+
+@dataclass
+class Words:
+    """The different words of a column, and which of them each row has."""
+
+    known: dict[str, int] = field(default_factory=dict)
+    parts: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Add the values of some rows, whatever they are; what is missing is the empty word."""
+        known = self.known
+        words = (value.strip() if isinstance(value, str) else as_word(value) for value in values)
+        self.parts.append(np.fromiter((known.setdefault(word, len(known)) for word in words), np.int64))
+
+    @property
+    def places(self) -> np.ndarray:
+        """The number of the word of each row."""
+        return np.concatenate(self.parts) if self.parts else np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the words of a column mean.
+
+    Attributes:
+        values: of each word, NaN where it is missing or wrong.
+        told: what is known of the column by that.
+        wrong: the number of the first word that is not what was asked for, or None.
+        said: what is wrong with it, or with all.
+        wish: what the column could be taken for instead.
+    """
+
+    values: np.ndarray
+    told: Told
+    wrong: int | None = None
+    said: str = ""
+    wish: str = ""
+
+
+def meaning(words: Sequence[str], told: Told) -> Meaning:
+    """Tell what the words of a column mean.
+
+    Args:
+        words: the different ones.
+        told: what is known of the column.
+    """
+    present = [word for word in words if not is_missing(word)]
+    if told.kind in ("category", "ordered"):
+        return _categories(words, present, told)
+    if told.kind == "boolean":
+        return _each(words, told, _truth, "is neither true nor false")
+    if told.kind == "date":
+        return _dates(words, present, told)
+    if told.kind is not None:
+        return _each(words, told, _number, "")
+    lower = {word.lower() for word in present}
+    if lower and lower <= TRUTH:
+        return _each(words, replace(told, kind="boolean", said="truth values"), _truth, "")
+    if forms := fitting_formats(present):
+        return _found_dates(words, present, forms, told)
+    return _categories(words, present, replace(told, kind="category"))
+
+
+def in_order(words: Iterable[str]) -> list[str]:
+    """Return words in the order of the numbers that they are, then of the alphabet."""
+    return sorted(words, key=lambda word: (not _is_plain(word), float(word) if _is_plain(word) else 0.0, word))
+
+
+def _is_plain(word: str) -> bool:
+    return is_number(word) and np.isfinite(float(word))
+
+
+def _categories(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning:
+    known = told.words
+    if known is None:
+        known = tuple(in_order(present))
+        if told.kind == "ordered" and not all(map(_is_plain, known)):
+            listed = ",".join(known[:5]) + (",..." if len(known) > 5 else "")
+            said = f"the order of its words is not known. Say it: ordered[{listed}]"
+            return Meaning(np.full(len(words), np.nan), replace(told, words=known), said=said)
+    places = {word: float(place) for place, word in enumerate(known)}
+    wrong = next((n for n, word in enumerate(words) if word not in places and not is_missing(word)), None)
+    said = "" if wrong is None else f"{words[wrong][:40]!r} is none of the words that you named"
+    values = np.array([places.get(word, np.nan) for word in words], dtype=np.float64)
+    text = told.said or f"{len(known)} words"
+    return Meaning(values, replace(told, words=known, said=text), wrong, said)
+
+
+def _each(words: Sequence[str], told: Told, read: Any, said: str) -> Meaning:
+    """Read word by word; the first that cannot be read is wrong."""
+    found = [np.nan if is_missing(word) else read(word) for word in words]
+    wrong = next((n for n, value in enumerate(found) if value is None), None)
+    if wrong is not None:
+        said = f"{words[wrong][:40]!r} {said}" if said else advice(words[wrong])
+    values = np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+    return Meaning(values, told, wrong, said if wrong is not None else "")
+
+
+def _truth(word: str) -> float | None:
+    return 1.0 if word.lower() in TRUE else 0.0 if word.lower() in FALSE else None
+
+
+def _number(word: str) -> float | None:
+    return float(word) if is_number(word) and abs(float(word)) <= LARGEST_VALUE else None
+
+
+def _dates(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning:
+    """Read dates as the user says they are written, or as they are seen to be."""
+    if told.written is not None:
+        unit = unit_of(told.written)
+        read = count_words(words, told.written, unit)
+        wrong = next((n for n, at in enumerate(read) if at is None and not is_missing(words[n])), None)
+        said = "" if wrong is None else f"{words[wrong][:40]!r} is no date as {told.written} writes it"
+        values = np.array([np.nan if at is None else at for at in read], dtype=np.float64)
+        return Meaning(values, replace(told, unit=unit), wrong, said)
+    if forms := fitting_formats(present):
+        return _found_dates(words, present, forms, told)
+    said = "it has dates in no way that is known. Say how they are written: date[%d.%m.%Y]"
+    return Meaning(np.full(len(words), np.nan), told, said=said)
+
+
+def _found_dates(words: Sequence[str], present: Sequence[str], forms: Sequence[str], told: Told) -> Meaning:
+    if len(forms) > 1 and not are_alike(forms, present):
+        said = (
+            f"its dates, such as {present[0]!r}, can be read as {' or '.join(forms[:2])}, and no row decides. Say which"
+        )
+        return Meaning(np.full(len(words), np.nan), told, said=said, wish=f"date[{forms[0]}]")
+    said = told.said or f"dates, as {forms[0]}"
+    return _dates(words, present, replace(told, kind="date", written=forms[0], said=said))
