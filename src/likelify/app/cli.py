@@ -117,12 +117,15 @@ def score(
     file: Annotated[str | None, Parameter(help="A file, a folder or a source; by default the data of the run.")] = None,
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="File of all scores: .csv or .parquet.")] = None,
-    top: Annotated[int | None, Parameter(help="Show that many of the least likely; by default 10.")] = None,
+    top: Annotated[int | None, Parameter(help="Show that many of the oddest; by default 10.")] = None,
     draws: Annotated[int | None, Parameter(help="Per item, for models with bounds; default: what suits.")] = None,
     split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of a source.")] = "test",
     reference: Annotated[
         Literal["validation", "test", "none"], Parameter(help="Held-out items that ranks are among.")
     ] = "validation",
+    contamination: Annotated[
+        float | None, Parameter(help="Mark rows that are odder than all but that share of held-out ones, such as 0.01.")
+    ] = None,
     blame: Annotated[
         bool,
         Parameter(help="Also tell for rows which column is to blame; takes 40 times as long a column.", negative=""),
@@ -137,14 +140,15 @@ def score(
 ) -> None:
     """Score items one by one: log-likelihood, its error, and rank among held-out items; ids are carried through.
 
-    The rank is the share of held-out items that are at most as likely. Ctrl-C
-    and the same command again go on.
+    The rank is the share of held-out items that are at most as likely. Rows of
+    tables also get an outlier score, free of units, and its rank. Ctrl-C and
+    the same command again go on.
 
     Example: likelify score runs/iris new-rows.csv -o scores.csv --top 20
     """
     from likelify.app.score import Words, score_command
 
-    words = Words(out, split, top, draws, reference, blame, picture, heat, jobs, skip_unreadable, force)
+    words = Words(out, split, top, draws, reference, contamination, blame, picture, heat, jobs, skip_unreadable, force)
     score_command(run, file, words)
 
 

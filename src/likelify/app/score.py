@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from likelify.flows import Flow
 
 ReferenceName = Literal["validation", "test", "none"]
-# Least likely items that are printed, and shown in a picture, unless a number is given; columns of them, and names of
-# files.
+# Oddest items that are printed, and shown in a picture, unless a number is given; columns of them, and names of files.
 PRINTED, SHOWN, CARRIED, NAMED = 10, 20, 4, 5
+# Columns that are printed, of images and the like and of rows, with their digits; and all that are ours.
+OURS = ("bits_per_dim", "nats", "standard_error", "rank")
+OURS_OF_ROWS = ("outlier", "outlier_rank", "nats", "standard_error", "blame")
+DIGITS = {"bits_per_dim": 3, "nats": 2, "standard_error": 2, "rank": 4, "outlier": 2, "outlier_rank": 4}
+NAMES = {*OURS, *OURS_OF_ROWS, "is_outlier", "reliable"}
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class Words:
     Attributes:
         out: file of all scores.
         split: of a source.
-        top: number of the least likely items to show.
+        top: number of the oddest items to show.
         draws: per item.
         reference: what items are ranked among.
+        contamination: mark rows with such an outlier rank.
         blame: whether columns are blamed.
         picture: file of a picture of the least likely images.
         heat: file of a picture that also says where.
@@ -52,6 +57,7 @@ class Words:
     top: int | None = None
     draws: int | None = None
     reference: ReferenceName = "validation"
+    contamination: float | None = None
     blame: bool = False
     picture: Path | None = None
     heat: Path | None = None
@@ -61,18 +67,18 @@ class Words:
 
     @property
     def shown(self) -> int:
-        """How many of the least likely items are shown."""
+        """How many of the oddest items are shown."""
         usual = SHOWN if self.picture or self.heat else PRINTED
         return usual if self.top is None else self.top
 
 
 def keep_reference(run: Run, flow: Flow) -> None:
     """Score the held-out items that new ones are ranked among, and keep that in the run."""
-    from likelify.fitting.scoring.reference import reference
+    from likelify.fitting.scoring.reference import held_out
     from likelify.fitting.scoring.replacing import can_replace, replacements
 
     with share_done(console, f"scoring held-out {run.config.data.items}") as show:
-        reference(run, flow=flow, on_batch=show)
+        held_out(run, flow=flow, on_batch=show)
     if can_replace(run.config.data):
         replacements(run)
 
@@ -98,7 +104,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         console.print(f"Left out (unreadable, too small or of other pixels): {', '.join(left_out[:NAMED])}{more}.")
     reference = None if words.reference == "none" else words.reference
-    wanted = Wanted(draws=words.draws, reference=reference, blame=words.blame)
+    wanted = Wanted(draws=words.draws, reference=reference, contamination=words.contamination, blame=words.blame)
     with ended_like_ctrl_c():
         scoring = Scoring(run, items, wanted, jobs=words.jobs)
         _say_how(scoring)
@@ -115,8 +121,7 @@ def _check(run: Run, file: str | None, words: Words) -> None:
     """Refuse what cannot be done before anything that takes long is imported or read."""
     from likelify.fitting.scoring.parts import check_out
 
-    if words.shown < 0:
-        raise ConfigError(f"--top must be 0, 1, 2, ..., got {words.top}.")
+    _check_numbers(words)
     if words.out is not None:
         check_out(words.out, force=words.force)
         if file is not None and words.out.exists() and Path(file).exists() and words.out.samefile(file):
@@ -132,6 +137,13 @@ def _check(run: Run, file: str | None, words: Words) -> None:
             raise ConfigError(f"{option} is for images, and '{run.path}' is a model of {run.config.data.items}.")
         if not words.shown:
             raise ConfigError(f"{option} shows the least likely images; --top 0 leaves none.")
+
+
+def _check_numbers(words: Words) -> None:
+    if words.shown < 0:
+        raise ConfigError(f"--top must be 0, 1, 2, ..., got {words.top}.")
+    if words.contamination is not None and not 0 < words.contamination < 1:
+        raise ConfigError(f"--contamination is a share between 0 and 1, such as 0.01, got {words.contamination:g}.")
 
 
 def _score(scoring: Scoring, words: Words) -> Summary | None:
@@ -179,17 +191,27 @@ def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
         )
     if summary.rare is not None:
         found = ", ".join(
-            f"{count / summary.count:.1%} have a rank of at most {at}" for at, count in summary.rare.items()
+            f"{count / summary.count:.1%} have {_rank_of(facts)} of at most {at}" for at, count in summary.rare.items()
         )
         console.print(f"{found}; of {facts.items} like the held-out ones at most 1 % and 5 % would.")
         _say_smallest_rank(facts, 0 if scoring.reference is None else len(scoring.reference))
+    if summary.marked is not None:
+        share = scoring.wanted.contamination
+        console.print(
+            f"{summary.marked:,} of them are marked as outliers: at most {share:g} of the held-out {facts.items} are "
+            "as odd."
+        )
     if summary.heavy is not None and summary.heavy > HEAVY_SHARE * summary.count:
         console.print(
             f"Warning: the importance weights of {summary.heavy / summary.count:.0%} of them have heavy tails (not "
             "'reliable'). Their likelihood is likely underestimated, and the standard error does not show it; ranks "
             "stay valid. More draws help: --draws."
         )
-    _show_least_likely(summary, facts)
+    _show_oddest(summary, facts)
+
+
+def _rank_of(facts: Facts) -> str:
+    return "an outlier rank" if facts.kind == "table" else "a rank"
 
 
 def _say_smallest_rank(facts: Facts, held_out: int) -> None:
@@ -200,13 +222,15 @@ def _say_smallest_rank(facts: Facts, held_out: int) -> None:
         )
 
 
-def _show_least_likely(summary: Summary, facts: Facts) -> None:
-    if summary.least_likely is None or not len(summary.least_likely):
+def _show_oddest(summary: Summary, facts: Facts) -> None:
+    if summary.oddest is None or not len(summary.oddest):
         return
-    found = summary.least_likely
-    ours = [name for name in ("bits_per_dim", "nats", "standard_error", "rank", "blame") if name in found.column_names]
-    carried = [name for name in found.column_names if name not in ours and not name.startswith("blame_")]
-    table = Table(title=f"The {len(found)} least likely {facts.items}")
+    found, of_rows = summary.oddest, facts.kind == "table"
+    # Of rows the rank of their likelihood is in the file; two ranks side by side would only be mistaken for each other.
+    shown = OURS_OF_ROWS if of_rows else OURS
+    ours = [name for name in shown if name in found.column_names]
+    carried = [name for name in found.column_names if name not in NAMES and not name.startswith("blame_")]
+    table = Table(title=f"The {len(found)} {'oddest' if of_rows else 'least likely'} {facts.items}")
     for name in [*carried[: CARRIED + 1], *ours]:
         table.add_column(name.replace("_", " "), justify="left" if name in carried[1:] else "right")
     for row in found.to_pylist():
@@ -215,7 +239,7 @@ def _show_least_likely(summary: Summary, facts: Facts) -> None:
 
 
 def _cell(name: str, value: Any) -> str:
-    digits = {"bits_per_dim": 3, "nats": 2, "standard_error": 2, "rank": 4}.get(name)
+    digits = DIGITS.get(name)
     text = "" if value is None else f"{value:.{digits}f}" if digits else str(value)
     return " ".join(text.split())[:40]
 
@@ -223,9 +247,9 @@ def _cell(name: str, value: Any) -> str:
 def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
     from likelify.fitting.scoring.pictures import look_at, picture_of
 
-    if summary.least_likely is None:
+    if summary.oddest is None:
         return
-    rows, levels = summary.least_likely.to_pylist(), scoring.run.config.data.levels or 0
+    rows, levels = summary.oddest.to_pylist(), scoring.run.config.data.levels or 0
     numbers = [row["item"] for row in rows]
     titles = [f"{row['item']}" + (f": {row['rank']:.3f}" if "rank" in row else "") for row in rows]
     for file, heat in ((words.picture, False), (words.heat, True)):

@@ -25,6 +25,7 @@ from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, Position, State
 from likelify.fitting.training import Objective, build_optimizer, descend
+from likelify.fitting.trimming import trimmed
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
@@ -116,6 +117,8 @@ def fit(
         settings, conditional = settings or run.config.fit, conditional or run.config.conditional
     settings = settings or FitSettings()
     settings = FitSettings.parse(settings.model_dump() | changes) if changes else settings
+    with place.together():
+        source = trimmed(source, settings.trim)
     with place.at_work(), ExitStack() as held, seeded(settings.seed):
         fitting = _prepared(
             flow, source, settings, place, held, run=run, conditional=conditional, initialize=initialize

@@ -228,10 +228,11 @@ class Run(Draws):
         split: SplitName = "test",
         draws: int | None = None,
         reference: SplitName | None = "validation",
+        contamination: float | None = None,
         blame: bool = False,
         jobs: int | None = 1,
     ) -> Scores:
-        """Score items one by one: log-likelihood, its standard error where it is an estimate, and rank.
+        """Score items one by one: log-likelihood, its error where it is an estimate, rank; of rows how odd they are.
 
         Args:
             items: a path, an array, a tensor, a data frame, a source; by default the data that the run was fitted to.
@@ -239,6 +240,7 @@ class Run(Draws):
             split: of a source.
             draws: per item, where the model draws; by default what suits the data.
             reference: the split whose items new ones are ranked among; None for no ranks.
+            contamination: mark rows of which at most that share of held-out ones is as odd.
             blame: also say for each column of a table what the row gains if that column is replaced.
             jobs: processes; see `scoring.sharing.scored_passes`.
 
@@ -251,7 +253,7 @@ class Run(Draws):
         from likelify.fitting.scoring.scorer import Wanted
         from likelify.fitting.scoring.scoring import Scoring, items_of, score_items
 
-        wanted = Wanted(draws=draws, reference=reference, blame=blame)
+        wanted = Wanted(draws=draws, reference=reference, contamination=contamination, blame=blame)
         return score_items(Scoring(self, items_of(self, items, split=split), wanted, jobs=jobs))
 
     def report(self, file: str | Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:

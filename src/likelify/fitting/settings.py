@@ -38,6 +38,8 @@ class FitSettings(Settings):
         patience: stop after that many evaluations without improvement; None never stops early.
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
+        trim: share of the rows of a table, the oddest, that are left out of training and validation, for data that hold
+            outliers; see `trimming.trimmed`.
         seed: of the weights, the order of the batches and all noise.
         workers: processes that read batches ahead, for data that are read from files; 0 reads them in between. The
             batches are the same. None takes what suits the source.
@@ -64,6 +66,7 @@ class FitSettings(Settings):
     patience: int | None = Field(default=None, ge=1)
     initialize_items: int = Field(default=4096, ge=1)
     checkpoint_seconds: float = Field(default=30.0, ge=0)
+    trim: float = Field(default=0.0, ge=0, le=0.5)
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int | None = Field(default=None, ge=0, le=64)
 

@@ -16,13 +16,14 @@ FOLDER, ABOUT, NAME = "scores", "likelify.about", "values"
 LARGEST_HEADER = 2**16
 
 
-def read_numbers(file: Path, about: str, shape: tuple[int, ...]) -> np.ndarray | None:
+def read_numbers(file: Path, about: str, shape: tuple[int, ...], *, holes: bool = False) -> np.ndarray | None:
     """Return the numbers of a file if they are those that are meant, else None: they can be made again.
 
     Args:
         file: of safetensors.
         about: all that the numbers depend on, as it was given to `keep_numbers`.
         shape: that they must have.
+        holes: NaN may be among them.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -35,7 +36,7 @@ def read_numbers(file: Path, about: str, shape: tuple[int, ...]) -> np.ndarray |
             values = content.get_tensor(NAME)
     except (OSError, RunError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    usual = values.dtype == np.float64 and values.shape == shape and not np.isnan(values).any()
+    usual = values.dtype == np.float64 and values.shape == shape and (holes or not np.isnan(values).any())
     return values if usual else None
 
 

@@ -17,6 +17,7 @@ from likelify.errors import DataError, NonFiniteError
 from likelify.fitting.checks import check_condition, check_flow, for_flow
 from likelify.fitting.feeding import in_order, mix
 from likelify.fitting.metrics import check_split
+from likelify.fitting.outliers import outlier_score
 from likelify.fitting.recipes import usual_draws
 from likelify.flows import Flow
 from likelify.importance import FEWEST_DRAWS, Estimate
@@ -94,12 +95,14 @@ class Likelihoods:
         dims: number of elements of each item.
         reliable: whether the weights of each are light enough to believe its standard error; None where nothing is
             weighted, or with fewer than 25 draws, from which that cannot be told.
+        outlier: of rows how odd each is, see `fitting.outliers`; else None.
     """
 
     nats: np.ndarray
     standard_error: np.ndarray | None
     dims: np.ndarray
     reliable: np.ndarray | None = None
+    outlier: np.ndarray | None = None
 
     @property
     def bits(self) -> np.ndarray:
@@ -109,14 +112,9 @@ class Likelihoods:
     @staticmethod
     def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
         """Put parts together, one after the other."""
-        errors = [part.standard_error for part in parts if part.standard_error is not None]
-        reliable = [part.reliable for part in parts if part.reliable is not None]
-        return Likelihoods(
-            np.concatenate([part.nats for part in parts]),
-            np.concatenate(errors) if errors else None,
-            np.concatenate([part.dims for part in parts]),
-            np.concatenate(reliable) if reliable else None,
-        )
+        found = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+        whole = {name: None if values[0] is None else np.concatenate(values) for name, values in found.items()}
+        return Likelihoods(**whole)
 
 
 def seed_of(stream: str, number: int) -> int:
@@ -131,6 +129,7 @@ def score_batch(
     *,
     seed: int,
     conditional: bool = False,
+    outliers: bool = False,
     what: str = "item",
     first: int = 0,
 ) -> Likelihoods:
@@ -142,6 +141,7 @@ def score_batch(
         effort: how they are scored.
         seed: of the draws.
         conditional: give the labels to the model.
+        outliers: also tell how odd they are; of rows only.
         what: these items are called, in errors.
         first: number of the first of them, for errors.
 
@@ -165,6 +165,7 @@ def score_batch(
         None if effort.likelihood == "exact" else _array(error),
         batch.dims().cpu().numpy(),
         found.reliable.cpu().numpy() if weighted else None,
+        _array(outlier_score(flow, batch.x, nats)) if outliers else None,
     )
 
 
@@ -210,11 +211,12 @@ def score_source(
     if count == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}', so none can be scored.")
     check_condition(flow, source, split, conditional=conditional)
-    effort, parts = effort_of(flow, facts or source.facts(), draws), []
+    facts, parts = facts or source.facts(), []
+    effort, how = effort_of(flow, facts, draws), {"conditional": conditional, "outliers": facts.kind == "table"}
     with flow.frozen():
         for number, batch in enumerate(in_order(flow, source, split, effort.items)):
             seed, what, first = seed_of(split, number), f"'{source.name}' ({split}), item", number * effort.items
-            found = score_batch(flow, batch, effort, seed=seed, conditional=conditional, what=what, first=first)
+            found = score_batch(flow, batch, effort, seed=seed, what=what, first=first, **how)
             parts.append(found)
             if on_batch is not None:
                 on_batch((first + len(batch)) / count)

@@ -45,6 +45,7 @@ class Asked(Settings):
         effort: how items are scored.
         passes: of each part.
         reference: digest of the likelihoods that items are ranked among, or None.
+        contamination: from what rank on rows are marked, or None.
         blame: whether columns are blamed.
     """
 
@@ -54,6 +55,7 @@ class Asked(Settings):
     effort: Effort
     passes: int
     reference: str | None
+    contamination: float | None
     blame: bool
 
     def differences(self, other: Asked) -> list[str]:
@@ -65,6 +67,7 @@ class Asked(Settings):
             "effort": "the draws",
             "passes": "the size of the parts",
             "reference": "the held-out items that ranks are among",
+            "contamination": "the contamination",
             "blame": "whether columns are blamed",
         }
         return [text for name, text in words.items() if getattr(self, name) != getattr(other, name)]

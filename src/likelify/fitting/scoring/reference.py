@@ -1,9 +1,11 @@
-"""The log-likelihoods of a run's held-out items, which new items are ranked among: made once for its weights."""
+"""The scores of a run's held-out items, which new items are ranked among: made once for its weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,30 @@ if TYPE_CHECKING:
     from likelify.fitting.run import Run
     from likelify.flows import Flow
 
+# What the files of these numbers end in.
+ENDS = {"nats": "", "outlier": "-outlier"}
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Scores of held-out items, in their order.
+
+    Attributes:
+        nats: log-likelihoods `(n,)`.
+        outlier: of rows how odd each is `(n,)`, see `fitting.outliers`; else None.
+    """
+
+    nats: np.ndarray
+    outlier: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.nats)
+
+    def digest(self) -> str:
+        """Return a hash of the numbers."""
+        whole = self.nats.tobytes() + (b"" if self.outlier is None else self.outlier.tobytes())
+        return hashlib.sha256(whole).hexdigest()
+
 
 def reference(
     run: Run,
@@ -26,7 +52,20 @@ def reference(
     source: Source | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Return the log-likelihoods in nats of all items of a split of a run's data, in their order.
+    """Return the log-likelihoods in nats of all items of a split of a run's data: those of `held_out`."""
+    return held_out(run, split, draws=draws, flow=flow, source=source, on_batch=on_batch).nats
+
+
+def held_out(
+    run: Run,
+    split: SplitName = "validation",
+    *,
+    draws: int | None = None,
+    flow: Flow | None = None,
+    source: Source | None = None,
+    on_batch: Callable[[float], None] | None = None,
+) -> HeldOut:
+    """Return the scores of all items of a split of a run's data, in their order.
 
     They are kept in the run, with the digest of the weights and the way of scoring, and made again if one has changed.
 
@@ -47,10 +86,12 @@ def reference(
     """
     flow = run.flow() if flow is None else flow
     effort = effort_of(flow, run.config.data, draws)
-    about, file = _about(run, split, effort), run.path / FOLDER / f"{split}-{_word(effort)}.safetensors"
-    known = read_numbers(file, about, (run.config.data.sizes.get(split, 0),))
-    if known is not None:
-        return known
+    about, count = _about(run, split, effort), run.config.data.sizes.get(split, 0)
+    names = ("nats", "outlier") if run.config.data.kind == "table" else ("nats",)
+    files = {name: run.path / FOLDER / f"{split}-{_word(effort)}{ENDS[name]}.safetensors" for name in names}
+    known = {name: read_numbers(file, about, (count,)) for name, file in files.items()}
+    if known["nats"] is not None and all(values is not None for values in known.values()):
+        return HeldOut(known["nats"], known.get("outlier"))
     found = score_source(
         flow,
         run.source() if source is None else source,
@@ -60,8 +101,9 @@ def reference(
         draws=draws,
         on_batch=on_batch,
     )
-    keep_numbers(file, found.nats, about)
-    return found.nats
+    for name, file in files.items():
+        keep_numbers(file, getattr(found, name), about)
+    return HeldOut(found.nats, found.outlier)
 
 
 def _word(effort: Effort) -> str:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from likelify.data import Batch, Facts, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import check_flow, for_flow
+from likelify.fitting.outliers import outlier_score
+from likelify.fitting.scoring.candidates import candidates, column_gains, columns_of
 from likelify.fitting.scoring.likelihoods import Likelihoods, effort_of, log_likelihoods, score_batch, seed_of
-from likelify.fitting.scoring.replacing import column_gains, patch_gains, replacements
+from likelify.fitting.scoring.replacing import patch_gains, replacements
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,11 +35,13 @@ class Wanted(Settings):
     Attributes:
         draws: per item, where the model draws; by default what suits the data.
         reference: the split whose items new ones are ranked among; None for no ranks.
+        contamination: mark rows of which at most that share of held-out ones is as odd; None marks none.
         blame: also say for each column of a table what the row gains if that column is replaced.
     """
 
     draws: int | None = None
     reference: SplitName | None = "validation"
+    contamination: float | None = Field(default=None, gt=0, lt=1)
     blame: bool = False
 
     @classmethod
@@ -51,7 +56,7 @@ class Scored:
 
     Attributes:
         likelihoods: of each item.
-        gains: for each row and column what `replacing.column_gains` says, `(rows, columns)`; None if not asked for.
+        gains: for each row and column what `candidates.column_gains` says, `(rows, columns)`; None if not asked for.
     """
 
     likelihoods: Likelihoods
@@ -73,14 +78,12 @@ class Scorer:
 
     def __init__(self, run: Run, wanted: Wanted, flow: Flow | None = None) -> None:
         self.facts, self.conditional = run.config.data, run.config.conditional
-        if wanted.blame and self.facts.kind != "table":
-            raise ConfigError(
-                f"Columns are blamed in rows of tables, and '{run.path}' is a model of {self.facts.items}."
-            )
+        self.of_rows = self.facts.kind == "table"
+        _check(run, wanted)
         self.flow = run.flow() if flow is None else flow
         check_flow(self.flow)
         self.effort = effort_of(self.flow, self.facts, wanted.draws)
-        self.quantiles = replacements(run) if wanted.blame else None
+        self.candidates = candidates(replacements(run), columns_of(self.facts)) if wanted.blame else None
 
     def __call__(self, batch: Batch, number: int, name: str = "") -> Scored:
         """Score a pass of items, `effort.items` of them but for the last.
@@ -105,13 +108,14 @@ class Scorer:
             self.effort,
             seed=seed_of("items", number),
             conditional=self.conditional,
+            outliers=self.of_rows,
             what=f"{name}, {self.facts.item}",
             first=number * self.effort.items,
         )
-        if self.quantiles is None:
+        if self.candidates is None:
             return Scored(found)
         batch = for_flow(self.flow, batch)
-        return Scored(found, column_gains(self._again(batch, number), batch.x, self.quantiles)[0])
+        return Scored(found, column_gains(self._again(batch, number), batch.x, self.candidates)[0])
 
     def heat(
         self, batch: Batch, number: int, others: np.ndarray, on_place: Callable[[float], None] | None = None
@@ -126,9 +130,22 @@ class Scorer:
         context = batch.context(conditional=self.conditional)
 
         def score(x: Tensor) -> Tensor:
-            return log_likelihoods(self.flow, x, context, effort, seed_of("items again", number)).value
+            nats = log_likelihoods(self.flow, x, context, effort, seed_of("items again", number)).value
+            return -outlier_score(self.flow, x, nats) if self.of_rows else nats
 
         return score
+
+
+def _check(run: Run, wanted: Wanted) -> None:
+    facts = run.config.data
+    if facts.kind != "table" and (wanted.blame or wanted.contamination is not None):
+        what = "Columns are blamed in" if wanted.blame else "Outliers are marked among"
+        raise ConfigError(f"{what} rows of tables, and '{run.path}' is a model of {facts.items}.")
+    if wanted.contamination is not None and wanted.reference is None:
+        raise ConfigError(
+            "Rows are marked by their rank among held-out ones: leave '--reference none' (in Python reference=None) or "
+            "the contamination out."
+        )
 
 
 def _how_labelled(facts: Facts) -> str:

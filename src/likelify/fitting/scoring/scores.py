@@ -12,6 +12,7 @@ from likelify.data import Facts
 from likelify.errors import MissingDependencyError
 from likelify.fitting.figures import Unit
 from likelify.fitting.scoring.ranks import ranks
+from likelify.fitting.scoring.reference import HeldOut
 from likelify.fitting.scoring.scorer import Scored
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Scores:
     Attributes:
         nats: log-likelihood of each, `(items,)` in float64; minus infinity outside of the support.
         rank: share of held-out items that are at most as likely, see `ranks`; None without a reference.
+        outlier: of rows how odd each is, see `fitting.outliers`; higher is odder. None for other items.
+        outlier_rank: share of held-out rows that are at least as odd; None without a reference.
+        is_outlier: whether that is at most the contamination that was named; None if none was.
         standard_error: of `nats`, where they are estimates, else None; NaN for a single draw.
         reliable: for 25 draws or more, whether the importance weights are light enough to believe that error; where
             they are not, the log-likelihood is likely too low. Else None.
@@ -40,6 +44,9 @@ class Scores:
 
     nats: np.ndarray
     rank: np.ndarray | None = None
+    outlier: np.ndarray | None = None
+    outlier_rank: np.ndarray | None = None
+    is_outlier: np.ndarray | None = None
     standard_error: np.ndarray | None = None
     reliable: np.ndarray | None = None
     bits: np.ndarray | None = None
@@ -50,13 +57,24 @@ class Scores:
 
     @staticmethod
     def of(
-        carried: dict[str, Any], scored: Scored, facts: Facts, reference: np.ndarray | None, first: int = 0
+        carried: dict[str, Any],
+        scored: Scored,
+        facts: Facts,
+        reference: HeldOut | None,
+        first: int = 0,
+        *,
+        contamination: float | None = None,
     ) -> Scores:
         """Rank the items of a pass among held-out ones, and put what is known of them together."""
-        found, gains = scored.likelihoods, scored.gains
+        found, gains, odd = scored.likelihoods, scored.gains, None
+        if reference is not None and reference.outlier is not None and found.outlier is not None:
+            odd = ranks(-found.outlier, -reference.outlier)
         return Scores(
             nats=found.nats,
-            rank=None if reference is None else ranks(found.nats, reference),
+            rank=None if reference is None else ranks(found.nats, reference.nats),
+            outlier=found.outlier,
+            outlier_rank=odd,
+            is_outlier=None if odd is None or contamination is None else odd <= contamination,
             standard_error=found.standard_error,
             reliable=found.reliable,
             bits=found.bits if Unit.of(facts.kind).word == "bits" else None,
@@ -69,7 +87,7 @@ class Scores:
     @staticmethod
     def joined(parts: Sequence[Scores]) -> Scores:
         """Put scores of items that follow one another together."""
-        names = ("nats", "rank", "standard_error", "reliable", "bits", "gains")
+        names = ("nats", "rank", "outlier", "outlier_rank", "is_outlier", "standard_error", "reliable", "bits", "gains")
         whole = {name: _joined([getattr(part, name) for part in parts]) for name in names}
         carried = {name: _joined([part.carried[name] for part in parts]) for name in parts[0].carried}
         return replace(parts[0], **whole, carried=carried)
@@ -93,12 +111,17 @@ class Scores:
         """Return the places of the items with the lowest log-likelihood, the lowest first."""
         return np.argsort(self.nats, kind="stable")[:count]
 
+    def oddest(self, count: int = 20) -> np.ndarray:
+        """Return the places of the oddest rows, the oddest first; of other items the least likely."""
+        return self.least_likely(count) if self.outlier is None else np.argsort(-self.outlier, kind="stable")[:count]
+
     def to_arrow(self) -> pyarrow.Table:
         """Return a table of Arrow with a row for each item, which pandas, polars and others take as it is.
 
         Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `standard_error`,
-        `reliable` and `rank` as far as there are such; then `blame`, the column whose replacement gains most, and
-        `blame_COLUMN`, the gain of each. A name that is carried through and is one of these gets `_given` at its end.
+        `reliable`, `rank`, `outlier`, `outlier_rank` and `is_outlier` as far as there are such; then `blame`, the
+        column whose replacement gains most, and `blame_COLUMN`, the gain of each. A name that is carried through and is
+        one of these gets `_given` at its end.
 
         Raises:
             MissingDependencyError: without pyarrow.
@@ -124,7 +147,8 @@ class Scores:
 
     def _named(self) -> dict[str, Any]:
         found = {"nats": self.nats, "bits_per_dim": self.bits, "standard_error": self.standard_error}
-        found |= {"reliable": self.reliable, "rank": self.rank}
+        found |= {"reliable": self.reliable, "rank": self.rank, "outlier": self.outlier}
+        found |= {"outlier_rank": self.outlier_rank, "is_outlier": self.is_outlier}
         named: dict[str, Any] = {name: values for name, values in found.items() if values is not None}
         if self.gains is not None:
             named["blame"] = self.blamed

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import numpy as np
 
 from likelify.data import Facts, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
@@ -19,7 +16,7 @@ from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
 from likelify.fitting.scoring.parts import Asked, Parts, check_out
-from likelify.fitting.scoring.reference import reference
+from likelify.fitting.scoring.reference import HeldOut, held_out
 from likelify.fitting.scoring.scorer import Scorer, Wanted
 from likelify.fitting.scoring.scores import Scores
 from likelify.fitting.scoring.sharing import scored_passes
@@ -46,7 +43,7 @@ class Scoring:
 
     Raises:
         DataError: if there are no held-out items to rank among.
-        ConfigError, RunError: as `Scorer` and `reference`.
+        ConfigError, RunError: as `Scorer` and `held_out`; if none is rare enough for the contamination.
     """
 
     def __init__(self, run: Run, items: Items, wanted: Wanted | None = None, *, jobs: int | None = 1) -> None:
@@ -54,23 +51,34 @@ class Scoring:
         self.wanted = Wanted() if wanted is None else wanted
         self.scorer = Scorer(run, self.wanted)
         self.reference = None if self.wanted.reference is None else self._held_out(self.wanted.reference)
+        self._check_contamination()
         effort = self.scorer.effort
         work = effort.items * effort.draws * math.prod(run.config.data.event_shape)
         self.passes = min(max(1, PART_WORK // work), PART_PASSES)
 
-    def _held_out(self, split: SplitName) -> np.ndarray:
+    def _held_out(self, split: SplitName) -> HeldOut:
         try:
-            return reference(self.run, split, draws=self.wanted.draws, flow=self.scorer.flow)
+            return held_out(self.run, split, draws=self.wanted.draws, flow=self.scorer.flow)
         except (DataError, RunError) as error:
             raise type(error)(
                 f"There is nothing to rank among. {error} Without ranks: --reference none, in Python reference=None."
             ) from error
 
+    def _check_contamination(self) -> None:
+        """Refuse a share below that of one held-out row: no row could be marked."""
+        share, count = self.wanted.contamination, 0 if self.reference is None else len(self.reference)
+        if share is not None and share * (1 + count) < 1:
+            raise ConfigError(
+                f"Of {count} held-out rows the rarest {share:g} cannot be told: no rank among them is below "
+                f"1/{1 + count}. Take a contamination of at least {1 / (1 + count):.2g}, or sort by the outlier score."
+            )
+
     def scores(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Scores]:
         """Score pass after pass in their order, from that number on; `on_items` gets how many items are done."""
         first = start * self.scorer.effort.items
         for part, scored in scored_passes(self.run, self.scorer, self.wanted, self.items, start=start, jobs=self.jobs):
-            scores = Scores.of(part.carried, scored, self.scorer.facts, self.reference, first)
+            facts, share = self.scorer.facts, self.wanted.contamination
+            scores = Scores.of(part.carried, scored, facts, self.reference, first, contamination=share)
             first += len(scores)
             yield scores
             if on_items is not None:
@@ -91,13 +99,13 @@ class Scoring:
 
     def asked(self) -> Asked:
         """Return all that the scores depend on."""
-        known = None if self.reference is None else hashlib.sha256(self.reference.tobytes()).hexdigest()
         return Asked(
             items=self.items.fingerprint(),
             weights=self.run.digest(),
             effort=self.scorer.effort,
             passes=self.passes,
-            reference=known,
+            reference=None if self.reference is None else self.reference.digest(),
+            contamination=self.wanted.contamination,
             blame=self.wanted.blame,
         )
 

@@ -175,8 +175,8 @@ class _Helper:
         header, found = answer
         if "error" in header:
             raise _error(header["error"], header["text"])
-        names = ("nats", "standard_error", "dims", "reliable")
-        return Scored(Likelihoods(*(found.get(name) for name in names)), found.get("gains"))  # pyright: ignore[reportArgumentType]
+        gains = found.pop("gains", None)
+        return Scored(Likelihoods(**{"standard_error": None} | found), gains)
 
     def _reason(self) -> str:
         code = self.process.wait(END_SECONDS)

@@ -1,4 +1,4 @@
-"""What is said of many scores at the end: how many, how likely on average, how many are rare, and the least likely."""
+"""What is said of many scores at the end: how many, how likely on average, how many are rare, and the oddest."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ class Summary:
     """A summary that grows table by table.
 
     Attributes:
-        top: number of the least likely items that are kept.
+        top: number of the oddest items that are kept.
         count: of the items.
         outside: number of items outside of the support of the model, whose likelihood is zero.
-        rare: number of items with ranks at most 0.01 and 0.05; empty without ranks.
+        rare: number of items with ranks at most 0.01 and 0.05, of rows with such outlier ranks; None without ranks.
+        marked: number of rows that are marked as outliers; None if none is to be.
         heavy: number of items whose importance weights are too heavy-tailed to believe their errors; None if unknown.
-        least_likely: the least likely items, the least likely first, as a table with the columns of the file.
+        oddest: the rows with the highest outlier scores, the highest first, of other items the least likely, as a table
+            with the columns of the file.
     """
 
     top: int = 0
     count: int = 0
     outside: int = 0
     rare: dict[float, int] | None = None
+    marked: int | None = None
     heavy: int | None = None
-    least_likely: pyarrow.Table | None = None
+    oddest: pyarrow.Table | None = None
     _nats: float = 0.0
     _bits: float = 0.0
 
@@ -44,21 +47,22 @@ class Summary:
         self._nats += float(nats[inside].sum())
         if "bits_per_dim" in table.column_names:
             self._bits += float(table["bits_per_dim"].to_numpy()[inside].sum())
-        if "rank" in table.column_names:
-            found = table["rank"].to_numpy()
+        ranks = "outlier_rank" if "outlier_rank" in table.column_names else "rank"
+        if ranks in table.column_names:
+            found = table[ranks].to_numpy()
             self.rare = {share: (self.rare or {}).get(share, 0) + int((found <= share).sum()) for share in RARE}
+        if "is_outlier" in table.column_names:
+            self.marked = (self.marked or 0) + int(table["is_outlier"].to_numpy().sum())
         if "reliable" in table.column_names:
             self.heavy = (self.heavy or 0) + int((inside & ~table["reliable"].to_numpy()).sum())
-        self._keep_lowest(table)
+        self._keep_oddest(table)
 
-    def _keep_lowest(self, table: pyarrow.Table) -> None:
+    def _keep_oddest(self, table: pyarrow.Table) -> None:
         import pyarrow as pa
 
-        if not self.top:
-            return
-        lowest = table.take(pa.array(table["nats"].to_numpy().argsort(kind="stable")[: self.top]))
-        both = lowest if self.least_likely is None else pa.concat_tables([self.least_likely, lowest])
-        self.least_likely = both.take(pa.array(both["nats"].to_numpy().argsort(kind="stable")[: self.top]))
+        if self.top:
+            both = table if self.oddest is None else pa.concat_tables([self.oddest, _oddest(table, self.top)])
+            self.oddest = _oddest(both, self.top)
 
     @property
     def mean(self) -> dict[str, float]:
@@ -66,3 +70,10 @@ class Summary:
         number = max(self.count - self.outside, 1)
         bits: dict[str, Any] = {"bits": self._bits / number} if self._bits else {}
         return {"nats": self._nats / number, **bits}
+
+
+def _oddest(table: pyarrow.Table, count: int) -> pyarrow.Table:
+    import pyarrow as pa
+
+    odd = table["outlier"].to_numpy() if "outlier" in table.column_names else -table["nats"].to_numpy()
+    return table.take(pa.array((-odd).argsort(kind="stable")[:count]))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".csv", ".parquet")
 # Columns whose values hardly ever repeat themselves: a dictionary of them would only take memory and time.
-UNIQUE = ("item", "nats", "bits_per_dim", "standard_error")
+UNIQUE = ("item", "nats", "bits_per_dim", "standard_error", "outlier")
 
 
 def as_schema(table: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+import likelify as lk
+from likelify.data import as_source, open_source, table
+from likelify.errors import ConfigError
+from likelify.fitting.trimming import trimmed
+
+MIXING = np.array([[1.0, 0.9], [0.0, 0.3]])
+
+
+def contaminated(count=600, odd=60, seed=0):
+    """Rows of two columns that tell of one another, a tenth of them from a cluster aside; and which these are."""
+    generator = np.random.default_rng(seed)
+    belong = generator.normal(size=(count - odd, 2)) @ MIXING
+    aside = [2.5, -2.0] + 0.1 * generator.normal(size=(odd, 2))
+    return np.concatenate([belong, aside])
+
+
+def is_odd(rows):
+    return (rows[:, 0] > 1.5) & (rows[:, 1] < -1)
+
+
+def test_a_cluster_of_outliers_leaves_training_and_validation():
+    source = as_source(contaminated())
+    left = trimmed(source, 0.2)
+    assert left.size("train") == round(0.8 * source.size("train"))
+    for split in ("train", "validation"):
+        assert is_odd(source.read_all(split).x).double().mean() > 0.05
+        assert not is_odd(left.read_all(split).x).any()
+    assert left.fingerprint() == trimmed(source, 0.2).fingerprint() != source.fingerprint()
+    assert trimmed(source, 0.0) is source
+
+
+def test_rows_of_words_and_missing_values_are_trimmed_too(tmp_path):
+    generator = np.random.default_rng(0)
+    lines = ["length,colour"]
+    for number in range(400):
+        length = "" if number % 40 == 0 else f"{generator.normal():.3f}"
+        lines.append(f"{length},{'red' if number % 3 else 'blue'}")
+    lines += [f"{9 + generator.normal() / 10:.3f},mauve" for _ in range(20)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    source = open_source(str(tmp_path / "rows.csv"))
+    left = trimmed(source, 0.15)
+    assert not (left.read_all("train").x[:, 0] > 5).any()
+    assert left.size("test") == source.size("test")
+    assert torch.equal(left.read_all("test").x.nan_to_num(-1), source.read_all("test").x.nan_to_num(-1))
+
+
+def test_what_cannot_be_trimmed_is_refused():
+    with pytest.raises(ConfigError, match="Only rows of tables are trimmed"):
+        trimmed(open_source("digits"), 0.1)
+    with pytest.raises(ConfigError, match="Take a smaller 'trim'"):
+        trimmed(table(np.random.default_rng(0).normal(size=(10, 2))), 0.5)
+
+
+def test_a_fit_leaves_the_oddest_rows_out():
+    rows = contaminated()
+    source = as_source(rows)
+    flows = []
+    for trim in (0.0, 0.2):
+        with lk.seeded(0):
+            flow = lk.Flow(lk.Normal((2,)), lk.Chain([lk.transforms.Columns(2), lk.ActNorm(2)]))
+        lk.fit(flow, source, steps=20, batch_size=64, trim=trim)
+        flows.append(flow)
+    aside, within = (torch.from_numpy(rows[where]) for where in (is_odd(rows), ~is_odd(rows)))
+    before, after = (flow.log_prob(aside).mean() - flow.log_prob(within).mean() for flow in flows)
+    assert after < before - 2
