@@ -64,29 +64,45 @@ def test_what_is_scored_is_never_replaced(folder, monkeypatch, capsys):
     assert Path("rows.csv").read_text() == before
 
 
-def test_a_file_is_scored_with_its_ids_and_the_least_likely_are_shown(folder, monkeypatch, capsys, tmp_path):
+def test_a_file_is_scored_with_its_ids_and_the_oddest_are_shown(folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(folder)
     out = tmp_path / "new" / "scores.csv"
     output = score(monkeypatch, capsys, "iris", "rows.csv", "-o", out, "--top", 3, "--draws", 4, "--blame")
     assert output.startswith("Scoring 'rows.csv' with 'iris'.\n")
     assert "importance weighting of 4 draws, ranked among 15 validation rows" in output
     assert re.search(r"15 rows, on average -?\d+\.\d{3} nats\.", output)
-    assert "have a rank of at most 0.05; of rows like the held-out ones at most 1 % and 5 % would." in output
+    assert "have an outlier rank of at most 0.05; of rows like the held-out ones at most 1 % and 5 % would." in output
     assert re.search(r"Among 1\d held-out rows no rank is below 0\.0\d+: rarer ones cannot be told\.", output)
     assert f"Scores: {out}" in output
     with out.open() as handle:
         rows = list(csv.DictReader(handle))
     assert [row["id"] for row in rows] == [f"'=A{number}" for number in range(15)]
-    assert set(rows[0]) >= {"nats", "standard_error", "rank", "blame", "blame_petal width (cm)"}
-    shown = output.split("The 3 least likely rows")[1]
-    lowest = sorted(rows, key=lambda row: float(row["nats"]))[:3]
+    assert set(rows[0]) >= {"nats", "rank", "outlier", "outlier_rank", "blame", "blame_petal width (cm)"}
+    shown = output.split("The 3 oddest rows")[1]
+    oddest = sorted(rows, key=lambda row: -float(row["outlier"]))[:3]
     assert [line.split("│")[1].strip() for line in shown.splitlines() if "=A" in line] == [
-        row["item"] for row in lowest
+        row["item"] for row in oddest
     ]
     again = score(monkeypatch, capsys, "iris", "rows.csv", "-o", out, code=2)
     assert "exists, and was left as it is" in again
     score(monkeypatch, capsys, "iris", "rows.csv", "-o", out, "--draws", 2, "--force", "--top", 0)
     assert "blame" not in out.read_text()
+
+
+def test_rows_are_marked_as_outliers(folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "scores.csv"
+    words = ["-o", out, "--draws", 2, "--top", 1]
+    output = score(monkeypatch, capsys, "iris", "rows.csv", *words, "--contamination", 0.2)
+    with out.open() as handle:
+        marks = [row["is_outlier"] for row in csv.DictReader(handle)]
+    said_so = f"{marks.count('True')} of them are marked as outliers: at most 0.2 of the held-out rows are as odd."
+    assert said_so in output
+    for share, fault in ((0.01, "Take a contamination of at least"), (1.5, "is a share between 0 and 1")):
+        assert fault in score(monkeypatch, capsys, "iris", "rows.csv", "--contamination", share, "--draws", 2, code=2)
+    assert "Outliers are marked among rows of tables" in score(
+        monkeypatch, capsys, "digits", "digits.npy", "--contamination", 0.1, code=2
+    )
 
 
 def test_images_are_scored_and_shown_with_where_they_are_unlikely(folder, monkeypatch, capsys, tmp_path):

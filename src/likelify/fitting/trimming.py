@@ -26,10 +26,10 @@ PART = 2**14
 def trimmed(source: Source, share: float) -> Source:
     """Return a table without that share of its rows, the oddest, in training and validation; test rows stay.
 
-    Odd is what `outlier_score` says of a mixture of simple densities (independent columns, a Gaussian copula, and for
-    real columns a mixture of normal distributions), fitted three times, each time to the rows that the one before has
-    left. Simple ones, since a rich one would make room for clusters of outliers before these are gone. Training rows
-    above the quantile of `1 - share` of the training rows leave, and validation rows above the same score.
+    Odd is what `outlier_score` says of a mixture of simple densities (independent columns, and a Gaussian copula),
+    fitted three times, each time to the rows that the one before has left. Simple ones, since a rich one would make
+    room for clusters of outliers before these are gone. Training rows above the quantile of `1 - share` of the training
+    rows leave, and validation rows above the same score.
 
     Args:
         source: a table.
@@ -65,16 +65,14 @@ def trimmed(source: Source, share: float) -> Source:
 
 def _simple(rows: Tensor, schema: tuple[ColumnSchema, ...]) -> Flow:
     """Return a mixture of densities that need no training, fitted to some of the rows and weighed on others."""
-    from likelify.distributions import AutoregressiveColumns, Distribution, GaussianMixture, Mixture, OfReals
+    from likelify.distributions import AutoregressiveColumns, Mixture
     from likelify.flows import Flow
     from likelify.transforms import MixedColumns
 
     generator = torch.Generator().manual_seed(0)
     rows = rows[torch.randperm(len(rows), generator=generator)[:FITTED]]
     columns = MixedColumns(schema)
-    members: list[Distribution] = [AutoregressiveColumns(schema, linear=linear) for linear in (False, True)]
-    if all(column.is_plain and not column.given for column in schema):
-        members.append(OfReals(GaussianMixture(len(schema))))
+    members = [AutoregressiveColumns(schema, linear=linear) for linear in (False, True)]
     flow = Flow(Mixture(members, apart=True), columns, event_shape=(len(schema),)).double()
     weighing = torch.arange(len(rows)) % WEIGHING == 0
     with seeded(0), torch.no_grad():

@@ -7,89 +7,22 @@ from likelify import zoo
 from likelify.data import ArraySource, as_source
 from likelify.errors import ConfigError
 from likelify.fitting.run import Run
-from likelify.fitting.scoring.replacing import QUANTILES, column_gains, patch_gains, patch_of, replacements
+from likelify.fitting.scoring.candidates import HELD, QUANTILES
+from likelify.fitting.scoring.replacing import patch_gains, patch_of, replacements
 from likelify.fitting.settings import RunConfig
-from tests.fitting.scoring.runs import gaussian, rows, table_run
+from tests.fitting.scoring.runs import rows, table_run
 from tests.fitting.toys import QUICK, tiny_config
-
-
-def quantiles(values):
-    return np.quantile(values, np.linspace(0, 1, QUANTILES), axis=0, method="nearest")
-
-
-def test_gains_of_a_normal_distribution_are_half_the_squared_residuals_given_the_others():
-    flow, residuals = gaussian()
-    x = rows(300, seed=1)
-    with torch.no_grad():
-        gains, values = column_gains(flow.log_prob, torch.from_numpy(x), quantiles(rows(4000)))
-    assert (gains >= 0).all()
-    expected = residuals(x) ** 2 / 2
-    # As far as the values that are tried are apart; and none is better than the best.
-    assert (gains <= expected + 1e-9).all()
-    assert np.median(expected - gains) < 0.02
-    assert np.quantile(expected - gains, 0.95) < 0.2
-    far = expected > 2
-    assert (np.abs(x - values)[far] > 0).all()
-    # Columns have units; what is to blame has none.
-    with torch.no_grad():
-        scaled = column_gains(
-            lambda y: flow.log_prob(y / 1000), torch.from_numpy(1000 * x), 1000 * quantiles(rows(4000))
-        )[0]
-    assert scaled == pytest.approx(gains, abs=1e-6)
-
-
-def test_the_column_that_was_spoilt_is_blamed():
-    flow, _ = gaussian()
-    x, generator = rows(300, seed=2), np.random.default_rng(0)
-    spoilt = generator.integers(0, 3, size=300)
-    others = rows(300, seed=3)
-    x[np.arange(300), spoilt] = others[np.arange(300), spoilt] + np.sign(others[np.arange(300), spoilt])
-    with torch.no_grad():
-        gains = column_gains(flow.log_prob, torch.from_numpy(x), quantiles(rows(4000)))[0]
-    visible = gains.max(1) > 4
-    assert visible.mean() > 0.5
-    assert (gains.argmax(1) == spoilt)[visible].mean() > 0.85
 
 
 def test_a_candidate_without_a_likelihood_does_not_hide_the_others():
     def score(x):
-        found = -0.5 * (x**2).sum(tuple(range(1, x.ndim)))
+        found = -0.5 * (x**2).sum((1, 2, 3))
         return torch.where(x.flatten(1)[:, 0] == x.new_tensor(2.0), torch.nan, found)
 
-    tried = np.linspace(-2, 2, QUANTILES)[:, None]
-    gains, values = column_gains(score, torch.full((1, 1), -4.0, dtype=torch.float64), tried)
-    assert gains[0, 0] == pytest.approx(8, abs=1e-3)
-    assert abs(values[0, 0]) < 0.05
     images = torch.full((1, 1, 2, 2), 3)
     others = np.stack([np.full((1, 2, 2), 2), np.zeros((1, 2, 2))])
     expected = score(torch.zeros(1, 1, 2, 2)) - score(images.float())
     assert patch_gains(lambda x: score(x.float()), images, others, 4) == pytest.approx(expected.item())
-
-
-def test_whole_numbers_are_replaced_by_whole_numbers():
-    tried = []
-
-    def score(x):
-        tried.append(x[:, 0].clone())
-        return -((x[:, 0] - 7.4) ** 2)
-
-    gains, values = column_gains(score, torch.zeros(2, 1, dtype=torch.float64), np.linspace(0, 23, QUANTILES)[:, None])
-    assert torch.equal(torch.cat(tried), torch.cat(tried).round())
-    assert values[:, 0].tolist() == [7.0, 7.0]
-    assert gains[:, 0] == pytest.approx([7.4**2 - 0.4**2] * 2)
-
-
-def test_rows_outside_of_the_support_are_told_apart():
-    def score(x):
-        inside = (x >= 0).all(1)
-        return torch.where(inside, -x.sum(1), -torch.inf)
-
-    x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
-    gains, _ = column_gains(score, x, np.linspace(0, 23, QUANTILES)[:, None].repeat(2, 1))
-    assert np.isfinite(gains[0]).all()
-    assert np.isposinf(gains[1, 0])
-    assert np.isnan(gains[1, 1])
-    assert np.isnan(gains[2]).all()
 
 
 def smooth_images(count, seed=0):
@@ -136,12 +69,14 @@ def test_replacements_are_what_stands_in_training_items(tmp_path, monkeypatch):
     run = table_run(tmp_path / "rows", monkeypatch)
     found = replacements(run)
     train = run.source().read_all("train").x.numpy()
-    assert found.shape == (QUANTILES, 3)
-    assert np.isin(found, train).all()
-    assert (found[0] == train.min(0)).all()
+    assert found.shape == (HELD, 3)
+    # Real numbers have no states.
+    assert np.isnan(found[:QUANTILES]).all()
+    assert np.isin(found[QUANTILES:], train).all()
+    assert (found[QUANTILES] == train.min(0)).all()
     assert (found[-1] == train.max(0)).all()
     monkeypatch.setattr(Run, "source", lambda _: pytest.fail("they are kept"))
-    assert np.array_equal(replacements(run), found)
+    assert np.array_equal(replacements(run), found, equal_nan=True)
     few = ArraySource(
         "few", {"train": np.arange(8).reshape(2, 1, 2, 2), "validation": np.zeros((1, 1, 2, 2))}, kind="image", levels=9
     )

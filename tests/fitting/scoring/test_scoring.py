@@ -12,13 +12,16 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from likelify.data import as_source, open_items, table
 from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteError, ProcessError, RunError
 from likelify.fitting.locks import locked
+from likelify.fitting.outliers import log_volume
 from likelify.fitting.run import Run
 from likelify.fitting.scoring import likelihoods, parts, scoring, sharing
 from likelify.fitting.scoring.passes import read_part, rows_of, write_part
+from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.scoring.scorer import Wanted
 from likelify.fitting.scoring.scoring import Scoring, items_of, score_file, summarize
 from likelify.fitting.scoring.tables import as_schema, common_schema
@@ -62,13 +65,40 @@ def test_scores_have_what_belongs_to_each_item_in_order(run, tmp_path):
     assert scores.least_likely(3)[0] == 7
     assert scores.rank[7] == 1 / 41
     frame = pl.DataFrame(scores)
-    assert frame.columns == ["item", "id", "note", "nats", "standard_error", "rank"]
+    assert frame.columns == ["item", "id", "note", "nats", "standard_error", "rank", "outlier", "outlier_rank"]
     assert scores.to_arrow().to_pandas()["nats"].tolist() == scores.nats.tolist()
-    assert "100 items: nats, standard_error, rank" in repr(scores)
+    assert "100 items: nats, standard_error, rank, outlier, outlier_rank" in repr(scores)
     assert run.score(values, draws=2, reference=None).rank is None
     held = run.score(draws=2, split="validation")
     assert len(held) == 40
     assert not np.array_equal(held.nats, run.reference(draws=2))  # draws of their own, also for the same items
+
+
+def test_rows_have_an_outlier_score_its_rank_and_marks(run, tmp_path):
+    values = rows(60, seed=5)
+    values[7] = 40.0
+    scores = run.score(values, draws=2, contamination=0.05)
+    with torch.no_grad():
+        volume = log_volume(run.flow().transform, torch.from_numpy(values))
+    # The log-likelihoods of this model are estimated, and the score is made of just these.
+    np.testing.assert_allclose(scores.outlier, volume.numpy() - scores.nats, rtol=1e-5)
+    held = held_out(run, draws=2)
+    assert np.array_equal(scores.outlier_rank, (1 + (held.outlier[:, None] >= scores.outlier).sum(0)) / 41)
+    assert np.array_equal(scores.is_outlier, scores.outlier_rank <= 0.05)
+    assert scores.is_outlier[7]
+    assert scores.oddest(1) == [7]
+    # What is kept of the held-out rows is read again, and made again where a part of it is gone.
+    again = held_out(run, draws=2)
+    assert np.array_equal(again.outlier, held.outlier)
+    assert again.digest() == held.digest()
+    (run.path / "scores" / "validation-2-draws-outlier.safetensors").unlink()
+    assert held_out(run, draws=2).digest() == held.digest()
+    summary = score_file(scored(run, write_rows(tmp_path / "new.csv", values), contamination=0.05), tmp_path / "s.csv")
+    assert summary.marked == scores.is_outlier.sum()
+    with pytest.raises(ConfigError, match="no rank among them is below 1/41. Take a contamination of at least 0.024"):
+        run.score(values, draws=2, contamination=0.01)
+    with pytest.raises(ConfigError, match="by their rank among held-out ones"):
+        run.score(values, draws=2, contamination=0.1, reference=None)
 
 
 def test_images_have_bits_and_labels(tmp_path, monkeypatch):
@@ -84,13 +114,17 @@ def test_images_have_bits_and_labels(tmp_path, monkeypatch):
     assert run.score(split="test", draws=1).to_arrow()["standard_error"].null_count == 80
     with pytest.raises(ConfigError, match="Columns are blamed in rows of tables, and .* is a model of images"):
         run.score(blame=True)
+    with pytest.raises(ConfigError, match="Outliers are marked among rows of tables, and .* is a model of images"):
+        run.score(contamination=0.1)
+    assert scores.outlier is None
+    assert np.array_equal(scores.oddest(5), scores.least_likely(5))
 
 
 def test_names_that_are_taken_are_carried_under_others(run, tmp_path):
     file = tmp_path / "again.csv"
     pd.DataFrame(rows(5), columns=COLUMNS).assign(rank=[1, 2, 3, 4, 5], item="x").to_csv(file, index=False)
     found = run.score(file, draws=2).to_arrow()
-    assert found.column_names == ["item", "rank_given", "item_given", "nats", "standard_error", "rank"]
+    assert found.column_names[:6] == ["item", "rank_given", "item_given", "nats", "standard_error", "rank"]
     assert found["item"].to_pylist() == [0, 1, 2, 3, 4]
 
 
@@ -108,9 +142,10 @@ def test_files_are_the_same_however_often_the_work_was_interrupted(run, tmp_path
         read = list(csv.DictReader(handle))
     assert [float(row["nats"]) for row in read] == expected.nats.tolist()
     assert read[3]["note"] == "'=3+1"  # nothing that a spreadsheet would run
-    assert summary.least_likely["item"].to_pylist() == expected.least_likely(3).tolist()
+    assert summary.oddest["item"].to_pylist() == expected.oddest(3).tolist()
     assert summary.mean["nats"] == pytest.approx(expected.nats.mean())
-    assert summary.rare == {at: (expected.rank <= at).sum() for at in (0.01, 0.05)}
+    assert summary.rare == {at: (expected.outlier_rank <= at).sum() for at in (0.01, 0.05)}
+    assert summary.marked is None
     # An end at every write that there is.
     left = [0]
 
