@@ -26,10 +26,10 @@ PART = 2**14
 def trimmed(source: Source, share: float) -> Source:
     """Return a table without that share of its rows, the oddest, in training and validation; test rows stay.
 
-    Odd is what `outlier_score` says of a mixture of simple densities (independent columns, and a Gaussian copula),
-    fitted three times, each time to the rows that the one before has left. Simple ones, since a rich one would make
-    room for clusters of outliers before these are gone. Training rows above the quantile of `1 - share` of the training
-    rows leave, and validation rows above the same score.
+    Odd is what `outlier_score` says of a mixture of two simple densities, independent columns and a Gaussian copula,
+    fitted three times, each time to the rows that the one before has left. Simple ones, since anything with several
+    modes makes room for a cluster of outliers. Training rows above the quantile of `1 - share` of the training rows
+    leave, and validation rows above the same score.
 
     Args:
         source: a table.
@@ -53,12 +53,11 @@ def trimmed(source: Source, share: float) -> Source:
     if keep < WEIGHING:
         raise ConfigError(f"{keep} of {len(rows['train'])} training rows would be left. Take a smaller 'trim'.")
     schema = source.schema or real_columns(source.event_shape[0])
-    scores, kept = torch.empty(0), torch.arange(len(rows["train"]))
-    flow = None
-    for _ in range(ROUNDS):
-        flow = _simple(rows["train"][kept], schema)
-        scores = _scores(flow, rows["train"])
-        kept = scores.argsort(stable=True)[:keep].sort().values
+    flow = _simple(rows["train"], schema)
+    for _ in range(ROUNDS - 1):
+        flow = _simple(rows["train"][_lowest(_scores(flow, rows["train"]), keep)], schema)
+    scores = _scores(flow, rows["train"])
+    kept = _lowest(scores, keep)
     found = {"train": kept, "validation": _below(_scores(flow, rows["validation"]), scores[kept].max())}
     return Subset(source, found | {"test": torch.arange(source.size("test"))})
 
@@ -84,6 +83,11 @@ def _simple(rows: Tensor, schema: tuple[ColumnSchema, ...]) -> Flow:
 def _scores(flow: Flow, rows: Tensor) -> Tensor:
     with torch.no_grad(), flow.frozen():
         return torch.cat([outlier_score(flow, part) for part in rows.split(PART)])
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """Return the places of the lowest scores, in their order."""
+    return scores.argsort(stable=True)[:count].sort().values
 
 
 def _below(scores: Tensor, highest: Tensor) -> Tensor:
