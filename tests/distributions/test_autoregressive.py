@@ -14,9 +14,9 @@ from tests.distributions.toys import MIXED, ORDERS, STEP, columns, mixed_cells, 
 
 # A table of states and steps alone can be enumerated.
 COUNTED = (
-    ColumnSchema.category("colour", ("red", "green")),
-    ColumnSchema(name="count", kind="integer", states=(0.0,), rest="steps", step=1.0),
-    ColumnSchema(name="flag", kind="boolean", states=(0.0, 1.0), rest="none"),
+    ColumnSchema.category("colour", ("red", "green"), missing=True),
+    ColumnSchema(name="count", kind="integer", states=(0.0,), rest="steps", step=1.0, missing=True),
+    ColumnSchema(name="flag", kind="boolean", states=(0.0, 1.0), rest="none", missing=True),
 )
 
 
@@ -90,6 +90,8 @@ def test_draws_follow_the_density(order):
     if first.log_states is not None:
         states = torch.arange(len(first.log_states))
         share = (drawn[:, 0, order[0], None] == states).double().mean(0)
+        if not MIXED[order[0]].missing:
+            first, _ = first.present()
         assert torch.allclose(share, first.log_states[:, 0].exp().detach(), atol=0.015)
     # Noise that draws are made of is normal for scores, whatever comes before.
     for column in {0, 3} & set(order):
@@ -210,6 +212,13 @@ def test_present_draws_nothing_missing_and_weighs_for_it():
     conditional = model.conditional(x, 2)
     later = model.terms(drawn[0])[:, 3] + model.terms(drawn[0])[:, :2].sum(1)
     assert torch.allclose(weight[0], (later + conditional.log_states[:2].logsumexp(0)).detach())
+
+
+def test_what_is_never_missing_is_never_drawn_so():
+    with lk.seeded(0):
+        drawn = columns(spread=0.1).sample((2000,))
+    # Of the four columns the price alone may be missing.
+    assert [bool((drawn[:, 0, i] == c.other).any()) for i, c in enumerate(MIXED)] == [False, False, True, False]
 
 
 def test_gradients_state_copies_and_dtypes():

@@ -22,7 +22,7 @@ from likelify.tracing import is_tracing
 # Log-odds of states stay within this, so that their exponentials need no care.
 MOST_ODDS = 40.0
 # Rows that are worked on together where no gradients are wanted: what they need stays in the cache of a processor.
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 2048
 
 Snap = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
@@ -243,10 +243,7 @@ class AutoregressiveColumns(Distribution):
         """
         self._refuse_conditions("made of noise")
         with torch.no_grad():
-            state, z, _ = self.layout.split(x)
-            conditionals = self.conditionals(x, range(self.layout.width))
-            noise = [found.to_noise(state[i], z[i]) for i, found in enumerate(conditionals)]
-            return torch.stack(noise, 1).to(x.dtype)
+            return self._in_chunks(x, self._noise)
 
     def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
         """Return the cells that standard normal noise `(rows, d)` becomes.
@@ -318,6 +315,12 @@ class AutoregressiveColumns(Distribution):
             mass = (weights.log_softmax(0) + log_interval((u - means) * inverse, half * inverse)).logsumexp(0)
         mass = torch.where(half > 0, mass, density[self.steps])
         return density.index_copy(0, torch.tensor(self.steps, device=u.device), mass)
+
+    def _noise(self, cells: Tensor) -> Tensor:
+        state, z, _ = self.layout.split(cells)
+        conditionals = self.conditionals(cells, range(self.layout.width))
+        noise = [found.to_noise(state[i], z[i]) for i, found in enumerate(conditionals)]
+        return torch.stack(noise, 1).to(cells.dtype)
 
     def _by_column(self, cells: Tensor) -> Tensor:
         scores, states = self._terms(cells)

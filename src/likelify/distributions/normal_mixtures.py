@@ -3,6 +3,8 @@ r"""Mixtures of normal distributions of single numbers, one for each row of a ba
 Components are the first axis of every tensor, so that what is done to each of a few runs along many rows.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +22,10 @@ from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_au
 NARROW, SHORT = 0.25, 0.3
 # Logarithms of probabilities below which the normal quantile starts from its asymptotic form.
 FAR = -100.0
-# Steps of an inverse; each halves a bracket at least.
-MOST_STEPS = 120
-# How far the noise of a quantile may be from the noise that was asked for.
-TOLERANCE = 1e-6
+# Steps of an inverse, and how far the noise of a quantile may be from the noise that was asked for.
+MOST_STEPS = 200
+CLOSE = 1e-12
+EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,24 +64,13 @@ class NormalMixtures:
         return normal_quantile(self.log_cdf(z), self.log_sf(z))
 
     def from_noise(self, noise: Tensor) -> Tensor:
-        """Return the quantiles of the probabilities that a standard normal variable is below `noise`.
+        """Return the quantiles of the probabilities that a standard normal variable is below `noise`, in float64.
 
         Raises:
             ConvergenceError: if a density is so uneven that the quantile is not found.
         """
-        candidates = self.means + self.log_scales.exp() * noise
-        low, high = candidates.amin(0), candidates.amax(0)
-        z = (self.log_weights.exp() * candidates).sum(0)
-        for _ in range(MOST_STEPS):
-            off = self.to_noise(z) - noise
-            low, high = torch.where(off < 0, z, low), torch.where(off > 0, z, high)
-            if bool((off.abs() <= 1e-12 * (1 + noise.abs())).all()):
-                break
-            slope = (self.log_prob(z) + 0.5 * (noise + off).square() + LOG_SQRT_2PI).exp()
-            step = z - off / slope
-            z = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
-        self._check_quantiles(z, noise, low, high)
-        return z
+        found = self.double()._flat()._solved(noise.double().flatten())
+        return found.reshape(noise.shape)
 
     def quantile(self, probability: Tensor) -> Tensor:
         """Return the numbers below which there are those probabilities, each inside (0, 1)."""
@@ -93,7 +84,7 @@ class NormalMixtures:
         mean, log_scale = self.means.gather(0, chosen)[0], self.log_scales.gather(0, chosen)[0]
         return mean + temperature * log_scale.exp() * torch.randn_like(mean)
 
-    def double(self) -> "NormalMixtures":
+    def double(self) -> NormalMixtures:
         """Return the same mixtures in double precision."""
         return NormalMixtures(self.log_weights.double(), self.means.double(), self.log_scales.double())
 
@@ -103,15 +94,39 @@ class NormalMixtures:
     def _log_scaled(self, scaled: Tensor) -> Tensor:
         return self.log_weights - 0.5 * scaled.square()
 
-    def _check_quantiles(self, z: Tensor, noise: Tensor, low: Tensor, high: Tensor) -> None:
-        # Where the distribution function jumps between two neighbouring numbers, there is nothing between.
-        resolved = high - low <= 4 * torch.finfo(z.dtype).eps * (1 + z.abs())
-        bad = ((self.to_noise(z) - noise).abs() > TOLERANCE) & ~resolved | z.isnan()
-        if bool(bad.any()):
-            raise ConvergenceError(
-                f"{int(bad.sum())} of {bad.numel()} quantiles of mixtures of normal distributions were not found in "
-                f"{MOST_STEPS} steps; the noise that was asked for may not be finite."
-            )
+    def _flat(self) -> NormalMixtures:
+        return NormalMixtures(*(t.flatten(1) for t in (self.log_weights, self.means, self.log_scales)))
+
+    def _at(self, places: Tensor) -> NormalMixtures:
+        return NormalMixtures(*(t[:, places] for t in (self.log_weights, self.means, self.log_scales)))
+
+    def _solved(self, noise: Tensor) -> Tensor:
+        """Return `from_noise` of a flat batch, by Newton's method inside of brackets that close in."""
+        candidates = self.means + self.log_scales.exp() * noise
+        # Below the least quantile of the components no more can be than below each of them.
+        low, high = candidates.amin(0), candidates.amax(0)
+        z = (self.log_weights.exp() * candidates).sum(0)
+        places, open_ = torch.arange(len(noise), device=noise.device), self
+        for count in range(MOST_STEPS):
+            off = open_.to_noise(z[places]) - noise[places]
+            low[places] = torch.where(off < 0, z[places], low[places])
+            high[places] = torch.where(off > 0, z[places], high[places])
+            # Where the distribution function jumps between two neighbouring numbers, there is nothing between.
+            width = high[places] - low[places]
+            done = (off.abs() <= CLOSE * (1 + noise[places].abs())) | (width <= 4 * EPS * (1 + z[places].abs()))
+            if bool(done.all()):
+                return z
+            if bool(done.any()):
+                places, off, open_ = places[~done], off[~done], self._at(places[~done])
+            slope = (open_.log_prob(z[places]) + 0.5 * (noise[places] + off).square() + LOG_SQRT_2PI).exp()
+            step = z[places] - off / slope
+            # Every fourth step halves the bracket, whatever Newton's method would do.
+            inside = (step > low[places]) & (step < high[places]) & (count % 4 < 3)
+            z[places] = torch.where(inside, step, 0.5 * (low[places] + high[places]))
+        raise ConvergenceError(
+            f"{len(places)} of {len(noise)} quantiles of mixtures of normal distributions were not found in "
+            f"{MOST_STEPS} steps; the noise that was asked for may not be finite."
+        )
 
 
 def normal_quantile(log_lower: Tensor, log_upper: Tensor) -> Tensor:

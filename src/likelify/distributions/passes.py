@@ -112,9 +112,11 @@ def _completed_column(
     weight = torch.where(kept, conditional.log_prob(*cells), 0) if bool(kept.any()) else 0.0
     if bool(kept.all()):
         return cells, weight
-    if drawing.present:
+    missing = model.layout.columns[column].missing
+    if drawing.present or not missing:
         conditional, log_present = conditional.present()
-        weight = weight + torch.where(kept, 0, log_present)
+        # What was never seen is never drawn; that is no choice of the caller, for which weights would have to make up.
+        weight = weight + torch.where(kept, 0, log_present if missing else 0.0)
     drawn = _cell(model, column, conditional.continuous, *conditional.draw(drawing.temperature))
     return torch.where(kept, cells, drawn), weight
 
@@ -131,6 +133,11 @@ def _cell(model: AutoregressiveColumns, column: int, continuous: int | None, sta
 
 def from_noise(model: AutoregressiveColumns, noise: Tensor) -> Tensor:
     """Return the cells that standard normal noise `(rows, d)` becomes."""
+    with freeze(model):
+        return torch.cat([_from_noise(model, rows) for rows in noise.split(CHUNK_ROWS)])
+
+
+def _from_noise(model: AutoregressiveColumns, noise: Tensor) -> Tensor:
     made = noise.new_zeros(3, model.layout.width, len(noise))
     passes = Passes(model, len(noise))
     for position, column in enumerate(model.order):
