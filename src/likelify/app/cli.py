@@ -174,6 +174,11 @@ def sample(
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
     force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
+    given: Annotated[
+        str | None,
+        Parameter(help="Rows: what is known, age=40,city=Rome or a file of such rows (-n: of each, by default 1)."),
+    ] = None,
+    impute: Annotated[str | None, Parameter(help="Instead: a file of rows whose empty cells are filled in.")] = None,
     reconstruct: Annotated[
         str | None, Parameter(help="Instead: a split, a number or a file, to the latent and back.")
     ] = None,
@@ -186,31 +191,46 @@ def sample(
     mask: Annotated[
         str | None, Parameter(help="left, right, top, bottom, center, LEFT,TOP,WIDTH,HEIGHT or a picture.")
     ] = None,
-    draws: Annotated[int, Parameter(help="Of each item that is inpainted.")] = 8,
+    draws: Annotated[
+        int | None, Parameter(help="Of each row that is filled in, by default 1; of each item inpainted, 8.")
+    ] = None,
 ) -> None:
     """Draw images, rows or sequences from a run, and write them to a file.
 
     Example: likelify sample runs/digits -n 100 -o digits.png
 
     Example: likelify sample runs/digits --inpaint test --mask left
-    """
-    from likelify.app.sample import Drawing, inpaint_command, interpolate_command, reconstruct_command, sample_command
 
-    forms = {"--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
-    _only_one(forms)
+    Example: likelify sample runs/people --given age=40 -n 1000 -o forty.csv
+    """
+    from likelify.app.sample import (
+        Drawing,
+        impute_command,
+        inpaint_command,
+        interpolate_command,
+        reconstruct_command,
+        sample_command,
+    )
+
+    forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
+    _only_one(forms | {"--given": given})
     if mask is not None and inpaint is None:
         raise ConfigError("--mask says what --inpaint hides; name the items: --inpaint test --mask left.")
     if temperature != 1.0 and any(form is not None for form in forms.values()):
         raise ConfigError("--temperature is for samples alone; leave it out.")
+    if draws is not None and impute is None and inpaint is None:
+        raise ConfigError("--draws is for --impute and --inpaint; the number of samples is -n.")
     drawing = Drawing(run, out, n, label or [], seed, force)
-    if reconstruct is not None:
+    if impute is not None:
+        impute_command(drawing, impute, 1 if draws is None else draws)
+    elif reconstruct is not None:
         reconstruct_command(drawing, reconstruct)
     elif interpolate is not None:
         interpolate_command(drawing, interpolate, steps)
     elif inpaint is not None:
-        inpaint_command(drawing, inpaint, mask, draws)
+        inpaint_command(drawing, inpaint, mask, 8 if draws is None else draws)
     else:
-        sample_command(drawing, temperature)
+        sample_command(drawing, temperature, given)
 
 
 @app.command

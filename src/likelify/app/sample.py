@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likelify.app.progress import share_done
+from likelify.app.progress import ItemProgress, share_done
 from likelify.app.show import console, warnings_last
 from likelify.errors import ConfigError
 from likelify.fitting.ending import warn_unless_ended
@@ -69,16 +69,42 @@ class Drawing:
         return [class_number(label, run.config.data) for label in self.labels]
 
 
-def sample_command(drawing: Drawing, temperature: float) -> None:
+def sample_command(drawing: Drawing, temperature: float, given: str | None = None) -> None:
     """Draw items from a run and write them to a file."""
+    from likelify.fitting.drawing.conditions import parse_given
+    from likelify.fitting.drawing.filling import Worth, schema_of
     from likelify.fitting.drawing.sampling import sample_to
 
     run = drawing.opened()
-    file, number = drawing.file(run, "drawn"), 64 if drawing.number is None else drawing.number
+    file, worth = drawing.file(run, "drawn"), Worth()
     settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
-    with share_done(console, "drawing") as show:
-        sample_to(run, file, number, force=drawing.force, on_share=show, **settings)
+    settings |= {"given": None if given is None else parse_given(given, schema_of(run))}
+    with warnings_last(), share_done(console, "drawing") as show:
+        number = sample_to(run, file, drawing.number, force=drawing.force, on_share=show, worth=worth, **settings)
     console.print(f"{number:,} samples: {file}")
+    if worth.rows:
+        console.print(str(worth))
+
+
+def impute_command(drawing: Drawing, items: str, draws: int) -> None:
+    """Fill in the empty cells of a file of rows, and write all of it."""
+    from likelify.fitting.drawing.filling import impute_to, schema_of
+
+    if drawing.number is not None or drawing.labels:
+        raise ConfigError("--impute fills in all rows of a file, and takes neither -n nor --label.")
+    run = drawing.opened()
+    schema_of(run)
+    file = drawing.file(run, "filled")
+    if file.exists() and Path(items).exists() and file.samefile(items):
+        raise ConfigError(f"'{file}' is the file whose cells are filled in; name another one for the result.")
+    progress = ItemProgress(console, "filling", "rows", None)
+    with warnings_last(), progress.bar:
+        how = {"draws": draws, "seed": drawing.seed, "force": drawing.force}
+        worth = impute_to(run, items, file, on_rows=progress.update, **how)
+    times = f", {draws} draws of each row" if draws > 1 else ""
+    console.print(f"{worth.filled:,} values of {worth.rows:,} rows filled in{times}: {file}")
+    if worth.filled:
+        console.print(str(worth))
 
 
 def reconstruct_command(drawing: Drawing, items: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data.dates import is_clock
-from likelify.data.encoding import decode_column
+from likelify.data.encoding import decimals_of, decode_column
+from likelify.fitting.conditioning.dependent import compute_functions
 from likelify.fitting.table_files import arrow
 from likelify.schema import ColumnSchema
 
@@ -33,9 +34,26 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
         [{'colour': 'red', 'size': 0.3}, {'colour': None, 'size': 2.0}]
     """
     pa = arrow()
-    values = np.asarray(rows, dtype=np.float64)
+    values = rounded(np.asarray(rows, dtype=np.float64), schema)
     columns = [_column(pa, values[:, at], column, written=written) for at, column in enumerate(schema)]
     return pa.table(columns, names=[column.name for column in schema])
+
+
+def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
+    """Return rows whose real numbers have as many decimals as those of the data.
+
+    Columns that follow from others go along: they change by as much as the others make them.
+    """
+    found = rows.copy()
+    for at, column in enumerate(schema):
+        if column.kind == "real" and column.step is not None and column.function is None:
+            found[:, at] = np.round(rows[:, at], decimals_of(column.step))
+    before, after = rows.copy(), found.copy()
+    for each in (before, after):
+        compute_functions(each, schema)
+    change = np.where(np.isfinite(after - before), after - before, 0.0)
+    follows = np.array([column.function is not None for column in schema], dtype=bool)
+    return np.where(follows, rows + change, found)
 
 
 def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pyarrow.Array:

@@ -4,10 +4,15 @@ import numpy as np
 import torch
 
 import likelify as lk
+from likelify.data.tables import TableSource
 from likelify.distributions import AutoregressiveColumns, Mixture
+from likelify.fitting.loop import fit
+from likelify.fitting.run import Run
+from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.nets import ColumnsNet
 from likelify.schema import ColumnSchema, LinearFunction
 from likelify.transforms import MixedColumns
+from likelify.zoo.registry import ModelConfig, register
 
 SIZE, COLOUR, PRICE, COUNT, TWICE = range(5)
 SCHEMA = (
@@ -62,3 +67,63 @@ def chances(flow, row, column, values):
     with torch.no_grad():
         density = flow.log_prob(torch.from_numpy(tried)).exp().numpy()
     return density / density.sum()
+
+
+@register("columns-alone", kind="table", summary="columns in their order", listed=False)
+class ColumnsAlone(ModelConfig):
+    """Columns one after the other, in the order of the table and in the other one."""
+
+    schema: tuple[ColumnSchema, ...]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def build(self):
+        transform = MixedColumns(self.schema)
+        count = len(transform.places)
+        orders = [tuple(range(count)), tuple(range(count)[::-1])]
+        if any(column.given for column in self.schema):
+            orders = orders[:1]
+        members = [member(transform, self.schema, order) for order in orders]
+        members.append(member(transform, self.schema, orders[0], net=False, linear=False))
+        return lk.Flow(Mixture(members, apart=True), transform)
+
+
+LIVED = (
+    ColumnSchema(name="size", step=0.01, lower=0.0),
+    ColumnSchema.category("sort", ("Cox, red", "Gala", "=Fuji"), missing=True),
+    ColumnSchema(name="seeds", kind="integer", states=tuple(map(float, range(8))), rest="none"),
+    ColumnSchema(name="day", kind="date", unit="day", rest="steps", step=1.0, written="%d.%m.%Y", missing=True),
+    ColumnSchema(name="ripe", kind="boolean", states=(0.0, 1.0), rest="none"),
+    ColumnSchema(name="weight", step=0.1, missing=True),
+    ColumnSchema(name="both", function=LinearFunction(of=("size", "weight"), factors=(1.0, 1.0), tolerance=0.2)),
+)
+
+
+def apples(count=600, seed=0):
+    """Return rows of `LIVED`."""
+    rng = np.random.default_rng(seed)
+    sort = rng.integers(0, 3, count).astype(float)
+    size = np.round(np.abs(rng.normal(5 + sort, 0.7)), 2)
+    day = np.rint(20_000 + 30 * size + 10 * rng.normal(size=count))
+    weight = np.round(20 * size + rng.normal(size=count), 1)
+    for values, share in ((sort, 0.08), (day, 0.1), (weight, 0.1)):
+        values[rng.random(count) < share] = np.nan
+    seeds, ripe = np.clip(np.rint(size - 2), 0, 7), (size + rng.normal(size=count) > 6).astype(float)
+    return np.column_stack([size, sort, seeds, day, ripe, weight, size + weight])
+
+
+def fitted_run(folder, given=()):
+    """Fit a model to the apples."""
+    schema = tuple(column.model_copy(update={"given": column.name in given}) for column in LIVED)
+    parts = np.split(apples(), [440, 520])
+    source = TableSource(
+        "apples",
+        dict(zip(("train", "validation", "test"), parts, strict=True)),
+        columns=[column.name for column in schema],
+        schema=schema,
+    )
+    model = ColumnsAlone(event_shape=(len(schema),), schema=schema)
+    settings = FitSettings(steps=60, lr=5e-3, batch_size=64, validations=3, warmup=2)
+    run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=settings))
+    with lk.seeded(0):
+        flow = model.build()
+    fit(flow, source, run=run)
+    return run, source

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pyarrow
     from torch import Tensor
 
-    from likelify.data import SplitName
+    from likelify.data import Source, SplitName
     from likelify.fitting.conditioning.given import Density, Drawn
     from likelify.fitting.drawing.inpainting import Completions
     from likelify.fitting.drawing.remaking import Remade
@@ -137,11 +137,14 @@ class Draws:
 
         return conditional_log_prob(self._run, items, target=target, seed=seed)
 
-    def quality(self, rows: Any = None, *, split: SplitName | None = None, seed: int = 0) -> Quality:
+    def quality(
+        self, rows: Any = None, *, source: Source | None = None, split: SplitName | None = None, seed: int = 0
+    ) -> Quality:
         """Compare drawn rows with held-out ones by the two scores that tools for synthetic tables show.
 
         Args:
             rows: raw rows, or a file or a data frame of them; by default as many are drawn as there are held-out ones.
+            source: the data of the run, if they are open already.
             split: that they are compared with; by default the test split, or without one the validation split.
             seed: of the draws.
 
@@ -154,7 +157,7 @@ class Draws:
         """
         from likelify.fitting.drawing.sampling import quality_of
 
-        return quality_of(self._run, rows, split=split, seed=seed)
+        return quality_of(self._run, rows, source, split=split, seed=seed)
 
     def reconstruct(self, items: Any, *, limit: int | None = None, labels: Tensor | None = None) -> Remade:
         """Encode items to the latent and decode them again: what the model keeps of them.

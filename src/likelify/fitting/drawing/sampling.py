@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from likelify.fitting.drawing.draw import (
 from likelify.fitting.drawing.filling import Worth, given_chunks, refuse_without_conditions, schema_of
 from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
+from likelify.fitting.typed import rounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,32 +167,40 @@ def keep_samples(run: Run, source: Source) -> Path | None:
         panels = {"samples": sample(run, number, seed=seed), f"real ({held_out})": real}
         write_panels(file, facts, panels, force=True)
     else:
-        chunks = sample_chunks_like(run, source, held_out, number, seed=seed)
+        chunks = sample_chunks_like(run, lambda: source, held_out, number, seed=seed)
         write_items(file, facts, number, chunks, force=True)
     return file
 
 
-def sample_chunks_like(run: Run, source: Source, split: SplitName, number: int, *, seed: int = 0) -> Iterator[Batch]:
-    """Draw items; a model that was fitted given some columns takes these from the rows of a split, in turn."""
+def sample_chunks_like(
+    run: Run, source: Callable[[], Source], split: SplitName, number: int, *, seed: int = 0
+) -> Iterator[Batch]:
+    """Draw items; a model that was fitted given some columns takes these from the rows of a split, in turn.
+
+    Only then the source is opened.
+    """
     import torch
 
     schema = run.config.data.schema or ()
     given = np.array([column.given for column in schema], dtype=bool)
     if not given.any():
         return sample_chunks(run, number, seed=seed)
-    places = torch.arange(number) % source.size(split)
-    rows = np.where(given, source.read(split, places).x.double().numpy(), np.nan)
+    opened = source()
+    places = torch.arange(number) % opened.size(split)
+    rows = np.where(given, opened.read(split, places).x.double().numpy(), np.nan)
     return given_chunks(run, Conditions(rows, given, single=False), 1, seed=seed)
 
 
-def quality_of(run: Run, rows: Any = None, *, split: SplitName | None = None, seed: int = 0) -> Quality:
+def quality_of(
+    run: Run, rows: Any = None, source: Source | None = None, *, split: SplitName | None = None, seed: int = 0
+) -> Quality:
     """Compare drawn rows with held-out ones; see `Run.quality`."""
     import torch
 
-    schema, source = schema_of(run), run.source()
+    schema, source = schema_of(run), source or run.source()
     held_out: SplitName = split or ("test" if source.size("test") else "validation")
     number = min(source.size(held_out), MOST_COMPARED)
     real = source.read(held_out, torch.arange(number)).x.double().numpy()
     if rows is None:
-        rows = torch.cat([part.x for part in sample_chunks_like(run, source, held_out, number, seed=seed)])
-    return quality(real, rows_of(rows, schema), schema)
+        rows = torch.cat([part.x for part in sample_chunks_like(run, lambda: source, held_out, number, seed=seed)])
+    return quality(real, rounded(rows_of(rows, schema), schema), schema)

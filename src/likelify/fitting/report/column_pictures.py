@@ -135,7 +135,7 @@ def _ticks(axis: Axis, column: ColumnSchema, number: int) -> None:
         return
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(number))
+    axis.set_major_locator(MaxNLocator(number, integer=column.kind == "integer"))
 
 
 def _edges(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:

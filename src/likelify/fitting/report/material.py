@@ -23,6 +23,7 @@ from likelify.fitting.figures import Course, Evaluation, Unit
 from likelify.fitting.report.drawing import label
 from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
 from likelify.fitting.scoring.reference import reference
+from likelify.fitting.typed import rounded
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema, real_columns
 
@@ -237,10 +238,12 @@ class Material:
         if self.facts.kind not in DRAWN:
             raise DataError(f"Left out for {self.facts.items}: how large they are to be is not part of the model.")
         number = min(DRAWN[self.facts.kind], max(FEWEST, DRAWN_ELEMENTS // self.elements))
-        if not any(column.given for column in self.facts.schema or ()):
+        if self.facts.schema is None:
             return self.run.sample(number, seed=self.config.fit.seed)
-        chunks = sample_chunks_like(self.run, self.source, self.split, number, seed=self.config.fit.seed)
-        return torch.cat([part.x for part in chunks])
+        chunks = sample_chunks_like(self.run, lambda: self.source, self.split, number, seed=self.config.fit.seed)
+        rows = torch.cat([part.x for part in chunks]).double().numpy()
+        # As they are written to files: only so a copy is one.
+        return torch.from_numpy(rounded(rows, self.facts.schema))
 
     @once
     def latents(self) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,8 @@ def _cell(value: float, column: ColumnSchema) -> str:
         return "(missing)"
     if column.kind in ("real", "integer") and column.step is None:
         return f"{value:.6g}"
+    if column.kind == "boolean":
+        return "true" if value > 0.5 else "false"
     shown = decode_column(np.array([value]), column)[0]
     return f"{shown:.10g}" if isinstance(shown, float) else label(str(shown))
 

@@ -114,9 +114,11 @@ def _lines(pair: Pair, far: float) -> tuple[str, ...]:
 
 
 def _pairs(pairs: list[Pair], found: Quality) -> list[Block]:
-    if not found.trends:
+    # What follows from other columns goes together with them anyhow.
+    told = [trend for trend in found.trends if all(pairs[at].column.is_modelled for at in trend.columns)]
+    if not told:
         return []
-    order = sorted(found.trends, key=_priority)
+    order = sorted(told, key=_priority)
     cards = tuple(
         Card(tuple(_points(pairs, trend, which) for which in ("real", "drawn")), (_of_pair(pairs, trend),))
         for trend in order[:MOST_PAIRS]

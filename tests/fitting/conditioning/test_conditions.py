@@ -1,0 +1,85 @@
+"""What a user says is known: values by name, tables, words of the command line; and what is refused, in words."""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+
+from likelify.errors import ConfigError, DataError
+from likelify.fitting.drawing.conditions import conditions, parse_given, rows_of
+from tests.fitting.conditioning.tables import LIVED
+
+NAN = np.nan
+
+
+def test_values_by_name_are_one_condition():
+    found = conditions({"sort": "Gala", "day": date(2025, 3, 1), "seeds": 4, "ripe": True}, LIVED)
+    assert found.single
+    assert np.array_equal(found.rows, [[NAN, 1, 4, 20148, 1, NAN, NAN]], equal_nan=True)
+    assert found.known.tolist() == [False, True, True, True, True, False, False]
+    # As words, which the command line has.
+    words = conditions({"sort": "Gala", "day": "01.03.2025", "seeds": "4", "ripe": "yes"}, LIVED)
+    assert np.array_equal(found.rows, words.rows, equal_nan=True)
+
+
+def test_missing_is_a_condition_where_values_are_missing():
+    assert np.isnan(conditions({"sort": None}, LIVED).rows).all()
+    assert conditions({"sort": ""}, LIVED).known[1]
+    with pytest.raises(DataError, match="'size' is missing in row 0, and was never missing"):
+        conditions({"size": None}, LIVED)
+
+
+def test_tables_are_several_conditions(tmp_path):
+    lists = {"size": [5.0, 6.5], "sort": ["Gala", "Cox, red"]}
+    (tmp_path / "c.csv").write_text('size,sort\n5.0,Gala\n6.5,"Cox, red"\n')
+    for given in (lists, pyarrow.table(lists), tmp_path / "c.csv", str(tmp_path / "c.csv")):
+        found = conditions(given, LIVED)
+        assert not found.single
+        assert found.rows[:, :2].tolist() == [[5, 1], [6.5, 0]]
+        assert found.known.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sorts": "Gala"}, "no column 'sorts'. Did you mean 'sort'"),
+        ({"sort": "Galla"}, "no word 'Galla'. Did you mean 'Gala'"),
+        ({"seeds": 9}, "'seeds' = 9 in row 0 is no value that the model knows. It knows 0, 1, 2"),
+        ({"seeds": "many"}, "'many' is no number"),
+        ({"day": 20148.5}, "'day' = 20148.5 in row 0 is no multiple of 1"),
+        ({"both": 150}, "'both' follows from 'size', 'weight'; give these instead"),
+        ({}, "Nothing is given"),
+        ({"size": 5.0, "sort": ["Gala"]}, "equally long lists"),
+        ({"size": []}, "has no rows"),
+        (7, "must be values by the names of columns, a data frame or a file, got int"),
+    ],
+)
+def test_what_cannot_be_is_refused(given, message):
+    with pytest.raises((DataError, ConfigError), match=message):
+        conditions(given, LIVED)
+
+
+def test_words_of_the_command_line():
+    assert parse_given("sort=Cox, red,size=5", LIVED) == {"sort": "Cox, red", "size": "5"}
+    assert parse_given(" size = 5 , day=1=2", LIVED) == {"size": "5", "day": "1=2"}
+    assert parse_given("rows.csv", LIVED) == Path("rows.csv")
+    with pytest.raises(ConfigError, match="says twice what 'size' is"):
+        parse_given("size=5,size=6", LIVED)
+    for text in ("seize=5", "size=5,sizes=6"):
+        with pytest.raises(ConfigError, match="--given: .*Did you mean 'size'"):
+            parse_given(text, LIVED)
+
+
+def test_rows_need_the_columns_of_the_model_and_no_others():
+    table = {
+        "id": ["a", "b"],
+        **{column.name: [1, 0] for column in LIVED if column.name not in ("sort", "both", "day")},
+    }
+    table |= {"sort": ["Gala", None], "day": ["02.01.1970", None]}
+    assert np.array_equal(rows_of(table, LIVED)[1], [0, NAN, 0, NAN, 0, 0, NAN], equal_nan=True)
+    del table["weight"]
+    with pytest.raises(DataError, match="weight"):
+        rows_of(table, LIVED)
+    assert np.isnan(rows_of(table, LIVED, [5])[:, 5]).all()

@@ -1,0 +1,132 @@
+"""Runs of tables: conditional draws, quantiles, tables of the data's own types, scores of synthetic rows."""
+
+import csv
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+from likelify.errors import ConfigError
+from likelify.fitting.report.blocks import Section
+from likelify.fitting.report.material import Material
+from likelify.fitting.report.page import made
+from likelify.fitting.report.sections.copies import copies
+from likelify.fitting.report.sections.samples import samples
+from tests.app.command import said
+from tests.fitting.conditioning.tables import LIVED, apples
+
+
+def shown(run, source, fill):
+    """Return a section of the report in its parts, as one text."""
+    section = made(Material(run, source), fill, Section("word", "title"))
+    assert section.missing is None
+    return str(section)
+
+
+def test_draws_given_a_value_have_it_and_the_types_of_the_data(mixed):
+    run, _ = mixed
+    rows = run.sample(40, given={"size": "6.5", "sort": "Gala"}, seed=2)
+    table = run.as_table(rows)
+    assert rows.shape == (40, 7)
+    assert set(table["size"].to_pylist()) == {6.5}
+    assert set(table["sort"].to_pylist()) == {"Gala"}
+    assert [str(field.type) for field in table.schema][2:5] == ["int64", "date32[day]", "bool"]
+    assert table["seeds"].null_count + table["ripe"].null_count == 0
+    weights = [value for value in table["weight"].to_pylist() if value is not None]
+    assert all(round(value, 1) == value for value in weights)
+    # What follows is computed of what is written.
+    for size, weight, both in zip(*(table[name].to_pylist() for name in ("size", "weight", "both")), strict=True):
+        assert (weight is None and both is None) or both == pytest.approx(size + weight, abs=0.01)
+
+
+def test_a_table_of_conditions_gives_as_many_rows_of_each_in_order(mixed):
+    run, _ = mixed
+    given = {"size": [5.0, 6.0, 7.0]}
+    assert run.sample(given=given)[:, 0].tolist() == [5, 6, 7]
+    assert run.sample(2, given=given)[:, 0].tolist() == [5, 5, 6, 6, 7, 7]
+    assert np.array_equal(run.sample(3, given={"size": 5.0}), run.sample(3, given={"size": 5.0}), equal_nan=True)
+    with pytest.raises(ConfigError, match="neither a label nor a temperature"):
+        run.sample(3, given=given, temperature=0.5)
+
+
+def test_a_model_fitted_given_columns_is_drawn_from_only_with_them(conditioned):
+    run, source = conditioned
+    with pytest.raises(
+        ConfigError, match=r"fitted given 'size', 'sort', so that .*run.sample\(given=\{'size'.*--given"
+    ):
+        run.sample(3)
+    rows = run.sample(5, given={"size": 5.0, "sort": "Gala"})
+    assert rows[:, :2].tolist() == [[5, 1]] * 5
+    # The report and the scores take them from held-out rows.
+    assert 0.3 < run.quality(source=source).column_shapes <= 1
+    assert "Column shapes" in shown(run, source, samples)
+
+
+def test_quantiles_and_densities_of_a_column_given_the_others(mixed):
+    run, _ = mixed
+    rows = apples(12, seed=5)
+    found = run.predict_quantiles(rows, [0.1, 0.5, 0.9], target="weight")
+    assert found.shape == (12, 3)
+    assert (np.diff(found) >= 0).all()
+    density = run.conditional_log_prob(rows, target="weight")
+    assert np.isfinite(density.nats).all()
+    with pytest.raises(ConfigError, match="Several columns could be meant"):
+        run.predict_quantiles(rows, [0.5])
+    with pytest.raises(ConfigError, match="Did you mean 'weight'"):
+        run.predict_quantiles(rows, [0.5], target="weigth")
+
+
+def test_scores_of_synthetic_rows_know_good_from_bad(mixed):
+    run, source = mixed
+    train = run.quality(apples(400, seed=9), source=source)
+    columns = enumerate(apples(400, seed=9).T)
+    shuffled = np.column_stack([np.random.default_rng(at).permutation(column) for at, column in columns])
+    apart = run.quality(shuffled, source=source)
+    assert train.column_shapes > 0.85
+    assert apart.column_shapes == pytest.approx(train.column_shapes, abs=1e-9)
+    assert train.column_pair_trends > apart.column_pair_trends + 0.15
+
+
+def test_the_report_shows_columns_of_every_kind(mixed):
+    run, source = mixed
+    text = shown(run, source, samples)
+    for part in ("Bars of sort", "Histograms of day", "missing 8.2% real", "joint table", "(missing)", "Cox, red"):
+        assert part in text, part
+    assert "02.2025" in text
+
+
+def test_the_report_says_how_near_training_rows_are_and_promises_nothing(mixed):
+    run, source = mixed
+    text = shown(run, source, copies)
+    assert "No sample equals a training row" in text
+    assert "not anonymous" in text
+    assert "copies what it was fitted to" not in text
+
+
+def test_copies_of_mixed_rows_are_found(mixed, monkeypatch):
+    run, source = mixed
+    drawn = source.read("train", torch.arange(300)).x
+    monkeypatch.setattr(Material, "drawn", property(lambda _: drawn))
+    section = made(Material(run, source), copies, Section("Copies", ""))
+    assert any("100% of the samples equal a training row" in doubt for doubt in section.doubts)
+
+
+def test_the_command_draws_given_words_and_tables(mixed, monkeypatch, capsys, tmp_path):
+    run, _ = mixed
+    monkeypatch.chdir(tmp_path)
+    printed = said(monkeypatch, capsys, "sample", run.path, "--given", "sort=Cox, red,size=5", "-n", 7, "-o", "x.csv")
+    assert "7 samples: x.csv" in printed
+    assert "effective sample size" in printed or "exact" in printed
+    with open("x.csv", newline="") as handle:
+        header, *lines = csv.reader(handle)
+    assert header == [column.name for column in LIVED]
+    assert [line[:2] for line in lines] == [["5.0", "Cox, red"]] * 7
+    (tmp_path / "c.csv").write_text("ripe,size\ntrue,5\nfalse,6\n")
+    said(monkeypatch, capsys, "sample", run.path, "--given", "c.csv", "-o", "y.parquet")
+    table = pyarrow.parquet.read_table("y.parquet")
+    assert (table["ripe"].to_pylist(), table["size"].to_pylist()) == ([True, False], [5.0, 6.0])
+    complaint = said(monkeypatch, capsys, "sample", run.path, "--given", "sort=Galla", code=2)
+    assert "Did you mean 'Gala'" in complaint
+    complaint = said(monkeypatch, capsys, "sample", run.path, "--given", "size=5", "--impute", "c.csv", code=2)
+    assert "exclude one another" in complaint
