@@ -10,7 +10,7 @@ import pytest
 
 from tests.app.command import said as run
 
-SMALL = ["--set", "widths=[6,2]", "--set", "net_hidden=4", "--set", "bins=3"]
+SMALL = ["--model", "flowified-mlp", "--set", "widths=[6,2]", "--set", "net_hidden=4", "--set", "bins=3"]
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
             "The model 'glow' is not for rows, which 'iris' has.",
         ),
         (("fit", "digits", "--model", "flowified-mlp"), "is not for images, which 'digits' has."),
-        (("fit", "iris", "--mixing", "1x1"), "The setting 'mixing' does not apply to the model 'flowified-mlp'."),
+        (("fit", "iris", "--mixing", "1x1"), "There is no mixing '1x1'. Known are: lu, dense-exponential."),
         (
             ("fit", "iris", "--conditional"),
-            "The model 'flowified-mlp' does not read labels, so it cannot be conditional.",
+            "The model 'table-flow' does not read labels, so it cannot be conditional. Conditions of table-flow are",
         ),
         (
             ("fit", "diabetes", "--conditional"),

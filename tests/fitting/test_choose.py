@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from likelify.data import FROM_FILES, SOURCES, as_source, open_source
+from likelify.data import FROM_FILES, SOURCES, Facts, as_source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting import recipes
 from likelify.fitting.choose import choose, complete_model
+from likelify.schema import ColumnSchema
 from likelify.zoo import MODELS, PRESETS
 
 
@@ -44,7 +45,7 @@ def test_nothing_said_is_the_recipe(digits):
     assert chosen.model.pixel_levels == 17
     assert chosen.fit.lr == 4e-3
     table = choose(open_source("wine").facts())
-    assert (table.title, table.threads, table.draws.iw_items) == ("flowified-mlp", 1, 5000)
+    assert (table.title, table.threads, table.draws.iw_items) == ("table-flow", 1, 5000)
 
 
 def test_what_is_said_more_explicitly_wins(digits):
@@ -82,3 +83,34 @@ def test_images_of_real_numbers_have_no_ready_made_model():
     source = as_source(np.random.default_rng(0).random((20, 1, 4, 4)), kind="image")
     with pytest.raises(ConfigError, match=r"images of 'data' are real numbers.*as_source\(pixels, levels=...\)"):
         choose(source.facts())
+
+
+def facts_of(rows, columns, schema=None):
+    sizes = {"train": rows, "validation": 10, "test": 0}
+    shape = (columns,)
+    return Facts(name="t", family="t", kind="table", event_shape=shape, sizes=sizes, fingerprint="", schema=schema)
+
+
+def test_a_table_gets_members_width_and_dropout_by_its_size():
+    few, some, many = (choose(facts_of(rows, 4)) for rows in (500, 2500, 10_000))
+    assert few.model.members == some.model.members == ("autoregressive", "splines", "couplings")
+    assert many.model.members == ("autoregressive",)
+    assert (few.model.width, some.model.width, many.model.width) == (64, 128, 128)
+    assert (few.model.dropout, some.model.dropout, many.model.dropout) == (0.3, 0.2, 0.0)
+    assert (few.fit.weight_decay, many.fit.weight_decay) == (3e-2, 1e-2)
+    assert (few.fit.batch_size, some.fit.batch_size, many.fit.batch_size) == (64, 312, 512)
+    assert [column.name for column in few.model.schema] == ["column 1", "column 2", "column 3", "column 4"]
+
+
+def test_a_table_of_all_kinds_has_autoregressive_members_alone():
+    schema = (ColumnSchema.category("a", ("x", "y")), ColumnSchema(name="b"))
+    chosen = choose(facts_of(500, 2, schema))
+    assert chosen.model.schema == schema
+    assert chosen.model.members == ("autoregressive",) * 3
+    assert choose(facts_of(500, 2, schema), settings={"members": ("autoregressive",)}).model.members == (
+        "autoregressive",
+    )
+    with pytest.raises(ConfigError, match="Did you mean"):
+        choose(facts_of(500, 2), settings={"schemas": 1})
+    with pytest.raises(ConfigError, match="Conditions of table-flow are columns: name them with --given"):
+        choose(facts_of(500, 2).model_copy(update={"classes": 2}), conditional=True)

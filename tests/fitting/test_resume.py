@@ -183,7 +183,7 @@ def small(name):
     return zoo.MODELS[name](event_shape=shape, **settings)
 
 
-QUICK_ONES = ("marginal-spline", "glow", "flowified-mlp", "vae", "series")
+QUICK_ONES = ("marginal-spline", "glow", "flowified-mlp", "table-flow", "vae", "series")
 
 
 @pytest.mark.filterwarnings("ignore::likelify.errors.LikelifyWarning")

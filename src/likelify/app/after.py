@@ -196,7 +196,7 @@ REPORT = _noted(
 
 def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:
     follow = [] if samples is None else [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
-    if flow.likelihood != "estimate":
+    if flow.likelihood == "bound":
         draws = usual_draws(run.config.data).iw_samples
         follow.insert(0, f"evaluate {run.path} --iw-samples {10 * draws}")
     for number, words in enumerate(follow):

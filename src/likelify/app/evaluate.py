@@ -36,7 +36,7 @@ def measure(run: Run, source: Source | None, **effort: Any) -> None:
         with share_done(console, "evaluating") as show:
             measured = run.evaluate(source, on_batch=show, **effort)
         show_evaluation(measured, run.config.data)
-    if measured.iw is None and effort.get("iw_samples", 1):
+    if measured.iw is None and not measured.exact and effort.get("iw_samples", 1):
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
             f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Share of items above which heavy tails are worth a warning.
 HEAVY_SHARE = 0.05
+# Standard errors by which a difference is one.
+CLEAR = 2.0
 
 
 class Terminal(Console):
@@ -82,7 +84,8 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
     headings = ["", *(["bits/dim"] if unit.word == "bits" else []), f"nats per {facts.item}", "draws", items]
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
-    for name, score in (("ELBO", measured.elbo), ("importance-weighted", measured.iw)):
+    first = "exact" if measured.exact else "ELBO"
+    for name, score in ((first, measured.elbo), ("importance-weighted", measured.iw)):
         if score is not None:
             bits = [_show(score.bits, 4)] if unit.word == "bits" else []
             table.add_row(name, *bits, _show(score.nats, 2), str(score.samples), str(score.nats.count))
@@ -92,6 +95,7 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
     else:
         console.print("Lower bits/dim are better.")
     console.print(f"Errors are standard errors over {items}.")
+    _show_beside(measured)
     _show_weights(measured, facts)
     if measured.gaps is not None:
         each = ", ".join(f"{number} draws {_show(gap, 2)}" for number, gap in measured.gaps.items())
@@ -99,6 +103,28 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
             f"Importance weighting lies above the ELBO by (nats per {facts.item}): {each}. Where that still grows with "
             "the draws, the bound is looser than it shows."
         )
+
+
+def _show_beside(measured: Evaluation) -> None:
+    """Print simple densities of the same rows, and whether the model was worth its fit."""
+    if not measured.beside:
+        return
+    table = Table(title=f"Simple densities of the same training rows, on {measured.beside[0].nats.count} of these rows")
+    for heading in ("", "nats per row", "model better by"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for simple in measured.beside:
+        table.add_row(simple.name, _show(simple.nats, 2), _show(simple.gain, 2))
+    console.print(table)
+    console.print("Differences are taken row by row, and their errors are those of these differences.")
+    worst = min(measured.beside, key=lambda simple: simple.gain.mean)
+    error = worst.gain.standard_error or 0.0
+    if worst.gain.mean < -CLEAR * error:
+        console.print(
+            f"Warning: '{worst.name}' describes these rows better than the model, so the fit was not worth it: fit "
+            "longer (--steps), or another model."
+        )
+    elif worst.gain.mean < CLEAR * error:
+        console.print(f"On these rows the model cannot be told from '{worst.name}'.")
 
 
 def _show_weights(measured: Evaluation, facts: Facts) -> None:

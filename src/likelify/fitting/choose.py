@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelify.data import Facts
+from likelify.data.facts import numbered_columns
 from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.recipes import KINDS, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import Draws, FitSettings
+from likelify.schema import ColumnSchema
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 from likelify.zoo.presets import PresetSize
 
 # Settings of a model that the data decide.
-OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes")
+OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes", "schema")
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,19 @@ def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -
     Raises:
         ConfigError: if the model is unknown or a setting does not fit.
     """
-    decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels}
+    decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels, "schema": schema_of(facts)}
     decided |= {"classes": facts.classes} if conditional else {}
     known = config_class(str(values.get("model"))).model_fields
     decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
     return config_from_dict(decided | values)
+
+
+def schema_of(facts: Facts) -> tuple[ColumnSchema, ...] | None:
+    """Return what the columns of a table mean: real numbers, where nothing is known; None for other kinds of item."""
+    if facts.schema is not None or facts.kind != "table":
+        return facts.schema
+    names = facts.columns or numbered_columns(facts.event_shape[0])
+    return tuple(ColumnSchema(name=name) for name in names)
 
 
 def _preset(name: str | None, size: PresetSize | None, model: str | None) -> Preset | None:
@@ -157,4 +167,5 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
     if conditional and facts.classes is None:
         raise ConfigError(f"The source '{facts.name}' has no labels, so no model of it can be conditional.")
     if conditional and not MODELS[model].reads_labels:
-        raise ConfigError(f"The model '{model}' does not read labels, so it cannot be conditional.")
+        remedy = " Conditions of table-flow are columns: name them with --given." if facts.kind == "table" else ""
+        raise ConfigError(f"The model '{model}' does not read labels, so it cannot be conditional.{remedy}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from likelify.data import Source, SplitName
 from likelify.data.matching import matched
 from likelify.errors import LikelifyWarning, RunError
+from likelify.fitting.beside import beside
 from likelify.fitting.ending import warn_unless_ended
 from likelify.fitting.figures import Evaluation
 from likelify.fitting.files import as_json, write_atomically
@@ -21,6 +22,10 @@ from likelify.fitting.sources import in_memory
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
 
+# One draw is all there is to draw, and nothing to weight.
+EXACT = {"elbo_samples": 1, "iw_samples": 0}
+# Rows are small: passes of many are quicker.
+ROWS = 2048
 # From the function that warns to whoever calls `Run.evaluate`.
 CALLER = 4
 
@@ -29,16 +34,22 @@ def evaluate_run(
     run: Run, data: Any, changes: Mapping[str, Any], effort: Mapping[str, Any], *, keep: bool
 ) -> Evaluation:
     """Measure a run and keep the figures in it, see `Run.evaluate`."""
-    effort = {**usual_draws(run.config.data).model_dump(), **effort}
     flow = run.flow(**changes)
+    usual = usual_draws(run.config.data).model_dump()
+    if flow.likelihood == "exact":
+        usual |= EXACT | ({"batch_size": ROWS} if run.config.data.kind == "table" else {})
+    effort = {**usual, **effort}
     source = run.source() if data is None else _own_kind(run, data)
     warn_unless_ended(run, CALLER - 1)
     measured = evaluate(flow, source, conditional=run.config.conditional, **effort)
     if not changes:
         measured = measured.model_copy(update={"weights": run.digest()})
     own = source.fingerprint() == run.config.data.fingerprint
-    if keep and own and not changes and effort.get("limit") is None:
-        _keep(run, measured)
+    if own and not changes and effort.get("limit") is None:
+        if source.kind == "table":
+            measured = measured.model_copy(update={"beside": beside(run, flow, source, measured.split)})
+        if keep:
+            _keep(run, measured)
     return measured
 
 

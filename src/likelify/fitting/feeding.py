@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from likelify.data.ahead import read_ahead
 from likelify.fitting.checks import for_flow, read_for
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
+
+if TYPE_CHECKING:
+    from likelify.fitting.mapped import MappedRows
 
 # Items that a process reads at a time where they are put together afterwards.
 PART = 64
@@ -32,6 +35,9 @@ class Feed:
         source: the data.
         settings: of the fit.
         share: takes this process's part of the items of a batch, as `OneProcess.share`; by default all of them.
+
+    Attributes:
+        mapped: the training rows behind layers that are not trained, if they are to be mapped once.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Feed:
         self.flow, self.source, self.settings, self.share = flow, source, settings, share
         self.size = source.size("train")
         self.batch_size = min(settings.batch_size, self.size)
+        self.mapped: MappedRows | None = None
         self._order: tuple[int, Tensor] | None = None
         self._ahead: tuple[int, Generator[Batch]] | None = None
 
@@ -59,7 +66,9 @@ class Feed:
         self._stop()
 
     def batch(self, step: int) -> Batch:
-        """Return this process's part of the batch of a step, as the flow takes it."""
+        """Return this process's part of the batch of a step, as the flow takes it, or mapped by it already."""
+        if self.mapped is not None:
+            return self.mapped.take(self.indices(step))
         expected, batches = self._ahead or (None, None)
         if batches is None or expected != step:
             self._stop()

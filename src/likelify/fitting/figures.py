@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 # Bits per dimension that a training loss may lie below the best validation: no fit that learns comes near.
 COLLAPSE_BITS = 50.0
+# Bits per dimension by which it may fall in the second half of a fit of so many steps.
+FALLING_BITS, LEAST_STEPS = 2.0, 100
+COLLAPSES = (
+    "A density grows without end where items do not fill space: where columns or elements follow from others, or "
+    "single values repeat. Leave such columns out, or let them be what they are: of a table the model table-flow gives "
+    "repeated values probabilities, and --columns says what a column is."
+)
 
 Reason = Literal["running", "finished", "time is up", "stopped early", "interrupted", "diverged"]
 UNENDED: tuple[Reason, ...] = ("running", "interrupted")
@@ -130,10 +137,26 @@ class Scores(Settings):
     iw: Score | None = None
 
 
+class Simple(Settings):
+    """A simple density beside a model, on the same rows.
+
+    Attributes:
+        name: of the density.
+        nats: its log-likelihood, in nats per row.
+        gain: how far the model lies above it: the mean of the differences row by row, with their standard error.
+    """
+
+    name: str
+    nats: Figure
+    gain: Figure
+
+
 class Evaluation(Scores):
     """Held-out figures of a model on one split.
 
     Attributes:
+        exact: the likelihoods are exact, so there is nothing to weight.
+        beside: simple densities of the same rows, of tables; see `fitting.beside`.
         source: name of the source.
         split: of the source.
         gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
@@ -143,6 +166,8 @@ class Evaluation(Scores):
 
     source: str
     split: SplitName
+    exact: bool = False
+    beside: tuple[Simple, ...] = ()
     gain: Figure | None = None
     gaps: dict[int, Figure] | None = None
     weights: str | None = None
@@ -207,24 +232,38 @@ class Course(Settings):
 
     @property
     def doubts(self) -> list[str]:
-        """Sentences that say why figures of this fit may mean little; usually none."""
-        best, found = self.best, []
+        """Sentences that say why figures of this fit may mean little, and what to do; usually none."""
+        best = self.best
         if best is None:
-            return found
+            return []
+        found = []
         if best.step == 0 and len(self.points) > 1:
             found.append(
-                "The best weights are those before the first step: no validation after it was better, so the fit "
-                "learnt nothing. Lower the learning rate, or look at the data."
+                "The fit never beat its start: the best weights are those before the first step, since no validation "
+                "after it was better. What was fitted to the data before training is all that this model knows. Lower "
+                "the learning rate (--lr), take a smaller model or more dropout, or more data."
             )
         trained = [point for point in self.points if point.train_bits is not None]
         lowest = min(trained, key=lambda point: point.train_bits or 0.0, default=None)
         if lowest is not None and (lowest.train_bits or 0.0) < best.validation_bits - COLLAPSE_BITS:
             found.append(
                 f"The training loss ran away: {lowest.train_nats:.4g} nats per item before step {lowest.step}, where "
-                f"the best validation has {best.validation_nats:.4g}. The density collapses onto the training items, "
-                "as it does where elements depend on each other or values repeat."
+                f"the best validation has {best.validation_nats:.4g}. {COLLAPSES}"
+            )
+        elif self._keeps_falling(trained):
+            found.append(
+                f"The training loss ran away: from {trained[len(trained) // 2].train_nats:.4g} nats per item in the "
+                f"middle of the fit to {trained[-1].train_nats:.4g} at its end, and so do the figures of validation. "
+                f"{COLLAPSES}"
             )
         return found
+
+    def _keeps_falling(self, trained: list[Point]) -> bool:
+        """Tell whether the loss of training fell in the second half of a fit as it does where density has no bound."""
+        if len(trained) < 4 or trained[-1].step < LEAST_STEPS:
+            return False
+        middle, end = trained[len(trained) // 2].train_bits or 0.0, trained[-1].train_bits or 0.0
+        return middle - end > FALLING_BITS
 
     def rows(self, unit: Unit) -> list[dict[str, float]]:
         """Return the points as plain rows with their figures in a unit; what is not known is NaN."""

@@ -16,16 +16,17 @@ from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow
-from likelify.fitting.feeding import Feed, by_weight, generator, in_order, mix, together
+from likelify.fitting.feeding import Feed, by_weight, generator, mix, together
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
-from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.mapped import MappedRows, can_map
 from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, Position, State
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.fitting.trimming import trimmed
+from likelify.fitting.validating import Validation
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import seeded
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from likelify.fitting.run import Run
-
-# Noise draws of a validation: as many as give about this many values, so that a small split is not judged by luck.
-VALIDATION_VALUES = 600
-VALIDATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -232,6 +229,7 @@ class _Fit:
         self.optimizer = build_optimizer(flow, settings)
         self.state = FitState(flow, self.optimizer, settings)
         self.feed = Feed(flow, source, settings, share=place.share)
+        self.validation = Validation(source, settings, place, conditional=conditional)
         # On the clock of the first process, as of the last step: clocks differ, and all must stop at the same step.
         self.seconds = 0.0
         self.interrupts = Interrupts(place)
@@ -281,6 +279,9 @@ class _Fit:
         return self.state.course(reason or self._reason())
 
     def _train(self) -> None:
+        # Now that the layers are as they stay.
+        if can_map(self.flow, self.source, "train"):
+            self.feed.mapped = MappedRows(self.flow, self.source, "train")
         fraction = self._fraction()
         self._validate_if_due(fraction)
         self._save_if_due(validated=True)
@@ -371,7 +372,8 @@ class _Fit:
         if state.losses:
             train = [float(torch.stack(values).mean()) for values in zip(*state.losses, strict=True)]
             self._require_finite(torch.tensor(train[0]))
-        bits, nats = self._validation_figures()
+        average: Flow = state.average.module  # pyright: ignore[reportAssignmentType]
+        bits, nats = self.validation.figures(average)
         self._require_finite(torch.tensor(bits))
         point = Point(
             step=state.step,
@@ -399,27 +401,6 @@ class _Fit:
             if before is None:
                 message = f"The best weights so far were not kept, and the fit goes on. {error}"
                 warnings.warn(message, LikelifyWarning, stacklevel=2)
-
-    def _validation_figures(self) -> tuple[float, float]:
-        """Return bits per dimension and nats of the averaged weights, with the same noise at every validation."""
-        flow: Flow = self.state.average.module  # pyright: ignore[reportAssignmentType]
-        place, size = self.place, self.source.size("validation")
-        numbers = range(math.ceil(size / VALIDATION_BATCH))
-        own = {}
-        shared = {"workers": self.settings.workers, "rank": place.rank, "processes": place.count}
-        with place.together(), torch.no_grad(), flow.frozen():
-            batches = in_order(flow, self.source, "validation", VALIDATION_BATCH, **shared)
-            for number, batch in zip(numbers[place.rank :: place.count], batches, strict=True):
-                context = batch.context(conditional=self.conditional)
-                # The noise of items is theirs, whichever process draws it.
-                with seeded(mix(self.settings.seed, "validation", number)):
-                    nats = flow.elbo(batch.x, context, samples=max(1, VALIDATION_VALUES // size)).value
-                weights = torch.ones(len(nats)) if batch.weights is None else batch.weights.cpu()
-                own[number] = nats.cpu(), batch.dims().cpu(), weights
-        parts = {number: part for found in place.gather(own) for number, part in found.items()}
-        nats, dims, weights = (torch.cat([parts[number][which] for number in numbers]) for which in range(3))
-        weights = weights.to(nats)
-        return float((bits_per_dim(nats, dims) * weights).mean()), float((nats * weights).mean())
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.state.stale >= self.settings.patience

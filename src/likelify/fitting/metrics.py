@@ -135,6 +135,7 @@ def evaluate(
     return Evaluation(
         source=source.name,
         split=split,
+        exact=flow.likelihood == "exact",
         elbo=_score(elbo, elements, elbo_samples),
         iw=_score(torch.cat(weights), elements, iw_samples, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,

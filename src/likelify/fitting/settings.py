@@ -146,6 +146,9 @@ class RunConfig(Settings):
         levels = getattr(model, "pixel_levels", None)
         if "pixel_levels" in type(model).model_fields and levels != facts.levels:
             raise ValueError(f"the model is of {levels} levels, the data have {facts.levels}")
+        schema = getattr(model, "schema", None) if "schema" in type(model).model_fields else None
+        if None not in (schema, facts.schema) and schema != facts.schema:
+            raise ValueError("the model is of columns that mean something else than those of the data")
         if model.classes not in (None, facts.classes):
             raise ValueError(f"the model is of {model.classes} classes, the data have {facts.classes}")
         if self.conditional and facts.classes is None:

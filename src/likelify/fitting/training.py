@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Batch
+from likelify.fitting.mapped import log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
@@ -32,7 +33,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
-        nats = self.flow.elbo(batch.x, batch.context(conditional=self.conditional)).value
+        nats = log_likelihoods(self.flow, batch, batch.context(conditional=self.conditional))
         return batch.mean(bits_per_dim(nats, batch.dims())), batch.mean(nats.detach())
 
 
@@ -65,7 +66,27 @@ def averaged(flow: Flow, factor: float) -> AveragedModel:
 
     After n updates the factor is min(factor, (n + 1) / (n + 10)).
     """
-    return AveragedModel(flow, multi_avg_fn=_warm_average(factor))
+    update = _warm_average(factor)
+    return _OfParameters(flow, update) if flow.base.stacks else AveragedModel(flow, multi_avg_fn=update)
+
+
+class _OfParameters(AveragedModel):
+    """Leaves buffers alone: the average has weights of its mixture of its own, and what is fitted can be large."""
+
+    def __init__(self, flow: Flow, update: Callable[[Tensors, Tensors, Tensor | int], None]) -> None:
+        super().__init__(flow)
+        self.update = update
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take up the parameters of the model as they are now."""
+        averages, current = (tuple(module.parameters()) for module in (self.module, model))
+        if self.n_averaged == 0:
+            for average, value in zip(averages, current, strict=True):
+                average.copy_(value)
+        else:
+            self.update(averages, current, self.n_averaged)
+        self.n_averaged += 1
 
 
 def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

@@ -14,7 +14,7 @@ from likelify.caching import Caching
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
-from likelify.nets.conditioners import recomputed
+from likelify.nets.conditioners import Dropout, recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
 from likelify.structure import ContextLike, as_context, axis_names, check_event, join_condition, kept_arguments
 
@@ -53,6 +53,7 @@ class AutoregressiveNet(Caching):
         norm_limit: limit of a bound of the 2-norm of each layer, and of each head (1.5 in the first paper). It is not
             needed for anything here, and it costs time.
         checkpoint: keep only the input for the backward pass, which evaluates the network again.
+        dropout: rate after each hidden layer, see `Dropout`.
 
     Raises:
         ConfigError: for sizes that do not fit.
@@ -73,6 +74,7 @@ class AutoregressiveNet(Caching):
         small_heads: int = 2,
         norm_limit: float | None = None,
         checkpoint: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if dims not in (0, 1, 2, 3, "nodes"):
@@ -88,6 +90,7 @@ class AutoregressiveNet(Caching):
         self.channels, self.hidden, self.heads, self.dims = channels, hidden, heads, dims
         self.kernel_size, self.context_features, self.norm_limit = kernel_size, context_features, norm_limit
         self.checkpoint = checkpoint
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.offsets = () if isinstance(dims, str) else earlier_offsets(kernel_size, dims)
         self.taps = 1 if isinstance(dims, str) else len(self.offsets)
         self._make_weights(layers, small_heads)
@@ -135,10 +138,10 @@ class AutoregressiveNet(Caching):
     def _pointwise(self, rows: Tensor, biases: Tensor, weights: Weights) -> Tensor:
         """Return what rows send to the taps of the heads."""
         enter, middle, leave = weights
-        h = torch.addmm(biases, rows, enter.flatten(1).T).relu_()
+        h = self.dropout(torch.addmm(biases, rows, enter.flatten(1).T).relu_())
         ends = [end for _, end in self.blocks(HIDDEN_BLOCKS)]
         for weight, bias in zip(middle, self.middle_bias, strict=True):
-            h = triangular_linear(h, weight, bias, ends).relu_()
+            h = self.dropout(triangular_linear(h, weight, bias, ends).relu_())
         return h @ leave.flatten(0, 2).T
 
     def weights(self) -> Weights:

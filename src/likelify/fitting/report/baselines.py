@@ -1,4 +1,4 @@
-"""Simple densities that a fit has to beat, on the same held-out items and in the same unit.
+"""Simple densities that a fit to images or sequences has to beat, on the same held-out items and in the same unit.
 
 All are fitted to the training items, and what they leave open is chosen on the validation items. Of integers they are
 probabilities or lower bounds of probabilities, never densities, so that they compare with a model of integers.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from likelify.errors import DataError
+from likelify.fitting.beside import Baseline
 
 # Variance of the uniform noise that makes integers continuous.
 NOISE = 1 / 12
@@ -58,23 +59,6 @@ class Split:
     def elements(self) -> int:
         """Number of elements of an item."""
         return self.train.shape[1]
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """What a simple density says of the held-out items.
-
-    Attributes:
-        name: of the density.
-        what: a sentence on what it is, and whether its figures are exact or bounds.
-        nats: of each held-out item; empty if it was left out.
-        validation: mean of the validation items, by which its settings were chosen.
-    """
-
-    name: str
-    what: str
-    nats: np.ndarray
-    validation: float = float("nan")
 
 
 Maker = Callable[[Split], Baseline]

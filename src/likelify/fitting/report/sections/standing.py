@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.errors import DataError
+from likelify.fitting.beside import Baseline, simple_densities
 from likelify.fitting.figures import Figure, Score
-from likelify.fitting.report.baselines import Baseline, Split, baselines
+from likelify.fitting.report.baselines import Split, baselines
 from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material, Part
@@ -37,7 +38,7 @@ def standing(material: Material, section: Section) -> None:
     nats = material.scores.nats
     section.doubts += _outside(material, nats)
     try:
-        simple = baselines(_split(material))
+        simple = _simple(material)
     except DataError as error:
         section.add(Text(f"No simple densities to compare with: {error}"))
         simple = []
@@ -50,12 +51,13 @@ def standing(material: Material, section: Section) -> None:
     section.doubts += _beaten(material, lines)
 
 
-def _split(material: Material) -> Split:
-    train, validation, held = material.train, material.validation, material.held
-    labels = None
-    if material.config.conditional:
-        labels = _labels(train), _labels(validation), _labels(held)
-    return Split(train.rows, validation.rows, held.rows, material.facts.levels, labels)
+def _simple(material: Material) -> list[Baseline]:
+    parts = material.train, material.validation, material.held
+    labels = tuple(map(_labels, parts)) if material.config.conditional else None
+    train, validation, held = (part.rows for part in parts)
+    if material.facts.kind == "table":
+        return simple_densities(material.schema, train, validation, held, labels)
+    return baselines(Split(train, validation, held, material.facts.levels, labels))
 
 
 def _labels(part: Part) -> np.ndarray:

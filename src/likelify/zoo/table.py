@@ -1,0 +1,165 @@
+"""What models of tables share: the meaning of the columns as a setting, and flows of real numbers in z."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from likelify import nets, transforms
+from likelify.schema import ColumnSchema, real_columns
+from likelify.zoo.registry import ModelConfig, Size
+
+if TYPE_CHECKING:
+    from likelify.distributions import Distribution
+    from likelify.transforms.core import Transform
+
+TableMixing = Literal["lu", "dense-exponential"]
+BaseName = Literal["normal", "student-t"]
+
+
+class TableConfig(ModelConfig):
+    """Settings of a model of the rows of a table.
+
+    Attributes:
+        event_shape: `(columns,)`, all columns of the table.
+        schema: what the columns mean; by default they are real numbers.
+    """
+
+    reads_labels: ClassVar[bool] = False
+
+    event_shape: tuple[Size]
+    schema: tuple[ColumnSchema, ...]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        shape, schema = given.get("event_shape"), given.get("schema")
+        size = shape[0] if isinstance(shape, Sequence) and len(shape) == 1 else shape
+        if schema is None and isinstance(size, int) and size > 0:
+            return {**given, "schema": real_columns(size)}
+        if shape is None and isinstance(schema, Sequence):
+            return {**given, "event_shape": (len(schema),)}
+        return given
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        if len(self.schema) != self.event_shape[0]:
+            raise ValueError(f"the schema is of {len(self.schema)} columns, the rows have {self.event_shape[0]}")
+        if not any(column.is_modelled and not column.given for column in self.schema):
+            raise ValueError("no column is left to be modelled: all are conditions, or follow from others")
+        return self
+
+
+class RealTableConfig(TableConfig):
+    """Settings of a flow of rows of real numbers without missing values, whose columns all have densities.
+
+    Attributes:
+        base: distribution of the latent: normal, or Student's t with trained degrees of freedom.
+    """
+
+    base: BaseName = "normal"
+
+    @model_validator(mode="after")
+    def _check_plain(self) -> Self:
+        refuse_mixed(self.schema)
+        return self
+
+    def _base(self) -> Distribution:
+        return base_of(self.base, self.event_shape[0])
+
+
+def refuse_mixed(schema: Sequence[ColumnSchema]) -> None:
+    """Refuse columns that are no plain real numbers.
+
+    Raises:
+        ValueError: naming the first such column.
+    """
+    for column in schema:
+        if not column.is_plain or column.given:
+            what = "a condition" if column.given else _what(column)
+            raise ValueError(
+                f"the model is of rows of real numbers alone, and the column '{column.name}' is {what}; the model "
+                "table-flow takes all columns"
+            )
+
+
+def _what(column: ColumnSchema) -> str:
+    if column.function is not None:
+        return "one that follows from others"
+    if column.kind != "real":
+        return f"of the kind {column.kind}"
+    return "one with missing values" if column.missing else "one with values that have a probability of their own"
+
+
+def base_of(name: BaseName, columns: int) -> Distribution:
+    """Return the distribution of the latent of a flow of so many columns."""
+    from likelify.distributions import Normal, StudentT
+
+    return Normal((columns,)) if name == "normal" else StudentT((columns,))
+
+
+def copula_start(columns: int) -> list[Transform]:
+    """Return layers that `initialize` makes the whitening of a normal distribution: each column given those before."""
+    if columns == 1:
+        return []
+    return [
+        transforms.Reshape((columns,), (columns, 1)),
+        transforms.LinearPrediction((columns, 1)),
+        transforms.Flatten((columns, 1)),
+    ]
+
+
+def spline_couplings(
+    columns: int,
+    *,
+    couplings: int,
+    mixing: TableMixing,
+    hidden: tuple[int, ...],
+    bins: int,
+    interval: float,
+    dropout: float,
+) -> list[Transform]:
+    """Return spline couplings, each behind a layer that mixes all columns; of one column a spline."""
+    if columns == 1:
+        return [transforms.ChannelSpline(1, bins=bins, interval=interval)]
+    layers: list[Transform] = []
+    for number in range(couplings):
+        # An exponential starts near the identity, so that which columns a coupling reads has to change by itself.
+        mixers = [transforms.Conv1x1(columns)]
+        if mixing != "lu":
+            mixers = [transforms.Permute.random(columns), transforms.dense_exponential(columns)]
+        split = transforms.ChannelSplit(columns, swap=number % 2 == 1)
+        bijector = transforms.SplineBijector(bins, interval)
+        read, changed = split.sizes
+        net = nets.MLP(read, bijector.size * changed, hidden, dropout=dropout)
+        layers += [*mixers, transforms.Coupling(split, bijector, net)]
+    return layers
+
+
+def spline_columns(
+    order: Sequence[int], *, width: int, layers: int, bins: int, interval: float, dropout: float, start: bool = True
+) -> list[Transform]:
+    """Return splines of all columns, each read off the columns before it in some order; first `copula_start`."""
+    import torch
+
+    columns, bijector = len(order), transforms.SplineBijector(bins, interval)
+    if columns == 1:
+        return [transforms.ChannelSpline(1, bins=bins, interval=interval)]
+    net = nets.AutoregressiveNet(
+        columns,
+        hidden=max(width, columns),
+        heads=bijector.size,
+        dims=0,
+        layers=layers,
+        small_heads=bijector.size,
+        dropout=dropout,
+    )
+    return [
+        transforms.Permute(torch.tensor(order)),
+        *(copula_start(columns) if start else ()),
+        transforms.Autoregressive(columns, bijector, net),
+    ]

@@ -1,0 +1,116 @@
+"""The default model of tables: a mixture of densities behind fitted marginals, exact for columns of every kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from likelify import nets, transforms
+from likelify.zoo.registry import Size, register
+from likelify.zoo.table import TableConfig, TableMixing, copula_start, spline_columns, spline_couplings
+
+if TYPE_CHECKING:
+    from likelify.distributions import Distribution
+    from likelify.flows import Flow
+
+MemberName = Literal["autoregressive", "splines", "couplings"]
+# Columns up to which a mixture of normal distributions with full covariances is among the simple members.
+WIDEST_MIXTURE = 64
+
+
+@register("table-flow", kind="table", summary="mixture of densities of columns of every kind; default of tables")
+class TableFlowConfig(TableConfig):
+    """Settings of the default density of the rows of a table: numbers, categories, dates, missing values, atoms.
+
+    Fitted marginals (`transforms.MixedColumns`) take each column to a state and a z-score; a `Mixture` of densities of
+    these is the base: trained members, and simple ones that are only fitted. Log p is exact, in the units of the rows:
+    a density of what has one, times the probabilities of everything else. Call `flow.initialize(rows)` once before
+    training; the trained members then are the Gaussian copula, or near it.
+
+    Attributes:
+        members: those that are trained: `autoregressive`, of columns of every kind; `splines` (autoregressive) and
+            `couplings` (with dense mixing) for plain real columns alone.
+        simple: add densities that are only fitted: independent columns, a linear autoregression, and for up to 64
+            plain real columns a mixture of normal distributions of the z-scores.
+        width: hidden units of the autoregressive networks.
+        components: normal distributions of each column's conditional density.
+        dropout: rate in the networks, acting in training steps only.
+        couplings: number of spline couplings of such a member.
+        mixing: of the couplings.
+        hidden: widths of the hidden layers of the networks of couplings.
+        bins: pieces of the splines.
+        interval: the splines act on `[-interval, interval]` of the z-scores.
+        normals: components of the mixture of normal distributions.
+        order_seed: of the orders of the columns; the first member has that of the table, conditions first.
+    """
+
+    members: tuple[MemberName, ...] = Field(default=("autoregressive",), min_length=1, max_length=64)
+    simple: bool = True
+    width: Size = 128
+    components: int = Field(default=8, ge=1, le=4096)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    couplings: int = Field(default=6, ge=1, le=4096)
+    mixing: TableMixing = "lu"
+    hidden: tuple[Size, ...] = (64, 64)
+    bins: int = Field(default=8, ge=2, le=4096)
+    interval: float = Field(default=5.0, gt=0)
+    normals: int = Field(default=16, ge=1, le=4096)
+    order_seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if not self.is_plain and set(self.members) != {"autoregressive"}:
+            raise ValueError(
+                "members of splines and couplings are for tables of real numbers alone; take 'autoregressive' as often "
+                "as there are to be members"
+            )
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all columns are real numbers without missing values, and none is a condition."""
+        return all(column.is_plain and not column.given for column in self.schema)
+
+    def build(self) -> Flow:
+        """Return the flow with fresh weights."""
+        from likelify.distributions import Mixture
+        from likelify.flows import Flow
+
+        columns = transforms.MixedColumns(self.schema)
+        members = [self._member(name, number, columns) for number, name in enumerate(self.members)]
+        base = Mixture([*members, *self._simple(columns)], apart=True)
+        return Flow(base, columns, event_shape=self.event_shape)
+
+    def _member(self, name: MemberName, number: int, columns: transforms.MixedColumns) -> Distribution:
+        """Return a trained member; the orders of the columns are those of its number."""
+        from likelify.distributions import AutoregressiveColumns, Normal, OfReals
+        from likelify.flows import Flow
+
+        order = None if number == 0 else nets.random_order(self.schema, self.order_seed + number)
+        if name == "autoregressive":
+            settings = {"hidden": self.width, "components": self.components, "dropout": self.dropout}
+            return AutoregressiveColumns(
+                self.schema, net=nets.ColumnsNet(self.schema, order, **settings), snap=columns.snap
+            )
+        size = len(self.schema)
+        splines = {"bins": self.bins, "interval": self.interval, "dropout": self.dropout}
+        if name == "splines":
+            layers = spline_columns(order or range(size), width=self.width, layers=1, **splines)
+        else:
+            couplings = {"couplings": self.couplings, "mixing": self.mixing, "hidden": self.hidden}
+            layers = [*copula_start(size), *spline_couplings(size, **couplings, **splines)]
+        return OfReals(Flow(Normal((size,)), transforms.Chain(layers), event_shape=(size,)))
+
+    def _simple(self, columns: transforms.MixedColumns) -> list[Distribution]:
+        """Return the members that are only fitted: independent columns, a linear autoregression, perhaps a mixture."""
+        from likelify.distributions import AutoregressiveColumns, GaussianMixture, OfReals
+
+        if not self.simple:
+            return []
+        found: list[Distribution] = [
+            AutoregressiveColumns(self.schema, linear=linear, snap=columns.snap) for linear in (False, True)
+        ]
+        if self.is_plain and len(self.schema) <= WIDEST_MIXTURE:
+            found.append(OfReals(GaussianMixture(len(self.schema), self.normals)))
+        return found
