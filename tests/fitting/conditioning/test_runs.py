@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
@@ -13,6 +14,7 @@ from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import made
 from likelify.fitting.report.sections.copies import copies
 from likelify.fitting.report.sections.samples import samples
+from likelify.fitting.typed import arrow_table
 from tests.app.command import said
 from tests.fitting.conditioning.tables import LIVED, apples
 
@@ -130,3 +132,55 @@ def test_the_command_draws_given_words_and_tables(mixed, monkeypatch, capsys, tm
     assert "Did you mean 'Gala'" in complaint
     complaint = said(monkeypatch, capsys, "sample", run.path, "--given", "size=5", "--impute", "c.csv", code=2)
     assert "exclude one another" in complaint
+
+
+def holes(folder):
+    """Write a file of apples with an id, of which cells are empty; return its raw rows."""
+    rows = apples(30, seed=6)
+    pyarrow.csv.write_csv(arrow_table(rows, LIVED, written=True), folder / "apples.csv")
+    lines = (folder / "apples.csv").read_text().splitlines()
+    numbered = [f"a{number},{line}" for number, line in enumerate(lines[1:])]
+    (folder / "holes.csv").write_text("\n".join([f'"id",{lines[0]}', *numbered]) + "\n")
+    return rows
+
+
+def test_missing_values_of_a_file_are_filled_in(mixed, tmp_path):
+    run, _ = mixed
+    rows = holes(tmp_path)
+    found = run.impute(tmp_path / "holes.csv", draws=3, seed=1)
+    assert found.rows.shape == (30, 3, 7)
+    assert np.isfinite(found.rows).all()
+    known = ~np.isnan(rows)
+    assert np.allclose(found.rows[known[:, None].repeat(3, 1)], rows[:, None].repeat(3, 1)[known[:, None].repeat(3, 1)])
+    assert found.exact[known.all(1)].all()
+    assert (found.ess > 2.9).all()
+    drawn = found.rows[np.isnan(rows[:, 5])][:, :, 5]
+    assert (drawn.std(1) > 0).all()
+
+
+def test_the_command_fills_in_files_and_keeps_what_they_had(mixed, monkeypatch, capsys, tmp_path):
+    run, _ = mixed
+    rows = holes(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    number = int(np.isnan(rows[:, :6]).sum())
+    words = ("sample", run.path, "--impute", "holes.csv", "-o")
+    printed = said(monkeypatch, capsys, *words, "full.csv")
+    assert f"{number} values of 30 rows filled in: full.csv" in printed
+    with open("holes.csv", newline="") as before, open("full.csv", newline="") as after:
+        old, new = list(csv.reader(before)), list(csv.reader(after))
+    assert new[0] == old[0]
+    for before, after in zip(old[1:], new[1:], strict=True):
+        kept = [(one, other) for one, other in zip(before[:7], after[:7], strict=True) if one]
+        # Words that a spreadsheet would run have an apostrophe in front.
+        assert all(one == other.lstrip("'") or float(one) == float(other) for one, other in kept)
+        assert all(after)
+    printed = said(monkeypatch, capsys, *words, "five.parquet", "--draws", 5)
+    assert "5 draws of each row" in printed
+    table = pyarrow.parquet.read_table("five.parquet")
+    assert table.column_names[:3] == ["row", "draw", "id"]
+    assert table["draw"].to_pylist()[:6] == [0, 1, 2, 3, 4, 0]
+    assert table["id"].to_pylist()[4:6] == ["a0", "a1"]
+    complaint = said(monkeypatch, capsys, *words, "holes.csv", "--force", code=2)
+    assert "is the file whose cells are filled in" in complaint
+    complaint = said(monkeypatch, capsys, *words, "full.npy", code=2)
+    assert "written to files in .csv, .parquet, .feather" in complaint
