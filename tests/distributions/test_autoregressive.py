@@ -266,6 +266,8 @@ def test_refusals():
         distributions.AutoregressiveColumns(real_columns(4), net=net)
     with pytest.raises(ShapeError, match="rows of this table"):
         columns().log_prob(torch.zeros(2, 4))
+    with pytest.raises(UnsupportedError, match="drawn in steps"):
+        distributions.AutoregressiveColumns(MIXED).sample((2,))
     with pytest.raises(UnsupportedError, match="conditions are columns"):
         columns().sample((), torch.zeros(2, 1))
 

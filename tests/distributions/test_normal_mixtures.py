@@ -7,12 +7,8 @@ import torch
 from scipy import stats
 from torch.func import jvp, vmap
 
-from likelify.distributions.normal_mixtures import (
-    NormalMixtures,
-    log_interval,
-    mixture_log_density,
-    normal_quantile,
-)
+from likelify.distributions.intervals import log_interval, mixture_log_mass
+from likelify.distributions.normal_mixtures import NormalMixtures, mixture_log_density, normal_quantile
 from likelify.errors import ConvergenceError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -112,3 +108,21 @@ def test_the_backward_pass_of_its_own():
     assert torch.allclose(tangent, torch.autograd.grad(value.sum(), u)[0])
     rows = vmap(lambda h, x: mixture_log_density(h, x), in_dims=(3, 1))(heads.detach(), u.detach())
     assert torch.allclose(rows.T, value)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 5.0])
+def test_the_backward_pass_of_masses(size):
+    heads = torch.randn(3, 4, 2, 3, dtype=torch.float64, requires_grad=True)
+    u = (2 * torch.randn(2, 3, dtype=torch.float64)).requires_grad_()
+    half = (size * (0.5 + torch.rand(2, 3, dtype=torch.float64))).requires_grad_()
+    assert torch.autograd.gradcheck(mixture_log_mass, (heads, u, half))
+    assert torch.autograd.gradgradcheck(mixture_log_mass, (heads, u, half))
+    as_class = NormalMixtures(heads[0].log_softmax(0), heads[1], heads[2]).log_mass(u, 2 * half)
+    assert torch.allclose(mixture_log_mass(heads, u, half), as_class)
+    with torch.no_grad():
+        assert torch.allclose(mixture_log_mass(heads, u, half), as_class)
+    extreme = torch.tensor([0.0, 1e6, -1e6, 3e5, 0.0, 30.0], requires_grad=True)
+    widths = torch.tensor([0.0, 1e-20, 50.0, 1.0, 1e4, 0.01])
+    single = heads[:, :, 0, :1].detach().float().expand(3, 4, 6).clone().requires_grad_()
+    found = torch.autograd.grad(mixture_log_mass(single, extreme, widths).sum(), (single, extreme))
+    assert all(grad.isfinite().all() for grad in found)

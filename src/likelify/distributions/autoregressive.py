@@ -9,8 +9,9 @@ from likelify.caching import freeze
 from likelify.distributions import column_fit, passes
 from likelify.distributions.conditional import ColumnConditional
 from likelify.distributions.core import Distribution, has_rows
+from likelify.distributions.intervals import log_interval, mixture_log_mass
 from likelify.distributions.normal import LOG_SQRT_2PI
-from likelify.distributions.normal_mixtures import NormalMixtures, log_interval, mixture_log_density
+from likelify.distributions.normal_mixtures import NormalMixtures, mixture_log_density
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.nets.cells import CellLayout
 from likelify.nets.columns import ColumnsNet
@@ -32,9 +33,9 @@ class AutoregressiveColumns(Distribution):
 
         log p(cells) = sum_j log p(state_j | previous) + [state_j is continuous] log p(z_j | previous)
 
-    States have a softmax, scores a mixture of normal distributions: its density for a cell without width, and the
-    probability of the interval of that width around `z` otherwise (see `nets.cells` for cells). The argument of the
-    mixtures is `(z_j - a_j previous - b_j) / s_j`, where `previous` are scores and states of the columns before.
+    States have a softmax, scores a mixture of normal distributions: its density, or in a column with steps the
+    probability of the interval of that width around `z` (see `nets.cells` for cells). The argument of the mixtures is
+    `(z_j - a_j previous - b_j) / s_j`, where `previous` are scores and states of the columns before.
     `initialize` finds `a`, `b` and `s` by ridge regression (for a table of real numbers the Gaussian copula) and the
     log-odds of states from how often they are met, half an observation more each.
 
@@ -48,7 +49,7 @@ class AutoregressiveColumns(Distribution):
         linear: without it and without a network, columns are independent. Then values that are missing where none ever
             was have a probability, too, of half an observation; in all other cases they have none.
         snap: called as `snap(z, place)` for draws of columns with steps; returns the middle and the width of the cell
-            in which each `z` lies, as `transforms.MixedColumns.snap` does. Draws have no width without it.
+            in which each `z` lies, as `transforms.MixedColumns.snap` does. Without it such columns are not drawn.
 
     Raises:
         ConfigError: if the network is of other columns or of another order.
@@ -68,6 +69,8 @@ class AutoregressiveColumns(Distribution):
     log_scale: Tensor
     log_odds: Tensor
     earlier: Tensor
+    steps: Tensor
+    dense: Tensor
     sure: Tensor
 
     def __init__(
@@ -93,7 +96,6 @@ class AutoregressiveColumns(Distribution):
         # The places of the columns that scores and states are said of.
         self.scored = layout.scored[layout.given_scores :]
         self.open = layout.open[layout.given_open :]
-        self.steps = [i for i, place in enumerate(self.scored) if layout.columns[place].rest == "steps"]
         matrix = torch.zeros(scores, layout.features)
         if net is None:
             self.register_buffer("matrix", matrix)
@@ -105,6 +107,10 @@ class AutoregressiveColumns(Distribution):
         positions = layout.feature_positions
         earlier = positions[layout.given_scores : layout.scores, None] > positions[None, :]
         self.register_buffer("earlier", earlier.to(matrix.dtype), persistent=False)
+        # Among the scores, those of columns with steps and those with a density.
+        for name, stepped in (("steps", True), ("dense", False)):
+            numbers = [i for i, place in enumerate(self.scored) if (layout.columns[place].rest == "steps") == stepped]
+            self.register_buffer(name, torch.tensor(numbers, dtype=torch.long), persistent=False)
         sure = torch.tensor([place not in layout.open for place in self.scored], dtype=torch.bool)
         self.register_buffer("sure", sure[:, None], persistent=False)
 
@@ -221,16 +227,16 @@ class AutoregressiveColumns(Distribution):
             odds: log-odds of its states, `(states, rows)`; None if its state is sure.
         """
         log_states = None if odds is None else odds.clamp(-MOST_ODDS, MOST_ODDS).log_softmax(0)
-        continuous = self.layout.columns[column].continuous
+        continuous, stepped = self.layout.columns[column].continuous, self.layout.columns[column].rest == "steps"
         if loc is None:
-            return ColumnConditional(log_states, None, continuous)
+            return ColumnConditional(log_states, None, continuous, stepped)
         log_scale = self.log_scale[self.scored.index(column)]
         if heads is None:
             zero = torch.zeros_like(loc)[None]
-            return ColumnConditional(log_states, NormalMixtures(zero, loc[None], zero + log_scale), continuous)
+            return ColumnConditional(log_states, NormalMixtures(zero, loc[None], zero + log_scale), continuous, stepped)
         means = loc + heads[1] * log_scale.exp()
         mixture = NormalMixtures(heads[0].log_softmax(0), means, heads[2] + log_scale)
-        return ColumnConditional(log_states, mixture, continuous)
+        return ColumnConditional(log_states, mixture, continuous, stepped)
 
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return standard normal noise `(rows, d)`, one element for each column, of which `from_noise` makes `x`.
@@ -291,30 +297,28 @@ class AutoregressiveColumns(Distribution):
         layout = self.layout
         z = features[layout.given_scores : layout.scores]
         u = (z - self.linear_part(features)) * (-self.log_scale).exp()[:, None]
-        if heads is None:
-            found = -0.5 * u.square() - LOG_SQRT_2PI
-        else:
-            found = mixture_log_density(heads, u)
-        found = found - self.log_scale[:, None]
         columns = layout.score_columns[layout.given_scores :]
-        if self.steps:
-            found = self._with_steps(found, heads, u, width.index_select(0, columns))
+        if not len(self.steps):
+            found = _log_density(heads, u) - self.log_scale[:, None]
+        else:
+            found = self._of_both(heads, u, width.index_select(0, columns))
         scored = state.index_select(0, columns) == layout.score_states[layout.given_scores :, None]
         # What is missing from a column in which nothing may be missing has no probability.
         return torch.where(scored, found, torch.where(self.sure, -torch.inf, 0.0).to(found.dtype))
 
-    def _with_steps(self, density: Tensor, heads: Tensor | None, u: Tensor, width: Tensor) -> Tensor:
-        """Put the log-probabilities of intervals in the place of densities, where cells have a width."""
-        half = 0.5 * width[self.steps] * (-self.log_scale[self.steps]).exp()[:, None]
-        u = u[self.steps]
+    def _of_both(self, heads: Tensor | None, u: Tensor, width: Tensor) -> Tensor:
+        """Return log-densities of scores, and of columns with steps the log-probabilities of their intervals."""
+        found = torch.empty_like(u)
+        if len(self.dense):
+            kept = None if heads is None else heads.index_select(2, self.dense)
+            density = _log_density(kept, u.index_select(0, self.dense)) - self.log_scale[self.dense, None]
+            found = found.index_copy(0, self.dense, density)
+        half = 0.5 * width.index_select(0, self.steps) * (-self.log_scale[self.steps]).exp()[:, None]
+        middle = u.index_select(0, self.steps)
         if heads is None:
-            mass = log_interval(u, half)
-        else:
-            weights, means, log_scales = heads[:, :, self.steps]
-            inverse = (-log_scales).exp()
-            mass = (weights.log_softmax(0) + log_interval((u - means) * inverse, half * inverse)).logsumexp(0)
-        mass = torch.where(half > 0, mass, density[self.steps])
-        return density.index_copy(0, torch.tensor(self.steps, device=u.device), mass)
+            return found.index_copy(0, self.steps, log_interval(middle, half))
+        stepped = heads.index_select(2, self.steps) if len(self.dense) else heads
+        return found.index_copy(0, self.steps, mixture_log_mass(stepped, middle, half))
 
     def _noise(self, cells: Tensor) -> Tensor:
         state, z, _ = self.layout.split(cells)
@@ -341,3 +345,8 @@ class AutoregressiveColumns(Distribution):
                 f"Some columns of this table are conditions, so its rows are not {what}; complete(x, known) draws the "
                 "other columns given them."
             )
+
+
+def _log_density(heads: Tensor | None, u: Tensor) -> Tensor:
+    """Return the log-densities of mixtures of normal distributions, or without any of a standard normal one."""
+    return -0.5 * u.square() - LOG_SQRT_2PI if heads is None else mixture_log_density(heads, u)

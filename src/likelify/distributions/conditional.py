@@ -16,11 +16,13 @@ class ColumnConditional:
         log_states: log-probabilities of its states, `(states, rows)`; None if it is always in its continuous one.
         mixture: of the score in the continuous state, its tensors `(components, rows)`; None if there is no such state.
         continuous: number of that state.
+        steps: cells of that state are intervals, and have probabilities.
     """
 
     log_states: Tensor | None
     mixture: NormalMixtures | None
     continuous: int | None
+    steps: bool = False
 
     def log_prob(self, state: Tensor, z: Tensor, width: Tensor) -> Tensor:
         """Return the log-density, or of states and intervals the log-probability, of each row, in nats."""
@@ -29,11 +31,9 @@ class ColumnConditional:
             total = self.log_states.gather(0, state.long()[None])[0]
         if self.mixture is None:
             return total
-        density = self.mixture.log_prob(z)
-        if bool((width > 0).any()):
-            density = torch.where(width > 0, self.mixture.log_mass(z, width), density)
+        found = self.mixture.log_mass(z, width) if self.steps else self.mixture.log_prob(z)
         outside = total if self.log_states is not None else -torch.inf
-        return torch.where(state == self.continuous, total + density, outside)
+        return torch.where(state == self.continuous, total + found, outside)
 
     def draw(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Draw the state and the score of each row, zero where there is none."""

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
+from likelify.distributions.intervals import log_interval
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import ConvergenceError
 from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
 
-# An interval of half width h around t is narrow where h |t| is below the first, and h below the second: its mass is
-# then a series, and the difference of its tails would lose digits.
-NARROW, SHORT = 0.25, 0.3
 # Logarithms of probabilities below which the normal quantile starts from its asymptotic form.
 FAR = -100.0
 # Steps of an inverse, and how far the noise of a quantile may be from the noise that was asked for.
@@ -148,33 +146,6 @@ def _lower_quantile(log_p: Tensor) -> Tensor:
         found = log_ndtr(far)
         far = far - (found - log_p.clamp(max=FAR)) * (found + 0.5 * far.square() + LOG_SQRT_2PI).exp()
     return torch.where(log_p < FAR, far, start)
-
-
-def log_interval(t: Tensor, half: Tensor) -> Tensor:
-    r"""Return the log-probability of a standard normal variable between `t - half` and `t + half`.
-
-    Wide intervals are differences of the logarithms of tails. Narrow ones, whose differences would cancel, are
-    `2 half phi(t)` times `1 + half^2 (t^2 - 1) / 6 + ...`, Hermite polynomials over odd factorials. Neither
-    underflows, and both have finite gradients; in double precision a mass is off by less than 1e-9 of itself.
-    """
-    half, t = torch.broadcast_tensors(half.clamp_min(torch.finfo(half.dtype).tiny), t.abs())
-    narrow = (half * t < NARROW) & (half < SHORT)
-    # Each form works where the other one is taken, too, so that no gradient there is NaN.
-    one = torch.ones_like(half)
-    h, x = torch.where(narrow, half, 0.1 * one), torch.where(narrow, t, one)
-    series = -0.5 * x.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(_series(x.square(), h.square()))
-    h, x = torch.where(narrow, one, half), torch.where(narrow, one, t)
-    upper, lower = log_ndtr(h - x), log_ndtr(-h - x)
-    return torch.where(narrow, series, upper + torch.log1p(-(lower - upper).exp()))
-
-
-def _series(x2: Tensor, h2: Tensor) -> Tensor:
-    """Return the relative mass of a narrow interval beyond `2 half phi(t)`, from the squares of `t` and `half`."""
-    second = x2 - 1
-    fourth = (x2 - 6) * x2 + 3
-    sixth = ((x2 - 15) * x2 + 45) * x2 - 15
-    eighth = (((x2 - 28) * x2 + 210) * x2 - 420) * x2 + 105
-    return h2 * (second / 6 + h2 * (fourth / 120 + h2 * (sixth / 5040 + h2 * eighth / 362880)))
 
 
 def mixture_log_density(heads: Tensor, u: Tensor) -> Tensor:

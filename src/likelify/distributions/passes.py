@@ -9,6 +9,7 @@ from torch import Tensor
 
 from likelify.caching import freeze
 from likelify.distributions.conditional import ColumnConditional
+from likelify.errors import UnsupportedError
 from likelify.nets.columns import Walk
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def _completed_column(
 def _cell(model: AutoregressiveColumns, column: int, continuous: int | None, state: Tensor, z: Tensor) -> Tensor:
     """Return the cells `(3, rows)` of states and scores of a column: of columns with steps the step of each score."""
     width = torch.zeros_like(z)
-    if model.snap is not None and model.layout.columns[column].rest == "steps":
+    if model.layout.columns[column].rest == "steps":
+        if model.snap is None:
+            raise UnsupportedError("A column with steps is drawn in steps: give AutoregressiveColumns(snap=...).")
         scored = state == continuous
         middle, found = model.snap(z, column)
         z, width = torch.where(scored, middle.to(z.dtype), z), torch.where(scored, found.to(z.dtype), width)
