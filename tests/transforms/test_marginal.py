@@ -29,3 +29,11 @@ def test_a_fitted_marginal_keeps_its_digits_near_one_in_float32():
     assert float((z - z_exact).abs().max()) < 1e-4
     assert float((log_det - log_det_exact).abs().max()) < 1e-3
     assert float((single.inverse(z)[0] - v).abs().max()) < 1e-3
+
+
+def test_scores_far_out_keep_their_digits():
+    layer = lk.FittedMarginal((1,), 4)
+    z = torch.tensor([[-6.0], [-5.5], [6.0]])
+    back, _ = layer.inverse(z)
+    torch.testing.assert_close(layer(back)[0][:2], z[:2], rtol=1e-3, atol=0)
+    assert 0 < float(back[0]) < 1e-7

@@ -203,8 +203,7 @@ class AutoregressiveColumns(Distribution):
 
     def conditionals(self, x: Tensor, columns: Sequence[int]) -> list[ColumnConditional]:
         """Return what several columns are like in each row, each given those before it; all by one evaluation."""
-        state, z, _ = self.layout.split(x)
-        features = self.layout.encode(state, z)
+        features = self.layout.encode(*self.layout.split(x))
         heads, odds = self.heads(features)
         loc = self.linear_part(features)
         found = []
@@ -283,9 +282,9 @@ class AutoregressiveColumns(Distribution):
     def _terms(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms of scores and of states, `(columns, rows)` in the order of the model."""
         state, z, width = self.layout.split(cells)
-        features = self.layout.encode(state, z)
+        features = self.layout.encode(state, z, width)
         heads, odds = self.heads(features)
-        scores = self._score_terms(features, heads, state, width)
+        scores = self._score_terms(features, heads, state, z, width)
         if not len(odds):
             return scores, odds
         odds = odds.clamp(-MOST_ODDS, MOST_ODDS)
@@ -293,11 +292,12 @@ class AutoregressiveColumns(Distribution):
         chosen = features[self.layout.scores + self.layout.given_states :]
         return scores, segments @ (chosen * odds) - (segments @ odds.exp()).log()
 
-    def _score_terms(self, features: Tensor, heads: Tensor | None, state: Tensor, width: Tensor) -> Tensor:
+    def _score_terms(self, features: Tensor, heads: Tensor | None, state: Tensor, z: Tensor, width: Tensor) -> Tensor:
         layout = self.layout
-        z = features[layout.given_scores : layout.scores]
-        u = (z - self.linear_part(features)) * (-self.log_scale).exp()[:, None]
         columns = layout.score_columns[layout.given_scores :]
+        # Features are no copies of scores where there are steps.
+        z = z.index_select(0, columns) if len(self.steps) else features[layout.given_scores : layout.scores]
+        u = (z - self.linear_part(features)) * (-self.log_scale).exp()[:, None]
         if not len(self.steps):
             found = _log_density(heads, u) - self.log_scale[:, None]
         else:

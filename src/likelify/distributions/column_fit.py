@@ -7,7 +7,7 @@ towards none. For a table of real numbers whose scores are normal that is the Ga
 import torch
 from torch import Tensor
 
-from likelify.nets.cells import CellLayout
+from likelify.nets.cells import CellLayout, expected_score
 
 # Shares by which correlations may be shrunk, of which cross-validation takes the best.
 SHRINKAGES = (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
@@ -35,11 +35,11 @@ def log_odds(layout: CellLayout, cells: Tensor) -> Tensor:
 
 def moments(layout: CellLayout, cells: Tensor) -> Fit:
     """Return no linear part, and means and log deviations of scores where there are any."""
-    scores, scored = _scores(layout, cells)
+    scores, within, scored = _scores(layout, cells)
     count = scored.sum(1).clamp_min(1)
     mean = (scores * scored).sum(1) / count
     # One value of deviation one keeps that of few values, or of one that is met again and again, away from zero.
-    variance = (((scores - mean[:, None]) * scored).square().sum(1) + 1) / (count + 1)
+    variance = ((((scores - mean[:, None]).square() + within) * scored).sum(1) + 1) / (count + 1)
     matrix = scores.new_zeros(layout.scores, layout.features)
     return matrix.to(cells.dtype), mean.to(cells.dtype), (0.5 * variance.log()).clamp_min(-7).to(cells.dtype)
 
@@ -51,8 +51,8 @@ def ridge(layout: CellLayout, cells: Tensor) -> Fit:
     in those.
     """
     cells = cells[:: -(-len(cells) // MOST_ROWS)] if len(cells) > MOST_ROWS else cells
-    _, scored = _scores(layout, cells)
-    features = layout.encode(cells[:, 0].T, cells[:, 1].T).double()
+    _, within, scored = _scores(layout, cells)
+    features = layout.encode(*layout.split(cells)).double()
     shrinkage = _best_shrinkage(layout, features, scored)
     matrix = features.new_zeros(layout.scores, layout.features)
     offset, log_scale = features.new_zeros(layout.scores), features.new_zeros(layout.scores)
@@ -66,14 +66,17 @@ def ridge(layout: CellLayout, cells: Tensor) -> Fit:
         found = _regression(layout, chosen, number, shrinkage) if chosen.shape[1] > 1 else None
         if found is not None:
             matrix[number], offset[number], log_scale[number] = found
+    # Regressions are of expected scores; what scores vary by inside of their cells is left.
+    within = (within * scored).sum(1) / scored.sum(1).clamp_min(1)
+    log_scale = 0.5 * (log_scale.mul(2).exp() + within).log()
     return matrix.to(cells.dtype), offset.to(cells.dtype), log_scale.to(cells.dtype)
 
 
-def _scores(layout: CellLayout, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores `(scores, rows)` in double precision, and where there are any."""
-    state, z = cells[:, 0].T, cells[:, 1].T
-    scored = state.index_select(0, layout.score_columns) == layout.score_states[:, None]
-    return z.index_select(0, layout.score_columns).double(), scored
+def _scores(layout: CellLayout, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return expected scores `(scores, rows)` in double precision, their variances, and where there are any."""
+    state, z, width = (part.index_select(0, layout.score_columns) for part in layout.split(cells))
+    mean, variance = expected_score(z.double(), width.double())
+    return mean, variance, state == layout.score_states[:, None]
 
 
 def _in_order(layout: CellLayout) -> Tensor:

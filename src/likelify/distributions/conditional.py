@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from likelify.distributions.normal import probability_below
 from likelify.distributions.normal_mixtures import NormalMixtures, normal_quantile
 
 
@@ -81,7 +82,7 @@ class ColumnConditional:
         if conditional.log_states is None:
             assert conditional.mixture is not None
             return torch.full_like(noise, self.continuous or 0), conditional.mixture.from_noise(noise)
-        lower, upper = torch.special.ndtr(noise), torch.special.ndtr(-noise)
+        lower, upper = probability_below(noise), probability_below(-noise)
         edges = conditional.log_states.exp().cumsum(0)
         state = (lower > edges[:-1]).sum(0).to(noise.dtype)
         if conditional.mixture is None:

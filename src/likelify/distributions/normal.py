@@ -14,6 +14,14 @@ from likelify.support import LINE
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
+def probability_below(z: Tensor) -> Tensor:
+    """Return the probability of a standard normal variable below `z`, with all digits where it is small.
+
+    (`torch.special.ndtr` is one minus a number near one there, and zero below -8.3, in float32 below -5.4.)
+    """
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * z)
+
+
 class Normal(Distribution):
     r"""Independent normal elements: `log p(x) = -sum (x - loc)^2 / (2 scale^2) + log scale + log(2 pi) / 2`.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from likelify.caching import freeze
 from likelify.distributions.conditional import ColumnConditional
 from likelify.errors import UnsupportedError
+from likelify.nets.cells import expected_score
 from likelify.nets.columns import Walk
 
 if TYPE_CHECKING:
@@ -62,9 +63,12 @@ class Passes:
         if self.walk is not None:
             self.walk.step(position, self.features)
 
-    def put(self, position: int, state: Tensor, z: Tensor) -> None:
-        """Let later columns see what the column there is."""
+    def put(self, position: int, cells: Tensor) -> None:
+        """Let later columns see what the column there is, `(3, rows)`."""
         layout, column = self.layout, self.layout.order[position]
+        state, z, width = cells
+        if layout.columns[column].rest == "steps":
+            z, _ = expected_score(z, width)
         if column in layout.scored:
             self.features[layout.scored.index(column)] = z
         if column in layout.open:
@@ -97,7 +101,7 @@ def _completed(model: AutoregressiveColumns, cells: Tensor, known: Tensor, drawi
             conditional, at = passes.conditional(position), made[:, column]
             made[:, column], more = _completed_column(model, conditional, column, at, known[:, column], drawing)
             weight = weight + more
-        passes.put(position, made[0, column], made[1, column])
+        passes.put(position, made[:, column])
     return made.permute(2, 0, 1), weight
 
 
@@ -147,5 +151,5 @@ def _from_noise(model: AutoregressiveColumns, noise: Tensor) -> Tensor:
         conditional = passes.conditional(position)
         state, z = (found.to(noise.dtype) for found in conditional.from_noise(noise[:, column]))
         made[:, column] = _cell(model, column, conditional.continuous, state, z)
-        passes.put(position, made[0, column], made[1, column])
+        passes.put(position, made[:, column])
     return made.permute(2, 0, 1)

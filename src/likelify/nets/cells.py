@@ -5,6 +5,7 @@ the number of the state that the value is in (see `schema.ColumnSchema`), the sc
 steps, zero for others, and the width of the interval of `z` that the value stands for, zero for a density.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from likelify.errors import ConfigError
 from likelify.schema import ColumnSchema
 from likelify.structure import check_event
+
+# Cells that are no wider have their middle for a score; of those that are farther out nothing else can be computed.
+NARROW, FARTHEST = 0.1, -12.0
+# No score is lower.
+LOWEST = -40.0
 
 
 def random_order(schema: Sequence[ColumnSchema], seed: int) -> tuple[int, ...]:
@@ -42,6 +48,7 @@ class CellLayout(nn.Module):
     state_columns: Tensor
     state_values: Tensor
     segments: Tensor
+    has_steps: Tensor
     feature_positions: Tensor
 
     def __init__(
@@ -52,6 +59,9 @@ class CellLayout(nn.Module):
         self.order = _checked_order(self.columns, order)
         self.scored = [place for place in self.order if self.columns[place].continuous is not None]
         self.open = [place for place in self.order if smooth or not is_sure(self.columns[place])]
+        self.stepped = any(column.rest == "steps" for column in self.columns)
+        steps = torch.tensor([column.rest == "steps" for column in self.columns])
+        self.register_buffer("has_steps", steps[:, None], persistent=False)
         given = [column.given for column in self.columns]
         self.given = sum(given)
         # Features of conditions come first among their kind, and have no outputs.
@@ -104,8 +114,10 @@ class CellLayout(nn.Module):
         state, z, width = cells.permute(1, 2, 0).contiguous()
         return state, z, width
 
-    def encode(self, state: Tensor, z: Tensor) -> Tensor:
-        """Return the features `(features, rows)`."""
+    def encode(self, state: Tensor, z: Tensor, width: Tensor) -> Tensor:
+        """Return the features `(features, rows)`: of wide cells the expected score, of others their middle."""
+        if self.stepped:
+            z = torch.where(self.has_steps, expected_score(z, width)[0], z)
         if self.scores == self.width == self.features and self.order == tuple(range(self.width)):
             return z
         scores = z.index_select(0, self.score_columns)
@@ -117,6 +129,23 @@ class CellLayout(nn.Module):
     def extra_repr(self) -> str:
         """Return the order and the sizes."""
         return f"columns={self.width}, features={self.features}, order={self.order}"
+
+
+def expected_score(z: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a standard normal score in a cell of that width around `z`.
+
+    The middle of a wide cell, such as that of the lowest value of a count, is far from what its score is like.
+    """
+    # On the left, where probabilities are small and so keep their digits.
+    low, high = -z.abs() - width / 2, -z.abs() + width / 2
+    wide = (width > NARROW) & (high > FARTHEST)
+    low, high = torch.where(wide, low, -1.0).clamp_min(LOWEST), torch.where(wide, high, 0.0).clamp_max(-LOWEST)
+    mass = 0.5 * (torch.erfc(-math.sqrt(0.5) * high) - torch.erfc(-math.sqrt(0.5) * low))
+    density_low, density_high = ((-0.5 * end.square()).exp() / math.sqrt(2 * math.pi) for end in (low, high))
+    mean = (density_low - density_high) / mass
+    variance = 1 + (low * density_low - high * density_high) / mass - mean.square()
+    mean = torch.where(wide, torch.where(z > 0, -mean, mean), z)
+    return mean, torch.where(wide, variance.clamp_min(0), width.square() / 12)
 
 
 def is_sure(column: ColumnSchema) -> bool:

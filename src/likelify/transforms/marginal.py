@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from likelify.distributions.normal import LOG_SQRT_2PI
+from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.errors import ConfigError, DataError
 from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
 from likelify.support import Interval, strictly_inside, within
@@ -87,7 +87,7 @@ class FittedMarginal(Transform):
         """Map standard normals back to `(0, levels)`; far in the tails it is the number next to an end."""
         by_position = z.flatten(1).T.contiguous()
         lower = by_position < 0
-        tail = torch.special.ndtr(-by_position.abs())
+        tail = probability_below(-by_position.abs())
         from_below = torch.searchsorted(self.below[:, 1:].contiguous(), tail.detach(), right=True)
         from_above = torch.searchsorted(-self.above[:, 1:], -tail.detach())
         level = torch.where(lower, from_below, from_above).clamp_max(self.levels - 1)

@@ -1,9 +1,10 @@
+import copy
 import math
 
 import pytest
 import torch
 
-from likelify.errors import DataError, DomainError
+from likelify.errors import ConfigError, DataError, DomainError
 from likelify.schema import ColumnSchema, LinearFunction
 from likelify.support import rows_outside_allowed
 from likelify.transforms import MixedColumns
@@ -139,3 +140,88 @@ def test_functions_are_not_looked_at_where_a_side_is_missing():
     back, _ = layer.inverse(cells)
     assert back[0, 2].isnan()
     assert back[1, 2] == 15.0
+
+
+def test_conditions_contribute_nothing():
+    given = tuple(column.model_copy(update={"given": column.name != "height"}) for column in SCHEMA)
+    rows = table()
+    free, conditional = fitted(), fitted(given)
+    assert torch.equal(free(rows)[0], conditional(rows)[0])
+    alone = fitted(SCHEMA[4:5], rows[:, 4:5])(rows[:, 4:5])[1]
+    torch.testing.assert_close(conditional(rows)[1], alone)
+    torch.testing.assert_close(conditional.inverse(conditional(rows)[0])[1], -alone)
+    # A condition may be anything: it has no probability here.
+    rows[:, 0], rows[:, 2] = -5.0, 7.0
+    cells, contribution = conditional(rows)
+    assert cells.isfinite().all()
+    torch.testing.assert_close(contribution, alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_was_fitted_is_kept(dtype):
+    layer, rows = fitted(dtype=dtype), table(50, seed=1)
+    cells, contribution = layer(rows)
+    other = MixedColumns(SCHEMA).to(dtype)
+    other.load_state_dict(layer.state_dict())
+    for each in (other, copy.deepcopy(layer)):
+        assert torch.equal(each(rows)[0], cells)
+        assert torch.equal(each(rows)[1], contribution)
+        torch.testing.assert_close(each.inverse(cells)[0], layer.inverse(cells)[0], rtol=0, atol=0, equal_nan=True)
+    # Rows in single precision are those that the states become in it.
+    atoms = (ColumnSchema(name="tenth", states=(0.1,)),)
+    narrow = fitted(atoms, torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64), dtype)
+    assert narrow(torch.tensor([[0.1], [0.2]]))[0][:, 0, 0].tolist() == [0.0, 1.0]
+
+
+def test_columns_without_a_value_in_the_sample():
+    schema = (
+        ColumnSchema(name="atoms", states=(0.0, 5.0)),
+        ColumnSchema(name="nothing", missing=True),
+        ColumnSchema(name="few", kind="integer", rest="steps", step=1.0, states=(0.0, 1.0), lower=0.0, upper=1.0),
+    )
+    rows = torch.tensor([[0.0, NAN, 0.0], [5.0, NAN, 1.0]], dtype=torch.float64)
+    layer = fitted(schema, rows)
+    new = torch.tensor([[1.0, 7.0, 5.0], [-1e300, 1e300, -3.0]], dtype=torch.float64)
+    cells, contribution = layer(new)
+    assert cells.isfinite().all()
+    assert contribution.isfinite().all()
+    assert (cells[:, 2, 2] > 0).all()
+
+
+def test_a_table_of_any_kinds_in_any_order():
+    order = (3, 5, 0, 4, 2, 1)
+    schema = tuple(SCHEMA[place] for place in order)
+    rows = table()
+    cells, contribution = fitted()(rows)
+    other, same = fitted(schema, rows[:, order])(rows[:, order])
+    torch.testing.assert_close(same, contribution)
+    torch.testing.assert_close(other, cells[:, :, [2, 0, 3, 1]])
+
+
+def test_whole_numbers_too_large_for_their_cells_to_be_seen():
+    schema = (ColumnSchema(name="id", kind="integer", rest="steps", step=1.0),)
+    x = torch.tensor([[1e15 + k] for k in range(50)] + [[-1e15]], dtype=torch.float64)
+    layer = fitted(schema, x)
+    new = torch.tensor([[1e15], [9e15], [-9e15], [2.0**52]], dtype=torch.float64)
+    cells, _ = layer(new)
+    assert (cells[:, 2, 0] > 0).all()
+    assert (cells[:, 0, 0] == 0).all()
+
+
+def test_a_table_that_is_refused():
+    loop = (
+        ColumnSchema(name="a", function=LinearFunction(of=("b",), factors=(1.0,))),
+        ColumnSchema(name="b", function=LinearFunction(of=("a",), factors=(1.0,))),
+        ColumnSchema(name="c"),
+    )
+    with pytest.raises(ConfigError, match="'a', 'b' are functions of one another"):
+        MixedColumns(loop)
+    with pytest.raises(ConfigError, match="no source of the column 'a' 'hight'. Did you mean 'height'"):
+        MixedColumns((ColumnSchema(name="a", function=LinearFunction(of=("hight",), factors=(1.0,))), SCHEMA[4]))
+    few = {"kind": "integer", "rest": "steps", "step": 1.0, "states": (0.0, 1.0), "lower": 0.0, "upper": 1.0}
+    with pytest.raises(ConfigError, match="All multiples of 1 in the range of 'few' are states"):
+        MixedColumns((ColumnSchema(name="few", declared=True, **few),))
+    with pytest.raises(ConfigError, match="nothing to model"):
+        MixedColumns(SCHEMA[5:])
+    with pytest.raises(DataError, match="empty sample"):
+        MixedColumns(SCHEMA).initialize(table(0))

@@ -113,9 +113,9 @@ def apart(ordered: Tensor) -> Tensor:
     left, right = left.clamp_max(widest) / 2, right.clamp_max(widest) / 2
     place = torch.arange(len(values)).repeat_interleave(count)
     rank = torch.arange(len(ordered)) - (count.cumsum(0) - count)[place]
-    # Values that are alone stay where they are.
-    share = torch.where(count[place] > 1, (rank + 0.5) / count[place], left[place] / (left + right)[place])
-    return ordered - left[place] + share * (left + right)[place]
+    share = (rank + 0.5) / count[place]
+    moved = ordered - left[place] + share * (left + right)[place]
+    return torch.where(count[place] > 1, moved, ordered)
 
 
 def fresh_density(low: float, high: float, *, hard: bool, cells: int) -> Density:

@@ -22,8 +22,10 @@ from likelify.transforms.tables.pieces import Pieces, derived
 Ends = float | Sequence[float | None] | Tensor | None
 # Odd, so that the middle of a symmetric range is in a cell, not between two.
 CELLS = 4095
+# Ranges that are no wider are empty as far as float64 can tell.
+NARROWEST = 1e-290
 # What follows from what was fitted, and is not kept with the weights.
-_DERIVED = ("log_density", "below", "above", "near", "reach", "log_tail", "least", "stop", "inner")
+_DERIVED = ("log_density", "below", "above", "near", "beyond", "reach", "log_tail", "least", "stop", "inner")
 
 
 class KernelMarginal(InDouble, Transform):
@@ -43,7 +45,7 @@ class KernelMarginal(InDouble, Transform):
 
     Ranges: the kernel is reflected at their ends, so a density that jumps there, or is infinite, is caught. A range
     that was *declared* is hard: outside the log-density is minus infinity in a flow, and draws are strictly inside; a
-    value at the very end has the score of one a millionth of a cell inside. One that was *found* is soft: outside there
+    value at the very end has the score of the middle of the outermost cell. One that was *found* is soft: outside there
     is a floor of less than half a row in total, and `inverse` moves a `z` from there to just inside, so that its round
     trip is not the identity there.
 
@@ -156,7 +158,7 @@ class KernelMarginal(InDouble, Transform):
         """Map each column to a standard normal, in the dtype of the flow."""
         x = x.to(self.center)
         x, inside = within(x, self.inside(x), self, "the declared ranges of their columns", self.center)
-        z, log_slope = self.scores(x)
+        z, log_slope = self.scores(self.off_ends(x))
         log_slope = torch.where(inside, log_slope, -math.inf)
         return z.to(self.like), sum_items(log_slope, context).to(self.like)
 
@@ -165,11 +167,25 @@ class KernelMarginal(InDouble, Transform):
         x, log_slope = self.values(z.to(self.center))
         return x, -sum_items(log_slope, context)
 
+    def off_ends(self, x: Tensor) -> Tensor:
+        """Return values with those at the very ends of declared ranges moved into the middle of the outermost cell.
+
+        There the density is the same, and the score is not infinite.
+        """
+        low, high = self.ends.unbind(1)
+        half = (high - low) / (2 * self.cells)
+        first = self.center + self.unit * torch.sinh(low + half)
+        last = self.center + self.unit * torch.sinh(high - half)
+        x = torch.where(self.hard & (x <= self.lower), first, x)
+        return torch.where(self.hard & (x >= self.upper), last, x)
+
     def scores(self, x: Tensor, column: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the score `z` of each value, and `log dz/dx`.
 
+        Those of the ends of declared ranges, and of what is outside, are some -9 and 9: finite, and beyond all draws.
+
         Args:
-            x: `(rows, columns)` in float64, finite or NaN; a value outside of a declared range counts as its end.
+            x: `(rows, columns)` in float64, finite or NaN.
             column: which column values `(rows,)` are of, if it is one.
         """
         if column is None:
@@ -225,12 +241,12 @@ def _per_column(ends: Ends, missing: float, columns: int, name: str) -> Tensor:
 
 
 def _check_ranges(lower: Tensor, upper: Tensor) -> None:
-    wrong = ~(lower < upper)
+    wrong = ~(upper - lower > NARROWEST)
     if bool(wrong.any()):
         column = int(wrong.nonzero()[0])
         raise ConfigError(
-            f"KernelMarginal needs lower < upper, and column {column} (from 0) has {float(lower[column]):g} and "
-            f"{float(upper[column]):g}."
+            f"KernelMarginal needs lower < upper, by more than {NARROWEST:g}, and column {column} (from 0) has "
+            f"{float(lower[column]):g} and {float(upper[column]):g}."
         )
 
 

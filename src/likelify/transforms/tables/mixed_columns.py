@@ -15,7 +15,7 @@ from likelify.structure import ContextLike, Shape, sum_items
 from likelify.support import within
 from likelify.transforms.core import Transform
 from likelify.transforms.tables.functions import Functions
-from likelify.transforms.tables.kernel_marginal import CELLS, KernelMarginal
+from likelify.transforms.tables.kernel_marginal import CELLS, NARROWEST, KernelMarginal
 from likelify.transforms.tables.states import States
 from likelify.transforms.tables.steps import Steps, spread
 
@@ -214,7 +214,7 @@ class MixedColumns(Transform):
                 parts.append((part, part, part))
             elif marginal is self.densities:
                 # NaN would reach gradients of other values.
-                z, log_slope = marginal.scores(torch.where(part.isnan(), marginal.center, part))
+                z, log_slope = marginal.scores(marginal.off_ends(torch.where(part.isnan(), marginal.center, part)))
                 parts.append((z, torch.zeros_like(z), log_slope))
             else:
                 _, number = self.steps.numbers(part)
@@ -254,11 +254,17 @@ def _marginals(columns: Sequence[ColumnSchema], cells: int, steps: Steps | None 
     if not columns:
         return None
     if steps is None:
-        lower, upper = zip(*(column.range for column in columns), strict=True)
+        lower, upper = zip(*map(_range, columns), strict=True)
     else:
         lower, upper = (steps.lowest - 0.5).tolist(), (steps.highest + 0.5).tolist()
     declared = [column.declared for column in columns]
     return KernelMarginal(len(columns), lower=lower, upper=upper, declared=declared, cells=cells)
+
+
+def _range(column: ColumnSchema) -> tuple[float, float]:
+    """Return the range of a column; one that was found is none if it is too narrow for float64."""
+    low, high = column.range
+    return (low, high) if column.declared or high - low > NARROWEST else (-math.inf, math.inf)
 
 
 def _cells(marginal: KernelMarginal, number: Tensor, column: int | None = None) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,11 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from likelify.distributions.normal import LOG_SQRT_2PI
+from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.transforms.tables.kernel_density import log_cosh, squashed
 
 # Part of an outermost cell that stands for the very end of a hard range, whose score would be infinite.
-NEAREST = 2.0**-20
+NEAREST = 2.0**-60
 # Smaller probabilities have no quantile.
 LEAST = 1e-300
 # The least distance over which the probability beyond the cells falls, on the squashed scale.
@@ -37,6 +37,7 @@ class Pieces(NamedTuple):
         near: `(d, cells)` probability below the lower edge in the cells up to the median, above the upper edge in
             others.
         middle: `(d,)` number of cells up to the median.
+        beyond: `(d,)` probability above them.
         reach: `(d, 2)`.
         log_tail: `(d, 2)` log-density of `a` just beyond the cells.
         least: `(d, 2)` smallest probabilities of scores of values within the cells.
@@ -54,6 +55,7 @@ class Pieces(NamedTuple):
     above: Tensor
     near: Tensor
     middle: Tensor
+    beyond: Tensor
     reach: Tensor
     log_tail: Tensor
     least: Tensor
@@ -73,7 +75,11 @@ class Pieces(NamedTuple):
         cell = place.detach().nan_to_num(0.0).floor().clamp(0, cells - 1)
         part, cell = place - cell, cell.long()
         left = cell < self.middle
-        tail = _at(self.near, cell) + torch.where(left, part, 1 - part) * _at(self.mass, cell)
+        mass = _at(self.mass, cell)
+        tail = _at(self.near, cell) + torch.where(left, part, 1 - part) * mass
+        # In the cell of the median, which may be the last one, from the side on which the probability is smaller.
+        crossed = left & (tail > 0.5)
+        left, tail = left & ~crossed, torch.where(crossed, self.beyond + (1 - part) * mass, tail)
         tail = torch.maximum(tail, torch.where(left, self.least[:, 0], self.least[:, 1]))
         log_density = _at(self.log_density, cell)
         for side, beyond in enumerate((low - a, a - high)):
@@ -89,7 +95,7 @@ class Pieces(NamedTuple):
     def values(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the value of each score, and `log dz/dx` there; `z` is `(rows, d)`."""
         left = z < 0
-        tail = torch.special.ndtr(-z.abs()).clamp_min(LEAST)
+        tail = probability_below(-z.abs()).clamp_min(LEAST)
         tail = torch.maximum(tail, torch.where(left, self.stop[:, 0], self.stop[:, 1]))
         cell = self._cell(tail.detach(), left)
         mass = _at(self.mass, cell)
@@ -138,6 +144,7 @@ def derived(mass: Tensor, ends: Tensor, tails: Tensor, lower: Tensor, upper: Ten
         "above": above,
         "near": torch.where(before_median, below[:, :-1], above[:, 1:]),
         "middle": before_median.sum(1),
+        "beyond": above.gather(1, before_median.sum(1, keepdim=True))[:, 0],
         "reach": reach,
         "log_tail": (3 * tails / reach).log(),
         "least": tails + NEAREST * end_cells,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from likelify.errors import ConfigError
 from likelify.schema import ColumnSchema
 from likelify.transforms.columns import InDouble
 
@@ -43,8 +44,18 @@ class Steps(InDouble):
         lowest = torch.tensor([low for low, _ in ends], dtype=torch.float64) / self.step
         highest = torch.tensor([high for _, high in ends], dtype=torch.float64) / self.step
         # The first and the last number within the range.
-        self.register_buffer("lowest", self._number((lowest - OFF).ceil()[None])[0], persistent=False)
-        self.register_buffer("highest", self._number((highest + OFF).floor()[None], last=True)[0], persistent=False)
+        first = self._number((lowest - OFF).ceil()[None])[0]
+        last = self._number((highest + OFF).floor()[None], last=True)[0]
+        empty = first > last
+        for column, nothing in zip(schema, empty.tolist(), strict=True):
+            if nothing and column.declared:
+                raise ConfigError(
+                    f"All multiples of {column.step:g} in the range of '{column.name}' are states, so nothing is left "
+                    "that has steps: its rest is 'none'."
+                )
+        # A range that was found, and in which all is states, says nothing of what else there may be.
+        self.register_buffer("lowest", torch.where(empty, -math.inf, first), persistent=False)
+        self.register_buffer("highest", torch.where(empty, math.inf, last), persistent=False)
 
     def numbers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return which values `(rows, d)` are multiples, and their numbers; those of others mean nothing."""
