@@ -11,6 +11,7 @@ from likelify.data.facts import numbered_columns
 from likelify.data.screening import FEWEST_ROWS, Dependence, fewest, some_rows
 from likelify.data.source import Source
 from likelify.data.values import moments
+from likelify.schema import real_columns
 
 # So little of a column is no datum, whatever left it there.
 LITTLE = 1e-3
@@ -35,7 +36,8 @@ def nearly_dependent_columns(source: Source) -> list[Dependence]:
     columns to their last digits leaves. Where rows far from the others make the deviation, that of most rows counts.
 
     Args:
-        source: a table without columns that are constant or follow from others exactly; other sources have no columns.
+        source: a table without columns that follow from others exactly; other sources have no columns. Columns with
+            missing values, and those of states and steps, which have no density, are not looked at.
 
     Returns:
         The first five at most, of the first 300 columns, in their order.
@@ -48,8 +50,14 @@ def nearly_dependent_columns(source: Source) -> list[Dependence]:
     width = min(MOST_COLUMNS, size // 2, source.event_shape[0])
     places = torch.from_numpy(some_rows(size, max(FEWEST_ROWS, 4 * width)))
     rows = source.read("train", places).x[:, :width].to(torch.float64).numpy()
-    names = source.columns or numbered_columns(width)
-    sample = _Sample.of(rows)
+    # Of what is missing, or has probabilities and no density, nothing of the kind is to be feared.
+    schema = source.schema or real_columns(source.event_shape[0])
+    kept = [place for place in range(width) if schema[place].rest == "density" and schema[place].is_modelled]
+    kept = [place for place in kept if not np.isnan(rows[:, place]).any()]
+    names = tuple((source.columns or numbered_columns(width))[place] for place in kept)
+    if not kept:
+        return []
+    sample = _Sample.of(rows[:, kept])
     found: list[Dependence] = []
     for column in map(int, np.flatnonzero(sample.left <= MOST)):
         others = np.arange(column)

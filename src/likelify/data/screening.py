@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,10 @@ TOLERANCE, LARGEST_TOLERANCE = 1e-6, 1e-4
 OFFSET = 1e-9
 # Rows looked at, drawn with a seed since tables are often in an order; a relation found there is confirmed by all rows.
 FEWEST_ROWS, MOST_COLUMNS, SEED = 1000, 1000, 0
+# A sum of several columns is only said of rows of which there are clearly more: so many for each of them, and more.
+ROWS_EACH, ROWS_MORE = 2, 10
+# Patterns of missing values whose columns are looked at.
+MOST_PATTERNS = 50
 # Rounding above this share of a column's deviation takes away its fourth digit.
 COARSE = 3e-4
 # Of values that differ, as many must differ when they are rounded.
@@ -39,6 +43,7 @@ class Dependence:
         offset: what is added.
         left: what the sum leaves of the column, in units of its deviation; 0 where it leaves nothing but what the
             computer rounds.
+        words: both are of words, and each word of one stands for one of the other.
 
     Example:
         >>> print(Dependence("b", ("a",), (2.0,), 1.0))
@@ -50,9 +55,12 @@ class Dependence:
     factors: tuple[float, ...]
     offset: float
     left: float = 0.0
+    words: bool = False
 
     def __str__(self) -> str:
         """Return the equation, or the names alone if there are many."""
+        if self.words:
+            return f"'{self.column}' says the same as '{self.of[0]}'"
         return f"{self._equation()} up to {100 * self.left:.2g} % of its deviation" if self.left else self._equation()
 
     def _equation(self) -> str:
@@ -81,14 +89,74 @@ def dependent_columns(source: Source) -> list[Dependence]:
     Returns:
         One for each column that follows from others, in the order of the columns.
     """
-    if source.kind == "table" and len(source.event_shape) == 1:
-        rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
-        names = source.columns or numbered_columns(rows.shape[1])
-    elif source.kind == "sequence" and source.levels is None:
-        rows, names = _values_of_sequences(source)
-    else:
+    if source.kind == "sequence" and source.levels is None:
+        return _numbers(*_values_of_sequences(source))
+    if source.kind != "table" or len(source.event_shape) != 1:
         return []
+    rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
+    names = source.columns or numbered_columns(rows.shape[1])
+    if source.schema is None:
+        return _numbers(rows, names)
+    kept = [place for place, column in enumerate(source.schema) if column.is_modelled]
+    words = [column.name for column in source.schema if column.categories is not None]
+    return dependences(rows[:, kept], [names[place] for place in kept], words)
+
+
+def dependences(rows: np.ndarray, names: Sequence[str], words: Collection[str] = ()) -> list[Dependence]:
+    """Find the columns that follow from columns before them; see `dependent_columns`.
+
+    Columns with missing values are compared with those that are complete, and with those that miss the same. Of columns
+    of words one follows from another if each word of it stands for one word of that.
+
+    Args:
+        rows: `(n, columns)`, NaN where a value is missing.
+        names: of the columns.
+        words: names of those whose numbers are places of words.
+
+    Returns:
+        One for each that has more than one value, in the order of the columns.
+    """
+    found = _same_words(rows, names, words)
+    numbers = [place for place, name in enumerate(names) if name not in words]
+    patterns: dict[bytes, list[int]] = {}
+    for place in numbers:
+        patterns.setdefault(np.packbits(np.isnan(rows[:, place])).tobytes(), []).append(place)
+    complete = [place for place in numbers if not np.isnan(rows[:, place]).any()]
+    of_complete = _numbers(rows[:, complete], [names[place] for place in complete]) if complete else []
+    found += of_complete
+    follows = {each.column for each in of_complete}
+    basis = [place for place in complete if names[place] not in follows]
+    for places in list(patterns.values())[:MOST_PATTERNS]:
+        present = ~np.isnan(rows[:, places[0]])
+        if places[0] not in complete and present.any():
+            own = [*basis, *places]
+            some = _numbers(rows[np.ix_(present, own)], [names[place] for place in own])
+            found += [each for each in some if each.column in {names[place] for place in places}]
+    order = {name: place for place, name in enumerate(names)}
+    return sorted((each for each in found if each.of), key=lambda each: order[each.column])
+
+
+def _same_words(rows: np.ndarray, names: Sequence[str], words: Collection[str]) -> list[Dependence]:
+    """Find the columns of words that say the same as one before them."""
+    known: dict[bytes, str] = {}
+    found = []
+    for place, name in enumerate(names):
+        if name not in words:
+            continue
+        _, first, codes = np.unique(rows[:, place], return_index=True, return_inverse=True)
+        if len(first) > 1:
+            # Numbered in the order in which they are first met, words of one meaning have one number.
+            said = np.argsort(np.argsort(first)).astype(np.int32)[codes.reshape(-1)].tobytes()
+            before = known.setdefault(said, name)
+            found += [Dependence(name, (before,), (1.0,), 0.0, words=True)] if before != name else []
+    return found
+
+
+def _numbers(rows: np.ndarray, names: Sequence[str]) -> list[Dependence]:
+    """Find the columns of numbers, none missing, that follow from columns before them."""
     rows = rows[:, : min(MOST_COLUMNS, len(rows) // 2)]
+    if not rows.size:
+        return []
     mean, scale = moments(rows)
     unit = np.where(scale > 0, scale, 1.0)
     standard = (rows[some_rows(len(rows), max(FEWEST_ROWS, 4 * rows.shape[1]))] - mean) / unit
@@ -96,6 +164,8 @@ def dependent_columns(source: Source) -> list[Dependence]:
     found = []
     for column, others in _candidates(standard, tolerance):
         chosen, factors = _combination(standard, column, others, tolerance)
+        if len(chosen) > 1 and len(np.unique(standard, axis=0)) <= ROWS_EACH * len(chosen) + ROWS_MORE:
+            continue
         slopes = factors * unit[column] / unit[chosen]
         centred = (rows[:, column] - mean[column]) - (rows[:, chosen] - mean[chosen]) @ slopes
         if np.abs(centred).max() > tolerance * unit[column] * np.sqrt(len(rows)):
@@ -158,10 +228,17 @@ def rounded_columns(source: Source, dtype: torch.dtype) -> list[str]:
     places = torch.from_numpy(some_rows(source.size("train"), FEWEST_ROWS))
     rows = source.read("train", places).x.to(torch.float64)
     rounded = rows.to(dtype).to(torch.float64)
-    moved = (rounded - rows).square().mean(0).sqrt() > COARSE * rows.std(0, correction=0)
-    lost = distinct(rounded.numpy()) < KEPT * distinct(rows.numpy())
     names = source.columns or numbered_columns(rows.shape[1])
-    return [name for name, wrong in zip(names, moved.numpy() | lost, strict=True) if wrong]
+    pairs = zip(names, rows.T.numpy(), rounded.T.numpy(), strict=True)
+    return [name for name, column, coarse in pairs if _loses(column[~np.isnan(column)], coarse[~np.isnan(column)])]
+
+
+def _loses(values: np.ndarray, rounded: np.ndarray) -> bool:
+    """Tell whether values lose their digits when they are rounded."""
+    if not len(values):
+        return False
+    moved = np.sqrt(np.square(rounded - values).mean()) > COARSE * values.std()
+    return bool(moved or distinct(rounded[:, None])[0] < KEPT * distinct(values[:, None])[0])
 
 
 def _tolerance(mean: np.ndarray, unit: np.ndarray) -> float:

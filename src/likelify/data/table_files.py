@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from likelify.data.delimited import numbers_rows
+from likelify.data.dependent import settle
 from likelify.data.faults import Faults
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, chosen_columns
 from likelify.data.options import SourceOptions
 from likelify.data.reading import Table, drop_proposed, note_faults, read_frame, splits_auto
+from likelify.data.screening import dependences
 from likelify.data.tables import TableSource, table
 from likelify.data.told import Told
 from likelify.data.values import FEW_CLASSES, class_labels
@@ -95,6 +97,9 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     note_faults(table, faults, ids=frame.named)
     left = [*drop, *(drop_proposed(table, faults) if auto else [])]
     classes = _classes(table, label, class_names, faults)
+    if options.dependent or faults:
+        follow = dependences(table.rows, table.names, [name for name in table.names if table.told[name].words])
+        said += settle(table, follow, options.dependent or "refuse", faults)
     faults.refuse(drop, options.wishes())
     if not table.names:
         raise DataError(f"{frame.name} has nothing but the numbers of its rows, ids or free text.")

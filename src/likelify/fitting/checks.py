@@ -134,7 +134,11 @@ def check_columns(source: Source) -> None:
     """
     if found := dependent_columns(source):
         more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        what, remedy = ("columns", "Leave one of each out")
+        what, remedy = (
+            "columns",
+            "Leave one of each out: --dependent drop; or keep them as what they are, functions of",
+        )
+        remedy += " the others: --dependent function (in Python: dependent=)"
         if source.kind == "sequence":
             what = "values"
             remedy = "Leave such times or channels out; give counts and rounded values as integers, with --levels"
