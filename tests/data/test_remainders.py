@@ -27,7 +27,7 @@ def said(values, names=None):
         (((2 * NORMAL).round(4), NORMAL.round(4)), 0.5, 3e-5),
         ((NORMAL.round(1), (1.8 * NORMAL + 32).round(1)), 1.8, 0.033),
         (((1.8 * NORMAL + 32).round(1), NORMAL.round(1)), 1 / 1.8, 0.033),
-        (((20 + 8 * NORMAL).round(), (68 + 14.4 * NORMAL).round()), 1.8, 0.042),
+        (((2 + 0.8 * NORMAL).round(1), (6.8 + 1.44 * NORMAL).round(1)), 1.8, 0.042),
         ((NORMAL, 3 * NORMAL + 1e-4 * RNG.normal(size=300)), 3, 3e-5),
     ],
 )
@@ -90,3 +90,10 @@ def test_many_columns_take_one_fit_each_and_a_few_for_those_that_are_named(fits)
     found = nearly_dependent_columns(table(waves + 0.002 * RNG.normal(size=waves.shape)))
     assert len(found) == MOST_FOUND
     assert 0 < len(fits) <= MOST_COLUMNS + MOST_FOUND * (2 + 9)
+
+
+def test_whole_numbers_and_what_is_missing_have_no_density_to_fear():
+    whole = np.column_stack([(20 + 8 * NORMAL).round(), (68 + 14.4 * NORMAL).round()])
+    assert nearly_dependent_columns(table(whole)) == []
+    partly = np.column_stack([np.where(NORMAL > 1, np.nan, NORMAL).round(1), (1.8 * NORMAL + 32).round(1)])
+    assert nearly_dependent_columns(table(partly)) == []

@@ -31,7 +31,9 @@ def test_sums_shares_and_codes_are_named():
     assert str(one).startswith("'column 7' follows from 'column 1', 'column 2'")
     shares = values[:, :3] / values[:, :3].sum(1, keepdims=True)
     assert said(shares, ["a", "b", "c"]) == ["'c' is -1 * 'a' - 1 * 'b' + 1"]
-    codes = np.eye(4)[RNG.integers(0, 4, 500)]
+    codes = np.column_stack([np.eye(4)[RNG.integers(0, 4, 500)], values[:, 0]])
+    # Of nothing but the codes there are four different rows, of which every column follows from three others.
+    assert dependent_columns(table(codes[:, :4])) == []
     assert [each.column for each in dependent_columns(table(codes))] == ["column 4"]
     two = np.stack([values[:, 0], values[:, 0], values[:, 1], 3 - values[:, 0] + 4 * values[:, 1]], 1)
     assert said(two, list("abcd")) == ["'b' is 1 * 'a'", "'d' is -1 * 'a' + 4 * 'c' + 3"]

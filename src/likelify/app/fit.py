@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify.app.devices import Where
 from likelify.app.resume import refuse_taken, resume_command
-from likelify.app.show import console, program, say_remarks
+from likelify.app.show import console, program, say_remarks, show_columns
 from likelify.app.threads import use_threads
 from likelify.data import Facts, Source, SourceOptions, open_source
 from likelify.fitting.run import Run
@@ -50,6 +50,7 @@ def fit_command(
         place = where.place
     run = where.by_first(lambda: Run.create(out or default_folder(facts), config, numbered=out is None))
     _announce(choice, flow, facts)
+    show_columns(source)
     console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
     from likelify.app.after import see_through
     from likelify.fitting.loop import fit

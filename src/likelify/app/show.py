@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from likelify.data import Facts
+from likelify.data import Facts, Source
+from likelify.data.describing import kind_of, values_of
 from likelify.errors import LikelifyWarning, printable
 from likelify.fitting.figures import Evaluation, Figure, Unit
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 HEAVY_SHARE = 0.05
 # Standard errors by which a difference is one.
 CLEAR = 2.0
+# Of the columns of a table, how many are shown.
+MOST_COLUMNS = 40
 
 
 class Terminal(Console):
@@ -75,6 +78,23 @@ def show_list(lines: dict[str, str]) -> None:
     width = max(map(len, lines))
     for name, text in lines.items():
         console.print(f"  {name:<{width}}  {text}")
+
+
+def show_columns(source: Source) -> None:
+    """Print what the columns of a table were taken for, and how that was decided; nothing of other data."""
+    if source.schema is None:
+        return
+    missing = source.read_all("train").x.isnan().double().mean(0).tolist()
+    table = Table(title=f"The columns of {source.name}")
+    for heading in ("column", "taken for", "values", "missing", "decided by"):
+        table.add_column(heading, justify="right" if heading == "missing" else "left")
+    for column, share in list(zip(source.schema, missing, strict=True))[:MOST_COLUMNS]:
+        said = f"{share:.1%}" if share or column.missing else ""
+        table.add_row(column.name, kind_of(column), values_of(column), said, column.said)
+    console.print(table)
+    if len(source.schema) > MOST_COLUMNS:
+        console.print(f"And {len(source.schema) - MOST_COLUMNS} more columns, which are in the run's config.json.")
+    console.print("Other kinds: --columns 'NAME=real,NAME=category,NAME=integer[0,120]'.")
 
 
 def show_evaluation(measured: Evaluation, facts: Facts) -> None:

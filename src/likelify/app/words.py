@@ -78,8 +78,10 @@ class DataWords:
     channels: Annotated[str | None, _word(DATA, "Arrays of images: first or last.")] = None
     kind: Annotated[str | None, _word(DATA, "Arrays: image, sequence or table.")] = None
     levels: Annotated[int | None, _word(DATA, "Arrays of whole numbers: how many values.")] = None
-    columns: Annotated[str | None, _word(DATA, "Tables: those to keep, a,b,c.")] = None
-    drop: Annotated[str | None, _word(DATA, "Tables: those to leave out, id,name.")] = None
+    columns: Annotated[str | None, _word(DATA, "Tables: keep a,b,c; or kinds, zip=category,age=integer[0,99].")] = None
+    drop: Annotated[str | None, _word(DATA, "Tables: those to leave out, id,name; auto: ids and free text.")] = None
+    given: Annotated[str | None, _word(DATA, "Tables: conditions a,b; learn p(others | a,b).")] = None
+    dependent: Annotated[str | None, _word(DATA, "Columns that follow from others: drop or function.")] = None
     skip_unreadable: Annotated[bool, _word(DATA, "Leave out images that cannot be read.")] = False
 
     def options(self) -> SourceOptions:

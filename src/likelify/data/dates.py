@@ -197,4 +197,6 @@ def _written(seconds: float, form: str, *, clock: bool, written: bool) -> str | 
     moment = START + timedelta(seconds=min(max(seconds, earliest), latest))
     if clock and not written:
         return moment.time()
+    # Not all systems write years before 1000 with four digits, and then nothing reads them.
+    form = form.replace("%Y", f"{moment.year:04d}")
     return moment.replace(tzinfo=UTC).strftime(form) if "%z" in form else moment.strftime(form)

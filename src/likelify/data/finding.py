@@ -107,9 +107,17 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
     if not facts["declared"]:
         free = train[~np.isin(train, atoms)] if atoms else train
         found["lower"], found["upper"] = find_bounds(free, whole=steps, zero=kind != "date")
+        _at_zero(found, present)
         _widen(found, present)
     words = {"integer": "whole numbers", "real": "numbers", "date": "dates"}[kind]
     return found | {"said": said or words}
+
+
+def _at_zero(found: dict[str, Any], present: np.ndarray) -> None:
+    """Take zero for an end where it has a probability of its own and all values lie on one side of it."""
+    if 0.0 in found["states"]:
+        found["lower"] = 0.0 if present.min() >= 0 else found["lower"]
+        found["upper"] = 0.0 if present.max() <= 0 else found["upper"]
 
 
 def _widen(found: dict[str, Any], present: np.ndarray) -> None:
