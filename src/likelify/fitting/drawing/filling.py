@@ -58,10 +58,10 @@ class Worth:
     def __str__(self) -> str:
         if self.exact == self.rows:
             return "All draws are exact."
-        return (
-            f"Of {self.exact:,} of {self.rows:,} rows the draws are exact; the smallest effective sample size of the "
-            f"others is {self.smallest:.0f}."
-        )
+        weighted = f"by importance weighting, with an effective sample size of at least {self.smallest:.0f}"
+        if not self.exact:
+            return f"Draws are {weighted}."
+        return f"Draws are exact for {self.exact:,} of {self.rows:,} rows, for the others {weighted}."
 
 
 def schema_of(run: Run) -> tuple[ColumnSchema, ...]:

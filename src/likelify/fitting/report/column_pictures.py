@@ -128,7 +128,7 @@ def _ticks(axis: Axis, column: ColumnSchema, number: int) -> None:
     if column.kind == "date" and not is_clock(column.written):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(minticks=2, maxticks=number)
+        locator = AutoDateLocator(minticks=2, maxticks=number + 2)
         axis.set_major_locator(locator)
         axis.set_major_formatter(ConciseDateFormatter(locator))
         axis.offsetText.set_visible(False)

@@ -75,6 +75,8 @@ def _styled(name: str) -> Iterator[None]:
     style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # It takes a usable interval all the same.
+        warnings.filterwarnings("ignore", message="AutoDateLocator was unable to pick")
         yield
 
 
