@@ -277,24 +277,3 @@ def test_one_column():
     x = torch.zeros(4, 3, 1, dtype=torch.float64)
     assert model.sample((4,)).shape == x.shape
     assert torch.allclose(model.from_noise(model.to_noise(x)), x)
-
-
-def test_half_precision_stays_out():
-    model, x = columns(dtype=torch.float32), mixed_cells(20, torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        value = model.log_prob(x)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, model.log_prob(x))
-
-
-def test_a_column_without_any_score_in_the_sample():
-    x = mixed_cells(200)
-    x[:, :, 2] = torch.tensor([2.0, 0.0, 0.0])
-    for linear in (True, False):
-        model = distributions.AutoregressiveColumns(MIXED, (2, 0, 1, 3), linear=linear, snap=snap).double()
-        model.initialize(x)
-        assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
-        assert model.log_prob(mixed_cells(200)).isfinite().all()
-    single = distributions.AutoregressiveColumns(MIXED, snap=snap).double()
-    single.initialize(x[:1])
-    assert single.log_prob(x[:3]).isfinite().all()

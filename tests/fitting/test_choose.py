@@ -93,11 +93,18 @@ def facts_of(rows, columns, schema=None):
 
 def test_a_table_gets_members_width_and_dropout_by_its_size():
     few, some, many = (choose(facts_of(rows, 4)) for rows in (500, 2500, 10_000))
-    assert few.model.members == some.model.members == ("autoregressive", "splines", "couplings")
+    assert few.model.members == ("autoregressive", "splines", "couplings")
+    assert some.model.members == ("autoregressive", "splines", "autoregressive")
     assert many.model.members == ("autoregressive",)
     assert (few.model.width, some.model.width, many.model.width) == (64, 128, 128)
     assert (few.model.dropout, some.model.dropout, many.model.dropout) == (0.3, 0.2, 0.0)
     assert (few.fit.weight_decay, many.fit.weight_decay) == (3e-2, 1e-2)
+    assert [(chosen.fit.steps, chosen.fit.max_time) for chosen in (few, some, many)] == [
+        (1500, 20.0),
+        (1500, 20.0),
+        (4000, 60.0),
+    ]
+    assert few.fit.clip == pytest.approx(5 / (4 * np.log(2)))
     assert (few.fit.batch_size, some.fit.batch_size, many.fit.batch_size) == (64, 312, 512)
     assert [column.name for column in few.model.schema] == ["column 1", "column 2", "column 3", "column 4"]
 
@@ -110,6 +117,8 @@ def test_a_table_of_all_kinds_has_autoregressive_members_alone():
     assert choose(facts_of(500, 2, schema), settings={"members": ("autoregressive",)}).model.members == (
         "autoregressive",
     )
+    with pytest.raises(ConfigError, match="is of real numbers, and of these columns 'a' hold words.*for table-flow"):
+        choose(facts_of(500, 2, schema), model="flowified-mlp")
     with pytest.raises(ConfigError, match="Did you mean"):
         choose(facts_of(500, 2), settings={"schemas": 1})
     with pytest.raises(ConfigError, match="Conditions of table-flow are columns: name them with --given"):

@@ -18,7 +18,7 @@ from likelify.nets.columns import ColumnsNet
 from likelify.schema import ColumnSchema
 from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
 from likelify.support import Interval
-from likelify.tracing import in_full_precision, is_tracing
+from likelify.tracing import is_tracing
 
 # Log-odds of states stay within this, so that their exponentials need no care.
 MOST_ODDS = 40.0
@@ -126,7 +126,7 @@ class AutoregressiveColumns(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each row of cells, of states and intervals the log-probability, in nats."""
-        return self._in_chunks(x, self._total)
+        return self._in_chunks(x, lambda cells: sum(found.sum(0) for found in self._terms(cells)))
 
     def terms(self, x: Tensor) -> Tensor:
         """Return the log-density or log-probability of each column given those before it, `(rows, d)`; they add up.
@@ -279,10 +279,6 @@ class AutoregressiveColumns(Distribution):
         number, starts = self.layout.open.index(column), self.layout.starts
         return slice(starts[number] - self.layout.given_states, starts[number + 1] - self.layout.given_states)
 
-    def _total(self, cells: Tensor) -> Tensor:
-        scores, states = self._terms(cells)
-        return scores.sum(0) + states.sum(0)
-
     def _terms(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms of scores and of states, `(columns, rows)` in the order of the model."""
         state, z, width = self.layout.split(cells)
@@ -339,10 +335,9 @@ class AutoregressiveColumns(Distribution):
 
     def _in_chunks(self, cells: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         if torch.is_grad_enabled() or len(cells) <= CHUNK_ROWS or is_tracing():
-            # Conditionals may be as narrow as half precision is coarse, so networks leave autocast, too.
-            return in_full_precision(run, cells)
+            return run(cells)
         with torch.no_grad(), freeze(self):
-            return torch.cat([in_full_precision(run, chunk) for chunk in cells.split(CHUNK_ROWS)])
+            return torch.cat([run(chunk) for chunk in cells.split(CHUNK_ROWS)])
 
     def _refuse_conditions(self, what: str) -> None:
         if self.layout.given:

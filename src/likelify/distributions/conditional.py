@@ -1,16 +1,12 @@
 """What one column of a table is like, given those before it: probabilities of states, and a density of scores."""
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from likelify.distributions.normal import probability_below
 from likelify.distributions.normal_mixtures import NormalMixtures, normal_quantile
-from likelify.errors import ConfigError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +40,7 @@ class ColumnConditional:
         """Draw the state and the score of each row, zero where there is none."""
         z = None if self.mixture is None else self.mixture.draw(temperature)
         if self.log_states is None:
-            z = _there(z)
+            assert z is not None
             return torch.full_like(z, self.continuous or 0), z
         noise = -torch.empty_like(self.log_states).exponential_().log()
         state = (self.log_states + temperature * noise).argmax(0)
@@ -67,7 +63,8 @@ class ColumnConditional:
         """
         conditional = self.double()
         if conditional.log_states is None:
-            return _there(conditional.mixture).to_noise(z.double())
+            assert conditional.mixture is not None
+            return conditional.mixture.to_noise(z.double())
         below, inside, above = conditional._intervals(state)
         # Of the interval of the state, what is below and above the score.
         lower = torch.full_like(inside, 0.5)
@@ -83,7 +80,8 @@ class ColumnConditional:
         conditional = self.double()
         noise = noise.double()
         if conditional.log_states is None:
-            return torch.full_like(noise, self.continuous or 0), _there(conditional.mixture).from_noise(noise)
+            assert conditional.mixture is not None
+            return torch.full_like(noise, self.continuous or 0), conditional.mixture.from_noise(noise)
         lower, upper = probability_below(noise), probability_below(-noise)
         edges = conditional.log_states.exp().cumsum(0)
         state = (lower > edges[:-1]).sum(0).to(noise.dtype)
@@ -105,14 +103,8 @@ class ColumnConditional:
 
     def _intervals(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the probabilities of the states before that of each row, of itself, and of those behind it."""
-        share = _there(self.log_states).exp()
+        assert self.log_states is not None
+        share = self.log_states.exp()
         place = state.long()[None]
         below, above = share.cumsum(0) - share, share.flip(0).cumsum(0).flip(0) - share
         return below.gather(0, place)[0], share.gather(0, place)[0], above.gather(0, place)[0]
-
-
-def _there(part: T | None) -> T:
-    """Return the part that a column has of which the other is missing."""
-    if part is None:
-        raise ConfigError("A column has states, or a density, or both.")
-    return part

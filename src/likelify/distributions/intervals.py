@@ -95,7 +95,7 @@ def _pieces(t: Tensor, half: Tensor) -> _Pieces:
 
 
 def _short(h: Tensor, t: Tensor) -> Tensor:
-    return -0.5 * t.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(torch.stack(_series(h, t)).sum(0))
+    return -0.5 * t.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(sum(_series(h, t)))
 
 
 def _long(h: Tensor, t: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from likelify.data import Facts
 from likelify.data.facts import numbered_columns
 from likelify.errors import ConfigError, unknown_word
+from likelify.fitting.plain import require_plain
 from likelify.fitting.recipes import KINDS, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import Draws, FitSettings
 from likelify.schema import ColumnSchema
@@ -152,6 +153,8 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
             f"The model '{model}' is not for {facts.items}, which '{facts.name}' has. Models for {facts.items}: "
             f"{', '.join(others)}."
         )
+    if facts.kind == "table" and not MODELS[model].takes_mixed:
+        require_plain(model, facts.schema, [name for name, config in MODELS.items() if config.takes_mixed])
     if facts.kind == "image" and facts.levels is None:
         raise ConfigError(
             f"The images of '{facts.name}' are real numbers, and the ready-made models are of pixels 0..levels-1. Give "

@@ -38,6 +38,7 @@ class ModelConfig(Settings):
         summary: one line for the list of models.
         listed: whether `MODELS` has it.
         reads_labels: whether the model can be class-conditional.
+        takes_mixed: whether a model of tables takes columns of every kind, not real numbers alone.
         needs_module: whether `build` takes a network of the user's, which settings do not hold.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item; a number is the shape of a vector.
@@ -51,6 +52,7 @@ class ModelConfig(Settings):
     summary: ClassVar[str] = ""
     listed: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
+    takes_mixed: ClassVar[bool] = False
     needs_module: ClassVar[bool] = False
 
     model: str = Field(default="", validate_default=True)

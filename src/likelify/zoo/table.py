@@ -55,7 +55,9 @@ class TableConfig(ModelConfig):
 
 
 class RealTableConfig(TableConfig):
-    """Settings of a flow of rows of real numbers without missing values, whose columns all have densities.
+    """Settings of a flow of rows of real numbers without missing values, each of which gets a density.
+
+    Whole numbers, dates and truth values have one as any numbers do, though probabilities would suit them.
 
     Attributes:
         base: distribution of the latent: normal, or Student's t with trained degrees of freedom.
@@ -73,26 +75,27 @@ class RealTableConfig(TableConfig):
 
 
 def refuse_mixed(schema: Sequence[ColumnSchema]) -> None:
-    """Refuse columns that are no plain real numbers.
+    """Refuse columns that have no density: words, what is missing, follows from others or is a condition.
 
     Raises:
         ValueError: naming the first such column.
     """
     for column in schema:
-        if not column.is_plain or column.given:
-            what = "a condition" if column.given else _what(column)
+        if what := _trouble(column):
             raise ValueError(
-                f"the model is of rows of real numbers alone, and the column '{column.name}' is {what}; the model "
+                f"the model is of rows of real numbers alone, and the column '{column.name}' {what}; the model "
                 "table-flow takes all columns"
             )
 
 
-def _what(column: ColumnSchema) -> str:
+def _trouble(column: ColumnSchema) -> str:
+    if column.categories is not None:
+        return "holds words"
     if column.function is not None:
-        return "one that follows from others"
-    if column.kind != "real":
-        return f"of the kind {column.kind}"
-    return "one with missing values" if column.missing else "one with values that have a probability of their own"
+        return "follows from others or has one value only"
+    if column.missing:
+        return "has missing values"
+    return "is a condition" if column.given else ""
 
 
 def base_of(name: BaseName, columns: int) -> Distribution:

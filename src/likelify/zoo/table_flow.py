@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,8 @@ class TableFlowConfig(TableConfig):
         normals: components of the mixture of normal distributions.
         order_seed: of the orders of the columns; the first member has that of the table, conditions first.
     """
+
+    takes_mixed: ClassVar[bool] = True
 
     members: tuple[MemberName, ...] = Field(default=("autoregressive",), min_length=1, max_length=64)
     simple: bool = True
