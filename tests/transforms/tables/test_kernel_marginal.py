@@ -106,7 +106,7 @@ def test_outside_of_a_declared_range_there_is_nothing():
     x = draws("exponential", 1000)
     layer = fitted(x, lower=0.0, upper=[50.0])
     rows = torch.tensor([[-1e-12], [51.0], [math.inf], [0.0], [50.0], [1.0]], dtype=torch.float64)
-    with pytest.raises(DomainError, match="3 of 6 input values lie outside the declared ranges"):
+    with pytest.raises(DomainError, match="3 of 6 input values lie outside the ranges"):
         layer(rows)
     found = log_prob(layer, rows)
     assert (found[:3] == -math.inf).all()

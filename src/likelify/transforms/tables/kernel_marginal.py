@@ -157,7 +157,7 @@ class KernelMarginal(InDouble, Transform):
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map each column to a standard normal, in the dtype of the flow."""
         x = x.to(self.center)
-        x, inside = within(x, self.inside(x), self, "the declared ranges of their columns", self.center)
+        x, inside = within(x, self.inside(x), self, "the ranges of their columns", self.center)
         z, log_slope = self.scores(self.off_ends(x))
         log_slope = torch.where(inside, log_slope, -math.inf)
         return z.to(self.like), sum_items(log_slope, context).to(self.like)

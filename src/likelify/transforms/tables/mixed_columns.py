@@ -77,7 +77,8 @@ class MixedColumns(Transform):
         tensor([[0., 1.],
                 [0., 0.],
                 [0., 2.]])
-        >>> layer.inverse(cells)[0][:, 1]
+        >>> back, _ = layer.inverse(cells)
+        >>> back[:, 1]
         tensor([1., 0., nan], dtype=torch.float64)
     """
 
