@@ -11,6 +11,7 @@ from likelify.distributions.core import Distribution as Distribution
 from likelify.distributions.normal import ConditionalNormal as ConditionalNormal
 from likelify.distributions.normal import Normal as Normal
 from likelify.errors import LikelifyError as LikelifyError
+from likelify.fitting.estimator.density import FlowDensity as FlowDensity
 from likelify.fitting.loop import fit as fit
 from likelify.fitting.run import Run as Run
 from likelify.flowification.convert import flowify as flowify

@@ -1,0 +1,416 @@
+"""`FlowDensity`: the density of the rows of a table, in scikit-learn's manners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Never, Self
+
+import numpy as np
+
+from likelify.data.source import FEWEST
+from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
+from likelify.fitting.estimator.fitted import Fitted, Wanted, fit_table, held_out_rows, taken
+from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame
+from likelify.fitting.estimator.keeping import Kept, keep_estimator, kept_estimator
+from likelify.fitting.estimator.telling import tell
+from likelify.fitting.run import Run
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
+    from sklearn.utils import Tags, check_random_state
+    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+except ImportError as error:
+    raise MissingDependencyError("scikit-learn", "app") from error
+
+# Rows whose scores place the threshold of outliers.
+THRESHOLD_ROWS = 2**14
+
+
+class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixin, BaseEstimator):
+    """The exact density of the rows of a table, fitted as the command line fits them.
+
+    Numbers, words, truth values, dates and missing values are taken as they are: `score_samples` is in nats and in the
+    units of the table, a density of real columns times probabilities of all others. Nothing is to be scaled, filled or
+    encoded before.
+
+    Args:
+        model: name of a model of tables; by default the one that suits the data.
+        time_budget: seconds that training may take at most; None leaves that to the settings of the model.
+        columns: what columns are taken for where their values do not tell, by name: `{"zip": "category",
+            "age": "integer[0,120]"}`.
+        given: names of columns that are conditions: the density is then p(other columns | these).
+        dependent: what becomes of columns that follow from others: `"refuse"`, `"drop"` or `"function"`.
+        contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
+        validation: share of the rows that is kept from training, to choose the weights by.
+        settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
+        random_state: of the split, the fit and, where these are given none of their own, of draws.
+        verbose: write a line to the error output at every validation.
+
+    Attributes:
+        flow_: the fitted `Flow`, of rows of numbers; see `rows`.
+        schema_: what each column was taken for.
+        course_: how the fit went.
+        offset_: minus the outlier score that `predict` starts to call odd.
+        n_features_in_: number of columns.
+        feature_names_in_: their names, if they are texts.
+
+    Example:
+        >>> from likelify import FlowDensity
+        >>> rows = np.random.default_rng(0).normal(size=(200, 2))
+        >>> density = FlowDensity(random_state=0, settings={"steps": 20}).fit(rows)
+        >>> density.score_samples(rows).shape, density.sample(3, random_state=1).shape
+        ((200,), (3, 2))
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        time_budget: float | None = None,
+        columns: Mapping[str, str] | None = None,
+        given: Sequence[str] | None = None,
+        dependent: str = "function",
+        contamination: float = 0.1,
+        validation: float = 0.1,
+        settings: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.time_budget = time_budget
+        self.columns = columns
+        self.given = given
+        self.dependent = dependent
+        self.contamination = contamination
+        self.validation = validation
+        self.settings = settings
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # By scikit-learn's rule the scores of an outlier detector are its `score_samples`, which here is log p.
+        tags.estimator_type = "density_estimator"
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Fit the density to a table.
+
+        The result does not depend on the order of the rows. Weights that are whole numbers count rows: the fit is the
+        one to a table with each row so often (up to 2^20 rows, or four times as many as there are). Other weights
+        multiply the log-likelihood of each row in loss and validation, and marginals and mixtures that are not trained
+        see rows as often as they weigh, rounded by less than one. Rows of weight zero do not count at all.
+
+        Args:
+            X: a data frame of pandas, polars or pyarrow, or an array; at least 10 rows. Values may be missing.
+            y: ignored.
+            sample_weight: of each row, not negative.
+
+        Returns:
+            This estimator.
+
+        Raises:
+            DataError: if there are too few rows, values are infinite or columns cannot be modelled; a ValueError.
+            ConfigError: if a parameter does not fit; a ValueError.
+
+        Warns:
+            LikelifyWarning: where what was fitted may mean little.
+        """
+        data = self._read(X, reset=True)
+        form = form_of(X if is_frame(X) else np.asarray(X))
+        weights = None if sample_weight is None else _weights(sample_weight, len(data))
+        if not (isinstance(self.contamination, float | int) and 0 < self.contamination <= 0.5):
+            raise ConfigError(f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}.")
+        wanted = Wanted(
+            model=self.model,
+            time_budget=self.time_budget,
+            columns={form.named(name): wish for name, wish in (self.columns or {}).items()},
+            given=tuple(map(form.named, self.given or ())),
+            dependent=self.dependent,
+            validation=self.validation,
+            settings=self.settings or {},
+        )
+        fitted = fit_table(data, wanted, weights=weights, seed=self._seed(), on_step=tell() if self.verbose else None)
+        self._take(fitted, form)
+        self.offset_ = self._threshold(data)
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Return the log-likelihood of each row in nats, in the units of the table: log p(others | given) with `given`.
+
+        It is minus infinity outside of ranges that were declared, and where a column breaks the rule that it follows.
+
+        Args:
+            X: rows, as for `fit`.
+        """
+        return self._of(X, Fitted.log_prob)
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+        """Return the mean log-likelihood of rows in nats, which `GridSearchCV` maximises.
+
+        Args:
+            X: rows, as for `fit`.
+            y: ignored.
+        """
+        return float(self.score_samples(X).mean())
+
+    def outlier_scores(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Return how odd each row is, the more the larger: another question than how likely, see `docs/outliers.md`.
+
+        Args:
+            X: rows, as for `fit`.
+        """
+        return self._of(X, Fitted.outlier_scores)
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Return minus `outlier_scores` minus `offset_`: below zero for outliers.
+
+        Args:
+            X: rows, as for `fit`.
+
+        Raises:
+            StateError: if the estimator is of a run without data, which have no threshold.
+        """
+        scores = self.outlier_scores(X)
+        if not hasattr(self, "offset_"):
+            raise StateError(
+                "There is no threshold of outliers, since the data of the run are not there any more. Set offset_ "
+                "yourself; outlier_scores needs none."
+            )
+        return -scores - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Return -1 for outliers, and 1 for all other rows.
+
+        Args:
+            X: rows, as for `fit`.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        """Return the noise of which the model would draw rows: independent standard normal numbers if it is right.
+
+        Of tables of real numbers that is a bijection, which `inverse_transform` undoes. Words, whole numbers and
+        missing values become the noise in the middle of what is drawn as them.
+
+        Args:
+            X: rows, as for `fit`.
+        """
+        return self._of(X, Fitted.to_noise)
+
+    def inverse_transform(self, X: Any) -> Any:  # noqa: N803
+        """Return the rows that the model draws of noise, in the form of the table that was fitted.
+
+        Args:
+            X: noise `(n, columns)`, as `transform` gives it.
+        """
+        check_is_fitted(self)
+        noise = check_array(X, dtype=np.float64)
+        if noise.shape[1] != self._n_features_out:
+            raise DataError(f"The noise has {noise.shape[1]} columns; that of this model has {self._n_features_out}.")
+        return self._form.restored(self._fitted.from_noise(noise), self.schema_)
+
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None, *, given: Any = None
+    ) -> Any:
+        """Draw rows, in the form of the table that was fitted.
+
+        Args:
+            n_samples: number of rows.
+            random_state: of the draws; by default that of the estimator.
+            given: values of some columns by name, of which the others are drawn: `{"age": 40}`; or a data frame of such
+                columns, for each row of which `n_samples` are drawn, one after the other.
+
+        Raises:
+            ConfigError: if the density is conditional and conditions are missing.
+        """
+        check_is_fitted(self)
+        seed = self._seed(random_state)
+        if given is None:
+            return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
+        known = (
+            {self._form.named(name): [value] for name, value in given.items()} if isinstance(given, Mapping) else given
+        )
+        return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
+
+    def impute(
+        self,
+        X: Any,
+        draws: int = 1,
+        random_state: int | np.random.RandomState | None = None,  # noqa: N803
+    ) -> Any:
+        """Return rows with what is missing drawn given the rest: draws and not means, so that their spread is right.
+
+        Args:
+            X: rows, as for `fit`.
+            draws: of each row.
+            random_state: of the draws; by default that of the estimator.
+
+        Returns:
+            A table in the form of the rows given; with several draws a list of them.
+        """
+        check_is_fitted(self)
+        data, form = self._read(X), form_of(X if is_frame(X) else np.asarray(X))
+        drawn = self._fitted.impute(data, draws, self._seed(random_state))
+        filled = [form.filled(X, form.restored(drawn[:, draw], self.schema_), self.schema_) for draw in range(draws)]
+        return filled[0] if draws == 1 else filled
+
+    def predict_quantiles(
+        self,
+        X: Any,
+        q: Sequence[float] = (0.05, 0.5, 0.95),
+        *,
+        target: str | int | None = None,  # noqa: N803
+    ) -> np.ndarray:
+        """Return quantiles `(n, len(q))` of one column given all others, in its units.
+
+        Args:
+            X: rows, as for `fit`; what they hold in the target is not looked at.
+            q: shares below, between 0 and 1.
+            target: name of the column; by default the one that is not `given`.
+
+        Raises:
+            ConfigError: if it is not said which column is meant, or it is none.
+        """
+        check_is_fitted(self)
+        return self._fitted.quantiles(self._read(X), q, None if target is None else self._form.named(target))
+
+    @property
+    def partial_fit(self) -> Never:
+        """There is none: marginals and weights are fitted to all rows at once."""
+        raise AttributeError(
+            "A FlowDensity has no partial_fit: its marginals and mixtures are fitted to all rows at once. Call fit "
+            "with all of them, or go on training density.flow_ with lk.fit(density.flow_, rows, initialize=False)."
+        )
+
+    def save(self, folder: str | Path) -> Run:
+        """Keep the fitted density as a run, which `load` and the command line read: no pickle, and safe to share.
+
+        Args:
+            folder: a new one.
+
+        Returns:
+            The run.
+
+        Raises:
+            RunError: if the folder holds something already, or cannot be written.
+        """
+        check_is_fitted(self)
+        run = self._fitted.save(folder)
+        state = self.random_state if isinstance(self.random_state, int) else None
+        kept = Kept(
+            params=self.get_params(deep=False) | {"random_state": state},
+            form=self._form.name,
+            dtype=self._form.dtype.str[1:] if self._form.name == "array" else None,
+            columns=self._form.columns,
+            named=hasattr(self, "feature_names_in_"),
+            offset=self.offset_,
+        )
+        keep_estimator(run, kept)
+        return run
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the estimator that `save` kept, or that of a run of a table that was fitted otherwise.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            RunError: if it is missing or damaged.
+            ConfigError: if it is none of a table.
+        """
+        return cls.from_run(Run.load(folder))
+
+    @classmethod
+    def from_run(cls, run: Run) -> Self:
+        """Return a run of a table as a fitted estimator.
+
+        Of one that `save` did not make, draws are tables of Arrow, and the threshold of outliers is that of the rows
+        that validated, if the data are still there.
+
+        Args:
+            run: that is fitted.
+
+        Raises:
+            ConfigError: if it is none of a table.
+            RunError: if something of it is missing or damaged.
+        """
+        fitted, kept = Fitted.of_run(run), kept_estimator(run)
+        if kept is None:
+            density = cls(model=run.config.model.model)
+            density._take(fitted, Form("arrow", fitted.columns))
+            density.n_features_in_, density.feature_names_in_ = len(fitted.columns), _names(fitted.columns)
+            held = held_out_rows(run, THRESHOLD_ROWS)
+            if held is not None:
+                density.offset_ = density._threshold(held)
+            return density
+        density = cls(**kept.params)
+        density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64)))
+        density.n_features_in_, density.offset_ = len(kept.columns), kept.offset
+        if kept.named:
+            density.feature_names_in_ = _names(kept.columns)
+        return density
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._fitted.noise_width
+
+    def _take(self, fitted: Fitted, form: Form) -> None:
+        self._fitted, self._form = fitted, form
+        self.flow_, self.schema_, self.course_ = fitted.flow, fitted.schema, fitted.course
+
+    def _seed(self, random_state: int | np.random.RandomState | None = None) -> int:
+        given = self.random_state if random_state is None else random_state
+        return int(check_random_state(given).randint(2**31 - 1))
+
+    def _read(self, X: Any, *, reset: bool = False) -> Any:  # noqa: N803
+        """Return a table as the data layer reads it; by the names that it had when it was fitted, unless it is now."""
+        if not is_frame(X):
+            X = validate_data(  # noqa: N806
+                self,
+                X,
+                reset=reset,
+                dtype=None,
+                ensure_all_finite="allow-nan",
+                ensure_min_samples=FEWEST if reset else 1,
+            )
+        else:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if len(X) < (FEWEST if reset else 1):
+                raise DataError(f"Found {len(X)} sample(s) (shape={X.shape}) while a minimum of {FEWEST} is required.")
+        return as_arrow(X, None if reset else self._form.columns)
+
+    def _of(self, X: Any, what: Callable[[Fitted, Any], np.ndarray]) -> np.ndarray:  # noqa: N803
+        check_is_fitted(self)
+        return what(self._fitted, self._read(X))
+
+    def _threshold(self, data: Any) -> float:
+        """Return the score below which there is the share of outliers."""
+        some = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
+        return float(np.percentile(-self._fitted.outlier_scores(taken(data, some)), 100 * self.contamination))
+
+
+def _names(columns: Sequence[str]) -> np.ndarray:
+    return np.array(columns, dtype=object)
+
+
+def _weights(given: Any, count: int) -> np.ndarray:
+    """Return weights of rows, or say what is wrong with them.
+
+    Raises:
+        DataError: if there is not one for each row, one is negative or not finite, or all are zero.
+    """
+    try:
+        weights = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The sample_weight must be numbers: {error}") from error
+    weights = np.full(count, float(weights)) if weights.ndim == 0 else weights
+    if weights.shape != (count,):
+        raise DataError(f"sample_weight.shape == {weights.shape}, expected {(count,)}!")
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise DataError("The sample_weight must be finite, none of it below 0, and not all of it zero.")
+    return weights

@@ -1,0 +1,297 @@
+"""A density of the rows of a table, fitted with the usual choice of settings, and what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from likelify.data import as_source, open_items, weighted
+from likelify.data.source import FEWEST, shuffled
+from likelify.errors import ConfigError, DataError, RunError, unknown_word
+from likelify.fitting.checks import for_flow
+from likelify.fitting.choose import choose
+from likelify.fitting.drawing.draw import draw
+from likelify.fitting.estimator.forms import order_of
+from likelify.fitting.figures import Course
+from likelify.fitting.loop import Progress, fit
+from likelify.fitting.recipes import recipe
+from likelify.fitting.run import Run
+from likelify.fitting.scoring.likelihoods import effort_of, items_per_pass, score_batch, seed_of
+from likelify.fitting.settings import RunConfig
+from likelify.flows import Flow
+from likelify.schema import ColumnSchema, real_columns
+from likelify.seeding import seeded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+# Rows that whole weights may repeat a table to, or so many times the rows it has.
+MOST_ROWS, MOST_TIMES = 2**20, 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a fit beside the data.
+
+    Attributes:
+        model: name of a model of tables; by default the one that suits the data.
+        time_budget: seconds that training may take, or None.
+        columns: what columns are taken for, where their values do not tell: `{"age": "integer[0,120]"}`.
+        given: names of columns that are conditions.
+        dependent: what becomes of columns that follow from others.
+        validation: share of the rows that validates.
+        settings: of model or fit, by name.
+    """
+
+    model: str | None = None
+    time_budget: float | None = None
+    columns: Mapping[str, str] | None = None
+    given: Sequence[str] = ()
+    dependent: str | None = None
+    validation: float = 0.1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        budget = self.time_budget
+        if budget is not None and not (isinstance(budget, int | float) and budget > 0):
+            raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
+
+    def of_the_data(self, data: np.ndarray | pa.Table) -> dict[str, Any]:
+        """Return what decides how columns are read."""
+        return {"kind": "table"}
+
+
+@dataclass
+class Fitted:
+    """A fitted density.
+
+    Attributes:
+        flow: the model.
+        config: all settings, as a run keeps them.
+        course: how the fit went.
+    """
+
+    flow: Flow
+    config: RunConfig
+    course: Course
+
+    @property
+    def schema(self) -> tuple[ColumnSchema, ...]:
+        """What the columns are."""
+        facts = self.config.data
+        return facts.schema or real_columns(facts.event_shape[0])
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Use as many threads as suit the data, without gradients and with what depends on weights alone cached."""
+        with threads(recipe(self.config.data).threads), torch.no_grad(), self.flow.frozen():
+            yield
+
+    def batches(self, data: np.ndarray | pa.Table) -> Iterator[Tensor]:
+        """Read rows as the model takes them, as many as one pass works on."""
+        for part in open_items(data, self.config.data).batches(items_per_pass(self.config.data)):
+            yield for_flow(self.flow, part.batch).x
+
+    def rows(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return rows `(n, columns of the model)` as numbers, words as their places."""
+        parts = open_items(data, self.config.data).batches(items_per_pass(self.config.data))
+        return np.concatenate([part.batch.x.double().numpy() for part in parts])
+
+    def each(self, data: np.ndarray | pa.Table, what: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Compute something of rows, a pass at a time, in float64."""
+        with self.at_work():
+            return np.concatenate([what(x).double().cpu().numpy() for x in self.batches(data)])
+
+    def log_prob(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return the log-likelihood of each row in nats, in the units of the data."""
+        facts, found, first = self.config.data, [], 0
+        effort = effort_of(self.flow, facts)
+        with self.at_work():
+            for number, part in enumerate(open_items(data, facts).batches(effort.items)):
+                known = score_batch(
+                    self.flow, part.batch, effort, seed=seed_of("rows", number), what="row", first=first
+                )
+                found.append(known.nats)
+                first += len(known.nats)
+        return np.concatenate(found)
+
+    def sample(self, number: int, seed: int) -> np.ndarray:
+        """Draw rows `(number, columns)`."""
+        with self.at_work():
+            return draw(self.flow, number, seed=seed).double().cpu().numpy()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the model."""
+        return tuple(column.name for column in self.schema)
+
+    @property
+    def noise_width(self) -> int:
+        """Number of columns of the noise of a row."""
+        return sum(column.is_modelled for column in self.schema)
+
+    def outlier_scores(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return how odd each row is, the more the larger."""
+        return -self.log_prob(data)
+
+    def to_noise(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return the noise of which rows would be drawn `(n, noise_width)`."""
+        return self.each(data, self.flow.to_noise)
+
+    def from_noise(self, noise: np.ndarray) -> np.ndarray:
+        """Return the rows that are drawn of noise, `(n, columns)`."""
+        weight = next(self.flow.parameters())
+        parts = torch.from_numpy(noise).to(weight).split(items_per_pass(self.config.data))
+        with self.at_work():
+            return np.concatenate([self.flow.from_noise(part).double().cpu().numpy() for part in parts])
+
+    def sample_given(self, number: int, seed: int, given: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Draw so many rows for each row of conditions, one after the other."""
+        from likelify.data.encoding import encode
+        from likelify.fitting.conditioning import draw_given
+
+        names = list(given)
+        places = [self.columns.index(name) if name in self.columns else -1 for name in names]
+        if -1 in places:
+            raise ConfigError(unknown_word("column", names[places.index(-1)], self.columns))
+        known = encode(given, [self.schema[place] for place in places], unknown="refuse", what="What is given")
+        rows = np.full((len(known), len(self.columns)), np.nan)
+        rows[:, places] = known
+        with threads(recipe(self.config.data).threads):
+            mask = np.isin(np.arange(len(self.columns)), places)
+            drawn = draw_given(self.flow, self.schema, rows, mask, draws=number, seed=seed)
+        return drawn.rows.reshape(-1, len(self.columns))
+
+    def impute(self, data: np.ndarray | pa.Table, draws: int, seed: int) -> np.ndarray:
+        """Draw what is missing of rows given the rest, `(n, draws, columns)`."""
+        from likelify.fitting.conditioning import draw_given
+
+        rows = self.rows(data)
+        with threads(recipe(self.config.data).threads):
+            return draw_given(self.flow, self.schema, rows, ~np.isnan(rows), draws=draws, present=True, seed=seed).rows
+
+    def quantiles(self, data: np.ndarray | pa.Table, q: Sequence[float], target: str | None) -> np.ndarray:
+        """Return quantiles `(n, len(q))` of a column given all others, by default of the only one that is not given."""
+        from likelify.fitting.conditioning import quantiles
+
+        free = [column.name for column in self.schema if not column.given and column.is_modelled]
+        if target is None and len(free) != 1:
+            raise ConfigError(f"Say with target= of which column; there are {', '.join(free[:20])}.")
+        name = free[0] if target is None else target
+        if name not in free:
+            raise ConfigError(unknown_word("column to predict", name, free[:20]))
+        with threads(recipe(self.config.data).threads):
+            return quantiles(self.flow, self.schema, self.rows(data), self.columns.index(name), q)
+
+    def save(self, folder: str | Path) -> Run:
+        """Write a run.
+
+        Raises:
+            RunError: if the folder holds something already, or cannot be written.
+        """
+        run = Run.create(folder, self.config)
+        run.keep(self.flow.state_dict(), self.course)
+        return run
+
+    @staticmethod
+    def of_run(run: Run) -> Fitted:
+        """Return what a run holds.
+
+        Raises:
+            ConfigError: if it is none of a table.
+            RunError: if its fit has not ended, or something of it is missing or damaged.
+        """
+        facts = run.config.data
+        if facts.kind != "table" or run.config.conditional:
+            what = "gives labels to its model" if facts.kind == "table" else f"is one of {facts.items}"
+            raise ConfigError(f"'{run.path}' {what}; a FlowDensity is of the rows of a table.")
+        return Fitted(run.flow(), run.config, run.course() or Course())
+
+
+def fit_table(
+    data: np.ndarray | pa.Table,
+    wanted: Wanted,
+    *,
+    weights: np.ndarray | None = None,
+    seed: int = 0,
+    on_step: Callable[[Progress], None] | None = None,
+) -> Fitted:
+    """Fit a density to the rows of a table; in whatever order they are, it is the same.
+
+    Args:
+        data: rows of numbers `(n, columns)`, or a table of Arrow.
+        wanted: what is asked of the fit.
+        weights: of the rows `(n,)`. Those of weight zero are left out. Whole weights repeat rows, unless that makes
+            more than 2^20 rows and more than four times as many; otherwise see `data.weighted`.
+        seed: of everything.
+        on_step: called after every step.
+
+    Raises:
+        DataError: if rows are too few or not what they should be.
+        ConfigError: if a word or number does not fit.
+    """
+    data, weights = counted(data, weights)
+    if len(data) < FEWEST:
+        raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
+    order = order_of(data)
+    source = as_source(taken(data, order), validation=wanted.validation, seed=seed, **wanted.of_the_data(data))
+    if weights is not None:
+        held = source.size("validation")
+        parts = shuffled(len(data), validation=held, seed=seed)
+        source = weighted(source, **{split: weights[order][part] for split, part in parts.items()})
+    facts = source.facts()
+    timed = {} if wanted.time_budget is None else {"max_time": float(wanted.time_budget)}
+    chosen = choose(facts, model=wanted.model, settings=wanted.settings, fit_settings=timed | {"seed": seed})
+    with threads(chosen.threads):
+        with seeded(seed):
+            flow = chosen.model.build()
+        course = fit(flow, source, chosen.fit, on_step=on_step)
+    return Fitted(flow, RunConfig(data=facts, **chosen.configured()), course)
+
+
+def counted(data: Any, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
+    """Leave out rows of weight zero, and repeat those of whole weights; return the weights that are left."""
+    if weights is None:
+        return data, None
+    kept = np.flatnonzero(weights)
+    data, weights = taken(data, kept), weights[kept]
+    total = weights.sum()
+    if (weights == weights[:1]).all() and not float(weights[:1].sum()).is_integer():
+        return data, None
+    if not (weights == np.rint(weights)).all() or total > max(MOST_ROWS, MOST_TIMES * len(weights)):
+        return data, weights
+    return taken(data, np.repeat(np.arange(len(weights)), weights.astype(np.int64))), None
+
+
+def held_out_rows(run: Run, most: int) -> np.ndarray | None:
+    """Return the first validation rows of a run's data, or None if these are not there any more."""
+    try:
+        source = run.source()
+    except (DataError, RunError):
+        return None
+    count = min(most, source.size("validation"))
+    return source.read("validation", torch.arange(count)).x.double().numpy() if count else None
+
+
+def taken(data: Any, places: np.ndarray) -> Any:
+    """Return the rows at some places of an array or a table of Arrow."""
+    return data[places] if isinstance(data, np.ndarray) else data.take(places)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run a block with that many threads of torch; None leaves them."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,220 @@
+"""The forms in which users of scikit-learn have tables, as what the data layer reads, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from likelify.data.facts import numbered_columns
+from likelify.errors import ConfigError, DataError, UnsupportedError
+from likelify.schema import ColumnSchema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FormName = Literal["array", "objects", "pandas", "polars", "arrow"]
+# Odd numbers of 64 bits without a pattern, by which values are mixed.
+FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
+# What an array of objects may hold.
+VALUES = (str, int, float, bool, np.number, np.bool_, np.datetime64, type(None))
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a table that was fitted, in which draws are given back.
+
+    Attributes:
+        name: what kind of object it was.
+        columns: names of its columns, by which the data layer knows them.
+        dtype: of an array.
+        types: of data frames the type of each column, by name.
+    """
+
+    name: FormName
+    columns: tuple[str, ...]
+    dtype: np.dtype = np.dtype(np.float64)
+    types: dict[str, Any] = field(default_factory=dict)
+
+    def named(self, column: str | int) -> str:
+        """Return the name of a column that is given by it, or by its place."""
+        if isinstance(column, int | np.integer) and not isinstance(column, bool) and column not in self.columns:
+            if not -len(self.columns) <= column < len(self.columns):
+                raise ConfigError(f"There is no column {column}; there are {len(self.columns)}, counted from 0.")
+            return self.columns[column]
+        return str(column)
+
+    def restored(self, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
+        """Return rows `(n, len(schema))` as a table of this form, each column of the type that it had."""
+        if self.name == "array":
+            whole = self.dtype.kind in "iub" and bool(np.isfinite(rows).all())
+            return np.rint(rows).astype(self.dtype) if whole else rows.astype(np.float64)
+        from likelify.fitting.typed import arrow_table
+
+        table = arrow_table(rows, schema)
+        if self.name == "objects":
+            cells = np.empty((len(table), len(schema)), dtype=object)
+            for place in range(len(schema)):
+                cells[:, place] = table.column(place).to_pylist()
+            return cells
+        if self.name == "pandas":
+            return _typed_pandas(table.to_pandas(), self.types)
+        return _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
+
+    def filled(self, data: Any, drawn: Any) -> Any:
+        """Return a table of this form with what is missing taken from another of the same rows."""
+        if self.name in ("array", "objects"):
+            missing = np.array([[value is None or value != value for value in row] for row in data])
+            return np.where(missing, drawn, data)
+        if self.name == "pandas":
+            drawn.index = data.index
+            filled = {name: data[name].where(data[name].notna(), drawn[name]) for name in drawn.columns}
+            return data.assign(**filled)
+        if self.name == "polars":
+            return _filled_polars(data, drawn)
+        import pyarrow.compute as pc
+
+        for place, name in enumerate(data.column_names):
+            if name in drawn.column_names:
+                column = data.column(place)
+                whole = pc.if_else(pc.is_null(column, nan_is_null=True), drawn.column(name), column)
+                data = data.set_column(place, name, whole)
+        return data
+
+
+def is_frame(data: Any) -> bool:
+    """Tell whether something is a data frame: gives columns as Arrow does, and has rows and columns."""
+    return hasattr(data, "__arrow_c_stream__") and len(getattr(data, "shape", ())) == 2
+
+
+def form_of(data: Any) -> Form:
+    """Return the form of a data frame, or of an array `(n, columns)`."""
+    if isinstance(data, np.ndarray):
+        return Form("objects" if data.dtype.kind in "OUS" else "array", numbered_columns(data.shape[1]), data.dtype)
+    home = type(data).__module__.partition(".")[0]
+    names = tuple(map(str, getattr(data, "column_names", data.columns)))
+    if home == "pandas":
+        return Form("pandas", names, dict(zip(names, data.dtypes, strict=True)))
+    if home == "polars":
+        return Form("polars", names, dict(data.schema))
+    table = cast("pa.Table", as_arrow(data))
+    return Form("arrow", names, dict(zip(table.schema.names, table.schema.types, strict=True)))
+
+
+def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa.Table:
+    """Return a table as the data layer reads it: arrays of numbers in float64, all others as a table of Arrow.
+
+    Args:
+        data: a data frame, or an array `(n, columns)`.
+        names: what the columns are called, by default as they are called; its index is no column.
+
+    Raises:
+        DataError: if a column holds several types.
+        UnsupportedError: if an array of objects holds other things than numbers and words.
+    """
+    import pyarrow as pa
+
+    if isinstance(data, np.ndarray):
+        if data.dtype.kind not in "OUS":
+            return data.astype(np.float64, copy=False)
+        columns = [_of_objects(column) for column in np.asarray(data, dtype=object).T]
+        return pa.table(columns, names=list(names or numbered_columns(data.shape[1])))
+    try:
+        if type(data).__module__.partition(".")[0] == "pandas":
+            table = pa.Table.from_pandas(data, preserve_index=False, nthreads=1)
+        else:
+            table = data if isinstance(data, pa.Table) else pa.table(data)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"The data frame has a column of several types or of objects: {error}"[:300]) from error
+    # What pandas writes of itself tells of an index, which there is not.
+    return table.rename_columns(list(names or map(str, table.column_names))).replace_schema_metadata(None)
+
+
+def _of_objects(column: np.ndarray) -> pa.Array:
+    """Return a column of Python objects as one of numbers, or else of words."""
+    import pyarrow as pa
+
+    for value in column:
+        if not isinstance(value, VALUES) and not hasattr(value, "isoformat"):
+            raise UnsupportedError(f"A value of X: argument must be a string or a number, not '{type(value).__name__}'")
+    missing = [value is None or value != value for value in column]
+    if not any(isinstance(value, str) or hasattr(value, "isoformat") for value in column):
+        numbers = [np.nan if gone else float(value) for value, gone in zip(column, missing, strict=True)]
+        return pa.array(numbers, pa.float64())
+    return pa.array([None if gone else str(value) for value, gone in zip(column, missing, strict=True)], pa.string())
+
+
+def order_of(data: np.ndarray | pa.Table) -> np.ndarray:
+    """Return an order of rows in which a table is the same however its rows were ordered: that of a hash of each.
+
+    It is as good as random, and the same in every process.
+
+    Args:
+        data: as `as_arrow` returns it.
+    """
+    hashes = np.zeros(len(data), dtype=np.uint64)
+    columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            # Zeros have two signs, and what is not a number many.
+            values = np.where(np.isnan(column), np.nan, column + 0.0) if column.dtype.kind == "f" else column
+            hashes = (hashes ^ np.ascontiguousarray(values).view(np.uint64)) * FACTORS[0]
+            hashes = (hashes ^ (hashes >> np.uint64(29))) * FACTORS[1]
+    return np.argsort(hashes, kind="stable")
+
+
+def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return 64 bits for each value of a column, equal where values are equal."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_floating(column.type) or types.is_integer(column.type) or types.is_boolean(column.type):
+        return column.cast(pa.float64(), safe=False).to_numpy()
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    coded = column.dictionary_encode().combine_chunks()
+    digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in coded.dictionary.to_pylist()]
+    codes = coded.indices.fill_null(len(digests)).to_numpy(zero_copy_only=False)
+    return np.frombuffer(b"".join([*digests, bytes(8)]), dtype=np.uint64)[codes]
+
+
+def _typed_pandas(frame: Any, types: dict[str, Any]) -> Any:
+    """Give columns the types that they had, where they still fit."""
+    for name in set(frame.columns) & set(types):
+        try:
+            frame[name] = frame[name].astype(types[name])
+        except (TypeError, ValueError, OverflowError):
+            # Such as a value that is missing in a column of whole numbers that had none.
+            continue
+    return frame
+
+
+def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
+    import polars as pl
+
+    frame = cast("pl.DataFrame", pl.from_arrow(table))
+    return frame.cast({name: types[name] for name in frame.columns if name in types}, strict=False)
+
+
+def _filled_polars(frame: Any, drawn: Any) -> Any:
+    import polars as pl
+
+    frame = frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    return frame.with_columns(
+        frame[name].zip_with(frame[name].is_not_null(), drawn[name].cast(frame[name].dtype, strict=False))
+        for name in drawn.columns
+    )
+
+
+def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
+    import pyarrow as pa
+
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns.append(column.cast(types.get(name, column.type), safe=False))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            columns.append(column)
+    return pa.table(columns, names=table.column_names)

@@ -1,0 +1,226 @@
+import pickle
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import likelify as lk
+from likelify.errors import ConfigError, DataError, MissingDependencyError, RunError
+from tests.fitting.estimator.tables import TINY, blobs, density
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return density().fit(blobs())
+
+
+def test_scores_are_densities_in_the_units_of_the_table(fitted):
+    rows = blobs(20, seed=1)
+    scores = fitted.score_samples(rows)
+    assert scores.shape == (20,)
+    assert scores.dtype == np.float64
+    assert fitted.score(rows) == pytest.approx(scores.mean())
+    with torch.no_grad(), fitted.flow_.frozen():
+        assert scores == pytest.approx(fitted.flow_.log_prob(torch.from_numpy(rows)).double().numpy(), abs=1e-5)
+    # In millimetres a density is smaller by a thousand for each column.
+    small = density().fit(blobs() * 1000)
+    assert small.score_samples(rows * 1000) == pytest.approx(scores - 3 * np.log(1000), abs=2e-3)
+
+
+def test_the_fit_is_the_same_in_any_order_and_for_the_same_random_state(fitted):
+    rows = blobs()
+    again = density().fit(rows[np.random.default_rng(1).permutation(len(rows))])
+    assert (again.score_samples(rows) == fitted.score_samples(rows)).all()
+    other = density(random_state=1).fit(rows)
+    assert (other.score_samples(rows) != fitted.score_samples(rows)).any()
+
+
+def test_global_state_stays_as_it_was(monkeypatch):
+    torch.manual_seed(3)
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch.set_num_threads(2)
+    try:
+        fresh = density().fit(blobs())
+        fresh.sample(3)
+        fresh.predict(blobs())
+        assert torch.get_num_threads() == 2
+        with pytest.raises(DataError):
+            fresh.fit(np.full((20, 2), np.inf))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numbers).all()  # noqa: NPY002
+    assert torch.is_grad_enabled() == grad
+
+
+def test_draws_have_the_form_of_what_was_fitted(fitted):
+    drawn = fitted.sample(5, random_state=1)
+    assert isinstance(drawn, np.ndarray)
+    assert drawn.shape == (5, 3)
+    assert (drawn == fitted.sample(5, random_state=1)).all()
+    assert (drawn != fitted.sample(5, random_state=2)).any()
+    assert (fitted.sample(2) == fitted.sample(2)).all()
+    free = density(random_state=None).fit(blobs())
+    assert (free.sample(2) != free.sample(2)).any()
+
+
+def test_outliers_are_the_share_that_was_asked_for(fitted):
+    rows = blobs()
+    assert (fitted.predict(rows) == -1).sum() == 6
+    assert (fitted.decision_function(rows) < 0).sum() == 6
+    assert (fitted.fit_predict(rows) == fitted.predict(rows)).all()
+    assert fitted.predict(np.array([[50.0, -50.0, 50.0]])).tolist() == [-1]
+    assert (fitted.decision_function(rows) == -fitted.outlier_scores(rows) - fitted.offset_).all()
+    more = density(contamination=0.5).fit(rows)
+    assert (more.predict(rows) == -1).sum() == 30
+    assert not is_outlier_detector(fitted)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"contamination": 0.0}, "contamination must be above 0"),
+        ({"contamination": 0.6}, "at most 0.5"),
+        ({"contamination": "auto"}, "'auto'"),
+        ({"time_budget": 0}, "time_budget must be a number of seconds"),
+        ({"time_budget": "10"}, "time_budget"),
+        ({"validation": 1.5}, "between 0 and 1"),
+        ({"model": "glwo"}, "no model 'glwo'"),
+        ({"model": "glow"}, "not for rows"),
+        ({"settings": {"stesp": 1}}, "Did you mean 'steps'"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused_in_words(parameters, words):
+    with pytest.raises(ConfigError if "validation" not in parameters else DataError, match=words):
+        density(**parameters).fit(blobs(20))
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+def test_too_few_rows_are_refused_with_the_number_that_is_needed(count, kind):
+    with pytest.raises(ValueError, match=rf"{count} sample.*minimum of 10 is required"):
+        density().fit(kind(blobs(20)[:count]))
+
+
+def test_a_time_budget_ends_the_fit():
+    short = density(time_budget=0.5, settings={"steps": 100_000}).fit(blobs())
+    assert short.course_.reason == "time is up"
+    assert short.course_.seconds < 5
+
+
+def test_there_is_no_partial_fit(fitted):
+    assert not hasattr(fitted, "partial_fit")
+    with pytest.raises(AttributeError, match="fitted to all rows at once"):
+        fitted.partial_fit(blobs())
+
+
+def test_nothing_is_asked_before_the_fit():
+    rows = blobs()
+    for ask in ("score_samples", "predict", "sample", "transform", "inverse_transform", "impute", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(density(), ask)(rows if ask != "sample" else 1)
+    with pytest.raises(NotFittedError):
+        density().save("nowhere")
+
+
+def test_whole_weights_count_rows_and_others_weigh_them():
+    rows = blobs()
+    counts = np.random.default_rng(0).integers(0, 4, len(rows))
+    weighted = density().fit(rows, sample_weight=counts)
+    repeated = density().fit(rows.repeat(counts, axis=0))
+    assert (weighted.score_samples(rows) == repeated.score_samples(rows)).all()
+    plain = density().fit(rows)
+    alike = density().fit(rows, sample_weight=np.full(len(rows), 0.25))
+    assert (plain.score_samples(rows) == alike.score_samples(rows)).all()
+    # Weights of the two clouds, one of which hardly counts.
+    high = rows.sum(1) > 4.5
+    heavy = density(settings={"steps": 60}).fit(rows, sample_weight=np.where(high, 1.0, 1e-3))
+    even = density(settings={"steps": 60}).fit(rows)
+    gain = heavy.score_samples(rows) - even.score_samples(rows)
+    assert gain[high].mean() > 0.2
+    assert gain[~high].mean() < -0.2
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones(3), "expected .60,"),
+        (-np.ones(60), "below 0"),
+        (np.zeros(60), "not all of it zero"),
+        (np.r_[np.ones(9), np.zeros(51)], "9 sample"),
+        (np.full(60, np.nan), "finite"),
+        (["a"] * 60, "must be numbers"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, words):
+    with pytest.raises(DataError, match=words):
+        density().fit(blobs(), sample_weight=weights)
+
+
+def test_it_is_cloned_pickled_and_dumped(fitted, tmp_path):
+    rows = blobs()
+    assert clone(fitted).get_params() == fitted.get_params()
+    assert not hasattr(clone(fitted), "flow_")
+    again = pickle.loads(pickle.dumps(fitted))
+    assert (again.score_samples(rows) == fitted.score_samples(rows)).all()
+    assert (again.sample(3, 0) == fitted.sample(3, 0)).all()
+    joblib.dump(fitted, tmp_path / "density.joblib")
+    assert (joblib.load(tmp_path / "density.joblib").predict(rows) == fitted.predict(rows)).all()
+
+
+def test_it_is_kept_as_a_run(fitted, tmp_path):
+    rows = blobs()
+    run = fitted.save(tmp_path / "run")
+    assert isinstance(run, lk.Run)
+    again = lk.FlowDensity.load(tmp_path / "run")
+    assert (again.score_samples(rows) == fitted.score_samples(rows)).all()
+    assert (again.predict(rows) == fitted.predict(rows)).all()
+    assert (again.sample(3, 0) == fitted.sample(3, 0)).all()
+    assert again.get_params() == fitted.get_params()
+    assert again.n_features_in_ == 3
+    assert again.course_ == fitted.course_
+    assert run.score(rows, reference=None).nats == pytest.approx(fitted.score_samples(rows))
+    with pytest.raises(RunError, match="not empty"):
+        fitted.save(tmp_path / "run")
+    (tmp_path / "run" / "estimator.json").write_text("{}")
+    with pytest.raises(RunError, match="damaged"):
+        lk.FlowDensity.load(tmp_path / "run")
+
+
+def test_it_works_in_pipelines_and_searches():
+    rows = blobs()
+    pipeline = make_pipeline(StandardScaler(), density())
+    assert pipeline.fit(rows).score_samples(rows).shape == (60,)
+    search = GridSearchCV(density(), {"settings": [TINY, TINY | {"lr": 1e-2}], "validation": [0.2]}, cv=2)
+    search.fit(rows)
+    assert search.best_estimator_.score(rows) > -50
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_progress_is_off_unless_it_is_asked_for(capsys):
+    density().fit(blobs())
+    assert capsys.readouterr() == ("", "")
+    density(verbose=True).fit(blobs())
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert "100%" in told
+    assert "nats per held-out row" in told
+
+
+def test_a_missing_package_names_its_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("likelify.fitting.estimator.density")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    monkeypatch.delitem(vars(lk), "FlowDensity")
+    with pytest.raises(MissingDependencyError, match=r"scikit-learn.*likelify\[app\]"):
+        lk.FlowDensity  # noqa: B018
