@@ -10,6 +10,7 @@ import numpy as np
 
 from likelify.data.facts import numbered_columns
 from likelify.errors import ConfigError, DataError, UnsupportedError
+from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ class Form:
         if self.name == "array":
             whole = self.dtype.kind in "iub" and bool(np.isfinite(rows).all())
             return np.rint(rows).astype(self.dtype) if whole else rows.astype(np.float64)
-        from likelify.fitting.typed import arrow_table
-
         table = arrow_table(rows, schema)
         if self.name == "objects":
             cells = np.empty((len(table), len(schema)), dtype=object)
@@ -96,11 +95,11 @@ def form_of(data: Any) -> Form:
     home = type(data).__module__.partition(".")[0]
     names = tuple(map(str, getattr(data, "column_names", data.columns)))
     if home == "pandas":
-        return Form("pandas", names, dict(zip(names, data.dtypes, strict=True)))
+        return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)))
     if home == "polars":
-        return Form("polars", names, dict(data.schema))
+        return Form("polars", names, types=dict(data.schema))
     table = cast("pa.Table", as_arrow(data))
-    return Form("arrow", names, dict(zip(table.schema.names, table.schema.types, strict=True)))
+    return Form("arrow", names, types=dict(zip(table.schema.names, table.schema.types, strict=True)))
 
 
 def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa.Table:
