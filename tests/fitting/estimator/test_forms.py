@@ -8,6 +8,7 @@ import pytest
 
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
+from likelify.schema import ColumnSchema
 
 WORDS = {"age": [31.5, None, 18.0], "town": ["Bern", "Basel", None], "member": [True, False, True]}
 
@@ -114,25 +115,31 @@ def test_columns_are_named_by_their_places():
         form.named(2)
 
 
+SCHEMA = (ColumnSchema(name="x", missing=True), ColumnSchema.category("word", ("a", "b", "z"), missing=True))
+DRAWN = np.array([[9.0, 2.0], [8.0, 2.0], [7.0, 2.0]])
+
+
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.table])
 def test_what_is_missing_is_filled_and_the_rest_is_untouched(kind):
-    data = kind({"x": [1.25, None, 3.0], "word": ["a", "b", None], "id": ["1", "2", "3"]})
-    drawn = kind({"x": [9.0, 8.0, 7.0], "word": ["z", "z", "z"]})
+    data = kind({"id": ["1", "2", None], "x": [1.25, None, 3.0], "word": ["a", "b", None]})
     if kind is pd.DataFrame:
         data.index = [5, 6, 7]
-    filled = form_of(data).filled(data, drawn)
+        data["word"] = data["word"].astype(pd.CategoricalDtype(["b", "a", "z"]))
+    filled = form_of(data).filled(data, DRAWN, SCHEMA)
     assert type(filled) is type(data)
     cells = filled.to_pydict() if kind is pa.table else {name: list(filled[name]) for name in filled.columns}
-    assert cells == {"x": [1.25, 8.0, 3.0], "word": ["a", "b", "z"], "id": ["1", "2", "3"]}
+    assert (cells["x"], cells["word"], cells["id"][:2]) == ([1.25, 8.0, 3.0], ["a", "b", "z"], ["1", "2"])
     if kind is pd.DataFrame:
         assert filled.index.tolist() == [5, 6, 7]
+        assert (filled.dtypes == data.dtypes).all()
 
 
 def test_arrays_are_filled():
-    data = np.array([[1.0, np.nan], [2.0, 3.0]])
-    assert form_of(data).filled(data, np.full((2, 2), 9.0)).tolist() == [[1, 9], [2, 3]]
-    words = np.array([["a", None]], dtype=object)
-    assert form_of(words).filled(words, np.array([["z", "y"]], dtype=object)).tolist() == [["a", "y"]]
+    form, schema = Form("array", ("column 1", "column 2")), (ColumnSchema(name="column 2"),)
+    assert form.filled(np.array([[1.0, np.nan], [np.nan, 3.0]]), np.full((2, 1), 9.0), schema)[0, 1] == 9
+    words = np.array([["a", None], [None, "q"]], dtype=object)
+    schema = (ColumnSchema.category("column 2", ("y", "q")),)
+    assert form_of(words).filled(words, np.zeros((2, 1)), schema).tolist() == [["a", "y"], [None, "q"]]
 
 
 def test_draws_of_whole_numbers_are_whole_where_none_is_missing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Never, Self
 
@@ -38,7 +39,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         model: name of a model of tables; by default the one that suits the data.
         time_budget: seconds that training may take at most; None leaves that to the settings of the model.
         columns: what columns are taken for where their values do not tell, by name: `{"zip": "category",
-            "age": "integer[0,120]"}`.
+            "age": "integer[0,120]"}`; or the names of those to keep.
+        drop: names of columns to leave out; `"auto"` stands for those that are proposed for it, such as ids.
         given: names of columns that are conditions: the density is then p(other columns | these).
         dependent: what becomes of columns that follow from others: `"refuse"`, `"drop"` or `"function"`.
         contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
@@ -68,7 +70,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         *,
         model: str | None = None,
         time_budget: float | None = None,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str] | Sequence[str] | None = None,
+        drop: Sequence[str] | str | None = None,
         given: Sequence[str] | None = None,
         dependent: str = "function",
         contamination: float = 0.1,
@@ -80,6 +83,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         self.model = model
         self.time_budget = time_budget
         self.columns = columns
+        self.drop = drop
         self.given = given
         self.dependent = dependent
         self.contamination = contamination
@@ -127,8 +131,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         wanted = Wanted(
             model=self.model,
             time_budget=self.time_budget,
-            columns={form.named(name): wish for name, wish in (self.columns or {}).items()},
-            given=tuple(map(form.named, self.given or ())),
+            columns=_wishes(self.columns, form),
+            drop=_columns(self.drop, form),
+            given=_columns(self.given, form),
             dependent=self.dependent,
             validation=self.validation,
             settings=self.settings or {},
@@ -231,9 +236,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         seed = self._seed(random_state)
         if given is None:
             return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
-        known = (
-            {self._form.named(name): [value] for name, value in given.items()} if isinstance(given, Mapping) else given
-        )
+        known = self._conditions(given)
         return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
 
     def impute(
@@ -253,9 +256,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             A table in the form of the rows given; with several draws a list of them.
         """
         check_is_fitted(self)
-        data, form = self._read(X), form_of(X if is_frame(X) else np.asarray(X))
+        data, X = self._read(X), X if is_frame(X) else np.asarray(X)  # noqa: N806
+        form = replace(form_of(X), columns=self._form.columns)
         drawn = self._fitted.impute(data, draws, self._seed(random_state))
-        filled = [form.filled(X, form.restored(drawn[:, draw], self.schema_), self.schema_) for draw in range(draws)]
+        filled = [form.filled(X, drawn[:, draw], self.schema_) for draw in range(draws)]
         return filled[0] if draws == 1 else filled
 
     def predict_quantiles(
@@ -384,6 +388,15 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
                 raise DataError(f"Found {len(X)} sample(s) (shape={X.shape}) while a minimum of {FEWEST} is required.")
         return as_arrow(X, None if reset else self._form.columns)
 
+    def _conditions(self, given: Any) -> dict[str, list[Any]]:
+        """Return values by column of one row of conditions, or of a data frame of them."""
+        if isinstance(given, Mapping):
+            return {self._form.named(name): [value] for name, value in given.items()}
+        if not is_frame(given):
+            raise ConfigError(f"What is given is a dictionary of values by column, or a data frame, not {given!r:.40}.")
+        table = as_arrow(given)
+        return {name: table.column(name).to_pylist() for name in table.column_names}
+
     def _of(self, X: Any, what: Callable[[Fitted, Any], np.ndarray]) -> np.ndarray:  # noqa: N803
         check_is_fitted(self)
         return what(self._fitted, self._read(X))
@@ -392,6 +405,18 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """Return the score below which there is the share of outliers."""
         some = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
         return float(np.percentile(-self._fitted.outlier_scores(taken(data, some)), 100 * self.contamination))
+
+
+def _wishes(columns: Any, form: Form) -> Any:
+    """Return what columns are taken for by their names; of a list the names to keep."""
+    if isinstance(columns, Mapping):
+        return {form.named(name): wish for name, wish in columns.items()}
+    return _columns(columns, form)
+
+
+def _columns(columns: Any, form: Form) -> Any:
+    """Return the names of columns, each of which is given by its name or place."""
+    return columns if columns is None or isinstance(columns, str) else tuple(map(form.named, columns))
 
 
 def _names(columns: Sequence[str]) -> np.ndarray:

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from likelify.data import as_source, open_items, weighted
+from likelify.data.encoding import encode
 from likelify.data.source import FEWEST, shuffled
 from likelify.errors import ConfigError, DataError, RunError, unknown_word
 from likelify.fitting.checks import for_flow
 from likelify.fitting.choose import choose
+from likelify.fitting.conditioning.given import draw_given, quantiles
 from likelify.fitting.drawing.draw import draw
 from likelify.fitting.estimator.forms import order_of
 from likelify.fitting.figures import Course
@@ -43,17 +45,19 @@ class Wanted:
     Attributes:
         model: name of a model of tables; by default the one that suits the data.
         time_budget: seconds that training may take, or None.
-        columns: what columns are taken for, where their values do not tell: `{"age": "integer[0,120]"}`.
+        columns: names of the columns to keep; or what some are taken for, `{"age": "integer[0,120]"}`.
+        drop: names of columns to leave out; `auto` stands for those that are proposed for it, such as ids.
         given: names of columns that are conditions.
-        dependent: what becomes of columns that follow from others.
+        dependent: what becomes of columns that follow from others; see `data.SourceOptions`.
         validation: share of the rows that validates.
         settings: of model or fit, by name.
     """
 
     model: str | None = None
     time_budget: float | None = None
-    columns: Mapping[str, str] | None = None
-    given: Sequence[str] = ()
+    columns: Mapping[str, str] | Sequence[str] | None = None
+    drop: Sequence[str] | None = None
+    given: Sequence[str] | None = None
     dependent: str | None = None
     validation: float = 0.1
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -63,9 +67,10 @@ class Wanted:
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
 
-    def of_the_data(self, data: np.ndarray | pa.Table) -> dict[str, Any]:
-        """Return what decides how columns are read."""
-        return {"kind": "table"}
+    def of_the_data(self) -> dict[str, Any]:
+        """Return what decides how the data are read and split, as `as_source` takes it."""
+        said = {name: getattr(self, name) for name in ("columns", "drop", "given", "dependent")}
+        return {"kind": "table", "validation": self.validation} | {name: value for name, value in said.items() if value}
 
 
 @dataclass
@@ -154,9 +159,6 @@ class Fitted:
 
     def sample_given(self, number: int, seed: int, given: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Draw so many rows for each row of conditions, one after the other."""
-        from likelify.data.encoding import encode
-        from likelify.fitting.conditioning import draw_given
-
         names = list(given)
         places = [self.columns.index(name) if name in self.columns else -1 for name in names]
         if -1 in places:
@@ -171,16 +173,14 @@ class Fitted:
 
     def impute(self, data: np.ndarray | pa.Table, draws: int, seed: int) -> np.ndarray:
         """Draw what is missing of rows given the rest, `(n, draws, columns)`."""
-        from likelify.fitting.conditioning import draw_given
-
         rows = self.rows(data)
+        # Of a condition it can be known that it is missing.
+        known = ~np.isnan(rows) | np.array([column.given for column in self.schema])
         with threads(recipe(self.config.data).threads):
-            return draw_given(self.flow, self.schema, rows, ~np.isnan(rows), draws=draws, present=True, seed=seed).rows
+            return draw_given(self.flow, self.schema, rows, known, draws=draws, present=True, seed=seed).rows
 
     def quantiles(self, data: np.ndarray | pa.Table, q: Sequence[float], target: str | None) -> np.ndarray:
         """Return quantiles `(n, len(q))` of a column given all others, by default of the only one that is not given."""
-        from likelify.fitting.conditioning import quantiles
-
         free = [column.name for column in self.schema if not column.given and column.is_modelled]
         if target is None and len(free) != 1:
             raise ConfigError(f"Say with target= of which column; there are {', '.join(free[:20])}.")
@@ -241,7 +241,7 @@ def fit_table(
     if len(data) < FEWEST:
         raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
     order = order_of(data)
-    source = as_source(taken(data, order), validation=wanted.validation, seed=seed, **wanted.of_the_data(data))
+    source = as_source(taken(data, order), seed=seed, **wanted.of_the_data())
     if weights is not None:
         held = source.size("validation")
         parts = shuffled(len(data), validation=held, seed=seed)

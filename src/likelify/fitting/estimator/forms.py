@@ -62,25 +62,28 @@ class Form:
             return _typed_pandas(table.to_pandas(), self.types)
         return _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
 
-    def filled(self, data: Any, drawn: Any) -> Any:
-        """Return a table of this form with what is missing taken from another of the same rows."""
-        if self.name in ("array", "objects"):
-            missing = np.array([[value is None or value != value for value in row] for row in data])
-            return np.where(missing, drawn, data)
-        if self.name == "pandas":
-            drawn.index = data.index
-            filled = {name: data[name].where(data[name].notna(), drawn[name]) for name in drawn.columns}
-            return data.assign(**filled)
-        if self.name == "polars":
-            return _filled_polars(data, drawn)
-        import pyarrow.compute as pc
+    def filled(self, data: Any, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
+        """Return a table of this form, of the same columns, with what is missing taken from rows.
 
-        for place, name in enumerate(data.column_names):
-            if name in drawn.column_names:
-                column = data.column(place)
-                whole = pc.if_else(pc.is_null(column, nan_is_null=True), drawn.column(name), column)
-                data = data.set_column(place, name, whole)
-        return data
+        Args:
+            data: the table.
+            rows: `(n, len(schema))`.
+            schema: of those of the columns that the rows have.
+        """
+        places = [self.columns.index(column.name) for column in schema]
+        if self.name == "array":
+            filled = np.array(data, dtype=np.float64)
+            filled[:, places] = np.where(np.isnan(filled[:, places]), rows, filled[:, places])
+            return filled.astype(data.dtype)
+        table = arrow_table(rows, schema)
+        if self.name == "objects":
+            filled = np.array(data, dtype=object)
+            for place, column in zip(places, table.columns, strict=True):
+                missing = np.array([value is None or value != value for value in data[:, place]], dtype=bool)
+                filled[missing, place] = np.array(column.to_pylist(), dtype=object)[missing]
+            return filled
+        fill = {"pandas": _filled_pandas, "polars": _filled_polars, "arrow": _filled_arrow}[self.name]
+        return fill(data, places, table)
 
 
 def is_frame(data: Any) -> bool:
@@ -127,6 +130,10 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
             table = data if isinstance(data, pa.Table) else pa.table(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(f"The data frame has a column of several types or of objects: {error}"[:300]) from error
+    # Rows of views of texts cannot be taken.
+    views = [place for place, kind in enumerate(table.schema.types) if pa.types.is_string_view(kind)]
+    for place in views:
+        table = table.set_column(place, table.column_names[place], table.column(place).cast(pa.large_string()))
     # What pandas writes of itself tells of an index, which there is not.
     return table.rename_columns(list(names or map(str, table.column_names))).replace_schema_metadata(None)
 
@@ -197,14 +204,35 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
     return frame.cast({name: types[name] for name in frame.columns if name in types}, strict=False)
 
 
-def _filled_polars(frame: Any, drawn: Any) -> Any:
+def _filled_pandas(frame: Any, places: list[int], table: pa.Table) -> Any:
+    filled, drawn = frame.copy(), table.to_pandas()
+    for place, name in zip(places, table.column_names, strict=True):
+        column = frame.iloc[:, place]
+        if column.isna().any():
+            typed = drawn[name].set_axis(frame.index).astype(column.dtype)
+            filled.isetitem(place, column.where(column.notna(), typed))
+    return filled
+
+
+def _filled_polars(frame: Any, places: list[int], table: pa.Table) -> Any:
     import polars as pl
 
-    frame = frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    frame, drawn = frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None)), pl.DataFrame(table)
+    known = [frame.to_series(place) for place in places]
     return frame.with_columns(
-        frame[name].zip_with(frame[name].is_not_null(), drawn[name].cast(frame[name].dtype, strict=False))
-        for name in drawn.columns
+        column.zip_with(column.is_not_null(), drawn.to_series(place).cast(column.dtype).alias(column.name))
+        for place, column in enumerate(known)
     )
+
+
+def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    for place, column in zip(places, drawn.columns, strict=True):
+        known, name = table.column(place), table.column_names[place]
+        whole = pc.if_else(pc.is_null(known, nan_is_null=True), column.cast(known.type, safe=False), known)
+        table = table.set_column(place, name, whole)
+    return table
 
 
 def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
