@@ -230,10 +230,19 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
                 columns, for each row of which `n_samples` are drawn, one after the other.
 
         Raises:
-            ConfigError: if the density is conditional and conditions are missing.
+            ConfigError: if the density is conditional and conditions are missing, or there is no such column.
+            DataError: if a value is none of the column, or not possible.
+
+        Warns:
+            LikelifyWarning: if draws given columns are worth few independent ones.
         """
         check_is_fitted(self)
-        seed = self._seed(random_state)
+        seed, conditions = self._seed(random_state), [column.name for column in self.schema_ if column.given]
+        if given is None and conditions:
+            raise ConfigError(
+                f"This density is one given {', '.join(conditions[:20])}: give their values, sample(n, given={{name: "
+                "value}), or a data frame of such columns."
+            )
         if given is None:
             return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
         known = self._conditions(given)

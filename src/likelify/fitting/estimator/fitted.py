@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from likelify.fitting.drawing.draw import draw
 from likelify.fitting.estimator.forms import order_of
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
+from likelify.fitting.outliers import outlier_score
 from likelify.fitting.recipes import recipe
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import effort_of, items_per_pass, score_batch, seed_of
@@ -143,8 +145,11 @@ class Fitted:
         return sum(column.is_modelled for column in self.schema)
 
     def outlier_scores(self, data: np.ndarray | pa.Table) -> np.ndarray:
-        """Return how odd each row is, the more the larger."""
-        return -self.log_prob(data)
+        """Return how odd each row is in nats, the more the larger; see `fitting.outliers`."""
+        nats, parts = torch.from_numpy(self.log_prob(data)), items_per_pass(self.config.data)
+        with self.at_work():
+            scores = map(outlier_score, repeat(self.flow), self.batches(data), nats.split(parts))
+            return np.concatenate([score.double().cpu().numpy() for score in scores])
 
     def to_noise(self, data: np.ndarray | pa.Table) -> np.ndarray:
         """Return the noise of which rows would be drawn `(n, noise_width)`."""
