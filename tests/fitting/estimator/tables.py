@@ -5,7 +5,7 @@ import pandas as pd
 
 import likelify as lk
 
-TINY = {"steps": 2, "validations": 1, "members": ("autoregressive",), "width": 8, "components": 2}
+TINY = {"steps": 2, "validations": 1, "members": ["autoregressive"], "width": 8, "components": 2}
 
 
 def density(**parameters):

@@ -1,0 +1,185 @@
+"""Tables with columns of all kinds, in and out of the forms that users have."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import likelify as lk
+from likelify.errors import ConfigError, DataError, LikelifyWarning
+from tests.fitting.estimator.tables import TINY, density, people
+
+pytestmark = pytest.mark.filterwarnings("ignore:The fit never beat its start")
+CONDITIONS = ["age", "home town", "member", "since"]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return density(settings=TINY | {"steps": 20}).fit(people())
+
+
+def test_every_form_gives_the_same_density_and_gets_its_own_back(fitted):
+    frame = people()
+    scores = fitted.score_samples(frame)
+    assert np.isfinite(scores).all()
+    for table in (pl.from_pandas(frame), pa.Table.from_pandas(frame, preserve_index=False)):
+        other = density(settings=TINY | {"steps": 20}).fit(table)
+        assert (other.score_samples(table) == scores).all()
+        drawn = other.sample(6, random_state=1)
+        assert type(drawn) is type(table)
+        assert drawn.schema == table.schema.remove_metadata() if isinstance(table, pa.Table) else table.schema
+    drawn = fitted.sample(200, random_state=1)
+    assert (drawn.dtypes == frame.dtypes).all()
+    assert set(drawn["home town"]) == {"Bern", "Basel", "Chur"}
+    assert drawn["income"].isna().any()
+    assert (drawn["income"].dropna().round(2) == drawn["income"].dropna()).all()
+    assert np.isfinite(fitted.score_samples(drawn)).all()
+
+
+def test_arrays_of_objects_hold_words_and_numbers(fitted):
+    cells = people()[["age", "income", "home town"]].to_numpy(dtype=object)
+    words = density().fit(cells)
+    assert words.schema_[2].kind == "category"
+    assert np.isfinite(words.score_samples(cells)).all()
+    drawn = words.sample(5)
+    assert drawn.dtype == object
+    assert {type(value) for value in drawn[:, 2]} == {str}
+    assert words.score_samples(cells.tolist()).shape == (200,)
+
+
+def test_types_of_columns_are_kept():
+    frame = people()
+    frame["home town"] = frame["home town"].astype("category")
+    frame["age"] = frame["age"].astype("int16")
+    frame["income"] = frame["income"].astype("float32")
+    drawn = density().fit(frame).sample(20)
+    assert (drawn.dtypes == frame.dtypes).all()
+
+
+def test_an_index_is_no_column():
+    frame = people().set_index("home town", append=True)
+    fitted = density().fit(frame)
+    assert fitted.feature_names_in_.tolist() == ["age", "income", "member", "since"]
+    assert fitted.sample(2).index.tolist() == [0, 1]
+    filled = fitted.impute(frame)
+    assert filled.index.equals(frame.index)
+    assert filled.notna().all().all()
+
+
+def test_names_are_checked(fitted):
+    frame = people()
+    with pytest.raises(ValueError, match="same order"):
+        fitted.score_samples(frame[frame.columns[::-1]])
+    with pytest.raises(ValueError, match="now missing"):
+        fitted.score_samples(frame[["age", "income"]])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        fitted.score_samples(frame.to_numpy(dtype=object))
+
+
+def test_new_words_count_as_missing_and_are_told(fitted):
+    frame = people().head(3)
+    frame.loc[1, "home town"] = "Genf"
+    with pytest.warns(LikelifyWarning, match="Genf"):
+        scores = fitted.score_samples(frame)
+    assert np.isfinite(scores).all()
+    assert scores[1] < fitted.score_samples(people().head(3))[1]
+
+
+def test_the_noise_of_rows_and_back(fitted):
+    frame = people()
+    noise = fitted.transform(frame)
+    assert noise.shape == (200, 5)
+    assert np.isfinite(noise).all()
+    pd.testing.assert_frame_equal(fitted.inverse_transform(noise), frame, check_dtype=False)
+    named = lk.FlowDensity.set_output(fitted, transform="polars").transform(frame)
+    lk.FlowDensity.set_output(fitted, transform="default")
+    assert isinstance(named, pl.DataFrame)
+    assert named.columns == fitted.get_feature_names_out().tolist()
+    with pytest.raises(DataError, match="noise has 2 columns; that of this model has 5"):
+        fitted.inverse_transform(noise[:, :2])
+
+
+def test_rows_are_drawn_given_some_columns(fitted):
+    drawn = fitted.sample(4, random_state=0, given={"age": 40, "home town": "Chur"})
+    assert (drawn["age"] == 40).all()
+    assert (drawn["home town"] == "Chur").all()
+    assert drawn["income"].nunique() > 1
+    given = pl.DataFrame({"home town": ["Bern", "Chur"]})
+    assert fitted.sample(2, given=given)["home town"].tolist() == ["Bern", "Bern", "Chur", "Chur"]
+    with pytest.raises(ConfigError, match="no column 'agge'"):
+        fitted.sample(given={"agge": 3})
+    with pytest.raises(DataError, match="no word 'Genf'"):
+        fitted.sample(given={"home town": "Genf"})
+    with pytest.raises(ConfigError, match="dictionary of values"):
+        fitted.sample(given=3)
+
+
+def test_what_is_missing_is_drawn(fitted):
+    frame = people()
+    filled = fitted.impute(frame, random_state=0)
+    assert filled.notna().all().all()
+    known = frame["income"].notna()
+    pd.testing.assert_frame_equal(filled[known], frame[known])
+    first, second = fitted.impute(frame, 2, random_state=1)
+    assert (first.loc[~known, "income"] != second.loc[~known, "income"]).any()
+
+
+def test_a_density_given_columns():
+    frame = people()
+    given = density(given=CONDITIONS, settings=TINY | {"steps": 20}).fit(frame)
+    assert [column.name for column in given.schema_ if column.given] == CONDITIONS
+    quantiles = given.predict_quantiles(frame.head(6), [0.1, 0.5, 0.9])
+    assert quantiles.shape == (6, 3)
+    assert (np.diff(quantiles) > 0).all()
+    # What is not looked at may be anything.
+    hidden = frame.head(6).assign(income=1.0)
+    assert given.predict_quantiles(hidden, [0.1, 0.5, 0.9]) == pytest.approx(quantiles)
+    with pytest.raises(ConfigError, match=r"given age.*sample\(n, given="):
+        given.sample(3)
+    drawn = given.sample(3, given=frame[CONDITIONS].head(2))
+    assert drawn["age"].tolist() == [frame["age"][0]] * 3 + [frame["age"][1]] * 3
+    assert given.score(frame) > density().fit(frame).score(frame)
+
+
+def test_a_column_to_predict_must_be_said(fitted):
+    frame = people().head(3)
+    with pytest.raises(ConfigError, match="Say with target="):
+        fitted.predict_quantiles(frame)
+    with pytest.raises(ConfigError, match="no column to predict 'x'"):
+        fitted.predict_quantiles(frame, target="x")
+    assert fitted.predict_quantiles(frame, [0.5], target="income").shape == (3, 1)
+
+
+def test_columns_are_said_and_dropped():
+    frame = people().assign(zip=np.arange(200) % 40 + 8000, id=[f"P{number:05d}" for number in range(200)])
+    fitted = density(columns={"zip": "category", "age": "integer[0,120]"}, drop=["id"]).fit(frame)
+    kinds = {column.name: column.kind for column in fitted.schema_}
+    assert kinds["zip"] == "category"
+    assert "id" not in kinds
+    assert fitted.n_features_in_ == 7
+    assert "id" not in fitted.sample(3)
+    assert fitted.impute(frame)["id"].equals(frame["id"])
+    old = frame.head(2).assign(age=121)
+    assert (fitted.score_samples(old) == -np.inf).all()
+
+
+def test_columns_of_arrays_are_named_by_their_places():
+    rows = people()[["age", "income"]].to_numpy()
+    fitted = density(columns={0: "integer[0,120]"}, given=[0]).fit(rows)
+    assert fitted.schema_[0].declared
+    assert fitted.schema_[0].given
+    assert fitted.sample(3, given={0: 50})[:, 0].tolist() == [50, 50, 50]
+
+
+def test_a_run_of_a_mixed_table_is_an_estimator(fitted, tmp_path):
+    frame = people()
+    fitted.save(tmp_path / "run")
+    again = lk.FlowDensity.load(tmp_path / "run")
+    assert (again.score_samples(frame) == fitted.score_samples(frame)).all()
+    assert again.feature_names_in_.tolist() == list(frame.columns)
+    assert again.sample(3, 0)["home town"].tolist() == fitted.sample(3, 0)["home town"].tolist()
+    (tmp_path / "run" / "estimator.json").unlink()
+    plain = lk.FlowDensity.load(tmp_path / "run")
+    assert (plain.score_samples(frame) == fitted.score_samples(frame)).all()
+    assert isinstance(plain.sample(2), pa.Table)
