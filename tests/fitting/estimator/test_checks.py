@@ -15,8 +15,6 @@ pytestmark = [
 
 @parametrize_with_checks([density()])
 def test_it_keeps_the_rules_of_scikit_learn(estimator, check):
-    if check.func.__name__ in ("check_sample_weight_equivalence_on_dense_data", "check_pipeline_consistency"):
-        pytest.skip("columns that follow from others")
     check(estimator)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
-from likelify.fitting.estimator.fitted import Fitted, Wanted, fit_table, held_out_rows, taken
+from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, held_out_rows, taken
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame
 from likelify.fitting.estimator.keeping import Kept, keep_estimator, kept_estimator
 from likelify.fitting.estimator.telling import tell
@@ -125,7 +125,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         data = self._read(X, reset=True)
         form = form_of(X if is_frame(X) else np.asarray(X))
-        weights = None if sample_weight is None else _weights(sample_weight, len(data))
+        data, weights = counted(data, None if sample_weight is None else _weights(sample_weight, len(data)))
         if not (isinstance(self.contamination, float | int) and 0 < self.contamination <= 0.5):
             raise ConfigError(f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}.")
         wanted = Wanted(
@@ -140,7 +140,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         )
         fitted = fit_table(data, wanted, weights=weights, seed=self._seed(), on_step=tell() if self.verbose else None)
         self._take(fitted, form)
-        self.offset_ = self._threshold(data)
+        self.offset_ = self._threshold(data, weights)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -410,10 +410,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         check_is_fitted(self)
         return what(self._fitted, self._read(X))
 
-    def _threshold(self, data: Any) -> float:
+    def _threshold(self, data: Any, weights: np.ndarray | None = None) -> float:
         """Return the score below which there is the share of outliers."""
         some = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
-        return float(np.percentile(-self._fitted.outlier_scores(taken(data, some)), 100 * self.contamination))
+        scores, share = -self._fitted.outlier_scores(taken(data, some)), 100 * self.contamination
+        if weights is None:
+            return float(np.percentile(scores, share))
+        return float(np.percentile(scores, share, weights=weights[some], method="inverted_cdf"))
 
 
 def _wishes(columns: Any, form: Form) -> Any:

@@ -233,8 +233,7 @@ def fit_table(
     Args:
         data: rows of numbers `(n, columns)`, or a table of Arrow.
         wanted: what is asked of the fit.
-        weights: of the rows `(n,)`. Those of weight zero are left out. Whole weights repeat rows, unless that makes
-            more than 2^20 rows and more than four times as many; otherwise see `data.weighted`.
+        weights: of the rows `(n,)`, see `data.weighted`.
         seed: of everything.
         on_step: called after every step.
 
@@ -242,7 +241,6 @@ def fit_table(
         DataError: if rows are too few or not what they should be.
         ConfigError: if a word or number does not fit.
     """
-    data, weights = counted(data, weights)
     if len(data) < FEWEST:
         raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
     order = order_of(data)
@@ -262,7 +260,11 @@ def fit_table(
 
 
 def counted(data: Any, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:
-    """Leave out rows of weight zero, and repeat those of whole weights; return the weights that are left."""
+    """Leave out rows of weight zero, and repeat those of whole weights; return the weights that are left.
+
+    Whole weights repeat rows, unless that makes more than 2^20 rows and more than four times as many; equal weights
+    that are not whole are none.
+    """
     if weights is None:
         return data, None
     kept = np.flatnonzero(weights)
