@@ -6,9 +6,12 @@ from likelify.data.derived import resized as resized
 from likelify.data.derived import standardized as standardized
 from likelify.data.derived import subset as subset
 from likelify.data.derived import weighted as weighted
+from likelify.data.encoding import decode as decode
+from likelify.data.encoding import encode as encode
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
 from likelify.data.facts import SplitName as SplitName
+from likelify.data.finding import find_schema as find_schema
 from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.ordered import ItemBatch as ItemBatch
@@ -18,3 +21,5 @@ from likelify.data.source import Batch as Batch
 from likelify.data.source import Source as Source
 from likelify.data.tables import TableSource as TableSource
 from likelify.data.tables import table as table
+from likelify.schema import ColumnSchema as ColumnSchema
+from likelify.schema import LinearFunction as LinearFunction

@@ -11,7 +11,6 @@ import numpy as np
 from likelify.data.faults import Fault, Faults
 from likelify.data.reading import Table
 from likelify.data.screening import Dependence
-from likelify.data.told import Told
 from likelify.schema import LinearFunction
 
 # How much farther from its sum than any of the rows a value may be; and what rounding leaves of large values.
@@ -65,8 +64,8 @@ def _make_function(table: Table, found: Dependence) -> bool:
 
 def _reordered(table: Table, place: int, other: int) -> tuple[str, ...] | None:
     """Return the words of a column in the order of those of another that they stand for; None if some have none."""
-    known: dict[str, Told] = table.told
-    words, wanted = known[table.names[place]].words or (), known[table.names[other]].words or ()
+    words: tuple[str, ...] = table.told[table.names[place]].words or ()
+    wanted: tuple[str, ...] = table.told[table.names[other]].words or ()
     pairs = np.unique(table.rows[:, [other, place]], axis=0)
     pairs = pairs[~np.isnan(pairs).any(1)].astype(np.int64)
     if not len(words) == len(wanted) == len(pairs):

@@ -100,7 +100,8 @@ def encode_column(
         DataError: naming the first value that is of another kind.
     """
     if isinstance(values, np.ma.MaskedArray):
-        values = [None if hidden else value for value, hidden in zip(values.data.tolist(), values.mask, strict=True)]
+        hidden = np.ma.getmaskarray(values).tolist()
+        values = [None if gone else value for value, gone in zip(values.data.tolist(), hidden, strict=True)]
     if column.categories is not None:
         return _places(values, column.categories)
     array = np.asarray(values) if isinstance(values, np.ndarray) else _as_array(values)
@@ -139,7 +140,7 @@ def _checked(values: np.ndarray, column: ColumnSchema, what: str, place: Callabl
 def _places(values: Sequence[Any] | np.ndarray, words: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
     """Return the places of words among those that are known, NaN for others, and these."""
     places: dict[Any, float] = {word: float(place) for place, word in enumerate(words)}
-    plain = values.tolist() if hasattr(values, "tolist") else list(values)
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     strange: dict[str, None] = {}
     read = np.empty(len(plain))
     for row, value in enumerate(plain):

@@ -295,9 +295,12 @@ def _table(name: str, splits: Mapping[SplitName, Any], columns: _Columns, option
     schema = find_schema(content.rows, content.columns, content.told)
     read: Parts = {"train": content.rows}
     labels: Parts = {} if content.labels is None else {"train": content.labels}
-    for split in (split for split in frames if split != "train"):
-        read[split], found = _read_as(frames[split], content, schema, columns)
-        labels |= {} if found is None else {split: found}
+    for split, frame in frames.items():
+        if split == "train":
+            continue
+        read[split], found = _read_as(frame, content, schema, columns)
+        if found is not None:
+            labels[split] = found
     parts, cut = filled({split: len(other) for split, other in read.items()})
     rows = _chosen(parts, read) or {}
     return TableSource(

@@ -117,7 +117,9 @@ class SourceOptions(Settings):
 
     def wishes(self) -> list[str]:
         """Return what columns are taken for as the command line has it."""
-        return [f"{quoted(name)}={wish}" for name, wish in self.columns.items()] if self.told else []
+        if not isinstance(self.columns, dict):
+            return []
+        return [f"{quoted(name)}={wish}" for name, wish in self.columns.items()]
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that were given, by name."""

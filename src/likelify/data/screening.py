@@ -130,7 +130,7 @@ def dependences(rows: np.ndarray, names: Sequence[str], words: Collection[str] =
         present = ~np.isnan(rows[:, places[0]])
         if places[0] not in complete and present.any():
             own = [*basis, *places]
-            some = _numbers(rows[np.ix_(present, own)], [names[place] for place in own])
+            some = _numbers(rows[present][:, own], [names[place] for place in own])
             found += [each for each in some if each.column in {names[place] for place in places}]
     order = {name: place for place, name in enumerate(names)}
     return sorted((each for each in found if each.of), key=lambda each: order[each.column])
@@ -173,7 +173,7 @@ def _numbers(rows: np.ndarray, names: Sequence[str]) -> list[Dependence]:
         offset = mean[column] - mean[chosen] @ slopes
         if abs(offset) < OFFSET * (unit[column] + abs(mean[column])):
             offset = 0.0
-        of = tuple(names[number] for number in chosen)
+        of = tuple(str(names[number]) for number in chosen.tolist())
         found.append(Dependence(names[column], of, tuple(map(float, slopes)), float(offset)))
     return found
 

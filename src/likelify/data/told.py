@@ -69,9 +69,9 @@ def read_wish(text: str) -> Told:
     if match is None:
         raise ValueError(f"'{text[:80]}' says nothing about a column. Write it like {EXAMPLE}.")
     kind, inside = match["kind"], match["inside"]
-    known = next((name for name in KINDS if name == kind), None)
-    if known is None:
+    if kind not in KINDS:
         raise ValueError(unknown_word("kind of column", kind, KINDS))
+    known: ColumnKind = KINDS[KINDS.index(kind)]
     if inside is None:
         return Told(known, by="user", said="as you said")
     if known in ("category", "ordered"):

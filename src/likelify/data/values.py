@@ -28,7 +28,7 @@ def plain_array(data: Any, what: str) -> np.ndarray:
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         if data.ndim != 2:
             raise DataError(f"{what} has masked values, which are missing. {REMEDY}")
-        data = data.astype(np.float64).filled(np.nan)
+        data = np.where(np.ma.getmaskarray(data), np.nan, data.data.astype(np.float64))
     array = _as_array(data, what)
     if array.dtype.kind == "c":
         raise DataError(f"{what} holds complex numbers. Give real and imaginary parts as columns of their own.")
