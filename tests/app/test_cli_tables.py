@@ -151,3 +151,21 @@ def test_images_from_files_of_the_user(monkeypatch, capsys, here):
     assert weighted.split()[-4:] == ["128", "│", "5", "│"]
     refused = run(monkeypatch, capsys, "evaluate", ".", "--iw-items", 0, code=2)
     assert "These numbers of draws do not fit. iw_items: Input should be greater than or equal to 1." in refused
+
+
+def test_what_columns_were_taken_for_is_printed_and_kept(monkeypatch, capsys, here):
+    rng = np.random.default_rng(0)
+    lines = [f"p{n},{n % 3},{x!r},{'SML'[n % 3]},{y!r}" for n, (x, y) in enumerate(rng.normal(size=(80, 2)).tolist())]
+    (here / "rows.csv").write_text("\n".join(["id,n,x,size,y", *lines]))
+    refused = run(monkeypatch, capsys, "fit", "rows.csv", "--steps", 2, code=2)
+    assert "column 'id': nearly every row has a word of its own" in " ".join(refused.split())
+    words = ["--drop", "auto", "--columns", "x=real[-9,9],n=integer[0,5]", "--steps", 2, *SMALL]
+    kept = ["--labels", "size", "--no-report"]
+    output = run(monkeypatch, capsys, "fit", "rows.csv", *words, *kept, "-o", "run")
+    assert "taken for" in output
+    assert "-9 to 9 (declared)" in " ".join(output.split())
+    config = json.loads((here / "run" / "config.json").read_text())
+    schema = {column["name"]: column for column in config["data"]["schema"]}
+    assert list(schema) == ["n", "x", "y"]
+    assert (schema["x"]["lower"], schema["x"]["declared"], schema["n"]["kind"]) == (-9.0, True, "integer")
+    assert config["opened"]["options"]["drop"] == ["auto"]

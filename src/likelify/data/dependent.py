@@ -70,4 +70,4 @@ def _reordered(table: Table, place: int, other: int) -> tuple[str, ...] | None:
     pairs = pairs[~np.isnan(pairs).any(1)].astype(np.int64)
     if not len(words) == len(wanted) == len(pairs):
         return None
-    return tuple(words[own] for _, own in pairs.tolist())
+    return tuple(words[int(own)] for own in pairs[:, 1])

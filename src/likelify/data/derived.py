@@ -223,6 +223,11 @@ def standardized(source: Source) -> TableSource:
     """
     if source.kind != "table":
         raise DataError(f"'{source.name}' is no table, so it has no columns to standardise.")
+    others = [column.name for column in source.schema or () if column.categories is not None or column.missing]
+    if others:
+        raise DataError(
+            f"'{source.name}' cannot be standardised: its column '{others[0]}' has words or missing values. Drop it."
+        )
     rows, labels = _arrays(source)
     return TableSource(
         f"{source.name}, standardised",

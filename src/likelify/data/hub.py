@@ -290,7 +290,7 @@ def _described(name: str, *said: str) -> str:
 
 def _table(name: str, splits: Mapping[SplitName, Any], columns: _Columns, options: SourceOptions, said: str) -> Source:
     options = options.model_copy(update={"labels": columns.label, "image_size": None, "crop": None})
-    frames = {split: HubFrame(f"'{name}', {split}", part) for split, part in splits.items()}
+    frames: dict[SplitName, HubFrame] = {split: HubFrame(f"'{name}', {split}", part) for split, part in splits.items()}
     content = read_table(frames["train"], options, columns.class_names)
     schema = find_schema(content.rows, content.columns, content.told)
     read: Parts = {"train": content.rows}

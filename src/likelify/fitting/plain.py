@@ -36,11 +36,11 @@ def require_plain(model: str, schema: Sequence[ColumnSchema] | None, others: Seq
     if not found:
         return
     listed = [
-        f"{', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''} {trouble}"
+        f"{trouble} ({', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''})"
         for trouble, names in found.items()
     ]
     raise ConfigError(
-        f"The model '{model}' is of real numbers, and of these columns {'; '.join(listed)}. Such tables are for "
+        f"The model '{model}' is of real numbers, and the table has columns {'; '.join(listed)}. Such tables are for "
         f"{' or '.join(others)}; or leave the columns out (--drop)."
     )
 
@@ -48,9 +48,9 @@ def require_plain(model: str, schema: Sequence[ColumnSchema] | None, others: Seq
 def _trouble(column: ColumnSchema) -> str:
     """Say why a model of real numbers cannot take a column; nothing if it can."""
     if column.categories is not None:
-        return "hold words"
+        return "of words"
     if column.function is not None:
-        return "follow from others or have one value only"
+        return "that follow from others, or have one value only"
     if column.missing:
-        return "have missing values"
-    return "are conditions" if column.given else ""
+        return "with missing values"
+    return "that are conditions" if column.given else ""
