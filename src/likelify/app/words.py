@@ -49,12 +49,16 @@ class FitWords:
     lr: Annotated[float | None, _word(MODEL, "Largest learning rate.")] = None
     batch_size: Annotated[int | None, _word(MODEL, "Items per step, over all processes.")] = None
     max_time: Annotated[str | None, _word(MODEL, "End training after that time: 90s, 10m, 1h30m.")] = None
+    trim: Annotated[
+        float | None, _word(MODEL, "Leave that share of the oddest rows out: 0.2, for outliers in data.")
+    ] = None
     seed: Annotated[int | None, _word(MODEL, "Of weights, batches and noise; by default 0.")] = None
     others: Annotated[list[str] | None, _word(MODEL, OTHERS, name="--set")] = None
 
     def choice(self, model: ModelWords, workers: int | None) -> dict[str, Any]:
         """Return the arguments of `choose`."""
         fitting = {"steps": self.steps, "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed}
+        fitting |= {"trim": self.trim}
         fitting |= {"workers": workers, "max_time": None if self.max_time is None else parse_duration(self.max_time)}
         return {
             "model": model.model,
