@@ -321,7 +321,7 @@ def entries(tables: dict[str, Any]) -> list[Entry]:
 def main() -> None:
     """Measure all tables and report."""
     more = {
-        "--seconds": {"type": float, "default": 5.0, "help": "processor seconds of a fit"},
+        "--seconds": {"type": float, "default": 4.0, "help": "processor seconds of a fit"},
         "--table": {"action": "append", "choices": list(TABLES), "help": "only this; may be given several times"},
         "--kept": {"type": Path, "default": KEPT, "help": "file of what was measured of each table"},
     }

@@ -49,9 +49,7 @@ class FitWords:
     lr: Annotated[float | None, _word(MODEL, "Largest learning rate.")] = None
     batch_size: Annotated[int | None, _word(MODEL, "Items per step, over all processes.")] = None
     max_time: Annotated[str | None, _word(MODEL, "End training after that time: 90s, 10m, 1h30m.")] = None
-    trim: Annotated[
-        float | None, _word(MODEL, "Leave that share of the oddest rows out: 0.2, for outliers in data.")
-    ] = None
+    trim: Annotated[float | None, _word(MODEL, "Leave out that share of rows, the oddest.")] = None
     seed: Annotated[int | None, _word(MODEL, "Of weights, batches and noise; by default 0.")] = None
     others: Annotated[list[str] | None, _word(MODEL, OTHERS, name="--set")] = None
 
