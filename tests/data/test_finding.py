@@ -108,6 +108,8 @@ def test_bounds_are_round_where_a_round_number_is_near():
         (rng(5).choice([0.5, 1.5, 2.5], 500), "real", 3, "none", None),
         (rng(6).integers(0, 9, 500) * 1e16, "real", 9, "none", None),
         (np.where(rng(7).random(900) < 0.6, 0, rng(8).integers(1, 4000, 900)), "integer", 1, "steps", 1.0),
+        (rng(9).choice([0, 0, 0, *range(7000, 99000, 1000)], 9500), "integer", 93, "none", 1.0),
+        (rng(9).integers(0, 93, 9500), "integer", 0, "steps", 1.0),
         (np.where(rng(7).random(900) < 0.2, np.nan, rng(8).normal(size=900)), "real", 0, "density", None),
     ],
 )

@@ -15,6 +15,8 @@ from likelify.schema import ColumnSchema, LinearFunction
 
 # Whole numbers of so few values have a probability for each, if as many rows on average have it.
 FEW_INTEGERS, ROWS_EACH = 30, 4
+# So have whole numbers of which most in between are never met: of so many values, each met so often on average.
+FEW_SPARSE, ROWS_EACH_SPARSE = 256, 100
 # Real numbers of so few values are codes, if so many rows on average have each.
 FEW_REALS, ROWS_EACH_CODE = 10, 20
 # Whole numbers above this are not all of them in float64.
@@ -96,7 +98,7 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
     """Return states, steps and range of whole numbers, real ones, and dates."""
     kind, said = facts["kind"], facts["said"]
     steps = kind == "integer" or (kind == "date" and is_whole)
-    few = _few(present, FEW_INTEGERS, ROWS_EACH) if kind == "integer" else None
+    few = _few_integers(present) if kind == "integer" else None
     few = _few(present, FEW_REALS, ROWS_EACH_CODE) if kind == "real" else few
     if few is not None:
         step = 1.0 if kind == "integer" else None
@@ -126,6 +128,14 @@ def _widen(found: dict[str, Any], present: np.ndarray) -> None:
         found["lower"] = None
     if found["upper"] is not None and present.max() > found["upper"]:
         found["upper"] = None
+
+
+def _few_integers(present: np.ndarray) -> tuple[float, ...] | None:
+    """Return the values of whole numbers if they are few, or not many and with wide gaps, as amounts are."""
+    if few := _few(present, FEW_INTEGERS, ROWS_EACH):
+        return few
+    sparse = _few(present, FEW_SPARSE, ROWS_EACH_SPARSE)
+    return sparse if sparse and len(sparse) < (present.max() - present.min() + 1) / 2 else None
 
 
 def _few(present: np.ndarray, most: int, rows_each: int) -> tuple[float, ...] | None:
