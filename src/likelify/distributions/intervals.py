@@ -107,8 +107,8 @@ def _series(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the terms of the mass of a narrow interval beyond `2 h phi(t)`, relative to it, of order 2 to 8 in h."""
     # In h^2 and (h t)^2, which are small, where powers of t alone may overflow.
     x, y = h.square(), (h * t).square()
-    sixth = ((y - 15 * x) * y + 45 * x.square()) * y - 15 * x**3
-    eighth = (((y - 28 * x) * y + 210 * x.square()) * y - 420 * x**3) * y + 105 * x**4
+    sixth = ((y - 15 * x) * y + 45 * x.square()) * y - 15 * x * x * x
+    eighth = (((y - 28 * x) * y + 210 * x.square()) * y - 420 * x * x * x) * y + 105 * x.square().square()
     return (y - x) / 6, ((y - 6 * x) * y + 3 * x.square()) / 120, sixth / 5040, eighth / 362880
 
 
@@ -128,7 +128,7 @@ def _short_slopes(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     by_log_half = 1 + (2 * second + 4 * fourth + 6 * sixth + 8 * eighth) / whole
     # The derivative of a Hermite polynomial is the one before it, times its degree.
     x, y = h.square(), (h * t).square()
-    fifth, seventh = (y - 10 * x) * y + 15 * x.square(), ((y - 21 * x) * y + 105 * x.square()) * y - 105 * x**3
+    fifth, seventh = (y - 10 * x) * y + 15 * x.square(), ((y - 21 * x) * y + 105 * x.square()) * y - 105 * x * x * x
     inner = 1 / 3 + (y - 3 * x) / 30 + fifth / 840 + seventh / 45360
     return t * (x * inner / whole - 1), by_log_half
 
