@@ -133,7 +133,7 @@ def test_two_processes_give_the_same_weights_and_learn_like_one(tmp_path):
     assert bits == pytest.approx(alone.best.validation_bits, abs=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:The best weights are those before")
+@pytest.mark.filterwarnings("ignore:The fit never beat its start")
 def test_going_on_keeps_what_was_fitted():
     source, flow = stripes(), tiny_flow()
     fit(flow, source, QUICK)

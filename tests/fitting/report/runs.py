@@ -53,7 +53,7 @@ def fitted(folder, source, model, settings=QUICK, *, conditional=False):
         flow = model.build()
     with warnings.catch_warnings():
         # Some start where they end.
-        warnings.filterwarnings("ignore", "The best weights are those before the first step")
+        warnings.filterwarnings("ignore", "The fit never beat its start")
         fit(flow, source, run=run)
     return run
 

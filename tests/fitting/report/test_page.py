@@ -205,7 +205,8 @@ def test_a_model_that_a_simple_density_beats_is_doubted(tmp_path):
     run = fitted(tmp_path / "run", source, ElementsAlone(event_shape=(4,)), SHORT)
     section = filled(standing, run, source)
     assert re.match(
-        r"A simple density describes the held-out rows better than this model: 'one Gaussian', by \d", section.doubts[0]
+        r"A simple density describes the held-out rows better than this model: 'Gaussian mixture', by \d",
+        section.doubts[0],
     )
     assert section.tiles[1][0].endswith(" worse")
 
