@@ -141,6 +141,9 @@ def _grid(ordered: Tensor, low: float, high: float, turn: float) -> tuple[Grid, 
     """Return the grid for a sample in order, and the sample on its scale."""
     center = float(_quantile(ordered, 0.5))
     unit = max(turn * _spread(ordered), SMALLEST)
+    if not low <= center <= high:
+        # A range that was found elsewhere, and has hardly any of these values in it.
+        center, unit = min(max(center, low), high), min(unit, high - low)
     a = squashed(ordered, center, unit)
     quartiles = _quantile(a, 0.75) - _quantile(a, 0.25)
     whole = float(a[-1] - a[0])
