@@ -44,7 +44,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         given: names of columns that are conditions: the density is then p(other columns | these).
         dependent: what becomes of columns that follow from others: `"refuse"`, `"drop"` or `"function"`.
         contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
-        validation: share of the rows that is kept from training, to choose the weights by.
+        validation: share of the rows that is kept from training, to choose the weights by; by default a tenth, and at
+            most 20,000 rows.
         settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
         random_state: of the split, the fit and, where these are given none of their own, of draws.
         verbose: write a line to the error output at every validation.
@@ -75,7 +76,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         given: Sequence[str] | None = None,
         dependent: str = "function",
         contamination: float = 0.1,
-        validation: float = 0.1,
+        validation: float | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -213,7 +214,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             X: noise `(n, columns)`, as `transform` gives it.
         """
         check_is_fitted(self)
-        noise = check_array(X, dtype=np.float64)
+        noise = np.asarray(check_array(X), dtype=np.float64)
         if noise.shape[1] != self._n_features_out:
             raise DataError(f"The noise has {noise.shape[1]} columns; that of this model has {self._n_features_out}.")
         return self._form.restored(self._fitted.from_noise(noise), self.schema_)
@@ -356,16 +357,15 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         if kept is None:
             density = cls(model=run.config.model.model)
             density._take(fitted, Form("arrow", fitted.columns))
-            density.n_features_in_, density.feature_names_in_ = len(fitted.columns), _names(fitted.columns)
+            density._name(fitted.columns, named=True)
             held = held_out_rows(run, THRESHOLD_ROWS)
             if held is not None:
                 density.offset_ = density._threshold(held)
             return density
         density = cls(**kept.params)
         density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64)))
-        density.n_features_in_, density.offset_ = len(kept.columns), kept.offset
-        if kept.named:
-            density.feature_names_in_ = _names(kept.columns)
+        density.offset_ = kept.offset
+        density._name(kept.columns, named=kept.named)
         return density
 
     @property
@@ -375,6 +375,12 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
     def _take(self, fitted: Fitted, form: Form) -> None:
         self._fitted, self._form = fitted, form
         self.flow_, self.schema_, self.course_ = fitted.flow, fitted.schema, fitted.course
+
+    def _name(self, columns: Sequence[str], *, named: bool) -> None:
+        """Set what scikit-learn's functions set in a fit."""
+        vars(self)["n_features_in_"] = len(columns)
+        if named:
+            vars(self)["feature_names_in_"] = np.array(columns, dtype=object)
 
     def _seed(self, random_state: int | np.random.RandomState | None = None) -> int:
         given = self.random_state if random_state is None else random_state
@@ -403,7 +409,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             return {self._form.named(name): [value] for name, value in given.items()}
         if not is_frame(given):
             raise ConfigError(f"What is given is a dictionary of values by column, or a data frame, not {given!r:.40}.")
-        table = as_arrow(given)
+        table: Any = as_arrow(given)
         return {name: table.column(name).to_pylist() for name in table.column_names}
 
     def _of(self, X: Any, what: Callable[[Fitted, Any], np.ndarray]) -> np.ndarray:  # noqa: N803
@@ -429,10 +435,6 @@ def _wishes(columns: Any, form: Form) -> Any:
 def _columns(columns: Any, form: Form) -> Any:
     """Return the names of columns, each of which is given by its name or place."""
     return columns if columns is None or isinstance(columns, str) else tuple(map(form.named, columns))
-
-
-def _names(columns: Sequence[str]) -> np.ndarray:
-    return np.array(columns, dtype=object)
 
 
 def _weights(given: Any, count: int) -> np.ndarray:

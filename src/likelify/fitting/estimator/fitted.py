@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Rows that whole weights may repeat a table to, or so many times the rows it has.
 MOST_ROWS, MOST_TIMES = 2**20, 4
+# More held-out rows than these only take time.
+MOST_HELD = 20_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Wanted:
         drop: names of columns to leave out; `auto` stands for those that are proposed for it, such as ids.
         given: names of columns that are conditions.
         dependent: what becomes of columns that follow from others; see `data.SourceOptions`.
-        validation: share of the rows that validates.
+        validation: share of the rows that validates; by default a tenth, and at most `MOST_HELD` rows.
         settings: of model or fit, by name.
     """
 
@@ -61,7 +63,7 @@ class Wanted:
     drop: Sequence[str] | None = None
     given: Sequence[str] | None = None
     dependent: str | None = None
-    validation: float = 0.1
+    validation: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,10 +71,11 @@ class Wanted:
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
 
-    def of_the_data(self) -> dict[str, Any]:
-        """Return what decides how the data are read and split, as `as_source` takes it."""
+    def of_the_data(self, count: int) -> dict[str, Any]:
+        """Return what decides how so many rows are read and split, as `as_source` takes it."""
         said = {name: getattr(self, name) for name in ("columns", "drop", "given", "dependent")}
-        return {"kind": "table", "validation": self.validation} | {name: value for name, value in said.items() if value}
+        validation = min(0.1, MOST_HELD / count) if self.validation is None else self.validation
+        return {"kind": "table", "validation": validation} | {name: value for name, value in said.items() if value}
 
 
 @dataclass
@@ -244,7 +247,7 @@ def fit_table(
     if len(data) < FEWEST:
         raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
     order = order_of(data)
-    source = as_source(taken(data, order), seed=seed, **wanted.of_the_data())
+    source = as_source(taken(data, order), seed=seed, **wanted.of_the_data(len(data)))
     if weights is not None:
         held = source.size("validation")
         parts = shuffled(len(data), validation=held, seed=seed)

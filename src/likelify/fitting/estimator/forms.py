@@ -226,8 +226,9 @@ def _filled_polars(frame: Any, places: list[int], table: pa.Table) -> Any:
 
 
 def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table) -> pa.Table:
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
+    pc: Any = compute
     for place, column in zip(places, drawn.columns, strict=True):
         known, name = table.column(place), table.column_names[place]
         whole = pc.if_else(pc.is_null(known, nan_is_null=True), column.cast(known.type, safe=False), known)
