@@ -89,3 +89,10 @@ def test_values_of_another_kind_name_row_and_column(columns, message):
     schema = [column for column in SCHEMA if column.name in columns] or SCHEMA
     with pytest.raises(DataError, match=message):
         encode({"other": [1]} | columns, schema)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_dates_beyond_the_calendar_are_put_at_its_ends(written):
+    day = ColumnSchema(name="day", kind="date", rest="steps", step=1.0, unit="day", written="%Y-%m-%d")
+    found = decode(np.array([[-1e9], [0.0], [1e9]]), [day], written=written)["day"]
+    assert [str(date) for date in found] == ["0001-01-01", "1970-01-01", "9999-12-31"]

@@ -16,6 +16,8 @@ from likelify.schema import ColumnSchema
 Unit = Literal["day", "second"]
 DAY = 86400
 START = datetime(1970, 1, 1)
+# The seconds that calendars have, of the years 1 to 9999; draws far outside of the data can lie beyond.
+EARLIEST, LATEST = -62135596800.0, 253402300799.0
 ISO_DAY, ISO_TIME = "%Y-%m-%d", "%H:%M:%S"
 # How a column of dates can be written, in the order in which they are tried; those of days before those of months can
 # both fit, which is decided by the whole column, or not.
@@ -179,7 +181,7 @@ def write_dates(values: np.ndarray, column: ColumnSchema, *, written: bool = Tru
     fraction = column.written is None or "%f" in column.written
     seconds = (filled if fraction and column.unit != "day" else np.rint(filled)) * scale
     if not written and not clock:
-        micros = np.rint(seconds * 1e6).clip(-(2.0**62), 2.0**62).astype(np.int64)
+        micros = np.rint(seconds.clip(EARLIEST, LATEST) * 1e6).astype(np.int64)
         kept = np.where(missing, np.datetime64("NaT"), np.datetime64("1970-01-01", "us") + micros.astype("m8[us]"))
         return kept.astype("M8[D]" if column.unit == "day" else "M8[us]" if fraction else "M8[s]")
     form = column.written or (ISO_DAY if column.unit == "day" else f"{ISO_DAY}T{ISO_TIME}")
@@ -193,8 +195,7 @@ def _written(seconds: float, form: str, *, clock: bool, written: bool) -> str | 
     """Return a moment as it is written; those that no calendar has are put at its ends."""
     if clock:
         seconds = min(max(seconds, 0.0), DAY - 1e-6)
-    earliest, latest = -62135596800.0, 253402300799.0
-    moment = START + timedelta(seconds=min(max(seconds, earliest), latest))
+    moment = START + timedelta(seconds=min(max(seconds, EARLIEST), LATEST))
     if clock and not written:
         return moment.time()
     # Not all systems write years before 1000 with four digits, and then nothing reads them.
