@@ -44,15 +44,10 @@ def formats() -> Iterable[str]:
                 yield from (f"{day}{between}{clock}{zone}" for zone in ZONES)
 
 
-def looks_like_date(word: str) -> bool:
-    """Tell whether a word is a date or a time in one of the ways that are known."""
-    return bool(fitting_formats([word]))
-
-
 def fitting_formats(words: Sequence[str]) -> list[str]:
     """Return the ways in which all of some words are dates or times.
 
-    `%H:%M:%S` and the like are found by the first words, then confirmed by all.
+    They are found by the first words, then confirmed by all.
 
     Args:
         words: none missing.
