@@ -100,12 +100,14 @@ def test_a_table_gets_members_width_and_dropout_by_its_size():
     assert (few.model.dropout, some.model.dropout, many.model.dropout) == (0.3, 0.2, 0.0)
     assert (few.fit.weight_decay, many.fit.weight_decay) == (3e-2, 1e-2)
     assert [(chosen.fit.steps, chosen.fit.max_time) for chosen in (few, some, many)] == [
-        (1200, None),
-        (1200, None),
-        (4000, None),
+        (1200, 22.0),
+        (1200, 22.0),
+        (4000, 60.0),
     ]
     assert choose(facts_of(10**6, 4)).fit.max_time == 400.0
-    assert choose(facts_of(500, 4), fit_settings={"max_time": 3.0}).fit.max_time == 3.0
+    assert few.fit.clock == "processor"
+    limited = choose(facts_of(500, 4), fit_settings={"max_time": 3.0}).fit
+    assert (limited.max_time, limited.clock) == (3.0, "wall")
     assert few.fit.clip == pytest.approx(5 / (4 * np.log(2)))
     assert (few.fit.batch_size, some.fit.batch_size, many.fit.batch_size) == (64, 312, 512)
     assert [column.name for column in few.model.schema] == ["column 1", "column 2", "column 3", "column 4"]

@@ -87,7 +87,11 @@ def choose(
     _check(name, known, facts, words, free, conditional=conditional)
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
     chosen |= words | {setting: value for setting, value in free.items() if setting in known}
-    fitting |= dict(fit_settings or {}) | {setting: value for setting, value in free.items() if setting not in known}
+    said = dict(fit_settings or {}) | {setting: value for setting, value in free.items() if setting not in known}
+    if "max_time" in said:
+        # The clock of a recipe is that of its own limit.
+        fitting.pop("clock", None)
+    fitting |= said
     title = name if wanted is None else _title(wanted.name, size, words | free)
     return Choice(
         model=complete_model(chosen | {"model": name}, facts, conditional=conditional),

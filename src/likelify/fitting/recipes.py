@@ -166,9 +166,8 @@ def _modelled(facts: Facts) -> int:
     return sum(column.is_modelled for column in facts.schema)
 
 
-# Rows below which a table has so many steps, and seconds at most: none where steps are few, since the result of a fit
-# that meets a limit on time depends on the machine.
-TABLE_EFFORT = ((3000, 1200, None), (5000, 3000, None), (20_000, 4000, None), (200_000, 8000, 240.0))
+# Rows below which a table has so many steps, and seconds of the processor at most.
+TABLE_EFFORT = ((3000, 1200, 22.0), (5000, 3000, 60.0), (20_000, 4000, 60.0), (200_000, 8000, 240.0))
 MOST_EFFORT = (10_000, 400.0)
 
 
@@ -178,6 +177,7 @@ def _table_fit(rows: int, columns: int) -> Values:
     return {
         "steps": effort[0],
         "max_time": effort[1],
+        "clock": "processor",
         "batch_size": min(max(rows // 8, 64), 512 if rows < 200_000 else 1024),
         "lr": 6e-3,
         "weight_decay": 3e-2 if rows < 3000 else 1e-2,
