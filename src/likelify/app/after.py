@@ -195,7 +195,9 @@ REPORT = _noted(
 
 
 def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:
-    follow = [] if samples is None else [f"sample {run.path} -n 100 -o samples{samples.suffix}"]
+    conditions = any(column.given for column in run.config.data.schema or ())
+    which = "--given conditions.csv" if conditions else "-n 100"
+    follow = [] if samples is None else [f"sample {run.path} {which} -o samples{samples.suffix}"]
     if flow.likelihood == "bound":
         draws = usual_draws(run.config.data).iw_samples
         follow.insert(0, f"evaluate {run.path} --iw-samples {10 * draws}")

@@ -172,7 +172,7 @@ def test_what_was_given_in_the_fit_must_be_known_and_then_all_is_exact():
     flow, known = model((2, 3, 0, 1), (3, 2, 1, 0), schema=schema), rows(4, seed=10)
     found = draw_given(flow, schema, known, all_but(SIZE, COLOUR), draws=3)
     assert found.exact.all()
-    with pytest.raises(DataError, match="fitted given 'price', so that it must be known"):
+    with pytest.raises(DataError, match="fitted given 'price': what is given must be known of every row"):
         draw_given(flow, schema, known, all_but(PRICE))
 
 

@@ -56,13 +56,13 @@ class Asked:
 
     def check(self) -> None:
         """Refuse conditions that are not known, and values that no row can have."""
+        lacking = [column.name for at, column in enumerate(self.schema) if column.given and not self.known[:, at].all()]
+        if lacking:
+            raise DataError(
+                f"The model was fitted given {', '.join(map(repr, lacking))}: what is given must be known of every row."
+            )
         for at, column in enumerate(self.schema):
             values, known = self.rows[:, at], self.known[:, at]
-            if column.given and not known.all():
-                raise DataError(
-                    f"The model was fitted given '{column.name}', so that it must be known of every row, and is not of "
-                    f"row {int((~known).argmax())}."
-                )
             low, high = column.range
             outside = known & ((values < low) | (values > high)) if column.declared else np.zeros_like(known)
             outside |= known & np.isinf(values)

@@ -103,7 +103,7 @@ def refuse_without_conditions(run: Run) -> None:
     if given:
         raise ConfigError(
             f"The model was fitted given {', '.join(map(repr, given))}, so that rows are only drawn where these are "
-            f"known: run.sample(given={{'{given[0]}': ...}}), at the command line --given {given[0]}=... or --given "
+            f"known: run.sample(given={{'{given[0]}': ...}}), at the command line --given '{given[0]}=...' or --given "
             "conditions.csv."
         )
 

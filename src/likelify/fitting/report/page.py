@@ -151,6 +151,8 @@ def _lead(material: Material) -> list[str]:
     facts, model = material.facts, material.config.model.model
     sizes = {split: f"{size:,}" for split, size in facts.sizes.items()}
     given = ", given the class of each" if material.config.conditional else ""
+    if conditions := [label(column.name) for column in facts.schema or () if column.given]:
+        given += f", given their {_listed(conditions)}"
     tests = f" and {sizes['test']} for testing" if facts.sizes.get("test") else ", and there are none for testing"
     lead = [
         f"A model '{model}'{_parameters(material)} learnt how probable {facts.items} like these are{given}, from "
@@ -160,6 +162,11 @@ def _lead(material: Material) -> list[str]:
     if facts.description:
         lead.append(f"Data: {label(facts.description, 400)}.")
     return lead + [label(remark, 400) for remark in material.config.model.remarks()]
+
+
+def _listed(names: list[str]) -> str:
+    shown = names[:6] + ([f"{len(names) - 6} more columns"] if len(names) > 6 else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _item(facts: Facts) -> str:
