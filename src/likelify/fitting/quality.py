@@ -149,11 +149,11 @@ def _shares(codes: np.ndarray, count: int) -> np.ndarray:
 
 
 class _Codes(NamedTuple):
-    """Values of a column in the real and in the drawn rows as numbers 0 .. count - 1."""
+    """Values of a column in the real and in the drawn rows as numbers 0 .. values - 1."""
 
     real: np.ndarray
     drawn: np.ndarray
-    count: int
+    values: int
 
 
 def _codes(real: np.ndarray, drawn: np.ndarray, *, numbers: bool) -> _Codes:
@@ -169,7 +169,7 @@ def _codes(real: np.ndarray, drawn: np.ndarray, *, numbers: bool) -> _Codes:
 
 def _joint(one: _Codes, other: _Codes) -> float:
     """Return the similarity of the joint tables of two columns."""
-    both = [one.real * other.count + other.real, one.drawn * other.count + other.drawn]
+    both = [one.real * other.values + other.real, one.drawn * other.values + other.drawn]
     places, inverse = np.unique(np.concatenate(both), return_inverse=True)
     real, drawn = (_shares(part, len(places)) for part in np.split(inverse, [len(both[0])]))
     return 1 - 0.5 * float(np.abs(real - drawn).sum())
@@ -177,9 +177,9 @@ def _joint(one: _Codes, other: _Codes) -> float:
 
 def _strength(one: _Codes, other: _Codes) -> float:
     """Return the total variation between the joint table of two real columns and the product of their margins."""
-    places, inverse = np.unique(one.real * other.count + other.real, return_inverse=True)
+    places, inverse = np.unique(one.real * other.values + other.real, return_inverse=True)
     shares = _shares(inverse, len(places))
-    left, right = _shares(one.real, one.count), _shares(other.real, other.count)
-    apart = left[places // other.count] * right[places % other.count]
+    left, right = _shares(one.real, one.values), _shares(other.real, other.values)
+    apart = left[places // other.values] * right[places % other.values]
     # Where the joint table is empty, the products differ by themselves.
     return 0.5 * float(np.abs(shares - apart).sum() + 1 - apart.sum())
