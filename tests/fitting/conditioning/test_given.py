@@ -107,6 +107,14 @@ def test_quantiles_know_values_with_a_probability_of_their_own():
         assert found[row][~atom] == pytest.approx(expected[~atom], rel=2e-2, abs=2e-2)
 
 
+def test_quantiles_of_rows_far_from_all_others_stay_near_the_data():
+    flow, known = model((0, 1, 3, 2)), rows(3, seed=5)
+    known[:, SIZE] = [1e6, -1e6, 1e30]
+    found = quantiles(flow, SCHEMA, known, PRICE, [0.01, 0.5, 0.99])
+    # The highest price is 75; without a limit they reach 1e300.
+    assert np.abs(found).max() < 1e5
+
+
 def test_quantiles_of_words_have_no_meaning_and_levels_are_probabilities():
     flow = model(FORWARD)
     with pytest.raises(ConfigError, match="'colour' is of words without an order"):

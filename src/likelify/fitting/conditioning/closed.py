@@ -15,7 +15,9 @@ from likelify.fitting.conditioning.asked import Asked
 from likelify.flows import Flow
 from likelify.transforms import MixedColumns
 
-SCORE = 1
+# Scores beyond this, which one row in 30,000 has, are taken for this: further out a marginal of fewer rows has only its
+# floor, which reaches as far as float64 does.
+FARTHEST = 4.0
 
 
 def closed_quantiles(flow: Flow, asked: Asked, some: np.ndarray, target: int, levels: np.ndarray) -> np.ndarray | None:
@@ -23,7 +25,7 @@ def closed_quantiles(flow: Flow, asked: Asked, some: np.ndarray, target: int, le
 
     With the values `s_1 < s_2 < ...` that have a probability of their own, and `y_i` the value at which the continuous
     part reaches what the level leaves for it behind the first `i` of them, the quantile is the smallest `max(s_i, y_i)`
-    below `s_(i+1)`.
+    below `s_(i+1)`. Scores are kept within 4 of zero.
 
     Args:
         flow: a model of tables.
@@ -122,7 +124,7 @@ def _reached(
     for at in range(left.shape[1]):
         inside = (left[:, at] > 0) & (left[:, at] < share[:, 0])
         level = torch.from_numpy(np.where(inside, left[:, at] / np.maximum(share[:, 0], 1e-300), 0.5))
-        z = scores.from_noise(torch.special.ndtri(level))
+        z = scores.from_noise(torch.special.ndtri(level)).clamp(-FARTHEST, FARTHEST)
         middle, width = transform.snap(z, place)
         whole = cells.clone()
         continuous = transform.schema[target].continuous or 0
