@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from likelify.schema import ColumnSchema, real_columns
 from likelify.seeding import seeded
 
 if TYPE_CHECKING:
-    from likelify.data import Source
+    from likelify.data import Source, SplitName
     from likelify.flows import Flow
 
 # Simple densities are fitted so often, each to what the one before has left; to at most so many rows; every fifth of
@@ -45,10 +45,8 @@ def trimmed(source: Source, share: float) -> Source:
         return source
     if source.kind != "table":
         raise ConfigError(f"Only rows of tables are trimmed, and '{source.name}' has none. Leave 'trim' out.")
-    rows: dict[Literal["train", "validation"], Tensor] = {
-        "train": source.read_all("train").x.double(),
-        "validation": source.read_all("validation").x.double(),
-    }
+    splits: tuple[SplitName, SplitName] = ("train", "validation")
+    rows = {split: source.read_all(split).x.double() for split in splits}
     keep = round((1 - share) * len(rows["train"]))
     if keep < WEIGHING:
         raise ConfigError(f"{keep} of {len(rows['train'])} training rows would be left. Take a smaller 'trim'.")
@@ -58,8 +56,12 @@ def trimmed(source: Source, share: float) -> Source:
         flow = _simple(rows["train"][_lowest(_scores(flow, rows["train"]), keep)], schema)
     scores = _scores(flow, rows["train"])
     kept = _lowest(scores, keep)
-    found = {"train": kept, "validation": _below(_scores(flow, rows["validation"]), scores[kept].max())}
-    return Subset(source, found | {"test": torch.arange(source.size("test"))})
+    found: dict[SplitName, Tensor] = {
+        "train": kept,
+        "validation": _below(_scores(flow, rows["validation"]), scores[kept].max()),
+        "test": torch.arange(source.size("test")),
+    }
+    return Subset(source, found)
 
 
 def _simple(rows: Tensor, schema: tuple[ColumnSchema, ...]) -> Flow:

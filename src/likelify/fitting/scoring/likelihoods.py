@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,9 +113,9 @@ class Likelihoods:
     @staticmethod
     def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
         """Put parts together, one after the other."""
-        found = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
-        whole = {name: None if values[0] is None else np.concatenate(values) for name, values in found.items()}
-        return Likelihoods(**whole)
+        names = [name for name, values in vars(parts[0]).items() if values is not None]
+        whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return Likelihoods(**{"standard_error": None} | whole)
 
 
 def seed_of(stream: str, number: int) -> int:

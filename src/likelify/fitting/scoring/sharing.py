@@ -176,7 +176,8 @@ class _Helper:
         if "error" in header:
             raise _error(header["error"], header["text"])
         gains = found.pop("gains", None)
-        return Scored(Likelihoods(**{"standard_error": None} | found), gains)
+        likelihoods: dict[str, Any] = {"standard_error": None} | found
+        return Scored(Likelihoods(**likelihoods), gains)
 
     def _reason(self) -> str:
         code = self.process.wait(END_SECONDS)
