@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 import likelify as lk
-from likelify.errors import ConfigError, DataError, LikelifyWarning
+from likelify.errors import ConfigError, DataError, LikelifyWarning, StateError
+from likelify.fitting.choose import choose
+from likelify.fitting.settings import RunConfig
 from tests.fitting.estimator.tables import TINY, density, people
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit never beat its start")
@@ -183,3 +185,20 @@ def test_a_run_of_a_mixed_table_is_an_estimator(fitted, tmp_path):
     plain = lk.FlowDensity.load(tmp_path / "run")
     assert (plain.score_samples(frame) == fitted.score_samples(frame)).all()
     assert isinstance(plain.sample(2), pa.Table)
+
+
+def test_any_run_of_a_table_is_an_estimator_with_the_threshold_of_held_out_rows(tmp_path):
+    file = tmp_path / "people.csv"
+    people().to_csv(file, index=False)
+    source = lk.data.open_source(str(file))
+    chosen = choose(source.facts(), settings=TINY)
+    run = lk.Run.create(tmp_path / "run", RunConfig(data=source.facts(), **chosen.configured()))
+    lk.fit(chosen.model.build(), source, run=run)
+    found = lk.FlowDensity.from_run(run)
+    words = people().assign(since=people()["since"].dt.strftime("%Y-%m-%d"))
+    assert 0.8 < (found.predict(words) == 1).mean() < 1
+    file.unlink()
+    alone = lk.FlowDensity.from_run(run)
+    assert (alone.outlier_scores(words) == found.outlier_scores(words)).all()
+    with pytest.raises(StateError, match="no threshold of outliers"):
+        alone.predict(words)

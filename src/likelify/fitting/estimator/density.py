@@ -11,7 +11,7 @@ import numpy as np
 
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
-from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, held_out_rows, taken
+from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame
 from likelify.fitting.estimator.keeping import Kept, keep_estimator, kept_estimator
 from likelify.fitting.estimator.telling import tell
@@ -164,7 +164,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         return float(self.score_samples(X).mean())
 
     def outlier_scores(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Return how odd each row is, the more the larger: another question than how likely, see `docs/outliers.md`.
+        """Return how odd each row is, the more the larger: another question than how likely, see `fitting.outliers`.
 
         Args:
             X: rows, as for `fit`.
@@ -321,7 +321,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             dtype=self._form.dtype.str[1:] if self._form.name == "array" else None,
             columns=self._form.columns,
             named=hasattr(self, "feature_names_in_"),
-            offset=self.offset_,
+            offset=getattr(self, "offset_", None),
         )
         keep_estimator(run, kept)
         return run
@@ -358,13 +358,14 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             density = cls(model=run.config.model.model)
             density._take(fitted, Form("arrow", fitted.columns))
             density._name(fitted.columns, named=True)
-            held = held_out_rows(run, THRESHOLD_ROWS)
+            held = fitted.held_out_outliers(run, THRESHOLD_ROWS)
             if held is not None:
-                density.offset_ = density._threshold(held)
+                density.offset_ = float(np.percentile(-held, 100 * density.contamination))
             return density
         density = cls(**kept.params)
         density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64)))
-        density.offset_ = kept.offset
+        if kept.offset is not None:
+            density.offset_ = kept.offset
         density._name(kept.columns, named=kept.named)
         return density
 

@@ -154,6 +154,18 @@ class Fitted:
             scores = map(outlier_score, repeat(self.flow), self.batches(data), nats.split(parts))
             return np.concatenate([score.double().cpu().numpy() for score in scores])
 
+    def held_out_outliers(self, run: Run, most: int) -> np.ndarray | None:
+        """Return how odd the first validation rows of a run's data are, or None if these are not there any more."""
+        try:
+            source = run.source()
+        except (DataError, RunError):
+            return None
+        numbers = torch.arange(min(most, source.size("validation"))).split(items_per_pass(self.config.data))
+        with self.at_work():
+            parts = (for_flow(self.flow, source.read("validation", part)).x for part in numbers)
+            scores = [outlier_score(self.flow, x).double().cpu().numpy() for x in parts]
+        return np.concatenate(scores) if scores and len(scores[0]) else None
+
     def to_noise(self, data: np.ndarray | pa.Table) -> np.ndarray:
         """Return the noise of which rows would be drawn `(n, noise_width)`."""
         return self.each(data, self.flow.to_noise)
@@ -278,16 +290,6 @@ def counted(data: Any, weights: np.ndarray | None) -> tuple[Any, np.ndarray | No
     if not (weights == np.rint(weights)).all() or total > max(MOST_ROWS, MOST_TIMES * len(weights)):
         return data, weights
     return taken(data, np.repeat(np.arange(len(weights)), weights.astype(np.int64))), None
-
-
-def held_out_rows(run: Run, most: int) -> np.ndarray | None:
-    """Return the first validation rows of a run's data, or None if these are not there any more."""
-    try:
-        source = run.source()
-    except (DataError, RunError):
-        return None
-    count = min(most, source.size("validation"))
-    return source.read("validation", torch.arange(count)).x.double().numpy() if count else None
 
 
 def taken(data: Any, places: np.ndarray) -> Any:

@@ -24,7 +24,7 @@ class Kept(Settings):
         dtype: of an array that was fitted.
         columns: names of all columns of it, those that are no part of the model too.
         named: whether these are the user's names.
-        offset: the threshold of outliers.
+        offset: the threshold of outliers, if there is one.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -34,7 +34,7 @@ class Kept(Settings):
     dtype: str | None = Field(default=None, pattern="^[biuf][0-9]{1,2}$")
     columns: tuple[str, ...] = Field(max_length=2**16)
     named: bool
-    offset: float
+    offset: float | None
 
     @classmethod
     def meant(cls) -> str:
