@@ -160,9 +160,18 @@ def _members(rows: int, *, plain: bool) -> tuple[str, ...]:
 
 
 def _modelled(facts: Facts) -> int:
-    """Return how many columns of a table have a place in a model."""
+    """Return how many columns of a table have a place in a model.
+
+    Raises:
+        ConfigError: if there is nothing to be modelled.
+    """
     if facts.schema is None:
         return facts.event_shape[0]
+    if all(column.given or not column.is_modelled for column in facts.schema):
+        raise ConfigError(
+            f"'{facts.name}' has nothing to model: every column has one value only, follows from others, or is a "
+            "condition."
+        )
     return sum(column.is_modelled for column in facts.schema)
 
 

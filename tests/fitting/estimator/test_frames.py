@@ -202,3 +202,12 @@ def test_any_run_of_a_table_is_an_estimator_with_the_threshold_of_held_out_rows(
     assert (alone.outlier_scores(words) == found.outlier_scores(words)).all()
     with pytest.raises(StateError, match="no threshold of outliers"):
         alone.predict(words)
+
+
+def test_a_table_of_which_nothing_is_left_to_model_is_refused():
+    with pytest.raises(ConfigError, match="nothing to model"):
+        density().fit(pd.DataFrame({"same": ["a"] * 12, "also": [1.5] * 12}))
+    with pytest.raises(DataError, match="nothing left to model"):
+        density(given=["age"]).fit(people()[["age"]])
+    with pytest.raises(ConfigError, match="nothing to model"):
+        density(given=["age"]).fit(people()[["age"]].assign(same=1))
