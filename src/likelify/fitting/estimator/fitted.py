@@ -265,7 +265,7 @@ def fit_table(
         parts = shuffled(len(data), validation=held, seed=seed)
         source = weighted(source, **{split: weights[order][part] for split, part in parts.items()})
     facts = source.facts()
-    timed = {} if wanted.time_budget is None else {"max_time": float(wanted.time_budget)}
+    timed = {} if wanted.time_budget is None else {"max_time": float(wanted.time_budget), "clock": "wall"}
     chosen = choose(facts, model=wanted.model, settings=wanted.settings, fit_settings=timed | {"seed": seed})
     with threads(chosen.threads):
         with seeded(seed):
