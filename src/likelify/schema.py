@@ -59,8 +59,8 @@ class ColumnSchema(Settings):
             values; of other columns those that are met far too often for a density, such as zeros and caps.
         rest: what there is for all other values: a `density`, `steps` (probabilities of whole multiples of `step`), or
             `none`.
-        step: distance of neighbouring values of integers and dates; of real numbers the last decimal with which they
-            are written, if there is one for all: draws are rounded to it, and the density knows nothing of it.
+        step: distance of neighbouring values of integers and dates; of real numbers the largest step of which all are
+            multiples as they are written (0.01, or 0.25): draws are rounded to it, and the density knows nothing of it.
         lower: end of the range.
         upper: end of the range.
         declared: the user gave the range, so nothing lies outside of it. One that was found is believed up to a

@@ -12,7 +12,7 @@ from likelify.data import table
 from likelify.data.atoms import find_atoms
 from likelify.data.bounds import find_bounds
 from likelify.data.describing import kind_of, values_of
-from likelify.data.finding import find_schema, last_decimal
+from likelify.data.finding import decimal_step, find_schema
 from likelify.data.told import read_wish
 from likelify.errors import DataError
 from likelify.schema import ColumnSchema, LinearFunction
@@ -119,7 +119,7 @@ def test_kinds_states_and_steps(values, kind, states, rest, step):
     assert column.missing == bool(np.isnan(np.asarray(values, dtype=float)).any())
     real = found(values, "real")
     assert (real.kind, real.states, real.rest) == ("real", (), "density")
-    assert real.step == (step if step == 0.01 else 0.1 if rest == "none" and kind == "real" and states == 3 else None)
+    assert real.step == (step if step == 0.01 else 0.5 if rest == "none" and kind == "real" and states == 3 else None)
 
 
 def test_constants_are_kept_and_what_was_declared_is_obeyed():
@@ -151,11 +151,13 @@ def test_atoms_and_bounds_are_those_of_the_training_split():
     assert (column.lower, column.upper, column.states) == (0.0, None, ())
 
 
-def test_last_decimals():
+def test_decimal_steps():
     for decimals in range(6):
-        assert last_decimal(rng(1).normal(size=300).round(decimals)) == pytest.approx(10.0**-decimals)
-    assert last_decimal(np.array([1e14, 0.25])) is None
-    assert last_decimal(rng(1).normal(size=300).astype(np.float32).astype(float)) is None
+        assert decimal_step(rng(1).normal(size=300).round(decimals)) == pytest.approx(10.0**-decimals)
+    assert decimal_step(np.arange(1, 300) * 0.25) == 0.25
+    assert decimal_step(np.arange(1, 300) * 0.5) == 0.5
+    assert decimal_step(np.array([1e14, 0.25])) is None
+    assert decimal_step(rng(1).normal(size=300).astype(np.float32).astype(float)) is None
 
 
 def test_columns_are_described():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from likelify.data.dates import write_dates
-from likelify.data.encoding import decode_column
+from likelify.data.encoding import decimals_of, decode_column
 from likelify.data.screening import Dependence
 from likelify.schema import ColumnSchema
 
@@ -82,7 +82,9 @@ def _steps(column: ColumnSchema) -> str:
         return "whole"
     if column.step is None:
         return ""
-    decimals = max(0, round(-np.log10(column.step)))
+    decimals = decimals_of(column.step)
+    if column.step != float(f"1e-{decimals}"):
+        return f"in steps of {column.step:.10g}"
     return f"{decimals} decimal{'s' * (decimals != 1)}"
 
 

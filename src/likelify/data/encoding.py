@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -226,12 +227,22 @@ def decode_column(values: np.ndarray, column: ColumnSchema, *, written: bool = T
     elif column.kind == "integer":
         typed = np.rint(filled).astype(np.int64)
     else:
-        typed = filled if column.step is None else np.round(filled, decimals_of(column.step))
+        typed = filled if column.step is None else in_steps(filled, column.step)
     if not missing.any():
         return typed
     return [None if gone else value for value, gone in zip(typed.tolist(), missing.tolist(), strict=True)]
 
 
+def in_steps(values: np.ndarray, step: float) -> np.ndarray:
+    """Return the nearest multiples of a step, as they are written.
+
+    Example:
+        >>> in_steps(np.array([0.31, 1.9]), 0.25)
+        array([0.25, 2.  ])
+    """
+    return np.round(np.rint(values / step) * step, decimals_of(step))
+
+
 def decimals_of(step: float) -> int:
-    """Return how many decimals numbers have that are multiples of a power of ten."""
-    return max(0, round(-np.log10(step)))
+    """Return how many decimals the multiples of a step have."""
+    return max(0, -Decimal(repr(step)).normalize().as_tuple().exponent)  # pyright: ignore[reportOperatorIssue]

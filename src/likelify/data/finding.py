@@ -24,6 +24,8 @@ LARGEST_WHOLE = 2.0**53
 # More decimals than this are not written by anybody; nor more digits than float64 has.
 MOST_DECIMALS, MOST_DIGITS = 10, 15
 LOOKED_AT = 1000
+# In as many rows a common factor is none of chance.
+ENOUGH = 20
 
 
 def find_schema(
@@ -89,7 +91,7 @@ def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
         return facts | {"states": (0.0, 1.0), "rest": "none"}
     facts |= {"lower": told.lower, "upper": told.upper, "declared": told.declares_range}
     if kind == "real" and told.by == "user":
-        step = last_decimal(present)
+        step = decimal_step(present)
         return facts | {"step": None if step == 1 else step}
     return facts | _numbers(train[~np.isnan(train)], present, facts, is_whole=is_whole)
 
@@ -105,7 +107,7 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
         return {"states": few, "rest": "none", "step": step, "said": said or f"{len(few)} values only"}
     atoms = find_atoms(train)
     found: dict[str, Any] = {"states": atoms, "rest": "steps" if steps else "density"}
-    found["step"] = 1.0 if steps else last_decimal(present) if kind == "real" else None
+    found["step"] = 1.0 if steps else decimal_step(present) if kind == "real" else None
     if not facts["declared"]:
         free = train[~np.isin(train, atoms)] if atoms else train
         found["lower"], found["upper"] = find_bounds(free, whole=steps, zero=kind != "date")
@@ -180,8 +182,8 @@ def _are_whole(values: np.ndarray) -> bool:
     return largest < LARGEST_WHOLE and bool((values == np.floor(values)).all())
 
 
-def last_decimal(values: np.ndarray) -> float | None:
-    """Return the place of the last decimal with which numbers are written, 0.01 if all have two at most.
+def decimal_step(values: np.ndarray) -> float | None:
+    """Return the largest step of which all numbers are multiples as they are written: 0.01, or 0.25 for quarters.
 
     Returns:
         None if they have more digits than anybody writes.
@@ -192,7 +194,9 @@ def last_decimal(values: np.ndarray) -> float | None:
         if largest * 10.0**decimals >= 10.0**MOST_DIGITS:
             return None
         if _has_decimals(sample, decimals) and _has_decimals(values, decimals):
-            return float(f"1e-{decimals}")
+            counts = np.rint(values * 10.0**decimals).astype(np.int64)
+            factor = int(np.gcd.reduce(counts)) if decimals and len(counts) >= ENOUGH else 1
+            return float(f"{max(1, factor)}e-{decimals}")
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data.dates import is_clock
-from likelify.data.encoding import decimals_of, decode_column
+from likelify.data.encoding import decode_column, in_steps
 from likelify.fitting.conditioning.dependent import compute_functions
 from likelify.fitting.table_files import arrow
 from likelify.schema import ColumnSchema
@@ -47,7 +47,7 @@ def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
     found = rows.copy()
     for at, column in enumerate(schema):
         if column.kind == "real" and column.step is not None and column.function is None:
-            found[:, at] = np.round(rows[:, at], decimals_of(column.step))
+            found[:, at] = in_steps(rows[:, at], column.step)
     before, after = rows.copy(), found.copy()
     for each in (before, after):
         compute_functions(each, schema)
