@@ -110,10 +110,9 @@ def evaluate(
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, tails, dims = [], [], [], []
+    elbos, weights, tails, dims, done = [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
-        done = 0
         for batch in in_order(flow, source, split, batch_size, count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
