@@ -52,6 +52,11 @@ def test_rows_of_words_and_missing_values_are_trimmed_too():
 def test_what_cannot_be_trimmed_is_refused():
     with pytest.raises(ConfigError, match="Only rows of tables are trimmed"):
         trimmed(open_source("digits"), 0.1)
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    rows[:, 1] = rows[:, 0]
+    rows[::20, 1] = -9.0
+    with pytest.raises(ConfigError, match=r"Without the oddest rows of 'data' .* there is no density"):
+        trimmed(as_source(rows), 0.2)
     with pytest.raises(ConfigError, match="Take a smaller 'trim'"):
         trimmed(table(np.random.default_rng(0).normal(size=(10, 2))), 0.5)
 

@@ -36,7 +36,8 @@ def trimmed(source: Source, share: float) -> Source:
         share: from 0 to 0.5; 0 returns the source as it is.
 
     Raises:
-        ConfigError: if the source is no table, or has too few rows to leave some out.
+        ConfigError: if the source is no table, or has too few rows to leave some out, or columns of those that stay
+            follow from others.
         DataError: as reading the rows and fitting their marginals say.
     """
     from likelify.data.derived import Subset
@@ -61,7 +62,21 @@ def trimmed(source: Source, share: float) -> Source:
         "validation": _below(_scores(flow, rows["validation"]), scores[kept].max()),
         "test": torch.arange(source.size("test")),
     }
-    return Subset(source, found)
+    left = Subset(source, found)
+    _refuse_new_dependences(source, left)
+    return left
+
+
+def _refuse_new_dependences(source: Source, left: Source) -> None:
+    """Refuse a table of which the rows that stay have no density, though all rows have one."""
+    from likelify.data.screening import dependent_columns
+
+    found = dependent_columns(left)
+    if found and not dependent_columns(source):
+        raise ConfigError(
+            f"Without the oddest rows of '{source.name}' {found[0]}, and there is no density: the rows in which it is "
+            "otherwise are just those that are trimmed. Leave one of these columns out (drop), or take a smaller trim."
+        )
 
 
 def _simple(rows: Tensor, schema: tuple[ColumnSchema, ...]) -> Flow:
