@@ -44,7 +44,7 @@ class Table:
 
     def taken(self, places: Sequence[int] | np.ndarray) -> "Table":
         """Return the table of some rows."""
-        rows, labels = (tuple(values[place] for place in places) for values in (self.rows, self.labels))
+        rows, labels = tuple(self.rows[place] for place in places), tuple(self.labels[place] for place in places)
         return Table(self.name, self.columns, rows, labels)
 
     def without(self, columns: Sequence[str]) -> "Table":

@@ -48,9 +48,16 @@ def scores(flow, x):
 
 
 def fitted_normal(cells, column):
-    """The normal distribution of the scores of a column."""
-    z = cells[cells[:, 0, column] == cells[:, 0, column].max(), 1, column] if column == 3 else cells[:, 1, column]
-    return norm(float(z.mean()), float(z.std(correction=0)))
+    """The normal distribution of the scores of a column; of a step what is expected of a normal score inside of it."""
+    cells = cells[cells[:, 0, column] == cells[:, 0, column].max()] if column == 3 else cells
+    z, width = cells[:, 1, column].numpy(), cells[:, 2, column].numpy()
+    mean, variance = z, np.zeros(len(z))
+    if width.any():
+        low, high = z - width / 2, z + width / 2
+        mass = norm.cdf(high) - norm.cdf(low)
+        mean = (norm.pdf(low) - norm.pdf(high)) / mass
+        variance = 1 + (low * norm.pdf(low) - high * norm.pdf(high)) / mass - mean**2
+    return norm(mean.mean(), math.sqrt(mean.var() + variance.mean()))
 
 
 def test_real_values_count_by_their_z_and_states_by_their_probability(mixed):

@@ -115,7 +115,8 @@ class Likelihoods:
         """Put parts together, one after the other."""
         names = [name for name, values in vars(parts[0]).items() if values is not None]
         whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return Likelihoods(**{"standard_error": None} | whole)
+        whole.setdefault("standard_error", None)
+        return Likelihoods(**whole)
 
 
 def seed_of(stream: str, number: int) -> int:
