@@ -187,6 +187,15 @@ class AutoregressiveColumns(Distribution):
         with torch.no_grad():
             return passes.complete(self, x, known, check_size(draws, "draws"), passes.Drawing(present))
 
+    def completes_exactly(self, known: Tensor, *, present: bool = False) -> Tensor:
+        """Tell of which rows nothing that is known depends on what `complete` draws: all comes first that has a say.
+
+        Args:
+            known: which columns are kept, truth values `(rows, d)`.
+            present: draw no missing values: then that a value is there is known, too.
+        """
+        return passes.completes_exactly(self, known, present=present)
+
     def conditional(self, x: Tensor, column: int) -> ColumnConditional:
         """Return what one column is like in each row, given those before it in the order.
 

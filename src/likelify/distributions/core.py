@@ -88,6 +88,17 @@ class Distribution(nn.Module):
         """
         raise UnsupportedError(f"{type(self).__name__} cannot draw some columns given others.")
 
+    def completes_exactly(self, known: Tensor, *, present: bool = False) -> Tensor:
+        """Tell of which rows `complete` draws all from `p(unknown | known)` itself, with equal weights, `(rows,)`.
+
+        That follows from the order in which columns are drawn, whatever the parameters are.
+
+        Args:
+            known: which columns are kept, truth values `(rows, d)`.
+            present: draw no missing values.
+        """
+        return known.new_zeros(len(known))
+
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the standard normal noise that `from_noise` makes `x` of, `(rows, *event)`.
 

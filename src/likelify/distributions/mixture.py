@@ -178,6 +178,15 @@ class Mixture(Distribution, ActsInTraining):
                 weight = weight + (joint.logsumexp(0) - joint[able].logsumexp(0)).reshape(weight.shape)
             return drawn, weight
 
+    def completes_exactly(self, known: Tensor, *, present: bool = False) -> Tensor:
+        """Tell of which rows all members draw exactly: a member is then taken by its probability given what is known.
+
+        Args:
+            known: which columns are kept, truth values `(rows, d)`.
+            present: draw no missing values.
+        """
+        return torch.stack([member.completes_exactly(known, present=present) for member in self._members]).all(0)
+
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the noise of the heaviest member that has one; those of two members are not the same.
 

@@ -90,6 +90,21 @@ def complete(
     return drawn.reshape(draws, *cells.shape), weights.reshape(draws, rows)
 
 
+def completes_exactly(model: AutoregressiveColumns, known: Tensor, *, present: bool) -> Tensor:
+    """Tell of which rows log-weights are the same for all draws, `(rows,)`, whatever the parameters are."""
+    weighs = known
+    if model.net is None:
+        # Without a network states depend on nothing, and scores on what comes before by the linear part alone.
+        scored = [model.linear and place in model.scored for place in range(model.layout.width)]
+        weighs = known & torch.tensor(scored, device=known.device)
+    elif present:
+        weighs = known | torch.tensor([column.missing for column in model.layout.columns], device=known.device)
+    order = list(model.order)
+    drawn = (~known[:, order]).long()
+    after = drawn.cumsum(1) > drawn
+    return ~(after & weighs[:, order]).any(1)
+
+
 def _completed(model: AutoregressiveColumns, cells: Tensor, known: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
     made = cells.permute(1, 2, 0).clone()
     weight = cells.new_zeros(len(cells))

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+import likelify as lk
+from likelify.distributions import AutoregressiveColumns, Mixture
 from likelify.errors import ConfigError, DataError, LikelifyWarning
 from likelify.fitting.conditioning import particles
 from likelify.fitting.conditioning.given import draw_given, log_prob_of, quantiles
+from likelify.schema import ColumnSchema
+from likelify.transforms import MixedColumns
 from tests.fitting.conditioning.tables import (
     BACKWARD,
     COLOUR,
@@ -208,3 +212,56 @@ def test_draws_that_are_worth_little_are_said_to_be(monkeypatch):
     ):
         found = draw_given(flow, SCHEMA, known, all_but(PRICE, COUNT), draws=5)
     assert found.ess.max() <= 64
+
+
+RARE = (ColumnSchema.category("c", ("a", "b")), ColumnSchema(name="y"))
+
+
+def rare_state(order=(0, 1), *orders):
+    """Return a model of a word that is rare, and of a number that says much about it."""
+    rng = np.random.default_rng(0)
+    word = (rng.random(4000) < 0.02).astype(float)
+    table = np.column_stack([word, rng.normal(np.where(word == 1, 6.0, 0.0), np.where(word == 1, 0.5, 2.0))])
+    transform = MixedColumns(RARE)
+    members = [AutoregressiveColumns(RARE, each, snap=transform.snap) for each in (order, *orders)]
+    flow = lk.Flow(members[0] if len(members) == 1 else Mixture(members, apart=True), transform).double()
+    flow.initialize(torch.from_numpy(table))
+    with torch.no_grad():
+        share = flow.log_prob(torch.tensor([[0.0, 6.0], [1.0, 6.0]], dtype=torch.float64)).softmax(0)
+    return flow, float(share[1])
+
+
+def test_a_rare_state_before_what_is_known_is_drawn_as_often_as_it_is_likely():
+    flow, expected = rare_state()
+    assert 0.3 < expected < 0.97
+    row, known = np.array([[np.nan, 6.0]]), np.array([False, True])
+    found = [draw_given(flow, RARE, row, known, seed=seed) for seed in range(200)]
+    assert not any(drawn.exact.any() for drawn in found)
+    share = np.mean([drawn.rows[0, 0, 0] for drawn in found])
+    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 200)
+
+
+def test_densities_of_a_rare_state_have_a_standard_error():
+    flow, expected = rare_state()
+    found = [log_prob_of(flow, RARE, np.array([[1.0, 6.0]]), 0, seed=seed) for seed in range(40)]
+    nats, errors = (np.array([getattr(each, name)[0] for each in found]) for name in ("nats", "standard_error"))
+    assert (errors > 0).all()
+    assert abs(nats.mean() - np.log(expected)) < 4 * errors.mean() / np.sqrt(40) + errors.mean() ** 2
+
+
+@pytest.mark.parametrize("orders", [[(1, 0)], [(1, 0), (0, 1)]])
+def test_draws_are_exact_if_and_only_if_every_member_has_what_is_known_first(orders):
+    flow, expected = rare_state(*orders)
+    row, known = np.array([[np.nan, 6.0]]), np.array([False, True])
+    drawn = draw_given(flow, RARE, row, known, draws=500)
+    assert drawn.exact[0] == (len(orders) == 1)
+    assert abs(drawn.rows[0, :, 0].mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / drawn.ess[0])
+    # Of states a model without a network says the same whatever came before.
+    assert draw_given(flow, RARE, np.array([[0.0, np.nan]]), ~known).exact[0]
+
+
+def test_that_a_value_is_there_is_known_too_where_it_depends_on_what_is_drawn():
+    base = model(FORWARD).base
+    places = torch.tensor([[True, False, True, False], [True, False, False, False], [True, True, False, False]])
+    assert base.completes_exactly(places).tolist() == [False, True, True]
+    assert base.completes_exactly(places, present=True).tolist() == [False, False, True]

@@ -1,9 +1,9 @@
-"""What is known of rows and what is asked for: checked, and put together where the same columns are known."""
+"""What is known of rows and what is asked for, checked."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,11 +87,10 @@ class Asked:
         """The numbers of the columns that have a place in the model."""
         return np.flatnonzero([column.is_modelled for column in self.schema])
 
-    def alike(self) -> Iterator[np.ndarray]:
-        """Give the numbers of rows of which the same columns are known, together."""
-        patterns, which = np.unique(self.known[:, self.modelled], axis=0, return_inverse=True)
-        for number in range(len(patterns)):
-            yield np.flatnonzero(which.reshape(-1) == number)
+    @property
+    def numbers(self) -> np.ndarray:
+        """The numbers of all rows."""
+        return np.arange(len(self.rows))
 
     def known_cells(self, some: np.ndarray) -> np.ndarray:
         """Return some rows with NaN where the model is to draw, and in columns that have no place in it."""

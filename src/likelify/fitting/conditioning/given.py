@@ -96,16 +96,15 @@ def draw_given(
     )
     done = 0
     with seeded(seed), torch.no_grad(), flow.frozen():
-        for some in asked.alike():
-            for part in particles_of(flow, asked, some, draws, max(ENOUGH, draws / 2), present=present):
-                chosen = _systematic(part.log_weight, draws)
-                taken = np.take_along_axis(part.rows, chosen[..., None], 0).transpose(1, 0, 2)
-                result.rows[part.of] = taken
-                result.ess[part.of] = np.where(part.exact, draws, part.ess)
-                result.exact[part.of] = part.exact
-                done += len(part.of)
-                if on_share is not None:
-                    on_share(done / len(asked.rows))
+        for part in particles_of(flow, asked, asked.numbers, draws, max(ENOUGH, draws / 2), present=present):
+            chosen = _systematic(part.log_weight, draws)
+            taken = np.take_along_axis(part.rows, chosen[..., None], 0).transpose(1, 0, 2)
+            result.rows[part.of] = taken
+            result.ess[part.of] = np.minimum(part.ess, draws) if part.exact else part.ess
+            result.exact[part.of] = part.exact
+            done += len(part.of)
+            if on_share is not None:
+                on_share(done / len(asked.rows))
     _warn_of_few(result.ess[~result.exact])
     return result
 
@@ -147,14 +146,12 @@ def quantiles(
     asked = Asked.of(schema, rows, _rest(schema, [target]))
     found, ess = np.empty((len(asked.rows), len(wanted))), np.empty(len(asked.rows))
     with seeded(seed), torch.no_grad(), flow.frozen():
-        for some in asked.alike():
-            closed = closed_quantiles(flow, asked, some, target, wanted)
-            if closed is not None:
-                found[some], ess[some] = closed, FOR_QUANTILES
-                continue
-            for part in particles_of(flow, asked, some, FOR_QUANTILES, FOR_QUANTILES / 4, present=True):
-                found[part.of] = _weighted_quantiles(part.rows[:, :, target], part.log_weight, wanted)
-                ess[part.of] = part.ess
+        closed = closed_quantiles(flow, asked, asked.numbers, target, wanted)
+        if closed is not None:
+            return closed
+        for part in particles_of(flow, asked, asked.numbers, FOR_QUANTILES, FOR_QUANTILES / 4, present=True):
+            found[part.of] = _weighted_quantiles(part.rows[:, :, target], part.log_weight, wanted)
+            ess[part.of] = part.ess
     _warn_of_few(ess)
     return found
 
@@ -183,11 +180,10 @@ def log_prob_of(
     nats, error = np.empty(len(asked.rows)), np.zeros(len(asked.rows))
     with seeded(seed), torch.no_grad(), flow.frozen():
         whole = torch.as_tensor(np.asarray(rows, dtype=np.float64))
-        for some in asked.alike():
-            for part in particles_of(flow, asked, some, 1, ENOUGH, present=False):
-                rest = flow.transform(torch.from_numpy(asked.known_cells(part.of)))[1]
-                nats[part.of] = (flow.log_prob(whole[part.of]) - rest).double().numpy() - part.log_mean
-                error[part.of] = 0.0 if part.exact else part.relative_error
+        for part in particles_of(flow, asked, asked.numbers, 1, ENOUGH, present=False):
+            rest = flow.transform(torch.from_numpy(asked.known_cells(part.of)))[1]
+            nats[part.of] = (flow.log_prob(whole[part.of]) - rest).double().numpy() - part.log_mean
+            error[part.of] = 0.0 if part.exact else part.relative_error
     return Density(nats, error)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from likelify.flows import Flow
 
 # Particles of a row: as many as that, four times as many while they are worth too few, and never more.
 PARTICLES, MOST = 256, 4096
-# More than are wanted where each is a draw by itself, so that one outside of a range can be left out.
-SPARE = 4
-# Rows and draws of them by which it is seen whether weights differ at all, and by how much rounding lets them.
-LOOKED_AT, TRIED, EQUAL = 8, 3, 1e-3
+# Where each is a draw by itself, one in so many more than are wanted, and at most so many times as many: those outside
+# of a range are left out.
+SPARE, MOST_TIMES = 16, 16
+# Rounding of effective sample sizes.
+WITHIN = 1e-3
 # Particles that are worked on at a time.
 AT_A_TIME = 2**15
 
@@ -43,8 +45,9 @@ class Particles:
     @property
     def ess(self) -> np.ndarray:
         """How many independent draws they are worth `(n,)`."""
-        weight = np.exp(self.log_weight - self.log_weight.max(0))
-        return weight.sum(0) ** 2 / (weight**2).sum(0)
+        top = self.log_weight.max(0)
+        weight = np.exp(self.log_weight - np.where(np.isfinite(top), top, 0.0))
+        return weight.sum(0) ** 2 / np.maximum((weight**2).sum(0), 1e-300)
 
     @property
     def log_mean(self) -> np.ndarray:
@@ -58,42 +61,48 @@ class Particles:
         return weight.std(0) / weight.mean(0) / np.sqrt(len(weight))
 
     def some(self, places: np.ndarray) -> Particles:
-        """Return those of some rows."""
+        """Return those of some rows, with all their weight where no draw of a row lies inside of the ranges."""
         log_weight, log_known = self.log_weight[:, places], self.log_known[:, places]
+        log_weight = np.where(np.isneginf(log_weight).all(0), log_known, log_weight)
         return Particles(self.of[places], self.rows[:, places], log_weight, log_known, self.exact)
 
 
 def particles_of(
     flow: Flow, asked: Asked, some: np.ndarray, wanted: int, enough: float, *, present: bool
 ) -> Iterator[Particles]:
-    """Draw what is not known of rows of which the same columns are known.
+    """Draw what is not known of rows, of those together whose draws are exact, and of all others.
 
     Args:
         flow: the model.
         asked: all rows.
-        some: numbers of rows of which the same columns are known.
+        some: numbers of those that are wanted.
         wanted: draws of each row.
         enough: of how many independent draws the worth is wanted where weights differ.
         present: whether what is drawn must not be missing.
     """
-    exact = _is_exact(flow, asked, some[:LOOKED_AT], present=present)
-    left, number = some, wanted + SPARE if exact else max(PARTICLES, wanted)
+    places = torch.from_numpy(asked.known[np.ix_(some, asked.modelled)])
+    exact = flow.base.completes_exactly(places, present=present).numpy()
+    draw = partial(_drawn, flow, asked, present=present)
+    more = wanted + wanted // SPARE
+    yield from _growing(partial(draw, exact=True), some[exact], more, MOST_TIMES * wanted, wanted)
+    yield from _growing(partial(draw, exact=False), some[~exact], max(PARTICLES, wanted), wanted, enough)
+
+
+def _growing(
+    draw: Callable[[np.ndarray, int], Particles], left: np.ndarray, number: int, most: int, enough: float
+) -> Iterator[Particles]:
+    """Draw so many particles of rows, and four times as many of those that are worth too few, up to a number."""
     while len(left):
         again = []
+        last = 4 * number > max(MOST, most)
         at_a_time = max(1, AT_A_TIME // number)
         for start in range(0, len(left), at_a_time):
-            part = _drawn(flow, asked, left[start : start + at_a_time], number, exact=exact, present=present)
-            good = np.ones(len(part.of), dtype=bool) if exact or 4 * number > max(MOST, wanted) else part.ess >= enough
+            part = draw(left[start : start + at_a_time], number)
+            good = part.ess >= enough - WITHIN if not last else np.ones(len(part.of), dtype=bool)
             if good.any():
                 yield part.some(good)
             again.append(part.of[~good])
         left, number = np.concatenate(again), 4 * number
-
-
-def _is_exact(flow: Flow, asked: Asked, some: np.ndarray, *, present: bool) -> bool:
-    """Tell whether draws have equal weights, so that each is a draw from the conditional distribution."""
-    part = _drawn(flow, asked, some, TRIED, exact=False, present=present)
-    return bool((np.ptp(part.log_known, axis=0) <= EQUAL).all())
 
 
 def _drawn(flow: Flow, asked: Asked, some: np.ndarray, number: int, *, exact: bool, present: bool) -> Particles:
@@ -112,9 +121,8 @@ def _drawn(flow: Flow, asked: Asked, some: np.ndarray, number: int, *, exact: bo
 
 
 def _inside(asked: Asked, rows: np.ndarray, kept: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
-    """Return weights without those of draws outside the ranges of their columns, unless there are no others."""
+    """Return weights without those of draws outside the ranges of their columns."""
     low, high = np.array([column.range for column in asked.schema]).T
     with np.errstate(invalid="ignore"):
         outside = ((rows < low) | (rows > high)) & ~kept
-    found = np.where(outside.any(-1), -np.inf, log_weight)
-    return np.where(np.isneginf(found).all(0), log_weight, found)
+    return np.where(outside.any(-1), -np.inf, log_weight)
