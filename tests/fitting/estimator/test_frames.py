@@ -109,12 +109,25 @@ def test_rows_are_drawn_given_some_columns(fitted):
     assert drawn["income"].nunique() > 1
     given = pl.DataFrame({"home town": ["Bern", "Chur"]})
     assert fitted.sample(2, given=given)["home town"].tolist() == ["Bern", "Bern", "Chur", "Chur"]
-    with pytest.raises(ConfigError, match="no column 'agge'"):
+    with pytest.raises(DataError, match="no column 'agge'"):
         fitted.sample(given={"agge": 3})
     with pytest.raises(DataError, match="no word 'Genf'"):
         fitted.sample(given={"home town": "Genf"})
     with pytest.raises(ConfigError, match="dictionary of values"):
         fitted.sample(given=3)
+
+
+def test_conditions_that_the_data_never_had_are_refused(fitted):
+    with pytest.raises(DataError, match="'age' = 40.5 in row 0 is no multiple of 1"):
+        fitted.sample(given={"age": 40.5})
+    with pytest.raises(DataError, match="'age' is missing in row 0, and was never missing"):
+        fitted.sample(given={"age": None})
+    assert len(fitted.sample(2, given={"income": None})) == 2
+    frame = people(80)[["age"]].assign(same=1, k=np.arange(80) * 10.0)
+    plain = density(dependent="function").fit(frame.assign(twice=2 * frame["k"] + 1))
+    for name in ("same", "twice"):
+        with pytest.raises(DataError, match=f"'{name}' (has one value only|follows from 'k')"):
+            plain.sample(given={name: 1})
 
 
 def test_what_is_missing_is_drawn(fitted):
@@ -146,9 +159,9 @@ def test_a_density_given_columns():
 
 def test_a_column_to_predict_must_be_said(fitted):
     frame = people().head(3)
-    with pytest.raises(ConfigError, match="Say with target="):
+    with pytest.raises(ConfigError, match="Several columns could be meant .*target='age'"):
         fitted.predict_quantiles(frame)
-    with pytest.raises(ConfigError, match="no column to predict 'x'"):
+    with pytest.raises(ConfigError, match="no column 'x'"):
         fitted.predict_quantiles(frame, target="x")
     assert fitted.predict_quantiles(frame, [0.5], target="income").shape == (3, 1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data import Batch, Facts
+from likelify.data import Batch, Facts, Items
 from likelify.distributions.mixture import can_complete
 from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
@@ -79,15 +79,19 @@ def schema_of(run: Run) -> tuple[ColumnSchema, ...]:
 
 
 def completing_flow(run: Run) -> Flow:
-    """Return the model of a run, if it can draw some columns given others.
+    """Return the model of a run, if it can draw some columns given others; see `completing`."""
+    return completing(run.flow(), run.config.model.model)
+
+
+def completing(flow: Flow, name: str) -> Flow:
+    """Return a model, if it can draw some columns given others.
 
     Raises:
         ConfigError: if it cannot.
     """
-    flow = run.flow()
     if not can_complete(flow.base):
         raise ConfigError(
-            f"The model '{run.config.model.model}' does not draw some columns given others; 'table-flow' does. What is "
+            f"The model '{name}' does not draw some columns given others; 'table-flow' does. What is "
             "hidden of rows of real numbers any model draws by run.inpaint, at the command line --inpaint."
         )
     return flow
@@ -109,7 +113,8 @@ def refuse_without_conditions(run: Run) -> None:
 
 
 def given_chunks(
-    run: Run,
+    flow: Flow,
+    schema: Sequence[ColumnSchema],
     given: Conditions,
     number: int,
     *,
@@ -121,7 +126,6 @@ def given_chunks(
     import torch
 
     check_seed(seed)
-    flow, schema = completing_flow(run), schema_of(run)
     # One condition is drawn in parts; of many as many together as make a part.
     together = max(1, PART // number)
     starts = [(row, first) for row in range(0, len(given), together) for first in range(0, number, PART)]
@@ -138,7 +142,7 @@ def given_chunks(
 
 def impute(run: Run, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
     """Fill in the missing values of rows; see `Run.impute`."""
-    parts = [drawn for _, drawn, _ in _filled(run, items, draws, seed)]
+    parts = [drawn for _, drawn, _ in filled(completing_flow(run), schema_of(run), items_of(run, items), draws, seed)]
     return Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ess", "exact")))
 
 
@@ -152,12 +156,12 @@ def impute_to(
     Raises:
         ConfigError: if the file is none of a table, or exists.
     """
-    facts, schema, worth = run.config.data, schema_of(run), Worth()
+    flow, facts, schema, worth = completing_flow(run), run.config.data, schema_of(run), Worth()
     check_table(file, facts, force=force)
     written = file.suffix.lower() == ".csv"
 
     def tables() -> Iterator[pyarrow.Table]:
-        for carried, drawn, holes in _filled(run, items, draws, seed):
+        for carried, drawn, holes in filled(flow, schema, items_of(run, items), draws, seed):
             first = worth.rows
             worth.add(drawn)
             worth.filled += holes
@@ -188,13 +192,17 @@ def _behind(first: pyarrow.Table, others: Iterator[pyarrow.Table]) -> Iterator[p
         yield table.cast(first.schema)
 
 
-def _filled(run: Run, items: Any, draws: int, seed: int) -> Iterator[tuple[dict[str, Any], Drawn, int]]:
-    """Give parts of rows: what they carry along, their draws, and how many values were filled in."""
+def filled(
+    flow: Flow, schema: Sequence[ColumnSchema], source: Items, draws: int, seed: int
+) -> Iterator[tuple[dict[str, Any], Drawn, int]]:
+    """Give parts of rows: what they carry along, their draws, and how many values were filled in.
+
+    Raises:
+        DataError: if there are no rows.
+    """
     check_seed(seed)
-    flow, schema = completing_flow(run), schema_of(run)
     given = np.array([column.given for column in schema], dtype=bool)
     sums = np.array([not column.is_modelled for column in schema])
-    source = items_of(run, items)
     size, count = max(1, PART // draws), 0
     for number, part in enumerate(source.batches(size)):
         rows = part.batch.x.double().numpy()
@@ -227,7 +235,7 @@ def predict_quantiles(
 ) -> np.ndarray:
     """Return quantiles of a column given the others; see `Run.predict_quantiles`."""
     schema = schema_of(run)
-    at = _target(schema, target)
+    at = target_of(schema, target)
     return quantiles(completing_flow(run), schema, rows_of(items, schema, [at]), at, levels, seed=seed)
 
 
@@ -235,19 +243,21 @@ def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | 
     """Return log p(some columns | the others); see `Run.conditional_log_prob`."""
     schema = schema_of(run)
     names = [target] if isinstance(target, str) or target is None else list(target)
-    at = [_target(schema, name) for name in names]
+    at = [target_of(schema, name) for name in names]
     return log_prob_of(completing_flow(run), schema, rows_of(items, schema), at, seed=seed)
 
 
-def _target(schema: Sequence[ColumnSchema], name: str | None) -> int:
-    """Return the number of a column by its name, or of the only one that is no condition."""
+def target_of(schema: Sequence[ColumnSchema], name: str | None) -> int:
+    """Return the number of a column by its name, or of the only one that is no condition.
+
+    Raises:
+        ConfigError: if there is no such column, or it is not said which of several is meant.
+    """
     free = [at for at, column in enumerate(schema) if column.is_modelled and not column.given]
     if name is None:
         if len(free) > 1:
-            names = ", ".join(schema[at].name for at in free[:6])
-            raise ConfigError(
-                f"Several columns could be meant ({names}, ...); say which: target='{schema[free[0]].name}'."
-            )
+            names = ", ".join(schema[at].name for at in free[:6]) + (", ..." * (len(free) > 6))
+            raise ConfigError(f"Several columns could be meant ({names}); say which: target='{schema[free[0]].name}'.")
         return free[0]
     names = [schema[at].name for at in free]
     if name not in names:

@@ -21,7 +21,7 @@ from likelify.fitting.drawing.draw import (
     draw_chunks,
     label_cycle,
 )
-from likelify.fitting.drawing.filling import Worth, given_chunks, refuse_without_conditions, schema_of
+from likelify.fitting.drawing.filling import Worth, completing_flow, given_chunks, refuse_without_conditions, schema_of
 from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
 from likelify.fitting.typed import rounded
@@ -100,10 +100,12 @@ def conditional_chunks(
     """
     if label is not None or temperature != 1.0:
         raise ConfigError("Rows that are drawn given some of their columns have neither a label nor a temperature.")
-    found = conditions(given, schema_of(run))
+    schema = schema_of(run)
+    found = conditions(given, schema)
     number = (USUAL if found.single else 1) if number is None else number
     check_draws(number, 1.0)
-    chunks = given_chunks(run, found, number, seed=seed, on_share=on_share, worth=worth)
+    flow = completing_flow(run)
+    chunks = given_chunks(flow, schema, found, number, seed=seed, on_share=on_share, worth=worth)
     return chunks, number * len(found)
 
 
@@ -188,7 +190,7 @@ def sample_chunks_like(
     opened = source()
     places = torch.arange(number) % opened.size(split)
     rows = np.where(given, opened.read(split, places).x.double().numpy(), np.nan)
-    return given_chunks(run, Conditions(rows, given, single=False), 1, seed=seed)
+    return given_chunks(completing_flow(run), schema, Conditions(rows, given, single=False), 1, seed=seed)
 
 
 def quality_of(

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from likelify.data import as_source, open_items, weighted
-from likelify.data.encoding import encode
 from likelify.data.source import FEWEST, shuffled
-from likelify.errors import ConfigError, DataError, RunError, unknown_word
+from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.choose import choose
-from likelify.fitting.conditioning.given import draw_given, quantiles
+from likelify.fitting.conditioning.given import quantiles
+from likelify.fitting.drawing.conditions import conditions
 from likelify.fitting.drawing.draw import draw
+from likelify.fitting.drawing.filling import completing, filled, given_chunks, target_of
 from likelify.fitting.estimator.forms import order_of
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
@@ -178,37 +179,28 @@ class Fitted:
             return np.concatenate([self.flow.from_noise(part).double().cpu().numpy() for part in parts])
 
     def sample_given(self, number: int, seed: int, given: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Draw so many rows for each row of conditions, one after the other."""
-        names = list(given)
-        places = [self.columns.index(name) if name in self.columns else -1 for name in names]
-        if -1 in places:
-            raise ConfigError(unknown_word("column", names[places.index(-1)], self.columns))
-        known = encode(given, [self.schema[place] for place in places], unknown="refuse", what="What is given")
-        rows = np.full((len(known), len(self.columns)), np.nan)
-        rows[:, places] = known
+        """Draw so many rows for each row of conditions, one after the other; see `conditions` for what is refused."""
+        found = conditions(given, self.schema)
         with threads(recipe(self.config.data).threads):
-            mask = np.isin(np.arange(len(self.columns)), places)
-            drawn = draw_given(self.flow, self.schema, rows, mask, draws=number, seed=seed)
-        return drawn.rows.reshape(-1, len(self.columns))
+            chunks = given_chunks(self._completing, self.schema, found, number, seed=seed)
+            return np.concatenate([chunk.x.numpy() for chunk in chunks])
 
     def impute(self, data: np.ndarray | pa.Table, draws: int, seed: int) -> np.ndarray:
         """Draw what is missing of rows given the rest, `(n, draws, columns)`."""
-        rows = self.rows(data)
-        # Of a condition it can be known that it is missing.
-        known = ~np.isnan(rows) | np.array([column.given for column in self.schema])
+        source = open_items(data, self.config.data)
         with threads(recipe(self.config.data).threads):
-            return draw_given(self.flow, self.schema, rows, known, draws=draws, present=True, seed=seed).rows
+            parts = filled(self._completing, self.schema, source, draws, seed)
+            return np.concatenate([drawn.rows for _, drawn, _ in parts])
 
     def quantiles(self, data: np.ndarray | pa.Table, q: Sequence[float], target: str | None) -> np.ndarray:
         """Return quantiles `(n, len(q))` of a column given all others, by default of the only one that is not given."""
-        free = [column.name for column in self.schema if not column.given and column.is_modelled]
-        if target is None and len(free) != 1:
-            raise ConfigError(f"Say with target= of which column; there are {', '.join(free[:20])}.")
-        name = free[0] if target is None else target
-        if name not in free:
-            raise ConfigError(unknown_word("column to predict", name, free[:20]))
+        at = target_of(self.schema, target)
         with threads(recipe(self.config.data).threads):
-            return quantiles(self.flow, self.schema, self.rows(data), self.columns.index(name), q)
+            return quantiles(self._completing, self.schema, self.rows(data), at, q)
+
+    @property
+    def _completing(self) -> Flow:
+        return completing(self.flow, self.config.model.model)
 
     def save(self, folder: str | Path) -> Run:
         """Write a run.
