@@ -121,3 +121,20 @@ def test_huge_weights_do_not_overflow():
 def test_weights_have_to_be_weights(weights, words):
     with pytest.raises(DataError, match=words):
         weighted(table(np.random.default_rng(0).normal(size=(20, 2))), **weights)
+
+
+def test_what_is_kept_of_a_weighted_source_has_weights_of_mean_one():
+    rows = table(np.random.default_rng(0).normal(size=(200, 2)))
+    weights = np.linspace(0, 9, rows.size("train"))
+    few = subset(weighted(rows, train=weights), train=7)
+    batch = few.read_all("train")
+    assert float(batch.weights.mean()) == pytest.approx(1)
+    whole = weighted(rows, train=weights).item_weights("train")
+    chosen = np.random.default_rng(0).permutation(len(whole))[:7]
+    assert torch.allclose(batch.weights, whole[chosen] / whole[chosen].mean())
+    assert torch.equal(batch.weights, few.item_weights("train"))
+    assert few.read_all("validation").weights is None
+    assert few.item_weights("validation") is None
+    assert rows.item_weights("train") is None
+    with pytest.raises(DataError, match="All 7 items kept of the split 'train' have the weight 0"):
+        subset(weighted(rows, train=np.isin(np.arange(len(whole)), chosen, invert=True) * 1.0), train=7)

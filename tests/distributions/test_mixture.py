@@ -216,3 +216,22 @@ def test_reals_as_cells():
     assert abs(float(flow.to_noise(x).detach().std()) - 1) < 0.05
     with pytest.raises(UnsupportedError, match="vectors"):
         OfReals(lk.Normal((1, 2)))
+
+
+def test_weights_that_are_trained_are_not_stacked():
+    inner = Mixture([shifted(0.0), shifted(4.0)], apart=True).double()
+    plain, outer = Mixture([shifted(0.0), shifted(4.0)]).double(), Mixture([inner, shifted(-4.0)]).double()
+    assert (inner.stacks, plain.stacks, outer.stacks) == (True, False, True)
+    x = torch.full((50, 1), 4.0).double()
+    plain.stack(x)
+    outer.stack(x)
+    assert plain.weights.tolist() == outer.weights.tolist() == [0.5, 0.5]
+    assert inner.weights[1] > 0.9
+
+
+def test_a_fit_keeps_the_weights_that_it_trained():
+    flow = lk.Flow(Mixture([shifted(0.0), shifted(4.0)]), lk.transforms.Identity())
+    rows = 4 * (torch.rand(200, 1, dtype=torch.float64) < 0.9) + torch.randn(200, 1, dtype=torch.float64)
+    # In one small step the weights hardly move; chosen by stacking they would be where the rows are.
+    lk.fit(flow, rows, steps=1, lr=1e-4, validations=1, initialize=False)
+    assert flow.base.weights.tolist() == pytest.approx([0.5, 0.5], abs=1e-2)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import as_source, open_source, table
+from likelify.data import as_source, open_source, table, weighted
 from likelify.errors import ConfigError
 from likelify.fitting.trimming import trimmed
 from likelify.schema import ColumnSchema
@@ -73,3 +73,52 @@ def test_a_fit_leaves_the_oddest_rows_out():
     aside, within = (torch.from_numpy(rows[where]) for where in (is_odd(rows), ~is_odd(rows)))
     before, after = (flow.log_prob(aside).mean() - flow.log_prob(within).mean() for flow in flows)
     assert after < before - 1
+
+
+def test_rows_leave_by_what_they_weigh():
+    rows = contaminated()
+    source = as_source(rows)
+    odd = {split: is_odd(source.read_all(split).x.numpy()) for split in ("train", "validation")}
+    # The cluster has most of the weight, so that it is what the table is like, and others are odd.
+    heavy = weighted(source, **{split: np.where(where, 40.0, 1.0) for split, where in odd.items()})
+    left = trimmed(heavy, 0.05)
+    share = heavy.item_weights("train")[~is_odd(heavy.read_all("train").x)].sum() / len(odd["train"])
+    assert share > 0.1
+    for split in ("train", "validation"):
+        batch = left.read_all(split)
+        alike = trimmed(source, 0.05).read_all(split).x
+        assert is_odd(batch.x).sum() >= 0.9 * odd[split].sum() > is_odd(alike).sum()
+        assert len(batch) < source.size(split)
+        assert float(batch.weights.mean()) == pytest.approx(1)
+    whole = heavy.read_all("train")
+    kept = (whole.x[:, None] == left.read_all("train").x[None]).all(2).any(1)
+    assert float(whole.weights[kept].sum()) == pytest.approx(0.95 * len(whole), abs=float(whole.weights.max()) / 2)
+
+
+def test_rows_of_weight_zero_have_no_say_in_what_is_odd():
+    source = as_source(contaminated())
+    weights = {split: 1.0 - is_odd(source.read_all(split).x.numpy()) for split in ("train", "validation")}
+    left = trimmed(weighted(source, **weights), 0.05)
+    assert not is_odd(left.read_all("train").x).any()
+    with pytest.raises(ConfigError, match="Take a smaller 'trim'"):
+        trimmed(weighted(source, train=np.eye(source.size("train"))[0]), 0.1)
+
+
+def test_a_trimmed_table_says_how_its_rows_were_chosen():
+    left = trimmed(as_source(contaminated()), 0.2)
+    assert "by trim=0.2" in left.description
+    assert "permutation of each split" not in left.description.removeprefix(left.source.description)
+
+
+@pytest.mark.filterwarnings("ignore:The fit never beat its start")
+def test_validation_of_trimmed_rows_is_a_weighted_mean():
+    source = as_source(contaminated())
+    weights = {split: np.linspace(0.1, 3, source.size(split)) for split in ("train", "validation")}
+    heavy = weighted(source, **weights)
+    with lk.seeded(0):
+        flow = lk.Flow(lk.Normal((2,), trainable=True), lk.transforms.Columns(2))
+    course = lk.fit(flow, heavy, steps=2, trim=0.3, validations=1)
+    batch = trimmed(heavy, 0.3).read_all("validation")
+    nats = flow.log_prob(batch.x).detach()
+    expected = float((nats * batch.weights).sum() / batch.weights.sum())
+    assert course.best.validation_nats == pytest.approx(expected, abs=1e-4)

@@ -19,21 +19,41 @@ if TYPE_CHECKING:
 
 
 class Subset(Source):
-    """Some items of each split of another source; see `subset`."""
+    """Some items of each split of another source; see `subset`. What they weigh has mean one again.
 
-    def __init__(self, source: Source, kept: Mapping[SplitName, Tensor]) -> None:
+    Args:
+        source: the whole.
+        kept: the numbers of the items of each split.
+        said: how they were chosen, as the description ends.
+
+    Raises:
+        DataError: if all that is kept of a split weighs nothing.
+    """
+
+    def __init__(self, source: Source, kept: Mapping[SplitName, Tensor], said: str) -> None:
         self.source, self._kept = source, dict(kept)
+        self._factors = {split: self._factor(split) for split, numbers in self._kept.items() if len(numbers)}
         sizes = sizes_of(self._kept)
         self.name = f"{source.name} ({sizes})"
         self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
         self.schema, self.class_names = source.schema, source.class_names
         self.levels, self.classes, self.workers = source.levels, source.classes, source.workers
-        self.description = f"{source.description}; of these {sizes} by default_rng(0).permutation of each split"
+        self.description = f"{source.description}; of these {sizes} {said}"
 
     @property
     def family(self) -> str:
         """The family of the whole."""
         return self.source.family
+
+    def _factor(self, split: SplitName) -> float | None:
+        """Return what the weights of the whole are divided by, or None if there are none."""
+        weights = self.source.item_weights(split)
+        if weights is None:
+            return None
+        mean = float(weights[self._kept[split]].double().mean())
+        if not mean > 0:
+            raise DataError(f"All {len(self._kept[split])} items kept of the split '{split}' have the weight 0.")
+        return mean
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -43,12 +63,21 @@ class Subset(Source):
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Read the items with these numbers."""
         require_split(split)
-        return self.source.read(split, taken(self, split, self._kept[split], indices))
+        batch = self.source.read(split, taken(self, split, self._kept[split], indices))
+        factor = self._factors.get(split)
+        if batch.weights is None or factor is None:
+            return batch
+        return replace(batch, weights=batch.weights / factor)
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have in the whole, if they have any."""
         names = self.source.item_names(split)
         return None if names is None else [names[int(number)] for number in self._kept[split]]
+
+    def item_weights(self, split: SplitName) -> Tensor | None:
+        """Return what the items weigh, with mean one over those that are kept."""
+        weights, factor = self.source.item_weights(split), self._factors.get(split)
+        return None if weights is None else weights[self._kept[split]] / (factor or 1.0)
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the whole and the choice."""
@@ -72,7 +101,7 @@ def subset(
         test: the same of the test split.
 
     Raises:
-        DataError: if a number is below 1 or above the size of the split.
+        DataError: if a number is below 1 or above the size of the split, or all that is kept weighs nothing.
     """
     import torch
 
@@ -84,7 +113,7 @@ def subset(
             raise DataError(f"The split '{split}' of '{source.name}' has {size} items; a subset of {count} is not one.")
         order = np.arange(size) if count is None else np.random.default_rng(0).permutation(size)[:count]
         kept[split] = torch.from_numpy(order)
-    return Subset(source, kept)
+    return Subset(source, kept, "by default_rng(0).permutation of each split")
 
 
 class Weighted(Source):
@@ -120,6 +149,11 @@ class Weighted(Source):
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have in the other, if they have any."""
         return self.source.item_names(split)
+
+    def item_weights(self, split: SplitName) -> Tensor | None:
+        """Return what the items of a split weigh."""
+        require_split(split)
+        return self._weights.get(split)
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the other and the weights."""

@@ -164,6 +164,11 @@ class Source(ABC):
         require_split(split)
         return None
 
+    def item_weights(self, split: SplitName) -> Tensor | None:
+        """Return what the items of a split weigh, `(items,)` with mean one, or None if all count alike."""
+        require_split(split)
+        return None
+
     def facts(self) -> Facts:
         """Return what everything above has to know of the source."""
         measured = {"sizes": {split: self.size(split) for split in SPLITS}, "fingerprint": self.fingerprint()}

@@ -49,7 +49,6 @@ class Mixture(Distribution, ActsInTraining):
         [0.5, 0.5]
     """
 
-    stacks = True
     log_odds: Tensor
 
     def __init__(self, members: Sequence[Distribution], *, apart: bool = False) -> None:
@@ -79,6 +78,11 @@ class Mixture(Distribution, ActsInTraining):
     def weights(self) -> Tensor:
         """Weights of the members, `(members,)`, without gradients."""
         return self.log_weights.detach().exp()
+
+    @property
+    def stacks(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether `stack` sets weights: its own if members are trained apart, or those of a member."""
+        return self.apart or any(member.stacks for member in self._members)
 
     @property
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -128,11 +132,14 @@ class Mixture(Distribution, ActsInTraining):
         """Set the weights by expectation and maximization on rows that no member was trained on.
 
         It starts from equal weights, and these count as much as one more row, so that no weight becomes zero. Rows that
-        no member can have made have no say. Members that are mixtures set their own weights first.
+        no member can have made have no say. Members that are mixtures set their own weights first. Weights that are
+        trained with the members (not `apart`) stay as they are.
         """
         with torch.no_grad():
             for member in self._members:
                 member.stack(x, context)
+            if not self.apart:
+                return
             log_probs = widest(self._each(x, context))
             log_probs = log_probs[:, log_probs.isfinite().any(0)]
             weights = log_probs.new_full((len(self.members),), 1 / len(self.members))

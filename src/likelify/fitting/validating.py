@@ -82,4 +82,7 @@ class Validation:
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:
-    return float((values * weights.to(values)).mean())
+    # An item of weight zero counts for nothing, even where it is impossible.
+    counts = weights > 0
+    values, weights = values[counts], weights[counts].to(values)
+    return float((values * weights).sum() / weights.sum())
