@@ -109,3 +109,30 @@ def test_student_t_finds_heavy_tails():
     StudentT(1).initialize(torch.ones(10, 1))
     with pytest.raises(ConfigError, match="positive"):
         StudentT(2, df=0.0)
+
+
+def test_student_t_finds_the_same_in_all_units():
+    with lk.seeded(5):
+        x = torch.distributions.StudentT(1.5, 40.0, 3.0).sample((3000, 1)).double()
+    units = 10.0 ** torch.arange(-12, 13, 3, dtype=torch.float64)
+    alone = StudentT(1).double()
+    alone.initialize(x)
+    assert abs(float(alone.log_df.detach().exp()) - 1.5) < 0.15
+    together = StudentT(len(units)).double()
+    together.initialize(x * units)
+    assert torch.allclose(together.log_df, alone.log_df, atol=1e-4)
+    assert torch.allclose(together.loc / units, alone.loc, rtol=1e-5)
+    for unit in units:
+        base = StudentT(1).double()
+        base.initialize(x * unit)
+        nats = base.log_prob(x * unit).mean() + unit.log()
+        assert torch.allclose(nats, alone.log_prob(x).mean(), atol=1e-6)
+
+
+def test_student_t_of_a_value_that_is_met_often_has_a_scale():
+    with lk.seeded(6):
+        x = torch.where(torch.rand(500, 1) < 0.8, 3.0, torch.randn(500, 1))
+    for unit in (1e-9, 1.0, 1e9):
+        base = StudentT(1)
+        base.initialize(x * unit)
+        assert base.log_prob(x * unit).isfinite().all()

@@ -15,6 +15,8 @@ LARGE = 1e6
 ROUNDS = 40
 # Degrees of freedom that `initialize` may find: heavier tails than any data, and nearly normal ones.
 LEAST_DF, MOST_DF = 0.1, 1000.0
+# The smallest scale that it may find, in units of the spread of the values.
+LEAST_SCALE = 1e-6
 
 
 class StudentT(Distribution):
@@ -75,31 +77,41 @@ class StudentT(Distribution):
         if not self.trainable:
             return
         channels = x.detach().transpose(0, 1).flatten(1).double()
-        low, middle, high = channels.quantile(channels.new_tensor([0.25, 0.5, 0.75]), 1)
-        scale = torch.where(high > low, 0.7 * (high - low), 1.0)
-        found = [middle, scale.log(), torch.full_like(middle, math.log(5.0))]
-        with torch.enable_grad():
-            found = _most_likely(channels, [value[:, None].clone().requires_grad_() for value in found])
+        found = torch.stack([_most_likely(values) for values in channels], 1)
         with torch.no_grad():
             for own, value in zip((self.loc, self.log_scale, self.log_df), found, strict=True):
                 own.copy_(value.reshape(own.shape))
 
 
-def _most_likely(channels: Tensor, start: list[Tensor]) -> list[Tensor]:
-    """Return location, log scale and log degrees of freedom of each row that fit it best."""
-    search = torch.optim.LBFGS(start, max_iter=ROUNDS, line_search_fn="strong_wolfe")
-    limits = (math.log(LEAST_DF), math.log(MOST_DF))
+def _most_likely(values: Tensor) -> Tensor:
+    """Return location, log scale and log degrees of freedom that fit values best.
+
+    The search is in units of their own spread and about their own middle, so that it is the same in all units.
+    """
+    low, middle, high = values.quantile(values.new_tensor([0.25, 0.5, 0.75]))
+    away = values - middle
+    # Where most values are the same, the others say how wide they are.
+    spread = next((size for size in (0.7 * (high - low), away.abs().mean()) if size > 0), torch.ones_like(middle))
+    away = away / spread
+    start = away.new_tensor([0.0, 0.0, math.log(5.0)]).requires_grad_()
+    search = torch.optim.LBFGS([start], max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
-        loc, log_scale, log_df = start
-        value = -student_log_prob(channels, loc, log_scale, log_df.clamp(*limits)).mean(1).sum()
+        value = -student_log_prob(away, *_limited(start)).mean()
         value.backward()
         return value
 
-    search.step(loss)
-    loc, log_scale, log_df = (value.detach() for value in start)
-    return [loc, log_scale, log_df.clamp(*limits)]
+    with torch.enable_grad():
+        search.step(loss)
+    loc, log_scale, log_df = _limited(start.detach())
+    return torch.stack([middle + spread * loc, spread.log() + log_scale, log_df])
+
+
+def _limited(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    loc, log_scale, log_df = parameters
+    # A scale that goes to zero finds any value that is met often.
+    return loc, log_scale.clamp_min(math.log(LEAST_SCALE)), log_df.clamp(math.log(LEAST_DF), math.log(MOST_DF))
 
 
 def student_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor, log_df: Tensor) -> Tensor:

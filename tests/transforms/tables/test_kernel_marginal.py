@@ -228,3 +228,17 @@ def test_no_column_is_too_odd(values, new, declared):
     back, _ = layer.inverse(torch.linspace(-9, 9, 19, dtype=torch.float64)[:, None])
     assert back.isfinite().all()
     assert (back.diff(dim=0) >= -1e-12 * layer.unit).all()
+
+
+def test_rounded_numbers_with_a_large_offset_have_the_density_that_they_have_without():
+    with lk.seeded(3):
+        x = (torch.randn(2000, 1, dtype=torch.float64) * 8).round() / 8
+    found = []
+    for offset in (0.0, 1e14, -3e14):
+        layer = KernelMarginal(1)
+        layer.initialize(x + offset)
+        found.append(layer.scores(x + offset))
+    for z, log_slope in found[1:]:
+        # The cells are about a centre that is rounded as numbers of that size are.
+        assert torch.allclose(z, found[0][0], atol=1e-3)
+        assert torch.allclose(log_slope, found[0][1], atol=0.05)

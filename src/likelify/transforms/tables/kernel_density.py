@@ -83,17 +83,28 @@ def fit_density(values: Tensor, low: float, high: float, *, hard: bool, cells: i
         hard: nothing is outside of the range. Otherwise there is a floor outside, of less than half a row.
         cells: how many there are.
     """
-    ordered = apart(values.sort().values).clamp(low, high) if len(values) > 1 else values
+    ordered = values.sort().values
+    # Ties of large numbers have no room to be spread in, but their distances from the middle do.
+    middle = _subtracted(ordered, low, high)
+    ordered, low, high = ordered - middle, low - middle, high - middle
+    ordered = apart(ordered).clamp(low, high) if len(values) > 1 else ordered
     best, found = -math.inf, None
     for turn in TURNS:
-        grid, a = _grid(ordered, low, high, turn)
+        grid, a = _grid(ordered, low, high, turn, middle)
         mass, tails, score = _smoothed(a, grid, cells, bounded=(low > -math.inf, high < math.inf), hard=hard)
         # In the units of the column, so that the two scales compare.
         score = score - float((math.log(grid.unit) + log_cosh(a)).mean())
         if score > best or found is None:
-            best, found = score, Density(grid, mass, tails)
+            best, found = score, Density(grid._replace(center=grid.center + middle), mass, tails)
     assert found is not None
     return found
+
+
+def _subtracted(ordered: Tensor, low: float, high: float) -> float:
+    """Return the median, or zero where what is left of a value or an end would be too large for float64."""
+    middle = float(ordered[len(ordered) // 2])
+    ends = [float(ordered[0]), float(ordered[-1]), *(end for end in (low, high) if math.isfinite(end))]
+    return middle if all(math.isfinite(end - middle) for end in ends) else 0.0
 
 
 def apart(ordered: Tensor) -> Tensor:
@@ -137,10 +148,11 @@ def log_cosh(a: Tensor) -> Tensor:
     return size + torch.log1p((-2 * size).exp()) - math.log(2.0)
 
 
-def _grid(ordered: Tensor, low: float, high: float, turn: float) -> tuple[Grid, Tensor]:
-    """Return the grid for a sample in order, and the sample on its scale."""
-    center = float(_quantile(ordered, 0.5))
-    unit = max(turn * _spread(ordered), SMALLEST)
+def _grid(ordered: Tensor, low: float, high: float, turn: float, middle: float) -> tuple[Grid, Tensor]:
+    """Return the grid for a sample in order, and the sample on its scale, both about `middle`."""
+    # One of the numbers that are left when it is added.
+    center = (middle + float(_quantile(ordered, 0.5))) - middle
+    unit = max(turn * (_spread(ordered) or abs(middle + float(ordered[0])) or 1.0), SMALLEST)
     if not low <= center <= high:
         # A range that was found elsewhere, and has hardly any of these values in it.
         center, unit = min(max(center, low), high), min(unit, high - low)
@@ -174,13 +186,13 @@ def _quantile(ordered: Tensor, share: float) -> Tensor:
 
 
 def _spread(ordered: Tensor) -> float:
-    """Return the interquartile range, or a wider one where most values are the same."""
+    """Return the interquartile range, or a wider one where most values are the same; zero if all are."""
     largest = torch.finfo(ordered.dtype).max
     for share in (0.25, 0.1, 0.05, 0.01, 0.0):
         found = min(float(_quantile(ordered, 1 - share) - _quantile(ordered, share)), largest)
         if found > 0:
             return found
-    return abs(float(ordered[0])) or 1.0
+    return 0.0
 
 
 def _rule(a: Tensor) -> float:
