@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from likelify.errors import ConfigError, unknown_word
 from likelify.names import ColumnKind
 from likelify.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 # More states of one column are no classes of anything, and each costs a weight of the model.
@@ -158,3 +162,59 @@ class ColumnSchema(Settings):
 def real_columns(count: int) -> tuple[ColumnSchema, ...]:
     """Return the schema of a table of real numbers without names."""
     return tuple(ColumnSchema(name=f"column {number}") for number in range(1, count + 1))
+
+
+class PlacedFunction(NamedTuple):
+    """A column that follows from others, by the places of all of them in the rows of a table."""
+
+    place: int
+    sources: tuple[int, ...]
+    factors: tuple[float, ...]
+    offset: float
+    tolerance: float
+
+    def terms(self, columns: Sequence[Any]) -> list[Any]:
+        """Return what each source adds, of arrays or tensors of all columns."""
+        return [factor * columns[source] for source, factor in zip(self.sources, self.factors, strict=True)]
+
+    def value(self, columns: Sequence[Any], zero: Any = 0.0) -> Any:
+        """Return the values, NaN where a source is; `zero` gives those of a constant their shape."""
+        return sum(self.terms(columns), zero + self.offset)
+
+
+def functions_in_order(schema: Sequence[ColumnSchema]) -> tuple[PlacedFunction, ...]:
+    """Return the columns that follow from others, each behind those that it follows from.
+
+    Raises:
+        ConfigError: if one follows from a column that is not there, or some from one another.
+    """
+    places = {column.name: place for place, column in enumerate(schema)}
+    known = {place for place, column in enumerate(schema) if column.function is None}
+    waiting = [_placed(place, column, places) for place, column in enumerate(schema) if column.function is not None]
+    ordered: list[PlacedFunction] = []
+    while waiting:
+        ready = [function for function in waiting if known.issuperset(function.sources)]
+        if not ready:
+            names = ", ".join(f"'{schema[function.place].name}'" for function in waiting)
+            raise ConfigError(f"The columns {names} are functions of one another, so none of them can be computed.")
+        ordered += ready
+        known |= {function.place for function in ready}
+        waiting = [function for function in waiting if function not in ready]
+    return tuple(ordered)
+
+
+def _placed(place: int, column: ColumnSchema, places: dict[str, int]) -> PlacedFunction:
+    function = column.function or LinearFunction()
+    for name in function.of:
+        if name not in places:
+            raise ConfigError(unknown_word(f"source of the column '{column.name}'", name, places))
+    sources = tuple(places[name] for name in function.of)
+    return PlacedFunction(place, sources, function.factors, function.offset, function.tolerance)
+
+
+def compute_functions(rows: np.ndarray, schema: Sequence[ColumnSchema], but: Collection[str] = ()) -> None:
+    """Write into rows `(..., columns)` the columns that follow from others, but for some; NaN where a source is."""
+    columns = [rows[..., place] for place in range(len(schema))]
+    for function in functions_in_order(schema):
+        if schema[function.place].name not in but:
+            rows[..., function.place] = function.value(columns)

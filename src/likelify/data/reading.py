@@ -19,7 +19,7 @@ from likelify.data.proposals import is_free_text, numbers_rows
 from likelify.data.told import Told
 from likelify.data.words import Words, meaning
 from likelify.errors import DataError, unknown_word
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, compute_functions
 
 # Of the names of columns, how many an error lists.
 NAMED = 20
@@ -235,7 +235,7 @@ def read_as(
                 found = rows.carried[column.name]
                 values[:, place], words = encode_column(found, column, frame.name, partial(_placed, frame, start))
                 strange[column.name] = [*dict.fromkeys([*strange.get(column.name, []), *words])]
-        complete_functions(values, schema, [column.name for column in present])
+        compute_functions(values, schema, [column.name for column in present])
         yield Rows(values, {name: rows.carried[name] for name in carried}, rows.locate)
         start += len(rows)
     say_strange(frame.name, {name: words for name, words in strange.items() if words}, schema, "missing")
@@ -256,15 +256,6 @@ def _in_unit(column: Column, schema: ColumnSchema, values: np.ndarray) -> np.nda
     if schema.kind != "date" or column.told.unit in (None, schema.unit):
         return values
     return values / 86400 if schema.unit == "day" else values * 86400
-
-
-def complete_functions(rows: np.ndarray, schema: Sequence[ColumnSchema], present: Sequence[str]) -> None:
-    """Fill in the columns of rows that are absent and functions of others, in place."""
-    places = {column.name: place for place, column in enumerate(schema)}
-    for place, column in enumerate(schema):
-        if column.name not in present and column.function is not None:
-            of = [places[name] for name in column.function.of]
-            rows[:, place] = rows[:, of] @ np.array(column.function.factors, dtype=np.float64) + column.function.offset
 
 
 def require_columns(frame: Frame, schema: Sequence[ColumnSchema]) -> None:

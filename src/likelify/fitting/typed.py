@@ -9,9 +9,8 @@ import numpy as np
 
 from likelify.data.dates import is_clock
 from likelify.data.encoding import decode_column, in_steps
-from likelify.fitting.conditioning.dependent import compute_functions
 from likelify.fitting.table_files import arrow
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, compute_functions
 
 if TYPE_CHECKING:
     import pyarrow

@@ -9,7 +9,8 @@ from likelify.distributions import AutoregressiveColumns, Mixture
 from likelify.errors import ConfigError, DataError, LikelifyWarning
 from likelify.fitting.conditioning import particles
 from likelify.fitting.conditioning.given import draw_given, log_prob_of, quantiles
-from likelify.schema import ColumnSchema
+from likelify.fitting.typed import rounded
+from likelify.schema import ColumnSchema, LinearFunction
 from likelify.transforms import MixedColumns
 from tests.fitting.conditioning.tables import (
     BACKWARD,
@@ -265,3 +266,38 @@ def test_that_a_value_is_there_is_known_too_where_it_depends_on_what_is_drawn():
     places = torch.tensor([[True, False, True, False], [True, False, False, False], [True, True, False, False]])
     assert base.completes_exactly(places).tolist() == [False, True, True]
     assert base.completes_exactly(places, present=True).tolist() == [False, False, True]
+
+
+# The first follows from the second, which follows from the third.
+CHAIN = (
+    ColumnSchema(name="c", function=LinearFunction(of=("b",), factors=(2.0,))),
+    ColumnSchema(name="b", function=LinearFunction(of=("a",), factors=(3.0,), offset=1.0)),
+    ColumnSchema(name="a"),
+    ColumnSchema(name="d"),
+)
+
+
+def chained(count=50):
+    a, d = np.random.default_rng(0).normal(size=(2, count))
+    return np.column_stack([6 * a + 2, 3 * a + 1, a, a + d])
+
+
+def test_columns_that_follow_from_others_through_others_are_computed_and_give_nothing_away():
+    transform = MixedColumns(CHAIN)
+    flow = lk.Flow(AutoregressiveColumns(CHAIN, (1, 0), snap=transform.snap), transform).double()
+    table = chained()
+    flow.initialize(torch.from_numpy(table))
+    drawn = draw_given(flow, CHAIN, table[:3], np.array([False, False, False, True]), draws=4).rows
+    assert np.allclose(drawn[..., 0], 6 * drawn[..., 2] + 2)
+    assert drawn[..., 2].std() > 0
+    # All of a sum of a sum is known: there is nothing to draw.
+    last = np.array([True, False, False, True])
+    assert np.allclose(draw_given(flow, CHAIN, table[:3], last).rows[:, 0], table[:3])
+    grid = np.linspace(-8, 8, 2001)
+    tried = np.column_stack([6 * grid + 2, 3 * grid + 1, grid, np.full(len(grid), 0.3)])
+    assert np.trapezoid(np.exp(log_prob_of(flow, CHAIN, tried, 2).nats), grid) == pytest.approx(1, abs=5e-3)
+
+
+def test_columns_that_follow_through_others_are_rounded_with_them():
+    schema = (*CHAIN[:2], CHAIN[2].model_copy(update={"step": 0.1}), CHAIN[3])
+    assert np.allclose(rounded(chained(), schema)[:, 0], 6 * np.round(chained()[:, 2], 1) + 2)

@@ -182,3 +182,13 @@ def test_conditions_are_to_blame_for_nothing():
     )
     assert gains.tolist() == [[0.0, 9.0]]
     assert values.tolist() == [[9.0, 0.0]]
+
+
+def test_columns_move_with_what_they_follow_from_through_others():
+    schema = (
+        ColumnSchema(name="c", function=LinearFunction(of=("b",), factors=(2.0,))),
+        ColumnSchema(name="b", function=LinearFunction(of=("a",), factors=(3.0,))),
+        ColumnSchema(name="a"),
+    )
+    found = candidates(np.full((2 * QUANTILES, 3), np.nan), schema)
+    assert [dict(each.moves) for each in found] == [{}, {0: 2.0}, {1: 3.0, 0: 6.0}]

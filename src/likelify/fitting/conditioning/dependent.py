@@ -1,4 +1,4 @@
-"""Columns that follow from others: computed where these are known, and solved for one that is not."""
+"""Columns that follow from others: which do, and what a known one says of a part that is not known."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, functions_in_order
 
 
-def compute_functions(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> None:
-    """Write into rows `(..., columns)` the columns that follow from others; NaN where one of these is missing."""
-    places = {column.name: at for at, column in enumerate(schema)}
-    for at, column in enumerate(schema):
-        if column.function is not None:
-            of = [places[name] for name in column.function.of]
-            rows[..., at] = column.function.offset + rows[..., of] @ np.array(column.function.factors, dtype=float)
+def following(places: Sequence[int], schema: Sequence[ColumnSchema]) -> np.ndarray:
+    """Return `(columns,)`, true for some columns and those that follow from them, directly or through others."""
+    found = np.isin(np.arange(len(schema)), places)
+    for function in functions_in_order(schema):
+        found[function.place] |= bool(found[list(function.sources)].any())
+    return found
 
 
 def solve_functions(rows: np.ndarray, known: np.ndarray, schema: Sequence[ColumnSchema]) -> None:
@@ -26,18 +25,20 @@ def solve_functions(rows: np.ndarray, known: np.ndarray, schema: Sequence[Column
         known: `(n, columns)`, written to.
         schema: of the columns.
     """
-    places = {column.name: at for at, column in enumerate(schema)}
-    for at, column in enumerate(schema):
-        if column.function is None or not column.function.of:
-            continue
-        of = np.array([places[name] for name in column.function.of])
-        factors = np.array(column.function.factors)
-        single = known[:, at] & ~np.isnan(rows[:, at]) & ((~known[:, of]).sum(1) == 1)
+    functions = functions_in_order(schema)
+    for function in functions:
+        ready = ~known[:, function.place] & known[:, list(function.sources)].all(1)
+        rows[ready, function.place] = function.value([*rows[ready].T])
+        known[ready, function.place] = True
+    # What is found of a part may be the sum of others.
+    for function in reversed(functions):
+        of, factors = np.array(function.sources, dtype=int), np.array(function.factors)
+        single = known[:, function.place] & ~np.isnan(rows[:, function.place]) & ((~known[:, of]).sum(1) == 1)
         for row in np.flatnonzero(single):
             which = int(np.flatnonzero(~known[row, of])[0])
             others = np.arange(len(of)) != which
-            sum_ = column.function.offset + float(factors[others] @ rows[row, of[others]])
-            value = (rows[row, at] - sum_) / factors[which]
+            sum_ = function.offset + float(factors[others] @ rows[row, of[others]])
+            value = (rows[row, function.place] - sum_) / factors[which]
             if np.isfinite(value):
                 rows[row, of[which]], known[row, of[which]] = value, True
 

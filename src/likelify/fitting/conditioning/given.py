@@ -20,6 +20,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.conditioning.asked import Asked
 from likelify.fitting.conditioning.closed import closed_quantiles
+from likelify.fitting.conditioning.dependent import following
 from likelify.fitting.conditioning.particles import particles_of
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
@@ -189,9 +190,7 @@ def log_prob_of(
 
 def _rest(schema: Sequence[ColumnSchema], targets: Sequence[int]) -> np.ndarray:
     """Return where the other columns are, but for those that follow from a target and would give it away."""
-    names = {schema[at].name for at in targets}
-    follow = [column.function is not None and bool(names & {*column.function.of}) for column in schema]
-    return ~(np.isin(np.arange(len(schema)), targets) | np.array(follow))
+    return ~following(targets, schema)
 
 
 def _systematic(log_weight: np.ndarray, draws: int) -> np.ndarray:

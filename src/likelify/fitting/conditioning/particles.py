@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from likelify.fitting.conditioning.asked import Asked
-from likelify.fitting.conditioning.dependent import compute_functions
 from likelify.flows import Flow
+from likelify.schema import compute_functions
 
 # Particles of a row: as many as that, four times as many while they are worth too few, and never more.
 PARTICLES, MOST = 256, 4096

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likelify.schema import ColumnSchema, LinearFunction, real_columns
+from likelify.schema import ColumnSchema, PlacedFunction, functions_in_order, real_columns
 
 if TYPE_CHECKING:
     from likelify.data import Facts
@@ -62,7 +62,7 @@ class Candidates:
     single: np.ndarray
     between: np.ndarray
     step: float | None = None
-    function: tuple[LinearFunction, tuple[int, ...]] | None = None
+    function: PlacedFunction | None = None
     given: bool = False
     moves: tuple[tuple[int, float], ...] = ()
 
@@ -74,13 +74,10 @@ def candidates(values: np.ndarray, schema: Sequence[ColumnSchema]) -> tuple[Cand
         values: `(48, columns)`, see `found_in`.
         schema: of the columns.
     """
-    names = [column.name for column in schema]
-    found = []
+    found, functions = [], functions_in_order(schema)
+    follows = {function.place: function for function in functions}
     for place, column in enumerate(schema):
         single, between = (half[~np.isnan(half)] for half in (values[:QUANTILES, place], values[QUANTILES:, place]))
-        function = None
-        if column.function is not None:
-            function = column.function, tuple(map(names.index, column.function.of))
         whole = len(between) > 0 and bool((between == between.round()).all())
         step = column.step if column.rest == "steps" else 1.0 if whole else None
         found.append(
@@ -88,22 +85,22 @@ def candidates(values: np.ndarray, schema: Sequence[ColumnSchema]) -> tuple[Cand
                 single=np.append(single, np.nan) if column.missing else single,
                 between=between,
                 step=step,
-                function=function,
+                function=follows.get(place),
                 given=column.given,
-                moves=tuple(_moved_by(column.name, schema)),
+                moves=tuple(_moved_by(place, functions, len(schema))),
             )
         )
     return tuple(found)
 
 
-def _moved_by(name: str, schema: Sequence[ColumnSchema]) -> Iterator[tuple[int, float]]:
-    for place, column in enumerate(schema):
-        if column.function is not None:
-            yield from (
-                (place, factor)
-                for other, factor in zip(column.function.of, column.function.factors, strict=True)
-                if other == name
-            )
+def _moved_by(place: int, functions: Sequence[PlacedFunction], count: int) -> Iterator[tuple[int, float]]:
+    """Give the columns that follow from one, directly or through others, and by which factor they move with it."""
+    moved = {place: 1.0}
+    for function in functions:
+        factor = sum(function.terms([moved.get(other, 0.0) for other in range(count)]))
+        if factor and function.place != place:
+            moved[function.place] = factor
+            yield function.place, factor
 
 
 def column_gains(
@@ -151,7 +148,7 @@ class _Search:
             for values in (self.column.single, self.column.between)
         )
         if self.column.function is not None:
-            single, between = self._said(*self.column.function)[:, None], between[:, :0]
+            single, between = self._said(self.column.function)[:, None], between[:, :0]
         if single.shape[1]:
             self._look(single)
         for last in range(ROUNDS + 1) if between.shape[1] else ():
@@ -187,6 +184,6 @@ class _Search:
             changed[:, place] = (self.x[:, place].double() + moved).to(self.x.dtype)
         return changed
 
-    def _said(self, function: LinearFunction, of: tuple[int, ...]) -> Tensor:
-        others = self.x[:, list(of)].double()
-        return others @ others.new_tensor(function.factors) + function.offset
+    def _said(self, function: PlacedFunction) -> Tensor:
+        columns = self.x.double().unbind(1)
+        return function.value(columns, torch.zeros_like(columns[self.place]))

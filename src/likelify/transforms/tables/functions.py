@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, unknown_word
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, PlacedFunction, functions_in_order
 
 # Rounding of a sum of products, relative to the sizes of its terms.
 ROUNDING = 1e-12
-
-
-class _Function(NamedTuple):
-    place: int
-    sources: tuple[int, ...]
-    factors: tuple[float, ...]
-    offset: float
-    tolerance: float
-
-    def of(self, columns: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values, and the sum of the sizes of their terms."""
-        value, size = torch.full_like(like, self.offset), torch.full_like(like, abs(self.offset))
-        for source, factor in zip(self.sources, self.factors, strict=True):
-            term = factor * columns[source]
-            value, size = value + term, size + term.abs()
-        return value, size
 
 
 class Functions:
@@ -36,18 +18,7 @@ class Functions:
 
     def __init__(self, schema: Sequence[ColumnSchema]) -> None:
         self.given = {place for place, column in enumerate(schema) if column.given}
-        places = {column.name: place for place, column in enumerate(schema)}
-        known = {place for place, column in enumerate(schema) if column.is_modelled}
-        waiting = [_function(place, column, places) for place, column in enumerate(schema) if not column.is_modelled]
-        self.ordered: list[_Function] = []
-        while waiting:
-            ready = [function for function in waiting if known.issuperset(function.sources)]
-            if not ready:
-                names = ", ".join(f"'{schema[function.place].name}'" for function in waiting)
-                raise ConfigError(f"The columns {names} are functions of one another, so none of them can be computed.")
-            self.ordered += ready
-            known |= {function.place for function in ready}
-            waiting = [function for function in waiting if function not in ready]
+        self.ordered = functions_in_order(schema)
 
     def hold(self, x: Tensor) -> Tensor:
         """Return `(rows, columns)`: False where a value is not what its function says, and both are known."""
@@ -55,7 +26,7 @@ class Functions:
         fits = [torch.ones_like(column, dtype=torch.bool) for column in columns]
         for function in self.ordered:
             if function.place not in self.given:
-                value, size = function.of(columns, columns[function.place])
+                value, size = _value_and_size(function, columns)
                 gap = (columns[function.place] - value).abs()
                 # A comparison with NaN is false, and says nothing.
                 fits[function.place] = ~(gap > function.tolerance + ROUNDING * size)
@@ -67,15 +38,12 @@ class Functions:
             return x
         columns = list(x.unbind(1))
         for function in self.ordered:
-            columns[function.place], _ = function.of(columns, columns[function.place])
+            columns[function.place] = function.value(columns, torch.zeros_like(columns[function.place]))
         return torch.stack(columns, 1)
 
 
-def _function(place: int, column: ColumnSchema, places: dict[str, int]) -> _Function:
-    function = column.function
-    assert function is not None
-    for name in function.of:
-        if name not in places:
-            raise ConfigError(unknown_word(f"source of the column '{column.name}'", name, places))
-    sources = tuple(places[name] for name in function.of)
-    return _Function(place, sources, function.factors, function.offset, function.tolerance)
+def _value_and_size(function: PlacedFunction, columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the values, and the sum of the sizes of their terms."""
+    zero = torch.zeros_like(columns[function.place])
+    sizes = [term.abs() for term in function.terms(columns)]
+    return function.value(columns, zero), sum(sizes, zero + abs(function.offset))
