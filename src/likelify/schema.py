@@ -73,6 +73,7 @@ class ColumnSchema(Settings):
         written: of dates, how they are written, as `strptime` knows it.
         unit: of dates, what is counted.
         function: the column follows from others, or has one value only; it has no density, and no place in the model.
+            Where one of these others is missing its own value counts as unseen, whatever it is.
         given: the column is a condition: the model is of the others, given it.
         said: how that was decided, in words.
 

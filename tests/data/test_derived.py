@@ -99,13 +99,22 @@ def test_weights_belong_to_the_items_of_a_split():
     assert batch.head(1).weights.tolist() == [0.4]
     assert batch.to("cpu").weights.tolist() == [0.4, 0]
     assert float(batch.mean(torch.tensor([1.0, 100.0]))) == pytest.approx(0.2)
-    assert len({rows.fingerprint(), heavy.fingerprint(), weighted(rows, train=np.ones(16)).fingerprint()}) == 3
+    assert len({rows.fingerprint(), heavy.fingerprint(), weighted(rows, train=np.arange(16) + 1).fingerprint()}) == 3
 
 
 def test_huge_weights_do_not_overflow():
     rows = table(np.random.default_rng(0).normal(size=(20, 2)))
-    weights = weighted(rows, train=np.full(16, 1e308)).read_all("train").weights
-    assert weights.tolist() == [1] * 16
+    weights = weighted(rows, train=np.where(np.arange(16) < 8, 1.5e308, 0.5e308)).read_all("train").weights
+    assert weights.tolist() == pytest.approx([1.5] * 8 + [0.5] * 8)
+
+
+@pytest.mark.parametrize("size", [1e-300, 0.5, 1.0, 1e308])
+def test_weights_that_are_all_the_same_are_none(size):
+    rows = table(np.random.default_rng(0).normal(size=(20, 2)))
+    assert weighted(rows, train=np.full(16, size), validation=np.full(2, 3 * min(size, 1))) is rows
+    some = weighted(rows, train=np.full(16, size), validation=np.array([1.0, 3.0]))
+    assert some.read_all("train").weights is None
+    assert some.read_all("validation").weights.tolist() == [0.5, 1.5]
 
 
 @pytest.mark.parametrize(

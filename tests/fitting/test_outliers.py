@@ -10,7 +10,7 @@ from scipy.stats import norm
 import likelify as lk
 from likelify.distributions import AutoregressiveColumns
 from likelify.errors import ShapeError
-from likelify.fitting.outliers import outlier_score
+from likelify.fitting.outliers import log_volume, outlier_score
 from likelify.schema import ColumnSchema, LinearFunction
 from likelify.transforms import MixedColumns
 
@@ -144,3 +144,17 @@ def test_a_flow_of_other_layers_is_taken_at_its_word():
     assert torch.equal(scores(flow, x), -flow.log_prob(x).detach().double())
     with pytest.raises(ShapeError, match="among rows"):
         outlier_score(flow, torch.zeros(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("high", [10**10, 10**13, 8 * 10**15])
+def test_narrow_steps_count_like_the_number_in_their_middle(high):
+    x = torch.tensor(np.random.default_rng(0).integers(0, high, (2000, 1)).astype(np.float64))
+    flow = independent((COUNT,), x)
+    with torch.no_grad():
+        cells, _ = flow.transform(x)
+    width = cells[:, 2, 0]
+    assert float(width.max()) < 1e-3
+    assert torch.allclose(log_volume(flow.transform, x), width.log(), atol=1e-6)
+    # The median of a uniform column is no outlier, and its ends are two or three nats odder.
+    assert -1 < float(scores(flow, x).mean() - math.log(2 * math.pi * math.e) / 2) < 1
+    assert float(scores(flow, x).min()) > 0

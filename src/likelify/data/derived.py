@@ -169,7 +169,7 @@ def weighted(source: Source, **weights: np.ndarray) -> Source:
     The loss of a batch is `-sum_i w_i log p(x_i) / B`, with weights of mean one over the split and B items, which is
     that figure but for the choice of the batch; validation is exactly that figure. Layers that are fitted to data see
     items as often as they weigh, rounded by less than one (`fitting.feeding.by_weight`). Items of weight zero are read,
-    and count for nothing.
+    and count for nothing. Weights that are all the same, whatever they are, are none.
 
     Args:
         source: the whole.
@@ -198,8 +198,9 @@ def weighted(source: Source, **weights: np.ndarray) -> Source:
             raise DataError("Weights must be finite, none below 0 and one above.")
         # Their sum must not overflow.
         known = known / known.max()
-        kept[name] = torch.from_numpy(known / known.mean())
-    return Weighted(source, kept)
+        if (known < 1).any():
+            kept[name] = torch.from_numpy(known / known.mean())
+    return Weighted(source, kept) if kept else source
 
 
 def resized(source: Source, size: tuple[int, int], *, levels: int | None = None) -> Source:

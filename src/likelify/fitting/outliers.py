@@ -26,13 +26,15 @@ import math
 
 import torch
 from torch import Tensor
+from torch.special import log_ndtr
 
+from likelify.distributions.intervals import log_interval
+from likelify.distributions.normal import LOG_SQRT_2PI
+from likelify.distributions.normal_mixtures import normal_quantile
 from likelify.errors import ShapeError
 from likelify.flows import Flow
 from likelify.support import rows_outside_allowed
 from likelify.transforms import Chain, Columns, MixedColumns, Transform
-
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def outlier_score(flow: Flow, rows: Tensor, nats: Tensor | None = None) -> Tensor:
@@ -83,10 +85,8 @@ def _steps(cells: Tensor, columns: MixedColumns) -> Tensor:
     """Return what the values that are steps add, in all columns that count."""
     counts = [not column.given for column in columns.schema if column.is_modelled]
     z, width = cells[:, 1], cells[:, 2]
-    # On the left of zero, where probabilities keep all their digits.
-    centre = -z.abs()
-    low, high = (torch.special.log_ndtr(centre + side * width / 2) for side in (-1, 1))
-    mass = high + torch.log(-torch.expm1((low - high).clamp(max=-torch.finfo(torch.float64).tiny)))
-    median = torch.special.ndtri((low.exp() + high.exp()) / 2)
-    added = (mass + median**2 / 2 + LOG_SQRT_2PI).where(width > 0, 0.0)
+    half = width / 2
+    below, above = (torch.logaddexp(log_ndtr(end - half), log_ndtr(end + half)) - math.log(2) for end in (z, -z))
+    median = normal_quantile(below, above)
+    added = (log_interval(z, half) + median.square() / 2 + LOG_SQRT_2PI).where(width > 0, 0.0)
     return added[:, torch.tensor(counts, device=cells.device)].sum(1)

@@ -74,8 +74,9 @@ def quality(real: np.ndarray, drawn: np.ndarray, schema: Sequence[ColumnSchema])
     Numbers and dates are compared by `1 - D`, where `D` is the largest difference of the two distribution functions
     (Kolmogorov-Smirnov); words and truth values by `1 - sum |p - q| / 2` (total variation); missing values are left out
     of both. Pairs of numbers by `1 - |r_real - r_drawn| / 2` of Pearson's correlation over rows that have both; other
-    pairs by the total variation of their joint table, to which missing values belong, with numbers in ten cells of
-    equal width over the range of the real ones and one on either side.
+    pairs by the total variation of their joint table, with numbers in ten cells of equal width over the range of the
+    real ones and one on either side. Missing values, of numbers and of words alike, are in a cell of their own there:
+    what goes along with a value's being missing counts.
 
     Args:
         real: raw rows `(n, columns)`, see `ColumnSchema`.
