@@ -140,6 +140,16 @@ def test_conditions_reach_the_members():
     assert torch.allclose(log_prob[2], pair.log_prob(drawn[2], condition))
 
 
+def test_noise_is_that_of_a_trained_member_and_of_equals_the_first():
+    fixed, first, second = lk.Normal(1).double(), shifted(1.0), shifted(4.0, 1.0)
+    mixture = Mixture([fixed, first, second], apart=True).double()
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    for odds, noisy in (([5.0, 0.0, 0.0], first), ([5.0, 0.0, 1.0], second), ([5.0, 1.0, 0.0], first)):
+        mixture.log_odds.copy_(torch.tensor(odds))
+        assert torch.equal(mixture.to_noise(x), noisy.to_noise(x))
+    assert torch.equal(Mixture([fixed, Known(0.0)]).to_noise(x), fixed.to_noise(x))
+
+
 def test_noise_is_that_of_the_heaviest_member_that_has_some():
     first, second = lk.Normal(2), shifted(0.0, 1.0)
     mixture = Mixture([Known(0.0), lk.Normal(1), lk.distributions.StudentT(1)], apart=True)

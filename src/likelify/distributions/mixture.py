@@ -195,7 +195,10 @@ class Mixture(Distribution, ActsInTraining):
         return torch.stack([member.completes_exactly(known, present=present) for member in self._members]).all(0)
 
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the noise of the heaviest member that has one; those of two members are not the same.
+        """Return the noise of one member; those of two members are not the same.
+
+        It is the heaviest of those that have one and trainable parameters, or, if there is none, of those that have
+        one; of equally heavy ones the first.
 
         Raises:
             UnsupportedError: if there is none.
@@ -203,7 +206,7 @@ class Mixture(Distribution, ActsInTraining):
         return self._noisy().to_noise(x, context)
 
     def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
-        """Return what noise becomes in a draw of the heaviest member that can be made of it.
+        """Return what noise becomes in a draw of the member whose noise `to_noise` gives.
 
         Raises:
             UnsupportedError: if there is none.
@@ -211,9 +214,12 @@ class Mixture(Distribution, ActsInTraining):
         return self._noisy().from_noise(noise, context)
 
     def _noisy(self) -> Distribution:
-        for place in self.log_weights.argsort(descending=True).tolist():
-            if has_noise(self._members[place]):
-                return self._members[place]
+        able = [place for place, member in enumerate(self._members) if has_noise(member)]
+        # What is only fitted knows less of how columns depend on each other, however heavy it is.
+        able = [place for place in able if any(True for _ in self._members[place].parameters())] or able
+        weights = self.log_weights.tolist()
+        if able:
+            return self._members[max(able, key=weights.__getitem__)]
         raise UnsupportedError("No member of this Mixture has draws that are made of normal noise.")
 
     def _each(self, x: Tensor, context: ContextLike = None) -> Tensor:

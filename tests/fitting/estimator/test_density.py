@@ -1,3 +1,4 @@
+import json
 import pickle
 import sys
 
@@ -42,8 +43,29 @@ def test_the_fit_is_the_same_in_any_order_and_for_the_same_random_state(fitted):
     rows = blobs()
     again = density().fit(rows[np.random.default_rng(1).permutation(len(rows))])
     assert (again.score_samples(rows) == fitted.score_samples(rows)).all()
+    assert again.offset_ == fitted.offset_
     other = density(random_state=1).fit(rows)
     assert (other.score_samples(rows) != fitted.score_samples(rows)).any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_threshold_is_of_the_same_rows_in_any_order(weighted, monkeypatch):
+    monkeypatch.setattr("likelify.fitting.estimator.density.THRESHOLD_ROWS", 9)
+    rows = np.repeat(blobs(30), 2, axis=0)
+    weights = np.linspace(0.1, 0.9, len(rows)) if weighted else None
+    first = density().fit(rows, sample_weight=weights)
+    order = np.random.default_rng(1).permutation(len(rows))
+    again = density().fit(rows[order], sample_weight=None if weights is None else weights[order])
+    assert again.offset_ == first.offset_
+    assert (again.score_samples(rows) == first.score_samples(rows)).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+def test_one_row_is_enough_to_ask_of(kind):
+    density = lk.FlowDensity(random_state=0, settings=TINY).fit(kind(blobs()))
+    assert density.predict(kind(blobs()[:1])).shape == (1,)
+    with pytest.raises(ValueError, match=r"0 sample.*minimum of 1 is required"):
+        density.predict(kind(blobs()[:0]))
 
 
 def test_global_state_stays_as_it_was(monkeypatch):
@@ -197,9 +219,58 @@ def test_it_is_kept_as_a_run(fitted, tmp_path):
     assert run.score(rows, reference=None).nats == pytest.approx(fitted.score_samples(rows))
     with pytest.raises(RunError, match="not empty"):
         fitted.save(tmp_path / "run")
-    (tmp_path / "run" / "estimator.json").write_text("{}")
-    with pytest.raises(RunError, match="damaged"):
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda kept: kept.clear(), "params: Field required"),
+        (lambda kept: kept["params"].update(modle="x"), "modle"),
+        (lambda kept: kept["params"].update(contamination=7), "contamination: Input"),
+        (lambda kept: kept["params"].update(random_state=-1), "random_state: Input"),
+        (lambda kept: kept["params"].update(columns=3), "columns.*: Input"),
+        (lambda kept: kept.update(dtype="f9"), "there is no type 'f9'"),
+        (lambda kept: kept.update(columns=["column 1", "b", "c"]), "it lacks the column 'column 2' of the model"),
+        (lambda kept: kept.update(types={"a": "{"}), "types.a"),
+    ],
+)
+def test_facts_that_are_damaged_are_told_in_words(change, words, fitted, tmp_path):
+    fitted.save(tmp_path / "run")
+    file = tmp_path / "run" / "estimator.json"
+    kept = json.loads(file.read_text())
+    change(kept)
+    file.write_text(json.dumps(kept))
+    with pytest.raises(RunError, match=f"estimator.json' is damaged: .*{words}"):
         lk.FlowDensity.load(tmp_path / "run")
+
+
+def test_parameters_of_numpy_and_places_are_kept(tmp_path):
+    density(
+        drop=np.array(["column 3"]),
+        columns={np.int64(0): "real"},
+        given=(1,),
+        contamination=np.float64(0.25),
+        settings=TINY | {"steps": np.int64(3), "lr": np.float64(1e-3)},
+        random_state=np.int64(4),
+    ).fit(blobs()).save(tmp_path / "run")
+    again = lk.FlowDensity.load(tmp_path / "run")
+    assert again.drop == ["column 3"]
+    assert again.columns == {"column 1": "real"}
+    assert again.given == [1]
+    assert again.contamination == 0.25
+    assert again.settings == TINY | {"steps": 3, "lr": 1e-3}
+    assert again.random_state == 4
+    assert again.fit(blobs()).course_.steps == 3
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"settings": TINY | {"seed": object()}}, {"contamination": 3.0}, {"time_budget": float("inf")}]
+)
+def test_what_cannot_be_kept_is_refused_before_a_folder_is_made(parameters, tmp_path):
+    fitted = density().fit(blobs()).set_params(**parameters)
+    with pytest.raises(ConfigError, match="estimator"):
+        fitted.save(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_works_in_pipelines_and_searches():

@@ -187,6 +187,19 @@ def test_columns_of_arrays_are_named_by_their_places():
     assert fitted.sample(3, given={0: 50})[:, 0].tolist() == [50, 50, 50]
 
 
+def test_columns_of_arrays_are_dropped():
+    rows = people()[["age", "income"]].to_numpy()
+    rows = np.column_stack([rows[:, 0] / 2, rows])
+    fitted = density(drop=[1]).fit(rows)
+    assert [column.name for column in fitted.schema_] == ["column 1", "column 3"]
+    assert fitted.predict(rows).shape == (len(rows),)
+    alone = density().fit(rows[:, [0, 2]])
+    assert alone.score_samples(rows[:, [0, 2]]).shape == fitted.score_samples(rows).shape
+    filled = fitted.impute(rows)
+    assert np.isfinite(filled).all()
+    assert (filled[:, :2] == rows[:, :2]).all()
+
+
 def test_a_run_of_a_mixed_table_is_an_estimator(fitted, tmp_path):
     frame = people()
     fitted.save(tmp_path / "run")
@@ -198,6 +211,27 @@ def test_a_run_of_a_mixed_table_is_an_estimator(fitted, tmp_path):
     plain = lk.FlowDensity.load(tmp_path / "run")
     assert (plain.score_samples(frame) == fitted.score_samples(frame)).all()
     assert isinstance(plain.sample(2), pa.Table)
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars", "arrow"])
+def test_types_of_columns_are_those_of_the_table_after_loading_too(form, tmp_path):
+    frame = people().astype({"age": "int16", "income": "float32", "home town": "category", "member": "boolean"})
+    frame["home town"] = frame["home town"].astype(str if form == "arrow" else "category")
+    table = {"pandas": lambda: frame, "polars": lambda: pl.DataFrame(frame), "arrow": lambda: as_table(frame)}[form]()
+    fitted = density().fit(table)
+    fitted.save(tmp_path / "run")
+    again = lk.FlowDensity.load(tmp_path / "run")
+    first, second = fitted.sample(5, 0), again.sample(5, 0)
+    if form == "pandas":
+        assert second.dtypes.astype(str).tolist() == frame.dtypes.astype(str).tolist()
+        assert second.astype(str).equals(first.astype(str))
+    else:
+        assert second.schema == first.schema
+        assert second.equals(first)
+
+
+def as_table(frame):
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
 def test_any_run_of_a_table_is_an_estimator_with_the_threshold_of_held_out_rows(tmp_path):

@@ -12,9 +12,10 @@ import numpy as np
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
-from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame
-from likelify.fitting.estimator.keeping import Kept, keep_estimator, kept_estimator
+from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
+from likelify.fitting.estimator.keeping import FILE, Kept, Params, kept_estimator, plain
 from likelify.fitting.estimator.telling import tell
+from likelify.fitting.files import as_json, write_atomically
 from likelify.fitting.run import Run
 
 try:
@@ -303,6 +304,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
     def save(self, folder: str | Path) -> Run:
         """Keep the fitted density as a run, which `load` and the command line read: no pickle, and safe to share.
 
+        Of a random state only a number is kept. Types of columns are kept by their names: what has parameters of its
+        own, such as the categories of pandas, comes back as the nearest plain type.
+
         Args:
             folder: a new one.
 
@@ -311,19 +315,27 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
 
         Raises:
             RunError: if the folder holds something already, or cannot be written.
+            ConfigError: if a parameter is none that the constructor takes; nothing is written then.
         """
         check_is_fitted(self)
-        run = self._fitted.save(folder)
-        state = self.random_state if isinstance(self.random_state, int) else None
+        form, number = self._form, self.random_state
+        told = self.get_params(deep=False) | {
+            "columns": _wishes(self.columns, form) if isinstance(self.columns, Mapping) else self.columns,
+            "random_state": number if isinstance(number, int | np.integer) else None,
+        }
         kept = Kept(
-            params=self.get_params(deep=False) | {"random_state": state},
-            form=self._form.name,
-            dtype=self._form.dtype.str[1:] if self._form.name == "array" else None,
-            columns=self._form.columns,
+            params=Params.parse(plain(told)),
+            form=form.name,
+            dtype=form.dtype.str[1:] if form.name == "array" and form.dtype.kind in "biuf" else None,
+            types=form.type_names(),
+            columns=form.columns,
             named=hasattr(self, "feature_names_in_"),
             offset=getattr(self, "offset_", None),
         )
-        keep_estimator(run, kept)
+        # Made before the folder, which is then not left behind half written.
+        content = as_json(kept)
+        run = self._fitted.save(folder)
+        write_atomically(run.path / FILE, content)
         return run
 
     @classmethod
@@ -362,8 +374,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             if held is not None:
                 density.offset_ = float(np.percentile(-held, 100 * density.contamination))
             return density
-        density = cls(**kept.params)
-        density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64)))
+        kept.require_columns(fitted.columns, run.path)
+        density = cls(**dict(kept.params))
+        density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64), dict(kept.types)))
         if kept.offset is not None:
             density.offset_ = kept.offset
         density._name(kept.columns, named=kept.named)
@@ -389,6 +402,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
 
     def _read(self, X: Any, *, reset: bool = False) -> Any:  # noqa: N803
         """Return a table as the data layer reads it; by the names that it had when it was fitted, unless it is now."""
+        fewest = FEWEST if reset else 1
         if not is_frame(X):
             X = validate_data(  # noqa: N806
                 self,
@@ -396,13 +410,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
                 reset=reset,
                 dtype=None,
                 ensure_all_finite="allow-nan",
-                ensure_min_samples=FEWEST if reset else 1,
+                ensure_min_samples=fewest,
             )
         else:
             validate_data(self, X, reset=reset, skip_check_array=True)
-            if len(X) < (FEWEST if reset else 1):
-                raise DataError(f"Found {len(X)} sample(s) (shape={X.shape}) while a minimum of {FEWEST} is required.")
-        return as_arrow(X, None if reset else self._form.columns)
+            if len(X) < fewest:
+                raise DataError(f"Found {len(X)} sample(s) (shape={X.shape}) while a minimum of {fewest} is required.")
+        return as_arrow(X) if reset else self._form.modelled(as_arrow(X, self._form.columns), self.schema_)
 
     def _conditions(self, given: Any) -> dict[str, list[Any]]:
         """Return values by column of one row of conditions, or of a data frame of them."""
@@ -419,8 +433,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
 
     def _threshold(self, data: Any, weights: np.ndarray | None = None) -> float:
         """Return the score below which there is the share of outliers."""
-        some = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
-        scores, share = -self._fitted.outlier_scores(taken(data, some)), 100 * self.contamination
+        # Which rows they are must not depend on the order in which rows were given.
+        places = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
+        some = order_of(data, weights)[places]
+        scores, share = (
+            -self._fitted.outlier_scores(self._form.modelled(taken(data, some), self.schema_)),
+            100 * self.contamination,
+        )
         if weights is None:
             return float(np.percentile(scores, share))
         return float(np.percentile(scores, share, weights=weights[some], method="inverted_cdf"))

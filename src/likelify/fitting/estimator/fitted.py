@@ -250,7 +250,7 @@ def fit_table(
     """
     if len(data) < FEWEST:
         raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
-    order = order_of(data)
+    order = order_of(data, weights)
     source = as_source(taken(data, order), seed=seed, **wanted.of_the_data(len(data)))
     if weights is not None:
         held = source.size("validation")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 FormName = Literal["array", "objects", "pandas", "polars", "arrow"]
 # Odd numbers of 64 bits without a pattern, by which values are mixed.
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
+# Names of types that say all of them, of pandas, polars and Arrow.
+PLAIN_TYPE = re.compile(r"\w[\w\[\], /:+-]{0,99}$")
 # What an array of objects may hold.
 VALUES = (str, int, float, bool, np.number, np.bool_, np.datetime64, type(None))
 
@@ -31,13 +35,19 @@ class Form:
         name: what kind of object it was.
         columns: names of its columns, by which the data layer knows them.
         dtype: of an array.
-        types: of data frames the type of each column, by name.
+        types: of data frames the type of each column, by name; it, or what it is called.
     """
 
     name: FormName
     columns: tuple[str, ...]
     dtype: np.dtype = np.dtype(np.float64)
     types: dict[str, Any] = field(default_factory=dict)
+
+    def type_names(self) -> dict[str, str]:
+        """Return what the types of columns are called, those that a name says."""
+        # Types of polars have their units in brackets: Datetime(time_unit='us').
+        names = {column: str(kind).partition("(")[0] for column, kind in self.types.items()}
+        return {column: name for column, name in names.items() if PLAIN_TYPE.match(name)}
 
     def named(self, column: str | int) -> str:
         """Return the name of a column that is given by it, or by its place."""
@@ -46,6 +56,12 @@ class Form:
                 raise ConfigError(f"There is no column {column}; there are {len(self.columns)}, counted from 0.")
             return self.columns[column]
         return str(column)
+
+    def modelled(self, data: Any, schema: tuple[ColumnSchema, ...]) -> Any:
+        """Return an array of numbers with the columns of the model alone; those of other tables are found by name."""
+        if not isinstance(data, np.ndarray) or len(schema) == len(self.columns):
+            return data
+        return data[:, [self.columns.index(column.name) for column in schema]]
 
     def restored(self, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return rows `(n, len(schema))` as a table of this form, each column of the type that it had."""
@@ -130,12 +146,23 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
             table = data if isinstance(data, pa.Table) else pa.table(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(f"The data frame has a column of several types or of objects: {error}"[:300]) from error
-    # Rows of views of texts cannot be taken.
-    views = [place for place, kind in enumerate(table.schema.types) if pa.types.is_string_view(kind)]
-    for place in views:
-        table = table.set_column(place, table.column_names[place], table.column(place).cast(pa.large_string()))
+    for place, name in enumerate(table.column_names):
+        table = table.set_column(place, name, _without_views(table.column(place)))
     # What pandas writes of itself tells of an index, which there is not.
     return table.rename_columns(list(names or map(str, table.column_names))).replace_schema_metadata(None)
+
+
+def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with texts where it has views of them or codes of views, of which rows cannot be taken."""
+    import pyarrow as pa
+
+    words = pa.large_string()
+    if pa.types.is_string_view(column.type):
+        return column.cast(words)
+    if not (pa.types.is_dictionary(column.type) and pa.types.is_string_view(column.type.value_type)):
+        return column
+    chunks = [pa.DictionaryArray.from_arrays(part.indices, part.dictionary.cast(words)) for part in column.chunks]
+    return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, words))
 
 
 def _of_objects(column: np.ndarray) -> pa.Array:
@@ -152,13 +179,14 @@ def _of_objects(column: np.ndarray) -> pa.Array:
     return pa.array([None if gone else str(value) for value, gone in zip(column, missing, strict=True)], pa.string())
 
 
-def order_of(data: np.ndarray | pa.Table) -> np.ndarray:
+def order_of(data: np.ndarray | pa.Table, weights: np.ndarray | None = None) -> np.ndarray:
     """Return an order of rows in which a table is the same however its rows were ordered: that of a hash of each.
 
     It is as good as random, and the same in every process.
 
     Args:
         data: as `as_arrow` returns it.
+        weights: of the rows, by which equal ones are ordered.
     """
     hashes = np.zeros(len(data), dtype=np.uint64)
     columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns)
@@ -168,7 +196,7 @@ def order_of(data: np.ndarray | pa.Table) -> np.ndarray:
             values = np.where(np.isnan(column), np.nan, column + 0.0) if column.dtype.kind == "f" else column
             hashes = (hashes ^ np.ascontiguousarray(values).view(np.uint64)) * FACTORS[0]
             hashes = (hashes ^ (hashes >> np.uint64(29))) * FACTORS[1]
-    return np.argsort(hashes, kind="stable")
+    return np.argsort(hashes, kind="stable") if weights is None else np.lexsort((weights, hashes))
 
 
 def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
@@ -201,7 +229,9 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
     import polars as pl
 
     frame = cast("pl.DataFrame", pl.from_arrow(table))
-    return frame.cast({name: types[name] for name in frame.columns if name in types}, strict=False)
+    plain = set(pl.datatypes.__all__) - {"Enum"}
+    known = {name: getattr(pl, kind) if kind in plain else kind for name, kind in types.items()}
+    return frame.cast({name: known[name] for name in frame.columns if known.get(name) is not None}, strict=False)
 
 
 def _filled_pandas(frame: Any, places: list[int], table: pa.Table) -> Any:
@@ -241,8 +271,9 @@ def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
 
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            columns.append(column.cast(types.get(name, column.type), safe=False))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            columns.append(column)
+        kind = types.get(name, column.type)
+        # Of names, some are none of a type that stands alone: a ValueError.
+        with suppress(ValueError, pa.ArrowNotImplementedError):
+            column = column.cast(pa.type_for_alias(kind) if isinstance(kind, str) else kind, safe=False)
+        columns.append(column)
     return pa.table(columns, names=table.column_names)
