@@ -229,9 +229,15 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
     import polars as pl
 
     frame = cast("pl.DataFrame", pl.from_arrow(table))
-    plain = set(pl.datatypes.__all__) - {"Enum"}
-    known = {name: getattr(pl, kind) if kind in plain else kind for name, kind in types.items()}
-    return frame.cast({name: known[name] for name in frame.columns if known.get(name) is not None}, strict=False)
+    kinds = {name: getattr(pl, kind, None) if isinstance(kind, str) else kind for name, kind in types.items()}
+    # The name of an Enum says none of its words: such columns stay texts, as does what is no name of a type.
+    known = {
+        name: kind
+        for name, kind in kinds.items()
+        if isinstance(kind, pl.DataType)
+        or (isinstance(kind, type) and issubclass(kind, pl.DataType) and kind != pl.Enum)
+    }
+    return frame.cast({name: known[name] for name in frame.columns if name in known}, strict=False)
 
 
 def _filled_pandas(frame: Any, places: list[int], table: pa.Table) -> Any:

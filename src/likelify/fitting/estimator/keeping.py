@@ -99,8 +99,10 @@ def plain(value: Any) -> Any:
     Raises:
         ConfigError: if it is none that can be kept.
     """
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "to_list"):
-        value = value.tolist() if hasattr(value, "tolist") else value.to_list()
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    elif hasattr(value, "to_list"):
+        value = value.to_list()
     if isinstance(value, Mapping):
         return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str | bytes):
