@@ -202,19 +202,23 @@ def read_as(
     schema: Sequence[ColumnSchema],
     carried: Sequence[str] = (),
     start: int = 0,
+    *,
+    unknown: str = "missing",
 ) -> Iterator[Rows]:
     """Read the columns of a schema in order, piece by piece, as rows of it.
 
-    Columns that are functions of others may be absent.
+    Columns that are functions of others may be absent, and are computed; others that are absent are missing, unless
+    `require_columns` has refused that.
 
     Args:
         frame: the table.
         schema: of the columns that are read.
         carried: names of further columns, whose values are given as they are.
         start: the first row that is given.
+        unknown: what becomes of words that a column does not know, see `encoding.encode`.
 
     Raises:
-        DataError: if a column is absent or its values are of another kind, or the file is damaged.
+        DataError: if values are of another kind or words refused, or the file is damaged.
 
     Warns:
         LikelifyWarning: naming words that the schema does not know, when all was read.
@@ -238,7 +242,7 @@ def read_as(
         compute_functions(values, schema, [column.name for column in present])
         yield Rows(values, {name: rows.carried[name] for name in carried}, rows.locate)
         start += len(rows)
-    say_strange(frame.name, {name: words for name, words in strange.items() if words}, schema, "missing")
+    say_strange(frame.name, {name: words for name, words in strange.items() if words}, schema, unknown)
 
 
 def _placed(frame: Frame, start: int, row: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.conditions import conditions, parse_given, rows_of
+from likelify.schema import ColumnSchema, LinearFunction
 from tests.fitting.conditioning.tables import LIVED
 
 NAN = np.nan
@@ -78,8 +79,32 @@ def test_rows_need_the_columns_of_the_model_and_no_others():
         **{column.name: [1, 0] for column in LIVED if column.name not in ("sort", "both", "day")},
     }
     table |= {"sort": ["Gala", None], "day": ["02.01.1970", None]}
-    assert np.array_equal(rows_of(table, LIVED)[1], [0, NAN, 0, NAN, 0, 0, NAN], equal_nan=True)
+    assert np.array_equal(rows_of(table, LIVED)[1], [0, NAN, 0, NAN, 0, 0, 0], equal_nan=True)
+    assert np.array_equal(rows_of(pyarrow.table(table), LIVED), rows_of(table, LIVED), equal_nan=True)
     del table["weight"]
     with pytest.raises(DataError, match="weight"):
         rows_of(table, LIVED)
     assert np.isnan(rows_of(table, LIVED, [5])[:, 5]).all()
+
+
+def test_files_are_read_in_pieces_and_not_beyond_the_limit(tmp_path, monkeypatch):
+    (tmp_path / "c.csv").write_text("size,sort\n5.0,Gala\n6.5,Galla\n")
+    with pytest.raises(DataError, match="no word 'Galla'. Did you mean 'Gala'"):
+        conditions(tmp_path / "c.csv", LIVED)
+    (tmp_path / "many.csv").write_text("size\n" + "5.0\n" * 100)
+    (tmp_path / "rows.csv").write_text("size,sort,seeds,day,ripe,weight\n" + "5.0,Gala,1,01.03.2025,true,3\n" * 100)
+    assert len(conditions(tmp_path / "many.csv", LIVED)) == len(rows_of(tmp_path / "rows.csv", LIVED)) == 100
+    monkeypatch.setenv("LIKELIFY_MAX_VALUES", "50")
+    for read, name in ((conditions, "many.csv"), (rows_of, "rows.csv")):
+        with pytest.raises(DataError, match="holds more than 50 values"):
+            read(tmp_path / name, LIVED)
+
+
+def test_columns_that_are_absent_and_follow_from_others_through_others_are_computed():
+    schema = (
+        ColumnSchema(name="c", function=LinearFunction(of=("b",), factors=(2.0,))),
+        ColumnSchema(name="b", function=LinearFunction(of=("a",), factors=(3.0,))),
+        ColumnSchema(name="a"),
+    )
+    for table in ({"a": [1.0, 2.0]}, pyarrow.table({"a": [1.0, 2.0]})):
+        assert rows_of(table, schema).tolist() == [[6, 3, 1], [12, 6, 2]]

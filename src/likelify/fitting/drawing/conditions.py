@@ -11,9 +11,10 @@ import numpy as np
 
 from likelify.data.encoding import encode
 from likelify.data.formats import frame_of, open_frame
-from likelify.data.frames import Frame
+from likelify.data.frames import Frame, joined
+from likelify.data.reading import read_as, require_columns
 from likelify.errors import ConfigError, DataError, unknown_word
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, compute_functions
 
 # Seen values of a column that an error names.
 NAMED = 12
@@ -89,24 +90,31 @@ def conditions(given: Any, schema: Sequence[ColumnSchema]) -> Conditions:
         ConfigError: if it is something else, or nothing.
         DataError: if there is no such column, or a value is not one that the column has.
     """
-    columns, what, single = _columns(given)
+    frame = _frame(given)
+    columns = {} if frame is not None else _columns(given)
+    single = frame is None and not any(map(_is_list, given.values()))
+    names = list(columns) if frame is None else [each.name for each in frame.columns if each.name not in frame.index]
+    what = "What is given" if frame is None else frame.name
     places = {column.name: at for at, column in enumerate(schema)}
-    for name in columns:
+    for name in names:
         if name not in places:
             raise DataError(f"{what}: {unknown_word('column', name, list(places))}")
-    if not columns:
+    if not names:
         raise ConfigError("Nothing is given. Say what is known: given={'age': 40}, at the command line --given age=40.")
-    wanted = [schema[places[name]] for name in columns]
+    wanted = [schema[places[name]] for name in names]
     for column in wanted:
         if column.function is not None:
             raise DataError(_follows(column))
-    values = encode(columns, wanted, unknown="refuse", what=what)
+    if frame is None:
+        values = encode(columns, wanted, unknown="refuse", what=what)
+    else:
+        values = _read(frame, wanted, unknown="refuse")
     if not len(values):
         raise DataError(f"{what} has no rows.")
     for at, column in enumerate(wanted):
         _check_seen(values[:, at], column, what)
     rows, known = np.full((len(values), len(schema)), np.nan), np.zeros(len(schema), dtype=bool)
-    at = [places[name] for name in columns]
+    at = [places[name] for name in names]
     rows[:, at], known[at] = values, True
     return Conditions(rows, known, single)
 
@@ -125,13 +133,18 @@ def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] 
     array = items.detach().cpu().numpy() if hasattr(items, "detach") else items
     if isinstance(array, np.ndarray):
         return np.asarray(array, dtype=np.float64)
-    columns, what, _ = _columns(items)
+    frame = _frame(items)
+    if frame is not None:
+        require_columns(frame, [column for at, column in enumerate(schema) if at not in optional])
+        return _read(frame, schema, unknown="missing")
+    columns = _columns(items)
     absent = [at for at in range(len(schema)) if schema[at].name not in columns]
     unneeded = [at for at in absent if at in optional or not schema[at].is_modelled]
     found = [at for at in range(len(schema)) if at not in unneeded]
-    values = encode(columns, [schema[at] for at in found], what=what)
+    values = encode(columns, [schema[at] for at in found], what="The table")
     rows = np.full((len(values), len(schema)), np.nan)
     rows[:, found] = values
+    compute_functions(rows, schema, list(columns))
     return rows
 
 
@@ -142,31 +155,30 @@ def _follows(column: ColumnSchema) -> str:
     return f"'{column.name}' follows from {', '.join(map(repr, of))}; give these instead."
 
 
-def _columns(given: Any) -> tuple[dict[str, Any], str, bool]:
-    """Return values by the names of columns, what they are called in errors, and whether they are of a single row."""
-    if isinstance(given, str | Path):
-        return _read(open_frame(Path(given))), f"'{given}'", False
-    frame = frame_of(given)
-    if frame is not None:
-        return _read(frame), frame.name, False
+def _frame(given: Any) -> Frame | None:
+    """Return a file or a data frame as a table; None if it is neither."""
+    return open_frame(Path(given)) if isinstance(given, str | Path) else frame_of(given)
+
+
+def _read(frame: Frame, schema: Sequence[ColumnSchema], *, unknown: str) -> np.ndarray:
+    """Read a table as rows of a schema, in pieces, of at most as many values as are read without asking."""
+    return joined(frame.name, (rows.values for rows in read_as(frame, schema, unknown=unknown)))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def _columns(given: Any) -> dict[str, Any]:
+    """Return lists of values by the names of columns."""
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"What is given must be values by the names of columns, a data frame or a file, got {type(given).__name__}."
         )
-    several = [name for name, value in given.items() if isinstance(value, Iterable) and not isinstance(value, str)]
-    if several and len(several) < len(given):
+    lists = [_is_list(value) for value in given.values()]
+    if any(lists) and not all(lists):
         raise ConfigError("Give one value for each column, or equally long lists of them for all.")
-    columns = dict(given) if several else {name: [value] for name, value in given.items()}
-    return {str(name): values for name, values in columns.items()}, "What is given", not several
-
-
-def _read(frame: Frame) -> dict[str, list[Any]]:
-    names = [column.name for column in frame.columns if column.name not in frame.index]
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for part in frame.rows([], names):
-        for name in names:
-            columns[name] += part.carried[name]
-    return columns
+    return {str(name): values if all(lists) else [values] for name, values in given.items()}
 
 
 def _check_seen(values: np.ndarray, column: ColumnSchema, what: str) -> None:
