@@ -1,7 +1,11 @@
 """Simple densities of a table beside a model of it."""
 
+import shutil
+import sys
+
 import numpy as np
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 
 import likelify as lk
@@ -9,7 +13,11 @@ from likelify.data import table
 from likelify.fitting import beside as module
 from likelify.fitting.beside import simple_densities
 from likelify.fitting.choose import choose
+from likelify.fitting.evaluating import evaluation_file
 from likelify.fitting.loop import fit
+from likelify.fitting.report.blocks import Section, Table
+from likelify.fitting.report.material import Material
+from likelify.fitting.report.sections import standing as standing_module
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
 from likelify.schema import ColumnSchema, real_columns
@@ -92,6 +100,45 @@ def test_a_run_is_measured_beside_them_row_by_row(run):
 def test_large_splits_are_compared_on_some_rows(run, monkeypatch):
     run, source = run
     monkeypatch.setattr(module, "HELD", 11)
-    assert {simple.gain.count for simple in run.evaluate(source, keep=False).beside} == {11}
+    assert {simple.gain.count for simple in module.beside(run, run.flow(), source)[0]} == {11}
     assert run.evaluate(source, limit=5).beside == ()
     assert run.evaluate(source.read_all("test").x, keep=False).beside == ()
+
+
+def test_a_density_that_cannot_be_fitted_is_left_out_with_the_reason(monkeypatch):
+    rows = mixed_rows(300)
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    found = simple_densities(MIXED, rows[:200], rows[200:250], rows[250:])
+    assert [len(each.nats) for each in found] == [50, 50, 0]
+    assert found[2].what.startswith("Left out: This needs the package 'scikit-learn'")
+
+    def singular(*_):
+        raise torch.linalg.LinAlgError("not positive-definite")
+
+    monkeypatch.setattr(torch.linalg, "cholesky", singular)
+    found = simple_densities(MIXED, rows[:200], rows[200:250], rows[250:])
+    assert [len(each.nats) for each in found] == [50, 0, 0]
+    assert found[1].what == "Left out: not positive-definite"
+
+
+def test_they_are_fitted_once_for_the_weights_of_a_run(run, tmp_path, monkeypatch):
+    run, source = run
+    copied = Run.load(shutil.copytree(run.path, tmp_path / "run"))
+    evaluation_file(copied.path, "test").unlink(missing_ok=True)
+    calls = []
+    real = module.simple_densities
+    monkeypatch.setattr(module, "simple_densities", lambda *given: calls.append(1) or real(*given))
+    monkeypatch.setattr(standing_module, "simple_densities", module.simple_densities)
+    assert copied.evaluate(source, keep=False).beside == ()
+    assert not calls
+    measured = copied.evaluate(source)
+    assert copied.evaluate(source, keep=False).beside == copied.evaluate(source).beside == measured.beside
+    assert len(calls) == 1
+    # The report shows these very figures.
+    section = Section("standing", "Held-out")
+    standing_module.standing(Material(copied, source), section)
+    assert len(calls) == 1
+    rows = next(block for block in section.blocks if isinstance(block, Table)).rows
+    shown = {simple.name: standing_module.show(simple.nats, 3) for simple in measured.beside}
+    assert {row[0]: row[1] for row in rows[1:]} == shown
+    assert rows[0][1] == standing_module.show(measured.beside[0].model, 3)

@@ -1,5 +1,7 @@
 """Rows that are mapped once by layers that are not trained, and the weights of a mixture."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from likelify.data import table, weighted
 from likelify.fitting import loop, validating
 from likelify.fitting.loop import fit
 from likelify.fitting.mapped import MappedRows, can_map
+from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from tests.fitting.toys import stripes, tiny_flow
 
@@ -94,3 +97,20 @@ def test_nothing_is_mapped_that_is_trained_or_drawn():
     trained = lk.Flow(lk.Normal(3), lk.ActNorm(3), event_shape=3)
     assert not can_map(trained, source, "train")
     assert not can_map(tiny_flow(), stripes(), "train")
+
+
+def test_exact_models_are_validated_in_large_batches_without_a_seed_for_each(monkeypatch):
+    source = table(np.random.default_rng(0).normal(size=(9000, 2)))
+    flow = lk.Flow(lk.Normal((2,), trainable=True), lk.transforms.Columns(2))
+    flow.initialize(source.read_all("train").x)
+    seeds, sizes = [], []
+    monkeypatch.setattr(validating, "seeded", lambda seed: seeds.append(seed) or nullcontext())
+    monkeypatch.setattr(validating, "ROWS", 600)
+    real = validating.log_likelihoods
+    measured = lambda flow, batch, context, samples: sizes.append(len(batch)) or real(flow, batch, context)  # noqa: E731
+    monkeypatch.setattr(validating, "log_likelihoods", measured)
+    nats = validating.Validation(source, QUICK, OneProcess("cpu"), conditional=False).figures(flow)[1]
+    assert sizes == [600, source.size("validation") - 600]
+    assert len(seeds) == 1
+    expected = flow.log_prob(source.read_all("validation").x).detach().mean()
+    assert nats == pytest.approx(float(expected), abs=1e-5)

@@ -127,6 +127,8 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
 
 def _show_beside(measured: Evaluation) -> None:
     """Print simple densities of the same rows, and whether the model was worth its fit."""
+    for name, why in measured.not_beside.items():
+        console.print(f"Not compared with: {name}. {why}")
     if not measured.beside:
         return
     table = Table(title=f"Simple densities of the same training rows, on {measured.beside[0].nats.count} of these rows")

@@ -4,6 +4,8 @@ The regressions come from the Cholesky factor of the correlations of all feature
 towards none. For a table of real numbers whose scores are normal that is the Gaussian copula.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ SHRINKAGES = (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 FOLDS = 5
 # Rows that are looked at.
 MOST_ROWS = 20_000
+# States that regressions look at, those met most often: what rare ones tell, a ridge would shrink away.
+MOST_STATES = 500
 # Products of numbers that the choice among them may cost.
 MOST_WORK = 2e10
 # Deviations are at least that much of the score's own.
@@ -27,10 +31,20 @@ def log_odds(layout: CellLayout, cells: Tensor) -> Tensor:
 
     Each state has been met half a time more than it was, so that all are finite.
     """
-    state = cells[:, 0].T
-    met = (state.index_select(0, layout.state_columns) == layout.state_values[:, None]).sum(1).double() + 0.5
+    met = _met(layout, cells).double() + 0.5
     member = layout.segments.to(met)
     return (met / (member.T @ (member @ met))).log().to(cells.dtype)
+
+
+def _met(layout: CellLayout, cells: Tensor) -> Tensor:
+    """Return how often each state is met, `(states,)`."""
+    # Column by column: a truth value for each state and row would take more room than the rows.
+    sizes = [layout.columns[place].size for place in layout.open]
+    counts = [
+        cells[:, 0, place].long().bincount(minlength=size)[:size]
+        for place, size in zip(layout.open, sizes, strict=True)
+    ]
+    return torch.cat([layout.state_values[:0], *counts])
 
 
 def moments(layout: CellLayout, cells: Tensor) -> Fit:
@@ -48,11 +62,45 @@ def ridge(layout: CellLayout, cells: Tensor) -> Fit:
     """Return factors `(scores, features)`, offsets and log deviations of regressions on earlier columns.
 
     The ridge is one for all of them, by cross-validation. A column that has a score in some rows only is regressed
-    in those.
+    in those. Of more than `MOST_STATES` states the others have factors of zero.
     """
     cells = cells[:: -(-len(cells) // MOST_ROWS)] if len(cells) > MOST_ROWS else cells
-    _, within, scored = _scores(layout, cells)
-    features = layout.encode(*layout.split(cells)).double()
+    used, chosen = _used(layout, cells)
+    factors, offset, log_scale = _ridge(chosen, *_features(layout, cells, used))
+    matrix = factors.new_zeros(layout.scores, layout.features)
+    matrix[:, used] = factors
+    return matrix.to(cells.dtype), offset.to(cells.dtype), log_scale.to(cells.dtype)
+
+
+class _Chosen(NamedTuple):
+    """Features that are looked at: how many of them are scores, which come first, and their places in the order."""
+
+    scores: int
+    positions: Tensor
+
+    @property
+    def features(self) -> int:
+        return len(self.positions)
+
+
+def _used(layout: CellLayout, cells: Tensor) -> tuple[Tensor, _Chosen]:
+    """Return the numbers of the features that are looked at."""
+    states = torch.arange(layout.states, device=cells.device)
+    if layout.states > MOST_STATES:
+        states = _met(layout, cells).argsort(descending=True, stable=True)[:MOST_STATES].sort().values
+    used = torch.cat([torch.arange(layout.scores, device=cells.device), layout.scores + states])
+    return used, _Chosen(layout.scores, layout.feature_positions[used])
+
+
+def _features(layout: CellLayout, cells: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return these features `(features, rows)`, and variances within scores and where there are any."""
+    scores, within, scored = _scores(layout, cells)
+    states = used[layout.scores :] - layout.scores
+    state = cells[:, 0].T.index_select(0, layout.state_columns[states])
+    return torch.cat([scores, (state == layout.state_values[states, None]).double()]), within, scored
+
+
+def _ridge(layout: _Chosen, features: Tensor, within: Tensor, scored: Tensor) -> Fit:
     shrinkage = _best_shrinkage(layout, features, scored)
     matrix = features.new_zeros(layout.scores, layout.features)
     offset, log_scale = features.new_zeros(layout.scores), features.new_zeros(layout.scores)
@@ -68,8 +116,7 @@ def ridge(layout: CellLayout, cells: Tensor) -> Fit:
             matrix[number], offset[number], log_scale[number] = found
     # Regressions are of expected scores; what scores vary by inside of their cells is left.
     within = (within * scored).sum(1) / scored.sum(1).clamp_min(1)
-    log_scale = 0.5 * (log_scale.mul(2).exp() + within).log()
-    return matrix.to(cells.dtype), offset.to(cells.dtype), log_scale.to(cells.dtype)
+    return matrix, offset, 0.5 * (log_scale.mul(2).exp() + within).log()
 
 
 def _scores(layout: CellLayout, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,9 +126,9 @@ def _scores(layout: CellLayout, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, state == layout.score_states[:, None]
 
 
-def _in_order(layout: CellLayout) -> Tensor:
+def _in_order(layout: _Chosen) -> Tensor:
     """Return the features in the order of the model, the score of a column before its states."""
-    return torch.argsort(layout.feature_positions, stable=True)
+    return torch.argsort(layout.positions, stable=True)
 
 
 def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +145,7 @@ def _shrunk(correlation: Tensor, shrinkage: float) -> Tensor:
     return (1 - shrinkage) * correlation + shrinkage * identity
 
 
-def _best_shrinkage(layout: CellLayout, features: Tensor, scored: Tensor) -> float:
+def _best_shrinkage(layout: _Chosen, features: Tensor, scored: Tensor) -> float:
     """Return the share with the highest normal log-density of scores in rows that were left out."""
     # Not more work than this, for tables of thousands of states.
     most = max(40 * FOLDS, int(MOST_WORK / len(SHRINKAGES) / max(layout.features, 1) ** 2))
@@ -131,7 +178,7 @@ def _inverse(factor: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(factor, identity, upper=False)
 
 
-def _regressions(layout: CellLayout, features: Tensor, shrinkage: float) -> Fit:
+def _regressions(layout: _Chosen, features: Tensor, shrinkage: float) -> Fit:
     """Return the regressions of all scores on earlier features, in all rows."""
     order = _in_order(layout)
     standard, mean, deviation = _standardized(features)
@@ -147,7 +194,7 @@ def _regressions(layout: CellLayout, features: Tensor, shrinkage: float) -> Fit:
     return _in_units(layout, factors[: layout.scores], scales[: layout.scores], mean, deviation)
 
 
-def _in_units(layout: CellLayout, factors: Tensor, scales: Tensor, mean: Tensor, deviation: Tensor) -> Fit:
+def _in_units(layout: _Chosen, factors: Tensor, scales: Tensor, mean: Tensor, deviation: Tensor) -> Fit:
     """Return regressions of standardized features as those of the features, without the states of the same column."""
     own = deviation[: layout.scores]
     matrix = own[:, None] * factors / deviation[None, :]
@@ -155,9 +202,9 @@ def _in_units(layout: CellLayout, factors: Tensor, scales: Tensor, mean: Tensor,
     return matrix, offset, (own * scales).clamp_min(LEAST).log()
 
 
-def _regression(layout: CellLayout, features: Tensor, number: int, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
+def _regression(layout: _Chosen, features: Tensor, number: int, shrinkage: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the regression of one score on earlier features, in the rows in which it has one."""
-    earlier = layout.feature_positions < layout.feature_positions[number]
+    earlier = layout.positions < layout.positions[number]
     standard, mean, deviation = _standardized(features)
     chosen, target = standard[earlier], standard[number]
     rows = features.shape[1]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Source, SplitName, subset
-from likelify.errors import DataError
+from likelify.errors import LikelifyError, MissingDependencyError
 from likelify.fitting.choose import schema_of
 from likelify.fitting.figures import Figure, Simple
 from likelify.fitting.scoring.likelihoods import score_source
@@ -60,10 +60,13 @@ class Baseline:
     validation: float = float("nan")
 
 
-def beside(run: Run, flow: Flow, source: Source, split: SplitName = "test") -> tuple[Simple, ...]:
+def beside(
+    run: Run, flow: Flow, source: Source, split: SplitName = "test"
+) -> tuple[tuple[Simple, ...], dict[str, str]]:
     """Compare the model of a run with simple densities of its training rows, row by row on a split.
 
-    Of large splits some rows are taken, see `data.subset`.
+    Return their figures; and of those that could not be fitted, by name, why. Of large splits some rows are taken, see
+    `data.subset`.
 
     Args:
         run: a run of a table.
@@ -77,11 +80,18 @@ def beside(run: Run, flow: Flow, source: Source, split: SplitName = "test") -> t
     model = score_source(flow, few, split, facts=config.data, conditional=config.conditional).nats
     (train, seen, held), labels = _rows(few, ("train", "validation", split), told=config.conditional)
     densities = simple_densities(schema_of(config.data) or (), train, seen, held, labels)
-    return tuple(
-        Simple(name=each.name, nats=Figure.of(each.nats), gain=Figure.of(model - each.nats))
+    figures = tuple(
+        Simple(
+            name=each.name,
+            what=each.what,
+            nats=Figure.of(each.nats),
+            model=Figure.of(model),
+            gain=Figure.of(model - each.nats),
+        )
         for each in densities
         if len(each.nats)
     )
+    return figures, {each.name: each.what for each in densities if not len(each.nats)}
 
 
 def _rows(source: Source, splits: Sequence[SplitName], *, told: bool) -> tuple[list[np.ndarray], Labels | None]:
@@ -151,7 +161,7 @@ def _densities(
             try:
                 nats = _nats(make(cells, seen), known) + contribution
                 found.append(Baseline(name, what, nats.double().numpy()))
-            except DataError as error:
+            except (LikelifyError, torch.linalg.LinAlgError) as error:
                 found.append(Baseline(name, f"Left out: {error}", np.empty(0)))
     return found
 
@@ -230,7 +240,10 @@ def _groups(cells: Tensor, seen: Tensor, alone: Callable[[], Distribution], coun
 
 def _first_groups(cells: Tensor, count: int) -> Tensor:
     """Return the number of a group for each row: by k-means on z-scores, and on states in units of their spread."""
-    from sklearn.cluster import KMeans
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise MissingDependencyError("scikit-learn", "app") from error
 
     points = torch.cat([cells[:, 1], torch.nn.functional.one_hot(cells[:, 0].long()).flatten(1)], 1)
     found: Any = KMeans(count, max_iter=30, random_state=0).fit_predict(points.double().numpy())

@@ -21,6 +21,7 @@ from likelify.fitting.sources import in_memory
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
+    from likelify.flows import Flow
 
 # One draw is all there is to draw, and nothing to weight.
 EXACT = {"elbo_samples": 1, "iw_samples": 0}
@@ -47,10 +48,21 @@ def evaluate_run(
     own = source.fingerprint() == run.config.data.fingerprint
     if own and not changes and effort.get("limit") is None:
         if source.kind == "table":
-            measured = measured.model_copy(update={"beside": beside(run, flow, source, measured.split)})
+            measured = measured.model_copy(update=_beside(run, flow, source, measured, keep=keep))
         if keep:
             _keep(run, measured)
     return measured
+
+
+def _beside(run: Run, flow: Flow, source: Source, measured: Evaluation, *, keep: bool) -> dict[str, Any]:
+    """Return simple densities of the same rows: those that were kept, or where figures are kept new ones."""
+    old = run.evaluation(measured.split)
+    if old is not None and old.weights == measured.weights and (old.beside or old.not_beside):
+        return {"beside": old.beside, "not_beside": old.not_beside}
+    if not keep:
+        return {}
+    figures, left_out = beside(run, flow, source, measured.split)
+    return {"beside": figures, "not_beside": left_out}
 
 
 def evaluation_file(folder: Path, split: SplitName) -> Path:

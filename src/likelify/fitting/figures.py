@@ -142,12 +142,16 @@ class Simple(Settings):
 
     Attributes:
         name: of the density.
+        what: a sentence on what it is.
         nats: its log-likelihood, in nats per row.
+        model: that of the model, of the same rows.
         gain: how far the model lies above it: the mean of the differences row by row, with their standard error.
     """
 
     name: str
+    what: str
     nats: Figure
+    model: Figure
     gain: Figure
 
 
@@ -157,6 +161,7 @@ class Evaluation(Scores):
     Attributes:
         exact: the likelihoods are exact, so there is nothing to weight.
         beside: simple densities of the same rows, of tables; see `fitting.beside`.
+        not_beside: those that could not be fitted, by name, and why.
         source: name of the source.
         split: of the source.
         gain: how far importance weighting lies above the ELBO on the items that were weighted, in nats per item.
@@ -168,6 +173,7 @@ class Evaluation(Scores):
     split: SplitName
     exact: bool = False
     beside: tuple[Simple, ...] = ()
+    not_beside: dict[str, str] = {}
     gain: Figure | None = None
     gaps: dict[int, Figure] | None = None
     weights: str | None = None

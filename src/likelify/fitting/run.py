@@ -179,7 +179,8 @@ class Run(Draws):
             source: the data; by default those that the run was fitted to. Of items in memory, such as an array, all
                 are measured.
             changes: settings of the model that leave its weights, see `flow`.
-            keep: write the figures to the folder.
+            keep: write the figures to the folder. Simple densities to compare with are fitted only then, once for the
+                weights of the run.
             **effort: split, draws and so on, as `metrics.evaluate` takes them; by default what suits the data.
 
         Warns:

@@ -105,11 +105,16 @@ class Part:
 
     def of_how_many(self) -> str:
         """Return 'all 360' or '2,000 of the 5,000'."""
-        return f"all {self.of:,}" if len(self) == self.of else f"{len(self):,} of the {self.of:,}"
+        return of_how_many(len(self), self.of)
 
 
 def _first_sentence(error: Exception) -> str:
     return f"{str(error).partition('. ')[0].removesuffix('.')}."
+
+
+def of_how_many(count: int, whole: int) -> str:
+    """Return 'all 360' or '2,000 of the 5,000'."""
+    return f"all {count:,}" if count == whole else f"{count:,} of the {whole:,}"
 
 
 def as_rows(x: Tensor) -> np.ndarray:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.errors import DataError
-from likelify.fitting.beside import Baseline, simple_densities
+from likelify.fitting.beside import TRAIN, VALIDATION, Baseline, simple_densities
 from likelify.fitting.figures import Figure, Score
 from likelify.fitting.report.baselines import Split, baselines
 from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
-from likelify.fitting.report.material import Material, Part
+from likelify.fitting.report.material import Material, Part, of_how_many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,20 +35,40 @@ class Line:
 
 def standing(material: Material, section: Section) -> None:
     """Compare the model with simple densities."""
-    nats = material.scores.nats
-    section.doubts += _outside(material, nats)
+    section.doubts += _outside(material, material.scores.nats)
     try:
-        simple = _simple(material)
+        lines, left_out = _as_evaluated(material) or _measured(material)
     except DataError as error:
         section.add(Text(f"No simple densities to compare with: {error}"))
-        simple = []
-    lines = [Line("this model", _figure(material, nats), None, _what(material))]
-    lines += sorted((_line(material, nats, each) for each in simple if len(each.nats)), key=_gain)
+        lines, left_out = [_own(material, _figure(material, material.scores.nats))], []
     section.tiles += _tiles(material, lines)
     section.add(Text(_in_words(material, lines)), *_picture(material, lines), _table(material, lines))
-    left_out = [(each.name, each.what) for each in simple if not len(each.nats)]
     section.add(Terms((*((line.name, line.what) for line in lines), *left_out)), *_kept(material))
     section.doubts += _beaten(material, lines)
+
+
+Lines = tuple[list[Line], list[tuple[str, str]]]
+
+
+def _as_evaluated(material: Material) -> Lines | None:
+    """Return the figures that were kept beside the model's, so that a run has one set of them, and what has none."""
+    kept = material.evaluation
+    if kept is None or not kept.beside:
+        return None
+    lines = [Line(simple.name, simple.nats, simple.gain, simple.what) for simple in kept.beside]
+    return [_own(material, kept.beside[0].model), *sorted(lines, key=_gain)], list(kept.not_beside.items())
+
+
+def _measured(material: Material) -> Lines:
+    """Return the figures of the report's own items, and what could not be fitted to them."""
+    nats, simple = material.scores.nats, _simple(material)
+    lines = sorted((_line(material, nats, each) for each in simple if len(each.nats)), key=_gain)
+    left_out = [(each.name, each.what) for each in simple if not len(each.nats)]
+    return [_own(material, _figure(material, nats)), *lines], left_out
+
+
+def _own(material: Material, figure: Figure) -> Line:
+    return Line("this model", figure, None, _what(material))
 
 
 def _simple(material: Material) -> list[Baseline]:
@@ -117,7 +137,7 @@ def _tiles(material: Material, lines: list[Line]) -> list[tuple[str, str]]:
 
 def _in_words(material: Material, lines: list[Line]) -> str:
     facts, own = material.facts, lines[0].figure
-    held = material.held.of_how_many()
+    held = of_how_many(own.count, material.held.of)
     text = (
         f"On {held} {facts.items} of the {material.split} split, which {material.judged}, the model has "
         f"{show(own, material.digits)} {material.unit.name} ({material.better}; errors are standard errors over "
@@ -175,9 +195,12 @@ def _table(material: Material, lines: list[Line]) -> Table:
         (line.name, show(line.figure, material.digits), "" if line.gain is None else show(line.gain, material.digits))
         for line in lines
     ]
+    train, validation = len(material.train), len(material.validation)
+    if _as_evaluated(material) is not None:
+        train, validation = min(material.train.of, TRAIN), min(material.validation.of, VALIDATION)
     caption = (
-        f"The same {lines[0].figure.count:,} held-out {material.facts.items} for all, fitted to {len(material.train):,}"
-        f" training {material.facts.items}, chosen on {len(material.validation):,} of validation"
+        f"The same {lines[0].figure.count:,} held-out {material.facts.items} for all, fitted to {train:,}"
+        f" training {material.facts.items}, chosen on {validation:,} of validation"
         + (", for each class by itself, since the model is told the class." if material.config.conditional else ".")
     )
     return Table(("", sign, "model better by"), rows, caption, strong=(0,))
