@@ -190,7 +190,7 @@ def test_names_are_printed_as_they_are_and_obeyed_by_nobody(tmp_path, monkeypatc
     place = tmp_path / "d [/b] :cat: x[red]"
     place.mkdir(parents=True)
     name = f"{place.relative_to(tmp_path)}/t.csv"
-    lines = "\n".join(f"{number},{number % 7}.5" for number in range(40))
+    lines = "\n".join(f"{number % 11}.25,{number % 7}.5" for number in range(40))
     (place / "t.csv").write_text(f"a[/b],b\n{lines}\n")
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"

@@ -68,6 +68,18 @@ def test_one_row_is_enough_to_ask_of(kind):
         density.predict(kind(blobs()[:0]))
 
 
+@pytest.mark.parametrize("far", [1e30, -1e100])
+def test_one_value_far_from_all_others_is_stood(far):
+    rows = blobs()
+    rows[7, 1] = far
+    fitted = density().fit(rows)
+    scores = fitted.score_samples(np.delete(rows, 7, axis=0))
+    # The others are told apart as if it were not there.
+    assert scores == pytest.approx(density().fit(blobs()).score_samples(np.delete(rows, 7, axis=0)), abs=3)
+    assert np.isfinite(fitted.score_samples(rows)).all()
+    assert np.isfinite(fitted.sample(20)).all()
+
+
 def test_global_state_stays_as_it_was(monkeypatch):
     torch.manual_seed(3)
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
