@@ -71,7 +71,8 @@ class ColumnSchema(Settings):
             probability below that of one row of the sample.
         missing: values may be missing.
         written: of dates, how they are written, as `strptime` knows it.
-        unit: of dates, what is counted.
+        unit: of dates, what is counted; of numbers that are lengths of time, seconds.
+        zone: of moments in a time zone, its name; they are counted by its clocks, so that its days are days.
         function: the column follows from others, or has one value only; it has no density, and no place in the model.
             Where one of these others is missing its own value counts as unseen, whatever it is.
         given: the column is a condition: the model is of the others, given it.
@@ -99,6 +100,7 @@ class ColumnSchema(Settings):
     missing: bool = False
     written: str | None = Field(default=None, max_length=100)
     unit: Literal["day", "second"] | None = None
+    zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+:/-]{1,100}$")
     function: LinearFunction | None = None
     given: bool = False
     said: str = ""

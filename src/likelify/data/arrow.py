@@ -313,15 +313,15 @@ def as_column(name: str, kind: pa.DataType) -> Column:
     """Return what is known of a column of Arrow by its type."""
     types, found = pyarrow().types, column_type(kind)
     if found != "date":
-        said = "durations in seconds" if types.is_duration(kind) else ""
-        told = Told(kind="boolean", said="truth values") if found == "boolean" else Told(said=said)
+        told = Told(kind="boolean", said="truth values") if found == "boolean" else Told()
+        told = Told(unit="second", said="durations in seconds") if types.is_duration(kind) else told
         return Column(name, found, text=found == "words", told=told)
     if types.is_date(kind):
         return Column(name, found, told=Told("date", written=ISO_DAY, unit="day", said="dates"))
-    zone = "%z" if types.is_timestamp(kind) and kind.tz is not None else ""
-    written = f"{ISO_DAY}T{ISO_TIME}{zone}" if types.is_timestamp(kind) else ISO_TIME
+    zone = kind.tz if types.is_timestamp(kind) else None
+    written = f"{ISO_DAY}T{ISO_TIME}" if types.is_timestamp(kind) else ISO_TIME
     said = "times of day" if types.is_time(kind) else "dates and times"
-    return Column(name, found, told=Told("date", written=written, unit="second", said=said))
+    return Column(name, found, told=Told("date", written=written, unit="second", zone=zone, said=said))
 
 
 def as_numbers(column: pa.Array) -> np.ndarray:

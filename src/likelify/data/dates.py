@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from likelify.data.dialect import is_missing
+from likelify.data.zones import at_clock
 from likelify.errors import DataError
 from likelify.schema import ColumnSchema
 
@@ -81,15 +82,13 @@ def unit_of(written: str) -> Unit:
     return "second" if re.search("%[HIMSf]", written) else "day"
 
 
-def counted(moment: date | time, unit: Unit) -> float:
-    """Return days or seconds since the start of 1970, of a time of day seconds since midnight."""
+def counted(moment: date | time, unit: Unit, zone: str | None = None) -> float:
+    """Return days or seconds since the start of 1970 by the clocks of a zone, of a time of day since midnight."""
     if isinstance(moment, time):
         return moment.hour * 3600 + moment.minute * 60 + moment.second + moment.microsecond / 1e6
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day)
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    since = moment - START
+    since = at_clock(moment, zone) - START
     seconds = since.days * DAY + since.seconds + since.microseconds / 1e6
     return seconds / DAY if unit == "day" else seconds
 
@@ -123,7 +122,7 @@ def read_dates(
     read = np.empty(len(plain))
     for row, value in enumerate(plain):
         if value not in known:
-            found = _moment(value, column.written, unit)
+            found = _moment(value, column.written, unit, column.zone)
             if found is None:
                 example = "" if column.written is None else f" as {column.written} writes it"
                 raise DataError(
@@ -143,21 +142,21 @@ def from_datetimes(values: np.ndarray, unit: Unit) -> np.ndarray:
     return seconds / DAY if unit == "day" else seconds
 
 
-def _moment(value: Any, written: str | None, unit: Unit) -> float | None:
+def _moment(value: Any, written: str | None, unit: Unit, zone: str | None) -> float | None:
     """Return one date, NaN if it is missing, None if it is none."""
     if value is None or value != value or is_missing(str(value).strip()) or str(value) == "NaT":
         return np.nan
     if isinstance(value, np.datetime64):
         return float(from_datetimes(np.array([value]), unit)[0])
     if isinstance(value, date | time):
-        return counted(value, unit)
+        return counted(value, unit, zone)
     word = str(value).strip()
     at = None if written is None else _read(word, written)
     if at is None:
         at = _iso(word, clock=is_clock(written))
     if at is None:
         return None
-    return counted(at.time() if isinstance(at, datetime) and is_clock(written) else at, unit)
+    return counted(at.time() if isinstance(at, datetime) and is_clock(written) else at, unit, zone)
 
 
 def _iso(word: str, *, clock: bool) -> date | time | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -106,6 +107,8 @@ def encode_column(
     if column.categories is not None:
         return _places(values, column.categories)
     array = np.asarray(values) if isinstance(values, np.ndarray) else _as_array(values)
+    if array.dtype.kind == "m":
+        array = np.where(np.isnat(array), np.nan, array / np.timedelta64(1, "s"))
     if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
         return _checked(array.astype(np.float64), column, what, place), []
     if column.kind == "date":
@@ -170,6 +173,8 @@ def _number(value: Any) -> float | None:
     word = as_word(value)
     if is_missing(word):
         return np.nan
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     try:
         return float(value) if "_" not in word else None
     except (TypeError, ValueError, OverflowError):

@@ -54,7 +54,8 @@ def _recoded(
 
 def _means(column: ColumnSchema) -> tuple[object, ...]:
     """Return what decides what the numbers of a column mean."""
-    return column.categories, column.unit, column.kind == "date"
+    is_date = column.kind == "date"
+    return column.categories, column.unit if is_date else None, is_date
 
 
 def _columns(source: Source, facts: Facts) -> list[int] | None:

@@ -18,6 +18,7 @@ from likelify.data.limits import require_values
 from likelify.data.proposals import is_free_text, numbers_rows
 from likelify.data.told import Told
 from likelify.data.words import Words, meaning
+from likelify.data.zones import by_clocks
 from likelify.errors import DataError, unknown_word
 from likelify.schema import ColumnSchema, compute_functions
 
@@ -109,6 +110,8 @@ def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
     words = frame.ordered(column.name) if wish is None or wish.words is None else None
     if wish is None:
         return told if words is None else replace(told, kind="ordered", words=words, said="ordered by the table")
+    if told.unit is not None and told.kind is None and wish.kind in ("integer", "real"):
+        return replace(wish, unit=told.unit)
     if wish.kind == "date" and told.kind == "date":
         return replace(told, by="user", said=wish.said)
     if wish.kind == "ordered" and words is not None:
@@ -155,8 +158,10 @@ def _understood(frame: Frame, name: str, words: Words, told: Told, faults: Fault
 def _dated(values: np.ndarray, told: Told) -> Told:
     """Return what is known of moments that a table has as such: whole days, whole seconds, or parts of these.
 
-    Moments that are all at midnight are counted in days, in place.
+    Moments that are all at midnight are counted in days, and those in a time zone by its clocks, in place.
     """
+    if told.zone is not None:
+        values[:] = by_clocks(values, told.zone)
     present = values[~np.isnan(values)]
     if told.unit != "second" or not told.written or not len(present):
         return told
@@ -257,6 +262,8 @@ def _reads_text(column: Column, schema: ColumnSchema) -> bool:
 
 def _in_unit(column: Column, schema: ColumnSchema, values: np.ndarray) -> np.ndarray:
     """Return dates in the unit of a column of a schema."""
+    if schema.kind == "date" and schema.zone is not None and column.told.zone is not None:
+        values = by_clocks(values, schema.zone)
     if schema.kind != "date" or column.told.unit in (None, schema.unit):
         return values
     return values / 86400 if schema.unit == "day" else values * 86400

@@ -28,7 +28,8 @@ class Told:
         upper: the same of the other end.
         words: the words that the places stand for, in their order.
         written: how dates are written, as `strptime` knows it.
-        unit: what is counted of dates.
+        unit: what is counted of dates, or of numbers that are lengths of time.
+        zone: of moments in a time zone, its name.
         function: that it is of other columns.
         by: who said it: the user, or nobody but the file.
         said: how the kind was found, in words.
@@ -40,6 +41,7 @@ class Told:
     words: tuple[str, ...] | None = None
     written: str | None = None
     unit: Literal["day", "second"] | None = None
+    zone: str | None = None
     function: LinearFunction | None = None
     by: Literal["user", "file"] = "file"
     said: str = ""

@@ -9,6 +9,7 @@ import numpy as np
 
 from likelify.data.dates import is_clock
 from likelify.data.encoding import decode_column, in_steps
+from likelify.data.zones import of_clocks
 from likelify.fitting.table_files import arrow
 from likelify.schema import ColumnSchema, compute_functions
 
@@ -64,6 +65,12 @@ def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool)
         words = pa.array(column.categories, pa.string())
         indices = pa.array(places, mask=missing)
         return pa.DictionaryArray.from_arrays(indices, words, ordered=column.kind == "ordered")
+    if not written and column.zone is not None:
+        return of_clocks(decode_column(values, column, written=False), column.zone)
+    if not written and column.unit is not None and column.kind != "date":
+        known = np.where(np.isnan(values), 0.0, values)
+        micros = np.rint((np.rint(known) if column.kind == "integer" else known) * 1e6).astype(np.int64)
+        return pa.array(micros.view("m8[us]"), pa.duration("us"), mask=np.isnan(values))
     return pa.array(decode_column(values, column, written=written), _type(pa, column, written=written))
 
 

@@ -142,6 +142,11 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
     try:
         if type(data).__module__.partition(".")[0] == "pandas":
             table = pa.Table.from_pandas(data, preserve_index=False, nthreads=1)
+        elif type(data).__module__.partition(".")[0] == "polars":
+            import polars as pl
+
+            # Categories are not views of texts there, of which Arrow can do little.
+            table = data.to_arrow(compat_level=pl.CompatLevel.oldest())
         else:
             table = data if isinstance(data, pa.Table) else pa.table(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -173,6 +178,10 @@ def _of_objects(column: np.ndarray) -> pa.Array:
         if not isinstance(value, VALUES) and not hasattr(value, "isoformat"):
             raise UnsupportedError(f"A value of X: argument must be a string or a number, not '{type(value).__name__}'")
     missing = [value is None or value != value for value in column]
+    if not all(missing) and all(
+        gone or isinstance(v, bool | np.bool_) for v, gone in zip(column, missing, strict=True)
+    ):
+        return pa.array([None if gone else bool(v) for v, gone in zip(column, missing, strict=True)], pa.bool_())
     if not any(isinstance(value, str) or hasattr(value, "isoformat") for value in column):
         numbers = [np.nan if gone else float(value) for value, gone in zip(column, missing, strict=True)]
         return pa.array(numbers, pa.float64())
