@@ -1,5 +1,7 @@
 """Types of columns that come back as they were: lengths of time, time zones, categories, truth values, names."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -8,8 +10,9 @@ import pytest
 
 import likelify as lk
 from likelify.data.zones import by_clocks, of_clocks
-from likelify.errors import DataError
+from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.sampling import sample_to
+from likelify.fitting.estimator.forms import order_of
 from tests.fitting.estimator.tables import TINY, density
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit never beat its start")
@@ -100,9 +103,9 @@ def test_what_clocks_show_twice_or_never_is_a_moment_all_the_same():
 
 def test_categories_of_polars_come_back():
     numbers = np.random.default_rng(0).normal(size=100)
-    frame = pl.DataFrame({"free": ["x", "y"] * 50, "sure": ["high", "low"] * 50, "number": numbers}).with_columns(
-        pl.col("free").cast(pl.Categorical), pl.col("sure").cast(pl.Enum(["low", "high"]))
-    )
+    frame = pl.DataFrame(
+        {"free": ["x", "y"] * 50, "sure": ["high", "low", "low", "high", "low"] * 20, "number": numbers}
+    ).with_columns(pl.col("free").cast(pl.Categorical), pl.col("sure").cast(pl.Enum(["low", "high"])))
     found = density().fit(frame)
     assert [column.kind for column in found.schema_] == ["category", "ordered", "real"]
     assert found.schema_[1].categories == ("low", "high")
@@ -117,3 +120,51 @@ def test_truth_values_among_objects_are_truth_values():
     assert [column.kind for column in found.schema_] == ["category", "boolean"]
     assert {type(value) for value in found.sample(20)[:, 1]} <= {bool, type(None)}
     assert np.isfinite(found.score_samples(cells)).all()
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_names_of_columns_come_back_as_they_came(saved, tmp_path):
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=[1, 0])
+    found = density(columns={1: "real(-100,)"}).fit(frame)
+    assert found.schema_[0].lower == -100
+    if saved:
+        found.save(tmp_path / "run")
+        found = lk.FlowDensity.load(tmp_path / "run")
+    drawn = found.sample(3)
+    assert list(drawn.columns) == [1, 0]
+    assert {type(name) for name in drawn.columns} == {int}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(found.score_samples(drawn)).all()
+    assert (found.sample(3, given={1: 0.5})[1] == 0.5).all()
+
+
+def test_columns_of_several_levels_are_refused():
+    names = pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=names)
+    with pytest.raises(DataError, match="several levels .* Join them"):
+        density().fit(frame)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, True, "3"])
+def test_numbers_of_draws_that_are_none_are_refused(fitted, number):
+    with pytest.raises(ConfigError, match="must be 1, 2, ..., got"):
+        fitted.sample(number)
+    with pytest.raises(ConfigError, match="must be 1, 2, ..., got"):
+        fitted.sample(number, given={"whole": pd.Timedelta("1h")})
+    with pytest.raises(ConfigError, match="must be 1, 2, ..., got"):
+        fitted.impute(times(), draws=number)
+    assert len(fitted.sample(np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1024.0])
+def test_units_decide_neither_the_split_nor_the_density(factor):
+    rows = np.random.default_rng(0).lognormal(size=(300, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.5], [0, 0, 1]])
+    scaled = rows * np.array([1.0, factor, 1.0])
+    assert (order_of(scaled) == order_of(rows)).all()
+    assert (order_of(np.log(rows)) == order_of(rows)).all()
+    assert (order_of(pa.table({"x": scaled[:, 1]})) == order_of(pa.table({"x": rows[:, 1]}))).all()
+    settings = TINY | {"steps": 30}
+    before = density(settings=settings).fit(rows).score_samples(rows)
+    after = density(settings=settings).fit(scaled).score_samples(scaled) + np.log(factor)
+    np.testing.assert_allclose(after, before, atol=1e-3)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,10 +31,20 @@ def check_draws(number: int, temperature: float) -> None:
     Raises:
         ConfigError: if the number is not 1, 2, ..., or the temperature is negative or not finite.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"The number of samples must be 1, 2, ..., got {number}.")
+    whole_draws(number)
     if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise ConfigError(f"The temperature must be a number that is not negative, got {temperature}.")
+
+
+def whole_draws(number: Any) -> int:
+    """Return a number of samples.
+
+    Raises:
+        ConfigError: if it is not 1, 2, ...
+    """
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+        raise ConfigError(f"The number of samples must be 1, 2, ..., got {number!r:.40}.")
+    return int(number)
 
 
 def check_seed(seed: int) -> None:

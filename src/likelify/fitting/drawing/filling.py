@@ -14,7 +14,7 @@ from likelify.distributions.mixture import can_complete
 from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
 from likelify.fitting.drawing.conditions import Conditions, rows_of
-from likelify.fitting.drawing.draw import check_seed, chunk_seed
+from likelify.fitting.drawing.draw import check_seed, chunk_seed, whole_draws
 from likelify.fitting.drawing.formats import TABLES, column_names, free_name
 from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
@@ -201,6 +201,7 @@ def filled(
         DataError: if there are no rows.
     """
     check_seed(seed)
+    whole_draws(draws)
     given = np.array([column.given for column in schema], dtype=bool)
     sums = np.array([not column.is_modelled for column in schema])
     size, count = max(1, PART // draws), 0

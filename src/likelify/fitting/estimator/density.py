@@ -11,6 +11,7 @@ import numpy as np
 
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
+from likelify.fitting.drawing.draw import whole_draws
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
 from likelify.fitting.estimator.keeping import FILE, Kept, Params, kept_estimator, plain
@@ -226,19 +227,21 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """Draw rows, in the form of the table that was fitted.
 
         Args:
-            n_samples: number of rows.
+            n_samples: number of rows, 1 at least.
             random_state: of the draws; by default that of the estimator.
             given: values of some columns by name, of which the others are drawn: `{"age": 40}`; or a data frame of such
                 columns, for each row of which `n_samples` are drawn, one after the other.
 
         Raises:
-            ConfigError: if the density is conditional and conditions are missing, or there is no such column.
+            ConfigError: if the density is conditional and conditions are missing, there is no such column, or the
+                number of rows is not 1, 2, ...
             DataError: if a value is none of the column, or not possible.
 
         Warns:
             LikelifyWarning: if draws given columns are worth few independent ones.
         """
         check_is_fitted(self)
+        n_samples = whole_draws(n_samples)
         seed, conditions = self._seed(random_state), [column.name for column in self.schema_ if column.given]
         if given is None and conditions:
             raise ConfigError(
@@ -267,6 +270,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             A table in the form of the rows given; with several draws a list of them.
         """
         check_is_fitted(self)
+        draws = whole_draws(draws)
         data, X = self._read(X), X if is_frame(X) else np.asarray(X)  # noqa: N806
         form = replace(form_of(X), columns=self._form.columns)
         drawn = self._fitted.impute(data, draws, self._seed(random_state))
@@ -329,6 +333,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             dtype=form.dtype.str[1:] if form.name == "array" and form.dtype.kind in "biuf" else None,
             types=form.type_names(),
             columns=form.columns,
+            labels=form.kept_labels(),
             named=hasattr(self, "feature_names_in_"),
             offset=getattr(self, "offset_", None),
         )
@@ -376,7 +381,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             return density
         kept.require_columns(fitted.columns, run.path)
         density = cls(**dict(kept.params))
-        density._take(fitted, Form(kept.form, kept.columns, np.dtype(kept.dtype or np.float64), dict(kept.types)))
+        dtype = np.dtype(kept.dtype or np.float64)
+        density._take(fitted, Form(kept.form, kept.columns, dtype, dict(kept.types), kept.labels))
         if kept.offset is not None:
             density.offset_ = kept.offset
         density._name(kept.columns, named=kept.named)

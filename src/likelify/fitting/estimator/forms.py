@@ -36,12 +36,14 @@ class Form:
         columns: names of its columns, by which the data layer knows them.
         dtype: of an array.
         types: of data frames the type of each column, by name; it, or what it is called.
+        labels: of data frames of pandas what the columns are called there, if that is no text: whole numbers, perhaps.
     """
 
     name: FormName
     columns: tuple[str, ...]
     dtype: np.dtype = np.dtype(np.float64)
     types: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[Any, ...] | None = None
 
     def type_names(self) -> dict[str, str]:
         """Return what the types of columns are called, those that a name says."""
@@ -51,6 +53,8 @@ class Form:
 
     def named(self, column: str | int) -> str:
         """Return the name of a column that is given by it, or by its place."""
+        if self.labels is not None and column in self.labels:
+            return self.columns[self.labels.index(column)]
         if isinstance(column, int | np.integer) and not isinstance(column, bool) and column not in self.columns:
             if not -len(self.columns) <= column < len(self.columns):
                 raise ConfigError(f"There is no column {column}; there are {len(self.columns)}, counted from 0.")
@@ -62,6 +66,12 @@ class Form:
         if not isinstance(data, np.ndarray) or len(schema) == len(self.columns):
             return data
         return data[:, [self.columns.index(column.name) for column in schema]]
+
+    def kept_labels(self) -> tuple[int | str, ...] | None:
+        """Return what columns are called in a data frame, as far as a run keeps it: numbers and texts."""
+        if self.labels is None:
+            return None
+        return tuple(int(label) if isinstance(label, int | np.integer) else str(label) for label in self.labels)
 
     def restored(self, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return rows `(n, len(schema))` as a table of this form, each column of the type that it had."""
@@ -75,7 +85,8 @@ class Form:
                 cells[:, place] = table.column(place).to_pylist()
             return cells
         if self.name == "pandas":
-            return _typed_pandas(table.to_pandas(), self.types)
+            frame, called = _typed_pandas(table.to_pandas(), self.types), self.labels
+            return frame if called is None else frame.set_axis([called[self.columns.index(n)] for n in frame], axis=1)
         return _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
 
     def filled(self, data: Any, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
@@ -112,9 +123,11 @@ def form_of(data: Any) -> Form:
     if isinstance(data, np.ndarray):
         return Form("objects" if data.dtype.kind in "OUS" else "array", numbered_columns(data.shape[1]), data.dtype)
     home = type(data).__module__.partition(".")[0]
-    names = tuple(map(str, getattr(data, "column_names", data.columns)))
+    given = tuple(getattr(data, "column_names", data.columns))
+    names = tuple(map(str, given))
     if home == "pandas":
-        return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)))
+        labels = None if names == given else given
+        return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)), labels=labels)
     if home == "polars":
         return Form("polars", names, types=dict(data.schema))
     table = cast("pa.Table", as_arrow(data))
@@ -134,6 +147,11 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
     """
     import pyarrow as pa
 
+    if getattr(getattr(data, "columns", None), "nlevels", 1) > 1:
+        raise DataError(
+            "The data frame has columns of several levels (a MultiIndex), which have no names of their own. Join them: "
+            'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
+        )
     if isinstance(data, np.ndarray):
         if data.dtype.kind not in "OUS":
             return data.astype(np.float64, copy=False)
@@ -191,7 +209,8 @@ def _of_objects(column: np.ndarray) -> pa.Array:
 def order_of(data: np.ndarray | pa.Table, weights: np.ndarray | None = None) -> np.ndarray:
     """Return an order of rows in which a table is the same however its rows were ordered: that of a hash of each.
 
-    It is as good as random, and the same in every process.
+    It is as good as random, and the same in every process. Of numbers and moments it knows only which are larger than
+    which, so that it is the same in other units, too.
 
     Args:
         data: as `as_arrow` returns it.
@@ -201,20 +220,28 @@ def order_of(data: np.ndarray | pa.Table, weights: np.ndarray | None = None) -> 
     columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns)
     with np.errstate(over="ignore"):
         for column in columns:
-            # Zeros have two signs, and what is not a number many.
-            values = np.where(np.isnan(column), np.nan, column + 0.0) if column.dtype.kind == "f" else column
-            hashes = (hashes ^ np.ascontiguousarray(values).view(np.uint64)) * FACTORS[0]
+            hashes = (hashes ^ (column if column.dtype == np.uint64 else _ranks(column))) * FACTORS[0]
             hashes = (hashes ^ (hashes >> np.uint64(29))) * FACTORS[1]
     return np.argsort(hashes, kind="stable") if weights is None else np.lexsort((weights, hashes))
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return how many different values are smaller than each; of what is missing how many there are."""
+    places = np.unique(values, return_inverse=True)[1]
+    return places.reshape(-1).astype(np.uint64)
+
+
 def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
-    """Return 64 bits for each value of a column, equal where values are equal."""
+    """Return numbers of which only the order counts, or 64 bits for each word, equal where words are equal."""
     import pyarrow as pa
 
     types = pa.types
     if types.is_floating(column.type) or types.is_integer(column.type) or types.is_boolean(column.type):
         return column.cast(pa.float64(), safe=False).to_numpy()
+    if types.is_temporal(column.type) and not types.is_interval(column.type):
+        narrow = types.is_date32(column.type) or types.is_time32(column.type)
+        counts = column.cast(pa.int32()) if narrow else column
+        return counts.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     coded = column.dictionary_encode().combine_chunks()

@@ -54,6 +54,7 @@ class Kept(Settings):
         dtype: of an array that was fitted.
         types: of data frames the names of the types of columns, where names say them.
         columns: names of all columns of it, those that are no part of the model too.
+        labels: what they are called in a data frame of pandas, if that is no text.
         named: whether these are the user's names.
         offset: the threshold of outliers, if there is one.
     """
@@ -65,6 +66,7 @@ class Kept(Settings):
     dtype: str | None = Field(default=None, pattern="^[biuf][0-9]{1,2}$")
     types: dict[str, Annotated[str, Field(pattern=r"^\w[\w\[\], /:+-]*$", max_length=100)]] = {}
     columns: tuple[str, ...] = Field(max_length=2**16)
+    labels: tuple[int | str, ...] | None = Field(default=None, max_length=2**16)
     named: bool
     offset: float | None
 
