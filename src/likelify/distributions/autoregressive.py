@@ -13,7 +13,7 @@ from likelify.distributions.intervals import log_interval, mixture_log_mass
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.distributions.normal_mixtures import NormalMixtures, mixture_log_density
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.nets.cells import CellLayout
+from likelify.nets.cells import CellLayout, expected_score
 from likelify.nets.columns import ColumnsNet
 from likelify.schema import ColumnSchema
 from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
@@ -330,7 +330,9 @@ class AutoregressiveColumns(Distribution):
         return found.index_copy(0, self.steps, mixture_log_mass(stepped, middle, half))
 
     def _noise(self, cells: Tensor) -> Tensor:
-        state, z, _ = self.layout.split(cells)
+        state, z, width = self.layout.split(cells)
+        # The middle of an outermost cell is too far out to have noise.
+        z = torch.where(self.layout.has_steps, expected_score(z, width)[0], z)
         conditionals = self.conditionals(cells, range(self.layout.width))
         noise = [found.to_noise(state[i], z[i]) for i, found in enumerate(conditionals)]
         return torch.stack(noise, 1).to(cells.dtype)

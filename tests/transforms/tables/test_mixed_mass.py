@@ -153,3 +153,37 @@ def test_draws_follow_the_table():
         assert float((below[0] - below[1]).abs().max()) < 2.23 * math.sqrt(2 / 3000)
     torch.testing.assert_close(drawn[:, 2], 2 * drawn[:, 0], equal_nan=True)
     assert set(drawn[:, 3].nan_to_num(-1.0).tolist()) <= {-1.0, *range(0, 13, 2)}
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.0, 6.0), (0.0, 1.0), (-2.0, 30.0)])
+def test_no_mass_of_steps_is_lost_beyond_the_outermost_cells(lower, upper):
+    count = ColumnSchema(name="n", kind="integer", rest="steps", step=1.0, lower=lower, upper=upper, declared=True)
+    values = torch.arange(lower, upper + 1, dtype=torch.float64)
+    layer = MixedColumns((count,)).double()
+    layer.initialize(values[:, None].repeat(20, 1))
+    base = distributions.AutoregressiveColumns((count,), linear=False, snap=layer.snap).double()
+    # Scores that are far wider than those of data, as an odd network may think.
+    for loc, log_scale in ((0.0, 2.0), (20.0, 1.0), (-12.0, 0.0)):
+        with torch.no_grad():
+            base.offset.fill_(loc)
+            base.log_scale.fill_(log_scale)
+            flow = lk.Flow(base, layer)
+            # What is missing, which may not be, has a probability, too.
+            mass = flow.log_prob(torch.cat([values, torch.tensor([NAN])])[:, None]).exp().sum()
+            assert float(mass) == pytest.approx(1, abs=1e-5)
+            drawn = flow.sample(200)
+        assert lower <= float(drawn.min())
+        assert float(drawn.max()) <= upper
+        assert flow.log_prob(drawn).isfinite().all()
+
+
+def test_the_last_whole_numbers_that_can_be_told_apart_have_the_cells_of_what_is_beyond():
+    count = ColumnSchema(name="n", kind="integer", rest="steps", step=1.0, lower=0.0, states=(0.0, 5.0))
+    layer = MixedColumns((count,)).double()
+    layer.initialize(torch.arange(50, dtype=torch.float64)[:, None])
+    ends = torch.tensor([1 - 2.0**53, 2.0**53 - 1], dtype=torch.float64)[:, None]
+    _, z, width = layer(ends)[0].unbind(1)
+    assert float((z - width / 2)[0]) == -40
+    assert float((z + width / 2)[1]) == 40
+    _, z, width = layer(ends.sign() * (ends.abs() - 1))[0].unbind(1)
+    assert float((z.abs() + width / 2).max()) < 12

@@ -23,6 +23,8 @@ from likelify.transforms.tables.steps import Steps, spread
 STATE, SCORE, WIDTH = 0, 1, 2
 # Cells narrower than this have the width that their slope says: the difference of their ends has lost its digits.
 NARROW = 1e-9
+# Where the outermost cells of columns with steps end: what is farther out a normal distribution never is.
+FARTHEST = 40.0
 
 
 class _Found(NamedTuple):
@@ -185,7 +187,7 @@ class MixedColumns(Transform):
         place = self.stepped.index(column)
         value, _ = self.step_densities.values(z.to(self.states.values), place)
         number = value.round().clamp(self.steps.lowest[place], self.steps.highest[place])
-        middle, width = _cells(self.step_densities, number, place)
+        middle, width = _cells(self.step_densities, self.steps, number, place)
         return middle.to(z), width.to(z)
 
     def _find(self, x: Tensor) -> _Found:
@@ -219,7 +221,7 @@ class MixedColumns(Transform):
                 parts.append((z, torch.zeros_like(z), log_slope))
             else:
                 _, number = self.steps.numbers(part)
-                z, width = _cells(marginal, torch.where(number.isnan(), marginal.center, number))
+                z, width = _cells(marginal, self.steps, torch.where(number.isnan(), marginal.center, number))
                 parts.append((z, width, torch.zeros_like(z)))
         z, width, log_slope = (self._together(dense, stepped, rest=0.0) for dense, stepped in zip(*parts, strict=True))
         return z, width, log_slope
@@ -268,9 +270,11 @@ def _range(column: ColumnSchema) -> tuple[float, float]:
     return (low, high) if column.declared or high - low > NARROWEST else (-math.inf, math.inf)
 
 
-def _cells(marginal: KernelMarginal, number: Tensor, column: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the middle of the cell of each number, in scores, and its width."""
+def _cells(marginal: KernelMarginal, steps: Steps, number: Tensor, column: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the middle of the cell of each number, in scores, and its width; outermost cells reach far out."""
+    first, last = (steps.first, steps.last) if column is None else (steps.first[column], steps.last[column])
     low, log_slope = marginal.scores(number - 0.5, column)
     high, _ = marginal.scores(number + 0.5, column)
+    low, high = torch.where(number <= first, -FARTHEST, low), torch.where(number >= last, FARTHEST, high)
     width = high - low
     return low + width / 2, torch.where(width < NARROW, log_slope.exp(), width)

@@ -25,11 +25,13 @@ class Steps(InDouble):
     number: the cells of its neighbours touch, and no mass is lost between them.
     """
 
-    in_double = ("step", "taken", "lowest", "highest")
+    in_double = ("step", "taken", "lowest", "highest", "first", "last")
     step: Tensor
     taken: Tensor
     lowest: Tensor
     highest: Tensor
+    first: Tensor
+    last: Tensor
 
     def __init__(self, schema: Sequence[ColumnSchema]) -> None:
         super().__init__()
@@ -56,6 +58,12 @@ class Steps(InDouble):
         # A range that was found, and in which all is states, says nothing of what else there may be.
         self.register_buffer("lowest", torch.where(empty, -math.inf, first), persistent=False)
         self.register_buffer("highest", torch.where(empty, math.inf, last), persistent=False)
+        # The outermost numbers that there are: of a range that was found, others lie outside of it.
+        hard = torch.tensor([column.declared for column in schema], dtype=torch.bool)
+        largest = torch.full_like(first, LARGEST - 1)
+        ends = -largest, self._number(largest[None], last=True)[0]
+        self.register_buffer("first", torch.where(hard, torch.maximum(first, ends[0]), ends[0]), persistent=False)
+        self.register_buffer("last", torch.where(hard, torch.minimum(last, ends[1]), ends[1]), persistent=False)
 
     def numbers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return which values `(rows, d)` are multiples, and their numbers; those of others mean nothing."""
