@@ -5,12 +5,14 @@ Each message says what happened, why, and what to do about it. All inherit from 
 built-in error a caller would expect as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 # Of what an error repeats of the user's words.
 LONGEST_WORD = 80
+# How alike a word must be to one that may have been meant.
+NEAR = 0.6
 
 
 class LikelifyError(Exception):
@@ -95,22 +97,50 @@ class MissingDependencyError(LikelifyError, ImportError):
         )
 
 
-def unknown_word(kind: str, word: str, known: Iterable[str]) -> str:
+def unknown_word(kind: str, word: str, known: Iterable[str], most: int | None = None) -> str:
     """Return the sentences for a word that is not among the known ones: the nearest of them first, then all.
 
     Args:
         kind: what the word should name, such as `"model"`.
         word: what was given.
         known: the words there are.
+        most: how many of them are listed; by default all.
 
     Example:
         >>> unknown_word("model", "glwo", ["glow", "vae"])
         "There is no model 'glwo'. Did you mean 'glow'? Known are: glow, vae."
     """
-    known, word = list(known), printable(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}...")
-    near = " or ".join(f"'{match}'" for match in get_close_matches(word, known, n=2, cutoff=0.5))
+    known, word = list(known), _shortened(word)
+    near = _near(word, known)
     question = f" Did you mean {near}?" if near else ""
-    return f"There is no {kind} '{word}'.{question} Known are: {', '.join(known)}."
+    return f"There is no {kind} '{word}'.{question} Known are: {_listed(known, most)}."
+
+
+def unknown_words(kind: str, words: Sequence[str], known: Iterable[str], most: int | None = None) -> str:
+    """Return the sentences for words that are not among the known ones, each with what is near it; see `unknown_word`.
+
+    Example:
+        >>> unknown_words("column", ["agge", "zz"], ["age", "size"])
+        "There is no column 'agge' (did you mean 'age'?), 'zz'. Known are: age, size."
+    """
+    known = list(known)
+    if len(words) == 1:
+        return unknown_word(kind, words[0], known, most)
+    shown = [_shortened(word) for word in words[:most]]
+    said = [f"'{word}'{f' (did you mean {near}?)' if (near := _near(word, known)) else ''}" for word in shown]
+    return f"There is no {kind} {', '.join(said)}. Known are: {_listed(known, most)}."
+
+
+def _shortened(word: str) -> str:
+    return printable(word if len(word) <= LONGEST_WORD else f"{word[:LONGEST_WORD]}...")
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    return " or ".join(f"'{match}'" for match in get_close_matches(word, known, n=2, cutoff=NEAR))
+
+
+def _listed(known: Sequence[str], most: int | None) -> str:
+    return ", ".join([*known[:most], *(["..."] if most is not None and len(known) > most else [])])
 
 
 def printable(text: str) -> str:

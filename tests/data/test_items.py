@@ -111,7 +111,7 @@ def test_a_fault_far_into_a_file_is_named_by_line_and_column(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: ["a,b", *(line.rpartition(",")[0] for line in lines[1:])], r"has no column 'c', which the mod"),
+        (lambda lines: ["a,b", *(line.rpartition(",")[0] for line in lines[1:])], "lacks columns .* no column 'c'"),
         (lambda lines: ["a,b,c", *(f"{n},red,2" for n in range(20))], r"line 2, column 'b': 'red' is no number"),
         (lambda lines: [line.rpartition(",")[0] for line in lines[1:]], r"has 2 columns without names; .* of 3: a, b"),
         (lambda lines: [], "is empty"),

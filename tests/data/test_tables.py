@@ -146,7 +146,10 @@ def test_numpy_files(tmp_path):
         ("1,2\n1,-inf\n", "line 2, column 'column 2': the value is -inf"),
         ("a,colour\n1,red\n1,2\n1,3\n", "line 2, column 'colour': 'red' is not a number. Drop the column"),
         ("a,b\n1,2\n1,1_000\n", "line 3, column 'b': '1_000' is not a number"),
-        ("1,2\n1,3\n2,blue\n4,red", r"line 3, column 'column 2': 'blue' is not .* \(one of 2 such values\)"),
+        (
+            "1,2\n1,3\n2,blue\n4,red",
+            r"line 3, column 'column 2': 'blue' is not .* \(one of 2 such values; also 'red' in line 4\)",
+        ),
         ("a,b\n1,2\n1,2,3\n", "line 3 has 3 values; there are 2 columns"),
         ("a,b\n1,2\n1\n", "line 3 has 1 value; there are 2 columns"),
         ("a,b\n1,5\n" * 2, "line 3, column 'a': 'a' is not a number"),

@@ -82,6 +82,7 @@ class DataWords:
     levels: Annotated[int | None, _word(DATA, "Arrays of whole numbers: how many values.")] = None
     columns: Annotated[str | None, _word(DATA, "Tables: keep a,b,c; or kinds, zip=category,age=integer[0,99].")] = None
     drop: Annotated[str | None, _word(DATA, "Tables: those to leave out, id,name; auto: ids and free text.")] = None
+    missing: Annotated[str | None, _word(DATA, "Tables: further words for missing values, n.a.,-.")] = None
     given: Annotated[str | None, _word(DATA, "Tables: conditions a,b; learn p(others | a,b).")] = None
     dependent: Annotated[str | None, _word(DATA, "Columns that follow from others: drop or function.")] = None
     skip_unreadable: Annotated[bool, _word(DATA, "Leave out images that cannot be read.")] = False

@@ -41,10 +41,22 @@ FROM_FILES: dict[str, tuple[str, str]] = {
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "table": ("columns", "drop", "given", "dependent", "labels"),
-    "array": ("kind", "levels", "channels", "columns", "drop", "given", "dependent", "labels"),
+    "table": ("columns", "drop", "missing", "given", "dependent", "labels"),
+    "array": ("kind", "levels", "channels", "columns", "drop", "missing", "given", "dependent", "labels"),
     "images": ("image_size", "crop", "labels", "skip_unreadable"),
-    "hub": ("columns", "drop", "given", "dependent", "labels", "image_size", "crop", "kind", "levels", "channels"),
+    "hub": (
+        "columns",
+        "drop",
+        "missing",
+        "given",
+        "dependent",
+        "labels",
+        "image_size",
+        "crop",
+        "kind",
+        "levels",
+        "channels",
+    ),
 }
 # Endings of the names of pictures, whatever their case.
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")

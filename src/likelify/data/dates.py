@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from likelify.data.dialect import is_missing
+from likelify.data.faults import Faults, note_cells
 from likelify.data.zones import at_clock
-from likelify.errors import DataError
 from likelify.schema import ColumnSchema
 
 Unit = Literal["day", "second"]
@@ -28,11 +28,13 @@ DAYS = (
     *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
 )
-CLOCKS = ("%H:%M", ISO_TIME, "%H:%M:%S.%f")
+CLOCKS = ("%H:%M", ISO_TIME, "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
 ZONES = ("", "%z", " %z")
 # What a cell must look like to be tried at all.
 LOOKS = re.compile(r"(?=.*[0-9])[0-9A-Za-z]{1,9}[-/.: ][0-9A-Za-z]{1,9}[-/.: ,T].*|[0-9]{1,2}:[0-9]{2}")
 PROBED = 200
+# Of twice as many words this number must be dates of one form for it to be tried on all.
+TRIED = 5
 
 
 def formats() -> Iterable[str]:
@@ -57,6 +59,22 @@ def fitting_formats(words: Sequence[str]) -> list[str]:
         return []
     probed = [form for form in formats() if all(_read(word, form) is not None for word in words[:PROBED])]
     return [form for form in probed if all(_read(word, form) is not None for word in words[PROBED:])]
+
+
+def usual_formats(words: Sequence[str], least: int) -> list[str]:
+    """Return the ways in which most of some words are dates or times, where the others are none at all.
+
+    Args:
+        words: none missing.
+        least: so many must be.
+    """
+    likely = [word for word in words if LOOKS.fullmatch(word)]
+    if len(likely) < max(least, 2 * TRIED):
+        return []
+    some = likely[: 2 * TRIED]
+    tried = [form for form in formats() if sum(_read(word, form) is not None for word in some) >= TRIED]
+    counts = {form: sum(_read(word, form) is not None for word in likely) for form in tried}
+    return [form for form, count in counts.items() if count >= least and count == max(counts.values())]
 
 
 def are_alike(forms: Sequence[str], words: Sequence[str]) -> bool:
@@ -101,35 +119,30 @@ def count_words(words: Sequence[str], written: str, unit: Unit) -> list[float | 
 
 
 def read_dates(
-    values: Sequence[Any] | np.ndarray, column: ColumnSchema, what: str, place: Callable[[int], str]
+    values: Sequence[Any] | np.ndarray, column: ColumnSchema, faults: Faults, place: Callable[[int], str]
 ) -> np.ndarray:
     """Return dates in the unit of a column, NaN where one is missing.
 
     Args:
         values: words as the column is written or as ISO writes them, or dates and times of Python, numpy and pandas.
         column: of dates.
-        what: the data's name, for errors.
-        place: tells where a row stands, for errors.
-
-    Raises:
-        DataError: naming the first that is no date.
+        faults: where values that are no dates are noted, which then count as missing.
+        place: tells where a row stands.
     """
     unit: Unit = column.unit or "second"
     if isinstance(values, np.ndarray) and values.dtype.kind == "M":
         return from_datetimes(values, unit)
     plain = list(values)
-    known: dict[Any, float] = {}
+    known: dict[Any, float | None] = {}
     read = np.empty(len(plain))
     for row, value in enumerate(plain):
         if value not in known:
-            found = _moment(value, column.written, unit, column.zone)
-            if found is None:
-                example = "" if column.written is None else f" as {column.written} writes it"
-                raise DataError(
-                    f"{what}, {place(row)}, column '{column.name}': {str(value)[:40]!r} is no date{example}."
-                )
-            known[value] = found
-        read[row] = known[value]
+            known[value] = _moment(value, column.written, unit, column.zone)
+        found = known[value]
+        read[row] = np.nan if found is None else found
+    wrong = [row for row, value in enumerate(plain) if known[value] is None]
+    example = "" if column.written is None else f" as {column.written} writes it"
+    note_cells(faults, column.name, plain, wrong, f"is no date{example}", place)
     return read
 
 

@@ -103,6 +103,7 @@ class TextFrame(Frame):
             frozenset(n for n, column in enumerate(self.columns) if column.type == "boolean"),
             tuple(map(self._table.names.index, carried)),
             faults,
+            self.missing,
         )
         with reading(self.path, TEXT):
             for rows in self._table.rows(self._text(), wanted):
@@ -159,12 +160,14 @@ class Wanted:
         flags: those that hold truth values, of all.
         carried: those whose text is kept.
         faults: where what is wrong with cells and lines is noted; by default it is refused.
+        missing: further words for missing values.
     """
 
     numbers: tuple[int, ...]
     flags: frozenset[int] = frozenset()
     carried: tuple[int, ...] = ()
     faults: Faults | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ class Table:
                 csv.ConvertOptions(
                     column_types=types,
                     include_columns=list(types),
-                    null_values=list(MISSING),
+                    null_values=[*MISSING, *wanted.missing],
                     true_values=list(TRUE),
                     false_values=list(FALSE),
                 ),
@@ -313,7 +316,7 @@ class Table:
             raise DataError(f"'{self.path}', line {line} is no row of numbers: {error}.") from error
 
     def _number(self, line: int, column: int, cell: str, wanted: Wanted) -> float:
-        if cell in MISSING:
+        if cell in MISSING or cell in wanted.missing:
             return math.nan
         if column in wanted.flags and cell in TRUE + FALSE:
             return float(cell in TRUE)
@@ -322,8 +325,7 @@ class Table:
             return float(cell)
         if wanted.faults is None:
             raise DataError(f"'{self.path}', line {line}, column '{self.names[column]}': {fault}")
-        remedy = "" if looks_like_number(cell) else "drop"
-        wanted.faults.add(self.names[column], Fault(fault, f"line {line}", 1, remedy))
+        wanted.faults.add(self.names[column], Fault(fault, f"line {line}", 1, cells=(cell,)))
         return math.nan
 
     def _locate(self, piece: Piece, row: int, column: int) -> tuple[str, str]:

@@ -35,6 +35,7 @@ def settle(
         for each in found:
             said = f"it follows from others: {each} (--dependent drop leaves it out, --dependent function keeps it)"
             faults.add(each.column, Fault(said))
+            faults.follow = True
         return []
     if how == "drop":
         table.without([each.column for each in found])

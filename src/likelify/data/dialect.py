@@ -11,11 +11,20 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": 
 BLANK = " "
 # As much of a file shows what it is like.
 SAMPLE_LINES, SAMPLE = 50, 2**16
-MISSING = ("", "?", "NA", "N/A", "null", "NULL", "None", "nan", "NaN", "NaT", "<NA>")
+# A dash or a point alone is no such word: it may be a zero in accounts, or a category.
+MISSING = (
+    *("", "?", "NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "null", "NULL", "Null", "None"),
+    *("nan", "NaN", "NAN", "-nan", "-NaN", "NaT", "<NA>"),
+)
 GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+# Numbers with the sign of a currency or of a percentage.
+SIGNED = re.compile(
+    r"[+-]?\s*(?:[$€£¥₹₩]|USD|EUR|GBP|CHF|JPY)\s*(?P<number>[+-]?[0-9][0-9.,]*)"
+    r"|(?P<before>[+-]?[0-9][0-9.,]*)\s*(?:[%‰$€£¥₹₩]|USD|EUR|GBP|CHF|JPY)"
+)
 # Several numbers with the same between them, no letter or digit and none of ours. A dash may be one, or a sign.
 BETWEEN = r"(?:[^\w\s,;|\"+.]|[^\S \t\r\n]){1,3}?"
 SEVERAL = re.compile(rf"{NUMBER}[ \t]*(?P<between>{BETWEEN})[ \t]*{NUMBER}(?:[ \t]*(?P=between)[ \t]*{NUMBER})*")
@@ -132,6 +141,11 @@ def advice(cell: str) -> str:
             f"{shown} is several numbers with {seen!r} between them. Give each a column of its own, or make one number "
             "of them (of dates and times, the seconds since the first)."
         )
+    if signed := SIGNED.fullmatch(cell):
+        number = signed["number"] or signed["before"]
+        what = "a percentage" if "%" in cell else "an amount of money"
+        plain = number.replace(",", "") if GROUPS.fullmatch(number) else number
+        return f"{shown} is {what} with its sign. Write the number alone: {plain}."
     if not looks_like_number(cell):
         return f"{shown} is not a number. Drop the column, or put numbers in place of its words."
     plain = cell.replace(",", "")[:40]

@@ -12,6 +12,7 @@ import numpy as np
 
 from likelify.data.dates import read_dates, write_dates
 from likelify.data.dialect import is_missing
+from likelify.data.faults import Fault, Faults, note_cells
 from likelify.data.limits import LARGEST_VALUE
 from likelify.errors import DataError, LikelifyWarning, unknown_word
 from likelify.schema import ColumnSchema
@@ -89,6 +90,7 @@ def encode_column(
     column: ColumnSchema,
     what: str = "The data",
     place: Callable[[int], str] = "row {}".format,
+    faults: Faults | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Return the values of one column in float64, and the words in it that it does not know.
 
@@ -97,10 +99,21 @@ def encode_column(
         column: what they are.
         what: the data's name, for errors.
         place: tells where a row stands, for errors.
+        faults: where values of another kind are noted, which then count as missing; by default they are refused.
 
     Raises:
         DataError: naming the first value that is of another kind.
     """
+    faults, noted = Faults(what) if faults is None else faults, faults
+    read, words = _encoded(values, column, faults, place)
+    if noted is None:
+        faults.refuse()
+    return read, words
+
+
+def _encoded(
+    values: Sequence[Any] | np.ndarray, column: ColumnSchema, faults: Faults, place: Callable[[int], str]
+) -> tuple[np.ndarray, list[str]]:
     if isinstance(values, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(values).tolist()
         values = [None if gone else value for value, gone in zip(values.data.tolist(), hidden, strict=True)]
@@ -110,16 +123,16 @@ def encode_column(
     if array.dtype.kind == "m":
         array = np.where(np.isnat(array), np.nan, array / np.timedelta64(1, "s"))
     if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
-        return _checked(array.astype(np.float64), column, what, place), []
+        return _checked(array.astype(np.float64), column, faults, place), []
     if column.kind == "date":
-        return read_dates(values, column, what, place), []
+        return read_dates(values, column, faults, place), []
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     read = [_truth(value) if column.kind == "boolean" else _number(value) for value in plain]
-    if None in read:
-        wrong = plain[read.index(None)]
-        kind = "truth value" if column.kind == "boolean" else "number"
-        raise DataError(f"{what}, {place(read.index(None))}, column '{column.name}': {str(wrong)[:40]!r} is no {kind}.")
-    return _checked(np.array(read, dtype=np.float64), column, what, place), []
+    kind = "truth value" if column.kind == "boolean" else "number"
+    note_cells(
+        faults, column.name, plain, [row for row, value in enumerate(read) if value is None], f"is no {kind}", place
+    )
+    return _checked(np.array([np.nan if value is None else value for value in read]), column, faults, place), []
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray:
@@ -130,14 +143,14 @@ def _as_array(values: Sequence[Any]) -> np.ndarray:
         return np.array([*values, None], dtype=object)[:-1]
 
 
-def _checked(values: np.ndarray, column: ColumnSchema, what: str, place: Callable[[int], str]) -> np.ndarray:
+def _checked(values: np.ndarray, column: ColumnSchema, faults: Faults, place: Callable[[int], str]) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         wrong = np.abs(values) > LARGEST_VALUE
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(
-            f"{what}, {place(row)}, column '{column.name}': the value is {values[row]}, which is too large."
-        )
+        fault = Fault(f"the value is {values[row]}, which is too large", place(row), int(wrong.sum()))
+        faults.add(column.name, fault)
+        return np.where(wrong, np.nan, values)
     return values
 
 

@@ -161,10 +161,12 @@ def fault_of(values: np.ndarray, told: Told) -> Fault | None:
         return Fault("it has no values", remedy="drop")
     if told.kind == "integer" and not _are_whole(present):
         wrong = present[(present != np.floor(present)) | (np.abs(present) >= LARGEST_WHOLE)]
-        return Fault(f"the value {wrong[0]:.10g} is no whole number, as you said; say real", count=len(wrong))
+        return Fault(
+            f"the value {wrong[0]:.10g} is no whole number, as you said; say real", "", len(wrong), "columns", "real"
+        )
     if told.kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
         wrong = present[~np.isin(present, (0.0, 1.0))]
-        return Fault(f"the value {wrong[0]:.10g} is neither 0 nor 1, false nor true", count=len(wrong))
+        return Fault(f"the value {wrong[0]:.10g} is neither 0 nor 1, false nor true", "", len(wrong), "columns", "real")
     lower = -np.inf if told.lower is None else told.lower
     upper = np.inf if told.upper is None else told.upper
     outside = present[(present < lower) | (present > upper)]
@@ -174,7 +176,7 @@ def fault_of(values: np.ndarray, told: Told) -> Fault | None:
         f"the value {outside[0]:.10g} lies outside of {lower:.10g} to {upper:.10g}, the range that you declared. Mend "
         "it, or declare a wider range"
     )
-    return Fault(said, count=len(outside))
+    return Fault(said, "", len(outside), "columns", told.kind or "real")
 
 
 def _are_whole(values: np.ndarray) -> bool:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from likelify.data.dialect import is_number
 from likelify.data.faults import Fault, Faults
 from likelify.data.limits import LARGEST_VALUE, REMEDY, require_values
 from likelify.data.told import Told
-from likelify.errors import DataError, unknown_word
+from likelify.errors import DataError, unknown_words
 from likelify.names import ColumnType
 
 NUMBERS: tuple[ColumnType, ...] = ("real", "integer", "boolean")
@@ -78,6 +79,7 @@ class Frame(ABC):
         index: names of columns that only number or name the rows, as pandas writes them.
         named: whether the columns have names of their own.
         count: number of rows, or None where only reading tells.
+        missing: further words that stand for missing values.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Frame(ABC):
     index: tuple[str, ...] = ()
     named: bool = True
     count: int | None = None
+    missing: tuple[str, ...] = ()
 
     @abstractmethod
     def rows(
@@ -118,6 +121,24 @@ class Frame(ABC):
     def column(self, name: str) -> Column:
         """Return the column of that name."""
         return next(column for column in self.columns if column.name == name)
+
+
+def without_words(values: Sequence[Any], missing: Collection[str]) -> Sequence[Any]:
+    """Return values with nothing in place of words that stand for missing ones."""
+    if not missing:
+        return values
+    numbers = {float(word) for word in missing if is_number(word)}
+
+    def is_meant(word: str) -> bool:
+        return word in missing or (bool(numbers) and is_number(word) and float(word) in numbers)
+
+    return [None if isinstance(value, str) and is_meant(value.strip()) else value for value in values]
+
+
+def without_numbers(values: np.ndarray, missing: Collection[str]) -> np.ndarray:
+    """Return numbers with NaN in place of those that stand for missing ones."""
+    numbers = [float(word) for word in missing if is_number(word)]
+    return np.where(np.isin(values, numbers), np.nan, values) if numbers else values
 
 
 @dataclass
@@ -254,12 +275,11 @@ def chosen_columns(frame: Frame, columns: Sequence[str] | None, others: Sequence
         others: further names that must be those of columns.
 
     Raises:
-        DataError: if a name is none of a column.
+        DataError: if names are none of columns; all of them are named.
     """
     known = [column.name for column in frame.columns]
-    for name in [*(columns or ()), *others]:
-        if name not in known:
-            raise DataError(f"{frame.name}: {unknown_word('column', name, known[:NAMED])}")
+    if strange := [name for name in dict.fromkeys([*(columns or ()), *others]) if name not in known]:
+        raise DataError(f"{frame.name}: {unknown_words('column', strange, known, most=NAMED)}")
     return [name for name in columns or known if columns or name not in frame.index]
 
 

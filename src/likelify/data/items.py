@@ -180,13 +180,16 @@ class TableItems(Items):
     Args:
         frame: the table.
         facts: of what the model was fitted to.
-        label: name of the column of classes, which a table need not have.
+        options: how the table is read: the name of the column of classes, which it need not have, and further words
+            for missing values.
 
     Raises:
         DataError: if columns are missing or hold something else than the model's: all of them are named.
     """
 
-    def __init__(self, frame: Frame, facts: Facts, label: str | None = None) -> None:
+    def __init__(self, frame: Frame, facts: Facts, options: SourceOptions | None = None) -> None:
+        options = options or SourceOptions()
+        frame.missing = options.missing or ()
         self.name, self.count, self.frame, self.facts = frame.name, frame.count, frame, facts
         known = [column.name for column in frame.columns]
         schema = facts.schema or real_columns(facts.event_shape[0])
@@ -205,7 +208,7 @@ class TableItems(Items):
         )
         require_columns(frame, self._schema)
         self.carried = tuple(name for name in known if name not in wanted)
-        self._label = label if label in self.carried else None
+        self._label = options.labels if options.labels in self.carried else None
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
         """Read piece after piece; see `Items.batches`."""
@@ -251,7 +254,7 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
         return _of_dataset(what, facts, options or SourceOptions(), split)
     frame = table_in(what)
     if frame is not None:
-        return TableItems(frame, facts, None if options is None else options.labels)
+        return TableItems(frame, facts, options)
     if isinstance(what, Dataset | DataLoader):
         return DatasetItems(what, facts)
     return ArrayItems("The data", plain_array(what, "The data"), facts)
@@ -269,7 +272,7 @@ def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitNam
     if isinstance(found, HubImages):
         return SourceItems(found, split)
     if isinstance(found, HubFrame):
-        return TableItems(found, facts, options.labels or found.label)
+        return TableItems(found, facts, options.model_copy(update={"labels": options.labels or found.label}))
     return ArrayItems("The data set", found, facts, labels, channels=options.channels)
 
 
@@ -288,7 +291,7 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
         return _of_source(open_source(what, options), facts, split)
     if facts.kind != "table":
         raise DataError(f"'{path}' is a table; the model is of {facts.items} of shape {tuple(facts.event_shape)}.")
-    return TableItems(open_frame(path), facts, options.labels)
+    return TableItems(open_frame(path), facts, options)
 
 
 def _of_arrays(path: Path, facts: Facts, options: SourceOptions, split: SplitName) -> Items:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from likelify.data.faults import quoted
 from likelify.data.told import Told, read_wishes, split_wishes
 from likelify.settings import Settings
 
@@ -77,6 +76,8 @@ class SourceOptions(Settings):
         columns: names of the columns of a table to keep, in that order; or what some of them are taken for,
             `age=integer[0,120],zip=category,price=real[0,)`, in Python `{"zip": "category"}`, which keeps all.
         drop: names of the columns of a table to leave out; `auto` stands for all that are proposed for it.
+        missing: further words of a table that stand for missing values, in all its columns: `n.a.,-,unknown`. A number
+            among them stands for itself however it is written.
         given: names of the columns of a table that are conditions: the model is of the others, given them.
         dependent: what becomes of columns that follow from others: `refuse` names them (by default), `drop` leaves them
             out, `function` keeps them as what they are, a function of the others.
@@ -97,6 +98,7 @@ class SourceOptions(Settings):
     levels: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     columns: Columns | None = None
     drop: Names | None = None
+    missing: Names | None = None
     given: Names | None = None
     dependent: Literal["refuse", "drop", "function"] | None = None
 
@@ -114,12 +116,6 @@ class SourceOptions(Settings):
     def told(self) -> dict[str, Told]:
         """What columns are taken for, by their names."""
         return read_wishes(self.columns) if isinstance(self.columns, dict) else {}
-
-    def wishes(self) -> list[str]:
-        """Return what columns are taken for as the command line has it."""
-        if not isinstance(self.columns, dict):
-            return []
-        return [f"{quoted(name)}={wish}" for name, wish in self.columns.items()]
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that were given, by name."""

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.dialect import is_missing
 from likelify.data.encoding import encode_column, say_strange
-from likelify.data.faults import AUTO, Fault, Faults, quoted
+from likelify.data.faults import AUTO, MORE, MOST_CELLS, Fault, Faults, quoted
 from likelify.data.finding import fault_of
-from likelify.data.frames import NUMBERS, Column, Frame, Rows, joined
+from likelify.data.frames import NUMBERS, Column, Frame, Rows, joined, without_numbers, without_words
 from likelify.data.limits import require_values
 from likelify.data.proposals import is_free_text, numbers_rows
 from likelify.data.told import Told
-from likelify.data.words import Words, meaning
+from likelify.data.words import Meaning, Words, meaning
 from likelify.data.zones import by_clocks
-from likelify.errors import DataError, unknown_word
+from likelify.errors import DataError, unknown_words
 from likelify.schema import ColumnSchema, compute_functions
 
 # Of the names of columns, how many an error lists.
@@ -74,6 +73,7 @@ def read_frame(
     whole = joined(frame.name, read.parts(frame, faults))
     if not len(whole):
         raise DataError(f"{frame.name} has no rows.")
+    faults.rows = len(whole)
     rows = whole if not text else np.empty((len(whole), len(names)))
     for place, name in enumerate(names if text else ()):
         if name in text:
@@ -99,9 +99,9 @@ class _Reading:
         carried = [*self.words, *([self.label] if self.label else [])]
         for rows in frame.rows(self.numbers, carried, faults=faults):
             for name, words in self.words.items():
-                words.add(rows.carried[name])
+                words.add(without_words(rows.carried[name], frame.missing))
             self.labels.extend(rows.carried[self.label] if self.label else [])
-            yield rows.values
+            yield without_numbers(rows.values, frame.missing)
 
 
 def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
@@ -140,19 +140,26 @@ def _understood(frame: Frame, name: str, words: Words, told: Told, faults: Fault
     known, places = list(words.known), words.places
     found = meaning(known, told)
     values = found.values[places] if len(known) else np.full(len(places), np.nan)
-    if found.said and found.wrong is None:
-        remedy = "columns" if found.wish else ""
-        faults.add(name, Fault(found.said, remedy=remedy, wish=found.wish))
-    elif found.wrong is not None:
-        missing = np.array([is_missing(word) for word in known])
-        count = int((np.isnan(values) & ~missing[places]).sum())
-        row = int((places == found.wrong).argmax())
-        faults.add(name, Fault(found.said, frame.place(row), count))
+    if found.said and not found.wrong:
+        remedy = "columns" if found.wish else "drop"
+        # Counted as values where the column is to be dropped, so that nothing leaves it out unasked.
+        faults.add(name, Fault(found.said, "", 0 if found.wish else len(places), remedy, found.wish))
+    elif found.wrong:
+        faults.add(name, _wrong_cells(frame, known, places, found))
     elif found.told.by != "user" and found.told.kind == "category":
         present = ~np.isnan(values)
         if said := is_free_text(places[present], len(found.told.words or ())):
-            faults.add(name, Fault(f"{said} ({quoted(name)}=category keeps it)", remedy="drop"))
+            faults.add(name, Fault(f"{said} (--columns '{quoted(name)}=category' keeps it)", remedy="drop"))
     return values, found.told
+
+
+def _wrong_cells(frame: Frame, known: Sequence[str], places: np.ndarray, found: Meaning) -> Fault:
+    """Return the fault of words that are not what the others of their column are, with where the first stand."""
+    rows = np.flatnonzero(np.isin(places, found.wrong))
+    more = tuple(f"{known[places[row]][:40]!r} in {frame.place(int(row))}" for row in rows[1 : 1 + MORE])
+    cells = tuple(known[number] for number in found.wrong[: MOST_CELLS + 1])
+    remedy = "columns" if found.wish else ""
+    return Fault(found.said, frame.place(int(rows[0])), len(rows), remedy, found.wish, cells, more)
 
 
 def _dated(values: np.ndarray, told: Told) -> Told:
@@ -182,7 +189,7 @@ def note_faults(table: Table, faults: Faults, *, ids: bool) -> None:
         if fault := fault_of(table.rows[:, place], told):
             faults.add(name, fault)
         elif ids and told.by != "user" and told.kind is None and numbers_rows(table.rows[:, place]):
-            said = f"its values number the rows: an id ({quoted(name)}=integer keeps it)"
+            said = f"its values number the rows: an id (--columns '{quoted(name)}=integer' keeps it)"
             faults.add(name, Fault(said, remedy="drop"))
 
 
@@ -223,31 +230,57 @@ def read_as(
         unknown: what becomes of words that a column does not know, see `encoding.encode`.
 
     Raises:
-        DataError: if values are of another kind or words refused, or the file is damaged.
+        DataError: if words are refused, the file is damaged, or values are of another kind, when all was read: the
+            message names them.
 
     Warns:
         LikelifyWarning: naming words that the schema does not know, when all was read.
     """
-    known = {column.name for column in frame.columns}
-    present = [column for column in schema if column.name in known]
-    text = [column for column in present if _reads_text(frame.column(column.name), column)]
-    numbers = [column for column in present if column not in text]
-    strange: dict[str, list[str]] = {}
-    given = [column.name for column in text]
-    for rows in frame.rows([column.name for column in numbers], [*dict.fromkeys([*given, *carried])], start):
-        values = np.full((len(rows), len(schema)), np.nan)
-        for place, column in enumerate(schema):
-            if column in numbers:
-                found = rows.values[:, numbers.index(column)]
-                values[:, place] = _in_unit(frame.column(column.name), column, found)
-            elif column in text:
-                found = rows.carried[column.name]
-                values[:, place], words = encode_column(found, column, frame.name, partial(_placed, frame, start))
-                strange[column.name] = [*dict.fromkeys([*strange.get(column.name, []), *words])]
-        compute_functions(values, schema, [column.name for column in present])
-        yield Rows(values, {name: rows.carried[name] for name in carried}, rows.locate)
+    parts = _Encoding(frame, tuple(schema), Faults(frame.name))
+    for rows in frame.rows(*parts.wanted(carried), start, parts.faults):
+        values = parts.encoded(rows, start)
         start += len(rows)
-    say_strange(frame.name, {name: words for name, words in strange.items() if words}, schema, unknown)
+        # The rest is read for what else is wrong with it.
+        if not parts.faults:
+            yield Rows(values, {name: rows.carried[name] for name in carried}, rows.locate)
+    parts.faults.refuse()
+    say_strange(frame.name, {name: words for name, words in parts.strange.items() if words}, schema, unknown)
+
+
+@dataclass
+class _Encoding:
+    """The rows of a table as those of a schema, with what is wrong with them and the words that the schema lacks."""
+
+    frame: Frame
+    schema: tuple[ColumnSchema, ...]
+    faults: Faults
+    strange: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {column.name for column in self.frame.columns}
+        self.present = [column.name for column in self.schema if column.name in known]
+        text = [column for column in self.schema if column.name in known]
+        self.text = [column.name for column in text if _reads_text(self.frame.column(column.name), column)]
+        self.numbers = [name for name in self.present if name not in self.text]
+
+    def wanted(self, carried: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the columns that are read as numbers, and those that are read as they are."""
+        return self.numbers, [*dict.fromkeys([*self.text, *carried])]
+
+    def encoded(self, rows: Rows, start: int) -> np.ndarray:
+        """Return some rows, of which the first has a number."""
+        values = np.full((len(rows), len(self.schema)), np.nan)
+        for place, column in enumerate(self.schema):
+            if column.name in self.numbers:
+                found = without_numbers(rows.values[:, self.numbers.index(column.name)], self.frame.missing)
+                values[:, place] = _in_unit(self.frame.column(column.name), column, found)
+            elif column.name in self.text:
+                found = without_words(rows.carried[column.name], self.frame.missing)
+                placed = partial(_placed, self.frame, start)
+                values[:, place], words = encode_column(found, column, self.frame.name, placed, self.faults)
+                self.strange[column.name] = [*dict.fromkeys([*self.strange.get(column.name, []), *words])]
+        compute_functions(values, self.schema, self.present)
+        return values
 
 
 def _placed(frame: Frame, start: int, row: int) -> str:
@@ -279,8 +312,7 @@ def require_columns(frame: Frame, schema: Sequence[ColumnSchema]) -> None:
     absent = [column.name for column in schema if column.name not in known and column.function is None]
     if absent:
         raise DataError(
-            f"{frame.name} has no column {', '.join(map(repr, absent[:NAMED]))}, which the model is of. "
-            f"{unknown_word('column', absent[0], known[:NAMED])}"
+            f"{frame.name} lacks columns that the model is of. {unknown_words('column', absent, known, most=NAMED)}"
         )
     wrong = [column.name for column in schema if column.name in known and frame.column(column.name).type == "other"]
     if wrong:

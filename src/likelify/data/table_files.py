@@ -82,6 +82,7 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
         DataError: see `table_file`.
     """
     label, told, faults = options.labels, options.told, Faults(frame.name)
+    frame.missing = options.missing or ()
     drop, auto = splits_auto(frame, options.drop or ())
     others = [*drop, *told, *(options.given or ()), *([label] if label else ())]
     names = [name for name in chosen_columns(frame, options.kept, others) if name not in {*drop, label}]
@@ -100,7 +101,7 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     if options.dependent or faults:
         follow = dependences(table.rows, table.names, [name for name in table.names if table.told[name].words])
         said += settle(table, follow, options.dependent or "refuse", faults)
-    faults.refuse(drop, options.wishes())
+    faults.refuse(options, [*dict.fromkeys([*table.names, *faults.columns])])
     if not table.names:
         raise DataError(f"{frame.name} has nothing but the numbers of its rows, ids or free text.")
     _require_given(frame, table, options)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of
-from likelify.data.dialect import advice, is_missing, is_number
+from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of, usual_formats
+from likelify.data.dialect import SIGNED, advice, is_missing, is_number
 from likelify.data.encoding import FALSE, TRUE, as_word
 from likelify.data.limits import LARGEST_VALUE
+from likelify.data.proposals import FEW
 from likelify.data.told import Told
 
 # Truth values by themselves; with others, such as yes and no, only where the user says so.
 TRUTH = frozenset(("true", "false"))
+# Where this share of the different words are dates or numbers the column is one of these, and the others are wrong.
+USUAL, FEWEST = 0.95, 20
+# A number that starts so is one of a code, whose zeros count.
+LEADING = re.compile(r"[+-]?0[0-9]")
 
 
 @dataclass
@@ -44,14 +51,14 @@ class Meaning:
     Attributes:
         values: of each word, NaN where it is missing or wrong.
         told: what is known of the column by that.
-        wrong: the number of the first word that is not what was asked for, or None.
-        said: what is wrong with it, or with all.
+        wrong: the numbers of the words that are not what was asked for.
+        said: what is wrong with the first of them, or with all.
         wish: what the column could be taken for instead.
     """
 
     values: np.ndarray
     told: Told
-    wrong: int | None = None
+    wrong: tuple[int, ...] = ()
     said: str = ""
     wish: str = ""
 
@@ -75,9 +82,24 @@ def meaning(words: Sequence[str], told: Told) -> Meaning:
     lower = {word.lower() for word in present}
     if lower and lower <= TRUTH:
         return _each(words, replace(told, kind="boolean", said="truth values"), _truth, "")
+    return _usual(words, present, told) or _categories(words, present, replace(told, kind="category"))
+
+
+def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning | None:
+    """Tell what nearly all words are: dates of one form, numbers, amounts of money or percentages; None if nothing."""
     if forms := fitting_formats(present):
         return _found_dates(words, present, forms, told)
-    return _categories(words, present, replace(told, kind="category"))
+    least = math.ceil(USUAL * len(present))
+    if present and sum(SIGNED.fullmatch(word) is not None for word in present) >= least:
+        first = next(word for word in present if SIGNED.fullmatch(word))
+        wish = "category" if len(present) <= FEW else ""
+        return Meaning(np.full(len(words), np.nan), told, said=f"its values are no numbers: {advice(first)}", wish=wish)
+    if len(present) >= FEWEST and sum(map(_is_plain, present)) >= least and not any(map(LEADING.match, present)):
+        return _each(words, told, _number, "")
+    if forms := usual_formats(present, least):
+        good = [word for word in present if count_words([word], forms[0], "second") != [None]]
+        return _found_dates(words, good, forms, told)
+    return None
 
 
 def in_order(words: Iterable[str]) -> list[str]:
@@ -96,10 +118,11 @@ def _categories(words: Sequence[str], present: Sequence[str], told: Told) -> Mea
         if told.kind == "ordered" and not all(map(_is_plain, known)):
             listed = ",".join(known[:5]) + (",..." if len(known) > 5 else "")
             said = f"the order of its words is not known. Say it: ordered[{listed}]"
-            return Meaning(np.full(len(words), np.nan), replace(told, words=known), said=said)
+            wish = f"ordered[{','.join(known)}]" if len(known) <= 5 else "category"
+            return Meaning(np.full(len(words), np.nan), replace(told, words=known), said=said, wish=wish)
     places = {word: float(place) for place, word in enumerate(known)}
-    wrong = next((n for n, word in enumerate(words) if word not in places and not is_missing(word)), None)
-    said = "" if wrong is None else f"{words[wrong][:40]!r} is none of the words that you named"
+    wrong = tuple(n for n, word in enumerate(words) if word not in places and not is_missing(word))
+    said = "" if not wrong else f"{words[wrong[0]][:40]!r} is none of the words that you named"
     values = np.array([places.get(word, np.nan) for word in words], dtype=np.float64)
     text = told.said or f"{len(known)} words"
     return Meaning(values, replace(told, words=known, said=text), wrong, said)
@@ -108,11 +131,11 @@ def _categories(words: Sequence[str], present: Sequence[str], told: Told) -> Mea
 def _each(words: Sequence[str], told: Told, read: Any, said: str) -> Meaning:
     """Read word by word; the first that cannot be read is wrong."""
     found = [np.nan if is_missing(word) else read(word) for word in words]
-    wrong = next((n for n, value in enumerate(found) if value is None), None)
-    if wrong is not None:
-        said = f"{words[wrong][:40]!r} {said}" if said else advice(words[wrong])
+    wrong = tuple(n for n, value in enumerate(found) if value is None)
+    if wrong:
+        said = f"{words[wrong[0]][:40]!r} {said}" if said else advice(words[wrong[0]])
     values = np.array([np.nan if value is None else value for value in found], dtype=np.float64)
-    return Meaning(values, told, wrong, said if wrong is not None else "")
+    return Meaning(values, told, wrong, said if wrong else "")
 
 
 def _truth(word: str) -> float | None:
@@ -128,14 +151,14 @@ def _dates(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning:
     if told.written is not None:
         unit = unit_of(told.written)
         read = count_words(words, told.written, unit)
-        wrong = next((n for n, at in enumerate(read) if at is None and not is_missing(words[n])), None)
-        said = "" if wrong is None else f"{words[wrong][:40]!r} is no date as {told.written} writes it"
+        wrong = tuple(n for n, at in enumerate(read) if at is None and not is_missing(words[n]))
+        said = "" if not wrong else f"{words[wrong[0]][:40]!r} is no date as {told.written} writes it"
         values = np.array([np.nan if at is None else at for at in read], dtype=np.float64)
         return Meaning(values, replace(told, unit=unit), wrong, said)
     if forms := fitting_formats(present):
         return _found_dates(words, present, forms, told)
     said = "it has dates in no way that is known. Say how they are written: date[%d.%m.%Y]"
-    return Meaning(np.full(len(words), np.nan), told, said=said)
+    return Meaning(np.full(len(words), np.nan), told, said=said, wish="category")
 
 
 def _found_dates(words: Sequence[str], present: Sequence[str], forms: Sequence[str], told: Told) -> Meaning:
@@ -143,6 +166,9 @@ def _found_dates(words: Sequence[str], present: Sequence[str], forms: Sequence[s
         said = (
             f"its dates, such as {present[0]!r}, can be read as {' or '.join(forms[:2])}, and no row decides. Say which"
         )
-        return Meaning(np.full(len(words), np.nan), told, said=said, wish=f"date[{forms[0]}]")
+        known = set(present)
+        strange = tuple(n for n, word in enumerate(words) if word not in known and not is_missing(word))
+        said += f"; {words[strange[0]][:40]!r} is no date at all" if strange else ""
+        return Meaning(np.full(len(words), np.nan), told, strange, said, wish=f"date[{forms[0]}]")
     said = told.said or f"dates, as {forms[0]}"
     return _dates(words, present, replace(told, kind="date", written=forms[0], said=said))
