@@ -104,7 +104,7 @@ def test_everything_wrong_is_said_in_one_message(tmp_path):
         "column 'empty': it has no values",
         "column 'row': its values number the rows",
         "--drop 'city,id,empty,row'",
-        "--columns 'size=ordered[M,S],age=integer,when=date[%d/%m/%Y]' --missing 'tall' --dependent drop ('--drop auto' drops",
+        "--columns 'size=ordered[M,S],age=integer,when=date[%d/%m/%Y]' --missing 'tall' --dependent drop (",
     ):
         assert part in said
     path = write(tmp_path / "b.csv", PEOPLE.assign(when=wrong["when"], empty=""))
