@@ -53,7 +53,8 @@ class ColumnSchema(Settings):
 
     A value is in one of the `size` states of its column: one of `states`, each of which has a probability of its own;
     or else `continuous`, where there is one, which has a density, or probabilities of whole steps; or `other`, the last
-    state, for what is missing or was never seen.
+    state, for what is missing or was never seen. A value that was never seen is none of the states and no multiple of
+    the step (of a word: the place -1). All of these together have about the probability of one row of the sample.
 
     Attributes:
         name: of the column.

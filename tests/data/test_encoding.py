@@ -67,9 +67,10 @@ def test_what_is_drawn_is_rounded_to_what_the_data_have():
 
 def test_words_that_are_not_known_are_named_or_refused():
     columns = {"city": ["Rome", "Oslo", "Rome ", None]}
-    with pytest.warns(LikelifyWarning, match=r"count as missing: 'city': 'Oslo'\."):
+    with pytest.warns(LikelifyWarning, match=r"count as never seen: 'city': 'Oslo'\."):
         rows = encode(columns, SCHEMA[:1])
-    np.testing.assert_array_equal(rows[:, 0], [1, np.nan, 1, np.nan])
+    np.testing.assert_array_equal(rows[:, 0], [1, -1, 1, np.nan])
+    assert decode(rows, SCHEMA[:1]) == {"city": ["Rome", None, "Rome", None]}
     with pytest.raises(DataError, match="column 'city': There is no word 'Oslo'"):
         encode(columns, SCHEMA[:1], unknown="refuse")
 

@@ -71,7 +71,7 @@ def test_new_rows_are_read_as_the_model_knows_its_columns(tmp_path):
     other = other.assign(city=["Oslo", "Paris", "Rome"] * 20)
     other.loc[4, ["height", "age"]] = None
     for what in (write(tmp_path / "b.csv", other), other.astype({"height": float, "age": float})):
-        with pytest.warns(LikelifyWarning, match=r"words that the model never saw, .*: 'city': 'Paris'\.$") as said:
+        with pytest.warns(LikelifyWarning, match=r"words that the model does not know, .*: 'city': 'Paris'\.$") as said:
             rows = np.concatenate([part.batch.x.numpy() for part in open_items(what, facts).batches(7)])
         assert len(said) == 1
         back = decode(rows, facts.schema)

@@ -19,6 +19,8 @@ from likelify.schema import ColumnSchema
 
 # Of words that a model does not know, how many a warning names.
 NAMED = 5
+# The place of all words that a column never had.
+UNSEEN = -1.0
 TRUE = frozenset(("true", "t", "yes", "y", "on", "1", "1.0"))
 FALSE = frozenset(("false", "f", "no", "n", "off", "0", "0.0"))
 
@@ -27,7 +29,7 @@ def encode(
     columns: Mapping[str, Sequence[Any] | np.ndarray],
     schema: Sequence[ColumnSchema],
     *,
-    unknown: str = "missing",
+    unknown: str = "unseen",
     what: str = "The data",
 ) -> np.ndarray:
     """Return columns of words, dates and numbers as rows `(n, len(schema))` in float64.
@@ -36,8 +38,8 @@ def encode(
         columns: the values of each column by its name: words, numbers, truth values, dates as they are written or as
             Python and numpy have them; None, NaN, NaT and empty words are missing.
         schema: the columns that are wanted, in their order; it can be a part of the schema of a table.
-        unknown: what becomes of words that a column does not know: `"missing"` counts them as missing, with a warning
-            that names them; `"refuse"` refuses them.
+        unknown: what becomes of words that a column does not know: `"unseen"` gives all of them the place -1, with a
+            warning that names them; `"refuse"` refuses them.
         what: the data's name, for errors.
 
     Raises:
@@ -81,7 +83,9 @@ def say_strange(what: str, strange: Mapping[str, list[str]], schema: Sequence[Co
         for name, words in strange.items()
     )
     warnings.warn(
-        f"{what} has words that the model never saw, which count as missing: {said}.", LikelifyWarning, stacklevel=3
+        f"{what} has words that the model does not know, which count as never seen: {said}.",
+        LikelifyWarning,
+        stacklevel=3,
     )
 
 
@@ -155,7 +159,7 @@ def _checked(values: np.ndarray, column: ColumnSchema, faults: Faults, place: Ca
 
 
 def _places(values: Sequence[Any] | np.ndarray, words: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
-    """Return the places of words among those that are known, NaN for others, and these."""
+    """Return the places of words among those that are known, -1 for others, and these."""
     places: dict[Any, float] = {word: float(place) for place, word in enumerate(words)}
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
     strange: dict[str, None] = {}
@@ -165,8 +169,8 @@ def _places(values: Sequence[Any] | np.ndarray, words: tuple[str, ...]) -> tuple
         place = places.get(word)
         if place is None:
             word = word.strip()
-            place = places.get(word, np.nan)
-            if word not in places and not is_missing(word):
+            place = places.get(word, np.nan if is_missing(word) else UNSEEN)
+            if place == UNSEEN:
                 strange[word] = None
         read[row] = place
     return read, list(strange)
@@ -206,7 +210,7 @@ def decode(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = 
 
     Words are words, whole numbers whole, real numbers rounded to the last decimal of the data, dates as they were
     written. Columns of numbers and truth values without missing values are arrays, all others lists, with None where a
-    value is missing.
+    value is missing or a word was never seen.
 
     Args:
         rows: `(n, len(schema))`.
@@ -236,6 +240,7 @@ def decode_column(values: np.ndarray, column: ColumnSchema, *, written: bool = T
         return write_dates(values, column, written=written)
     missing = np.isnan(values)
     if column.categories is not None:
+        missing |= values == UNSEEN
         words, last = column.categories, len(column.categories) - 1
         places = np.clip(np.rint(np.where(missing, 0, values)), 0, last).astype(np.int64).tolist()
         return [None if gone else words[place] for place, gone in zip(places, missing.tolist(), strict=True)]

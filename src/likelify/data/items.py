@@ -174,8 +174,8 @@ class TableItems(Items):
     """The rows of a table that is read in pieces, encoded by the schema of the model.
 
     The columns of the model are found by their names, in whatever order; where the table has no names, by their order.
-    Values may be missing; words that the model never saw count as missing, with one warning that names them. All other
-    columns are carried through; one of them can hold the classes.
+    Values may be missing; words that the model does not know count as never seen, with one warning that names them. All
+    other columns are carried through; one of them can hold the classes.
 
     Args:
         frame: the table.

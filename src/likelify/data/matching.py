@@ -139,7 +139,7 @@ class Matched(Source):
             values = decode_column(rows[:, place], own, written=False)
             rows[:, place], words = encode_column(values, wanted, self.name)
             strange |= {wanted.name: words} if words else {}
-        say_strange(f"'{self.name}'", strange, self.schema or (), "missing")
+        say_strange(f"'{self.name}'", strange, self.schema or (), "unseen")
         return rows
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:

@@ -215,7 +215,7 @@ def read_as(
     carried: Sequence[str] = (),
     start: int = 0,
     *,
-    unknown: str = "missing",
+    unknown: str = "unseen",
 ) -> Iterator[Rows]:
     """Read the columns of a schema in order, piece by piece, as rows of it.
 

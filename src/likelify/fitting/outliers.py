@@ -10,7 +10,8 @@ the marginals that were fitted to each column, in `z`, which is standard normal 
     v_j = log dz_j/dx_j                                     for a value with a density,
         = log [Phi(b) - Phi(a)] - log phi(m),
           m = Phi^-1([Phi(a) + Phi(b)] / 2)                 for a step, which is the interval (a, b) of z,
-        = 0                                                 for a state: a category, a zero, a missing value.
+        = 0                                                 for a state: a category, a zero, a missing value, and what
+                                                            was never seen.
 
 For a table of real numbers this is `-log p(z)`. A state counts with minus the logarithm of its probability. A step
 counts as a density does, by how much more of it the model expects than the marginal alone: narrow ones like the real
@@ -77,7 +78,8 @@ def log_volume(transform: Transform, rows: Tensor) -> Tensor:
     # Rows outside of the support have a likelihood of zero, which is known by now.
     with torch.no_grad(), rows_outside_allowed():
         z, contribution = transform(rows)
-    volume = contribution.double()
+        shares = 0.0 if isinstance(transform, Columns) else transform.shares(rows).double().sum(1)
+    volume = contribution.double() - shares
     return volume if isinstance(transform, Columns) else volume + _steps(z.double(), transform)
 
 

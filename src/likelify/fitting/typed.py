@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data.dates import is_clock
-from likelify.data.encoding import decode_column, in_steps
+from likelify.data.encoding import UNSEEN, decode_column, in_steps
 from likelify.data.zones import of_clocks
 from likelify.fitting.table_files import arrow
 from likelify.schema import ColumnSchema, compute_functions
@@ -59,7 +59,7 @@ def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
 def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pyarrow.Array:
     if column.categories is not None:
         # All tables have the same words in the same order, whichever of them are met.
-        missing = np.isnan(values)
+        missing = np.isnan(values) | (values == UNSEEN)
         last = len(column.categories) - 1
         places = np.rint(np.where(missing, 0, values)).clip(0, last).astype(np.int32)
         words = pa.array(column.categories, pa.string())

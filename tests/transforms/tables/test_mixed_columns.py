@@ -121,14 +121,20 @@ def test_what_no_column_can_have():
 
 def test_what_was_never_seen_is_other():
     layer, rows = fitted(), table(5)
-    rows[0, 1], rows[1, 3], rows[2, 3], rows[3, 1] = 7.0, 2.5, 2.0**60, math.inf
-    cells, contribution = layer(rows)
-    assert contribution.isfinite().all()
+    rows[0, 1], rows[1, 3], rows[2, 3], rows[3, 1] = 7.0, NAN, 2.0**60, math.inf
+    rows[4, 3] = 30.5
+    with rows_outside_allowed():
+        cells, contribution = layer(rows)
+    assert contribution[:3].isfinite().all()
+    assert (contribution[3:] == -math.inf).all()
     assert cells[0, 0, 1] == cells[3, 0, 1] == 3
-    assert cells[1, 0, 2] == cells[2, 0, 2] == 3
+    assert cells[1, 0, 2] == cells[2, 0, 2] == cells[4, 0, 2] == 3
     back, _ = layer.inverse(cells)
     assert back[0, 1].isnan()
     assert back[1, 3].isnan()
+    assert back[2, 3].isnan()
+    with pytest.raises(DataError, match="of 'age' is no whole number"):
+        fitted(rows=torch.cat([table(3), rows[4:]]))
 
 
 def test_functions_are_not_looked_at_where_a_side_is_missing():

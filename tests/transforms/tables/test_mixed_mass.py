@@ -73,8 +73,9 @@ def everything(layer):
     money, weight = nodes(layer.densities)
     money = torch.cat([torch.tensor([0.0, NAN]), money])
     weight = torch.cat([torch.ones(2), weight])
-    colours = torch.tensor([0.0, 1.0, NAN], dtype=torch.float64)
-    rooms = torch.tensor([*range(0, 13, 2), NAN], dtype=torch.float64)
+    # Among them a colour that was never seen, and rooms between the steps.
+    colours = torch.tensor([0.0, 1.0, NAN, -1.0], dtype=torch.float64)
+    rooms = torch.tensor([*range(13), NAN], dtype=torch.float64)
     places = torch.cartesian_prod(*(torch.arange(len(each)) for each in (money, colours, rooms)))
     rows = [money[places[:, 0]], colours[places[:, 1]], 2 * money[places[:, 0]], rooms[places[:, 2]]]
     return torch.stack(rows, 1), weight[places[:, 0]]

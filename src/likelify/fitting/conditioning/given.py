@@ -25,6 +25,7 @@ from likelify.fitting.conditioning.particles import particles_of
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
+from likelify.transforms import MixedColumns
 
 # So many independent draws the particles of a row should be worth, and those that quantiles are taken from.
 ENOUGH, FOR_QUANTILES = 30, 1000
@@ -182,10 +183,20 @@ def log_prob_of(
     with seeded(seed), torch.no_grad(), flow.frozen():
         whole = torch.as_tensor(np.asarray(rows, dtype=np.float64))
         for part in particles_of(flow, asked, asked.numbers, 1, ENOUGH, present=False):
-            rest = flow.transform(torch.from_numpy(asked.known_cells(part.of)))[1]
+            rest = _of_known(flow, asked, part.of)
             nats[part.of] = (flow.log_prob(whole[part.of]) - rest).double().numpy() - part.log_mean
             error[part.of] = 0.0 if part.exact else part.relative_error
     return Density(nats, error)
+
+
+def _of_known(flow: Flow, asked: Asked, some: np.ndarray) -> Tensor:
+    """Return what the first layer adds to the log-likelihood of the known values of rows."""
+    rows = torch.from_numpy(asked.known_cells(some))
+    added = flow.transform(rows)[1]
+    if not isinstance(flow.transform, MixedColumns):
+        return added
+    # What is not known stands there as missing, which has a share of its own.
+    return added - flow.transform.shares(rows).where(~torch.from_numpy(asked.known[some]), 0.0).sum(1)
 
 
 def _rest(schema: Sequence[ColumnSchema], targets: Sequence[int]) -> np.ndarray:

@@ -136,7 +136,7 @@ def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] 
     frame = _frame(items)
     if frame is not None:
         require_columns(frame, [column for at, column in enumerate(schema) if at not in optional])
-        return _read(frame, schema, unknown="missing")
+        return _read(frame, schema, unknown="unseen")
     columns = _columns(items)
     absent = [at for at in range(len(schema)) if schema[at].name not in columns]
     unneeded = [at for at in absent if at in optional or not schema[at].is_modelled]

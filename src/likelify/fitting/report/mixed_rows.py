@@ -57,7 +57,7 @@ class Measure:
                 axes += [missing.astype(float)] if column.missing else []
             else:
                 # One of the axes of both words differs, by so much that together it is 1.
-                words = np.where(missing, -1, np.clip(np.nan_to_num(values), 0, MOST_WORDS - 1)).astype(int)
+                words = np.where(missing, -1, np.clip(np.nan_to_num(values), -1, MOST_WORDS - 1)).astype(int)
                 known = range(-1, min(len(column.states), MOST_WORDS))
                 axes += [(words == word) * np.sqrt(0.5) for word in known]
         return np.column_stack(axes) / np.sqrt(len(self.schema))

@@ -104,6 +104,8 @@ def _cell(value: float, column: ColumnSchema) -> str:
     if column.kind == "boolean":
         return "true" if value > 0.5 else "false"
     shown = decode_column(np.array([value]), column)[0]
+    if shown is None:
+        return "(never seen)"
     return f"{shown:.10g}" if isinstance(shown, float) else label(str(shown))
 
 

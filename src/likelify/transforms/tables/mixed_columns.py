@@ -18,6 +18,7 @@ from likelify.transforms.tables.functions import Functions
 from likelify.transforms.tables.kernel_marginal import CELLS, NARROWEST, KernelMarginal
 from likelify.transforms.tables.states import States
 from likelify.transforms.tables.steps import Steps, spread
+from likelify.transforms.tables.unseen import Unseen
 
 # Channels of the latent.
 STATE, SCORE, WIDTH = 0, 1, 2
@@ -34,11 +35,15 @@ class _Found(NamedTuple):
         value: `(rows, d)` of the modelled columns, in float64.
         state: `(rows, d)` number of the state.
         possible: `(rows, columns)` False where a value cannot be.
+        split: `(rows, d)` logarithm of the share that a value has of the probability of `other`; zero elsewhere.
+        unit: `(rows, d)` what of that has the unit of a density.
     """
 
     value: Tensor
     state: Tensor
     possible: Tensor
+    split: Tensor
+    unit: Tensor
 
 
 class MixedColumns(Transform):
@@ -53,14 +58,18 @@ class MixedColumns(Transform):
       steps the value `k` is the cell between the scores of `k - step / 2` and `k + step / 2`; `z` is its middle, and
       neighbouring values have neighbouring cells. Values that are `states` have no such cell: the others close the gap.
 
-    The contribution is the sum of `log dz/dx` over values of columns with a density: behind a base that gives states
+    The contribution is the sum of `log dz/dx` over values of columns with a density (and of what was never seen, see
+    below): behind a base that gives states
     and cells probabilities, and scores densities, `log p` is that of the row in the units of the table. Columns that
     are `given` contribute nothing. It is minus infinity for rows that cannot be: a value outside of a declared range,
-    or one that is not what its function says (where both sides are known; `inverse` computes these).
+    a fraction in a column of whole numbers, or a value that is not what its function says (where both sides are known;
+    `inverse` computes these).
 
-    Not missing and still `other` are values that a column cannot have: of columns without `continuous` those that are
-    no state, of columns with steps those between the steps, or too large for float64 to tell neighbours apart. `other`
-    has one probability for all of this; `inverse` gives NaN.
+    Not missing and still `other` are values that were never seen: of columns without `continuous` those that are no
+    state, of columns with steps those between the steps, or too large for float64 to tell neighbours apart. `other` has
+    one probability for missing values and for all of these, which the contribution splits (`Unseen`): together the
+    latter get about the probability of one row of the sample, and each the less the farther out it is; those that a
+    column cannot have, such as fractions among whole numbers, none. `inverse` gives NaN.
 
     Args:
         schema: of the columns, in the order of the table.
@@ -113,6 +122,7 @@ class MixedColumns(Transform):
         self.steps = Steps([modelled[place] for place in self.stepped])
         self.densities = _marginals([modelled[place] for place in self.dense], cells)
         self.step_densities = _marginals([modelled[place] for place in self.stepped], cells, self.steps)
+        self.unseen = Unseen(modelled)
         continuous = [-1 if column.continuous is None else column.continuous for column in modelled]
         self.register_buffer("continuous", torch.tensor(continuous), persistent=False)
         self.register_buffer("other", torch.tensor([column.other for column in modelled]), persistent=False)
@@ -142,6 +152,7 @@ class MixedColumns(Transform):
         with torch.no_grad():
             found = self._find(x)
             self._refuse(x, found.possible)
+            self.unseen.initialize(found.value)
             value = torch.where(found.state == self.continuous, found.value, math.nan)
             if self.densities is not None:
                 self.densities.initialize(value[:, self.dense])
@@ -156,7 +167,7 @@ class MixedColumns(Transform):
         _, possible = within(x, found.possible, self, "what their columns can have (see their schema)", 0.0)
         continuous = found.state == self.continuous
         z, width, log_slope = self._scores(torch.where(continuous, found.value, math.nan))
-        log_slope = torch.where(continuous & self.counts, log_slope, 0.0)
+        log_slope = torch.where(continuous & self.counts, log_slope, found.split)
         impossible = torch.where(possible.all(1, keepdim=True), 0.0, -math.inf).to(log_slope)
         z, width = (torch.where(continuous, value, 0.0) for value in (z, width))
         cells = torch.stack([found.state.to(z), z, width], 1).to(self.like)
@@ -170,7 +181,7 @@ class MixedColumns(Transform):
         value = torch.where(continuous, value, torch.where(state == self.other, math.nan, self.states.value(state)))
         rows = torch.full((len(z), len(self.schema)), math.nan, dtype=value.dtype, device=value.device)
         rows = rows.index_copy(1, self._index(), value)
-        log_slope = torch.where(continuous & self.counts, log_slope, 0.0)
+        log_slope = torch.where(continuous & self.counts, log_slope, self._of_missing(state))
         return self.functions.fill(rows), -sum_items(log_slope, context)
 
     def snap(self, z: Tensor, column: int) -> tuple[Tensor, Tensor]:
@@ -190,6 +201,20 @@ class MixedColumns(Transform):
         middle, width = _cells(self.step_densities, self.steps, number, place)
         return middle.to(z), width.to(z)
 
+    def shares(self, x: Tensor) -> Tensor:
+        """Return what of the contribution is the logarithm of a probability, and no volume: the split of `other`.
+
+        Args:
+            x: `(rows, columns)`.
+
+        Returns:
+            `(rows, columns)`.
+        """
+        found = self._find(x)
+        return torch.zeros_like(found.possible, dtype=found.split.dtype).index_copy(
+            1, self._index(), found.split - found.unit
+        )
+
     def _find(self, x: Tensor) -> _Found:
         """Return the states of the values, and which can be."""
         is_state, number = self.states.find(x[:, self.places])
@@ -204,9 +229,13 @@ class MixedColumns(Transform):
             rest=False,
         )
         state = torch.where(is_state, number, torch.where(may_be, self.continuous, self.other))
-        outside = may_be & ~is_state & ~inside & self.counts
+        outside = may_be & ~is_state & ~inside
+        counts = (state == self.other) & self.counts
+        split, unit = self.unseen.terms(value)
+        outside = (outside | (counts & (split == -math.inf))) & self.counts
+        split, unit = (torch.where(counts & ~outside, part, 0.0) for part in (split, unit))
         possible = self.functions.hold(wide)
-        return _Found(value, state, possible.index_copy(1, self._index(), ~outside))
+        return _Found(value, state, possible.index_copy(1, self._index(), ~outside), split, unit)
 
     def _scores(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, widths and `log dz/dx` of values `(rows, d)`, which are NaN where they have none."""
@@ -238,6 +267,10 @@ class MixedColumns(Transform):
         count = len(self._back) - dense.shape[1] - stepped.shape[1]
         return torch.cat([dense, stepped, dense.new_full((len(dense), count), rest)], 1)[:, self._back]
 
+    def _of_missing(self, state: Tensor) -> Tensor:
+        """Return the terms of missing values for those in the state `other` `(rows, d)`, zero for all else."""
+        return torch.where((state == self.other) & self.counts, torch.log1p(-self.unseen.share), 0.0)
+
     def _index(self) -> Tensor:
         return torch.tensor(self.places, device=self.continuous.device)
 
@@ -246,6 +279,8 @@ class MixedColumns(Transform):
             row, place = (int(number) for number in (~possible).nonzero()[0])
             column = self.schema[place]
             what = "lies outside of its range" if column.is_modelled else "is not what its function of the others gives"
+            if column.kind in ("integer", "date") and column.is_modelled and float(x[row, place]) % 1:
+                what = "is no whole number"
             raise DataError(
                 f"In row {row} (from 0) of the sample the value {float(x[row, place]):.6g} of '{column.name}' {what}, "
                 "so the row cannot be. Mend or drop such rows, or change what is declared of the column."
