@@ -72,6 +72,7 @@ class ColumnSchema(Settings):
             probability below that of one row of the sample.
         missing: values may be missing.
         written: of dates, how they are written, as `strptime` knows it.
+        truth: of truth values, the words for false and true where the data are text and have one for each.
         unit: of dates, what is counted; of numbers that are lengths of time, seconds.
         zone: of moments in a time zone, its name; they are counted by its clocks, so that its days are days.
         function: the column follows from others, or has one value only; it has no density, and no place in the model.
@@ -100,6 +101,7 @@ class ColumnSchema(Settings):
     declared: bool = False
     missing: bool = False
     written: str | None = Field(default=None, max_length=100)
+    truth: tuple[str, str] | None = None
     unit: Literal["day", "second"] | None = None
     zone: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_+:/-]{1,100}$")
     function: LinearFunction | None = None

@@ -29,6 +29,7 @@ from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_ha
 from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
 from likelify.data.lines import Piece, pieces, whole_rows
 from likelify.data.told import Told
+from likelify.data.words import words_of_truth
 from likelify.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -348,7 +349,8 @@ class Table:
         numbers = sum(map(looks_like_number, cells))
         if 2 * numbers < len(cells) or (cells and not numbers):
             if set(cells) <= {*TRUE, *FALSE}:
-                return Column(name, "boolean", told=Told(kind="boolean", said="truth values"))
+                told = Told("boolean", words=words_of_truth({*cells}), said="truth values")
+                return Column(name, "boolean", told=told)
             return Column(name, "words", text=True)
         whole = cells and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
         return Column(name, "integer" if whole else "real")

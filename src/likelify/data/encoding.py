@@ -215,7 +215,8 @@ def decode(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = 
     Args:
         rows: `(n, len(schema))`.
         schema: of the columns.
-        written: dates as words; else as `numpy.datetime64`, of times of day as `datetime.time`.
+        written: dates as words; else as `numpy.datetime64`, of times of day as `datetime.time`; both by the clocks of
+            the time zone that a column has.
 
     Raises:
         DataError: if the rows have another number of columns.

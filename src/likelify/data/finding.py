@@ -88,7 +88,7 @@ def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
         states = tuple(map(float, range(len(told.words or ()))))
         return facts | {"categories": told.words, "states": states, "rest": "none"}
     if kind == "boolean":
-        return facts | {"states": (0.0, 1.0), "rest": "none"}
+        return facts | {"states": (0.0, 1.0), "rest": "none", "truth": told.words}
     facts |= {"lower": told.lower, "upper": told.upper, "declared": told.declares_range}
     if kind == "real" and told.by == "user":
         step = decimal_step(present)

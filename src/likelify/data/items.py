@@ -12,6 +12,7 @@ import numpy as np
 from likelify.data.adapt import collated, dataset_of, table_in
 from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
+from likelify.data.delimited import TextFrame
 from likelify.data.facts import Facts, SplitName
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, Rows
@@ -219,6 +220,14 @@ class TableItems(Items):
             batch = Batch(torch.from_numpy(rows.values), None if labels is None else torch.from_numpy(labels))
             yield ItemBatch(batch, dict(rows.carried))
             start += len(rows)
+
+    def texts(self, size: int) -> Iterator[dict[str, list[str]]]:
+        """Read the file once more; see `Items.texts`."""
+        if not isinstance(self.frame, TextFrame):
+            return super().texts(size)
+        known = {column.name for column in self.frame.columns}
+        names = [column.name for column in self._schema if column.name in known]
+        return (rows.carried for rows in cut(self.frame.rows((), names), size))
 
     def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
         if self._label is None or self.facts.classes is None:

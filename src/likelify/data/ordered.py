@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,14 @@ class Items(ABC):
         Raises:
             DataError: if the data are damaged, or an item is not what the model takes, naming where it stands.
         """
+
+    def texts(self, size: int) -> Iterator[dict[str, list[str]]]:
+        """Read what is written in a text file for each value of the items, by column, in the same batches.
+
+        Of all other items nothing is.
+        """
+        del size
+        return repeat({})
 
     @abstractmethod
     def fingerprint(self) -> str:

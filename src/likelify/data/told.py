@@ -26,7 +26,7 @@ class Told:
         kind: what its values are taken for; None where the values decide.
         lower: end of the range that the user declared, itself inside.
         upper: the same of the other end.
-        words: the words that the places stand for, in their order.
+        words: the words that the places stand for, in their order; of truth values, those for false and true.
         written: how dates are written, as `strptime` knows it.
         unit: what is counted of dates, or of numbers that are lengths of time.
         zone: of moments in a time zone, its name.

@@ -74,14 +74,15 @@ def meaning(words: Sequence[str], told: Told) -> Meaning:
     if told.kind in ("category", "ordered"):
         return _categories(words, present, told)
     if told.kind == "boolean":
-        return _each(words, told, _truth, "is neither true nor false")
+        return _each(words, replace(told, words=words_of_truth(present)), _truth, "is neither true nor false")
     if told.kind == "date":
         return _dates(words, present, told)
     if told.kind is not None:
         return _each(words, told, _number, "")
     lower = {word.lower() for word in present}
     if lower and lower <= TRUTH:
-        return _each(words, replace(told, kind="boolean", said="truth values"), _truth, "")
+        told = replace(told, kind="boolean", words=words_of_truth(present), said="truth values")
+        return _each(words, told, _truth, "")
     return _usual(words, present, told) or _categories(words, present, replace(told, kind="category"))
 
 
@@ -136,6 +137,13 @@ def _each(words: Sequence[str], told: Told, read: Any, said: str) -> Meaning:
         said = f"{words[wrong[0]][:40]!r} {said}" if said else advice(words[wrong[0]])
     values = np.array([np.nan if value is None else value for value in found], dtype=np.float64)
     return Meaning(values, told, wrong, said if wrong else "")
+
+
+def words_of_truth(present: Iterable[str]) -> tuple[str, str] | None:
+    """Return the words for false and true, if there is one for each."""
+    values = {word: _truth(word) for word in present}
+    pair = sorted(values, key=lambda word: values[word] or 0.0)
+    return (pair[0], pair[1]) if sorted(values.values(), key=str) == [0.0, 1.0] else None
 
 
 def _truth(word: str) -> float | None:

@@ -87,6 +87,11 @@ def arrow() -> Any:
     return pyarrow
 
 
+def as_text(column: pyarrow.ChunkedArray) -> list[str | None]:
+    """Return the values of a column as the text that a CSV file has of them, None where one is missing."""
+    return [None if value is None else str(value) for value in _cells(column)]
+
+
 def _cells(column: pyarrow.ChunkedArray) -> list[Any]:
     """Return the values of a column as they are written to a CSV file."""
     import pyarrow as pa

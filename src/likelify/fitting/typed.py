@@ -23,7 +23,7 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
     Args:
         rows: `(n, len(schema))` in float64, see `ColumnSchema`.
         schema: of the columns.
-        written: dates as the words in which the data had them, as a file of text wants them.
+        written: dates and truth values as the words in which the data had them, as a file of text wants them.
 
     Raises:
         MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
@@ -71,13 +71,16 @@ def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool)
         known = np.where(np.isnan(values), 0.0, values)
         micros = np.rint((np.rint(known) if column.kind == "integer" else known) * 1e6).astype(np.int64)
         return pa.array(micros.view("m8[us]"), pa.duration("us"), mask=np.isnan(values))
-    return pa.array(decode_column(values, column, written=written), _type(pa, column, written=written))
+    decoded = decode_column(values, column, written=written)
+    if written and column.truth is not None:
+        decoded = [None if value is None else column.truth[int(value)] for value in decoded]
+    return pa.array(decoded, _type(pa, column, written=written))
 
 
 def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pyarrow.DataType:
+    if written and (column.kind == "date" or column.truth is not None):
+        return pa.string()
     if column.kind == "date":
-        if written:
-            return pa.string()
         if is_clock(column.written):
             return pa.time64("us")
         return pa.date32() if column.unit == "day" else pa.timestamp("us")

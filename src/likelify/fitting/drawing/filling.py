@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from likelify.fitting.drawing.formats import TABLES, column_names, free_name
 from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
 from likelify.fitting.scoring.scoring import items_of
-from likelify.fitting.table_files import arrow, write_tables
+from likelify.fitting.table_files import arrow, as_text, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
 
@@ -142,7 +143,7 @@ def given_chunks(
 
 def impute(run: Run, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
     """Fill in the missing values of rows; see `Run.impute`."""
-    parts = [drawn for _, drawn, _ in filled(completing_flow(run), schema_of(run), items_of(run, items), draws, seed)]
+    parts = [part.drawn for part in filled(completing_flow(run), schema_of(run), items_of(run, items), draws, seed)]
     return Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ess", "exact")))
 
 
@@ -161,11 +162,11 @@ def impute_to(
     written = file.suffix.lower() == ".csv"
 
     def tables() -> Iterator[pyarrow.Table]:
-        for carried, drawn, holes in filled(flow, schema, items_of(run, items), draws, seed):
+        for part in filled(flow, schema, items_of(run, items), draws, seed, texts=written):
             first = worth.rows
-            worth.add(drawn)
-            worth.filled += holes
-            yield _as_table(drawn, carried, first, facts, schema, written=written)
+            worth.add(part.drawn)
+            worth.filled += part.holes
+            yield _as_table(part, first, facts, schema, written=written)
             if on_rows is not None:
                 on_rows(worth.rows)
 
@@ -192,10 +193,29 @@ def _behind(first: pyarrow.Table, others: Iterator[pyarrow.Table]) -> Iterator[p
         yield table.cast(first.schema)
 
 
+@dataclass(frozen=True)
+class Filled:
+    """Rows that were filled in.
+
+    Attributes:
+        drawn: the rows.
+        known: which values were known `(n, columns)`.
+        holes: how many were filled in.
+        carried: what belongs to the rows, by name.
+        texts: how the values were written, by column, where that is known.
+    """
+
+    drawn: Drawn
+    known: np.ndarray
+    holes: int
+    carried: dict[str, Any]
+    texts: dict[str, list[str]]
+
+
 def filled(
-    flow: Flow, schema: Sequence[ColumnSchema], source: Items, draws: int, seed: int
-) -> Iterator[tuple[dict[str, Any], Drawn, int]]:
-    """Give parts of rows: what they carry along, their draws, and how many values were filled in.
+    flow: Flow, schema: Sequence[ColumnSchema], source: Items, draws: int, seed: int, *, texts: bool = False
+) -> Iterator[Filled]:
+    """Give parts of rows that are filled in; with texts also how known values were written.
 
     Raises:
         DataError: if there are no rows.
@@ -205,23 +225,27 @@ def filled(
     given = np.array([column.given for column in schema], dtype=bool)
     sums = np.array([not column.is_modelled for column in schema])
     size, count = max(1, PART // draws), 0
-    for number, part in enumerate(source.batches(size)):
+    written = source.texts(size) if texts else repeat({})
+    for number, (part, text) in enumerate(zip(source.batches(size), written, strict=False)):
         rows = part.batch.x.double().numpy()
         known = ~np.isnan(rows) | given
         drawn = draw_given(flow, schema, rows, known, draws=draws, present=True, seed=chunk_seed(seed, number))
         count += len(rows)
-        yield part.carried, drawn, int((~known & ~sums).sum())
+        yield Filled(drawn, ~np.isnan(rows), int((~known & ~sums).sum()), part.carried, text)
     if not count:
         raise DataError(f"{source.name} has no rows.")
 
 
 def _as_table(
-    drawn: Drawn, carried: dict[str, Any], first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool
+    part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool
 ) -> pyarrow.Table:
-    count, draws = drawn.rows.shape[:2]
-    table = arrow_table(drawn.rows.reshape(count * draws, -1), schema, written=written)
+    count, draws = part.drawn.rows.shape[:2]
+    table = arrow_table(part.drawn.rows.reshape(count * draws, -1), schema, written=written)
     table = table.rename_columns(column_names(facts))
-    for name, values in reversed(carried.items()):
+    for at, name in enumerate(table.column_names):
+        if name in part.texts:
+            table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], part.known[:, at], draws))
+    for name, values in reversed(part.carried.items()):
         repeated = arrow().array([value for value in values for _ in range(draws)])
         table = table.add_column(0, free_name(name, table.column_names), repeated)
     if draws > 1:
@@ -229,6 +253,14 @@ def _as_table(
         for name, values in reversed(places.items()):
             table = table.add_column(0, free_name(name, table.column_names), arrow().array(values))
     return table
+
+
+def _as_it_was(column: pyarrow.ChunkedArray, texts: Sequence[str], known: np.ndarray, draws: int) -> pyarrow.Array:
+    """Return a column as text: what was known as it was written, what was drawn as files of text have it."""
+    drawn = as_text(column)
+    for row in np.flatnonzero(known).tolist():
+        drawn[row * draws : (row + 1) * draws] = [texts[row]] * draws
+    return arrow().array(drawn, arrow().string())
 
 
 def predict_quantiles(

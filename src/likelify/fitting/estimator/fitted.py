@@ -190,7 +190,7 @@ class Fitted:
         source = open_items(data, self.config.data)
         with threads(recipe(self.config.data).threads):
             parts = filled(self._completing, self.schema, source, draws, seed)
-            return np.concatenate([drawn.rows for _, drawn, _ in parts])
+            return np.concatenate([part.drawn.rows for part in parts])
 
     def quantiles(self, data: np.ndarray | pa.Table, q: Sequence[float], target: str | None) -> np.ndarray:
         """Return quantiles `(n, len(q))` of a column given all others, by default of the only one that is not given."""
