@@ -201,3 +201,11 @@ def test_whatever_numbers_there_are_a_schema_fits_them(data):
     low, high = schema.range
     assert ((present >= low) & (present <= high)).all()
     assert values_of(schema)
+
+
+def test_whole_numbers_have_the_largest_step_of_which_all_are_multiples():
+    thousands = 1000.0 * rng(3).integers(20, 200, size=(300, 1))
+    assert find_schema(thousands, ["salary"])[0].step == 1000
+    assert find_schema(thousands[:19], ["salary"])[0].step == 1
+    thousands[7] += 1
+    assert find_schema(thousands, ["salary"])[0].step == 1

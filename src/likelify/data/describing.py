@@ -78,7 +78,7 @@ def _end(column: ColumnSchema, value: float) -> str:
 def _steps(column: ColumnSchema) -> str:
     if column.kind == "date":
         return f"in {column.unit}s" if column.rest == "steps" else "parts of a second"
-    if column.rest == "steps":
+    if column.rest == "steps" and column.step == 1:
         return "whole"
     if column.step is None:
         return ""

@@ -107,7 +107,7 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
         return {"states": few, "rest": "none", "step": step, "said": said or f"{len(few)} values only"}
     atoms = find_atoms(train)
     found: dict[str, Any] = {"states": atoms, "rest": "steps" if steps else "density"}
-    found["step"] = 1.0 if steps else decimal_step(present) if kind == "real" else None
+    found["step"] = _whole_step(train) if steps else decimal_step(present) if kind == "real" else None
     if not facts["declared"]:
         free = train[~np.isin(train, atoms)] if atoms else train
         found["lower"], found["upper"] = find_bounds(free, whole=steps, zero=kind != "date")
@@ -115,6 +115,12 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
         _widen(found, present)
     words = {"integer": "whole numbers", "real": "numbers", "date": "dates"}[kind]
     return found | {"said": said or words}
+
+
+def _whole_step(train: np.ndarray) -> float:
+    """Return the largest step of which all whole numbers are multiples: 1000, or 900 for times every quarter."""
+    factor = int(np.gcd.reduce(train.astype(np.int64))) if len(train) >= ENOUGH else 1
+    return float(max(1, factor))
 
 
 def _at_zero(found: dict[str, Any], present: np.ndarray) -> None:
