@@ -127,3 +127,10 @@ def test_a_table_of_all_kinds_has_autoregressive_members_alone():
         choose(facts_of(500, 2), settings={"schemas": 1})
     with pytest.raises(ConfigError, match="Conditions of table-flow are columns: name them with --given"):
         choose(facts_of(500, 2).model_copy(update={"classes": 2}), conditional=True)
+
+
+def test_an_unknown_model_names_those_of_the_kind_of_the_data():
+    with pytest.raises(ConfigError, match=r"no model 'nope'.* Known are: ") as caught:
+        choose(open_source("iris").facts(), model="nope")
+    assert "table-flow" in str(caught.value)
+    assert "glow" not in str(caught.value)

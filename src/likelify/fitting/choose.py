@@ -79,6 +79,8 @@ def choose(
     """
     words, free = dict(model_settings or {}), dict(settings or {})
     suitable = recipe(facts)
+    if model is not None and model not in MODELS:
+        raise ConfigError(unknown_word("model", model, [name for name in MODELS if MODELS[name].kind == facts.kind]))
     wanted = _preset(preset, size, model)
     # The model of the kind if only that has what was asked for.
     usual = suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[facts.kind].model
@@ -140,8 +142,6 @@ def _start(wanted: Preset | None, size: PresetSize, model: str, suitable: Recipe
     """Return the model's name, and the settings of model and fit before the user's words."""
     if wanted is not None:
         return wanted.model, wanted.settings(size), preset_fit(wanted.name, size)
-    if model not in MODELS:
-        raise ConfigError(unknown_word("model", model, MODELS))
     return model, dict(suitable.models.get(model, {})), suitable.fit(model)
 
 

@@ -8,6 +8,7 @@ import likelify as lk
 from likelify.distributions import AutoregressiveColumns, Mixture
 from likelify.errors import ConfigError, DataError, LikelifyWarning
 from likelify.fitting.conditioning import particles
+from likelify.fitting.conditioning.asked import Asked
 from likelify.fitting.conditioning.given import draw_given, log_prob_of, quantiles
 from likelify.fitting.typed import rounded
 from likelify.schema import ColumnSchema, LinearFunction
@@ -302,3 +303,9 @@ def test_columns_that_follow_from_others_through_others_are_computed_and_give_no
 def test_columns_that_follow_through_others_are_rounded_with_them():
     schema = (*CHAIN[:2], CHAIN[2].model_copy(update={"step": 0.1}), CHAIN[3])
     assert np.allclose(rounded(chained(), schema)[:, 0], 6 * np.round(chained()[:, 2], 1) + 2)
+
+
+def test_a_condition_outside_of_the_range_of_the_data_is_said():
+    price = ColumnSchema(name="price", lower=0.0, upper=9.0)
+    with pytest.warns(LikelifyWarning, match=r"'price' = -5 of row 0 lies outside of 0 to 9, the range of the data"):
+        Asked.of((price, ColumnSchema(name="x")), np.array([[-5.0, np.nan]]), np.array([[True, False]]))

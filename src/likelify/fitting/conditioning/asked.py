@@ -66,6 +66,15 @@ class Asked:
             low, high = column.range
             outside = known & ((values < low) | (values > high)) if column.declared else np.zeros_like(known)
             outside |= known & np.isinf(values)
+            beyond = known & ~outside & ((values < low) | (values > high))
+            if beyond.any():
+                row = int(beyond.argmax())
+                warnings.warn(
+                    f"'{column.name}' = {values[row]:g} of row {row} lies outside of {low:g} to {high:g}, the range of "
+                    "the data: no row of these was like it, so what is drawn given it is a guess.",
+                    LikelifyWarning,
+                    stacklevel=4,
+                )
             if outside.any():
                 row = int(outside.argmax())
                 raise DataError(

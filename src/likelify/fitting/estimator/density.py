@@ -130,7 +130,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         form = form_of(X if is_frame(X) else np.asarray(X))
         data, weights = counted(data, None if sample_weight is None else _weights(sample_weight, len(data)))
         if not (isinstance(self.contamination, float | int) and 0 < self.contamination <= 0.5):
-            raise ConfigError(f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}.")
+            raise ConfigError(
+                f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}. Give the share of "
+                "rows that are expected to be outliers, such as 0.1, the default; scores do not depend on it."
+            )
         wanted = Wanted(
             model=self.model,
             time_budget=self.time_budget,
