@@ -71,11 +71,11 @@ class Drawing:
 
 def sample_command(drawing: Drawing, temperature: float, given: str | None = None) -> None:
     """Draw items from a run and write them to a file."""
+    run = drawing.opened()
     from likelify.fitting.drawing.conditions import parse_given
     from likelify.fitting.drawing.filling import Worth, schema_of
     from likelify.fitting.drawing.sampling import sample_to
 
-    run = drawing.opened()
     file, worth = drawing.file(run, "drawn"), Worth()
     settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
     settings |= {"given": None if given is None else parse_given(given, schema_of(run))}

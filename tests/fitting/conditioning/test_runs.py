@@ -1,6 +1,7 @@
 """Runs of tables: conditional draws, quantiles, tables of the data's own types, scores of synthetic rows."""
 
 import csv
+import re
 
 import numpy as np
 import pyarrow.csv
@@ -101,7 +102,8 @@ def test_the_report_shows_columns_of_every_kind(mixed):
 def test_the_report_says_how_near_training_rows_are_and_promises_nothing(mixed):
     run, source = mixed
     text = shown(run, source, copies)
-    assert "No sample equals a training row" in text
+    # Size and sort say nearly all of an apple, so that a few of 500 can be equal by chance.
+    assert re.search(r"(No sample equals|[0-9] of 500 samples equal) a training row", text)
     assert "not anonymous" in text
     assert "copies what it was fitted to" not in text
 

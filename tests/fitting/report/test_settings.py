@@ -72,6 +72,6 @@ def test_there_is_no_command_for_what_the_command_line_cannot_do():
     config = RunConfig(data=stripes().facts(), model=tiny_config(), fit={})
     assert fit_command(config) is None
     config = config_of(open_source("iris"))
-    assert fit_command(config) == "likelify fit iris --model flowified-mlp"
+    assert fit_command(config) == "likelify fit iris --model table-flow"
     halves = DataChoice(source="iris", limits={"train": 20})
     assert fit_command(config.model_copy(update={"opened": halves})) is None
