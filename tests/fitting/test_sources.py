@@ -24,7 +24,7 @@ def test_a_data_frame_is_fitted_directly(make):
     )
     course = lk.fit(flow, make(FRAME[["a", "b"]]), steps=60, batch_size=40, lr=0.02)
     assert np.isfinite(course.best.validation_nats)
-    with pytest.raises(ShapeError, match=r"\(rows, 2\).*\(3\)"):
+    with pytest.raises(ShapeError, match=r"\(rows, 2\).*\(rows, 3\)"):
         lk.fit(flow, make(FRAME), steps=2)
 
 

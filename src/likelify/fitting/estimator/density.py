@@ -63,6 +63,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
     Example:
         >>> from likelify import FlowDensity
         >>> rows = np.random.default_rng(0).normal(size=(200, 2))
+        >>> rows[:, 1] += rows[:, 0] ** 2
         >>> density = FlowDensity(random_state=0, settings={"steps": 20}).fit(rows)
         >>> density.score_samples(rows).shape, density.sample(3, random_state=1).shape
         ((200,), (3, 2))
