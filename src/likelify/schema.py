@@ -165,9 +165,15 @@ class ColumnSchema(Settings):
         return (-math.inf if self.lower is None else self.lower, math.inf if self.upper is None else self.upper)
 
 
-def real_columns(count: int) -> tuple[ColumnSchema, ...]:
-    """Return the schema of a table of real numbers without names."""
-    return tuple(ColumnSchema(name=f"column {number}") for number in range(1, count + 1))
+def numbered_columns(count: int) -> tuple[str, ...]:
+    """Return what the columns of a table without names are called."""
+    return tuple(f"column {number}" for number in range(1, count + 1))
+
+
+def real_columns(columns: int | Sequence[str]) -> tuple[ColumnSchema, ...]:
+    """Return the schema of a table of real numbers: of so many columns, or of columns of those names."""
+    names = numbered_columns(columns) if isinstance(columns, int) else columns
+    return tuple(ColumnSchema(name=name) for name in names)
 
 
 class PlacedFunction(NamedTuple):

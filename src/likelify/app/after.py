@@ -195,7 +195,7 @@ REPORT = _noted(
 
 
 def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:
-    conditions = any(column.given for column in run.config.data.schema or ())
+    conditions = any(column.given for column in run.config.data.meaning)
     which = "--given conditions.csv" if conditions else "-n 100"
     follow = [] if samples is None else [f"sample {run.path} {which} -o samples{samples.suffix}"]
     if flow.likelihood == "bound":

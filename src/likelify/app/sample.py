@@ -73,12 +73,12 @@ def sample_command(drawing: Drawing, temperature: float, given: str | None = Non
     """Draw items from a run and write them to a file."""
     run = drawing.opened()
     from likelify.fitting.drawing.conditions import parse_given
-    from likelify.fitting.drawing.filling import Worth, schema_of
+    from likelify.fitting.drawing.filling import Worth, columns_of
     from likelify.fitting.drawing.sampling import sample_to
 
     file, worth = drawing.file(run, "drawn"), Worth()
     settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
-    settings |= {"given": None if given is None else parse_given(given, schema_of(run))}
+    settings |= {"given": None if given is None else parse_given(given, columns_of(run))}
     with warnings_last(), share_done(console, "drawing") as show:
         number = sample_to(run, file, drawing.number, force=drawing.force, on_share=show, worth=worth, **settings)
     console.print(f"{number:,} samples: {file}")
@@ -88,12 +88,12 @@ def sample_command(drawing: Drawing, temperature: float, given: str | None = Non
 
 def impute_command(drawing: Drawing, items: str, draws: int) -> None:
     """Fill in the empty cells of a file of rows, and write all of it."""
-    from likelify.fitting.drawing.filling import impute_to, schema_of
+    from likelify.fitting.drawing.filling import columns_of, impute_to
 
     if drawing.number is not None or drawing.labels:
         raise ConfigError("--impute fills in all rows of a file, and takes neither -n nor --label.")
     run = drawing.opened()
-    schema_of(run)
+    columns_of(run)
     file = drawing.file(run, "filled")
     if file.exists() and Path(items).exists() and file.samefile(items):
         raise ConfigError(f"'{file}' is the file whose cells are filled in; name another one for the result.")

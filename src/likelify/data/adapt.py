@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.facts import numbered_columns
 from likelify.data.formats import frame_of
 from likelify.data.frames import Frame
 from likelify.data.hub import datasets_source, is_dataset
@@ -22,6 +21,7 @@ from likelify.data.tables import TableSource
 from likelify.data.values import class_labels, plain_array, table_rows
 from likelify.errors import DataError
 from likelify.names import ItemKind
+from likelify.schema import numbered_columns
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from likelify.names import ItemKind
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, real_columns
 from likelify.settings import Settings
 
 SplitName = Literal["train", "validation", "test"]
@@ -20,11 +20,6 @@ WORDS: dict[ItemKind, tuple[str, str]] = {
 }
 # How many sizes the shape of one item has; of the features of a node of a graph any number.
 AXES: dict[ItemKind, int] = {"image": 3, "table": 1, "sequence": 2}
-
-
-def numbered_columns(count: int) -> tuple[str, ...]:
-    """Return what the columns of a table without names are called."""
-    return tuple(f"column {number}" for number in range(1, count + 1))
 
 
 class Facts(Settings):
@@ -91,6 +86,13 @@ class Facts(Settings):
             if names is not None and (self.kind != "table" or len(names) != self.event_shape[0]):
                 shape = "x".join(map(str, self.event_shape))
                 raise ValueError(f"there are {len(names)} {what} of columns for {self.items} of {shape}")
+
+    @property
+    def meaning(self) -> tuple[ColumnSchema, ...]:
+        """What each column of a table means, real numbers where nothing is known of it; of other kinds nothing."""
+        if self.kind != "table":
+            return ()
+        return self.schema or real_columns(self.columns or self.event_shape[0])
 
     @property
     def item(self) -> str:

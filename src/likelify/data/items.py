@@ -29,7 +29,6 @@ from likelify.data.source import Batch, Source, require_split
 from likelify.data.table_files import known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError
-from likelify.schema import real_columns
 
 # Bytes of an array that are hashed at a time.
 HASHED = 2**22
@@ -193,7 +192,7 @@ class TableItems(Items):
         frame.missing = options.missing or ()
         self.name, self.count, self.frame, self.facts = frame.name, frame.count, frame, facts
         known = [column.name for column in frame.columns]
-        schema = facts.schema or real_columns(facts.event_shape[0])
+        schema = facts.meaning
         wanted = list(facts.columns or known)
         if not frame.named and not set(wanted) <= set(known):
             if len(known) != len(wanted):

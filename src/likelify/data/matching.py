@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.encoding import decode_column, encode_column, say_strange
-from likelify.data.facts import Facts, SplitName, numbered_columns
+from likelify.data.facts import Facts, SplitName
 from likelify.data.source import Batch, Source
 from likelify.errors import DataError, unknown_word
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, numbered_columns
 
 if TYPE_CHECKING:
     from torch import Tensor

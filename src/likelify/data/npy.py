@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from likelify.data.facts import numbered_columns
 from likelify.data.faults import Faults
 from likelify.data.frames import Column, Frame, Rows, file_hash, require_finite
 from likelify.data.limits import MOST_COLUMNS, reading, require_values
@@ -21,6 +20,7 @@ from likelify.data.told import Told
 from likelify.data.values import require_usual
 from likelify.errors import DataError
 from likelify.names import ColumnType
+from likelify.schema import numbered_columns
 
 KIND = "a whole numpy file of numbers"
 LONGEST_HEADER = 2**16

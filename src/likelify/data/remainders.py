@@ -7,11 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from likelify.data.facts import numbered_columns
 from likelify.data.screening import FEWEST_ROWS, Dependence, fewest, some_rows
 from likelify.data.source import Source
 from likelify.data.values import moments
-from likelify.schema import real_columns
+from likelify.schema import numbered_columns
 
 # So little of a column is no datum, whatever left it there.
 LITTLE = 1e-3
@@ -51,7 +50,7 @@ def nearly_dependent_columns(source: Source) -> list[Dependence]:
     places = torch.from_numpy(some_rows(size, max(FEWEST_ROWS, 4 * width)))
     rows = source.read("train", places).x[:, :width].to(torch.float64).numpy()
     # Of what is missing, or has probabilities and no density, nothing of the kind is to be feared.
-    schema = source.schema or real_columns(source.event_shape[0])
+    schema = source.meaning
     kept = [place for place in range(width) if schema[place].rest == "density" and schema[place].is_modelled]
     kept = [place for place in kept if not np.isnan(rows[:, place]).any()]
     names = tuple((source.columns or numbered_columns(width))[place] for place in kept)

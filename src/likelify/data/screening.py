@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.facts import numbered_columns
 from likelify.data.source import Source
 from likelify.data.values import distinct, moments
+from likelify.schema import numbered_columns
 
 if TYPE_CHECKING:
     import torch

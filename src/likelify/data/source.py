@@ -18,7 +18,7 @@ from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
 from likelify.names import ItemKind
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, real_columns
 
 if TYPE_CHECKING:
     import torch
@@ -168,6 +168,13 @@ class Source(ABC):
         """Return what the items of a split weigh, `(items,)` with mean one, or None if all count alike."""
         require_split(split)
         return None
+
+    @property
+    def meaning(self) -> tuple[ColumnSchema, ...]:
+        """What each column of a table means; see `Facts.meaning`."""
+        if self.kind != "table":
+            return ()
+        return self.schema or real_columns(self.columns or self.event_shape[0])
 
     def facts(self) -> Facts:
         """Return what everything above has to know of the source."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from likelify.data.facts import SplitName, numbered_columns
+from likelify.data.facts import SplitName
 from likelify.data.finding import find_schema
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
 from likelify.data.told import Told
 from likelify.data.values import class_labels, moments, table_rows
 from likelify.errors import DataError, MissingDependencyError
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, numbered_columns
 
 # The smallest spread of a column that float64 can compute with.
 SMALLEST_SPREAD = 1e-290

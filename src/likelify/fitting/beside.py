@@ -16,7 +16,6 @@ from torch import Tensor
 
 from likelify.data import Source, SplitName, subset
 from likelify.errors import LikelifyError, MissingDependencyError
-from likelify.fitting.choose import schema_of
 from likelify.fitting.figures import Figure, Simple
 from likelify.fitting.scoring.likelihoods import score_source
 from likelify.schema import ColumnSchema
@@ -79,7 +78,7 @@ def beside(
     config = run.config
     model = score_source(flow, few, split, facts=config.data, conditional=config.conditional).nats
     (train, seen, held), labels = _rows(few, ("train", "validation", split), told=config.conditional)
-    densities = simple_densities(schema_of(config.data) or (), train, seen, held, labels)
+    densities = simple_densities(config.data.meaning, train, seen, held, labels)
     figures = tuple(
         Simple(
             name=each.name,

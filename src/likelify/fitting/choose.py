@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelify.data import Facts
-from likelify.data.facts import numbered_columns
 from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.plain import require_plain
 from likelify.fitting.recipes import KINDS, Recipe, Values, preset_fit, recipe
 from likelify.fitting.settings import Draws, FitSettings
-from likelify.schema import ColumnSchema
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 from likelify.zoo.presets import PresetSize
 
@@ -112,19 +110,11 @@ def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -
     Raises:
         ConfigError: if the model is unknown or a setting does not fit.
     """
-    decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels, "schema": schema_of(facts)}
+    decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels, "schema": facts.meaning or None}
     decided |= {"classes": facts.classes} if conditional else {}
     known = config_class(str(values.get("model"))).model_fields
     decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
     return config_from_dict(decided | values)
-
-
-def schema_of(facts: Facts) -> tuple[ColumnSchema, ...] | None:
-    """Return what the columns of a table mean: real numbers, where nothing is known; None for other kinds of item."""
-    if facts.schema is not None or facts.kind != "table":
-        return facts.schema
-    names = facts.columns or numbered_columns(facts.event_shape[0])
-    return tuple(ColumnSchema(name=name) for name in names)
 
 
 def _preset(name: str | None, size: PresetSize | None, model: str | None) -> Preset | None:
@@ -158,7 +148,7 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
             f"{', '.join(others)}."
         )
     if facts.kind == "table" and not MODELS[model].takes_mixed:
-        require_plain(model, facts.schema, [name for name, config in MODELS.items() if config.takes_mixed])
+        require_plain(model, facts.meaning, [name for name, config in MODELS.items() if config.takes_mixed])
     if facts.kind == "image" and facts.levels is None:
         raise ConfigError(
             f"The images of '{facts.name}' are real numbers, and the ready-made models are of pixels 0..levels-1. Give "

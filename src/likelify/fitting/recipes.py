@@ -130,7 +130,7 @@ def _of_table(facts: Facts) -> Recipe:
     """Return the recipe of a table by its rows and columns."""
     rows, columns = facts.sizes.get("train", 0), _modelled(facts)
     dropout = next((rate for below, rate in DROPOUT if rows < below), 0.0)
-    plain = all(column.is_plain and not column.given for column in facts.schema or ())
+    plain = all(column.is_plain and not column.given for column in facts.meaning)
     members = _members(rows, plain=plain)
     shared = {"dropout": dropout}
     fit = _table_fit(rows, columns)
@@ -165,14 +165,12 @@ def _modelled(facts: Facts) -> int:
     Raises:
         ConfigError: if there is nothing to be modelled.
     """
-    if facts.schema is None:
-        return facts.event_shape[0]
-    if all(column.given or not column.is_modelled for column in facts.schema):
+    if all(column.given or not column.is_modelled for column in facts.meaning):
         raise ConfigError(
             f"'{facts.name}' has nothing to model: every column has one value only, follows from others, or is a "
             "condition."
         )
-    return sum(column.is_modelled for column in facts.schema)
+    return sum(column.is_modelled for column in facts.meaning)
 
 
 # Rows below which a table has so many steps, and seconds of the processor at most.

@@ -11,7 +11,7 @@ from likelify.data import Batch
 from likelify.errors import ConfigError
 from likelify.fitting.feeding import by_weight
 from likelify.fitting.outliers import outlier_score
-from likelify.schema import ColumnSchema, real_columns
+from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def trimmed(source: Source, share: float) -> Source:
         raise ConfigError(f"Only rows of tables are trimmed, and '{source.name}' has none. Leave 'trim' out.")
     splits: tuple[SplitName, SplitName] = ("train", "validation")
     (rows, weights), (seen, seen_weights) = (_rows(source, split) for split in splits)
-    schema = source.schema or real_columns(source.event_shape[0])
+    schema = source.meaning
     counts = int((weights > 0).sum())
     if round((1 - share) * counts) < WEIGHING:
         raise ConfigError(

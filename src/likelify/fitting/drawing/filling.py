@@ -65,18 +65,16 @@ class Worth:
         return f"Draws are exact for {self.exact:,} of {self.rows:,} rows, for the others {weighted}."
 
 
-def schema_of(run: Run) -> tuple[ColumnSchema, ...]:
+def columns_of(run: Run) -> tuple[ColumnSchema, ...]:
     """Return what the columns of a run's table mean.
 
     Raises:
-        ConfigError: if it is a model of something else, or of columns of which nothing is known.
+        ConfigError: if it is a model of something else.
     """
     facts = run.config.data
     if facts.kind != "table":
         raise ConfigError(f"Columns are of tables, and '{run.path}' is a model of {facts.items}.")
-    if facts.schema is None:
-        raise ConfigError(f"Nothing is known of the columns of '{run.path}': it was fitted to an array. Fit a table.")
-    return facts.schema
+    return facts.meaning
 
 
 def completing_flow(run: Run) -> Flow:
@@ -104,7 +102,7 @@ def refuse_without_conditions(run: Run) -> None:
     Raises:
         ConfigError: naming the columns.
     """
-    given = [column.name for column in run.config.data.schema or () if column.given]
+    given = [column.name for column in run.config.data.meaning if column.given]
     if given:
         raise ConfigError(
             f"The model was fitted given {', '.join(map(repr, given))}, so that rows are only drawn where these are "
@@ -143,7 +141,7 @@ def given_chunks(
 
 def impute(run: Run, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
     """Fill in the missing values of rows; see `Run.impute`."""
-    parts = [part.drawn for part in filled(completing_flow(run), schema_of(run), items_of(run, items), draws, seed)]
+    parts = [part.drawn for part in filled(completing_flow(run), columns_of(run), items_of(run, items), draws, seed)]
     return Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ess", "exact")))
 
 
@@ -157,7 +155,7 @@ def impute_to(
     Raises:
         ConfigError: if the file is none of a table, or exists.
     """
-    flow, facts, schema, worth = completing_flow(run), run.config.data, schema_of(run), Worth()
+    flow, facts, schema, worth = completing_flow(run), run.config.data, columns_of(run), Worth()
     check_table(file, facts, force=force)
     written = file.suffix.lower() == ".csv"
 
@@ -267,14 +265,14 @@ def predict_quantiles(
     run: Run, items: Any, levels: Sequence[float], *, target: str | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return quantiles of a column given the others; see `Run.predict_quantiles`."""
-    schema = schema_of(run)
+    schema = columns_of(run)
     at = target_of(schema, target)
     return quantiles(completing_flow(run), schema, rows_of(items, schema, [at]), at, levels, seed=seed)
 
 
 def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | None = None, seed: int = 0) -> Density:
     """Return log p(some columns | the others); see `Run.conditional_log_prob`."""
-    schema = schema_of(run)
+    schema = columns_of(run)
     names = [target] if isinstance(target, str) or target is None else list(target)
     at = [target_of(schema, name) for name in names]
     return log_prob_of(completing_flow(run), schema, rows_of(items, schema), at, seed=seed)

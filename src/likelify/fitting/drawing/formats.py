@@ -20,7 +20,6 @@ from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.table_files import arrow, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
-from likelify.schema import real_columns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -133,8 +132,8 @@ def _table(batch: Batch, facts: Facts, start: int, *, written: bool) -> pyarrow.
         columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
         table = arrow().table(columns, names=names)
     else:
-        length, schema = 1, facts.schema or real_columns(facts.event_shape[0])
-        table = arrow_table(values, schema, written=written).rename_columns(column_names(facts))
+        length = 1
+        table = arrow_table(values, facts.meaning, written=written).rename_columns(column_names(facts))
     if batch.labels is None:
         return table
     labels = np.repeat(np.array(_class_words(batch, facts)), length)

@@ -67,14 +67,14 @@ class Draws:
             rows: an array or a tensor, `(rows, columns)`.
 
         Raises:
-            ConfigError: if it is a run of something else, or of an array of which nothing is known.
+            ConfigError: if it is a run of something else.
             MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
         """
         from likelify.fitting.drawing.conditions import rows_of
-        from likelify.fitting.drawing.filling import schema_of
+        from likelify.fitting.drawing.filling import columns_of
         from likelify.fitting.typed import arrow_table
 
-        schema = schema_of(self._run)
+        schema = columns_of(self._run)
         return arrow_table(rows_of(rows, schema), schema)
 
     def impute(self, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:

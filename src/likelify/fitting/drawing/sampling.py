@@ -21,7 +21,7 @@ from likelify.fitting.drawing.draw import (
     draw_chunks,
     label_cycle,
 )
-from likelify.fitting.drawing.filling import Worth, completing_flow, given_chunks, refuse_without_conditions, schema_of
+from likelify.fitting.drawing.filling import Worth, columns_of, completing_flow, given_chunks, refuse_without_conditions
 from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
 from likelify.fitting.typed import rounded
@@ -100,7 +100,7 @@ def conditional_chunks(
     """
     if label is not None or temperature != 1.0:
         raise ConfigError("Rows that are drawn given some of their columns have neither a label nor a temperature.")
-    schema = schema_of(run)
+    schema = columns_of(run)
     found = conditions(given, schema)
     number = (USUAL if found.single else 1) if number is None else number
     check_draws(number, 1.0)
@@ -183,7 +183,7 @@ def sample_chunks_like(
     """
     import torch
 
-    schema = run.config.data.schema or ()
+    schema = run.config.data.meaning
     given = np.array([column.given for column in schema], dtype=bool)
     if not given.any():
         return sample_chunks(run, number, seed=seed)
@@ -199,7 +199,7 @@ def quality_of(
     """Compare drawn rows with held-out ones; see `Run.quality`."""
     import torch
 
-    schema, source = schema_of(run), source or run.source()
+    schema, source = columns_of(run), source or run.source()
     held_out: SplitName = split or ("test" if source.size("test") else "validation")
     number = min(source.size(held_out), MOST_COMPARED)
     real = source.read(held_out, torch.arange(number)).x.double().numpy()

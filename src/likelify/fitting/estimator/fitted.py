@@ -30,7 +30,7 @@ from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import effort_of, items_per_pass, score_batch, seed_of
 from likelify.fitting.settings import RunConfig
 from likelify.flows import Flow
-from likelify.schema import ColumnSchema, real_columns
+from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class Fitted:
     @property
     def schema(self) -> tuple[ColumnSchema, ...]:
         """What the columns are."""
-        facts = self.config.data
-        return facts.schema or real_columns(facts.event_shape[0])
+        return self.config.data.meaning
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

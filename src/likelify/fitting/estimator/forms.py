@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from likelify.data.facts import numbered_columns
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.typed import arrow_table
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, numbered_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -25,7 +25,6 @@ from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
 from likelify.fitting.scoring.reference import reference
 from likelify.fitting.typed import rounded
 from likelify.flows import Flow
-from likelify.schema import ColumnSchema, real_columns
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -146,11 +145,6 @@ class Material:
     def elements(self) -> int:
         """Elements of an item; of a graph those of a node."""
         return max(1, math.prod(self.facts.event_shape))
-
-    @property
-    def schema(self) -> tuple[ColumnSchema, ...]:
-        """What the columns of a table mean."""
-        return self.facts.schema or real_columns(self.elements)
 
     @property
     def better(self) -> str:

@@ -151,7 +151,7 @@ def _lead(material: Material) -> list[str]:
     facts, model = material.facts, material.config.model.model
     sizes = {split: f"{size:,}" for split, size in facts.sizes.items()}
     given = ", given the class of each" if material.config.conditional else ""
-    if conditions := [label(column.name) for column in facts.schema or () if column.given]:
+    if conditions := [label(column.name) for column in facts.meaning if column.given]:
         given += f", given their {_listed(conditions)}"
     tests = f" and {sizes['test']} for testing" if facts.sizes.get("test") else ", and there are none for testing"
     lead = [

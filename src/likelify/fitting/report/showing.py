@@ -83,8 +83,7 @@ def limits_of(x: Tensor, facts: Facts) -> tuple[float, float]:
 
 def names_of(facts: Facts) -> tuple[str, ...]:
     """Return the names of the columns of a table as labels."""
-    given = facts.columns or tuple(f"column {number + 1}" for number in range(facts.event_shape[0]))
-    return tuple(label(name) for name in given)
+    return tuple(label(column.name) for column in facts.meaning)
 
 
 def cells(x: Tensor, facts: Facts, columns: int = COLUMNS) -> tuple[str, ...]:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from likelify.schema import ColumnSchema, PlacedFunction, functions_in_order, real_columns
-
-if TYPE_CHECKING:
-    from likelify.data import Facts
+from likelify.schema import ColumnSchema, PlacedFunction, functions_in_order
 
 # Of each column so many states, the most frequent ones, and as many quantiles of all other values; both are kept.
 QUANTILES = 24
 HELD = 2 * QUANTILES
 # How often, and to how many values, the neighbourhood of the best quantile so far is looked at.
 ROUNDS, FINER = 2, 6
-
-
-def columns_of(facts: Facts) -> tuple[ColumnSchema, ...]:
-    """Return what the columns of a table mean; where that is not known they hold real numbers."""
-    return facts.schema or real_columns(facts.event_shape[0])
 
 
 def found_in(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError
-from likelify.fitting.scoring.candidates import HELD, columns_of, found_in
+from likelify.fitting.scoring.candidates import HELD, found_in
 from likelify.fitting.scoring.kept import FOLDER, keep_numbers, read_numbers
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def replacements(run: Run) -> np.ndarray:
 
 
 def _values(source: Source, facts: Facts) -> np.ndarray:
-    return found_in(source.read("train", _spread(source, LOOKED_AT)).x.double().numpy(), columns_of(facts))
+    return found_in(source.read("train", _spread(source, LOOKED_AT)).x.double().numpy(), facts.meaning)
 
 
 def _images(source: Source) -> np.ndarray:

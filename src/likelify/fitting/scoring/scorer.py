@@ -14,7 +14,7 @@ from likelify.data import Batch, Facts, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import check_flow, for_flow
 from likelify.fitting.outliers import outlier_score
-from likelify.fitting.scoring.candidates import candidates, column_gains, columns_of
+from likelify.fitting.scoring.candidates import candidates, column_gains
 from likelify.fitting.scoring.likelihoods import Likelihoods, effort_of, log_likelihoods, score_batch, seed_of
 from likelify.fitting.scoring.replacing import patch_gains, replacements
 from likelify.settings import Settings
@@ -83,7 +83,7 @@ class Scorer:
         self.flow = run.flow() if flow is None else flow
         check_flow(self.flow)
         self.effort = effort_of(self.flow, self.facts, wanted.draws)
-        self.candidates = candidates(replacements(run), columns_of(self.facts)) if wanted.blame else None
+        self.candidates = candidates(replacements(run), self.facts.meaning) if wanted.blame else None
 
     def __call__(self, batch: Batch, number: int, name: str = "") -> Scored:
         """Score a pass of items, `effort.items` of them but for the last.

@@ -157,7 +157,7 @@ class Scores:
 
 
 def _names(facts: Facts) -> tuple[str, ...]:
-    return facts.columns or tuple(f"column {number + 1}" for number in range(facts.event_shape[0]))
+    return tuple(column.name for column in facts.meaning)
 
 
 def _free(name: str, taken: set[str]) -> str:

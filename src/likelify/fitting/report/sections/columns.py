@@ -27,7 +27,7 @@ def columns(material: Material, section: Section) -> None:
     # A bad fit may draw infinities; they count as far away. What is missing stays NaN.
     far = np.finfo(float).max
     drawn = np.clip(drawn, -far, far)
-    schema = material.schema
+    schema = material.facts.meaning
     pairs = [
         Pair(column, name, real[:, at], drawn[:, at])
         for at, (column, name) in enumerate(zip(schema, names_of(material.facts), strict=True))
@@ -46,7 +46,7 @@ def columns(material: Material, section: Section) -> None:
 
 def quality_of_columns(real: np.ndarray, drawn: np.ndarray, material: Material) -> np.ndarray:
     """Return the scores of the shapes of many columns, without their pairs."""
-    singles = [quality(real[:, [at]], drawn[:, [at]], [column]) for at, column in enumerate(material.schema)]
+    singles = [quality(real[:, [at]], drawn[:, [at]], [column]) for at, column in enumerate(material.facts.meaning)]
     return np.concatenate([single.shapes for single in singles])
 
 
@@ -77,7 +77,7 @@ def _in_words(material: Material, found: Quality, shapes: np.ndarray) -> str:
     if real.split == "train":
         return text
     places = slice(0, MOST_PAIRED)
-    usual = quality(real.rows[:, places], train[:, places], material.schema[places])
+    usual = quality(real.rows[:, places], train[:, places], material.facts.meaning[places])
     other = f" and {usual.column_pair_trends:.1%}" if usual.trends else ""
     return f"{text} {len(train):,} training rows in the place of drawn ones have {usual.column_shapes:.1%}{other}."
 

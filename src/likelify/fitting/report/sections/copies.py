@@ -59,7 +59,7 @@ def _points(material: Material) -> Callable[[np.ndarray], np.ndarray]:
     """Return what makes points of items, whose distances are root mean squares over elements in their units."""
     rows = material.train.rows
     if material.facts.kind == "table":
-        return Measure.of(rows, material.schema).points
+        return Measure.of(rows, material.facts.meaning).points
     scale = (float(rows.max() - rows.min()) or 1.0) * rows.shape[1] ** 0.5
     return lambda items: items / scale
 

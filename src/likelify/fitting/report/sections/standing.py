@@ -76,7 +76,7 @@ def _simple(material: Material) -> list[Baseline]:
     labels = tuple(map(_labels, parts)) if material.config.conditional else None
     train, validation, held = (part.rows for part in parts)
     if material.facts.kind == "table":
-        return simple_densities(material.schema, train, validation, held, labels)
+        return simple_densities(material.facts.meaning, train, validation, held, labels)
     return baselines(Split(train, validation, held, material.facts.levels, labels))
 
 
