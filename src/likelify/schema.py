@@ -165,6 +165,25 @@ class ColumnSchema(Settings):
         return (-math.inf if self.lower is None else self.lower, math.inf if self.upper is None else self.upper)
 
 
+def all_plain(schema: Sequence[ColumnSchema]) -> bool:
+    """Tell whether all columns are real numbers without missing values, and none is a condition."""
+    return all(column.is_plain and not column.given for column in schema)
+
+
+def mixed_in(column: ColumnSchema) -> str:
+    """Return why a model of rows of real numbers cannot take a column, as "columns ..."; nothing if it can.
+
+    Whole numbers, dates and truth values pass: such a model has a density of them as of any numbers.
+    """
+    if column.categories is not None:
+        return "of words"
+    if column.function is not None:
+        return "that follow from others, or have one value only"
+    if column.missing:
+        return "with missing values"
+    return "that are conditions" if column.given else ""
+
+
 def numbered_columns(count: int) -> tuple[str, ...]:
     """Return what the columns of a table without names are called."""
     return tuple(f"column {number}" for number in range(1, count + 1))

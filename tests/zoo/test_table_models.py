@@ -106,7 +106,7 @@ def test_simple_members_can_be_left_out_and_the_mixture_is_for_few_columns():
 
 @pytest.mark.parametrize("model", ["table-coupling", "table-spline"])
 def test_models_of_real_numbers_refuse_other_columns(model):
-    with pytest.raises(ConfigError, match=r"the column 'colour' holds words; the model table-flow takes"):
+    with pytest.raises(ConfigError, match=r"not of columns of words, such as 'colour'; the model table-flow takes"):
         zoo.build(model, schema=MIXED)
     given = (ColumnSchema(name="a"), ColumnSchema(name="b", given=True))
     with pytest.raises(ConfigError, match="the column 'b' is a condition"):

@@ -1,6 +1,7 @@
 """The rows of a table, one column after the other."""
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,15 @@ class AutoregressiveColumns(Distribution):
             self.register_buffer(name, torch.tensor(numbers, dtype=torch.long), persistent=False)
         sure = torch.tensor([place not in layout.open for place in self.scored], dtype=torch.bool)
         self.register_buffer("sure", sure[:, None], persistent=False)
+
+    @classmethod
+    def simple(cls, schema: Sequence[ColumnSchema], snap: Snap | None = None) -> tuple[Self, Self]:
+        """Return what needs no training: independent columns, and the linear autoregression, to be mixed.
+
+        The first one gives every row a probability, so that with a share of it no row is impossible.
+        """
+        independent, linear = (cls(schema, linear=linear, snap=snap) for linear in (False, True))
+        return independent, linear
 
     @property
     def support(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -18,7 +18,7 @@ from likelify.data import Source, SplitName, subset
 from likelify.errors import LikelifyError, MissingDependencyError
 from likelify.fitting.figures import Figure, Simple
 from likelify.fitting.scoring.likelihoods import score_source
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, all_plain
 from likelify.seeding import seeded
 
 if TYPE_CHECKING:
@@ -187,28 +187,27 @@ def _kinds(schema: tuple[ColumnSchema, ...], snap: Snap) -> list[tuple[str, str,
         density.initialize(cells)
         return density
 
-    def mixed(cells: Tensor, seen: Tensor, density: Distribution) -> Distribution:
-        mixture = Mixture([density, alone()], apart=True)
+    def mixed(cells: Tensor, seen: Tensor, *members: Distribution) -> Distribution:
+        mixture = Mixture(members, apart=True)
         mixture.initialize(cells)
         mixture.stack(seen)
         return mixture
 
     def gaussian(cells: Tensor, seen: Tensor) -> Distribution:
-        return mixed(cells, seen, AutoregressiveColumns(schema, linear=True, snap=snap))
+        return mixed(cells, seen, *AutoregressiveColumns.simple(schema, snap))
 
     def normals(cells: Tensor, seen: Tensor) -> Distribution:
-        return mixed(cells, seen, OfReals(GaussianMixture(len(schema), _components(len(cells), NORMALS))))
+        return mixed(cells, seen, alone(), OfReals(GaussianMixture(len(schema), _components(len(cells), NORMALS))))
 
     def groups(cells: Tensor, seen: Tensor) -> Distribution:
         return _groups(cells, seen, alone, _components(len(cells), GROUPS))
 
-    plain = all(column.is_plain and not column.given for column in schema)
     behind = "behind fitted marginals"
     found: list[tuple[str, str, Make]] = [
         ("independent columns", "Each column alone, by its fitted marginal.", independent),
         ("Gaussian copula", f"A linear autoregression of the columns {behind}.", gaussian),
     ]
-    if plain:
+    if all_plain(schema):
         return [*found, ("Gaussian mixture", f"A mixture of normal distributions {behind}.", normals)]
     return [*found, ("groups of rows", f"Groups of rows, in each of which columns are independent, {behind}.", groups)]
 

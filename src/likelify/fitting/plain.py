@@ -5,33 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from likelify.errors import ConfigError
-from likelify.schema import ColumnSchema
+from likelify.schema import ColumnSchema, mixed_in
 
 # Of columns, how many an error names.
 NAMED = 10
 
 
-def is_plain_table(schema: Sequence[ColumnSchema] | None) -> bool:
-    """Tell whether models of real numbers can take a table: numbers, dates and truth values, none missing."""
-    return not any(map(_trouble, schema or ()))
-
-
-def require_plain(model: str, schema: Sequence[ColumnSchema] | None, others: Sequence[str]) -> None:
+def require_plain(model: str, schema: Sequence[ColumnSchema], others: Sequence[str]) -> None:
     """Refuse a table of which some columns are not the real numbers that a model takes.
 
     Whole numbers, dates and truth values pass: such a model has a density of them as of any numbers.
 
     Args:
         model: its name.
-        schema: of the table, None if it is of numbers.
+        schema: of the table.
         others: names of the models that take any table.
 
     Raises:
         ConfigError: naming the columns, and the models that take them.
     """
     found: dict[str, list[str]] = {}
-    for column in schema or ():
-        if trouble := _trouble(column):
+    for column in schema:
+        if trouble := mixed_in(column):
             found.setdefault(trouble, []).append(f"'{column.name}'")
     if not found:
         return
@@ -43,14 +38,3 @@ def require_plain(model: str, schema: Sequence[ColumnSchema] | None, others: Seq
         f"The model '{model}' is of real numbers, and the table has columns {'; '.join(listed)}. Such tables are for "
         f"{' or '.join(others)}; or leave the columns out (--drop)."
     )
-
-
-def _trouble(column: ColumnSchema) -> str:
-    """Say why a model of real numbers cannot take a column; nothing if it can."""
-    if column.categories is not None:
-        return "of words"
-    if column.function is not None:
-        return "that follow from others, or have one value only"
-    if column.missing:
-        return "with missing values"
-    return "that are conditions" if column.given else ""

@@ -11,6 +11,7 @@ from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.settings import Draws
 from likelify.names import ItemKind
+from likelify.schema import all_plain
 from likelify.settings import Values
 from likelify.zoo.presets import PresetSize, preset
 
@@ -130,7 +131,7 @@ def _of_table(facts: Facts) -> Recipe:
     """Return the recipe of a table by its rows and columns."""
     rows, columns = facts.sizes.get("train", 0), _modelled(facts)
     dropout = next((rate for below, rate in DROPOUT if rows < below), 0.0)
-    plain = all(column.is_plain and not column.given for column in facts.meaning)
+    plain = all_plain(facts.meaning)
     members = _members(rows, plain=plain)
     shared = {"dropout": dropout}
     fit = _table_fit(rows, columns)

@@ -118,8 +118,7 @@ def _simple(rows: Tensor, weights: Tensor, schema: tuple[ColumnSchema, ...]) -> 
     chosen = torch.randperm(len(rows), generator=generator)[:FITTED]
     rows, weights = rows[chosen], weights[chosen]
     columns = MixedColumns(schema)
-    members = [AutoregressiveColumns(schema, linear=linear) for linear in (False, True)]
-    flow = Flow(Mixture(members, apart=True), columns, event_shape=(len(schema),)).double()
+    flow = Flow(Mixture(AutoregressiveColumns.simple(schema), apart=True), columns, event_shape=(len(schema),)).double()
     weighing = torch.arange(len(rows)) % WEIGHING == 0
     with seeded(0), torch.no_grad():
         flow.initialize(_as_they_weigh(rows[~weighing], weights[~weighing]))

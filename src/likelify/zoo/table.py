@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from likelify import nets, transforms
-from likelify.schema import ColumnSchema, real_columns
+from likelify.schema import ColumnSchema, mixed_in, real_columns
 from likelify.zoo.registry import ModelConfig, Size
 
 if TYPE_CHECKING:
@@ -81,21 +81,11 @@ def refuse_mixed(schema: Sequence[ColumnSchema]) -> None:
         ValueError: naming the first such column.
     """
     for column in schema:
-        if what := _trouble(column):
+        if what := mixed_in(column):
             raise ValueError(
-                f"the model is of rows of real numbers alone, and the column '{column.name}' {what}; the model "
-                "table-flow takes all columns"
+                f"the model is of rows of real numbers alone, not of columns {what}, such as '{column.name}'; the "
+                "model table-flow takes all columns"
             )
-
-
-def _trouble(column: ColumnSchema) -> str:
-    if column.categories is not None:
-        return "holds words"
-    if column.function is not None:
-        return "follows from others or has one value only"
-    if column.missing:
-        return "has missing values"
-    return "is a condition" if column.given else ""
 
 
 def base_of(name: BaseName, columns: int) -> Distribution:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from likelify import nets, transforms
+from likelify.schema import all_plain
 from likelify.zoo.registry import Size, register
 from likelify.zoo.table import TableConfig, TableMixing, copula_start, spline_columns, spline_couplings
 
@@ -72,7 +73,7 @@ class TableFlowConfig(TableConfig):
     @property
     def is_plain(self) -> bool:
         """Whether all columns are real numbers without missing values, and none is a condition."""
-        return all(column.is_plain and not column.given for column in self.schema)
+        return all_plain(self.schema)
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""
@@ -110,9 +111,7 @@ class TableFlowConfig(TableConfig):
 
         if not self.simple:
             return []
-        found: list[Distribution] = [
-            AutoregressiveColumns(self.schema, linear=linear, snap=columns.snap) for linear in (False, True)
-        ]
+        found: list[Distribution] = [*AutoregressiveColumns.simple(self.schema, columns.snap)]
         if self.is_plain and len(self.schema) <= WIDEST_MIXTURE:
             found.append(OfReals(GaussianMixture(len(self.schema), self.normals)))
         return found
