@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from likelify.data.arrow import pyarrow
 from likelify.data.dialect import (
     BLANK,
     MISSING,
@@ -33,7 +34,7 @@ from likelify.data.words import words_of_truth
 from likelify.errors import DataError, MissingDependencyError
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 QUOTE, END = ord('"'), ord("\n")
 # What stands at the edges of cells.
@@ -243,12 +244,10 @@ class Table:
         carried = {self.names[n]: [cell.strip() for cell in found.column(f"f{n}").to_pylist()] for n in wanted.carried}
         return Rows(values, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
 
-    def _read_arrow(self, piece: Piece, lines: list[str], wanted: Wanted) -> pyarrow.Table | None:
-        try:
-            import pyarrow as pa
-            from pyarrow import csv
-        except ImportError as error:
-            raise MissingDependencyError("pyarrow", "app") from error
+    def _read_arrow(self, piece: Piece, lines: list[str], wanted: Wanted) -> pa.Table | None:
+        pa = pyarrow()
+        from pyarrow import csv
+
         if self.delimiter == BLANK:
             if piece.quoted:
                 return None

@@ -50,8 +50,13 @@ def mixture_log_mass(heads: Tensor, u: Tensor, half: Tensor) -> Tensor:
 
 def _plain_log_mass(heads: Tensor, u: Tensor, half: Tensor) -> Tensor:
     odds, means, log_scales = heads
+    return weighed_log_mass(odds, means, log_scales, u, half) - odds.logsumexp(0)
+
+
+def weighed_log_mass(log_weights: Tensor, means: Tensor, log_scales: Tensor, u: Tensor, half: Tensor) -> Tensor:
+    """Return the logarithm of the sum of the masses of components times their weights, whatever these add up to."""
     inverse = (-log_scales).exp()
-    return (odds + log_interval((u - means) * inverse, half * inverse)).logsumexp(0) - odds.logsumexp(0)
+    return (log_weights + log_interval((u - means) * inverse, half * inverse)).logsumexp(0)
 
 
 class _MixtureLogMass(torch.autograd.Function):

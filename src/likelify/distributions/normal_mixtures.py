@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
-from likelify.distributions.intervals import log_interval
+from likelify.distributions.intervals import weighed_log_mass
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import ConvergenceError
 from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
@@ -42,12 +42,11 @@ class NormalMixtures:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-densities at `z (*batch)`, in nats."""
-        return (self._log_scaled(self._scaled(z)) - self.log_scales).logsumexp(0) - LOG_SQRT_2PI
+        return _weighed_density(self.log_weights, self.means, self.log_scales, z)
 
     def log_mass(self, z: Tensor, width: Tensor) -> Tensor:
         """Return the log-probabilities of the intervals of that width around `z`, in nats."""
-        half = 0.5 * width * (-self.log_scales).exp()
-        return (self.log_weights + log_interval(self._scaled(z), half)).logsumexp(0)
+        return weighed_log_mass(self.log_weights, self.means, self.log_scales, z, 0.5 * width)
 
     def log_cdf(self, z: Tensor) -> Tensor:
         """Return the log-probabilities of what is below `z`."""
@@ -88,9 +87,6 @@ class NormalMixtures:
 
     def _scaled(self, z: Tensor) -> Tensor:
         return (z - self.means) * (-self.log_scales).exp()
-
-    def _log_scaled(self, scaled: Tensor) -> Tensor:
-        return self.log_weights - 0.5 * scaled.square()
 
     def _flat(self) -> NormalMixtures:
         return NormalMixtures(*(t.flatten(1) for t in (self.log_weights, self.means, self.log_scales)))
@@ -164,8 +160,13 @@ def mixture_log_density(heads: Tensor, u: Tensor) -> Tensor:
 
 def _plain_log_density(heads: Tensor, u: Tensor) -> Tensor:
     odds, means, log_scales = heads
+    return _weighed_density(odds, means, log_scales, u) - odds.logsumexp(0)
+
+
+def _weighed_density(log_weights: Tensor, means: Tensor, log_scales: Tensor, u: Tensor) -> Tensor:
+    """Return the logarithm of the sum of the densities of components times their weights, whatever these add up to."""
     scaled = (u - means) * (-log_scales).exp()
-    return (odds - log_scales - 0.5 * scaled.square()).logsumexp(0) - odds.logsumexp(0) - LOG_SQRT_2PI
+    return (log_weights - log_scales - 0.5 * scaled.square()).logsumexp(0) - LOG_SQRT_2PI
 
 
 def _log_density(heads: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

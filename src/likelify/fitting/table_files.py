@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelify.errors import MissingDependencyError
+from likelify.data.arrow import pyarrow
 from likelify.fitting.cells import as_cell
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 ENDINGS = (".csv", ".parquet", ".feather")
 # Rows that are written at a time; of Parquet a group.
@@ -22,8 +22,8 @@ ROWS = 2**16
 def write_tables(
     file: Path,
     ending: str,
-    schema: pyarrow.Schema,
-    tables: Iterable[pyarrow.Table],
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
     *,
     header: bool = True,
     unique: Sequence[str] = (),
@@ -50,7 +50,7 @@ def write_tables(
             writer(table)
 
 
-def _write_csv(file: Path, schema: pyarrow.Schema, tables: Iterable[pyarrow.Table], *, header: bool) -> None:
+def _write_csv(file: Path, schema: pa.Schema, tables: Iterable[pa.Table], *, header: bool) -> None:
     with file.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         if header:
@@ -60,10 +60,10 @@ def _write_csv(file: Path, schema: pyarrow.Schema, tables: Iterable[pyarrow.Tabl
 
 
 @contextmanager
-def _writer(file: Path, ending: str, schema: pyarrow.Schema, unique: Sequence[str]) -> Iterator[Any]:
+def _writer(file: Path, ending: str, schema: pa.Schema, unique: Sequence[str]) -> Iterator[Any]:
     """Give the block what writes a table to a binary file."""
     if ending == ".feather":
-        with arrow().ipc.new_file(str(file), schema) as feather:
+        with pyarrow().ipc.new_file(str(file), schema) as feather:
             yield feather.write_table
         return
     from pyarrow import parquet
@@ -94,8 +94,7 @@ def as_text(column: pyarrow.ChunkedArray) -> list[str | None]:
 
 def _cells(column: pyarrow.ChunkedArray) -> list[Any]:
     """Return the values of a column as they are written to a CSV file."""
-    import pyarrow as pa
-
+    pa = pyarrow()
     values = column.to_pylist()
     if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
         return values
@@ -104,11 +103,10 @@ def _cells(column: pyarrow.ChunkedArray) -> list[Any]:
     return [as_cell(value if value is None or isinstance(value, str) else str(value)) for value in values]
 
 
-def _cut(tables: Iterable[pyarrow.Table]) -> Iterator[pyarrow.Table]:
+def _cut(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Put tables together and cut them into such of `ROWS` rows, but for the last."""
-    import pyarrow as pa
-
-    waiting: list[pyarrow.Table] = []
+    pa = pyarrow()
+    waiting: list[pa.Table] = []
     count = 0
     for table in tables:
         waiting.append(table)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from likelify.data.arrow import pyarrow
 from likelify.data.dates import is_clock
 from likelify.data.encoding import UNSEEN, decode_column, in_steps
 from likelify.data.zones import of_clocks
-from likelify.fitting.table_files import arrow
 from likelify.schema import ColumnSchema, compute_functions
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 
-def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False) -> pyarrow.Table:
+def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False) -> pa.Table:
     """Return raw rows as a table: words as a dictionary, whole numbers, truth values, dates; null where one is missing.
 
     Args:
@@ -33,7 +33,7 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
         >>> arrow_table(np.array([[1.0, 0.31], [np.nan, 2.0]]), schema).to_pylist()
         [{'colour': 'red', 'size': 0.3}, {'colour': None, 'size': 2.0}]
     """
-    pa = arrow()
+    pa = pyarrow()
     values = rounded(np.asarray(rows, dtype=np.float64), schema)
     columns = [_column(pa, values[:, at], column, written=written) for at, column in enumerate(schema)]
     return pa.table(columns, names=[column.name for column in schema])
@@ -56,7 +56,7 @@ def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
     return np.where(follows, rows + change, found)
 
 
-def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pyarrow.Array:
+def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pa.Array:
     if column.categories is not None:
         # All tables have the same words in the same order, whichever of them are met.
         missing = np.isnan(values) | (values == UNSEEN)

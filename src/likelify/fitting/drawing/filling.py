@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data import Batch, Facts, Items
+from likelify.data.arrow import pyarrow
 from likelify.distributions.mixture import can_complete
 from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
@@ -25,7 +26,7 @@ from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
     from likelify.fitting.run import Run
     from likelify.flows import Flow
@@ -185,7 +186,7 @@ def check_table(file: Path, facts: Facts, *, force: bool) -> None:
     check_file(file, facts, force=force)
 
 
-def _behind(first: pyarrow.Table, others: Iterator[pyarrow.Table]) -> Iterator[pyarrow.Table]:
+def _behind(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield first
     for table in others:
         yield table.cast(first.schema)
@@ -249,7 +250,7 @@ def _as_table(
     if draws > 1:
         places = {"row": np.repeat(np.arange(first, first + count), draws), "draw": np.tile(np.arange(draws), count)}
         for name, values in reversed(places.items()):
-            table = table.add_column(0, free_name(name, table.column_names), arrow().array(values))
+            table = table.add_column(0, free_name(name, table.column_names), pyarrow().array(values))
     return table
 
 

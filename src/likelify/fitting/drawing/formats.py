@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from likelify.data import Batch, Facts
+from likelify.data.arrow import pyarrow
 from likelify.fitting.drawing.draw import as_stored
-from likelify.fitting.table_files import arrow, write_tables
+from likelify.fitting.table_files import write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.plots import MOST_POINTS, lines_of, one_image, pairs_of, picture
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 # What the name of a file had better not have.
 UNUSUAL = re.compile(r"[^\w.+-]+")
@@ -121,7 +122,7 @@ def _write_array(handle: BinaryIO, count: int, parts: Iterator[np.ndarray]) -> N
         handle.write(np.ascontiguousarray(part).tobytes())
 
 
-def _table(batch: Batch, facts: Facts, start: int, *, written: bool) -> pyarrow.Table:
+def _table(batch: Batch, facts: Facts, start: int, *, written: bool) -> pa.Table:
     """Return a batch as a table: of sequences one line for each position, in long format."""
     values = _array(batch, facts)
     values = values if facts.levels is not None else values.astype(np.float64)
@@ -130,14 +131,14 @@ def _table(batch: Batch, facts: Facts, start: int, *, written: bool) -> pyarrow.
         places = [np.repeat(np.arange(start, start + items), length), np.tile(np.arange(length), items)]
         names = ["sequence", "position", *(f"channel_{number + 1}" for number in range(channels))]
         columns = places + list(values.transpose(1, 0, 2).reshape(channels, -1))
-        table = arrow().table(columns, names=names)
+        table = pyarrow().table(columns, names=names)
     else:
         length = 1
         table = arrow_table(values, facts.meaning, written=written).rename_columns(column_names(facts))
     if batch.labels is None:
         return table
     labels = np.repeat(np.array(_class_words(batch, facts)), length)
-    return table.append_column(free_name("label", table.column_names), arrow().array(labels))
+    return table.append_column(free_name("label", table.column_names), pyarrow().array(labels))
 
 
 def _class_words(batch: Batch, facts: Facts) -> list[Any]:
@@ -153,7 +154,7 @@ def _write_tables(path: Path, ending: str, facts: Facts, batches: Iterable[Batch
     write_tables(path, ending, first.schema, chain([first], tables), header=header)
 
 
-def _tables(batches: Iterable[Batch], facts: Facts, *, written: bool) -> Iterator[pyarrow.Table]:
+def _tables(batches: Iterable[Batch], facts: Facts, *, written: bool) -> Iterator[pa.Table]:
     start = 0
     for batch in batches:
         yield _table(batch, facts, start, written=written)

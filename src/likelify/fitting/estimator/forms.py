@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from likelify.data.arrow import pyarrow
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema, numbered_columns
@@ -152,8 +153,6 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
             'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
         )
     if isinstance(data, np.ndarray):
-        if data.dtype.kind not in "OUS":
-            return data.astype(np.float64, copy=False)
         columns = [_of_objects(column) for column in np.asarray(data, dtype=object).T]
         return pa.table(columns, names=list(names or numbered_columns(data.shape[1])))
     try:
@@ -189,8 +188,7 @@ def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _of_objects(column: np.ndarray) -> pa.Array:
     """Return a column of Python objects as one of numbers, or else of words."""
-    import pyarrow as pa
-
+    pa = pyarrow()
     for value in column:
         if not isinstance(value, VALUES) and not hasattr(value, "isoformat"):
             raise UnsupportedError(f"A value of X: argument must be a string or a number, not '{type(value).__name__}'")
@@ -308,8 +306,7 @@ def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table) -> pa.Tab
 
 
 def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
-    import pyarrow as pa
-
+    pa = pyarrow()
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = types.get(name, column.type)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from likelify.errors import ConfigError, MissingDependencyError, RunError
+from likelify.data.arrow import pyarrow
+from likelify.errors import ConfigError, RunError
 from likelify.fitting.files import (
     as_json,
     give_name,
@@ -27,7 +28,7 @@ from likelify.fitting.table_files import write_tables
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 T = TypeVar("T", bound=Settings)
 # Version of what is in a folder of parts.
@@ -105,10 +106,7 @@ def check_out(out: Path, *, force: bool = False) -> None:
         raise ConfigError(f"Scores are written to files in {' or '.join(ENDINGS)}; '{out}' is none of them.")
     if out.is_dir():
         raise ConfigError(f"'{out}' is a folder; name a file.")
-    try:
-        import pyarrow  # noqa: F401 - only asked for
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "app") from error
+    pyarrow()
     if out.exists() and not force and not folder_of(out).is_dir():
         refuse_taken(out)
 
@@ -202,7 +200,7 @@ class Parts:
             number += 1
         return number
 
-    def keep(self, number: int, tables: Iterable[pyarrow.Table]) -> None:
+    def keep(self, number: int, tables: Iterable[pa.Table]) -> None:
         """Write a part, the tables of its passes as they come; it is there in one instant."""
         write_part(self._file(number), tables)
 
@@ -238,12 +236,12 @@ def _is_ours(file: Path) -> bool:
     return bool(PART.fullmatch(file.name)) or file.name in (ASKED, MADE, WHOLE) or is_temporary(file)
 
 
-def _tables(files: Iterable[Path]) -> Iterator[pyarrow.Table]:
+def _tables(files: Iterable[Path]) -> Iterator[pa.Table]:
     for file in files:
         yield from read_part(file)
 
 
-def _counted(tables: Iterable[pyarrow.Table], schema: pyarrow.Schema, summary: Summary) -> Iterator[pyarrow.Table]:
+def _counted(tables: Iterable[pa.Table], schema: pa.Schema, summary: Summary) -> Iterator[pa.Table]:
     for table in tables:
         fitting = as_schema(table, schema)
         summary.add(fitting)
