@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 # More states of one column are no classes of anything, and each costs a weight of the model.
 MOST_STATES = 2**12
+# How far from a multiple of its step a value may be, in steps.
+OFF_STEP = 1e-6
 
 
 class LinearFunction(Settings):

@@ -1,9 +1,8 @@
 """Reproducible randomness without touching the caller's random state."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 
 @contextmanager
@@ -24,6 +23,19 @@ def seeded(seed: int) -> Iterator[None]:
         >>> bool((a == b).all())
         True
     """
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """Return a seed of its own for a purpose and the number of a step, a pass or a part; all look independent."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def chunk_seed(seed: int, chunk: int) -> int:
+    """Return the seed of a chunk of draws: that of all for the first, and for others one made of both numbers."""
+    return seed if chunk == 0 else derived_seed(seed, "chunk", chunk)

@@ -136,7 +136,7 @@ class AutoregressiveColumns(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each row of cells, of states and intervals the log-probability, in nats."""
-        return self._in_chunks(x, lambda cells: sum(found.sum(0) for found in self._terms(cells)))
+        return self._in_chunks(x, self._total)
 
     def terms(self, x: Tensor) -> Tensor:
         """Return the log-density or log-probability of each column given those before it, `(rows, d)`; they add up.
@@ -297,6 +297,10 @@ class AutoregressiveColumns(Distribution):
         """Return where the log-odds of the states of a column are."""
         number, starts = self.layout.open.index(column), self.layout.starts
         return slice(starts[number] - self.layout.given_states, starts[number + 1] - self.layout.given_states)
+
+    def _total(self, cells: Tensor) -> Tensor:
+        scores, states = self._terms(cells)
+        return scores.sum(0) + states.sum(0)
 
     def _terms(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return the terms of scores and of states, `(columns, rows)` in the order of the model."""

@@ -100,7 +100,8 @@ def _pieces(t: Tensor, half: Tensor) -> _Pieces:
 
 
 def _short(h: Tensor, t: Tensor) -> Tensor:
-    return -0.5 * t.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(sum(_series(h, t)))
+    second, fourth, sixth, eighth = _series(h, t)
+    return -0.5 * t.square() - LOG_SQRT_2PI + (2 * h).log() + torch.log1p(second + fourth + sixth + eighth)
 
 
 def _long(h: Tensor, t: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from types import TracebackType
@@ -16,6 +15,7 @@ from likelify.data.ahead import read_ahead
 from likelify.fitting.checks import for_flow, read_for
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
+from likelify.seeding import derived_seed
 
 if TYPE_CHECKING:
     from likelify.fitting.mapped import MappedRows
@@ -164,12 +164,6 @@ def by_weight(batch: Batch) -> Batch:
     return Batch(batch.x[taken], None if batch.labels is None else batch.labels[taken])
 
 
-def mix(seed: int, purpose: str, step: int) -> int:
-    """Turn (seed, purpose, step) into an independent-looking seed."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{step}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def generator(seed: int, purpose: str, step: int) -> torch.Generator:
     """Return a generator of its own for (seed, purpose, step)."""
-    return torch.Generator().manual_seed(mix(seed, purpose, step))
+    return torch.Generator().manual_seed(derived_seed(seed, purpose, step))

@@ -16,7 +16,7 @@ from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow
-from likelify.fitting.feeding import Feed, by_weight, generator, mix, together
+from likelify.fitting.feeding import Feed, by_weight, generator, together
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
@@ -29,7 +29,7 @@ from likelify.fitting.trimming import trimmed
 from likelify.fitting.validating import Validation
 from likelify.flows import Flow
 from likelify.nets import regularized
-from likelify.seeding import seeded
+from likelify.seeding import derived_seed, seeded
 from likelify.transforms import unchecked
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class _Fit:
     def _share_of_loss(self, step: int) -> tuple[Tensor, Tensor]:
         """Return bits per dimension and nats of a batch; of several processes what makes that their mean."""
         batch = self.feed.batch(step)
-        torch.manual_seed(mix(self.settings.seed, f"noise {self.place.rank}", step))
+        torch.manual_seed(derived_seed(self.settings.seed, f"noise {self.place.rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
         with regularized(self.flow), unchecked():
             loss, nats = self.objective(batch)

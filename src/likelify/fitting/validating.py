@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source
-from likelify.fitting.feeding import by_weight, in_order, mix
+from likelify.fitting.feeding import by_weight, in_order
 from likelify.fitting.mapped import MappedRows, can_map, log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
-from likelify.seeding import seeded
+from likelify.seeding import derived_seed, seeded
 
 # Noise draws of a validation: as many as give about this many values, so that a small split is not judged by luck.
 VALUES = 600
@@ -65,7 +65,7 @@ class Validation:
         return _mean(bits_per_dim(nats, dims), weights), _mean(nats, weights)
 
     def _noise(self, number: int) -> AbstractContextManager[None]:
-        return seeded(mix(self.settings.seed, "validation", number))
+        return seeded(derived_seed(self.settings.seed, "validation", number))
 
     def _stack(self, flow: Flow) -> None:
         """Choose the weights of a mixture on the first items, the same in all processes."""

@@ -1,5 +1,7 @@
 """Small runs that the tests of scoring share."""
 
+import csv
+
 import numpy as np
 import torch
 
@@ -7,6 +9,8 @@ import likelify as lk
 from likelify import zoo
 from likelify.data import table
 from likelify.fitting.run import Run
+from likelify.fitting.scoring.scorer import Wanted
+from likelify.fitting.scoring.scoring import Scoring, items_of
 from likelify.fitting.settings import RunConfig
 from tests.fitting.toys import QUICK, stripes, tiny_config, tiny_flow
 
@@ -43,6 +47,20 @@ def _made(folder, config, source, monkeypatch):
     return run
 
 
+def write_rows(file, values, ids=None):
+    """A CSV of rows with ids in front and the columns in another order."""
+    with file.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["id", *COLUMNS[::-1], "note"])
+        for number, row in enumerate(values):
+            writer.writerow([f"r{number}" if ids is None else ids[number], *row[::-1].tolist(), f"={number}+1"])
+    return file
+
+
+def scored(run, file, **words):
+    return Scoring(run, items_of(run, file), Wanted(draws=2, **words))
+
+
 def gaussian():
     """The exact flow of the rows, and what their conditional residuals are, standardised."""
     precision = np.linalg.inv(MIXING.T @ MIXING)
@@ -67,4 +85,4 @@ class _Linear(lk.Transform):
         return z @ self.weight.inverse().T, -self.weight.slogdet().logabsdet.expand(len(z))
 
 
-__all__ = ["COLUMNS", "gaussian", "image_run", "rows", "stripes", "table_run", "tiny_flow"]
+__all__ = ["COLUMNS", "gaussian", "image_run", "rows", "scored", "stripes", "table_run", "tiny_flow", "write_rows"]

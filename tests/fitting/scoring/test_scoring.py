@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from likelify.data import as_source, open_items, table
-from likelify.errors import ConfigError, DataError, LikelifyError, NonFiniteError, ProcessError, RunError
+from likelify.data import open_items
+from likelify.errors import ConfigError, DataError, LikelifyError, ProcessError, RunError
 from likelify.fitting.locks import locked
 from likelify.fitting.outliers import log_volume
 from likelify.fitting.run import Run
@@ -23,30 +23,9 @@ from likelify.fitting.scoring import likelihoods, parts, scoring, sharing
 from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.scoring.scorer import Wanted
-from likelify.fitting.scoring.scoring import Scoring, items_of, score_file, summarize
+from likelify.fitting.scoring.scoring import Scoring, items_of, score_file
 from likelify.fitting.scoring.tables import as_schema, common_schema
-from tests.fitting.scoring.runs import COLUMNS, image_run, rows, stripes, table_run
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(likelihoods, "PASS_ITEMS", 16)
-    monkeypatch.setattr(scoring, "PART_WORK", 16 * 3 * 2 * 2)
-    return table_run(tmp_path / "run", monkeypatch)
-
-
-def write_rows(file, values, ids=None):
-    """A CSV of rows with ids in front and the columns in another order."""
-    with file.open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["id", *COLUMNS[::-1], "note"])
-        for number, row in enumerate(values):
-            writer.writerow([f"r{number}" if ids is None else ids[number], *row[::-1].tolist(), f"={number}+1"])
-    return file
-
-
-def scored(run, file, **words):
-    return Scoring(run, items_of(run, file), Wanted(draws=2, **words))
+from tests.fitting.scoring.runs import COLUMNS, image_run, rows, scored, stripes, table_run, write_rows
 
 
 def test_scores_have_what_belongs_to_each_item_in_order(run, tmp_path):
@@ -389,57 +368,6 @@ def test_what_cannot_be_shared_out_says_so(run, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "module", object())
     with pytest.raises(ConfigError, match="made of a network of yours is scored in one process"):
         next(sharing.scored_passes(run, None, Wanted(), open_items(rows(5), run.config.data), jobs=2))
-
-
-def test_items_that_cannot_be_scored_are_refused_in_words(run, tmp_path, monkeypatch):
-    file = write_rows(tmp_path / "new.csv", rows(5))
-    with pytest.raises(ConfigError, match="numbers of draws do not fit"):
-        run.score(file, draws=0)
-    empty = as_source(rows(40))
-    monkeypatch.setattr(Run, "source", lambda _: empty)
-    with pytest.raises(DataError, match="There is nothing to rank among.* has no items in its split .*reference=None"):
-        run.score(file, draws=2, reference="test")
-    header = tmp_path / "header.csv"
-    header.write_text("length,width,weight\n")
-    for function in (lambda asked: score_file(asked, tmp_path / "out.csv"), summarize, scoring.score_items):
-        with pytest.raises(DataError):
-            function(scored(run, header, reference=None))
-    assert not (tmp_path / "out.csv").exists()
-    assert not (tmp_path / "out.csv.parts").exists()
-
-
-def test_an_item_whose_likelihood_is_no_number_is_named(run, tmp_path, monkeypatch):
-    file = write_rows(tmp_path / "new.csv", rows(60))
-
-    def broken(flow, x, context, effort, seed):
-        found = plain(flow, x, context, effort, seed)
-        found.value[5:] = np.nan if len(x) == 12 else found.value[5:]
-        return found
-
-    plain = likelihoods.log_likelihoods
-    monkeypatch.setattr(likelihoods, "log_likelihoods", broken)
-    with pytest.raises(NonFiniteError, match=r"row 53 \(counted from 0\) is not a number, and that of 6 more"):
-        run.score(file, draws=2, reference=None)
-    with pytest.raises(NonFiniteError):
-        score_file(scored(run, file, reference=None), tmp_path / "out.csv")
-    assert (tmp_path / "out.csv.parts" / "00000000.part").exists()  # what was done stays
-
-
-def test_a_model_of_classes_needs_labels(tmp_path, monkeypatch):
-    run = image_run(tmp_path / "run", monkeypatch)
-    conditional = Run(run.path, run.config.model_copy(update={"conditional": True}))
-    with pytest.raises(DataError, match="knows images of a class only, and The data have no labels"):
-        conditional.score(stripes().read_all("test").x.numpy(), reference=None)
-
-
-def test_rows_in_other_units_than_those_of_an_experiment_are_refused(run):
-    from likelify.fitting.sources import DataChoice
-
-    opened = DataChoice(source="rows", standardized=True)
-    other = Run(run.path, run.config.model_copy(update={"opened": opened}))
-    with pytest.raises(ConfigError, match="in units of their standard deviations"):
-        items_of(other, rows(5))
-    assert items_of(other, table(rows(40))).count == 4
 
 
 def test_kinds_of_columns_that_differ_from_part_to_part_become_one():

@@ -14,12 +14,10 @@ from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, joined
 from likelify.data.reading import read_as, require_columns
 from likelify.errors import ConfigError, DataError, unknown_word
-from likelify.schema import ColumnSchema, compute_functions
+from likelify.schema import OFF_STEP, ColumnSchema, compute_functions
 
 # Seen values of a column that an error names.
 NAMED = 12
-# How far from a multiple of its step a value may be, in steps.
-BETWEEN = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +188,7 @@ def _check_seen(values: np.ndarray, column: ColumnSchema, what: str) -> None:
             "that the model was fitted to. Leave the column out if it is not known."
         )
     if column.rest == "steps" and column.step is not None:
-        between = ~missing & (np.abs(values / column.step - np.rint(values / column.step)) > BETWEEN)
+        between = ~missing & (np.abs(values / column.step - np.rint(values / column.step)) > OFF_STEP)
         between &= ~np.isin(values, column.states)
         if between.any():
             raise DataError(

@@ -128,7 +128,7 @@ def draw_chunks(
     """
     import torch
 
-    from likelify.seeding import seeded
+    from likelify.seeding import chunk_seed, seeded
 
     for start in range(0, number, chunk):
         items = torch.arange(start, min(start + chunk, number))
@@ -173,10 +173,3 @@ def as_stored(x: Tensor, facts: Facts) -> Tensor:
     if facts.levels is None:
         return x
     return x.round().to(torch.uint8 if facts.levels <= 256 else torch.int32)
-
-
-def chunk_seed(seed: int, chunk: int) -> int:
-    """Return the seed of a chunk: that of all for the first, and for others one made of both numbers."""
-    if chunk == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, chunk]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -16,7 +16,7 @@ from likelify.distributions.mixture import can_complete
 from likelify.errors import ConfigError, DataError, unknown_word
 from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
 from likelify.fitting.drawing.conditions import Conditions, rows_of
-from likelify.fitting.drawing.draw import check_seed, chunk_seed, whole_draws
+from likelify.fitting.drawing.draw import check_seed, whole_draws
 from likelify.fitting.drawing.formats import TABLES, column_names, free_name
 from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
@@ -24,6 +24,7 @@ from likelify.fitting.scoring.scoring import items_of
 from likelify.fitting.table_files import arrow, as_text, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
+from likelify.seeding import chunk_seed
 
 if TYPE_CHECKING:
     import pyarrow as pa

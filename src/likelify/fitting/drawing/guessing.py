@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from likelify.distributions.normal import probability_below
+
 # By how much the normal distribution is wider than samples say, in variances; bins of a histogram, and what is added
 # to the count of each.
 WIDER, BINS, PSEUDO = 1.3, 256, 0.5
@@ -51,7 +53,7 @@ class Histograms:
         """Return the values `(n, elements)` of scores, and the logarithms of the slopes."""
         scores = scores.clamp(-FARTHEST, FARTHEST)
         below, masses = self.below[elements].contiguous(), self.masses[elements]
-        share = torch.special.ndtr(scores).T.contiguous()
+        share = probability_below(scores).T.contiguous()
         places = (torch.searchsorted(below, share, right=True) - 1).clamp(0, self.bins - 1)
         mass = masses.gather(1, places)
         inside = ((share - below.gather(1, places)) / mass).clamp(0, 1)

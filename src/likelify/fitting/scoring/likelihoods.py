@@ -16,13 +16,13 @@ from likelify.data import Batch, Facts, Source, SplitName
 from likelify.distributions.core import Likelihood
 from likelify.errors import DataError, NonFiniteError
 from likelify.fitting.checks import check_condition, check_flow, for_flow
-from likelify.fitting.feeding import in_order, mix
+from likelify.fitting.feeding import in_order
 from likelify.fitting.metrics import check_split
 from likelify.fitting.outliers import outlier_score
 from likelify.fitting.recipes import usual_draws
 from likelify.flows import Flow
 from likelify.importance import FEWEST_DRAWS, Estimate
-from likelify.seeding import seeded
+from likelify.seeding import derived_seed, seeded
 from likelify.settings import Settings
 from likelify.structure import ContextLike
 
@@ -121,7 +121,7 @@ class Likelihoods:
 
 def seed_of(stream: str, number: int) -> int:
     """Return the seed of the draws of one pass; passes of other streams draw independently."""
-    return mix(0, f"scores of {stream}", number)
+    return derived_seed(0, f"scores of {stream}", number)
 
 
 def score_batch(

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError
-from likelify.schema import ColumnSchema
+from likelify.schema import OFF_STEP, ColumnSchema
 from likelify.transforms.columns import InDouble
 
 # Larger whole numbers are not told apart from their neighbours in float64.
 LARGEST = 2.0**53
-# Of a step: how far a value may be from a multiple of it.
-OFF = 1e-6
 
 
 class Steps(InDouble):
@@ -46,8 +44,8 @@ class Steps(InDouble):
         lowest = torch.tensor([low for low, _ in ends], dtype=torch.float64) / self.step
         highest = torch.tensor([high for _, high in ends], dtype=torch.float64) / self.step
         # The first and the last number within the range.
-        first = self._number((lowest - OFF).ceil()[None])[0]
-        last = self._number((highest + OFF).floor()[None], last=True)[0]
+        first = self._number((lowest - OFF_STEP).ceil()[None])[0]
+        last = self._number((highest + OFF_STEP).floor()[None], last=True)[0]
         empty = first > last
         for column, nothing in zip(schema, empty.tolist(), strict=True):
             if nothing and column.declared:
@@ -68,7 +66,7 @@ class Steps(InDouble):
     def numbers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return which values `(rows, d)` are multiples, and their numbers; those of others mean nothing."""
         multiple = (x / self.step).round()
-        is_one = ((x / self.step - multiple).abs() <= OFF) & (multiple.abs() < LARGEST)
+        is_one = ((x / self.step - multiple).abs() <= OFF_STEP) & (multiple.abs() < LARGEST)
         return is_one, self._number(multiple)
 
     def values(self, number: Tensor) -> Tensor:
@@ -95,4 +93,4 @@ def spread(numbers: Tensor) -> Tensor:
 def _multiples(states: Sequence[float], step: float) -> list[float]:
     """Return the multiples of a step that are states, in order."""
     places = [state / step for state in states]
-    return sorted(float(round(place)) for place in places if abs(place - round(place)) <= OFF)
+    return sorted(float(round(place)) for place in places if abs(place - round(place)) <= OFF_STEP)

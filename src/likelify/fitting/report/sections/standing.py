@@ -73,7 +73,7 @@ def _own(material: Material, figure: Figure) -> Line:
 
 def _simple(material: Material) -> list[Baseline]:
     parts = material.train, material.validation, material.held
-    labels = tuple(map(_labels, parts)) if material.config.conditional else None
+    labels = (_labels(parts[0]), _labels(parts[1]), _labels(parts[2])) if material.config.conditional else None
     train, validation, held = (part.rows for part in parts)
     if material.facts.kind == "table":
         return simple_densities(material.facts.meaning, train, validation, held, labels)
