@@ -145,14 +145,15 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
         DataError: if a column holds several types.
         UnsupportedError: if an array of objects holds other things than numbers and words.
     """
-    import pyarrow as pa
-
+    pa = pyarrow()
     if getattr(getattr(data, "columns", None), "nlevels", 1) > 1:
         raise DataError(
             "The data frame has columns of several levels (a MultiIndex), which have no names of their own. Join them: "
             'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
         )
     if isinstance(data, np.ndarray):
+        if data.dtype.kind not in "OUS":
+            return data.astype(np.float64, copy=False)
         columns = [_of_objects(column) for column in np.asarray(data, dtype=object).T]
         return pa.table(columns, names=list(names or numbered_columns(data.shape[1])))
     try:
@@ -175,8 +176,7 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with texts where it has views of them or codes of views, of which rows cannot be taken."""
-    import pyarrow as pa
-
+    pa = pyarrow()
     words = pa.large_string()
     if pa.types.is_string_view(column.type):
         return column.cast(words)
@@ -230,8 +230,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
     """Return numbers of which only the order counts, or 64 bits for each word, equal where words are equal."""
-    import pyarrow as pa
-
+    pa = pyarrow()
     types = pa.types
     if types.is_floating(column.type) or types.is_integer(column.type) or types.is_boolean(column.type):
         return column.cast(pa.float64(), safe=False).to_numpy()
