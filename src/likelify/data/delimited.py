@@ -31,7 +31,7 @@ from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
 from likelify.data.lines import Piece, pieces, whole_rows
 from likelify.data.told import Told
 from likelify.data.words import words_of_truth
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -73,26 +73,12 @@ def _writer(file: Path, ending: str, schema: pa.Schema, unique: Sequence[str]) -
         yield lambda table: whole.write_table(table, row_group_size=ROWS)
 
 
-def arrow() -> Any:
-    """Return the package that tables are made with.
-
-    Raises:
-        MissingDependencyError: if it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.ipc
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "app") from error
-    return pyarrow
-
-
-def as_text(column: pyarrow.ChunkedArray) -> list[str | None]:
+def as_text(column: pa.ChunkedArray) -> list[str | None]:
     """Return the values of a column as the text that a CSV file has of them, None where one is missing."""
     return [None if value is None else str(value) for value in _cells(column)]
 
 
-def _cells(column: pyarrow.ChunkedArray) -> list[Any]:
+def _cells(column: pa.ChunkedArray) -> list[Any]:
     """Return the values of a column as they are written to a CSV file."""
     pa = pyarrow()
     values = column.to_pylist()

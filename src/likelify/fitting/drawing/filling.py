@@ -21,7 +21,7 @@ from likelify.fitting.drawing.formats import TABLES, column_names, free_name
 from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
 from likelify.fitting.scoring.scoring import items_of
-from likelify.fitting.table_files import arrow, as_text, write_tables
+from likelify.fitting.table_files import as_text, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
 from likelify.seeding import chunk_seed
@@ -161,7 +161,7 @@ def impute_to(
     check_table(file, facts, force=force)
     written = file.suffix.lower() == ".csv"
 
-    def tables() -> Iterator[pyarrow.Table]:
+    def tables() -> Iterator[pa.Table]:
         for part in filled(flow, schema, items_of(run, items), draws, seed, texts=written):
             first = worth.rows
             worth.add(part.drawn)
@@ -236,9 +236,7 @@ def filled(
         raise DataError(f"{source.name} has no rows.")
 
 
-def _as_table(
-    part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool
-) -> pyarrow.Table:
+def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool) -> pa.Table:
     count, draws = part.drawn.rows.shape[:2]
     table = arrow_table(part.drawn.rows.reshape(count * draws, -1), schema, written=written)
     table = table.rename_columns(column_names(facts))
@@ -246,7 +244,7 @@ def _as_table(
         if name in part.texts:
             table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], part.known[:, at], draws))
     for name, values in reversed(part.carried.items()):
-        repeated = arrow().array([value for value in values for _ in range(draws)])
+        repeated = pyarrow().array([value for value in values for _ in range(draws)])
         table = table.add_column(0, free_name(name, table.column_names), repeated)
     if draws > 1:
         places = {"row": np.repeat(np.arange(first, first + count), draws), "draw": np.tile(np.arange(draws), count)}
@@ -255,12 +253,12 @@ def _as_table(
     return table
 
 
-def _as_it_was(column: pyarrow.ChunkedArray, texts: Sequence[str], known: np.ndarray, draws: int) -> pyarrow.Array:
+def _as_it_was(column: pa.ChunkedArray, texts: Sequence[str], known: np.ndarray, draws: int) -> pa.Array:
     """Return a column as text: what was known as it was written, what was drawn as files of text have it."""
     drawn = as_text(column)
     for row in np.flatnonzero(known).tolist():
         drawn[row * draws : (row + 1) * draws] = [texts[row]] * draws
-    return arrow().array(drawn, arrow().string())
+    return pyarrow().array(drawn, pyarrow().string())
 
 
 def predict_quantiles(
