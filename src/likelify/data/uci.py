@@ -184,7 +184,9 @@ def _source(name: str, path: Path, splits: Parts, columns: list[str] | None = No
     count, sizes = splits["train"].shape[1], sizes_of(splits)
     constant = np.flatnonzero(splits["train"].min(0) == splits["train"].max(0))
     if len(constant):
-        raise DataError(f"Column {constant[0]} (from 0) of {name.upper()} has one value only: '{path}' is another file.")
+        raise DataError(
+            f"Column {constant[0]} (from 0) of {name.upper()} has one value only: '{path}' is another file."
+        )
     return TableSource(
         f"{name}:{path.parent.resolve()}",
         splits,
