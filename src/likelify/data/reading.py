@@ -156,7 +156,7 @@ def _understood(frame: Frame, name: str, words: Words, told: Told, faults: Fault
 def _wrong_cells(frame: Frame, known: Sequence[str], places: np.ndarray, found: Meaning) -> Fault:
     """Return the fault of words that are not what the others of their column are, with where the first stand."""
     rows = np.flatnonzero(np.isin(places, found.wrong))
-    more = tuple(f"{known[places[row]][:40]!r} in {frame.place(int(row))}" for row in rows[1 : 1 + MORE])
+    more = tuple(f"{known[int(places[row])][:40]!r} in {frame.place(row)}" for row in rows[1 : 1 + MORE].tolist())
     cells = tuple(known[number] for number in found.wrong[: MOST_CELLS + 1])
     remedy = "columns" if found.wish else ""
     return Fault(found.said, frame.place(int(rows[0])), len(rows), remedy, found.wish, cells, more)

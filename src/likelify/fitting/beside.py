@@ -160,7 +160,7 @@ def _densities(
             try:
                 nats = _nats(make(cells, seen), known) + contribution
                 found.append(Baseline(name, what, nats.double().numpy()))
-            except (LikelifyError, torch.linalg.LinAlgError) as error:
+            except (LikelifyError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
                 found.append(Baseline(name, f"Left out: {error}", np.empty(0)))
     return found
 

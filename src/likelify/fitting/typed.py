@@ -77,7 +77,7 @@ def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool)
     return pa.array(decoded, _type(pa, column, written=written))
 
 
-def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pyarrow.DataType:
+def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pa.DataType:
     if written and (column.kind == "date" or column.truth is not None):
         return pa.string()
     if column.kind == "date":
