@@ -134,6 +134,19 @@ def learns_from_dequantized_images(place, folder):
     return measured.mean, measured.standard_error
 
 
+def table_flow():
+    """Two members that are trained apart, and weighted by validation rows before each validation."""
+    with lk.seeded(0):
+        small = {"members": ("autoregressive", "couplings"), "width": 8, "components": 2, "hidden": (8,)}
+        return zoo.build("table-flow", event_shape=2, **small).double()
+
+
+def fits_a_table(place, folder):
+    flow = table_flow()
+    course = fit(flow, rings(), EXACT, fabric=place, steps=12)
+    return summary(course), nats_of(flow), flow.base.weights.tolist()
+
+
 def ends_for_lack_of_patience(place, folder):
     return summary(fit(exact_flow(), rings(), EXACT, fabric=place, lr=0.5, patience=1, average=0.0))
 
@@ -144,6 +157,7 @@ def ends_in_time(place, folder):
 
 TASKS = [
     fits_exactly,
+    fits_a_table,
     stops_at_a_signal,
     goes_on_from_one,
     is_refused_what_has_ended,
@@ -196,6 +210,16 @@ def test_two_processes_learn_what_one_does_at_equal_global_batches(found, alone)
     same(first[0], alone[0])
     assert first[1] == pytest.approx(alone[1], abs=1e-4)
     assert alone[0][3][-1][2] > alone[0][3][0][2] + 0.3
+
+
+def test_members_of_a_table_flow_weigh_the_same_in_all_processes(found):
+    first, second = found[fits_a_table]
+    assert first == second
+    flow = table_flow()
+    course = fit(flow, rings(), EXACT, fabric=OneProcess("cpu"), steps=12)
+    same(first[0], summary(course))
+    assert first[1] == pytest.approx(nats_of(flow), abs=1e-4)
+    assert first[2] == pytest.approx(flow.base.weights.tolist(), abs=1e-4)
 
 
 def test_a_fit_goes_on_in_another_number_of_processes(found, alone, folder):

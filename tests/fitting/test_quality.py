@@ -79,3 +79,27 @@ def test_rows_of_other_columns_and_none_are_refused():
     for real, drawn in ((rows, rows[:0]), (rows[:, :1], rows)):
         with pytest.raises(DataError, match="Rows of 2 columns are compared"):
             quality(real, drawn, (REAL, DATE))
+
+
+def test_many_pairs_at_once_are_each_pair_by_itself():
+    rng = np.random.default_rng(0)
+    schema = tuple(ColumnSchema(name=f"x{at}") for at in range(5)) + (WORDS, FLAG)
+
+    def rows(count):
+        numbers = rng.normal(size=(count, 5)) @ rng.normal(size=(5, 5)) + [0, 1e6, 0, 0, 0]
+        numbers[:, 4] = 3.0
+        table = np.column_stack([numbers, rng.integers(0, 3, count), rng.integers(0, 2, count)])
+        table[rng.random(table.shape) < 0.2] = NAN
+        table[:, 6] = np.where(np.isnan(table[:, 6]), 0, table[:, 6])
+        return table
+
+    real, drawn = rows(300), rows(200)
+    found = quality(real, drawn, schema)
+    assert len(found.trends) == 21
+    for trend in found.trends:
+        pair = list(trend.columns)
+        (alone,) = quality(real[:, pair], drawn[:, pair], tuple(schema[at] for at in pair)).trends
+        assert trend.score == pytest.approx(alone.score, abs=1e-9, nan_ok=True)
+        if trend.real is not None and 4 not in pair:
+            known = ~np.isnan(real[:, pair]).any(1)
+            assert trend.real == pytest.approx(pearsonr(*real[known][:, pair].T).statistic, abs=1e-9)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import likelify as lk
 from likelify import zoo
-from likelify.data import ArraySource
+from likelify.data import ArraySource, table, weighted
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
@@ -207,6 +207,24 @@ def test_every_model_goes_on_to_the_same_result(name, tmp_path):
         fit(model.build(), source, run=once)
     with lk.seeded(0), pytest.raises(Killed):
         fit(model.build(), source, run=broken, on_step=kill_at(2))
+    broken.resume(source)
+    same(broken, once)
+
+
+@pytest.mark.filterwarnings("ignore::likelify.errors.LikelifyWarning")
+def test_weights_of_rows_and_trimming_go_on_as_they_were(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = table(rng.normal(size=(120, 2)))
+    source = weighted(rows, train=rng.uniform(0.1, 3, rows.size("train")))
+    model = zoo.MODELS["table-flow"](
+        event_shape=(2,), schema=rows.schema, members=("autoregressive",), width=4, components=2
+    )
+    settings = FitSettings(steps=4, batch_size=16, validations=2, checkpoint_seconds=0, lr=1e-2, trim=0.1)
+    once, broken = (Run.create(tmp_path / word, config(settings, model, source)) for word in ("once", "broken"))
+    with lk.seeded(0):
+        fit(model.build(), source, run=once)
+    with lk.seeded(0), pytest.raises(Killed):
+        fit(model.build(), source, run=broken, on_step=kill_at(3))
     broken.resume(source)
     same(broken, once)
 

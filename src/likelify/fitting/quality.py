@@ -19,6 +19,12 @@ from likelify.schema import ColumnSchema
 
 # Cells of equal width that numbers are put in beside a column of words.
 CELLS = 10
+# Pairs of columns that are looked at: all of them up to 142 columns, of more as many at even distances.
+MOST_PAIRS = 10_000
+# Share of a sum of squares, or of the largest square, below which a correlation is computed from the pair alone.
+CANCELLED = 1e-8
+# Tables of two columns with so many cells for each row are counted by sorting.
+CELLS_PER_ROW = 8
 
 
 class Trend(NamedTuple):
@@ -47,7 +53,7 @@ class Quality:
     Attributes:
         names: of the columns.
         shapes: of each column `(columns,)`, NaN where it has no values in either.
-        trends: of each pair of columns.
+        trends: of each pair of columns; of more than 10,000 pairs, of as many at even distances.
     """
 
     names: tuple[str, ...]
@@ -98,10 +104,14 @@ def quality(real: np.ndarray, drawn: np.ndarray, schema: Sequence[ColumnSchema])
     shapes = [_shape(real[:, at], drawn[:, at], each) for at, each in enumerate(schema)]
     numbers = [is_of_numbers(each) for each in schema]
     codes = [_codes(real[:, at], drawn[:, at], numbers=numbers[at]) for at in range(len(schema))]
+    pairs = list(combinations(range(len(schema)), 2))
+    if len(pairs) > MOST_PAIRS:
+        pairs = [pairs[at] for at in np.linspace(0, len(pairs) - 1, MOST_PAIRS).astype(int)]
+    both_correlations = [_correlations(rows, np.array(numbers)) for rows in (real, drawn)]
     trends = []
-    for pair in combinations(range(len(schema)), 2):
+    for pair in pairs:
         if numbers[pair[0]] and numbers[pair[1]]:
-            one, other = correlation(real[:, pair]), correlation(drawn[:, pair])
+            one, other = (float(found[pair]) for found in both_correlations)
             trends.append(Trend(pair, 1 - abs(one - other) / 2, abs(one), one, other))
         else:
             both = codes[pair[0]], codes[pair[1]]
@@ -126,6 +136,36 @@ def correlation(rows: np.ndarray) -> float:
     if (spread <= 1e-12 * np.sqrt(len(both))).any():
         return float("nan")
     return float((centred[:, 0] @ centred[:, 1]) / (spread[0] * spread[1]))
+
+
+def _correlations(rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlations `(columns, columns)` of columns of numbers, each over rows that have both.
+
+    Where little of a column's spread is left in the rows of a pair, sums of squares lose their digits, and the pair is
+    looked at by itself.
+    """
+    found = np.full((len(numbers), len(numbers)), np.nan)
+    places = np.flatnonzero(numbers)
+    known = np.isfinite(rows[:, places])
+    values = np.where(known, rows[:, places], 0.0)
+    # In units of the largest, so that squares stay finite.
+    values = values / np.maximum(np.abs(values).max(0, initial=0), np.finfo(float).tiny)
+    centred = np.where(known, values - values.sum(0) / np.maximum(known.sum(0), 1), 0.0)
+    there = known.astype(float)
+    count = np.maximum(there.T @ there, 1)
+    total, squares = centred.T @ there, (centred**2).T @ there
+    spread = squares - total**2 / count
+    product = spread * spread.T
+    covariance = centred.T @ centred - total * total.T / count
+    safe = (spread > CANCELLED * squares) & (squares > CANCELLED * len(rows)) & (count > 1)
+    safe &= safe.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found[np.ix_(places, places)] = np.where(safe, covariance / np.sqrt(product), np.nan)
+    varies = squares.diagonal() > 0
+    for one, other in zip(*np.nonzero(np.triu(~safe & varies[:, None] & varies[None, :], 1)), strict=True):
+        pair = [places[one], places[other]]
+        found[pair[0], pair[1]] = correlation(rows[:, pair])
+    return found
 
 
 def _mean(values: np.ndarray) -> float:
@@ -171,16 +211,23 @@ def _codes(real: np.ndarray, drawn: np.ndarray, *, numbers: bool) -> _Codes:
 def _joint(one: _Codes, other: _Codes) -> float:
     """Return the similarity of the joint tables of two columns."""
     both = [one.real * other.values + other.real, one.drawn * other.values + other.drawn]
-    places, inverse = np.unique(np.concatenate(both), return_inverse=True)
-    real, drawn = (_shares(part, len(places)) for part in np.split(inverse, [len(both[0])]))
+    cells = one.values * other.values
+    if cells > CELLS_PER_ROW * len(both[0]):
+        places, inverse = np.unique(np.concatenate(both), return_inverse=True)
+        both, cells = np.split(inverse, [len(both[0])]), len(places)
+    real, drawn = (_shares(part, cells) for part in both)
     return 1 - 0.5 * float(np.abs(real - drawn).sum())
 
 
 def _strength(one: _Codes, other: _Codes) -> float:
     """Return the total variation between the joint table of two real columns and the product of their margins."""
-    places, inverse = np.unique(one.real * other.values + other.real, return_inverse=True)
-    shares = _shares(inverse, len(places))
     left, right = _shares(one.real, one.values), _shares(other.real, other.values)
+    codes = one.real * other.values + other.real
+    if one.values * other.values <= CELLS_PER_ROW * len(codes):
+        joint = _shares(codes, one.values * other.values)
+        return 0.5 * float(np.abs(joint - np.outer(left, right).ravel()).sum())
+    places, inverse = np.unique(codes, return_inverse=True)
+    shares = _shares(inverse, len(places))
     apart = left[places // other.values] * right[places % other.values]
     # Where the joint table is empty, the products differ by themselves.
     return 0.5 * float(np.abs(shares - apart).sum() + 1 - apart.sum())
