@@ -131,7 +131,7 @@ def test_a_run_measures_and_draws(tmp_path):
     assert drawn.shape == (5, 1, 2, 2)
     assert torch.equal(drawn, run.sample(5, label=2, seed=3))
     for number in (-1, 2.5, 0, "3"):
-        with pytest.raises(ConfigError, match=rf"number of samples must be 1, 2, ..., got {number}"):
+        with pytest.raises(ConfigError, match=rf"number of samples must be 1, 2, ..., got {number!r}"):
             run.sample(number)
     for temperature in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match=rf"temperature .* not negative, got {temperature}"):
