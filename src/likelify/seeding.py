@@ -16,6 +16,7 @@ def seeded(seed: int) -> Iterator[None]:
         seed: any integer; the same seed gives the same draws on the same device.
 
     Example:
+        >>> import torch
         >>> with seeded(0):
         ...     a = torch.rand(3)
         >>> with seeded(0):
