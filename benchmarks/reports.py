@@ -18,7 +18,7 @@ from likelify.data import ArraySource, Source, open_source, table
 from likelify.fitting.choose import choose
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
-from likelify.fitting.scoring.reference import reference
+from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.settings import RunConfig
 
 CHROMIUM = "/usr/bin/chromium"
@@ -81,7 +81,7 @@ def fitted(name: str, folder: Path, *, quick: bool) -> tuple[Run, Source]:
         flow = choice.model.build()
     fit(flow, source, run=run)
     run.evaluate(source)
-    reference(run, flow=flow, source=source)
+    held_out(run, flow=flow, source=source)
     return run, source
 
 

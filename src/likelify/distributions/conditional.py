@@ -65,7 +65,7 @@ class ColumnConditional:
         if conditional.log_states is None:
             assert conditional.mixture is not None
             return conditional.mixture.to_noise(z.double())
-        below, inside, above = conditional._intervals(state)
+        below, inside, above = _intervals(conditional.log_states, state)
         # Of the interval of the state, what is below and above the score.
         lower = torch.full_like(inside, 0.5)
         upper = lower
@@ -87,7 +87,7 @@ class ColumnConditional:
         state = (lower > edges[:-1]).sum(0).to(noise.dtype)
         if conditional.mixture is None:
             return state, torch.zeros_like(noise)
-        below, inside, above = conditional._intervals(state)
+        below, inside, above = _intervals(conditional.log_states, state)
         tiny = torch.finfo(noise.dtype).tiny
         share = ((lower - below) / inside).clamp(tiny, 1), ((upper - above) / inside).clamp(tiny, 1)
         # Only rows in the continuous state have a score to look for.
@@ -101,10 +101,10 @@ class ColumnConditional:
         states = None if self.log_states is None else self.log_states.double().log_softmax(0)
         return replace(self, log_states=states, mixture=mixture)
 
-    def _intervals(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the probabilities of the states before that of each row, of itself, and of those behind it."""
-        assert self.log_states is not None
-        share = self.log_states.exp()
-        place = state.long()[None]
-        below, above = share.cumsum(0) - share, share.flip(0).cumsum(0).flip(0) - share
-        return below.gather(0, place)[0], share.gather(0, place)[0], above.gather(0, place)[0]
+
+def _intervals(log_states: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the probabilities of the states before that of each row, of itself, and of those behind it."""
+    share = log_states.exp()
+    place = state.long()[None]
+    below, above = share.cumsum(0) - share, share.flip(0).cumsum(0).flip(0) - share
+    return below.gather(0, place)[0], share.gather(0, place)[0], above.gather(0, place)[0]

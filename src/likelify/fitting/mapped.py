@@ -52,16 +52,14 @@ class MappedRows:
     def take(self, indices: Tensor) -> MappedBatch:
         """Return the rows with these numbers."""
         unknown = indices[~self.known[indices]]
-        if len(unknown) or self.rows is None:
-            self._map(unknown)
-        kept = self.rows
-        assert kept is not None
+        kept = self._mapped(unknown) if len(unknown) or self.rows is None else self.rows
         place = indices.to(kept.x.device)
         weights, contribution = (None if part is None else part[place] for part in (kept.weights, kept.contribution))
         return MappedBatch(kept.x[place], weights=weights, contribution=contribution, elements=kept.elements)
 
     @torch.no_grad()
-    def _map(self, indices: Tensor) -> None:
+    def _mapped(self, indices: Tensor) -> MappedBatch:
+        """Map these rows too, and return all that are kept."""
         batch = read_for(self.flow, self.source, self.split, indices)
         z, contribution = self.flow.transform(batch.x)
         if self.rows is None:
@@ -76,6 +74,7 @@ class MappedRows:
             if into is not None and part is not None:
                 into[place] = part
         self.known[indices] = True
+        return kept
 
     def _room(self, part: Tensor) -> Tensor:
         return part.new_empty(len(self.known), *part.shape[1:])

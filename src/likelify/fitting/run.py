@@ -218,9 +218,9 @@ class Run(Draws):
             DataError: if the data are needed and not there any more, or the split is empty.
             RunError: if the data have changed, or the weights are missing or damaged.
         """
-        from likelify.fitting.scoring.reference import reference
+        from likelify.fitting.scoring.reference import held_out
 
-        return reference(self, split, draws=draws)
+        return held_out(self, split, draws=draws).nats
 
     def score(
         self,

@@ -20,6 +20,7 @@ from likelify.fitting.report.sections.copies import copies
 from likelify.fitting.report.sections.ranks import ranks
 from likelify.fitting.report.sections.standing import standing
 from likelify.fitting.run import Run
+from likelify.fitting.scoring.reference import HeldOut
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.zoo import ConvertedConfig, converted_flow
 from likelify.zoo.registry import ModelConfig, register
@@ -217,7 +218,7 @@ def test_items_without_probability_are_counted_and_do_not_break_the_page(tmp_pat
     run = fitted(tmp_path / "run", source, ElementsAlone(event_shape=(2,)), SHORT)
     nats = np.zeros(30)
     nats[[3, 7]] = -np.inf
-    monkeypatch.setattr(materials, "reference", lambda *_, **__: nats)
+    monkeypatch.setattr(materials, "held_out", lambda *_, **__: HeldOut(nats))
     html = as_html(run, source=source)
     assert "2 of 30 held-out rows lie outside the support of the model" in doubts(html)
     assert "the model has minus infinity nats" in words(html)

@@ -22,7 +22,7 @@ from likelify.fitting.drawing.sampling import sample_chunks_like
 from likelify.fitting.figures import Course, Evaluation, Unit
 from likelify.fitting.report.drawing import label
 from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
-from likelify.fitting.scoring.reference import reference
+from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.typed import rounded
 from likelify.flows import Flow
 
@@ -226,7 +226,7 @@ class Material:
         """The log-likelihoods of `held`."""
         held = self.held
         if len(held) == held.of:
-            nats = reference(self.run, self.split, flow=self.flow, source=self.source)
+            nats = held_out(self.run, self.split, flow=self.flow, source=self.source).nats
             return Likelihoods(nats, None, held.batch.dims().cpu().numpy())
         some = subset(self.source, **{self.split: len(held)})
         return score_source(self.flow, some, self.split, facts=self.facts, conditional=self.config.conditional)

@@ -43,19 +43,6 @@ class HeldOut:
         return hashlib.sha256(whole).hexdigest()
 
 
-def reference(
-    run: Run,
-    split: SplitName = "validation",
-    *,
-    draws: int | None = None,
-    flow: Flow | None = None,
-    source: Source | None = None,
-    on_batch: Callable[[float], None] | None = None,
-) -> np.ndarray:
-    """Return the log-likelihoods in nats of all items of a split of a run's data: those of `held_out`."""
-    return held_out(run, split, draws=draws, flow=flow, source=source, on_batch=on_batch).nats
-
-
 def held_out(
     run: Run,
     split: SplitName = "validation",

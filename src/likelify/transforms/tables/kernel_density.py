@@ -88,16 +88,14 @@ def fit_density(values: Tensor, low: float, high: float, *, hard: bool, cells: i
     middle = _subtracted(ordered, low, high)
     ordered, low, high = ordered - middle, low - middle, high - middle
     ordered = apart(ordered).clamp(low, high) if len(values) > 1 else ordered
-    best, found = -math.inf, None
+    tried: list[tuple[float, Density]] = []
     for turn in TURNS:
         grid, a = _grid(ordered, low, high, turn, middle)
         mass, tails, score = _smoothed(a, grid, cells, bounded=(low > -math.inf, high < math.inf), hard=hard)
         # In the units of the column, so that the two scales compare.
         score = score - float((math.log(grid.unit) + log_cosh(a)).mean())
-        if score > best or found is None:
-            best, found = score, Density(grid._replace(center=grid.center + middle), mass, tails)
-    assert found is not None
-    return found
+        tried.append((score, Density(grid._replace(center=grid.center + middle), mass, tails)))
+    return max(tried, key=lambda each: each[0])[1]
 
 
 def _subtracted(ordered: Tensor, low: float, high: float) -> float:

@@ -12,7 +12,7 @@ from likelify.fitting.report.comparing import compare
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material
 from likelify.fitting.scoring.ranks import ranks as ranks_of
-from likelify.fitting.scoring.reference import reference
+from likelify.fitting.scoring.reference import held_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def ranks(material: Material, section: Section) -> None:
         raise DataError(
             "Left out: there is no test split, and the ranks of validation items among themselves say nothing."
         )
-    nats, validation = material.scores.nats, reference(material.run, flow=material.flow, source=material.source)
+    nats, validation = material.scores.nats, held_out(material.run, flow=material.flow, source=material.source).nats
     if min(len(nats), len(validation)) < FEWEST:
         raise DataError(f"Left out: {len(nats)} test and {len(validation)} validation {facts.items} are too few.")
     found = ranks_of(nats, validation)
