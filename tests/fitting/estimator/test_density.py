@@ -226,6 +226,7 @@ def test_it_is_kept_as_a_run(fitted, tmp_path):
     assert (again.predict(rows) == fitted.predict(rows)).all()
     assert (again.sample(3, 0) == fitted.sample(3, 0)).all()
     assert again.get_params() == fitted.get_params()
+    assert (again.p_values(rows) == fitted.p_values(rows)).all()
     assert again.n_features_in_ == 3
     assert again.course_ == fitted.course_
     assert run.score(rows, reference=None).nats == pytest.approx(fitted.score_samples(rows))

@@ -8,7 +8,8 @@ import pytest
 
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
-from likelify.schema import ColumnSchema
+from likelify.fitting.estimator.given import missing_in, missing_words, without_missing
+from likelify.schema import ColumnSchema, real_columns
 
 WORDS = {"age": [31.5, None, 18.0], "town": ["Bern", "Basel", None], "member": [True, False, True]}
 
@@ -125,7 +126,8 @@ def test_what_is_missing_is_filled_and_the_rest_is_untouched(kind):
     if kind is pd.DataFrame:
         data.index = [5, 6, 7]
         data["word"] = data["word"].astype(pd.CategoricalDtype(["b", "a", "z"]))
-    filled = form_of(data).filled(data, DRAWN, SCHEMA)
+    missing = missing_in(as_arrow(data), SCHEMA)
+    filled = form_of(data).filled(data, DRAWN, missing, SCHEMA)
     assert type(filled) is type(data)
     cells = filled.to_pydict() if kind is pa.table else {name: list(filled[name]) for name in filled.columns}
     assert (cells["x"], cells["word"], cells["id"][:2]) == ([1.25, 8.0, 3.0], ["a", "b", "z"], ["1", "2"])
@@ -136,10 +138,37 @@ def test_what_is_missing_is_filled_and_the_rest_is_untouched(kind):
 
 def test_arrays_are_filled():
     form, schema = Form("array", ("column 1", "column 2")), (ColumnSchema(name="column 2"),)
-    assert form.filled(np.array([[1.0, np.nan], [np.nan, 3.0]]), np.full((2, 1), 9.0), schema)[0, 1] == 9
+    rows = np.array([[1.0, np.nan], [np.nan, 3.0]])
+    filled = form.filled(rows, np.full((2, 1), 9.0), np.isnan(rows[:, 1:]), schema)
+    assert filled[:, 1].tolist() == [9, 3]
+    assert np.isnan(filled[1, 0])
     words = np.array([["a", None], [None, "q"]], dtype=object)
     schema = (ColumnSchema.category("column 2", ("y", "q")),)
-    assert form_of(words).filled(words, np.zeros((2, 1)), schema).tolist() == [["a", "y"], [None, "q"]]
+    gone = missing_in(as_arrow(words), schema)
+    assert form_of(words).filled(words, np.zeros((2, 1)), gone, schema).tolist() == [["a", "y"], [None, "q"]]
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_words_and_numbers_for_missing_values_are_none(kind):
+    data = kind({"n": [1, -999, 3], "x": [1.5, -999.0, None], "word": ["a", "-", "-999"], "yes": [True, False, True]})
+    for words in (["-", -999], "-,-999"):
+        plain = without_missing(as_arrow(data), missing_words(words))
+        assert plain.column("n").to_pylist() == [1, None, 3]
+        assert plain.column("word").to_pylist() == ["a", None, None]
+        assert missing_in(plain, real_columns(("x", "yes"))).tolist() == [[False] * 2, [True, False], [True, False]]
+    codes = as_arrow(pd.DataFrame({"code": pd.Categorical(["b", "-", "a"])}))
+    assert without_missing(codes, ("-",)).column(0).to_pylist() == ["b", None, "a"]
+    rows = np.array([[1.0, -999.0]])
+    assert np.isnan(without_missing(rows, ("-999",))).tolist() == [[False, True]]
+    assert without_missing(rows, ()) is rows
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.table, lambda table: np.array([*table.values()]).T])
+def test_a_number_for_each_cell_is_a_table_of_the_same_form(kind):
+    data = kind({"x": [1.0, 2.0], "word": [3.0, 4.0]})
+    given = form_of(data).numbers(data, np.array([[0.5, 1.5], [2.5, 3.5]]), SCHEMA)
+    assert type(given) is type(data)
+    assert np.asarray(given).tolist() == [[0.5, 1.5], [2.5, 3.5]]
 
 
 def test_draws_of_whole_numbers_are_whole_where_none_is_missing():

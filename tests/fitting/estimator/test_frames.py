@@ -1,5 +1,7 @@
 """Tables with columns of all kinds, in and out of the forms that users have."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -140,6 +142,53 @@ def test_what_is_missing_is_drawn(fitted):
     assert (first.loc[~known, "income"] != second.loc[~known, "income"]).any()
 
 
+def test_words_for_missing_values_are_those_that_were_said():
+    frame, gone = people(), people()["income"].isna()
+    frame["income"] = [-1.0 if missing else income for missing, income in zip(gone, frame["income"], strict=True)]
+    frame["home town"] = np.where(frame["age"] < 30, "-", frame["home town"])
+    said = density(missing=["-", -1]).fit(frame)
+    meant = frame.assign(
+        income=frame["income"].where(~gone), **{"home town": frame["home town"].where(frame["age"] >= 30)}
+    )
+    plain = density().fit(meant)
+    assert (said.score_samples(frame) == plain.score_samples(meant)).all()
+    assert said.schema_ == plain.schema_
+    filled = said.impute(frame.head(40))
+    assert (filled["income"] > 0).all()
+    assert set(filled["home town"]) == {"Bern", "Basel", "Chur"}
+    assert filled[~gone.head(40)]["income"].equals(frame.head(40)[~gone.head(40)]["income"])
+
+
+def test_odd_rows_have_small_p_values_and_columns_to_blame(tmp_path):
+    frame = people()[["age", "income"]]
+    fitted = density().fit(frame)
+    shares = fitted.p_values(frame)
+    # Of twenty held-out rows.
+    assert 1 / 21 <= shares.min() < 0.2
+    assert (np.diff(shares[np.argsort(fitted.outlier_scores(frame))]) <= 0).all()
+    odd = frame.head(2).assign(income=[5e8, 20_000.0]).set_axis(["a", "b"])
+    assert fitted.p_values(odd)[0] == pytest.approx(1 / 21)
+    gains = fitted.blame(odd)
+    assert gains.index.tolist() == ["a", "b"]
+    assert gains.columns.tolist() == odd.columns.tolist()
+    assert gains.loc["a"].idxmax() == "income"
+    assert (gains >= 0).all().all()
+    run = fitted.save(tmp_path / "run")
+    assert (lk.FlowDensity.load(tmp_path / "run").p_values(frame) == shares).all()
+    # The run itself has no data, and ranks rows as well.
+    scored = run.score(odd, blame=True)
+    assert scored.outlier_rank == pytest.approx(fitted.p_values(odd))
+    assert scored.gains == pytest.approx(gains.to_numpy())
+
+
+def test_the_oddest_rows_are_trimmed():
+    rows, odd = people()[["age", "income"]].to_numpy(), np.random.default_rng(0).uniform(1e6, 1e7, size=(20, 2))
+    mixed = np.concatenate([rows, odd.round(2)])
+    gain = density(trim=0.15).fit(mixed).score_samples(mixed) - density().fit(mixed).score_samples(mixed)
+    assert gain[:200].mean() > 0
+    assert gain[200:].max() < -1
+
+
 def test_a_density_given_columns():
     frame = people()
     given = density(given=CONDITIONS, settings=TINY | {"steps": 20}).fit(frame)
@@ -245,10 +294,12 @@ def test_any_run_of_a_table_is_an_estimator_with_the_threshold_of_held_out_rows(
     words = people().assign(since=people()["since"].dt.strftime("%Y-%m-%d"))
     assert 0.8 < (found.predict(words) == 1).mean() < 1
     file.unlink()
+    shutil.rmtree(run.path / "scores")
     alone = lk.FlowDensity.from_run(run)
     assert (alone.outlier_scores(words) == found.outlier_scores(words)).all()
-    with pytest.raises(StateError, match="no threshold of outliers"):
-        alone.predict(words)
+    for ask, said in (("predict", "no threshold of outliers"), ("p_values", "fit again"), ("blame", "fit again")):
+        with pytest.raises(StateError, match=said):
+            getattr(alone, ask)(words)
 
 
 def test_a_table_of_which_nothing_is_left_to_model_is_refused():

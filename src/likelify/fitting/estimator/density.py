@@ -14,6 +14,15 @@ from likelify.errors import ConfigError, DataError, MissingDependencyError, Stat
 from likelify.fitting.drawing.draw import whole_draws
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
+from likelify.fitting.estimator.given import (
+    conditions_of,
+    missing_in,
+    missing_words,
+    named_columns,
+    named_wishes,
+    weights_of,
+    without_missing,
+)
 from likelify.fitting.estimator.keeping import FILE, Kept, Params, kept_estimator, plain
 from likelify.fitting.estimator.telling import tell
 from likelify.fitting.files import as_json, write_atomically
@@ -43,9 +52,11 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         columns: what columns are taken for where their values do not tell, by name: `{"zip": "category",
             "age": "integer[0,120]"}`; or the names of those to keep.
         drop: names of columns to leave out; `"auto"` stands for those that are proposed for it, such as ids.
+        missing: words and numbers that stand for missing values beside the usual ones: `["-", -999]`.
         given: names of columns that are conditions: the density is then p(other columns | these).
         dependent: what becomes of columns that follow from others: `"refuse"`, `"drop"` or `"function"`.
         contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
+        trim: share of the rows, the oddest, that are left out of the fit, for data that hold outliers.
         validation: share of the rows that is kept from training, to choose the weights by; by default a tenth, and at
             most 20,000 rows.
         settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
@@ -76,9 +87,11 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         time_budget: float | None = None,
         columns: Mapping[str, str] | Sequence[str] | None = None,
         drop: Sequence[str] | str | None = None,
+        missing: Sequence[str | float] | str | None = None,
         given: Sequence[str] | None = None,
         dependent: str = "function",
         contamination: float = 0.1,
+        trim: float = 0.0,
         validation: float | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -88,9 +101,11 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         self.time_budget = time_budget
         self.columns = columns
         self.drop = drop
+        self.missing = missing
         self.given = given
         self.dependent = dependent
         self.contamination = contamination
+        self.trim = trim
         self.validation = validation
         self.settings = settings
         self.random_state = random_state
@@ -129,7 +144,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         data = self._read(X, reset=True)
         form = form_of(X if is_frame(X) else np.asarray(X))
-        data, weights = counted(data, None if sample_weight is None else _weights(sample_weight, len(data)))
+        data, weights = counted(data, None if sample_weight is None else weights_of(sample_weight, len(data)))
         if not (isinstance(self.contamination, float | int) and 0 < self.contamination <= 0.5):
             raise ConfigError(
                 f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}. Give the share of "
@@ -138,10 +153,11 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         wanted = Wanted(
             model=self.model,
             time_budget=self.time_budget,
-            columns=_wishes(self.columns, form),
-            drop=_columns(self.drop, form),
-            given=_columns(self.given, form),
+            columns=named_wishes(self.columns, form),
+            drop=named_columns(self.drop, form),
+            given=named_columns(self.given, form),
             dependent=self.dependent,
+            trim=self.trim,
             validation=self.validation,
             settings=self.settings or {},
         )
@@ -202,6 +218,40 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def p_values(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Return for each row the share of held-out rows that are at least as odd, itself counted among them.
+
+        That is a p-value of the row coming from the same distribution, whatever the model is worth: among rows that do,
+        it is at most `a` in a share of at most `a`. The held-out rows are those that validated; their number is the
+        inverse of the smallest one, nearly.
+
+        Args:
+            X: rows, as for `fit`; other ones than those.
+
+        Raises:
+            StateError: if the estimator is of a run that keeps no scores, and without data.
+        """
+        return self._of(X, Fitted.p_values)
+
+    def blame(self, X: Any) -> Any:  # noqa: N803
+        """Return which columns make rows odd: what a row would gain, in nats, if one alone had the best value.
+
+        See `fitting.scoring.replacing`; conditions are to blame for nothing. It takes 40 times as long a column as the
+        scores of rows.
+
+        Args:
+            X: rows, as for `fit`.
+
+        Returns:
+            Gains `(n, columns of the model)`, zero where nothing is better: a data frame where rows are one, else an
+            array in the order of `schema_`.
+
+        Raises:
+            StateError: if the estimator is of a run that keeps no values of columns, and without data.
+        """
+        gains, X = self._of(X, Fitted.blame), X if is_frame(X) else np.asarray(X)  # noqa: N806
+        return replace(form_of(X), columns=self._form.columns).numbers(X, gains, self.schema_)
+
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the noise of which the model would draw rows: independent standard normal numbers if it is right.
 
@@ -254,7 +304,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             )
         if given is None:
             return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
-        known = self._conditions(given)
+        known = conditions_of(given, self._form)
         return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
 
     def impute(
@@ -277,8 +327,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         draws = whole_draws(draws)
         data, X = self._read(X), X if is_frame(X) else np.asarray(X)  # noqa: N806
         form = replace(form_of(X), columns=self._form.columns)
-        drawn = self._fitted.impute(data, draws, self._seed(random_state))
-        filled = [form.filled(X, drawn[:, draw], self.schema_) for draw in range(draws)]
+        drawn, missing = self._fitted.impute(data, draws, self._seed(random_state)), missing_in(data, self.schema_)
+        filled = [form.filled(X, drawn[:, draw], missing, self.schema_) for draw in range(draws)]
         return filled[0] if draws == 1 else filled
 
     def predict_quantiles(
@@ -328,7 +378,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         check_is_fitted(self)
         form, number = self._form, self.random_state
         told = self.get_params(deep=False) | {
-            "columns": _wishes(self.columns, form) if isinstance(self.columns, Mapping) else self.columns,
+            "columns": named_wishes(self.columns, form) if isinstance(self.columns, Mapping) else self.columns,
             "random_state": number if isinstance(number, int | np.integer) else None,
         }
         kept = Kept(
@@ -376,12 +426,13 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         fitted, kept = Fitted.of_run(run), kept_estimator(run)
         if kept is None:
-            density = cls(model=run.config.model.model)
+            opened = run.config.opened
+            options = None if opened is None else opened.options
+            density = cls(model=run.config.model.model, missing=None if options is None else options.missing)
             density._take(fitted, Form("arrow", fitted.columns))
             density._name(fitted.columns, named=True)
-            held = fitted.held_out_outliers(run, THRESHOLD_ROWS)
-            if held is not None:
-                density.offset_ = float(np.percentile(-held, 100 * density.contamination))
+            if fitted.held is not None:
+                density.offset_ = float(np.percentile(-fitted.held.oddness, 100 * density.contamination))
             return density
         kept.require_columns(fitted.columns, run.path)
         density = cls(**dict(kept.params))
@@ -426,16 +477,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             validate_data(self, X, reset=reset, skip_check_array=True)
             if len(X) < fewest:
                 raise DataError(f"Found {len(X)} sample(s) (shape={X.shape}) while a minimum of {fewest} is required.")
-        return as_arrow(X) if reset else self._form.modelled(as_arrow(X, self._form.columns), self.schema_)
-
-    def _conditions(self, given: Any) -> dict[str, list[Any]]:
-        """Return values by column of one row of conditions, or of a data frame of them."""
-        if isinstance(given, Mapping):
-            return {self._form.named(name): [value] for name, value in given.items()}
-        if not is_frame(given):
-            raise ConfigError(f"What is given is a dictionary of values by column, or a data frame, not {given!r:.40}.")
-        table: Any = as_arrow(given)
-        return {name: table.column(name).to_pylist() for name in table.column_names}
+        data = without_missing(as_arrow(X, None if reset else self._form.columns), missing_words(self.missing))
+        return data if reset else self._form.modelled(data, self.schema_)
 
     def _of(self, X: Any, what: Callable[[Fitted, Any], np.ndarray]) -> np.ndarray:  # noqa: N803
         check_is_fitted(self)
@@ -453,33 +496,3 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         if weights is None:
             return float(np.percentile(scores, share))
         return float(np.percentile(scores, share, weights=weights[some], method="inverted_cdf"))
-
-
-def _wishes(columns: Any, form: Form) -> Any:
-    """Return what columns are taken for by their names; of a list the names to keep."""
-    if isinstance(columns, Mapping):
-        return {form.named(name): wish for name, wish in columns.items()}
-    return _columns(columns, form)
-
-
-def _columns(columns: Any, form: Form) -> Any:
-    """Return the names of columns, each of which is given by its name or place."""
-    return columns if columns is None or isinstance(columns, str) else tuple(map(form.named, columns))
-
-
-def _weights(given: Any, count: int) -> np.ndarray:
-    """Return weights of rows, or say what is wrong with them.
-
-    Raises:
-        DataError: if there is not one for each row, one is negative or not finite, or all are zero.
-    """
-    try:
-        weights = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"The sample_weight must be numbers: {error}") from error
-    weights = np.full(count, float(weights)) if weights.ndim == 0 else weights
-    if weights.shape != (count,):
-        raise DataError(f"sample_weight.shape == {weights.shape}, expected {(count,)}!")
-    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise DataError("The sample_weight must be finite, none of it below 0, and not all of it zero.")
-    return weights

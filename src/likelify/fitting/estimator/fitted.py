@@ -14,7 +14,7 @@ import torch
 
 from likelify.data import as_source, open_items, weighted
 from likelify.data.source import FEWEST, shuffled
-from likelify.errors import ConfigError, DataError, RunError
+from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.choose import choose
 from likelify.fitting.conditioning.given import quantiles
@@ -22,6 +22,7 @@ from likelify.fitting.drawing.conditions import conditions
 from likelify.fitting.drawing.draw import draw
 from likelify.fitting.drawing.filling import completing, filled, given_chunks, target_of
 from likelify.fitting.estimator.forms import order_of
+from likelify.fitting.estimator.held import Held, required
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.outliers import outlier_score
@@ -55,11 +56,13 @@ class Wanted:
         given: names of columns that are conditions.
         dependent: what becomes of columns that follow from others; see `data.SourceOptions`.
         validation: share of the rows that validates; by default a tenth, and at most `MOST_HELD` rows.
+        trim: share of the rows, the oddest, that are left out of training and validation.
         settings: of model or fit, by name.
     """
 
     model: str | None = None
     time_budget: float | None = None
+    trim: float = 0.0
     columns: Mapping[str, str] | Sequence[str] | None = None
     drop: Sequence[str] | None = None
     given: Sequence[str] | None = None
@@ -71,6 +74,11 @@ class Wanted:
         budget = self.time_budget
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
+
+    def of_the_fit(self) -> dict[str, Any]:
+        """Return the settings of the fit that have words of their own."""
+        timed = {} if self.time_budget is None else {"max_time": float(self.time_budget), "clock": "wall"}
+        return timed | ({"trim": self.trim} if self.trim else {})
 
     def of_the_data(self, count: int) -> dict[str, Any]:
         """Return what decides how so many rows are read and split, as `as_source` takes it."""
@@ -87,11 +95,13 @@ class Fitted:
         flow: the model.
         config: all settings, as a run keeps them.
         course: how the fit went.
+        held: what is kept of the data; None if these are not there any more.
     """
 
     flow: Flow
     config: RunConfig
     course: Course
+    held: Held | None = None
 
     @property
     def schema(self) -> tuple[ColumnSchema, ...]:
@@ -154,17 +164,15 @@ class Fitted:
             scores = map(outlier_score, repeat(self.flow), self.batches(data), nats.split(parts))
             return np.concatenate([score.double().cpu().numpy() for score in scores])
 
-    def held_out_outliers(self, run: Run, most: int) -> np.ndarray | None:
-        """Return how odd the first validation rows of a run's data are, or None if these are not there any more."""
-        try:
-            source = run.source()
-        except (DataError, RunError):
-            return None
-        numbers = torch.arange(min(most, source.size("validation"))).split(items_per_pass(self.config.data))
+    def p_values(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return the share of held-out rows that are at least as odd as each row, itself counted among them."""
+        return required(self.held).p_values(self.outlier_scores(data))
+
+    def blame(self, data: np.ndarray | pa.Table) -> np.ndarray:
+        """Return what each row would gain if a column of it were replaced, in nats `(n, columns)`."""
+        held = required(self.held)
         with self.at_work():
-            parts = (for_flow(self.flow, source.read("validation", part)).x for part in numbers)
-            scores = [outlier_score(self.flow, x).double().cpu().numpy() for x in parts]
-        return np.concatenate(scores) if scores and len(scores[0]) else None
+            return np.concatenate([held.gains(self.flow, x, self.schema) for x in self.batches(data)])
 
     def to_noise(self, data: np.ndarray | pa.Table) -> np.ndarray:
         """Return the noise of which rows would be drawn `(n, noise_width)`."""
@@ -209,6 +217,8 @@ class Fitted:
         """
         run = Run.create(folder, self.config)
         run.keep(self.flow.state_dict(), self.course)
+        if self.held is not None:
+            self.held.keep(run, self.flow)
         return run
 
     @staticmethod
@@ -223,7 +233,10 @@ class Fitted:
         if facts.kind != "table" or run.config.conditional:
             what = "gives labels to its model" if facts.kind == "table" else f"is one of {facts.items}"
             raise ConfigError(f"'{run.path}' {what}; a FlowDensity is of the rows of a table.")
-        return Fitted(run.flow(), run.config, run.course() or Course())
+        flow = run.flow()
+        with threads(recipe(facts).threads):
+            held = Held.of_run(run, flow)
+        return Fitted(flow, run.config, run.course() or Course(), held)
 
 
 def fit_table(
@@ -256,13 +269,15 @@ def fit_table(
         parts = shuffled(len(data), validation=held, seed=seed)
         source = weighted(source, **{split: weights[order][part] for split, part in parts.items()})
     facts = source.facts()
-    timed = {} if wanted.time_budget is None else {"max_time": float(wanted.time_budget), "clock": "wall"}
-    chosen = choose(facts, model=wanted.model, settings=wanted.settings, fit_settings=timed | {"seed": seed})
+    chosen = choose(
+        facts, model=wanted.model, settings=wanted.settings, fit_settings=wanted.of_the_fit() | {"seed": seed}
+    )
     with threads(chosen.threads):
         with seeded(seed):
             flow = chosen.model.build()
         course = fit(flow, source, chosen.fit, on_step=on_step)
-    return Fitted(flow, RunConfig(data=facts, **chosen.configured()), course)
+        held = Held.of(flow, source, facts)
+    return Fitted(flow, RunConfig(data=facts, **chosen.configured()), course, held)
 
 
 def counted(data: Any, weights: np.ndarray | None) -> tuple[Any, np.ndarray | None]:

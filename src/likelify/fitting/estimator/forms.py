@@ -89,28 +89,44 @@ class Form:
             return frame if called is None else frame.set_axis([called[self.columns.index(n)] for n in frame], axis=1)
         return _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
 
-    def filled(self, data: Any, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
+    def filled(self, data: Any, rows: np.ndarray, missing: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return a table of this form, of the same columns, with what is missing taken from rows.
 
         Args:
             data: the table.
             rows: `(n, len(schema))`.
+            missing: where values of the table are missing, of the same shape.
             schema: of those of the columns that the rows have.
         """
         places = [self.columns.index(column.name) for column in schema]
         if self.name == "array":
             filled = np.array(data, dtype=np.float64)
-            filled[:, places] = np.where(np.isnan(filled[:, places]), rows, filled[:, places])
+            filled[:, places] = np.where(missing, rows, filled[:, places])
             return filled.astype(data.dtype)
         table = arrow_table(rows, schema)
         if self.name == "objects":
             filled = np.array(data, dtype=object)
-            for place, column in zip(places, table.columns, strict=True):
-                missing = np.array([value is None or value != value for value in data[:, place]], dtype=bool)
-                filled[missing, place] = np.array(column.to_pylist(), dtype=object)[missing]
+            for place, column, gone in zip(places, table.columns, missing.T, strict=True):
+                filled[gone, place] = np.array(column.to_pylist(), dtype=object)[gone]
             return filled
         fill = {"pandas": _filled_pandas, "polars": _filled_polars, "arrow": _filled_arrow}[self.name]
-        return fill(data, places, table)
+        return fill(data, places, table, missing)
+
+    def numbers(self, data: Any, values: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
+        """Return a number for each cell of a table `(n, len(schema))` as a table of this form.
+
+        Args:
+            data: the table, whose index they get if it is a data frame of pandas.
+            values: the numbers.
+            schema: of those of the columns that they are of.
+        """
+        if self.name in ("array", "objects"):
+            return values
+        named = {column.name: values[:, place] for place, column in enumerate(schema)}
+        if self.name == "pandas":
+            frame, called = type(data)(named, index=data.index), self.labels
+            return frame if called is None else frame.set_axis([called[self.columns.index(n)] for n in frame], axis=1)
+        return type(data)(named) if self.name == "polars" else pyarrow().table(named)
 
 
 def is_frame(data: Any) -> bool:
@@ -272,34 +288,34 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
     return frame.cast({name: known[name] for name in frame.columns if name in known}, strict=False)
 
 
-def _filled_pandas(frame: Any, places: list[int], table: pa.Table) -> Any:
+def _filled_pandas(frame: Any, places: list[int], table: pa.Table, missing: np.ndarray) -> Any:
     filled, drawn = frame.copy(), table.to_pandas()
-    for place, name in zip(places, table.column_names, strict=True):
+    for place, name, gone in zip(places, table.column_names, missing.T, strict=True):
         column = frame.iloc[:, place]
-        if column.isna().any():
+        if gone.any():
             typed = drawn[name].set_axis(frame.index).astype(column.dtype)
-            filled.isetitem(place, column.where(column.notna(), typed))
+            filled.isetitem(place, column.where(~gone, typed))
     return filled
 
 
-def _filled_polars(frame: Any, places: list[int], table: pa.Table) -> Any:
+def _filled_polars(frame: Any, places: list[int], table: pa.Table, missing: np.ndarray) -> Any:
     import polars as pl
 
-    frame, drawn = frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None)), pl.DataFrame(table)
-    known = [frame.to_series(place) for place in places]
-    return frame.with_columns(
-        column.zip_with(column.is_not_null(), drawn.to_series(place).cast(column.dtype).alias(column.name))
-        for place, column in enumerate(known)
-    )
+    drawn, columns = pl.DataFrame(table), []
+    for place, known, gone in zip(places, drawn.get_columns(), missing.T, strict=True):
+        column = frame.to_series(place)
+        columns.append(column.zip_with(pl.Series(~gone), known.cast(column.dtype).alias(column.name)))
+    return frame.with_columns(columns)
 
 
-def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table) -> pa.Table:
+def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table, missing: np.ndarray) -> pa.Table:
+    pa = pyarrow()
     from pyarrow import compute
 
     pc: Any = compute
-    for place, column in zip(places, drawn.columns, strict=True):
+    for place, column, gone in zip(places, drawn.columns, missing.T, strict=True):
         known, name = table.column(place), table.column_names[place]
-        whole = pc.if_else(pc.is_null(known, nan_is_null=True), column.cast(known.type, safe=False), known)
+        whole = pc.if_else(pa.array(gone), column.cast(known.type, safe=False), known)
         table = table.set_column(place, name, whole)
     return table
 

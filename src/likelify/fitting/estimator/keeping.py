@@ -31,9 +31,11 @@ class Params(Settings):
     time_budget: float | None = Field(default=None, gt=0)
     columns: dict[str, str] | Columns | None = None
     drop: Columns | str | None = None
+    missing: list[str | int | float] | str | None = None
     given: Columns | str | None = None
     dependent: str = "function"
     contamination: float = Field(default=0.1, gt=0, le=0.5)
+    trim: float = Field(default=0.0, ge=0, le=0.5)
     validation: float | None = None
     settings: dict[str, Any] | None = None
     random_state: int | None = Field(default=None, ge=0, lt=2**32)

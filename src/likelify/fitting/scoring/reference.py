@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,9 +74,7 @@ def held_out(
     """
     flow = run.flow() if flow is None else flow
     effort = effort_of(flow, run.config.data, draws)
-    about, count = _about(run, split, effort), run.config.data.sizes.get(split, 0)
-    names = ("nats", "outlier") if run.config.data.kind == "table" else ("nats",)
-    files = {name: run.path / FOLDER / f"{split}-{_word(effort)}{ENDS[name]}.safetensors" for name in names}
+    about, files, count = _about(run, split, effort), _files(run, split, effort), run.config.data.sizes.get(split, 0)
     known = {name: read_numbers(file, about, (count,)) for name, file in files.items()}
     if known["nats"] is not None and all(values is not None for values in known.values()):
         return HeldOut(known["nats"], known.get("outlier"))
@@ -91,6 +90,25 @@ def held_out(
     for name, file in files.items():
         keep_numbers(file, getattr(found, name), about)
     return HeldOut(found.nats, found.outlier)
+
+
+def keep_held_out(run: Run, flow: Flow, found: HeldOut) -> None:
+    """Keep scores of the rows that validated in a run whose data only its maker has.
+
+    Args:
+        run: a new one.
+        flow: its model.
+        found: the scores, with the usual effort.
+    """
+    effort = effort_of(flow, run.config.data)
+    about = _about(run, "validation", effort)
+    for name, file in _files(run, "validation", effort).items():
+        keep_numbers(file, getattr(found, name), about)
+
+
+def _files(run: Run, split: SplitName, effort: Effort) -> dict[str, Path]:
+    names = ("nats", "outlier") if run.config.data.kind == "table" else ("nats",)
+    return {name: run.path / FOLDER / f"{split}-{_word(effort)}{ENDS[name]}.safetensors" for name in names}
 
 
 def _word(effort: Effort) -> str:

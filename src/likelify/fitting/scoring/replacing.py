@@ -60,18 +60,30 @@ def replacements(run: Run) -> np.ndarray:
     facts = run.config.data
     if not can_replace(facts):
         raise ConfigError(f"What is to blame is found in rows of tables and in images of pixels, not in {facts.items}.")
-    number = HELD if facts.kind == "table" else IMAGES
-    about = json.dumps({"data": facts.fingerprint, "number": number})
-    file = run.path / FOLDER / FILE
-    found = read_numbers(file, about, (number, *facts.event_shape), holes=facts.kind == "table")
+    shape = (_number(facts), *facts.event_shape)
+    found = read_numbers(run.path / FOLDER / FILE, _about(facts), shape, holes=facts.kind == "table")
     if found is None:
         source = run.source()
-        found = _values(source, facts) if facts.kind == "table" else _images(source)
-        keep_numbers(file, found, about)
+        found = values_in(source, facts) if facts.kind == "table" else _images(source)
+        keep_replacements(run, found)
     return found
 
 
-def _values(source: Source, facts: Facts) -> np.ndarray:
+def keep_replacements(run: Run, found: np.ndarray) -> None:
+    """Keep in a run what stands in training items; see `replacements`."""
+    keep_numbers(run.path / FOLDER / FILE, found, _about(run.config.data))
+
+
+def _number(facts: Facts) -> int:
+    return HELD if facts.kind == "table" else IMAGES
+
+
+def _about(facts: Facts) -> str:
+    return json.dumps({"data": facts.fingerprint, "number": _number(facts)})
+
+
+def values_in(source: Source, facts: Facts) -> np.ndarray:
+    """Return what stands in the columns of training rows; see `candidates.found_in`."""
     return found_in(source.read("train", _spread(source, LOOKED_AT)).x.double().numpy(), facts.meaning)
 
 
