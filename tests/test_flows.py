@@ -229,8 +229,8 @@ def test_dropout_acts_only_where_it_is_asked_for():
         assert not torch.equal(net(x), net(x))
     assert torch.equal(net(x), net(x))
     dropout = nets.Dropout(0.3)
-    dropout.active = True
-    dropped = dropout(torch.ones(1000, 100))
+    with nets.regularized(dropout):
+        dropped = dropout(torch.ones(1000, 100))
     assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.01
     assert abs(float(dropped.mean()) - 1) < 0.01
 

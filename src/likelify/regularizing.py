@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, Self
 
@@ -10,6 +11,18 @@ from torch import nn
 
 # No thread has this number.
 _ANY_THREAD = -1
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What a training step asks of the parts that act in it.
+
+    Attributes:
+        exp_tol: truncation error that exponentials may have, relative to the norm of each item; None for the one that
+            they have outside of training steps.
+    """
+
+    exp_tol: float | None = None
 
 
 class ActsInTraining(nn.Module):
@@ -21,42 +34,59 @@ class ActsInTraining(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._threads: set[int] = set()
+        self._steps: dict[int, TrainingStep] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy that is made inside regularized() must not be active for ever.
-        return self.__dict__ | {"_threads": set()}
+        return self.__dict__ | {"_steps": {}}
 
     def _replicate_for_data_parallel(self) -> Self:
         replica = super()._replicate_for_data_parallel()
         # It works for this thread, in one of its own.
-        replica._threads = {_ANY_THREAD} if self.active else set()
+        replica._steps = {} if self.training_step is None else {_ANY_THREAD: self.training_step}
         return replica  # pyright: ignore[reportReturnType]
+
+    @property
+    def training_step(self) -> TrainingStep | None:
+        """The training step that is at work in the current thread, or None."""
+        if not self._steps:
+            return None
+        if torch.compiler.is_compiling():
+            return next(iter(self._steps.values()))
+        return self._steps.get(get_ident()) or self._steps.get(_ANY_THREAD)
+
+    @training_step.setter
+    def training_step(self, step: TrainingStep | None) -> None:
+        if step is None:
+            self._steps.pop(get_ident(), None)
+        else:
+            self._steps[get_ident()] = step
 
     @property
     def active(self) -> bool:
         """Whether a training step is at work in the current thread."""
-        if not self._threads or torch.compiler.is_compiling():
-            return bool(self._threads)
-        return get_ident() in self._threads or _ANY_THREAD in self._threads
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        (self._threads.add if value else self._threads.discard)(get_ident())
+        return self.training_step is not None
 
 
 @contextmanager
-def regularized(model: nn.Module) -> Iterator[None]:
+def regularized(model: nn.Module, *, exp_tol: float | None = None) -> Iterator[None]:
     """Let a model be as in training steps, for the block and in this thread.
 
-    The dropout of its networks is on, and a `distributions.Mixture` whose members are trained apart gives the mean of
-    their log-densities.
+    The dropout of its networks is on, a `distributions.Mixture` whose members are trained apart gives the mean of
+    their log-densities, and exponentials are computed to a tolerance of their own.
+
+    Args:
+        model: a flow, a layer or a network.
+        exp_tol: truncation error that the exponentials of `Exponential` layers may have, relative to the norm of each
+            item, unless the layer was given a tolerance or a degree. It is never below that of the floating format,
+            `1e-6` in float32 and `1e-12` in float64, which is what None leaves them with. Gradients keep to it too.
     """
-    switched = [m for m in model.modules() if isinstance(m, ActsInTraining) and not m.active]
-    for module in switched:
-        module.active = True
+    step = TrainingStep(exp_tol)
+    before = [(m, m.training_step) for m in model.modules() if isinstance(m, ActsInTraining)]
+    for module, _ in before:
+        module.training_step = step
     try:
         yield
     finally:
-        for module in switched:
-            module.active = False
+        for module, earlier in before:
+            module.training_step = earlier

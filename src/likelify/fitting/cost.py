@@ -32,7 +32,8 @@ def one_step(objective: Objective, settings: FitSettings, batch: Batch) -> tuple
         return tensor
 
     start = time.perf_counter()
-    with regularized(flow), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with regularized(flow, exp_tol=settings.exp_tol), hooks:
         loss, _ = objective(batch)
     descend(optimizer, loss, settings, OneProcess("cpu"))
     return time.perf_counter() - start, sum(kept.values())

@@ -358,7 +358,7 @@ class _Fit:
         batch = self.feed.batch(step)
         torch.manual_seed(derived_seed(self.settings.seed, f"noise {self.place.rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
-        with regularized(self.flow), unchecked():
+        with regularized(self.flow, exp_tol=self.settings.exp_tol), unchecked():
             loss, nats = self.objective(batch)
         if self.place.count == 1:
             return loss, nats

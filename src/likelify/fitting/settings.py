@@ -33,6 +33,8 @@ class FitSettings(Settings):
         schedule: how the learning rate falls: to zero along half a cosine, or exponentially.
         decay: share of the learning rate that is left at the end of an exponential fall.
         clip: largest norm of the gradient of the loss in bits per dimension; None leaves gradients as they are.
+        exp_tol: truncation error of exponentials in training steps, relative to the norm of each item; None for the
+            full tolerance, which validation, evaluation, scores and certificates always have.
         average: factor of the moving average of the weights, which is what is validated and kept.
         validations: how many evaluations on the validation split a fit has.
         patience: stop after that many evaluations without improvement; None never stops early.
@@ -61,6 +63,7 @@ class FitSettings(Settings):
     schedule: Literal["cosine", "exponential"] = "cosine"
     decay: float = Field(default=0.01, gt=0, le=1)
     clip: float | None = Field(default=1.0, gt=0)
+    exp_tol: float | None = Field(default=1e-3, gt=0, le=0.1)
     average: float = Field(default=0.995, ge=0, lt=1)
     validations: int = Field(default=15, ge=1)
     patience: int | None = Field(default=None, ge=1)

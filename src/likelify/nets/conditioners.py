@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ShapeError
-from likelify.regularizing import ActsInTraining
+from likelify.regularizing import ActsInTraining, TrainingStep
 from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
 from likelify.tracing import in_full_precision, under_autocast
 
@@ -61,7 +61,7 @@ def recomputed(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Te
         run,
         x,
         use_reentrant=False,
-        preserve_rng_state=any(as_before.active),
+        preserve_rng_state=any(as_before.steps),
         context_fn=lambda: (nullcontext(), as_before),
     )
 
@@ -71,20 +71,20 @@ class _DropoutAsBefore:
 
     def __init__(self, dropouts: list[Dropout]) -> None:
         self.dropouts = dropouts
-        self.active = [dropout.active for dropout in dropouts]
-        self.now = self.active
+        self.steps = [dropout.training_step for dropout in dropouts]
+        self.now = self.steps
 
     def __enter__(self) -> None:
-        self.now = [dropout.active for dropout in self.dropouts]
-        _switch(self.dropouts, self.active)
+        self.now = [dropout.training_step for dropout in self.dropouts]
+        _switch(self.dropouts, self.steps)
 
     def __exit__(self, *error: object) -> None:
         _switch(self.dropouts, self.now)
 
 
-def _switch(dropouts: list[Dropout], active: list[bool]) -> None:
-    for module, value in zip(dropouts, active, strict=True):
-        module.active = value
+def _switch(dropouts: list[Dropout], steps: list[TrainingStep | None]) -> None:
+    for module, step in zip(dropouts, steps, strict=True):
+        module.training_step = step
 
 
 class OneHot(nn.Module):

@@ -197,8 +197,13 @@ def pose(
                 f"The input is {x.dtype} and {name} of the map is {tensor.dtype}. Convert one of them: map and input "
                 "must have the same precision."
             )
-    tol = TOLERANCE.get(x.dtype, 8 * torch.finfo(x.dtype).eps) if tol is None else tol
+    tol = default_tolerance(x.dtype) if tol is None else tol
     return ExpProblem(map_, map_.arrange(x), time, tol, degree, gradient, span)
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Return the truncation error that is allowed where none is given."""
+    return TOLERANCE.get(dtype, 8 * torch.finfo(dtype).eps)
 
 
 def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:

@@ -10,13 +10,14 @@ from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.conv import PaddingName
 from likelify.linalg.expm import ExpMethod, Gradient, exp_action
-from likelify.linalg.expm.action import check_settings
+from likelify.linalg.expm.action import check_settings, default_tolerance
 from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.expm.matrix import Formed
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
+from likelify.regularizing import ActsInTraining
 from likelify.structure import ContextLike, as_context, sum_constant
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
@@ -37,7 +38,7 @@ from likelify.transforms.inversion import EXACT, LINEAR, SENSITIVE
 SAFE_NORM = 4.0
 
 
-class Exponential(Transform, Caching):
+class Exponential(Transform, Caching, ActsInTraining):
     r"""The layer `z = exp(L) x`, with inverse `exp(-L)` and log-determinant `tr L`.
 
     The inverse costs what the forward costs, the determinant is always positive, and every symmetry of `L` is kept
@@ -47,7 +48,8 @@ class Exponential(Transform, Caching):
     Args:
         parametrization: a module whose call with the context returns a `LinearMap`, such as a `Parametrization`; or a
             `LinearMap`, which then is a constant.
-        tol: truncation error allowed, as in `exp_action`.
+        tol: truncation error allowed, as in `exp_action`; in training steps a looser one by default
+            (`FitSettings.exp_tol`).
         degree: a fixed degree of the series, as in `exp_action`.
         method: as in `exp_action`.
         gradient: as in `exp_action`.
@@ -128,7 +130,12 @@ class Exponential(Transform, Caching):
             self._require_known_norm(map_, x)
         formed = self._formed(map_, x, time) if self._cache is not None and _is_bare(context) else None
         if formed is None:
-            settings = {"tol": self.tol, "degree": self.degree, "method": self.method, "gradient": self.gradient}
+            settings = {
+                "tol": self._tolerance(x.dtype),
+                "degree": self.degree,
+                "method": self.method,
+                "gradient": self.gradient,
+            }
             value = exp_action(map_, x, time=time, **settings).value
         else:
             value = apply_formed(formed, map_, x).value
@@ -136,6 +143,13 @@ class Exponential(Transform, Caching):
         if value.dtype == torch.float16 and value.device.type == "cpu" and not bool(torch.isfinite(log_det).all()):
             raise DomainError("The log-determinant is too large for float16. Work in float32 or bfloat16.")
         return value, log_det
+
+    def _tolerance(self, dtype: torch.dtype) -> float | None:
+        """Return the tolerance of a call: the layer's own, or in a training step that of the step."""
+        step = self.training_step
+        if self.tol is not None or self.degree is not None or step is None or step.exp_tol is None:
+            return self.tol
+        return max(step.exp_tol, default_tolerance(dtype))
 
     def _require_known_norm(self, map_: LinearMap, x: Tensor) -> None:
         unknown = isinstance(map_, GraphMap) and map_.norm is None
