@@ -4,6 +4,8 @@ import torch
 
 import likelify as lk
 from likelify import linalg
+from likelify.linalg import AxisMatrix, Circulant, KroneckerSum, Toeplitz
+from likelify.linalg.axis_maps import AxisSum
 from likelify.linalg.conv import ReflectAdjoint
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
 from likelify.linalg.maps import Added, Composed, Scaled
@@ -89,6 +91,36 @@ MAPS: dict[str, MapCase] = {
     "diagonal-own-rows": MapCase(lambda: linalg.Diagonal(normal(3, 4)), (4,), linalg.Diagonal),
     "function": MapCase(_function, (3,), lk.Function),
     "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
+    "toeplitz": MapCase(lambda: Toeplitz(0.4 * normal(2, 5)), (4, 4), Toeplitz),
+    "toeplitz-outer-taps": MapCase(lambda: Toeplitz(0.4 * normal(3, 9), "symmetric"), (3, 3), Toeplitz),
+    "circulant": MapCase(lambda: Circulant(0.4 * normal(3, 2, 5)), (2, 3), Circulant),
+    "axis-matrix": MapCase(lambda: AxisMatrix(0.4 * normal(2, 3, 3)), (4, 3), AxisMatrix),
+    "axis-sum": MapCase(
+        lambda: AxisSum(Toeplitz(0.3 * normal(2, 3)), AxisMatrix(0.3 * normal(3, 4, 4))), (6, 4), AxisSum
+    ),
+    "kronecker": MapCase(
+        lambda: KroneckerSum(Toeplitz(0.2 * normal(2, 7)), Toeplitz(0.2 * normal(2, 9))), (2, 4, 5), KroneckerSum
+    ),
+    "kronecker-one-axis": MapCase(lambda: KroneckerSum(second=Circulant(0.3 * normal(1, 3))), (2, 2, 4), KroneckerSum),
+    "kronecker-skew": MapCase(
+        lambda: KroneckerSum(
+            AxisMatrix(normal(1, 3, 3), "skew"), Toeplitz(normal(2, 5), "skew"), Circulant(normal(4, 3), "skew")
+        ),
+        (4, 3, 3, 2),
+        KroneckerSum,
+    ),
+    "kronecker-channels": MapCase(
+        lambda: KroneckerSum(Toeplitz(0.3 * normal(2, 3)), channels=AxisMatrix(0.4 * normal(2, 3, 3))),
+        (6, 4),
+        KroneckerSum,
+    ),
+    "kronecker-own-rows": MapCase(
+        lambda: KroneckerSum(
+            Toeplitz(0.2 * normal(3, 1, 5)), AxisMatrix(0.2 * normal(1, 4, 4)), channels=AxisMatrix(normal(3, 1, 2, 2))
+        ),
+        (2, 3, 4),
+        KroneckerSum,
+    ),
     "scaled": MapCase(lambda: -0.7 * lk.Dense(normal(3, 3)), (3,), Scaled),
     "sum": MapCase(lambda: lk.ConvMap(0.2 * normal(2, 2, 3, 3)) - lk.Dense(0.4 * normal(2, 2)), (2, 3, 3), Added),
     "composed": MapCase(lambda: lk.ConvMap(0.3 * normal(2, 2, 3, 3)) @ lk.Dense(normal(2, 2)), (2, 3, 3), Composed),

@@ -1,3 +1,6 @@
+from likelify.linalg.axis_maps import AxisMatrix as AxisMatrix
+from likelify.linalg.axis_maps import Circulant as Circulant
+from likelify.linalg.axis_maps import Toeplitz as Toeplitz
 from likelify.linalg.conv import ConvMap as ConvMap
 from likelify.linalg.dense import Dense as Dense
 from likelify.linalg.dense import Diagonal as Diagonal
@@ -18,5 +21,6 @@ from likelify.linalg.expm import recorded as recorded
 from likelify.linalg.expm import time_methods as time_methods
 from likelify.linalg.function import Function as Function
 from likelify.linalg.graph import GraphMap as GraphMap
+from likelify.linalg.kronecker import KroneckerSum as KroneckerSum
 from likelify.linalg.maps import LinearMap as LinearMap
 from likelify.linalg.trace import estimate_trace as estimate_trace

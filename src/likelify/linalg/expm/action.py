@@ -14,10 +14,12 @@ from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.chebyshev import run_chebyshev
 from likelify.linalg.expm.diagnostics import Action, Diagnostics
 from likelify.linalg.expm.graphs import run_graphs
+from likelify.linalg.expm.kronecker import run_kronecker
 from likelify.linalg.expm.matrix import run_closed_form, run_dense, run_fourier, run_polynomial
 from likelify.linalg.expm.problem import HOPELESS, ExpProblem, Gradient, largest_of
 from likelify.linalg.expm.series import run_series
 from likelify.linalg.graph import GraphMap
+from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap, Scaled
 from likelify.tracing import Recorder, is_tracing
 
@@ -25,7 +27,9 @@ ExpMethod = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fouri
 
 
 def _run_closed_form(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
-    """Use the closed form of the kind of map: graphs have their own."""
+    """Use the closed form of the kind of map: graphs and Kronecker sums have their own."""
+    if isinstance(problem.map, KroneckerSum):
+        return run_kronecker(problem)
     complete = isinstance(problem.map, GraphMap) and problem.map.graph.is_complete
     return run_graphs(problem) if complete else run_closed_form(problem)
 
@@ -76,7 +80,8 @@ def exp_action(
         degree: a fixed degree instead of a tolerance.
         method: `"auto"` chooses by structure and sizes (`choose` states the rule): `"series"` (any map),
             `"chebyshev"` (symmetric or skew), `"polynomial"` (`Dense`), `"dense"` (small events), `"fourier"` (circular
-            convolutions), `"adjacency"` (graphs), `"closed-form"` (diagonal maps, sets, complete graphs).
+            convolutions), `"adjacency"` (graphs), `"closed-form"` (diagonal maps, sets, complete graphs, Kronecker
+            sums).
         gradient: how gradients are found: `Stored()` (default), `Recompute()` or `Unrolled()`; for the methods that sum
             terms. The others store small matrices.
         throw: raise when the tolerance is not met or the result cannot be trusted; otherwise the diagnostics say so.
@@ -152,9 +157,9 @@ def check_settings(method: str, tol: float | None, degree: int | None, gradient:
 def choose(problem: ExpProblem) -> str:
     """Choose the method that serves a map best, by a fixed rule of its structure and its sizes.
 
-    The rule: a fixed degree means the series. Graphs: closed form if complete, else the expansion in the adjacency.
-    Diagonal maps and sets: closed form. A matrix that meets at least 0.7 times as many columns (rows times positions)
-    as it has: its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
+    The rule: a fixed degree means the series. Kronecker sums, diagonal maps, sets and complete graphs: closed form.
+    Other graphs: the expansion in the adjacency. A matrix that meets at least 0.7 times as many columns (rows times
+    positions) as it has: its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
     While `torch.compile` or `torch.func` is at work it is the series, whose plain sum they can see through.
     """
     map_, x = problem.map, problem.x
@@ -162,7 +167,7 @@ def choose(problem: ExpProblem) -> str:
         return "series"
     if isinstance(map_, GraphMap):
         return "closed-form" if map_.graph.is_complete else "adjacency"
-    if isinstance(map_, Diagonal | SetMap):
+    if isinstance(map_, Diagonal | SetMap | KroneckerSum):
         return "closed-form"
     if isinstance(map_, Dense):
         columns = x.numel() // max(x.shape[1], 1) // (map_.rows or 1)
@@ -211,7 +216,7 @@ def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
     if isinstance(time, Tensor):
         if time.numel() != 1:
             raise ShapeError(f"time must be one number for the whole batch, got a tensor of shape {tuple(time.shape)}.")
-        return Scaled(map_, time.reshape(())), 1.0
+        return map_ * time.reshape(()), 1.0
     while isinstance(map_, Scaled) and not isinstance(map_.factor, Tensor):
         map_, time = map_.base, time * map_.factor
     return map_, float(time)

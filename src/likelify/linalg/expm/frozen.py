@@ -12,9 +12,11 @@ from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.action import check_report, pose, recorded, require_finite
 from likelify.linalg.expm.diagnostics import Action
 from likelify.linalg.expm.expansion import evaluate
+from likelify.linalg.expm.kronecker import form_kronecker
 from likelify.linalg.expm.matrix import Formed, PolynomialPlan, form_channels, form_frequencies, polynomial_report
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import PowerSeries, a_priori_error, static_plan
+from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap
 
 # Events up to this size get their exponential formed inside frozen(): 4 MB in float32, and one matrix product a call.
@@ -44,10 +46,12 @@ def apply_formed(formed: Formed, map_: LinearMap, x: Tensor) -> Action:
 
 
 def _form(problem: ExpProblem) -> Formed | None:
-    """Form the exponential of channels, of small events, of circular convolutions; of others it does not pay."""
+    """Form the exponential of axes, channels, small events, circular convolutions; of others it does not pay."""
     map_ = problem.centered
     if isinstance(map_, Diagonal | SetMap):
         return None
+    if isinstance(map_, KroneckerSum):
+        return form_kronecker(problem)
     problem.check_range()
     if isinstance(map_, Dense):
         return form_channels(problem)

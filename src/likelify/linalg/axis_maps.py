@@ -1,0 +1,376 @@
+r"""Small matrices along one axis of an event, shared by groups of channels: what a `KroneckerSum` is made of."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from likelify.errors import ShapeError
+from likelify.linalg.bounds import gram_bound, round_off_margin, widest
+from likelify.linalg.dense import project
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
+from likelify.structure import Shape, as_shape
+
+# Points at which the symbol of a Toeplitz matrix is looked at, for each tap but the first.
+DENSITY = 8
+
+
+class AxisMap(LinearMap):
+    r"""A matrix along the last axis of `(rows, channels, n)`, one for each of G groups of consecutive channels.
+
+    Write `groups`, `matrix`, `bounds`, `scaled`, `adjoint` and `rows`.
+    """
+
+    @property
+    @abstractmethod
+    def groups(self) -> int:
+        """How many groups of channels have a matrix of their own."""
+
+    @abstractmethod
+    def matrix(self, size: int) -> Tensor:
+        """Form the matrices for an axis of that size, `(G, n, n)` or `(rows, G, n, n)`; differentiable."""
+
+    @abstractmethod
+    def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
+        """Bound the 2-norm of each matrix, or of its symmetric part, from above: `(G,)` or `(rows, G)`, detached."""
+
+    @abstractmethod
+    def scaled(self, factor: float | Tensor) -> AxisMap:
+        """Return the matrices times a number."""
+
+    @abstractmethod
+    def adjoint(self) -> AxisMap:
+        """Return the transposed matrices."""
+
+    @property
+    def declared_norm(self) -> float | None:
+        """A bound of the norm that is known without looking at tensors, or None."""
+        return getattr(self, "norm", None)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Multiply the last axis of each channel by the matrix of its group."""
+        if x.ndim != 3:
+            raise ShapeError(f"{type(self).__name__} alone acts on (rows, channels, n), got {tuple(x.shape)}.")
+        return apply_along(self.matrix(x.shape[2]), x, 2)
+
+    def trace(self, event_shape: Shape) -> Tensor:
+        """Add the traces of all channels."""
+        channels, size = self._event(event_shape)
+        return self.group_traces(size).sum(-1) * (channels // self.groups)
+
+    def group_traces(self, size: int) -> Tensor:
+        """Return the trace of each matrix, `(G,)` or `(rows, G)`."""
+        return self.matrix(size).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        """Return the declared norm, or the largest bound of a matrix."""
+        _, size = self._event(event_shape)
+        return self.bounds(size).amax(-1) if self.declared_norm is None else self.declared_norm
+
+    def growth_bound(self, event_shape: Shape) -> float | Tensor:
+        """Bound the symmetric part in the same way."""
+        if self.symmetry is not None or self.declared_norm is not None:
+            return super().growth_bound(event_shape)
+        return self.bounds(self._event(event_shape)[1], of_symmetric_part=True).amax(-1)
+
+    def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
+        """Return the Frobenius norm on all channels."""
+        channels, size = self._event(event_shape)
+        squares = widest(self.matrix(size).detach()).square().sum((-3, -2, -1))
+        return (squares * (channels // self.groups)).sqrt() * (1 + 1e-6)
+
+    def _event(self, event_shape: Shape) -> tuple[int, int]:
+        shape = as_shape(event_shape)
+        if len(shape) != 2 or shape[0] % self.groups:
+            raise ShapeError(
+                f"{type(self).__name__} with {self.groups} groups acts on events (channels, n) whose channels are a "
+                f"multiple of its groups, got {shape}."
+            )
+        return shape
+
+
+@dataclass(frozen=True, eq=False)
+class Toeplitz(AxisMap, vouches=True):
+    r"""Toeplitz matrices `T[i, j] = taps[(k - 1) / 2 + j - i]`, zero beyond the taps, on an axis of any size.
+
+    It is the 1-d convolution with these taps and zeros around. Taps further from the centre than the axis is long do
+    nothing.
+
+    Args:
+        taps: `(G, k)`, or `(rows, G, k)` for taps of its own for each row; k odd.
+        symmetry: take the symmetric or the skew part.
+        norm: an upper bound of the 2-norm of all of them that is known already.
+
+    Example:
+        >>> step = Toeplitz(torch.tensor([[0.0, 0.0, 1.0]]))
+        >>> step.apply(torch.tensor([[[1.0, 2.0, 3.0]]]))
+        tensor([[[2., 3., 0.]]])
+    """
+
+    taps: Tensor
+    symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    norm: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_taps(self)
+        object.__setattr__(self, "_effective", project(self.taps, self.taps.flip(-1), self.symmetry))
+
+    @property
+    def effective(self) -> Tensor:
+        """The taps that are applied."""
+        return self._effective  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def groups(self) -> int:
+        """The number of filters."""
+        return self.taps.shape[-2]
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows have taps of their own."""
+        return self.taps.shape[0] if self.taps.ndim == 3 else None
+
+    def reaching(self, size: int) -> Tensor:
+        """Return the `2 n - 1` taps that matter on an axis of that size, with zeros for those that are not there."""
+        more = size - (self.taps.shape[-1] + 1) // 2
+        return F.pad(self.effective, (more, more)) if more else self.effective
+
+    def matrix(self, size: int) -> Tensor:
+        """Form the matrices."""
+        return toeplitz(self.reaching(size), size)
+
+    def group_traces(self, size: int) -> Tensor:
+        """Return the centre taps times the size; exactly zero for skew ones."""
+        return self.effective[..., self.taps.shape[-1] // 2] * size
+
+    def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
+        r"""Return the smaller of two bounds: the sum of the taps' sizes, and the largest value of the symbol.
+
+        The matrix is a part of the infinite one, whose norm is `sup |sum_s t_s e^(i s theta)|`; between the points of
+        the grid that are looked at, the symbol is bounded as in `torus_bound`.
+        """
+        taps = widest(self.reaching(size).detach())
+        if of_symmetric_part:
+            taps = project(taps, taps.flip(-1), "symmetric")
+        total = taps.abs().sum(-1)
+        points = max(1, DENSITY * (taps.shape[-1] - 1))
+        loss = math.cos(math.pi * (taps.shape[-1] - 1) / 2 / points)
+        symbol = torch.fft.rfft(taps, n=points).abs().amax(-1) / loss
+        # The transform rounds relative to the taps, not to its values.
+        return torch.minimum(symbol + total * round_off_margin(taps.dtype, 16), total) * (1 + margin(self.taps))
+
+    def scaled(self, factor: float | Tensor) -> Toeplitz:
+        """Scale the taps."""
+        return replace(self, taps=self.taps * factor, norm=scaled_norm(self.norm, factor))
+
+    def adjoint(self) -> Toeplitz:
+        """Reverse the taps."""
+        return replace(self, taps=self.taps.flip(-1))
+
+    def sharpened(self) -> Toeplitz:
+        """Compute the norm instead of taking the declared one."""
+        return replace(self, norm=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Circulant(Toeplitz, vouches=True):
+    r"""Circulant matrices: 1-d convolutions on a ring, `C[i, j] = sum_s taps[(k - 1) / 2 + s]` over `s = j - i mod n`.
+
+    Taps that reach further than the ring is long go round it. They commute with translations.
+
+    Args:
+        taps: `(G, k)`, or `(rows, G, k)`; k odd.
+        symmetry: take the symmetric or the skew part.
+        norm: an upper bound of the 2-norm of all of them that is known already.
+    """
+
+    def matrix(self, size: int) -> Tensor:
+        """Form the matrices."""
+        ring = self._ring(size)
+        # The taps at -(n - 1) ... n - 1 of a Toeplitz matrix.
+        return toeplitz(torch.cat([ring[..., 1:], ring], -1), size)
+
+    def group_traces(self, size: int) -> Tensor:
+        """Return what falls on the diagonal times the size."""
+        return self._ring(size)[..., 0] * size
+
+    def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
+        """Return the largest size of an eigenvalue, or of its real part: these matrices are normal."""
+        ring = widest(self._ring(size).detach())
+        symbol = torch.fft.rfft(ring)
+        largest = (symbol.real if of_symmetric_part else symbol).abs().amax(-1)
+        return (largest + ring.abs().sum(-1) * round_off_margin(ring.dtype, 16)) * (1 + margin(self.taps))
+
+    def _ring(self, size: int) -> Tensor:
+        """Return the first row of the matrices."""
+        taps = self.effective
+        place = (torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2) % size
+        return taps.new_zeros(*taps.shape[:-1], size).index_add(-1, place, taps)
+
+
+@dataclass(frozen=True, eq=False)
+class AxisMatrix(AxisMap, vouches=True):
+    r"""Any matrices along an axis, `y[i] = sum_j matrix[i, j] x[j]`, one for each group of channels.
+
+    Args:
+        entries: `(G, n, n)`, or `(rows, G, n, n)` for matrices of its own for each row.
+        symmetry: take the symmetric or the skew part.
+        norm: an upper bound of the 2-norm of all of them that is known already.
+    """
+
+    entries: Tensor
+    symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.entries.ndim not in (3, 4) or self.entries.shape[-2] != self.entries.shape[-1]:
+            raise ShapeError(
+                "AxisMatrix needs square matrices (groups, n, n), or (rows, groups, n, n) for those of each row, got "
+                f"shape {tuple(self.entries.shape)}."
+            )
+        check_symmetry(self.symmetry)
+        check_declared_norm(self.norm)
+        object.__setattr__(self, "_effective", project(self.entries, self.entries.mT, self.symmetry))
+
+    @property
+    def effective(self) -> Tensor:
+        """The matrices that are applied."""
+        return self._effective  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def groups(self) -> int:
+        """The number of matrices."""
+        return self.entries.shape[-3]
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows have matrices of their own."""
+        return self.entries.shape[0] if self.entries.ndim == 4 else None
+
+    def matrix(self, size: int) -> Tensor:
+        """Return the matrices, whose size must be that of the axis."""
+        if size != self.entries.shape[-1]:
+            raise ShapeError(f"Matrices of size {self.entries.shape[-1]} cannot act on an axis of {size} positions.")
+        return self.effective
+
+    def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
+        """Bound the norms by repeated squaring (`gram_bound`)."""
+        matrix = widest(self.matrix(size).detach())
+        return gram_bound(project(matrix, matrix.mT, "symmetric") if of_symmetric_part else matrix, steps=5)
+
+    def scaled(self, factor: float | Tensor) -> AxisMatrix:
+        """Scale the matrices."""
+        return replace(self, entries=self.entries * factor, norm=scaled_norm(self.norm, factor))
+
+    def adjoint(self) -> AxisMatrix:
+        """Transpose the matrices."""
+        return replace(self, entries=self.entries.mT)
+
+    def sharpened(self) -> AxisMatrix:
+        """Compute the norm instead of taking the declared one."""
+        return replace(self, norm=None)
+
+
+@dataclass(frozen=True, eq=False)
+class AxisSum(AxisMap, vouches=True):
+    """The sum of two axis maps of any kind and any numbers of groups."""
+
+    left: AxisMap
+    right: AxisMap
+
+    def __post_init__(self) -> None:
+        rows = {part.rows for part in (self.left, self.right)} - {None}
+        if len(rows) > 1:
+            raise ShapeError(f"These maps are made for different numbers of rows: {sorted(rows, key=str)}.")
+
+    @property
+    def groups(self) -> int:
+        """The smallest number of groups in which both are constant."""
+        return math.lcm(self.left.groups, self.right.groups)
+
+    @property
+    def rows(self) -> int | None:
+        """The rows of the part that has its own."""
+        return self.left.rows if self.right.rows is None else self.right.rows
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What both have."""
+        return self.left.symmetry if self.left.symmetry == self.right.symmetry else None
+
+    @property
+    def declared_norm(self) -> float | None:
+        """The sum of both."""
+        left, right = self.left.declared_norm, self.right.declared_norm
+        return None if left is None or right is None else left + right
+
+    def matrix(self, size: int) -> Tensor:
+        """Add the matrices."""
+        return self._spread(self.left.matrix(size), -3) + self._spread(self.right.matrix(size), -3)
+
+    def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
+        """Add the bounds."""
+        left, right = (p.bounds(size, of_symmetric_part=of_symmetric_part) for p in (self.left, self.right))
+        return self._spread(left, -1) + self._spread(right, -1)
+
+    def scaled(self, factor: float | Tensor) -> AxisSum:
+        """Scale both."""
+        return AxisSum(self.left.scaled(factor), self.right.scaled(factor))
+
+    def adjoint(self) -> AxisSum:
+        """Add the adjoints."""
+        return AxisSum(self.left.adjoint(), self.right.adjoint())
+
+    def _spread(self, values: Tensor, axis: int) -> Tensor:
+        """Repeat what is shared by the larger groups of a part."""
+        repeats = self.groups // values.shape[axis]
+        return values if repeats == 1 else values.repeat_interleave(repeats, axis)
+
+
+def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Multiply an axis of `x`, `(rows, channels, *positions)`, by matrices `(G, n, n)` or `(rows, G, n, n)`.
+
+    Args:
+        matrix: one for each group of consecutive channels.
+        x: the rows.
+        axis: 2 or more for a position; 1 for the channels, which are G blocks of n then.
+    """
+    groups, size = matrix.shape[-3:-1]
+    if axis == 1:
+        return (matrix @ x.reshape(len(x), groups, size, -1)).reshape(x.shape)
+    if axis == x.ndim - 1:
+        return (x.reshape(len(x), groups, -1, size) @ matrix.mT).reshape(x.shape)
+    after = math.prod(x.shape[axis + 1 :])
+    return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, -1, size, after)).reshape(x.shape)
+
+
+def toeplitz(taps: Tensor, size: int) -> Tensor:
+    """Form Toeplitz matrices `(..., n, n)` from their taps at `-(n - 1) ... n - 1`, `(..., 2 n - 1)`."""
+    place = torch.arange(size, device=taps.device)
+    return taps[..., (size - 1) + place[None, :] - place[:, None]]
+
+
+def margin(tensor: Tensor) -> float:
+    """Widen a bound by what products of matrices in the format of a tensor may add to the norm."""
+    return round_off_margin(tensor.dtype, 2)
+
+
+def scaled_norm(norm: float | None, factor: float | Tensor) -> float | None:
+    """Return a declared norm of what has been scaled, or None where it is not known."""
+    return None if norm is None or isinstance(factor, Tensor) or factor == 0 else norm * abs(factor)
+
+
+def _check_taps(map_: Toeplitz) -> None:
+    taps = map_.taps
+    if taps.ndim not in (2, 3) or taps.shape[-1] % 2 == 0:
+        raise ShapeError(
+            f"{type(map_).__name__} needs an odd number of taps, (groups, k), or (rows, groups, k) for those of each "
+            f"row, got shape {tuple(taps.shape)}."
+        )
+    check_symmetry(map_.symmetry)
+    check_declared_norm(map_.norm)
