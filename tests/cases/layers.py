@@ -300,6 +300,10 @@ LAYERS: dict[str, LayerCase] = {
         lambda: normal(3, 3, 2, 2),
         lk.Slice,
     ),
+    "colour": LayerCase(lambda: transforms.YCoCgR(9), lambda: integers(3, 3, 2, 2, levels=9), transforms.YCoCgR),
+    "colour-wider": LayerCase(
+        lambda: transforms.YCoCgR(6, wrap=False), lambda: integers(3, 3, 2, levels=6), transforms.YCoCgR
+    ),
     "dequantize": LayerCase(lambda: lk.Dequantize(5), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize),
     "dequantize-graphs": LayerCase(
         lambda: lk.Dequantize(5), lambda: integers(5, 3, levels=5), lk.Dequantize, on_graphs

@@ -331,6 +331,11 @@ SOLVED: dict[str, Sized] = {
 }
 
 SURJECTIONS: dict[str, Sized] = {
+    "YCoCgR": image(
+        lambda s: transforms.YCoCgR(4),
+        data=lambda s: integers(s.rows, 3, s.height, s.width, levels=4),
+        axes=("rows", "height", "width"),
+    ),
     "Dequantize": image(lambda s: lk.Dequantize(4), data=lambda s: integers(s.rows, *s.image, levels=4)),
     "Slice": vector(lambda s: lk.Slice(1, _normal_prior(1, s.channels - 1))),
     "Slice condition": reading(vector(lambda s: lk.Slice(1, _normal_prior(1, s.channels - 1, s.features)))),

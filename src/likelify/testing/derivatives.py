@@ -160,8 +160,9 @@ def _views(
         z = transform(x, context)[0]
     for name, layer, value in (("forward", transform, x), ("inverse", Inverse(transform), z)):
         leaves = {n: p.detach() for n, p in layer.named_parameters() if p.requires_grad and n not in held}
-        # At an atom, which is where a latent may be, there is no derivative.
-        if value.is_floating_point() and not (name == "inverse" and transform.has_atoms):
+        # At an atom, which is where a latent may be, there is no derivative, and none between integers.
+        apart = transform.has_atoms or (transform.keeps_integers and not x.is_floating_point())
+        if value.is_floating_point() and not (name == "inverse" and apart):
             leaves[INPUT] = value.detach()
         if context.condition is not None and context.condition.is_floating_point():
             leaves[CONDITION] = context.condition.detach()

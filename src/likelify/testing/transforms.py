@@ -51,7 +51,7 @@ def check_transform(
     if not (transform.random_forward or transform.random_inverse):
         if transform.noisy_log_det:
             _check_noise(transform, x, z, context)
-        else:
+        elif x.is_floating_point():
             _check_jacobian(transform, x, contribution, context, positive=positive)
     if not at_rest:
         _check_gradients(transform, x, context)
@@ -71,6 +71,9 @@ def _check_shapes(transform: Transform, x: Tensor, z: Tensor, contribution: Tens
     require(not x.is_floating_point() or z.dtype == x.dtype, f"the dtype changed from {x.dtype} to {z.dtype}")
     told, true = tuple(transform.out_shape(tuple(x.shape[1:]))), tuple(z.shape[1:])
     require(told == true, f"out_shape says {told}, the output has {true}")
+    if transform.keeps_integers and not x.is_floating_point():
+        whole = torch.equal(z, z.round()) and not bool(contribution.any())
+        require(whole, "fractions or a change of probability, though keeps_integers is declared")
     if transform.moves_elements:
         same = torch.equal(z.flatten().sort().values, x.flatten().sort().values)
         require(same and not bool(contribution.any()), "elements or volumes change, though moves_elements is declared")

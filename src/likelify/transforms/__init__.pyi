@@ -1,4 +1,5 @@
 from likelify.transforms.autoregressive import Autoregressive as Autoregressive
+from likelify.transforms.colour import YCoCgR as YCoCgR
 from likelify.transforms.columns import Columns as Columns
 from likelify.transforms.core import Chain as Chain
 from likelify.transforms.core import Composite as Composite

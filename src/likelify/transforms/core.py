@@ -60,6 +60,7 @@ class Transform(nn.Module):
         noisy_log_det: the contribution is itself an unbiased estimate.
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
+        keeps_integers: integers become whole numbers, which are then raw data of the layer behind.
         takes_float64: data in float64 are what the layer is for, whatever the dtype of the flow.
         takes_missing: data may be missing (NaN) and still have a likelihood, and `inverse` gives such data.
         moves_elements: the latent holds the elements of the data, in other places.
@@ -76,10 +77,8 @@ class Transform(nn.Module):
         image: where those of the latent lie; None for anywhere. A flow refuses a base that reaches further.
         fills_space: a bijection of the whole space onto itself: a latent everywhere needs data everywhere.
         keeps_shape: whether the latent has the shape of the data; by default, unless `out_shape` is overridden.
-        reads_condition: whether it may read the condition of the context: some network or layer inside does. A layer
-            that reads it by itself says True.
-        buffer_rules: what buffers have to be that only construction or `initialize` set: a state dictionary with others
-            is refused with a `StateError`.
+        reads_condition: whether it, or a network or layer inside, may read the condition of the context.
+        buffer_rules: what buffers that only construction or `initialize` set have to be; other states are refused.
     """
 
     random_forward: bool = False
@@ -87,6 +86,7 @@ class Transform(nn.Module):
     noisy_log_det: bool = False
     has_atoms: bool = False
     takes_integers: bool = False
+    keeps_integers: bool = False
     takes_float64: bool = False
     takes_missing: bool = False
     moves_elements: bool = False
@@ -137,8 +137,7 @@ class Transform(nn.Module):
             throw: False to get the result of inverses that cannot be trusted too; look at its `reports`.
 
         Raises:
-            ConvergenceError: if a row cannot be trusted, with the report as its `diagnostics`; or, whatever `throw`
-                says, if a solver found no result.
+            ConvergenceError: if a row cannot be trusted, as its `diagnostics` say, or a solver found no result.
         """
         return watching.inspected(self, z, context, throw=throw)
 
@@ -236,6 +235,7 @@ class Composite(Transform, ABC):
     takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
     takes_missing = _derived(lambda layer: any(part.takes_missing for part in _entrance(layer)))
     moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
+    keeps_integers = _derived(lambda layer: not _entrance(layer))
     inverse_check = None
     keeps_shape = _derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
     fills_space = _derived(lambda layer: all(part.fills_space or part.moves_elements for part in layer.parts()))
@@ -246,8 +246,8 @@ class Composite(Transform, ABC):
 
 
 def _entrance(layer: Composite) -> list[Transform]:
-    """Return the first part that does more than move elements, which is the one that raw data meet."""
-    return [part for part in layer.parts() if not part.moves_elements][:1]
+    """Return the first part that does more than move elements or change integers, which is the one raw data meet."""
+    return [part for part in layer.parts() if not (part.moves_elements or part.keeps_integers)][:1]
 
 
 def require_transforms(name: str, *layers: object) -> None:
