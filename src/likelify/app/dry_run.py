@@ -10,7 +10,7 @@ from torch import nn
 from likelify.app.show import console, say_remarks
 from likelify.data import Facts
 from likelify.fitting.choose import Choice
-from likelify.fitting.cost import made_up_batch, one_step
+from likelify.fitting.cost import KeptMemory, made_up_batch, one_step
 from likelify.fitting.figures import Unit
 from likelify.fitting.training import Objective
 from likelify.flows import Flow
@@ -33,7 +33,8 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
         objective = Objective(flow, conditional=choice.conditional)
         with torch.no_grad():
             bits, nats = map(float, objective(batch))
-        seconds, kept = one_step(objective, choice.fit, batch)
+        with KeptMemory(flow) as memory:
+            seconds = one_step(objective, choice.fit, batch)
     shape = "x".join(map(str, facts.event_shape))
     of = "real numbers" if facts.levels is None else f"{facts.levels} levels"
     console.print(f"{choice.title}: {choice.model.model} for {facts.items} of {shape}, {of}")
@@ -41,10 +42,10 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
     console.print(f"parameters: {count(flow):,}")
     for name, size in parts(flow).most_common():
         console.print(f"  {name:<24}{size:>12,}")
-    times = kept / (4 * int(batch.dims().sum()))
+    times = memory.most / (4 * int(batch.dims().sum()))
     console.print(
         f"one training step on {items} {facts.items} ({torch.get_num_threads()} threads): {seconds:.2f} s; kept "
-        f"for the backward pass {kept / MEGABYTE:,.0f} MB ({times:,.0f} times the batch); "
+        f"for the backward pass {memory.most / MEGABYTE:,.0f} MB ({times:,.0f} times the batch); "
         f"peak memory of the process {peak_memory() / MEGABYTE:,.0f} MB"
     )
     shown = Unit.of(facts.kind).show(bits, nats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from likelify import nets, transforms
+from likelify.zoo.images import ImageShape
 from likelify.zoo.multiscale import StackConfig
 from likelify.zoo.registry import register
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 class CouplingFlowConfig(StackConfig):
     """The coupling baseline: 1x1 convolution, then an affine coupling with 3x3, 1x1, 3x3 and `log s` within +-1/2."""
 
-    def _step(self, channels: int) -> list[Transform]:
+    def _step(self, shape: ImageShape) -> list[Transform]:
+        channels = shape[0]
         split = transforms.ChannelSplit(channels)
         read, changed = split.sizes
         settings = {"context_features": self.classes or 0, "skip": False, "checkpoint": self.checkpoint}

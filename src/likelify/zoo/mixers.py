@@ -20,6 +20,7 @@ def mixing_layers(
     channels: int,
     positions: tuple[int, ...],
     *,
+    kernel_size: int = 3,
     norm_limit: float | None = 0.9,
     norm_bound: NormBoundName = "torus",
 ) -> list[Transform]:
@@ -32,6 +33,7 @@ def mixing_layers(
             only.
         channels: of the events.
         positions: height and width of images, length of sequences.
+        kernel_size: of `"conv-exponential"` and `"orthogonal"`.
         norm_limit: of `"conv-exponential"` and `"orthogonal"`.
         norm_bound: the bound that `norm_limit` limits.
     """
@@ -42,7 +44,8 @@ def mixing_layers(
         return [transforms.rotation(channels, method="householder", reflections=channels)]
     if kind in ("orthogonal", "conv-exponential"):
         make = transforms.orthogonal_convolution if kind == "orthogonal" else transforms.conv_exponential
-        return [transforms.Conv1x1(channels), make(channels, dims=dims, norm_limit=norm_limit, norm_bound=norm_bound)]
+        convolution = make(channels, kernel_size, dims=dims, norm_limit=norm_limit, norm_bound=norm_bound)
+        return [transforms.Conv1x1(channels), convolution]
     if kind == "emerging":
         return [transforms.emerging_conv(channels)]
     if kind == "periodic":

@@ -31,6 +31,7 @@ class ScalesConfig(ImageConfig, HalvedConfig):
         steps: layers per level.
         dequantization: uniform noise, or a conditional flow.
         norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
+        mixing_kernel: side of the kernels of convolution exponentials and orthogonal convolutions.
     """
 
     usual_levels = 2
@@ -38,6 +39,7 @@ class ScalesConfig(ImageConfig, HalvedConfig):
     steps: int = Field(default=4, ge=1, le=4096)
     dequantization: Literal["uniform", "variational"] = "uniform"
     norm_bound: NormBoundName = "torus"
+    mixing_kernel: Literal[3, 5, 7] = 3
 
     def build(self) -> Flow:
         """Return the flow with fresh weights.
@@ -66,7 +68,14 @@ class ScalesConfig(ImageConfig, HalvedConfig):
         return self._flow(transforms.Chain(layers), Normal(shape, trainable=True))
 
     def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
-        return mixing_layers(kind, channels, (height, width), norm_limit=self.norm_limit, norm_bound=self.norm_bound)
+        return mixing_layers(
+            kind,
+            channels,
+            (height, width),
+            kernel_size=self.mixing_kernel,
+            norm_limit=self.norm_limit,
+            norm_bound=self.norm_bound,
+        )
 
     @abstractmethod
     def _noise(self) -> Flow:
@@ -172,11 +181,11 @@ class StackConfig(MultiScaleConfig):
     gated: bool = False
 
     @abstractmethod
-    def _step(self, channels: int) -> list[Transform]:
+    def _step(self, shape: ImageShape) -> list[Transform]:
         """Return the layers of one step behind its ActNorm."""
 
     def _level(self, level: int, shape: ImageShape) -> list[Transform]:
         layers: list[Transform] = []
         for _ in range(self.steps):
-            layers += [transforms.ActNorm(shape[0]), *self._step(shape[0])]
+            layers += [transforms.ActNorm(shape[0]), *self._step(shape)]
         return layers

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.names import LogDetName
+from likelify.zoo.images import ImageShape
 from likelify.zoo.multiscale import StackConfig
 from likelify.zoo.registry import register
 
@@ -28,7 +29,8 @@ class ResidualFlowConfig(StackConfig):
     log_det: LogDetName = "roulette"
     net_norm_limit: float = Field(default=0.98, gt=0, lt=1)
 
-    def _step(self, channels: int) -> list[Transform]:
+    def _step(self, shape: ImageShape) -> list[Transform]:
+        channels = shape[0]
         net = nets.LipschitzConvNet(
             channels, self.hidden, norm_limit=self.net_norm_limit, context_features=self.classes or 0
         )

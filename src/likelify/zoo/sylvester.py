@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from likelify import nets, transforms
+from likelify.zoo.images import ImageShape
 from likelify.zoo.multiscale import StackConfig
 from likelify.zoo.registry import Size, register
 
@@ -35,8 +36,8 @@ class SylvesterConfig(StackConfig):
             raise ValueError("the form 'without-generalization' has no network that could read labels")
         return self
 
-    def _step(self, channels: int) -> list[Transform]:
-        return [self._layer(channels), transforms.Flip()]
+    def _step(self, shape: ImageShape) -> list[Transform]:
+        return [self._layer(shape[0]), transforms.Flip()]
 
     def _layer(self, channels: int) -> Transform:
         net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
