@@ -8,8 +8,11 @@ import re
 import signal
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
+import likelify as lk
 from likelify.app import after, models
 from likelify.app import fit as fitting
 from likelify.app.cli import main
@@ -17,6 +20,7 @@ from likelify.app.progress import share_done
 from likelify.app.show import Terminal, show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import open_source
+from likelify.errors import DataError
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.run import Run
 from tests.app.command import here
@@ -40,6 +44,21 @@ def test_fits_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch,
     assert names == {"iris-now", "iris-now-2", "iris-now-3"}
     _, error = here(monkeypatch, capsys, "fit", "iris", *FIT, "-o", "runs/iris-now", code=2)
     assert error.startswith("Error: 'runs/iris-now' exists and is not empty; nothing was overwritten.")
+
+
+def test_values_far_from_all_others_are_named_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(100, 4)).round(3)
+    rows[3, 1], rows[5, 2] = 1e30, -1e40
+    lines = [",".join(map(str, row)) for row in rows.tolist()]
+    (tmp_path / "far.csv").write_text("\n".join(["near,far out,farther,last", *lines]))
+    _, error = here(monkeypatch, capsys, "fit", "far.csv", *FIT, "-o", "run", code=2)
+    assert "column 'far out', 'farther' has values so far from the others that float32 cannot tell" in error
+    assert "--model table-flow" in error
+    assert not (tmp_path / "run").exists()
+    flow = lk.Flow(lk.Normal((4,)), lk.Chain([lk.transforms.Columns(4), lk.ActNorm(4)]))
+    with pytest.raises(DataError, match="'far out', 'farther'"):
+        lk.fit(flow, pd.DataFrame(rows, columns=["near", "far out", "farther", "last"]), steps=1)
 
 
 def test_evaluate_on_a_read_only_disk_prints_first_and_warns(fitted, monkeypatch, capsys):

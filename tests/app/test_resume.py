@@ -28,9 +28,14 @@ def stopped(tmp_path, monkeypatch, capsys):
         if progress.step == 5:
             signal.raise_signal(signal.SIGINT)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(after.FitProgress, "update", end)
-        output, _ = here(monkeypatch, capsys, *FIT, *STEPS, "-o", "run", code=130)
+    # Whatever another test, or who started this one in the background, has made of it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(after.FitProgress, "update", end)
+            output, _ = here(monkeypatch, capsys, *FIT, *STEPS, "-o", "run", code=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Everything goes to run; if it is stopped: " in output
     assert output.endswith("fit --resume run\n")
     return tmp_path / "run"
@@ -125,9 +130,9 @@ def test_a_second_process_is_told(stopped, monkeypatch, capsys):
             begun.set()
             ended.wait()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=hold, daemon=True)
     holder.start()
-    begun.wait()
+    assert begun.wait(60)
     try:
         _, error = here(monkeypatch, capsys, "fit", "--resume", "run", code=2)
         assert error.startswith("Error: Another process is at work in 'run'.")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from likelify.data import ArraySource, SourceOptions, as_source, open_items, table
+from likelify.data import ArraySource, SourceOptions, as_source, open_items, table, weighted
 from likelify.data.matching import Matched, matched
 from likelify.errors import DataError
 
@@ -39,6 +39,18 @@ def test_columns_of_a_source_go_by_their_names():
     assert matched(nameless, facts) is nameless
     with pytest.raises(DataError, match="has no column 'b', which the model is of, but 'weight'"):
         open_items(as_source(FRAME.rename(columns={"b": "weight"})), facts)
+
+
+def test_weights_of_rows_stay():
+    other = as_source(FRAME[["c", "a", "b"]])
+    weights = np.arange(other.size("train")) + 1.0
+    heavy = weighted(other, train=weights)
+    found = matched(heavy, as_source(FRAME).facts())
+    assert isinstance(found, Matched)
+    assert torch.equal(found.item_weights("train"), heavy.item_weights("train"))
+    assert torch.equal(found.read_all("train").weights, heavy.read_all("train").weights)
+    assert found.read_all("train").weights[-1] == pytest.approx(36 / 18.5)
+    assert found.item_weights("validation") is None
 
 
 def test_classes_of_a_source_go_by_their_names():

@@ -65,7 +65,7 @@ def _built(
     source: Source, facts: Facts, words: Mapping[str, Any], options: SourceOptions | None, threads: int | None
 ) -> tuple[Choice, RunConfig, Flow]:
     """Choose the settings for some data, and build the model."""
-    from likelify.fitting.checks import check_columns
+    from likelify.fitting.checks import check_columns, check_front
     from likelify.fitting.choose import choose
     from likelify.fitting.settings import RunConfig
     from likelify.fitting.sources import chosen
@@ -76,6 +76,7 @@ def _built(
     check_columns(source)
     with seeded(choice.fit.seed):
         flow = choice.model.build()
+    check_front(flow, source)
     return choice, RunConfig(data=facts, opened=chosen(source, options), **choice.configured()), flow
 
 

@@ -14,11 +14,13 @@ from likelify.data.dates import read_dates, write_dates
 from likelify.data.dialect import is_missing
 from likelify.data.faults import Fault, Faults, note_cells
 from likelify.data.limits import LARGEST_VALUE
-from likelify.errors import DataError, LikelifyWarning, unknown_word
+from likelify.errors import DataError, LikelifyWarning, unknown_words
 from likelify.schema import ColumnSchema
 
 # Of words that a model does not know, how many a warning names.
 NAMED = 5
+# Of the names of columns and the words of one, how many an error lists.
+LISTED = 20
 # The place of all words that a column never had.
 UNSEEN = -1.0
 TRUE = frozenset(("true", "t", "yes", "y", "on", "1", "1.0"))
@@ -55,17 +57,18 @@ def encode(
         [1.0, nan, 0.0]
     """
     known = list(columns)
-    for column in schema:
-        if column.name not in columns:
-            raise DataError(f"{what}: {unknown_word('column', column.name, known[:20])}")
+    if absent := [column.name for column in schema if column.name not in columns]:
+        raise DataError(f"{what}: {unknown_words('column', absent, known, most=LISTED)}")
     lengths = {column.name: len(columns[column.name]) for column in schema}
     if len(set(lengths.values())) > 1:
         raise DataError(f"The columns of {what.lower()} are not equally long: {lengths}.")
     rows = np.empty((next(iter(lengths.values()), 0), len(schema)))
     strange: dict[str, list[str]] = {}
+    faults = Faults(what)
     for place, column in enumerate(schema):
-        rows[:, place], words = encode_column(columns[column.name], column, what)
+        rows[:, place], words = encode_column(columns[column.name], column, what, faults=faults)
         strange |= {column.name: words} if words else {}
+    faults.refuse()
     say_strange(what, strange, schema, unknown)
     return rows
 
@@ -75,9 +78,12 @@ def say_strange(what: str, strange: Mapping[str, list[str]], schema: Sequence[Co
     if not strange:
         return
     if unknown == "refuse":
-        name, words = next(iter(strange.items()))
-        column = next(column for column in schema if column.name == name)
-        raise DataError(f"{what}, column '{name}': {unknown_word('word', words[0], column.categories or ())}")
+        known = {column.name: column.categories or () for column in schema}
+        wrong = [
+            f"column '{name}': {unknown_words('word', words, known[name], most=LISTED)}"
+            for name, words in strange.items()
+        ]
+        raise DataError(f"{what}, {' '.join(wrong)}")
     said = "; ".join(
         f"'{name}': {', '.join(map(repr, words[:NAMED]))}{' and others' if len(words) > NAMED else ''}"
         for name, words in strange.items()

@@ -130,7 +130,7 @@ class Matched(Source):
         labels = batch.labels
         if labels is not None and self._classes is not None:
             labels = torch.tensor(self._classes)[labels]
-        return Batch(x, labels, batch.structure)
+        return Batch(x, labels, batch.structure, batch.weights)
 
     def _in_places(self, rows: np.ndarray) -> np.ndarray:
         """Return rows with the model's places of words, and its units of dates."""
@@ -141,6 +141,10 @@ class Matched(Source):
             strange |= {wanted.name: words} if words else {}
         say_strange(f"'{self.name}'", strange, self.schema or (), "unseen")
         return rows
+
+    def item_weights(self, split: SplitName) -> Tensor | None:
+        """Return the weights of the items of the other."""
+        return self.source.item_weights(split)
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have."""

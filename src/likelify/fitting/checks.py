@@ -12,12 +12,17 @@ from torch import Tensor
 from likelify.data import Batch, Source, SplitName
 from likelify.data.facts import WORDS
 from likelify.data.remainders import nearly_dependent_columns
-from likelify.data.screening import dependent_columns, rounded_columns
+from likelify.data.screening import dependent_columns, rounded_columns, some_rows
 from likelify.door import refuse_broken_weights, tensor_of
 from likelify.errors import ConfigError, DataError, LikelifyError, LikelifyWarning, UnsupportedError
 from likelify.fitting.weights import NAMED, listed
 from likelify.flows import Flow
+from likelify.schema import numbered_columns
 from likelify.seeding import seeded
+from likelify.transforms import Chain, Columns
+
+# Training rows that are looked at for values far from all others.
+FRONT_ROWS = 2**16
 
 
 def check_flow(flow: Any) -> None:
@@ -147,6 +152,25 @@ def check_columns(source: Source) -> None:
             f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "
             f"{remedy}."
         )
+
+
+def check_front(flow: Flow, source: Source) -> None:
+    """Refuse a table with values that the layer in front cannot standardise, before it is fitted to them.
+
+    Raises:
+        DataError: naming all columns that have such values.
+    """
+    front = flow.transform[0] if isinstance(flow.transform, Chain) and len(flow.transform) else flow.transform
+    if not isinstance(front, Columns) or source.kind != "table":
+        return
+    rows = read_for(flow, source, "train", torch.from_numpy(some_rows(source.size("train"), FRONT_ROWS))).x
+    found: dict[str, list[str]] = {}
+    names = source.columns or numbered_columns(rows.shape[1])
+    for place, said in front.faults(rows).items():
+        found.setdefault(said, []).append(names[place])
+    if found:
+        each = ". ".join(f"column {listed(names)} {said}" for said, names in found.items())
+        raise DataError(f"'{source.name}', {each}. The marginals of table-flow follow such values: --model table-flow.")
 
 
 def _warn_of_remainders(source: Source) -> None:

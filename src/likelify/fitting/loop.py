@@ -15,7 +15,7 @@ from torch import Tensor
 from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
-from likelify.fitting.checks import check_fit, check_flow
+from likelify.fitting.checks import check_fit, check_flow, check_front
 from likelify.fitting.feeding import Feed, by_weight, generator, together
 from likelify.fitting.figures import Course, Point, Reason, Unit
 from likelify.fitting.interrupts import Interrupts
@@ -427,6 +427,7 @@ class _Fit:
 
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
+    check_front(flow, source)
     order = torch.randperm(source.size("train"), generator=generator(settings.seed, "initialize", 0))
     batch = by_weight(together(flow, source, order[: settings.initialize_items], workers=settings.workers))
     flow.initialize(batch.x, batch.context(conditional=conditional))

@@ -105,28 +105,39 @@ class Columns(InDouble, Transform):
         """
         if len(x) == 0:
             raise DataError("Columns.initialize got an empty sample.")
+        if faults := self.faults(x):
+            column, said = next(iter(faults.items()))
+            raise DataError(f"Column {column} (from 0) of the sample {said}.")
+        with torch.no_grad():
+            mean, scale = moments(x.to(self.mean))
+            self.mean.copy_(mean)
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
+        return super().initialize(x, context)
+
+    def faults(self, x: Tensor) -> dict[int, str]:
+        """Return what is wrong with the columns of a sample, by their numbers from 0, for the end of a sentence.
+
+        Args:
+            x: the sample `(n, columns)`, not empty.
+        """
         with torch.no_grad():
             rows = x.to(self.mean)
             mean, scale = moments(rows)
             spread = rows.amax(0) - rows.amin(0)
             wrong = ~torch.isfinite(mean + scale + spread) | ((scale > 0) & (scale < SMALLEST))
-            self._refuse(wrong, "has values that are not finite, too large, or too close for float64 to compute with")
-            self.mean.copy_(mean)
-            self.scale.copy_(torch.where(scale > 0, scale, 1.0))
             some = rows[:SAMPLE].sort(0).values
-            kept = ((some - self.mean) / self.scale).to(self.like)
-            lost = _distinct(kept) < KEPT * _distinct(some)
-            number = str(self.like.dtype).rpartition(".")[2]
-            self._refuse(
-                lost,
-                f"has values so far from the others that {number} cannot tell these apart once they are standardised. "
-                "Mend such values, drop their rows, or take logarithms of the column",
-            )
-        return super().initialize(x, context)
-
-    def _refuse(self, wrong: Tensor, what: str) -> None:
-        if bool(wrong.any()):
-            raise DataError(f"Column {int(wrong.nonzero()[0])} (from 0) of the sample {what}.")
+            kept = ((some - mean) / torch.where(scale > 0, scale, 1.0)).to(self.like)
+            lost = ~wrong & (_distinct(kept) < KEPT * _distinct(some))
+        number = str(self.like.dtype).rpartition(".")[2]
+        found = dict.fromkeys(
+            wrong.nonzero()[:, 0].tolist(),
+            "has values that are not finite, too large, or too close for float64 to compute with",
+        )
+        return found | dict.fromkeys(
+            lost.nonzero()[:, 0].tolist(),
+            f"has values so far from the others that {number} cannot tell these apart once they are standardised. Mend "
+            "such values, drop their rows, or take logarithms of the column",
+        )
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return the standardised rows in the dtype of the flow, and minus the sum of the logarithms of the scales."""

@@ -68,9 +68,23 @@ def test_words_of_the_command_line():
     assert parse_given("rows.csv", LIVED) == Path("rows.csv")
     with pytest.raises(ConfigError, match="says twice what 'size' is"):
         parse_given("size=5,size=6", LIVED)
-    for text in ("seize=5", "size=5,sizes=6"):
-        with pytest.raises(ConfigError, match="--given: .*Did you mean 'size'"):
-            parse_given(text, LIVED)
+    with pytest.raises(ConfigError, match="says twice what 'size', 'nope' is"):
+        parse_given("size=5,size=6,nope=1,nope=2", LIVED)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    given = parse_given("sizes=5,nope=1,a,sort=Galla,seeds=9,both=1", LIVED)
+    assert given["nope"] == "1,a"
+    with pytest.raises(DataError) as error:
+        conditions(given, LIVED)
+    for said in ("'sizes' (did you mean 'size' or 'seeds'?), 'nope'. Known", "'both' follows from", "no word 'Galla'"):
+        assert said in str(error.value)
+    with pytest.raises(DataError, match=r"What is given: 'size' is missing in row 0, .*'seeds' = 9 in row 0"):
+        conditions({"size": None, "seeds": 9}, LIVED)
+    with pytest.raises(DataError, match=r"column 'seeds': 'many' is no number.*column 'weight': 'much' is no number"):
+        conditions({"seeds": "many", "weight": "much"}, LIVED)
+    with pytest.raises(DataError, match="no column 'nope'"):
+        conditions({"nope": 1}, LIVED)
 
 
 def test_rows_need_the_columns_of_the_model_and_no_others():

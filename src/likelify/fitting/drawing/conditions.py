@@ -13,7 +13,7 @@ from likelify.data.encoding import encode
 from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, joined
 from likelify.data.reading import read_as, require_columns
-from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.errors import ConfigError, DataError, unknown_words
 from likelify.schema import OFF_STEP, ColumnSchema, compute_functions
 
 # Seen values of a column that an error names.
@@ -44,7 +44,7 @@ def parse_given(text: str, schema: Sequence[ColumnSchema]) -> dict[str, str] | P
     A comma only ends a value if the name of a column and an equals sign follow, so that values may have some.
 
     Raises:
-        ConfigError: if it is neither.
+        ConfigError: if a column is named twice.
 
     Example:
         >>> parse_given("city=Paris, Texas,age=40", (ColumnSchema(name="age"), ColumnSchema(name="city")))
@@ -54,19 +54,19 @@ def parse_given(text: str, schema: Sequence[ColumnSchema]) -> dict[str, str] | P
         return Path(text)
     names = sorted((column.name for column in schema), key=len, reverse=True)
     found: dict[str, str] = {}
-    last = None
+    twice: list[str] = []
+    last = ""
     for part in text.split(","):
         name = next((name for name in names if _starts(part, name)), None)
-        if name in found:
-            raise ConfigError(f"--given says twice what '{name}' is.")
-        if name is not None:
-            last, found[name] = name, part.strip()[len(name) :].strip()[1:].strip()
-        elif last is None:
-            raise ConfigError(f"--given: {unknown_word('column', part.partition('=')[0].strip(), names)}")
-        else:
-            if "=" in part:
-                raise ConfigError(f"--given: {unknown_word('column', part.partition('=')[0].strip(), names)}")
+        if name is None and found and "=" not in part:
             found[last] += f",{part}"
+            continue
+        # Names that are none are refused with all else that is wrong, see `conditions`.
+        last = part.partition("=")[0].strip() if name is None else name
+        twice += [last] if last in found else []
+        found[last] = part.strip()[len(last) :].strip()[1:].strip()
+    if twice:
+        raise ConfigError(f"--given says twice what {', '.join(map(repr, dict.fromkeys(twice)))} is.")
     return found
 
 
@@ -94,27 +94,47 @@ def conditions(given: Any, schema: Sequence[ColumnSchema]) -> Conditions:
     names = list(columns) if frame is None else [each.name for each in frame.columns if each.name not in frame.index]
     what = "What is given" if frame is None else frame.name
     places = {column.name: at for at, column in enumerate(schema)}
-    for name in names:
-        if name not in places:
-            raise DataError(f"{what}: {unknown_word('column', name, list(places))}")
     if not names:
         raise ConfigError("Nothing is given. Say what is known: given={'age': 40}, at the command line --given age=40.")
-    wanted = [schema[places[name]] for name in names]
-    for column in wanted:
-        if column.function is not None:
-            raise DataError(_follows(column))
-    if frame is None:
-        values = encode(columns, wanted, unknown="refuse", what=what)
-    else:
-        values = _read(frame, wanted, unknown="refuse")
+    strange = [name for name in names if name not in places]
+    wanted = [schema[places[name]] for name in names if name in places]
+    wrong = [unknown_words("column", strange, list(places), most=NAMED)] if strange else []
+    wrong += [_follows(column) for column in wanted if column.function is not None]
+    values = _values(columns if frame is None else frame, wanted, what, wrong)
     if not len(values):
         raise DataError(f"{what} has no rows.")
-    for at, column in enumerate(wanted):
-        _check_seen(values[:, at], column, what)
     rows, known = np.full((len(values), len(schema)), np.nan), np.zeros(len(schema), dtype=bool)
     at = [places[name] for name in names]
     rows[:, at], known[at] = values, True
     return Conditions(rows, known, single)
+
+
+def _values(
+    given: Frame | Mapping[str, Any], wanted: Sequence[ColumnSchema], what: str, wrong: Sequence[str]
+) -> np.ndarray:
+    """Return the values of conditions, or say all that is wrong with them.
+
+    Args:
+        given: a table of them, or values by the names of columns.
+        wanted: the columns that they are of.
+        what: they are called.
+        wrong: what is known to be wrong already.
+    """
+    if not wanted:
+        raise DataError(f"{what}: {' '.join(wrong)}")
+    try:
+        if isinstance(given, Frame):
+            values = _read(given, wanted, unknown="refuse")
+        else:
+            values = encode(given, wanted, unknown="refuse", what=what)
+    except DataError as error:
+        if not wrong:
+            raise
+        raise DataError(f"{what}: {' '.join([*wrong, str(error)])}") from error
+    wrong = [*wrong, *(said for at, column in enumerate(wanted) if (said := _never_seen(values[:, at], column)))]
+    if wrong:
+        raise DataError(f"{what}: {' '.join(wrong)}")
+    return values
 
 
 def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = ()) -> np.ndarray:
@@ -179,28 +199,27 @@ def _columns(given: Any) -> dict[str, Any]:
     return {str(name): values if all(lists) else [values] for name, values in given.items()}
 
 
-def _check_seen(values: np.ndarray, column: ColumnSchema, what: str) -> None:
-    """Refuse values that a column never had, of which a model knows nothing."""
+def _never_seen(values: np.ndarray, column: ColumnSchema) -> str:
+    """Say which value a column never had, of which a model knows nothing; nothing if it had all."""
     missing = np.isnan(values)
     if missing.any() and not column.missing:
-        raise DataError(
-            f"{what}: '{column.name}' is missing in row {int(missing.argmax())}, and was never missing in the data "
-            "that the model was fitted to. Leave the column out if it is not known."
+        return (
+            f"'{column.name}' is missing in row {int(missing.argmax())}, and was never missing in the data that the "
+            "model was fitted to. Leave the column out if it is not known."
         )
     if column.rest == "steps" and column.step is not None:
         between = ~missing & (np.abs(values / column.step - np.rint(values / column.step)) > OFF_STEP)
         between &= ~np.isin(values, column.states)
         if between.any():
-            raise DataError(
-                f"{what}: '{column.name}' = {values[between.argmax()]:g} in row {int(between.argmax())} is no multiple "
-                f"of {column.step:g}, as all its values are."
+            return (
+                f"'{column.name}' = {values[between.argmax()]:g} in row {int(between.argmax())} is no multiple of "
+                f"{column.step:g}, as all its values are."
             )
-    if column.rest != "none":
-        return
     strange = ~missing & ~np.isin(values, column.states)
-    if strange.any():
-        seen = ", ".join(f"{state:g}" for state in column.states[:NAMED]) + (", ..." * (len(column.states) > NAMED))
-        raise DataError(
-            f"{what}: '{column.name}' = {values[strange.argmax()]:g} in row {int(strange.argmax())} is no value that "
-            f"the model knows. It knows {seen}."
-        )
+    if column.rest != "none" or not strange.any():
+        return ""
+    seen = ", ".join(f"{state:g}" for state in column.states[:NAMED]) + (", ..." * (len(column.states) > NAMED))
+    return (
+        f"'{column.name}' = {values[strange.argmax()]:g} in row {int(strange.argmax())} is no value that the model "
+        f"knows. It knows {seen}."
+    )
