@@ -399,6 +399,8 @@ SIZED = BIJECTIONS | EXPONENTIALS | SOLVED | SURJECTIONS
 NO_LAYERS = {
     # Its rows are those of a table of any kinds of columns, and its latent has no derivative.
     "MixedColumns",
+    # Its images are whole numbers; sizes of its own are in tests/transforms/levels.
+    "LevelPyramid",
     "Transform",
     "Composite",
     "AffineBijector",

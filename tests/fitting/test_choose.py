@@ -134,3 +134,14 @@ def test_an_unknown_model_names_those_of_the_kind_of_the_data():
         choose(open_source("iris").facts(), model="nope")
     assert "table-flow" in str(caught.value)
     assert "glow" not in str(caught.value)
+
+
+def test_large_images_have_a_pyramid():
+    def named(*shape, **settings):
+        images = as_source(np.zeros((40, *shape), dtype=np.uint8))
+        return choose(images.facts(), **settings)
+
+    assert named(3, 20, 17).title == "pyramid"
+    assert named(3, 16, 16).title == named(3, 20, 20, model_settings={"mixing": "emerging"}).title == "glow"
+    assert named(1, 20, 20).fit.max_time == 600
+    assert choose(open_source("sample-photos").facts()).title == "pyramid"

@@ -15,6 +15,7 @@ from tests.cases import LAYERS, MAPS, SIZED
 
 # How many cases the laws run on: a law that is tested on nothing holds.
 COUNTS = {"maps": 49, "layers": 249, "sizes": 140, "coincidences": 1684}
+DISCRETE = {transforms.MixedColumns, transforms.LevelPyramid}
 
 
 def test_the_laws_run_on_as_many_cases_as_they_say():
@@ -72,9 +73,9 @@ def test_every_map_has_a_case():
 
 
 def test_every_layer_has_a_case():
-    # Of a latent of states there is no derivative and no determinant; its own tests and those of mass are in
-    # tests/transforms/tables.
-    assert defined(Transform) - {transforms.MixedColumns} == {case.covers for case in LAYERS.values()}
+    # Of states and levels there is no derivative and no determinant; their own tests and those of mass are in
+    # tests/transforms/tables and tests/transforms/levels.
+    assert defined(Transform) - DISCRETE == {case.covers for case in LAYERS.values()}
 
 
 def test_every_layer_that_does_not_look_at_shapes_has_a_case_on_graphs():
@@ -88,4 +89,4 @@ def test_every_layer_that_does_not_look_at_shapes_has_a_case_on_graphs():
         transforms.LinearPrediction,
     }
     on_graphs = {case.covers for name, case in LAYERS.items() if "graphs" in name}
-    assert defined(Transform) - look_at_shapes - {transforms.MixedColumns} == on_graphs
+    assert defined(Transform) - look_at_shapes - DISCRETE == on_graphs

@@ -12,6 +12,7 @@ from likelify.zoo.halving import halvings
 
 SHAPES = [(1, 1, 1), (3, 1, 1), (1, 1, 2), (1, 1, 7), (2, 9, 1), (1, 5, 7), (3, 6, 6)]
 MODELS = {
+    "pyramid": {"width": 6, "head": 4},
     "glow": {"hidden": 6, "steps": 1},
     "marginal-spline": {"hidden": (6,), "couplings": 4},
     "coupling-flow": {"hidden": 6, "steps": 1, "width": 4, "growth": 2, "depth": 1},

@@ -70,6 +70,17 @@ FITS: dict[str, Values] = {
         name: {"steps": 3000, "lr": rate, "batch_size": 128, "average": 0.995} for name, rate in FLOWIFIED_RATES.items()
     },
     "series": {"steps": 800, "lr": 5e-3, "batch_size": 64, "average": 0.99, "patience": 5},
+    # The limit is on time; so many steps are for those who give more of it.
+    "pyramid": {
+        "steps": 100_000,
+        "max_time": 600,
+        "lr": 2e-3,
+        "batch_size": 16,
+        "average": 0.998,
+        "validations": 8,
+        # Nothing in it is fitted to a sample.
+        "initialize_items": 8,
+    },
     # Tables of some hundred rows, such as scikit-learn's, are overfitted soon; large ones deserve more --steps.
     "flowified-mlp": {"steps": 1000, "lr": 3e-3, "batch_size": 128, "average": 0.99},
 }
@@ -81,6 +92,10 @@ LARGE_IMAGES = Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
 # Photographs of 32x32 pixels.
 PHOTOS: Values = {"steps": 4, "hidden": 38, "mixing": "conv-exponential"}
+# What is shown is in the middle of each image.
+ALIGNED: Mapping[str, Values] = {"pyramid": {"aligned": True}}
+# Pixels of an image up to which the pyramid is not what is fitted if no model is named.
+SMALL_IMAGE = 16 * 16
 
 KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
@@ -108,17 +123,17 @@ SOURCES: dict[str, Recipe] = {
         threads=1,
         draws=Draws(),
     ),
-    "sample-photos": Recipe("glow", models={"glow": PHOTOS}),
+    "sample-photos": Recipe("pyramid", models={"glow": PHOTOS}, draws=LARGE_IMAGES),
     # A user's folder has any number of pictures; forty are overfitted after some hundred steps.
     "images": Recipe(
-        "glow",
+        "pyramid",
         models={"glow": PHOTOS},
-        fits={"glow": {"max_time": 900, "validations": 30, "patience": 6}},
+        fits=dict.fromkeys(("pyramid", "glow"), {"max_time": 900, "validations": 30, "patience": 6}),
         draws=LARGE_IMAGES,
     ),
-    "fashion-mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
-    "mnist": Recipe("fconv2", fits=MINUTES, draws=LARGE_IMAGES),
-    "cifar-10": Recipe("glow", draws=LARGE_IMAGES),
+    "fashion-mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
+    "mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
+    "cifar-10": Recipe("pyramid", models=ALIGNED, draws=LARGE_IMAGES),
 }
 
 # Rows below which so much is dropped in the networks.
@@ -198,12 +213,23 @@ def _table_fit(rows: int, columns: int) -> Values:
     }
 
 
+def _of_images(facts: Facts) -> Recipe:
+    """Return the recipe of images by where they are from and by their size."""
+    found = SOURCES.get(facts.family, KINDS["image"])
+    small = math.prod(facts.event_shape[1:]) <= SMALL_IMAGE
+    if small and found.model == "pyramid":
+        return replace(found, model="glow")
+    return found if small or facts.family in SOURCES else replace(found, model="pyramid")
+
+
 def recipe(facts: Facts) -> Recipe:
     """Return the recipe of a source, or that of its kind.
 
     Raises:
         ConfigError: if there are no models of that kind.
     """
+    if facts.kind == "image":
+        return _of_images(facts)
     if facts.family in SOURCES:
         return SOURCES[facts.family]
     if facts.kind not in KINDS:

@@ -20,6 +20,7 @@ from likelify.nets.lipschitz import LipschitzNet as LipschitzNet
 from likelify.nets.masked import AutoregressiveNet as AutoregressiveNet
 from likelify.nets.pixels import pixel_decoder as pixel_decoder
 from likelify.nets.pixels import pixel_encoder as pixel_encoder
+from likelify.nets.planes import PlaneNet as PlaneNet
 from likelify.nets.sequences import SequenceNet as SequenceNet
 from likelify.nets.tied import TiedHeads as TiedHeads
 from likelify.regularizing import ActsInTraining as ActsInTraining

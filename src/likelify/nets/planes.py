@@ -1,0 +1,192 @@
+"""The network that reads some planes of an image and gives parameters for the elements of the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from likelify.nets.conditioners import CONV_FORMAT, zeroed
+from likelify.structure import ContextLike, as_context, check_size
+
+Place = tuple[int, int]
+# The four neighbours of a pixel of each plane: their planes, and where they are in a 3x3 window around its own place.
+NEIGHBOURS: dict[Place, tuple[tuple[Place, int, int], ...]] = {
+    (1, 1): (((0, 0), 1, 1), ((0, 0), 1, 2), ((0, 0), 2, 1), ((0, 0), 2, 2)),
+    (0, 1): (((0, 0), 1, 1), ((0, 0), 1, 2), ((1, 1), 0, 1), ((1, 1), 1, 1)),
+    (1, 0): (((0, 0), 1, 1), ((0, 0), 2, 1), ((1, 1), 1, 0), ((1, 1), 1, 1)),
+}
+# How the differences from neighbours are scaled that the network reads as asinh(DETAIL difference).
+DETAIL = 16.0
+# Log-odds of the spikes at both ends of the levels before training.
+SPIKE = -5.0
+
+
+def detail(difference: Tensor) -> Tensor:
+    """Return differences on a scale that is linear for small ones and logarithmic for large ones."""
+    return torch.asinh(DETAIL * difference)
+
+
+def around(values: Tensor) -> Tensor:
+    """Return planes `(..., height, width)` with their outermost elements once more all around."""
+    return F.pad(values, (1, 1, 1, 1), mode="replicate")
+
+
+def surrounding(values: Tensor) -> Tensor:
+    """Return the mean of the four neighbours of each element of planes `(..., height, width)`."""
+    wide = around(values)
+    vertical, horizontal = wide[..., 1:-1], wide[..., 1:-1, :]
+    return (vertical[..., :-2, :] + vertical[..., 2:, :] + horizontal[..., :-2] + horizontal[..., 2:]) / 4
+
+
+def predicted(padded: Sequence[Tensor], places: Sequence[Place], place: Place) -> Tensor:
+    """Return the mean of the neighbours of each element of a plane, from planes that `around` has made larger.
+
+    Args:
+        padded: the known planes.
+        places: their places.
+        place: of the plane that is written.
+    """
+    windows = dict(zip(places, padded, strict=True))
+    found = [
+        windows[source][..., row : row - 2 or None, column : column - 2 or None]
+        for source, row, column in NEIGHBOURS[place]
+        if source in windows
+    ]
+    return torch.stack(found).mean(0)
+
+
+class PlaneNet(nn.Module):
+    r"""Read planes of an image, and give parameters of a distribution for each element of the next plane.
+
+    A trunk of 3x3 convolutions reads the known planes and their details. Each channel has a head on it, which also
+    reads the details of the channels before it in the plane that is written; so its parameters may be found for all
+    channels at once where the plane is known, and for one after the other where it is drawn.
+
+    Args:
+        channels: of the images.
+        known: places of the planes that are read; none for the single pixel at the top, where nothing is known.
+        place: of the plane that is written.
+        parameters: of a distribution of one element; the last ones of its log-odds are those of two spikes.
+        width: channels of the trunk.
+        blocks: residual blocks of it.
+        head: hidden units of the head of a channel.
+        link: share of the deviation of the channel before that each channel follows at the start.
+        context_features: of a condition `(rows, context_features)`.
+        positions: height and width of the plane if the network is to know where it is, for images that are aligned.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        known: Sequence[Place],
+        place: Place,
+        parameters: int,
+        *,
+        width: int = 48,
+        blocks: int = 2,
+        head: int = 32,
+        link: float = 1.0,
+        context_features: int = 0,
+        positions: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels, self.known, self.place = check_size(channels, "channels"), tuple(known), place
+        self.context_features = check_size(context_features, "context_features", least=0)
+        planes = len(self.known)
+        if planes:
+            self.enter = nn.Conv2d(2 * planes * channels, width, 3)
+            # The offsets of the distributions have biases already.
+            self.predict = nn.Conv2d(planes * channels, channels, 3, bias=False)
+            self._interpolate()
+        self.start = nn.Parameter(torch.zeros(width, *(positions or (1, 1)))) if positions or not planes else None
+        self.told = nn.Linear(context_features, width, bias=False) if context_features else None
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.heads = _Heads(channels, width, head, parameters)
+        self.links = nn.Parameter(link * torch.diag(torch.ones(channels - 1), -1))
+        self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
+
+    @torch.no_grad()
+    def _interpolate(self) -> None:
+        """Let the prediction start as the mean of the neighbours."""
+        self.predict.weight.zero_()
+        neighbours = [near for near in NEIGHBOURS[self.place] if near[0] in self.known]
+        for source, row, column in neighbours:
+            for channel in range(self.channels):
+                read = self.known.index(source) * self.channels + channel
+                self.predict.weight[channel, read, row, column] = 1 / len(neighbours)
+
+    def forward(self, read: Tensor, size: tuple[int, int], context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Return features of each place, `(rows height width, width)`, and predictions, `(rows, channels, h, w)`.
+
+        Args:
+            read: known planes, then their details, one element larger on each side; `(rows, 0, ...)` for none.
+            size: height and width of the planes.
+            context: of the call.
+        """
+        rows, height, width = len(read), *size
+        if self.known:
+            features = self.enter(read)
+            prediction = self.predict(read[:, : len(self.known) * self.channels])
+        else:
+            features = read.new_zeros(1, 1, 1, 1)
+            prediction = read.new_zeros(rows, self.channels, height, width)
+        if self.start is not None:
+            features = features + self.start
+        condition = as_context(context).condition
+        if self.told is not None:
+            features = features + self.told(condition)[:, :, None, None]
+        for block in self.blocks:
+            features = block(features)
+        features = F.silu(features).expand(rows, -1, height, width)
+        return features.permute(0, 2, 3, 1).flatten(0, 2), prediction
+
+    def centres(self, prediction: Tensor, deviation: Tensor) -> Tensor:
+        """Return what each channel is predicted to be given the channels before it, `(channels, n)`.
+
+        Args:
+            prediction: `(channels, n)`.
+            deviation: how far the elements are from that, `(channels, n)`; of a channel's own and later ones unread.
+        """
+        return prediction + self.links.tril(-1) @ deviation
+
+
+class _Block(nn.Module):
+    """A residual block: 3x3, then 1x1 that starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = zeroed(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class _Heads(nn.Module):
+    """One hidden layer for each channel, which reads the features of a place and what is known of earlier channels."""
+
+    def __init__(self, channels: int, width: int, hidden: int, parameters: int) -> None:
+        super().__init__()
+        self.channels, self.hidden = channels, hidden
+        self.features = nn.Linear(width, channels * hidden)
+        self.earlier = nn.Parameter(torch.empty(channels, channels, hidden).normal_(std=0.1))
+        self.weight = nn.Parameter(torch.zeros(channels, hidden, parameters))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, parameters))
+        components = (parameters - 2) // 3
+        with torch.no_grad():
+            self.bias[..., components : components + 2] = SPIKE
+
+    def forward(self, features: Tensor, details: Tensor) -> Tensor:
+        """Return `(channels, n, parameters)` from features `(n, width)` and details `(channels, n)`.
+
+        Details of a channel's own and of later ones are unread.
+        """
+        # earlier[i, j]: what channel i tells the head of channel j.
+        mask = torch.ones(self.channels, self.channels, device=details.device, dtype=details.dtype).triu(1)[..., None]
+        earlier = (self.earlier * mask).flatten(1)
+        hidden = F.silu(torch.addmm(self.features(features), details.mT, earlier))
+        hidden = hidden.unflatten(1, (self.channels, self.hidden)).transpose(0, 1)
+        return torch.baddbmm(self.bias, hidden, self.weight)

@@ -1,0 +1,250 @@
+"""The pyramid: an image from coarse to fine, each grey level with its own exact probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
+from likelify.errors import UnsupportedError
+from likelify.linalg.bounds import widest
+from likelify.nets.planes import PlaneNet, around, detail, predicted, surrounding
+from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.support import check_domain
+from likelify.transforms.core import Transform
+from likelify.transforms.inversion import EXACT
+from likelify.transforms.levels.mixture import as_levels, level_at, log_mass, noise_in_the_middle
+from likelify.transforms.levels.planes import (
+    by_colour,
+    filled,
+    from_colours,
+    image_sizes,
+    plane,
+    planes_at,
+    written_places,
+)
+
+Place = tuple[int, int]
+# Makes the network of a plane from the places of the known planes, its own place, its size and the level, 0 at the top.
+NetFactory = Callable[[Sequence[Place], Place, tuple[int, int], int], PlaneNet]
+
+
+class _Written:
+    """What networks gave for the elements of a batch, in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self.raw: list[Tensor] = []
+        self.centre: list[Tensor] = []
+
+    def add(self, raw: Tensor, centre: Tensor) -> None:
+        """Add parameters `(channels, n, size)` and centres `(channels, n)` of a plane."""
+        self.raw.append(raw.flatten(0, 1))
+        self.centre.append(centre.flatten())
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Return parameters `(size, n)` and centres `(n,)` of all."""
+        return torch.cat(self.raw).mT.contiguous(), torch.cat(self.centre)
+
+
+class LevelPyramid(Transform):
+    r"""Map images of whole grey levels to normal noise, with the exact probability of each.
+
+    From a single pixel on, an image is doubled until it has its size: at each level the planes (1, 1), (0, 1) and
+    (1, 0) of its pixels `(2 i + a, 2 j + b)` are written given plane (0, 0), which is the image before, and the planes
+    written already; within a plane one channel is written after the other. Every element has a mixture over its levels
+    whose parameters a network reads off what is known, so that
+
+        log p(x) = sum_i log m_i(x_i),        m_i(j) = F_i(j + 1) - F_i(j),
+
+    is the probability of the *integers* themselves: nothing is dequantized, and there is no gap. As a layer the pyramid
+    maps the level `j` to `z = Phi^-1((F(j) + F(j + 1)) / 2)`, the noise in the middle of those that `inverse` maps to
+    it, and contributes `log m - log phi(z)`, so that behind it a standard normal base cancels. The round trip from
+    integers to noise and back is exact.
+
+    Args:
+        event_shape: `(channels, height, width)`, of any size.
+        levels: number of values; the integers are `0 .. levels - 1`.
+        net_factory: makes the networks, see `zoo.pyramid`.
+        components: logistics of each mixture.
+
+    Raises:
+        DomainError: for values that are not integers of the range.
+        ShapeError: for images of another shape.
+        UnsupportedError: if the factory makes something else than `nets.PlaneNet`.
+    """
+
+    takes_integers = True
+    inverse_check = EXACT
+
+    def __init__(self, event_shape: Shape, levels: int, net_factory: NetFactory, *, components: int = 5) -> None:
+        super().__init__()
+        self.takes = self.event_shape = as_shape(event_shape, least=1)
+        self.levels = as_levels(levels, components, "LevelPyramid")
+        self.sizes = image_sizes(*self.event_shape[1:])
+        self.top = _made(net_factory([], (0, 0), (1, 1), 0))
+        self.nets = nn.ModuleList(nn.ModuleList(self._level(net_factory, level)) for level in range(1, len(self.sizes)))
+
+    def _level(self, net_factory: NetFactory, level: int) -> list[PlaneNet]:
+        known, nets, size = [(0, 0)], [], self.sizes[level - 1]
+        for place in planes_at(*self.sizes[level]):
+            nets.append(_made(net_factory(list(known), place, size, level)))
+            known.append(place)
+        return nets
+
+    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Map levels to the noise in their middle; the contribution is their log-probability less that of the noise."""
+        x = self._checked(x)
+        written = self._read(self.levels.middle(x), as_context(context))
+        raw, centre = written.joined()
+        places = self._places(x)
+        level = _at(x, places)
+        noise = noise_in_the_middle(self.levels, raw, centre, level).to(x.dtype)
+        log_m = log_mass(self.levels, raw, centre, level)
+        z = _put(noise, places, x)
+        return z, self._contribution(log_m, places, z, context)
+
+    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
+        """Find the levels to which noise belongs, from the coarsest pixel on; the contribution is that of `forward`.
+
+        No gradient reaches whole numbers; the contribution has those of the probabilities.
+        """
+        x, written = self._drawn(z, as_context(context))
+        raw, centre = written.joined()
+        places = self._places(x)
+        log_m = log_mass(self.levels, raw, centre, _at(x, places))
+        return x, -self._contribution(log_m, places, z, context)
+
+    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
+        """Find the levels to which noise belongs."""
+        with torch.no_grad():
+            return self._drawn(z, as_context(context))[0]
+
+    def _checked(self, x: Tensor) -> Tensor:
+        # Converted before it is compared: as an 8-bit number, 256 is 0.
+        x = x if x.is_floating_point() else x.to(self.top.links.dtype)
+        top = self.levels.count
+        check_domain((x >= 0) & (x < top) & (x == x.floor()), self, f"the integers 0..{top - 1}")
+        return x.detach()
+
+    def _places(self, x: Tensor) -> Tensor:
+        return written_places(self.event_shape, len(x), x.device)
+
+    def _contribution(self, log_m: Tensor, places: Tensor, z: Tensor, context: ContextLike) -> Tensor:
+        """Add up log-probabilities `(n,)` by images, less the log-density of the noise."""
+        by_element = _put(log_m, places, z)
+        return sum_items(by_element + 0.5 * z.detach().square() + LOG_SQRT_2PI, context)
+
+    def _read(self, image: Tensor, context: Context) -> _Written:
+        """Let all networks read images that are known, on the scale from -1 to 1."""
+        written = _Written()
+        for stage in self._stages(image, context):
+            written.add(*stage.parameters(by_colour(filled(stage.own, stage.coarse))))
+        return written
+
+    def _drawn(self, z: Tensor, context: Context) -> tuple[Tensor, _Written]:
+        """Find the levels of noise from the top on, and what the networks gave for them."""
+        written, image, x = _Written(), torch.empty_like(z), torch.empty_like(z)
+        probability = probability_below(widest(z))
+        for stage in self._stages(image, context):
+            own = filled(stage.of(probability), torch.full_like(stage.coarse, 0.5, dtype=probability.dtype))
+            levels, parameters = self._draw(stage, by_colour(own))
+            size = stage.own.shape[-2:]
+            found = from_colours(levels, stage.coarse.shape[-2:])[..., : size[0], : size[1]]
+            stage.of(x).copy_(found)
+            stage.own.copy_(self.levels.middle(found.to(z.dtype)))
+            written.add(*parameters)
+        return x, written
+
+    def _draw(self, stage: _Stage, probability: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Find the levels of a plane, `(channels, n)`, one channel after the other; also return the parameters."""
+        levels = torch.zeros_like(probability)
+        target = torch.zeros_like(stage.prediction)
+        raw, centre = stage.parameters(target)
+        for channel in range(len(levels)):
+            if channel:
+                raw, centre = stage.parameters(target)
+            levels[channel] = level_at(self.levels, raw[channel].mT, centre[channel], probability[channel])
+            # Not in place, because gradients may need what was there.
+            known = [*target[:channel], self.levels.middle(levels[channel].to(target.dtype)), *target[channel + 1 :]]
+            target = torch.stack(known)
+        return levels, (raw, centre)
+
+    def _stages(self, image: Tensor, context: Context) -> Iterator[_Stage]:
+        """Give what is to be written, one plane after the other; images may be filled in meanwhile."""
+        empty = image.new_zeros(len(image), 0, 1, 1)
+        for level, size in enumerate(self.sizes):
+            stride = 2 ** (len(self.sizes) - 1 - level)
+            view = image[..., ::stride, ::stride]
+            if level == 0:
+                features, prediction = self.top(empty, size, context)
+                prediction = by_colour(prediction)
+                yield _Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
+                continue
+            coarse = plane(view, (0, 0))
+            planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
+            for net in self.nets[level - 1]:
+                read = torch.cat([*planes, *details], 1)
+                features, prediction = net(read, tuple(coarse.shape[-2:]), context)
+                near = predicted(planes, net.known, net.place)
+                own = plane(view, net.place)
+                yield _Stage(net, stride, features, by_colour(prediction), by_colour(near), own, coarse)
+                known = filled(own, coarse)
+                planes.append(around(known))
+                details.append(around(detail(known - near)))
+
+
+class _Stage(NamedTuple):
+    """A plane that is to be written.
+
+    Attributes:
+        net: its network.
+        stride: of the level's image in the whole one.
+        features: that the network found, `(n, width)`.
+        prediction: of the network, `(channels, n)`.
+        near: means of the neighbours, `(channels, n)`.
+        own: the plane, as far as it is known, a view of the image.
+        coarse: plane (0, 0) of the level, which has its size or is one larger.
+    """
+
+    net: PlaneNet
+    stride: int
+    features: Tensor
+    prediction: Tensor
+    near: Tensor
+    own: Tensor
+    coarse: Tensor
+
+    def parameters(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mixtures `(channels, n, size)` and their centres `(channels, n)`, given the elements of the plane."""
+        raw = self.net.heads(self.features, detail(target - self.near))
+        return raw, self.net.centres(self.prediction, target - self.prediction)
+
+    def of(self, image: Tensor) -> Tensor:
+        """Return the same plane of another image, a view."""
+        return (
+            plane(image[..., :: self.stride, :: self.stride], self.net.place)
+            if self.net.known
+            else (image[..., :: self.stride, :: self.stride])
+        )
+
+
+def _at(x: Tensor, places: Tensor) -> Tensor:
+    """Return the elements of a batch at places `(n,)`, and 0 where there is none."""
+    return torch.cat([x.flatten(), x.new_zeros(1)])[places]
+
+
+def _put(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """Return values `(n,)` at their places in a batch."""
+    found = values.new_zeros(like.numel() + 1).index_copy(0, places, values)
+    return found[:-1].view(like.shape)
+
+
+def _made(net: PlaneNet) -> PlaneNet:
+    if not isinstance(net, PlaneNet):
+        raise UnsupportedError(
+            f"The networks of a LevelPyramid are of the kind nets.PlaneNet, not {type(net).__name__}."
+        )
+    return net

@@ -1,0 +1,128 @@
+"""The pyramid: probabilities of all images, round trips, draws."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify import nets, zoo
+from likelify.errors import ConfigError, DomainError, UnsupportedError
+from likelify.testing import randomize
+from likelify.transforms import LevelPyramid
+from likelify.transforms.levels.planes import image_sizes, planes_at, written_places
+
+# Shape and levels of images that are few enough to go through all of them.
+TINY = {(1, 2, 3): 3, (3, 1, 2): 3, (2, 2, 2): 2, (1, 3, 3): 2, (2, 1, 1): 17}
+SHAPES = {(1, 1, 1): 2, (1, 5, 7): 16, (4, 9, 3): 2**16, (1, 1, 6): 3, (2, 6, 1): 4000, (3, 4, 4): 256}
+
+
+def pyramid(shape, levels, dtype=torch.float64, scale=0.5, **settings):
+    torch.manual_seed(0)
+    flow = zoo.build("pyramid", event_shape=shape, pixel_levels=levels, width=6, head=4, **settings)
+    return randomize(flow.to(dtype), scale=scale)
+
+
+def every(shape, levels):
+    return torch.tensor(list(itertools.product(range(levels), repeat=math.prod(shape)))).reshape(-1, *shape)
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+@pytest.mark.parametrize("shape", TINY, ids=str)
+@torch.no_grad()
+def test_the_probabilities_of_all_images_sum_to_one(shape, classes):
+    flow, x = pyramid(shape, TINY[shape], classes=classes, aligned=classes is None), every(shape, TINY[shape])
+    labels = None if classes is None else torch.ones(len(x), dtype=torch.long)
+    assert flow.likelihood == "exact"
+    assert abs(float(flow.log_prob(x, labels).exp().sum()) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_round_trips_are_exact(shape, dtype):
+    flow = pyramid(shape, SHAPES[shape], dtype, scale=0.2)
+    x = torch.randint(SHAPES[shape], (16, *shape))
+    x[0], x[1] = 0, SHAPES[shape] - 1
+    z, contribution = flow.transform(x)
+    back, undone = flow.transform.inverse(z)
+    assert z.dtype == contribution.dtype == back.dtype == dtype
+    assert torch.equal(back.long(), x)
+    assert torch.allclose(undone, -contribution, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-9)
+    assert torch.equal(flow.transform.mean_inverse(z), back)
+    assert torch.equal(flow.from_noise(flow.to_noise(x)).long(), x)
+
+
+@torch.no_grad()
+def test_draws_come_as_often_as_their_probabilities_say():
+    flow, x = pyramid((1, 2, 3), 2), every((1, 2, 3), 2)
+    torch.manual_seed(1)
+    count = 20_000
+    drawn, log_prob = flow.sample_and_log_prob((count,))
+    assert torch.allclose(log_prob, flow.log_prob(drawn), rtol=0, atol=1e-9)
+    place = (drawn.flatten(1).long() * 2 ** torch.arange(5, -1, -1)).sum(1)
+    expected = count * flow.log_prob(x).exp()
+    common = expected > 5
+    found = torch.bincount(place, minlength=len(x)).double()
+    chi_square = float(((found - expected)[common] ** 2 / expected[common]).sum())
+    freedom = int(common.sum()) - 1
+    assert freedom > 20
+    assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+def test_every_element_is_written_once():
+    places = written_places((2, 5, 6), 3, torch.device("cpu"))
+    real = places[places < 180]
+    assert torch.equal(real.sort().values, torch.arange(180))
+    assert image_sizes(5, 6) == [(1, 1), (2, 2), (3, 3), (5, 6)]
+    assert [planes_at(*size) for size in [(1, 1), (1, 2), (2, 1), (2, 2)]] == [
+        [],
+        [(0, 1)],
+        [(1, 0)],
+        [(1, 1), (0, 1), (1, 0)],
+    ]
+
+
+def test_an_element_depends_on_earlier_ones_alone():
+    flow = pyramid((2, 5, 6), 8)
+    x = torch.randint(8, (1, 2, 5, 6))
+    order = written_places((2, 5, 6), 1, torch.device("cpu"))
+    order = order[order < x.numel()]
+    before = flow.to_noise(x).flatten()
+    for step, place in enumerate(order):
+        changed = x.flatten().clone()
+        changed[place] = (changed[place] + 3) % 8
+        moved = (flow.to_noise(changed.view(x.shape)).flatten() != before).nonzero()[:, 0]
+        assert place in moved
+        assert set(moved.tolist()) <= set(order[step:].tolist())
+
+
+def test_gradients_are_those_of_the_probability():
+    flow, x = pyramid((3, 3, 4), 5, classes=2), torch.randint(5, (4, 3, 3, 4))
+    labels = torch.tensor([0, 1, 1, 0])
+    parameters = dict(flow.named_parameters())
+    grads = torch.autograd.grad(flow.log_prob(x, labels).sum(), list(parameters.values()))
+    for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
+        assert bool((grad != 0).any()), name
+        direction = torch.randn_like(parameter)
+        with torch.no_grad():
+            values = []
+            for step in (1e-6, -2e-6):
+                parameter.add_(step * direction)
+                values.append(float(flow.log_prob(x, labels).sum()))
+            parameter.add_(1e-6 * direction)
+        expected = float((grad * direction).sum())
+        assert abs((values[0] - values[1]) / 2e-6 - expected) < 1e-5 * (1 + abs(expected)), name
+
+
+def test_what_it_refuses():
+    flow = pyramid((1, 2, 2), 4, torch.float32)
+    for bad in (torch.full((1, 1, 2, 2), 4), torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), -1)):
+        with pytest.raises(DomainError, match=r"the integers 0\.\.3"):
+            flow.log_prob(bad)
+    with pytest.raises(UnsupportedError, match=r"nets\.PlaneNet, not Linear"):
+        LevelPyramid((1, 2, 2), 4, lambda *where: torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="levels of LevelPyramid"):
+        LevelPyramid((1, 2, 2), 1, lambda known, place, size, level: nets.PlaneNet(1, known, place, 17))
+    assert lk.Flow(lk.Normal((1, 2, 2)), flow.transform).event_shape == (1, 2, 2)
