@@ -136,6 +136,9 @@ def score(
         int | None, Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long.")
     ] = None,
     skip_unreadable: Annotated[bool, Parameter(help="Leave out pictures that cannot be read.", negative="")] = False,
+    tiles: Annotated[
+        bool, Parameter(help="Cut large pictures into tiles of the model's size, one line each.", negative="")
+    ] = False,
     force: Annotated[bool, Parameter(help="Replace files that exist.", negative="")] = False,
 ) -> None:
     """Score items one by one: log-likelihood, its error, and rank among held-out items; ids are carried through.
@@ -148,8 +151,9 @@ def score(
     """
     from likelify.app.score import Words, score_command
 
-    words = Words(out, split, top, draws, reference, contamination, blame, picture, heat, jobs, skip_unreadable, force)
-    score_command(run, file, words)
+    among = {"split": split, "top": top, "draws": draws, "reference": reference, "contamination": contamination}
+    how = {"blame": blame, "jobs": jobs, "skip_unreadable": skip_unreadable, "tiles": tiles, "force": force}
+    score_command(run, file, Words(out=out, picture=picture, heat=heat, **among, **how))
 
 
 @app.command

@@ -49,6 +49,7 @@ class Words:
         heat: file of a picture that also says where.
         jobs: processes.
         skip_unreadable: leave out pictures that cannot be read.
+        tiles: cut large pictures into tiles.
         force: replace files that exist.
     """
 
@@ -63,6 +64,7 @@ class Words:
     heat: Path | None = None
     jobs: int | None = None
     skip_unreadable: bool = False
+    tiles: bool = False
     force: bool = False
 
     @property
@@ -99,7 +101,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
 
     # With more the last digits of sums would depend on their number; more processes are faster than more threads.
     torch.set_num_threads(1)
-    items = items_of(run, file, split=words.split, skip_unreadable=words.skip_unreadable)
+    items = items_of(run, file, split=words.split, skip_unreadable=words.skip_unreadable, tiles=words.tiles)
     if left_out := getattr(items, "left_out", ()):
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         console.print(f"Left out (unreadable, too small or of other pixels): {', '.join(left_out[:NAMED])}{more}.")

@@ -35,6 +35,14 @@ class PictureItems(Items):
         facts: of the data that the model was fitted to.
         options: how these were read.
 
+    Attributes:
+        target: form of the model's images.
+        folder: that the pictures are below.
+        looks: what the headers of the pictures say.
+        labels: names of their subfolders, or None.
+        numbers: classes of these names, or None.
+        left_out: names of pictures that were left out.
+
     Raises:
         DataError: if it is not there or has no pictures, the model is not of images with levels, or a header shows that
             a picture cannot be read, is too small or of other pixels than the model's; the message names it. Where
@@ -45,26 +53,27 @@ class PictureItems(Items):
         options, place = options or SourceOptions(), Path(place)
         self.target = _target(place, facts, options)
         folder, names = (place.parent, (place.name,)) if not place.is_dir() else (place, list_pictures(place).names)
+        self.folder = folder
         self._skip = bool(options.skip_unreadable)
         skipping = Skipping(skip=self._skip, remedy="Mend or remove it, or leave such files out: --skip-unreadable.")
-        self._looks = skipping.all_of(lambda name: self._looked_at(folder, name), names)
-        if not self._looks:
+        self.looks = skipping.all_of(lambda name: self._looked_at(folder, name), names)
+        if not self.looks:
             raise DataError(f"None of the {len(names)} pictures of '{place}' can be read. {skipping.first}")
         self.left_out = tuple(skipping.names)
-        names = [each.name for each in self._looks]
+        names = [each.name for each in self.looks]
         self.name, self.count, self.carried = f"'{place}'", len(names), ("file",)
-        self._labels = None
+        self.labels = None
         if options.labels == "folders" and place.is_dir():
             self.carried = ("file", "label")
-            self._labels = _subfolders(place, names)
+            self.labels = _subfolders(place, names)
         known = dict(zip(facts.class_names or (), range(len(facts.class_names or ())), strict=True))
-        numbered = self._labels is not None and set(self._labels) <= set(known)
-        labels = np.array([known[label] for label in self._labels or ()], np.int64) if numbered else None
+        numbered = self.labels is not None and set(self.labels) <= set(known)
+        self.numbers = np.array([known[label] for label in self.labels or ()], np.int64) if numbered else None
         self._source = FolderSource(
             folder,
             {"test": names},
             self.target,
-            labels=None if labels is None else {"test": labels},
+            labels=None if self.numbers is None else {"test": self.numbers},
             class_names=facts.class_names or (),
         )
 
@@ -85,7 +94,7 @@ class PictureItems(Items):
         """Decode picture after picture, by several processes where they are many; see `Items.batches`."""
         import torch
 
-        count = len(self._looks)
+        count = len(self.looks)
         starts = range(start, count, size)
         parts = (torch.arange(first, min(first + size, count)) for first in starts)
         workers = 0 if count <= FEW else None
@@ -93,14 +102,14 @@ class PictureItems(Items):
             carried: dict[str, list[Any] | np.ndarray] = {
                 "file": list(self._source.files["test"][first : first + size])
             }
-            if self._labels is not None:
-                carried["label"] = self._labels[first : first + size]
+            if self.labels is not None:
+                carried["label"] = self.labels[first : first + size]
             yield ItemBatch(batch, carried)
 
     def fingerprint(self) -> str:
         """Hash the form, and the names and contents of all files."""
-        digest = hashlib.sha256(f"{self.target} {self._labels is not None}".encode())
-        for each in self._looks:
+        digest = hashlib.sha256(f"{self.target} {self.labels is not None}".encode())
+        for each in self.looks:
             digest.update(os.fsencode(each.name) + b"\0" + each.digest)
         return digest.hexdigest()[:16]
 

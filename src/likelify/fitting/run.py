@@ -232,6 +232,7 @@ class Run(Draws):
         contamination: float | None = None,
         blame: bool = False,
         jobs: int | None = 1,
+        tiles: bool = False,
     ) -> Scores:
         """Score items one by one: log-likelihood, its error where it is an estimate, rank; of rows how odd they are.
 
@@ -244,6 +245,8 @@ class Run(Draws):
             contamination: mark rows of which at most that share of held-out ones is as odd.
             blame: also say for each column of a table what the row gains if that column is replaced.
             jobs: processes; see `scoring.sharing.scored_passes`.
+            tiles: cut pictures larger than the model's images into tiles of that size instead of reducing them; each
+                tile is an item, with the picture's name and its place.
 
         Raises:
             DataError: if items are missing, damaged or of another kind or shape; if there is nothing to rank among.
@@ -255,7 +258,7 @@ class Run(Draws):
         from likelify.fitting.scoring.scoring import Scoring, items_of, score_items
 
         wanted = Wanted(draws=draws, reference=reference, contamination=contamination, blame=blame)
-        return score_items(Scoring(self, items_of(self, items, split=split), wanted, jobs=jobs))
+        return score_items(Scoring(self, items_of(self, items, split=split, tiles=tiles), wanted, jobs=jobs))
 
     def report(self, file: str | Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:
         """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from likelify.data import Facts, Items, Source, SourceOptions, SplitName, open_items
 from likelify.data.items import SourceItems
 from likelify.data.picture_items import PictureItems
+from likelify.data.tiles import TileItems
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
@@ -110,7 +111,9 @@ class Scoring:
         )
 
 
-def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unreadable: bool = False) -> Items:
+def items_of(
+    run: Run, what: Any = None, *, split: SplitName = "test", skip_unreadable: bool = False, tiles: bool = False
+) -> Items:
     """Return items for a run's model.
 
     Args:
@@ -119,6 +122,8 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
         split: of a source.
         skip_unreadable: leave out pictures of a folder that cannot be read or are not such as the model takes; else
             they are an error.
+        tiles: cut large pictures at their full size into tiles of the model's size, see `data.tiles`; else they are
+            reduced to it as those that the model was fitted to.
 
     Raises:
         DataError: if they cannot be read or are not of the kind and shape of the run's data.
@@ -127,6 +132,8 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
             left out, and the items are no pictures of a folder.
     """
     facts, opened = facts_for(run), run.config.opened
+    if tiles and what is None:
+        raise ConfigError("Tiles are parts of pictures that are larger than the model's images: name their file.")
     if what is None:
         items = SourceItems(run.source(), split)
         if skip_unreadable:
@@ -140,8 +147,8 @@ def items_of(run: Run, what: Any = None, *, split: SplitName = "test", skip_unre
     options = (None if opened is None else opened.options) or SourceOptions()
     if skip_unreadable:
         options = options.model_copy(update={"skip_unreadable": True})
-    items = open_items(what, facts, options, split=split)
-    if skip_unreadable and not isinstance(items, PictureItems):
+    items = TileItems(what, facts, options) if tiles else open_items(what, facts, options, split=split)
+    if skip_unreadable and not isinstance(items, PictureItems | TileItems):
         _refuse_skipping(items)
     return items
 
