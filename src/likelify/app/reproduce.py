@@ -27,6 +27,8 @@ def list_command(scale: str, jobs: int) -> None:
     for name in EXPERIMENTS:
         entry = experiment(name, scale)
         console.print(f"  {name:<{width}}  {entry.title}")
+        if not entry.data:
+            console.print(f"  {'':<{width}}  drawn in seconds")
         ready = [data for data in entry.data if not data.from_files]
         own = [data for data in entry.data if data.from_files]
         if ready:
@@ -58,12 +60,14 @@ def reproduce_command(
     files = None if data is None else str(data.resolve())
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
     command = f"{program()} reproduce {words}"
-    failures = {} if render_only else _run(session, jobs, again=again, command=command)
+    failures = {} if render_only or not session.cells else _run(session, jobs, again=again, command=command)
     session = session.again()
     report = session.report()
     show(report)
     for file in session.write(report, html):
         console.print(f"Report: {file}")
+    for name in () if report.drawing is None else report.drawing.files:
+        console.print(f"Figure: {session.pictures / name}")
     if failures:
         lines = " ".join(f"{cell}: {reason}" for cell, reason in failures.items())
         raise RunError(
@@ -76,6 +80,8 @@ def show(report: Report) -> None:
     """Print a report."""
     console.print(f"\n{report.title}\n")
     for text in report.introduction:
+        console.print(f"{text}\n")
+    for text in () if report.drawing is None else report.drawing.caption:
         console.print(f"{text}\n")
     # In a file or a pipe there is no width to keep to.
     tables = console if console.is_terminal else Terminal(width=WIDE)

@@ -5,7 +5,7 @@ from typing import get_args
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.reproduce.experiment import Experiment, Scale
-from likelify.reproduce.papers import flowification, flowification_tables
+from likelify.reproduce.papers import convexp_figures, flowification, flowification_tables
 
 EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "flowification-images": flowification.images,
@@ -13,6 +13,11 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "flowification-tables": flowification_tables.tables,
     "flowification-figures": flowification.figures,
     "flowification-minutes": flowification.minutes,
+    "figure-1": convexp_figures.figure_1,
+    "figure-2": convexp_figures.figure_2,
+    "figure-3": convexp_figures.figure_3,
+    "figure-4": convexp_figures.figure_4,
+    "figure-5": convexp_figures.figure_5,
 }
 
 

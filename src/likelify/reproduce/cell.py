@@ -13,7 +13,7 @@ from likelify.fitting.sources import DataChoice
 from likelify.settings import Settings, Values
 from likelify.zoo import config_from_dict
 
-PictureKind = Literal["samples", "inverses"]
+PictureKind = Literal["samples", "inverses", "tiles"]
 
 
 class Measuring(Draws):
@@ -42,7 +42,8 @@ class Cell(Settings):
         fit: settings of the fit.
         epochs: passes through the training split, instead of `steps` in `fit`.
         measuring: how the result is measured.
-        picture: what to draw from the fitted model, or None.
+        picture: what to draw from the fitted model, or None: samples or inverses beside real images, or as `tiles` as
+            many samples as real images after them, pixel for pixel, so that pictures of several cells can be made one.
         device: `"cpu"`, or `"auto"` for the accelerator there is.
     """
 

@@ -9,6 +9,7 @@ from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import UNLIMITED_FIT
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Cell, Measuring, PictureKind, Values
+from likelify.reproduce.drawing import Draw
 
 Scale = Literal["cpu", "paper", "quick"]
 
@@ -85,6 +86,7 @@ class Experiment:
         paper: what it printed.
         caveat: what a reader must know before comparing.
         device: see `Cell`.
+        draw: draws the figure that the experiment is about; it may need no cells at all.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Experiment:
     paper: Paper = Paper("")
     caveat: str = ""
     device: Literal["cpu", "auto"] = "cpu"
+    draw: Draw | None = None
 
     @property
     def folder(self) -> str:

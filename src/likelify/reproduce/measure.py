@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from likelify._version import __version__
 from likelify.data import Source
@@ -26,7 +27,7 @@ from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.sources import open_data, public_facts
 from likelify.flows import Flow
-from likelify.plots import picture
+from likelify.plots import picture, tiles
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.code import code_hashes
 from likelify.reproduce.results import CellResult
@@ -191,15 +192,25 @@ def _draw(cell: Cell, flow: Flow, source: Source, folder: Path, on_progress: OnP
     if source.kind != "image" or source.levels is None:
         raise DataError(f"'{source.name}' has no images, so no pictures can be drawn of a model of it.")
     on_progress("drawing", 0.0, "")
-    if cell.picture == "samples":
-        panels = {"samples": draw(flow, IMAGES, seed=cell.seed)}
-    else:
+    if cell.picture == "inverses":
         panels = draw_inverses(flow, IMAGES, seed=cell.seed)
+    else:
+        panels = {"samples": draw(flow, IMAGES, seed=cell.seed)}
     panels["real (test)"] = source.read("test", torch.arange(min(IMAGES, source.size("test")))).x
     name = f"{cell.name}.png"
     make_folder(folder)
-    write_atomically(folder / name, picture(panels, source.levels))
+    content = _as_tiles(panels, source.levels) if cell.picture == "tiles" else picture(panels, source.levels)
+    write_atomically(folder / name, content)
     return name
+
+
+def _as_tiles(panels: dict[str, Tensor], levels: int) -> bytes:
+    """Return panels as tiles of one sheet, each filled up with black to as many as there are samples."""
+    parts = []
+    for images in panels.values():
+        missing = images.new_zeros((IMAGES - len(images), *images.shape[1:]))
+        parts.append(torch.cat([images, missing]).cpu())
+    return tiles(torch.cat(parts), levels)
 
 
 def _machine(flow: Flow) -> dict[str, str | int]:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from likelify.errors import MissingDependencyError
+from likelify.reproduce.drawing import Drawing
 from likelify.reproduce.table import Curve, Report, Table
 
 STYLE = """
@@ -20,14 +21,17 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; }
 """
 
 
-def to_markdown(report: Report, folder: Path = Path()) -> str:
+def to_markdown(report: Report, folder: Path = Path(), drawn: Path = Path()) -> str:
     """Return a report as Markdown.
 
     Args:
         report: what to write.
         folder: where the text will be; pictures are linked relative to it.
+        drawn: folder of the files of the drawing.
     """
     parts = [f"# {_plain(report.title)}", *map(_plain, report.introduction)]
+    if report.drawing is not None:
+        parts += _markdown_drawing(report.drawing, folder, drawn)
     for table in report.tables:
         parts += [f"## {_plain(table.title)}", _markdown_table(table)]
         if table.notes:
@@ -35,14 +39,15 @@ def to_markdown(report: Report, folder: Path = Path()) -> str:
     if report.pictures:
         parts.append("## Pictures")
         for picture in report.pictures:
-            place = Path(os.path.relpath(picture.file, folder)).as_posix()
-            parts += [f"{_plain(picture.title)}:", f"![{_plain(picture.title)}]({place})"]
+            parts += [f"{_plain(picture.title)}:", f"![{_plain(picture.title)}]({_link(picture.file, folder)})"]
     return "\n\n".join(parts) + "\n"
 
 
 def to_html(report: Report) -> str:
     """Return a report as one page of HTML, pictures and curves inside."""
     body = [f"<h1>{escape(report.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in report.introduction)]
+    if report.drawing is not None:
+        body += _html_drawing(report.drawing)
     for table in report.tables:
         body += [f"<h2>{escape(table.title)}</h2>", _html_table(table)]
         if table.notes:
@@ -82,6 +87,22 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return content.getvalue()
+
+
+def _link(file: Path, folder: Path) -> str:
+    """Return the place of a file as a page in a folder names it."""
+    return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def _markdown_drawing(drawing: Drawing, folder: Path, drawn: Path) -> list[str]:
+    places = {name: _link(drawn / name, folder) for name in drawing.files}
+    shown = f"![{_plain(drawing.title)}]({places[f'{drawing.name}.svg']})"
+    links = ", ".join(f"[{name}]({place})" for name, place in places.items())
+    return [shown, *map(_plain, drawing.caption), f"As files: {links}."]
+
+
+def _html_drawing(drawing: Drawing) -> list[str]:
+    return [_html_figure(drawing.title, drawing.png), *(f"<p>{escape(text)}</p>" for text in drawing.caption)]
 
 
 def _markdown_table(table: Table) -> str:

@@ -74,7 +74,7 @@ class Session:
             kept = read_cells(results)
             there = {cell.data.source for cell in cells if cell.name in kept}
             data = [data for data in experiment.data if not data.from_files or data.choice.source in there]
-            if not data:
+            if experiment.data and not data:
                 names = ", ".join(data.title for data in experiment.data)
                 raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder.")
             experiment = replace(experiment, data=data)
@@ -118,6 +118,11 @@ class Session:
         """Return the folders that cells write to; when run again, they do not take models that are already fitted."""
         return Folders(results=self.results, runs=self.runs, reuse=not again)
 
+    @property
+    def pictures(self) -> Path:
+        """Return the folder of the pictures that the page shows."""
+        return self.results if self.page.parent == self.results else self.page.with_suffix("")
+
     def report(self) -> Report:
         """Return the report of what is finished."""
         return build_report(self.experiment, self.states, self.results)
@@ -125,9 +130,13 @@ class Session:
     def write(self, report: Report, html: Path | None = None) -> list[Path]:
         """Write the report as Markdown, and as HTML if a file is named; return the files."""
         written = []
-        if self.results.is_dir():
+        if report.drawing is not None:
+            make_folder(self.pictures)
+            for name, content in report.drawing.files.items():
+                write_atomically(self.pictures / name, content)
+        if report.drawing is not None or self.results.is_dir():
             report = replace(report, pictures=[self._beside_page(picture) for picture in report.pictures])
-            write_atomically(self.page, to_markdown(report, self.page.parent).encode())
+            write_atomically(self.page, to_markdown(report, self.page.parent, self.pictures).encode())
             written.append(self.page)
         if html is not None:
             make_folder(html.parent)
@@ -137,9 +146,9 @@ class Session:
 
     def _beside_page(self, picture: Picture) -> Picture:
         """Copy a picture to where the page can show it: the documentation shows nothing from outside its folder."""
-        if self.page.parent == self.results:
+        if self.pictures == self.results:
             return picture
-        copy = self.page.with_suffix("") / picture.file.name
+        copy = self.pictures / picture.file.name
         make_folder(copy.parent)
         write_atomically(copy, picture.file.read_bytes())
         return replace(picture, file=copy)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from likelify.fitting.figures import Figure, Score, Unit
+from likelify.reproduce.drawing import Drawing
 from likelify.reproduce.experiment import DataSet, Experiment, Method
 from likelify.reproduce.results import CellResult, CellState
 from likelify.reproduce.statistics import common_time, paired_difference, value_at
@@ -56,6 +57,7 @@ class Report:
         curves: for each data set and method its curves `(seconds, figure)`, one for each seed.
         unit: of the curves.
         pictures: drawn from fitted models.
+        drawing: the figure that the experiment is about.
     """
 
     title: str
@@ -64,11 +66,12 @@ class Report:
     curves: dict[str, dict[str, list[Curve]]]
     unit: Unit
     pictures: list[Picture]
+    drawing: Drawing | None = None
 
 
 def build_report(experiment: Experiment, states: Sequence[CellState], folder: Path) -> Report:
     """Return the report of an experiment; only finished cells of the present settings count."""
-    tables, curves, pictures = [], {}, []
+    tables, curves, pictures, drawn = [], {}, [], {}
     for data in experiment.data:
         own = [state for state in states if state.cell.data.source == data.choice.source]
         rows = _finished(experiment, own)
@@ -76,10 +79,17 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
         curves[data.title] = {title: [_curve(r, experiment.unit) for r in results] for title, results in rows.items()}
         for title, results in rows.items():
             found = (folder / result.picture for result in results if result.picture is not None)
-            pictures += [Picture(f"{title}, {data.title}", file) for file in found if file.is_file()]
+            files = [file for file in found if file.is_file()]
+            if experiment.draw is None:
+                pictures += [Picture(f"{title}, {data.title}", file) for file in files]
+            else:
+                drawn.update((title, file) for file in files)
+    drawing = None if experiment.draw is None else experiment.draw(drawn)
+    if drawing is not None and drawing.headings:
+        tables.insert(0, Table(drawing.title, drawing.headings, drawing.rows))
     tables += _paper_table(experiment)
     introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
-    return Report(experiment.title, introduction, tables, curves, experiment.unit, pictures)
+    return Report(experiment.title, introduction, tables, curves, experiment.unit, pictures, drawing)
 
 
 def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
@@ -142,6 +152,8 @@ def _paper_table(experiment: Experiment) -> list[Table]:
 
 
 def _explanation(experiment: Experiment) -> str:
+    if not experiment.data:
+        return f"After {experiment.paper.source}" if experiment.paper.source else ""
     better = "higher is better" if experiment.unit.higher_is_better else "lower is better"
     text = (
         f"Figures in {experiment.unit.name}, {better}: mean over seeds +- standard error over seeds. Seeds set "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.errors import ConfigError, MissingDependencyError
+from likelify.plots.files import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +102,7 @@ def _scaled(cells: np.ndarray, side: int, usual: int) -> np.ndarray:
     height, width = cells.shape[2:]
     factor = max(LARGEST_SIDE / side, min(1.0, SMALLEST_CELL / min(height, width)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    pil = _pillow()
+    pil = pillow()
     reduced = [[pil.fromarray(plane).resize(size, pil.Resampling.BOX) for plane in cell] for cell in cells]
     return np.array([[np.asarray(plane) for plane in cell] for cell in reduced])
 
@@ -116,7 +117,7 @@ def picture(panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: 
     """
     usual = USUAL_SIDE if len(panels) == 1 else 560
     grids = [grid_of(images, levels, columns=columns, usual=usual) for images in panels.values()]
-    images = [_pillow().fromarray(grid) for grid in grids]
+    images = [pillow().fromarray(grid) for grid in grids]
     return png(images[0] if len(images) == 1 else _side_by_side(list(panels), images))
 
 
@@ -126,7 +127,7 @@ def _side_by_side(titles: Sequence[str], images: Sequence[Image]) -> Image:
     top = TITLE + 13
     width = sum(image.width for image in images) + GAP * (len(images) - 1)
     mode = "RGB" if any(image.mode == "RGB" for image in images) else "L"
-    sheet = _pillow().new(mode, (width, top + max(image.height for image in images)), "white")
+    sheet = pillow().new(mode, (width, top + max(image.height for image in images)), "white")
     pen, left = ImageDraw.Draw(sheet), 0
     for title, image in zip(titles, images, strict=True):
         font = ImageFont.load_default(TITLE)
@@ -155,7 +156,7 @@ def one_image(pixels: np.ndarray, levels: int) -> bytes:
         what = f"{len(pixels)} channels" + (f" and {levels:,} levels" if len(pixels) == 3 else "")
         raise ConfigError(f"Images of {what} cannot be written as PNG files; write .npy or .npz.")
     cell = stretched(pixels, levels)
-    return png(_pillow().fromarray(cell[0] if len(cell) == 1 else np.ascontiguousarray(cell.transpose(1, 2, 0))))
+    return png(pillow().fromarray(cell[0] if len(cell) == 1 else np.ascontiguousarray(cell.transpose(1, 2, 0))))
 
 
 def lines_of(panels: Mapping[str, Tensor | np.ndarray]) -> bytes:
@@ -173,7 +174,7 @@ def lines_of(panels: Mapping[str, Tensor | np.ndarray]) -> bytes:
         raise ConfigError(f"A picture shows at most {MOST_SEQUENCES} sequences, not {count:,}; write .npy or .csv.")
     columns = grid_columns(count, 2.0)
     rows = -(-count // columns)
-    figure = _figure(max(4.0, 2.0 * columns), max(2.0, 1.1 * rows) + 0.3 * (len(panels) > 1))
+    figure = new_figure(max(4.0, 2.0 * columns), max(2.0, 1.1 * rows) + 0.3 * (len(panels) > 1))
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).flatten()
     for index, axis in enumerate(axes):
         axis.set_visible(index < count)
@@ -199,7 +200,7 @@ def pairs_of(panels: Mapping[str, Tensor | np.ndarray], columns: Sequence[str] |
     size = next(iter(arrays.values())).shape[1]
     names = [f"column {number + 1}" for number in range(size)] if columns is None else columns[:size]
     side = max(3.5, 1.6 * size)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.subplots(size, size, squeeze=False)
     for title, rows in arrays.items():
         for down in range(size):
@@ -225,23 +226,16 @@ def _pair(axis: Any, rows: np.ndarray, down: int, right: int, title: str) -> Non
         axis.set_visible(False)
 
 
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "app") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _saved(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    with _pillow().open(content) as image:
+    with pillow().open(content) as image:
         # Lines and letters need few colours, and a third of the bytes.
         return png(image.convert("RGB").quantize(COLOURS))
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Return Pillow's module of images."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from likelify.errors import ConfigError
-from likelify.plots import (
+from likelify.plots.pictures import (
     LARGEST_SIDE,
     grid_columns,
     grid_of,
