@@ -304,6 +304,9 @@ LAYERS: dict[str, LayerCase] = {
     "colour-wider": LayerCase(
         lambda: transforms.YCoCgR(6, wrap=False), lambda: integers(3, 3, 2, levels=6), transforms.YCoCgR
     ),
+    "colour-graphs": LayerCase(
+        lambda: transforms.YCoCgR(9), lambda: integers(5, 3, levels=9), transforms.YCoCgR, on_graphs
+    ),
     "dequantize": LayerCase(lambda: lk.Dequantize(5), lambda: integers(3, 1, 4, 4, levels=5), lk.Dequantize),
     "dequantize-graphs": LayerCase(
         lambda: lk.Dequantize(5), lambda: integers(5, 3, levels=5), lk.Dequantize, on_graphs

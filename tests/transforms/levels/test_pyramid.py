@@ -126,3 +126,19 @@ def test_what_it_refuses():
     with pytest.raises(ConfigError, match="levels of LevelPyramid"):
         LevelPyramid((1, 2, 2), 1, lambda known, place, size, level: nets.PlaneNet(1, known, place, 17))
     assert lk.Flow(lk.Normal((1, 2, 2)), flow.transform).event_shape == (1, 2, 2)
+
+
+@torch.no_grad()
+def test_the_probability_of_each_element_is_one_given_those_before():
+    flow = pyramid((2, 2, 3), 3)
+    x = torch.randint(3, (5, 2, 2, 3))
+    masses = flow.transform.log_masses(x)
+    assert torch.allclose(masses.flatten(1).sum(1), flow.log_prob(x), rtol=0, atol=1e-9)
+    for place in itertools.product(range(2), range(2), range(3)):
+        total = 0.0
+        for level in range(3):
+            changed = x.clone()
+            changed[(..., *place)] = level
+            total = total + flow.transform.log_masses(changed)[(..., *place)].exp()
+        # Nothing that is written later is read: else these would not be the probabilities of one distribution.
+        assert torch.allclose(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)

@@ -106,6 +106,24 @@ class LevelPyramid(Transform):
         z = _put(noise, places, x)
         return z, self._contribution(log_m, places, z, context)
 
+    def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the log-probability of each element given those that are written before it, in nats.
+
+        They add up to that of the image. Among several pixels none is to blame alone: what is surprising of the first
+        one is expected of those behind it.
+
+        Args:
+            x: images `(rows, channels, height, width)`.
+            context: as for the call.
+
+        Returns:
+            One number for each element, of the shape of the images.
+        """
+        x = self._checked(x)
+        raw, centre = self._read(self.levels.middle(x), as_context(context)).joined()
+        places = self._places(x)
+        return _put(log_mass(self.levels, raw, centre, _at(x, places)), places, x)
+
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Find the levels to which noise belongs, from the coarsest pixel on; the contribution is that of `forward`.
 
