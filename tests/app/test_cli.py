@@ -1,4 +1,4 @@
-"""The command line as a user runs it: in a process of its own."""
+"""The command line as a user runs it: a fit and what comes first after it in processes of their own."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 from likelify.app.cli import main
 from likelify.app.parsing import parse_duration, parse_settings
 from likelify.errors import ConfigError
+from tests.app.command import said
 
 PROGRAM = Path(sys.executable).with_name("likelify")
 
@@ -27,7 +28,7 @@ def likelify(*words, folder, code=0):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    words = ["--steps", 20, "--set", "couplings=2", "--set", "hidden=[16]", "--conditional", "-o", "run", "--seed", 3]
+    words = ["--steps", 20, "--set", "couplings=1", "--set", "hidden=[8]", "--conditional", "-o", "run", "--seed", 3]
     return folder, likelify("fit", "digits", *words, folder=folder)
 
 
@@ -53,46 +54,47 @@ def test_fit_leaves_a_complete_run_and_says_what_comes_next(fitted):
     scores = sorted(path.name for path in (folder / "run" / "scores").iterdir())
     assert scores == ["replacements.safetensors", "test-100-draws.safetensors", "validation-100-draws.safetensors"]
     config = json.loads((folder / "run" / "config.json").read_text())
-    assert config["model"]["couplings"] == 2
+    assert config["model"]["couplings"] == 1
     assert config["fit"]["seed"] == 3
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())
     assert evaluation["elbo"]["bits"]["count"] == 360
     assert evaluation["elbo"]["bits"]["standard_error"] > 0
 
 
-def test_fit_leaves_a_report_and_report_makes_it_again_elsewhere(fitted):
+def test_fit_leaves_a_report_and_report_makes_it_again_elsewhere(fitted, monkeypatch, capsys):
     folder, output = fitted
+    monkeypatch.chdir(folder)
     assert re.search(r"Report: run/report.html \(\d+ kB, made in \d+\.\d s\)", output)
-    made = likelify("report", "run", "-o", "pages/digits.html", folder=folder)
+    made = said(monkeypatch, capsys, "report", "run", "-o", "pages/digits.html")
     assert made.startswith("Making a report of run (marginal-spline on digits)")
     pages = [(folder / name).read_text() for name in ("run/report.html", "pages/digits.html")]
     assert pages[0].partition("Made on")[0] == pages[1].partition("Made on")[0]
-    command = "likelify fit digits --model marginal-spline --conditional --steps 20 --seed 3 --set couplings=2 --set "
-    assert f"<pre><code>{command}&#39;hidden=[16]&#39;</code></pre>" in pages[0]
+    command = "likelify fit digits --model marginal-spline --conditional --steps 20 --seed 3 --set couplings=1 --set "
+    assert f"<pre><code>{command}&#39;hidden=[8]&#39;</code></pre>" in pages[0]
 
 
-def test_evaluate_repeats_the_figures_of_the_fit(fitted):
+def test_evaluate_repeats_the_figures_of_the_fit(fitted, monkeypatch, capsys):
     folder, output = fitted
+    monkeypatch.chdir(folder)
     again = likelify("evaluate", "run", folder=folder)
     row = next(line for line in again.splitlines() if "ELBO" in line)
     assert row in output
-    validation = likelify("evaluate", "run", "--split", "validation", "--iw-samples", 0, folder=folder)
+    validation = said(monkeypatch, capsys, "evaluate", "run", "--split", "validation", "--iw-samples", 0)
     assert "144 images" in validation
     assert "importance" not in validation
 
 
-def test_evaluate_prints_the_gap_of_the_bound(fitted):
-    folder, _ = fitted
-    output = likelify("evaluate", "run", "--iw-samples", 8, "--iw-items", 5, "--gap", folder=folder)
+def test_evaluate_prints_the_gap_of_the_bound(fitted, monkeypatch, capsys):
+    monkeypatch.chdir(fitted[0])
+    words = ["--elbo-samples", 1, "--iw-samples", 8, "--iw-items", 5, "--gap"]
+    output = said(monkeypatch, capsys, "evaluate", "run", *words)
     assert re.search(r"above the ELBO by \(nats per image\): 2 draws 0\.\d+ \+- .*, 8 draws \d", output)
-    refused = likelify("evaluate", "run", "--iw-samples", 0, "--gap", folder=folder, code=2)
-    assert "at least 2 draws for weighting; iw_samples is 0" in refused
 
 
-def test_sample_writes_a_picture(fitted):
-    folder, _ = fitted
-    likelify("sample", "run", "-n", 5, "--label", 7, "-o", "seven.png", "--temperature", 0.5, folder=folder)
-    assert (folder / "seven.png").read_bytes().startswith(b"\x89PNG")
+def test_sample_writes_a_picture(fitted, monkeypatch, capsys):
+    monkeypatch.chdir(fitted[0])
+    said(monkeypatch, capsys, "sample", "run", "-n", 5, "--label", 7, "-o", "seven.png", "--temperature", 0.5)
+    assert (fitted[0] / "seven.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ def test_sample_writes_a_picture(fitted):
         (("fit", "--dry-run", "--preset", "table1-1x1", "--threads", "0"), "--threads must be at least 1, got 0."),
         (("fit", "--dry-run", "--model", "sylvester", "--batch-size", "0"), "batch_size"),
         (("evaluate", "run", "--set", "bins=9"), "with bins changed"),
+        (("evaluate", "run", "--iw-samples", "0", "--gap"), "at least 2 draws for weighting; iw_samples is 0"),
         (("evaluate", "run", "--set", "log_det=exact"), "There is no setting 'log_det'"),
         (
             ("fit", "digits", "--set", "widht=3"),
@@ -140,41 +143,29 @@ def test_errors_are_one_paragraph(fitted, words, message, monkeypatch, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
-def run_here(monkeypatch, capsys, *words):
-    """Run a command in this process, which saves starting one."""
-    import torch
-
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["likelify", *map(str, words)])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    torch.set_num_threads(threads)
-    return capsys.readouterr().out
-
-
 def test_a_noisy_model_is_fitted_and_says_what_its_figures_are(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = ["--steps", 3, "--model", "residual", "--set", "levels=1", "--set", "hidden=8", "--set", "validations=1"]
-    output = run_here(monkeypatch, capsys, "fit", "digits", *words, "--no-report", "-o", "run")
+    output = said(monkeypatch, capsys, "fit", "digits", *words, "--no-report", "-o", "run")
     assert "ELBO" in output
     assert "No importance weighting: the log-determinant is a random estimate here" in output
     assert output.split("Next: ")[1].split()[1:3] == ["sample", "run"]
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert evaluation["iw"] is None
     words = ["--set", "log_det=exact", "--split", "validation", "--elbo-samples", 1, "--iw-samples", 2]
-    exact = run_here(monkeypatch, capsys, "evaluate", "run", *words)
+    exact = said(monkeypatch, capsys, "evaluate", "run", *words)
     assert "importance-weighted" in exact
     assert "No importance weighting" not in exact
     # Figures of another model than the run's are shown and not kept.
     assert not (tmp_path / "run" / "evaluation-validation.json").exists()
-    run_here(monkeypatch, capsys, "sample", "run", "-n", 2)
+    said(monkeypatch, capsys, "sample", "run", "-n", 2)
     assert (tmp_path / "run" / "drawn.png").exists()
 
 
 def test_dry_run_counts_and_times_and_leaves_nothing(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = ("fit", "--dry-run", "--preset", "table1-emerging", "--size", "small", "--set", "growth=2", "--seed", "1")
-    output = run_here(monkeypatch, capsys, *words)
+    output = said(monkeypatch, capsys, *words)
     assert "table1-emerging (small size, with growth=2): mixing-flow for images of 3x32x32, 256 levels" in output
     total, *rest = [line for line in output.splitlines() if line.startswith(("parameters", "  "))]
     numbers = [int(line.split()[-1].replace(",", "")) for line in (total, *rest)]
@@ -189,13 +180,13 @@ def test_dry_run_counts_and_times_and_leaves_nothing(monkeypatch, capsys, tmp_pa
 
 def test_dry_run_takes_the_shape_of_a_source(monkeypatch, capsys):
     words = ("fit", "digits", "--dry-run", "--model", "sylvester", "--conditional", "--batch-size", "3")
-    output = run_here(monkeypatch, capsys, *words)
+    output = said(monkeypatch, capsys, *words)
     assert "sylvester: sylvester for images of 1x8x8, 17 levels" in output
     assert "one training step on 3 images" in output
 
 
 def test_a_mixing_layer_alone_asks_for_a_glow(monkeypatch, capsys):
-    output = run_here(monkeypatch, capsys, "fit", "digits", "--dry-run", "--mixing", "emerging", "--set", "hidden=4")
+    output = said(monkeypatch, capsys, "fit", "digits", "--dry-run", "--mixing", "emerging", "--set", "hidden=4")
     assert "glow: glow for images of 1x8x8" in output
     assert "AutoregressiveConv" in output
 
@@ -203,7 +194,7 @@ def test_a_mixing_layer_alone_asks_for_a_glow(monkeypatch, capsys):
 def test_models_lists_every_model_and_preset_with_a_line_each(monkeypatch, capsys):
     from likelify.zoo import MODELS, PRESETS
 
-    lines = run_here(monkeypatch, capsys, "models").splitlines()
+    lines = said(monkeypatch, capsys, "models").splitlines()
     for name in (*MODELS, *PRESETS):
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line) <= 120
@@ -214,13 +205,13 @@ def test_debug_shows_the_traceback(fitted):
     assert "Traceback" in likelify("evaluate", "nowhere", "--debug", folder=fitted[0], code=1)
 
 
-def test_changed_data_are_noticed(fitted):
-    folder, _ = fitted
-    config = folder / "run" / "config.json"
+def test_changed_data_are_noticed(fitted, monkeypatch, capsys):
+    monkeypatch.chdir(fitted[0])
+    config = fitted[0] / "run" / "config.json"
     kept = config.read_text()
     values = json.loads(kept)
     config.write_text(json.dumps(values | {"data": values["data"] | {"fingerprint": "f" * 16}}))
-    assert "not those that 'run' was fitted to" in likelify("evaluate", "run", folder=folder, code=2)
+    assert "not those that 'run' was fitted to" in said(monkeypatch, capsys, "evaluate", "run", code=2)
     config.write_text(kept)
 
 
