@@ -41,6 +41,7 @@ from likelify.transforms.dequantize import Dequantize as Dequantize
 from likelify.transforms.elementwise import ActNorm as ActNorm
 from likelify.transforms.elementwise import Affine as Affine
 from likelify.transforms.elementwise import Logit as Logit
+from likelify.transforms.exponential.axis import axis_exponential as axis_exponential
 from likelify.transforms.exponential.layers import Exponential as Exponential
 from likelify.transforms.exponential.layers import conv_exponential as conv_exponential
 from likelify.transforms.exponential.layers import dense_exponential as dense_exponential

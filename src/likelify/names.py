@@ -21,6 +21,7 @@ Mixing = Literal[
     "periodic",
     "orthogonal",
     "conv-exponential",
+    "axis-exponential",
 ]
 # Those of them that there are along a single axis.
 SequenceMixing = Literal[
@@ -32,6 +33,7 @@ SequenceMixing = Literal[
     "periodic",
     "orthogonal",
     "conv-exponential",
+    "axis-exponential",
 ]
 # What one item of a source is, and what a model is for.
 ItemKind = Literal["image", "table", "graph", "sequence"]

@@ -174,6 +174,29 @@ LAYERS: dict[str, LayerCase] = {
         lk.Exponential,
         lambda: normal(2, 2),
     ),
+    "axis-exponential": LayerCase(
+        lambda: lk.axis_exponential(2, positions=(4, 3)),
+        lambda: normal(2, 2, 4, 3),
+        lk.Exponential,
+        near_identity=True,
+    ),
+    "axis-exponential-orthogonal-sequence": LayerCase(
+        lambda: lk.axis_exponential(4, 5, dims=1, groups=2, orthogonal=True, norm_limit=None),
+        lambda: normal(2, 4, 5),
+        lk.Exponential,
+    ),
+    "axis-exponential-channels-volume": LayerCase(
+        lambda: lk.axis_exponential(4, 3, dims=3, groups=2, channel_factor=True, centre_taps=True),
+        lambda: normal(2, 4, 2, 3, 2),
+        lk.Exponential,
+    ),
+    "axis-exponential-condition": LayerCase(
+        lambda: lk.axis_exponential(2, 3, groups=1, centre_taps=True, context_features=2),
+        lambda: normal(2, 2, 3, 4),
+        lk.Exponential,
+        lambda: normal(2, 2),
+        near_identity=True,
+    ),
     "dense-exponential": LayerCase(
         lambda: lk.dense_exponential(3, norm_limit=1.0), lambda: normal(2, 3, 2, 2), lk.Exponential, near_identity=True
     ),

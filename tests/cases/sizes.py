@@ -256,6 +256,10 @@ EXPONENTIALS: dict[str, Sized] = {
     "orthogonal_convolution condition": reading(
         image(lambda s: lk.orthogonal_convolution(s.channels, norm_limit=2.0, context_features=s.features))
     ),
+    "axis_exponential": image(lambda s: lk.axis_exponential(s.channels, positions=(s.height, s.width))),
+    "axis_exponential condition": reading(
+        image(lambda s: lk.axis_exponential(s.channels, 3, context_features=s.features))
+    ),
     "dense_exponential": vector(lambda s: lk.dense_exponential(s.channels)),
     "dense_exponential condition": reading(
         vector(lambda s: lk.dense_exponential(s.channels, context_features=s.features))

@@ -10,6 +10,7 @@ from likelify.testing import randomize
 GLOWS = {
     "1x1": {},
     "conv-exponential": {"mixing": "conv-exponential", "norm_bound": "torus", "norm_limit": 0.9},
+    "axis-exponential": {"mixing": "axis-exponential"},
     "permutation-spline": {"mixing": "permutation", "coupling": "spline", "bins": 4},
     **{mixing: {"mixing": mixing} for mixing in ("two-1x1", "householder", "emerging", "periodic", "orthogonal")},
     "woodbury": {"mixing": "woodbury", "dequantization": "variational"},
@@ -47,3 +48,11 @@ def test_the_published_mixing_layer_is_1x1_then_exponential():
     index = kinds.index(lk.Exponential)
     assert kinds[index - 1] is lk.Conv1x1
     assert flow.transform[index].parametrization.norm_limit == 1.8
+
+
+def test_the_axis_mixing_is_1x1_then_exponential_with_all_taps():
+    config = zoo.MODELS["glow"](event_shape=(1, 4, 260), levels=1, steps=1, mixing="axis-exponential", hidden=4)
+    flow = config.build()
+    index = [type(layer) for layer in flow.transform].index(lk.Exponential)
+    assert type(flow.transform[index - 1]) is lk.Conv1x1
+    assert flow.transform[index].parametrization.taps == (3, 127)

@@ -35,7 +35,7 @@ class ModelWords:
     model: Annotated[str | None, _word(MODEL, "By default what suits; 'likelify models' lists all.")] = None
     preset: Annotated[str | None, _word(MODEL, "A model of a paper, such as table2-sylvester.")] = None
     size: Annotated[str | None, _word(MODEL, "Of the preset: paper or small.")] = None
-    mixing: Annotated[str | None, _word(MODEL, "Mixing layer: 1x1, emerging, conv-exponential, ...")] = None
+    mixing: Annotated[str | None, _word(MODEL, "Mixing layer: 1x1, emerging, axis-exponential, ...")] = None
     coupling: Annotated[str | None, _word(MODEL, "Couplings: affine or spline.")] = None
     conditional: Annotated[bool, _word(MODEL, "Learn p(item | label).")] = False
 

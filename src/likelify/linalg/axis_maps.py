@@ -158,6 +158,8 @@ class Toeplitz(AxisMap, vouches=True):
         if of_symmetric_part:
             taps = project(taps, taps.flip(-1), "symmetric")
         total = taps.abs().sum(-1)
+        if not taps.numel():
+            return total
         points = max(1, DENSITY * (taps.shape[-1] - 1))
         loss = math.cos(math.pi * (taps.shape[-1] - 1) / 2 / points)
         symbol = torch.fft.rfft(taps, n=points).abs().amax(-1) / loss
@@ -341,12 +343,13 @@ def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
         axis: 2 or more for a position; 1 for the channels, which are G blocks of n then.
     """
     groups, size = matrix.shape[-3:-1]
+    # Said in full: of no rows no size could be inferred.
+    before, after = math.prod(x.shape[1:axis]), math.prod(x.shape[axis + 1 :])
     if axis == 1:
-        return (matrix @ x.reshape(len(x), groups, size, -1)).reshape(x.shape)
+        return (matrix @ x.reshape(len(x), groups, size, after)).reshape(x.shape)
     if axis == x.ndim - 1:
-        return (x.reshape(len(x), groups, -1, size) @ matrix.mT).reshape(x.shape)
-    after = math.prod(x.shape[axis + 1 :])
-    return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, -1, size, after)).reshape(x.shape)
+        return (x.reshape(len(x), groups, before // groups, size) @ matrix.mT).reshape(x.shape)
+    return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, before // groups, size, after)).reshape(x.shape)
 
 
 def toeplitz(taps: Tensor, size: int) -> Tensor:

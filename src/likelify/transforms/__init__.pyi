@@ -19,6 +19,7 @@ from likelify.transforms.elementwise import Logit as Logit
 from likelify.transforms.elementwise import Sigmoid as Sigmoid
 from likelify.transforms.elementwise import Softplus as Softplus
 from likelify.transforms.elementwise import Tanh as Tanh
+from likelify.transforms.exponential.axis import axis_exponential as axis_exponential
 from likelify.transforms.exponential.layers import Exponential as Exponential
 from likelify.transforms.exponential.layers import conv_exponential as conv_exponential
 from likelify.transforms.exponential.layers import dense_exponential as dense_exponential

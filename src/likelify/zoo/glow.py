@@ -27,8 +27,8 @@ class GlowConfig(ScalesConfig):
     """Settings of a glow; each of its steps is actnorm, mixing and coupling.
 
     Attributes:
-        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` is a 1x1 convolution
-            followed by the exponential.
+        mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` and
+            `axis-exponential` are a 1x1 convolution followed by the exponential.
         coupling: bijector of the couplings.
         net_kind: of the coupling networks, a small residual network or the dense block of the paper.
         hidden: width of the networks.

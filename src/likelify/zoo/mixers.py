@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Of the Woodbury flow's change of positions.
 LARGEST_RANK = 24
+# Of the axis exponential: all that there are along 64 positions.
+MOST_TAPS = 127
 
 
 def mixing_layers(
@@ -28,9 +30,9 @@ def mixing_layers(
 
     Args:
         kind: `"permutation"` and `"1x1"` mix channels only, as do `"two-1x1"` and `"householder"` (as many reflections
-            as channels); `"emerging"`, `"woodbury"` (rank 24 at most), `"periodic"`, `"orthogonal"` and
-            `"conv-exponential"` mix positions too. The last two follow a 1x1 convolution. `"emerging"` is for images
-            only.
+            as channels); `"emerging"`, `"woodbury"` (rank 24 at most), `"periodic"`, `"orthogonal"`,
+            `"conv-exponential"` and `"axis-exponential"` (all taps, 127 at most) mix positions too. The last three
+            follow a 1x1 convolution. `"emerging"` is for images only.
         channels: of the events.
         positions: height and width of images, length of sequences.
         kernel_size: of `"conv-exponential"` and `"orthogonal"`.
@@ -46,6 +48,9 @@ def mixing_layers(
         make = transforms.orthogonal_convolution if kind == "orthogonal" else transforms.conv_exponential
         convolution = make(channels, kernel_size, dims=dims, norm_limit=norm_limit, norm_bound=norm_bound)
         return [transforms.Conv1x1(channels), convolution]
+    if kind == "axis-exponential":
+        taps = [min(2 * size - 1, MOST_TAPS) for size in positions]
+        return [transforms.Conv1x1(channels), transforms.axis_exponential(channels, taps, dims=dims)]
     if kind == "emerging":
         return [transforms.emerging_conv(channels)]
     if kind == "periodic":

@@ -23,6 +23,7 @@ def fixed(layer):
 KNOWN = {
     "conv": (lambda: lk.conv_exponential(2, dims=1), (2, 3), None),
     "conv-condition": (lambda: lk.conv_exponential(2, dims=1, context_features=2), (2, 3), "condition"),
+    "axis": (lambda: lk.axis_exponential(2, 3), (2, 3, 2), None),
     "dense": (lambda: lk.dense_exponential(2, norm_limit=1.0), (2,), None),
     "rotation": (lambda: fixed(lk.rotation(3)), (3,), None),
     "cayley": (lambda: lk.rotation(2, method="cayley"), (2,), None),

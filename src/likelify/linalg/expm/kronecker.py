@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from likelify.errors import ConfigError
-from likelify.linalg.axis_maps import apply_along
+from likelify.linalg.axis_products import multiply_axes
 from likelify.linalg.bounds import rounding_of_sums, safe_exp
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det
 from likelify.linalg.expm.expansion import ORDERS
@@ -52,17 +52,12 @@ def form_kronecker(problem: ExpProblem) -> Formed:
         raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
     problem.check_range()
     parts = _plan(problem, map_)
-    exponentials = {
-        part.axis: evaluate_polynomial(map_.parts[part.axis].matrix(part.size), part.plan, time=problem.time)
+    # Of the transposed parts, which is how products take them.
+    transposed = {
+        part.axis: evaluate_polynomial(map_.parts[part.axis].adjoint().matrix(part.size), part.plan, time=problem.time)
         for part in parts
     }
-
-    def apply(x: Tensor) -> Tensor:
-        for axis, exponential in exponentials.items():
-            x = apply_along(exponential, x, axis)
-        return x
-
-    return Formed(apply, _report(problem, map_, parts))
+    return Formed(lambda x: multiply_axes(x, transposed), _report(problem, map_, parts))
 
 
 def _plan(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:

@@ -1,0 +1,45 @@
+r"""Products of images with a small matrix for each axis and group of channels, by few large products.
+
+One at a time, a matrix of each channel meets each image of a batch in a product that is too small for a processor to be
+quick at. With the image's first axis in front of the batch, `(G, h, C / G * B * w)`, the matrices along the height meet
+all images at once, and as `(G, h * C / G * B, w)` so do those along the width: two products for each group, between two
+copies. At 24 channels of 8x8 that takes 0.6 of the time, forward and backward.
+"""
+
+import torch
+from torch import Tensor
+
+from likelify.linalg.axis_maps import apply_along
+
+
+def multiply_axes(x: Tensor, transposed: dict[int, Tensor]) -> Tensor:
+    """Multiply axes of `x`, `(rows, channels, *positions)`, one after the other by a matrix each.
+
+    Args:
+        x: the rows.
+        transposed: by the axis of `x`, `(G, n, n)` or `(rows, G, n, n)`: the transposes of the matrices of groups of
+            consecutive channels, contiguous for speed. Axis 1 is that of the channels, which are G blocks of n then.
+    """
+    rest = dict(transposed)
+    if _fits(x, rest):
+        x = _multiply_images(x, rest.pop(2), rest.pop(3))
+    for axis, matrix in rest.items():
+        x = apply_along(matrix.mT, x, axis)
+    return x
+
+
+def _fits(x: Tensor, transposed: dict[int, Tensor]) -> bool:
+    """Tell whether these are images, with matrices along both axes for the same groups, which all rows share."""
+    first, second = transposed.get(2), transposed.get(3)
+    if x.ndim != 4 or first is None or second is None:
+        return False
+    return first.ndim == second.ndim == 3 and len(first) == len(second)
+
+
+def _multiply_images(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    rows, channels, height, width = x.shape
+    groups, shared = len(first), channels // len(first)
+    inside = x.reshape(rows, groups, shared, height, width).permute(1, 3, 2, 0, 4)
+    turned = torch.bmm(first.mT, inside.reshape(groups, height, shared * rows * width))
+    turned = torch.bmm(turned.view(groups, height * shared * rows, width), second)
+    return turned.view(groups, height, shared, rows, width).permute(3, 0, 2, 1, 4).reshape(x.shape)

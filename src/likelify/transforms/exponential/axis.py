@@ -1,0 +1,206 @@
+"""The axis exponential: long one-dimensional convolutions along the axes of an image, exponentiated in closed form."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from likelify.errors import ConfigError, unknown_word
+from likelify.linalg.axis_maps import AxisMap, AxisMatrix, Toeplitz
+from likelify.linalg.bounds import gram_bound, limit_norm, round_off_margin
+from likelify.linalg.conv import odd_taps
+from likelify.linalg.kronecker import KroneckerSum
+from likelify.structure import ContextLike, Shape, axis_names, per_axis
+from likelify.tracing import is_tracing
+from likelify.transforms.exponential.layers import Exponential
+from likelify.transforms.exponential.parametrizations import Parametrization, check_limit, check_size
+
+# Along an axis of which nothing is known: all taps that there are between 32 positions.
+USUAL_TAPS = 63
+# Fields of a Kronecker sum.
+PARTS = ("first", "second", "third")
+
+
+class AxisTaps(Parametrization):
+    r"""Build a `KroneckerSum` of Toeplitz matrices from trained taps, a kernel for each axis and group of channels.
+
+    Arguments as in `axis_exponential`; `taps` has a number for each axis. Each kernel is scaled by
+    `min(1, limit / bound)`, where `bound` is the sum of the magnitudes of its taps and `limit` an equal share of the
+    layer's for each axis; so are matrices on the channels, by the bound of `gram_bound`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        taps: Shape,
+        *,
+        groups: int,
+        orthogonal: bool = False,
+        centre_taps: bool = False,
+        channel_factor: bool = False,
+        norm_limit: float | None = None,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(context_features)
+        self.axes = axis_names(len(taps))
+        self.takes = (channels, *self.axes)
+        self.taps, self.groups, self.norm_limit, self.channel_factor = taps, groups, norm_limit, channel_factor
+        self.settings = {"symmetry": "skew" if orthogonal else None, "centre_taps": centre_taps}
+        for axis, count in zip(self.axes, taps, strict=True):
+            trained = count // 2 if orthogonal else count if centre_taps else count - 1
+            # A norm of a few hundredths: near the identity, and no two channels alike.
+            self.add(f"taps_{axis}", 0.02 / math.sqrt(count) * torch.randn(groups, trained))
+        if channel_factor:
+            size = channels // groups
+            self.add("matrix", 0.05 / math.sqrt(size) * torch.randn(groups, size, size))
+
+    def forward(self, context: ContextLike = None) -> KroneckerSum:
+        """Build the map."""
+        parts: dict[str, AxisMap] = {}
+        for part, axis in zip(PARTS, self.axes, strict=False):
+            trained, norm = self._limited(self.value(f"taps_{axis}", context))
+            parts[part] = Toeplitz(self._whole(trained), self._symmetry, norm)
+        if self.channel_factor:
+            matrix = self.value("matrix", context)
+            if self._share is not None:
+                matrix = limit_norm(matrix, gram_bound(matrix), self._share)
+            parts["channels"] = AxisMatrix(matrix, self._symmetry, self._share)
+        return KroneckerSum(**parts)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.takes[0]}, taps={self.taps}, groups={self.groups}, norm_limit={self.norm_limit}, {self.settings}"
+
+    @property
+    def _symmetry(self) -> Literal["skew"] | None:
+        return self.settings["symmetry"]
+
+    @property
+    def _share(self) -> float | None:
+        """What each part may have of the norm limit."""
+        return None if self.norm_limit is None else self.norm_limit / (len(self.axes) + self.channel_factor)
+
+    def _limited(self, trained: Tensor) -> tuple[Tensor, float | None]:
+        """Scale trained taps down to their share of the limit; return them with a bound of their norm, if one is known.
+
+        Where the taps can be looked at without waiting, those within the limit stay as they are, and what they add up
+        to is a better bound than the limit.
+        """
+        halves = 2 if self._symmetry == "skew" else 1
+        if trained.device.type == "cpu" and trained.numel() and not is_tracing():
+            largest = halves * float(trained.detach().abs().sum(-1).amax())
+            norm = largest * (1 + round_off_margin(trained.dtype, trained.shape[-1]))
+            if 0 < norm <= (math.inf if self._share is None else self._share):
+                return trained, norm
+        if self._share is None:
+            return trained, None
+        return limit_norm(trained, trained.abs().sum(-1), self._share / halves), self._share
+
+    def _whole(self, trained: Tensor) -> Tensor:
+        """Put the centre taps into kernels in which they are not trained."""
+        if self.settings["centre_taps"]:
+            return trained
+        centre = trained.new_zeros(*trained.shape[:-1], 1)
+        if self._symmetry == "skew":
+            return torch.cat([-trained.flip(-1), centre, trained], -1)
+        half = trained.shape[-1] // 2
+        return torch.cat([trained[..., :half], centre, trained[..., half:]], -1)
+
+
+def axis_exponential(
+    channels: int,
+    taps: Literal["all"] | int | Sequence[int] = "all",
+    *,
+    positions: int | Sequence[int] | None = None,
+    dims: int = 2,
+    groups: int | None = None,
+    orthogonal: bool = False,
+    centre_taps: bool = False,
+    channel_factor: bool = False,
+    norm_limit: float | None = 4.0,
+    context_features: int = 0,
+    tol: float | None = None,
+) -> Exponential:
+    r"""Build an axis exponential: it mixes every row and every column of an image, over any distance.
+
+    `z_c = exp(A_c) x_c exp(B_c)^T` for each channel c, where `A_c` and `B_c` are zero-padded convolutions along the
+    height and the width, as Toeplitz matrices `A_c[i, j] = a_c[j - i]`. This is the exponential of their Kronecker sum,
+    the convolution with a cross of the two kernels, by a small matrix exponential for each axis and a matrix product.
+    The log-determinant is `h w sum_c (a_c[0] + b_c[0])`: exactly zero without centre taps, as is the default. Put a
+    `Conv1x1` before it, which mixes the channels.
+
+    Args:
+        channels: of the images `(rows, channels, h, w)`; any image size.
+        taps: of the kernels: an odd number, or one for each axis; `"all"` reaches from one border to the other:
+            `2 n - 1` taps along an axis of n positions. The number is fixed when the layer is built, by `positions`;
+            without them `"all"` is 63 taps, which are all of up to 32 positions. Larger images then are mixed over
+            distances up to 31, and on smaller ones the outer taps do nothing.
+        positions: `(h, w)` of the images, for `"all"`; a number stands for each axis. The layer takes other sizes too.
+        dims: 1 for sequences `(rows, channels, w)`, 2 for images, 3 for volumes.
+        groups: of consecutive channels that share their kernels; by default each channel has its own.
+        orthogonal: train skew kernels, `a[-s] = -a[s]`: the layer keeps the norm of every image.
+        centre_taps: train the centre taps too, which scale each channel, as an `ActNorm` does.
+        channel_factor: add a trained matrix on the channels of each group to the sum: the layer then mixes channels as
+            well. Needs groups of several channels; by default there is one.
+        norm_limit: limit of a bound of the norm, of which each axis (and the matrices on the channels) has an equal
+            share: for images each kernel's taps have magnitudes that add up to 2 at most by default. Training on
+            photographs stays below that. With None the norm is free, and has to be looked at in each call, which
+            `torch.compile` and `torch.func` cannot do.
+        context_features: size of the condition; with one, each row has kernels of its own, which depend linearly on
+            the condition `(rows, context_features)` given as context.
+        tol: as in `exp_action`.
+
+    Raises:
+        ConfigError: for numbers of channels, groups or dimensions that do not fit, an unknown word for `taps`, centre
+            taps of an orthogonal layer.
+        ShapeError: for an even number of taps.
+
+    Example:
+        >>> layer = axis_exponential(3, positions=(8, 8), orthogonal=True)
+        >>> x = torch.randn(5, 3, 8, 8)
+        >>> z, log_det = layer(x)
+        >>> torch.allclose(z.square().sum(), x.square().sum()), float(log_det.abs().sum())
+        (True, 0.0)
+    """
+    check_size(channels)
+    check_limit(norm_limit)
+    groups = _check_groups(channels, groups, channel_factor=channel_factor)
+    if orthogonal and centre_taps:
+        raise ConfigError("An orthogonal layer has no centre taps: a skew kernel is zero there. Leave centre_taps out.")
+    parametrization = AxisTaps(
+        channels,
+        _taps(taps, positions, dims),
+        groups=groups,
+        orthogonal=orthogonal,
+        centre_taps=centre_taps,
+        channel_factor=channel_factor,
+        norm_limit=norm_limit,
+        context_features=context_features,
+    )
+    return Exponential(parametrization, tol=tol)
+
+
+def _check_groups(channels: int, groups: int | None, *, channel_factor: bool) -> int:
+    groups = (1 if channel_factor else channels) if groups is None else groups
+    if groups < 1 or channels % groups:
+        raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
+    if channel_factor and groups == channels > 1:
+        raise ConfigError(
+            "channel_factor mixes the channels that share their kernels, and with groups=channels none do. Give fewer "
+            "groups."
+        )
+    return groups
+
+
+def _taps(taps: str | int | Sequence[int], positions: int | Sequence[int] | None, dims: int) -> Shape:
+    if not isinstance(taps, str):
+        if positions is not None:
+            raise ConfigError(f"positions are for taps='all'; with taps={taps!r} the kernels fit images of any size.")
+        return odd_taps(taps, dims)
+    if taps != "all":
+        raise ConfigError(unknown_word("word for taps", taps, ["all"]))
+    if positions is None:
+        return odd_taps(USUAL_TAPS, dims)
+    return odd_taps([2 * size - 1 for size in per_axis(positions, dims, "positions")], dims)
