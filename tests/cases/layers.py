@@ -283,6 +283,9 @@ LAYERS: dict[str, LayerCase] = {
     "permute-graphs": LayerCase(lambda: lk.Permute([2, 0, 1]), lambda: normal(5, 3), lk.Permute, on_graphs),
     "flip": LayerCase(lambda: transforms.Flip(), lambda: normal(2, 3, 2, 3), transforms.Flip),
     "flip-channels-graphs": LayerCase(lambda: transforms.Flip((1,)), lambda: normal(5, 3), transforms.Flip, on_graphs),
+    "coupling-levels": LayerCase(
+        lambda: _mlp_coupling(transforms.LevelBijector(5, 2)), lambda: 5 * unit(3, 5), lk.Coupling
+    ),
     "coupling-affine-vector": LayerCase(lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(3, 5), lk.Coupling),
     "coupling-affine-graphs": LayerCase(
         lambda: _mlp_coupling(lk.AffineBijector()), lambda: normal(5, 5), lk.Coupling, on_graphs

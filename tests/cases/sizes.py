@@ -409,6 +409,7 @@ NO_LAYERS = {
     "Composite",
     "AffineBijector",
     "SplineBijector",
+    "LevelBijector",
     "ChannelSplit",
     "MaskSplit",
     "ScalarResidual",

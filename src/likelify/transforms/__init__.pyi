@@ -35,6 +35,7 @@ from likelify.transforms.inversion import InverseCheck as InverseCheck
 from likelify.transforms.inversion import InverseReport as InverseReport
 from likelify.transforms.inversion import Inversion as Inversion
 from likelify.transforms.latent import LatentVariable as LatentVariable
+from likelify.transforms.levels.bijector import LevelBijector as LevelBijector
 from likelify.transforms.levels.pyramid import LevelPyramid as LevelPyramid
 from likelify.transforms.marginal import FittedMarginal as FittedMarginal
 from likelify.transforms.mixing.circular import CircularConv as CircularConv
