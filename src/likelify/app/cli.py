@@ -132,6 +132,9 @@ def score(
     ] = False,
     picture: Annotated[Path | None, Parameter(help="PNG file of the least likely images.")] = None,
     heat: Annotated[Path | None, Parameter(help="PNG file that also shows where they are unlikely.")] = None,
+    surprise: Annotated[
+        Path | None, Parameter(help="PNG file of the surprise of each pixel, by models that have it (pyramid).")
+    ] = None,
     jobs: Annotated[
         int | None, Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long.")
     ] = None,
@@ -153,7 +156,7 @@ def score(
 
     among = {"split": split, "top": top, "draws": draws, "reference": reference, "contamination": contamination}
     how = {"blame": blame, "jobs": jobs, "skip_unreadable": skip_unreadable, "tiles": tiles, "force": force}
-    score_command(run, file, Words(out=out, picture=picture, heat=heat, **among, **how))
+    score_command(run, file, Words(out=out, picture=picture, heat=heat, surprise=surprise, **among, **how))
 
 
 @app.command
@@ -161,7 +164,8 @@ def sample(
     run: RunPath,
     *,
     n: Annotated[
-        int | None, Parameter(name=["-n", "--number"], help="How many; by default 64, 16 to reconstruct, 4 to inpaint.")
+        int | None,
+        Parameter(name=["-n", "--number"], help="How many; 64; to reconstruct 16; to inpaint or upscale 4."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -195,8 +199,13 @@ def sample(
     mask: Annotated[
         str | None, Parameter(help="left, right, top, bottom, center, LEFT,TOP,WIDTH,HEIGHT or a picture.")
     ] = None,
+    upscale: Annotated[
+        str | None, Parameter(help="Instead: as --reconstruct, or a small picture; finer pixels are drawn (pyramid).")
+    ] = None,
+    factor: Annotated[int | None, Parameter(help="How much finer, by default 4.")] = None,
     draws: Annotated[
-        int | None, Parameter(help="Of each row that is filled in, by default 1; of each item inpainted, 8.")
+        int | None,
+        Parameter(help="Of each row filled in, by default 1; of each item inpainted or upscaled, 8."),
     ] = None,
 ) -> None:
     """Draw images, rows or sequences from a run, and write them to a file.
@@ -204,6 +213,8 @@ def sample(
     Example: likelify sample runs/digits -n 100 -o digits.png
 
     Example: likelify sample runs/digits --inpaint test --mask left
+
+    Example: likelify sample runs/photos --upscale test --factor 4
 
     Example: likelify sample runs/people --given age=40 -n 1000 -o forty.csv
     """
@@ -214,16 +225,19 @@ def sample(
         interpolate_command,
         reconstruct_command,
         sample_command,
+        upscale_command,
     )
 
     forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
-    _only_one(forms | {"--given": given})
+    _only_one(forms | {"--upscale": upscale, "--given": given})
+    if factor is not None and upscale is None:
+        raise ConfigError("--factor says how much finer --upscale draws; name the items: --upscale test --factor 4.")
     if mask is not None and inpaint is None:
         raise ConfigError("--mask says what --inpaint hides; name the items: --inpaint test --mask left.")
     if temperature != 1.0 and any(form is not None for form in forms.values()):
-        raise ConfigError("--temperature is for samples alone; leave it out.")
-    if draws is not None and impute is None and inpaint is None:
-        raise ConfigError("--draws is for --impute and --inpaint; the number of samples is -n.")
+        raise ConfigError("--temperature is for samples and --upscale; leave it out.")
+    if draws is not None and impute is None and inpaint is None and upscale is None:
+        raise ConfigError("--draws is for --impute, --inpaint and --upscale; the number of samples is -n.")
     drawing = Drawing(run, out, n, label or [], seed, force)
     if impute is not None:
         impute_command(drawing, impute, 1 if draws is None else draws)
@@ -233,6 +247,8 @@ def sample(
         interpolate_command(drawing, interpolate, steps)
     elif inpaint is not None:
         inpaint_command(drawing, inpaint, mask, 8 if draws is None else draws)
+    elif upscale is not None:
+        upscale_command(drawing, upscale, 4 if factor is None else factor, 8 if draws is None else draws, temperature)
     else:
         sample_command(drawing, temperature, given)
 

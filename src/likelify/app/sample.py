@@ -19,7 +19,9 @@ from likelify.fitting.run import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from likelify.data import Facts
     from likelify.fitting.drawing.inpainting import Completions
+    from likelify.fitting.drawing.superresolution import Upscaled
 
 # Items that are remade or completed unless a number is given, and rows of a picture.
 REMADE, COMPLETED = 16, 4
@@ -190,6 +192,49 @@ def _write_completions(
         return
     panels = {"original": originals.repeat_interleave(draws, 0), "completed": found.x.flatten(0, 1)}
     write_panels(file, facts, panels, force=force)
+
+
+def upscale_command(drawing: Drawing, items: str, factor: int, draws: int, temperature: float) -> None:
+    """Draw fine images around coarse ones, and write a row for each: what is known, the draws, and the original."""
+    from likelify.fitting.drawing.superresolution import upscale
+    from likelify.fitting.drawing.writing import check_panels
+
+    run = drawing.opened()
+    file, facts = drawing.file(run, "upscaled"), run.config.data
+    check_panels(file, facts, force=drawing.force)
+    limit = _positive(COMPLETED if drawing.number is None else drawing.number)
+    settings = {"limit": limit, "labels": _as_labels(drawing.classes(run, 1)), "seed": drawing.seed}
+    settings |= {"factor": factor, "draws": draws, "temperature": temperature}
+    with share_done(console, "drawing") as show:
+        found = upscale(run, items, on_share=show, **settings)
+    _write_upscaled(file, facts, found, force=drawing.force)
+    height, width = found.coarse.shape[2:]
+    last = "" if found.original is None else ", and the original"
+    console.print(
+        f"{len(found.x)} {facts.items} of {height}x{width} pixels, {draws} draws of each {found.factor} times as fine"
+        f"{last}: {file}"
+    )
+
+
+def _write_upscaled(file: Path, facts: Facts, found: Upscaled, *, force: bool) -> None:
+    """Write draws, in pictures and archives beside what they were drawn around."""
+    import torch
+
+    from likelify.fitting.drawing.writing import write_panels
+
+    ending, originals = file.suffix.lower(), [] if found.original is None else [found.original]
+    if ending == ".npz":
+        panels = [("coarse", found.coarse), ("upscaled", found.x), *(("original", original) for original in originals)]
+        _write_arrays(file, dict(panels), force=force)
+        return
+    if ending == ".npy":
+        write_panels(file, facts, {"upscaled": found.x.flatten(0, 1)}, force=force)
+        return
+    height, width = found.x.shape[-2:]
+    known = found.coarse.repeat_interleave(found.factor, 2).repeat_interleave(found.factor, 3)[..., :height, :width]
+    row = [known[:, None], found.x, *(original[:, None] for original in originals)]
+    rows = torch.cat([part.to(found.x.dtype) for part in row], 1)
+    write_panels(file, facts, {"upscaled": rows.flatten(0, 1)}, columns=rows.shape[1], force=force)
 
 
 def _write_arrays(file: Path, arrays: dict[str, Tensor], *, force: bool) -> None:

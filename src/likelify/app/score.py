@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ReferenceName = Literal["validation", "test", "none"]
 # Oddest items that are printed, and shown in a picture, unless a number is given; columns of them, and names of files.
 PRINTED, SHOWN, CARRIED, NAMED = 10, 20, 4, 5
+# Whole pictures that are shown.
+WHOLE = 2
 # Columns that are printed, of images and the like and of rows, with their digits; and all that are ours.
 OURS = ("bits_per_dim", "nats", "standard_error", "rank")
 OURS_OF_ROWS = ("outlier", "outlier_rank", "nats", "standard_error", "blame")
@@ -47,6 +49,7 @@ class Words:
         blame: whether columns are blamed.
         picture: file of a picture of the least likely images.
         heat: file of a picture that also says where.
+        surprise: file of a picture that says where, pixel by pixel.
         jobs: processes.
         skip_unreadable: leave out pictures that cannot be read.
         tiles: cut large pictures into tiles.
@@ -62,6 +65,7 @@ class Words:
     blame: bool = False
     picture: Path | None = None
     heat: Path | None = None
+    surprise: Path | None = None
     jobs: int | None = None
     skip_unreadable: bool = False
     tiles: bool = False
@@ -70,7 +74,7 @@ class Words:
     @property
     def shown(self) -> int:
         """How many of the oddest items are shown."""
-        usual = SHOWN if self.picture or self.heat else PRINTED
+        usual = SHOWN if self.picture or self.heat or self.surprise else PRINTED
         return usual if self.top is None else self.top
 
 
@@ -98,6 +102,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
 
     from likelify.fitting.scoring.scorer import Wanted
     from likelify.fitting.scoring.scoring import Scoring, items_of
+    from likelify.fitting.scoring.surprise import require_writer
 
     # With more the last digits of sums would depend on their number; more processes are faster than more threads.
     torch.set_num_threads(1)
@@ -109,6 +114,8 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
     wanted = Wanted(draws=words.draws, reference=reference, contamination=words.contamination, blame=words.blame)
     with ended_like_ctrl_c():
         scoring = Scoring(run, items, wanted, jobs=words.jobs)
+        if words.surprise is not None:
+            require_writer(scoring.scorer.flow, "Where images are unlikely shows --heat, for all models of images.")
         _say_how(scoring)
         summary = _score(scoring, words)
         if summary is None:
@@ -128,7 +135,7 @@ def _check(run: Run, file: str | None, words: Words) -> None:
         check_out(words.out, force=words.force)
         if file is not None and words.out.exists() and Path(file).exists() and words.out.samefile(file):
             raise ConfigError(f"'{words.out}' is the file that is scored; name another one for the scores.")
-    for option, picture in (("--picture", words.picture), ("--heat", words.heat)):
+    for option, picture in (("--picture", words.picture), ("--heat", words.heat), ("--surprise", words.surprise)):
         if picture is None:
             continue
         if picture.suffix.lower() != ".png":
@@ -247,14 +254,20 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
-    from likelify.fitting.scoring.pictures import look_at, picture_of
+    from likelify.fitting.scoring.pictures import HeatKind, look_at, picture_of
 
     if summary.oddest is None:
         return
     rows, levels = summary.oddest.to_pylist(), scoring.run.config.data.levels or 0
     numbers = [row["item"] for row in rows]
     titles = [f"{row['item']}" + (f": {row['rank']:.3f}" if "rank" in row else "") for row in rows]
-    for file, heat in ((words.picture, False), (words.heat, True)):
+    surprise = None if words.tiles else words.surprise
+    kinds: tuple[tuple[Path | None, HeatKind | None], ...] = (
+        (words.picture, None),
+        (words.heat, "replaced"),
+        (surprise, "surprise"),
+    )
+    for file, heat in kinds:
         if file is None:
             continue
         with share_done(console, "looking where" if heat else "drawing") as show:
@@ -262,3 +275,29 @@ def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
         make_folder(file.parent)
         write_atomically(file, picture_of(shown, levels))
         console.print(f"{'Where they are unlikely' if heat else 'The least likely'}, with their ranks: {file}")
+    if words.tiles and words.surprise is not None:
+        _draw_whole(scoring, words.surprise)
+
+
+def _draw_whole(scoring: Scoring, file: Path) -> None:
+    """Say how likely whole pictures are, and draw the first of them with the surprise of their pixels."""
+    from likelify.fitting.scoring.pictures import picture_of_surprises
+    from likelify.fitting.scoring.surprise import picture_surprises
+
+    shown = []
+    with share_done(console, "looking where") as show:
+        how = {"flow": scoring.scorer.flow, "on_share": show}
+        found = picture_surprises(scoring.run, scoring.items, **how)
+        lines = []
+        for each in found:
+            height, width = each.bits.shape
+            lines.append(
+                f"{each.name}, {height}x{width}: {each.bits_per_dim:.3f} bits/dim ({each.nats:,.0f} nats), "
+                f"as {each.tiles} independent tiles; of those that overlap the new pixels count."
+            )
+            shown += [each] if len(shown) < WHOLE else []
+    for line in lines:
+        console.print(line)
+    make_folder(file.parent)
+    write_atomically(file, picture_of_surprises(shown, scoring.run.config.data.levels or 0))
+    console.print(f"How surprising their pixels are: {file}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from likelify.fitting.loop import Progress
     from likelify.fitting.process import OneProcess
     from likelify.fitting.scoring.scores import Scores
+    from likelify.fitting.scoring.surprise import Surprise
     from likelify.fitting.settings import FitSettings, RunConfig
     from likelify.flows import Flow
 
@@ -259,6 +260,26 @@ class Run(Draws):
 
         wanted = Wanted(draws=draws, reference=reference, contamination=contamination, blame=blame)
         return score_items(Scoring(self, items_of(self, items, split=split, tiles=tiles), wanted, jobs=jobs))
+
+    def surprise(self, pictures: Any) -> list[Surprise]:
+        """Tell how surprising each pixel of pictures is, for models that write one after the other (pyramid).
+
+        Pictures larger than the model's images are cut into tiles, which the model takes for independent; see
+        `scoring.surprise`.
+
+        Args:
+            pictures: a file, a folder, an array `(channels, height, width)` or `(n, channels, height, width)`.
+
+        Returns:
+            For each picture its pixels, and their surprise in bits per dimension, whose mean is that of the picture.
+
+        Raises:
+            ConfigError: if pixels have no probability of their own in the model.
+            DataError: if there are no such pictures.
+        """
+        from likelify.fitting.scoring.surprise import picture_surprises
+
+        return list(picture_surprises(self, pictures))
 
     def report(self, file: str | Path | None = None, *, source: Source | None = None, force: bool = False) -> Path:
         """Write a page of HTML that shows what was fitted, how well, and what to doubt; return its path.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from likelify.fitting.conditioning.given import Density, Drawn
     from likelify.fitting.drawing.inpainting import Completions
     from likelify.fitting.drawing.remaking import Remade
+    from likelify.fitting.drawing.superresolution import Upscaled
     from likelify.fitting.quality import Quality
     from likelify.fitting.run import Run
 
@@ -189,6 +190,24 @@ class Draws:
         from likelify.fitting.drawing.remaking import interpolate
 
         return interpolate(self._run, a, b, steps, labels=labels)
+
+    def upscale(self, items: Any, *, factor: int = 4, draws: int = 8, **settings: Any) -> Upscaled:
+        """Draw fine images around coarse ones, by a model that writes images from coarse to fine (pyramid).
+
+        Args:
+            items: coarse images, a picture or an array; or items of the model's size, as for `reconstruct`, of which
+                every `factor`-th pixel of every `factor`-th row is kept.
+            factor: a power of two; for items of the model's size.
+            draws: of each item.
+            **settings: limit, labels, temperature and seed, as `superresolution.upscale` takes them.
+
+        Raises:
+            DataError: if there are no such items, or they do not fit the model.
+            ConfigError: if the model writes its pixels in another order, or a setting does not fit.
+        """
+        from likelify.fitting.drawing.superresolution import upscale
+
+        return upscale(self._run, items, factor=factor, draws=draws, **settings)
 
     def inpaint(self, items: Any, mask: Tensor, draws: int = 8, **settings: Any) -> Completions:
         """Draw what a mask hides of items, given the rest.

@@ -165,7 +165,7 @@ def chosen_items(run: Run, what: Any, limit: int | None = None, labels: Tensor |
             f"The model is of {levels} levels, 0..{levels - 1}, and '{what}' holds values up to {int(batch.x.max())}. "
             "Bring them to these levels first, as a .npy file."
         )
-    return Batch(batch.x, _labels_of(run, batch, labels))
+    return Batch(batch.x, classes_of(run, batch, labels))
 
 
 def _own_items(run: Run, what: Any, limit: int | None) -> Batch | None:
@@ -205,7 +205,7 @@ def _opened_items(run: Run, what: Any, limit: int | None) -> Batch:
     return Batch(x, torch.cat(given) if given else None)
 
 
-def _labels_of(run: Run, batch: Batch, labels: Tensor | None) -> Tensor | None:
+def classes_of(run: Run, batch: Batch, labels: Tensor | None) -> Tensor | None:
     """Return the classes that a conditional model reads, given or those of the items; None for other models."""
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from likelify.data import Batch, Facts
 from likelify.errors import ConfigError, DataError, MissingDependencyError
+from likelify.fitting.checks import for_flow
 from likelify.fitting.scoring.replacing import replacements
+from likelify.fitting.scoring.surprise import Surprise, surprise_of
 from likelify.plots import grid_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from likelify.fitting.scoring.scoring import Scoring
 
 OnShare = Callable[[float], None]
+HeatKind = Literal["replaced", "surprise"]
+HEAT_WORDS: dict[HeatKind, str] = {
+    "replaced": "nats gained if the place is replaced",
+    "surprise": "surprise in bits per dimension",
+}
+# How much of an image colours cover: what is replaced is a place of it, a surprise belongs to each pixel.
+COVER: dict[HeatKind, float] = {"replaced": 0.75, "surprise": 1.0}
+# The share of pixels that a scale of surprises reaches; width of a large picture in inches.
+REACHED, LARGE = 0.998, 6.0
 # Images in a row of a picture, and dots for each inch.
 COLUMNS, DPI = 10, 150
 
@@ -33,12 +44,15 @@ class Shown:
     Attributes:
         images: `(n, c, h, w)`.
         titles: a line for each.
-        heat: for each pixel what is gained if its place is replaced, in nats `(n, h, w)`, or None.
+        heat: a number for each pixel, `(n, h, w)`, or None.
+        kind: what these are: what is gained if the place of the pixel is replaced, in nats, or its surprise in bits per
+            dimension.
     """
 
     images: Tensor
     titles: tuple[str, ...]
     heat: np.ndarray | None = None
+    kind: HeatKind = "replaced"
 
 
 def check_pictures(facts: Facts) -> None:
@@ -57,7 +71,7 @@ def look_at(
     numbers: Sequence[int],
     titles: Sequence[str],
     *,
-    heat: bool = False,
+    heat: HeatKind | None = None,
     on_share: OnShare | None = None,
 ) -> Shown:
     """Read some images again, to be shown.
@@ -66,17 +80,34 @@ def look_at(
         scoring: what they were scored with.
         numbers: of the items, from 0.
         titles: a line for each.
-        heat: also find out where what is unlikely in them is.
+        heat: also find out where what is unlikely in them is, and how.
         on_share: called with the share that is done.
 
     Raises:
         DataError: if they are not there any more.
-        ConfigError: as `check_pictures`.
+        ConfigError: as `check_pictures`; for the surprise of pixels that have no probability of their own.
     """
     check_pictures(scoring.run.config.data)
     batch = _again(scoring, numbers)
-    maps = _heat(scoring, batch, on_share) if heat else None
-    return Shown(batch.x.cpu(), tuple(titles), maps)
+    if heat is None:
+        return Shown(batch.x.cpu(), tuple(titles))
+    maps = _heat(scoring, batch, on_share) if heat == "replaced" else _surprise(scoring, batch)
+    return Shown(batch.x.cpu(), tuple(titles), maps, heat)
+
+
+def _surprise(scoring: Scoring, batch: Batch) -> np.ndarray:
+    flow = scoring.scorer.flow
+    batch = for_flow(flow, batch)
+    conditional, maps = scoring.run.config.conditional, []
+    with flow.frozen():
+        for part in _parts(batch, scoring.scorer.effort.items):
+            maps.append(surprise_of(flow, part.x, part.context(conditional=conditional)).cpu().numpy())
+    return np.concatenate(maps)
+
+
+def _parts(batch: Batch, size: int) -> list[Batch]:
+    rows = [slice(start, start + size) for start in range(0, len(batch), size)]
+    return [Batch(batch.x[part], None if batch.labels is None else batch.labels[part]) for part in rows]
 
 
 def _again(scoring: Scoring, numbers: Sequence[int]) -> Batch:
@@ -93,15 +124,13 @@ def _again(scoring: Scoring, numbers: Sequence[int]) -> Batch:
 
 def _heat(scoring: Scoring, batch: Batch, on_share: OnShare | None) -> np.ndarray:
     others, size, maps = replacements(scoring.run), scoring.scorer.effort.items, []
-    starts = range(0, len(batch), size)
+    parts = _parts(batch, size)
     with scoring.scorer.flow.frozen():
-        for number, start in enumerate(starts):
-            rows = slice(start, start + size)
-            part = Batch(batch.x[rows], None if batch.labels is None else batch.labels[rows])
+        for number, part in enumerate(parts):
 
             def tell(share: float, number: int = number) -> None:
                 if on_share is not None:
-                    on_share((number + share) / len(starts))
+                    on_share((number + share) / len(parts))
 
             maps.append(scoring.scorer.heat(part, number, others, tell))
     return np.concatenate(maps)
@@ -117,7 +146,7 @@ def picture_of(shown: Shown, levels: int) -> bytes:
     for axis in axes:
         axis.axis("off")
     coloured = None
-    highest = None if shown.heat is None else max(float(np.nan_to_num(shown.heat, posinf=0.0).max()), 1e-9)
+    highest = None if shown.heat is None else _highest(shown.heat, shown.kind)
     times = 1 if shown.heat is None else 2
     for place, title in enumerate(shown.titles):
         # Pixel for pixel, so that the heat lies on it.
@@ -128,9 +157,39 @@ def picture_of(shown: Shown, levels: int) -> bytes:
         if shown.heat is not None:
             beside = axes[times * place + 1]
             beside.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            coloured = beside.imshow(shown.heat[place], cmap="inferno", vmin=0, vmax=highest, alpha=0.75)
+            coloured = beside.imshow(shown.heat[place], cmap="inferno", vmin=0, vmax=highest, alpha=COVER[shown.kind])
     if coloured is not None:
-        figure.colorbar(coloured, ax=list(axes), label="nats gained if the place is replaced", shrink=0.8)
+        figure.colorbar(coloured, ax=list(axes), label=HEAT_WORDS[shown.kind], shrink=0.8)
+    return _as_png(figure)
+
+
+def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
+    """Return large pictures as the content of a PNG file, each above the surprise of its pixels on one scale."""
+    if not found:
+        raise DataError("There are no pictures to show.")
+    tallest = max(each.bits.shape[0] / each.bits.shape[1] for each in found)
+    figure = _canvas(LARGE * len(found) + 1, 2 * LARGE * tallest + 0.5)
+    axes = np.atleast_2d(np.array(figure.subplots(2, len(found))).reshape(2, len(found)))
+    highest = max(_highest(each.bits, "surprise") for each in found)
+    coloured = None
+    for each, above, below in zip(found, *axes, strict=True):
+        pixels = grid_of(torch.from_numpy(each.pixels[None].astype(np.int64)), levels, columns=1, usual=1)
+        above.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        above.set_title(f"{each.name}: {each.bits_per_dim:.3f} bits/dim", fontsize=9)
+        coloured = below.imshow(each.bits, cmap="inferno", vmin=0, vmax=highest, interpolation="nearest")
+    for axis in axes.ravel():
+        axis.axis("off")
+    figure.colorbar(coloured, ax=list(axes.ravel()), label=HEAT_WORDS["surprise"], shrink=0.6)  # pyright: ignore[reportArgumentType]
+    return _as_png(figure)
+
+
+def _highest(heat: np.ndarray, kind: HeatKind) -> float:
+    """Return the end of the scale: the largest value, of surprises one that but few pixels are beyond."""
+    known = np.nan_to_num(heat, posinf=0.0)
+    return max(float(known.max() if kind == "replaced" else np.quantile(known, REACHED)), 1e-9)
+
+
+def _as_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
@@ -143,10 +202,14 @@ def _layout(count: int, *, doubled: bool) -> tuple[int, int]:
 
 
 def _figure(count: int, *, doubled: bool) -> Figure:
+    rows, columns = _layout(count, doubled=doubled)
+    return _canvas(max(1.1 * columns + doubled, 2.5), 1.3 * rows)
+
+
+def _canvas(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "app") from error
-    rows, columns = _layout(count, doubled=doubled)
-    return Figure(figsize=(max(1.1 * columns + doubled, 2.5), 1.3 * rows), layout=ConstrainedLayoutEngine())
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine())
