@@ -40,8 +40,11 @@ SIZE = 32
 SKIN = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 VARIANTS = SKIN | {"2640", "2642", "27A1", "200D", "FE0F"}
 # A man, a woman, a person; a boy, a girl, a child; and who is older.
-PEOPLE: dict[str, str] = dict.fromkeys(("1F468", "1F469"), "1F9D1") | dict.fromkeys(("1F466", "1F467"), "1F9D2")
-PEOPLE |= dict.fromkeys(("1F474", "1F475"), "1F9D3")
+PEOPLE: dict[str, str] = {
+    **dict.fromkeys(("1F468", "1F469"), "1F9D1"),
+    **dict.fromkeys(("1F466", "1F467"), "1F9D2"),
+    **dict.fromkeys(("1F474", "1F475"), "1F9D3"),
+}
 
 
 def family(code: str) -> str:
