@@ -24,6 +24,7 @@ from torch import Tensor
 import likelify as lk
 from benchmarks.report import Entry, report
 from benchmarks.timing import MALLOC, use_malloc_settings
+from likelify.linalg.bounds import reshape_bound
 
 # First word of the command line of a process that runs the steps when it is told to.
 WORKER = "--worker"
@@ -40,6 +41,16 @@ def _images(model: str, rows: int, **settings: object) -> tuple[lk.Flow, Tensor]
 def _layer(layer: lk.Transform, *shape: int) -> tuple[lk.Flow, Tensor]:
     x = torch.randn(*shape)
     return lk.Flow(lk.Normal(shape[1:]), layer), x
+
+
+def _mixing(channels: int, side: int, norm: float) -> tuple[lk.Flow, Tensor]:
+    """Return the convolution exponential of `mixing="conv-exponential"` with a kernel whose reshape bound is given."""
+    layer = lk.conv_exponential(channels, norm_limit=0.9, norm_bound="torus")
+    with torch.no_grad():
+        weight = layer.parametrization.weight
+        weight.copy_(torch.randn_like(weight))
+        weight.mul_(norm / reshape_bound(weight))
+    return _layer(layer, 32, channels, side, side)
 
 
 def _vectors() -> lk.Chain:
@@ -60,6 +71,11 @@ STEPS: dict[str, Callable[[], tuple[lk.Flow, Tensor]]] = {
     "32 small layers of vectors": lambda: _layer(_vectors(), 64, 8),
     "convolution exponential 12x16x16": lambda: _layer(lk.conv_exponential(12), 32, 12, 16, 16),
     "convolution exponential 48x8x8": lambda: _layer(lk.conv_exponential(48), 32, 48, 8, 8),
+    "mixing 12x16x16, at its limit": lambda: _mixing(12, 16, 1.8),
+    "mixing 24x8x8, at its limit": lambda: _mixing(24, 8, 1.8),
+    "mixing 48x8x8, at its limit": lambda: _mixing(48, 8, 1.8),
+    "mixing 12x16x16, below its limit": lambda: _mixing(12, 16, 0.6),
+    "mixing 24x8x8, below its limit": lambda: _mixing(24, 8, 0.8),
     "rotation of 64": lambda: _layer(lk.rotation(64), 128, 64),
     "dense exponential of 192": lambda: _layer(lk.dense_exponential(192), 512, 192),
     "channel spline": lambda: _layer(lk.ChannelSpline(12), 64, 12, 8, 8),
@@ -71,7 +87,8 @@ def step(name: str) -> Callable[[], None]:
     """Return a forward and a backward pass of a model with weights that are not fresh."""
     torch.manual_seed(0)
     flow, x = STEPS[name]()
-    lk.testing.randomize(flow, scale=MOVED)
+    if not name.startswith("mixing"):
+        lk.testing.randomize(flow, scale=MOVED)
     flow.initialize(x)
 
     def run() -> None:
@@ -140,11 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("other", type=Path, help="the folder of the other checkout")
     parser.add_argument("--turns", type=int, default=60, help="how often each step is run by both")
+    parser.add_argument("--steps", default="", help="only the steps whose names hold this")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     entries = []
     with start(Path.cwd()) as ours, start(options.other.resolve()) as other:
-        for name in STEPS:
+        for name in (name for name in STEPS if options.steps in name):
             found = ratios(ours, other, name, options.turns)
             low, high = interval(found)
             print(f"{name}: {statistics.median(found):.3f} ({low:.3f} to {high:.3f})", flush=True)

@@ -72,6 +72,11 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def may_look(tensor: Tensor) -> bool:
+    """Tell whether reading a value of a tensor costs nothing, and changes nothing for those who transform functions."""
+    return tensor.device.type == "cpu" and not is_tracing() and not in_forward_mode()
+
+
 def refuse_old_batches(what: str, *grads: Tensor) -> None:
     """Refuse gradients in batches of `torch.autograd`, which no backward pass of our own sees through."""
     if any(torch._C._functorch.is_legacy_batchedtensor(grad) for grad in grads):  # pyright: ignore[reportAttributeAccessIssue]

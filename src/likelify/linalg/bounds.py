@@ -6,12 +6,23 @@ format can lose. The one exception is `power_iteration`, a *lower* bound, which 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ShapeError
+from likelify.tracing import (
+    in_forward_mode,
+    is_tracing,
+    is_watched,
+    may_look,
+    outside_autocast,
+    traceable_gradients,
+)
 
 
 def round_off_margin(dtype: torch.dtype, terms: int) -> float:
@@ -120,12 +131,132 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     sizes = kernel.shape[2:]
     if any(size % 2 == 0 for size in sizes):
         raise ShapeError(f"torus_bound needs odd numbers of taps, got {tuple(sizes)}.")
+    if is_tracing() or in_forward_mode():
+        return _plain_torus_bound(kernel, steps)
+    value: Any = _TorusBound.apply(kernel, steps)
+    return value
+
+
+def tight_bound(kernel: Tensor, *, enough: float = 0.0) -> Tensor:
+    """Bound the 2-norm of a convolution by the smaller one of `torus_bound` and `reshape_bound`.
+
+    Args:
+        kernel: `(c_out, c_in, *taps)` with odd numbers of taps.
+        enough: a bound of at most that need be no better, and has no gradient then; where values can be looked at.
+
+    Returns:
+        A scalar, differentiable.
+    """
+    if not may_look(kernel):
+        return torch.minimum(torus_bound(kernel), reshape_bound(kernel))
+    with torch.no_grad():
+        cheap = reshape_bound(kernel)
+    if float(cheap) <= enough:
+        return cheap
+    tight = torus_bound(kernel)
+    return tight if float(tight.detach()) <= float(cheap) else reshape_bound(kernel)
+
+
+def _plain_torus_bound(kernel: Tensor, steps: int) -> Tensor:
+    """Compute `torus_bound` by operations that can be traced, and differentiated as often as one likes."""
+    sizes = tuple(kernel.shape[2:])
     grid, loss = _grid(sizes, 8)
-    phases = _phases(tuple(sizes), tuple(grid), kernel.dtype, kernel.device)
+    phases = _phases(sizes, tuple(grid), kernel.dtype, kernel.device)
     # Only the frequency with the largest bound has a gradient, so the search for it needs none.
     with torch.no_grad():
         largest = gram_bound(_symbol(kernel, phases), steps=steps).argmax(0, keepdim=True)
     return gram_bound(_symbol(kernel, phases.index_select(1, largest)), steps=steps)[0] / loss
+
+
+class _TorusBound(torch.autograd.Function):
+    """The torus bound by real matrix products on the frequencies that may be the largest, with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, steps: int) -> Tensor:
+        taps = kernel.transpose(0, 1) if len(kernel) > kernel.shape[1] else kernel
+        sizes, shape = tuple(taps.shape[2:]), taps.shape[:2]
+        grid, loss = _grid(sizes, 8)
+        phases = _kept_phases(sizes, tuple(grid), kernel)
+        taps = taps.flatten(2).movedim(2, 0).flatten(1)
+        largest = taps.abs().amax()
+        # Scaled to about one, so that no square leaves the floating range.
+        symbols = (phases @ (taps / largest.clamp_min(torch.finfo(taps.dtype).tiny))).unflatten(2, shape)
+        best, log_bound = _largest_frequency(*symbols, steps)
+        scaled = log_bound.exp() * (1 + round_off_margin(kernel.dtype, shape[1] + 16)) / loss
+        if ctx.needs_input_grad[0]:
+            one = symbols.index_select(1, best)[:, 0]
+            direction = phases.index_select(1, best)[:, 0].T @ _steepest(torch.complex(*one), steps).flatten(1)
+            # A kernel of zeros has no direction.
+            direction = (torch.where(largest > 0, scaled, 0) * direction).T.reshape(*shape, *sizes)
+            ctx.save_for_backward(kernel, direction.transpose(0, 1) if shape != kernel.shape[:2] else direction)
+        ctx.steps = steps
+        return largest * scaled
+
+    @staticmethod
+    @outside_autocast
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        kernel, direction = ctx.saved_tensors
+        if is_watched():
+            plain = partial(_plain_torus_bound, steps=ctx.steps)
+            return traceable_gradients(plain, (kernel,), (True,), g)[0], None
+        return g * direction, None
+
+
+def _largest_frequency(real: Tensor, imaginary: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    r"""Return the number `(1,)` of the largest of matrices `(count, m, n)` by Gram bound, and that bound as a logarithm.
+
+    A Hermitian matrix `A + iB` is held as the real one `S = A + B`, which has its Frobenius norm, and its square as
+    `S S^T + (S + S^T) (S - S^T) / 2`: half the work of complex products. For the square `H = G^2 / ||G||_F^2` of a
+    positive matrix `||H||_F <= ||G||_2 / ||G||_F <= ||H||_F^(1/2)`: with each upper bound comes a lower one. On a CPU,
+    where it costs nothing to look, matrices whose upper bound is below another's lower one are left out.
+    """
+    hartley = torch.cat([real, imaginary], 2) @ torch.cat([real - imaginary, real + imaginary], 2).mT
+    tiny, on_cpu = torch.finfo(real.dtype).tiny, real.device.type == "cpu"
+    numbers = torch.arange(len(real), device=real.device)
+    norm = _frobenius(hartley).clamp_min(tiny)
+    upper = norm.log() / 2
+    for power in range(2, steps + 2):
+        hartley = hartley / norm[:, None, None]
+        turned = hartley.mT
+        hartley = torch.baddbmm(hartley @ turned, hartley + turned, hartley - turned, alpha=0.5)
+        norm = _frobenius(hartley).clamp_min(tiny)
+        lower, upper = upper + 2 * norm.log() / 2**power, upper + norm.log() / 2**power
+        if on_cpu and len(upper) > 1:
+            # Far more than rounding may have changed.
+            open_ = (upper >= lower.amax() - 1e-4).nonzero()[:, 0]
+            if 4 * len(open_) < 3 * len(upper):
+                hartley, norm, upper, numbers = (t.index_select(0, open_) for t in (hartley, norm, upper, numbers))
+    best = upper.argmax(0, keepdim=True)
+    return numbers.index_select(0, best), upper.index_select(0, best)[0]
+
+
+def _steepest(symbol: Tensor, steps: int) -> Tensor:
+    r"""Return the gradient of the Gram bound of a matrix `P`, relative to the bound, real and imaginary part stacked.
+
+    With `G = P P^*` and `N = 2^(steps+1)` the bound is `(tr G^N)^(1 / 2N)`, so its gradient is along `G^(N-1) P`; and
+    as the bound is homogeneous, the product of the gradient with `P` is the bound itself.
+    """
+    gram, along = symbol @ symbol.mH, symbol
+    tiny = torch.finfo(symbol.real.dtype).tiny
+    for _ in range(steps + 1):
+        gram = gram / _frobenius(gram).clamp_min(tiny)
+        # The powers 1, 2, 4, ... add up to N - 1.
+        along = gram @ along
+        gram = gram @ gram
+    along, symbol = torch.view_as_real(along), torch.view_as_real(symbol)
+    return (along / (along * symbol).sum().clamp_min(tiny)).movedim(-1, 0)
+
+
+def _kept_phases(sizes: tuple[int, ...], grid: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return `_phases`; on a CPU they are computed once."""
+    if like.device.type != "cpu":
+        return _phases(sizes, grid, like.dtype, like.device)
+    return torch.from_numpy(_phases_as_array(sizes, grid, like.dtype))
+
+
+@lru_cache(maxsize=64)
+def _phases_as_array(sizes: tuple[int, ...], grid: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
+    return _phases(sizes, grid, dtype, torch.device("cpu")).numpy()
 
 
 def correlation_bound(kernel: Tensor) -> Tensor:
@@ -191,11 +322,16 @@ def limit_norm(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
         limit: positive.
     """
     # The product is rounded too, so the limit that is aimed at lies a little below the one that is promised. The bound
-    # is kept away from zero, so that the gradient of a tensor of zeros is finite. What one row becomes must not depend
-    # on how many there are.
-    limit = limit / (1 + round_off_margin(tensor.dtype, tensor.numel() // max(bound.numel(), 1)))
+    # is kept away from zero, so that the gradient of a tensor of zeros is finite.
+    limit = aimed_at(limit, tensor, bound.numel())
     scale = (limit / bound.clamp_min(1e-6 * limit)).clamp(max=1.0)
     return tensor * scale.reshape(*bound.shape, *(1,) * (tensor.ndim - bound.ndim))
+
+
+def aimed_at(limit: float, tensor: Tensor, rows: int = 1) -> float:
+    """Return the norm that `limit_norm` aims at, a little below the limit, for a tensor of that many rows."""
+    # What one row becomes must not depend on how many there are.
+    return limit / (1 + round_off_margin(tensor.dtype, tensor.numel() // max(rows, 1)))
 
 
 def power_iteration(

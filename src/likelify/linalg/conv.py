@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, unknown_word
-from likelify.linalg.bounds import reshape_bound, torus_bound, widest
+from likelify.linalg.bounds import reshape_bound, tight_bound, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
 from likelify.names import NormBoundName
 from likelify.structure import Shape, per_axis
-from likelify.tracing import cached_property, is_tracing
+from likelify.tracing import cached_property, is_tracing, may_look
 
-BOUNDS = {"reshape": reshape_bound, "torus": torus_bound}
+BOUNDS = {"reshape": reshape_bound, "torus": tight_bound}
 PaddingName = Literal["zeros", "circular", "reflect"]
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -283,21 +283,28 @@ class ConvMap(LinearMap, vouches=True):
         axes = zip(self.taps, event_shape[1:], strict=True)
         return math.prod([_most_copies(taps, size, self.padding) for taps, size in axes])
 
-    def kernel_bound(self) -> Tensor:
-        """Bound the norm for every size of image, whatever norm was declared; differentiable, `()` or `(rows,)`."""
+    def kernel_bound(self, *, enough: float = 0.0) -> Tensor:
+        """Bound the norm for every size of image, whatever norm was declared; differentiable, `()` or `(rows,)`.
+
+        Args:
+            enough: a bound of at most that need be no better, and has no gradient then. Looked at on a CPU only.
+        """
         most = 3 ** sum(size > 1 for size in self.taps) if self.padding == "reflect" else 1
-        return self._bound_over_groups(self.effective) * math.sqrt(most)
+        return self._bound_over_groups(self.effective, enough / math.sqrt(most)) * math.sqrt(most)
 
     def _kernel_bound(self, kernel: Tensor, event_shape: Shape) -> Tensor:
         norm = self._bound_over_groups(widest(kernel.detach()))
         return norm * math.sqrt(self._multiplicity(event_shape)) if self.padding == "reflect" else norm
 
-    def _bound_over_groups(self, kernel: Tensor) -> Tensor:
+    def _bound_over_groups(self, kernel: Tensor, enough: float = 0.0) -> Tensor:
         blocks = self._channel_blocks(kernel)
-        one = BOUNDS[self.bound]
         if not len(blocks):
             return kernel.new_zeros(self._row_groups[:-1])
-        norms = one(blocks[0])[None] if len(blocks) == 1 else torch.vmap(one)(blocks)
+        if self.bound == "reshape" or len(blocks) > 1 or not may_look(kernel):
+            one = BOUNDS[self.bound]
+            norms = one(blocks[0])[None] if len(blocks) == 1 else torch.vmap(one)(blocks)
+        else:
+            norms = tight_bound(blocks[0], enough=enough)[None]
         return norms.reshape(self._row_groups).amax(-1)
 
     def _check_input(self, x: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 
@@ -9,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.linalg.bounds import gram_bound, limit_norm
+from likelify.linalg.bounds import aimed_at, gram_bound, limit_norm
 from likelify.linalg.conv import ConvMap, PaddingName, check_conv_settings, odd_taps
 from likelify.linalg.dense import Dense, Diagonal, Skew
 from likelify.linalg.equivariant import PairMap, SetMap, rotation_kernel
+from likelify.linalg.expm.expansion import on_grid
+from likelify.linalg.expm.problem import largest_of
 from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
 from likelify.nets.stand_in import run_with, trained
 from likelify.structure import ContextLike, EventShape, as_context, axis_names, kept_arguments
+from likelify.tracing import may_look
 
 
 class Parametrization(nn.Module):
@@ -141,10 +145,18 @@ class ConvKernel(Parametrization):
             built = rotation_kernel(kernel.flatten(0, 1) if own_rows else kernel)
             kernel = built.unflatten(0, (len(kernel), 4 * kernel.shape[1])) if own_rows else built
         map_ = ConvMap(kernel, own_rows=own_rows, **self.settings)
-        if self.norm_limit is None:
-            return map_
-        kernel = limit_norm(map_.effective, map_.kernel_bound(), self.norm_limit)
-        return ConvMap(kernel, own_rows=own_rows, norm=self.norm_limit, **self.settings)
+        return map_ if self.norm_limit is None else self._limited(map_, self.norm_limit)
+
+    @staticmethod
+    def _limited(map_: ConvMap, limit: float) -> ConvMap:
+        """Scale the kernel down to the limit where it is beyond, and declare what its norm is known to be at most."""
+        kernel = map_.effective
+        aim = aimed_at(limit, kernel, map_.rows or 1)
+        bound = map_.kernel_bound(enough=aim)
+        if not may_look(kernel) or not (largest := largest_of(bound.detach())) <= aim:
+            return replace(map_, kernel=limit_norm(kernel, bound, limit), norm=limit)
+        # On a grid, so that what is computed once for each norm is computed seldom.
+        return replace(map_, norm=min(limit, on_grid(largest)))
 
     def extra_repr(self) -> str:
         """Show the settings."""
