@@ -112,6 +112,8 @@ def _say_how_it_went(run: Run, course: Course) -> None:
     if best is not None:
         shown = Unit.of(run.config.data.kind).show(best.validation_bits, best.validation_nats)
         console.print(f"Best weights: step {best.step}, validation {shown}.")
+    if course.truncation is not None:
+        console.print(course.truncation.words(Unit.of(run.config.data.kind)))
     if not course.ended:
         raise KeyboardInterrupt
 

@@ -206,6 +206,49 @@ class Point(Settings):
     lr: float | None = None
 
 
+class Truncation(Settings):
+    """What the tolerance of exponentials in training steps (`FitSettings.exp_tol`) did to the objective.
+
+    Measured once, on one training batch with the weights that were kept; all figures are means over its items.
+
+    Attributes:
+        exp_tol: the tolerance.
+        exponentials: how many were computed to it.
+        log_det_nats: proved bound of `|objective - log-likelihood of the maps that were applied|`: their
+            log-determinants are those of the exact exponentials. None if there is none.
+        value_nats: bound, to first order, of what errors of the values do: the sum over the exponentials of the norm of
+            the objective's gradient at the value times the certificate of the value. None if there is none.
+        bound_bits: the sum of both in bits per dimension.
+        change_bits: objective at this tolerance minus that at full tolerance, with the same noise, in bits per
+            dimension.
+        change_nats: the same as a log-likelihood in nats per item.
+    """
+
+    exp_tol: float
+    exponentials: int
+    log_det_nats: float | None
+    value_nats: float | None
+    bound_bits: float | None
+    change_bits: float
+    change_nats: float
+
+    @property
+    def bound_nats(self) -> float | None:
+        """The sum of both bounds in nats per item."""
+        parts = (self.log_det_nats, self.value_nats)
+        return None if None in parts else sum(parts)  # pyright: ignore[reportArgumentType]
+
+    def words(self, unit: Unit) -> str:
+        """Say it in a sentence or two, in a unit."""
+        change = abs(unit.pick(self.change_bits, self.change_nats))
+        bound = self.bound_bits if unit.word == "bits" else self.bound_nats
+        allowed = "" if bound is None else f"; their certificates allow {bound:.2g}"
+        return (
+            f"In training steps exponentials had a tolerance of {self.exp_tol:g} (exp_tol), which changed the "
+            f"objective by {change:.2g} {unit.name}{allowed}. All other figures are at full tolerance."
+        )
+
+
 class Course(Settings):
     """How a fit went.
 
@@ -217,6 +260,8 @@ class Course(Settings):
         seconds: it took, validation included.
         clock: what these are: time on the wall, or processor time of the process.
         points: the evaluations on the validation split.
+        truncation: what the tolerance of exponentials did to the objective; None without exponentials, at full
+            tolerance, and as long as the fit has not ended.
     """
 
     reason: Reason = "running"
@@ -225,6 +270,7 @@ class Course(Settings):
     seconds: float = 0.0
     clock: Literal["wall", "processor"] = "wall"
     points: tuple[Point, ...] = ()
+    truncation: Truncation | None = None
 
     @property
     def best(self) -> Point | None:

@@ -15,9 +15,9 @@ from torch import Tensor
 from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
-from likelify.fitting.checks import check_fit, check_flow, check_front
+from likelify.fitting.checks import check_fit, check_flow, check_front, read_for
 from likelify.fitting.feeding import Feed, by_weight, generator, together
-from likelify.fitting.figures import Course, Point, Reason, Unit
+from likelify.fitting.figures import Course, Point, Reason, Truncation, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.mapped import MappedRows, can_map
@@ -26,6 +26,7 @@ from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, Position, State
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.fitting.trimming import trimmed
+from likelify.fitting.truncation import loosens, measure_truncation
 from likelify.fitting.validating import Validation
 from likelify.flows import Flow
 from likelify.nets import regularized
@@ -271,12 +272,23 @@ class _Fit:
         finally:
             if self.state.best:
                 self.flow.load_state_dict(self.state.best)
+        course = self.state.course(reason or self._reason())
         with self.place.together():
             if self.unkept is not None:
                 self._keep()
             if self.unkept is not None:
                 raise self.unkept
-        return self.state.course(reason or self._reason())
+            if course.ended and self.place.is_first:
+                course = course.model_copy(update={"truncation": self._truncation()})
+        return course
+
+    def _truncation(self) -> Truncation | None:
+        tol = self.settings.exp_tol
+        if tol is None or not loosens(self.flow):
+            return None
+        batch = read_for(self.flow, self.source, "train", self.feed.indices(0))
+        seed = derived_seed(self.settings.seed, "truncation", 0)
+        return measure_truncation(self.flow, batch, tol, conditional=self.conditional, seed=seed)
 
     def _train(self) -> None:
         # Now that the layers are as they stay.

@@ -181,7 +181,7 @@ class _TorusBound(torch.autograd.Function):
         largest = taps.abs().amax()
         # Scaled to about one, so that no square leaves the floating range.
         symbols = (phases @ (taps / largest.clamp_min(torch.finfo(taps.dtype).tiny))).unflatten(2, shape)
-        best, log_bound = _largest_frequency(*symbols, steps)
+        best, log_bound = _largest_frequency(symbols[0], symbols[1], steps)
         scaled = log_bound.exp() * (1 + round_off_margin(kernel.dtype, shape[1] + 16)) / loss
         if ctx.needs_input_grad[0]:
             one = symbols.index_select(1, best)[:, 0]
@@ -203,7 +203,7 @@ class _TorusBound(torch.autograd.Function):
 
 
 def _largest_frequency(real: Tensor, imaginary: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    r"""Return the number `(1,)` of the largest of matrices `(count, m, n)` by Gram bound, and that bound as a logarithm.
+    r"""Return the number `(1,)` of the largest of matrices `(count, m, n)` by Gram bound, and the logarithm of that.
 
     A Hermitian matrix `A + iB` is held as the real one `S = A + B`, which has its Frobenius norm, and its square as
     `S S^T + (S + S^T) (S - S^T) / 2`: half the work of complex products. For the square `H = G^2 / ||G||_F^2` of a

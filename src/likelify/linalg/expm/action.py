@@ -48,6 +48,8 @@ METHODS = {
 CROSSOVER = 0.7
 # The diagnostics of every exponential inside a `with recorded() as found:` block.
 recorded = Recorder[Diagnostics]("diagnostics")
+# Every value inside a `with applied() as found:` block, with its diagnostics and the map, which measures its items.
+applied = Recorder[tuple[Action, LinearMap]]("applied")
 # Events up to this size are measured exactly before their map is refused.
 SHARPEN_LIMIT = 512
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -76,7 +78,7 @@ def exp_action(
         x: `(rows, *event)`, floating.
         time: a factor on the map.
         tol: truncation error allowed, relative to the 2-norm of each item. By default 1e-6 in float32 and 1e-12 in
-            float64; the same rule in training and evaluation.
+            float64; layers give a looser one in training steps.
         degree: a fixed degree instead of a tolerance.
         method: `"auto"` chooses by structure and sizes (`choose` states the rule): `"series"` (any map),
             `"chebyshev"` (symmetric or skew), `"polynomial"` (`Dense`), `"dense"` (small events), `"fourier"` (circular
@@ -125,6 +127,8 @@ def exp_action(
     value, diagnostics = METHODS[choose(problem) if method == "auto" else method](problem)
     action = Action(value, check_report(problem, value, diagnostics, throw=throw))
     problem.forget_input()
+    if not is_tracing():
+        applied.add((action, problem.map))
     return action
 
 

@@ -35,6 +35,8 @@ def course(material: Material, section: Section) -> None:
     if best is not None:
         shown = material.unit.show(best.validation_bits, best.validation_nats)
         text += f" Kept are the weights of step {best.step:,}, the best on the validation split ({shown})."
+    if found.truncation is not None:
+        text += f" {found.truncation.words(material.unit)}"
     section.add(Text(text))
     section.tiles.append((f"{found.steps:,} steps", f"in {found.seconds:,.0f} s of {took}"))
     if len(found.points) > 1:

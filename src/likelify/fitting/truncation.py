@@ -1,0 +1,91 @@
+"""What the tolerance that exponentials have in training steps does to the objective of a fit."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from likelify.data import Batch
+from likelify.fitting.figures import Truncation
+from likelify.fitting.mapped import log_likelihoods
+from likelify.fitting.metrics import bits_per_dim
+from likelify.flows import Flow
+from likelify.linalg.expm.action import Action, applied
+from likelify.linalg.maps import LinearMap
+from likelify.nets import regularized
+from likelify.seeding import seeded
+from likelify.transforms import Exponential, unchecked
+
+Applied = tuple[Action, LinearMap]
+
+
+def loosens(flow: Flow) -> bool:
+    """Tell whether a flow has exponentials that take the tolerance of a training step."""
+    return any(isinstance(m, Exponential) and m.tol is None and m.degree is None for m in flow.modules())
+
+
+def measure_truncation(
+    flow: Flow, batch: Batch, exp_tol: float, *, conditional: bool = False, seed: int = 0
+) -> Truncation | None:
+    """Compute the objective of a batch to a tolerance and in full, with the same noise, and what certificates allow.
+
+    Args:
+        flow: with the weights to measure.
+        batch: as the flow takes it.
+        exp_tol: the tolerance.
+        conditional: give the labels to the model.
+        seed: of the noise.
+
+    Returns:
+        None if no exponential was computed to another tolerance, as in a float format with a looser one.
+    """
+    context, dims = batch.context(conditional=conditional), batch.dims()
+    # Of a batch that a layer maps first the gradient at the value is wanted too.
+    x = batch.x.detach().requires_grad_() if batch.x.is_floating_point() else batch.x
+    batch = replace(batch, x=x)
+    with torch.enable_grad(), seeded(seed), regularized(flow, exp_tol=exp_tol), unchecked(), applied() as found:
+        loose = log_likelihoods(flow, batch, context)
+    with torch.no_grad(), seeded(seed), regularized(flow), unchecked():
+        full = log_likelihoods(flow, batch, context)
+    found = [(action, map_) for action, map_ in found if action.diagnostics.tolerance == exp_tol]
+    if not found:
+        return None
+    nats, bits = batch.mean(loose), batch.mean(bits_per_dim(loose, dims))
+    log_det = sum(_log_det_error(action) for action, _ in found) / len(loose)
+    value, value_bits = _value_error(found, nats), _value_error(found, bits)
+    log_det_bits = log_det / (float(dims.double().mean()) * math.log(2))
+    return Truncation(
+        exp_tol=exp_tol,
+        exponentials=len(found),
+        log_det_nats=_finite(log_det),
+        value_nats=_finite(value),
+        bound_bits=_finite(log_det_bits + value_bits),
+        change_bits=float(bits.detach() - batch.mean(bits_per_dim(full, dims))),
+        change_nats=float(nats.detach() - batch.mean(full)),
+    )
+
+
+def _log_det_error(action: Action) -> float:
+    """Add up the certificates of the log-determinant over the rows of an exponential, in nats."""
+    bound, rows = torch.as_tensor(action.diagnostics.log_det_error_bound).double(), action.diagnostics.item_norms
+    return float(bound.expand(len(rows)).sum() if bound.numel() == 1 else bound.sum())
+
+
+def _value_error(found: list[Applied], objective: Tensor) -> float:
+    """Bound to first order how far an objective is off because of errors of the exponentials' values."""
+    values = [action.value for action, _ in found]
+    if not all(value.requires_grad for value in values):
+        # A fixed map at the very front, at whose value nobody can tell the gradient.
+        return math.inf
+    grads = torch.autograd.grad(objective, values, retain_graph=True, allow_unused=True)
+    total = 0.0
+    for (action, map_), grad in zip(found, grads, strict=True):
+        if grad is not None:
+            total += float((map_.item_norms(grad).double() * action.diagnostics.error_bound.double()).sum())
+    return total
+
+
+def _finite(value: float) -> float | None:
+    """Return None for a bound that is none; a file of JSON has no infinity."""
+    return value if math.isfinite(value) else None
