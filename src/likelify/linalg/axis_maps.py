@@ -2,8 +2,10 @@ r"""Small matrices along one axis of an event, shared by groups of channels: wha
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,9 +17,12 @@ from likelify.linalg.bounds import gram_bound, round_off_margin, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
 from likelify.structure import Shape, as_shape
+from likelify.tracing import is_tracing
 
 # Points at which the symbol of a Toeplitz matrix is looked at, for each tap but the first.
 DENSITY = 8
+# Up to this sum of taps no better bound is looked for.
+SMALL_SUM = 1.0
 
 
 class AxisMap(LinearMap):
@@ -46,6 +51,11 @@ class AxisMap(LinearMap):
     @abstractmethod
     def adjoint(self) -> AxisMap:
         """Return the transposed matrices."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a norm was declared without being computed."""
+        return self.declared_norm is not None and not getattr(self, "proved", False)
 
     @property
     def declared_norm(self) -> float | None:
@@ -105,6 +115,7 @@ class Toeplitz(AxisMap, vouches=True):
         taps: `(G, k)`, or `(rows, G, k)` for taps of its own for each row; k odd.
         symmetry: take the symmetric or the skew part.
         norm: an upper bound of the 2-norm of all of them that is known already.
+        proved: that bound was computed from what is given here, so that it need not be checked.
 
     Example:
         >>> step = Toeplitz(torch.tensor([[0.0, 0.0, 1.0]]))
@@ -115,6 +126,7 @@ class Toeplitz(AxisMap, vouches=True):
     taps: Tensor
     symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     norm: float | None = None
+    proved: bool = False
 
     def __post_init__(self) -> None:
         _check_taps(self)
@@ -148,6 +160,20 @@ class Toeplitz(AxisMap, vouches=True):
         """Return the centre taps times the size; exactly zero for skew ones."""
         return self.effective[..., self.taps.shape[-1] // 2] * size
 
+    def norm_bound(self, event_shape: Shape) -> float | Tensor:
+        """Return the declared norm, the sum of the taps' sizes where that is small enough, or the best bound."""
+        _, size = self._event(event_shape)
+        if self.norm is None and self.taps.device.type == "cpu" and not is_tracing():
+            total = self._tap_sums(size).amax(-1)
+            # The symbol takes as long as the squaring of small matrices that a better bound may save.
+            if bool((total <= SMALL_SUM).all()):
+                return total
+        return super().norm_bound(event_shape)
+
+    def _tap_sums(self, size: int) -> Tensor:
+        taps = self.reaching(size).detach()
+        return torch.linalg.vector_norm(taps, 1, dim=-1) * (1 + round_off_margin(taps.dtype, taps.shape[-1]))
+
     def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
         r"""Return the smaller of two bounds: the sum of the taps' sizes, and the largest value of the symbol.
 
@@ -176,7 +202,7 @@ class Toeplitz(AxisMap, vouches=True):
 
     def sharpened(self) -> Toeplitz:
         """Compute the norm instead of taking the declared one."""
-        return replace(self, norm=None)
+        return replace(self, norm=None, proved=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +215,7 @@ class Circulant(Toeplitz, vouches=True):
         taps: `(G, k)`, or `(rows, G, k)`; k odd.
         symmetry: take the symmetric or the skew part.
         norm: an upper bound of the 2-norm of all of them that is known already.
+        proved: that bound was computed from what is given here, so that it need not be checked.
     """
 
     def matrix(self, size: int) -> Tensor:
@@ -223,11 +250,13 @@ class AxisMatrix(AxisMap, vouches=True):
         entries: `(G, n, n)`, or `(rows, G, n, n)` for matrices of its own for each row.
         symmetry: take the symmetric or the skew part.
         norm: an upper bound of the 2-norm of all of them that is known already.
+        proved: that bound was computed from what is given here, so that it need not be checked.
     """
 
     entries: Tensor
     symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     norm: float | None = None
+    proved: bool = False
 
     def __post_init__(self) -> None:
         if self.entries.ndim not in (3, 4) or self.entries.shape[-2] != self.entries.shape[-1]:
@@ -275,7 +304,7 @@ class AxisMatrix(AxisMap, vouches=True):
 
     def sharpened(self) -> AxisMatrix:
         """Compute the norm instead of taking the declared one."""
-        return replace(self, norm=None)
+        return replace(self, norm=None, proved=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +333,11 @@ class AxisSum(AxisMap, vouches=True):
     def symmetry(self) -> Symmetry:
         """What both have."""
         return self.left.symmetry if self.left.symmetry == self.right.symmetry else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether one of both is."""
+        return self.left.doubtful or self.right.doubtful
 
     @property
     def declared_norm(self) -> float | None:
@@ -352,10 +386,32 @@ def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, before // groups, size, after)).reshape(x.shape)
 
 
-def toeplitz(taps: Tensor, size: int) -> Tensor:
+def toeplitz(taps: Tensor, size: int, *, transposed: bool = False) -> Tensor:
     """Form Toeplitz matrices `(..., n, n)` from their taps at `-(n - 1) ... n - 1`, `(..., 2 n - 1)`."""
-    place = torch.arange(size, device=taps.device)
-    return taps[..., (size - 1) + place[None, :] - place[:, None]]
+    # What is made while tracing belongs to the trace.
+    places = _places if is_tracing() else _kept_places
+    return taps[..., places(size, taps.device, -1 if transposed else 1)]
+
+
+def _places(size: int, device: torch.device, sign: int) -> Tensor:
+    """Return which tap stands where."""
+    place = torch.arange(size, device=device)
+    return (size - 1) + sign * (place[None, :] - place[:, None])
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_places(size: int, device: torch.device, sign: int) -> Tensor:
+    with torch.inference_mode(mode=False):
+        return _places(size, device, sign)
+
+
+def transposed_matrices(parts: Sequence[AxisMap], size: int) -> Tensor:
+    """Form the transposed matrices of parts for axes of one size, one after the other: `(..., sum of groups, n, n)`."""
+    if all(type(part) is Toeplitz for part in parts):
+        taps = [part.reaching(size) for part in parts if isinstance(part, Toeplitz)]
+        return toeplitz(torch.cat(taps, -2) if len(taps) > 1 else taps[0], size, transposed=True)
+    matrices = [part.matrix(size).mT for part in parts]
+    return torch.cat(matrices, -3) if len(matrices) > 1 else matrices[0]
 
 
 def margin(tensor: Tensor) -> float:

@@ -58,25 +58,30 @@ class KroneckerSum(LinearMap, vouches=True):
     channels: AxisMap | None = None
 
     def __post_init__(self) -> None:
-        for name, part in self.inner_maps.items():
+        found = {axis: part for axis, name in enumerate(AXES, 1) if (part := getattr(self, name)) is not None}
+        if not found:
+            raise ConfigError("A KroneckerSum needs a map along at least one axis.")
+        for axis, part in found.items():
             if not isinstance(part, AxisMap):
                 raise UnsupportedError(
-                    f"The part {name} of a KroneckerSum must be a Toeplitz, Circulant or AxisMatrix, not "
+                    f"The part {AXES[axis - 1]} of a KroneckerSum must be a Toeplitz, Circulant or AxisMatrix, not "
                     f"{type(part).__name__}."
                 )
-        if not self.parts:
-            raise ConfigError("A KroneckerSum needs a map along at least one axis.")
-        rows = {part.rows for part in self.parts.values()} - {None}
+        rows = {part.rows for part in found.values()} - {None}
         if len(rows) > 1:
             raise ShapeError(f"The parts of a KroneckerSum are made for different numbers of rows: {rows}.")
-        if (conflict := _conflict(self.parts)) is not None:
+        if (conflict := _conflict(found)) is not None:
             raise ConfigError(conflict)
+        object.__setattr__(self, "_parts", found)
 
     @property
     def parts(self) -> dict[int, AxisMap]:
         """The maps by the axis of `(rows, channels, *positions)` along which they act."""
-        found = ((axis, getattr(self, name)) for axis, name in enumerate(AXES, 1))
-        return {axis: part for axis, part in found if part is not None}
+        return self._parts  # pyright: ignore[reportAttributeAccessIssue]
+
+    def matching(self, x: Tensor) -> LinearMap:
+        """Return the map itself: every part holds tensors."""
+        return self
 
     @property
     def rows(self) -> int | None:

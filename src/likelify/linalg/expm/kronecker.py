@@ -9,32 +9,48 @@ matrix is there. Nothing else is left out: the parts commute.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.axis_maps import AxisMap, transposed_matrices
 from likelify.linalg.axis_products import multiply_axes
-from likelify.linalg.bounds import rounding_of_sums, safe_exp
-from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det
-from likelify.linalg.expm.expansion import ORDERS
-from likelify.linalg.expm.matrix import Formed, PolynomialPlan, evaluate_polynomial, plan_polynomial
+from likelify.linalg.bounds import power_iteration, rounding_of_sums, safe_exp
+from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
+from likelify.linalg.expm.expansion import ORDERS, SLACK
+from likelify.linalg.expm.matrix import Formed
 from likelify.linalg.expm.problem import ExpProblem, largest_of
 from likelify.linalg.expm.series import a_priori_error
+from likelify.linalg.expm.small import SmallPlan, plan_small, small_exponential
 from likelify.linalg.kronecker import KroneckerSum
-from likelify.tracing import in_forward_mode
+from likelify.tracing import in_forward_mode, is_tracing
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Part:
-    """What is known of one part: its copies in an event, bounds of its norm and growth, and its polynomial."""
+    """One part: its map, its axis and the size of that, its copies in an event, and a bound of its norm."""
 
+    map: AxisMap
     axis: int
-    copies: int
     size: int
+    copies: int
     norm: float
-    growth: float
-    plan: PolynomialPlan
+
+    @property
+    def growth(self) -> float:
+        """Bound of the norm of the symmetric part."""
+        return 0.0 if self.map.symmetry == "skew" else self.norm
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Parts whose matrices are exponentiated together, and how."""
+
+    parts: list[_Part]
+    plan: SmallPlan
 
 
 def run_kronecker(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
@@ -50,88 +66,123 @@ def form_kronecker(problem: ExpProblem) -> Formed:
         raise ConfigError(f"This closed form is for a KroneckerSum, not {type(map_).__name__}.")
     if problem.degree is not None:
         raise ConfigError("A fixed degree= goes with the methods 'series' and 'chebyshev' only; give tol= instead.")
-    problem.check_range()
-    parts = _plan(problem, map_)
-    # Of the transposed parts, which is how products take them.
-    transposed = {
-        part.axis: evaluate_polynomial(map_.parts[part.axis].adjoint().matrix(part.size), part.plan, time=problem.time)
-        for part in parts
-    }
-    return Formed(lambda x: multiply_axes(x, transposed), _report(problem, map_, parts))
+    if map_.rows is not None and map_.rows != len(problem.x):
+        raise ShapeError(f"This KroneckerSum is made for {map_.rows} rows, got {len(problem.x)}.")
+    parts = _bounded(problem, map_)
+    batches = _plan(problem, parts)
+    transposed: dict[int, Tensor] = {}
+    for batch in batches:
+        matrices = transposed_matrices([part.map for part in batch.parts], batch.parts[0].size)
+        values = small_exponential(matrices, batch.plan, problem.time)
+        pieces = values.split([part.map.groups for part in batch.parts], -3) if len(batch.parts) > 1 else [values]
+        transposed |= {part.axis: piece for part, piece in zip(batch.parts, pieces, strict=True)}
+    return Formed(lambda x: multiply_axes(x, transposed), _report(problem, batches))
 
 
-def _plan(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
-    """Choose the polynomial of each part, so that all together they meet the tolerance."""
+def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
+    """Find numbers that bound the norms of the parts, by one look at tensors if they are not declared."""
     fitted = map_.fitted(problem.event_shape)
-    span, orders = abs(problem.time), ORDERS if problem.recorded else 0
-    found = []
-    for axis, (part, copies, size) in fitted.items():
-        norm = span * largest_of(part.norm_bound((part.groups, size)))
-        growth = 0.0 if part.symmetry == "skew" else norm
-        found.append((axis, copies, size, norm, growth))
-    total = sum(growth for *_, growth in found)
-    parts = []
-    for axis, copies, size, norm, growth in found:
+    span = abs(problem.time)
+    bounds: dict[int, float | Tensor] = {axis: part.declared_norm for axis, (part, _, _) in fitted.items()}
+    unknown = [axis for axis, bound in bounds.items() if bound is None]
+    if unknown:
+        with torch.no_grad():
+            found = [fitted[axis][0].norm_bound((fitted[axis][0].groups, fitted[axis][2])) for axis in unknown]
+        if is_tracing():
+            # It is refused where the range is checked.
+            problem.norm = found[0]
+            problem.check_range()
+        bounds |= zip(unknown, torch.stack([bound.amax() for bound in found]).tolist(), strict=True)
+    total = span * sum(bounds.values())
+    # So that the norm is not found again; a tensor says that it was not known beforehand.
+    problem.norm = torch.tensor(total) if unknown and problem.x.device.type != "cpu" else total
+    problem.check_range()
+    return [_Part(part, axis, size, copies, span * bounds[axis]) for axis, (part, copies, size) in fitted.items()]
+
+
+def _plan(problem: ExpProblem, parts: list[_Part]) -> list[_Batch]:
+    """Choose polynomials that meet the tolerance together, the same for all matrices of one size."""
+    orders = ORDERS if problem.recorded else 0
+    total = sum(part.growth for part in parts)
+    together: dict[tuple[int, int | None], list[_Part]] = {}
+    for part in parts:
+        together.setdefault((part.size, part.map.rows), []).append(part)
+    batches = []
+    for members in together.values():
+        norm, growth = max(part.norm for part in members), max(part.growth for part in members)
         # What the others magnify, and a little for the products of errors.
-        allowed = problem.allowed / len(found) * safe_exp(growth - total) / (1 + problem.allowed)
-        plan = plan_polynomial(norm, growth, allowed, problem.x.dtype, orders)
-        parts.append(_Part(axis, copies, size, norm, growth, plan))
-    return parts
+        least = min(part.growth for part in members)
+        allowed = problem.allowed / len(parts) * safe_exp(least - total) / (1 + problem.allowed)
+        plan = plan_small(norm, growth, allowed, problem.x.dtype, orders)
+        batches.append(_Batch(members, plan))
+    return batches
 
 
-def _error(parts: list[_Part], errors: list[float]) -> float:
-    """Bound the error of the product, without the difference of two large numbers."""
+def _error(batches: list[_Batch], *, less: int = 0) -> float:
+    """Bound the error of the product, or with `less` that of its derivative, without a difference of large numbers."""
     total, size = 0.0, 1.0
-    for part, error in zip(parts, errors, strict=True):
-        exact = safe_exp(part.growth)
-        total, size = total * (exact + error) + size * error, size * exact
+    for batch in batches:
+        steps, degree = 2**batch.plan.squarings, batch.plan.scheme.degree - less
+        for part in batch.parts:
+            exact, error = safe_exp(part.growth), a_priori_error(part.norm, part.growth, steps, degree)
+            total, size = total * (exact + error) + size * error, size * exact
     return total
 
 
-def _report(problem: ExpProblem, map_: KroneckerSum, parts: list[_Part]) -> Diagnostics:
-    error = _error(parts, [part.plan.error for part in parts])
-
-    def gradient() -> float | None:
-        steps = [2**part.plan.squarings for part in parts]
-        errors = [a_priori_error(p.norm, p.growth, s, p.plan.degree - 1) for p, s in zip(parts, steps, strict=True)]
-        return problem.span * _error(parts, errors) if problem.recorded else None
+def _report(problem: ExpProblem, batches: list[_Batch]) -> Diagnostics:
+    error = _error(batches)
 
     def log_det() -> float | Tensor:
         total: float | Tensor = 0.0
-        for part in parts:
-            matrix = map_.parts[part.axis]
-            frobenius = abs(problem.time) * math.sqrt(part.copies / matrix.groups)
-            frobenius = frobenius * matrix.frobenius_bound((matrix.groups, part.size))
-            size, steps = part.copies * part.size, 2**part.plan.squarings
-            total = total + series_log_det(part.norm, frobenius, size, (part.plan.degree,), steps)
+        for part, plan in _each(batches):
+            frobenius = abs(problem.time) * part.map.frobenius_bound((part.map.groups, part.size))
+            frobenius = frobenius * math.sqrt(part.copies / part.map.groups)
+            steps, size = 2**plan.squarings, part.copies * part.size
+            total = total + series_log_det(part.norm, frobenius, size, (plan.scheme.degree,), steps)
         return total
 
     bounds = Bounds(
-        error=lambda: error, log_det=log_det, amplification=lambda: _amplification(parts), gradient=gradient
+        error=lambda: error,
+        log_det=log_det,
+        amplification=lambda: _amplification(batches),
+        gradient=lambda: problem.span * _error(batches, less=1) if problem.recorded else None,
     )
     return problem.report(
         "closed-form",
-        tuple(part.plan.degree for part in parts),
+        tuple(plan.scheme.degree for _, plan in _each(batches)),
         bounds,
-        operator_calls=len(parts),
+        operator_calls=sum(len(batch.parts) for batch in batches),
         converged=error <= problem.allowed,
-        problem=_contradiction(problem, map_),
+        problem=_contradiction(problem, [part for part, _ in _each(batches)]),
     )
 
 
-def _amplification(parts: list[_Part]) -> float:
+def _each(batches: list[_Batch]) -> Iterable[tuple[_Part, SmallPlan]]:
+    return ((part, batch.plan) for batch in batches for part in batch.parts)
+
+
+def _amplification(batches: list[_Batch]) -> float:
     """Say how much rounding may be magnified: that of each exponential, by all of them."""
-    steps = [2**part.plan.squarings for part in parts]
     rounding = sum(
-        rounding_of_sums(part.size) / 2 * count * safe_exp(part.norm / count)
-        for part, count in zip(parts, steps, strict=True)
+        rounding_of_sums(part.size) / 2 * 2**plan.squarings * safe_exp(part.norm / 2**plan.squarings)
+        for part, plan in _each(batches)
     )
-    return rounding * safe_exp(sum(part.growth for part in parts))
+    return rounding * safe_exp(sum(part.growth for part, _ in _each(batches)))
 
 
-def _contradiction(problem: ExpProblem, map_: KroneckerSum) -> str | None:
-    """Look at declared norms where they might be wrong: a bound that is computed and is smaller proves them."""
-    if isinstance(problem.norm, Tensor) or not problem.may_sync or in_forward_mode():
+def _contradiction(problem: ExpProblem, parts: list[_Part]) -> str | None:
+    """Say if a declared norm is smaller than what power iteration finds, unless a computed bound proves it."""
+    if not problem.may_sync or in_forward_mode():
         return None
-    proved = abs(problem.time) * largest_of(map_.sharpened().norm_bound(problem.event_shape))
-    return None if proved <= problem.radius * (1 + 1e-6) else problem.contradicts_declaration()
+    for part in parts:
+        if not part.map.doubtful:
+            continue
+        declared, event = part.map.declared_norm or 0.0, (part.map.groups, part.size)
+        if largest_of(part.map.sharpened().norm_bound(event)) <= declared * SLACK:
+            continue
+        start = torch.randn(part.map.rows or 8, *event, generator=torch.Generator().manual_seed(0)).to(problem.x)
+        with torch.no_grad():
+            found = float(power_iteration(part.map.apply, part.map.adjoint().apply, start, steps=4))
+        if found > SLACK * declared:
+            return wrong_norm(found / declared)
+    return None
