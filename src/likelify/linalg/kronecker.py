@@ -58,7 +58,8 @@ class KroneckerSum(LinearMap, vouches=True):
     channels: AxisMap | None = None
 
     def __post_init__(self) -> None:
-        found = {axis: part for axis, name in enumerate(AXES, 1) if (part := getattr(self, name)) is not None}
+        places = enumerate((self.channels, self.first, self.second, self.third), 1)
+        found = {axis: part for axis, part in places if part is not None}
         if not found:
             raise ConfigError("A KroneckerSum needs a map along at least one axis.")
         for axis, part in found.items():

@@ -92,7 +92,8 @@ def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
             # It is refused where the range is checked.
             problem.norm = found[0]
             problem.check_range()
-        bounds |= zip(unknown, torch.stack([bound.amax() for bound in found]).tolist(), strict=True)
+        found = [bound.amax() if bound.numel() else bound.new_zeros(()) for bound in found]
+        bounds |= zip(unknown, torch.stack(found).tolist(), strict=True)
     total = span * sum(bounds.values())
     # So that the norm is not found again; a tensor says that it was not known beforehand.
     problem.norm = torch.tensor(total) if unknown and problem.x.device.type != "cpu" else total

@@ -151,7 +151,7 @@ def plan_small(norm: float, growth: float, tol: float, dtype: torch.dtype, order
 def small_exponential(matrices: Tensor, plan: SmallPlan, time: float = 1.0) -> Tensor:
     """Return `exp(time M)` of matrices `(..., n, n)` by a plan made for the norm of `time M`; differentiable."""
     factor = time / 2**plan.squarings
-    batch = matrices if matrices.ndim == 3 else matrices.reshape(-1, *matrices.shape[-2:])
+    batch = matrices if matrices.ndim == 3 else matrices.flatten(0, -3)
     if is_tracing() or in_forward_mode():
         value: Any = _plain(batch, plan, factor)
     else:
@@ -222,7 +222,7 @@ class _Chain:
         made: list[Tensor] = []
         for number, link in enumerate(self.links, 2):
             if link.rows is not None:
-                made = list(torch.mm(link.rows, flat[:number]).view(-1, *shape).unbind(0))
+                made = list(torch.mm(link.rows, flat[:number]).view(len(link.rows), *shape).unbind(0))
             left = members[link.left] if link.left is not None else made.pop(0)
             right = members[link.right] if link.right is not None else made.pop(0)
             self.sides.append((left, right))
@@ -235,7 +235,7 @@ class _Chain:
         *links, last = self.links
         # The gradients of all members of the basis but the identity.
         grads = torch.mm(last.shares, torch.stack([*self._combined(last, -1, grad), grad]).flatten(1))
-        grads = grads.view(-1, *grad.shape)
+        grads = grads.view(len(last.shares), *grad.shape)
         self._add_members(last, -1, grad, grads)
         for number in range(len(links) - 1, -1, -1):
             link, share = links[number], grads[number + 1]
