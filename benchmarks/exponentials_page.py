@@ -29,6 +29,8 @@ READING = """\
   and rarely the same, as in photographs, a linear layer takes away at once what they share, and couplings would have to
   learn it. Where most are *the same*, as in drawings and on black ground, distributions have spikes along the axes, and
   sums of neighbours have them no longer.
+- The two exponentials differ in reach: 3x3 taps between all channels, or a row and a column of [any
+  length](axis-exponential.md) within each channel.
 - The difference to 1x1 is paired by seed; the interval is Student's, of few seeds. One that holds 0 decides nothing;
   one that does not is of fits of {seconds:.0f} seconds, this size of model and these data.
 - Equal time is a hard judge of expensive layers, and a short time the hardest: with more steps for all, the price of a
@@ -60,6 +62,8 @@ def page(content: Mapping[str, Any]) -> str:
     """
     seconds, data = content["seconds"], content["data"]
     parts = [FRONT, _overview(content), "\n".join(_verdict(name, content) for name in data) + "\n"]
+    if missing := content["wanted"] - len(content["cells"]):
+        parts.append(f"{missing} of {content['wanted']} fits have not been run yet.\n")
     for name, looks in data.items():
         parts.append(f"## {name[0].upper()}{name[1:]}\n")
         parts.append(f"{looks['description']}.\n")
@@ -145,8 +149,11 @@ def _verdict(name: str, content: Mapping[str, Any]) -> str:
 def _said(mixing: str, paired: Paired) -> str:
     what = NAMES[mixing].removeprefix("1x1 and ")
     size = f"{abs(paired.difference):.3f} bits/dim"
-    if paired.count < 2:
-        return f"the {what} was compared with one seed only"
+    if paired.count == 0:
+        return f"the {what} has not been compared yet"
+    if paired.count == 1:
+        direction = "gains" if paired.difference < 0 else "loses"
+        return f"the {what} {direction} {size} in the one seed that was compared"
     if paired.high < 0:
         return f"the {what} pays, it gains {size} over 1x1"
     if paired.low > 0:

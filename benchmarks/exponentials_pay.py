@@ -209,6 +209,7 @@ def figures(wanted: Sequence[Cell], folder: Path) -> dict[str, Any]:
     names = dict.fromkeys(result["data"] for result in results)
     return {
         "seconds": wanted[0].seconds,
+        "wanted": len(wanted),
         "data": {name: looks(_source(name)) | {"description": _source(name).description} for name in names},
         "cells": results,
     }
