@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Inches.
-SIGN, SPACE, MARGIN, TITLE, NOTE, BAR = 0.34, 0.45, 0.12, 0.32, 0.24, 0.16
+SIGN, SPACE, MARGIN, TITLE, NOTE, BAR = 0.27, 0.3, 0.1, 0.32, 0.24, 0.14
 # Cells below this size have no lines between them, and are drawn as one picture.
 LINED = 0.05
+# Letters of a sign that needs more room.
+LONG = 8
 SIGNED, GREY = "RdBu_r", "gray"
 
 
@@ -144,4 +146,4 @@ def _limits(panels: Sequence[Panel]) -> dict[str, float]:
 def _width(part: Part) -> float:
     if isinstance(part, Panel):
         return part.size[0]
-    return SIGN * (1 + 0.9 * (len(part) > 8)) if part else SPACE
+    return SIGN * (2.5 if len(part) > LONG else 1.0) if part else SPACE

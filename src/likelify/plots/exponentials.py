@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from likelify.structure import Shape
 
 # Inches of a cell: of small images, and of matrices.
-IMAGE_CELL, MATRIX_CELL = 0.23, 0.135
+IMAGE_CELL, MATRIX_CELL = 0.19, 0.1
 # Inches of an image of many pixels.
-PICTURE = 1.45
+PICTURE = 1.05
 NORMS = {"1": 1, "2": 2, r"\infty": math.inf}
 COLOURS = {"1": "#d08c1d", "2": "#1f5fa8", r"\infty": "#8a3f93"}
 OURS, TRUTH = "#1f5fa8", "#222222"
@@ -220,7 +220,7 @@ def exponential_bounds(decay: Decay, *, mark: int | None = 6) -> Figure:
     Source:
         Hoogeboom et al. 2020, figure 4.
     """
-    figure = new_figure(10.0, 4.2)
+    figure = new_figure(8.6, 3.9)
     left, right = figure.subplots(1, 2, sharey=True)
     steps = np.arange(len(decay.tail))
     # The first and the last often coincide, so one is wider than the other.
@@ -245,7 +245,7 @@ def _finish(axis: Axes, across: str, title: str, *, columns: int = 1) -> None:
     axis.grid(visible=True, color="0.92")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9, ncols=columns, loc="lower left")
+    axis.legend(framealpha=1, edgecolor="none", fontsize=9, ncols=columns, loc="lower left")
 
 
 def _single_channel(kernel: Tensor, x: Tensor) -> ConvMap:
