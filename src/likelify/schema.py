@@ -68,6 +68,7 @@ class ColumnSchema(Settings):
             `none`.
         step: distance of neighbouring values of integers and dates; of real numbers the largest step of which all are
             multiples as they are written (0.01, or 0.25): draws are rounded to it, and the density knows nothing of it.
+        decimals: of numbers that the data have as text, all with as many decimals, how many; else None.
         lower: end of the range.
         upper: end of the range.
         declared: the user gave the range, so nothing lies outside of it. One that was found is believed up to a
@@ -98,6 +99,7 @@ class ColumnSchema(Settings):
     states: tuple[float, ...] = Field(default=(), max_length=MOST_STATES)
     rest: Literal["density", "steps", "none"] = "density"
     step: float | None = Field(default=None, gt=0)
+    decimals: int | None = Field(default=None, ge=1, le=10)
     lower: float | None = None
     upper: float | None = None
     declared: bool = False

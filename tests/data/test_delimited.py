@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from likelify.data import SourceOptions, open_source
-from likelify.data.delimited import read_csv
+from likelify.data.delimited import TextFrame, read_csv
 from likelify.data.dialect import advice
 from likelify.data.lines import BLOCK
 from likelify.errors import DataError
+
+NAN = np.nan
 
 
 def rows(count=40, columns=2):
@@ -64,13 +66,12 @@ def test_what_is_in_quotes_does_not_count(tmp_path, header, delimiter, names):
         ('a,b\n1,2\n"1,257",3\n', r"line 3, column 'a': '1,257' has a comma that can be .*\(1257\) or .* \(1\.257\)"),
         ('a,b\n"1,257.5",3\n', r"'1,257\.5' has commas between thousands\. .* without them: 1257\.5\."),
         ('a,b\n"1,257,000",3\n', r"has commas between thousands\. .*: 1257000\."),
-        ('a,b\n"1,5",3\n', r"'1,5' has a decimal comma\. .*: 1\.5\."),
-        ("1,5;2,5\n1,6;2,7\n", r"line 1, column 'column 1': '1,5' has a decimal comma\. .*: 1\.5\."),
+        ('a,b\n"1,5",3\n0.5,3\n', r"'1,5' has a decimal comma\. .*: 1\.5\."),
+        ("1,5;2.5\n1.6;2.7\n", r"line 1, column 'column 1': '1,5' has a decimal comma\. .*: 1\.5\."),
         ("a;b\n1,257;0,257\n", r"line 2, column 'a': '1,257' has a comma that can be"),
-        ("a;b\n1;0,257\n", r"line 2, column 'b': '0,257' has a decimal comma\. .*: 0\.257\."),
-        ("a;b\n1.257,5;2\n", r"has points between thousands and a decimal comma\. .*: 1257\.5\."),
-        ("1,5 2,5\n1,6 2,7\n", r"'1,5' has a decimal comma"),
-        ("1,5|2,5\n1,6|2,7\n", r"'1,5' has a decimal comma"),
+        ("a;b\n1;0,257\n1;0.5\n", r"line 2, column 'b': '0,257' has a decimal comma\. .*: 0\.257\."),
+        ("a;b\n1.257,5;2\n1.257;2\n", r"has points between thousands and a decimal comma\. .*: 1257\.5\."),
+        ("a;b\n1;2\n2;2\n3;2\n1,5;3\n", r"line 5, column 'a': '1,5' has a decimal comma"),
         ("a\n1,5\n2,5\n", r"line 2 has 2 values; there is 1 column\. A comma inside a number counts as one between"),
         (
             '"a","b"\n"r1",1,2\n"r2",3,4\n',
@@ -86,6 +87,39 @@ def test_what_is_in_quotes_does_not_count(tmp_path, header, delimiter, names):
 def test_numbers_written_otherwise_are_named_with_advice_that_is_right(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_csv(write(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a;b\n1,5;2,25\n-1.257,75;1,250\n;,5\n", [[1.5, 2.25], [-1257.75, 1.25], [NAN, 0.5]]),
+        ('a,b\n"1,5",3\n2,"4"\n', [[1.5, 3], [2, 4]]),
+        ("1,5 2,5\n1,6 2,7\n", [[1.5, 2.5], [1.6, 2.7]]),
+        ("a|b\n1,5|2.5\nNA|2.7\n", [[1.5, 2.5], [NAN, 2.7]]),
+    ],
+)
+def test_decimal_commas_are_read_where_all_of_a_column_is_written_so(tmp_path, text, rows):
+    frame = TextFrame(write(tmp_path / "a.csv", text))
+    names = [column.name for column in frame.columns]
+    found = np.concatenate([part.values for part in frame.rows(names)])
+    assert np.array_equal(found, rows, equal_nan=True)
+    assert frame.columns[0].told.said == "numbers with decimal commas"
+
+
+def test_a_column_of_decimal_commas_has_no_point_after_the_first_rows(tmp_path):
+    lines = ["a;b", *[f"{n},5;x" for n in range(1200)]]
+    with pytest.raises(DataError, match=r"line 1203, column 'a': '3\.5' is no number with a decimal comma, as the oth"):
+        open_source(write(tmp_path / "a.csv", "\n".join([*lines, "", "3.5;y", ""])))
+    read = open_source(write(tmp_path / "b.csv", "\n".join([*lines, "-;y", ""])), SourceOptions(missing="-"))
+    assert read.meaning[0].missing
+    assert read.meaning[0].said == "numbers with decimal commas"
+
+
+def test_decimals_are_those_of_the_text(tmp_path):
+    text = "a;b;c;d\n" + "".join(f"{n * n}.50;{n * n / 4 % 7};{n * n % 11},00;{n % 3}\n" for n in range(40))
+    found = open_source(write(tmp_path / "a.csv", text)).meaning
+    assert [column.decimals for column in found] == [2, None, 2, None]
+    assert [column.kind for column in found] == ["real", "real", "integer", "integer"]
 
 
 @pytest.mark.parametrize(

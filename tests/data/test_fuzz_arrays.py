@@ -73,4 +73,4 @@ def test_the_readers_of_arrays_keep_the_law():
 
 @pytest.mark.slow
 def test_the_readers_of_arrays_keep_the_law_in_many_cases():
-    check(__name__, 2000, seed=1)
+    check(__name__, 1000, seed=1)

@@ -83,4 +83,4 @@ def test_spoiled_run_folders():
 
 @pytest.mark.slow
 def test_many_spoiled_run_folders():
-    check(__name__, 2000, seed=1)
+    check(__name__, 1000, seed=1)

@@ -293,4 +293,4 @@ def test_tampered_run_folders(valid):
 
 @pytest.mark.slow
 def test_many_tampered_run_folders(valid):
-    tamper_with(valid, 2000)
+    tamper_with(valid, 1000)

@@ -78,6 +78,22 @@ def test_csv_has_dates_and_decimals_as_they_were_written(tmp_path):
     assert lines[2][:3] == ["1234.5", "-2", "'-Oslo"]
 
 
+def test_decimals_are_as_many_as_the_data_have():
+    schema = (
+        ColumnSchema(name="price", step=0.01, decimals=2, missing=True),
+        ColumnSchema(name="whole", kind="integer", rest="steps", step=1.0, decimals=1),
+        ColumnSchema(name="free", step=0.01),
+        ColumnSchema(name="finer", step=0.001, decimals=2),
+    )
+    rows = np.array([[0.0, 3, 0.5, 0.125], [-12.5, 4, 0.25, 1.0], [NAN, 5, 1.0, 1.0]])
+    columns = arrow_table(rows, schema, written=True).to_pydict()
+    assert columns["price"] == ["0.00", "-12.50", None]
+    assert columns["whole"] == ["3.0", "4.0", "5.0"]
+    assert columns["free"] == [0.5, 0.25, 1.0]
+    assert columns["finer"] == [0.125, 1.0, 1.0]
+    assert arrow_table(rows, schema).column("price").to_pylist() == [0.0, -12.5, None]
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".feather"])
 def test_binary_files_keep_types_however_they_are_cut(tmp_path, ending):
     read = pyarrow.parquet.read_table if ending == ".parquet" else pyarrow.feather.read_table

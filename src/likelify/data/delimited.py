@@ -20,10 +20,13 @@ from likelify.data.dialect import (
     RowError,
     advice,
     find_delimiter,
+    fixed_decimals,
     foreign_delimiter,
+    has_decimal_commas,
     is_number,
     looks_like_number,
     split_lines,
+    with_point,
 )
 from likelify.data.faults import Fault, Faults
 from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, printable, require_distinct
@@ -103,6 +106,7 @@ class TextFrame(Frame):
         wanted = Wanted(
             tuple(map(self._table.names.index, numbers)),
             frozenset(n for n, column in enumerate(self.columns) if column.type == "boolean"),
+            frozenset(n for n, column in enumerate(self.columns) if column.comma),
             tuple(map(self._table.names.index, carried)),
             faults,
             self.missing,
@@ -160,6 +164,7 @@ class Wanted:
     Attributes:
         numbers: those of numbers.
         flags: those that hold truth values, of all.
+        commas: those whose numbers have decimal commas, of all.
         carried: those whose text is kept.
         faults: where what is wrong with cells and lines is noted; by default it is refused.
         missing: further words for missing values.
@@ -167,6 +172,7 @@ class Wanted:
 
     numbers: tuple[int, ...]
     flags: frozenset[int] = frozenset()
+    commas: frozenset[int] = frozenset()
     carried: tuple[int, ...] = ()
     faults: Faults | None = None
     missing: tuple[str, ...] = ()
@@ -240,7 +246,13 @@ class Table:
         values = np.empty((found.num_rows, len(wanted.numbers)))
         for place, number in enumerate(wanted.numbers):
             column = found.column(f"f{number}")
-            values[:, place] = (column.cast("double") if number in wanted.flags else column).to_numpy()
+            if number in wanted.commas:
+                read = _with_commas(column.to_pylist(), wanted.missing)
+                if read is None:
+                    return None
+                values[:, place] = read
+            else:
+                values[:, place] = (column.cast("double") if number in wanted.flags else column).to_numpy()
         carried = {self.names[n]: [cell.strip() for cell in found.column(f"f{n}").to_pylist()] for n in wanted.carried}
         return Rows(values, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
 
@@ -258,7 +270,7 @@ class Table:
                 return None
             content = "\n".join(lines).encode()
             types = {f"f{n}": pa.bool_() if n in wanted.flags else pa.float64() for n in wanted.numbers}
-            types |= {f"f{n}": pa.string() for n in wanted.carried}
+            types |= {f"f{n}": pa.string() for n in (*wanted.carried, *wanted.commas.intersection(wanted.numbers))}
             return csv.read_csv(
                 pa.BufferReader(content),
                 csv.ReadOptions(use_threads=False, block_size=len(content) + 1, autogenerate_column_names=True),
@@ -320,9 +332,11 @@ class Table:
             return math.nan
         if column in wanted.flags and cell in TRUE + FALSE:
             return float(cell in TRUE)
-        fault = _fault(cell)
-        if not fault:
-            return float(cell)
+        plain = with_point(cell) if column in wanted.commas else cell
+        fault = _fault(cell if plain is None else plain)
+        if plain is not None and not fault:
+            return float(plain)
+        fault = fault or f"{cell[:40]!r} is no number with a decimal comma, as the others are."
         if wanted.faults is None:
             raise DataError(f"'{self.path}', line {line}, column '{self.names[column]}': {fault}")
         wanted.faults.add(self.names[column], Fault(fault, f"line {line}", 1, cells=(cell,)))
@@ -352,7 +366,12 @@ class Table:
                 return Column(name, "boolean", told=told)
             return Column(name, "words", text=True)
         whole = cells and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
-        return Column(name, "integer" if whole else "real")
+        found = [cell for cell in cells if looks_like_number(cell)]
+        if has_decimal_commas(found):
+            plain = [point for cell in found if (point := with_point(cell)) is not None]
+            told = Told(decimals=fixed_decimals(plain), said="numbers with decimal commas")
+            return Column(name, comma=True, told=told)
+        return Column(name, "integer" if whole else "real", told=Told(decimals=fixed_decimals(found)))
 
 
 def numbers_rows(columns: Sequence[str], values: np.ndarray, *, named: bool) -> bool:
@@ -375,6 +394,13 @@ def numbers_rows(columns: Sequence[str], values: np.ndarray, *, named: bool) -> 
         return False
     whole = (values >= 0) & (values == np.floor(values))
     return bool(whole.all() and len(np.unique(values)) == len(values))
+
+
+def _with_commas(cells: list[str], missing: Sequence[str]) -> np.ndarray | None:
+    """Return numbers with decimal commas, NaN where one is missing; None if a cell is something else."""
+    gone = {*MISSING, *missing}
+    plain = ["nan" if (cell := text.strip()) in gone else with_point(cell) for text in cells]
+    return None if None in plain else np.array(plain, dtype=np.float64)
 
 
 def _is_header(cells: list[str]) -> bool:

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 # In the order of preference, where several fit.
@@ -18,7 +18,14 @@ MISSING = (
 )
 GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
+# Dashes and points that stand for missing values in some tables, and for zeros or a word in others.
+DASHES = frozenset(("-", "--", "---", "–", "—", ".", "..", "*"))
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
+# Points between thousands count only before a decimal comma: 1.234 alone can be either.
+EUROPEAN = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d*|\d+(,\d*)?|,\d+)", re.ASCII)
+DECIMALS = re.compile(r"[+-]?\d*\.(\d+)", re.ASCII)
+# More decimals than this are those of a program, not of a table.
+MOST_DECIMALS = 10
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # Numbers with the sign of a currency or of a percentage.
 SIGNED = re.compile(
@@ -126,6 +133,37 @@ def looks_like_number(cell: str) -> bool:
     return is_number(cell) or (any(c.isdigit() for c in cell) and any(form.fullmatch(cell) for form in written))
 
 
+def fixed_decimals(cells: Sequence[str]) -> int | None:
+    """Return how many decimals all numbers are written with, None if not all with as many, or with more than ten.
+
+    Example:
+        >>> fixed_decimals(["1.50", "-20.00"]), fixed_decimals(["1.5", "2.25"])
+        (2, None)
+    """
+    found = {len(match[1]) if (match := DECIMALS.fullmatch(cell)) else 0 for cell in cells}
+    return found.pop() if len(found) == 1 and 0 < min(found) <= MOST_DECIMALS else None
+
+
+def has_decimal_commas(cells: Sequence[str]) -> bool:
+    """Tell whether all cells are numbers with decimal commas, as `1,5` or `1.234,50`, or whole ones, for certain.
+
+    `1,500` alone could have a comma between thousands: some cell must be one that no such comma explains. And at least
+    half of them must have a comma, for one alone is a slip.
+
+    Example:
+        >>> has_decimal_commas(["1,5", "2", "-1.200,25"]), has_decimal_commas(["1,500", "2,250"])
+        (True, False)
+    """
+    commas = [cell for cell in cells if "," in cell]
+    certain = any(not GROUPS.fullmatch(cell) for cell in commas)
+    return certain and 2 * len(commas) >= len(cells) and all(map(EUROPEAN.fullmatch, cells))
+
+
+def with_point(cell: str) -> str | None:
+    """Return a number with a decimal comma as one with a decimal point; None if it is none."""
+    return cell.replace(".", "").replace(",", ".") if EUROPEAN.fullmatch(cell) else None
+
+
 def advice(cell: str) -> str:
     """Say what is wrong with a cell that is not a number, and what to do about it.
 
@@ -146,6 +184,11 @@ def advice(cell: str) -> str:
         what = "a percentage" if "%" in cell else "an amount of money"
         plain = number.replace(",", "") if GROUPS.fullmatch(number) else number
         return f"{shown} is {what} with its sign. Write the number alone: {plain}."
+    if cell in DASHES:
+        return (
+            f"{shown} is not a number. If it stands for a missing value, say so (--missing), and if it is a word like "
+            "others, that the column has words (--columns NAME=category)."
+        )
     if not looks_like_number(cell):
         return f"{shown} is not a number. Drop the column, or put numbers in place of its words."
     plain = cell.replace(",", "")[:40]

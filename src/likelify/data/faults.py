@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from likelify.data.dialect import DASHES
 from likelify.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Fault:
         """Return the words to be taken for missing values, if they are few beside the rows; else none."""
         few = len(self.cells) <= FEW_CELLS or (len(self.cells) <= MOST_CELLS and self.count <= FEW_ROWS * rows)
         plain = all(cell.isprintable() and len(cell) <= LONGEST_CELL for cell in self.cells)
-        return self.cells if few and plain and 2 * self.count <= rows else ()
+        return self.cells if few and plain and (2 * self.count <= rows or DASHES.issuperset(self.cells)) else ()
 
     def drops(self, rows: int) -> bool:
         """Tell whether the column is to be left out: nothing else makes the table readable."""

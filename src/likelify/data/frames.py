@@ -31,12 +31,14 @@ class Column:
         name: of the column.
         type: what its values are.
         text: whether they are read as text.
+        comma: whether its numbers have decimal commas.
         told: what the file itself says of them.
     """
 
     name: str
     type: ColumnType = "real"
     text: bool = False
+    comma: bool = False
     told: Told = Told()
 
 

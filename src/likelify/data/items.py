@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from likelify.data.adapt import collated, dataset_of, table_in
 from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.delimited import TextFrame
+from likelify.data.dialect import with_point
 from likelify.data.facts import Facts, SplitName
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, Rows
@@ -226,7 +227,8 @@ class TableItems(Items):
             return super().texts(size)
         known = {column.name for column in self.frame.columns}
         names = [column.name for column in self._schema if column.name in known]
-        return (rows.carried for rows in cut(self.frame.rows((), names), size))
+        commas = [name for name in names if self.frame.column(name).comma]
+        return (_with_points(rows.carried, commas) for rows in cut(self.frame.rows((), names), size))
 
     def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
         if self._label is None or self.facts.classes is None:
@@ -320,6 +322,11 @@ def called(labels: np.ndarray, class_names: tuple[str, ...] | None) -> np.ndarra
     if class_names is None:
         return labels
     return [class_names[label] if label < len(class_names) else str(label) for label in labels.tolist()]
+
+
+def _with_points(texts: dict[str, list[str]], commas: Sequence[str]) -> dict[str, list[str]]:
+    """Return the text of columns, of which some have decimal commas, with decimal points, as it is written."""
+    return texts | {name: [with_point(cell) or cell for cell in texts[name]] for name in commas}
 
 
 def cut(parts: Iterator[Rows], size: int) -> Iterator[Rows]:

@@ -116,7 +116,7 @@ def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
         return replace(told, by="user", said=wish.said)
     if wish.kind == "ordered" and words is not None:
         return replace(wish, words=words)
-    return wish
+    return replace(wish, decimals=told.decimals)
 
 
 def _unreadable(column: Column, faults: Faults) -> bool:

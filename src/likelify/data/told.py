@@ -30,6 +30,7 @@ class Told:
         written: how dates are written, as `strptime` knows it.
         unit: what is counted of dates, or of numbers that are lengths of time.
         zone: of moments in a time zone, its name.
+        decimals: of numbers in text that all have as many, how many.
         function: that it is of other columns.
         by: who said it: the user, or nobody but the file.
         said: how the kind was found, in words.
@@ -42,6 +43,7 @@ class Told:
     written: str | None = None
     unit: Literal["day", "second"] | None = None
     zone: str | None = None
+    decimals: int | None = None
     function: LinearFunction | None = None
     by: Literal["user", "file"] = "file"
     said: str = ""

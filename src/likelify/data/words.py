@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of, usual_formats
-from likelify.data.dialect import SIGNED, advice, is_missing, is_number
+from likelify.data.dialect import DASHES, SIGNED, advice, has_decimal_commas, is_missing, is_number, with_point
 from likelify.data.encoding import FALSE, TRUE, as_word
 from likelify.data.limits import LARGEST_VALUE
 from likelify.data.proposals import FEW
@@ -95,12 +95,22 @@ def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning 
         first = next(word for word in present if SIGNED.fullmatch(word))
         wish = "category" if len(present) <= FEW else ""
         return Meaning(np.full(len(words), np.nan), told, said=f"its values are no numbers: {advice(first)}", wish=wish)
-    if len(present) >= FEWEST and sum(map(_is_plain, present)) >= least and not any(map(LEADING.match, present)):
+    if has_decimal_commas(present):
+        return _each(words, replace(told, said=told.said or "numbers with decimal commas"), _comma_number, "")
+    if _are_numbers(present, least):
         return _each(words, told, _number, "")
     if forms := usual_formats(present, least):
         good = [word for word in present if count_words([word], forms[0], "second") != [None]]
         return _found_dates(words, good, forms, told)
     return None
+
+
+def _are_numbers(present: Sequence[str], least: int) -> bool:
+    """Tell whether words are numbers but for a few, or but for dashes, which may stand for missing values or not."""
+    others = {word for word in present if not _is_plain(word)}
+    numbers = len(present) - len(others)
+    usual = (len(present) >= FEWEST and numbers >= least) or (numbers > 1 and bool(others) and others <= DASHES)
+    return usual and not any(map(LEADING.match, present))
 
 
 def in_order(words: Iterable[str]) -> list[str]:
@@ -152,6 +162,11 @@ def _truth(word: str) -> float | None:
 
 def _number(word: str) -> float | None:
     return float(word) if is_number(word) and abs(float(word)) <= LARGEST_VALUE else None
+
+
+def _comma_number(word: str) -> float | None:
+    plain = with_point(word)
+    return None if plain is None else _number(plain)
 
 
 def _dates(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning:

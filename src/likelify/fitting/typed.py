@@ -9,7 +9,7 @@ import numpy as np
 
 from likelify.data.arrow import pyarrow
 from likelify.data.dates import is_clock
-from likelify.data.encoding import UNSEEN, decode_column, in_steps
+from likelify.data.encoding import UNSEEN, decimals_of, decode_column, in_steps
 from likelify.data.zones import of_clocks
 from likelify.schema import ColumnSchema, compute_functions
 
@@ -23,7 +23,8 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
     Args:
         rows: `(n, len(schema))` in float64, see `ColumnSchema`.
         schema: of the columns.
-        written: dates and truth values as the words in which the data had them, as a file of text wants them.
+        written: dates, truth values and numbers of so many decimals as the words in which the data had them, as a file
+            of text wants them.
 
     Raises:
         MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
@@ -74,11 +75,18 @@ def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool)
     decoded = decode_column(values, column, written=written)
     if written and column.truth is not None:
         decoded = [None if value is None else column.truth[int(value)] for value in decoded]
+    if written and _has_decimals(column):
+        decoded = [None if value is None else f"{value:.{column.decimals}f}" for value in decoded]
     return pa.array(decoded, _type(pa, column, written=written))
 
 
+def _has_decimals(column: ColumnSchema) -> bool:
+    """Tell whether all numbers are written with as many decimals, and draws are rounded to no more."""
+    return column.decimals is not None and column.step is not None and decimals_of(column.step) <= column.decimals
+
+
 def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pa.DataType:
-    if written and (column.kind == "date" or column.truth is not None):
+    if written and (column.kind == "date" or column.truth is not None or _has_decimals(column)):
         return pa.string()
     if column.kind == "date":
         if is_clock(column.written):
