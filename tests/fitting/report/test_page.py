@@ -22,7 +22,7 @@ from likelify.fitting.report.sections.standing import standing
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.reference import HeldOut
 from likelify.fitting.settings import FitSettings, RunConfig
-from likelify.zoo import ConvertedConfig, converted_flow
+from likelify.zoo import MODELS, ConvertedConfig, converted_flow
 from likelify.zoo.registry import ModelConfig, register
 from tests.fitting.report.runs import (
     NASTY,
@@ -333,3 +333,18 @@ def test_of_graphs_the_page_has_what_applies(tmp_path):
     assert "10 elements" in text
     assert "50 test among 40 validation graphs" in text
     assert "the log-likelihood of no graph by more than" in text
+
+
+def test_of_an_exact_model_of_levels_the_page_shows_the_surprise_of_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        page, "SECTIONS", tuple(each for each in SECTIONS if each[1] in ("Extremes", "Latents", "Certificate"))
+    )
+    source = stripes()
+    model = MODELS["pyramid"](event_shape=source.event_shape, pixel_levels=3, width=4, head=4)
+    run = fitted(tmp_path / "run", source, model, SHORT)
+    html = as_html(run, source=source)
+    text = words(html)
+    assert html.count('alt="Surprise of the pixels of image') == 16
+    assert "bits per dimension; the mean is the figure below" in text
+    assert "Nothing is dequantized" in text
+    assert "in which one value is drawn" in text

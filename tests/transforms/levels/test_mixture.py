@@ -8,7 +8,7 @@ import likelify as lk
 from likelify.errors import ConfigError, DomainError
 from likelify.transforms import LevelBijector
 from likelify.transforms.levels import mixture
-from likelify.transforms.levels.mixture import Levels, level_at, log_mass, noise_in_the_middle, probability_below
+from likelify.transforms.levels.mixture import Levels, level_at, log_mass, noise_of, probability_below
 
 
 def mixtures(levels, n, dtype=torch.float64, scale=2.0):
@@ -63,7 +63,7 @@ def test_bisection_finds_the_level_of_the_noise_in_its_middle(count):
     levels = Levels(count, 4)
     raw, centre = mixtures(levels, 1000, torch.float32)
     level = torch.randint(count, (1000,)).double()
-    noise = noise_in_the_middle(levels, raw, centre, level)
+    noise = noise_of(levels, raw, centre, level)
     for given in (noise, noise.float().double()):
         assert torch.equal(level_at(levels, raw, centre, torch.special.ndtr(given)), level)
     ends = level_at(levels, raw, centre, torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(500))

@@ -142,3 +142,16 @@ def test_the_probability_of_each_element_is_one_given_those_before():
             total = total + flow.transform.log_masses(changed)[(..., *place)].exp()
         # Nothing that is written later is read: else these would not be the probabilities of one distribution.
         assert torch.allclose(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_random_noise_is_normal_for_draws_and_leads_back():
+    flow = pyramid((1, 4, 4), 3)
+    torch.manual_seed(1)
+    x = flow.sample((2000,))
+    noise = flow.transform.random_noise(x)
+    assert torch.equal(flow.from_noise(noise), x)
+    assert abs(float(noise.mean())) < 5 / math.sqrt(noise.numel())
+    assert abs(float(noise.var()) - 1) < 5 * math.sqrt(2 / noise.numel())
+    # In the middle of three levels there is less spread.
+    assert float(flow.to_noise(x).var()) < 0.97

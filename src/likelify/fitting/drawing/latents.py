@@ -2,8 +2,8 @@
 
 A split prior drops part of the latent, and the layers below need it again. What is dropped is kept here as the noise of
 which a draw would be just that, so that nothing is lost on the way, and so that it can be blended like the rest. Noise
-of dequantization is left out: pixels stand in the middle of their levels. What other layers drop, as pooling does, is
-gone; the way back fills it with its most likely values.
+of dequantization is left out: pixels stand in the middle of their levels, unless a draw of it is asked for. What other
+layers drop, as pooling does, is gone; the way back fills it with its most likely values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from likelify.errors import UnsupportedError
 from likelify.structure import Context, ContextLike
-from likelify.transforms import Chain, Slice, Transform
+from likelify.transforms import Chain, LevelPyramid, Slice, Transform
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -73,8 +73,12 @@ def encode(flow: Flow, x: Tensor, context: ContextLike = None, *, noisy: bool = 
                 x, part = _take_apart(layer, x, encoded)
                 dropped.append(part)
             else:
-                x = layer(x, encoded)[0] if noisy else layer.mean_forward(x, encoded)
+                x = _noisy(layer, x, encoded) if noisy else layer.mean_forward(x, encoded)
         return Latent(_as_noise(flow.base.to_noise, x, encoded), tuple(dropped), encoded)
+
+
+def _noisy(layer: Transform, x: Tensor, context: Context) -> Tensor:
+    return layer.random_noise(x, context) if isinstance(layer, LevelPyramid) else layer(x, context)[0]
 
 
 def decode(flow: Flow, latent: Latent) -> Tensor:

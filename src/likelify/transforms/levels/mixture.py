@@ -282,8 +282,17 @@ def level_at(levels: Levels, raw: Tensor, centre: Tensor, probability: Tensor) -
 
 
 @torch.no_grad()
-def noise_in_the_middle(levels: Levels, raw: Tensor, centre: Tensor, level: Tensor) -> Tensor:
-    """Return the standard normal noise that stands for levels: in the middle of what `level_at` gives them, float64."""
+def noise_of(levels: Levels, raw: Tensor, centre: Tensor, level: Tensor, share: float | Tensor = 0.5) -> Tensor:
+    """Return standard normal noise that stands for levels, float64: by default in the middle of what `level_at` gives.
+
+    Args:
+        levels: sizes.
+        raw: parameters `(size, *batch)`.
+        centre: as for `log_mass`.
+        level: the levels, as whole floating numbers `(*batch)`.
+        share: of the probability of a level that lies below, in `(0, 1)`.
+    """
     mixture = _prepared(levels, widest(raw), widest(centre))
     level = widest(level)
-    return torch.special.ndtri((_below(levels, mixture, level) + _below(levels, mixture, level + 1)) / 2)
+    low, high = _below(levels, mixture, level), _below(levels, mixture, level + 1)
+    return torch.special.ndtri(low + share * (high - low))

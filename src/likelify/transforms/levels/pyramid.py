@@ -16,7 +16,7 @@ from likelify.structure import Context, ContextLike, Shape, as_context, as_shape
 from likelify.support import check_domain
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT
-from likelify.transforms.levels.mixture import as_levels, level_at, log_mass, noise_in_the_middle
+from likelify.transforms.levels.mixture import as_levels, level_at, log_mass, noise_of
 from likelify.transforms.levels.planes import (
     by_colour,
     filled,
@@ -101,10 +101,26 @@ class LevelPyramid(Transform):
         raw, centre = written.joined()
         places = self._places(x)
         level = _at(x, places)
-        noise = noise_in_the_middle(self.levels, raw, centre, level).to(x.dtype)
+        noise = noise_of(self.levels, raw, centre, level).to(x.dtype)
         log_m = log_mass(self.levels, raw, centre, level)
         z = _put(noise, places, x)
         return z, self._contribution(log_m, places, z, context)
+
+    def random_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Draw noise that `inverse` maps to images, anywhere in their levels: standard normal if the model is right.
+
+        That in the middle of levels, which the call gives, is less spread where levels are probable.
+
+        Args:
+            x: images `(rows, channels, height, width)`.
+            context: as for the call.
+        """
+        x = self._checked(x)
+        raw, centre = self._read(self.levels.middle(x), as_context(context)).joined()
+        places = self._places(x)
+        level = _at(x, places)
+        share = torch.rand(level.shape, dtype=torch.float64, device=x.device).clamp(1e-6, 1 - 1e-6)
+        return _put(noise_of(self.levels, raw, centre, level, share).to(x.dtype), places, x)
 
     def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-probability of each element given those that are written before it, in nats.

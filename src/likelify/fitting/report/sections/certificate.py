@@ -29,6 +29,11 @@ def certificate(material: Material, section: Section) -> None:
         "raise them towards the truth.",
     }
     text = kinds[flow.likelihood]
+    if flow.likelihood == "exact" and flow.transform.takes_integers:
+        text = (
+            "The likelihoods are exact: probabilities of the levels themselves, which sum to one over all "
+            f"{material.facts.items}. Nothing is dequantized, left out or drawn."
+        )
     if found.exponentials or found.series:
         largest = float(found.nats.max())
         cut = (_number(found.exponentials, "exponential"), _number(found.series, "log-determinant"))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from likelify.fitting.report.blocks import Block, Card, Cards, Section, Table, Text
+import numpy as np
+import torch
+
+from likelify.fitting.checks import read_for
+from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section, Table, Text
+from likelify.fitting.report.drawing import item_picture
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
+from likelify.fitting.scoring.surprise import surprise_of, writer_of
 
-SHOWN = 8
+# Items of each end, and the share of pixels that the scale of surprises reaches.
+SHOWN, REACHED = 8, 0.998
 
 
 def extremes(material: Material, section: Section) -> None:
@@ -25,24 +32,65 @@ def extremes(material: Material, section: Section) -> None:
             "typical."
         )
     )
+    surprises = _surprises(material, order, number)
+    if surprises:
+        section.add(
+            Text(
+                f"Beside each {facts.item} is the surprise of its pixels given those that the model writes before "
+                f"them, from black, none, to light, {surprises.highest:.1f} bits per dimension; the mean is the figure "
+                "below."
+            )
+        )
     ends = (("least", order[:number]), ("most", order[::-1][:number] if len(order) > 1 else order[:0]))
     show = _cards if can_be_shown(facts) else _rows
     for which, some in ends:
         if len(some):
-            section.add(show(material, some, f"The {len(some)} {which} likely"))
+            section.add(show(material, some, f"The {len(some)} {which} likely", surprises))
 
 
-def _cards(material: Material, order: np.ndarray, title: str) -> Block:
+@dataclass(frozen=True)
+class _Surprises:
+    """The surprise of the pixels of some items, by their places among the held-out ones, and the end of its scale."""
+
+    maps: dict[int, np.ndarray]
+    highest: float
+
+    def picture(self, at: int, alt: str) -> Picture:
+        from matplotlib import colormaps
+
+        coloured = colormaps["inferno"](np.minimum(self.maps[at] / self.highest, 1.0))[..., :3]
+        return item_picture(coloured.transpose(2, 0, 1), alt)
+
+
+def _surprises(material: Material, order: np.ndarray, number: int) -> _Surprises | None:
+    """Return the surprise of the pixels of what is shown, if the model has it."""
+    if writer_of(material.flow) is None:
+        return None
+    shown = torch.from_numpy(np.unique(np.concatenate([order[:number], order[::-1][:number]])))
+    batch = read_for(material.flow, material.source, material.split, material.held.indices[shown])
+    with material.flow.frozen():
+        found = surprise_of(material.flow, batch.x, batch.context(conditional=material.config.conditional))
+    maps = found.cpu().numpy()
+    highest = max(float(np.quantile(maps, REACHED)), 1e-9)
+    return _Surprises(dict(zip(shown.tolist(), maps, strict=True)), highest)
+
+
+def _cards(material: Material, order: np.ndarray, title: str, surprises: _Surprises | None) -> Block:
     facts, part = material.facts, material.held
     limits = limits_of(part.batch.x, facts)
-    cards = tuple(
-        Card((item(part.batch.x[at], facts, f"held-{at}", f"{facts.item} {name}: {value}", limits),), (value, name))
-        for at, name, value in ((at, part.name(at), _value(material, at)) for at in map(int, order))
-    )
-    return Cards(title, cards, width=100 if facts.kind == "image" else 165)
+    cards = []
+    for at in map(int, order):
+        name, value = part.name(at), _value(material, at)
+        pictures = [item(part.batch.x[at], facts, f"held-{at}", f"{facts.item} {name}: {value}", limits)]
+        if surprises is not None:
+            pictures.append(surprises.picture(at, f"Surprise of the pixels of {facts.item} {name}"))
+        cards.append(Card(tuple(pictures), (value, name)))
+    width = (100 if surprises is None else 165) if facts.kind == "image" else 165
+    return Cards(title, tuple(cards), width=width)
 
 
-def _rows(material: Material, order: np.ndarray, title: str) -> Block:
+def _rows(material: Material, order: np.ndarray, title: str, surprises: _Surprises | None) -> Block:
+    del surprises
     part, facts, table = material.held, material.facts, material.facts.kind == "table"
     rows = [
         (

@@ -237,7 +237,7 @@ def _kept(material: Material) -> list[Table]:
     kept = material.evaluation
     if kept is None:
         return []
-    both = {"ELBO": kept.elbo, "importance-weighted": kept.iw}
+    both = {"exact" if kept.exact else "ELBO": kept.elbo, "importance-weighted": kept.iw}
     rows = [_row(name, score) for name, score in both.items() if score is not None]
     caption = f"As 'likelify evaluate' measured the {material.split} split"
     item = material.facts.item
