@@ -124,7 +124,7 @@ def test_an_interruption_says_how_to_go_on(command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("unheard-of",), "There is no experiment 'unheard-of'. Known are: flowification-images,"),
+        (("unheard-of",), "There is no experiment 'unheard-of'. Known are: table-1, table-2,"),
         (("flowification-table",), "Did you mean 'flowification-tables'"),
         (("trial", "--jobs", "0"), "--jobs must be at least 1"),
         (("trial", "--seeds", "0"), "seeds must be at least 1"),

@@ -61,11 +61,11 @@ def allocated(run):
     ],
 )
 def test_memory_is_what_the_allocator_says(model):
-    small = {"levels": 1, "steps": 2, "hidden": 24, "width": 8, "growth": 4, "depth": 1}
+    small = {"levels": 1, "steps": 5, "hidden": 24, "width": 8, "growth": 4, "depth": 1}
     with seeded(0):
         flow = zoo.config_from_dict(model | small | {"event_shape": (1, 8, 8)}).build()
     facts = Facts(name="", family="", kind="image", fingerprint="", event_shape=(1, 8, 8), levels=256, sizes={})
-    objective, batch, settings = Objective(flow), made_up_batch(facts, 48), FitSettings()
+    objective, batch, settings = Objective(flow), made_up_batch(facts, 64), FitSettings()
     flow.initialize(batch.x)
     one_step(objective, settings, batch)
     with seeded(1), KeptMemory(flow) as memory:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from likelify.reproduce.statistics import common_time, paired_difference, value_at
+from likelify.reproduce.statistics import common_time, paired_difference, value_at, value_between
 
 
 def test_paired_difference_by_hand():
@@ -61,3 +61,14 @@ def test_common_time_is_that_of_the_shortest_fit_but_loses_no_last_point():
     assert common_time([long, short, hair], slack=0.01) == 50.0
     assert math.isnan(common_time([]))
     assert math.isnan(common_time([[]]))
+
+
+@pytest.mark.parametrize(("place", "value"), [(1.0, 5.0), (5.5, 4.0), (10.0, 3.0), (25.0, 3.0), (30.0, 2.0)])
+def test_between_two_points_curves_are_straight(place, value):
+    assert value_between(CURVE, place) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("place", [0.5, 30.1])
+def test_outside_of_a_curve_there_is_nothing(place):
+    assert math.isnan(value_between(CURVE, place))
+    assert math.isnan(value_between([], place))

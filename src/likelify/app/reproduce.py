@@ -83,6 +83,8 @@ def show(report: Report) -> None:
         console.print(f"{text}\n")
     for text in () if report.drawing is None else report.drawing.caption:
         console.print(f"{text}\n")
+    for text in report.discussion:
+        console.print(f"- {text}")
     # In a file or a pipe there is no width to keep to.
     tables = console if console.is_terminal else Terminal(width=WIDE)
     for entry in report.tables:

@@ -65,7 +65,7 @@ class KeptMemory(torch.autograd.graph.saved_tensors_hooks):
         self.most = 0
         super().__init__(self._pack, lambda kept: kept.tensor if isinstance(kept, _Held) else kept)
 
-    def __enter__(self) -> KeptMemory:
+    def __enter__(self) -> KeptMemory:  # pyright: ignore[reportIncompatibleMethodOverride] - it says None
         """Begin to count."""
         super().__enter__()
         return self

@@ -320,6 +320,20 @@ UCI_FITS: dict[str, Values] = {
 }
 
 
+# Short fits for tables 1 to 3 of the convolution exponential paper. The rate does not fall, and what is validated is an
+# average of the weights, so that a curve can be read off at any step and time as if its fit had ended there.
+STEADY_FIT: Values = {
+    "batch_size": 32,
+    "lr": 2e-3,
+    "schedule": "exponential",
+    "decay": 1.0,
+    "average": 0.99,
+    "validations": 20,
+    "clock": "processor",
+    "initialize_items": 512,
+}
+
+
 def flowified_rate(model: str, *, couplings: bool = False) -> float:
     """Return the learning rate of a short fit of a flowified model, with or without spline couplings."""
     return NSF_RATE if couplings else FLOWIFIED_RATES[model]

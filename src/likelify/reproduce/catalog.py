@@ -5,9 +5,12 @@ from typing import get_args
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.reproduce.experiment import Experiment, Scale
-from likelify.reproduce.papers import convexp_figures, flowification, flowification_tables
+from likelify.reproduce.papers import convexp, convexp_figures, flowification, flowification_tables
 
 EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
+    "table-1": convexp.table_1,
+    "table-2": convexp.table_2,
+    "table-3": convexp.table_3,
     "flowification-images": flowification.images,
     "flowification-noise": flowification.noise,
     "flowification-tables": flowification_tables.tables,

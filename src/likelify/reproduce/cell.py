@@ -63,6 +63,12 @@ class Cell(Settings):
         """The name of the cell among those of its experiment, fit for a file."""
         return f"{slug(self.method)}.{slug(self.data.source)}.{self.seed}"
 
+    @property
+    def most_seconds(self) -> float | None:
+        """The most seconds that fit and measurement can take; None if there is no limit."""
+        limit = self.fit.get("max_time")
+        return None if limit is None or self.measuring.seconds is None else limit + self.measuring.seconds
+
     def settle(self, facts: Facts) -> dict[str, Values]:
         """Return the complete settings of the cell as plain data, by which results are compared.
 
@@ -84,19 +90,19 @@ class Cell(Settings):
             "output": {"picture": self.picture, "device": self.device},
         }
 
+    @staticmethod
+    def refreshed(settings: dict[str, Values]) -> dict[str, Values]:
+        """Return the settings of an earlier version, with the defaults of those that have come since.
 
-def refreshed(settings: dict[str, Values]) -> dict[str, Values]:
-    """Return the settings of an earlier version, with the defaults of those that have come since.
-
-    Raises:
-        ConfigError: if a setting no longer exists or no longer fits.
-    """
-    return settings | {
-        "model": config_from_dict(settings.get("model", {})).model_dump(mode="json"),
-        "fit": FitSettings.parse(settings.get("fit", {})).model_dump(mode="json"),
-        "data": DataChoice.parse(settings.get("data", {})).model_dump(mode="json", exclude={"folder"}),
-        "measuring": Measuring.parse(settings.get("measuring", {})).model_dump(mode="json"),
-    }
+        Raises:
+            ConfigError: if a setting no longer exists or no longer fits.
+        """
+        return settings | {
+            "model": config_from_dict(settings.get("model", {})).model_dump(mode="json"),
+            "fit": FitSettings.parse(settings.get("fit", {})).model_dump(mode="json"),
+            "data": DataChoice.parse(settings.get("data", {})).model_dump(mode="json", exclude={"folder"}),
+            "measuring": Measuring.parse(settings.get("measuring", {})).model_dump(mode="json"),
+        }
 
 
 def slug(text: str) -> str:

@@ -1,15 +1,21 @@
 """An experiment: methods, data sets and seeds that make the cells of a table, and what the paper printed."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import UNLIMITED_FIT
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Cell, Measuring, PictureKind, Values
+from likelify.reproduce.costs import AnyCell, CostCell, Costing
 from likelify.reproduce.drawing import Draw
+
+if TYPE_CHECKING:
+    from likelify.reproduce.evidence import Evidence
 
 Scale = Literal["cpu", "paper", "quick"]
 
@@ -24,6 +30,7 @@ class Method:
         fit: settings of the fit, over those of the experiment.
         picture: what to draw from the fitted model of the first seed, or None.
         changes: for the titles of data sets settings of the model that hold there only.
+        against: title of the method that it is compared with, instead of the baseline of the experiment.
     """
 
     title: str
@@ -31,6 +38,7 @@ class Method:
     fit: Values = field(default_factory=dict)
     picture: PictureKind | None = None
     changes: Mapping[str, Values] = field(default_factory=dict)
+    against: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class DataSet:
         epochs: of the fits, if not a number of steps or a time.
         fit: settings of the fits to it, over those of the experiment.
         budget: seconds of the fits to it, instead of those of the experiment.
+        measuring: of the models fitted to it, instead of that of the experiment.
         from_files: the user has to have files.
     """
 
@@ -51,6 +60,7 @@ class DataSet:
     epochs: int | None = None
     fit: Values = field(default_factory=dict)
     budget: float | None = None
+    measuring: Measuring | None = None
     from_files: bool = False
 
 
@@ -60,11 +70,16 @@ class Paper:
 
     Attributes:
         source: where they are printed.
-        figures: by titles of method and data set the text of a figure, in the unit of the experiment.
+        figures: by titles of method and data set the text of a figure, in the unit of the experiment: that of a bound
+            where there are two.
+        weighted: the same of importance-weighted figures.
+        costs: by the title of a method those of a training step and of drawing samples, in % of the baseline's.
     """
 
     source: str
     figures: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    weighted: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    costs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,10 @@ class Experiment:
         caveat: what a reader must know before comparing.
         device: see `Cell`.
         draw: draws the figure that the experiment is about; it may need no cells at all.
+        equal: compare the methods at equal steps and at equal times, read off the curves. The learning rate must not
+            fall over the fit.
+        costing: how costs are measured side by side, or None if they are not.
+        discuss: says in sentences what the figures show.
     """
 
     name: str
@@ -104,14 +123,29 @@ class Experiment:
     caveat: str = ""
     device: Literal["cpu", "auto"] = "cpu"
     draw: Draw | None = None
+    equal: bool = False
+    costing: Costing | None = None
+    discuss: Callable[[Evidence], list[str]] | None = None
+
+    def against(self, method: Method) -> str | None:
+        """Return the title of the method that one is compared with, if any."""
+        return method.against or self.baseline
+
+    @property
+    def compared(self) -> str:
+        """The method that all are compared with, for headings; where that is not one, words for it."""
+        titles = {self.against(method) for method in self.methods}
+        return str(self.baseline) if len(titles) == 1 else "that of the same group"
 
     @property
     def folder(self) -> str:
         """Return the name of the folder of its results: scales never share one."""
         return self.name if self.scale == "cpu" else f"{self.name}-{self.scale}"
 
-    def cells(self, seeds: int | None = None, budget: float | None = None, folder: str | None = None) -> list[Cell]:
+    def cells(self, seeds: int | None = None, budget: float | None = None, folder: str | None = None) -> list[AnyCell]:
         """Return the cells; those of a seed stay together, so that an interrupted table has complete pairs.
+
+        Cells that measure costs come last.
 
         Args:
             seeds: number of seeds, by default the usual one.
@@ -126,15 +160,27 @@ class Experiment:
             raise ConfigError(f"seeds must be at least 1, got {seeds}.")
         if budget is not None and budget <= 0:
             raise ConfigError("budget must be longer than nothing.")
-        cells = [
+        cells: list[AnyCell] = [
             self._cell(method, data, seed, budget or data.budget or self.budget, folder)
             for seed in range(seeds)
             for data in self.data
             for method in self.methods
         ]
+        cells += self._cost_cells(budget, folder)
         if len({cell.name for cell in cells}) < len(cells):
             raise ConfigError(f"Two methods or data sets of '{self.name}' share a name, and so would their files.")
         return cells
+
+    def _cost_cells(self, budget: float | None, folder: str | None) -> list[CostCell]:
+        """Return one cell for each data set, which measures the costs of the models that the first seed has fitted."""
+        if self.costing is None:
+            return []
+        found = []
+        for data in self.data:
+            limit = budget or data.budget or self.budget
+            fitted = tuple(self._cell(method, data, 0, limit, folder) for method in self.methods)
+            found.append(CostCell(experiment=self.name, cells=fitted, costing=self.costing, device=self.device))
+        return found
 
     def _cell(self, method: Method, data: DataSet, seed: int, budget: float | None, folder: str | None) -> Cell:
         fit = dict(self.fit | data.fit | method.fit)
@@ -148,7 +194,7 @@ class Experiment:
             model=method.model | method.changes.get(data.title, {}),
             fit=fit,
             epochs=data.epochs,
-            measuring=self.measuring,
+            measuring=data.measuring or self.measuring,
             picture=method.picture if seed == 0 else None,
             device=self.device,
         )
@@ -159,12 +205,12 @@ class Experiment:
 AROUND_SECONDS = 6.0
 
 
-def most_hours(cells: Sequence[Cell], jobs: int) -> float | None:
+def most_hours(cells: Sequence[AnyCell], jobs: int) -> float | None:
     """Return the most hours that cells can take, `jobs` at a time on idle processors; None if one has no limit."""
     total = 0.0
     for cell in cells:
-        limit = cell.fit.get("max_time")
-        if limit is None or cell.measuring.seconds is None:
+        if cell.most_seconds is None:
             return None
-        total += limit + cell.measuring.seconds + AROUND_SECONDS
-    return total / jobs / 3600
+        # Costs are measured with nothing beside.
+        total += (cell.most_seconds + AROUND_SECONDS) / (1 if isinstance(cell, CostCell) else jobs)
+    return total / 3600

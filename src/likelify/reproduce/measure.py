@@ -61,13 +61,7 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
     source = open_data(cell.data)
     facts = public_facts(source, cell.data)
     settings = cell.settle(facts)
-    config = RunConfig(
-        data=source.facts(),
-        opened=cell.data,
-        model=config_from_dict(settings["model"]),
-        fit=FitSettings.parse(settings["fit"]),
-    )
-    folder = folders.runs / run_name(config, settings["data"], code["code"])
+    config, folder = run_of(cell, source, folders, code["code"])
     flow, course, trained_here = fitted(config, source, folder, cell.device, on_progress, reuse=folders.reuse)
     elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course), on_progress)
     result = CellResult(
@@ -83,11 +77,30 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
         elbo=elbo,
         iw=iw,
         picture=_draw(cell, flow, source, folders.results, on_progress),
-        versions={"likelify": __version__, **code, "torch": torch.__version__, "python": platform.python_version()},
-        machine=_machine(flow),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions() | code,
+        machine=machine_of(flow),
+        finished=now(),
     )
     save_cell(folders.results, cell.name, result.model_dump(mode="json"))
+
+
+def run_of(cell: Cell, source: Source, folders: Folders, code: str) -> tuple[RunConfig, Path]:
+    """Return the settings of the run of a cell, and its folder.
+
+    Args:
+        cell: the cell.
+        source: its data.
+        folders: of results and runs.
+        code: hash of the code.
+    """
+    settings = cell.settle(public_facts(source, cell.data))
+    config = RunConfig(
+        data=source.facts(),
+        opened=cell.data,
+        model=config_from_dict(settings["model"]),
+        fit=FitSettings.parse(settings["fit"]),
+    )
+    return config, folders.runs / run_name(config, settings["data"], code)
 
 
 def run_name(config: RunConfig, data: Values, code: str) -> str:
@@ -124,7 +137,7 @@ def fitted(
         LikelifyError: if the settings or the fit are at fault.
     """
     with locked(folder):
-        if reuse and (found := _load(folder)) is not None:
+        if reuse and (found := load_fitted(folder)) is not None:
             return (*found, False)
         run = _begun(folder) or _cleared(folder, config)
         with seeded(config.fit.seed):
@@ -141,7 +154,7 @@ def fitted(
     return flow, course, True
 
 
-def _load(folder: Path) -> tuple[Flow, Course] | None:
+def load_fitted(folder: Path) -> tuple[Flow, Course] | None:
     """Return what a run folder holds if its fit ended well; otherwise it is gone on with, or fitted again."""
     try:
         run = Run.load(folder)
@@ -213,7 +226,18 @@ def _as_tiles(panels: dict[str, Tensor], levels: int) -> bytes:
     return tiles(torch.cat(parts), levels)
 
 
-def _machine(flow: Flow) -> dict[str, str | int]:
+def versions() -> dict[str, str]:
+    """Return the versions of likelify, torch and Python."""
+    return {"likelify": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def now() -> str:
+    """Return the time, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def machine_of(flow: Flow) -> dict[str, str | int]:
+    """Return what a model runs on."""
     weight = tensor_of(flow)
     device = torch.device("cpu") if weight is None else weight.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()

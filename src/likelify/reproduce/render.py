@@ -8,8 +8,10 @@ from pathlib import Path
 
 from likelify.errors import MissingDependencyError
 from likelify.reproduce.drawing import Drawing
-from likelify.reproduce.table import Curve, Report, Table
+from likelify.reproduce.shown import Curve, Table
+from likelify.reproduce.table import Report
 
+DISCUSSION = "What the figures say"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-size: 0.9rem; display: block; overflow-x: auto; }
@@ -32,6 +34,8 @@ def to_markdown(report: Report, folder: Path = Path(), drawn: Path = Path()) -> 
     parts = [f"# {_plain(report.title)}", *map(_plain, report.introduction)]
     if report.drawing is not None:
         parts += _markdown_drawing(report.drawing, folder, drawn)
+    if report.discussion:
+        parts += [f"## {DISCUSSION}", "\n".join(f"- {_plain(text)}" for text in report.discussion)]
     for table in report.tables:
         parts += [f"## {_plain(table.title)}", _markdown_table(table)]
         if table.notes:
@@ -48,6 +52,11 @@ def to_html(report: Report) -> str:
     body = [f"<h1>{escape(report.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in report.introduction)]
     if report.drawing is not None:
         body += _html_drawing(report.drawing)
+    if report.discussion:
+        body += [
+            f"<h2>{DISCUSSION}</h2>",
+            f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in report.discussion)}</ul>",
+        ]
     for table in report.tables:
         body += [f"<h2>{escape(table.title)}</h2>", _html_table(table)]
         if table.notes:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Course, Scores
-from likelify.reproduce.cell import Cell, Values, changes, refreshed
+from likelify.reproduce.cell import Cell, Values, changes
+from likelify.reproduce.costs import AnyCell, CostResult
 from likelify.reproduce.store import read_cells
 
 Status = Literal["finished", "missing", "stale", "damaged"]
@@ -59,13 +60,13 @@ class CellState:
         why: the reason why it is stale or damaged.
     """
 
-    cell: Cell
+    cell: AnyCell
     status: Status
-    result: CellResult | None = None
+    result: CellResult | CostResult | None = None
     why: str = ""
 
 
-def read_states(cells: Iterable[Cell], folder: Path) -> list[CellState]:
+def read_states(cells: Iterable[AnyCell], folder: Path) -> list[CellState]:
     """Return what the file in a folder holds of some cells.
 
     Raises:
@@ -75,13 +76,13 @@ def read_states(cells: Iterable[Cell], folder: Path) -> list[CellState]:
     return [_state(cell, kept[cell.name]) if cell.name in kept else CellState(cell, "missing") for cell in cells]
 
 
-def _state(cell: Cell, values: dict[str, Any]) -> CellState:
+def _state(cell: AnyCell, values: dict[str, Any]) -> CellState:
     try:
-        result = CellResult.parse(values)
+        result = (CellResult if isinstance(cell, Cell) else CostResult).parse(values)
     except ConfigError as error:
         return CellState(cell, "damaged", None, " ".join(str(error).split()))
     try:
-        different = changes(refreshed(result.settings), cell.settle(result.facts))
+        different = changes(cell.refreshed(result.settings), cell.settle(result.facts))
     except ConfigError as error:
         different = [str(error)]
     if different:

@@ -1,5 +1,7 @@
 """Runs many cells at a time, each in a process of its own; if one fails, the others go on."""
 
+from __future__ import annotations
+
 import json
 import os
 import queue
@@ -7,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from likelify.reproduce.cell import Cell
+from likelify.reproduce.costs import AnyCell, CostCell
 from likelify.settings import Settings
 
 PATIENCE_SECONDS = 10
@@ -33,7 +35,7 @@ class Event:
     """
 
     kind: Literal["start", "progress", "finish", "fail"]
-    cell: Cell
+    cell: AnyCell
     phase: str = ""
     share: float = 0.0
     figure: str = ""
@@ -55,9 +57,11 @@ class Folders(Settings):
 
 
 def run_cells(
-    cells: Sequence[Cell], folders: Folders, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
+    cells: Sequence[AnyCell], folders: Folders, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
 ) -> dict[str, str]:
     """Run cells, `jobs` at a time, each in a process of its own; on the CPU with one thread each.
+
+    A cell that measures costs waits until the ones before it are done, and no other runs beside it.
 
     Ctrl-C, or any other end of this function, ends the processes; cells that have finished are on disk.
 
@@ -74,7 +78,7 @@ def run_cells(
     running: dict[str, _Worker] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and len(running) < jobs and not (running and _alone(waiting[-1], running.values())):
                 worker = _Worker(waiting.pop(), folders, events)
                 running[worker.cell.name] = worker
             # A limit on the wait, for on some systems nothing else lets Ctrl-C through.
@@ -96,10 +100,15 @@ def run_cells(
     return failures
 
 
+def _alone(cell: AnyCell, running: Iterable[_Worker]) -> bool:
+    """Tell whether a cell must not run beside those that are running."""
+    return isinstance(cell, CostCell) or any(isinstance(worker.cell, CostCell) for worker in running)
+
+
 class _Worker:
     """One process and the thread that listens to it."""
 
-    def __init__(self, cell: Cell, folders: Folders, events: queue.Queue[Event]) -> None:
+    def __init__(self, cell: AnyCell, folders: Folders, events: queue.Queue[Event]) -> None:
         self.cell, self.events = cell, events
         self.error_output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         single = cell.device == "cpu"
@@ -115,6 +124,7 @@ class _Worker:
             start_new_session=True,
         )
         self.request = {
+            "costs": isinstance(cell, CostCell),
             "cell": cell.model_dump(mode="json"),
             "folders": folders.model_dump(mode="json"),
             "threads": 1 if single else None,

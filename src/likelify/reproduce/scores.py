@@ -21,7 +21,7 @@ OnProgress = Callable[[str, float, str], None]
 # Items, and elements, of one pass.
 PASS_ITEMS, PASS_ELEMENTS, FEWEST_PASS_ITEMS = 1024, 200_000, 128
 # Share of the time left that importance weighting may plan to use: its cost is estimated from that of the ELBO.
-PLANNED = 0.7
+PLANNED = 0.85
 FEWEST_ITEMS = 20
 
 

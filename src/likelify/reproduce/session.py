@@ -6,7 +6,7 @@ from pathlib import Path
 from likelify.errors import ConfigError, DataError, MissingDependencyError
 from likelify.fitting.files import make_folder, write_atomically
 from likelify.fitting.sources import open_data, public_facts
-from likelify.reproduce.cell import Cell
+from likelify.reproduce.costs import AnyCell
 from likelify.reproduce.experiment import Experiment
 from likelify.reproduce.render import to_html, to_markdown
 from likelify.reproduce.results import CellState, read_states
@@ -35,7 +35,7 @@ class Session:
     """
 
     experiment: Experiment
-    cells: list[Cell]
+    cells: list[AnyCell]
     results: Path
     page: Path
     runs: Path
@@ -102,7 +102,7 @@ class Session:
         """Return the session as it is after cells were run."""
         return replace(self, states=read_states(self.cells, self.results))
 
-    def todo(self, *, again: bool = False) -> list[Cell]:
+    def todo(self, *, again: bool = False) -> list[AnyCell]:
         """Return the cells to run: those that are missing or damaged, and stale ones if `again`.
 
         Cells whose data are not there are left out.

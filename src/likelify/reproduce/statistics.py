@@ -6,6 +6,7 @@ Pure functions of plain data.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from likelify.errors import MissingDependencyError
 from likelify.fitting.figures import Figure
@@ -65,6 +66,23 @@ def value_at(curve: Iterable[tuple[float, float]], seconds: float, *, highest: b
     """
     best = max if highest else min
     return best((value for time, value in curve if time <= seconds), default=math.nan)
+
+
+def value_between(curve: Sequence[tuple[float, float]], place: float) -> float:
+    """Return the value of a curve of `(place, value)` at a place, on a straight line between two of its points.
+
+    NaN before the first point and behind the last one.
+
+    Example:
+        >>> value_between([(0.0, 4.0), (10.0, 2.0)], 5.0), value_between([(0.0, 4.0)], 5.0)
+        (3.0, nan)
+    """
+    for (before, first), (after, second) in pairwise([(-math.inf, math.nan), *curve]):
+        if place == after:
+            return second
+        if before < place < after:
+            return first + (second - first) * (place - before) / (after - before) if math.isfinite(before) else math.nan
+    return math.nan
 
 
 def common_time(curves: Iterable[Sequence[tuple[float, float]]], *, slack: float = 0.05) -> float:

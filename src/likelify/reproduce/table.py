@@ -1,41 +1,25 @@
 """Tables of text from the results of cells, for the terminal, Markdown and HTML alike."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from likelify.fitting.figures import Figure, Score, Unit
+from likelify.fitting.figures import Score, Unit
+from likelify.reproduce.costs import CostResult
+from likelify.reproduce.course import course_table, equal_table, time_curve
 from likelify.reproduce.drawing import Drawing
+from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.experiment import DataSet, Experiment, Method
+from likelify.reproduce.numbers import EMPTY, difference_text, mean_text
 from likelify.reproduce.results import CellResult, CellState
-from likelify.reproduce.statistics import common_time, paired_difference, value_at
+from likelify.reproduce.shown import Curve, Rows, Table
+from likelify.reproduce.statistics import paired_difference
 from likelify.reproduce.store import CELLS
 
-# Shares of the common time at which the curves are read off.
-SHARES = (0.25, 0.5, 1.0)
-DIGITS = 3
-EMPTY = "-"
-Curve = list[tuple[float, float]]
-Rows = dict[str, list[CellResult]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        title: above it.
-        headings: of its columns.
-        rows: of cells, as many as headings; the first column is text, the others are figures.
-        notes: below it.
-    """
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
+MEGABYTE = 2**20
+# Above this shape of its tail the mean of importance weights is not to be trusted.
+HEAVY = 0.7
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,8 @@ class Report:
     Attributes:
         title: of the experiment.
         introduction: paragraphs, the caveat first.
-        tables: two for each data set, then the paper's.
+        discussion: sentences on what the figures show.
+        tables: two or three for each data set, then the paper's.
         curves: for each data set and method its curves `(seconds, figure)`, one for each seed.
         unit: of the curves.
         pictures: drawn from fitted models.
@@ -62,6 +47,7 @@ class Report:
 
     title: str
     introduction: list[str]
+    discussion: list[str]
     tables: list[Table]
     curves: dict[str, dict[str, list[Curve]]]
     unit: Unit
@@ -72,11 +58,19 @@ class Report:
 def build_report(experiment: Experiment, states: Sequence[CellState], folder: Path) -> Report:
     """Return the report of an experiment; only finished cells of the present settings count."""
     tables, curves, pictures, drawn = [], {}, [], {}
+    evidence = Evidence(experiment.unit, {}, {})
     for data in experiment.data:
         own = [state for state in states if state.cell.data.source == data.choice.source]
         rows = _finished(experiment, own)
-        tables += [_table(experiment, data, own, rows), _course_table(experiment, data, rows)]
-        curves[data.title] = {title: [_curve(r, experiment.unit) for r in results] for title, results in rows.items()}
+        course = equal_table if experiment.equal else course_table
+        tables += [_table(experiment, data, own, rows), course(experiment, data, rows)]
+        evidence.rows[data.title] = rows
+        for result in _costs(own):
+            tables.append(_cost_table(experiment, data, result))
+            evidence.costs[data.title] = result
+        curves[data.title] = {
+            title: [time_curve(r, experiment.unit) for r in results] for title, results in rows.items()
+        }
         for title, results in rows.items():
             found = (folder / result.picture for result in results if result.picture is not None)
             files = [file for file in found if file.is_file()]
@@ -89,66 +83,93 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
         tables.insert(0, Table(drawing.title, drawing.headings, drawing.rows))
     tables += _paper_table(experiment)
     introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
-    return Report(experiment.title, introduction, tables, curves, experiment.unit, pictures, drawing)
+    discussion = [] if experiment.discuss is None else experiment.discuss(evidence)
+    return Report(experiment.title, introduction, discussion, tables, curves, experiment.unit, pictures, drawing)
 
 
 def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
     """Return the results of each method, in the order of the methods."""
     rows: Rows = {method.title: [] for method in experiment.methods}
     for state in states:
-        if state.status == "finished" and state.result is not None:
-            rows[state.cell.method].append(state.result)
+        if state.status == "finished" and isinstance(state.result, CellResult):
+            rows[state.result.method].append(state.result)
     return rows
+
+
+def _costs(states: Sequence[CellState]) -> list[CostResult]:
+    found = [state.result for state in states if state.status == "finished"]
+    return [result for result in found if isinstance(result, CostResult)]
 
 
 def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], rows: Rows) -> Table:
     """Return the table of held-out figures."""
     unit = experiment.unit
-    baseline = _by_seed(rows.get(experiment.baseline or "", []), unit)
     printed = experiment.paper.figures
     known = any((method.title, data.title) in printed for method in experiment.methods)
     headings = ["method", "parameters", "seeds", f"ELBO, {unit.name}", f"importance-weighted, {unit.name}"]
-    headings += [f"ELBO minus {experiment.baseline} [95 %]"] if experiment.baseline else []
+    headings += [f"ELBO minus {experiment.compared} [95 %]"] if experiment.baseline else []
     headings += ["paper"] if known else []
+    weighed = [r.iw for results in rows.values() for r in results if r.iw is not None and r.iw.ess is not None]
+    headings += ["effective draws"] if weighed else []
+    headings += ["tail k"] if any(score.k is not None for score in weighed) else []
     lines = []
     for method in experiment.methods:
         results = rows[method.title]
         line = [method.title, _parameters(results), str(len(results))]
-        line += [_mean([_figure(r.elbo, unit) for r in results])]
+        line += [mean_text([_figure(r.elbo, unit) for r in results])]
         line += [_weighted(results, unit)]
-        line += [_difference(method, experiment, _by_seed(results, unit), baseline)] if experiment.baseline else []
-        line += [printed.get((method.title, data.title), EMPTY)] if known else []
-        lines.append(line)
+        if experiment.baseline:
+            baseline = experiment.against(method) or ""
+            paired = paired_difference(_by_seed(results, unit), _by_seed(rows.get(baseline, []), unit))
+            line += ["0" if method.title == baseline else difference_text(paired)]
+        line += [_printed(experiment, method, data)] if known else []
+        lines.append((line + _diagnostics(results))[: len(headings)])
     everything = [result for results in rows.values() for result in results]
     return Table(data.title, headings, lines, _notes(states, everything))
 
 
-def _course_table(experiment: Experiment, data: DataSet, rows: Rows) -> Table:
-    """Return the table of validation figures at equal times."""
-    unit = experiment.unit
-    curves = {title: [_curve(result, unit) for result in results] for title, results in rows.items()}
-    time = common_time(curve for several in curves.values() for curve in several)
-    times = [] if math.isnan(time) else [share * time for share in SHARES]
-    headings = ["method", *(f"by {_seconds(t)}" for t in times), "steps", "fit, s", "measuring, s"]
+def _cost_table(experiment: Experiment, data: DataSet, result: CostResult) -> Table:
+    """Return the table of costs, beside what the paper printed."""
+    baseline, printed = result.settings["costing"]["baseline"], experiment.paper.costs
+    headings = ["method", "parameters", f"training step, % of {baseline}", f"sampling, % of {baseline}"]
+    headings += ["paper: training", "paper: sampling"] if printed else []
+    headings += ["training step, ms", "sampling, ms an image", "memory of a step, MB"]
+    samples = result.settings["costing"]["samples"]
     lines = []
     for method in experiment.methods:
-        results = rows[method.title]
-        line = [
-            _mean([value_at(curve, t, highest=unit.higher_is_better) for curve in curves[method.title]]) for t in times
-        ]
-        line += [_mean([r.course.steps for r in results], 0, error=False)]
-        line += [_mean([r.course.seconds for r in results], 0, error=False)]
-        line += [_mean([r.measuring_seconds for r in results], 0, error=False)]
-        lines.append([method.title, *line])
-    return Table(f"{data.title}: validation figures at equal times, {unit.name}", headings, lines)
+        cost = result.costs[method.title]
+        line = [method.title, f"{cost.parameters:,}", f"{cost.step_percent:.0f}", f"{cost.sample_percent:.0f}"]
+        line += list(printed.get(method.title, (EMPTY, EMPTY))) if printed else []
+        line += [f"{1000 * cost.step_seconds:.0f}", f"{1000 * cost.sample_seconds / samples:.2f}"]
+        lines.append([*line, f"{cost.kept_bytes / MEGABYTE:.0f}"])
+    fresh = [title for title, cost in result.costs.items() if cost.steps == 0]
+    clock = "processor" if result.clock == "processor" else "wall"
+    notes = [
+        f"All methods in one process, one after the other in each of {result.rounds} rounds: one training step on "
+        f"{result.batch_size} items, and {samples} samples. Percentages are medians over the rounds of the share of "
+        f"{baseline}'s seconds in the same round ({clock} time; {result.machine.get('name')}).",
+        "Memory: the most that autograd holds at any moment of a training step, forward and backward, what a layer "
+        "holds inside of its own forward or backward pass included; parameters are not counted.",
+    ]
+    notes += [f"With fresh weights, since they were not fitted yet: {', '.join(fresh)}."] if fresh else []
+    return Table(f"{data.title}: costs", headings, lines, notes)
 
 
 def _paper_table(experiment: Experiment) -> list[Table]:
     """Return the table of what the paper printed for methods and data that no row has."""
     shown = {(method.title, data.title) for method in experiment.methods for data in experiment.data}
-    rows = [[*place, text] for place, text in experiment.paper.figures.items() if place not in shown]
-    notes = [f"Source: {experiment.paper.source}"] if experiment.paper.source else []
-    return [Table("What the paper printed", ["method", "data", experiment.unit.name], rows, notes)] if rows else []
+    paper = experiment.paper
+    places = [place for place in paper.figures if place not in shown]
+    headings = ["method", "data", experiment.unit.name]
+    headings += ["importance-weighted"] if paper.weighted else []
+    headings += ["training, %", "sampling, %"] if paper.costs else []
+    rows = []
+    for place in places:
+        row = [*place, paper.figures[place]]
+        row += [paper.weighted.get(place, EMPTY)] if paper.weighted else []
+        rows.append(row + (list(paper.costs.get(place[0], (EMPTY, EMPTY))) if paper.costs else []))
+    notes = [f"Source: {paper.source}"] if paper.source else []
+    return [Table("What the paper printed", headings, rows, notes)] if rows else []
 
 
 def _explanation(experiment: Experiment) -> str:
@@ -157,13 +178,17 @@ def _explanation(experiment: Experiment) -> str:
     better = "higher is better" if experiment.unit.higher_is_better else "lower is better"
     text = (
         f"Figures in {experiment.unit.name}, {better}: mean over seeds +- standard error over seeds. Seeds set "
-        "weights, order of the data and noise, and are paired between methods. At equal times: the best figure on the "
-        "validation split that a fit had logged by then; the last time is the end of the shortest fit. As the learning "
-        "rate falls over a whole fit, figures of earlier times are not those of shorter fits."
+        "weights, order of the data and noise, and are paired between methods."
     )
+    if not experiment.equal:
+        text += (
+            " At equal times: the best figure on the validation split that a fit had logged by then; the last time is "
+            "the end of the shortest fit. As the learning rate falls over a whole fit, figures of earlier times are "
+            "not those of shorter fits."
+        )
     if experiment.baseline:
         text += (
-            f" Differences to {experiment.baseline} are paired by seed, with Student's 95 % interval; it takes "
+            f" Differences to {experiment.compared} are paired by seed, with Student's 95 % interval; it takes "
             "differences to be normal, which so few seeds cannot show."
         )
     source = f" The paper's figures: {experiment.paper.source}" if experiment.paper.source else ""
@@ -194,6 +219,7 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         weighted = " to ".join(str(count) for count in sorted({min(items), max(items)}))
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
         notes.append(f"Importance weighting: {draws} draws on the first {weighted} test items.")
+        notes += _doubts(results)
     if len(items) > 1:
         notes.append("How many items these are differs, as time allowed: the column compares different items.")
     if results:
@@ -226,42 +252,43 @@ def _figure(score: Score, unit: Unit) -> float:
     return unit.pick(score.bits.mean, score.nats.mean)
 
 
-def _curve(result: CellResult, unit: Unit) -> Curve:
-    points = result.course.points
-    return [(point.seconds, unit.pick(point.validation_bits, point.validation_nats)) for point in points]
-
-
-def _difference(method: Method, experiment: Experiment, ours: dict[int, float], baseline: dict[int, float]) -> str:
-    if method.title == experiment.baseline:
-        return "0"
-    paired = paired_difference(ours, baseline)
-    if paired.count == 0:
-        return EMPTY
-    text = f"{paired.difference:+.{DIGITS}f}"
-    if paired.count == 1:
-        return f"{text} (one pair)"
-    return f"{text} [{paired.low:+.{DIGITS}f}, {paired.high:+.{DIGITS}f}]"
-
-
-def _mean(values: Sequence[float], digits: int = DIGITS, *, error: bool = True) -> str:
-    if not values or not all(map(math.isfinite, values)):
-        return EMPTY
-    figure = Figure.of(values)
-    text = f"{figure.mean:,.{digits}f}"
-    return text if not error or figure.standard_error is None else f"{text} +- {figure.standard_error:.{digits}f}"
-
-
 def _weighted(results: Sequence[CellResult], unit: Unit) -> str:
     """Return the importance-weighted figure; exact models have none, since their first figure is no bound."""
     if results and all(result.likelihood == "exact" for result in results):
         return "exact"
-    return _mean([_figure(result.iw, unit) for result in results if result.iw is not None])
+    return mean_text([_figure(result.iw, unit) for result in results if result.iw is not None])
+
+
+def _printed(experiment: Experiment, method: Method, data: DataSet) -> str:
+    """Return what the paper printed: its bound and, where there is one, its importance-weighted figure."""
+    place = (method.title, data.title)
+    texts = [found[place] for found in (experiment.paper.figures, experiment.paper.weighted) if place in found]
+    return " / ".join(texts) or EMPTY
+
+
+def _diagnostics(results: Sequence[CellResult]) -> list[str]:
+    """Return the columns that say how good importance weights are: means over the seeds of medians over the items."""
+    scores = [result.iw for result in results if result.iw is not None]
+    effective = [score.ess for score in scores if score.ess is not None]
+    shapes = [score.k for score in scores if score.k is not None]
+    return [mean_text(effective, 1, error=False), mean_text(shapes, 2, error=False)]
+
+
+def _doubts(results: Sequence[CellResult]) -> list[str]:
+    """Say of which methods importance weighting is not to be trusted."""
+    shapes: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        if result.iw is not None and result.iw.k is not None:
+            shapes[result.method].append(result.iw.k)
+    heavy = [method for method, values in shapes.items() if sum(values) / len(values) > HEAVY]
+    if not heavy:
+        return []
+    return [
+        f"Tail k is the shape of the tail of the weights, its median over the items. Above {HEAVY} a figure is likely "
+        f"too pessimistic, and its error too small: {', '.join(heavy)}."
+    ]
 
 
 def _parameters(results: Sequence[CellResult]) -> str:
     counts = sorted({result.parameters for result in results})
     return " / ".join(f"{count:,}" for count in counts) or EMPTY
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

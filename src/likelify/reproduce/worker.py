@@ -38,6 +38,8 @@ def _run(request: dict) -> None:
     import torch
 
     from likelify.reproduce.cell import Cell
+    from likelify.reproduce.costing import run_costs
+    from likelify.reproduce.costs import CostCell
     from likelify.reproduce.measure import run_cell
     from likelify.reproduce.runner import Folders
 
@@ -51,7 +53,11 @@ def _run(request: dict) -> None:
             last = now
             _send(phase=phase, share=share, figure=figure)
 
-    run_cell(Cell.parse(request["cell"]), Folders.parse(request["folders"]), on_progress)
+    folders = Folders.parse(request["folders"])
+    if request["costs"]:
+        run_costs(CostCell.parse(request["cell"]), folders, on_progress)
+    else:
+        run_cell(Cell.parse(request["cell"]), folders, on_progress)
 
 
 def _send(**values: object) -> None:

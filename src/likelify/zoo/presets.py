@@ -70,13 +70,14 @@ def _residual(name: str, what: str, bits: str, dequantization: str, model: str, 
     if model == "sylvester":
         paper["net_norm_limit"] = 1.5
     small = common | SMALL_NETS | {"levels": 2, "steps": 4 // halved, "hidden": 96}
-    return Preset(name, f"{what}, {dequantization} noise: {bits}", CONVEXP, model, {"paper": paper, "small": small})
+    summary = f"{what}, {dequantization} noise" + (f": {bits}" if bits else "")
+    return Preset(name, summary, CONVEXP, model, {"paper": paper, "small": small})
 
 
-def _table2(name: str, what: str, uniform: str, variational: str, model: str) -> list[Preset]:
+def _table2(name: str, what: str, uniform: str, variational: str, model: str, **settings: Any) -> list[Preset]:
     return [
-        _residual(f"table2-{name}", what, uniform, "uniform", model),
-        _residual(f"table2-{name}-variational", what, variational, "variational", model),
+        _residual(f"table2-{name}", what, uniform, "uniform", model, **settings),
+        _residual(f"table2-{name}-variational", what, variational, "variational", model, **settings),
     ]
 
 
@@ -109,6 +110,9 @@ PRESETS: dict[str, Preset] = {
         *_table2("residual", "Lipschitz residual blocks", "3.37", "3.26", "residual"),
         *_table2("residual-equal-memory", "half as many residual blocks", "3.44", "3.35", "residual"),
         *_table2("sylvester", "convolutional Sylvester layers", "3.32", "3.21", "sylvester"),
+        *_table2(
+            "sylvester-axis", "Sylvester layers in a basis of axis exponentials", "", "", "sylvester", basis="axis"
+        ),
         _table3("without-generalization", "Sylvester layers without a network", "3.44"),
         _table3("without-basis", "Sylvester layers without the basis change", "3.27"),
         _flowified("fmlp", "flowified multilayer perceptron (FMLP)", "", "fmlp"),

@@ -22,11 +22,14 @@ class SylvesterConfig(StackConfig):
     Attributes:
         form: the full layer, or one of the ablations of table 3: without the basis change `W`; without the network,
             where `f(u) = R2 tanh(R1 (u + b))` with two masked convolutions that share a kernel.
+        basis: what is behind the reflections `Q` in `W`: the exponential of a 3x3 convolution, or an axis exponential
+            of all taps.
         reflections: of `Q`; as many as channels by default.
         net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper; nothing here needs it).
     """
 
     form: Literal["full", "without-basis", "without-generalization"] = "full"
+    basis: Literal["convolution", "axis"] = "convolution"
     reflections: Size | None = None
     net_norm_limit: float | None = Field(default=None, gt=0)
 
@@ -37,19 +40,29 @@ class SylvesterConfig(StackConfig):
         return self
 
     def _step(self, shape: ImageShape) -> list[Transform]:
-        return [self._layer(shape[0]), transforms.Flip()]
+        return [self._layer(shape), transforms.Flip()]
 
-    def _layer(self, channels: int) -> Transform:
+    def _layer(self, shape: ImageShape) -> Transform:
+        channels = shape[0]
         net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
-        limits = {"norm_limit": self.norm_limit, "norm_bound": self.norm_bound}
         if self.form == "full":
-            limits |= {"net_norm_limit": self.net_norm_limit}
-            return transforms.conv_sylvester(channels, reflections=self.reflections, **net, **limits)
+            return transforms.conv_sylvester(
+                channels,
+                reflections=self.reflections,
+                net_norm_limit=self.net_norm_limit,
+                exponential=self._exponential(shape),
+                **net,
+            )
         if self.form == "without-basis":
             return transforms.TriangularResidual(
                 nets.AutoregressiveNet(channels, norm_limit=self.net_norm_limit, **net)
             )
         turned = transforms.rotation(channels, method="householder", reflections=self.reflections or channels)
-        exponential = transforms.conv_exponential(channels, **limits)
         residual = transforms.TriangularResidual(nets.TiedHeads(channels), transforms.FreeTanhResidual())
-        return transforms.Conjugate(transforms.Chain([turned, exponential]), residual)
+        return transforms.Conjugate(transforms.Chain([turned, self._exponential(shape)]), residual)
+
+    def _exponential(self, shape: ImageShape) -> Transform:
+        channels, *positions = shape
+        if self.basis == "axis":
+            return transforms.axis_exponential(channels, positions=positions)
+        return transforms.conv_exponential(channels, norm_limit=self.norm_limit, norm_bound=self.norm_bound)

@@ -230,6 +230,7 @@ def conv_sylvester(
     slope_limit: float = 0.5,
     context_features: int = 0,
     checkpoint: bool = False,
+    exponential: Transform | None = None,
 ) -> Conjugate:
     r"""Build a convolutional Sylvester flow: `W = exp(M) Q` with a convolution `M` and reflections `Q` of the channels.
 
@@ -244,11 +245,13 @@ def conv_sylvester(
         context_features: size of the condition; with one, the network reads the condition, `(rows, context_features)`
             or `(rows, context_features, h, w)`; the basis does not.
         checkpoint: as in `nets.AutoregressiveNet`; training then keeps a small multiple of the input.
+        exponential: a linear layer on such images instead of `exp(M)`, such as an `axis_exponential`; `norm_limit` and
+            `norm_bound` then have no use.
 
     Source:
         Hoogeboom et al. 2020, section 4.2, equation 13.
     """
-    exponential = conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)
+    exponential = exponential or conv_exponential(channels, norm_limit=norm_limit, norm_bound=norm_bound)
     heads = AutoregressiveNet(
         channels,
         hidden=hidden,
