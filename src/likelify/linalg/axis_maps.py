@@ -23,6 +23,9 @@ from likelify.tracing import is_tracing
 DENSITY = 8
 # Up to this sum of taps no better bound is looked for.
 SMALL_SUM = 1.0
+# Largest matrices that are formed by a product with zeros and ones.
+SELECTED = 32
+_ODD = "an odd number of taps"
 
 
 class AxisMap(LinearMap):
@@ -116,6 +119,7 @@ class Toeplitz(AxisMap, vouches=True):
         symmetry: take the symmetric or the skew part.
         norm: an upper bound of the 2-norm of all of them that is known already.
         proved: that bound was computed from what is given here, so that it need not be checked.
+        hollow: the centre taps are zero, and not among those given, `(G, k - 1)` or `(rows, G, k - 1)`.
 
     Example:
         >>> step = Toeplitz(torch.tensor([[0.0, 0.0, 1.0]]))
@@ -127,15 +131,30 @@ class Toeplitz(AxisMap, vouches=True):
     symmetry: Symmetry = None  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     norm: float | None = None
     proved: bool = False
+    hollow: bool = False
 
     def __post_init__(self) -> None:
         _check_taps(self)
-        object.__setattr__(self, "_effective", project(self.taps, self.taps.flip(-1), self.symmetry))
+        taps = self.taps if self.symmetry is None else project(self.taps, self.taps.flip(-1), self.symmetry)
+        object.__setattr__(self, "_given", taps)
+
+    @property
+    def given(self) -> Tensor:
+        """The taps that are applied, without those in the centre if these are not given."""
+        return self._given  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def effective(self) -> Tensor:
-        """The taps that are applied."""
-        return self._effective  # pyright: ignore[reportAttributeAccessIssue]
+        """The taps that are applied, `(G, k)` or `(rows, G, k)`."""
+        if not self.hollow:
+            return self.given
+        before, after = self.given.tensor_split(2, -1)
+        return torch.cat([before, self.taps.new_zeros(*self.taps.shape[:-1], 1), after], -1)
+
+    @property
+    def reach(self) -> int:
+        """The distance of the outermost taps."""
+        return self.taps.shape[-1] // 2
 
     @property
     def groups(self) -> int:
@@ -149,7 +168,7 @@ class Toeplitz(AxisMap, vouches=True):
 
     def reaching(self, size: int) -> Tensor:
         """Return the `2 n - 1` taps that matter on an axis of that size, with zeros for those that are not there."""
-        more = size - (self.taps.shape[-1] + 1) // 2
+        more = size - self.reach - 1
         return F.pad(self.effective, (more, more)) if more else self.effective
 
     def matrix(self, size: int) -> Tensor:
@@ -158,7 +177,9 @@ class Toeplitz(AxisMap, vouches=True):
 
     def group_traces(self, size: int) -> Tensor:
         """Return the centre taps times the size; exactly zero for skew ones."""
-        return self.effective[..., self.taps.shape[-1] // 2] * size
+        if self.hollow:
+            return self.taps.new_zeros(self.taps.shape[:-1])
+        return self.given[..., self.reach] * size
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the declared norm, the sum of the taps' sizes where that is small enough, or the best bound."""
@@ -216,6 +237,7 @@ class Circulant(Toeplitz, vouches=True):
         symmetry: take the symmetric or the skew part.
         norm: an upper bound of the 2-norm of all of them that is known already.
         proved: that bound was computed from what is given here, so that it need not be checked.
+        hollow: as in `Toeplitz`.
     """
 
     def matrix(self, size: int) -> Tensor:
@@ -389,30 +411,40 @@ def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, before // groups, size, after)).reshape(x.shape)
 
 
-def toeplitz(taps: Tensor, size: int, *, transposed: bool = False) -> Tensor:
-    """Form Toeplitz matrices `(..., n, n)` from their taps at `-(n - 1) ... n - 1`, `(..., 2 n - 1)`."""
-    # What is made while tracing belongs to the trace.
-    places = _places if is_tracing() else _kept_places
-    return taps[..., places(size, taps.device, -1 if transposed else 1)]
+def toeplitz(taps: Tensor, size: int, *, transposed: bool = False, hollow: bool = False) -> Tensor:
+    """Form Toeplitz matrices `(..., n, n)` from their taps at `-(n - 1) ... n - 1`, hollow ones from those but 0."""
+    if taps.device.type == "cpu" and size <= SELECTED and not is_tracing():
+        # A product with zeros and ones, whose backward pass is one too: half the time of gathering and scattering.
+        selection = _selection(size, taps.dtype, hollow=hollow, transposed=transposed)
+        return (taps @ selection).view(*taps.shape[:-1], size, size)
+    if hollow:
+        before, after = taps.tensor_split(2, -1)
+        taps = torch.cat([before, taps.new_zeros(*taps.shape[:-1], 1), after], -1)
+    return taps[..., _places(size, taps.device, transposed=transposed)]
 
 
-def _places(size: int, device: torch.device, sign: int) -> Tensor:
+def _places(size: int, device: torch.device, *, transposed: bool) -> Tensor:
     """Return which tap stands where."""
     place = torch.arange(size, device=device)
-    return (size - 1) + sign * (place[None, :] - place[:, None])
+    return (size - 1) + (-1 if transposed else 1) * (place[None, :] - place[:, None])
 
 
 @functools.lru_cache(maxsize=256)
-def _kept_places(size: int, device: torch.device, sign: int) -> Tensor:
+def _selection(size: int, dtype: torch.dtype, *, hollow: bool, transposed: bool) -> Tensor:
+    """Return the zeros and ones that put taps into their places, `(taps, n n)`."""
     with torch.inference_mode(mode=False):
-        return _places(size, device, sign)
+        places = _places(size, torch.device("cpu"), transposed=transposed).flatten()
+        chosen = torch.nn.functional.one_hot(places, 2 * size - 1).T
+        return (torch.cat([chosen[: size - 1], chosen[size:]]) if hollow else chosen).to(dtype).contiguous()
 
 
 def transposed_matrices(parts: Sequence[AxisMap], size: int) -> Tensor:
     """Form the transposed matrices of parts for axes of one size, one after the other: `(..., sum of groups, n, n)`."""
     if all(type(part) is Toeplitz for part in parts):
-        taps = [part.reaching(size) for part in parts if isinstance(part, Toeplitz)]
-        return toeplitz(torch.cat(taps, -2) if len(taps) > 1 else taps[0], size, transposed=True)
+        filters = [part for part in parts if isinstance(part, Toeplitz)]
+        hollow = all(part.hollow and part.reach == size - 1 for part in filters)
+        taps = [part.given if hollow else part.reaching(size) for part in filters]
+        return toeplitz(torch.cat(taps, -2) if len(taps) > 1 else taps[0], size, transposed=True, hollow=hollow)
     matrices = [part.matrix(size).mT for part in parts]
     return torch.cat(matrices, -3) if len(matrices) > 1 else matrices[0]
 
@@ -429,10 +461,10 @@ def scaled_norm(norm: float | None, factor: float | Tensor) -> float | None:
 
 def _check_taps(map_: Toeplitz) -> None:
     taps = map_.taps
-    if taps.ndim not in (2, 3) or taps.shape[-1] % 2 == 0:
+    if taps.ndim not in (2, 3) or taps.shape[-1] % 2 == map_.hollow:
         raise ShapeError(
-            f"{type(map_).__name__} needs an odd number of taps, (groups, k), or (rows, groups, k) for those of each "
-            f"row, got shape {tuple(taps.shape)}."
+            f"{type(map_).__name__} needs {'an even number of taps, as it is hollow' if map_.hollow else _ODD}, "
+            f"(groups, k), or (rows, groups, k) for those of each row, got shape {tuple(taps.shape)}."
         )
     check_symmetry(map_.symmetry)
     check_declared_norm(map_.norm)

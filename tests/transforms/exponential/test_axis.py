@@ -7,6 +7,8 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError, ShapeError
+from likelify.linalg import Circulant, Toeplitz
+from likelify.linalg.axis_maps import transposed_matrices
 from likelify.linalg.expm import recorded
 from tests.cases import normal
 
@@ -22,6 +24,27 @@ def whole(trained):
     half = trained.shape[1] // 2
     trained = trained.detach().numpy()
     return np.concatenate([trained[:, :half], np.zeros((len(trained), 1)), trained[:, half:]], 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 40])
+@pytest.mark.parametrize("kind", [Toeplitz, Circulant])
+def test_hollow_kernels_are_those_with_a_zero_in_the_centre(size, kind):
+    given = normal(3, 2, 6)
+    full = torch.cat([given[..., :3], torch.zeros(3, 2, 1, dtype=torch.float64), given[..., 3:]], -1)
+    for symmetry in (None, "skew"):
+        hollow, whole_ = kind(given, symmetry, hollow=True), kind(full, symmetry)
+        for one, other in (
+            (hollow, whole_),
+            (hollow.adjoint(), whole_.adjoint()),
+            (hollow.scaled(2.0), whole_.scaled(2.0)),
+        ):
+            assert torch.equal(one.matrix(size), other.matrix(size))
+            assert torch.equal(transposed_matrices([one, one], size), transposed_matrices([other, other], size))
+        assert torch.equal(hollow.norm_bound((2, size)), whole_.norm_bound((2, size)))
+        if kind is Toeplitz:
+            assert not hollow.group_traces(size).any()
+    with pytest.raises(ShapeError, match="even number of taps, as it is hollow"):
+        kind(full, hollow=True)
 
 
 def test_each_channel_is_multiplied_by_two_small_exponentials():

@@ -276,7 +276,7 @@ def _sharper_growth(problem: ExpProblem) -> float:
 def require_finite(x: Tensor, value: Tensor) -> None:
     """Raise `DomainError` unless all of the value is finite, saying whether the input was."""
     # One pass over the memory; only if the sum itself overflows is every element looked at.
-    if bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value.detach()).all()):
+    if math.isfinite(float(value.detach().sum())) or bool(torch.isfinite(value.detach()).all()):
         return
     if not bool(torch.isfinite(x.detach()).all()):
         raise DomainError("exp_action got an input that is not finite (NaN or infinity).")

@@ -45,9 +45,10 @@ class AxisTaps(Parametrization):
     ) -> None:
         super().__init__(context_features)
         self.axes = axis_names(len(taps))
-        self.takes = (channels, *self.axes)
+        self.takes, self.channels = (channels, *self.axes), channels
         self.taps, self.groups, self.norm_limit, self.channel_factor = taps, groups, norm_limit, channel_factor
         self.settings = {"symmetry": "skew" if orthogonal else None, "centre_taps": centre_taps}
+        self.traceless = orthogonal or not (centre_taps or channel_factor)
         for axis, count in zip(self.axes, taps, strict=True):
             trained = count // 2 if orthogonal else count if centre_taps else count - 1
             # A norm of a few hundredths: near the identity, and no two channels alike.
@@ -60,8 +61,10 @@ class AxisTaps(Parametrization):
         """Build the map."""
         parts: dict[str, AxisMap] = {}
         for part, axis in zip(PARTS, self.axes, strict=False):
-            trained, norm = self._limited(self.value(f"taps_{axis}", context))
-            parts[part] = Toeplitz(self._whole(trained), self._symmetry, norm)
+            taps, norm = self._limited(self.value(f"taps_{axis}", context))
+            if self._symmetry == "skew":
+                taps = torch.cat([-taps.flip(-1), taps], -1)
+            parts[part] = Toeplitz(taps, self._symmetry, norm, proved=True, hollow=not self.settings["centre_taps"])
         if self.channel_factor:
             matrix = self.value("matrix", context)
             if self._share is not None:
@@ -71,7 +74,7 @@ class AxisTaps(Parametrization):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{self.takes[0]}, taps={self.taps}, groups={self.groups}, norm_limit={self.norm_limit}, {self.settings}"
+        return f"{self.channels}, taps={self.taps}, groups={self.groups}, norm_limit={self.norm_limit}, {self.settings}"
 
     @property
     def _symmetry(self) -> Literal["skew"] | None:
@@ -90,23 +93,13 @@ class AxisTaps(Parametrization):
         """
         halves = 2 if self._symmetry == "skew" else 1
         if trained.device.type == "cpu" and trained.numel() and not is_tracing():
-            largest = halves * float(trained.detach().abs().sum(-1).amax())
+            largest = halves * float(torch.linalg.vector_norm(trained.detach(), 1, -1).amax())
             norm = largest * (1 + round_off_margin(trained.dtype, trained.shape[-1]))
             if 0 < norm <= (math.inf if self._share is None else self._share):
                 return trained, norm
         if self._share is None:
             return trained, None
         return limit_norm(trained, trained.abs().sum(-1), self._share / halves), self._share
-
-    def _whole(self, trained: Tensor) -> Tensor:
-        """Put the centre taps into kernels in which they are not trained."""
-        if self.settings["centre_taps"]:
-            return trained
-        centre = trained.new_zeros(*trained.shape[:-1], 1)
-        if self._symmetry == "skew":
-            return torch.cat([-trained.flip(-1), centre, trained], -1)
-        half = trained.shape[-1] // 2
-        return torch.cat([trained[..., :half], centre, trained[..., half:]], -1)
 
 
 def axis_exponential(

@@ -171,7 +171,8 @@ class Exponential(Transform, Caching, ActsInTraining):
     def _trace(self, map_: LinearMap, x: Tensor) -> Tensor:
         event_shape = tuple(x.shape[1:])
         if self.trace == "exact":
-            return map_.trace(event_shape)
+            traceless = map_.symmetry == "skew" or getattr(self.parametrization, "traceless", False)
+            return x.new_zeros(()) if traceless else map_.trace(event_shape)
         return estimate_trace(map_, event_shape, samples=self.trace_samples, method=self.trace, like=x).value
 
 

@@ -37,10 +37,12 @@ class Parametrization(nn.Module):
 
     Attributes:
         takes: the events that the map acts on, if they are known, such as `(channels, ...)`.
+        traceless: the trace is zero whatever the parameters are, so that it need not be computed.
     """
 
     extra_repr = kept_arguments
     takes: EventShape | None = None
+    traceless = False
 
     def __init__(self, context_features: int = 0) -> None:
         super().__init__()
