@@ -7,7 +7,7 @@ import torch
 import likelify as lk
 from likelify.distributions import AutoregressiveColumns, Mixture
 from likelify.errors import ConfigError, DataError, LikelifyWarning
-from likelify.fitting.conditioning import particles
+from likelify.fitting.conditioning import growing
 from likelify.fitting.conditioning.asked import Asked
 from likelify.fitting.conditioning.given import draw_given, log_prob_of, quantiles
 from likelify.fitting.typed import rounded
@@ -206,9 +206,35 @@ def test_impossible_values_are_refused_with_their_column():
         draw_given(flow, SCHEMA, known, all_but(COLOUR), draws=0)
 
 
+def test_a_state_that_is_rare_before_a_known_value_is_drawn_as_often_as_it_should():
+    schema = (
+        ColumnSchema.category("kind", ("usual", "rare")),
+        ColumnSchema.category("hue", ("a", "b"), missing=True),
+        ColumnSchema(name="x"),
+    )
+    kind = (np.arange(4000) % 1000 == 0).astype(float)
+    hue = np.where(np.arange(4000) % 50 == 0, np.nan, np.arange(4000) % 2)
+    known = np.column_stack([kind, hue, 6 * kind + 0.7 * np.random.default_rng(0).normal(size=4000)])
+    transform = MixedColumns(schema)
+    flow = lk.Flow(AutoregressiveColumns(schema, linear=True, snap=transform.snap), transform).double()
+    flow.initialize(torch.from_numpy(known))
+    tried = np.array([[place, color, 6.0] for place in (0, 1) for color in (0, 1, np.nan)])
+    with torch.no_grad():
+        density = flow.log_prob(torch.from_numpy(tried)).exp().numpy().reshape(2, 3)
+    # A thousandth of the rows, and a fifth of those of such an x.
+    for hue_known, some in ((True, density[:, :1]), (False, density)):
+        share = some[1].sum() / some.sum()
+        drawn = draw_given(flow, schema, np.array([[np.nan, 0, 6]]), [False, hue_known, True], draws=2000)
+        assert 0.1 < share < 0.5
+        assert drawn.rows[0, :, 0].mean() == pytest.approx(share, abs=0.03)
+        assert drawn.ess[0] > 500
+    found = log_prob_of(flow, schema, tried[[3]], 0)
+    assert found.nats[0] == pytest.approx(np.log(density[1, 0] / density[:, 0].sum()), abs=1e-3)
+
+
 def test_draws_that_are_worth_little_are_said_to_be(monkeypatch):
-    monkeypatch.setattr(particles, "PARTICLES", 16)
-    monkeypatch.setattr(particles, "MOST", 64)
+    monkeypatch.setattr(growing, "PARTICLES", 16)
+    monkeypatch.setattr(growing, "MOST", 64)
     flow, known = model(BACKWARD), rows(4, seed=11)
     with pytest.warns(
         LikelifyWarning, match="of 4 rows whose weights differ are worth few independent ones.*--given a,b"

@@ -21,7 +21,7 @@ from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.conditioning.asked import Asked
 from likelify.fitting.conditioning.closed import closed_quantiles
 from likelify.fitting.conditioning.dependent import following
-from likelify.fitting.conditioning.particles import particles_of
+from likelify.fitting.conditioning.growing import particles_of
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
 from likelify.seeding import seeded

@@ -1,10 +1,8 @@
-"""Weighted draws of what is not known of rows, in numbers that grow until they are worth enough."""
+"""Weighted draws of what is not known of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,16 +10,6 @@ import torch
 from likelify.fitting.conditioning.asked import Asked
 from likelify.flows import Flow
 from likelify.schema import compute_functions
-
-# Particles of a row: as many as that, four times as many while they are worth too few, and never more.
-PARTICLES, MOST = 256, 4096
-# Where each is a draw by itself, one in so many more than are wanted, and at most so many times as many: those outside
-# of a range are left out.
-SPARE, MOST_TIMES = 16, 16
-# Rounding of effective sample sizes.
-WITHIN = 1e-3
-# Particles that are worked on at a time.
-AT_A_TIME = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +48,11 @@ class Particles:
         weight = np.exp(self.log_known - self.log_known.max(0))
         return weight.std(0) / weight.mean(0) / np.sqrt(len(weight))
 
+    def taken(self, places: np.ndarray) -> Particles:
+        """Return those of some rows."""
+        weights = self.log_weight[:, places], self.log_known[:, places]
+        return Particles(self.of[places], self.rows[:, places], *weights, self.exact)
+
     def some(self, places: np.ndarray) -> Particles:
         """Return those of some rows, with all their weight where no draw of a row lies inside of the ranges."""
         log_weight, log_known = self.log_weight[:, places], self.log_known[:, places]
@@ -67,45 +60,17 @@ class Particles:
         return Particles(self.of[places], self.rows[:, places], log_weight, log_known, self.exact)
 
 
-def particles_of(
-    flow: Flow, asked: Asked, some: np.ndarray, wanted: int, enough: float, *, present: bool
-) -> Iterator[Particles]:
-    """Draw what is not known of rows, of those together whose draws are exact, and of all others.
+def drawn(flow: Flow, asked: Asked, some: np.ndarray, number: int, *, exact: bool, present: bool) -> Particles:
+    """Draw particles.
 
     Args:
         flow: the model.
         asked: all rows.
         some: numbers of those that are wanted.
-        wanted: draws of each row.
-        enough: of how many independent draws the worth is wanted where weights differ.
+        number: of particles of each.
+        exact: whether all of them are draws from the conditional distribution itself.
         present: whether what is drawn must not be missing.
     """
-    places = torch.from_numpy(asked.known[np.ix_(some, asked.modelled)])
-    exact = flow.base.completes_exactly(places, present=present).numpy()
-    draw = partial(_drawn, flow, asked, present=present)
-    more = wanted + wanted // SPARE
-    yield from _growing(partial(draw, exact=True), some[exact], more, MOST_TIMES * wanted, wanted)
-    yield from _growing(partial(draw, exact=False), some[~exact], max(PARTICLES, wanted), wanted, enough)
-
-
-def _growing(
-    draw: Callable[[np.ndarray, int], Particles], left: np.ndarray, number: int, most: int, enough: float
-) -> Iterator[Particles]:
-    """Draw so many particles of rows, and four times as many of those that are worth too few, up to a number."""
-    while len(left):
-        again = []
-        last = 4 * number > max(MOST, most)
-        at_a_time = max(1, AT_A_TIME // number)
-        for start in range(0, len(left), at_a_time):
-            part = draw(left[start : start + at_a_time], number)
-            good = part.ess >= enough - WITHIN if not last else np.ones(len(part.of), dtype=bool)
-            if good.any():
-                yield part.some(good)
-            again.append(part.of[~good])
-        left, number = np.concatenate(again), 4 * number
-
-
-def _drawn(flow: Flow, asked: Asked, some: np.ndarray, number: int, *, exact: bool, present: bool) -> Particles:
     known = asked.known[some]
     places = torch.from_numpy(known[:, asked.modelled])
     cells = flow.transform(torch.from_numpy(asked.known_cells(some)))[0]
