@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Processes of the tests; a file of tests stays in one.
+WORKERS ?= 2
+TESTED := -n $(WORKERS) --dist loadfile
 
 .PHONY: setup demo test test-slow lint bench docs clean
 
@@ -18,10 +21,10 @@ demo: $(READY)
 	$(BIN)/likelify fit digits --max-time 85s
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TESTED) -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(TESTED) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .
