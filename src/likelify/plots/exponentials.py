@@ -134,7 +134,9 @@ def exponential_terms(kernel: Tensor, x: Tensor, *, terms: int = 5) -> Figure:
     reverse = _terms_of(map_, z, "z", -1.0, terms)
     result = Panel(r"$z = e^m \star x$", z[0], grey=True, cell=PICTURE / x.shape[1])
     again = Panel(r"$x = e^{-m} \star z$", back[0], grey=True, cell=PICTURE / x.shape[1])
-    return draw_equations([[*forward, r"$+\cdots=$", result], [*reverse, r"$\mp\cdots=$", again]])
+    # The sign of the first term that is not shown is above.
+    rest = r"$\pm\cdots=$" if terms % 2 else r"$\mp\cdots=$"
+    return draw_equations([[*forward, r"$+\cdots=$", result], [*reverse, rest, again]])
 
 
 def _terms_of(map_: LinearMap, x: Tensor, name: str, sign: float, terms: int) -> list[Part]:
