@@ -24,11 +24,10 @@ processor, everything included, to four kinds of images.
 READING = """\
 ## How to read this
 
-- *Equal neighbours* is the share of horizontally neighbouring values that are the same, *correlation* that of
-  neighbouring values; both of test images. Our reading, which these fits do not prove: where neighbours are much alike
-  and rarely the same, as in photographs, a linear layer takes away at once what they share, and couplings would have to
-  learn it. Where most are *the same*, as in drawings and on black ground, distributions have spikes along the axes, and
-  sums of neighbours have them no longer.
+- *Correlation* is that of horizontally neighbouring values, *equal neighbours* the share of them that are the same;
+  both of test images. Our reading, which these fits do not prove: the higher the correlation, the more a linear layer
+  takes away at once of what couplings would have to learn step by step. Values that are exactly their neighbours' pull
+  the other way: they make spikes along the axes of the distribution, and sums of neighbours have them no longer.
 - The two exponentials differ in reach: 3x3 taps between all channels, or a row and a column of [any
   length](axis-exponential.md) within each channel.
 - The difference to 1x1 is paired by seed; the interval is Student's, of few seeds. One that holds 0 decides nothing;
