@@ -39,4 +39,6 @@ def test_panels_hold_their_pixels_and_titles():
     first = base64.b64decode(re.findall(r'base64,([^"]*)"', content)[0])
     with Image.open(io.BytesIO(first)) as picture:
         assert np.array_equal(np.asarray(picture), grid_of(images, 256, columns=2, usual=1))
+    below = panels_as_svg({"a": images, "b": images}, 256, columns=2, across=1).decode()
+    assert re.findall(r'<image x="0" y="(\d+)"', below) == ["32", str(32 + 32 + 24 + round(400 * 11 / 15))]
     assert "http" not in content.replace("http://www.w3.org/2000/svg", "")

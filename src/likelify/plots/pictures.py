@@ -107,34 +107,38 @@ def _scaled(cells: np.ndarray, side: int, usual: int) -> np.ndarray:
     return np.array([[np.asarray(plane) for plane in cell] for cell in reduced])
 
 
-def picture(panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: int | None = None) -> bytes:
+def picture(
+    panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: int | None = None, across: int | None = None
+) -> bytes:
     """Return grids of images side by side, with their titles if there are several, as the content of a PNG file.
 
     Args:
         panels: for each title its images `(n, c, h, w)`.
         levels: number of values of a pixel.
         columns: images in a row of each grid; by default what suits their number.
+        across: grids side by side before the next ones are below them; by default all.
     """
     usual = USUAL_SIDE if len(panels) == 1 else 560
     grids = [grid_of(images, levels, columns=columns, usual=usual) for images in panels.values()]
     images = [pillow().fromarray(grid) for grid in grids]
-    return png(images[0] if len(images) == 1 else _side_by_side(list(panels), images))
+    return png(images[0] if len(images) == 1 else _titled(list(panels), images, across or len(images)))
 
 
-def _side_by_side(titles: Sequence[str], images: Sequence[Image]) -> Image:
+def _titled(titles: Sequence[str], images: Sequence[Image], across: int) -> Image:
+    """Put images below their titles, so many side by side."""
     from PIL import ImageDraw, ImageFont
 
-    top = TITLE + 13
-    width = sum(image.width for image in images) + GAP * (len(images) - 1)
+    top, font = TITLE + 13, ImageFont.load_default(TITLE)
+    wide, high = max(image.width for image in images), max(image.height for image in images)
+    across, down = min(across, len(images)), -(-len(images) // across)
     mode = "RGB" if any(image.mode == "RGB" for image in images) else "L"
-    sheet = pillow().new(mode, (width, top + max(image.height for image in images)), "white")
-    pen, left = ImageDraw.Draw(sheet), 0
-    for title, image in zip(titles, images, strict=True):
-        font = ImageFont.load_default(TITLE)
-        wide = pen.textlength(title, font)
-        pen.text((left + max(0, (image.width - wide) / 2), 3), title, "black", font)
-        sheet.paste(image, (left, top))
-        left += image.width + GAP
+    size = across * (wide + GAP) - GAP, down * (top + high + GAP) - GAP
+    sheet = pillow().new(mode, size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (title, image) in enumerate(zip(titles, images, strict=True)):
+        left, upper = index % across * (wide + GAP), index // across * (top + high + GAP)
+        pen.text((left + max(0, (image.width - pen.textlength(title, font)) / 2), upper + 3), title, "black", font)
+        sheet.paste(image, (left, upper + top))
     return sheet
 
 

@@ -69,7 +69,9 @@ def read_tiles(content: bytes, height: int, width: int) -> np.ndarray:
     return cells.transpose(0, 2, 4, 1, 3).reshape(-1, channels, height, width)
 
 
-def panels_as_svg(panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: int | None = None) -> bytes:
+def panels_as_svg(
+    panels: Mapping[str, Tensor | np.ndarray], levels: int, *, columns: int | None = None, across: int | None = None
+) -> bytes:
     """Return grids of images side by side below their titles as the content of an SVG file that needs no other.
 
     `picture` gives the same as PNG. Pixels stay squares at every size.
@@ -78,18 +80,20 @@ def panels_as_svg(panels: Mapping[str, Tensor | np.ndarray], levels: int, *, col
         panels: for each title its images `(n, c, h, w)`.
         levels: number of values of a pixel.
         columns: images in a row of each grid; by default what suits their number.
+        across: grids side by side before the next ones are below them; by default all.
     """
-    parts, left, height = [], 0, 0
-    for title, images in panels.items():
-        grid = grid_of(images, levels, columns=columns, usual=1)
-        high = round(PANEL * grid.shape[0] / grid.shape[1])
+    grids = [grid_of(images, levels, columns=columns, usual=1) for images in panels.values()]
+    across = min(across or len(grids), len(grids))
+    heights = [round(PANEL * grid.shape[0] / grid.shape[1]) for grid in grids]
+    step, parts = HEAD + max(heights) + GAP, []
+    for index, (title, grid, high) in enumerate(zip(panels, grids, heights, strict=True)):
+        left, top = index % across * (PANEL + GAP), index // across * step
         data = base64.b64encode(png(pillow().fromarray(grid))).decode()
         parts += [
-            f'<text x="{left + PANEL / 2:g}" y="{LETTERS + 2}" text-anchor="middle">{escape(title)}</text>',
-            f'<image x="{left}" y="{HEAD}" width="{PANEL}" height="{high}" href="data:image/png;base64,{data}"/>',
+            f'<text x="{left + PANEL / 2:g}" y="{top + LETTERS + 2}" text-anchor="middle">{escape(title)}</text>',
+            f'<image x="{left}" y="{top + HEAD}" width="{PANEL}" height="{high}" href="data:image/png;base64,{data}"/>',
         ]
-        left, height = left + PANEL + GAP, max(height, high)
-    width, height = left - GAP, height + HEAD
+    width, height = across * (PANEL + GAP) - GAP, -(-len(grids) // across) * step - GAP
     style = f"text {{ font: {LETTERS}px sans-serif; }} image {{ image-rendering: pixelated; }}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',

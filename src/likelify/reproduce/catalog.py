@@ -11,16 +11,16 @@ EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "table-1": convexp.table_1,
     "table-2": convexp.table_2,
     "table-3": convexp.table_3,
-    "flowification-images": flowification.images,
-    "flowification-noise": flowification.noise,
-    "flowification-tables": flowification_tables.tables,
-    "flowification-figures": flowification.figures,
-    "flowification-minutes": flowification.minutes,
     "figure-1": convexp_figures.figure_1,
     "figure-2": convexp_figures.figure_2,
     "figure-3": convexp_figures.figure_3,
     "figure-4": convexp_figures.figure_4,
     "figure-5": convexp_figures.figure_5,
+    "flowification-images": flowification.images,
+    "flowification-noise": flowification.noise,
+    "flowification-tables": flowification_tables.tables,
+    "flowification-figures": flowification.figures,
+    "flowification-minutes": flowification.minutes,
 }
 
 

@@ -6,6 +6,7 @@ import torch
 
 from likelify.plots import read_tiles, tiles
 from likelify.reproduce.catalog import experiment
+from likelify.reproduce.cell import Cell
 from likelify.reproduce.papers import convexp_figures
 from likelify.reproduce.session import Session
 
@@ -42,8 +43,10 @@ def test_samples_of_several_cells_make_one_sheet(tmp_path):
     drawing = draw(made)
     assert drawing is not None
     assert drawing.svg.decode().count("<image") == 3
-    left, middle, right = np.array_split(_pixels(drawing.png), 3, axis=1)
-    assert {40, 80, 250} <= {int(np.median(part)) for part in (left, middle, right)}
+    above, below = np.array_split(_pixels(drawing.png), 2)
+    corners = (part[:, side] for part in (above, below) for side in (slice(None, 400), slice(-400, None)))
+    # Two models side by side, the real images below the first; the last place stays white.
+    assert [int(np.median(corner)) for corner in corners] == [40, 80, 250, 255]
 
 
 def _pixels(png):
@@ -52,16 +55,20 @@ def _pixels(png):
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image)[60:, :, 0]
+        return np.asarray(image)[..., 0]
 
 
 @pytest.mark.parametrize("scale", ["cpu", "quick", "paper"])
-def test_samples_are_drawn_from_models_of_table_2(scale):
+def test_samples_are_drawn_from_the_models_of_table_2_and_a_pyramid(scale):
     figure = experiment("figure-5", scale)
-    cells = figure.cells()
+    cells = [cell for cell in figure.cells() if isinstance(cell, Cell)]
     assert {cell.picture for cell in cells} == {"tiles"}
-    assert cells[0].model["model"] == "sylvester"
+    assert [cell.model["model"] for cell in cells] == ["sylvester", "sylvester", "pyramid"]
     assert all(cell.fit.get("max_time") is not None or scale == "paper" for cell in cells)
+    # Whatever is fitted for the table is not fitted again.
+    table = [cell for cell in experiment("table-2", scale).cells(seeds=1) if isinstance(cell, Cell)]
+    fits = [(cell.model, cell.fit, cell.data, cell.seed) for cell in table]
+    assert all((cell.model, cell.fit, cell.data, cell.seed) in fits for cell in cells[:2])
 
 
 @pytest.mark.slow

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.errors import MissingDependencyError
 from likelify.fitting import recipes
-from likelify.fitting.sources import DataChoice
-from likelify.reproduce.cell import Measuring, Values
+from likelify.reproduce.cell import Measuring
 from likelify.reproduce.drawing import Draw, Drawing
-from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
-from likelify.zoo.presets import preset
+from likelify.reproduce.experiment import Experiment, Method, Paper, Scale
+from likelify.reproduce.papers import convexp
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,73 +34,73 @@ CHANNELS, SIDE, NORM = 4, 8, 0.9
 DEGREE, SHOWN = 12, (2, 4, 6, 8, 10, 12)
 
 SYLVESTER, VARIATIONAL = "convolutional Sylvester", "convolutional Sylvester, variational noise"
+PYRAMID = "pyramid (exact)"
 # The sheets of samples hold 8 bits whatever the number of levels.
 LEVELS, TILE_COLUMNS = 256, 8
-PHOTOS = DataSet("photographs", DataChoice(source="sample-photos"))
-DIGITS = DataSet("digits", DataChoice(source="digits"))
-CIFAR = DataSet("CIFAR-10", DataChoice(source="cifar-10"), from_files=True)
+# Of them side by side.
+ACROSS = 2
 CAVEATS: dict[Scale, str] = {
-    "cpu": "CPU scale: small models, ten minutes of one processor for each, on 32x32 crops of two photographs. The "
+    "cpu": "CPU scale: small models, some minutes of one processor for each, on 32x32 crops of two photographs. The "
     "paper's samples are of CIFAR-10 after days of a GPU: what can be compared here is one model with another.",
-    "paper": "Paper scale: the preset of table 2 on CIFAR-10; parts of its architecture are reconstructions.",
+    "paper": "Paper scale: the presets of table 2 on CIFAR-10; parts of their architecture are reconstructions.",
     "quick": "A trial of the machinery: seconds of fitting on 8x8 digits. The figures mean nothing.",
-}
-FITS: dict[Scale, Values] = {
-    "cpu": {"validations": 20, "clock": "processor"},
-    "paper": {},
-    "quick": {"validations": 4, "clock": "processor"},
-}
-BUDGETS: dict[Scale, float | None] = {"cpu": recipes.PROCESSOR_SECONDS["images"], "paper": None, "quick": 4.0}
-MEASURING: dict[Scale, Measuring] = {
-    "cpu": Measuring(),
-    "paper": Measuring(iw_samples=1000, iw_items=1000, seconds=None),
-    "quick": Measuring(iw_samples=8, iw_items=40, seconds=4.0),
 }
 
 
 def figure_1(scale: Scale) -> Experiment:
     """Return the figure of a convolution's exponential as a matrix."""
-    return _drawn("figure-1", "The exponential of a convolution as a matrix", scale, _exponential, "figure 1")
+    return _drawn("figure-1", "Figure 1: the exponential of a convolution as a matrix", scale, _exponential, "figure 1")
 
 
 def figure_2(scale: Scale) -> Experiment:
     """Return the figure of a convolution as a matrix."""
-    return _drawn("figure-2", "A convolution as a matrix", scale, _convolution, "figure 2")
+    return _drawn("figure-2", "Figure 2: a convolution as a matrix", scale, _convolution, "figure 2")
 
 
 def figure_3(scale: Scale) -> Experiment:
     """Return the figure of the terms of a convolution exponential."""
-    return _drawn("figure-3", "The terms of a convolution exponential, and of its inverse", scale, _terms, "figure 3")
+    return _drawn(
+        "figure-3", "Figure 3: the terms of a convolution exponential, and of its inverse", scale, _terms, "figure 3"
+    )
 
 
 def figure_4(scale: Scale) -> Experiment:
     """Return the figure of bounds of the terms."""
-    return _drawn("figure-4", "How fast the series of an exponential ends", scale, _bounds, "figure 4")
+    return _drawn("figure-4", "Figure 4: how fast the series of an exponential ends", scale, _bounds, "figure 4")
 
 
 def figure_5(scale: Scale) -> Experiment:
-    """Return the figure of samples of the convolutional Sylvester flow of table 2."""
-    size = "paper" if scale == "paper" else "small"
-    presets = {SYLVESTER: "table2-sylvester", VARIATIONAL: "table2-sylvester-variational"}
-    methods = tuple(
-        Method(title, preset(name).settings(size), fit=recipes.preset_fit(name, size), picture="tiles")
-        for title, name in presets.items()
-    )
+    """Return the figure of samples: the convolutional Sylvester flow of table 2, and the default model of photographs.
+
+    At CPU scale the Sylvester flows are those of table 2, fitted once for both.
+    """
+    sylvester = (convexp.stack("Sylvester", noise, scale) for noise in convexp.NOISES)
+    titles = {"Sylvester, uniform": SYLVESTER, "Sylvester, variational": VARIATIONAL}
+    methods = [replace(method, title=titles[method.title], picture="tiles", against=None) for method in sylvester]
+    table = convexp.table_2(scale)
     return Experiment(
         "figure-5",
-        "Samples of convolutional Sylvester flows",
+        "Figure 5: samples",
         scale,
-        methods,
-        data={"cpu": (PHOTOS,), "paper": (CIFAR,), "quick": (DIGITS,)}[scale],
+        [*methods, _pyramid(scale)],
+        data=table.data,
         seeds=1,
-        fit=FITS[scale],
-        budget=BUDGETS[scale],
-        measuring=MEASURING[scale],
+        fit=table.fit,
+        budget=table.budget,
+        measuring=table.measuring,
         paper=Paper(f"{SOURCE}: figure 5"),
         caveat=CAVEATS[scale],
-        device="auto" if scale == "paper" else "cpu",
+        device=table.device,
         draw=partial(_samples, side=8 if scale == "quick" else 32),
     )
+
+
+def _pyramid(scale: Scale) -> Method:
+    """Return the default model of photographs, with the fit that suits it, as long as the others."""
+    small = {"width": 8, "blocks": 0, "head": 8} if scale == "quick" else {}
+    fit = {name: value for name, value in recipes.FITS["pyramid"].items() if name not in ("steps", "max_time")}
+    fit |= {} if scale == "paper" else {"schedule": "cosine"}
+    return Method(PYRAMID, {"model": "pyramid"} | small, fit=fit, picture="tiles")
 
 
 def _samples(pictures: Mapping[str, Path], *, side: int) -> Drawing | None:
@@ -119,8 +119,8 @@ def _samples(pictures: Mapping[str, Path], *, side: int) -> Drawing | None:
         "64 samples of each model, drawn at temperature 1 with seed 0 and not chosen, beside as many images of the "
         "test split. The table has the models' figures on it.",
     )
-    png = picture(panels, LEVELS, columns=TILE_COLUMNS)
-    svg = panels_as_svg(panels, LEVELS, columns=TILE_COLUMNS)
+    png = picture(panels, LEVELS, columns=TILE_COLUMNS, across=ACROSS)
+    svg = panels_as_svg(panels, LEVELS, columns=TILE_COLUMNS, across=ACROSS)
     return Drawing("figure-5", "Samples beside real images", caption, png, svg)
 
 
