@@ -49,6 +49,11 @@ class Normal(Distribution):
             self.register_buffer("loc", torch.zeros(shape), persistent=False)
             self.register_buffer("log_scale", torch.zeros(shape), persistent=False)
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether mean and deviation are 0 and 1 for good."""
+        return not self._parameters
+
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats."""
         check_values(x, self.event_shape, "Normal")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 # The methods that work on what a layer takes, and on what it gives.
-TAKING, GIVING = ("forward", "mean_forward", "initialize", "out_shape"), ("inverse", "mean_inverse", "data_shape")
+TAKING = ("forward", "mean_forward", "initialize", "out_shape", "log_masses")
+GIVING = ("inverse", "mean_inverse", "data_shape")
 CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
 
 
