@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.linalg.bounds import widest
 from likelify.nets.conditioners import CONV_FORMAT, zeroed
 from likelify.structure import ContextLike, as_context, check_size
 
@@ -22,6 +23,9 @@ NEIGHBOURS: dict[Place, tuple[tuple[Place, int, int], ...]] = {
 DETAIL = 16.0
 # Log-odds of the spikes at both ends of the levels before training.
 SPIKE = -5.0
+
+# Penalty on weights fitted by least squares, for each value, on the scale on which levels fill (-1, 1).
+RIDGE = 1e-5
 
 
 def detail(difference: Tensor) -> Tensor:
@@ -143,6 +147,31 @@ class PlaneNet(nn.Module):
         features = F.silu(features).expand(rows, -1, height, width)
         return features.permute(0, 2, 3, 1).flatten(0, 2), prediction
 
+    @torch.no_grad()
+    def fit(self, read: Tensor, target: Tensor) -> Tensor:
+        """Fit predictions and links to a sample by least squares; return what they leave, `(channels, n)`.
+
+        Args:
+            read: the known planes, one element larger on each side; of none for the top.
+            target: the plane itself, `(rows, channels, height, width)`.
+        """
+        left = target.transpose(0, 1).flatten(1)
+        if self.known:
+            seen = F.unfold(read, 3).transpose(0, 1).flatten(1)
+            weight = self.predict.weight
+            left = left - weight.flatten(1) @ seen
+            change = _regression(seen, left)
+            weight.add_(change.view_as(weight))
+            left = left - change @ seen
+        deviation = left
+        for channel in range(1, self.channels):
+            share = _regression(deviation[:channel], deviation[channel : channel + 1])
+            self.links[channel, :channel] = share[0]
+            left = torch.cat(
+                [left[:channel], deviation[channel : channel + 1] - share @ deviation[:channel], left[channel + 1 :]]
+            )
+        return left
+
     def centres(self, prediction: Tensor, deviation: Tensor) -> Tensor:
         """Return what each channel is predicted to be given the channels before it, `(channels, n)`.
 
@@ -151,6 +180,14 @@ class PlaneNet(nn.Module):
             deviation: how far the elements are from that, `(channels, n)`; of a channel's own and later ones unread.
         """
         return prediction + self.links.tril(-1) @ deviation
+
+
+def _regression(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Return the weights `(outputs, inputs)` of a linear map between rows of values, small where they say little."""
+    wide, values = widest(inputs), widest(outputs)
+    gram = wide @ wide.mT
+    ridge = RIDGE * wide.shape[1] * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + ridge, wide @ values.mT).mT.to(outputs.dtype)
 
 
 class _Block(nn.Module):

@@ -27,6 +27,8 @@ from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_au
 FAR = 1e4
 # Scales are between a tenth of a level and ten times the whole range.
 NARROWEST, WIDEST = math.log(0.1), 3.0
+# The widest logistic where all parameters are zero, and how far log scales are on either side of what data ask for.
+BROAD, SPREAD = 0.15, math.log(4)
 # The smallest share of the uniform floor. Levels of no other mass must still be told apart by normal noise in float32.
 FLOOR, FLOOR_OF_A_LEVEL = 1e-4, 4e-8
 
@@ -65,9 +67,18 @@ class Levels(NamedTuple):
         return raw[: k + 2], raw[k + 2 : 2 * k + 2], self._log_scales(raw[2 * k + 2 :])
 
     def _log_scales(self, raw: Tensor) -> Tensor:
-        first = math.log(1.5 / self.count)
-        spread = torch.linspace(first, math.log(0.5), self.components, dtype=raw.dtype, device=raw.device)
-        return (raw + spread.view(-1, *(1,) * (raw.ndim - 1))).clamp(*self.scale_limits)
+        return (raw + self._spread(raw).view(-1, *(1,) * (raw.ndim - 1))).clamp(*self.scale_limits)
+
+    def _spread(self, like: Tensor) -> Tensor:
+        """Return the log scales of the logistics where the parameters are zero: from one level to a part of all."""
+        first, last = math.log(2 / self.count), math.log(max(BROAD, 2 / self.count))
+        return torch.linspace(first, last, self.components, dtype=like.dtype, device=like.device)
+
+    def around(self, scale: Tensor) -> Tensor:
+        """Return parameters of the log scales, `(components, *batch)`, of logistics narrower and wider than a scale."""
+        ratios = torch.linspace(-SPREAD, SPREAD, self.components) if self.components > 1 else torch.zeros(1)
+        wanted = scale.log() + ratios.to(scale).view(-1, *(1,) * scale.ndim)
+        return wanted.clamp(*self.scale_limits) - self._spread(scale).view(-1, *(1,) * scale.ndim)
 
     def middle(self, level: Tensor) -> Tensor:
         """Return the middle of levels on the scale from -1 to 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -122,6 +123,23 @@ class LevelPyramid(Transform):
         share = torch.rand(level.shape, dtype=torch.float64, device=x.device).clamp(1e-6, 1 - 1e-6)
         return _put(noise_of(self.levels, raw, centre, level, share).to(x.dtype), places, x)
 
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Fit to a sample what has a closed form: predictions of planes by least squares, and how wide mixtures are."""
+        x = self._checked(x)
+        with torch.no_grad():
+            for _ in self._stages(self.levels.middle(x), as_context(context), fit=True):
+                pass
+            return self(x, context)[0]
+
+    def _fit(self, net: PlaneNet, read: Tensor, target: Tensor) -> None:
+        left = net.fit(read, target)
+        # A logistic deviates from its middle by 2 log 2 of its scale, on average.
+        scale = ((left - left.mean(1, keepdim=True)).abs().mean(1) / (2 * math.log(2))).clamp_min(1 / self.levels.count)
+        k = self.levels.components
+        bias = net.heads.bias[:, 0]
+        bias[:, 2 * k + 2 :] = self.levels.around(scale).mT
+        bias[:, k + 2 : 2 * k + 2] = left.mean(1)[:, None] / self.levels.split(bias.mT)[2].mT.exp()
+
     def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-probability of each element given those that are written before it, in nats.
 
@@ -206,13 +224,21 @@ class LevelPyramid(Transform):
             target = torch.stack(known)
         return levels, (raw, centre)
 
-    def _stages(self, image: Tensor, context: Context) -> Iterator[_Stage]:
-        """Give what is to be written, one plane after the other; images may be filled in meanwhile."""
+    def _stages(self, image: Tensor, context: Context, *, fit: bool = False) -> Iterator[_Stage]:
+        """Give what is to be written, one plane after the other; images may be filled in meanwhile.
+
+        Args:
+            image: on the scale from -1 to 1.
+            context: of the call.
+            fit: fit each network to the images before it is used.
+        """
         empty = image.new_zeros(len(image), 0, 1, 1)
         for level, size in enumerate(self.sizes):
             stride = 2 ** (len(self.sizes) - 1 - level)
             view = image[..., ::stride, ::stride]
             if level == 0:
+                if fit:
+                    self._fit(self.top, empty, view)
                 features, prediction = self.top(empty, size, context)
                 prediction = by_colour(prediction)
                 yield _Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
@@ -220,6 +246,8 @@ class LevelPyramid(Transform):
             coarse = plane(view, (0, 0))
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
             for net in self.nets[level - 1]:
+                if fit:
+                    self._fit(net, torch.cat(planes, 1), filled(plane(view, net.place), coarse))
                 read = torch.cat([*planes, *details], 1)
                 features, prediction = net(read, tuple(coarse.shape[-2:]), context)
                 near = predicted(planes, net.known, net.place)
