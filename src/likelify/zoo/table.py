@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.schema import ColumnSchema, mixed_in, real_columns
@@ -72,6 +72,42 @@ class RealTableConfig(TableConfig):
 
     def _base(self) -> Distribution:
         return base_of(self.base, self.event_shape[0])
+
+
+class SplineConfig(TableConfig):
+    """Settings of splines of z-scores, and of the networks that steer them.
+
+    Attributes:
+        bins: pieces of the splines.
+        interval: they act on `[-interval, interval]` of the z-scores.
+        dropout: rate in the networks, acting in training steps only.
+    """
+
+    bins: int = Field(default=8, ge=2, le=4096)
+    interval: float = Field(default=5.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    def _spline_columns(self, order: Sequence[int], *, width: int, layers: int, start: bool = True) -> list[Transform]:
+        splines = {"bins": self.bins, "interval": self.interval, "dropout": self.dropout}
+        return spline_columns(order, width=width, layers=layers, start=start, **splines)
+
+
+class CouplingConfig(SplineConfig):
+    """Settings of spline couplings with dense mixing.
+
+    Attributes:
+        couplings: number of spline couplings, each behind a mixing layer.
+        mixing: an LU-factored matrix, or the exponential of a matrix.
+        hidden: widths of the hidden layers of their networks.
+    """
+
+    couplings: int = Field(default=6, ge=1, le=4096)
+    mixing: TableMixing = "lu"
+    hidden: tuple[Size, ...] = (64, 64)
+
+    def _spline_couplings(self) -> list[Transform]:
+        names = ("couplings", "mixing", "hidden", "bins", "interval", "dropout")
+        return spline_couplings(self.event_shape[0], **{name: getattr(self, name) for name in names})
 
 
 def refuse_mixed(schema: Sequence[ColumnSchema]) -> None:

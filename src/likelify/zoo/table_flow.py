@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from likelify import nets, transforms
 from likelify.schema import all_plain
 from likelify.zoo.registry import Size, register
-from likelify.zoo.table import TableConfig, TableMixing, copula_start, spline_columns, spline_couplings
+from likelify.zoo.table import CouplingConfig, copula_start
 
 if TYPE_CHECKING:
     from likelify.distributions import Distribution
@@ -21,7 +21,7 @@ WIDEST_MIXTURE = 64
 
 
 @register("table-flow", kind="table", summary="mixture of densities of columns of every kind; default of tables")
-class TableFlowConfig(TableConfig):
+class TableFlowConfig(CouplingConfig):
     """Settings of the default density of the rows of a table: numbers, categories, dates, missing values, atoms.
 
     Fitted marginals (`transforms.MixedColumns`) take each column to a state and a z-score; a `Mixture` of densities of
@@ -36,14 +36,10 @@ class TableFlowConfig(TableConfig):
             plain real columns a mixture of normal distributions of the z-scores.
         width: hidden units of the autoregressive networks.
         components: normal distributions of each column's conditional density.
-        dropout: rate in the networks, acting in training steps only.
-        couplings: number of spline couplings of such a member.
-        mixing: of the couplings.
-        hidden: widths of the hidden layers of the networks of couplings.
-        bins: pieces of the splines.
-        interval: the splines act on `[-interval, interval]` of the z-scores.
         normals: components of the mixture of normal distributions.
         order_seed: of the orders of the columns; the first member has that of the table, conditions first.
+
+    Those of members of couplings and of splines (`zoo.table.CouplingConfig`) come on top; `dropout` is for all members.
     """
 
     takes_mixed: ClassVar[bool] = True
@@ -52,12 +48,6 @@ class TableFlowConfig(TableConfig):
     simple: bool = True
     width: Size = 128
     components: int = Field(default=8, ge=1, le=4096)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    couplings: int = Field(default=6, ge=1, le=4096)
-    mixing: TableMixing = "lu"
-    hidden: tuple[Size, ...] = (64, 64)
-    bins: int = Field(default=8, ge=2, le=4096)
-    interval: float = Field(default=5.0, gt=0)
     normals: int = Field(default=16, ge=1, le=4096)
     order_seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -97,12 +87,10 @@ class TableFlowConfig(TableConfig):
                 self.schema, net=nets.ColumnsNet(self.schema, order, **settings), snap=columns.snap
             )
         size = len(self.schema)
-        splines = {"bins": self.bins, "interval": self.interval, "dropout": self.dropout}
         if name == "splines":
-            layers = spline_columns(order or range(size), width=self.width, layers=1, **splines)
+            layers = self._spline_columns(order or range(size), width=self.width, layers=1)
         else:
-            couplings = {"couplings": self.couplings, "mixing": self.mixing, "hidden": self.hidden}
-            layers = [*copula_start(size), *spline_couplings(size, **couplings, **splines)]
+            layers = [*copula_start(size), *self._spline_couplings()]
         return OfReals(Flow(Normal((size,)), transforms.Chain(layers), event_shape=(size,)))
 
     def _simple(self, columns: transforms.MixedColumns) -> list[Distribution]:

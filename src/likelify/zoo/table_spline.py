@@ -8,14 +8,14 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.zoo.registry import Size, register
-from likelify.zoo.table import RealTableConfig, spline_columns
+from likelify.zoo.table import RealTableConfig, SplineConfig
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
 
 
 @register("table-spline", kind="table", summary="autoregressive splines, for rows of real numbers")
-class TableSplineConfig(RealTableConfig):
+class TableSplineConfig(RealTableConfig, SplineConfig):
     """Settings of a flow of fitted marginals and autoregressive splines (Durkan et al. 2019).
 
     Call `flow.initialize(rows)` once before training: it fits the marginals and a linear prediction behind them, and
@@ -25,18 +25,14 @@ class TableSplineConfig(RealTableConfig):
         passes: autoregressive layers, each in an order of the columns of its own; the first in that of the table.
         width: hidden units of each network.
         layers: hidden layers of each network beyond the first.
-        bins: pieces of the splines.
-        interval: the splines act on `[-interval, interval]` of the z-scores.
-        dropout: rate in the networks, acting in training steps only.
         order_seed: of the orders.
+
+    Those of its base (`zoo.table.RealTableConfig`) and of its splines (`zoo.table.SplineConfig`) come on top.
     """
 
     passes: int = Field(default=1, ge=1, le=64)
     width: Size = 128
     layers: int = Field(default=1, ge=0, le=64)
-    bins: int = Field(default=8, ge=2, le=4096)
-    interval: float = Field(default=5.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     order_seed: int = Field(default=0, ge=0, lt=2**63)
 
     def build(self) -> Flow:
@@ -44,10 +40,8 @@ class TableSplineConfig(RealTableConfig):
         from likelify.flows import Flow
 
         (columns,) = self.event_shape
-        names = ("width", "layers", "bins", "interval", "dropout")
-        settings = {name: getattr(self, name) for name in names}
         layers = [transforms.KernelMarginal(columns)]
         for number in range(self.passes):
             order = nets.random_order(self.schema, self.order_seed + number) if number else range(columns)
-            layers += spline_columns(order, start=number == 0, **settings)
+            layers += self._spline_columns(order, width=self.width, layers=self.layers, start=number == 0)
         return Flow(self._base(), transforms.Chain(layers), event_shape=self.event_shape)
