@@ -47,26 +47,24 @@ CAVEATS: dict[Scale, str] = {
 }
 
 
-def figure_1(scale: Scale) -> Experiment:
+def figure_1(_: Scale) -> Experiment:
     """Return the figure of a convolution's exponential as a matrix."""
-    return _drawn("figure-1", "Figure 1: the exponential of a convolution as a matrix", scale, _exponential, "figure 1")
+    return _drawn("figure-1", "Figure 1: the exponential of a convolution as a matrix", _exponential)
 
 
-def figure_2(scale: Scale) -> Experiment:
+def figure_2(_: Scale) -> Experiment:
     """Return the figure of a convolution as a matrix."""
-    return _drawn("figure-2", "Figure 2: a convolution as a matrix", scale, _convolution, "figure 2")
+    return _drawn("figure-2", "Figure 2: a convolution as a matrix", _convolution)
 
 
-def figure_3(scale: Scale) -> Experiment:
+def figure_3(_: Scale) -> Experiment:
     """Return the figure of the terms of a convolution exponential."""
-    return _drawn(
-        "figure-3", "Figure 3: the terms of a convolution exponential, and of its inverse", scale, _terms, "figure 3"
-    )
+    return _drawn("figure-3", "Figure 3: the terms of a convolution exponential, and of its inverse", _terms)
 
 
-def figure_4(scale: Scale) -> Experiment:
+def figure_4(_: Scale) -> Experiment:
     """Return the figure of bounds of the terms."""
-    return _drawn("figure-4", "Figure 4: how fast the series of an exponential ends", scale, _bounds, "figure 4")
+    return _drawn("figure-4", "Figure 4: how fast the series of an exponential ends", _bounds)
 
 
 def figure_5(scale: Scale) -> Experiment:
@@ -124,19 +122,19 @@ def _samples(pictures: Mapping[str, Path], *, side: int) -> Drawing | None:
     return Drawing("figure-5", "Samples beside real images", caption, png, svg)
 
 
-def _drawn(name: str, title: str, scale: Scale, draw: Draw, where: str) -> Experiment:
-    """Return an experiment without cells: the same at every scale."""
+def _drawn(name: str, title: str, draw: Draw) -> Experiment:
+    """Return an experiment without cells, which is the same at every scale."""
     return Experiment(
         name,
         title,
-        scale,
+        "cpu",
         methods=(),
         data=(),
         seeds=1,
         fit={},
         budget=None,
         measuring=Measuring(),
-        paper=Paper(f"{SOURCE}: {where}"),
+        paper=Paper(f"{SOURCE}: {name.replace('-', ' ')}"),
         draw=draw,
     )
 
