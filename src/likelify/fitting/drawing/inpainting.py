@@ -1,7 +1,8 @@
 """What an item may hold in places that are hidden, given the others: draws from a flow's conditional distribution.
 
 No flow gives that distribution by itself. What is hidden is guessed at first (`guessing`), and the guess is brought to
-the flow's density by importance resampling in steps (`tempering`).
+the flow's density by importance resampling in steps (`tempering`). Models that write one pixel after the other draw
+what is hidden in that order (`filtering`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, InexactLikelihoodError, LikelifyWarning, ShapeError
 from likelify.fitting.drawing.draw import chunk_items, draw
+from likelify.fitting.drawing.filtering import can_filter, filtered
 from likelify.fitting.drawing.guessing import Guess
 from likelify.fitting.drawing.tempering import Effort, Particles, effective_size, tempered
 from likelify.transforms import Chain, Dequantize
@@ -94,10 +96,14 @@ def complete(
     with seeded(seed), torch.no_grad():
         for number, (item, places) in enumerate(zip(x, hidden, strict=True)):
             label = None if labels is None else int(labels[number])
+            tell = _share(on_share, number, len(x))
+            if can_filter(flow, places):
+                particles, ess, times = filtered(flow, item, places, label, effort, tell)
+                found.append((particles[torch.randperm(len(particles))[:draws]], ess, times))
+                continue
             if label not in guesses:
                 guesses[label] = _guess(flow, levels, label, seed)
-            puzzle = _Puzzle(flow, item, places, label, levels)
-            found.append(puzzle.solve(guesses[label], draws, effort, _share(on_share, number, len(x))))
+            found.append(_Puzzle(flow, item, places, label, levels).solve(guesses[label], draws, effort, tell))
     x, ess = torch.stack([each[0] for each in found]), torch.tensor([each[1] for each in found])
     _warn_of_few(ess, draws)
     rises = torch.tensor([each[2] for each in found])

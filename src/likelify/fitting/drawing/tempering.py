@@ -84,7 +84,7 @@ def tempered(
     power, rises = 0.0, 0
     while power < 1.0:
         rise = _rise(walk.log_weight.reshape(effort.islands, -1), 1.0 - power)
-        walk.take(_resampled(rise * walk.log_weight.reshape(effort.islands, -1)))
+        walk.take(resampled(rise * walk.log_weight.reshape(effort.islands, -1)))
         power, rises = (1.0 if power + rise > 1.0 - 1e-9 else power + rise), rises + 1
         if rises > MOST_RISES:
             raise DomainError(
@@ -151,7 +151,7 @@ def _rise(log_weights: Tensor, left: float) -> float:
     return low
 
 
-def _resampled(log_weights: Tensor) -> Tensor:
+def resampled(log_weights: Tensor) -> Tensor:
     """Return numbers of particles drawn by weights `(islands, particles)`, each island from its own; systematically."""
     islands, particles = log_weights.shape
     below = log_weights.softmax(1).cumsum(1)

@@ -175,7 +175,8 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
     for each, above, below in zip(found, *axes, strict=True):
         pixels = grid_of(torch.from_numpy(each.pixels[None].astype(np.int64)), levels, columns=1, usual=1)
         above.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        above.set_title(f"{each.name}: {each.bits_per_dim:.3f} bits/dim", fontsize=9)
+        named = f"{each.name}: " if each.name else ""
+        above.set_title(f"{named}{each.bits_per_dim:.3f} bits/dim", fontsize=9)
         coloured = below.imshow(each.bits, cmap="inferno", vmin=0, vmax=highest, interpolation="nearest")
     for axis in axes.ravel():
         axis.axis("off")

@@ -66,7 +66,7 @@ class Surprise:
 
 def writer_of(flow: Flow) -> LevelPyramid | None:
     """Return the layer that gives each pixel its own probability, or None if there is none."""
-    layers = list(_layers(flow.transform))
+    layers = layers_of(flow.transform)
     in_front = all(layer.keeps_integers and not layer.moves_elements for layer in layers[:-1])
     last = layers[-1]
     return last if isinstance(last, LevelPyramid) and in_front else None
@@ -87,9 +87,10 @@ def require_writer(flow: Flow, what: str) -> LevelPyramid:
     return found
 
 
-def _layers(transform: Transform) -> Iterator[Transform]:
-    for layer in transform if isinstance(transform, Chain) else (transform,):
-        yield from _layers(layer) if isinstance(layer, Chain) else (layer,)
+def layers_of(transform: Transform) -> list[Transform]:
+    """Return the layers of chains inside chains in their order."""
+    layers = transform if isinstance(transform, Chain) else (transform,)
+    return [part for layer in layers for part in (layers_of(layer) if isinstance(layer, Chain) else [layer])]
 
 
 @torch.no_grad()
@@ -111,7 +112,7 @@ def surprise_of(flow: Flow, x: Tensor, context: ContextLike = None) -> Tensor:
 
     layer = require_writer(flow, "Where images are unlikely shows --heat, for all models of images.")
     x, encoded, _ = admit(flow, x, context)
-    for front in list(_layers(flow.transform))[:-1]:
+    for front in layers_of(flow.transform)[:-1]:
         x = front(x, encoded)[0]
     return -layer.log_masses(x, encoded).double().mean(1) / math.log(2)
 

@@ -127,7 +127,7 @@ class LevelPyramid(Transform):
         """Fit to a sample what has a closed form: predictions of planes by least squares, and how wide mixtures are."""
         x = self._checked(x)
         with torch.no_grad():
-            for _ in self._stages(self.levels.middle(x), as_context(context), fit=True):
+            for _ in self.stages(self.levels.middle(x), as_context(context), fit=True):
                 pass
             return self(x, context)[0]
 
@@ -192,7 +192,7 @@ class LevelPyramid(Transform):
     def _read(self, image: Tensor, context: Context) -> _Written:
         """Let all networks read images that are known, on the scale from -1 to 1."""
         written = _Written()
-        for stage in self._stages(image, context):
+        for stage in self.stages(image, context):
             written.add(*stage.parameters(by_colour(filled(stage.own, stage.coarse))))
         return written
 
@@ -200,7 +200,7 @@ class LevelPyramid(Transform):
         """Find the levels of noise from the top on, and what the networks gave for them."""
         written, image, x = _Written(), torch.empty_like(z), torch.empty_like(z)
         probability = probability_below(widest(z))
-        for stage in self._stages(image, context):
+        for stage in self.stages(image, context):
             own = filled(stage.of(probability), torch.full_like(stage.coarse, 0.5, dtype=probability.dtype))
             levels, parameters = self._draw(stage, by_colour(own))
             size = stage.own.shape[-2:]
@@ -210,7 +210,7 @@ class LevelPyramid(Transform):
             written.add(*parameters)
         return x, written
 
-    def _draw(self, stage: _Stage, probability: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _draw(self, stage: Stage, probability: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Find the levels of a plane, `(channels, n)`, one channel after the other; also return the parameters."""
         levels = torch.zeros_like(probability)
         target = torch.zeros_like(stage.prediction)
@@ -224,7 +224,7 @@ class LevelPyramid(Transform):
             target = torch.stack(known)
         return levels, (raw, centre)
 
-    def _stages(self, image: Tensor, context: Context, *, fit: bool = False) -> Iterator[_Stage]:
+    def stages(self, image: Tensor, context: Context, *, fit: bool = False) -> Iterator[Stage]:
         """Give what is to be written, one plane after the other; images may be filled in meanwhile.
 
         Args:
@@ -241,7 +241,7 @@ class LevelPyramid(Transform):
                     self._fit(self.top, empty, view)
                 features, prediction = self.top(empty, size, context)
                 prediction = by_colour(prediction)
-                yield _Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
+                yield Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
                 continue
             coarse = plane(view, (0, 0))
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
@@ -252,13 +252,13 @@ class LevelPyramid(Transform):
                 features, prediction = net(read, tuple(coarse.shape[-2:]), context)
                 near = predicted(planes, net.known, net.place)
                 own = plane(view, net.place)
-                yield _Stage(net, stride, features, by_colour(prediction), by_colour(near), own, coarse)
+                yield Stage(net, stride, features, by_colour(prediction), by_colour(near), own, coarse)
                 known = filled(own, coarse)
                 planes.append(around(known))
                 details.append(around(detail(known - near)))
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """A plane that is to be written.
 
     Attributes:
