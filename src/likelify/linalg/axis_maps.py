@@ -415,8 +415,8 @@ def toeplitz(taps: Tensor, size: int, *, transposed: bool = False, hollow: bool 
     """Form Toeplitz matrices `(..., n, n)` from their taps at `-(n - 1) ... n - 1`, hollow ones from those but 0."""
     if taps.device.type == "cpu" and size <= SELECTED and not is_tracing():
         # A product with zeros and ones, whose backward pass is one too: half the time of gathering and scattering.
-        selection = _selection(size, taps.dtype, hollow=hollow, transposed=transposed)
-        return (taps @ selection).view(*taps.shape[:-1], size, size)
+        places = selection(size, taps.dtype, hollow=hollow, transposed=transposed)
+        return (taps @ places).view(*taps.shape[:-1], size, size)
     if hollow:
         before, after = taps.tensor_split(2, -1)
         taps = torch.cat([before, taps.new_zeros(*taps.shape[:-1], 1), after], -1)
@@ -430,7 +430,7 @@ def _places(size: int, device: torch.device, *, transposed: bool) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _selection(size: int, dtype: torch.dtype, *, hollow: bool, transposed: bool) -> Tensor:
+def selection(size: int, dtype: torch.dtype, *, hollow: bool, transposed: bool) -> Tensor:
     """Return the zeros and ones that put taps into their places, `(taps, n n)`."""
     with torch.inference_mode(mode=False):
         places = _places(size, torch.device("cpu"), transposed=transposed).flatten()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from likelify.linalg.axis_maps import apply_along
+from likelify.structure import Shape
 
 
 def multiply_axes(x: Tensor, transposed: dict[int, Tensor]) -> Tensor:
@@ -37,9 +38,22 @@ def _fits(x: Tensor, transposed: dict[int, Tensor]) -> bool:
 
 
 def _multiply_images(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    groups, width = len(first), x.shape[-1]
+    turned = torch.bmm(first.mT, to_columns(x, groups))
+    turned = torch.bmm(turned.view(groups, turned.shape[1] * turned.shape[2] // max(width, 1), width), second)
+    return from_columns(turned, x.shape)
+
+
+def to_columns(x: Tensor, groups: int) -> Tensor:
+    """Copy images `(rows, channels, h, w)` to `(G, h, C / G * rows * w)`: all columns of a group side by side."""
     rows, channels, height, width = x.shape
-    groups, shared = len(first), channels // len(first)
+    shared = channels // groups
     inside = x.reshape(rows, groups, shared, height, width).permute(1, 3, 2, 0, 4)
-    turned = torch.bmm(first.mT, inside.reshape(groups, height, shared * rows * width))
-    turned = torch.bmm(turned.view(groups, height * shared * rows, width), second)
-    return turned.view(groups, height, shared, rows, width).permute(3, 0, 2, 1, 4).reshape(x.shape)
+    return inside.reshape(groups, height, shared * rows * width)
+
+
+def from_columns(columns: Tensor, shape: Shape) -> Tensor:
+    """Copy back what `to_columns` has made of images of that shape, in whatever shape it is."""
+    rows, channels, height, width = shape
+    groups = len(columns)
+    return columns.view(groups, height, channels // groups, rows, width).permute(3, 0, 2, 1, 4).reshape(shape)

@@ -9,7 +9,7 @@ matrix is there. Nothing else is left out: the parts commute.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.axis_maps import AxisMap, transposed_matrices
 from likelify.linalg.axis_products import multiply_axes
 from likelify.linalg.bounds import power_iteration, rounding_of_sums, safe_exp
+from likelify.linalg.expm.axis_step import axis_step
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
 from likelify.linalg.expm.expansion import ORDERS, SLACK
 from likelify.linalg.expm.matrix import Formed
@@ -70,13 +71,24 @@ def form_kronecker(problem: ExpProblem) -> Formed:
         raise ShapeError(f"This KroneckerSum is made for {map_.rows} rows, got {len(problem.x)}.")
     parts = _bounded(problem, map_)
     batches = _plan(problem, parts)
+    return Formed(_applying(problem, batches), _report(problem, batches))
+
+
+def _applying(problem: ExpProblem, batches: list[_Batch]) -> Callable[[Tensor], Tensor]:
+    """Return the exponential as a function of rows, formed already unless its gradient is found in one step."""
+    parts = {part.axis: part.map for part, _ in _each(batches)}
+    if problem.recorded and list(parts) == [2, 3]:
+        found = axis_step(list(parts.values()), [batch.plan for batch in batches], problem.x, problem.time)
+        if found is not None:
+            step, taps = found
+            return lambda x: step(x, *taps)
     transposed: dict[int, Tensor] = {}
     for batch in batches:
         matrices = transposed_matrices([part.map for part in batch.parts], batch.parts[0].size)
         values = small_exponential(matrices, batch.plan, problem.time)
         pieces = values.split([part.map.groups for part in batch.parts], -3) if len(batch.parts) > 1 else [values]
         transposed |= {part.axis: piece for part, piece in zip(batch.parts, pieces, strict=True)}
-    return Formed(lambda x: multiply_axes(x, transposed), _report(problem, batches))
+    return lambda x: multiply_axes(x, transposed)
 
 
 def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:

@@ -150,19 +150,18 @@ def plan_small(norm: float, growth: float, tol: float, dtype: torch.dtype, order
 
 def small_exponential(matrices: Tensor, plan: SmallPlan, time: float = 1.0) -> Tensor:
     """Return `exp(time M)` of matrices `(..., n, n)` by a plan made for the norm of `time M`; differentiable."""
-    factor = time / 2**plan.squarings
     batch = matrices if matrices.ndim == 3 else matrices.flatten(0, -3)
     if is_tracing() or in_forward_mode():
-        value: Any = _plain(batch, plan, factor)
+        value: Any = _plain(batch, plan, time)
     else:
-        value = _SmallExponential.apply(batch, plan, factor)
+        value = _SmallExponential.apply(batch, plan, time)
     return value if matrices.ndim == 3 else value.view(matrices.shape)
 
 
-def _plain(matrices: Tensor, plan: SmallPlan, factor: float) -> Tensor:
+def _plain(matrices: Tensor, plan: SmallPlan, time: float) -> Tensor:
     """Go through the chain in operations that can be traced and differentiated again."""
     eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    basis, made = [eye, matrices * factor], matrices
+    basis, made = [eye, matrices * (time / 2**plan.squarings)], matrices
     for left, right in plan.scheme.sides:
         made = _sum(left, basis) @ _sum(right, basis)
         basis.append(made)
@@ -181,84 +180,109 @@ class _SmallExponential(torch.autograd.Function):
     """The chain on a batch of matrices `(k, n, n)`, with its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor, plan: SmallPlan, factor: float) -> Tensor:
-        chain = _Chain(plan.scheme, matrices, factor)
-        value, roots = chain.value(), []
-        for _ in range(plan.squarings):
-            roots.append(value)
-            value = torch.bmm(value, value)
-        ctx.plan, ctx.factor, ctx.chain, ctx.roots = plan, factor, chain, roots
-        ctx.save_for_backward(matrices)
+    def forward(ctx: Any, matrices: Tensor, plan: SmallPlan, time: float) -> Tensor:
+        chain = Chain(plan, matrices, time)
+        value = chain.value()
+        ctx.plan, ctx.time = plan, time
+        ctx.save_for_backward(matrices, *chain.kept())
         return value
 
     @staticmethod
     @outside_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         refuse_old_batches("an exponential", grad)
+        matrices, *kept = ctx.saved_tensors
         if is_watched():
-            (matrices,) = ctx.saved_tensors
-            again = functools.partial(_plain, plan=ctx.plan, factor=ctx.factor)
+            again = functools.partial(_plain, plan=ctx.plan, time=ctx.time)
             return (*traceable_gradients(again, (matrices,), (True,), grad), None, None)
-        for root in reversed(ctx.roots):
-            grad = torch.bmm(grad, root.mT).baddbmm_(root.mT, grad)
-        grad = ctx.chain.pull_back(grad)
-        return grad if ctx.factor == 1 else grad * ctx.factor, None, None
+        return Chain.resume(ctx.plan, ctx.time, kept).pull_back(grad), None, None
 
 
-class _Chain:
-    """The chain of a scheme on `factor` times a batch of matrices, and the values that its backward pass needs."""
+class Chain:
+    """The chain of a plan on a batch of matrices `(k, n, n)`, and the values that its backward pass needs.
 
-    def __init__(self, scheme: Scheme, matrices: Tensor, factor: float) -> None:
-        self.links = _links(scheme, matrices.dtype, matrices.device)
-        # The powers and products, and for each product its two sides.
-        self.basis = matrices.new_empty(len(self.links) + 1, *matrices.shape)
-        self.basis[0] = _eye(matrices.shape[-1], matrices.dtype, matrices.device)
-        torch.mul(matrices, factor, out=self.basis[1])
-        self.sides: list[tuple[Tensor, Tensor]] = []
+    Args:
+        plan: for the norm of `time M`.
+        matrices: `M`.
+        time: a factor on them.
+    """
+
+    def __init__(self, plan: SmallPlan, matrices: Tensor, time: float) -> None:
+        basis = matrices.new_empty(plan.scheme.products + 1, *matrices.shape)
+        basis[0] = _eye(matrices.shape[-1], matrices.dtype, matrices.device)
+        torch.mul(matrices, time / 2**plan.squarings, out=basis[1])
+        self._begin(plan, time, basis)
+
+    def _begin(self, plan: SmallPlan, time: float, basis: Tensor) -> None:
+        # The identity, the matrices and the products but the last; the sides of products that are combinations; what
+        # was squared.
+        self.plan, self.time, self.basis = plan, time, basis
+        self.links = _links(plan.scheme, basis.dtype, basis.device)
+        self.combined: list[Tensor] = []
+        self.roots: list[Tensor] = []
+
+    @classmethod
+    def resume(cls, plan: SmallPlan, time: float, kept: Sequence[Tensor]) -> "Chain":
+        """Return a chain from what `kept` gave, ready to be pulled back."""
+        chain = cls.__new__(cls)
+        chain._begin(plan, time, kept[0])
+        at = len(kept) - plan.squarings
+        chain.combined, chain.roots = list(kept[1:at]), list(kept[at:])
+        return chain
+
+    def kept(self) -> list[Tensor]:
+        """Return what the backward pass needs, after `value`."""
+        return [self.basis, *self.combined, *self.roots]
 
     def value(self) -> Tensor:
-        """Compute the polynomial."""
-        flat, shape, members = self.basis.flatten(1), self.basis.shape[1:], list(self.basis.unbind(0))
+        """Compute the exponentials."""
+        flat, shape, members = self.basis.flatten(1), self.basis.shape[1:], self.basis.unbind(0)
         made: list[Tensor] = []
         for number, link in enumerate(self.links, 2):
             if link.rows is not None:
                 made = list(torch.mm(link.rows, flat[:number]).view(len(link.rows), *shape).unbind(0))
+                self.combined += made[: link.combinations]
             left = members[link.left] if link.left is not None else made.pop(0)
             right = members[link.right] if link.right is not None else made.pop(0)
-            self.sides.append((left, right))
-            if number < len(members):
-                torch.bmm(left, right, out=members[number])
-        return torch.baddbmm(made[0], *self.sides[-1])
+            value = torch.bmm(left, right, out=members[number]) if number < len(members) else None
+            if value is None:
+                value = torch.baddbmm(made[0], left, right)
+        for _ in range(self.plan.squarings):
+            self.roots.append(value)
+            value = torch.bmm(value, value)
+        return value
 
     def pull_back(self, grad: Tensor) -> Tensor:
-        """Return the gradient by the matrices times the factor from that of the value."""
-        *links, last = self.links
-        # The gradients of all members of the basis but the identity.
-        grads = torch.mm(last.shares, torch.stack([*self._combined(last, -1, grad), grad]).flatten(1))
-        grads = grads.view(len(last.shares), *grad.shape)
-        self._add_members(last, -1, grad, grads)
-        for number in range(len(links) - 1, -1, -1):
-            link, share = links[number], grads[number + 1]
-            combined = self._combined(link, number, share)
-            if combined:
-                parts = combined[0][None] if len(combined) == 1 else torch.stack(combined)
-                grads[: number + 1].flatten(1).addmm_(link.shares, parts.flatten(1))
-            self._add_members(link, number, share, grads)
-        return grads[0]
+        """Return the gradient by the matrices from that of the exponentials."""
+        for root in reversed(self.roots):
+            grad = torch.bmm(grad, root.mT).baddbmm_(root.mT, grad)
+        members, made = self.basis.unbind(0), list(self.combined)
+        grads: Tensor | None = None
+        for number in range(len(self.links) - 1, -1, -1):
+            link = self.links[number]
+            right = members[link.right] if link.right is not None else made.pop()
+            left = members[link.left] if link.left is not None else made.pop()
+            share = grad if grads is None else grads[number + 1]
+            grads = self._pass_on(link, share, left, right, grads)
+        factor = self.time / 2**self.plan.squarings
+        return grads[0] if factor == 1 else grads[0] * factor
 
-    def _combined(self, link: "_Link", number: int, grad: Tensor) -> list[Tensor]:
-        """Return the gradients of those sides of a product that are combinations."""
-        left, right = self.sides[number]
-        found = [torch.bmm(grad, right.mT)] if link.left is None else []
-        return found if link.right is not None else [*found, torch.bmm(left.mT, grad)]
-
-    def _add_members(self, link: "_Link", number: int, grad: Tensor, grads: Tensor) -> None:
-        """Add the gradients of those sides of a product that are members of the basis."""
-        left, right = self.sides[number]
+    @staticmethod
+    def _pass_on(link: "_Link", grad: Tensor, left: Tensor, right: Tensor, grads: Tensor | None) -> Tensor:
+        """Add what the gradient of a product, the last one first, gives the members of the basis but the identity."""
+        combined = [torch.bmm(grad, right.mT)] if link.left is None else []
+        combined += [torch.bmm(left.mT, grad)] if link.right is None else []
+        if grads is None:
+            stacked = torch.stack([*combined, grad]).flatten(1)
+            grads = torch.mm(link.shares, stacked).view(len(link.shares), *grad.shape)
+        elif combined:
+            stacked = combined[0][None] if len(combined) == 1 else torch.stack(combined)
+            grads[: len(link.shares)].flatten(1).addmm_(link.shares, stacked.flatten(1))
         if link.left is not None:
             grads[link.left - 1].baddbmm_(grad, right.mT)
         if link.right is not None:
             grads[link.right - 1].baddbmm_(left.mT, grad)
+        return grads
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,6 +300,11 @@ class _Link:
     right: int | None
     rows: Tensor | None
     shares: Tensor
+
+    @property
+    def combinations(self) -> int:
+        """How many sides are combinations."""
+        return (self.left is None) + (self.right is None)
 
 
 @functools.lru_cache(maxsize=256)
