@@ -68,7 +68,7 @@ def main() -> None:
     more = {"--folder": {"type": Path, "default": FOLDER, "help": "where the fits are kept"}}
     options = arguments(__doc__ or "", seeds=5, more=more)
     source = open_source("sample-photos")
-    seeds, steps = (2, 10) if options.quick else (options.seeds, 200)
+    seeds, steps = (2, 10) if options.quick else (options.seeds, 120)
     rows: dict[float | None, list[dict[str, float]]] = {tol: [] for tol in TOLERANCES}
     for seed in range(seeds):
         for tol, found in rows.items():

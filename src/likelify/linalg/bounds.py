@@ -105,10 +105,12 @@ def reshape_bound(kernel: Tensor, *, steps: int = 4) -> Tensor:
     Returns:
         A scalar, differentiable.
     """
-    taps = math.prod(kernel.shape[2:])
-    outward = gram_bound(kernel.flatten(1), steps=steps)
-    inward = gram_bound(kernel.transpose(0, 1).flatten(1), steps=steps)
-    return math.sqrt(taps) * torch.minimum(outward, inward)
+    return torch.minimum(outward_bound(kernel, steps=steps), outward_bound(kernel.transpose(0, 1), steps=steps))
+
+
+def outward_bound(kernel: Tensor, *, steps: int = 4) -> Tensor:
+    """Bound the 2-norm of a convolution by that of its kernel as a matrix `(c_out, c_in t)`, see `reshape_bound`."""
+    return math.sqrt(math.prod(kernel.shape[2:])) * gram_bound(kernel.flatten(1), steps=steps)
 
 
 def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
@@ -150,7 +152,10 @@ def tight_bound(kernel: Tensor, *, enough: float = 0.0) -> Tensor:
     if not may_look(kernel):
         return torch.minimum(torus_bound(kernel), reshape_bound(kernel))
     with torch.no_grad():
-        cheap = reshape_bound(kernel)
+        outward = outward_bound(kernel)
+        if float(outward) <= enough:
+            return outward
+        cheap = torch.minimum(outward, outward_bound(kernel.transpose(0, 1)))
     if float(cheap) <= enough:
         return cheap
     tight = torus_bound(kernel)

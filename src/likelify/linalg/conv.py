@@ -208,6 +208,13 @@ class ConvMap(LinearMap, vouches=True):
         identity = F.pad(identity.reshape(*identity.shape, *(1,) * self.dims), self._margins)
         return shift, replace(self, kernel=self.kernel - shift * identity)
 
+    def declaring(self, norm: float) -> ConvMap:
+        """Return the same map with a norm bound that is known; nothing is derived anew."""
+        check_declared_norm(norm)
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, norm=norm)
+        return twin
+
     def sharpened(self) -> ConvMap:
         """Compute the torus bound instead of a declared norm."""
         return replace(self, norm=None, bound="torus")

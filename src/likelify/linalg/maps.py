@@ -22,6 +22,8 @@ Symmetry = Literal["symmetric", "skew"] | None
 
 # A map is probed column by column only up to this event size: 4096 columns of 4096 elements are 64 MB in float32.
 PROBE_LIMIT = 4096
+# Fields of maps that are neither maps nor hold any; asking for them first is several times faster than asking for maps.
+PLAIN = (type(None), Tensor, str, int, float, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +181,7 @@ class LinearMap(ABC):
         found = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, LinearMap):
+            if not isinstance(value, PLAIN) and isinstance(value, LinearMap):
                 found[field.name] = value
         return found
 
@@ -190,7 +192,7 @@ class LinearMap(ABC):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 found[field.name] = value
-            elif isinstance(value, LinearMap):
+            elif not isinstance(value, PLAIN) and isinstance(value, LinearMap):
                 found |= {f"{field.name}.{name}": inner for name, inner in value.tensors().items()}
         return found
 
@@ -252,12 +254,14 @@ class LinearMap(ABC):
 
 
 def _is_declared(value: object) -> bool:
+    if isinstance(value, PLAIN):
+        return True
     if isinstance(value, LinearMap):
         return value.declared
     if isinstance(value, tuple):
         # Tensors inside a tuple have no name.
         return all(_is_declared(item) and not isinstance(item, Tensor | LinearMap) for item in value)
-    return value is None or isinstance(value, Tensor | str | int | float | torch.dtype | torch.device)
+    return False
 
 
 def check_symmetry(symmetry: str | None) -> None:

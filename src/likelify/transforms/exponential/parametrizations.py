@@ -158,7 +158,7 @@ class ConvKernel(Parametrization):
         if not may_look(kernel) or not (largest := largest_of(bound.detach())) <= aim:
             return replace(map_, kernel=limit_norm(kernel, bound, limit), norm=limit)
         # On a grid, so that what is computed once for each norm is computed seldom.
-        return replace(map_, norm=min(limit, on_grid(largest)))
+        return map_.declaring(min(limit, on_grid(largest)))
 
     def extra_repr(self) -> str:
         """Show the settings."""
