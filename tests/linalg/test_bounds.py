@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 import likelify as lk
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import (
+    _plain_torus_bound,
     correlation_bound,
     exp_tail,
     gram_bound,
     limit_norm,
     reshape_bound,
     series_degree,
+    tight_bound,
     torus_bound,
 )
 
@@ -66,6 +68,53 @@ def test_bounds_are_differentiable_everywhere_also_at_zero():
     zero = torch.zeros(2, 2, 3, 3, requires_grad=True)
     (grad,) = torch.autograd.grad(reshape_bound(zero), zero)
     assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3, 3), (2, 5, 3, 1), (5, 2, 1, 3), (2, 2, 3), (2, 2, 3, 1, 3)])
+def test_the_search_for_the_largest_frequency_finds_what_the_plain_formula_finds(shape):
+    """One of the two is what `torch.compile` and `torch.func` see."""
+    torch.manual_seed(0)
+    kernel = torch.randn(*shape, dtype=torch.float64)
+    for leaf in (kernel, 1e-9 * kernel, kernel.abs() + 0.1 * kernel):
+        leaf.requires_grad_()
+        found, plain = torus_bound(leaf), _plain_torus_bound(leaf, 5)
+        assert torch.allclose(found, plain, rtol=1e-12)
+        ours, theirs = (torch.autograd.grad(bound, leaf)[0] for bound in (found, plain))
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+    if kernel.numel() < 20:
+        assert torch.autograd.gradgradcheck(torus_bound, kernel)
+
+
+def test_frequencies_that_cannot_be_the_largest_are_left_out():
+    counts: list[int] = []
+    kernel = torch.ones(4, 4, 3, 3) + 0.1 * torch.randn(4, 4, 3, 3)
+    expected = _plain_torus_bound(kernel, 5)
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.baddbmm:
+                counts.append(len(args[0]))
+            return function(*args, **(kwargs or {}))
+
+    with Watched():
+        found = torus_bound(kernel)
+    assert torch.allclose(found, expected)
+    assert (counts[0], counts[-1]) == (144, 1)
+
+
+def test_a_bound_that_is_enough_is_not_made_tighter():
+    kernel = torch.randn(3, 3, 3, 3, requires_grad=True)
+    cheap, tight = float(reshape_bound(kernel.detach())), float(torus_bound(kernel.detach()))
+    assert tight < cheap
+    loose = tight_bound(kernel, enough=1.01 * cheap)
+    assert cheap <= float(loose) <= 1.01 * cheap
+    assert not loose.requires_grad
+    found = tight_bound(kernel, enough=0.99 * tight)
+    assert float(found.detach()) == pytest.approx(tight)
+    assert found.requires_grad
+    # One channel, one tap: the cheap bound is exact, and the grid loses a little.
+    single = torch.full((1, 1, 3, 3), 0.0).index_put((torch.tensor(0),) * 4, torch.tensor(1.0)).requires_grad_()
+    assert float(tight_bound(single).detach()) <= float(torus_bound(single).detach())
 
 
 def test_gram_bound_of_tall_wide_and_batched_matrices():

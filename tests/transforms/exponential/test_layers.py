@@ -142,6 +142,21 @@ def test_the_norm_limit_holds_after_any_training():
     assert torch.equal(small.map().tensors()["kernel"], small.parametrization.weight)
 
 
+@pytest.mark.parametrize("bound", ["reshape", "torus"])
+def test_the_map_declares_what_its_norm_is_known_to_be_at_most(bound):
+    torch.manual_seed(0)
+    layer = lk.conv_exponential(3, norm_limit=0.9, norm_bound=bound)
+    for size in (0.0, 0.02, 0.06, 1.0):
+        torch.nn.init.normal_(layer.parametrization.weight, std=size)
+        map_ = layer.map()
+        norm = float(torch.linalg.matrix_norm(map_.materialize((3, 5, 5)).detach(), 2))
+        assert norm <= map_.norm <= 0.9
+        assert map_.norm < 2.5 * norm + 1e-5 or size == 1.0
+        # Where values cannot be looked at, the limit is declared, and the kernel is the same.
+        traced = torch.func.vmap(lambda x: layer.map().apply(x[None])[0])(torch.eye(3 * 25).reshape(75, 3, 5, 5))
+        assert torch.allclose(traced.flatten(1).T, map_.materialize((3, 5, 5)), atol=1e-6)
+
+
 def test_an_estimated_trace_makes_the_likelihood_an_estimate():
     layer = lk.linear_exponential(torch.nn.Linear(5, 5, bias=False), trace="hutchinson", trace_samples=2000)
     flow = lk.Flow(lk.Normal((5,)), layer)
