@@ -140,7 +140,7 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
 
 
 def tight_bound(kernel: Tensor, *, enough: float = 0.0) -> Tensor:
-    """Bound the 2-norm of a convolution by the smaller one of `torus_bound` and `reshape_bound`.
+    """Bound the 2-norm of a convolution by the smaller one of `torus_bound` and the cheap `outward_bound`.
 
     Args:
         kernel: `(c_out, c_in, *taps)` with odd numbers of taps.
@@ -150,16 +150,13 @@ def tight_bound(kernel: Tensor, *, enough: float = 0.0) -> Tensor:
         A scalar, differentiable.
     """
     if not may_look(kernel):
-        return torch.minimum(torus_bound(kernel), reshape_bound(kernel))
+        return torch.minimum(torus_bound(kernel), outward_bound(kernel))
     with torch.no_grad():
-        outward = outward_bound(kernel)
-        if float(outward) <= enough:
-            return outward
-        cheap = torch.minimum(outward, outward_bound(kernel.transpose(0, 1)))
+        cheap = outward_bound(kernel)
     if float(cheap) <= enough:
         return cheap
     tight = torus_bound(kernel)
-    return tight if float(tight.detach()) <= float(cheap) else reshape_bound(kernel)
+    return tight if float(tight.detach()) <= float(cheap) else outward_bound(kernel)
 
 
 def _plain_torus_bound(kernel: Tensor, steps: int) -> Tensor:
