@@ -13,7 +13,7 @@ from likelify.reproduce.store import read_cells
 from tests.reproduce.trial import experiment, silent
 
 
-def run_in_this_process(cells, folders, *, jobs, on_event):
+def run_in_this_process(cells, folders, *, jobs, on_event, devices=1):
     for cell in cells:
         on_event(Event("start", cell))
         run_cell(cell, folders, silent)
@@ -98,8 +98,18 @@ def test_render_only_runs_nothing(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_runs_nothing(command, tmp_path):
+    output = command("trial", "--quick", "--dry-run", "--seeds", 3, "--budget", "2m", runner=None)
+    assert "by time" in output
+    assert "at most 0.05" in output  # 2 minutes, a minute of measuring, and what is around
+    assert "6 cells, at most 10 minutes, 2 at a time." in output
+    measured = command("trial", "--quick", "--dry-run", "--jobs", 1, runner=None)
+    assert "4 cells, about 0.0 hours, 1 at a time: from one training step of each model on cpu" in measured
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failures_are_an_error_after_the_report(command):
-    def fail(cells, folders, *, jobs, on_event):
+    def fail(cells, folders, *, jobs, devices, on_event):
         on_event(Event("start", cells[0]))
         on_event(Event("fail", cells[0], message="no more memory"))
         return {cells[0].name: "no more memory"}
@@ -111,7 +121,7 @@ def test_failures_are_an_error_after_the_report(command):
 
 
 def test_an_interruption_says_how_to_go_on(command):
-    def interrupt(cells, folders, *, jobs, on_event):
+    def interrupt(cells, folders, *, jobs, devices, on_event):
         run_in_this_process(cells[:1], folders, jobs=jobs, on_event=on_event)
         raise KeyboardInterrupt
 
@@ -127,6 +137,8 @@ def test_an_interruption_says_how_to_go_on(command):
         (("unheard-of",), "There is no experiment 'unheard-of'. Known are: table-1, table-2,"),
         (("flowification-table",), "Did you mean 'flowification-tables'"),
         (("trial", "--jobs", "0"), "--jobs must be at least 1"),
+        (("trial", "--devices", "0"), "--devices must be at least 1"),
+        (("trial", "--devices", "2"), "--devices 2 is for --scale paper"),
         (("trial", "--seeds", "0"), "seeds must be at least 1"),
         (("trial", "--budget", "soon"), "--budget 'soon' is not a time"),
         (("trial", "--budget", "0"), "budget must be longer than nothing"),

@@ -80,7 +80,7 @@ def test_nothing_runs_beside_a_cell_of_costs(tmp_path, monkeypatch):
     running, most = set(), {}
 
     class Worker:
-        def __init__(self, cell, folders, events):
+        def __init__(self, cell, folders, events, devices):
             from likelify.reproduce.runner import Event
 
             self.cell = cell

@@ -11,7 +11,7 @@ import pytest
 
 from likelify.fitting.run import Run
 from likelify.reproduce.experiment import Method
-from likelify.reproduce.runner import Folders, run_cells
+from likelify.reproduce.runner import REQUEST, Folders, run_cells
 from likelify.reproduce.session import Session
 from tests.reproduce.trial import METHODS, experiment
 
@@ -52,6 +52,8 @@ def test_processes_give_the_figures_of_this_process(processes, finished):
 def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
     cell = experiment(budget=300.0, fit={"clock": "processor"}).cells()[0]
     request = {
+        "costs": False,
+        "threads": 1,
         "cell": cell.model_dump(mode="json"),
         "folders": {"results": f"{tmp_path}/results", "runs": f"{tmp_path}/fits"},
     }
@@ -60,10 +62,8 @@ def test_an_ended_worker_leaves_its_best_weights(tmp_path, end):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", REQUEST: json.dumps(request)},
     )
-    worker.stdin.write(json.dumps(request | {"threads": 1}) + "\n")
-    worker.stdin.flush()
     while json.loads(worker.stdout.readline())["phase"] != "fitting":
         pass
     if end == "parent":
@@ -98,3 +98,18 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path):
     assert time.monotonic() - start < 60
     assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_two_processes_work_on_one_cell(tmp_path):
+    session = Session.open(experiment(device="auto", methods=METHODS[1:], baseline=None, seeds=1), out=tmp_path)
+    events = []
+    assert run_cells(session.todo(), session.folders(), devices=2, on_event=events.append) == {}
+    (state,) = session.again().states
+    assert state.result.course.reason == "finished"
+    assert (session.results / state.result.picture).is_file()
+    assert {event.phase for event in events} >= {"fitting"}
+    # Once more: the model is there, and the second process has nothing to do.
+    (session.results / "cells.json").unlink()
+    assert run_cells(session.todo(), session.folders(), devices=2) == {}
+    assert session.again().states[0].result.trained_here is False

@@ -281,6 +281,7 @@ def reproduce(
     scale: Annotated[str, Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")] = "cpu",
     seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
     jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each.")] = 2,
+    devices: Annotated[int, Parameter(help="At paper scale: devices that share each fit.")] = 1,
     budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
     out: Annotated[
@@ -292,6 +293,7 @@ def reproduce(
         bool, Parameter(help="Replace cells that were run with other settings or data.", negative="")
     ] = False,
     render_only: Annotated[bool, Parameter(help="Run nothing, show what is there.", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(help="Run nothing, list the cells and their hours.", negative="")] = False,
 ) -> None:
     """Reproduce a table or figure of a paper, cell by cell; Ctrl-C and the same command again go on.
 
@@ -305,12 +307,19 @@ def reproduce(
     if name is None:
         list_command(wanted, jobs)
         return
+    limit = None if budget is None else parse_duration(budget, "--budget")
+    if dry_run:
+        from likelify.app.reproduce_plan import plan_command
+
+        plan_command(name, wanted, seeds=seeds, jobs=jobs, devices=devices, budget=limit, data=data)
+        return
     reproduce_command(
         name,
         wanted,
         seeds=seeds,
         jobs=jobs,
-        budget=None if budget is None else parse_duration(budget, "--budget"),
+        devices=devices,
+        budget=limit,
         out=out,
         data=data,
         again=again,

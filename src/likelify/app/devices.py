@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Seconds that processes have to save after a signal, before they are killed.
 GRACE = 600
-# Until processes wait no longer for one that says nothing, as one does that reads much or saves.
-PATIENCE = timedelta(minutes=30)
 # Of the first node, which the others must be told.
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
@@ -73,9 +70,12 @@ class Where:
         Raises:
             ConfigError: if there is no such device, or there are too few.
         """
+        from likelify.fitting.joining import join_processes
         from likelify.fitting.process import OneProcess, chosen_device
 
-        return _launched(self.device) if is_one_of_many() else OneProcess(chosen_device(self.device))
+        if is_one_of_many():
+            return join_processes(self.device, number_of("LOCAL_WORLD_SIZE"), _nodes())
+        return OneProcess(chosen_device(self.device))
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -136,26 +136,6 @@ def require_fabric() -> None:
     """Raise `MissingDependencyError` if Fabric is not installed."""
     if find_spec("lightning_fabric") is None:
         raise MissingDependencyError("lightning-fabric", "devices")
-
-
-def _launched(device: str) -> OneProcess:
-    """Join the processes, and return the place of this one."""
-    import logging
-
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
-    from likelify.fitting.process import chosen_device, processes
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    kind = chosen_device(device).type
-    if kind == "mps":
-        raise ConfigError("There is one MPS device, for one process. Leave --devices out, or take --device cpu.")
-    local = number_of("LOCAL_WORLD_SIZE")
-    chosen_device("cpu" if kind == "cpu" else f"{kind}:{local - 1}")
-    fabric = Fabric(accelerator=kind, devices=local, num_nodes=_nodes(), strategy=DDPStrategy(timeout=PATIENCE))
-    fabric.launch()
-    return processes(fabric)
 
 
 def start(where: Where) -> NoReturn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from likelify.app.devices import require_fabric
 from likelify.app.progress import CellProgress
 from likelify.app.show import Terminal, console, program
 from likelify.errors import ConfigError, RunError
@@ -44,6 +45,7 @@ def reproduce_command(
     *,
     seeds: int | None,
     jobs: int,
+    devices: int,
     budget: float | None,
     out: Path | None,
     data: Path | None,
@@ -55,12 +57,13 @@ def reproduce_command(
     """Run the cells that are missing, then show the report; `words` repeat the command."""
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}.")
+    check_devices(experiment(name, scale), devices)
     if data is not None and not data.is_dir():
         raise ConfigError(f"--data '{data}' is not a folder.")
     files = None if data is None else str(data.resolve())
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
     command = f"{program()} reproduce {words}"
-    failures = {} if render_only or not session.cells else _run(session, jobs, again=again, command=command)
+    failures = {} if render_only or not session.cells else _run(session, jobs, devices, again=again, command=command)
     session = session.again()
     report = session.report()
     show(report)
@@ -74,6 +77,24 @@ def reproduce_command(
             f"{len(failures)} of {len(session.cells)} cells failed; the others are kept. {lines} To try these again, "
             "give the same command."
         )
+
+
+def check_devices(entry: Experiment, devices: int) -> None:
+    """Refuse several devices where cells are timed on one processor, or where there is no Fabric.
+
+    Raises:
+        ConfigError: saying what to leave out.
+        MissingDependencyError: if Fabric is not installed.
+    """
+    if devices < 1:
+        raise ConfigError(f"--devices must be at least 1, got {devices}.")
+    if devices > 1 and entry.device == "cpu":
+        raise ConfigError(
+            f"--devices {devices} is for --scale paper. At the scale '{entry.scale}' a fit has one processor, whose "
+            "time is what is compared; leave it out."
+        )
+    if devices > 1:
+        require_fabric()
 
 
 def show(report: Report) -> None:
@@ -100,7 +121,7 @@ def show(report: Report) -> None:
         console.print(f"Picture of {picture.title}: {picture.file}")
 
 
-def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str, str]:
+def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str) -> dict[str, str]:
     session = session.checked()
     for source, reason in session.absent.items():
         console.print(f"Left out: {source} cannot be opened. {reason}")
@@ -122,7 +143,7 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
         console.print(f"Nothing to run: {done} of {len(session.cells)} cells are there, in {session.results}.")
         return {}
     hours = most_hours(todo, jobs)
-    time = "" if hours is None else f", at most {_duration(hours)}"
+    time = "" if hours is None else f", at most {duration(hours)}"
     console.print(f"{done} of {len(session.cells)} cells are there; running {len(todo)}, {jobs} at a time{time}.")
     if jobs > (os.cpu_count() or jobs):
         console.print(
@@ -131,7 +152,7 @@ def _run(session: Session, jobs: int, *, again: bool, command: str) -> dict[str,
     try:
         progress = CellProgress(console, len(todo))
         with progress.bar:
-            return run_cells(todo, session.folders(again=again), jobs=jobs, on_event=progress.update)
+            return run_cells(todo, session.folders(again=again), jobs=jobs, devices=devices, on_event=progress.update)
     except KeyboardInterrupt:
         left = len(session.again().todo())
         console.print(f"Interrupted. Finished cells are kept; {left} are left. Go on with: {command}")
@@ -145,10 +166,11 @@ def _names(data: Sequence[DataSet]) -> str:
 def _effort(entry: Experiment, data: Sequence[DataSet], jobs: int) -> str:
     cells = replace(entry, data=data).cells()
     hours = most_hours(cells, jobs)
-    return f"{len(cells)} cells, " + ("days" if hours is None else f"at most {_duration(hours)} with --jobs {jobs}")
+    return f"{len(cells)} cells, " + ("days" if hours is None else f"at most {duration(hours)} with --jobs {jobs}")
 
 
-def _duration(hours: float) -> str:
+def duration(hours: float) -> str:
+    """Return hours in words."""
     if hours >= 1:
         return f"{hours:.1f} hours"
     minutes = math.ceil(60 * hours)

@@ -27,11 +27,21 @@ def one_step(
 ) -> float:
     """Make one training step, with a fresh optimizer unless one is given; return its seconds."""
     optimizer = optimizer or build_optimizer(objective.flow, settings)
+    wait_for(batch.x.device)
     start = time.perf_counter()
     with regularized(objective.flow, exp_tol=settings.exp_tol):
         loss, _ = objective(batch)
     descend(optimizer, loss, settings, OneProcess(batch.x.device))
+    wait_for(batch.x.device)
     return time.perf_counter() - start
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 class KeptMemory(torch.autograd.graph.saved_tensors_hooks):

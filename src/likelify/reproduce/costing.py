@@ -12,7 +12,7 @@ import torch
 
 from likelify.data import Batch, Source
 from likelify.door import tensor_of
-from likelify.fitting.cost import KeptMemory, one_step
+from likelify.fitting.cost import KeptMemory, one_step, wait_for
 from likelify.fitting.feeding import generator
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
@@ -148,10 +148,7 @@ def _waiting_clock(device: torch.device) -> Callable[[], float]:
     """Return a clock that waits for the device to be done."""
 
     def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        wait_for(device)
         return time.perf_counter()
 
     return clock

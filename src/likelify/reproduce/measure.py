@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from likelify.zoo import config_from_dict
 IMAGES = 64
 
 
-def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
+def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress, *, place: OneProcess | None = None) -> None:
     """Run a cell and keep its result.
 
     The fit has a run folder, in which it goes on where an earlier one was killed or interrupted; the result is written
@@ -51,18 +52,25 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress) -> None:
         cell: the cell.
         folders: of results and runs.
         on_progress: called with the phase, its share that is done (0 to 1), and the latest figure.
+        place: of this process among those that work on the cell: all fit, the first one measures and writes. By
+            default this one is alone.
 
     Raises:
         KeyboardInterrupt: if the fit was interrupted.
         LikelifyError: if the data, the settings or the fit are at fault.
     """
+    place = place or OneProcess(None if cell.device == "auto" else cell.device)
     on_progress("reading", 0.0, "")
     code = code_hashes(str(cell.model["model"]))  # now: the files may change while the cell runs
     source = open_data(cell.data)
     facts = public_facts(source, cell.data)
     settings = cell.settle(facts)
     config, folder = run_of(cell, source, folders, code["code"])
-    flow, course, trained_here = fitted(config, source, folder, cell.device, on_progress, reuse=folders.reuse)
+    found = fitted(config, source, folder, place, on_progress, reuse=folders.reuse)
+    if found is None:
+        return
+    flow, course, trained_here = found
+    flow.to(place.device)
     elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course), on_progress)
     result = CellResult(
         method=cell.method,
@@ -118,9 +126,9 @@ def run_name(config: RunConfig, data: Values, code: str) -> str:
 
 
 def fitted(
-    config: RunConfig, source: Source, folder: Path, device: str, on_progress: OnProgress, *, reuse: bool
-) -> tuple[Flow, Course, bool]:
-    """Return a fitted model, the course of its fit, and whether it was fitted now.
+    config: RunConfig, source: Source, folder: Path, place: OneProcess, on_progress: OnProgress, *, reuse: bool
+) -> tuple[Flow, Course, bool] | None:
+    """Return a fitted model, the course of its fit, and whether it was fitted now; None in other processes.
 
     Other processes that need the same fit wait for this one.
 
@@ -128,7 +136,7 @@ def fitted(
         config: settings of the run.
         source: the data.
         folder: of the run.
-        device: see `Cell`.
+        place: of this process.
         on_progress: see `run_cell`.
         reuse: take the model from the folder if its fit ended there. One that has begun goes on in any case.
 
@@ -136,10 +144,14 @@ def fitted(
         KeyboardInterrupt: if the fit was interrupted.
         LikelifyError: if the settings or the fit are at fault.
     """
-    with locked(folder):
-        if reuse and (found := load_fitted(folder)) is not None:
-            return (*found, False)
-        run = _begun(folder) or _cleared(folder, config)
+    with locked(folder) if place.is_first else nullcontext():
+        found, run = None, Run(folder, config)
+        with place.together():
+            if place.is_first:
+                found = load_fitted(folder) if reuse else None
+                run = run if found is not None else _begun(folder) or _cleared(folder, config)
+        if place.from_first(found is not None):
+            return None if found is None else (*found, False)
         with seeded(config.fit.seed):
             flow = config.model.build()
 
@@ -147,11 +159,10 @@ def fitted(
             best = Unit.of(source.kind).show(progress.best.validation_bits, progress.best.validation_nats)
             on_progress("fitting", progress.fraction, best)
 
-        place = OneProcess(None if device == "auto" else device)
         course = fit(flow, source, run=run, fabric=place, on_step=on_step)
         if course.reason == "interrupted":
             raise KeyboardInterrupt
-    return flow, course, True
+    return (flow, course, True) if place.is_first else None
 
 
 def load_fitted(folder: Path) -> tuple[Flow, Course] | None:

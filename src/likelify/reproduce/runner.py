@@ -19,6 +19,10 @@ from likelify.reproduce.costs import AnyCell, CostCell
 from likelify.settings import Settings
 
 PATIENCE_SECONDS = 10
+# What starts several processes for one cell; as `torchrun` does it.
+LAUNCH = ("-m", "torch.distributed.run", "--standalone")
+# Of the environment: the cell, and the folders.
+REQUEST = "LIKELIFY_CELL"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,12 @@ class Folders(Settings):
 
 
 def run_cells(
-    cells: Sequence[AnyCell], folders: Folders, *, jobs: int = 1, on_event: Callable[[Event], None] | None = None
+    cells: Sequence[AnyCell],
+    folders: Folders,
+    *,
+    jobs: int = 1,
+    devices: int = 1,
+    on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, str]:
     """Run cells, `jobs` at a time, each in a process of its own; on the CPU with one thread each.
 
@@ -68,7 +77,8 @@ def run_cells(
     Args:
         cells: the cells, in the order of their start.
         folders: where they write.
-        jobs: number of processes at a time.
+        jobs: number of cells at a time.
+        devices: processes of each cell, every one with a device of its own.
         on_event: called with every event, in the calling thread.
 
     Returns:
@@ -79,7 +89,7 @@ def run_cells(
     try:
         while waiting or running:
             while waiting and len(running) < jobs and not (running and _alone(waiting[-1], running.values())):
-                worker = _Worker(waiting.pop(), folders, events)
+                worker = _Worker(waiting.pop(), folders, events, devices)
                 running[worker.cell.name] = worker
             # A limit on the wait, for on some systems nothing else lets Ctrl-C through.
             try:
@@ -106,29 +116,30 @@ def _alone(cell: AnyCell, running: Iterable[_Worker]) -> bool:
 
 
 class _Worker:
-    """One process and the thread that listens to it."""
+    """One process, or several that work on one cell, and the thread that listens to it."""
 
-    def __init__(self, cell: AnyCell, folders: Folders, events: queue.Queue[Event]) -> None:
+    def __init__(self, cell: AnyCell, folders: Folders, events: queue.Queue[Event], devices: int = 1) -> None:
         self.cell, self.events = cell, events
         self.error_output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         single = cell.device == "cpu"
-        environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if single else {})
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the others in good order.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "likelify.reproduce.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.error_output,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        )
-        self.request = {
+        request = {
             "costs": isinstance(cell, CostCell),
             "cell": cell.model_dump(mode="json"),
             "folders": folders.model_dump(mode="json"),
             "threads": 1 if single else None,
         }
+        environment = os.environ | ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if single else {})
+        many = [] if devices == 1 or isinstance(cell, CostCell) else [*LAUNCH, f"--nproc-per-node={devices}"]
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the others in good order.
+        self.process = subprocess.Popen(
+            [sys.executable, *many, "-m", "likelify.reproduce.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.error_output,
+            env=environment | {REQUEST: json.dumps(request)},
+            text=True,
+            start_new_session=True,
+        )
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
 
@@ -136,10 +147,8 @@ class _Worker:
         error = ""
         self.events.put(Event("start", self.cell))
         try:
-            if self.process.stdin is None or self.process.stdout is None:
+            if self.process.stdout is None:
                 raise OSError("The process of a cell was started without pipes.")
-            self.process.stdin.write(json.dumps(self.request) + "\n")
-            self.process.stdin.flush()
             for line in self.process.stdout:
                 progress = _parse(line)
                 error = progress.pop("error", error)

@@ -1,7 +1,8 @@
 """A process that runs one cell: `python -m likelify.reproduce.worker`.
 
-It reads its request, one line of JSON, from standard input, and writes its progress to standard output as JSON lines.
-Standard input stays open as long as the parent lives: when it ends, so does the worker.
+Its request is JSON in the environment, and it writes its progress to standard output as JSON lines. Standard input
+stays open as long as the parent lives: when it ends, so does the worker. Several of them may work on one cell: then the
+first one speaks.
 """
 
 import json
@@ -20,7 +21,7 @@ def main() -> None:
     """Read the request, run the cell, report its progress or its error."""
     # As Ctrl-C: a fit saves where it is, and a file that is being written is cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    request = json.loads(sys.stdin.readline())
+    request = json.loads(os.environ["LIKELIFY_CELL"])
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         _run(request)
@@ -37,6 +38,7 @@ def main() -> None:
 def _run(request: dict) -> None:
     import torch
 
+    from likelify.fitting.joining import join_processes
     from likelify.reproduce.cell import Cell
     from likelify.reproduce.costing import run_costs
     from likelify.reproduce.costs import CostCell
@@ -57,10 +59,18 @@ def _run(request: dict) -> None:
     if request["costs"]:
         run_costs(CostCell.parse(request["cell"]), folders, on_progress)
     else:
-        run_cell(Cell.parse(request["cell"]), folders, on_progress)
+        cell = Cell.parse(request["cell"])
+        place = join_processes(cell.device, int(os.environ["LOCAL_WORLD_SIZE"])) if _is_one_of_many() else None
+        run_cell(cell, folders, on_progress, place=place)
+
+
+def _is_one_of_many() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _send(**values: object) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
 

@@ -1,0 +1,120 @@
+"""What an experiment would take: its cells and their hours, before anything is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from likelify.data import Batch, Facts
+from likelify.errors import DataError, MissingDependencyError
+from likelify.fitting.cost import made_up_batch, one_step, wait_for
+from likelify.fitting.process import OneProcess
+from likelify.fitting.settings import FitSettings
+from likelify.fitting.sources import DataChoice, open_data, public_facts
+from likelify.fitting.training import Objective, build_optimizer
+from likelify.flows import Flow
+from likelify.reproduce.cell import Cell
+from likelify.reproduce.experiment import AROUND_SECONDS
+from likelify.seeding import seeded
+from likelify.zoo import config_from_dict
+
+# Shapes and numbers of items of data that the user has to have, so that planning does not need them.
+KNOWN: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
+    "mnist": ((1, 28, 28), {"train": 55_000, "validation": 5_000, "test": 10_000}),
+    "cifar-10": ((3, 32, 32), {"train": 45_000, "validation": 5_000, "test": 10_000}),
+}
+# Items of the step that is measured: on a processor a few, on a device as many as keep it busy.
+FEW_ITEMS, MANY_ITEMS = 2, 64
+# Share of a training step that its forward pass is.
+FORWARD = 1 / 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one cell takes.
+
+    Attributes:
+        cell: the cell, which stands for all seeds.
+        steps: of its fit; None if the time ends it.
+        hours: at most, or as a measured step tells.
+        measured: whether a training step was measured for it.
+    """
+
+    cell: Cell
+    steps: int | None
+    hours: float
+    measured: bool
+
+
+def estimates(cells: Iterable[Cell], devices: int = 1) -> Iterator[Estimate]:
+    """Return what each cell takes: what its limits say, or else what one training step of its model takes here.
+
+    Args:
+        cells: one for each method and data set.
+        devices: that share the steps of a fit.
+
+    Raises:
+        DataError: if there is no limit, and neither the data nor their shape is known.
+    """
+    for cell in cells:
+        if cell.most_seconds is not None:
+            yield Estimate(cell, None, (cell.most_seconds + AROUND_SECONDS) / 3600, measured=False)
+        else:
+            yield _measured(cell, devices)
+
+
+def _measured(cell: Cell, devices: int) -> Estimate:
+    facts = _facts(cell.data)
+    settings = cell.settle(facts)
+    fit, device = FitSettings.parse(settings["fit"]), OneProcess(None if cell.device == "auto" else cell.device).device
+    with seeded(0):
+        flow = config_from_dict(settings["model"]).build().to(device)
+        batch = made_up_batch(facts, min(fit.batch_size, FEW_ITEMS if device.type == "cpu" else MANY_ITEMS)).to(device)
+        flow.initialize(batch.x)
+        item, update = _step_seconds(flow, fit, batch)
+    sizes, draws = facts.sizes, cell.measuring
+    weighted = min(draws.iw_items, sizes["test"]) * draws.iw_samples if flow.likelihood == "bound" else 0
+    looked_at = fit.validations * sizes["validation"] + draws.elbo_samples * sizes["test"] + weighted
+    total = fit.steps * (update + item * fit.batch_size / devices) + FORWARD * item * looked_at
+    return Estimate(cell, fit.steps, total / 3600, measured=True)
+
+
+def _step_seconds(flow: Flow, fit: FitSettings, batch: Batch) -> tuple[float, float]:
+    """Return the seconds of a training step for each item, and those of its update, which all items share."""
+    objective, optimizer = Objective(flow), build_optimizer(flow, fit)
+    if batch.x.device.type != "cpu":
+        one_step(objective, fit, batch, optimizer)  # the first one prepares the device
+    seconds = one_step(objective, fit, batch, optimizer)
+    start = time.perf_counter()
+    optimizer.step()
+    wait_for(batch.x.device)
+    update = time.perf_counter() - start
+    return max(seconds - update, 0.0) / len(batch), update
+
+
+def _facts(choice: DataChoice) -> Facts:
+    """Return the facts of data, or as much as is known of them without their files."""
+    try:
+        return public_facts(open_data(choice), choice)
+    except (DataError, MissingDependencyError, OSError):
+        if choice.source not in KNOWN:
+            raise
+    shape, sizes = KNOWN[choice.source]
+    return Facts(
+        name=choice.source,
+        family=choice.source,
+        kind="image",
+        fingerprint="",
+        event_shape=shape,
+        levels=256,
+        sizes=sizes,
+    )
+
+
+def device_name() -> str:
+    """Return where steps are measured."""
+    device = OneProcess().device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} of this machine"
