@@ -116,6 +116,37 @@ def test_gradients_are_those_of_the_probability():
         assert abs((values[0] - values[1]) / 2e-6 - expected) < 1e-5 * (1 + abs(expected)), name
 
 
+@torch.no_grad()
+def test_it_starts_from_what_a_sample_has_in_closed_form():
+    torch.manual_seed(0)
+    # Smooth, with colours that follow one another.
+    walk = torch.randn(60, 1, 8, 9).cumsum(2).cumsum(3)
+    x = (128 + 8 * torch.cat([walk, walk + 0.3 * torch.randn(60, 1, 8, 9)], 1)).round().clamp(0, 255).long()
+    flow = zoo.build("pyramid", event_shape=(2, 8, 9), width=6, head=4)
+    before = float(flow.log_prob(x[40:]).mean())
+    flow.initialize(x[:40])
+    assert float(flow.log_prob(x[40:]).mean()) > before + 30
+    net = flow.transform.nets[-1][0]
+    known, deviation = torch.randn(2, 5), torch.zeros(2, 5)
+    deviation[0] = 1
+    assert torch.allclose(net.centres(known, deviation)[1] - known[1], torch.ones(5), atol=0.2)
+    with pytest.raises(lk.errors.ShapeError, match="empty sample"):
+        flow.initialize(x[:0])
+    assert flow.log_prob(x[:0]).shape == (0,)
+    assert flow.sample((0,)).shape == (0, 2, 8, 9)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@torch.no_grad()
+def test_a_sample_that_is_all_alike_leaves_it_finite(value):
+    flow = zoo.build("pyramid", event_shape=(3, 5, 4), width=6, head=4, classes=2)
+    x = torch.full((4, 3, 5, 4), value)
+    labels = torch.tensor([0, 1, 0, 1])
+    flow.initialize(x, labels)
+    assert bool(flow.log_prob(x, labels).isfinite().all())
+    assert bool(flow.log_prob(255 - x, labels).isfinite().all())
+
+
 def test_what_it_refuses():
     flow = pyramid((1, 2, 2), 4, torch.float32)
     for bad in (torch.full((1, 1, 2, 2), 4), torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), -1)):

@@ -13,8 +13,8 @@ from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.errors import UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.nets.planes import PlaneNet, around, detail, predicted, surrounding
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items
-from likelify.support import check_domain
+from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items, with_condition
+from likelify.support import check_domain, check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT
 from likelify.transforms.levels.mixture import as_levels, level_at, log_mass, noise_of
@@ -31,6 +31,9 @@ from likelify.transforms.levels.planes import (
 Place = tuple[int, int]
 # Makes the network of a plane from the places of the known planes, its own place, its size and the level, 0 at the top.
 NetFactory = Callable[[Sequence[Place], Place, tuple[int, int], int], PlaneNet]
+
+# Elements of the sample that predictions are fitted to.
+SAMPLE = 2**20
 
 
 class _Written:
@@ -126,10 +129,25 @@ class LevelPyramid(Transform):
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit to a sample what has a closed form: predictions of planes by least squares, and how wide mixtures are."""
         x = self._checked(x)
+        check_sample(x, self)
+        # Some hundred small images are enough, a few large ones have as many pixels.
+        few = max(1, SAMPLE // x[0].numel())
         with torch.no_grad():
-            for _ in self.stages(self.levels.middle(x), as_context(context), fit=True):
-                pass
-            return self(x, context)[0]
+            self._fit_all(self.levels.middle(x[:few]))
+            return torch.cat([self(part, given)[0] for part, given in _parts(x, context, few)])
+
+    def _fit_all(self, image: Tensor) -> None:
+        for level, stride in enumerate(self._strides()):
+            view = image[..., ::stride, ::stride]
+            if level == 0:
+                self._fit(self.top, view[:, :0], view)
+                continue
+            coarse = plane(view, (0, 0))
+            planes = [around(coarse)]
+            for net in self.nets[level - 1]:
+                target = filled(plane(view, net.place), coarse)
+                self._fit(net, torch.cat(planes, 1), target)
+                planes.append(around(target))
 
     def _fit(self, net: PlaneNet, read: Tensor, target: Tensor) -> None:
         left = net.fit(read, target)
@@ -224,21 +242,16 @@ class LevelPyramid(Transform):
             target = torch.stack(known)
         return levels, (raw, centre)
 
-    def stages(self, image: Tensor, context: Context, *, fit: bool = False) -> Iterator[Stage]:
-        """Give what is to be written, one plane after the other; images may be filled in meanwhile.
+    def _strides(self) -> list[int]:
+        """Return for each level how far its pixels are apart in the whole image."""
+        return [2**level for level in reversed(range(len(self.sizes)))]
 
-        Args:
-            image: on the scale from -1 to 1.
-            context: of the call.
-            fit: fit each network to the images before it is used.
-        """
+    def stages(self, image: Tensor, context: Context) -> Iterator[Stage]:
+        """Give what is to be written, one plane after the other; images may be filled in meanwhile."""
         empty = image.new_zeros(len(image), 0, 1, 1)
-        for level, size in enumerate(self.sizes):
-            stride = 2 ** (len(self.sizes) - 1 - level)
+        for level, (size, stride) in enumerate(zip(self.sizes, self._strides(), strict=True)):
             view = image[..., ::stride, ::stride]
             if level == 0:
-                if fit:
-                    self._fit(self.top, empty, view)
                 features, prediction = self.top(empty, size, context)
                 prediction = by_colour(prediction)
                 yield Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
@@ -246,8 +259,6 @@ class LevelPyramid(Transform):
             coarse = plane(view, (0, 0))
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
             for net in self.nets[level - 1]:
-                if fit:
-                    self._fit(net, torch.cat(planes, 1), filled(plane(view, net.place), coarse))
                 read = torch.cat([*planes, *details], 1)
                 features, prediction = net(read, tuple(coarse.shape[-2:]), context)
                 near = predicted(planes, net.known, net.place)
@@ -291,6 +302,14 @@ class Stage(NamedTuple):
             if self.net.known
             else (image[..., :: self.stride, :: self.stride])
         )
+
+
+def _parts(x: Tensor, context: ContextLike, size: int) -> Iterator[tuple[Tensor, ContextLike]]:
+    """Give images and their conditions, some at a time."""
+    given = as_context(context)
+    for start in range(0, len(x), size):
+        some = None if given.condition is None else given.condition[start : start + size]
+        yield x[start : start + size], with_condition(given, some)
 
 
 def _at(x: Tensor, places: Tensor) -> Tensor:
