@@ -103,8 +103,7 @@ class PlaneNet(nn.Module):
         if planes:
             self.enter = nn.Conv2d(2 * planes * channels, width, 3)
             # The offsets of the distributions have biases already.
-            self.predict = nn.Conv2d(planes * channels, channels, 3, bias=False)
-            self._interpolate()
+            self.predict = zeroed(nn.Conv2d(planes * channels, channels, 3, bias=False))
         self.start = nn.Parameter(torch.zeros(width, *(positions or (1, 1)))) if positions or not planes else None
         self.told = nn.Linear(context_features, width, bias=False) if context_features else None
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
@@ -112,18 +111,8 @@ class PlaneNet(nn.Module):
         self.links = nn.Parameter(link * torch.diag(torch.ones(channels - 1), -1))
         self.to(memory_format=CONV_FORMAT)  # pyright: ignore[reportCallIssue]
 
-    @torch.no_grad()
-    def _interpolate(self) -> None:
-        """Let the prediction start as the mean of the neighbours."""
-        self.predict.weight.zero_()
-        neighbours = [near for near in NEIGHBOURS[self.place] if near[0] in self.known]
-        for source, row, column in neighbours:
-            for channel in range(self.channels):
-                read = self.known.index(source) * self.channels + channel
-                self.predict.weight[channel, read, row, column] = 1 / len(neighbours)
-
     def forward(self, read: Tensor, size: tuple[int, int], context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Return features of each place, `(rows height width, width)`, and predictions, `(rows, channels, h, w)`.
+        """Return features of each place, `(rows height width, width)`, and sums of windows, see `moved`.
 
         Args:
             read: known planes, then their details, one element larger on each side; `(rows, 0, ...)` for none.
@@ -133,10 +122,10 @@ class PlaneNet(nn.Module):
         rows, height, width = len(read), *size
         if self.known:
             features = self.enter(read)
-            prediction = self.predict(read[:, : len(self.known) * self.channels])
+            change = self.predict(read[:, : len(self.known) * self.channels])
         else:
             features = read.new_zeros(1, 1, 1, 1)
-            prediction = read.new_zeros(rows, self.channels, height, width)
+            change = read.new_zeros(rows, self.channels, height, width)
         if self.start is not None:
             features = features + self.start
         condition = as_context(context).condition
@@ -145,24 +134,38 @@ class PlaneNet(nn.Module):
         for block in self.blocks:
             features = block(features)
         features = F.silu(features).expand(rows, -1, height, width)
-        return features.permute(0, 2, 3, 1).flatten(0, 2), prediction
+        return features.permute(0, 2, 3, 1).flatten(0, 2), change
+
+    def moved(self, near: Tensor, sums: Tensor) -> Tensor:
+        """Return predictions, `(channels, n)`: the means of the neighbours, moved by what is around them.
+
+        Weights are of differences from these means. The sums over windows of known planes lack them, and so what all
+        weights of a window make of the means is taken off here. (A prediction by the elements themselves would be moved
+        by the least change of its weights, all of one sign, by a large part of all levels.)
+
+        Args:
+            near: means of the neighbours, `(channels, n)`.
+            sums: as `forward` gives them, `(channels, n)`.
+        """
+        weight = self.predict.weight.unflatten(1, (len(self.known), self.channels)).sum((1, 3, 4))
+        return near + sums - weight @ near
 
     @torch.no_grad()
-    def fit(self, read: Tensor, target: Tensor) -> Tensor:
+    def fit(self, read: Tensor, near: Tensor, target: Tensor) -> Tensor:
         """Fit predictions and links to a sample by least squares; return what they leave, `(channels, n)`.
 
         Args:
             read: the known planes, one element larger on each side; of none for the top.
+            near: means of the neighbours, `(rows, channels, height, width)`.
             target: the plane itself, `(rows, channels, height, width)`.
         """
-        left = target.transpose(0, 1).flatten(1)
+        left = (target - near).transpose(0, 1).flatten(1)
         if self.known:
-            seen = F.unfold(read, 3).transpose(0, 1).flatten(1)
-            weight = self.predict.weight
-            left = left - weight.flatten(1) @ seen
-            change = _regression(seen, left)
-            weight.add_(change.view_as(weight))
-            left = left - change @ seen
+            windows = F.unfold(read, 3).unflatten(1, (len(self.known), self.channels, 9))
+            seen = (windows - near.flatten(2)[:, None, :, None]).flatten(1, 3).transpose(0, 1).flatten(1)
+            weight = _regression(seen, left)
+            self.predict.weight.copy_(weight.view_as(self.predict.weight))
+            left = left - weight @ seen
         deviation = left
         for channel in range(1, self.channels):
             share = _regression(deviation[:channel], deviation[channel : channel + 1])

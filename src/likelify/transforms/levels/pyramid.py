@@ -140,17 +140,18 @@ class LevelPyramid(Transform):
         for level, stride in enumerate(self._strides()):
             view = image[..., ::stride, ::stride]
             if level == 0:
-                self._fit(self.top, view[:, :0], view)
+                self._fit(self.top, view[:, :0], torch.zeros_like(view), view)
                 continue
             coarse = plane(view, (0, 0))
             planes = [around(coarse)]
             for net in self.nets[level - 1]:
                 target = filled(plane(view, net.place), coarse)
-                self._fit(net, torch.cat(planes, 1), target)
+                near = predicted(planes, net.known, net.place)
+                self._fit(net, torch.cat(planes, 1), near, target)
                 planes.append(around(target))
 
-    def _fit(self, net: PlaneNet, read: Tensor, target: Tensor) -> None:
-        left = net.fit(read, target)
+    def _fit(self, net: PlaneNet, read: Tensor, near: Tensor, target: Tensor) -> None:
+        left = net.fit(read, near, target)
         # A logistic deviates from its middle by 2 log 2 of its scale, on average.
         scale = ((left - left.mean(1, keepdim=True)).abs().mean(1) / (2 * math.log(2))).clamp_min(1 / self.levels.count)
         k = self.levels.components
@@ -260,10 +261,10 @@ class LevelPyramid(Transform):
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
             for net in self.nets[level - 1]:
                 read = torch.cat([*planes, *details], 1)
-                features, prediction = net(read, tuple(coarse.shape[-2:]), context)
-                near = predicted(planes, net.known, net.place)
-                own = plane(view, net.place)
-                yield Stage(net, stride, features, by_colour(prediction), by_colour(near), own, coarse)
+                features, change = net(read, tuple(coarse.shape[-2:]), context)
+                near, own = predicted(planes, net.known, net.place), plane(view, net.place)
+                middle = by_colour(near)
+                yield Stage(net, stride, features, net.moved(middle, by_colour(change)), middle, own, coarse)
                 known = filled(own, coarse)
                 planes.append(around(known))
                 details.append(around(detail(known - near)))
