@@ -104,7 +104,8 @@ def test_gradients_are_those_of_the_probability():
     parameters = dict(flow.named_parameters())
     grads = torch.autograd.grad(flow.log_prob(x, labels).sum(), list(parameters.values()))
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
-        assert bool((grad != 0).any()), name
+        # A single pixel differs from none of its neighbours.
+        assert bool((grad != 0).any()) or name == "transform.nets.0.0.predict.weight", name
         direction = torch.randn_like(parameter)
         with torch.no_grad():
             values = []

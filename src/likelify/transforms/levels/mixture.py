@@ -30,7 +30,7 @@ NARROWEST, WIDEST = math.log(0.1), 3.0
 # The widest logistic where all parameters are zero, and how far log scales are on either side of what data ask for.
 BROAD, SPREAD = 0.15, math.log(4)
 # The smallest share of the uniform floor. Levels of no other mass must still be told apart by normal noise in float32.
-FLOOR, FLOOR_OF_A_LEVEL = 1e-4, 4e-8
+FLOOR, FLOOR_OF_A_LEVEL = 1e-5, 4e-8
 
 
 class Levels(NamedTuple):
