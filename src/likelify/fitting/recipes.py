@@ -74,7 +74,7 @@ FITS: dict[str, Values] = {
     "pyramid": {
         "steps": 100_000,
         "max_time": 600,
-        "lr": 4e-3,
+        "lr": 6e-3,
         # Steps matter more than the noise of their gradients: twice as many images made each half as useful.
         "batch_size": 8,
         "average": 0.998,
