@@ -24,7 +24,9 @@ from likelify.plots import (
 
 @pytest.fixture
 def kernel():
-    return torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 4
+    """As a layer has it, with a gradient."""
+    values = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 4
+    return values.requires_grad_()
 
 
 @pytest.fixture
@@ -42,15 +44,15 @@ def test_both_sides_of_a_convolution_are_the_same_numbers(kernel, image):
     product = panels["$M$"] @ panels[r"$\vec{x}$"]
     assert np.allclose(product, panels[r"$M\vec{x}$"], atol=1e-14)
     assert np.allclose(product.reshape(4, 5), panels[r"$m \star x$"], atol=1e-14)
-    assert np.array_equal(panels["$m$"], kernel[0, 0])
+    assert np.array_equal(panels["$m$"], kernel[0, 0].detach())
     assert np.array_equal(panels["$x$"], image[0])
 
 
 def test_the_matrix_of_the_exponential_is_what_the_engine_applies(kernel, image):
-    figure = exponential_as_matrix(kernel, image)
+    figure = exponential_as_matrix(kernel, (4, 5))
     matrix, forward, back = shown(figure).values()
     assert np.allclose(forward @ back, np.eye(20), atol=1e-12)
-    z = exp_action(ConvMap(kernel), image[None]).value
+    z = exp_action(ConvMap(kernel.detach()), image[None]).value
     assert np.allclose(forward @ image.flatten().numpy(), z.flatten(), atol=1e-10)
     note = next(axis.get_xlabel() for axis in figure.axes if axis.get_title() == r"$\exp(M)$")
     assert float(note.strip("$").split("=")[-1]) == pytest.approx(math.exp(np.trace(matrix)), rel=5e-3)
@@ -71,7 +73,7 @@ def test_terms_sum_to_the_exponential_and_back(kernel, image):
 
 
 def test_bounds_hold_and_the_rest_is_what_is_left_out(kernel):
-    map_, shape = ConvMap(kernel, bound="torus"), (1, 4, 5)
+    map_, shape = ConvMap(kernel.detach(), bound="torus"), (1, 4, 5)
     decay = series_decay(map_, shape, degree=6)
     matrix = map_.materialize(shape)
     total = torch.matrix_exp(matrix)
@@ -93,13 +95,17 @@ def test_terms_that_have_no_digits_left_still_have_their_size():
     assert decay.rest[20] == pytest.approx(exact, rel=1e-12)
 
 
-def test_several_channels_are_refused(kernel):
+def test_several_channels_and_several_maps_are_refused(kernel):
+    with pytest.raises(ShapeError, match="holds 2 maps, one for each row"):
+        series_decay(Dense(torch.zeros(2, 3, 3)), (3,))
     with pytest.raises(ShapeError, match=r"of one channel.* got shapes \(1, 1, 3, 3\) and \(2, 4, 5\)"):
-        exponential_as_matrix(kernel, torch.zeros(2, 4, 5))
+        convolution_as_matrix(kernel, torch.zeros(2, 4, 5))
+    with pytest.raises(ShapeError, match=r"got shapes \(2, 2, 3, 3\) and \(1, 4, 5\)"):
+        exponential_as_matrix(torch.zeros(2, 2, 3, 3), (4, 5))
 
 
-def test_files_are_the_same_whenever_they_are_written(kernel, image):
-    first, second = (exponential_as_matrix(kernel, image) for _ in range(2))
+def test_files_are_the_same_whenever_they_are_written(kernel):
+    first, second = (exponential_as_matrix(kernel, (4, 5)) for _ in range(2))
     assert svg_of(first) == svg_of(second)
     assert png_of(first) == png_of(second)
     assert ElementTree.fromstring(svg_of(first)).tag.endswith("svg")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from likelify.plots.files import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
 
 # Inches.
 SIGN, SPACE, MARGIN, TITLE, NOTE, BAR = 0.27, 0.3, 0.1, 0.32, 0.24, 0.14
@@ -49,7 +49,8 @@ class Panel:
     @property
     def array(self) -> np.ndarray:
         """The values as an array."""
-        return np.asarray(self.values, dtype=np.float64)
+        values = self.values.detach().cpu() if isinstance(self.values, Tensor) else self.values
+        return np.asarray(values, dtype=np.float64)
 
     @property
     def size(self) -> tuple[float, float]:

@@ -55,7 +55,7 @@ def convolution_as_matrix(kernel: Tensor, x: Tensor) -> Figure:
     Source:
         Hoogeboom et al. 2020, figure 2.
     """
-    map_ = _single_channel(kernel, x)
+    map_, x = _single_channel(kernel, x), x.detach()
     y, matrix = map_.apply(x[None])[0], map_.materialize(x.shape)
     return draw_equations(
         [
@@ -76,15 +76,15 @@ def convolution_as_matrix(kernel: Tensor, x: Tensor) -> Figure:
     )
 
 
-def exponential_as_matrix(kernel: Tensor, x: Tensor) -> Figure:
+def exponential_as_matrix(kernel: Tensor, positions: tuple[int, int]) -> Figure:
     r"""Draw the matrix of a convolution, that of its exponential, and that of the inverse, in one scale of colours.
 
-    `exp(M) = sum_k M^k / k!` has the determinant `e^(tr M)`, and its inverse is `exp(-M)`. Below each is what it makes
-    of an image.
+    `exp(M) = sum_k M^k / k!` has the determinant `e^(tr M)`, and its inverse is `exp(-M)`. Lines separate the rows
+    of the image.
 
     Args:
         kernel: `(1, 1, kh, kw)` with odd numbers of taps.
-        x: `(1, h, w)`.
+        positions: height and width of the image.
 
     Raises:
         ShapeError: if there are several channels.
@@ -92,9 +92,9 @@ def exponential_as_matrix(kernel: Tensor, x: Tensor) -> Figure:
     Source:
         Hoogeboom et al. 2020, figure 1.
     """
-    map_ = _single_channel(kernel, x)
-    matrix = map_.materialize(x.shape)
-    trace = float(map_.trace(tuple(x.shape)))
+    shape = (1, *positions)
+    map_ = _single_channel(kernel, kernel.new_zeros(shape))
+    matrix, trace = map_.materialize(shape), float(map_.trace(shape))
     panels = (
         ("$M$", matrix, rf"$\mathrm{{tr}}\,M = {trace:g}$"),
         (r"$\exp(M)$", torch.matrix_exp(matrix), _determinant(trace)),
@@ -102,7 +102,7 @@ def exponential_as_matrix(kernel: Tensor, x: Tensor) -> Figure:
     )
     parts: list[Part] = []
     for title, values, note in panels:
-        parts += [Panel(title, values, scale="matrix", cell=MATRIX_CELL, block=x.shape[2], note=note), ""]
+        parts += [Panel(title, values, scale="matrix", cell=MATRIX_CELL, block=positions[1], note=note), ""]
     return draw_equations([parts[:-1]], bar="matrix")
 
 
@@ -127,7 +127,7 @@ def exponential_terms(kernel: Tensor, x: Tensor, *, terms: int = 5) -> Figure:
     Source:
         Hoogeboom et al. 2020, figure 3.
     """
-    map_ = _single_channel(kernel, x)
+    map_, x = _single_channel(kernel, x), x.detach()
     z = exp_action(map_, x[None]).value[0]
     back = exp_action(map_, z[None], time=-1.0).value[0]
     forward = _terms_of(map_, x, "x", 1.0, terms)
@@ -186,10 +186,15 @@ def series_decay(map_: LinearMap, event_shape: Shape, *, degree: int = 12) -> De
         event_shape: of one event, of at most some hundred elements.
         degree: last term.
 
+    Raises:
+        ShapeError: if the map has parameters of its own for each row.
+
     Source:
         Hoogeboom et al. 2020, section 3 and figure 4; the rest is bounded by a geometric series (`exp_tail`).
     """
     matrix = map_.materialize(event_shape).double().detach()
+    if matrix.ndim != 2:
+        raise ShapeError(f"A series is drawn of one map; this one holds {map_.rows} maps, one for each row.")
     powers = [torch.eye(len(matrix), dtype=matrix.dtype)]
     for k in range(1, degree + BEYOND + 1):
         powers.append(powers[-1] @ matrix / k)
@@ -256,7 +261,7 @@ def _single_channel(kernel: Tensor, x: Tensor) -> ConvMap:
             f"These pictures are of one channel: a kernel (1, 1, kh, kw) and an image (1, h, w), got shapes "
             f"{tuple(kernel.shape)} and {tuple(x.shape)}."
         )
-    return ConvMap(kernel)
+    return ConvMap(kernel.detach())
 
 
 def _vector(title: str, x: Tensor) -> Panel:

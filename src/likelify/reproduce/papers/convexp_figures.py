@@ -151,11 +151,12 @@ def _exponential(_: Mapping[str, Path]) -> Drawing:
         "the image.",
     )
     kernel, image = _small()
+    height, width = image.shape[1:]
     return _drawing(
         "figure-1",
         "A convolution, its exponential and its inverse as matrices",
         caption,
-        exponential_as_matrix(kernel, image),
+        exponential_as_matrix(kernel, (height, width)),
     )
 
 
