@@ -92,7 +92,7 @@ LARGE_IMAGES = Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 # A step takes a tenth of a second of one core.
 MINUTES: Mapping[str, Values] = {"fconv2": {"max_time": 900}}
 # Photographs of 32x32 pixels.
-PHOTOS: Values = {"steps": 4, "hidden": 38, "mixing": "conv-exponential"}
+PHOTOS: Values = {"steps": 4, "hidden": 48, "mixing": "axis-exponential"}
 # What is shown is in the middle of each image.
 ALIGNED: Mapping[str, Values] = {"pyramid": {"aligned": True}}
 # Pixels of an image up to which the pyramid is not what is fitted if no model is named.
