@@ -329,7 +329,7 @@ STEADY_FIT: Values = {
     "schedule": "exponential",
     "decay": 1.0,
     "average": 0.99,
-    "validations": 20,
+    "validations": 16,
     "clock": "processor",
     "initialize_items": 512,
 }

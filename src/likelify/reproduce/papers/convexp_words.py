@@ -33,11 +33,11 @@ TABLE_1_COSTS = {
 TABLE_2 = {
     ("coupling, uniform", CIFAR): "3.38",
     ("residual, uniform", CIFAR): "3.37",
-    ("residual, equal memory, uniform", CIFAR): "3.44",
+    ("residual (equal memory), uniform", CIFAR): "3.44",
     ("Sylvester, uniform", CIFAR): "3.32",
     ("coupling, variational", CIFAR): "3.27",
     ("residual, variational", CIFAR): "3.26",
-    ("residual, equal memory, variational", CIFAR): "3.35",
+    ("residual (equal memory), variational", CIFAR): "3.35",
     ("Sylvester, variational", CIFAR): "3.21",
 }
 TABLE_2_WEIGHTED = {
@@ -93,7 +93,7 @@ def discuss_mixing(evidence: Evidence) -> list[str]:
         found += _compared(evidence, data, "axis exponential", ("1x1", "Emerging", "convolution exponential"))
         found += _compared(evidence, data, "two 1x1", ("1x1",), "The control: ")
         for variant in ("no limit", "5x5"):
-            found += _compared(evidence, data, f"convolution exponential, {variant}", ("convolution exponential",))
+            found += _compared(evidence, data, f"convolution exponential ({variant})", ("convolution exponential",))
         found += _compared(evidence, data, "orthogonal", ("convolution exponential",))
         found += _emerging(evidence, data)
     return found
@@ -112,12 +112,12 @@ def _emerging(evidence: Evidence, data: str) -> list[str]:
         f"convolution exponential {exponential:,.0f} %"
     )
     if emerging > AFFORDABLE:
-        return [f"{text}: sampling still speaks against it."]
+        return [f"{text}: more than twice that of 1x1 for Emerging, so sampling still speaks against it."]
     sides = {reading: evidence.side(evidence.compare(ours, theirs, data, reading)) for reading in READINGS}
     where = {reading: evidence.place(data, reading) for reading in READINGS}
     said = {1: "the convolution exponential is ahead", 0: "the two cannot be told apart", -1: "Emerging is ahead"}
     verdicts = ", ".join(f"{where[reading]} {said[sides[reading]]}" for reading in READINGS)
-    return [f"{text}, so that the likelihood decides: {verdicts}."]
+    return [f"{text}: at most twice that of 1x1 for Emerging, so the likelihood decides: {verdicts}."]
 
 
 def discuss_residual(evidence: Evidence) -> list[str]:
@@ -128,8 +128,8 @@ def discuss_residual(evidence: Evidence) -> list[str]:
             for ours, theirs in (
                 ("Sylvester", "coupling"),
                 ("Sylvester", "residual"),
-                ("Sylvester", "residual, equal memory"),
-                ("Sylvester, axis basis", "Sylvester"),
+                ("Sylvester", "residual (equal memory)"),
+                ("Sylvester (axis basis)", "Sylvester"),
                 ("residual", "coupling"),
             ):
                 found += _compared(evidence, data, f"{ours}, {noise}", (f"{theirs}, {noise}",))
@@ -143,7 +143,7 @@ def discuss_residual(evidence: Evidence) -> list[str]:
 
 def _memory(evidence: Evidence, data: str, noise: str) -> list[str]:
     """Say what the blocks need, against the paper's claim that a residual block needs twice the memory."""
-    titles = ("Sylvester", "residual", "residual, equal memory")
+    titles = ("Sylvester", "residual", "residual (equal memory)")
     costs = {title: evidence.cost(f"{title}, {noise}", data) for title in titles}
     kept = {title: cost.kept_bytes for title, cost in costs.items() if cost is not None}
     if len(kept) < len(titles):
