@@ -63,7 +63,7 @@ def at_work_in_a_flow() -> bool:
     return _IN_A_FLOW.get()
 
 
-def within(x: Tensor, inside: Tensor, layer: nn.Module, meaning: str, anchor: float | Tensor) -> tuple[Tensor, Tensor]:
+def within(x: Tensor, inside: Tensor, layer: object, meaning: str, anchor: float | Tensor) -> tuple[Tensor, Tensor]:
     """Keep a bounded layer to the values on which it is defined.
 
     The log-density of a flow is minus infinity outside of its support, row by row: the layer works on an anchor in
@@ -103,7 +103,7 @@ def strictly_inside(z: Tensor, interval: Interval) -> Tensor:
     return z.clamp(low if math.isfinite(low) else None, high if math.isfinite(high) else None)
 
 
-def check_domain(inside: Tensor, layer: nn.Module, meaning: str) -> None:
+def check_domain(inside: Tensor, layer: object, meaning: str) -> None:
     """Raise `DomainError` unless all of `inside` is true.
 
     Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.

@@ -94,6 +94,6 @@ def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], N
     def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
         weight = 1 - min(factor, (int(count) + 1) / (int(count) + 10))
         # All at once: one by one, some hundred small tensors take as long as the forward pass of a small model.
-        torch._foreach_lerp_(averages, current, weight)
+        torch._foreach_lerp_(averages, current, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     return update

@@ -13,6 +13,7 @@ of every value in it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,8 @@ BROAD, SPREAD = 0.15, math.log(4)
 FLOOR, FLOOR_OF_A_LEVEL = 1e-5, 4e-8
 
 
-class Levels(NamedTuple):
+@dataclass(frozen=True)
+class Levels:
     """How many levels there are, and how many logistics a mixture over them has.
 
     Attributes:

@@ -7,6 +7,8 @@ level plane (1, 1) is written given (0, 0), then (0, 1), then (1, 0), each given
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,7 +65,7 @@ def by_colour(values: Tensor) -> Tensor:
     return values.permute(1, 0, 2, 3).reshape(values.shape[1], -1)
 
 
-def from_colours(values: Tensor, size: tuple[int, int]) -> Tensor:
+def from_colours(values: Tensor, size: Sequence[int]) -> Tensor:
     """Undo `by_colour`, for planes of that size."""
     return values.reshape(len(values), -1, *size).permute(1, 0, 2, 3)
 

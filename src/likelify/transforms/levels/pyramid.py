@@ -144,7 +144,7 @@ class LevelPyramid(Transform):
                 continue
             coarse = plane(view, (0, 0))
             planes = [around(coarse)]
-            for net in self.nets[level - 1]:
+            for net in self._nets_at(level):
                 target = filled(plane(view, net.place), coarse)
                 near = predicted(planes, net.known, net.place)
                 self._fit(net, torch.cat(planes, 1), near, target)
@@ -243,6 +243,9 @@ class LevelPyramid(Transform):
             target = torch.stack(known)
         return levels, (raw, centre)
 
+    def _nets_at(self, level: int) -> list[PlaneNet]:
+        return list(self.nets[level - 1])  # pyright: ignore[reportArgumentType, reportReturnType]
+
     def _strides(self) -> list[int]:
         """Return for each level how far its pixels are apart in the whole image."""
         return [2**level for level in reversed(range(len(self.sizes)))]
@@ -259,7 +262,7 @@ class LevelPyramid(Transform):
                 continue
             coarse = plane(view, (0, 0))
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
-            for net in self.nets[level - 1]:
+            for net in self._nets_at(level):
                 read = torch.cat([*planes, *details], 1)
                 features, change = net(read, tuple(coarse.shape[-2:]), context)
                 near, own = predicted(planes, net.known, net.place), plane(view, net.place)
