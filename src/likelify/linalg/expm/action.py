@@ -9,7 +9,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.bounds import safe_exp, widest
-from likelify.linalg.dense import Dense, Diagonal
+from likelify.linalg.dense import SMALL, Dense, Diagonal
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.chebyshev import run_chebyshev
 from likelify.linalg.expm.diagnostics import Action, Diagnostics
@@ -46,6 +46,8 @@ METHODS = {
 # With more columns than about this share of its size, a matrix is cheaper to exponentiate than to apply a dozen times
 # (`time_methods` shows it on the machine at hand).
 CROSSOVER = 0.7
+# Of small matrices it is cheaper for any number of columns (`python -m benchmarks.small_exponentials --part layers`).
+SMALL_ELEMENTS = 2**15
 # The diagnostics of every exponential inside a `with recorded() as found:` block.
 recorded = Recorder[Diagnostics]("diagnostics")
 # Every value inside a `with applied() as found:` block, with its diagnostics and the map, which measures its items.
@@ -163,7 +165,7 @@ def choose(problem: ExpProblem) -> str:
 
     The rule: a fixed degree means the series. Kronecker sums, diagonal maps, sets and complete graphs: closed form.
     Other graphs: the expansion in the adjacency. A matrix that meets at least 0.7 times as many columns (rows times
-    positions) as it has: its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
+    positions) as it has, and small matrices (up to 64, of all rows 32,768 elements): its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
     While `torch.compile` or `torch.func` is at work it is the series, whose plain sum they can see through.
     """
     map_, x = problem.map, problem.x
@@ -175,7 +177,8 @@ def choose(problem: ExpProblem) -> str:
         return "closed-form"
     if isinstance(map_, Dense):
         columns = x.numel() // max(x.shape[1], 1) // (map_.rows or 1)
-        if columns >= CROSSOVER * x.shape[1]:
+        small = x.shape[1] <= SMALL and map_.matrix.numel() <= SMALL_ELEMENTS
+        if small or columns >= CROSSOVER * x.shape[1]:
             return "polynomial"
     return "series" if map_.symmetry is None else "chebyshev"
 

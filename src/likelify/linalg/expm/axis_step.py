@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likelify.linalg.axis_maps import SELECTED, Toeplitz, selection, toeplitz
 from likelify.linalg.axis_products import from_columns, multiply_axes, to_columns
-from likelify.linalg.expm.small import Chain, SmallPlan, small_exponential
+from likelify.linalg.expm.polynomial import Chain, PolynomialPlan, evaluate_polynomial
 from likelify.tracing import (
     in_forward_mode,
     is_tracing,
@@ -42,7 +42,7 @@ class AxisStep:
         time: factor on the taps.
     """
 
-    plans: Sequence[SmallPlan]
+    plans: Sequence[PolynomialPlan]
     sizes: tuple[int, int]
     hollow: bool
     time: float
@@ -57,7 +57,7 @@ class AxisStep:
     def plain(self, x: Tensor, *taps: Tensor) -> Tensor:
         """Do the same in operations that can be traced and differentiated again."""
         first, second = (
-            small_exponential(toeplitz(part, size, transposed=True, hollow=self.hollow), plan, self.time)
+            evaluate_polynomial(toeplitz(part, size, transposed=True, hollow=self.hollow), plan, time=self.time)
             for part, size, plan in zip(taps, self.sizes, (self.plans[0], self.plans[-1]), strict=True)
         )
         return multiply_axes(x, {2: first, 3: second})
@@ -92,7 +92,7 @@ class AxisStep:
 
 
 def axis_step(
-    maps: Sequence[object], plans: Sequence[SmallPlan], x: Tensor, time: float
+    maps: Sequence[object], plans: Sequence[PolynomialPlan], x: Tensor, time: float
 ) -> tuple[AxisStep, list[Tensor]] | None:
     """Return the step for two maps along the axes of images like `x`, and its taps; None where it does not serve."""
     filters = [map_ for map_ in maps if type(map_) is Toeplitz and map_.rows is None]

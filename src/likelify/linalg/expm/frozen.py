@@ -13,9 +13,9 @@ from likelify.linalg.expm.action import check_report, pose, recorded, require_fi
 from likelify.linalg.expm.diagnostics import Action
 from likelify.linalg.expm.expansion import evaluate
 from likelify.linalg.expm.kronecker import form_kronecker
-from likelify.linalg.expm.matrix import Formed, PolynomialPlan, form_channels, form_frequencies, polynomial_report
+from likelify.linalg.expm.matrix import Formed, form_channels, form_frequencies, polynomial_report
 from likelify.linalg.expm.problem import ExpProblem
-from likelify.linalg.expm.series import PowerSeries, a_priori_error, static_plan
+from likelify.linalg.expm.series import PowerSeries, static_plan
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap
 
@@ -72,6 +72,5 @@ def _form_event(problem: ExpProblem) -> Formed:
     for _ in range(steps):
         rows, _ = evaluate(expansion, problem.centered, rows, degree)
     matrix = rows.reshape(size, size)
-    plan = PolynomialPlan(degree, 1, 0, a_priori_error(norm, problem.growth, steps, degree))
-    report = polynomial_report(problem, "dense", plan, size=size, series_steps=steps)
+    report = polynomial_report(problem, "dense", None, size=size, degree=degree, steps=steps)
     return Formed(lambda x: (x.flatten(1) @ matrix).reshape(x.shape), report)

@@ -23,9 +23,9 @@ from likelify.linalg.expm.axis_step import axis_step
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics, series_log_det, wrong_norm
 from likelify.linalg.expm.expansion import ORDERS, SLACK
 from likelify.linalg.expm.matrix import Formed
+from likelify.linalg.expm.polynomial import PolynomialPlan, evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.problem import ExpProblem, largest_of
 from likelify.linalg.expm.series import a_priori_error
-from likelify.linalg.expm.small import SmallPlan, plan_small, small_exponential
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.tracing import in_forward_mode, is_tracing
 
@@ -51,7 +51,7 @@ class _Batch:
     """Parts whose matrices are exponentiated together, and how."""
 
     parts: list[_Part]
-    plan: SmallPlan
+    plan: PolynomialPlan
 
 
 def run_kronecker(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
@@ -85,7 +85,7 @@ def _applying(problem: ExpProblem, batches: list[_Batch]) -> Callable[[Tensor], 
     transposed: dict[int, Tensor] = {}
     for batch in batches:
         matrices = transposed_matrices([part.map for part in batch.parts], batch.parts[0].size)
-        values = small_exponential(matrices, batch.plan, problem.time)
+        values = evaluate_polynomial(matrices, batch.plan, time=problem.time)
         pieces = values.split([part.map.groups for part in batch.parts], -3) if len(batch.parts) > 1 else [values]
         transposed |= {part.axis: piece for part, piece in zip(batch.parts, pieces, strict=True)}
     return lambda x: multiply_axes(x, transposed)
@@ -126,7 +126,7 @@ def _plan(problem: ExpProblem, parts: list[_Part]) -> list[_Batch]:
         # What the others magnify, and a little for the products of errors.
         least = min(part.growth for part in members)
         allowed = problem.allowed / len(parts) * safe_exp(least - total) / (1 + problem.allowed)
-        plan = plan_small(norm, growth, allowed, problem.x.dtype, orders)
+        plan = plan_polynomial(norm, growth, allowed, problem.x.dtype, orders)
         batches.append(_Batch(members, plan))
     return batches
 
@@ -135,7 +135,7 @@ def _error(batches: list[_Batch], *, less: int = 0) -> float:
     """Bound the error of the product, or with `less` that of its derivative, without a difference of large numbers."""
     total, size = 0.0, 1.0
     for batch in batches:
-        steps, degree = 2**batch.plan.squarings, batch.plan.scheme.degree - less
+        steps, degree = 2**batch.plan.squarings, batch.plan.degree - less
         for part in batch.parts:
             exact, error = safe_exp(part.growth), a_priori_error(part.norm, part.growth, steps, degree)
             total, size = total * (exact + error) + size * error, size * exact
@@ -151,7 +151,7 @@ def _report(problem: ExpProblem, batches: list[_Batch]) -> Diagnostics:
             frobenius = abs(problem.time) * part.map.frobenius_bound((part.map.groups, part.size))
             frobenius = frobenius * math.sqrt(part.copies / part.map.groups)
             steps, size = 2**plan.squarings, part.copies * part.size
-            total = total + series_log_det(part.norm, frobenius, size, (plan.scheme.degree,), steps)
+            total = total + series_log_det(part.norm, frobenius, size, (plan.degree,), steps)
         return total
 
     bounds = Bounds(
@@ -162,7 +162,7 @@ def _report(problem: ExpProblem, batches: list[_Batch]) -> Diagnostics:
     )
     return problem.report(
         "closed-form",
-        tuple(plan.scheme.degree for _, plan in _each(batches)),
+        tuple(plan.degree for _, plan in _each(batches)),
         bounds,
         operator_calls=sum(len(batch.parts) for batch in batches),
         converged=error <= problem.allowed,
@@ -170,7 +170,7 @@ def _report(problem: ExpProblem, batches: list[_Batch]) -> Diagnostics:
     )
 
 
-def _each(batches: list[_Batch]) -> Iterable[tuple[_Part, SmallPlan]]:
+def _each(batches: list[_Batch]) -> Iterable[tuple[_Part, PolynomialPlan]]:
     return ((part, batch.plan) for batch in batches for part in batch.parts)
 
 

@@ -1,17 +1,16 @@
 r"""The methods that form the exponential of a matrix: on the channels, of each frequency, of a small event, of means.
 
-Matrices of any size are exponentiated by a Paterson-Stockmeyer polynomial with scaling and squaring, whose gradient is
-that of a few matrix products; `torch.matrix_exp` forms a matrix twice as large for its gradient, which is slow and in
-float32 loses up to three digits. A few small matrices are exponentiated on the host (`SmallExponential`), where tensor
+Matrices of any size are exponentiated by the polynomials of `polynomial`, with scaling and squaring, whose gradient is
+a few matrix products; `torch.matrix_exp` forms a matrix twice as large for its gradient, which is slow and in float32
+loses up to three digits. A few small matrices are exponentiated on the host (`SmallExponential`), where tensor
 operations would cost more than the arithmetic: one polynomial of fixed degree serves all of norm up to 5/4, larger ones
 are scaled and squared, and the gradient stands in the exponential of a matrix twice as large,
 
     exp [[M^T, G], [0, M^T]] = [[exp(M)^T, dM], [0, exp(M)^T]].
 
-Source: Paterson and Stockmeyer 1973 for the polynomials; Al-Mohy and Higham 2009 for the derivative.
+Source: Al-Mohy and Higham 2009 for the derivative.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,91 +26,12 @@ from likelify.linalg.conv import ConvMap
 from likelify.linalg.dense import Dense, Diagonal, apply_matrix
 from likelify.linalg.equivariant import SetMap
 from likelify.linalg.expm.diagnostics import Bounds, Diagnostics
-from likelify.linalg.expm.expansion import ORDERS, scaled
+from likelify.linalg.expm.expansion import ORDERS
+from likelify.linalg.expm.polynomial import PolynomialPlan, evaluate_polynomial, plan_polynomial
 from likelify.linalg.expm.problem import ExpProblem
-from likelify.linalg.expm.series import a_priori_error, degree_of_steps
+from likelify.linalg.expm.series import a_priori_error
 from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
 from likelify.tracing import is_watched, refuse_old_batches
-
-# Steps longer than these lose digits to cancellation (see `series.step_count`).
-LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
-
-
-@dataclass(frozen=True)
-class PolynomialPlan:
-    """A polynomial of the matrix over `2^squarings`, squared that many times.
-
-    Attributes:
-        degree: of the polynomial.
-        block: matrix powers that are formed (Paterson and Stockmeyer 1973).
-        squarings: how often the result is squared.
-        error: bound of `||P - exp(M)||_2`.
-    """
-
-    degree: int
-    block: int
-    squarings: int
-    error: float
-
-    @property
-    def products(self) -> int:
-        """Matrix products it takes."""
-        return _products(self.degree, self.block) + self.squarings
-
-
-@functools.lru_cache(maxsize=256)
-def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype, orders: int = 0) -> PolynomialPlan:
-    """Find the plan with the fewest products whose a-priori error is at most `tol`.
-
-    Args:
-        norm: bound of `||M||_2`.
-        growth: bound of the norm of the symmetric part, which bounds `||exp(M)||` by `e^growth`.
-        tol: allowed error in the 2-norm.
-        dtype: of the matrix.
-        orders: of the derivatives for which it is to serve too (as in `series.degree_of_steps`).
-    """
-    least = max(0, math.ceil(math.log2(max(norm, 1e-9) / LONGEST.get(dtype, 3.0))))
-    plans = []
-    for squarings in range(least, least + 6):
-        steps = 2**squarings
-        degree = max(1, degree_of_steps(norm, growth, steps, tol, orders))
-        block = min(range(1, degree + 1), key=lambda block, degree=degree: _products(degree, block))
-        # Terms that cost no further product are taken along.
-        degree = block * math.ceil(degree / block)
-        plans.append(PolynomialPlan(degree, block, squarings, a_priori_error(norm, growth, steps, degree)))
-    return min(plans, key=lambda plan: plan.products)
-
-
-def _products(degree: int, block: int) -> int:
-    return block - 1 + math.ceil(degree / block) - 1
-
-
-def evaluate_polynomial(matrix: Tensor, plan: PolynomialPlan, *, time: float = 1.0, exponent: float = 0.0) -> Tensor:
-    """Compute the polynomial of a plan, for `exp(exponent + time matrix)` of matrices `(..., c, c)`; differentiable."""
-    matrix = scaled(matrix, time / 2**plan.squarings)
-    powers = [matrix]
-    while len(powers) < plan.block:
-        powers.append(powers[-1] @ matrix)
-    eye = torch.eye(matrix.shape[-1]).to(matrix)
-    factor = safe_exp(exponent / 2**plan.squarings)
-    # The highest block has one term more, so that the sum ends with the highest power that is at hand.
-    start = plan.degree - plan.block
-    result = powers[-1] * (factor * _coefficient(plan.degree))
-    while start >= 0:
-        for i, power in enumerate(powers[:-1], 1):
-            result = torch.add(result, power, alpha=factor * _coefficient(start + i))
-        result = torch.add(result, eye, alpha=factor * _coefficient(start))
-        start -= plan.block
-        if start >= 0:
-            result = result @ powers[-1]
-    for _ in range(plan.squarings):
-        result = result @ result
-    return result
-
-
-def _coefficient(k: int) -> float:
-    return math.exp(-math.lgamma(k + 1))
-
 
 # 1 / k! for k = 0..19, in rows of four. The series without the rest differs from the exponential by at most 4e-17 at
 # norm 5/4.
@@ -315,18 +235,20 @@ def plan_for(problem: ExpProblem) -> PolynomialPlan:
 
 
 def polynomial_report(
-    problem: ExpProblem, method: str, plan: PolynomialPlan, *, size: int, series_steps: int | None = None
+    problem: ExpProblem, method: str, plan: PolynomialPlan | None, *, size: int, degree: int = 0, steps: int = 1
 ) -> Diagnostics:
-    """Report a formed matrix of that size: the polynomial of the plan, or a series of `series_steps` steps."""
-    steps = 2**plan.squarings if series_steps is None else series_steps
+    """Report a formed matrix of that size: the polynomial of a plan, or a series of a degree in some steps."""
+    if plan is not None:
+        degree, steps = plan.degree, 2**plan.squarings
+    found = a_priori_error(problem.radius, problem.growth, steps, degree)
 
     def gradient() -> float | None:
-        error = a_priori_error(problem.radius, problem.growth, steps, plan.degree - 1)
+        error = a_priori_error(problem.radius, problem.growth, steps, degree - 1)
         return problem.span * problem.magnified(error) if problem.recorded else None
 
     bounds = Bounds(
-        error=lambda: problem.magnified(plan.error),
-        log_det=lambda: problem.log_det_error((plan.degree,), repeats=steps),
+        error=lambda: problem.magnified(found),
+        log_det=lambda: problem.log_det_error((degree,), repeats=steps),
         # One product is counted already (`operator_calls`).
         amplification=lambda: (
             rounding_of_sums(size) / 2 * steps * safe_exp(problem.exponent + problem.radius / steps + problem.growth)
@@ -335,9 +257,9 @@ def polynomial_report(
     )
     return problem.report(
         method,
-        (plan.degree,),
+        (degree,),
         bounds,
         operator_calls=1,
-        converged=plan.error <= problem.allowed,
+        converged=found <= problem.allowed,
         problem=problem.contradicts_declaration(),
     )

@@ -1,4 +1,4 @@
-r"""Exponentials of many small matrices: Taylor polynomials in few products, with a backward pass of their own.
+r"""Exponentials of matrices, of one or of many small ones: Taylor polynomials in few products, and their gradients.
 
 A scheme computes the polynomial `T_m(A) = sum_k A^k / k!` of a batch of matrices by a chain of products. Its basis
 begins with `I, A`; each product `X_i = (l_i . basis) (r_i . basis)` of two combinations of what is there joins it, and
@@ -16,12 +16,13 @@ Source: Bader, Blanes and Casas 2019 for degree 8 in three products; Paterson an
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from likelify.linalg.bounds import safe_exp
 from likelify.linalg.expm.series import a_priori_error, degree_of_steps
 from likelify.tracing import (
     in_forward_mode,
@@ -34,6 +35,8 @@ from likelify.tracing import (
 
 # Steps longer than these lose digits to cancellation (see `series.step_count`).
 LONGEST = {torch.float64: 8.0, torch.complex128: 8.0}
+# Squarings that are tried beyond what the longest step asks for.
+MORE_SQUARINGS = 10
 
 Row = tuple[float, ...]
 
@@ -107,11 +110,13 @@ SCHEMES = (
     _by_blocks(12, 4),
     _by_blocks(16, 4),
     _by_blocks(20, 5),
+    _by_blocks(25, 5),
+    _by_blocks(30, 6),
 )
 
 
 @dataclass(frozen=True)
-class SmallPlan:
+class PolynomialPlan:
     """A scheme for the matrices over `2^squarings`, squared that many times.
 
     Attributes:
@@ -125,40 +130,61 @@ class SmallPlan:
     error: float
 
     @property
+    def degree(self) -> int:
+        """Degree of the polynomial."""
+        return self.scheme.degree
+
+    @property
     def products(self) -> int:
         """Matrix products it takes."""
         return self.scheme.products + self.squarings
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_small(norm: float, growth: float, tol: float, dtype: torch.dtype, orders: int = 0) -> SmallPlan:
-    """Find the plan with the fewest products whose a-priori error is at most `tol` (arguments as `plan_polynomial`)."""
+def plan_polynomial(norm: float, growth: float, tol: float, dtype: torch.dtype, orders: int = 0) -> PolynomialPlan:
+    """Find the plan with the fewest products whose a-priori error is at most `tol`.
+
+    Args:
+        norm: bound of `||M||_2`.
+        growth: bound of the norm of the symmetric part, which bounds `||exp(M)||` by `e^growth`.
+        tol: allowed error in the 2-norm.
+        dtype: of the matrix.
+        orders: of the derivatives for which it is to serve too (as in `series.degree_of_steps`).
+    """
     least = max(0, math.ceil(math.log2(max(norm, 1e-9) / LONGEST.get(dtype, 3.0))))
-    best: SmallPlan | None = None
-    for squarings in range(least, least + 12):
+    best: PolynomialPlan | None = None
+    for squarings in range(least, least + MORE_SQUARINGS + 1):
         steps = 2**squarings
         degree = degree_of_steps(norm, growth, steps, tol, orders)
         scheme = next((scheme for scheme in SCHEMES if scheme.degree >= degree), None)
         if scheme is not None and (best is None or scheme.products + squarings < best.products):
-            best = SmallPlan(scheme, squarings, a_priori_error(norm, growth, steps, scheme.degree))
+            best = PolynomialPlan(scheme, squarings, a_priori_error(norm, growth, steps, scheme.degree))
     if best is None:
         # The certificate says that the tolerance is not met.
-        error = a_priori_error(norm, growth, 2**least, SCHEMES[-1].degree)
-        best = SmallPlan(SCHEMES[-1], least, error)
+        squarings, scheme = least + MORE_SQUARINGS, SCHEMES[-1]
+        best = PolynomialPlan(scheme, squarings, a_priori_error(norm, growth, 2**squarings, scheme.degree))
     return best
 
 
-def small_exponential(matrices: Tensor, plan: SmallPlan, time: float = 1.0) -> Tensor:
-    """Return `exp(time M)` of matrices `(..., n, n)` by a plan made for the norm of `time M`; differentiable."""
-    batch = matrices if matrices.ndim == 3 else matrices.flatten(0, -3)
+def evaluate_polynomial(matrices: Tensor, plan: PolynomialPlan, *, time: float = 1.0, exponent: float = 0.0) -> Tensor:
+    """Compute the polynomial of a plan, for `exp(exponent + time M)` of matrices `(..., n, n)`; differentiable."""
+    if exponent:
+        # With its share in each step no power leaves the range before the factor brings it back.
+        steps = 2**plan.squarings
+        value = evaluate_polynomial(matrices, replace(plan, squarings=0), time=time / steps)
+        value = value * safe_exp(exponent / steps)
+        for _ in range(plan.squarings):
+            value = value @ value
+        return value
+    batch = matrices if matrices.ndim == 3 else matrices.reshape(math.prod(matrices.shape[:-2]), *matrices.shape[-2:])
     if is_tracing() or in_forward_mode():
         value: Any = _plain(batch, plan, time)
     else:
-        value = _SmallExponential.apply(batch, plan, time)
+        value = _Polynomial.apply(batch, plan, time)
     return value if matrices.ndim == 3 else value.view(matrices.shape)
 
 
-def _plain(matrices: Tensor, plan: SmallPlan, time: float) -> Tensor:
+def _plain(matrices: Tensor, plan: PolynomialPlan, time: float) -> Tensor:
     """Go through the chain in operations that can be traced and differentiated again."""
     eye = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     basis, made = [eye, matrices * (time / 2**plan.squarings)], matrices
@@ -176,11 +202,11 @@ def _sum(row: Row, basis: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms)
 
 
-class _SmallExponential(torch.autograd.Function):
+class _Polynomial(torch.autograd.Function):
     """The chain on a batch of matrices `(k, n, n)`, with its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor, plan: SmallPlan, time: float) -> Tensor:
+    def forward(ctx: Any, matrices: Tensor, plan: PolynomialPlan, time: float) -> Tensor:
         chain = Chain(plan, matrices, time)
         value = chain.value()
         ctx.plan, ctx.time = plan, time
@@ -207,13 +233,13 @@ class Chain:
         time: a factor on them.
     """
 
-    def __init__(self, plan: SmallPlan, matrices: Tensor, time: float) -> None:
+    def __init__(self, plan: PolynomialPlan, matrices: Tensor, time: float) -> None:
         basis = matrices.new_empty(plan.scheme.products + 1, *matrices.shape)
         basis[0] = _eye(matrices.shape[-1], matrices.dtype, matrices.device)
         torch.mul(matrices, time / 2**plan.squarings, out=basis[1])
         self._begin(plan, time, basis)
 
-    def _begin(self, plan: SmallPlan, time: float, basis: Tensor) -> None:
+    def _begin(self, plan: PolynomialPlan, time: float, basis: Tensor) -> None:
         # The identity, the matrices and the products but the last; the sides of products that are combinations; what
         # was squared.
         self.plan, self.time, self.basis = plan, time, basis
@@ -222,7 +248,7 @@ class Chain:
         self.roots: list[Tensor] = []
 
     @classmethod
-    def resume(cls, plan: SmallPlan, time: float, kept: Sequence[Tensor]) -> "Chain":
+    def resume(cls, plan: PolynomialPlan, time: float, kept: Sequence[Tensor]) -> "Chain":
         """Return a chain from what `kept` gave, ready to be pulled back."""
         chain = cls.__new__(cls)
         chain._begin(plan, time, kept[0])
@@ -255,7 +281,7 @@ class Chain:
     def pull_back(self, grad: Tensor) -> Tensor:
         """Return the gradient by the matrices from that of the exponentials."""
         for root in reversed(self.roots):
-            grad = torch.bmm(grad, root.mT).baddbmm_(root.mT, grad)
+            grad = torch.bmm(grad, root.mH).baddbmm_(root.mH, grad)
         members, made = self.basis.unbind(0), list(self.combined)
         grads: Tensor | None = None
         for number in range(len(self.links) - 1, -1, -1):
@@ -270,8 +296,8 @@ class Chain:
     @staticmethod
     def _pass_on(link: "_Link", grad: Tensor, left: Tensor, right: Tensor, grads: Tensor | None) -> Tensor:
         """Add what the gradient of a product, the last one first, gives the members of the basis but the identity."""
-        combined = [torch.bmm(grad, right.mT)] if link.left is None else []
-        combined += [torch.bmm(left.mT, grad)] if link.right is None else []
+        combined = [torch.bmm(grad, right.mH)] if link.left is None else []
+        combined += [torch.bmm(left.mH, grad)] if link.right is None else []
         if grads is None:
             stacked = torch.stack([*combined, grad]).flatten(1)
             grads = torch.mm(link.shares, stacked).view(len(link.shares), *grad.shape)
@@ -279,9 +305,9 @@ class Chain:
             stacked = combined[0][None] if len(combined) == 1 else torch.stack(combined)
             grads[: len(link.shares)].flatten(1).addmm_(link.shares, stacked.flatten(1))
         if link.left is not None:
-            grads[link.left - 1].baddbmm_(grad, right.mT)
+            grads[link.left - 1].baddbmm_(grad, right.mH)
         if link.right is not None:
-            grads[link.right - 1].baddbmm_(left.mT, grad)
+            grads[link.right - 1].baddbmm_(left.mH, grad)
         return grads
 
 
