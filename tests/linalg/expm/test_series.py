@@ -29,11 +29,12 @@ def test_large_norms_are_taken_in_steps_in_float32():
     skew = skew - skew.T
     skew = 40 * skew / torch.linalg.matrix_norm(skew, 2)
     x = torch.randn(4, 6)
-    action = lk.exp_action(lk.Dense(skew), x)
+    action = lk.exp_action(lk.Dense(skew), x, method="series")
     assert len(action.diagnostics.degrees) >= 13
     reference = apply_exponential(lk.Dense(skew.double()), x)
     assert float((action.value - reference).abs().max()) < 1e-4
-    assert float((lk.exp_action(-lk.Dense(skew), action.value).value - x).abs().max()) < 1e-4
+    back = lk.exp_action(-lk.Dense(skew), action.value, method="series").value
+    assert float((back - x).abs().max()) < 1e-4
 
 
 def test_static_degrees_work_under_vmap_and_compile():

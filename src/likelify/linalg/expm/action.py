@@ -165,7 +165,8 @@ def choose(problem: ExpProblem) -> str:
 
     The rule: a fixed degree means the series. Kronecker sums, diagonal maps, sets and complete graphs: closed form.
     Other graphs: the expansion in the adjacency. A matrix that meets at least 0.7 times as many columns (rows times
-    positions) as it has, and small matrices (up to 64, of all rows 32,768 elements): its polynomial. Symmetric or skew by construction: Chebyshev. All else: the power series.
+    positions) as it has, and any small one (up to 64 channels and 32,768 elements, of all rows): its polynomial.
+    Symmetric or skew by construction: Chebyshev. All else: the power series.
     While `torch.compile` or `torch.func` is at work it is the series, whose plain sum they can see through.
     """
     map_, x = problem.map, problem.x

@@ -1,0 +1,115 @@
+"""Kronecker sums: their algebra, what they refuse, and their exponentials."""
+
+import pytest
+import torch
+
+import likelify as lk
+from likelify.errors import ConfigError, ConvergenceError, ShapeError, UnsupportedError
+from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz
+from likelify.linalg.maps import Added
+from tests.cases import normal
+from tests.linalg.reference import apply_exponential
+
+
+def images(size: tuple[int, int] = (4, 5)) -> tuple[KroneckerSum, torch.Tensor]:
+    map_ = KroneckerSum(*(Toeplitz(0.2 * normal(2, 2 * n - 1)) for n in size))
+    return map_, normal(3, 4, *size)
+
+
+def test_a_toeplitz_matrix_is_a_convolution_with_zeros_around():
+    taps, x = normal(3, 5), normal(2, 3, 7)
+    expected = torch.nn.functional.conv1d(x, taps[:, None], padding=2, groups=3)
+    torch.testing.assert_close(Toeplitz(taps).apply(x), expected)
+    ring = ConvMap(taps[:, None], "circular", groups=3)
+    torch.testing.assert_close(Circulant(taps).apply(x), ring.apply(x))
+
+
+def test_sums_and_multiples_are_kronecker_sums():
+    map_, x = images()
+    other = KroneckerSum(second=AxisMatrix(normal(1, 5, 5)), channels=AxisMatrix(normal(2, 2, 2)))
+    for made, expected in (
+        (map_ + other, map_.apply(x) + other.apply(x)),
+        (map_ - other, map_.apply(x) - other.apply(x)),
+        (-0.7 * map_, -0.7 * map_.apply(x)),
+        (map_ * torch.tensor(2.0).double(), 2 * map_.apply(x)),
+    ):
+        assert isinstance(made, KroneckerSum)
+        torch.testing.assert_close(made.apply(x), expected)
+        torch.testing.assert_close(lk.exp_action(made, x).value, apply_exponential(made, x), rtol=1e-9, atol=1e-9)
+
+
+def test_sums_whose_parts_do_not_commute_are_plain_sums():
+    map_, x = images()
+    mixing = KroneckerSum(channels=AxisMatrix(0.3 * normal(1, 4, 4)))
+    made = map_ + mixing
+    assert type(made) is Added
+    assert type(map_ + ConvMap(normal(4, 4, 3, 3))) is Added
+    torch.testing.assert_close(lk.exp_action(made, x).value, apply_exponential(made, x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("size", "hollow"), [((2, 3), False), ((2, 2), True), ((1, 2), False)])
+def test_first_and_second_derivatives_on_images(size, hollow):
+    one, other = (normal(1, 2 * n - 1 - hollow).requires_grad_() for n in size)
+    x = normal(1, 2, *size).requires_grad_()
+
+    def run(x, one, other):
+        built = KroneckerSum(Toeplitz(one, hollow=hollow), Toeplitz(other, hollow=hollow))
+        action = lk.exp_action(built, x, time=-0.7)
+        assert action.diagnostics.method == "closed-form"
+        return action.value
+
+    assert torch.autograd.gradcheck(run, (x, one, other), check_forward_ad=size == (2, 2))
+    assert torch.autograd.gradgradcheck(run, (x, one, other))
+
+
+def test_the_certificate_holds_at_coarse_tolerances():
+    map_, x = images()
+    exact = apply_exponential(map_, x)
+    found = [lk.exp_action(map_, x, tol=tol) for tol in (1e-1, 1e-3, 1e-9)]
+    for action in found:
+        assert bool(((action.value - exact).flatten(1).norm(dim=1) <= action.diagnostics.error_bound + 1e-12).all())
+    assert found[0].diagnostics.bounds.error() > found[2].diagnostics.bounds.error()
+
+
+def test_the_certificate_of_the_log_determinant():
+    map_, _ = images((2, 3))
+    unit = torch.eye(24).double().reshape(24, 4, 2, 3)
+    for tol in (1e-1, 1e-3):
+        action = lk.exp_action(map_, unit, tol=tol)
+        gap = abs(float(torch.linalg.slogdet(action.value.flatten(1))[1] - map_.trace((4, 2, 3))))
+        assert gap <= float(torch.as_tensor(action.diagnostics.log_det_error_bound).max()) + 1e-12
+
+
+def test_frozen_layers_form_it_once():
+    map_, x = images()
+    layer = lk.Exponential(map_)
+    z, log_det = layer(x)
+    with layer.frozen():
+        for _ in range(2):
+            again, same = layer(x)
+            torch.testing.assert_close(again, z)
+            torch.testing.assert_close(same, log_det)
+        torch.testing.assert_close(layer.inverse(z)[0], x)
+
+
+def test_what_does_not_fit_is_refused_in_words():
+    toeplitz = Toeplitz(normal(2, 3))
+    with pytest.raises(ConfigError, match="commute only if all channels of a block"):
+        KroneckerSum(toeplitz, channels=AxisMatrix(normal(1, 2, 2)))
+    with pytest.raises(ConfigError, match="at least one axis"):
+        KroneckerSum()
+    with pytest.raises(UnsupportedError, match="must be a Toeplitz"):
+        KroneckerSum(lk.Dense(normal(2, 2)))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ShapeError, match="odd number of taps"):
+        Toeplitz(normal(2, 4))
+    with pytest.raises(ShapeError, match="different numbers of rows"):
+        KroneckerSum(Toeplitz(normal(2, 1, 3)), Toeplitz(normal(3, 1, 3)))
+    with pytest.raises(ShapeError, match="axis 2 of the positions"):
+        KroneckerSum(toeplitz, toeplitz).apply(normal(1, 2, 4))
+    with pytest.raises(ShapeError, match="2 groups of channels"):
+        KroneckerSum(toeplitz).apply(normal(1, 3, 4))
+    with pytest.raises(ShapeError, match="made for 2 rows"):
+        lk.exp_action(KroneckerSum(Toeplitz(normal(2, 1, 3))), normal(3, 1, 4))
+    with pytest.raises(ConvergenceError, match="so the bound is wrong"):
+        lk.exp_action(KroneckerSum(Toeplitz(normal(2, 3), norm=0.01)), normal(3, 2, 4))
