@@ -235,8 +235,9 @@ class Truncation(Settings):
     @property
     def bound_nats(self) -> float | None:
         """The sum of both bounds in nats per item."""
-        parts = (self.log_det_nats, self.value_nats)
-        return None if None in parts else sum(parts)  # pyright: ignore[reportArgumentType]
+        if self.log_det_nats is None or self.value_nats is None:
+            return None
+        return self.log_det_nats + self.value_nats
 
     def words(self, unit: Unit) -> str:
         """Say it in a sentence or two, in a unit."""

@@ -212,7 +212,8 @@ class ConvMap(LinearMap, vouches=True):
         """Return the same map with a norm bound that is known; nothing is derived anew."""
         check_declared_norm(norm)
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, norm=norm)
+        for name, value in (vars(self) | {"norm": norm}).items():
+            object.__setattr__(twin, name, value)
         return twin
 
     def sharpened(self) -> ConvMap:
