@@ -11,6 +11,7 @@ from likelify.fitting.figures import Truncation
 from likelify.fitting.mapped import log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.flows import Flow
+from likelify.linalg.bounds import widest
 from likelify.linalg.expm.action import Action, applied
 from likelify.linalg.maps import LinearMap
 from likelify.nets import regularized
@@ -54,7 +55,7 @@ def measure_truncation(
     nats, bits = batch.mean(loose), batch.mean(bits_per_dim(loose, dims))
     log_det = sum(_log_det_error(action) for action, _ in found) / len(loose)
     value, value_bits = _value_error(found, nats), _value_error(found, bits)
-    log_det_bits = log_det / (float(dims.double().mean()) * math.log(2))
+    log_det_bits = log_det / (float(widest(dims).mean()) * math.log(2))
     return Truncation(
         exp_tol=exp_tol,
         exponentials=len(found),
@@ -68,7 +69,7 @@ def measure_truncation(
 
 def _log_det_error(action: Action) -> float:
     """Add up the certificates of the log-determinant over the rows of an exponential, in nats."""
-    bound, rows = torch.as_tensor(action.diagnostics.log_det_error_bound).double(), action.diagnostics.item_norms
+    bound, rows = widest(torch.as_tensor(action.diagnostics.log_det_error_bound)), action.diagnostics.item_norms
     return float(bound.expand(len(rows)).sum() if bound.numel() == 1 else bound.sum())
 
 
@@ -82,7 +83,7 @@ def _value_error(found: list[Applied], objective: Tensor) -> float:
     total = 0.0
     for (action, map_), grad in zip(found, grads, strict=True):
         if grad is not None:
-            total += float((map_.item_norms(grad).double() * action.diagnostics.error_bound.double()).sum())
+            total += float((widest(map_.item_norms(grad)) * action.diagnostics.error_bound).sum())
     return total
 
 
