@@ -1,7 +1,9 @@
 """The pyramid: probabilities of all images, round trips, draws."""
 
+import copy
 import itertools
 import math
+import threading
 
 import pytest
 import torch
@@ -187,3 +189,27 @@ def test_random_noise_is_normal_for_draws_and_leads_back():
     assert abs(float(noise.var()) - 1) < 5 * math.sqrt(2 / noise.numel())
     # In the middle of three levels there is less spread.
     assert float(flow.to_noise(x).var()) < 0.97
+
+
+@torch.no_grad()
+def test_its_likelihood_is_the_same_however_it_is_asked_for():
+    flow, x, labels = pyramid((2, 5, 4), 9, classes=2), torch.randint(9, (4, 2, 5, 4)), torch.tensor([0, 1, 1, 0])
+    expected = flow.log_prob(x, labels)
+    # By the noise and its base, which cancel.
+    general = lk.Flow(lk.Normal((2, 5, 4), trainable=True).double(), flow.transform, encoder=flow.encoder)
+    assert torch.allclose(general.log_prob(x, labels), expected, rtol=0, atol=1e-9)
+    with flow.frozen():
+        assert torch.equal(flow.log_prob(x, labels), expected)
+    assert torch.equal(copy.deepcopy(flow).log_prob(x, labels), expected)
+    found = []
+    workers = [threading.Thread(target=lambda: found.append(flow.log_prob(x, labels))) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 3
+    assert all(torch.equal(value, expected) for value in found)
+    single = flow.float()
+    plain = single.log_prob(x, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(single.log_prob(x, labels), plain)
