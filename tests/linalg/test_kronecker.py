@@ -5,7 +5,8 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError, ConvergenceError, ShapeError, UnsupportedError
-from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz
+from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz, axis_maps, kronecker
+from likelify.linalg.axis_maps import apply_along
 from likelify.linalg.maps import Added
 from tests.cases import normal
 from tests.linalg.reference import apply_exponential
@@ -22,6 +23,18 @@ def test_a_toeplitz_matrix_is_a_convolution_with_zeros_around():
     torch.testing.assert_close(Toeplitz(taps).apply(x), expected)
     ring = ConvMap(taps[:, None], "circular", groups=3)
     torch.testing.assert_close(Circulant(taps).apply(x), ring.apply(x))
+
+
+def test_long_axes_are_filtered_without_forming_matrices(monkeypatch):
+    monkeypatch.setattr(axis_maps, "LONG", 3)
+    monkeypatch.setattr(kronecker, "LONG", 3)
+    for part in (Toeplitz(0.2 * normal(2, 5)), Toeplitz(0.2 * normal(3, 2, 11)), Circulant(0.2 * normal(2, 7))):
+        x, map_ = normal(3, 4, 5, 2), KroneckerSum(part)
+        torch.testing.assert_close(map_.apply(x), apply_along(part.matrix(5), x, 2))
+        action = lk.exp_action(map_, x)
+        assert action.diagnostics.method == "series"
+        formed = lk.exp_action(map_, x, method="closed-form").value
+        torch.testing.assert_close(action.value, formed, rtol=1e-9, atol=1e-9)
 
 
 def test_sums_and_multiples_are_kronecker_sums():

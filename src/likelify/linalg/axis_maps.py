@@ -23,6 +23,8 @@ from likelify.tracing import is_tracing
 DENSITY = 8
 # Up to this sum of taps no better bound is looked for.
 SMALL_SUM = 1.0
+# Filters on longer axes are applied by Fourier transforms, without their matrices.
+LONG = 512
 # Largest matrices that are formed by a product with zeros and ones.
 SELECTED = 32
 _ODD = "an odd number of taps"
@@ -69,7 +71,11 @@ class AxisMap(LinearMap):
         """Multiply the last axis of each channel by the matrix of its group."""
         if x.ndim != 3:
             raise ShapeError(f"{type(self).__name__} alone acts on (rows, channels, n), got {tuple(x.shape)}.")
-        return apply_along(self.matrix(x.shape[2]), x, 2)
+        return self.along(x, 2)
+
+    def along(self, x: Tensor, axis: int) -> Tensor:
+        """Multiply an axis of positions of `x`, `(rows, channels, *positions)`, by the matrices."""
+        return apply_along(self.matrix(x.shape[axis]), x, axis)
 
     def trace(self, event_shape: Shape) -> Tensor:
         """Add the traces of all channels."""
@@ -175,6 +181,29 @@ class Toeplitz(AxisMap, vouches=True):
         """Form the matrices."""
         return toeplitz(self.reaching(size), size)
 
+    def along(self, x: Tensor, axis: int) -> Tensor:
+        """Multiply by the matrices, on long axes by Fourier transforms with room for zeros."""
+        size = x.shape[axis]
+        if size <= LONG or not x.numel():
+            return super().along(x, axis)
+        ring = self._ring(self._room(size))
+        # A tap at s takes what stands s further on: the conjugate of a shift by s.
+        symbol = torch.fft.rfft(ring).conj().unsqueeze(-2)
+        rows = x.movedim(axis, -1)
+        spectrum = torch.fft.rfft(rows.reshape(len(x), self.groups, -1, size), n=ring.shape[-1])
+        value = torch.fft.irfft(spectrum * symbol, n=ring.shape[-1])[..., :size]
+        return value.reshape(rows.shape).movedim(-1, axis)
+
+    def _room(self, size: int) -> int:
+        """Return a length on which taps that go round meet zeros only."""
+        return size + max(size, self.reach + 1)
+
+    def _ring(self, size: int) -> Tensor:
+        """Return the taps on a ring of that size, the centre first."""
+        taps = self.effective
+        place = (torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2) % size
+        return taps.new_zeros(*taps.shape[:-1], size).index_add(-1, place, taps)
+
     def group_traces(self, size: int) -> Tensor:
         """Return the centre taps times the size; exactly zero for skew ones."""
         if self.hollow:
@@ -260,11 +289,9 @@ class Circulant(Toeplitz, vouches=True):
         largest = (symbol.real if of_symmetric_part else symbol).abs().amax(-1)
         return (largest + ring.abs().sum(-1) * round_off_margin(ring.dtype, 16)) * (1 + margin(self.taps))
 
-    def _ring(self, size: int) -> Tensor:
-        """Return the first row of the matrices."""
-        taps = self.effective
-        place = (torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2) % size
-        return taps.new_zeros(*taps.shape[:-1], size).index_add(-1, place, taps)
+    def _room(self, size: int) -> int:
+        """Return the ring's own length."""
+        return size
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.linalg.axis_maps import AxisMap, AxisSum, apply_along
+from likelify.linalg.axis_maps import LONG, AxisMap, AxisSum, Toeplitz, apply_along
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.structure import Shape, as_shape
 
@@ -95,9 +95,10 @@ class KroneckerSum(LinearMap, vouches=True):
         found = {part.symmetry for part in self.parts.values()}
         return found.pop() if len(found) == 1 else None
 
-    def matrices(self, event_shape: Shape) -> dict[int, Tensor]:
-        """Form the matrix of each part, by axis: `(G, n, n)`, or `(rows, G, n, n)`."""
-        return {axis: part.matrix(size) for axis, (part, _, size) in self.fitted(event_shape).items()}
+    def is_long(self, event_shape: Shape) -> bool:
+        """Tell whether a filter acts along so long an axis that its matrix is better not formed."""
+        fitted = self.fitted(event_shape).items()
+        return any(axis > 1 and size > LONG and isinstance(part, Toeplitz) for axis, (part, _, size) in fitted)
 
     def fitted(self, event_shape: Shape) -> dict[int, tuple[AxisMap, int, int]]:
         """Return for each axis its map, the number of copies of each matrix's axis in the event, and the axis' size.
@@ -120,10 +121,13 @@ class KroneckerSum(LinearMap, vouches=True):
 
     def apply(self, x: Tensor) -> Tensor:
         """Add what the parts do."""
-        matrices = self.matrices(tuple(x.shape[1:]))
+        fitted = self.fitted(tuple(x.shape[1:]))
         if self.rows not in (None, len(x)):
             raise ShapeError(f"This KroneckerSum is made for {self.rows} rows, got {len(x)}.")
-        terms = [apply_along(matrix, x, axis) for axis, matrix in matrices.items()]
+        terms = [
+            apply_along(part.matrix(size), x, axis) if axis == 1 else part.along(x, axis)
+            for axis, (part, _, size) in fitted.items()
+        ]
         return sum(terms[1:], terms[0])
 
     def adjoint(self) -> KroneckerSum:

@@ -163,7 +163,8 @@ def check_settings(method: str, tol: float | None, degree: int | None, gradient:
 def choose(problem: ExpProblem) -> str:
     """Choose the method that serves a map best, by a fixed rule of its structure and its sizes.
 
-    The rule: a fixed degree means the series. Kronecker sums, diagonal maps, sets and complete graphs: closed form.
+    The rule: a fixed degree means the series. Kronecker sums (but for filters on more than 512 positions), diagonal
+    maps, sets and complete graphs: closed form.
     Other graphs: the expansion in the adjacency. A matrix that meets at least 0.7 times as many columns (rows times
     positions) as it has, and any small one (up to 64 channels and 32,768 elements, of all rows): its polynomial.
     Symmetric or skew by construction: Chebyshev. All else: the power series.
@@ -174,7 +175,9 @@ def choose(problem: ExpProblem) -> str:
         return "series"
     if isinstance(map_, GraphMap):
         return "closed-form" if map_.graph.is_complete else "adjacency"
-    if isinstance(map_, Diagonal | SetMap | KroneckerSum):
+    if isinstance(map_, KroneckerSum) and not map_.is_long(problem.event_shape):
+        return "closed-form"
+    if isinstance(map_, Diagonal | SetMap):
         return "closed-form"
     if isinstance(map_, Dense):
         columns = x.numel() // max(x.shape[1], 1) // (map_.rows or 1)

@@ -50,7 +50,7 @@ def _form(problem: ExpProblem) -> Formed | None:
     map_ = problem.centered
     if isinstance(map_, Diagonal | SetMap):
         return None
-    if isinstance(map_, KroneckerSum):
+    if isinstance(map_, KroneckerSum) and not map_.is_long(problem.event_shape):
         return form_kronecker(problem)
     problem.check_range()
     if isinstance(map_, Dense):
