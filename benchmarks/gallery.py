@@ -56,7 +56,7 @@ FITS = (
     Fit("digits-classes", "digits --conditional --max-time 60s --set clock=processor"),
     Fit("moons", "moons.csv --max-time 20s --set clock=processor"),
     Fit("waves", "waves.npy --max-time 30s --set clock=processor"),
-    Fit("photos", "sample-photos --max-time 2m --set clock=processor"),
+    Fit("photos", "sample-photos --max-time 100s --set clock=processor"),
     Fit("fashion", "fashion-mnist --model glow --set levels=2 --set hidden=32 --max-time 2m --set clock=processor"),
 )
 # Name of the picture -> the words after `likelify sample`, without `-o`.
@@ -71,7 +71,8 @@ SAMPLES = {
     "waves": "waves -n 12",
     "waves-completed": "waves --inpaint test --mask 24:40 -n 3 --draws 2",
     "photos": "photos -n 24 --temperature 0.9",
-    "photos-latents": "photos --reconstruct test -n 12",
+    "photos-finer": "photos --upscale 738",
+    "photos-halves": "photos --inpaint 738 --mask left",
     "fashion": "fashion -n 40 --temperature 0.9",
     "fashion-way": "fashion --interpolate 0 11 --steps 10",
 }

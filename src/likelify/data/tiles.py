@@ -131,7 +131,7 @@ class TileItems(Items):
         return hashlib.sha256(f"{self._digest} tiles {self.side}".encode()).hexdigest()[:16]
 
 
-def _batch(tiles: list[np.ndarray], labels: list[int | None], carried: dict[str, list[Any]]) -> ItemBatch:
+def _batch(tiles: list[np.ndarray], labels: list[int | None], carried: dict[str, Any]) -> ItemBatch:
     import torch
 
     known = [label for label in labels if label is not None]

@@ -75,7 +75,8 @@ def _write(layer: LevelPyramid, stage: Stage, x: Tensor, hidden: Tensor) -> Tens
         total += log_mass(layer.levels, *mixture, levels[channel]) * counted[channel]
         target[channel] = layer.levels.middle(levels[channel])
     height, width = stage.own.shape[-2:]
-    found = from_colours(levels, tuple(stage.coarse.shape[-2:]))[..., :height, :width]
+    whole = stage.coarse.shape[-2], stage.coarse.shape[-1]
+    found = from_colours(levels, whole)[..., :height, :width]
     stage.of(x).copy_(found)
     stage.own.copy_(layer.levels.middle(found))
     return total.view(len(x), -1).double().sum(1)
