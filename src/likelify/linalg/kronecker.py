@@ -92,8 +92,8 @@ class KroneckerSum(LinearMap, vouches=True):
     @property
     def symmetry(self) -> Symmetry:
         """What all parts have."""
-        found = {part.symmetry for part in self.parts.values()}
-        return found.pop() if len(found) == 1 else None
+        found: list[Symmetry] = [part.symmetry for part in self.parts.values()]
+        return found[0] if all(symmetry == found[0] for symmetry in found) else None
 
     def is_long(self, event_shape: Shape) -> bool:
         """Tell whether a filter acts along so long an axis that its matrix is better not formed."""
@@ -187,7 +187,7 @@ class KroneckerSum(LinearMap, vouches=True):
         return self + -other
 
     def _each(self, change: Callable[[AxisMap], AxisMap]) -> KroneckerSum:
-        return replace(self, **{name: change(part) for name, part in self.inner_maps.items()})
+        return replace(self, **{AXES[axis - 1]: change(part) for axis, part in self.parts.items()})
 
 
 def _conflict(parts: dict[int, AxisMap]) -> str | None:

@@ -95,11 +95,13 @@ def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
     """Find numbers that bound the norms of the parts, by one look at tensors if they are not declared."""
     fitted = map_.fitted(problem.event_shape)
     span = abs(problem.time)
-    bounds: dict[int, float | Tensor] = {axis: part.declared_norm for axis, (part, _, _) in fitted.items()}
-    unknown = [axis for axis, bound in bounds.items() if bound is None]
+    declared = {axis: part.declared_norm for axis, (part, _, _) in fitted.items()}
+    bounds = {axis: norm for axis, norm in declared.items() if norm is not None}
+    unknown = [axis for axis in fitted if axis not in bounds]
     if unknown:
         with torch.no_grad():
-            found = [fitted[axis][0].norm_bound((fitted[axis][0].groups, fitted[axis][2])) for axis in unknown]
+            parts = [(fitted[axis][0], fitted[axis][2]) for axis in unknown]
+            found = [torch.as_tensor(part.norm_bound((part.groups, size))) for part, size in parts]
         if is_tracing():
             # It is refused where the range is checked.
             problem.norm = found[0]

@@ -270,9 +270,11 @@ class Chain:
                 self.combined += made[: link.combinations]
             left = members[link.left] if link.left is not None else made.pop(0)
             right = members[link.right] if link.right is not None else made.pop(0)
-            value = torch.bmm(left, right, out=members[number]) if number < len(members) else None
-            if value is None:
-                value = torch.baddbmm(made[0], left, right)
+            if number < len(members):
+                torch.bmm(left, right, out=members[number])
+            else:
+                made = [torch.baddbmm(made[0], left, right)]
+        (value,) = made
         for _ in range(self.plan.squarings):
             self.roots.append(value)
             value = torch.bmm(value, value)
@@ -290,8 +292,9 @@ class Chain:
             left = members[link.left] if link.left is not None else made.pop()
             share = grad if grads is None else grads[number + 1]
             grads = self._pass_on(link, share, left, right, grads)
+        found = grad if grads is None else grads[0]
         factor = self.time / 2**self.plan.squarings
-        return grads[0] if factor == 1 else grads[0] * factor
+        return found if factor == 1 else found * factor
 
     @staticmethod
     def _pass_on(link: "_Link", grad: Tensor, left: Tensor, right: Tensor, grads: Tensor | None) -> Tensor:
