@@ -24,7 +24,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.table_archives import ArchiveError, folder
+from benchmarks.table_archives import ArchiveError, folder, put_in_place
 from likelify.data import Source, SourceOptions, open_source
 
 NAME, VERSION = "emoji-datasource-google", "16.0.0"
@@ -94,8 +94,7 @@ def prepared() -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as place:
         archive = _downloaded(Path(place))
         laid_out(archive, Path(place) / "pictures")
-        # In one step: a folder that is there is whole.
-        (Path(place) / "pictures").rename(target)
+        put_in_place(Path(place) / "pictures", target)
     return target
 
 

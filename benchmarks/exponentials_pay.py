@@ -7,16 +7,13 @@
 A small glow is fitted to digits, Fashion-MNIST, crops of photographs and emoji, with 1x1 convolutions, with emerging
 convolutions, and with a convolution exponential or an axis exponential behind each 1x1 convolution. All fits have the
 same number of seconds of one processor, everything included, and about as many parameters: the widths of the networks
-see to that. Each is a cell with a file of its own, so a run that was stopped goes on. The page is made from the file of
-figures alone.
+see to that. Each is a cell with a file of its own, so a run that was stopped goes on; cells of other settings or of
+another version of the code do not count. The page is made from the file of figures alone.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.emoji import emoji
+from benchmarks import cells as kept
+from benchmarks.cells import found, key_of, measured
+from benchmarks.emoji import DIGEST, SIZE, TEST, VALIDATION, emoji
 from benchmarks.exponentials_page import page
 from benchmarks.fits import timed
 from benchmarks.report import arguments
-from benchmarks.timing import MALLOC
 from likelify import seeded, zoo
 from likelify.data import Source, open_source
 from likelify.fitting.loop import fit
@@ -54,7 +52,6 @@ OPTIONS = {
     "--only": {"type": int, "default": None, "help": "run at most so many of the missing cells"},
     "--folder": {"type": Path, "default": FOLDER, "help": "where cells are kept"},
     "--page": {"type": Path, "help": "write the page from the figures that there are, and run nothing"},
-    "--cell": {"nargs": 3, "metavar": ("DATA", "MIXING", "SEED"), "help": "run this one in this process"},
 }
 
 
@@ -65,25 +62,27 @@ class Data:
     Attributes:
         open: returns the source.
         model: settings of the glow.
+        chosen: which data these are, as plain data.
     """
 
     open: Callable[[], Source]
     model: dict[str, Any]
+    chosen: Any
 
 
 # Of 10,000 test images of Fashion-MNIST the measurement would take as long as the fit.
 FASHION = DataChoice(source="fashion-mnist", limits={"validation": 500, "test": 2000})
 DIGITS_MODEL = {"levels": 1, "steps": 6, "coupling": "spline", "dropout": 0.1}
 DATA: dict[str, Data] = {
-    "digits": Data(lambda: open_source("digits"), DIGITS_MODEL),
-    "Fashion-MNIST": Data(lambda: open_data(FASHION), SCALES),
-    "photographs": Data(lambda: open_source("sample-photos"), SCALES),
-    "emoji": Data(emoji, SCALES),
+    "digits": Data(lambda: open_source("digits"), DIGITS_MODEL, "digits"),
+    "Fashion-MNIST": Data(lambda: open_data(FASHION), SCALES, FASHION.model_dump(mode="json")),
+    "photographs": Data(lambda: open_source("sample-photos"), SCALES, "sample-photos"),
+    "emoji": Data(emoji, SCALES, [DIGEST, VALIDATION, TEST, SIZE]),
 }
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(kept.Cell[dict[str, Any]]):
     """One fit.
 
     Attributes:
@@ -98,13 +97,13 @@ class Cell:
     seed: int
     seconds: float
 
-    def file(self, folder: Path) -> Path:
-        """Return the file of its result."""
-        return folder / f"{self.data.lower()}.{self.mixing}.{self.seed}.{self.seconds:g}.json"
+    def key(self) -> str:
+        """Return a hash of the settings of data, model and fit, and of the code."""
+        data = DATA[self.data]
+        return key_of([FIT, WIDTH, data.model, data.chosen], Cell.run, model, equal_width, timed, model="glow")
 
     def run(self) -> dict[str, Any]:
         """Fit and measure in this process; return the result as plain data."""
-        torch.set_num_threads(1)
         source = _source(self.data)
         width = equal_width(self.data, self.mixing)
         with seeded(self.seed):
@@ -165,21 +164,6 @@ def cells(names: Sequence[str], mixings: Sequence[str], seeds: int, seconds: flo
     return [Cell(name, mixing, seed, seconds) for seed in range(seeds) for name in names for mixing in mixings]
 
 
-def found(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """Return the result of a cell, if there is one."""
-    file = cell.file(folder)
-    return json.loads(file.read_text()) if file.exists() else None
-
-
-def keep(cell: Cell, result: dict[str, Any], folder: Path) -> None:
-    """Write a result so that it is there as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = cell.file(folder)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(file)
-
-
 def run_missing(wanted: Sequence[Cell], folder: Path, most: int | None) -> None:
     """Run cells that have no result, each in a process of its own.
 
@@ -189,13 +173,7 @@ def run_missing(wanted: Sequence[Cell], folder: Path, most: int | None) -> None:
     missing = [cell for cell in wanted if found(cell, folder) is None]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, in {folder}", flush=True)
     for cell in missing[:most]:
-        words = ["--cell", cell.data, cell.mixing, str(cell.seed), "--seconds", str(cell.seconds)]
-        command = [sys.executable, "-m", "benchmarks.exponentials_pay", *words, "--folder", str(folder)]
-        environment = os.environ | MALLOC | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        result = found(cell, folder)
-        if result is None:
-            raise RuntimeError(f"{cell} failed: {done.stderr.strip()[-1000:]}")
+        result = measured(cell, folder)
         print(
             f"{cell.data}, {cell.mixing}, seed {cell.seed}: {result['bits']:.3f} bits/dim after {result['steps']} "
             f"steps, {result['parameters']:,} parameters, {result['spent']:.0f} s",
@@ -216,15 +194,10 @@ def figures(wanted: Sequence[Cell], folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run one cell, or those that are missing, or write the page."""
+    """Run the cells that are missing, or write the page."""
     options = arguments(__doc__ or "", seeds=SEEDS, more=OPTIONS)
     if options.page is not None:
         options.page.write_text(page(json.loads((options.json or JSON).read_text())))
-        return
-    if options.cell is not None:
-        name, mixing, seed = options.cell
-        cell = Cell(name, mixing, int(seed), options.seconds)
-        keep(cell, cell.run(), options.folder)
         return
     _run(options)
 

@@ -4,13 +4,13 @@
 
 Each gets the same processor time, on one thread, and the same seeds (weights, batches, noise). The convolution
 exponential has narrower networks, as it has in the models of its paper, and fewer parameters for all that. What has
-been measured is kept, one file for each mixing layer and seed, so that a run that was stopped goes on; `--again
-MIXING` measures one once more. `--variants` measures what the axis exponential might be instead.
+been measured is kept, one file for each mixing layer and seed, so that a run that was stopped goes on; other settings
+or another version of the code are measured anew, and with `--again MIXING` so is what is known. `--variants` measures
+what the axis exponential might be instead.
 """
 
 import argparse
 import json
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks import cells
+from benchmarks.cells import forget, key_of, measured
 from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
-from benchmarks.timing import use_malloc_settings
 from likelify import Conv1x1, Transform, axis_exponential, conv_exponential, seeded, zoo
-from likelify.data import Source, open_source
+from likelify.data import open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.reproduce.statistics import paired_difference
@@ -59,33 +60,32 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell[Found]):
     """A fit: a mixing layer or a variant, a seed, and processor seconds."""
 
     mixing: str
     seed: int
     seconds: float
 
-    def file(self, folder: Path) -> Path:
-        """Return the file of its result."""
-        words = f"{self.mixing} {self.seed} {self.seconds:g}"
-        return folder / ("".join(letter if letter.isalnum() else "-" for letter in words) + ".json")
+    def key(self) -> str:
+        """Return a hash of the settings of model and fit, and of the code."""
+        layers = [VARIANTS[self.mixing]] if self.mixing in VARIANTS else []
+        return key_of([SOURCE, FIT, self._model()], Cell.run, timed, *layers, model="glow")
 
-    def measured(self, source: Source, folder: Path) -> Found:
-        """Return what is kept, or fit."""
-        file = self.file(folder)
-        if file.exists():
-            return Found(**json.loads(file.read_text()))
-        found = self._fit(source)
-        print(f"{self.mixing}, seed {self.seed}: {found}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(asdict(found)))
-        partial.replace(file)
-        return found
+    def write(self, result: Found) -> bytes:
+        """Return a result as JSON."""
+        return json.dumps(asdict(result)).encode()
 
-    def _fit(self, source: Source) -> Found:
-        settings: dict[str, Any] = {"levels": 2, "steps": 4, "hidden": WIDTHS.get(self.mixing, WIDTHS[AXIS])}
+    def read(self, content: bytes) -> Found:
+        """Return the result that a file holds."""
+        return Found(**json.loads(content))
+
+    def _model(self) -> dict[str, Any]:
+        return {"levels": 2, "steps": 4, "hidden": WIDTHS.get(self.mixing, WIDTHS[AXIS])}
+
+    def run(self) -> Found:
+        """Fit and measure, in this process."""
+        source, settings = open_source(SOURCE), self._model()
         with seeded(self.seed):
             if self.mixing in VARIANTS:
                 layers = VARIANTS[self.mixing]
@@ -132,21 +132,20 @@ def entries(results: Results) -> list[Entry]:
 
 def measure(options: argparse.Namespace, mixings: Sequence[str]) -> Results:
     """Measure seed by seed, so that all get the machine in the same state."""
-    source = open_source(SOURCE)
     seeds, seconds = (1, 5.0) if options.quick else (options.seeds, options.seconds)
     results: Results = {name: {} for name in mixings}
     for name in options.again:
         for seed in range(seeds):
-            Cell(name, seed, seconds).file(options.folder).unlink(missing_ok=True)
+            forget(Cell(name, seed, seconds), options.folder)
     for seed in range(seeds):
         for name in mixings:
-            results[name][seed] = Cell(name, seed, seconds).measured(source, options.folder)
+            results[name][seed] = measured(Cell(name, seed, seconds), options.folder)
+            print(f"{name}, seed {seed}: {results[name][seed]}", flush=True)
     return results
 
 
 def main() -> None:
     """Measure what was asked for, and report."""
-    use_malloc_settings()
     more = {
         "--seconds": {"type": float, "default": 60.0, "help": "processor time of a fit"},
         "--mixings": {"nargs": "+", "choices": (*WIDTHS, *VARIANTS), "default": list(WIDTHS), "help": "only these"},

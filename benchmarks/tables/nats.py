@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cells import measured
 from benchmarks.report import Entry
-from benchmarks.tables.cells import Cell, measured
+from benchmarks.tables.cells import Cell
 from benchmarks.tables.data import split_of, table
 from benchmarks.tables.ours import OURS
 from benchmarks.tables.rivals import RIVALS

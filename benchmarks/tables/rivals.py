@@ -201,3 +201,12 @@ RIVALS: dict[str, Callable[[Split, float, int], Measured]] = {
     "marginals, coupling": spline_flow(coupling=True, marginals=True),
     "marginals, autoregressive": spline_flow(coupling=False, marginals=True),
 }
+
+# What decides the result of a rival beside the time.
+_MIXTURES, _SPLINES = [COMPONENTS, RIDGES], [RATES, PILOT, ZUKO, FITTING]
+SETTINGS: dict[str, Any] = {
+    "mixture, BIC": _MIXTURES,
+    "mixture, validation": _MIXTURES,
+    "kernels, CV": [BANDWIDTH_ROWS],
+    **dict.fromkeys(list(RIVALS)[4:], _SPLINES),
+}

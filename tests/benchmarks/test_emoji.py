@@ -71,6 +71,20 @@ def test_what_is_there_is_not_fetched_again(archive, monkeypatch):
     assert emoji.prepared() == first
 
 
+def test_another_process_may_have_laid_the_folder_out_meanwhile(archive, tmp_path, monkeypatch):
+    target = tmp_path / "kept" / f"{emoji.NAME}-{emoji.VERSION}"
+
+    def overtaken(place):
+        (target / "train").mkdir(parents=True)
+        (target / "train" / "theirs.png").touch()
+        return archive()
+
+    monkeypatch.setattr(emoji, "_downloaded", overtaken)
+    assert emoji.prepared() == target
+    assert [file.name for file in target.rglob("*.png")] == ["theirs.png"]
+    assert list(target.parent.iterdir()) == [target]
+
+
 def test_families_differ_only_by_what_pictures_share():
     for code in ("1F468-1F3FD-200D-1F680", "1F9D1-200D-1F680", "1f469-1f3fb-200d-1f680"):
         assert emoji.family(code) == "1F9D1-1F680"

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from benchmarks.cells import found, keep
 from benchmarks.exponentials_page import page
 
+from benchmarks import cells
 from benchmarks import exponentials_pay as pay
 
 
@@ -53,23 +55,23 @@ def test_cells_of_a_seed_stay_together_and_kept_ones_are_not_run_again(tmp_path,
     assert [(cell.seed, cell.data) for cell in wanted[:5]] == [(0, "digits")] * 2 + [(0, "emoji")] * 2 + [(1, "digits")]
     assert len({cell.file(tmp_path) for cell in wanted}) == 8
     for number, cell in enumerate(wanted):
-        pay.keep(cell, result(cell.data, cell.mixing, cell.seed, float(number)), tmp_path)
+        keep(cell, result(cell.data, cell.mixing, cell.seed, float(number)), tmp_path)
     pay.run_missing(wanted, tmp_path, None)
     assert "8 of 8 cells are there" in capsys.readouterr().out
-    assert (pay.found(wanted[3], tmp_path) or {})["bits"] == 3.0
-    assert pay.found(pay.Cell("digits", "1x1", 0, 30.0), tmp_path) is None
+    assert (found(wanted[3], tmp_path) or {})["bits"] == 3.0
+    assert found(pay.Cell("digits", "1x1", 0, 30.0), tmp_path) is None
 
 
 def test_no_more_cells_are_run_than_asked_for(tmp_path, monkeypatch):
     run = []
 
     def started(command, **settings):
-        name, mixing, seed = command[command.index("--cell") + 1 :][:3]
-        run.append((name, mixing, int(seed)))
-        cell = pay.Cell(name, mixing, int(seed), float(command[command.index("--seconds") + 1]))
-        pay.keep(cell, result(name, mixing, int(seed), 2.0), tmp_path)
+        assert command[2:4] == ["benchmarks.cells", "benchmarks.exponentials_pay"]
+        cell = pay.Cell(**json.loads(command[4]))
+        run.append((cell.data, cell.mixing, cell.seed))
+        keep(cell, result(cell.data, cell.mixing, cell.seed, 2.0), tmp_path)
 
-    monkeypatch.setattr(pay.subprocess, "run", started)
+    monkeypatch.setattr(cells.subprocess, "run", started)
     wanted = pay.cells(["digits"], pay.MIXINGS, 2, 60.0)
     pay.run_missing(wanted, tmp_path, 3)
     pay.run_missing(wanted, tmp_path, 2)
@@ -84,9 +86,9 @@ def test_models_have_no_more_parameters_than_the_baseline_and_hardly_fewer():
 
 
 def test_what_data_look_like():
-    found = pay.looks(pay._source("digits"))
-    assert found["equal"] == pytest.approx(0.3, abs=0.05)
-    assert found["correlation"] == pytest.approx(0.39, abs=0.05)
+    looks = pay.looks(pay._source("digits"))
+    assert looks["equal"] == pytest.approx(0.3, abs=0.05)
+    assert looks["correlation"] == pytest.approx(0.39, abs=0.05)
 
 
 @pytest.mark.slow
@@ -94,7 +96,7 @@ def test_a_cell_in_a_process_of_its_own_is_kept_as_it_was_measured(tmp_path):
     wanted = pay.cells(["digits"], ["1x1"], 1, 0.2)
     pay.run_missing(wanted, tmp_path, None)
     (file,) = tmp_path.iterdir()
-    found = json.loads(file.read_text())
-    assert found["data"] == "digits"
-    assert 1 < found["bits"] < 10
-    assert found["steps"] > 0
+    kept = json.loads(file.read_text())
+    assert kept["data"] == "digits"
+    assert 1 < kept["bits"] < 10
+    assert kept["steps"] > 0

@@ -1,6 +1,7 @@
 """Tables of archives, on small ones written here."""
 
 import csv
+import subprocess
 import zipfile
 
 import numpy as np
@@ -60,6 +61,28 @@ def test_what_is_written_is_read_again(raw, tmp_path):
     with table.write(tmp_path / "toy.csv", labels="class").open() as handle:
         assert list(csv.reader(handle)) == [["column 1", "column 2", "class"], ['"a', "1", "x"], ["b", "2", "y"]]
     assert table.taken([1]).rows == (("b", "2"),)
+
+
+def test_another_process_may_have_unpacked_meanwhile(cache, monkeypatch):
+    target = cache / "some-1.0"
+
+    def download(command, **settings):
+        with zipfile.ZipFile(f"{command[-2]}/some.whl", "w") as wheel:
+            wheel.writestr("ours.py", "")
+        target.mkdir()
+        (target / "theirs.py").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(archives.subprocess, "run", download)
+    assert archives.unpacked("some==1.0") == target
+    assert [file.name for file in target.iterdir()] == ["theirs.py"]
+    assert list(cache.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_put_in_place_is_an_error(tmp_path):
+    (tmp_path / "files").mkdir()
+    with pytest.raises(FileNotFoundError):
+        archives.put_in_place(tmp_path / "files", tmp_path / "nowhere" / "target")
 
 
 def test_an_unknown_table_is_an_error_that_names_those_there_are(raw):

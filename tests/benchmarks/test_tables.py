@@ -1,14 +1,14 @@
 """The comparison of densities of tables: its data, its arithmetic, what it keeps, and one cell of each kind."""
 
-import json
-import subprocess
-
 import numpy as np
 import pytest
-from benchmarks.tables import cells, nats, rivals
+from benchmarks.tables import nats, rivals
+from benchmarks.tables.cells import METHODS, Cell
 from benchmarks.tables.data import AS_WRITTEN, Split, split_of, step, table
-from benchmarks.tables.rivals import RIVALS, Measured
+from benchmarks.tables.rivals import RIVALS, SETTINGS, Measured
 from scipy.stats import norm
+
+from benchmarks import cells
 
 MADE = "made: checkerboard"
 
@@ -72,22 +72,27 @@ def test_independent_columns_are_the_sum_of_their_marginals():
 
 
 def test_what_a_cell_has_found_is_kept(tmp_path, monkeypatch):
-    cell = cells.Cell("diabetes", "independent", 0, 1.0)
-    assert cells.kept(cell, tmp_path) is None
+    cell = Cell("diabetes", "independent", 0, 1.0)
+    assert cells.found(cell, tmp_path) is None
     cells.keep(cell, Measured(np.arange(3.0), {"steps": 5}), tmp_path)
     assert [file.suffix for file in tmp_path.iterdir()] == [".npz"]
     monkeypatch.setattr(cells.subprocess, "run", lambda *_, **__: pytest.fail("it is known"))
     found = cells.measured(cell, tmp_path)
     assert np.array_equal(found.log_probs, [0, 1, 2])
-    assert found.facts == json.loads('{"steps": 5}')
-    assert cell.file(tmp_path) != cells.Cell("diabetes", "independent", 0, 10.0).file(tmp_path)
+    assert found.facts == {"steps": 5}
+    assert cell.file(tmp_path) != Cell("diabetes", "independent", 0, 10.0).file(tmp_path)
 
 
-def test_a_cell_that_fails_is_said(tmp_path, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "KeyError: no such table")
-    monkeypatch.setattr(cells.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(RuntimeError, match="no such table"):
-        cells.measured(cells.Cell("nothing", "independent", 0, 1.0), tmp_path)
+def test_files_have_a_hash_once_the_settings_are_others(tmp_path, monkeypatch):
+    def names():
+        return [Cell(f"diabetes{AS_WRITTEN}", method, 2, 30.0).file(tmp_path).name for method in METHODS]
+
+    first = names()
+    assert first[1] == "diabetes--as-written-mixture--BIC-2-30.npz"
+    assert all(name.endswith("-2-30.npz") for name in first)
+    monkeypatch.setitem(SETTINGS, "mixture, BIC", [*SETTINGS["mixture, BIC"], 1e-9])
+    assert [name for name in names() if name not in first] == [names()[1]]
+    assert names()[1].startswith("diabetes--as-written-mixture--BIC-2-30-")
 
 
 def test_differences_are_paired():
