@@ -29,8 +29,6 @@ from likelify.seeding import seeded as seeded
 from likelify.structure import Context as Context
 from likelify.structure import GraphBatch as GraphBatch
 from likelify.transforms.core import Chain as Chain
-from likelify.transforms.core import Conjugate as Conjugate
-from likelify.transforms.core import Inverse as Inverse
 from likelify.transforms.core import Transform as Transform
 from likelify.transforms.coupling import AffineBijector as AffineBijector
 from likelify.transforms.coupling import ChannelSplit as ChannelSplit
@@ -49,6 +47,8 @@ from likelify.transforms.exponential.layers import graph_exponential as graph_ex
 from likelify.transforms.exponential.layers import linear_exponential as linear_exponential
 from likelify.transforms.exponential.layers import orthogonal_convolution as orthogonal_convolution
 from likelify.transforms.exponential.rotations import rotation as rotation
+from likelify.transforms.inverted import Conjugate as Conjugate
+from likelify.transforms.inverted import Inverse as Inverse
 from likelify.transforms.latent import LatentVariable as LatentVariable
 from likelify.transforms.marginal import FittedMarginal as FittedMarginal
 from likelify.transforms.mixing.conv1x1 import Conv1x1 as Conv1x1

@@ -27,7 +27,7 @@ from likelify.errors import (
 from likelify.structure import Context, ContextLike, Shape, as_context, check_event, event_words, with_condition
 from likelify.support import LINE, MINUS_TO_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Interval
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Chain, Transform, require_transforms
+from likelify.transforms.core import Composite, Transform, layers_of, require_transforms
 from likelify.transforms.shapes import can_agree, events_behind
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def check_parts(base: Any, transform: Any, encoder: Any) -> None:
     """Refuse parts that no flow can be made of.
 
     Raises:
-        UnsupportedError: for parts of another kind, atoms without a place, and a base that reaches further than the
-            latent.
+        UnsupportedError: for parts of another kind, atoms without a place, a base that reaches further than the
+            latent, and probabilities of whole numbers that would not sum to one.
         InexactLikelihoodError: if the base has no exact log-density.
     """
     if isinstance(base, Transform) and isinstance(transform, Distribution):
@@ -88,12 +88,13 @@ def check_parts(base: Any, transform: Any, encoder: Any) -> None:
         )
     _check_support(base, transform.image)
     _check_bounds(base, transform)
+    _check_masses(base, transform)
 
 
 def _check_bounds(base: Distribution, transform: Transform) -> None:
     """Refuse a base that reaches everywhere behind a layer that does not, if nothing in between stretches its image."""
     bounding = None
-    for layer in _in_order(transform):
+    for layer in layers_of(transform):
         if layer.image is not None:
             bounding = layer
         elif not (layer.fills_space or layer.moves_elements):
@@ -108,9 +109,38 @@ def _check_bounds(base: Distribution, transform: Transform) -> None:
     )
 
 
-def _in_order(transform: Transform) -> Iterator[Transform]:
-    for part in transform if isinstance(transform, Chain) else (transform,):
-        yield from _in_order(part) if isinstance(part, Chain) else (part,)
+def _check_masses(base: Distribution, transform: Transform) -> None:
+    """Refuse what would make something else of the probabilities of whole numbers."""
+    if base.of_integers and not (transform.keeps_integers or transform.moves_elements):
+        raise UnsupportedError(
+            f"The base {type(base).__name__} gives whole numbers their probabilities, and the layers of this flow do "
+            "not keep them whole: it would have neither a density nor probabilities. Put in front of such a base only "
+            "layers that keep integers, such as lk.transforms.YCoCgR."
+        )
+    writers = list(_writers(transform))
+    if not writers:
+        return
+    *front, last = [layer for layer in layers_of(transform) if not layer.moves_elements]
+    if writers == [last] and base.is_standard and all(layer.keeps_integers for layer in front):
+        return
+    others = [type(layer).__name__ for layer in (*front, last) if layer not in writers and not layer.keeps_integers]
+    found = f"the base {type(base).__name__}" + (f", and {', '.join(others)}" if others else "")
+    raise UnsupportedError(
+        f"{type(writers[0]).__name__} gives whole numbers their probabilities, which sum to one if its noise is "
+        "standard normal. So it is the last layer of a flow, not turned round or inside another one; its base is "
+        "lk.Normal(shape), without parameters; and in front are only layers that keep integers, such as "
+        f"lk.transforms.YCoCgR. This flow has {found}."
+    )
+
+
+def _writers(module: nn.Module) -> Iterator[Transform]:
+    """Give the layers that write elements, wherever they are; distributions inside have seen to theirs."""
+    if isinstance(module, Transform) and module.writes_elements and not isinstance(module, Composite):
+        yield module
+        return
+    for inner in module.children():
+        if not isinstance(inner, Distribution):
+            yield from _writers(inner)
 
 
 def _check_support(base: Distribution, image: Interval | None) -> None:

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 from likelify import importance
 from likelify.caching import freeze
 from likelify.distributions.core import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
-from likelify.distributions.normal import Normal
 from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
 from likelify.errors import InexactLikelihoodError, ShapeError, UnsupportedError
 from likelify.importance import Estimate
-from likelify.linalg.bounds import widest
+from likelify.linalg.bounds import widest, widest_dtype
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, check_size, sum_constant, sum_items
 from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
-from likelify.transforms.core import Transform
-from likelify.transforms.levels.pyramid import LevelPyramid
+from likelify.transforms.core import Transform, layers_of
 
 T = TypeVar("T")
 
@@ -79,7 +77,8 @@ class Flow(Distribution):
     Raises:
         InexactLikelihoodError: if the base has no exact log-density.
         UnsupportedError: for parts of another kind; if the latent has atoms, as behind a ReLU, and the base has none;
-            if the latent is bounded, as behind a sigmoid, and the base is not.
+            if the latent is bounded, as behind a sigmoid, and the base is not; if probabilities of whole numbers would
+            not sum to one, as those of a pyramid behind any base but a standard normal.
         ShapeError: if the layers do not fit one another, the base or the event.
 
     Example:
@@ -110,6 +109,11 @@ class Flow(Distribution):
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
         """What `log p` is: exact, or a bound or an estimate because of some layer."""
         return self.transform.likelihood
+
+    @property
+    def of_integers(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether `log_prob` gives the probabilities of whole numbers."""
+        return self.base.of_integers or any(layer.writes_elements for layer in layers_of(self.transform))
 
     @property
     def support(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -269,7 +273,7 @@ class Flow(Distribution):
         x, encoded, shape = admit(self, x, context)
         with torch.no_grad(), recorded() as found, truncations() as left_out:
             items = len(self._weight(x, encoded))
-        total = torch.zeros(items, dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
+        total = torch.zeros(items, dtype=widest_dtype(x.device), device=x.device)
         for diagnostics in found:
             bound = torch.as_tensor(diagnostics.log_det_error_bound, dtype=total.dtype).to(total.device)
             # A map on graphs counts per graph, one on single nodes per node.
@@ -388,8 +392,8 @@ class Flow(Distribution):
         return log_prob
 
     def _log_prob(self, x: Tensor, context: Context) -> Tensor:
-        if isinstance(self.transform, LevelPyramid) and isinstance(self.base, Normal) and self.base.is_standard:
-            # The base would cancel, and so nobody has to find the noise.
+        if self.transform.writes_elements:
+            # The base, which is standard normal, would cancel, and so nobody has to find the noise.
             return sum_items(self.transform.log_masses(x, context), context)
         z, contribution = self.transform(x, context)
         return self.base.log_prob(z, context) + contribution

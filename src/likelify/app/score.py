@@ -102,7 +102,7 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
 
     from likelify.fitting.scoring.scorer import Wanted
     from likelify.fitting.scoring.scoring import Scoring, items_of
-    from likelify.fitting.scoring.surprise import require_writer
+    from likelify.transforms.core import require_writer
 
     # With more the last digits of sums would depend on their number; more processes are faster than more threads.
     torch.set_num_threads(1)
@@ -115,7 +115,9 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
     with ended_like_ctrl_c():
         scoring = Scoring(run, items, wanted, jobs=words.jobs)
         if words.surprise is not None:
-            require_writer(scoring.scorer.flow, "Where images are unlikely shows --heat, for all models of images.")
+            require_writer(
+                scoring.scorer.flow.transform, "Where images are unlikely shows --heat, for all models of images."
+            )
         _say_how(scoring)
         summary = _score(scoring, words)
         if summary is None:

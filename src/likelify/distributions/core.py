@@ -34,6 +34,8 @@ class Distribution(nn.Module):
     Attributes:
         likelihood: `"exact"`, or `"bound"` / `"estimate"` for distributions that only have that.
         has_atoms: some values have a positive probability, which `log_prob` gives there in place of a density.
+        is_standard: it is the standard normal distribution of independent elements, for good.
+        of_integers: draws are whole numbers, and `log_prob` gives their probabilities.
         support: where the elements of draws lie; None if that is not known.
         event_shape: shape of an event; None if it is any, or that of the condition.
         stacks: it has weights that `stack` sets.
@@ -41,6 +43,8 @@ class Distribution(nn.Module):
 
     likelihood: Likelihood = "exact"
     has_atoms: bool = False
+    is_standard: bool = False
+    of_integers: bool = False
     support: Interval | None = None
     event_shape: Shape | None = None
     stacks: bool = False

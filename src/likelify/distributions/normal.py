@@ -50,7 +50,7 @@ class Normal(Distribution):
             self.register_buffer("log_scale", torch.zeros(shape), persistent=False)
 
     @property
-    def is_standard(self) -> bool:
+    def is_standard(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether mean and deviation are 0 and 1 for good."""
         return not self._parameters
 

@@ -45,6 +45,11 @@ def widest(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "mps" else tensor.double()
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """Return double precision, or single where the device has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     r"""Bound the largest singular value from above by repeated squaring of the Gram matrix.
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from likelify.errors import ShapeError
 from likelify.linalg.bounds import widest
 from likelify.nets.conditioners import CONV_FORMAT, zeroed
 from likelify.structure import ContextLike, as_context, check_size
@@ -118,6 +119,9 @@ class PlaneNet(nn.Module):
             read: known planes, then their details, one element larger on each side; `(rows, 0, ...)` for none.
             size: height and width of the planes.
             context: of the call.
+
+        Raises:
+            ShapeError: if there is no condition `(rows, context_features)`, and the network has been built for one.
         """
         rows, height, width = len(read), *size
         if self.known:
@@ -128,13 +132,23 @@ class PlaneNet(nn.Module):
             change = read.new_zeros(rows, self.channels, height, width)
         if self.start is not None:
             features = features + self.start
-        condition = as_context(context).condition
         if self.told is not None:
-            features = features + self.told(condition)[:, :, None, None]
+            features = features + self.told(self._condition(context, rows))[:, :, None, None]
         for block in self.blocks:
             features = block(features)
         features = F.silu(features).expand(rows, -1, height, width)
         return features.permute(0, 2, 3, 1).flatten(0, 2), change
+
+    def _condition(self, context: ContextLike, rows: int) -> Tensor:
+        found = as_context(context).condition
+        if found is None or found.shape != (rows, self.context_features):
+            got = "none" if found is None else f"one of shape {tuple(found.shape)}"
+            raise ShapeError(
+                f"Planes of {rows} images are read under a condition of shape ({rows}, {self.context_features}), and "
+                f"there is {got}. Labels enter as one-hot rows, or as integers through a Flow whose encoder is "
+                "nets.OneHot(classes)."
+            )
+        return found
 
     def moved(self, near: Tensor, sums: Tensor) -> Tensor:
         """Return predictions, `(channels, n)`: the means of the neighbours, moved by what is around them.

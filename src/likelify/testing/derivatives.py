@@ -22,7 +22,8 @@ from likelify.errors import LikelifyError
 from likelify.seeding import seeded
 from likelify.structure import Context, ContextLike, as_context
 from likelify.testing.law import require
-from likelify.transforms.core import Inverse, Transform
+from likelify.transforms.core import Transform
+from likelify.transforms.inverted import Inverse
 
 Direction = Literal["forward", "inverse"]
 BOTH: tuple[Direction, ...] = ("forward", "inverse")

@@ -3,8 +3,6 @@ from likelify.transforms.colour import YCoCgR as YCoCgR
 from likelify.transforms.columns import Columns as Columns
 from likelify.transforms.core import Chain as Chain
 from likelify.transforms.core import Composite as Composite
-from likelify.transforms.core import Conjugate as Conjugate
-from likelify.transforms.core import Inverse as Inverse
 from likelify.transforms.core import Transform as Transform
 from likelify.transforms.coupling import AffineBijector as AffineBijector
 from likelify.transforms.coupling import ChannelSplit as ChannelSplit
@@ -34,6 +32,8 @@ from likelify.transforms.exponential.rotations import rotation as rotation
 from likelify.transforms.inversion import InverseCheck as InverseCheck
 from likelify.transforms.inversion import InverseReport as InverseReport
 from likelify.transforms.inversion import Inversion as Inversion
+from likelify.transforms.inverted import Conjugate as Conjugate
+from likelify.transforms.inverted import Inverse as Inverse
 from likelify.transforms.latent import LatentVariable as LatentVariable
 from likelify.transforms.levels.bijector import LevelBijector as LevelBijector
 from likelify.transforms.levels.pyramid import LevelPyramid as LevelPyramid

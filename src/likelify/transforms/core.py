@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from likelify.caching import freeze
 from likelify.calling import parts_read
 from likelify.distributions.core import Distribution, Likelihood
-from likelify.errors import ShapeError, StateError, UnsupportedError
+from likelify.errors import ConfigError, ShapeError, StateError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
 from likelify.support import Interval
 from likelify.transforms import watching
@@ -35,13 +35,14 @@ from likelify.transforms.shapes import behind, events_behind
 BufferRules = Mapping[str, tuple[str, Callable[[Tensor], Tensor | bool]]]
 
 
-def _derived(fact: Callable[[Any], Any]) -> Any:
+def derived(fact: Callable[[Any], Any]) -> Any:
+    """Return a fact of a layer that follows from others at any time."""
     # Not typed as a property, which type checkers do not let stand for an attribute.
     return property(fact)
 
 
 # Of a layer that hands its own elements to distributions, joined by the condition of the caller.
-inner_reads = _derived(
+inner_reads = derived(
     lambda layer: any(inner.reads_outer_condition for inner in layer.children() if isinstance(inner, Distribution))
 )
 
@@ -61,6 +62,9 @@ class Transform(nn.Module):
         has_atoms: the latent takes some values with positive probability, so its base has to give them one.
         takes_integers: data in an integer dtype are what the layer is for.
         keeps_integers: integers become whole numbers, which are then raw data of the layer behind.
+        writes_elements: data are whole numbers, each with a probability of its own given those written before it (see
+            `log_masses`); the latent is standard normal noise that stands for them. A flow refuses any base but a
+            standard normal one behind such a layer, and anything between the two.
         takes_float64: data in float64 are what the layer is for, whatever the dtype of the flow.
         takes_missing: data may be missing (NaN) and still have a likelihood, and `inverse` gives such data.
         moves_elements: the latent holds the elements of the data, in other places.
@@ -87,6 +91,7 @@ class Transform(nn.Module):
     has_atoms: bool = False
     takes_integers: bool = False
     keeps_integers: bool = False
+    writes_elements: bool = False
     takes_float64: bool = False
     takes_missing: bool = False
     moves_elements: bool = False
@@ -98,8 +103,8 @@ class Transform(nn.Module):
     domain: Interval | None = None
     image: Interval | None = None
     fills_space: bool = False
-    keeps_shape: bool = _derived(lambda layer: type(layer).out_shape is Transform.out_shape)
-    reads_condition: bool = _derived(parts_read)
+    keeps_shape: bool = derived(lambda layer: type(layer).out_shape is Transform.out_shape)
+    reads_condition: bool = derived(parts_read)
     buffer_rules: ClassVar[BufferRules] = {}
     extra_repr = kept_arguments
 
@@ -152,6 +157,28 @@ class Transform(nn.Module):
         if self.random_inverse:
             raise NotImplementedError(f"{type(self).__name__} has no noise-free inverse.")
         return self.inverse(z, context)[0]
+
+    def random_latent(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Draw one of the latents that stand for data; of a bijection there is but one, which the call gives."""
+        return self(x, context)[0]
+
+    def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the log-probability of each element given those that are written before it, in nats.
+
+        They add up to that of the event. Among several elements none is to blame alone: what is surprising of the first
+        one is expected of those behind it.
+
+        Args:
+            x: whole numbers `(rows, *event)`.
+            context: as for the call.
+
+        Returns:
+            One number for each element, of the shape of the data.
+
+        Raises:
+            UnsupportedError: if elements have no probability of their own (`writes_elements`).
+        """
+        raise UnsupportedError(f"The elements of data have no probability of their own in {type(self).__name__}.")
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return the event shape of the latent for data events of that shape."""
@@ -227,18 +254,18 @@ class Composite(Transform, ABC):
 
     made_of_layers = True
     keeps_autocast = True
-    random_forward = _derived(lambda layer: any(part.random_forward for part in layer.parts()))
-    random_inverse = _derived(lambda layer: any(part.random_inverse for part in layer.parts()))
-    noisy_log_det = _derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))
-    has_atoms = _derived(lambda layer: any(part.has_atoms for part in layer.parts()))
-    takes_integers = _derived(lambda layer: any(part.takes_integers for part in _entrance(layer)))
-    takes_float64 = _derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
-    takes_missing = _derived(lambda layer: any(part.takes_missing for part in _entrance(layer)))
-    moves_elements = _derived(lambda layer: all(part.moves_elements for part in layer.parts()))
-    keeps_integers = _derived(lambda layer: not _entrance(layer))
+    random_forward = derived(lambda layer: any(part.random_forward for part in layer.parts()))
+    random_inverse = derived(lambda layer: any(part.random_inverse for part in layer.parts()))
+    noisy_log_det = derived(lambda layer: any(part.noisy_log_det for part in layer.parts()))
+    has_atoms = derived(lambda layer: any(part.has_atoms for part in layer.parts()))
+    takes_integers = derived(lambda layer: any(part.takes_integers for part in _entrance(layer)))
+    takes_float64 = derived(lambda layer: any(part.takes_float64 for part in _entrance(layer)))
+    takes_missing = derived(lambda layer: any(part.takes_missing for part in _entrance(layer)))
+    moves_elements = derived(lambda layer: all(part.moves_elements for part in layer.parts()))
+    keeps_integers = derived(lambda layer: not _entrance(layer))
     inverse_check = None
-    keeps_shape = _derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
-    fills_space = _derived(lambda layer: all(part.fills_space or part.moves_elements for part in layer.parts()))
+    keeps_shape = derived(lambda layer: all(part.keeps_shape for part in layer.parts()))
+    fills_space = derived(lambda layer: all(part.fills_space or part.moves_elements for part in layer.parts()))
 
     @abstractmethod
     def parts(self) -> Sequence[Transform]:
@@ -261,6 +288,19 @@ def require_transforms(name: str, *layers: object) -> None:
             raise UnsupportedError(
                 f"{name} takes Transforms, not {type(layer).__name__}. {instead_of(layer, Transform)}"
             )
+
+
+def require_writer(transform: Transform, what: str) -> None:
+    """Refuse layers that give elements no probability of their own.
+
+    Raises:
+        ConfigError: with what is to be done instead.
+    """
+    if not transform.writes_elements:
+        raise ConfigError(
+            f"Pixels have a probability of their own in models that write one after the other, such as pyramid, and "
+            f"this one is not of that kind. {what}"
+        )
 
 
 class Chain(Composite, checks=False):
@@ -303,8 +343,17 @@ class Chain(Composite, checks=False):
         part = list(self)[index]
         return Chain(part) if isinstance(part, list) else part
 
-    domain = _derived(lambda layer: next((part.domain for part in layer if not part.moves_elements), None))
-    image = _derived(lambda layer: layer.carry(None))
+    domain = derived(lambda layer: next((part.domain for part in layer if not part.moves_elements), None))
+    image = derived(lambda layer: layer.carry(None))
+
+    # Of pixels that are moved the probabilities would be elsewhere.
+    writes_elements = derived(
+        lambda layer: (
+            bool(parts := list(layer))
+            and parts[-1].writes_elements
+            and all(part.keeps_integers and not part.moves_elements for part in parts[:-1])
+        )
+    )
 
     def carry(self, support: Interval | None) -> Interval | None:
         """Pass the interval through all layers."""
@@ -348,6 +397,21 @@ class Chain(Composite, checks=False):
             x = transform.mean_forward(x, context)
         return x
 
+    def random_latent(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Let each layer draw, in their order."""
+        for transform in self:
+            x = transform.random_latent(x, context)
+        return x
+
+    def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the log-probability of each element as the last layer sees it, if those in front keep integers."""
+        if not self.writes_elements:
+            return super().log_masses(x, context)
+        *front, last = self
+        for transform in front:
+            x = transform(x, context)[0]
+        return last.log_masses(x, context)
+
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Undo the noise-free layers, the last one first."""
         for transform in self._backwards(z):
@@ -373,6 +437,15 @@ class Chain(Composite, checks=False):
         return x
 
 
+def layers_of(transform: Transform) -> Iterator[Transform]:
+    """Give the layers of chains inside chains in their order, or the layer itself."""
+    for layer in transform if isinstance(transform, Chain) else (transform,):
+        if isinstance(layer, Chain):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
 def chain_of(layers: Sequence[Transform], name: str) -> Chain:
     """Return a chain whose layers refuse shapes under the name of the function that the user has called."""
     chain = Chain(layers)
@@ -394,107 +467,3 @@ def _accumulate(
     if total is None:
         raise ShapeError("An empty Chain has no contribution; give it at least one layer.")
     return value, total
-
-
-class Inverse(Composite, checks=False):
-    """The inverse of a layer, as a layer: its `forward` is the other's `inverse`.
-
-    `initialize` fits nothing in the inner layer, whose statistics are those of its own input.
-    """
-
-    random_forward = _derived(lambda layer: layer.transform.random_inverse)
-    random_inverse = _derived(lambda layer: layer.transform.random_forward)
-    # Atoms come from the way to the latent, so only from layers that are turned round twice.
-    has_atoms = _derived(
-        lambda layer: any(isinstance(part, Inverse) and part.transform.has_atoms for part in layer.transform.modules())
-    )
-    takes_integers = takes_float64 = takes_missing = False
-    domain = _derived(lambda layer: layer.transform.image)
-    image = _derived(lambda layer: layer.transform.domain)
-    takes = _derived(lambda layer: layer.transform.takes if layer.transform.keeps_shape else layer.transform.gives)
-    gives = _derived(lambda layer: layer.transform.takes)
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        require_transforms("Inverse", transform)
-        self.transform = transform
-
-    def parts(self) -> Sequence[Transform]:
-        """Return the inner layer."""
-        return [self.transform]
-
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Apply the inverse of the inner layer."""
-        return self.transform.inverse(x, context)
-
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Apply the inner layer."""
-        return self.transform(z, context)
-
-    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Apply the noise-free inverse of the inner layer."""
-        return self.transform.mean_inverse(x, context)
-
-    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
-        """Apply the inner layer without noise."""
-        return self.transform.mean_forward(z, context)
-
-    def out_shape(self, in_shape: Shape) -> Shape:
-        """Return the inner layer's data shape."""
-        return self.transform.data_shape(in_shape)
-
-    def data_shape(self, latent_shape: Shape) -> Shape:
-        """Return the inner layer's latent shape."""
-        return self.transform.out_shape(latent_shape)
-
-
-class Conjugate(Composite, checks=False):
-    r"""A layer in another basis: `x -> W^-1(f(W(x)))`.
-
-    The contributions of all three parts are added, so `W` may be any bijection; for a linear `W` its two terms cancel.
-    With a triangular residual for `f` this is the generalized Sylvester flow (Hoogeboom et al. 2020, equation 9).
-
-    Args:
-        basis: the bijection `W`.
-        transform: the layer `f`, which must keep the shape.
-    """
-
-    def __init__(self, basis: Transform, transform: Transform) -> None:
-        super().__init__()
-        require_transforms("Conjugate", basis, transform)
-        if basis.random_forward or basis.random_inverse:
-            raise UnsupportedError(f"The basis of Conjugate must be a bijection; {type(basis).__name__} draws noise.")
-        self.basis = basis
-        self.transform = transform
-
-    def parts(self) -> Sequence[Transform]:
-        """Return the basis and the layer in it."""
-        return [self.basis, self.transform]
-
-    def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Change the basis, apply the layer, change back."""
-        return self._sandwich(x, context, inverse=False)
-
-    def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
-        """Change the basis, undo the layer, change back."""
-        return self._sandwich(z, context, inverse=True)
-
-    def _sandwich(self, x: Tensor, context: ContextLike, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        u, into = self.basis(x, context)
-        v, inner = self.transform.inverse(u, context) if inverse else self.transform(u, context)
-        z, out = self.basis.inverse(v, context) if inverse else watching.aside(self.basis.inverse, v, context)
-        return z, into + inner + out
-
-    def mean_forward(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Apply the noise-free layer in the other basis."""
-        return self.basis.inverse(self.transform.mean_forward(self.basis(x, context)[0], context), context)[0]
-
-    def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
-        """Undo the noise-free layer in the other basis."""
-        return self.basis.inverse(self.transform.mean_inverse(self.basis(z, context)[0], context), context)[0]
-
-    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Initialize the basis, then the layer inside it."""
-        v = self.transform.initialize(self.basis.initialize(x, context), context)
-        with torch.no_grad():
-            return self.basis.inverse(v, context)[0]

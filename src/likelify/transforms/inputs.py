@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # The methods that work on what a layer takes, and on what it gives.
-TAKING = ("forward", "mean_forward", "initialize", "out_shape", "log_masses")
+TAKING = ("forward", "mean_forward", "initialize", "out_shape", "log_masses", "random_latent")
 GIVING = ("inverse", "mean_inverse", "data_shape")
 CHECKED = {name: "takes" if name in TAKING else "gives" for name in TAKING + GIVING}
 

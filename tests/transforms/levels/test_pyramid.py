@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import nets, zoo
-from likelify.errors import ConfigError, DomainError, UnsupportedError
+from likelify import distributions, nets, transforms, zoo
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.testing import randomize
 from likelify.transforms import LevelPyramid
+from likelify.transforms.levels.mixture import _plain_log_mass, as_levels, log_mass, probability_below
 from likelify.transforms.levels.planes import image_sizes, planes_at, written_places
 
 # Shape and levels of images that are few enough to go through all of them.
@@ -178,12 +179,88 @@ def test_the_probability_of_each_element_is_one_given_those_before():
         assert torch.allclose(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+BEHIND = {
+    "another location": lambda: (lk.Normal((1, 2, 2), trainable=True), []),
+    "heavier tails": lambda: (distributions.StudentT((1, 2, 2)), []),
+    "a flow": lambda: (lk.Flow(lk.Normal((1, 2, 2)), lk.ActNorm(1)), []),
+    "a layer": lambda: (lk.Normal((1, 2, 2)), [lk.ActNorm(1)]),
+    "another pyramid": lambda: (lk.Normal((1, 2, 2)), [pyramid((1, 2, 2), 3, torch.float32).transform]),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_nothing_but_a_standard_normal_comes_behind_it(name):
+    base, more = BEHIND[name]()
+    layers = lk.Chain([pyramid((1, 2, 2), 3, torch.float32).transform, *more])
+    with pytest.raises(UnsupportedError, match=r"LevelPyramid gives whole numbers.*its base is lk\.Normal"):
+        lk.Flow(base, layers)
+
+
+def test_it_is_refused_where_its_masses_would_be_something_else():
+    flow, base = pyramid((1, 2, 2), 3, torch.float32), lk.Normal((1, 2, 2))
+    for wrong in (lk.Inverse(flow.transform), lk.Chain([lk.ActNorm(1), flow.transform])):
+        with pytest.raises(UnsupportedError, match="only layers that keep integers"):
+            lk.Flow(base, wrong)
+    with pytest.raises(UnsupportedError, match="do not keep them whole"):
+        lk.Flow(flow, lk.Affine(scale=2.0))
+    # What moves elements or keeps integers changes no mass.
+    assert lk.Flow(flow, transforms.Flip()).likelihood == "exact"
+
+
+@torch.no_grad()
+def test_masses_in_other_orders_and_colours_sum_to_one():
+    inner, x = pyramid((3, 1, 1), 4), every((3, 1, 1), 4)
+    for layers in ([transforms.Flip(), inner.transform], [inner.transform, transforms.Flip()]):
+        flow = lk.Flow(lk.Normal((3, 1, 1)).double(), lk.Chain(layers))
+        assert abs(float(flow.log_prob(x).exp().sum()) - 1) < 1e-12
+    colours = lk.Chain([lk.Chain([transforms.YCoCgR(4)]), lk.Chain([inner.transform])]).double()
+    flow = lk.Flow(lk.Normal((3, 1, 1)).double(), colours)
+    assert abs(float(flow.log_prob(x).exp().sum()) - 1) < 1e-12
+    assert colours.writes_elements
+    assert flow.of_integers
+    z, contribution = colours(x)
+    assert torch.allclose(flow.log_prob(x), flow.base.log_prob(z) + contribution, rtol=0, atol=1e-9)
+    assert torch.allclose(colours.log_masses(x).flatten(1).sum(1), flow.log_prob(x), rtol=0, atol=1e-9)
+    assert torch.equal(flow.from_noise(colours.random_latent(x)), x.double())
+    assert not lk.Chain([transforms.Flip(), inner.transform]).writes_elements
+    with pytest.raises(UnsupportedError, match="no probability of their own in Chain"):
+        lk.Chain([transforms.Flip(), inner.transform]).log_masses(x)
+
+
+def test_a_condition_that_does_not_fit_is_refused():
+    layer, x = pyramid((1, 2, 2), 3, classes=2).transform, torch.randint(3, (4, 1, 2, 2))
+    for condition in (None, torch.zeros(4, 5).double(), torch.zeros(4).double()):
+        with pytest.raises(ShapeError, match=r"condition of shape \(4, 2\)"):
+            layer.log_masses(x, condition)
+    with pytest.raises(ShapeError):
+        layer.log_masses(x, torch.zeros(1, 2).double())
+
+
+@pytest.mark.parametrize("offset", [0.0, 600.0, -1e5])
+@pytest.mark.parametrize("plain", [False, True])
+def test_masses_sum_to_one_wherever_logistics_are(offset, plain):
+    levels = as_levels(3, 2, "this test")
+    raw = torch.tensor([0.5, 0.0, -20, -20, offset, 0.3, 3.0, 0.0], dtype=torch.float64)[:, None].requires_grad_()
+    centre = torch.full((1,), 0.1, dtype=torch.float64, requires_grad=True)
+    find = _plain_log_mass if plain else log_mass
+
+    def masses(raw, centre):
+        return torch.cat([find(levels, raw, centre, torch.full_like(centre, level)) for level in range(3)]).exp()
+
+    found = masses(raw, centre).detach()
+    assert abs(float(found.sum()) - 1) < 1e-12
+    knots = (torch.full_like(centre, knot) for knot in range(4))
+    below = torch.cat([probability_below(levels, raw, centre, knot) for knot in knots]).detach()
+    assert torch.allclose(found, below.diff(), rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(masses, (raw, centre))
+
+
 @torch.no_grad()
 def test_random_noise_is_normal_for_draws_and_leads_back():
     flow = pyramid((1, 4, 4), 3)
     torch.manual_seed(1)
     x = flow.sample((2000,))
-    noise = flow.transform.random_noise(x)
+    noise = flow.transform.random_latent(x)
     assert torch.equal(flow.from_noise(noise), x)
     assert abs(float(noise.mean())) < 5 / math.sqrt(noise.numel())
     assert abs(float(noise.var()) - 1) < 5 * math.sqrt(2 / noise.numel())
@@ -196,8 +273,11 @@ def test_its_likelihood_is_the_same_however_it_is_asked_for():
     flow, x, labels = pyramid((2, 5, 4), 9, classes=2), torch.randint(9, (4, 2, 5, 4)), torch.tensor([0, 1, 1, 0])
     expected = flow.log_prob(x, labels)
     # By the noise and its base, which cancel.
-    general = lk.Flow(lk.Normal((2, 5, 4), trainable=True).double(), flow.transform, encoder=flow.encoder)
-    assert torch.allclose(general.log_prob(x, labels), expected, rtol=0, atol=1e-9)
+    one_hot = flow.encoder(labels)
+    z, contribution = flow.transform(x, one_hot)
+    assert torch.allclose(flow.base.log_prob(z) + contribution, expected, rtol=0, atol=1e-9)
+    turned = lk.Flow(flow.base, lk.Chain([flow.transform, transforms.Flip()]), encoder=flow.encoder)
+    assert torch.allclose(turned.log_prob(x, labels), expected, rtol=0, atol=1e-9)
     with flow.frozen():
         assert torch.equal(flow.log_prob(x, labels), expected)
     assert torch.equal(copy.deepcopy(flow).log_prob(x, labels), expected)

@@ -9,18 +9,17 @@ import torch
 from torch import Tensor
 
 from likelify.fitting.drawing.tempering import KEPT, Effort, effective_size, resampled
-from likelify.fitting.scoring.surprise import layers_of, writer_of
 from likelify.flows import Flow
 from likelify.structure import Context
+from likelify.transforms.core import layers_of
 from likelify.transforms.levels.filling import fill
 from likelify.transforms.levels.planes import image_sizes, planes_at
 
 
 def can_filter(flow: Flow, hidden: Tensor) -> bool:
     """Tell whether particles can be drawn in the order of writing: whole pixels are, behind layers of colours too."""
-    layers = layers_of(flow.transform)
-    alone = len(layers) == 1 or bool((hidden == hidden[:1]).all())
-    return writer_of(flow) is not None and alone
+    alone = len(list(layers_of(flow.transform))) == 1 or bool((hidden == hidden[:1]).all())
+    return flow.transform.writes_elements and alone
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ layers drop, as pooling does, is gone; the way back fills it with its most likel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from likelify.errors import UnsupportedError
 from likelify.structure import Context, ContextLike
-from likelify.transforms import Chain, LevelPyramid, Slice, Transform
+from likelify.transforms import Slice, Transform
+from likelify.transforms.core import layers_of
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -68,17 +69,13 @@ def encode(flow: Flow, x: Tensor, context: ContextLike = None, *, noisy: bool = 
     with torch.no_grad(), flow.frozen():
         x, encoded, _ = admit(flow, x, context)
         dropped = []
-        for layer in _layers(flow.transform):
+        for layer in layers_of(flow.transform):
             if isinstance(layer, Slice):
                 x, part = _take_apart(layer, x, encoded)
                 dropped.append(part)
             else:
-                x = _noisy(layer, x, encoded) if noisy else layer.mean_forward(x, encoded)
+                x = layer.random_latent(x, encoded) if noisy else layer.mean_forward(x, encoded)
         return Latent(_as_noise(flow.base.to_noise, x, encoded), tuple(dropped), encoded)
-
-
-def _noisy(layer: Transform, x: Tensor, context: Context) -> Tensor:
-    return layer.random_noise(x, context) if isinstance(layer, LevelPyramid) else layer(x, context)[0]
 
 
 def decode(flow: Flow, latent: Latent) -> Tensor:
@@ -86,7 +83,7 @@ def decode(flow: Flow, latent: Latent) -> Tensor:
     with torch.no_grad(), flow.frozen():
         last, context, dropped = latent.last, latent.context, list(latent.dropped)
         x = flow.base.from_noise(last.values, context) if last.is_noise else last.values
-        for layer in reversed(list(_layers(flow.transform))):
+        for layer in reversed(list(layers_of(flow.transform))):
             if isinstance(layer, Slice):
                 part = dropped.pop()
                 together = layer.put_together(x, part.values, context) if part.is_noise else None
@@ -98,14 +95,14 @@ def decode(flow: Flow, latent: Latent) -> Tensor:
 
 def losses(flow: Flow) -> list[str]:
     """Return the names of the layers that drop what no latent keeps, each once; empty for bijections and splits."""
-    layers = [layer for layer in _layers(flow.transform) if layer.random_inverse and not isinstance(layer, Slice)]
+    layers = [layer for layer in layers_of(flow.transform) if layer.random_inverse and not isinstance(layer, Slice)]
     inner = [part for layer in layers for part in layer.modules() if isinstance(part, Transform)]
     return sorted({type(part).__name__ for part in inner if part.random_inverse and not hasattr(part, "parts")})
 
 
 def splits(flow: Flow) -> int:
     """Return the number of split priors of a flow."""
-    return sum(isinstance(layer, Slice) for layer in _layers(flow.transform))
+    return sum(isinstance(layer, Slice) for layer in layers_of(flow.transform))
 
 
 def between(start: Latent, end: Latent, steps: int) -> Latent:
@@ -124,15 +121,6 @@ def between(start: Latent, end: Latent, steps: int) -> Latent:
     return Latent(
         _blended(start.last, end.last, places), tuple(dropped), _blended_context(start.context, end.context, places)
     )
-
-
-def _layers(transform: Transform) -> Iterator[Transform]:
-    """Give the layers of chains inside chains in their order."""
-    for layer in transform if isinstance(transform, Chain) else (transform,):
-        if isinstance(layer, Chain):
-            yield from _layers(layer)
-        else:
-            yield layer
 
 
 def _take_apart(layer: Slice, x: Tensor, context: Context) -> tuple[Tensor, Part]:

@@ -24,8 +24,8 @@ from likelify.errors import ConfigError, ConvergenceError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_draws, check_seed, chunk_items
 from likelify.fitting.drawing.remaking import chosen_items, classes_of
-from likelify.fitting.scoring.surprise import require_writer
 from likelify.seeding import chunk_seed, seeded
+from likelify.transforms.core import require_writer
 from likelify.transforms.levels.planes import image_sizes
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def upscale(
     check_seed(seed)
     check_draws(draws, temperature)
     flow = run.flow()
-    require_writer(flow, "Hidden parts of images are drawn by --inpaint, with all models of images.")
+    require_writer(flow.transform, "Hidden parts of images are drawn by --inpaint, with all models of images.")
     coarse, factor, original, labels = _coarse(run, items, factor, limit, labels)
     drawn = _drawn(flow, run, coarse, factor, labels, draws, temperature, seed, on_share)
     return Upscaled(coarse, as_stored(drawn, run.config.data), factor, original)

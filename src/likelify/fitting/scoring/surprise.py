@@ -24,11 +24,12 @@ from torch import Tensor
 
 from likelify.data import Batch
 from likelify.data.tiles import TileItems, tile_starts
-from likelify.errors import ConfigError, DataError
+from likelify.errors import DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.scoring.likelihoods import items_per_pass
+from likelify.linalg.bounds import widest
 from likelify.structure import ContextLike
-from likelify.transforms import Chain, LevelPyramid, Transform
+from likelify.transforms.core import require_writer
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -64,35 +65,6 @@ class Surprise:
         return -float(self.bits.sum()) * len(self.pixels) * math.log(2)
 
 
-def writer_of(flow: Flow) -> LevelPyramid | None:
-    """Return the layer that gives each pixel its own probability, or None if there is none."""
-    layers = layers_of(flow.transform)
-    in_front = all(layer.keeps_integers and not layer.moves_elements for layer in layers[:-1])
-    last = layers[-1]
-    return last if isinstance(last, LevelPyramid) and in_front else None
-
-
-def require_writer(flow: Flow, what: str) -> LevelPyramid:
-    """Return the layer that gives each pixel its own probability.
-
-    Raises:
-        ConfigError: if there is none, with what is to be done instead.
-    """
-    found = writer_of(flow)
-    if found is None:
-        raise ConfigError(
-            f"Pixels have a probability of their own in models that write one after the other, such as pyramid, and "
-            f"this one is not of that kind. {what}"
-        )
-    return found
-
-
-def layers_of(transform: Transform) -> list[Transform]:
-    """Return the layers of chains inside chains in their order."""
-    layers = transform if isinstance(transform, Chain) else (transform,)
-    return [part for layer in layers for part in (layers_of(layer) if isinstance(layer, Chain) else [layer])]
-
-
 @torch.no_grad()
 def surprise_of(flow: Flow, x: Tensor, context: ContextLike = None) -> Tensor:
     """Return how surprising the pixels of images are, in bits per dimension.
@@ -103,18 +75,17 @@ def surprise_of(flow: Flow, x: Tensor, context: ContextLike = None) -> Tensor:
         context: as for `log_prob`.
 
     Returns:
-        `(rows, height, width)` in float64; the mean of a row is `-log p / (D ln 2)` of its image.
+        `(rows, height, width)`, in float64 where the device has it. The mean of a row is `-log p / (D ln 2)` of its
+        image.
 
     Raises:
         ConfigError: if it is another kind of model.
     """
     from likelify.door import admit
 
-    layer = require_writer(flow, "Where images are unlikely shows --heat, for all models of images.")
+    require_writer(flow.transform, "Where images are unlikely shows --heat, for all models of images.")
     x, encoded, _ = admit(flow, x, context)
-    for front in layers_of(flow.transform)[:-1]:
-        x = front(x, encoded)[0]
-    return -layer.log_masses(x, encoded).double().mean(1) / math.log(2)
+    return -widest(flow.transform.log_masses(x, encoded)).mean(1) / math.log(2)
 
 
 def picture_surprises(
@@ -135,7 +106,7 @@ def picture_surprises(
     from likelify.fitting.scoring.scoring import items_of
 
     flow = run.flow() if flow is None else flow
-    require_writer(flow, "Likelihoods of tiles has --tiles, for all models of images.")
+    require_writer(flow.transform, "Likelihoods of tiles has --tiles, for all models of images.")
     items = what if isinstance(what, TileItems) else items_of(run, what, tiles=True)
     if not isinstance(items, TileItems):
         raise DataError(f"{items.name} has no pictures.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from likelify.linalg.bounds import widest, widest_dtype
 from likelify.structure import ContextLike, as_context
 from likelify.transforms.levels.mixture import level_at, log_mass
 from likelify.transforms.levels.planes import by_colour, filled, from_colours
@@ -40,12 +41,13 @@ def fill(
         context: as for the layer; the same for all particles, since they exchange places.
 
     Returns:
-        Images, and the log-weights that they have since they were last resampled, `(rows,)` in float64.
+        Images, and the log-weights that they have since they were last resampled, `(rows,)` in
+        float64, where the device has it.
     """
     context = as_context(context)
     x = torch.where(hidden, 0, x).to(layer.top.links.dtype)
     image = layer.levels.middle(x)
-    weights = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    weights = torch.zeros(len(x), dtype=widest_dtype(x.device), device=x.device)
     number, stages = 0, layer.stages(image, context)
     while (stage := next(stages, None)) is not None:
         weights += _write(layer, stage, x, hidden.expand(x.shape))
@@ -69,7 +71,7 @@ def _write(layer: LevelPyramid, stage: Stage, x: Tensor, hidden: Tensor) -> Tens
         raw, centre = stage.parameters(target)
         mixture = raw[channel].mT.contiguous(), centre[channel]
         if bool(unknown[channel].any()):
-            uniform = torch.rand(given.shape[1], dtype=torch.float64, device=given.device)
+            uniform = torch.rand(given.shape[1], dtype=widest_dtype(given.device), device=given.device)
             drawn = level_at(layer.levels, *mixture, uniform).to(given.dtype)
             levels[channel] = torch.where(unknown[channel], drawn, given[channel])
         total += log_mass(layer.levels, *mixture, levels[channel]) * counted[channel]
@@ -79,4 +81,4 @@ def _write(layer: LevelPyramid, stage: Stage, x: Tensor, hidden: Tensor) -> Tens
     found = from_colours(levels, whole)[..., :height, :width]
     stage.of(x).copy_(found)
     stage.own.copy_(layer.levels.middle(found))
-    return total.view(len(x), -1).double().sum(1)
+    return widest(total.view(len(x), -1)).sum(1)

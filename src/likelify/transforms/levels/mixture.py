@@ -24,8 +24,6 @@ from likelify.linalg.bounds import widest
 from likelify.structure import check_size
 from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
 
-# Where the outer knots of the two end levels stand in for infinity, in units of the whole range.
-FAR = 1e4
 # Scales are between a tenth of a level and ten times the whole range.
 NARROWEST, WIDEST = math.log(0.1), 3.0
 # The widest logistic where all parameters are zero, and how far log scales are on either side of what data ask for.
@@ -87,9 +85,9 @@ class Levels:
         return (2 * level + 1) / self.count - 1
 
     def knots(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the two knots of levels, those at the ends far out."""
-        lower = torch.where(level <= 0, -FAR, 2 * level / self.count - 1)
-        upper = torch.where(level >= self.count - 1, FAR, 2 * (level + 1) / self.count - 1)
+        """Return the two knots of levels, the outer ones of the two end levels at infinity."""
+        lower = torch.where(level <= 0, -torch.inf, 2 * level / self.count - 1)
+        upper = torch.where(level >= self.count - 1, torch.inf, 2 * (level + 1) / self.count - 1)
         return lower, upper
 
 
@@ -122,11 +120,13 @@ def log_mass(levels: Levels, raw: Tensor, centre: Tensor, level: Tensor) -> Tens
 
 def _plain_log_mass(levels: Levels, raw: Tensor, centre: Tensor, level: Tensor) -> Tensor:
     odds, offset, log_scale = levels.split(raw)
-    lower, upper = levels.knots(level)
+    first, last = level <= 0, level >= levels.count - 1
     inverse = (-log_scale).exp()
-    a, b = (lower - centre) * inverse - offset, (upper - centre) * inverse - offset
-    part = torch.sigmoid(b) * torch.sigmoid(-a) * -torch.expm1(a - b)
-    spikes = torch.stack([level <= 0, level >= levels.count - 1]).to(part.dtype)
+    # Infinite knots would have gradients that are NaN; what is found for those in their place does not count.
+    a, b = ((2 * knot / levels.count - 1 - centre) * inverse - offset for knot in (level, level + 1))
+    above, below = torch.where(first, 1.0, torch.sigmoid(-a)), torch.where(last, 1.0, torch.sigmoid(b))
+    part = above * below * torch.where(first | last, 1.0, -torch.expm1(a - b))
+    spikes = torch.stack([first, last]).to(part.dtype)
     mass = (odds.softmax(0) * torch.cat([part, spikes])).sum(0)
     return (levels.floor / levels.count + (1 - levels.floor) * mass).log()
 
@@ -224,8 +224,9 @@ def _write_slopes(
     log_scale = levels.split(raw)[2]
     inverse = log_scale.neg().exp_()
     lower, upper = levels.knots(level)
-    # Of the last level the upper knot is at infinity, where its term is zero.
-    lower, upper = lower - centre, torch.where(level >= levels.count - 1, 0.0, upper - centre)
+    # The terms of knots at infinity are zero.
+    lower = torch.where(level <= 0, 0.0, lower - centre)
+    upper = torch.where(level >= levels.count - 1, 0.0, upper - centre)
     # 1 - sigmoid(b) - sigmoid(a) is sigmoid(-a) - sigmoid(b).
     torch.sub(below, above, out=offsets).mul_(part).mul_(by_part)
     by_centre = (offsets * inverse).sum(0)

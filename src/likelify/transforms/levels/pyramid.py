@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.errors import UnsupportedError
-from likelify.linalg.bounds import widest
+from likelify.linalg.bounds import widest, widest_dtype
 from likelify.nets.planes import PlaneNet, around, detail, predicted, surrounding
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items, with_condition
 from likelify.support import check_domain, check_sample
@@ -65,8 +65,13 @@ class LevelPyramid(Transform):
 
     is the probability of the *integers* themselves: nothing is dequantized, and there is no gap. As a layer the pyramid
     maps the level `j` to `z = Phi^-1((F(j) + F(j + 1)) / 2)`, the noise in the middle of those that `inverse` maps to
-    it, and contributes `log m - log phi(z)`, so that behind it a standard normal base cancels. The round trip from
-    integers to noise and back is exact.
+    it, and contributes `log m - log phi(z)`, so that behind it a standard normal base cancels. Behind any other base,
+    or with a layer in between, what is left would be no probability, and a flow refuses it.
+
+    The round trip from integers to noise and back is exact where both ways are called with the same rows. In float32
+    networks may round differently in batches of another size, and where a probability is within rounding of the end of
+    a level, one pixel can then become its neighbour, on which all later ones depend: take float64 where noise and
+    pixels must belong to one another in any batch.
 
     Args:
         event_shape: `(channels, height, width)`, of any size.
@@ -81,6 +86,7 @@ class LevelPyramid(Transform):
     """
 
     takes_integers = True
+    writes_elements = True
     inverse_check = EXACT
 
     def __init__(self, event_shape: Shape, levels: int, net_factory: NetFactory, *, components: int = 5) -> None:
@@ -110,20 +116,16 @@ class LevelPyramid(Transform):
         z = _put(noise, places, x)
         return z, self._contribution(log_m, places, z, context)
 
-    def random_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
+    def random_latent(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Draw noise that `inverse` maps to images, anywhere in their levels: standard normal if the model is right.
 
         That in the middle of levels, which the call gives, is less spread where levels are probable.
-
-        Args:
-            x: images `(rows, channels, height, width)`.
-            context: as for the call.
         """
         x = self._checked(x)
         raw, centre = self._read(self.levels.middle(x), as_context(context)).joined()
         places = self._places(x)
         level = _at(x, places)
-        share = torch.rand(level.shape, dtype=torch.float64, device=x.device).clamp(1e-6, 1 - 1e-6)
+        share = torch.rand(level.shape, dtype=widest_dtype(x.device), device=x.device).clamp(1e-6, 1 - 1e-6)
         return _put(noise_of(self.levels, raw, centre, level, share).to(x.dtype), places, x)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
@@ -160,18 +162,7 @@ class LevelPyramid(Transform):
         bias[:, k + 2 : 2 * k + 2] = left.mean(1)[:, None] / self.levels.split(bias.mT)[2].mT.exp()
 
     def log_masses(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the log-probability of each element given those that are written before it, in nats.
-
-        They add up to that of the image. Among several pixels none is to blame alone: what is surprising of the first
-        one is expected of those behind it.
-
-        Args:
-            x: images `(rows, channels, height, width)`.
-            context: as for the call.
-
-        Returns:
-            One number for each element, of the shape of the images.
-        """
+        """Return the log-probability of each element given those that are written before it, in nats."""
         x = self._checked(x)
         raw, centre = self._read(self.levels.middle(x), as_context(context)).joined()
         places = self._places(x)

@@ -25,7 +25,8 @@ from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, along, as_context, per_axis, sum_items
-from likelify.transforms.core import Chain, Inverse, Transform, chain_of
+from likelify.transforms.core import Chain, Transform, chain_of
+from likelify.transforms.inverted import Inverse
 from likelify.transforms.reshape import Reshape, Squeeze
 from likelify.transforms.surjections.copy_pattern import count_axes
 from likelify.transforms.surjections.copying import Repeat, Unfold

@@ -17,10 +17,11 @@ from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import ContextLike, check_event
-from likelify.transforms.core import Chain, Conjugate, Transform
+from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
 from likelify.transforms.exponential.parametrizations import Parametrization
 from likelify.transforms.exponential.rotations import rotation
+from likelify.transforms.inverted import Conjugate
 from likelify.transforms.sylvester.scalar import FreeTanhResidual, TanhResidual
 from likelify.transforms.sylvester.triangular import TriangularResidual
 

@@ -17,9 +17,10 @@ from likelify.flowification.options import Options
 from likelify.flowification.report import WHOLE
 from likelify.flows import Flow
 from likelify.transforms.columns import Columns
-from likelify.transforms.core import Chain, Inverse, Shape, Transform
+from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine, Softplus
+from likelify.transforms.inverted import Inverse
 from likelify.transforms.surjections.activation import Abs, ReLU
 
 

@@ -29,7 +29,7 @@ def certificate(material: Material, section: Section) -> None:
         "raise them towards the truth.",
     }
     text = kinds[flow.likelihood]
-    if flow.likelihood == "exact" and flow.transform.takes_integers:
+    if flow.likelihood == "exact" and flow.of_integers:
         text = (
             "The likelihoods are exact: probabilities of the levels themselves, which sum to one over all "
             f"{material.facts.items}. Nothing is dequantized, left out or drawn."

@@ -12,7 +12,7 @@ from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section,
 from likelify.fitting.report.drawing import item_picture
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
-from likelify.fitting.scoring.surprise import surprise_of, writer_of
+from likelify.fitting.scoring.surprise import surprise_of
 
 # Items of each end, and the share of pixels that the scale of surprises reaches.
 SHOWN, REACHED = 8, 0.998
@@ -64,7 +64,7 @@ class _Surprises:
 
 def _surprises(material: Material, order: np.ndarray, number: int) -> _Surprises | None:
     """Return the surprise of the pixels of what is shown, if the model has it."""
-    if writer_of(material.flow) is None:
+    if not material.flow.transform.writes_elements:
         return None
     shown = torch.from_numpy(np.unique(np.concatenate([order[:number], order[::-1][:number]])))
     batch = read_for(material.flow, material.source, material.split, material.held.indices[shown])

@@ -12,7 +12,6 @@ from likelify.errors import DataError
 from likelify.fitting.report.blocks import Row, Section, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material
-from likelify.fitting.scoring.surprise import writer_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +32,7 @@ def latents(material: Material, section: Section) -> None:
         raise DataError(f"Left out: {len(material.held)} held-out {facts.items} are too few.")
     z, base = material.latents
     drawn = "" if material.flow.likelihood == "exact" else " The way to it is random here; one draw is shown."
-    if writer_of(material.flow) is not None:
+    if material.flow.transform.writes_elements:
         drawn = " Each level stands for an interval of the latent, in which one value is drawn."
     section.add(
         Text(
