@@ -80,6 +80,7 @@ def regularized(model: nn.Module, *, exp_tol: float | None = None) -> Iterator[N
         exp_tol: truncation error that the exponentials of `Exponential` layers may have, relative to the norm of each
             item, unless the layer was given a tolerance or a degree. It is never below that of the floating format,
             `1e-6` in float32 and `1e-12` in float64, which is what None leaves them with. Gradients keep to it too.
+            Code that `torch.compile` made, which all threads share, always has the one of outside.
     """
     step = TrainingStep(exp_tol)
     before = [(m, m.training_step) for m in model.modules() if isinstance(m, ActsInTraining)]

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -60,6 +61,23 @@ def test_the_bound_of_the_correlation_is_an_upper_bound_and_near_the_other_one(s
     true = float(torch.linalg.matrix_norm(symbol, 2).max())
     assert true <= found <= 1.12 * true
     assert abs(found / other - 1) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_torus_bound_of_half_precision_is_a_bound(dtype):
+    kernel = torch.randn(2, 2, 3, 3).to(dtype)
+    norm = float(torch.linalg.matrix_norm(lk.ConvMap(kernel.double()).materialize((2, 8, 8)), 2))
+    for bound in (torus_bound, tight_bound):
+        found = bound(kernel)
+        assert found.dtype == dtype
+        assert norm <= float(found) < 1.2 * norm
+    layer = lk.conv_exponential(2, norm_limit=0.1, norm_bound="torus")
+    half = copy.deepcopy(layer).to(dtype)
+    x = torch.randn(3, 2, 4, 4)
+    z, _ = half(x.to(dtype))
+    torch.testing.assert_close(z.float(), layer(x)[0], rtol=0.05, atol=0.05)
+    z.float().square().sum().backward()
+    assert torch.isfinite(half.parametrization.weight.grad).all()
 
 
 def test_bounds_are_differentiable_everywhere_also_at_zero():

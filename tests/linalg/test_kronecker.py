@@ -6,7 +6,7 @@ import torch
 import likelify as lk
 from likelify.errors import ConfigError, ConvergenceError, ShapeError, UnsupportedError
 from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz, axis_maps, kronecker
-from likelify.linalg.axis_maps import apply_along
+from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import Added
 from tests.cases import normal
 from tests.linalg.reference import apply_exponential
@@ -35,6 +35,43 @@ def test_long_axes_are_filtered_without_forming_matrices(monkeypatch):
         assert action.diagnostics.method == "series"
         formed = lk.exp_action(map_, x, method="closed-form").value
         torch.testing.assert_close(action.value, formed, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("taps", "size"),
+    [
+        (0.3 * torch.ones(1, 3), (1,)),
+        (0.02 * torch.ones(1, 401), (8, 8)),
+        (torch.linspace(-0.1, 0.15, 9)[None], (2, 3)),
+        (0.1 * torch.ones(1, 7) * torch.tensor([1, -1, 1, -1, 1, -1, 1]), (2,)),
+    ],
+)
+def test_taps_that_go_round_a_ring_count_in_its_bounds(taps, size):
+    taps = taps.double()
+    map_ = KroneckerSum(*(Circulant(taps) for _ in size))
+    event = (1, *size)
+    matrix = map_.materialize(event)
+    norm, growth = (torch.linalg.matrix_norm(m, 2) for m in (matrix, (matrix + matrix.mT) / 2))
+    assert norm <= map_.norm_bound(event)
+    assert growth <= map_.growth_bound(event)
+    x = normal(3, *event)
+    action = lk.exp_action(map_, x, tol=1e-6)
+    exact = apply_exponential(map_, x)
+    # The sums of taps round too.
+    rounding = 1e-12 * exact.flatten(1).norm(dim=1)
+    assert bool(((action.value - exact).flatten(1).norm(dim=1) <= action.diagnostics.error_bound + rounding).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [Toeplitz, Circulant])
+def test_long_axes_in_half_precision(monkeypatch, kind, dtype):
+    map_, x = KroneckerSum(kind(0.01 * normal(2, 5).to(dtype))), normal(3, 4, 7, 2).to(dtype)
+    short = map_.apply(x), lk.exp_action(map_, x).value
+    monkeypatch.setattr(axis_maps, "LONG", 3)
+    monkeypatch.setattr(kronecker, "LONG", 3)
+    long = map_.apply(x), lk.exp_action(map_, x).value
+    for one, other in zip(short, long, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
 
 
 def test_sums_and_multiples_are_kronecker_sums():

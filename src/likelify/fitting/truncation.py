@@ -23,7 +23,7 @@ Applied = tuple[Action, LinearMap]
 
 def loosens(flow: Flow) -> bool:
     """Tell whether a flow has exponentials that take the tolerance of a training step."""
-    return any(isinstance(m, Exponential) and m.tol is None and m.degree is None for m in flow.modules())
+    return any(isinstance(m, Exponential) and m.takes_exp_tol for m in flow.modules())
 
 
 def measure_truncation(

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ShapeError
+from likelify.linalg.axis_products import apply_along
 from likelify.linalg.bounds import gram_bound, round_off_margin, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
 from likelify.structure import Shape, as_shape
-from likelify.tracing import is_tracing
+from likelify.tracing import HALF, is_tracing, may_look
 
 # Points at which the symbol of a Toeplitz matrix is looked at, for each tap but the first.
 DENSITY = 8
@@ -186,6 +187,9 @@ class Toeplitz(AxisMap, vouches=True):
         size = x.shape[axis]
         if size <= LONG or not x.numel():
             return super().along(x, axis)
+        if x.dtype in HALF:
+            # Libraries of Fourier transforms have no half precision, or only for powers of two.
+            return replace(self, taps=self.taps.float()).along(x.float(), axis).to(x.dtype)
         ring = self._ring(self._room(size))
         # A tap at s takes what stands s further on: the conjugate of a shift by s.
         symbol = torch.fft.rfft(ring).conj().unsqueeze(-2)
@@ -213,15 +217,19 @@ class Toeplitz(AxisMap, vouches=True):
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the declared norm, the sum of the taps' sizes where that is small enough, or the best bound."""
         _, size = self._event(event_shape)
-        if self.norm is None and self.taps.device.type == "cpu" and not is_tracing():
+        if self.norm is None and may_look(self.taps):
             total = self._tap_sums(size).amax(-1)
             # The symbol takes as long as the squaring of small matrices that a better bound may save.
             if bool((total <= SMALL_SUM).all()):
                 return total
         return super().norm_bound(event_shape)
 
+    def _acting(self, size: int) -> Tensor:
+        """Return the taps of which each stands at most once in a row of the matrix."""
+        return self.reaching(size)
+
     def _tap_sums(self, size: int) -> Tensor:
-        taps = self.reaching(size).detach()
+        taps = self._acting(size).detach()
         return torch.linalg.vector_norm(taps, 1, dim=-1) * (1 + round_off_margin(taps.dtype, taps.shape[-1]))
 
     def bounds(self, size: int, *, of_symmetric_part: bool = False) -> Tensor:
@@ -288,6 +296,10 @@ class Circulant(Toeplitz, vouches=True):
         symbol = torch.fft.rfft(ring)
         largest = (symbol.real if of_symmetric_part else symbol).abs().amax(-1)
         return (largest + ring.abs().sum(-1) * round_off_margin(ring.dtype, 16)) * (1 + margin(self.taps))
+
+    def _acting(self, size: int) -> Tensor:
+        """Return the taps on the ring, where those that go round it add up."""
+        return self._ring(size)
 
     def _room(self, size: int) -> int:
         """Return the ring's own length."""
@@ -418,24 +430,6 @@ class AxisSum(AxisMap, vouches=True):
         """Repeat what is shared by the larger groups of a part."""
         repeats = self.groups // values.shape[axis]
         return values if repeats == 1 else values.repeat_interleave(repeats, axis)
-
-
-def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Multiply an axis of `x`, `(rows, channels, *positions)`, by matrices `(G, n, n)` or `(rows, G, n, n)`.
-
-    Args:
-        matrix: one for each group of consecutive channels.
-        x: the rows.
-        axis: 2 or more for a position; 1 for the channels, which are G blocks of n then.
-    """
-    groups, size = matrix.shape[-3:-1]
-    # Said in full: of no rows no size could be inferred.
-    before, after = math.prod(x.shape[1:axis]), math.prod(x.shape[axis + 1 :])
-    if axis == 1:
-        return (matrix @ x.reshape(len(x), groups, size, after)).reshape(x.shape)
-    if axis == x.ndim - 1:
-        return (x.reshape(len(x), groups, before // groups, size) @ matrix.mT).reshape(x.shape)
-    return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, before // groups, size, after)).reshape(x.shape)
 
 
 def toeplitz(taps: Tensor, size: int, *, transposed: bool = False, hollow: bool = False) -> Tensor:

@@ -6,10 +6,11 @@ all images at once, and as `(G, h * C / G * B, w)` so do those along the width: 
 copies. At 24 channels of 8x8 that takes 0.6 of the time, forward and backward.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from likelify.linalg.axis_maps import apply_along
 from likelify.structure import Shape
 
 
@@ -57,3 +58,21 @@ def from_columns(columns: Tensor, shape: Shape) -> Tensor:
     rows, channels, height, width = shape
     groups = len(columns)
     return columns.view(groups, height, channels // groups, rows, width).permute(3, 0, 2, 1, 4).reshape(shape)
+
+
+def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Multiply an axis of `x`, `(rows, channels, *positions)`, by matrices `(G, n, n)` or `(rows, G, n, n)`.
+
+    Args:
+        matrix: one for each group of consecutive channels.
+        x: the rows.
+        axis: 2 or more for a position; 1 for the channels, which are G blocks of n then.
+    """
+    groups, size = matrix.shape[-3:-1]
+    # Said in full: of no rows no size could be inferred.
+    before, after = math.prod(x.shape[1:axis]), math.prod(x.shape[axis + 1 :])
+    if axis == 1:
+        return (matrix @ x.reshape(len(x), groups, size, after)).reshape(x.shape)
+    if axis == x.ndim - 1:
+        return (x.reshape(len(x), groups, before // groups, size) @ matrix.mT).reshape(x.shape)
+    return (matrix.unsqueeze(-3) @ x.reshape(len(x), groups, before // groups, size, after)).reshape(x.shape)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.tracing import (
+    HALF,
     in_forward_mode,
     is_tracing,
     is_watched,
@@ -138,6 +139,10 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     sizes = kernel.shape[2:]
     if any(size % 2 == 0 for size in sizes):
         raise ShapeError(f"torus_bound needs odd numbers of taps, got {tuple(sizes)}.")
+    if kernel.dtype in HALF:
+        # There are no complex numbers of half precision, or none with products. What rounds is widened first.
+        wide = torus_bound(kernel.float(), steps=steps)
+        return (wide * (1 + round_off_margin(kernel.dtype, 1))).to(kernel.dtype)
     if is_tracing() or in_forward_mode():
         return _plain_torus_bound(kernel, steps)
     value: Any = _TorusBound.apply(kernel, steps)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.linalg.axis_maps import LONG, AxisMap, AxisSum, Toeplitz, apply_along
+from likelify.linalg.axis_maps import LONG, AxisMap, AxisSum, Toeplitz
+from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.structure import Shape, as_shape
 
@@ -97,10 +98,10 @@ class KroneckerSum(LinearMap, vouches=True):
 
     def is_long(self, event_shape: Shape) -> bool:
         """Tell whether a filter acts along so long an axis that its matrix is better not formed."""
-        fitted = self.fitted(event_shape).items()
-        return any(axis > 1 and size > LONG and isinstance(part, Toeplitz) for axis, (part, _, size) in fitted)
+        sized = self.sized(event_shape).items()
+        return any(axis > 1 and size > LONG and isinstance(part, Toeplitz) for axis, (part, _, size) in sized)
 
-    def fitted(self, event_shape: Shape) -> dict[int, tuple[AxisMap, int, int]]:
+    def sized(self, event_shape: Shape) -> dict[int, tuple[AxisMap, int, int]]:
         """Return for each axis its map, the number of copies of each matrix's axis in the event, and the axis' size.
 
         The copies are `D / n` for the axes of positions and for blocks of channels alike, of all groups together.
@@ -121,12 +122,12 @@ class KroneckerSum(LinearMap, vouches=True):
 
     def apply(self, x: Tensor) -> Tensor:
         """Add what the parts do."""
-        fitted = self.fitted(tuple(x.shape[1:]))
+        sized = self.sized(tuple(x.shape[1:]))
         if self.rows not in (None, len(x)):
             raise ShapeError(f"This KroneckerSum is made for {self.rows} rows, got {len(x)}.")
         terms = [
             apply_along(part.matrix(size), x, axis) if axis == 1 else part.along(x, axis)
-            for axis, (part, _, size) in fitted.items()
+            for axis, (part, _, size) in sized.items()
         ]
         return sum(terms[1:], terms[0])
 
@@ -138,25 +139,25 @@ class KroneckerSum(LinearMap, vouches=True):
         """Add the traces of the parts, as often as each is there; exactly zero for skew ones."""
         traces = [
             part.group_traces(size).sum(-1) * (copies // part.groups)
-            for part, copies, size in self.fitted(event_shape).values()
+            for part, copies, size in self.sized(event_shape).values()
         ]
         return sum(traces[1:], traces[0])
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Add the bounds of the parts."""
-        bounds = [part.norm_bound((part.groups, size)) for part, _, size in self.fitted(event_shape).values()]
+        bounds = [part.norm_bound((part.groups, size)) for part, _, size in self.sized(event_shape).values()]
         return sum(bounds[1:], bounds[0])
 
     def growth_bound(self, event_shape: Shape) -> float | Tensor:
         """Add the bounds of the parts."""
-        bounds = [part.growth_bound((part.groups, size)) for part, _, size in self.fitted(event_shape).values()]
+        bounds = [part.growth_bound((part.groups, size)) for part, _, size in self.sized(event_shape).values()]
         return sum(bounds[1:], bounds[0])
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
         """Add the norms of the parts, as often as each is there."""
         norms = [
             part.frobenius_bound((part.groups, size)) * math.sqrt(copies / part.groups)
-            for part, copies, size in self.fitted(event_shape).values()
+            for part, copies, size in self.sized(event_shape).values()
         ]
         return sum(norms[1:], norms[0])
 

@@ -7,9 +7,10 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg import Circulant, Toeplitz
+from likelify.linalg import AxisMatrix, Circulant, Toeplitz
 from likelify.linalg.axis_maps import transposed_matrices
 from likelify.linalg.expm import recorded
+from likelify.linalg.expm.polynomial import plan_polynomial
 from tests.cases import normal
 
 
@@ -115,6 +116,22 @@ def test_the_norm_stays_within_its_limit(orthogonal):
         assert (map_.norm_bound((2, 4, 3)) < 0.9) == (scale < 1)
         (x,) = torch.autograd.grad(layer(normal(2, 2, 4, 3))[0].sum(), layer.parametrization.taps_width)
         assert torch.isfinite(x).all()
+
+
+@torch.no_grad()
+def test_what_is_known_of_a_norm_is_neither_computed_nor_planned_again(monkeypatch):
+    layer = lk.axis_exponential(4, 5, groups=2, channel_factor=True)
+    x = torch.randn(2, 4, 4, 3)
+    layer(x)
+    planned = plan_polynomial.cache_info().misses
+    monkeypatch.setattr(AxisMatrix, "bounds", None)
+    for _ in range(8):
+        # As the steps of a fit: far less than what another polynomial would be for.
+        for parameter in layer.parameters():
+            parameter.mul_(1.0001)
+        layer(x)
+    # One of the norms may have crossed a line of the grid, which moves what the three parts are allowed.
+    assert plan_polynomial.cache_info().misses <= planned + 6
 
 
 def test_a_row_with_its_own_kernels_is_as_if_alone():

@@ -55,6 +55,22 @@ def test_the_tolerance_of_a_step_is_kept_in_it_and_nowhere_else(name):
     assert torch.equal(same, log_det)
 
 
+def test_code_compiled_during_a_step_of_another_thread_has_the_full_tolerance():
+    torch.manual_seed(0)
+    layer = testing.randomize(lk.conv_exponential(2), scale=0.3)
+    x = torch.randn(3, 2, 4, 4)
+    exact = layer(x)[0].detach()
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    found: list[torch.Tensor] = []
+    with nets.regularized(layer, exp_tol=0.1):
+        assert not torch.allclose(layer(x)[0], exact, atol=1e-4)
+        thread = threading.Thread(target=lambda: found.append(compiled(x)[0].detach()))
+        thread.start()
+        thread.join()
+    torch.testing.assert_close(found[0], exact)
+
+
 def test_a_tolerance_of_the_layer_or_the_format_is_not_changed():
     x = torch.randn(2, 3, 4, 4)
     for layer, before in ((lk.conv_exponential(3, tol=1e-4), {1e-4}), (lk.conv_exponential(3), {1e-6})):

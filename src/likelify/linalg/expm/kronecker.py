@@ -93,14 +93,14 @@ def _applying(problem: ExpProblem, batches: list[_Batch]) -> Callable[[Tensor], 
 
 def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
     """Find numbers that bound the norms of the parts, by one look at tensors if they are not declared."""
-    fitted = map_.fitted(problem.event_shape)
+    sized = map_.sized(problem.event_shape)
     span = abs(problem.time)
-    declared = {axis: part.declared_norm for axis, (part, _, _) in fitted.items()}
+    declared = {axis: part.declared_norm for axis, (part, _, _) in sized.items()}
     bounds = {axis: norm for axis, norm in declared.items() if norm is not None}
-    unknown = [axis for axis in fitted if axis not in bounds]
+    unknown = [axis for axis in sized if axis not in bounds]
     if unknown:
         with torch.no_grad():
-            parts = [(fitted[axis][0], fitted[axis][2]) for axis in unknown]
+            parts = [(sized[axis][0], sized[axis][2]) for axis in unknown]
             found = [torch.as_tensor(part.norm_bound((part.groups, size))) for part, size in parts]
         if is_tracing():
             # It is refused where the range is checked.
@@ -112,7 +112,7 @@ def _bounded(problem: ExpProblem, map_: KroneckerSum) -> list[_Part]:
     # So that the norm is not found again; a tensor says that it was not known beforehand.
     problem.norm = torch.tensor(total) if unknown and problem.x.device.type != "cpu" else total
     problem.check_range()
-    return [_Part(part, axis, size, copies, span * bounds[axis]) for axis, (part, copies, size) in fitted.items()]
+    return [_Part(part, axis, size, copies, span * bounds[axis]) for axis, (part, copies, size) in sized.items()]
 
 
 def _plan(problem: ExpProblem, parts: list[_Part]) -> list[_Batch]:

@@ -11,9 +11,10 @@ from likelify.errors import ConfigError, unknown_word
 from likelify.linalg.axis_maps import AxisMap, AxisMatrix, Toeplitz
 from likelify.linalg.bounds import gram_bound, limit_norm, round_off_margin
 from likelify.linalg.conv import odd_taps
+from likelify.linalg.expm.expansion import on_grid
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.structure import ContextLike, Shape, axis_names, per_axis
-from likelify.tracing import is_tracing
+from likelify.tracing import may_look
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import Parametrization, check_limit, check_size
 
@@ -69,7 +70,7 @@ class AxisTaps(Parametrization):
             matrix = self.value("matrix", context)
             if self._share is not None:
                 matrix = limit_norm(matrix, gram_bound(matrix), self._share)
-            parts["channels"] = AxisMatrix(matrix, self._symmetry, self._share)
+            parts["channels"] = AxisMatrix(matrix, self._symmetry, self._share, proved=self._share is not None)
         return KroneckerSum(**parts)
 
     def extra_repr(self) -> str:
@@ -92,11 +93,13 @@ class AxisTaps(Parametrization):
         to is a better bound than the limit.
         """
         halves = 2 if self._symmetry == "skew" else 1
-        if trained.device.type == "cpu" and trained.numel() and not is_tracing():
+        if may_look(trained) and trained.numel():
             largest = halves * float(torch.linalg.vector_norm(trained.detach(), 1, -1).amax())
             norm = largest * (1 + round_off_margin(trained.dtype, trained.shape[-1]))
-            if 0 < norm <= (math.inf if self._share is None else self._share):
-                return trained, norm
+            limit = math.inf if self._share is None else self._share
+            if 0 < norm <= limit:
+                # On a grid, so that what is planned once for each norm is planned seldom.
+                return trained, min(limit, on_grid(norm))
         if self._share is None:
             return trained, None
         return limit_norm(trained, trained.abs().sum(-1), self._share / halves), self._share

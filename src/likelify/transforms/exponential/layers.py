@@ -105,6 +105,11 @@ class Exponential(Transform, Caching, ActsInTraining):
             # A matrix for each row leaves no room for rows to compare.
             self.inverse_check = EXACT
 
+    @property
+    def takes_exp_tol(self) -> bool:
+        """Whether a training step may set the tolerance: none and no degree were given to the layer."""
+        return self.tol is None and self.degree is None
+
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
         if self._cache is None or not _is_bare(context):
@@ -146,8 +151,9 @@ class Exponential(Transform, Caching, ActsInTraining):
 
     def _tolerance(self, dtype: torch.dtype) -> float | None:
         """Return the tolerance of a call: the layer's own, or in a training step that of the step."""
-        step = self.training_step
-        if self.tol is not None or self.degree is not None or step is None or step.exp_tol is None:
+        # Compiled code is the same in all threads, and so cannot know which of them is in a training step.
+        step = None if torch.compiler.is_compiling() else self.training_step
+        if not self.takes_exp_tol or step is None or step.exp_tol is None:
             return self.tol
         return max(step.exp_tol, default_tolerance(dtype))
 
