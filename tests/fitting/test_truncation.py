@@ -8,9 +8,17 @@ import torch
 import likelify as lk
 from likelify import nets, testing
 from likelify.data import Batch
+from likelify.errors import ConvergenceError, LikelifyWarning, NonFiniteError, RunError
+from likelify.fitting import loop
+from likelify.fitting.checkpoint import Facts
 from likelify.fitting.figures import Course, Unit
+from likelify.fitting.run import Run
+from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.truncation import loosens, measure_truncation
 from likelify.linalg import recorded
+from tests.fitting.toys import stripes, tiny_config, tiny_flow
+
+BRIEF = FitSettings(steps=4, lr=1e-2, batch_size=64, validations=1, warmup=0)
 
 
 def image_flow():
@@ -83,3 +91,70 @@ def test_a_fit_reports_it_once_at_its_end():
     assert course.truncation.exponentials == 1
     assert Course.parse(json.loads(course.model_dump_json())) == course
     assert "tolerance of 0.001" in course.truncation.words(Unit.of("table"))
+
+
+FAILURES = [
+    ConvergenceError("Too many terms."),
+    NonFiniteError("The value is not finite."),
+    RunError("No space is left."),
+    MemoryError(),
+    RuntimeError("CUDA out of memory"),
+]
+
+
+def failing(error):
+    def measure(*args, **settings):
+        raise error
+
+    return measure
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=[type(error).__name__ for error in FAILURES])
+def test_a_fit_is_kept_when_it_cannot_be_measured(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "measure_truncation", failing(error))
+    run = Run.create(tmp_path / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=BRIEF))
+    with pytest.warns(LikelifyWarning, match="is kept; only what its tolerance") as seen:
+        course = lk.fit(tiny_flow(), stripes(), run=run)
+    assert len(seen) == 1
+    assert (course.reason, course.truncation) == ("finished", None)
+    assert Run.load(run.path).course() == course
+    assert not (run.path / "checkpoint.safetensors").exists()
+    with pytest.raises(RunError, match="has ended"):
+        lk.fit(tiny_flow(), stripes(), run=run)
+
+
+def test_ctrl_c_while_it_is_measured_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "measure_truncation", failing(KeyboardInterrupt()))
+    with pytest.warns(LikelifyWarning, match="It was interrupted"):
+        assert lk.fit(tiny_flow(), stripes(), BRIEF).reason == "finished"
+    run = Run.create(tmp_path / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=BRIEF))
+    with pytest.raises(KeyboardInterrupt):
+        lk.fit(tiny_flow(), stripes(), run=run)
+    assert run.course().reason == "finished"
+    assert not (run.path / "checkpoint.safetensors").exists()
+    assert run.flow()
+
+
+def without_tolerance(values):
+    """Settings as a version wrote them that had no tolerance of training steps."""
+    del values["fit"]["exp_tol"]
+    return values
+
+
+def test_a_run_of_an_earlier_version_goes_on_at_full_tolerance(tmp_path):
+    full = BRIEF.model_copy(update={"exp_tol": None, "checkpoint_seconds": 0})
+    run = Run.create(tmp_path / "run", RunConfig(data=stripes().facts(), model=tiny_config(), fit=full))
+
+    def kill(progress):
+        raise KeyboardInterrupt
+
+    assert lk.fit(tiny_flow(), stripes(), run=run, on_step=kill).reason == "interrupted"
+    facts = without_tolerance(json.loads(run.saved().facts.model_dump_json()))
+    assert Facts.parse(facts).fit == full
+    config = run.path / "config.json"
+    config.write_text(json.dumps(without_tolerance(json.loads(config.read_text()))))
+    earlier = Run.load(run.path)
+    assert earlier.config.fit == full
+    with pytest.raises(RunError, match="exp_tol is None, not 0.001"):
+        lk.fit(tiny_flow(), stripes(), full.model_copy(update={"exp_tol": 1e-3}), run=earlier)
+    assert earlier.resume(stripes()).truncation is None

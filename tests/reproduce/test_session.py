@@ -7,6 +7,7 @@ import torch
 
 from likelify.errors import ConfigError
 from likelify.fitting.sources import DataChoice, open_data
+from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import DataSet
 from likelify.reproduce.session import Session
 from likelify.reproduce.store import read_cells, save_cell, to_text
@@ -79,6 +80,16 @@ def test_settings_that_came_later_do_not_make_old_cells_stale(finished, tmp_path
     state = _first_state(values, tmp_path)
     assert state.status == "stale"
     assert "abolished" in state.why
+
+
+def test_a_tolerance_that_came_later_makes_old_cells_of_exponentials_stale(finished, tmp_path):
+    values = copy.deepcopy(read_cells(finished / "trial-quick")["plain-b-simple.digits.0"])
+    assert values["settings"]["fit"].pop("exp_tol") == 1e-3
+    state = _first_state(values, tmp_path)
+    assert (state.status, state.why) == ("stale", "fit.exp_tol None -> 0.001")
+    # Nothing in a model without exponentials has a tolerance.
+    values["settings"]["model"]["exponentials"] = 0
+    assert Cell.refreshed(values["settings"])["fit"]["exp_tol"] == 1e-3
 
 
 @pytest.mark.parametrize("values", [{}, None, [], {"method": "Splines"}, {"seed": "none"}])

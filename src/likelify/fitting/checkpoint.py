@@ -22,7 +22,7 @@ from likelify._version import __version__
 from likelify.door import broken_weights
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, RunError, printable
 from likelify.fitting.files import LARGEST_JSON, parse_json, regular, write_atomically
-from likelify.fitting.settings import UNDECIDING, FitSettings
+from likelify.fitting.settings import UNDECIDING, BegunFit
 from likelify.fitting.state import AVERAGE, BEST, FLOW, LOSSES, OPTIMIZER, FitState, Position, State, of_part
 from likelify.fitting.weights import Header, Kinds, check_digest, listed, mismatches, pack, read_header
 from likelify.settings import Settings
@@ -86,7 +86,7 @@ class Facts(Settings):
     machine: Machine
     data: str
     conditional: bool
-    fit: FitSettings
+    fit: BegunFit
     initialize: bool = True
     initialized: bool
     position: Position

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Source, as_source
-from likelify.errors import ConfigError, LikelifyWarning, NonFiniteError, RunError
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow, check_front, read_for
 from likelify.fitting.feeding import Feed, by_weight, generator, together
@@ -105,7 +105,8 @@ def fit(
 
     Warns:
         LikelifyWarning: if columns follow from others but for their last digits, the best weights are those before the
-            first step, the training loss runs away, or weights cannot be written for now.
+            first step, the training loss runs away, weights cannot be written for now, or what `exp_tol` did to the
+            objective cannot be measured.
     """
     place = processes(fabric)
     with place.together():
@@ -123,7 +124,7 @@ def fit(
         )
         fitting.on_step = on_step
         fitting.on_best = [keep for keep in (None if run is None else run.keep, on_best) if keep is not None]
-        course = fitting.run() if run is None else _kept(run, fitting)
+        course = fitting.measured(fitting.run() if run is None else _kept(run, fitting), run)
     for doubt in course.doubts if place.is_first else ():
         warnings.warn(doubt, LikelifyWarning, stacklevel=2)
     return course
@@ -278,8 +279,24 @@ class _Fit:
                 self._keep()
             if self.unkept is not None:
                 raise self.unkept
-            if course.ended and self.place.is_first:
+        return course
+
+    def measured(self, course: Course, run: Run | None) -> Course:
+        """Return the course of a fit that is safe already, with what the tolerance of exponentials did to it."""
+        with self.place.together():
+            if not (course.ended and self.place.is_first):
+                return course
+            try:
                 course = course.model_copy(update={"truncation": self._truncation()})
+                if run is not None and course.truncation is not None:
+                    run.save_course(course)
+            except (LikelifyError, RuntimeError, MemoryError) as error:
+                _warn_unmeasured(" ".join(str(error).split()) or "There was not enough memory.")
+            except KeyboardInterrupt:
+                # Who ends a run finds all of it in its folder; without one the course would be lost.
+                if run is not None:
+                    raise
+                _warn_unmeasured("It was interrupted.")
         return course
 
     def _truncation(self) -> Truncation | None:
@@ -436,6 +453,15 @@ class _Fit:
             f"enough (clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also mean that "
             "items lie outside the support of the model."
         )
+
+
+def _warn_unmeasured(reason: str) -> None:
+    warnings.warn(
+        "The fit has ended and is kept; only what its tolerance of exponentials (exp_tol) did to the objective could "
+        f"not be measured. {reason}",
+        LikelifyWarning,
+        stacklevel=4,
+    )
 
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:

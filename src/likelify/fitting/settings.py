@@ -1,14 +1,15 @@
 """The settings of a fit, and all settings of a run."""
 
 import math
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from likelify._version import __version__
 from likelify.data import Facts
 from likelify.fitting.sources import DataChoice
-from likelify.settings import Settings
+from likelify.settings import Settings, Values
 from likelify.zoo import AnyModelConfig
 
 # Version of the layout of run folders.
@@ -88,6 +89,17 @@ class FitSettings(Settings):
 
 # Settings of a fit that leave its result as it is, so that a fit can go on with others.
 UNDECIDING = ("checkpoint_seconds", "workers")
+# What fits did in which these settings did not exist yet, where that is not what fits do by default now.
+BEFORE: Values = {"exp_tol": None}
+
+
+def _as_then(given: Any) -> Any:
+    """Return the settings that a file has of a fit, with what an earlier version did that did not name it."""
+    return {**BEFORE, **given} if isinstance(given, Mapping) else given
+
+
+# Of a fit that was begun, which goes on as it began whatever the defaults have become.
+BegunFit = Annotated[FitSettings, BeforeValidator(_as_then)]
 
 
 class Draws(Settings):
@@ -120,7 +132,7 @@ class RunConfig(Settings):
         conditional: whether the labels were given to the model.
         preset: name and size of the preset that the settings started from, or None.
         model: the model's settings.
-        fit: the settings of the fit.
+        fit: the settings of the fit; given by name, all of them, as a file has them.
     """
 
     format: int = FORMAT
@@ -130,7 +142,7 @@ class RunConfig(Settings):
     conditional: bool = False
     preset: str | None = None
     model: AnyModelConfig
-    fit: FitSettings
+    fit: BegunFit
 
     @classmethod
     def meant(cls) -> str:

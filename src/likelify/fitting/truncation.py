@@ -12,7 +12,7 @@ from likelify.fitting.mapped import log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.flows import Flow
 from likelify.linalg.bounds import widest
-from likelify.linalg.expm.action import Action, applied
+from likelify.linalg.expm import Action, applied
 from likelify.linalg.maps import LinearMap
 from likelify.nets import regularized
 from likelify.seeding import seeded

@@ -8,10 +8,11 @@ from pydantic import Field
 from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.choose import complete_model
-from likelify.fitting.settings import Draws, FitSettings
+from likelify.fitting.settings import BEFORE, Draws, FitSettings
 from likelify.fitting.sources import DataChoice
+from likelify.seeding import seeded
 from likelify.settings import Settings, Values
-from likelify.zoo import config_from_dict
+from likelify.zoo import ModelConfig, config_from_dict
 
 PictureKind = Literal["samples", "inverses", "tiles"]
 
@@ -92,17 +93,33 @@ class Cell(Settings):
 
     @staticmethod
     def refreshed(settings: dict[str, Values]) -> dict[str, Values]:
-        """Return the settings of an earlier version, with the defaults of those that have come since.
+        """Return the settings of an earlier version, with what it did where settings have come since.
 
         Raises:
             ConfigError: if a setting no longer exists or no longer fits.
         """
+        model = config_from_dict(settings.get("model", {}))
         return settings | {
-            "model": config_from_dict(settings.get("model", {})).model_dump(mode="json"),
-            "fit": FitSettings.parse(settings.get("fit", {})).model_dump(mode="json"),
+            "model": model.model_dump(mode="json"),
+            "fit": _fit_then(settings.get("fit", {}), model).model_dump(mode="json"),
             "data": DataChoice.parse(settings.get("data", {})).model_dump(mode="json", exclude={"folder"}),
             "measuring": Measuring.parse(settings.get("measuring", {})).model_dump(mode="json"),
         }
+
+
+def _fit_then(values: Values, model: ModelConfig) -> FitSettings:
+    """Return the settings of a fit of an earlier version; what has come since and did not matter to it is as now."""
+    missing = {name: value for name, value in BEFORE.items() if name not in values}
+    if "exp_tol" in missing and not _has_exponentials(model):
+        del missing["exp_tol"]
+    return FitSettings.parse(missing | values)
+
+
+def _has_exponentials(model: ModelConfig) -> bool:
+    from likelify.fitting.truncation import loosens
+
+    with seeded(0):
+        return loosens(model.build())
 
 
 def slug(text: str) -> str:

@@ -1,6 +1,7 @@
 """The exponential engine: `exp_action` is its one door."""
 
 from likelify.linalg.expm.action import ExpMethod as ExpMethod
+from likelify.linalg.expm.action import applied as applied
 from likelify.linalg.expm.action import exp_action as exp_action
 from likelify.linalg.expm.action import recorded as recorded
 from likelify.linalg.expm.diagnostics import Action as Action
