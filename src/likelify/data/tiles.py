@@ -18,7 +18,7 @@ from likelify.data.ordered import ItemBatch, Items
 from likelify.data.picture_items import PictureItems
 from likelify.data.pictures import decode
 from likelify.data.source import Batch
-from likelify.data.values import plain_array, require_levels, stored_dtype
+from likelify.data.values import as_images, require_levels, stored_dtype
 from likelify.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,18 +140,12 @@ def _batch(tiles: list[np.ndarray], labels: list[int | None], carried: dict[str,
 
 
 def _of_array(what: Any, facts: Facts) -> tuple[str, list[Large], str]:
-    array = plain_array(what, "The pictures")
     channels, height, width = facts.event_shape
-    array = array[None] if array.ndim == 2 and channels == 1 else array
-    array = array[None] if array.ndim == 3 else array
-    if array.ndim != 4 or not len(array):
-        raise DataError(f"A picture is (channels, height, width), and this array has the shape {array.shape}.")
-    if array.shape[1] != channels and array.shape[-1] == channels:
-        array = np.moveaxis(array, -1, 1)
-    if array.shape[1] != channels or array.shape[2] < height or array.shape[3] < width:
+    array = as_images(what, "The pictures", channels)
+    if array.shape[2] < height or array.shape[3] < width:
         raise DataError(
-            f"The pictures have the shape {array.shape[1:]}; the model is of images of {channels}x{height}x{width}, so "
-            f"{channels} channels and at least {height}x{width} pixels are needed."
+            f"The pictures have {array.shape[2]}x{array.shape[3]} pixels; the model is of images of {height}x{width}, "
+            "and tiles of that size are parts of larger pictures."
         )
     levels = facts.levels or 0
     require_levels("The pictures", array, levels, 0)

@@ -82,6 +82,30 @@ def require_usual(what: str, rows: np.ndarray, first: int = 0, *, missing: bool 
     raise DataError(f"{what}, {where}: the value is {rows[place]}. {remedy}")
 
 
+def as_images(data: Any, what: str, channels: int) -> np.ndarray:
+    """Return images as `(n, channels, height, width)`, of any size: one or several, channels first or last.
+
+    Args:
+        data: what holds them; those of one channel may lack its axis if there is but one.
+        what: their name, for errors.
+        channels: how many they have.
+
+    Raises:
+        DataError: if they are none, or of other channels.
+    """
+    array = given = plain_array(data, what)
+    array = array[None] if array.ndim == 2 and channels == 1 else array
+    array = array[None] if array.ndim == 3 else array
+    if array.ndim == 4 and array.shape[1] != channels and array.shape[-1] == channels:
+        array = np.moveaxis(array, -1, 1)
+    if array.ndim != 4 or array.shape[1] != channels or not array.size:
+        raise DataError(
+            f"{what} have the shape {given.shape}; one is ({channels}, height, width), several are (n, {channels}, "
+            "height, width), with channels first or last."
+        )
+    return array
+
+
 def require_levels(what: str, values: np.ndarray, levels: int, first: int = 0) -> None:
     """Refuse values that are not whole numbers from 0 to below a number of levels.
 

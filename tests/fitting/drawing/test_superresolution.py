@@ -12,6 +12,7 @@ import likelify as lk
 from likelify import zoo
 from likelify.data import ArraySource
 from likelify.errors import ConfigError, DataError
+from likelify.fitting.drawing import latents
 from likelify.fitting.drawing.superresolution import fine_given_coarse
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.surprise import picture_surprises, surprise_of
@@ -68,6 +69,10 @@ def test_coarse_pixels_stay_and_seeds_decide(tmp_path, monkeypatch):
     small = run.upscale(found.coarse.numpy(), draws=3)
     assert (small.factor, small.original) == (2, None)
     assert torch.equal(small.x, found.x)
+    last = test[..., ::4, ::4].permute(0, 2, 3, 1)
+    assert torch.equal(run.upscale(last, draws=1).coarse, test[..., ::4, ::4].long())
+    with pytest.raises(DataError, match=r"have the shape \(2, 2\); one is \(3, height, width\)"):
+        run.upscale(np.zeros((2, 2), np.uint8))
     assert not torch.equal(run.upscale(found.coarse, draws=3, seed=1).x, found.x)
     cold = run.upscale(found.coarse, draws=2, temperature=0.0).x
     assert torch.equal(cold[:, 0], cold[:, 1])
@@ -83,6 +88,31 @@ def test_a_small_picture_is_taken_as_it_is(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(tmp_path / "odd.png")
     with pytest.raises(DataError, match="4x4, 2x2, 1x1"):
         run.upscale(tmp_path / "odd.png")
+
+
+def test_a_grey_picture_needs_no_axis_of_channels(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path / "run", (1, 4, 4), 4, monkeypatch)
+    grey = np.array([[0, 3], [2, 1]])
+    found = run.upscale(grey, draws=1)
+    assert found.factor == 2
+    assert np.array_equal(found.x[0, 0, 0, ::2, ::2].numpy(), grey)
+
+
+def test_both_ends_of_a_way_are_the_images_themselves(tmp_path, monkeypatch):
+    run, source = run_of(tmp_path / "run", (3, 16, 16), 256, monkeypatch)
+    test = source.read_all("test").x
+    decoded = []
+    decode = latents.decode
+
+    def noted(flow, latent):
+        decoded.append(latent.last.values.dtype)
+        return decode(flow, latent)
+
+    monkeypatch.setattr(latents, "decode", noted)
+    found = run.interpolate("test:0", "test:1", 9)
+    assert torch.equal(found[[0, -1]].long(), test[:2].long())
+    # Places on the way are decoded together, in another batch than the ends were encoded in.
+    assert decoded == [torch.float64]
 
 
 def test_classes_are_read(tmp_path, monkeypatch):

@@ -99,3 +99,5 @@ def test_sizes_that_are_refused():
             LevelBijector(levels, components)
     with pytest.raises(lk.errors.ShapeError, match="2 logistics has 8 parameters, got 7"):
         LevelBijector(5, 2).forward(torch.ones(1, 1), torch.zeros(1, 7, 1))
+    with pytest.raises(DomainError, match="dequantized levels and got integers"):
+        LevelBijector(5, 2).forward(torch.tensor([[4]]), torch.zeros(1, 8, 1))

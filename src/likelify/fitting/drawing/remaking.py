@@ -87,6 +87,9 @@ def interpolate(run: Run, start: Any, end: Any, steps: int = STEPS, *, labels: t
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
         raise ConfigError(f"A way from one item to another has at least 2 steps, got {steps}.")
     flow = run.flow()
+    if flow.transform.writes_elements:
+        # Places on the way are decoded together, and both ends must come out as they are (see `LevelPyramid`).
+        flow = flow.double()
 
     def found(what: Any, label: int | None) -> Latent:
         given = None if label is None else torch.tensor([label])

@@ -19,7 +19,7 @@ from torch import Tensor
 from likelify.data import Batch
 from likelify.data.catalog import PICTURE_ENDINGS
 from likelify.data.pictures import Target, decode, look_at
-from likelify.data.values import plain_array, require_levels
+from likelify.data.values import as_images, require_levels
 from likelify.errors import ConfigError, ConvergenceError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_draws, check_seed, chunk_items
@@ -191,11 +191,10 @@ def _small_items(run: Run, items: Any) -> Tensor | None:
             return None
         pixels = decode(path, Target(channels, seen.height, seen.width, facts.levels or 0))
         return torch.from_numpy(pixels[None].astype(np.int64))
-    if isinstance(items, int) or not hasattr(items, "shape") or len(items.shape) not in (3, 4):
+    if isinstance(items, int) or not hasattr(items, "shape"):
         return None
-    array = plain_array(items, "The images")
-    array = array[None] if array.ndim == 3 else array
-    if array.shape[1] != channels or (array.shape[2] >= height and array.shape[3] >= width):
+    array = as_images(items, "The images", channels)
+    if array.shape[2] >= height and array.shape[3] >= width:
         return None
     require_levels("The images", array, facts.levels or 0)
     return torch.from_numpy(array.astype(np.int64))

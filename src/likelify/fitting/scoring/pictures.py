@@ -15,7 +15,7 @@ from likelify.data import Batch, Facts
 from likelify.errors import ConfigError, DataError, MissingDependencyError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.scoring.replacing import replacements
-from likelify.fitting.scoring.surprise import Surprise, surprise_of
+from likelify.fitting.scoring.surprise import Surprise, scale_end, surprise_of
 from likelify.plots import grid_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ HEAT_WORDS: dict[HeatKind, str] = {
 }
 # How much of an image colours cover: what is replaced is a place of it, a surprise belongs to each pixel.
 COVER: dict[HeatKind, float] = {"replaced": 0.75, "surprise": 1.0}
-# The share of pixels that a scale of surprises reaches; width of a large picture in inches.
-REACHED, LARGE = 0.998, 6.0
+# Width of a large picture in inches.
+LARGE = 6.0
 # Images in a row of a picture, and dots for each inch.
 COLUMNS, DPI = 10, 150
 
@@ -170,7 +170,7 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
     tallest = max(each.bits.shape[0] / each.bits.shape[1] for each in found)
     figure = _canvas(LARGE * len(found) + 1, 2 * LARGE * tallest + 0.5)
     axes = np.atleast_2d(np.array(figure.subplots(2, len(found))).reshape(2, len(found)))
-    highest = max(_highest(each.bits, "surprise") for each in found)
+    highest = max(scale_end(each.bits) for each in found)
     coloured = None
     for each, above, below in zip(found, *axes, strict=True):
         pixels = grid_of(torch.from_numpy(each.pixels[None].astype(np.int64)), levels, columns=1, usual=1)
@@ -187,7 +187,7 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
 def _highest(heat: np.ndarray, kind: HeatKind) -> float:
     """Return the end of the scale: the largest value, of surprises one that but few pixels are beyond."""
     known = np.nan_to_num(heat, posinf=0.0)
-    return max(float(known.max() if kind == "replaced" else np.quantile(known, REACHED)), 1e-9)
+    return max(float(known.max()), 1e-9) if kind == "replaced" else scale_end(known)
 
 
 def _as_png(figure: Figure) -> bytes:

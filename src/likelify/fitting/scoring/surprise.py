@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from likelify.flows import Flow
 
 OnShare = Callable[[float], None]
+# The share of pixels that a scale of surprises reaches: few pixels are far beyond all others.
+REACHED = 0.998
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,11 @@ def surprise_of(flow: Flow, x: Tensor, context: ContextLike = None) -> Tensor:
     require_writer(flow.transform, "Where images are unlikely shows --heat, for all models of images.")
     x, encoded, _ = admit(flow, x, context)
     return -widest(flow.transform.log_masses(x, encoded)).mean(1) / math.log(2)
+
+
+def scale_end(bits: np.ndarray) -> float:
+    """Return the end of a scale of surprises, which starts at 0: but few pixels are beyond."""
+    return max(float(np.quantile(bits, REACHED)), 1e-9)
 
 
 def picture_surprises(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.distributions.normal import probability_below as normal_below
+from likelify.errors import DomainError
 from likelify.linalg.bounds import widest
 from likelify.support import Interval, strictly_inside, within
 from likelify.transforms.coupling import Bijector
@@ -26,7 +27,7 @@ class LevelBijector(Bijector):
         components: logistics of the mixture.
 
     Raises:
-        DomainError: for values outside `(0, levels)`.
+        DomainError: for values outside `(0, levels)`, and for integers, which are not dequantized.
 
     Example:
         >>> bijector = LevelBijector(256)
@@ -43,6 +44,11 @@ class LevelBijector(Bijector):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Map values of `(0, levels)` to the line."""
+        if not x.is_floating_point():
+            raise DomainError(
+                "LevelBijector works on dequantized levels and got integers: put Dequantize in front, or give their "
+                "middles, x + 0.5."
+            )
         x, inside = within(x, (x > 0) & (x < self.levels.count), self, str(self.domain), 0.5)
         level = x.detach().floor().clamp(0, self.levels.count - 1)
         log_m, below, above = self._ends(raw, level)

@@ -12,10 +12,10 @@ from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section,
 from likelify.fitting.report.drawing import item_picture
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
-from likelify.fitting.scoring.surprise import surprise_of
+from likelify.fitting.scoring.surprise import scale_end, surprise_of
 
-# Items of each end, and the share of pixels that the scale of surprises reaches.
-SHOWN, REACHED = 8, 0.998
+# Items of each end.
+SHOWN = 8
 
 
 def extremes(material: Material, section: Section) -> None:
@@ -42,10 +42,11 @@ def extremes(material: Material, section: Section) -> None:
             )
         )
     ends = (("least", order[:number]), ("most", order[::-1][:number] if len(order) > 1 else order[:0]))
-    show = _cards if can_be_shown(facts) else _rows
     for which, some in ends:
+        title = f"The {len(some)} {which} likely"
         if len(some):
-            section.add(show(material, some, f"The {len(some)} {which} likely", surprises))
+            shown = can_be_shown(facts)
+            section.add(_cards(material, some, title, surprises) if shown else _rows(material, some, title))
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def _surprises(material: Material, order: np.ndarray, number: int) -> _Surprises
     with material.flow.frozen():
         found = surprise_of(material.flow, batch.x, batch.context(conditional=material.config.conditional))
     maps = found.cpu().numpy()
-    highest = max(float(np.quantile(maps, REACHED)), 1e-9)
-    return _Surprises(dict(zip(shown.tolist(), maps, strict=True)), highest)
+    return _Surprises(dict(zip(shown.tolist(), maps, strict=True)), scale_end(maps))
 
 
 def _cards(material: Material, order: np.ndarray, title: str, surprises: _Surprises | None) -> Block:
@@ -89,8 +89,7 @@ def _cards(material: Material, order: np.ndarray, title: str, surprises: _Surpri
     return Cards(title, tuple(cards), width=width)
 
 
-def _rows(material: Material, order: np.ndarray, title: str, surprises: _Surprises | None) -> Block:
-    del surprises
+def _rows(material: Material, order: np.ndarray, title: str) -> Block:
     part, facts, table = material.held, material.facts, material.facts.kind == "table"
     rows = [
         (
