@@ -71,6 +71,7 @@ class ColumnSchema(Settings):
         decimals: of numbers that the data have as text, all with as many decimals, how many; else None.
         lower: end of the range.
         upper: end of the range.
+        seen: smallest and largest value of the data, of columns whose values are not all `states`.
         declared: the user gave the range, so nothing lies outside of it. One that was found is believed up to a
             probability below that of one row of the sample.
         missing: values may be missing.
@@ -102,6 +103,7 @@ class ColumnSchema(Settings):
     decimals: int | None = Field(default=None, ge=1, le=10)
     lower: float | None = None
     upper: float | None = None
+    seen: tuple[float, float] | None = None
     declared: bool = False
     missing: bool = False
     written: str | None = Field(default=None, max_length=100)

@@ -90,7 +90,7 @@ def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
         return facts | {"categories": told.words, "states": states, "rest": "none"}
     if kind == "boolean":
         return facts | {"states": (0.0, 1.0), "rest": "none", "truth": told.words}
-    facts |= {"lower": told.lower, "upper": told.upper, "declared": told.declares_range}
+    facts |= {"lower": told.lower, "upper": told.upper, "declared": told.declares_range, "seen": (low, high)}
     if kind == "real" and told.by == "user":
         step = decimal_step(present)
         return facts | {"step": None if step == 1 else step}
@@ -105,7 +105,7 @@ def _numbers(train: np.ndarray, present: np.ndarray, facts: dict[str, Any], *, i
     few = _few(present, FEW_REALS, ROWS_EACH_CODE) if kind == "real" else few
     if few is not None:
         step = 1.0 if kind == "integer" else None
-        return {"states": few, "rest": "none", "step": step, "said": said or f"{len(few)} values only"}
+        return {"states": few, "rest": "none", "step": step, "seen": None, "said": said or f"{len(few)} values only"}
     atoms = find_atoms(train)
     found: dict[str, Any] = {"states": atoms, "rest": "steps" if steps else "density"}
     found["step"] = _whole_step(train) if steps else decimal_step(present) if kind == "real" else None

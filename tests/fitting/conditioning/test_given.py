@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify.data.finding import find_schema
 from likelify.distributions import AutoregressiveColumns, Mixture
 from likelify.errors import ConfigError, DataError, LikelifyWarning
 from likelify.fitting.conditioning import growing
@@ -335,3 +336,23 @@ def test_a_condition_outside_of_the_range_of_the_data_is_said():
     price = ColumnSchema(name="price", lower=0.0, upper=9.0)
     with pytest.warns(LikelifyWarning, match=r"'price' = -5 of row 0 lies outside of 0 to 9, the range of the data"):
         Asked.of((price, ColumnSchema(name="x")), np.array([[-5.0, np.nan]]), np.array([[True, False]]))
+
+
+def test_conditions_far_outside_of_the_data_are_said_and_what_is_drawn_given_them_stays_near_the_data():
+    rng = np.random.default_rng(0)
+    first = rng.normal(5, 1, 600)
+    rows = np.column_stack([first, 2 * first + rng.normal(0, 0.3, 600)])
+    schema = find_schema(rows, ("a", "b"))
+    assert schema[0].seen == (first.min(), first.max())
+    transform = MixedColumns(schema)
+    flow = lk.Flow(AutoregressiveColumns(schema, snap=transform.snap), transform).double()
+    flow.initialize(torch.from_numpy(rows))
+    for far in (20.0, 1e9):
+        asked = np.array([[far, np.nan]])
+        with pytest.warns(LikelifyWarning, match=r"'a' = (20|1e.09) of row 0 lies .* it is taken for 8\.76"):
+            drawn = draw_given(flow, schema, asked, ~np.isnan(asked), draws=200).rows[0]
+        assert (drawn[:, 0] == far).all()
+        assert drawn[:, 1].max() < 30
+        assert 14 < np.quantile(drawn[:, 1], 0.05) < np.quantile(drawn[:, 1], 0.95) < 20
+        with pytest.warns(LikelifyWarning, match="range of the data"):
+            assert 14 < quantiles(flow, schema, asked, 1, [0.5])[0, 0] < 22

@@ -84,7 +84,8 @@ def draw_given(
         on_share: called with the share that is done.
 
     Warns:
-        LikelifyWarning: if the draws of a row are worth few independent ones.
+        LikelifyWarning: if the draws of a row are worth few independent ones, or a known value lies outside of the
+            data; far outside it is taken for the nearest that they have, or a tenth of their width beyond.
 
     Raises:
         ConfigError: if the model cannot draw some columns given others, or a condition of it is not known.
@@ -92,7 +93,7 @@ def draw_given(
     """
     if not isinstance(draws, int) or isinstance(draws, bool) or draws < 1:
         raise ConfigError(f"The number of draws must be 1, 2, ..., got {draws}.")
-    asked = Asked.of(schema, rows, known)
+    asked = Asked.of(schema, rows, known, near=True)
     result = Drawn(
         np.repeat(asked.rows[:, None], draws, 1), np.zeros(len(asked.rows)), np.zeros(len(asked.rows), dtype=bool)
     )
@@ -134,7 +135,7 @@ def quantiles(
         seed: of the draws, where there are some.
 
     Warns:
-        LikelifyWarning: if the draws of a row are worth few independent ones.
+        LikelifyWarning: if the draws of a row are worth few independent ones, or as `draw_given`.
 
     Raises:
         ConfigError: if the column has no order, a level is none, or the model cannot draw columns given others.
@@ -145,7 +146,7 @@ def quantiles(
         raise ConfigError(f"Quantiles are at probabilities between 0 and 1, got {list(levels)}.")
     if schema[target].kind == "category":
         raise ConfigError(f"'{schema[target].name}' is of words without an order, which have no quantiles.")
-    asked = Asked.of(schema, rows, _rest(schema, [target]))
+    asked = Asked.of(schema, rows, _rest(schema, [target]), near=True)
     found, ess = np.empty((len(asked.rows), len(wanted))), np.empty(len(asked.rows))
     with seeded(seed), torch.no_grad(), flow.frozen():
         closed = closed_quantiles(flow, asked, asked.numbers, target, wanted)
