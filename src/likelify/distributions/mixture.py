@@ -39,6 +39,7 @@ class Mixture(Distribution, ActsInTraining):
     Raises:
         ConfigError: without members.
         ShapeError: if they are of different events.
+        UnsupportedError: if some give whole numbers their probabilities and others have densities.
 
     Example:
         >>> from likelify.distributions import Normal
@@ -61,6 +62,12 @@ class Mixture(Distribution, ActsInTraining):
         shapes = {member.event_shape for member in members if member.event_shape is not None}
         if len(shapes) > 1:
             raise ShapeError(f"The members of a Mixture are of different events: {', '.join(map(str, shapes))}.")
+        if len({member.of_integers for member in members}) > 1:
+            whole = next(type(member).__name__ for member in members if member.of_integers)
+            raise UnsupportedError(
+                f"Some members of this Mixture give whole numbers their probabilities ({whole}), and others have "
+                "densities; the two do not add up. Mix models of whole numbers with their like."
+            )
         self.event_shape = next(iter(shapes), None)
         self.members = nn.ModuleList(members)
         self.apart = apart
@@ -93,6 +100,11 @@ class Mixture(Distribution, ActsInTraining):
     def has_atoms(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether some member has atoms."""
         return any(member.has_atoms for member in self._members)
+
+    @property
+    def of_integers(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the members give whole numbers their probabilities."""
+        return any(member.of_integers for member in self._members)
 
     @property
     def support(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -203,6 +203,9 @@ def test_it_is_refused_where_its_masses_would_be_something_else():
             lk.Flow(base, wrong)
     with pytest.raises(UnsupportedError, match="do not keep them whole"):
         lk.Flow(flow, lk.Affine(scale=2.0))
+    with pytest.raises(UnsupportedError, match="do not add up"):
+        distributions.Mixture([flow, base])
+    assert distributions.Mixture([flow, flow]).of_integers
     # What moves elements or keeps integers changes no mass.
     assert lk.Flow(flow, transforms.Flip()).likelihood == "exact"
 
