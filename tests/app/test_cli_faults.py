@@ -19,7 +19,7 @@ from likelify.app.cli import main
 from likelify.app.progress import share_done
 from likelify.app.show import Terminal, show_evaluation
 from likelify.app.signals import ended_like_ctrl_c
-from likelify.data import open_source
+from likelify.data import Facts, open_source
 from likelify.errors import DataError
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.run import Run
@@ -192,6 +192,16 @@ def test_heavy_tails_of_importance_weights_are_a_warning(heavy, warned, capsys):
     assert (words in shown) == warned
     assert ("--iw-samples 1000" in shown) == warned
     assert "were weighted" not in shown
+
+
+@pytest.mark.parametrize(("bits", "said"), [(135.9, True), (8.01, True), (7.99, False)])
+def test_figures_that_are_worse_than_equal_chances_of_all_levels_are_said_to_be(bits, said, capsys):
+    figure = Figure(mean=bits, standard_error=0.1, count=20)
+    elbo = Score(bits=figure, nats=figure, samples=1)
+    facts = Facts(name="x", family="x", kind="image", event_shape=(1, 4, 4), levels=256, sizes={}, fingerprint="")
+    show_evaluation(Evaluation(source="x", split="test", elbo=elbo, exact=True), facts)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("were all 256 levels equally likely, it would be 8 bits/dim" in shown) == said
 
 
 @pytest.mark.parametrize(("left_out", "ess"), [(2, 7.0), (20, None)])

@@ -95,6 +95,14 @@ def test_a_course_says_what_is_to_be_doubted(figures, best, words):
         assert re.search(word, doubt)
 
 
+def test_a_fit_without_time_makes_a_step_and_asks_for_more_time():
+    with pytest.warns(LikelifyWarning, match=r"time was up after 1 step, .*more of it \(--max-time"):
+        course = fit(tiny_flow(), stripes(), QUICK, steps=400, lr=1e-12, average=0.0, max_time=1e-6)
+    assert (course.steps, course.reason, course.best_step) == (1, "time is up", 0)
+    assert [point.step for point in course.points] == [0, 1]
+    assert course.points[-1].lr > 0
+
+
 def test_a_fit_that_learnt_nothing_warns():
     with pytest.warns(LikelifyWarning, match="never beat its start"):
         fit(tiny_flow(), stripes(), QUICK, steps=4, lr=1e-12, average=0.0, validations=2)

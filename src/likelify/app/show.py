@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import warnings
@@ -114,6 +115,12 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
         console.print("Higher log-densities are better. They are in the units of the data.")
     else:
         console.print("Lower bits/dim are better.")
+        best = measured.elbo if measured.iw is None else measured.iw
+        if facts.levels is not None and best.bits.mean > math.log2(facts.levels):
+            console.print(
+                f"That is worse than knowing nothing: were all {facts.levels:,} levels equally likely, it would be "
+                f"{math.log2(facts.levels):.4g} bits/dim. The model was fitted for too short, or not to such images."
+            )
     console.print(f"Errors are standard errors over {items}.")
     _show_beside(measured)
     _show_weights(measured, facts)

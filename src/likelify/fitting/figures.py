@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COLLAPSE_BITS = 50.0
 # Bits per dimension by which it may fall in the second half of a fit of so many steps.
 FALLING_BITS, LEAST_STEPS = 2.0, 100
+# A fit of no more steps that the clock ended has hardly begun.
+HARDLY = 20
 COLLAPSES = (
     "A density grows without end where items do not fill space: where columns or elements follow from others, or "
     "single values repeat. Leave such columns out, or let them be what they are: of a table the model table-flow gives "
@@ -290,7 +292,13 @@ class Course(Settings):
         if best is None:
             return []
         found = []
-        if best.step == 0 and len(self.points) > 1:
+        if best.step == 0 and self.reason == "time is up" and self.steps <= HARDLY:
+            found.append(
+                f"The time was up after {self.steps} step{'s' * (self.steps != 1)}, in which nothing was learnt: the "
+                "best weights are those before the first step. Starting values and the validation before that take "
+                "time, too. Give the fit more of it (--max-time, in Python max_time=), or a smaller model."
+            )
+        elif best.step == 0 and len(self.points) > 1:
             found.append(
                 "The fit never beat its start: the best weights are those before the first step, since no validation "
                 "after it was better. What was fitted to the data before training is all that this model knows. Lower "

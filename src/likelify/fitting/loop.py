@@ -314,9 +314,10 @@ class _Fit:
         fraction = self._fraction()
         self._validate_if_due(fraction)
         self._save_if_due(validated=True)
-        while (fraction := self._fraction()) < 1 and not self._out_of_patience():
+        # A first step in any case: starting values and the first validation may have taken all the time.
+        while ((fraction := self._fraction()) < 1 or not self.state.step) and not self._out_of_patience():
             with self.interrupts.whole():
-                self._train_step(fraction)
+                self._train_step(fraction if self.state.step else 0.0)
             after = self._fraction()
             self._save_if_due(validated=self._validate_if_due(after))
             self._report(after)

@@ -116,6 +116,13 @@ def test_columns_are_named_by_their_places():
         form.named(2)
 
 
+@pytest.mark.parametrize("wrong", [5.5, [{}], {"a": 1}])
+def test_words_for_missing_values_are_a_list_or_a_text(wrong):
+    with pytest.raises(ConfigError, match=r"list of words and numbers, such as missing=\[-99"):
+        missing_words(wrong)
+    assert missing_words([-99, "?"]) == ("-99", "?")
+
+
 SCHEMA = (ColumnSchema(name="x", missing=True), ColumnSchema.category("word", ("a", "b", "z"), missing=True))
 DRAWN = np.array([[9.0, 2.0], [8.0, 2.0], [7.0, 2.0]])
 

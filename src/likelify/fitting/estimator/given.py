@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,10 +64,20 @@ def weights_of(given: Any, count: int) -> np.ndarray:
 
 
 def missing_words(given: Sequence[str | float] | str | None) -> tuple[str, ...]:
-    """Return the words that stand for missing values, of a list of words and numbers, or as the command line has it."""
+    """Return the words that stand for missing values, of a list of words and numbers, or as the command line has it.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
     if isinstance(given, str):
         return SourceOptions.parse({"missing": given}).missing or ()
-    return tuple(map(str, () if given is None else given))
+    words = None if isinstance(given, Mapping) or not isinstance(given, Iterable) else list(given)
+    if given is not None and (words is None or not all(isinstance(word, str | Real) for word in words)):
+        raise ConfigError(
+            f"What stands for missing values is a list of words and numbers, such as missing=[-99, 'unknown'], or a "
+            f"text with commas between, not {given!r:.40}."
+        )
+    return tuple(map(str, words or ()))
 
 
 def without_missing(data: np.ndarray | pa.Table, words: Collection[str]) -> np.ndarray | pa.Table:
