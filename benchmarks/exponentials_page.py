@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from likelify.reproduce.numbers import difference_text
+from likelify.reproduce.render import markdown_rows
 from likelify.reproduce.statistics import Paired, paired_difference
 
 BASELINE = "1x1"
@@ -91,7 +93,7 @@ def _difference(rows: Mapping[str, Mapping[int, Any]], mixing: str) -> Paired:
 def _overview(content: Mapping[str, Any]) -> str:
     used = [mixing for mixing in NAMES if any(cell["mixing"] == mixing for cell in content["cells"])]
     heading = ["images", "equal neighbours", "correlation", *(NAMES[mixing] for mixing in used)]
-    lines = [heading, ["---"] + ["---:"] * (len(heading) - 1)]
+    lines = [heading]
     for name, looks in content["data"].items():
         rows = _rows(content, name)
         means = {mixing: statistics.mean(_bits(cells).values()) for mixing, cells in rows.items()}
@@ -99,7 +101,7 @@ def _overview(content: Mapping[str, Any]) -> str:
         figures = [_marked(means[mixing], best) if mixing in means else "-" for mixing in used]
         lines.append([name, f"{100 * looks['equal']:.0f} %", f"{looks['correlation']:.2f}", *figures])
     time = f"{content['seconds']:.0f} processor seconds"
-    return f"Test bits/dim (ELBO) after {time}, mean of the seeds; the best in bold:\n\n{_markdown(lines)}\n"
+    return f"Test bits/dim (ELBO) after {time}, mean of the seeds; the best in bold:\n\n{markdown_rows(lines)}\n"
 
 
 def _marked(value: float, best: float) -> str:
@@ -109,7 +111,7 @@ def _marked(value: float, best: float) -> str:
 def _table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
     seeds = sorted({seed for cells in rows.values() for seed in cells})
     heading = ["mixing", *(f"seed {seed}" for seed in seeds), "mean", f"minus {BASELINE} [95 %]", "steps", "parameters"]
-    lines = [heading, ["---"] + ["---:"] * (len(heading) - 1)]
+    lines = [heading]
     for mixing, cells in rows.items():
         bits = _bits(cells)
         steps = [cell["steps"] for cell in cells.values()]
@@ -118,22 +120,16 @@ def _table(rows: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
                 NAMES[mixing],
                 *(f"{bits[seed]:.3f}" if seed in bits else "-" for seed in seeds),
                 f"{statistics.mean(bits.values()):.3f}",
-                "" if mixing == BASELINE else _interval(_difference(rows, mixing)),
+                "" if mixing == BASELINE else difference_text(_difference(rows, mixing)),
                 _range(steps),
                 f"{next(iter(cells.values()))['parameters']:,}",
             ]
         )
-    return _markdown(lines) + "\n"
+    return markdown_rows(lines) + "\n"
 
 
 def _range(numbers: Sequence[int]) -> str:
     return " to ".join(str(number) for number in sorted({min(numbers), max(numbers)}))
-
-
-def _interval(paired: Paired) -> str:
-    if paired.count < 2:
-        return f"{paired.difference:+.3f} (one pair)" if paired.count else "-"
-    return f"{paired.difference:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
 
 
 def _verdict(name: str, content: Mapping[str, Any]) -> str:
@@ -159,7 +155,3 @@ def _said(mixing: str, paired: Paired) -> str:
         return f"the {what} loses {size} to 1x1"
     direction = "a gain" if paired.difference < 0 else "a loss"
     return f"the {what} is not told from 1x1 ({direction} of {size}, the interval holds 0)"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -12,6 +12,7 @@ from benchmarks.tables.cells import Cell
 from benchmarks.tables.data import split_of, table
 from benchmarks.tables.ours import OURS
 from benchmarks.tables.rivals import RIVALS
+from likelify.reproduce.render import markdown_rows
 
 DEFAULT = next(iter(OURS))
 
@@ -77,10 +78,7 @@ def entries(name: str, results: dict[str, Found]) -> list[Entry]:
 def page(results: dict[str, dict[str, Found]]) -> str:
     """Return the figures as a table in Markdown, a row for each table."""
     methods = [method for method in (*RIVALS, *OURS) if any(method in row for row in results.values())]
-    lines = [
-        f"| table (training rows, columns) | {' | '.join(methods)} | over the best of the others |",
-        f"|{' --- |' * (len(methods) + 2)}",
-    ]
+    lines = [["table (training rows, columns)", *methods, "over the best of the others"]]
     for name, row in results.items():
         rows = table(name)
         cells = [f"{row[method].mean:.2f}" if method in row else "" for method in methods]
@@ -89,8 +87,8 @@ def page(results: dict[str, dict[str, Found]]) -> str:
         if DEFAULT in row and rivals:
             difference = row[DEFAULT] - max(rivals, key=lambda result: result.mean)
             gain = f"{difference.mean:.2f} +- {difference.error:.2f}"
-        lines.append(f"| {name} ({len(split_of(rows, 0).known)}, {rows.shape[1]}) | {' | '.join(cells)} | {gain} |")
-    return "\n".join(lines)
+        lines.append([f"{name} ({len(split_of(rows, 0).known)}, {rows.shape[1]})", *cells, gain])
+    return markdown_rows(lines)
 
 
 def won(results: dict[str, dict[str, Found]]) -> int:

@@ -76,6 +76,18 @@ def test_arrays_are_cut_likewise_channels_first_or_last(facts, large):
     assert TileItems(photos[0], facts).fingerprint() != TileItems(photos[0][::-1].copy(), facts).fingerprint()
 
 
+def test_grey_arrays_need_no_channel(facts):
+    grey = facts.model_copy(update={"event_shape": (1, 12, 16)})
+    array = np.random.default_rng(0).integers(256, size=(2, 1, 14, 20)).astype(np.uint8)
+    x, carried, _ = read(TileItems(array, grey), 4)
+    assert carried["picture"] == [0] * 4 + [1] * 4
+    assert torch.equal(read(TileItems(array[:, 0], grey), 4)[0], x)
+    assert torch.equal(read(TileItems(array[1, 0], grey), 4)[0], x[4:])
+    for wrong in (array, np.zeros((20, 20), np.uint8), np.zeros((0, 3, 20, 20), np.uint8)):
+        with pytest.raises(DataError, match="channels first or last"):
+            TileItems(wrong, facts)
+
+
 def test_what_has_no_tiles_is_refused(facts, large):
     with pytest.raises(DataError, match="not enlarged"):
         TileItems(_saved(large[0].parent / "small.png", np.zeros((11, 40, 3), np.uint8)), facts)

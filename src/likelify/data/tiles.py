@@ -144,8 +144,8 @@ def _of_array(what: Any, facts: Facts) -> tuple[str, list[Large], str]:
     array = as_images(what, "The pictures", channels)
     if array.shape[2] < height or array.shape[3] < width:
         raise DataError(
-            f"The pictures have {array.shape[2]}x{array.shape[3]} pixels; the model is of images of {height}x{width}, "
-            "and tiles of that size are parts of larger pictures."
+            f"The pictures have {array.shape[2]}x{array.shape[3]} pixels; tiles of images of this model are parts of "
+            f"pictures of at least {height}x{width}."
         )
     levels = facts.levels or 0
     require_levels("The pictures", array, levels, 0)

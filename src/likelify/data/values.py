@@ -86,7 +86,8 @@ def as_images(data: Any, what: str, channels: int) -> np.ndarray:
     """Return images as `(n, channels, height, width)`, of any size: one or several, channels first or last.
 
     Args:
-        data: what holds them; those of one channel may lack its axis if there is but one.
+        data: what holds them; those of one channel may lack its axis. Where first and last axis can be the channels it
+            is the first.
         what: their name, for errors.
         channels: how many they have.
 
@@ -94,7 +95,8 @@ def as_images(data: Any, what: str, channels: int) -> np.ndarray:
         DataError: if they are none, or of other channels.
     """
     array = given = plain_array(data, what)
-    array = array[None] if array.ndim == 2 and channels == 1 else array
+    if channels == 1 and (array.ndim == 2 or (array.ndim == 3 and 1 not in (array.shape[0], array.shape[2]))):
+        array = array[..., None, :, :]
     array = array[None] if array.ndim == 3 else array
     if array.ndim == 4 and array.shape[1] != channels and array.shape[-1] == channels:
         array = np.moveaxis(array, -1, 1)

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def to_markdown(report: Report, folder: Path = Path(), drawn: Path = Path()) -> 
         for picture in report.pictures:
             parts += [f"{_plain(picture.title)}:", f"![{_plain(picture.title)}]({_link(picture.file, folder)})"]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of Markdown as a table; the first holds the headings, and the first column is text, others figures.
+
+    Example:
+        >>> print(markdown_rows([["method", "bits"], ["**ours**", "3.1"]]))
+        | method | bits |
+        | --- | ---: |
+        | **ours** | 3.1 |
+    """
+    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
 
 def to_html(report: Report) -> str:
@@ -115,9 +129,7 @@ def _html_drawing(drawing: Drawing) -> list[str]:
 
 
 def _markdown_table(table: Table) -> str:
-    rows = [[_plain(cell) for cell in row] for row in (table.headings, *table.rows)]
-    rule = ["---"] + ["---:"] * (len(table.headings) - 1)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
+    return markdown_rows([[_plain(cell) for cell in row] for row in (table.headings, *table.rows)])
 
 
 def _plain(text: str) -> str:

@@ -115,6 +115,31 @@ def test_both_ends_of_a_way_are_the_images_themselves(tmp_path, monkeypatch):
     assert decoded == [torch.float64]
 
 
+def test_arrays_of_images_are_read_as_tiles_read_them(tmp_path, monkeypatch):
+    run, source = run_of(tmp_path / "colours", (3, 7, 8), 16, monkeypatch)
+    found = run.upscale("test", factor=2, draws=2, limit=2)
+    coarse = found.coarse.numpy()
+    for array in (coarse, coarse.transpose(0, 2, 3, 1), torch.from_numpy(coarse).long()):
+        assert torch.equal(run.upscale(array, draws=2).x, found.x)
+    one = run.upscale(coarse[0].transpose(1, 2, 0), draws=2)
+    assert torch.equal(one.x, run.upscale(coarse[:1], draws=2).x)
+    whole = source.read_all("test").x[:2]
+    assert torch.equal(run.upscale(whole.permute(0, 2, 3, 1), factor=2, draws=2).x, found.x)
+    with pytest.raises(DataError, match="channels first or last"):
+        run.upscale(np.zeros((2, 2, 2, 3, 3), int))
+    with pytest.raises(DataError, match="channels first or last"):
+        run.upscale(np.zeros((2, 4), int))
+
+
+def test_several_grey_pictures_need_none_either(tmp_path, monkeypatch):
+    run, source = run_of(tmp_path / "grey", (1, 5, 6), 16, monkeypatch)
+    coarse = np.random.default_rng(0).integers(16, size=(2, 1, 3, 3))
+    assert torch.equal(run.upscale(coarse[:, 0], draws=2).x, run.upscale(coarse, draws=2).x)
+    whole = source.read_all("test").x[:2]
+    found = run.upscale(whole[:, 0], factor=2, draws=2)
+    assert torch.equal(found.x, run.upscale("test", factor=2, draws=2, limit=2).x)
+
+
 def test_classes_are_read(tmp_path, monkeypatch):
     run, _ = run_of(tmp_path / "run", (1, 4, 4), 4, monkeypatch, classes=2)
     coarse = torch.zeros(3, 1, 2, 2, dtype=torch.long)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch
+from likelify.data.adapt import table_in
 from likelify.data.catalog import PICTURE_ENDINGS
 from likelify.data.pictures import Target, decode, look_at
 from likelify.data.values import as_images, require_levels
@@ -69,8 +70,9 @@ def upscale(
 
     Args:
         run: of a model that writes images from coarse to fine.
-        items: coarse images, a picture or an array; what is finer they decide themselves. Or items of the model's size,
-            as for `chosen_items`: of these every `factor`-th pixel of every `factor`-th row is kept.
+        items: coarse images, a picture or an array (see `data.values.as_images`); what is finer they decide
+            themselves. Or items of the model's size, as for `chosen_items`: of these every `factor`-th pixel of every
+            `factor`-th row is kept.
         factor: a power of two; for items of the model's size.
         draws: of each item.
         limit: how many items, the first; None for all.
@@ -151,10 +153,11 @@ def _coarse(
     run: Run, items: Any, factor: int, limit: int | None, labels: Tensor | None
 ) -> tuple[Tensor, int, Tensor | None, Tensor | None]:
     """Return the coarse images, how much finer the drawn ones are, what the coarse ones are of, and labels."""
-    factors = _factors(run)
-    small = _small_items(run, items)
-    if small is not None:
-        small = small if limit is None else small[:limit]
+    facts, factors = run.config.data, _factors(run)
+    images = _images(run, items)
+    if images is not None and (images.shape[2] < facts.event_shape[1] or images.shape[3] < facts.event_shape[2]):
+        require_levels("The images", images, facts.levels or 0)
+        small = torch.from_numpy(images[:limit].astype(np.int64))
         found = next((each for each, size in factors.items() if size == tuple(small.shape[2:])), None)
         if found is None:
             sizes = ", ".join(f"{height}x{width}" for height, width in factors.values())
@@ -166,7 +169,7 @@ def _coarse(
     if factor not in factors:
         known = ", ".join(map(str, factors))
         raise ConfigError(f"Images of this model can be drawn {known} times as fine, not {factor} times.")
-    batch = chosen_items(run, items, limit, labels)
+    batch = chosen_items(run, items if images is None else images, limit, labels)
     return batch.x[..., ::factor, ::factor], factor, batch.x, batch.labels
 
 
@@ -178,8 +181,8 @@ def _factors(run: Run) -> dict[int, tuple[int, int]]:
     return {2**step: size for step, size in enumerate(sizes[::-1], 1)}
 
 
-def _small_items(run: Run, items: Any) -> Tensor | None:
-    """Return images that are smaller than the model's, or None if these are something else."""
+def _images(run: Run, items: Any) -> np.ndarray | None:
+    """Return the images `(n, channels, height, width)` of an array or of a small picture; None of anything else."""
     facts = run.config.data
     channels, height, width = facts.event_shape
     if isinstance(items, str | Path):
@@ -189,12 +192,7 @@ def _small_items(run: Run, items: Any) -> Tensor | None:
         seen = look_at(path, path.name)
         if seen.height >= height and seen.width >= width:
             return None
-        pixels = decode(path, Target(channels, seen.height, seen.width, facts.levels or 0))
-        return torch.from_numpy(pixels[None].astype(np.int64))
-    if isinstance(items, int) or not hasattr(items, "shape"):
+        return decode(path, Target(channels, seen.height, seen.width, facts.levels or 0))[None]
+    if not hasattr(items, "__array__") or table_in(items) is not None:
         return None
-    array = as_images(items, "The images", channels)
-    if array.shape[2] >= height and array.shape[3] >= width:
-        return None
-    require_levels("The images", array, facts.levels or 0)
-    return torch.from_numpy(array.astype(np.int64))
+    return as_images(items, "The images", channels)

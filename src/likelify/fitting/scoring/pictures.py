@@ -186,8 +186,7 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
 
 def _highest(heat: np.ndarray, kind: HeatKind) -> float:
     """Return the end of the scale: the largest value, of surprises one that but few pixels are beyond."""
-    known = np.nan_to_num(heat, posinf=0.0)
-    return max(float(known.max()), 1e-9) if kind == "replaced" else scale_end(known)
+    return max(float(np.nan_to_num(heat, posinf=0.0).max()), 1e-9) if kind == "replaced" else scale_end(heat)
 
 
 def _as_png(figure: Figure) -> bytes:

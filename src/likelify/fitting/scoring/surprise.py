@@ -91,8 +91,9 @@ def surprise_of(flow: Flow, x: Tensor, context: ContextLike = None) -> Tensor:
 
 
 def scale_end(bits: np.ndarray) -> float:
-    """Return the end of a scale of surprises, which starts at 0: but few pixels are beyond."""
-    return max(float(np.quantile(bits, REACHED)), 1e-9)
+    """Return the end of a scale of surprises, which starts at 0: but few pixels are beyond, and impossible ones."""
+    known = bits[np.isfinite(bits)]
+    return max(float(np.quantile(known, REACHED)) if known.size else 0.0, 1e-9)
 
 
 def picture_surprises(
