@@ -308,12 +308,16 @@ def as_shape(shape: int | Sequence[int], *, least: int = 0) -> Shape:
         >>> as_shape(3), as_shape([2, 3])
         ((3,), (2, 3))
     """
+    return _sizes(shape, f"A size of the shape {shape!r}", least)
+
+
+def _sizes(shape: int | Sequence[int], name: str, least: int) -> Shape:
     single = not isinstance(shape, Iterable) or (isinstance(shape, Tensor) and shape.ndim == 0)
     sizes: tuple[Any, ...] = (shape,) if single else tuple(shape)  # pyright: ignore[reportArgumentType]
     # Traced sizes are not of type int.
     if all((type(size) is int and size >= least) or isinstance(size, torch.SymInt) for size in sizes):
         return sizes
-    return tuple(_whole(size, f"A size of the shape {shape!r}", least, ShapeError) for size in sizes)
+    return tuple(_whole(size, name, least, ShapeError) for size in sizes)
 
 
 def check_size(size: int, name: str, *, least: int = 1) -> int:
@@ -397,7 +401,7 @@ def per_axis(value: int | Sequence[int], axes: int, name: str, *, least: int = 1
         ShapeError: for another count of numbers.
         ConfigError: for a number that is too small.
     """
-    values = as_shape(value, least=-(2**63))
+    values = _sizes(value, name, -(2**63))
     values = values * axes if len(values) == 1 and not isinstance(value, Sequence) else values
     if len(values) != axes:
         raise ShapeError(f"{name} is {value!r}; it must be one number, or one for each of the {axes} position axes.")

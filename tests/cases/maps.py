@@ -93,7 +93,7 @@ MAPS: dict[str, MapCase] = {
     "function-adjoint": MapCase(_function_with_adjoint, (4,), lk.Function),
     "toeplitz": MapCase(lambda: Toeplitz(0.4 * normal(2, 5)), (4, 4), Toeplitz),
     "toeplitz-outer-taps": MapCase(lambda: Toeplitz(0.4 * normal(3, 9), "symmetric"), (3, 3), Toeplitz),
-    "circulant": MapCase(lambda: Circulant(0.4 * normal(3, 2, 5)), (2, 3), Circulant),
+    "circulant": MapCase(lambda: Circulant(0.4 * normal(3, 2, 9)), (2, 3), Circulant),
     "axis-matrix": MapCase(lambda: AxisMatrix(0.4 * normal(2, 3, 3)), (4, 3), AxisMatrix),
     "axis-sum": MapCase(
         lambda: AxisSum(Toeplitz(0.3 * normal(2, 3)), AxisMatrix(0.3 * normal(3, 4, 4))), (6, 4), AxisSum

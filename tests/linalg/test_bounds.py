@@ -80,6 +80,24 @@ def test_the_torus_bound_of_half_precision_is_a_bound(dtype):
     assert torch.isfinite(half.parametrization.weight.grad).all()
 
 
+@pytest.mark.parametrize("size", [1e-44, 1e-39, 1e-30, 1e25])
+def test_bounds_hold_at_the_ends_of_the_floating_range(size):
+    kernel = size * torch.rand(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    matrix = lk.ConvMap(kernel.double() / size).materialize((2, 8, 8))
+    norm = size * float(torch.linalg.matrix_norm(matrix, 2))
+    for bound in (torus_bound, tight_bound, correlation_bound, reshape_bound, lambda k: _plain_torus_bound(k, 5)):
+        found = float(bound(kernel))
+        assert norm <= found < math.inf
+        assert found < 3 * norm or size < 1e-37
+
+
+def test_the_bound_of_the_correlation_of_zeros_has_a_gradient():
+    kernel = torch.zeros(2, 3, 3, 3, requires_grad=True)
+    bound = correlation_bound(kernel)
+    assert float(bound.detach()) == 0
+    assert torch.isfinite(torch.autograd.grad(bound, kernel)[0]).all()
+
+
 def test_bounds_are_differentiable_everywhere_also_at_zero():
     kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     for bound in (reshape_bound, torus_bound):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.errors import ConfigError, ConvergenceError, ShapeError, UnsupportedError
+from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz, axis_maps, kronecker
 from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import Added
@@ -113,6 +113,32 @@ def test_first_and_second_derivatives_on_images(size, hollow):
     assert torch.autograd.gradgradcheck(run, (x, one, other))
 
 
+@pytest.mark.parametrize("size", [(3, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("laid", ["channels last", "spread"])
+def test_gradients_in_any_layout(size, laid):
+    taps = [(0.2 * normal(2, 2 * n - 1)).requires_grad_() for n in size]
+    x, grad = normal(3, 4, *size), normal(3, 4, *size)
+    if laid == "spread":
+        grad = grad[:1, :1].expand(3, 4, *size)
+    z = lk.exp_action(KroneckerSum(*map(Toeplitz, taps)), x).value
+    plain = torch.autograd.grad(z, taps, grad.contiguous(), retain_graph=True)
+    other = torch.autograd.grad(
+        z, taps, grad.contiguous(memory_format=torch.channels_last) if laid != "spread" else grad
+    )
+    torch.testing.assert_close(plain, other)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e-200, 1e-308])
+def test_squares_that_vanish_count_in_frobenius_norms(size):
+    for map_, event in (
+        (KroneckerSum(Toeplitz(torch.full((1, 3), size, dtype=torch.float64))), (1, 3)),
+        (lk.Dense(torch.full((3, 3), size, dtype=torch.float64)), (3,)),
+        (lk.ConvMap(torch.full((1, 1, 3, 3), size, dtype=torch.float64)), (1, 2, 2)),
+    ):
+        largest = map_.materialize(event).abs().max()
+        assert map_.frobenius_bound(event) >= torch.linalg.matrix_norm(map_.materialize(event) / largest) * largest
+
+
 def test_the_certificate_holds_at_coarse_tolerances():
     map_, x = images()
     exact = apply_exponential(map_, x)
@@ -153,6 +179,11 @@ def test_what_does_not_fit_is_refused_in_words():
         KroneckerSum(lk.Dense(normal(2, 2)))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ShapeError, match="odd number of taps"):
         Toeplitz(normal(2, 4))
+    for whole in (Toeplitz, lambda taps: AxisMatrix(taps[:, None, :1]), lambda taps: lk.Dense(taps[:, :1])):
+        with pytest.raises(DomainError, match="needs floating numbers"):
+            whole(torch.ones(1, 3).long())
+    with pytest.raises(DomainError, match="needs floating numbers"):
+        lk.ConvMap(torch.ones(1, 1, 3, 3).long())
     with pytest.raises(ShapeError, match="different numbers of rows"):
         KroneckerSum(Toeplitz(normal(2, 1, 3)), Toeplitz(normal(3, 1, 3)))
     with pytest.raises(ShapeError, match="axis 2 of the positions"):

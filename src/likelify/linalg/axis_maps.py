@@ -14,9 +14,9 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.axis_products import apply_along
-from likelify.linalg.bounds import gram_bound, round_off_margin, widest
+from likelify.linalg.bounds import gram_bound, root_of_squares, round_off_margin, widest
 from likelify.linalg.dense import project
-from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
 from likelify.structure import Shape, as_shape
 from likelify.tracing import HALF, is_tracing, may_look
 
@@ -101,8 +101,9 @@ class AxisMap(LinearMap):
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the Frobenius norm on all channels."""
         channels, size = self._event(event_shape)
-        squares = widest(self.matrix(size).detach()).square().sum((-3, -2, -1))
-        return (squares * (channels // self.groups)).sqrt() * (1 + 1e-6)
+        matrix = widest(self.matrix(size).detach())
+        norm = root_of_squares(matrix.square().sum((-3, -2, -1)), matrix.numel())
+        return norm * math.sqrt(channels // self.groups) * (1 + 1e-6)
 
     def _event(self, event_shape: Shape) -> tuple[int, int]:
         shape = as_shape(event_shape)
@@ -328,6 +329,7 @@ class AxisMatrix(AxisMap, vouches=True):
                 "AxisMatrix needs square matrices (groups, n, n), or (rows, groups, n, n) for those of each row, got "
                 f"shape {tuple(self.entries.shape)}."
             )
+        check_entries(self.entries, "entries")
         check_symmetry(self.symmetry)
         check_declared_norm(self.norm)
         object.__setattr__(self, "_effective", project(self.entries, self.entries.mT, self.symmetry))
@@ -487,5 +489,6 @@ def _check_taps(map_: Toeplitz) -> None:
             f"{type(map_).__name__} needs {'an even number of taps, as it is hollow' if map_.hollow else _ODD}, "
             f"(groups, k), or (rows, groups, k) for those of each row, got shape {tuple(taps.shape)}."
         )
+    check_entries(taps, "taps")
     check_symmetry(map_.symmetry)
     check_declared_norm(map_.norm)

@@ -41,7 +41,7 @@ def _fits(x: Tensor, transposed: dict[int, Tensor]) -> bool:
 def _multiply_images(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     groups, width = len(first), x.shape[-1]
     turned = torch.bmm(first.mT, to_columns(x, groups))
-    turned = torch.bmm(turned.view(groups, turned.shape[1] * turned.shape[2] // max(width, 1), width), second)
+    turned = torch.bmm(turned.reshape(groups, turned.shape[1] * turned.shape[2] // max(width, 1), width), second)
     return from_columns(turned, x.shape)
 
 
@@ -57,7 +57,7 @@ def from_columns(columns: Tensor, shape: Shape) -> Tensor:
     """Copy back what `to_columns` has made of images of that shape, in whatever shape it is."""
     rows, channels, height, width = shape
     groups = len(columns)
-    return columns.view(groups, height, channels // groups, rows, width).permute(3, 0, 2, 1, 4).reshape(shape)
+    return columns.reshape(groups, height, channels // groups, rows, width).permute(3, 0, 2, 1, 4).reshape(shape)
 
 
 def apply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:

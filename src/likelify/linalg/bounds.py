@@ -51,6 +51,11 @@ def widest_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def root_of_squares(squares: Tensor, terms: int) -> Tensor:
+    """Return the root of sums of that many squares, with room for those that are too small for the floating format."""
+    return (squares + terms * torch.finfo(squares.dtype).tiny).sqrt()
+
+
 def gram_bound(matrix: Tensor, *, steps: int = 4) -> Tensor:
     r"""Bound the largest singular value from above by repeated squaring of the Gram matrix.
 
@@ -140,13 +145,16 @@ def torus_bound(kernel: Tensor, *, steps: int = 5) -> Tensor:
     if any(size % 2 == 0 for size in sizes):
         raise ShapeError(f"torus_bound needs odd numbers of taps, got {tuple(sizes)}.")
     if kernel.dtype in HALF:
-        # There are no complex numbers of half precision, or none with products. What rounds is widened first.
-        wide = torus_bound(kernel.float(), steps=steps)
-        return (wide * (1 + round_off_margin(kernel.dtype, 1))).to(kernel.dtype)
+        return _in_single(partial(torus_bound, steps=steps), kernel)
     if is_tracing() or in_forward_mode():
         return _plain_torus_bound(kernel, steps)
     value: Any = _TorusBound.apply(kernel, steps)
     return value
+
+
+def _in_single(bound: Callable[[Tensor], Tensor], kernel: Tensor) -> Tensor:
+    """Compute in single precision, as half has no complex products, and widen what is rounded at the end."""
+    return (bound(kernel.float()) * (1 + round_off_margin(kernel.dtype, 1))).to(kernel.dtype)
 
 
 def tight_bound(kernel: Tensor, *, enough: float = 0.0) -> Tensor:
@@ -202,7 +210,9 @@ class _TorusBound(torch.autograd.Function):
             direction = (torch.where(largest > 0, scaled, 0) * direction).T.reshape(*shape, *sizes)
             ctx.save_for_backward(kernel, direction.transpose(0, 1) if shape != kernel.shape[:2] else direction)
         ctx.steps = steps
-        return largest * scaled
+        tiny = torch.finfo(kernel.dtype).tiny
+        # Below the normal numbers products lose all digits: there it is the bound of as many ones, as in `gram_bound`.
+        return torch.where(largest > tiny, largest * scaled, (largest > 0) * (tiny * kernel.numel()))
 
     @staticmethod
     @outside_autocast
@@ -284,17 +294,25 @@ def correlation_bound(kernel: Tensor) -> Tensor:
     Returns:
         A scalar, differentiable.
     """
+    if kernel.dtype in HALF:
+        return _in_single(correlation_bound, kernel)
     if kernel.shape[0] > kernel.shape[1]:
         kernel = kernel.transpose(0, 1)
+    # Scaled to about one, as in `gram_bound`, so that its squares do not leave the floating range.
+    tiny = torch.finfo(kernel.dtype).tiny
+    largest = kernel.detach().abs().amax()
+    unit = largest.clamp_min(tiny)
+    kernel = torch.where(unit > tiny, kernel / unit, 1.0)
     sizes = kernel.shape[2:]
     grid, loss = _grid(sizes, 6)
     correlation = F.conv2d(kernel, kernel, padding=[size - 1 for size in sizes])
     symbol = torch.fft.rfftn(correlation, s=grid, dim=(2, 3)).flatten(2).movedim(-1, 0)
     with torch.no_grad():
-        largest = gram_bound(symbol, steps=3).argmax()
+        best = gram_bound(symbol, steps=3).argmax()
     # The sums over the wide side are rounded before the bound is formed, which has a margin for the narrow one only.
     margin = 1 + round_off_margin(kernel.dtype, kernel[0].numel())
-    return (margin * gram_bound(symbol.index_select(0, largest[None]), steps=3)[0]).sqrt() / loss
+    bound = (margin * gram_bound(symbol.index_select(0, best[None]), steps=3)[0]).sqrt() / loss
+    return torch.where(largest > 0, unit, 0.0) * bound
 
 
 def _grid(sizes: Sequence[int], density: int) -> tuple[list[int], float]:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, unknown_word
-from likelify.linalg.bounds import reshape_bound, tight_bound, widest
+from likelify.linalg.bounds import reshape_bound, root_of_squares, tight_bound, widest
 from likelify.linalg.dense import project
-from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
 from likelify.names import NormBoundName
 from likelify.structure import Shape, per_axis
 from likelify.tracing import cached_property, is_tracing, may_look
@@ -84,6 +84,7 @@ class ConvMap(LinearMap, vouches=True):
         object.__setattr__(self, "_effective", kernel if self.own_rows else self._layout(kernel))
 
     def _check_settings(self) -> None:
+        check_entries(self.kernel, "kernel")
         check_declared_norm(self.norm)
         check_conv_settings(self.padding, self.bound, self.symmetry)
 
@@ -191,7 +192,7 @@ class ConvMap(LinearMap, vouches=True):
         self._check_space(event_shape)
         squares = widest(self.effective.detach()).square().reshape(*self._row_groups, -1).sum((-2, -1))
         scale = math.prod(event_shape[1:]) * self._multiplicity(event_shape)
-        return (scale * squares).sqrt() * (1 + 1e-12)
+        return root_of_squares(squares, self.effective.numel()) * math.sqrt(scale) * (1 + 1e-12)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Take off the mean over the channels of the centre tap, unless the norm is declared or rows have their own."""
@@ -407,11 +408,11 @@ def check_conv_settings(padding: str, bound: str, symmetry: str | None) -> None:
         )
 
 
-def odd_taps(kernel_size: int | Sequence[int], dims: int) -> Shape:
+def odd_taps(kernel_size: int | Sequence[int], dims: int, name: str = "kernel_size") -> Shape:
     """Return the numbers of taps of a kernel along each of its 1 to 3 axes, from one number for all or one for each."""
     if dims not in (1, 2, 3):
         raise ConfigError(f"dims must be 1, 2 or 3, got {dims}.")
-    taps = per_axis(kernel_size, dims, "kernel_size")
+    taps = per_axis(kernel_size, dims, name)
     check_odd(taps)
     return taps
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ShapeError
-from likelify.linalg.bounds import gram_bound, widest
-from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_symmetry
+from likelify.linalg.bounds import gram_bound, root_of_squares, widest
+from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
 from likelify.structure import Shape, as_shape
 
 
@@ -55,6 +55,7 @@ class Dense(LinearMap, vouches=True):
                 f"{type(self).__name__} needs a square matrix (c, c), or one for each row (rows, c, c), got shape "
                 f"{tuple(self.matrix.shape)}."
             )
+        check_entries(self.matrix, "matrix")
         check_symmetry(self.symmetry)
         check_declared_norm(self.norm)
         object.__setattr__(self, "_effective", project(self.matrix, self.matrix.mT, self.symmetry))
@@ -106,7 +107,8 @@ class Dense(LinearMap, vouches=True):
 
     def frobenius_bound(self, event_shape: int | Shape) -> float | Tensor:
         """Return the Frobenius norm."""
-        norms = torch.linalg.matrix_norm(widest(self.effective.detach()))
+        matrix = widest(self.effective.detach())
+        norms = root_of_squares(matrix.square().sum((-2, -1)), matrix.shape[-1] ** 2)
         return norms * math.sqrt(math.prod(as_shape(event_shape)[1:])) * (1 + 1e-12)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:

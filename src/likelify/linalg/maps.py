@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, ShapeError, UnsupportedError, unknown_word
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
 from likelify.structure import Shape, as_shape
 
 Symmetry = Literal["symmetric", "skew"] | None
@@ -262,6 +262,14 @@ def _is_declared(value: object) -> bool:
         # Tensors inside a tuple have no name.
         return all(_is_declared(item) and not isinstance(item, Tensor | LinearMap) for item in value)
     return False
+
+
+def check_entries(entries: Tensor, name: str) -> None:
+    """Refuse whole numbers, which no floating input can be multiplied by."""
+    if not (entries.is_floating_point() or entries.is_complex()):
+        raise DomainError(
+            f"A linear map needs floating numbers, and its {name} is {entries.dtype}. Convert it, e.g. {name}.float()."
+        )
 
 
 def check_symmetry(symmetry: str | None) -> None:

@@ -172,6 +172,12 @@ def test_what_does_not_fit_is_refused():
         lk.axis_exponential(0)
     with pytest.raises(ShapeError, match="odd"):
         lk.axis_exponential(2, 4)
+    with pytest.raises(ShapeError, match="taps must be a whole number, got True"):
+        lk.axis_exponential(2, True)
+    with pytest.raises(ShapeError, match="taps is \\[3, 3, 3\\]; it must be one number"):
+        lk.axis_exponential(2, [3, 3, 3])
+    with pytest.raises(ConfigError, match="norm_limit must be positive and finite, or None for no limit, got '4'"):
+        lk.axis_exponential(2, norm_limit="4")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="no word for taps 'al'. Did you mean 'all'"):
         lk.axis_exponential(2, "al")
     with pytest.raises(ConfigError, match="3 channels cannot be split into 2 groups"):

@@ -128,7 +128,7 @@ class _AxisStep(torch.autograd.Function):
         if is_watched():
             found = traceable_gradients(ctx.step.plain, (x, one, other), (needed[0], *needed[2:]), grad)
             return found[0], None, *found[1:]
-        grad = to_columns(grad, len(first)).view(turned.shape)
+        grad = to_columns(grad, len(first)).reshape(turned.shape)
         lower = torch.bmm(grad, second.mT).view(columns.shape)
         of_x = from_columns(torch.bmm(first, lower), x.shape) if needed[0] else None
         if not any(needed[2:]):

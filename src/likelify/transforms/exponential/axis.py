@@ -134,6 +134,7 @@ def axis_exponential(
             without them `"all"` is 63 taps, which are all of up to 32 positions. Larger images then are mixed over
             distances up to 31, and on smaller ones the outer taps do nothing.
         positions: `(h, w)` of the images, for `"all"`; a number stands for each axis. The layer takes other sizes too.
+            Not to be given with numbers of taps, which do not depend on it.
         dims: 1 for sequences `(rows, channels, w)`, 2 for images, 3 for volumes.
         groups: of consecutive channels that share their kernels; by default each channel has its own.
         orthogonal: train skew kernels, `a[-s] = -a[s]`: the layer keeps the norm of every image.
@@ -149,8 +150,8 @@ def axis_exponential(
         tol: as in `exp_action`.
 
     Raises:
-        ConfigError: for numbers of channels, groups or dimensions that do not fit, an unknown word for `taps`, centre
-            taps of an orthogonal layer.
+        ConfigError: for numbers of channels, groups or dimensions that do not fit, an unknown word for `taps`,
+            `positions` beside numbers of taps, centre taps of an orthogonal layer.
         ShapeError: for an even number of taps.
 
     Example:
@@ -194,7 +195,7 @@ def _taps(taps: str | int | Sequence[int], positions: int | Sequence[int] | None
     if not isinstance(taps, str):
         if positions is not None:
             raise ConfigError(f"positions are for taps='all'; with taps={taps!r} the kernels fit images of any size.")
-        return odd_taps(taps, dims)
+        return odd_taps(taps, dims, "taps")
     if taps != "all":
         raise ConfigError(unknown_word("word for taps", taps, ["all"]))
     if positions is None:

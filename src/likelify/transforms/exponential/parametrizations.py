@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -87,8 +87,8 @@ def _draw(deviation: float, *shape: int) -> Tensor:
 
 def check_limit(norm_limit: float | None) -> None:
     """Refuse a norm limit that is none."""
-    if norm_limit is not None and not 0 < norm_limit < math.inf:
-        raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit}.")
+    if norm_limit is not None and not (isinstance(norm_limit, Real) and 0 < norm_limit < math.inf):
+        raise ConfigError(f"norm_limit must be positive and finite, or None for no limit, got {norm_limit!r}.")
 
 
 class ConvKernel(Parametrization):
