@@ -230,5 +230,10 @@ def test_durations_and_settings():
         with pytest.raises(ConfigError):
             parse_duration(text)
     assert parse_settings(["a-b=3", "c=[1,2]", "d=word", "e=null"]) == {"a_b": 3, "c": [1, 2], "d": "word", "e": None}
+    assert parse_settings(["exp_tol=None", "clip=none", "word=nones"]) == {
+        "exp_tol": None,
+        "clip": None,
+        "word": "nones",
+    }
     with pytest.raises(ConfigError, match="name=value"):
         parse_settings(["a"])

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from likelify.app.cli import main
+from likelify.app.reproduce import jobs_beside
+from likelify.errors import ConfigError
 from likelify.reproduce import catalog
 from likelify.reproduce.measure import run_cell
-from likelify.reproduce.runner import Event
+from likelify.reproduce.runner import Event, Folders, run_cells
 from likelify.reproduce.store import read_cells
 from tests.reproduce.trial import experiment, silent
 
@@ -152,3 +154,17 @@ def test_errors_are_one_paragraph(command, words, message):
     assert message in output
     assert "Traceback" not in output
     assert len(output.strip().splitlines()) == 1
+
+
+def test_devices_are_not_shared_by_jobs():
+    assert [jobs_beside(devices, None) for devices in (1, 2)] == [2, 1]
+    assert [jobs_beside(1, 3), jobs_beside(2, 1)] == [3, 1]
+    with pytest.raises(ConfigError, match="--devices 2 all devices share one cell, so that --jobs 2"):
+        jobs_beside(2, 2)
+    with pytest.raises(ConfigError, match="would be on the same ones"):
+        run_cells([], Folders(results="a", runs="b"), jobs=2, devices=2)
+
+
+def test_a_plan_of_a_figure_without_cells_says_so(command):
+    output = command("figure-1", "--dry-run", runner=None)
+    assert output.strip() == "figure-1 has no cells: its figure is drawn in seconds."

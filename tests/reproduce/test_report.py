@@ -42,6 +42,16 @@ def test_reports_hold_the_figures_and_escape_what_they_quote(finished):
     assert len(widths) == 1
 
 
+def test_a_trial_is_not_discussed_and_nothing_is_no_difference(finished, tmp_path):
+    def discuss(evidence):
+        return ["Splines are better."]
+
+    assert Session.open(experiment(discuss=discuss), out=finished).report().discussion == []
+    empty = Session.open(experiment(scale="cpu", discuss=discuss), out=tmp_path).report()
+    assert empty.discussion == ["Splines are better."]
+    assert [row[5] for row in empty.tables[0].rows] == ["-", "-"]
+
+
 def test_incomplete_tables_say_so(finished):
     report = Session.open(experiment(seeds=3), out=finished).report()
     notes = " ".join(report.tables[0].notes)

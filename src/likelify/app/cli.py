@@ -227,6 +227,7 @@ def sample(
         sample_command,
         upscale_command,
     )
+    from likelify.fitting.settings import FINER, ITEM_DRAWS
 
     forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
     _only_one(forms | {"--upscale": upscale, "--given": given})
@@ -246,9 +247,10 @@ def sample(
     elif interpolate is not None:
         interpolate_command(drawing, interpolate, steps)
     elif inpaint is not None:
-        inpaint_command(drawing, inpaint, mask, 8 if draws is None else draws)
+        inpaint_command(drawing, inpaint, mask, ITEM_DRAWS if draws is None else draws)
     elif upscale is not None:
-        upscale_command(drawing, upscale, 4 if factor is None else factor, 8 if draws is None else draws, temperature)
+        factor, draws = FINER if factor is None else factor, ITEM_DRAWS if draws is None else draws
+        upscale_command(drawing, upscale, factor, draws, temperature)
     else:
         sample_command(drawing, temperature, given)
 
@@ -280,8 +282,12 @@ def reproduce(
     *,
     scale: Annotated[str, Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")] = "cpu",
     seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
-    jobs: Annotated[int, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each.")] = 2,
-    devices: Annotated[int, Parameter(help="At paper scale: devices that share each fit.")] = 1,
+    jobs: Annotated[
+        int | None, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each; by default 2.")
+    ] = None,
+    devices: Annotated[
+        int, Parameter(help="At paper scale: devices that share each fit; cells then run one at a time.")
+    ] = 1,
     budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
     out: Annotated[
@@ -301,8 +307,9 @@ def reproduce(
     """
     import shlex
 
-    from likelify.app.reproduce import list_command, reproduce_command
+    from likelify.app.reproduce import jobs_beside, list_command, reproduce_command
 
+    jobs = jobs_beside(devices, jobs)
     wanted = "quick" if quick else scale
     if name is None:
         list_command(wanted, jobs)

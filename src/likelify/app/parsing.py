@@ -26,7 +26,7 @@ def parse_duration(text: str, option: str = "--max-time") -> float:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, object]:
-    """Turn 'name=value' pairs into plain data; values are JSON where they can be read as JSON, words otherwise.
+    """Turn 'name=value' pairs into plain data: JSON where values can be read as JSON, words otherwise; `none` is null.
 
     Raises:
         ConfigError: for a pair without '='.
@@ -39,5 +39,6 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
         try:
             values[name.strip().replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:
-            values[name.strip().replace("-", "_")] = value
+            # As Python and the documentation write it.
+            values[name.strip().replace("-", "_")] = None if value in ("None", "none") else value
     return values

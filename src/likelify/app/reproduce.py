@@ -55,8 +55,6 @@ def reproduce_command(
     words: str,
 ) -> None:
     """Run the cells that are missing, then show the report; `words` repeat the command."""
-    if jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1, got {jobs}.")
     check_devices(experiment(name, scale), devices)
     if data is not None and not data.is_dir():
         raise ConfigError(f"--data '{data}' is not a folder.")
@@ -95,6 +93,24 @@ def check_devices(entry: Experiment, devices: int) -> None:
         )
     if devices > 1:
         require_fabric()
+
+
+def jobs_beside(devices: int, jobs: int | None) -> int:
+    """Return how many cells run at a time: as many as were asked for; by default two, or one if devices share it.
+
+    Raises:
+        ConfigError: if there would be none, or several that share the same devices.
+    """
+    if jobs is None:
+        return 2 if devices == 1 else 1
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {jobs}.")
+    if jobs > 1 and devices > 1:
+        raise ConfigError(
+            f"With --devices {devices} all devices share one cell, so that --jobs {jobs} would run several on the same "
+            "ones. Leave --jobs out."
+        )
+    return jobs
 
 
 def show(report: Report) -> None:

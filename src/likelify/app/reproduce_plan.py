@@ -21,6 +21,9 @@ def plan_command(
     """Print the cells of an experiment and the hours that they take, and run nothing."""
     entry = experiment(name, scale)
     cells = entry.cells(seeds, budget, None if data is None else str(data.resolve()))
+    if not cells:
+        console.print(f"{name} has no cells: its figure is drawn in seconds.")
+        return
     fits = [cell for cell in cells if isinstance(cell, Cell)]
     count = len({cell.seed for cell in fits})
     first = [cell for cell in fits if cell.seed == 0]

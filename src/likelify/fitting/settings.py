@@ -14,6 +14,8 @@ from likelify.zoo import AnyModelConfig
 
 # Version of the layout of run folders.
 FORMAT = 3
+# How much finer upscaled images are, and draws of each item that is upscaled or inpainted, if nothing else is said.
+FINER, ITEM_DRAWS = 4, 8
 
 
 class FitSettings(Settings):

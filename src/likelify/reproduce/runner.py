@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from likelify.errors import ConfigError
 from likelify.reproduce.costs import AnyCell, CostCell
 from likelify.settings import Settings
 
@@ -78,12 +79,17 @@ def run_cells(
         cells: the cells, in the order of their start.
         folders: where they write.
         jobs: number of cells at a time.
-        devices: processes of each cell, every one with a device of its own.
+        devices: processes of each cell, every one with a device of its own; several leave room for one job.
         on_event: called with every event, in the calling thread.
 
     Returns:
         For each cell that failed its name and the reason.
+
+    Raises:
+        ConfigError: if several jobs would be on the same devices.
     """
+    if jobs > 1 and devices > 1:
+        raise ConfigError(f"{jobs} jobs of {devices} devices each would be on the same ones; take jobs=1.")
     waiting, events, failures = list(reversed(cells)), queue.Queue[Event](), {}
     running: dict[str, _Worker] = {}
     try:

@@ -83,7 +83,9 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
         tables.insert(0, Table(drawing.title, drawing.headings, drawing.rows))
     tables += _paper_table(experiment)
     introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
-    discussion = [] if experiment.discuss is None else experiment.discuss(evidence)
+    # The figures of a trial mean nothing.
+    silent = experiment.discuss is None or experiment.scale == "quick"
+    discussion = [] if silent else experiment.discuss(evidence)
     return Report(experiment.title, introduction, discussion, tables, curves, experiment.unit, pictures, drawing)
 
 
@@ -121,7 +123,7 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], r
         if experiment.baseline:
             baseline = experiment.against(method) or ""
             paired = paired_difference(_by_seed(results, unit), _by_seed(rows.get(baseline, []), unit))
-            line += ["0" if method.title == baseline else difference_text(paired)]
+            line += ["0" if results and method.title == baseline else difference_text(paired)]
         line += [_printed(experiment, method, data)] if known else []
         lines.append((line + _diagnostics(results))[: len(headings)])
     everything = [result for results in rows.values() for result in results]

@@ -13,6 +13,7 @@ import threading
 import time
 
 from likelify.errors import LikelifyError
+from likelify.reproduce.runner import REQUEST, Folders
 
 REPORT_SECONDS = 0.5
 
@@ -21,7 +22,7 @@ def main() -> None:
     """Read the request, run the cell, report its progress or its error."""
     # As Ctrl-C: a fit saves where it is, and a file that is being written is cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    request = json.loads(os.environ["LIKELIFY_CELL"])
+    request = json.loads(os.environ[REQUEST])
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
         _run(request)
@@ -43,7 +44,6 @@ def _run(request: dict) -> None:
     from likelify.reproduce.costing import run_costs
     from likelify.reproduce.costs import CostCell
     from likelify.reproduce.measure import run_cell
-    from likelify.reproduce.runner import Folders
 
     if request["threads"] is not None:
         torch.set_num_threads(request["threads"])

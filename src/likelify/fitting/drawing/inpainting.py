@@ -20,6 +20,7 @@ from likelify.fitting.drawing.draw import chunk_items, draw
 from likelify.fitting.drawing.filtering import can_filter, filtered
 from likelify.fitting.drawing.guessing import Guess
 from likelify.fitting.drawing.tempering import Effort, Particles, effective_size, tempered
+from likelify.fitting.settings import ITEM_DRAWS
 from likelify.transforms import Chain, Dequantize
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def complete(
     flow: Flow,
     x: Tensor,
     hidden: Tensor,
-    draws: int = 8,
+    draws: int = ITEM_DRAWS,
     *,
     levels: int | None = None,
     labels: Tensor | None = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from likelify.fitting.settings import FINER, ITEM_DRAWS
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow
@@ -191,7 +193,7 @@ class Draws:
 
         return interpolate(self._run, a, b, steps, labels=labels)
 
-    def upscale(self, items: Any, *, factor: int = 4, draws: int = 8, **settings: Any) -> Upscaled:
+    def upscale(self, items: Any, *, factor: int = FINER, draws: int = ITEM_DRAWS, **settings: Any) -> Upscaled:
         """Draw fine images around coarse ones, by a model that writes images from coarse to fine (pyramid).
 
         Args:
@@ -209,7 +211,7 @@ class Draws:
 
         return upscale(self._run, items, factor=factor, draws=draws, **settings)
 
-    def inpaint(self, items: Any, mask: Tensor, draws: int = 8, **settings: Any) -> Completions:
+    def inpaint(self, items: Any, mask: Tensor, draws: int = ITEM_DRAWS, **settings: Any) -> Completions:
         """Draw what a mask hides of items, given the rest.
 
         Args:

@@ -10,6 +10,7 @@ from likelify.data import SPLITS, Batch, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items
+from likelify.fitting.settings import ITEM_DRAWS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +108,7 @@ def inpaint(
     run: Run,
     items: Any,
     mask: Tensor,
-    draws: int = 8,
+    draws: int = ITEM_DRAWS,
     *,
     limit: int | None = None,
     labels: Tensor | None = None,

@@ -25,6 +25,7 @@ from likelify.errors import ConfigError, ConvergenceError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_draws, check_seed, chunk_items
 from likelify.fitting.drawing.remaking import chosen_items, classes_of
+from likelify.fitting.settings import FINER, ITEM_DRAWS
 from likelify.seeding import chunk_seed, seeded
 from likelify.transforms.core import require_writer
 from likelify.transforms.levels.planes import image_sizes
@@ -32,9 +33,6 @@ from likelify.transforms.levels.planes import image_sizes
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
     from likelify.flows import Flow
-
-# How much finer the drawn images are, unless the caller says otherwise.
-FACTOR = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +56,8 @@ def upscale(
     run: Run,
     items: Any,
     *,
-    factor: int = FACTOR,
-    draws: int = 8,
+    factor: int = FINER,
+    draws: int = ITEM_DRAWS,
     limit: int | None = None,
     labels: Tensor | None = None,
     temperature: float = 1.0,
