@@ -3,10 +3,12 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from likelify.data import SourceOptions, folder, open_items, open_source, picture_items, subset
 from likelify.data.folder import image_folder
 from likelify.data.picture_items import PictureItems
+from likelify.data.tiles import TileItems
 from likelify.errors import DataError
 from tests.data.photographs import write_photographs
 
@@ -48,6 +50,17 @@ def test_pictures_come_in_order_with_their_names_in_the_form_of_the_model(fitted
     for split in ("train", "test"):
         numbers = [carried["file"].index(name) for name in expected.files[split]]
         assert torch.equal(x[numbers], expected.read_all(split).x)
+
+
+def test_what_is_done_to_pictures_is_said(fitted, others, tmp_path):
+    said = open_items(others, fitted.facts()).said
+    assert "the middle of each, as large as the aspect allows, reduced to 12x16" in said
+    (tmp_path / "grey").mkdir()
+    Image.new("L", (16, 12), 7).save(tmp_path / "grey" / "a.png")
+    assert open_items(tmp_path / "grey", fitted.facts()).said == "1 grey ones with three equal channels"
+    assert TileItems(tmp_path / "grey", fitted.facts()).said == "1 grey ones with three equal channels"
+    Image.new("RGB", (16, 12)).save(tmp_path / "grey" / "a.png")
+    assert open_items(tmp_path / "grey", fitted.facts()).said == ""
 
 
 def test_options_of_the_fit_are_those_of_the_items(fitted, others):

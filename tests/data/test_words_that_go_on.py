@@ -153,3 +153,21 @@ def test_times_with_am_and_pm_are_found(tmp_path):
     written = {column.name: column.written for column in open_source(tmp_path / "a.csv").schema}
     assert written["day"] == "%m/%d/%Y %I:%M %p"
     assert written["at"] == "%I:%M %p"
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            ["1,5", "3.1"] * 20,
+            r"column 'a': its values are no numbers: .1,5. has a decimal comma\. .* 1\.5.*a=cat",
+        ),
+        (["1,500", "2,250"] * 20, r"column 'a': its values are no numbers: '1,500' .*a=category"),
+    ],
+)
+def test_frames_with_commas_that_can_mean_two_things_are_asked_about(cells, said):
+    frame = pd.DataFrame({"a": cells, "b": np.linspace(0, 1, 40)})
+    with pytest.raises(DataError, match=said):
+        as_source(frame)
+    frame["a"] = ["1,5", "3,1"] * 20
+    assert as_source(frame).schema[0].states == (1.5, 3.1)

@@ -185,6 +185,8 @@ def _say_how(scoring: Scoring) -> None:
     among = ""
     if scoring.reference is not None:
         among = f", ranked among {len(scoring.reference):,} {scoring.wanted.reference} {facts.items}"
+    if scoring.items.said:
+        console.print(f"{scoring.items.name}: {scoring.items.said}.")
     console.print(f"{scoring.items.name}: {how}{among}.")
 
 
@@ -295,11 +297,12 @@ def _draw_whole(scoring: Scoring, file: Path) -> None:
             height, width = each.bits.shape
             lines.append(
                 f"{each.name}, {height}x{width}: {each.bits_per_dim:.3f} bits/dim ({each.nats:,.0f} nats), "
-                f"as {each.tiles} independent tiles; of those that overlap the new pixels count."
+                f"as {each.tiles} independent tiles."
             )
             shown += [each] if len(shown) < WHOLE else []
     for line in lines:
         console.print(line)
+    console.print("Of tiles that overlap the pixels count that are in none before.")
     make_folder(file.parent)
     write_atomically(file, picture_of_surprises(shown, scoring.run.config.data.levels or 0))
     console.print(f"How surprising their pixels are: {file}")

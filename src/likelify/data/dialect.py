@@ -169,7 +169,7 @@ def advice(cell: str) -> str:
 
     Example:
         >>> advice("1,5")
-        "'1,5' has a decimal comma. Write the file with decimal points: 1.5."
+        "'1,5' has a decimal comma. Write the numbers with decimal points: 1.5."
     """
     shown = repr(cell[:40])
     if "\n" in cell:
@@ -194,9 +194,11 @@ def advice(cell: str) -> str:
     plain = cell.replace(",", "")[:40]
     if POINTS.fullmatch(cell):
         point = cell.replace(".", "").replace(",", ".")[:40]
-        return f"{shown} has points between thousands and a decimal comma. Write the file with decimal points: {point}."
+        return (
+            f"{shown} has points between thousands and a decimal comma. Write the numbers with decimal points: {point}."
+        )
     if not GROUPS.fullmatch(cell):
-        return f"{shown} has a decimal comma. Write the file with decimal points: {cell.replace(',', '.')[:40]}."
+        return f"{shown} has a decimal comma. Write the numbers with decimal points: {cell.replace(',', '.')[:40]}."
     if cell.count(",") > 1 or "." in cell:
         return f"{shown} has commas between thousands. Write the file without them: {plain}."
     return (

@@ -37,11 +37,13 @@ class Items(ABC):
         name: of the file or the data.
         count: number of items, or None where only reading tells.
         carried: names of what is carried through beside the items: ids, labels, names of files.
+        said: what is done to them to make them such as the model takes, in words; nothing if nothing is.
     """
 
     name: str
     count: int | None = None
     carried: tuple[str, ...] = ()
+    said: str = ""
 
     @abstractmethod
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:

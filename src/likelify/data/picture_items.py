@@ -17,6 +17,7 @@ from likelify.data.listing import list_pictures, split_of
 from likelify.data.options import SourceOptions
 from likelify.data.ordered import ItemBatch, Items
 from likelify.data.pictures import Target, decode, look, require_form
+from likelify.data.sizing import Sizing
 from likelify.errors import DataError
 
 # For so few pictures no other process is worth its start.
@@ -42,6 +43,7 @@ class PictureItems(Items):
         labels: names of their subfolders, or None.
         numbers: classes of these names, or None.
         left_out: names of pictures that were left out.
+        sizing: what the pictures are, and what is done to them.
 
     Raises:
         DataError: if it is not there or has no pictures, the model is not of images with levels, or a header shows that
@@ -60,6 +62,8 @@ class PictureItems(Items):
         if not self.looks:
             raise DataError(f"None of the {len(names)} pictures of '{place}' can be read. {skipping.first}")
         self.left_out = tuple(skipping.names)
+        self.sizing = Sizing(self.target, tuple(self.looks), ())
+        self.said = "; ".join(self.sizing.changed())
         names = [each.name for each in self.looks]
         self.name, self.count, self.carried = f"'{place}'", len(names), ("file",)
         self.labels = None

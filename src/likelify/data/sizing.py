@@ -38,19 +38,30 @@ class Sizing:
 
     def said(self) -> list[str]:
         """Return parts of a sentence: what the pictures are, and what is done to them."""
-        looks, target = self.looks, self.target
+        looks = self.looks
         formats = Counter(look.format for look in looks).most_common()
         said = [f"{len(looks)} pictures ({', '.join(f'{count} {name}' for name, count in formats)})", self._resized()]
+        said += self.converted()
+        if self.small:
+            said.append(f"left out as smaller than that: {named(self.small)}")
+        return said
+
+    def changed(self) -> list[str]:
+        """Return what is done to the pictures, and no more: nothing where they are taken as they are."""
+        size = self.target.height, self.target.width
+        kept = all((look.height, look.width) == size for look in self.looks)
+        return [*([] if kept else [self._resized()]), *self.converted()]
+
+    def converted(self) -> list[str]:
+        """Return what is done to pixels, whatever becomes of the size."""
+        looks, target, said = self.looks, self.target, []
         grey = sum(look.form != "colour" for look in looks)
         if target.channels == 1 and grey < len(looks):
             said.append("grey, though in files of colours")
         if target.channels == 3 and grey:
             said.append(f"{grey} grey ones with three equal channels")
         notes = Counter(note for look in looks for note in look.notes)
-        said += [f"{notes[note]} {words}" for note, words in NOTES.items() if notes[note]]
-        if self.small:
-            said.append(f"left out as smaller than that: {named(self.small)}")
-        return said
+        return said + [f"{notes[note]} {words}" for note, words in NOTES.items() if notes[note]]
 
     def _resized(self) -> str:
         target = self.target

@@ -87,7 +87,7 @@ class TileItems(Items):
         if not (place.is_dir() or place.name.lower().endswith(PICTURE_ENDINGS)):
             raise DataError(f"'{place}' is no picture and no folder of pictures, whose tiles could be taken.")
         found = PictureItems(place, facts, options)
-        self.left_out = found.left_out
+        self.left_out, self.said = found.left_out, "; ".join(found.sizing.converted())
 
         def large(number: int, each: Look) -> Large:
             target = replace(found.target, height=each.height, width=each.width)

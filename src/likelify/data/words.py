@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of, usual_formats
-from likelify.data.dialect import DASHES, SIGNED, advice, has_decimal_commas, is_missing, is_number, with_point
+from likelify.data.dialect import (
+    DASHES,
+    SIGNED,
+    advice,
+    has_decimal_commas,
+    is_missing,
+    is_number,
+    looks_like_number,
+    with_point,
+)
 from likelify.data.encoding import FALSE, TRUE, as_word
 from likelify.data.limits import LARGEST_VALUE
 from likelify.data.proposals import FEW
@@ -99,6 +108,11 @@ def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning 
         return _each(words, replace(told, said=told.said or "numbers with decimal commas"), _comma_number, "")
     if _are_numbers(present, least):
         return _each(words, told, _number, "")
+    if commas := _numbers_with_commas(present):
+        wish = "category" if len(present) <= FEW else ""
+        return Meaning(
+            np.full(len(words), np.nan), told, said=f"its values are no numbers: {advice(commas)}", wish=wish
+        )
     if forms := usual_formats(present, least):
         good = [word for word in present if count_words([word], forms[0], "second") != [None]]
         return _found_dates(words, good, forms, told)
@@ -111,6 +125,15 @@ def _are_numbers(present: Sequence[str], least: int) -> bool:
     numbers = len(present) - len(others)
     usual = (len(present) >= FEWEST and numbers >= least) or (numbers > 1 and bool(others) and others <= DASHES)
     return usual and not any(map(LEADING.match, present))
+
+
+def _numbers_with_commas(present: Sequence[str]) -> str:
+    """Return the first comma among words that are all numbers, if it is not known what it means; else nothing.
+
+    Some have decimal points, or the comma can stand between thousands: `1,5` beside `3.1`, or `1,500` alone.
+    """
+    found = [word for word in present if "," in word]
+    return found[0] if found and all(map(looks_like_number, present)) else ""
 
 
 def in_order(words: Iterable[str]) -> list[str]:

@@ -160,13 +160,13 @@ def _coarse(
         if found is None:
             sizes = ", ".join(f"{height}x{width}" for height, width in factors.values())
             raise DataError(
-                f"The images have {small.shape[2]}x{small.shape[3]} pixels; what the model can draw finer ones of has "
-                f"{sizes}."
+                f"The images have {small.shape[2]}x{small.shape[3]} pixels; the model draws finer ones of "
+                f"{sizes} pixels."
             )
         return small, found, None, classes_of(run, Batch(small), labels)
     if factor not in factors:
         known = ", ".join(map(str, factors))
-        raise ConfigError(f"Images of this model can be drawn {known} times as fine, not {factor} times.")
+        raise ConfigError(f"Images of this model can be drawn {known} times as fine, not {factor!r} times.")
     batch = chosen_items(run, items if images is None else images, limit, labels)
     return batch.x[..., ::factor, ::factor], factor, batch.x, batch.labels
 
