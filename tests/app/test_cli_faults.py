@@ -255,3 +255,18 @@ def test_titles_of_bars_are_plain_text():
     with share_done(terminal, "of [/b] {x}") as show:
         show(0.5)
     assert "of [/b] {x}" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", "run"], "What you want may be 'report'."),
+        (["sample", "run", "--interpolate", "test"], "from one item to another: --interpolate 0 7 of the test split"),
+        (["frobnicate"], 'Unknown command "frobnicate".'),
+    ],
+)
+def test_words_that_are_none_lead_on(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["likelify", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in " ".join(capsys.readouterr().err.split())

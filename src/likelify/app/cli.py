@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from warnings import formatwarning
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
 
 from likelify._version import __version__
 from likelify.app.environment import is_silent, is_told_by_another
@@ -30,6 +30,15 @@ the traceback of an error.
 app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext")
 
 SECONDS_TO_SPEAK = 3
+# Words for commands that other programs have.
+MEANT = {
+    **dict.fromkeys(("show", "view", "open", "html", "page"), "report"),
+    **dict.fromkeys(("train", "learn", "resume"), "fit"),
+    **dict.fromkeys(("draw", "generate", "impute", "inpaint", "upscale"), "sample"),
+    **dict.fromkeys(("test", "measure"), "evaluate"),
+    **dict.fromkeys(("predict", "outliers"), "score"),
+}
+TAKES = "The way goes from one item to another: --interpolate 0 7 of the test split, or --interpolate a.png b.png."
 ANY_MODEL, ANY_FIT, ANY_DATA, ANY_RUN = ModelWords(), FitWords(), DataWords(), RunWords()
 
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
@@ -358,11 +367,21 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any) 
 def _in_words(error: Exception) -> str | None:
     """Return an error as one paragraph, or None if it is none that a user can do something about."""
     if isinstance(error, LikelifyError | CycloptsError | OSError):
-        return printable(" ".join(str(error).split()))
+        hint = _hint(error) if isinstance(error, CycloptsError) else ""
+        return printable(" ".join(f"{error} {hint}".split()))
     # PyTorch has no class of its own for that.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         return "There is not enough memory. Try smaller batches (--batch-size) or a smaller model."
     return None
+
+
+def _hint(error: CycloptsError) -> str:
+    """Return what may have been meant by a command that is none, or what an option takes."""
+    if isinstance(error, UnknownCommandError):
+        word = (error.unused_tokens or [""])[0]
+        return f"What you want may be '{MEANT[word]}'." if word in MEANT else ""
+    names = () if error.argument is None else error.argument.names
+    return TAKES if isinstance(error, MissingArgumentError) and "--interpolate" in names else ""
 
 
 def main() -> None:
