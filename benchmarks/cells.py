@@ -100,7 +100,8 @@ def measured(cell: Cell[Result], folder: Path) -> Result:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         result = found(cell, folder)
         if result is None:
-            raise RuntimeError(f"{cell} failed: {done.stderr.strip()[-SAID:]}")
+            changed = "the code or its settings have changed since this run began; start it again"
+            raise RuntimeError(f"{cell} failed: {done.stderr.strip()[-SAID:] if done.returncode else changed}")
     return result
 
 

@@ -102,6 +102,28 @@ def test_a_process_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, 
         cells.measured(Cell("two", fails=True), tmp_path)
 
 
+def test_code_that_changed_meanwhile_is_said(tmp_path, monkeypatch):
+    def start(command, **settings):
+        cells.keep(Cell("by other code"), {"process": 1}, tmp_path)
+        return subprocess.CompletedProcess(command, 0, "", "a warning")
+
+    monkeypatch.setattr(cells.subprocess, "run", start)
+    with pytest.raises(RuntimeError, match="have changed since this run began"):
+        cells.measured(Cell("one"), tmp_path)
+
+
+def test_losses_are_paired_over_any_number_of_seeds():
+    noise = [0.1 * (seed % 5) for seed in range(12)]
+    full = [{"bits": 3 + each, "seconds": 10.0} for each in noise]
+    loose = [{"bits": 3.01 + each + 0.001 * (-1) ** seed, "seconds": 6.0} for seed, each in enumerate(noise)]
+    found = {entry.name: entry.value for entry in exp_tol.entries_of({None: full, 1e-3: loose})}
+    title = "photos, exponentials in training to 0.001"
+    assert found[f"{title}, loss, mean over seeds"] == pytest.approx(0.01)
+    assert found[f"{title}, loss, largest of a seed"] == pytest.approx(0.011)
+    # The 97.5 % point of Student's t with 11 degrees of freedom.
+    assert found[f"{title}, loss, half of the 95 % interval"] == pytest.approx(2.201 * 1e-3 / 11**0.5, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_cell_runs_in_a_process_of_its_own(tmp_path):
     assert cells.measured(Cell("one"), tmp_path)["process"] != os.getpid()
