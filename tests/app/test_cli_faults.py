@@ -54,8 +54,9 @@ def test_values_far_from_all_others_are_named_before_a_folder_is_made(tmp_path, 
     (tmp_path / "far.csv").write_text("\n".join(["near,far out,farther,last", *lines]))
     _, error = here(monkeypatch, capsys, "fit", "far.csv", *FIT, "-o", "run", code=2)
     assert "column 'far out', 'farther' has values so far from the others that float32 cannot tell" in error
-    assert "--model table-flow" in error
+    assert "--model table-flow; in Python lk.zoo.build('table-flow', event_shape=4)" in error
     assert not (tmp_path / "run").exists()
+    here(monkeypatch, capsys, "fit", "far.csv", *FIT, "--set", "trim=0.1", "-o", "trimmed")
     flow = lk.Flow(lk.Normal((4,)), lk.Chain([lk.transforms.Columns(4), lk.ActNorm(4)]))
     with pytest.raises(DataError, match="'far out', 'farther'"):
         lk.fit(flow, pd.DataFrame(rows, columns=["near", "far out", "farther", "last"]), steps=1)

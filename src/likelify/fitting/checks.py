@@ -170,7 +170,10 @@ def check_front(flow: Flow, source: Source) -> None:
         found.setdefault(said, []).append(names[place])
     if found:
         each = ". ".join(f"column {listed(names)} {said}" for said, names in found.items())
-        raise DataError(f"'{source.name}', {each}. The marginals of table-flow follow such values: --model table-flow.")
+        raise DataError(
+            f"'{source.name}', {each}. The marginals of the model table-flow follow such values: --model table-flow; "
+            f"in Python lk.zoo.build('table-flow', event_shape={rows.shape[1]})."
+        )
 
 
 def _warn_of_remainders(source: Source) -> None:
