@@ -123,13 +123,16 @@ def _check_masses(base: Distribution, transform: Transform) -> None:
     *front, last = [layer for layer in layers_of(transform) if not layer.moves_elements]
     if writers == [last] and base.is_standard and all(layer.keeps_integers for layer in front):
         return
-    others = [type(layer).__name__ for layer in (*front, last) if layer not in writers and not layer.keeps_integers]
-    found = f"the base {type(base).__name__}" + (f", and {', '.join(others)}" if others else "")
+    others = [layer for layer in (*front, last) if layer not in writers and (layer is last or not layer.keeps_integers)]
+    faults = [] if base.is_standard else [f"the base {type(base).__name__}, which is no standard normal for good"]
+    faults += [f"the layer {type(layer).__name__}" for layer in others] or [f"{len(writers)} such layers"] * (
+        len(writers) > 1
+    )
     raise UnsupportedError(
         f"{type(writers[0]).__name__} gives whole numbers their probabilities, which sum to one if its noise is "
         "standard normal. So it is the last layer of a flow, not turned round or inside another one; its base is "
         "lk.Normal(shape), without parameters; and in front are only layers that keep integers, such as "
-        f"lk.transforms.YCoCgR. This flow has {found}."
+        f"lk.transforms.YCoCgR. This flow has {' and '.join(faults)}."
     )
 
 

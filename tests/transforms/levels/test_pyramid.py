@@ -179,12 +179,17 @@ def test_the_probability_of_each_element_is_one_given_those_before():
         assert torch.allclose(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+class Whole(transforms.Identity):
+    moves_elements, keeps_integers = False, True
+
+
 BEHIND = {
-    "another location": lambda: (lk.Normal((1, 2, 2), trainable=True), []),
-    "heavier tails": lambda: (distributions.StudentT((1, 2, 2)), []),
-    "a flow": lambda: (lk.Flow(lk.Normal((1, 2, 2)), lk.ActNorm(1)), []),
-    "a layer": lambda: (lk.Normal((1, 2, 2)), [lk.ActNorm(1)]),
-    "another pyramid": lambda: (lk.Normal((1, 2, 2)), [pyramid((1, 2, 2), 3, torch.float32).transform]),
+    "the base Normal": lambda: (lk.Normal((1, 2, 2), trainable=True), []),
+    "the base StudentT": lambda: (distributions.StudentT((1, 2, 2)), []),
+    "the base Flow": lambda: (lk.Flow(lk.Normal((1, 2, 2)), lk.ActNorm(1)), []),
+    "the layer ActNorm": lambda: (lk.Normal((1, 2, 2)), [lk.ActNorm(1)]),
+    "the layer Whole": lambda: (lk.Normal((1, 2, 2)), [Whole()]),
+    "2 such layers": lambda: (lk.Normal((1, 2, 2)), [pyramid((1, 2, 2), 3, torch.float32).transform]),
 }
 
 
@@ -192,7 +197,9 @@ BEHIND = {
 def test_nothing_but_a_standard_normal_comes_behind_it(name):
     base, more = BEHIND[name]()
     layers = lk.Chain([pyramid((1, 2, 2), 3, torch.float32).transform, *more])
-    with pytest.raises(UnsupportedError, match=r"LevelPyramid gives whole numbers.*its base is lk\.Normal"):
+    with pytest.raises(
+        UnsupportedError, match=rf"LevelPyramid gives whole numbers.*its base is lk\.Normal.*This flow has {name}"
+    ):
         lk.Flow(base, layers)
 
 
