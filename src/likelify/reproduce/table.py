@@ -84,8 +84,8 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
     tables += _paper_table(experiment)
     introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
     # The figures of a trial mean nothing.
-    silent = experiment.discuss is None or experiment.scale == "quick"
-    discussion = [] if silent else experiment.discuss(evidence)
+    discuss = None if experiment.scale == "quick" else experiment.discuss
+    discussion = [] if discuss is None else discuss(evidence)
     return Report(experiment.title, introduction, discussion, tables, curves, experiment.unit, pictures, drawing)
 
 
