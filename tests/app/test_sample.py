@@ -140,7 +140,10 @@ def test_hidden_pixels_are_drawn_and_the_others_kept(here, folder, monkeypatch):
         (("glow", "--seed", "-1"), "A seed is a whole number"),
         (("glow", "--reconstruct", "test", "--inpaint", "test"), "--reconstruct and --inpaint exclude one another"),
         (("glow", "--mask", "left"), "--mask says what --inpaint hides"),
-        (("glow", "--reconstruct", "test", "--temperature", "0.5"), "--temperature is for samples alone"),
+        (
+            ("glow", "--reconstruct", "test", "--temperature", "0.5"),
+            "--temperature is for samples and --upscale; leave it out",
+        ),
         (("glow", "--inpaint", "test"), "--inpaint needs to know what is hidden: --mask left"),
         (("glow", "--inpaint", "test", "--mask", "lef"), "no mask 'lef'. Did you mean 'left'"),
         (("glow", "--interpolate", "1", "999"), "has the images 0..359"),

@@ -114,7 +114,7 @@ class Exponential(Transform, Caching, ActsInTraining):
         """Build the linear map for this context."""
         if self._cache is None or not _is_bare(context):
             return self.parametrization(context)
-        return self.cached("map", lambda: self.parametrization(None))
+        return self.cached("map", lambda: _constant(self.parametrization(None)))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `exp(L) x` and `tr L`."""
@@ -188,6 +188,14 @@ def _is_well_conditioned(parametrization: nn.Module) -> bool:
     skew = isinstance(parametrization, SkewMatrix) or getattr(parametrization, "settings", {}).get("symmetry") == "skew"
     # The condition number is at most the exponential of twice the norm.
     return skew or limit is not None and limit <= SAFE_NORM
+
+
+def _constant(map_: LinearMap) -> LinearMap:
+    """Return a map in which parameters count as constants, as in all that `frozen()` keeps."""
+    tensors = map_.tensors()
+    if not any(t.requires_grad for t in tensors.values()):
+        return map_
+    return map_.with_tensors({name: t.detach() for name, t in tensors.items()})
 
 
 def _is_bare(context: ContextLike) -> bool:
