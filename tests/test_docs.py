@@ -5,12 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from likelify.flowification.rules import RULES
+from likelify.zoo import MODELS, registry
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [
     pytest.param(code, id=f"{path.relative_to(ROOT)}-{index}")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for index, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
+
+
+@pytest.fixture(autouse=True)
+def _registries_stay_as_they_are():
+    """Examples register models and rules, which the tests after them in this process must not meet."""
+    list(MODELS)
+    kept = [(known, dict(known)) for known in (registry._REGISTERED, RULES)]
+    yield
+    for known, before in kept:
+        known.clear()
+        known.update(before)
 
 
 def test_there_are_examples():
