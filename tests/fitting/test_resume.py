@@ -51,6 +51,17 @@ def same(run, other):
     assert courses[0] == courses[1]
 
 
+def goes_on_after_a_kill(folder, model, source, settings, *, step):
+    """Assert that a fit that is killed at a step goes on to what one without a break comes to."""
+    once, broken = (Run.create(folder / word, config(settings, model, source)) for word in ("once", "broken"))
+    with lk.seeded(0):
+        fit(model.build(), source, run=once)
+    with lk.seeded(0), pytest.raises(Killed):
+        fit(model.build(), source, run=broken, on_step=kill_at(step))
+    broken.resume(source)
+    same(broken, once)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = Run.create(tmp_path_factory.mktemp("whole") / "run", config())
@@ -202,13 +213,7 @@ def test_every_model_goes_on_to_the_same_result(name, tmp_path):
     source = ArraySource("noise", parts, kind=kind, levels=4 if image else None)
     optimizer = "adamw" if image else "adamax"
     settings = FitSettings(steps=3, batch_size=8, validations=2, checkpoint_seconds=0, optimizer=optimizer, lr=1e-3)
-    once, broken = (Run.create(tmp_path / word, config(settings, model, source)) for word in ("once", "broken"))
-    with lk.seeded(0):
-        fit(model.build(), source, run=once)
-    with lk.seeded(0), pytest.raises(Killed):
-        fit(model.build(), source, run=broken, on_step=kill_at(2))
-    broken.resume(source)
-    same(broken, once)
+    goes_on_after_a_kill(tmp_path, model, source, settings, step=2)
 
 
 @pytest.mark.filterwarnings("ignore::likelify.errors.LikelifyWarning")
@@ -220,13 +225,7 @@ def test_weights_of_rows_and_trimming_go_on_as_they_were(tmp_path):
         event_shape=(2,), schema=rows.schema, members=("autoregressive",), width=4, components=2
     )
     settings = FitSettings(steps=4, batch_size=16, validations=2, checkpoint_seconds=0, lr=1e-2, trim=0.1)
-    once, broken = (Run.create(tmp_path / word, config(settings, model, source)) for word in ("once", "broken"))
-    with lk.seeded(0):
-        fit(model.build(), source, run=once)
-    with lk.seeded(0), pytest.raises(Killed):
-        fit(model.build(), source, run=broken, on_step=kill_at(3))
-    broken.resume(source)
-    same(broken, once)
+    goes_on_after_a_kill(tmp_path, model, source, settings, step=3)
 
 
 def interrupted_at(step):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from likelify.distributions.normal import probability_below
 from likelify.distributions.normal_mixtures import NormalMixtures, normal_quantile
+from likelify.errors import StateError
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,10 @@ class ColumnConditional:
 
     def draw(self, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Draw the state and the score of each row, zero where there is none."""
-        z = None if self.mixture is None else self.mixture.draw(temperature)
         if self.log_states is None:
-            assert z is not None
+            z = self._scores.draw(temperature)
             return torch.full_like(z, self.continuous or 0), z
+        z = None if self.mixture is None else self.mixture.draw(temperature)
         noise = -torch.empty_like(self.log_states).exponential_().log()
         state = (self.log_states + temperature * noise).argmax(0)
         kept = torch.zeros_like(state, dtype=noise.dtype) if z is None else torch.where(state == self.continuous, z, 0)
@@ -63,8 +64,7 @@ class ColumnConditional:
         """
         conditional = self.double()
         if conditional.log_states is None:
-            assert conditional.mixture is not None
-            return conditional.mixture.to_noise(z.double())
+            return conditional._scores.to_noise(z.double())
         below, inside, above = _intervals(conditional.log_states, state)
         # Of the interval of the state, what is below and above the score.
         lower = torch.full_like(inside, 0.5)
@@ -80,8 +80,7 @@ class ColumnConditional:
         conditional = self.double()
         noise = noise.double()
         if conditional.log_states is None:
-            assert conditional.mixture is not None
-            return torch.full_like(noise, self.continuous or 0), conditional.mixture.from_noise(noise)
+            return torch.full_like(noise, self.continuous or 0), conditional._scores.from_noise(noise)
         lower, upper = probability_below(noise), probability_below(-noise)
         edges = conditional.log_states.exp().cumsum(0)
         state = (lower > edges[:-1]).sum(0).to(noise.dtype)
@@ -94,6 +93,13 @@ class ColumnConditional:
         scored = state == self.continuous
         within = torch.where(scored, normal_quantile(share[0].log(), share[1].log()), 0)
         return state, torch.where(scored, conditional.mixture.from_noise(within), 0)
+
+    @property
+    def _scores(self) -> NormalMixtures:
+        """The mixture of a column that has no states, and so has nothing else."""
+        if self.mixture is None:
+            raise StateError("A column needs probabilities of states, a mixture of scores, or both; this one has none.")
+        return self.mixture
 
     def double(self) -> "ColumnConditional":
         """Return the same in double precision."""

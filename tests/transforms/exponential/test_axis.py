@@ -134,15 +134,6 @@ def test_what_is_known_of_a_norm_is_neither_computed_nor_planned_again(monkeypat
     assert plan_polynomial.cache_info().misses <= planned + 6
 
 
-def test_a_row_with_its_own_kernels_is_as_if_alone():
-    layer = lk.testing.randomize(lk.axis_exponential(2, 3, context_features=3).double())
-    x, condition = normal(3, 2, 4, 5), normal(3, 3)
-    together = layer(x, condition)[0]
-    alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(3)])
-    assert torch.allclose(together, alone, atol=1e-10)
-    assert not torch.allclose(together, layer(x, condition.flip(0))[0], atol=1e-3)
-
-
 def test_exponentials_are_formed_once_inside_frozen():
     layer = lk.testing.randomize(lk.axis_exponential(2, positions=(4, 3)).double(), scale=0.1)
     x = normal(3, 2, 4, 3)

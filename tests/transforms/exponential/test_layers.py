@@ -109,9 +109,10 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
         lk.Exponential(lk.Dense(torch.eye(2)), trace="magic")
 
 
-def test_a_row_with_its_own_kernel_is_as_if_alone():
-    layer = lk.testing.randomize(lk.conv_exponential(2, context_features=3).double())
-    x, condition = normal(3, 2, 4, 4), normal(3, 3)
+@pytest.mark.parametrize("make", [lk.conv_exponential, lk.axis_exponential])
+def test_a_row_with_its_own_kernel_is_as_if_alone(make):
+    layer = lk.testing.randomize(make(2, 3, context_features=3).double())
+    x, condition = normal(3, 2, 4, 5), normal(3, 3)
     together = layer(x, condition)[0]
     alone = torch.cat([layer(x[i : i + 1], condition[i : i + 1])[0] for i in range(3)])
     assert torch.allclose(together, alone, atol=1e-10)
