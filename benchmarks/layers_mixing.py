@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.memory import in_memory_of, kept_bytes
+from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians, ratio, training
 from likelify import Chain, Conv1x1, emerging_conv, transforms
+from likelify.fitting.memory import in_memory_of
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.householder import householder_matrix, reflect
 

@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.memory import in_memory_of, kept_bytes
+from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import MALLOC, medians
 from likelify import Flow, seeded, testing, zoo
+from likelify.fitting.memory import in_memory_of
 from likelify.fitting.metrics import bits_per_dim
 from likelify.nets import AutoregressiveNet, DenseConvBlock
 

@@ -22,11 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import likelify as lk
-from benchmarks.memory import in_memory_of, kept_bytes
+from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians
 from likelify import nets
 from likelify.data import open_source
+from likelify.fitting.memory import in_memory_of
 from likelify.linalg.log_det import NOISE, Roulette
 from likelify.transforms.core import Transform
 

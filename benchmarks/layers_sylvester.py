@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.memory import in_memory_of, kept_bytes
+from benchmarks.memory import kept_bytes
 from benchmarks.report import Entry, run_parts
 from benchmarks.timing import medians
+from likelify.fitting.memory import in_memory_of
 from likelify.nets import AutoregressiveNet
 from likelify.seeding import seeded
 from likelify.transforms.sylvester.triangular import TriangularResidual

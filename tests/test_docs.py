@@ -9,6 +9,7 @@ from likelify.flowification.rules import RULES
 from likelify.zoo import MODELS, registry
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [
     pytest.param(code, id=f"{path.relative_to(ROOT)}-{index}")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,6 +26,16 @@ def _registries_stay_as_they_are():
     for known, before in kept:
         known.clear()
         known.update(before)
+
+
+def test_files_and_benchmarks_that_pages_name_are_there():
+    text = "\n".join(page.read_text() for page in PAGES)
+    files = set(re.findall(r"`((?:linalg|transforms|fitting|nets|zoo|data|reproduce|plots)/[a-z_/]+\.py)`", text))
+    assert files
+    assert [name for name in sorted(files) if not (ROOT / "src/likelify" / name).is_file()] == []
+    modules = {name.rstrip(".").replace(".", "/") for name in re.findall(r"python -m (benchmarks\.[a-z_.]+)", text)}
+    assert modules
+    assert [m for m in sorted(modules) if not ((ROOT / f"{m}.py").is_file() or (ROOT / m).is_dir())] == []
 
 
 def test_there_are_examples():

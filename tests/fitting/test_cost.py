@@ -4,7 +4,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from likelify import seeded, zoo
 from likelify.data import Facts
-from likelify.fitting.cost import KeptMemory, made_up_batch, one_step
+from likelify.fitting.cost import made_up_batch, one_step
+from likelify.fitting.memory import KeptMemory, in_memory_of
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.training import Objective
 from tests.fitting.toys import QUICK, stripes, tiny_flow
@@ -18,7 +19,7 @@ def test_a_step_on_made_up_items_is_one_of_the_loop():
     flow = tiny_flow()
     flow.initialize(batch.x)
     before = [p.clone() for p in flow.parameters()]
-    with KeptMemory(flow) as memory:
+    with KeptMemory(in_memory_of(flow.parameters())) as memory:
         assert one_step(Objective(flow), QUICK, batch) > 0
     assert memory.most > batch.x.numel() * 4
     assert memory.now == 0
@@ -27,7 +28,7 @@ def test_a_step_on_made_up_items_is_one_of_the_loop():
 
 def test_memory_counts_a_storage_once_and_forgets_what_is_let_go():
     x = torch.ones(8, requires_grad=True)
-    with KeptMemory(torch.nn.Identity()) as memory:
+    with KeptMemory() as memory:
         y = x.exp()  # 32 bytes, its own result
         z = y.square() + y.view(2, 4).flatten().cos()  # of the same storage
         assert memory.now == 32
@@ -68,7 +69,7 @@ def test_memory_is_what_the_allocator_says(model):
     objective, batch, settings = Objective(flow), made_up_batch(facts, 64), FitSettings()
     flow.initialize(batch.x)
     one_step(objective, settings, batch)
-    with seeded(1), KeptMemory(flow) as memory:
+    with seeded(1), KeptMemory(in_memory_of(flow.parameters())) as memory:
         one_step(objective, settings, batch)
     assert memory.now == 0
     with seeded(1):

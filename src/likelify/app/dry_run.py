@@ -10,8 +10,9 @@ from torch import nn
 from likelify.app.show import console, say_remarks
 from likelify.data import Facts
 from likelify.fitting.choose import Choice
-from likelify.fitting.cost import KeptMemory, made_up_batch, one_step
+from likelify.fitting.cost import made_up_batch, one_step
 from likelify.fitting.figures import Unit
+from likelify.fitting.memory import KeptMemory, in_memory_of
 from likelify.fitting.training import Objective
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -33,7 +34,7 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
         objective = Objective(flow, conditional=choice.conditional)
         with torch.no_grad():
             bits, nats = map(float, objective(batch))
-        with KeptMemory(flow) as memory:
+        with KeptMemory(in_memory_of(flow.parameters())) as memory:
             seconds = one_step(objective, choice.fit, batch)
     shape = "x".join(map(str, facts.event_shape))
     of = "real numbers" if facts.levels is None else f"{facts.levels} levels"

@@ -12,8 +12,9 @@ import torch
 
 from likelify.data import Batch, Source
 from likelify.door import tensor_of
-from likelify.fitting.cost import KeptMemory, one_step, wait_for
+from likelify.fitting.cost import one_step, wait_for
 from likelify.fitting.feeding import generator
+from likelify.fitting.memory import KeptMemory, in_memory_of
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.sources import open_data, public_facts
@@ -111,7 +112,7 @@ def _batch(source: Source, items: int, device: torch.device) -> Batch:
 
 def _kept(model: _Model, batch: Batch) -> int:
     """Return the most bytes that autograd holds during a training step."""
-    with KeptMemory(model.flow) as memory:
+    with KeptMemory(in_memory_of(model.flow.parameters())) as memory:
         one_step(model.objective, model.settings, batch, model.optimizer)
     return memory.most
 
