@@ -11,7 +11,6 @@ from statistics import median
 import torch
 
 from likelify.data import Batch, Source
-from likelify.door import tensor_of
 from likelify.fitting.cost import one_step, wait_for
 from likelify.fitting.feeding import generator
 from likelify.fitting.memory import KeptMemory, in_memory_of
@@ -133,14 +132,13 @@ def _cost(title: str, model: _Model, kept: int, rounds: list[dict[str, Pair]], b
     own, base = [times[title] for times in rounds], [times[baseline] for times in rounds]
     step, sample = (median(times[which] for times in own) for which in (0, 1))
     shares = [median(mine[which] / theirs[which] for mine, theirs in zip(own, base, strict=True)) for which in (0, 1)]
-    weight = tensor_of(model.flow)
     return Cost(
         step_seconds=round(step, 6),
         sample_seconds=round(sample, 6),
         step_percent=round(100 * shares[0], 2),
         sample_percent=round(100 * shares[1], 2),
         kept_bytes=kept,
-        parameters=sum(parameter.numel() for parameter in model.flow.parameters()) if weight is not None else 0,
+        parameters=sum(parameter.numel() for parameter in model.flow.parameters()),
         steps=model.steps,
     )
 
