@@ -13,6 +13,8 @@ from likelify.nets.conditioners import recomputed as recomputed
 from likelify.nets.density import NetFactory as NetFactory
 from likelify.nets.density import density_net as density_net
 from likelify.nets.density import density_nets as density_nets
+from likelify.nets.graphs import GraphAttentionNet as GraphAttentionNet
+from likelify.nets.graphs import MessagePassingNet as MessagePassingNet
 from likelify.nets.lipschitz import DeclaredNet as DeclaredNet
 from likelify.nets.lipschitz import LipschitzConvNet as LipschitzConvNet
 from likelify.nets.lipschitz import LipschitzMLP as LipschitzMLP
