@@ -37,7 +37,8 @@ class GraphBatch:
         sizes: number of nodes of each graph, integers of shape `(B,)`.
         edge_index: directed edges (from, to) as indices of nodes, integers of shape `(2, E)`.
         edge_weight: one weight per edge `(E,)`, or None for weight one.
-        is_complete: whether the graphs are complete, known only of those that `complete` has made.
+        is_complete: whether the graphs are complete, known only of those that `complete` has made. Their edges, which
+            are many, are made when they are first asked for.
 
     Raises:
         ShapeError: if the shapes disagree or an edge names a node that does not exist.
@@ -101,16 +102,21 @@ class GraphBatch:
             sizes = sizes.long()
         if sizes.ndim != 1 or sizes.is_floating_point() or bool((sizes < 0).any()):
             raise ShapeError(f"GraphBatch.complete needs sizes (B,), integers from 0, got {_describe(sizes)}.")
-        first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        degree = (sizes - 1).repeat_interleave(sizes)
-        node = torch.arange(len(degree), device=sizes.device)
-        start = node.repeat_interleave(degree)
-        place = torch.arange(len(start), device=sizes.device) - (degree.cumsum(0) - degree)[start]
-        end = place + first[start]
-        end += end >= start
-        graph = cls(sizes, torch.stack([start, end]))
-        object.__setattr__(graph, "is_complete", True)
+        return cls._complete(sizes)
+
+    @classmethod
+    def _complete(cls, sizes: Tensor) -> GraphBatch:
+        graph = object.__new__(cls)
+        owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+        for name, value in {"sizes": sizes, "edge_weight": None, "is_complete": True, "_owner": owner}.items():
+            object.__setattr__(graph, name, value)
         return graph
+
+    def __getattr__(self, name: str) -> Tensor:
+        # Asked for what is not there: of complete graphs that can be their edges.
+        if name == "edge_index" and self.is_complete:
+            return self.derived("complete edges", _complete_edges)
+        raise AttributeError(f"A GraphBatch has no attribute '{name}'.")
 
     def undirected(self) -> GraphBatch:
         r"""Return the batch with every edge in both directions, and each once.
@@ -143,13 +149,14 @@ class GraphBatch:
 
     def to(self, device: torch.device | str) -> GraphBatch:
         """Return the batch on a device: itself if it is there already, else a new object without derived values."""
-        sizes, edge_index = self.sizes.to(device), self.edge_index.to(device)
+        sizes = self.sizes.to(device)
+        if self.is_complete:
+            return self if sizes is self.sizes else self._complete(sizes)
+        edge_index = self.edge_index.to(device)
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
         if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
             return self
-        moved = GraphBatch(sizes, edge_index, weight)
-        object.__setattr__(moved, "is_complete", self.is_complete)
-        return moved
+        return GraphBatch(sizes, edge_index, weight)
 
     def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
         """Return a value that depends on the graphs alone, computed the first time it is asked for.
@@ -182,6 +189,19 @@ class GraphBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_derived"}
+
+
+def _complete_edges(graph: GraphBatch) -> Tensor:
+    """Return the edges of complete graphs, sorted."""
+    sizes = graph.sizes
+    first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    degree = (sizes - 1).repeat_interleave(sizes)
+    node = torch.arange(len(degree), device=sizes.device)
+    start = node.repeat_interleave(degree)
+    place = torch.arange(len(start), device=sizes.device) - (degree.cumsum(0) - degree)[start]
+    end = place + first[start]
+    end += end >= start
+    return torch.stack([start, end])
 
 
 @dataclass(frozen=True, eq=False)

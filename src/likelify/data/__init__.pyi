@@ -10,8 +10,12 @@ from likelify.data.encoding import decode as decode
 from likelify.data.encoding import encode as encode
 from likelify.data.facts import SPLITS as SPLITS
 from likelify.data.facts import Facts as Facts
+from likelify.data.facts import GraphFacts as GraphFacts
 from likelify.data.facts import SplitName as SplitName
 from likelify.data.finding import find_schema as find_schema
+from likelify.data.graphs import GraphItems as GraphItems
+from likelify.data.graphs import GraphSource as GraphSource
+from likelify.data.graphs import graph_source as graph_source
 from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.ordered import ItemBatch as ItemBatch

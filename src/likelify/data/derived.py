@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, Facts, SplitName
+from likelify.data.facts import SPLITS, Facts, GraphFacts, SplitName, count_sizes
 from likelify.data.source import ArraySource, Batch, Parts, Source, require_split, sizes_of, taken
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
@@ -39,11 +39,21 @@ class Subset(Source):
         self.schema, self.class_names = source.schema, source.class_names
         self.levels, self.classes, self.workers = source.levels, source.classes, source.workers
         self.description = f"{source.description}; of these {sizes} {said}"
+        self.graphs = None if source.graphs is None else self._graphs(source.graphs)
 
     @property
     def family(self) -> str:
         """The family of the whole."""
         return self.source.family
+
+    def _graphs(self, whole: GraphFacts) -> GraphFacts:
+        counts = self.node_counts("train")
+        return whole if counts is None else whole.model_copy(update={"sizes": count_sizes(counts.numpy())})
+
+    def node_counts(self, split: SplitName) -> Tensor | None:
+        """Return the number of nodes of each graph that is kept, or None if items are no graphs."""
+        counts = self.source.node_counts(split)
+        return None if counts is None else counts[self._kept[split]]
 
     def _factor(self, split: SplitName) -> float | None:
         """Return what the weights of the whole are divided by, or None if there are none."""
@@ -145,6 +155,10 @@ class Weighted(Source):
         batch = self.source.read(split, indices)
         weights = self._weights.get(split)
         return batch if weights is None else replace(batch, weights=taken(self, split, weights, indices))
+
+    def node_counts(self, split: SplitName) -> Tensor | None:
+        """Return the number of nodes of each graph of the other, or None if items are no graphs."""
+        return self.source.node_counts(split)
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have in the other, if they have any."""

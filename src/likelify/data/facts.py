@@ -2,6 +2,7 @@
 
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
 from likelify.names import ItemKind
@@ -22,6 +23,46 @@ WORDS: dict[ItemKind, tuple[str, str]] = {
 AXES: dict[ItemKind, int] = {"image": 3, "table": 1, "sequence": 2}
 
 
+class GraphFacts(Settings):
+    """What is known of the graphs that a source has as items.
+
+    Attributes:
+        sizes: of the training graphs, how many have each number of nodes.
+        complete: whether every node has an edge to every other of its graph, as in sets of points.
+        weighted: whether edges have weights of their own.
+
+    Example:
+        >>> GraphFacts(sizes={4: 30, 5: 10}, complete=True).mean_nodes
+        4.25
+    """
+
+    sizes: dict[int, int]
+    complete: bool
+    weighted: bool = False
+
+    @classmethod
+    def meant(cls) -> str:
+        """Return what these settings are, for errors."""
+        return "facts of the graphs"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.sizes or min(self.sizes) < 1 or min(self.sizes.values()) < 1:
+            raise ValueError("of each number of nodes, from 1 on, there must be a graph")
+        return self
+
+    @property
+    def mean_nodes(self) -> float:
+        """The mean number of nodes of a training graph."""
+        return sum(nodes * count for nodes, count in self.sizes.items()) / sum(self.sizes.values())
+
+
+def count_sizes(sizes: np.ndarray) -> dict[int, int]:
+    """Return how many graphs have each number of nodes, by number of nodes."""
+    values, counts = np.unique(sizes, return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
 class Facts(Settings):
     """What is known of a source without reading its items.
 
@@ -36,8 +77,9 @@ class Facts(Settings):
         sizes: number of items of each split.
         fingerprint: short hash of the data and the splits.
         class_names: what the classes are called, or None where they are only numbers.
-        columns: names of the columns of a table, or None.
+        columns: names of the columns of a table, or of the features of the nodes of graphs, or None.
         schema: what each of them means: kind, states, range; of every table.
+        graphs: what is known of graphs beside that: how many nodes they have, whether they are complete.
 
     Example:
         >>> from likelify.data import open_source
@@ -58,6 +100,7 @@ class Facts(Settings):
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     schema: tuple[ColumnSchema, ...] | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    graphs: GraphFacts | None = None
 
     @classmethod
     def meant(cls) -> str:
@@ -76,14 +119,16 @@ class Facts(Settings):
             raise ValueError(f"there are no {self.classes} classes")
         if any(size < 0 for size in self.sizes.values()):
             raise ValueError("a split has fewer than no items")
+        if self.graphs is not None and self.kind != "graph":
+            raise ValueError(f"{self.items} are no graphs")
         self._check_names()
         return self
 
     def _check_names(self) -> None:
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise ValueError(f"there are {len(self.class_names)} names for {self.classes} classes")
-        for what, names in (("names", self.columns), ("schemas", self.schema)):
-            if names is not None and (self.kind != "table" or len(names) != self.event_shape[0]):
+        for what, names, kinds in (("names", self.columns, ("table", "graph")), ("schemas", self.schema, ("table",))):
+            if names is not None and (self.kind not in kinds or (len(names),) != self.event_shape):
                 shape = "x".join(map(str, self.event_shape))
                 raise ValueError(f"there are {len(names)} {what} of columns for {self.items} of {shape}")
 

@@ -110,7 +110,7 @@ class Matched(Source):
         self.name, self.kind, self.description = source.name, source.kind, source.description
         self.event_shape, self.levels, self.workers = source.event_shape, source.levels, source.workers
         self.columns = source.columns if columns is None else facts.columns
-        self.schema = facts.schema
+        self.schema, self.graphs = facts.schema, source.graphs
         self._encoded = _recoded(source, facts, columns)
         renamed = source if classes is None else facts
         self.classes, self.class_names = renamed.classes, renamed.class_names
@@ -141,6 +141,10 @@ class Matched(Source):
             strange |= {wanted.name: words} if words else {}
         say_strange(f"'{self.name}'", strange, self.schema or (), "unseen")
         return rows
+
+    def node_counts(self, split: SplitName) -> Tensor | None:
+        """Return the number of nodes of each graph of the other, or None if items are no graphs."""
+        return self.source.node_counts(split)
 
     def item_weights(self, split: SplitName) -> Tensor | None:
         """Return the weights of the items of the other."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, Facts, SplitName
+from likelify.data.facts import SPLITS, Facts, GraphFacts, SplitName
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError, unknown_word
 from likelify.names import ItemKind
@@ -133,6 +133,7 @@ class Source(ABC):
     columns: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     schema: tuple[ColumnSchema, ...] | None = None
+    graphs: GraphFacts | None = None
     workers: int = 0
 
     @property
@@ -166,6 +167,11 @@ class Source(ABC):
 
     def item_weights(self, split: SplitName) -> Tensor | None:
         """Return what the items of a split weigh, `(items,)` with mean one, or None if all count alike."""
+        require_split(split)
+        return None
+
+    def node_counts(self, split: SplitName) -> Tensor | None:
+        """Return the number of nodes of each graph of a split, integers `(items,)`, or None if items are no graphs."""
         require_split(split)
         return None
 

@@ -167,6 +167,8 @@ def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
 
 
 def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
+    if graphs.is_complete:
+        return GraphBatch.complete(graphs.sizes.repeat(times))
     nodes = len(graphs.owner)
     offsets = nodes * torch.arange(times, device=graphs.edge_index.device)
     edges = (graphs.edge_index[:, None, :] + offsets[None, :, None]).flatten(1)
