@@ -20,6 +20,9 @@ from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.ordered import ItemBatch as ItemBatch
 from likelify.data.ordered import Items as Items
+from likelify.data.simulated.source import SimulatedGraphs as SimulatedGraphs
+from likelify.data.simulated.truths import entropy as entropy
+from likelify.data.simulated.truths import true_log_prob as true_log_prob
 from likelify.data.source import ArraySource as ArraySource
 from likelify.data.source import Batch as Batch
 from likelify.data.source import Source as Source

@@ -23,6 +23,7 @@ SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "sample-photos": ("images", "sample_photos", ()),
     "fashion-mnist": ("idx", "fashion_mnist", ()),
     **{name: ("tables", "bundled", (name,)) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")},
+    **{name: ("simulated.source", "SimulatedGraphs", (name,)) for name in ("mog-4", "mog-9", "mog-16", "mog-ring")},
 }
 # Sources made of the user's files, named NAME:PLACE: for each name the module and the function that takes the place.
 FROM_FILES: dict[str, tuple[str, str]] = {
