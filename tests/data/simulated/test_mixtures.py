@@ -35,6 +35,8 @@ def test_normal_numbers_have_the_moments_of_the_normal_distribution():
 def test_a_graph_is_a_function_of_seed_split_and_number(name):
     source = open_source(name)
     assert (source.kind, source.event_shape, source.size("train")) == ("graph", (2,), 4_000_000)
+    assert source.facts().graphs.sizes == {MIXTURES[name].nodes: 4_000_000}
+    assert source.node_counts("test").tolist() == [MIXTURES[name].nodes] * 4_000
     numbers = torch.tensor([3_999_999, 0, 17])
     batch = source.read("train", numbers)
     nodes = MIXTURES[name].nodes

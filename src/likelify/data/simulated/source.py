@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.facts import SPLITS, SplitName
+from likelify.data.facts import SPLITS, GraphFacts, SplitName
+from likelify.data.graphs import complete_graphs
 from likelify.data.simulated.mixtures import MIXTURES
 from likelify.data.source import Batch, Source, require_split, sizes_of
 from likelify.errors import DataError, unknown_word
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from likelify.structure import GraphBatch
 
 # Twenty thousand steps with batches of two hundred meet no training graph twice.
 TRAINING, HELD_OUT = 4_000_000, 4_000
@@ -48,6 +46,7 @@ class SimulatedGraphs(Source):
 
     kind = "graph"
     event_shape = (2,)
+    columns = ("x", "y")
 
     def __init__(
         self, name: str, *, train: int = TRAINING, validation: int = HELD_OUT, test: int = HELD_OUT, seed: int = 0
@@ -61,6 +60,7 @@ class SimulatedGraphs(Source):
                 raise DataError(f"{word}= of '{name}' must be a whole number of at least {least}, got {number!r}.")
         self.name, self.seed, self._mixture = name, seed, MIXTURES[name]
         self._sizes: dict[SplitName, int] = {"train": train, "validation": validation, "test": test}
+        self.graphs = GraphFacts(complete=True, sizes={self._mixture.nodes: train})
         sizes = sizes_of({split: range(size) for split, size in self._sizes.items()})
         seeded = f" by the seed {seed}" if seed else ""
         self.description = f"simulated: {self._mixture.said}; {sizes}{seeded}, drawn when they are read"
@@ -69,6 +69,12 @@ class SimulatedGraphs(Source):
         """Return the number of graphs of a split."""
         require_split(split)
         return self._sizes[split]
+
+    def node_counts(self, split: SplitName) -> Tensor:
+        """Return the number of nodes of each graph of a split, which are alike."""
+        import torch
+
+        return torch.tensor(self._mixture.nodes).expand(self.size(split))
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Draw the graphs with these numbers; `x` is float64, nodes in random order."""
@@ -94,14 +100,3 @@ class SimulatedGraphs(Source):
             # The last digits of a cosine are not the same on every machine.
             digest.update(np.float32(self._mixture.draw(self.seed, split, np.arange(4)).round(3)).tobytes())
         return digest.hexdigest()[:16]
-
-
-@lru_cache(maxsize=16)
-def complete_graphs(count: int, nodes: int) -> GraphBatch:
-    """Return complete graphs of one size; batches of the same many share one object and what is derived from it."""
-    import torch
-
-    from likelify.structure import GraphBatch
-
-    with torch.inference_mode(mode=False):
-        return GraphBatch.complete(torch.full((count,), nodes))
