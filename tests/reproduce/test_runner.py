@@ -11,7 +11,7 @@ import pytest
 
 from likelify.fitting.run import Run
 from likelify.reproduce.experiment import Method
-from likelify.reproduce.runner import REQUEST, Folders, run_cells
+from likelify.reproduce.runner import REQUEST, Folders, last_words, run_cells
 from likelify.reproduce.session import Session
 from tests.reproduce.trial import METHODS, experiment
 
@@ -113,3 +113,21 @@ def test_two_processes_work_on_one_cell(tmp_path):
     (session.results / "cells.json").unlink()
     assert run_cells(session.todo(), session.folders(), devices=2) == {}
     assert session.again().states[0].result.trained_here is False
+
+
+LAUNCHER = """
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "somewhere.py", line 3, in <module>
+[rank0]: RuntimeError: the connection was closed
+Traceback (most recent call last):
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError: 
+============================================================
+likelify.reproduce.worker FAILED
+============================================================
+"""
+
+
+def test_what_a_failed_process_said_last_is_its_error():
+    assert last_words(LAUNCHER) == "[rank0]: RuntimeError: the connection was closed"
+    assert last_words("Fatal Python error: Aborted\n\n=====\n") == "Fatal Python error: Aborted"
+    assert last_words("\n") == ""

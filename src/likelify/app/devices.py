@@ -116,7 +116,7 @@ def joined(where: Where) -> Iterator[None]:
     require_fabric()
     # PyTorch tells of what is as it should be.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    import torch
+    from likelify.fitting.joining import leave_processes
 
     try:
         where.place  # noqa: B018 - joined here
@@ -128,8 +128,7 @@ def joined(where: Where) -> Iterator[None]:
             error.add_note(OWN)
         raise
     finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        leave_processes()
 
 
 def require_fabric() -> None:

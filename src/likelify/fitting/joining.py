@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from likelify.errors import ConfigError
@@ -35,3 +37,23 @@ def join_processes(device: str, local: int, nodes: int = 1) -> OneProcess:
     fabric = Fabric(accelerator=kind, devices=local, num_nodes=nodes, strategy=DDPStrategy(timeout=PATIENCE))
     fabric.launch()
     return processes(fabric)
+
+
+@contextmanager
+def joined_processes(device: str, local: int) -> Iterator[OneProcess]:
+    """Join this process with the others of this machine for a block; see `join_processes`."""
+    try:
+        yield join_processes(device, local)
+    finally:
+        leave_processes()
+
+
+def leave_processes() -> None:
+    """Close the connections to the other processes, if there are any.
+
+    A process that ends without that may fail while it does so: threads of the connections are still at work.
+    """
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

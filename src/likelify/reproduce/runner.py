@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -176,10 +177,10 @@ class _Worker:
 
     def _reason(self, code: int) -> str:
         self.error_output.seek(0)
-        lines = self.error_output.read().decode(errors="replace").strip().splitlines()
+        said = last_words(self.error_output.read().decode(errors="replace"))
         killed = f"the process was ended by signal {-code}" if code < 0 else f"the process ended with code {code}"
         hint = " (out of memory?)" if code == -9 else ""
-        return f"{killed}{hint}" + (f": {lines[-1]}" if lines else "")
+        return f"{killed}{hint}" + (f": {said}" if said else "")
 
     def end(self) -> None:
         """Ask the process to end."""
@@ -194,6 +195,20 @@ class _Worker:
             self.process.kill()
             self.process.wait()
         self.listener.join()
+
+
+def last_words(errors: str) -> str:
+    """Return the line that says most of what processes wrote before they failed.
+
+    That is the last error of a traceback, or else the last line with a word in it: where several processes work on a
+    cell, what started them writes a summary behind their tracebacks, which says nothing of the error.
+    """
+    lines = [line.strip() for line in errors.splitlines() if re.search(r"\w", line)]
+    raised = [
+        line for line in lines if re.match(r"(\[rank\d+\]: ?)?[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b", line)
+    ]
+    own = [line for line in raised if "ChildFailedError" not in line]
+    return (own or lines or [""])[-1]
 
 
 def _parse(line: str) -> dict[str, Any]:

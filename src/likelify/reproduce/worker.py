@@ -39,7 +39,7 @@ def main() -> None:
 def _run(request: dict) -> None:
     import torch
 
-    from likelify.fitting.joining import join_processes
+    from likelify.fitting.joining import joined_processes
     from likelify.reproduce.cell import Cell
     from likelify.reproduce.costing import run_costs
     from likelify.reproduce.costs import CostCell
@@ -58,9 +58,12 @@ def _run(request: dict) -> None:
     folders = Folders.parse(request["folders"])
     if request["costs"]:
         run_costs(CostCell.parse(request["cell"]), folders, on_progress)
-    else:
-        cell = Cell.parse(request["cell"])
-        place = join_processes(cell.device, int(os.environ["LOCAL_WORLD_SIZE"])) if _is_one_of_many() else None
+        return
+    cell = Cell.parse(request["cell"])
+    if not _is_one_of_many():
+        run_cell(cell, folders, on_progress)
+        return
+    with joined_processes(cell.device, int(os.environ["LOCAL_WORLD_SIZE"])) as place:
         run_cell(cell, folders, on_progress, place=place)
 
 
