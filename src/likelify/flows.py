@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,12 @@ class Flow(Distribution):
         self.encoder = encoder
         declared = None if event_shape is None else as_shape(event_shape, least=1)
         self.event_shape = event_shape_of(base, transform, declared)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Look at a part that takes the place of another as the first ones were looked at."""
+        if name in ("base", "transform") and {"base", "transform"} <= self._modules.keys():
+            check_parts(**{"base": self.base, "transform": self.transform, "encoder": self.encoder, name: value})
+        super().__setattr__(name, value)
 
     @property
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]

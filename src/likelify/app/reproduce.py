@@ -61,6 +61,11 @@ def reproduce_command(
     files = None if data is None else str(data.resolve())
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
     command = f"{program()} reproduce {words}"
+    if render_only and session.cells and not session.of("finished", "stale"):
+        raise RunError(
+            f"There is nothing to show: no cell of {name} has been run in '{session.results}'. Leave --render-only out "
+            "to run it, or name the folder of its results by --out."
+        )
     failures = {} if render_only or not session.cells else _run(session, jobs, devices, again=again, command=command)
     session = session.again()
     report = session.report()

@@ -210,6 +210,10 @@ def test_it_is_refused_where_its_masses_would_be_something_else():
             lk.Flow(base, wrong)
     with pytest.raises(UnsupportedError, match="do not keep them whole"):
         lk.Flow(flow, lk.Affine(scale=2.0))
+    before = flow.base
+    with pytest.raises(UnsupportedError, match="This flow has the base StudentT"):
+        flow.base = distributions.StudentT((1, 2, 2))
+    assert flow.base is before
     with pytest.raises(UnsupportedError, match="do not add up"):
         distributions.Mixture([flow, base])
     assert distributions.Mixture([flow, flow]).of_integers
