@@ -19,8 +19,16 @@ from likelify.linalg.expm import Unrolled as Unrolled
 from likelify.linalg.expm import exp_action as exp_action
 from likelify.linalg.expm import recorded as recorded
 from likelify.linalg.expm import time_methods as time_methods
+from likelify.linalg.filter_polynomials import FilterPolynomial as FilterPolynomial
+from likelify.linalg.filter_polynomials import GraphFilter as GraphFilter
 from likelify.linalg.function import Function as Function
 from likelify.linalg.graph import GraphMap as GraphMap
+from likelify.linalg.graph_filters import AnalyticFilter as AnalyticFilter
+from likelify.linalg.graph_filters import BandFilter as BandFilter
+from likelify.linalg.graph_filters import Filtered as Filtered
+from likelify.linalg.graph_filters import HeatFilter as HeatFilter
+from likelify.linalg.graph_filters import PageRankFilter as PageRankFilter
+from likelify.linalg.graph_filters import graph_filter as graph_filter
 from likelify.linalg.kronecker import KroneckerSum as KroneckerSum
 from likelify.linalg.maps import LinearMap as LinearMap
 from likelify.linalg.trace import estimate_trace as estimate_trace

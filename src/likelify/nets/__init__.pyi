@@ -13,6 +13,9 @@ from likelify.nets.conditioners import recomputed as recomputed
 from likelify.nets.density import NetFactory as NetFactory
 from likelify.nets.density import density_net as density_net
 from likelify.nets.density import density_nets as density_nets
+from likelify.nets.graph_convs import GraphKernel as GraphKernel
+from likelify.nets.graph_convs import HeatKernel as HeatKernel
+from likelify.nets.graph_convs import UnitaryConv as UnitaryConv
 from likelify.nets.graphs import GraphAttentionNet as GraphAttentionNet
 from likelify.nets.graphs import MessagePassingNet as MessagePassingNet
 from likelify.nets.lipschitz import DeclaredNet as DeclaredNet

@@ -44,7 +44,6 @@ and its certificate are ours. Interpolation and aliasing: Trefethen 2013, chapte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +52,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, ConvergenceError, DomainError
 from likelify.linalg.bounds import gram_bound, safe_exp, widest
+from likelify.linalg.expm.adjacency import apply_polynomial
 from likelify.linalg.expm.chebyshev import MAX_DEGREE, bessel_tail
 from likelify.linalg.expm.diagnostics import Diagnostics
 from likelify.linalg.expm.expansion import ORDERS, PER_ORDER
@@ -121,10 +121,10 @@ def adjacency_exponential(
         return complete_exponential(map, x, time), 0, 0.0
     # In double precision the small exponentials cost next to nothing and add no rounding.
     theta0, theta1 = time * widest(map.theta0), time * widest(map.theta1)
-    coefficients, error = _coefficients(theta0, theta1, tol, orders)
+    coefficients, error = adjacency_coefficients(theta0, theta1, tol, orders)
     adjacency = normalized_adjacency(map.graph, x.dtype)
-    value = _Polynomial.apply(x, coefficients.to(x.dtype), adjacency)
-    return value, len(coefficients) - 1, error  # pyright: ignore[reportReturnType]
+    value = apply_polynomial(adjacency, x, coefficients.to(x.dtype))
+    return value, len(coefficients) - 1, error
 
 
 def log_det_error(map: GraphMap, time: float, error: float) -> Tensor:  # noqa: A002 - as above
@@ -159,8 +159,11 @@ def _least_degree(growth: float, norm: float, tol: float, orders: int) -> int:
     return least
 
 
-def _coefficients(theta0: Tensor, theta1: Tensor, tol: float, orders: int) -> tuple[Tensor, float]:
-    """Return the coefficients `(degree + 1, f, f)` and the bound of the error they leave."""
+def adjacency_coefficients(theta0: Tensor, theta1: Tensor, tol: float, orders: int) -> tuple[Tensor, float]:
+    """Return the coefficients `(degree + 1, f, f)` and the bound of the error they leave, see `adjacency_exponential`.
+
+    Both matrices in double precision give the coefficients that it applies.
+    """
     with torch.no_grad():
         growth = float(gram_bound((theta0 + theta0.mT) / 2, steps=5))
         norm = float(gram_bound(theta1, steps=5))
@@ -201,95 +204,6 @@ def _require_range(growth: float, norm: float) -> None:
             f"{growth + norm:.3g} times as large as the input, which no floating format holds (limit {MAX_NORM:g}). "
             "Limit the norms of theta_0 and theta_1, for example by limit_by_neighbours."
         )
-
-
-def _terms(adjacency: Tensor, x: Tensor, degree: int) -> Iterator[Tensor]:
-    """Return `T_k(A) x` for `k = 0..degree`, each valid until the one after the next is asked for."""
-    yield x
-    if degree == 0:
-        return
-    previous, current = x, adjacency @ x
-    yield current
-    for k in range(2, degree + 1):
-        # The input must stay as it is; the other terms give up their memory.
-        add = torch.addmm if k == 2 else torch.Tensor.addmm_
-        previous, current = current, add(previous, adjacency, current, beta=-1, alpha=2)
-        yield current
-
-
-class _Polynomial(torch.autograd.Function):
-    """The polynomial `sum_k T_k(A) X C_k`; saves `X` and the coefficients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, coefficients: Tensor, adjacency: Tensor) -> Tensor:
-        ctx.save_for_backward(x, coefficients)
-        ctx.save_for_forward(x, coefficients)
-        ctx.adjacency = adjacency
-        terms = _terms(adjacency, x.contiguous(), len(coefficients) - 1)
-        value = next(terms) @ coefficients[0]
-        for term, coefficient in zip(terms, coefficients[1:], strict=True):
-            value.addmm_(term, coefficient)
-        return value
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, coefficients = ctx.saved_tensors
-        of_x, of_coefficients, _ = tangents
-        parts = [] if of_x is None else [_Polynomial.apply(of_x, coefficients, ctx.adjacency)]
-        parts += [] if of_coefficients is None else [_Polynomial.apply(x, of_coefficients, ctx.adjacency)]
-        return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return `sum_k T_k(A) g C_k^T` and `X^T T_k(A) g`: `A` is symmetric, so one recurrence gives both."""
-        x, coefficients = ctx.saved_tensors
-        refuse_old_batches("the exponential of a graph", *grads)
-        (grad,) = grads
-        to_x, to_coefficients, _ = ctx.needs_input_grad
-        degree = len(coefficients) - 1
-        if is_watched():
-            of_x = _Polynomial.apply(grad, coefficients.mT, ctx.adjacency) if to_x else None
-            of_coefficients = _Moments.apply(x, grad, degree, ctx.adjacency) if to_coefficients else None
-            return of_x, of_coefficients, None  # pyright: ignore[reportReturnType]
-        of_x, moments = None, []
-        for term, coefficient in zip(_terms(ctx.adjacency, grad.contiguous(), degree), coefficients, strict=True):
-            if to_coefficients:
-                moments.append(x.mT @ term)
-            if to_x:
-                of_x = term @ coefficient.mT if of_x is None else of_x.addmm_(term, coefficient.mT)
-        return of_x, torch.stack(moments) if to_coefficients else None, None
-
-
-class _Moments(torch.autograd.Function):
-    """The matrices `M_k = X^T T_k(A) Y`, what the gradient of the coefficients is made of."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, degree: int, adjacency: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
-        ctx.save_for_forward(x, y)
-        ctx.adjacency, ctx.degree = adjacency, degree
-        return torch.stack([x.mT @ term for term in _terms(adjacency, y.contiguous(), degree)])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        x, y = ctx.saved_tensors
-        pairs = [(tangents[0], y), (x, tangents[1])]
-        parts = [
-            _Moments.apply(*pair, ctx.degree, ctx.adjacency)
-            for pair, tangent in zip(pairs, tangents, strict=False)
-            if tangent is not None
-        ]
-        return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return `sum_k T_k(A) Y G_k^T` and `sum_k T_k(A) X G_k`, polynomials again."""
-        x, y = ctx.saved_tensors
-        (grad,) = grads
-        to_x, to_y, *_ = ctx.needs_input_grad
-        of_x = _Polynomial.apply(y, grad.mT, ctx.adjacency) if to_x else None
-        of_y = _Polynomial.apply(x, grad, ctx.adjacency) if to_y else None
-        return of_x, of_y, None, None  # pyright: ignore[reportReturnType]
 
 
 def complete_exponential(map_: GraphMap, x: Tensor, time: float | Tensor) -> Tensor:
