@@ -92,7 +92,7 @@ class GraphFilter(ABC):
         """
         if not self.constant:
             return self._polynomial(tol, torch.device(device))
-        kept: dict[Any, FilterPolynomial] = self.__dict__.setdefault("_kept", {})
+        kept: dict[Any, FilterPolynomial] = vars(self).setdefault("_kept", {})
         if (tol, str(device)) not in kept:
             # What inference mode makes could not be used in training later.
             with torch.inference_mode(mode=False):

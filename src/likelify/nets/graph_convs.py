@@ -193,14 +193,14 @@ class GraphKernel(nn.Module):
         return f"{self.filter}, degree={found.degree}, error_bound={found.error_bound:.2g}"
 
 
-def _filter_of(kernel: Any, settings: dict[str, Any]) -> GraphFilter:
+def _filter_of(kernel: str | GraphFilter | Callable[[Tensor], Tensor], settings: dict[str, Any]) -> GraphFilter:
     if isinstance(kernel, GraphFilter):
         if settings:
             raise ConfigError(f"{kernel} has its settings already; leave out {', '.join(settings)}.")
         return kernel
     if isinstance(kernel, str) and kernel not in FILTERS:
         raise ConfigError(unknown_word("kernel", kernel, FILTERS))
-    if not isinstance(kernel, str) and not callable(kernel):
+    if not callable(kernel) and not isinstance(kernel, str):
         raise ConfigError(f"A kernel is a name, a GraphFilter or a function, not a {type(kernel).__name__}.")
     if kernel == "heat":
         settings = settings | {"time": torch.as_tensor(settings.get("time", 1.0), dtype=torch.float64)}
