@@ -184,7 +184,7 @@ def admit(flow: Flow, x: Tensor, context: ContextLike) -> Admitted:
     Args:
         flow: whose method was called.
         x: `(rows, *event)`, or `(*sample, rows, *event)`, or one event.
-        context: one row of a condition for each row of `x`, or one for all.
+        context: one row of a condition for each row of `x`, or one for all; for graphs, also one for each graph.
 
     Raises:
         UnsupportedError: for what is no tensor, and for a condition that no part reads.
@@ -227,12 +227,27 @@ def admit_context(flow: Flow, context: ContextLike, like: Tensor | None = None) 
     if not is_tracing():
         _check_condition(flow, found, tensor_of(flow) if like is None else like)
     if flow.encoder is None:
-        return found
+        return _per_node(found)
     if found.condition is None:
         raise ShapeError(
             f"This flow is conditional (its encoder is {flow.encoder}): give labels or a condition as context."
         )
-    return with_condition(found, flow.encoder(found.condition))
+    return _per_node(with_condition(found, flow.encoder(found.condition)))
+
+
+def _per_node(context: Context) -> Context:
+    """Return a context with graphs whose condition has a row for each node; it may be given for each graph."""
+    structure, condition = context.structure, context.condition
+    if structure is None or condition is None or len(condition) == len(structure.owner):
+        return context
+    if len(condition) == 1:
+        return with_condition(context, condition.expand(len(structure.owner), *condition.shape[1:]))
+    if len(condition) != len(structure):
+        raise ShapeError(
+            f"The condition has {len(condition)} rows, and there are {len(structure)} graphs of "
+            f"{len(structure.owner)} nodes together: give one row for each graph or for each node, or one for all."
+        )
+    return with_condition(context, condition[structure.owner])
 
 
 def _check_condition(flow: Flow, context: Context, like: Tensor | None) -> None:

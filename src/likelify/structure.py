@@ -209,7 +209,8 @@ class Context:
     """What a batch is conditioned on.
 
     Attributes:
-        condition: a tensor whose first axis runs with that of the batch, or None.
+        condition: a tensor whose first axis runs with that of the batch, or None. With graphs it has a row for each
+            node; a `Flow` also takes one row for each graph, where there are not as many graphs as nodes.
         structure: the graphs that the rows of the batch belong to, or None when each row is an item.
         temperature: factor on the standard deviation of normal distributions that are *sampled*;
             densities do not look at it. `Flow.sample(temperature=...)` sets it.

@@ -5,6 +5,7 @@ from tests.cases import (
     converted,
     fibre,
     flowified,
+    graphs,
     layers,
     maps,
     mixing,
@@ -28,7 +29,7 @@ from tests.cases.common import (
 )
 
 MAPS = maps.MAPS
-FILES = (layers, flowified, converted, fibre, activation, pooling, mixing, triangular, residual, stochastic)
+FILES = (layers, flowified, converted, fibre, activation, pooling, mixing, triangular, residual, stochastic, graphs)
 LAYERS = {name: case for file in FILES for name, case in file.LAYERS.items()}
 SIZED = sizes.SIZED
 # Of two cases with one name, one would be tested by nobody.

@@ -63,6 +63,7 @@ class LayerCase:
         near_identity: a fresh layer claims to change little.
         scale: of the noise on its parameters.
         draws_without_gradient: the docstring says that what its inverse draws has no gradients.
+        sees_order: of nodes of graphs: the docstring says that they are taken in the order of their indices.
     """
 
     build: Callable[[], Transform]
@@ -72,6 +73,7 @@ class LayerCase:
     near_identity: bool = False
     scale: float = 0.3
     draws_without_gradient: bool = False
+    sees_order: bool = False
 
     def ready(
         self,

@@ -92,6 +92,12 @@ def nodes(build: Build, **settings: Any) -> Sized:
     return vector(build, graphs=_graphs, **settings)
 
 
+def sets(build: Build) -> Sized:
+    """A layer of two complete graphs, each of as many nodes as there are rows of other layers."""
+    data = lambda s: normal(2 * s.rows, s.channels)  # noqa: E731
+    return vector(build, data=data, graphs=lambda s: lk.GraphBatch.complete([s.rows, s.rows]))
+
+
 def reading(case: Sized) -> Sized:
     """The same layer, built to read a condition of one number for each feature."""
     return replace(case, condition=lambda s: normal(s.rows, s.features), axes=(*case.axes, "features"))
@@ -111,6 +117,13 @@ def _coupling(s: Sizes, bijector: Any, features: int = 0) -> lk.Coupling:
     split = lk.ChannelSplit(s.channels)
     kept, moved = split.sizes
     return lk.Coupling(split, bijector, nets.MLP(kept, bijector.size * moved, (5,), context_features=features))
+
+
+def _graph_coupling(s: Sizes, net: type[nn.Module], features: int = 0) -> lk.Coupling:
+    split = lk.ChannelSplit(s.channels)
+    return lk.Coupling(
+        split, lk.AffineBijector(), net(split.sizes[0], 2 * split.sizes[1], 4, context_features=features)
+    )
 
 
 def _autoregressive(s: Sizes, bijector: Any) -> transforms.Autoregressive:
@@ -237,6 +250,11 @@ BIJECTIONS: dict[str, Sized] = {
     "Coupling spline image": image(lambda s: _image_coupling(s, lk.SplineBijector(4, 2.0)), scale=0.1),
     "Coupling affine condition image": reading(image(lambda s: _image_coupling(s, lk.AffineBijector(), s.features))),
     "Autoregressive": vector(lambda s: _autoregressive(s, lk.SplineBijector(4, 2.0))),
+    "Coupling messages": nodes(lambda s: _graph_coupling(s, nets.MessagePassingNet)),
+    "Coupling messages sets": sets(lambda s: _graph_coupling(s, nets.MessagePassingNet)),
+    "Coupling attention condition": reading(nodes(lambda s: _graph_coupling(s, nets.GraphAttentionNet, s.features))),
+    "Coupling attention sets": sets(lambda s: _graph_coupling(s, nets.GraphAttentionNet)),
+    "GraphVectors": sets(lambda s: transforms.GraphVectors(lk.Conv1x1(s.rows * s.channels), s.rows, s.channels)),
     "Autoregressive nodes": nodes(lambda s: _autoregressive(s, lk.AffineBijector())),
     "Chain": image(lambda s: lk.Chain([lk.ActNorm(s.channels), lk.Conv1x1(s.channels)])),
     "Inverse": image(lambda s: lk.Inverse(lk.Conv1x1(s.channels))),
@@ -323,6 +341,7 @@ SOLVED: dict[str, Sized] = {
     "graph_sylvester condition": reading(
         nodes(lambda s: lk.graph_sylvester(s.channels, hidden=5, context_features=s.features))
     ),
+    "graph_sylvester nodes": nodes(lambda s: lk.graph_sylvester(s.channels, hidden=5, order="nodes")),
     "TriangularResidual": vector(lambda s: _triangular(s, 0)),
     "TriangularResidual image": image(lambda s: _triangular(s, 2), scale=0.1),
     "TriangularResidual condition image": reading(image(lambda s: _triangular(s, 2, s.features), scale=0.1)),

@@ -8,7 +8,7 @@ import likelify as lk
 from likelify import nets, transforms
 from likelify.transforms.sylvester.factories import SylvesterHeads
 from likelify.transforms.sylvester.scalar import FreeTanhResidual
-from tests.cases.common import LayerCase, normal, on_graphs, undirected
+from tests.cases.common import LayerCase, normal, on_graphs, undirected, weighted_graphs
 
 
 def residual(channels: int, **options: Any) -> lk.TriangularResidual:
@@ -94,12 +94,21 @@ LAYERS: dict[str, LayerCase] = {
         lk.TriangularResidual,
         on_graphs,
         near_identity=True,
+        sees_order=True,
     ),
     "triangular-complete-graphs-condition": LayerCase(
         lambda: residual(2, dims="nodes", context_features=2, method="wavefront"),
         lambda: normal(5, 2),
         lk.TriangularResidual,
         lambda: lk.Context(normal(5, 2), lk.GraphBatch.complete([2, 3])),
+        sees_order=True,
+    ),
+    "triangular-features-graphs": LayerCase(
+        lambda: lk.TriangularResidual(nets.AutoregressiveGraphNet(3, hidden=5)),
+        lambda: normal(5, 3),
+        lk.TriangularResidual,
+        lambda: lk.Context(structure=weighted_graphs()),
+        near_identity=True,
     ),
     "triangular-original-heads": LayerCase(
         lambda: lk.TriangularResidual(SylvesterHeads(4, 3), FreeTanhResidual()),
@@ -144,12 +153,19 @@ LAYERS: dict[str, LayerCase] = {
         lambda: normal(2, 3, 2, 3),
     ),
     "graph-sylvester-graphs": LayerCase(
-        lambda: lk.graph_sylvester(2, hidden=5), lambda: normal(5, 2), lk.Conjugate, undirected
+        lambda: lk.graph_sylvester(2, hidden=5), lambda: normal(5, 2), lk.Conjugate, complete
     ),
     "graph-sylvester-graphs-condition": LayerCase(
         lambda: lk.graph_sylvester(2, hidden=5, context_features=3),
         lambda: normal(5, 2),
         lk.Conjugate,
         lambda: lk.Context(normal(5, 3), undirected().structure),
+    ),
+    "graph-sylvester-nodes-graphs": LayerCase(
+        lambda: lk.graph_sylvester(2, hidden=5, order="nodes"),
+        lambda: normal(5, 2),
+        lk.Conjugate,
+        undirected,
+        sees_order=True,
     ),
 }

@@ -23,6 +23,7 @@ from likelify.nets.lipschitz import LipschitzConvNet as LipschitzConvNet
 from likelify.nets.lipschitz import LipschitzMLP as LipschitzMLP
 from likelify.nets.lipschitz import LipschitzNet as LipschitzNet
 from likelify.nets.masked import AutoregressiveNet as AutoregressiveNet
+from likelify.nets.masked_graphs import AutoregressiveGraphNet as AutoregressiveGraphNet
 from likelify.nets.pixels import pixel_decoder as pixel_decoder
 from likelify.nets.pixels import pixel_encoder as pixel_encoder
 from likelify.nets.planes import PlaneNet as PlaneNet

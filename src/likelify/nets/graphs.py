@@ -112,6 +112,24 @@ class EdgeList(Neighbourhoods):
         return sums / totals[..., None]
 
 
+def neighbourhoods_for(net: nn.Module, x: Tensor, context: ContextLike) -> Neighbourhoods:
+    """Return which nodes see which in the graphs of a context, for a network and its input.
+
+    Raises:
+        ShapeError: if there are no graphs, or none of so many nodes.
+        DomainError: if a weight of an edge is negative or not finite.
+    """
+    structure, name = as_context(context).structure, type(net).__name__
+    if structure is None:
+        raise ShapeError(f"A network {name} needs the graphs: give Context(structure=GraphBatch(...)) as context.")
+    if x.ndim != 2 or len(x) != len(structure.owner):
+        raise ShapeError(
+            f"A network {name} works on the features of nodes (nodes, features) and got shape {tuple(x.shape)}; the "
+            f"graphs of the context have {len(structure.owner)} nodes."
+        )
+    return neighbourhoods(structure)
+
+
 def neighbourhoods(structure: GraphBatch) -> Neighbourhoods:
     """Return which nodes of graphs see which, worked out once for each batch of graphs.
 
@@ -215,7 +233,7 @@ class GraphNet(nn.Module):
             ShapeError: if the input or the condition has another width, or there are no graphs of so many nodes.
             DomainError: if a weight of an edge is negative or not finite.
         """
-        near = self._neighbourhoods(x, context)
+        near = neighbourhoods_for(self, x, context)
         h = joined(self, (self.in_features, self.context_features), x, context)
         h = in_full_precision(self._entered, h)
         for round_ in self.between:
@@ -230,17 +248,6 @@ class GraphNet(nn.Module):
 
     def _left(self, h: Tensor) -> Tensor:
         return self.leave(F.silu(h))
-
-    def _neighbourhoods(self, x: Tensor, context: ContextLike) -> Neighbourhoods:
-        structure, name = as_context(context).structure, type(self).__name__
-        if structure is None:
-            raise ShapeError(f"A {name} needs the graphs: give Context(structure=GraphBatch(...)) as context.")
-        if x.ndim != 2 or len(x) != len(structure.owner):
-            raise ShapeError(
-                f"A {name} works on the features of nodes (nodes, features) and got shape {tuple(x.shape)}; the graphs "
-                f"of the context have {len(structure.owner)} nodes."
-            )
-        return neighbourhoods(structure)
 
 
 class MessagePassingNet(GraphNet):

@@ -29,6 +29,7 @@ from likelify.transforms.exponential.rotations import Cayley as Cayley
 from likelify.transforms.exponential.rotations import Householder as Householder
 from likelify.transforms.exponential.rotations import Orthogonal as Orthogonal
 from likelify.transforms.exponential.rotations import rotation as rotation
+from likelify.transforms.graphs import GraphVectors as GraphVectors
 from likelify.transforms.inversion import InverseCheck as InverseCheck
 from likelify.transforms.inversion import InverseReport as InverseReport
 from likelify.transforms.inversion import Inversion as Inversion

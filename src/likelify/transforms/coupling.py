@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from likelify.calling import CallsNet, call_net, refuse_condition
 from likelify.distributions.normal import limit_log_scale
-from likelify.errors import ShapeError, UnsupportedError
+from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.structure import ContextLike, EventShape, check_size, kept_arguments, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms import splines
@@ -98,6 +98,12 @@ class ChannelSplit(nn.Module):
 
     def __init__(self, channels: int, *, swap: bool = False) -> None:
         super().__init__()
+        if channels == 1:
+            raise ConfigError(
+                "The channels of a ChannelSplit must be at least 2, got 1: one part is read, the other changed. Split "
+                "positions by a MaskSplit; single numbers and graphs of one feature have graph_exponential and "
+                "ChannelSpline in turn, or a ContinuousFlow."
+            )
         channels = check_size(channels, "The channels of a ChannelSplit", least=2)
         self.channels = channels
         self.takes: EventShape = (channels, ...)

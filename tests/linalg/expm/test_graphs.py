@@ -92,6 +92,26 @@ def test_complete_graphs_equal_the_same_graphs_in_general(sizes):
     assert one.norm_bound((3,)) <= two.norm_bound((3,))
 
 
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("nodes", range(2, 17))
+def test_exponential_is_that_of_the_kronecker_matrix_and_its_trace_is_counted_by_node(nodes, complete):
+    graph = lk.GraphBatch.complete([nodes]) if complete else random_graph(nodes, 0.5)
+    map_, x = random_map(graph, 2, 0.9), normal(nodes, 2)
+    weights = torch.zeros(nodes, nodes, dtype=torch.float64)
+    start, end = graph.edge_index
+    weights[start, end] = 1.0 if graph.edge_weight is None else graph.edge_weight
+    scale = torch.where(weights.sum(1) > 0, weights.sum(1), 1).rsqrt()
+    adjacency = scale[:, None] * weights * scale
+    theta0, theta1 = map_.theta0.T.contiguous(), map_.theta1.T.contiguous()
+    matrix = torch.kron(torch.eye(nodes).double(), theta0) + torch.kron(adjacency, theta1)
+    layer = lk.Exponential(map_, tol=1e-13)
+    value, log_det = layer(x, lk.Context(structure=graph))
+    expected = (exponential(matrix) @ x.flatten()).view_as(x)
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(log_det, nodes * map_.theta0.trace()[None], rtol=1e-14, atol=0)
+    torch.testing.assert_close(matrix.trace(), nodes * map_.theta0.trace(), rtol=1e-13, atol=1e-13)
+
+
 def test_permutations_of_the_nodes_commute_with_the_exponential():
     for kind in ("plain", "weighted", "complete of one size"):
         graph = kinds()[kind]

@@ -7,15 +7,17 @@ condition, row by row, as the posteriors of VAEs need it.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from likelify.errors import ConfigError
+from likelify.errors import ConfigError, unknown_word
 from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
+from likelify.nets.masked_graphs import AutoregressiveGraphNet
 from likelify.structure import ContextLike, check_event
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
@@ -268,25 +270,48 @@ def conv_sylvester(
 def graph_sylvester(
     features: int,
     *,
-    hidden: int = 128,
+    hidden: int = 64,
     reflections: int | None = None,
+    order: Literal["features", "nodes"] = "features",
     slope_limit: float = 0.5,
     context_features: int = 0,
 ) -> Conjugate:
-    r"""Build a Sylvester flow of the nodes of graphs: `W` is reflections of the features and a graph exponential.
+    r"""Build a generalized Sylvester flow of graphs: `z = x + W^-1 f(W x)` with a graph exponential in `W`.
 
-    The autoregressive part takes the nodes in the order of their indices, so the layer does not commute with
-    permutations of the nodes.
+    `W` is reflections of the features and a `graph_exponential`, so that what `f` does to one number of the latent is
+    done to all nodes of a graph. With the order of the features `f` reads at each node the earlier features of all
+    nodes, by messages along the edges (`nets.AutoregressiveGraphNet`); the layer then commutes with permutations of the
+    nodes, and each step of its inverse solves one feature of all nodes. With the order of the nodes it reads the
+    earlier neighbours of a node, by their indices, and commutes with nothing.
 
     Args:
         features: of each node, `(nodes, features)`; the graphs come with the context.
         hidden: hidden units of the masked network, at least `features`.
         reflections: Householder reflections; `features` of them by default.
+        order: in which `f` is autoregressive.
         slope_limit: the slope of `f` at each element stays within `+-slope_limit` of zero.
         context_features: size of the condition; with one, the network reads the condition `(nodes, context_features)`;
             the basis does not.
+
+    Raises:
+        ConfigError: for an unknown order.
+
+    Source:
+        Hoogeboom et al. 2020, section 4, with the graph convolution of section 3.1; the order of the features is ours.
+
+    Example:
+        >>> from likelify import Context, GraphBatch
+        >>> graphs = Context(structure=GraphBatch.complete([2, 3]))
+        >>> z, log_det = graph_sylvester(2)(torch.randn(5, 2), graphs)
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 2]), torch.Size([2]))
     """
-    heads = AutoregressiveNet(features, hidden=hidden, dims="nodes", context_features=context_features)
+    if order == "features":
+        heads = AutoregressiveGraphNet(features, hidden=hidden, context_features=context_features)
+    elif order == "nodes":
+        heads = AutoregressiveNet(features, hidden=hidden, dims="nodes", context_features=context_features)
+    else:
+        raise ConfigError(unknown_word("order of graph_sylvester", order, ["features", "nodes"]))
     basis = Chain([_reflections(features, reflections), graph_exponential(features)])
     return Conjugate(basis, TriangularResidual(heads, TanhResidual(slope_limit)))
 
