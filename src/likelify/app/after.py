@@ -20,7 +20,7 @@ from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
 from likelify.errors import ProcessError, RunError
 from likelify.fitting.drawing.sampling import keep_samples
-from likelify.fitting.drawing.writing import FORMATS, endings, free_file
+from likelify.fitting.drawing.writing import endings, free_file
 from likelify.fitting.figures import Course, Unit
 from likelify.fitting.locks import locked
 from likelify.fitting.recipes import usual_draws
@@ -96,8 +96,7 @@ def _complete(run: Run, source: Source, *, report: bool) -> None:
             step.make(run, source, flow)
     samples = _samples(run)
     console.print(f"Run folder: {run.path}")
-    if samples is not None:
-        console.print(f"Samples: {samples}")
+    console.print(f"Samples: {samples}")
     _say_what_comes_next(run, flow, samples)
 
 
@@ -149,19 +148,14 @@ def _measure(run: Run, source: Source, flow: Flow) -> None:  # noqa: ARG001 - as
     measure(run, source)
 
 
-def _samples(run: Run) -> Path | None:
-    """Return the file that a run's first samples go to, or None if there is none for such items."""
-    facts = run.config.data
-    return run.path / f"samples{endings(facts)[0]}" if facts.kind in FORMATS else None
-
-
-def _has_samples(run: Run) -> bool:
-    return (file := _samples(run)) is None or file.exists()
+def _samples(run: Run) -> Path:
+    """Return the file that a run's first samples go to."""
+    return run.path / f"samples{endings(run.config.data)[0]}"
 
 
 def _sample(run: Run, source: Source, flow: Flow) -> None:  # noqa: ARG001 - as all steps are called
     file = _samples(run)
-    if file is not None and file.exists() and not is_noted(run, "samples"):
+    if file.exists() and not is_noted(run, "samples"):
         # No fit has made it, so that it may be the user's.
         aside = free_file(file.with_name("samples-before"), file.suffix)
         file.rename(aside)
@@ -182,7 +176,7 @@ def _noted(name: str, is_there: Callable[[Run], bool], make: Callable[[Run, Sour
 # In this order; what is there already is left as it is, unless it was made of other weights or while the fit went on.
 AFTER = (
     Step(_is_measured, _measure),
-    _noted("samples", _has_samples, _sample),
+    _noted("samples", lambda run: _samples(run).exists(), _sample),
     _noted(
         "reference",
         lambda run: (run.path / "scores").is_dir(),
@@ -196,10 +190,10 @@ REPORT = _noted(
 )
 
 
-def _say_what_comes_next(run: Run, flow: Flow, samples: Path | None) -> None:
+def _say_what_comes_next(run: Run, flow: Flow, samples: Path) -> None:
     conditions = any(column.given for column in run.config.data.meaning)
     which = "--given conditions.csv" if conditions else "-n 100"
-    follow = [] if samples is None else [f"sample {run.path} {which} -o samples{samples.suffix}"]
+    follow = [f"sample {run.path} {which} -o samples{samples.suffix}"]
     if flow.likelihood == "bound":
         draws = usual_draws(run.config.data).iw_samples
         follow.insert(0, f"evaluate {run.path} --iw-samples {10 * draws}")

@@ -180,14 +180,15 @@ def sample(
         Path | None,
         Parameter(
             name=["--out", "-o"],
-            help="Images: .png, .npy, .npz or a folder. Rows: .csv, .parquet, .feather, .npy, .npz, .png. By default a "
-            "new file in the run.",
+            help="Images: .png, .npy, .npz or a folder. Rows: .csv, .parquet, .feather, .npy, .npz, .png; graphs these "
+            "and .svg but .npy. By default a new file in the run.",
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
         Parameter(help="Class, or several in turn (--label 3 --label 5); by default all.", negative=""),
     ] = None,
+    nodes: Annotated[int | None, Parameter(help="Graphs: of so many nodes; by default as in the data.")] = None,
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
     seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
     force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
@@ -217,7 +218,7 @@ def sample(
         Parameter(help="Of each row filled in, by default 1; of each item inpainted or upscaled, 8."),
     ] = None,
 ) -> None:
-    """Draw images, rows or sequences from a run, and write them to a file.
+    """Draw images, rows, sequences or graphs from a run, and write them to a file.
 
     Example: likelify sample runs/digits -n 100 -o digits.png
 
@@ -239,7 +240,7 @@ def sample(
     from likelify.fitting.settings import FINER, ITEM_DRAWS
 
     forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
-    _only_one(forms | {"--upscale": upscale, "--given": given})
+    _only_one(forms | {"--upscale": upscale, "--given": given, "--nodes": nodes})
     if factor is not None and upscale is None:
         raise ConfigError("--factor says how much finer --upscale draws; name the items: --upscale test --factor 4.")
     if mask is not None and inpaint is None:
@@ -261,7 +262,7 @@ def sample(
         factor, draws = FINER if factor is None else factor, ITEM_DRAWS if draws is None else draws
         upscale_command(drawing, upscale, factor, draws, temperature)
     else:
-        sample_command(drawing, temperature, given)
+        sample_command(drawing, temperature, given, nodes)
 
 
 @app.command

@@ -71,7 +71,7 @@ class Drawing:
         return [class_number(label, run.config.data) for label in self.labels]
 
 
-def sample_command(drawing: Drawing, temperature: float, given: str | None = None) -> None:
+def sample_command(drawing: Drawing, temperature: float, given: str | None = None, nodes: int | None = None) -> None:
     """Draw items from a run and write them to a file."""
     run = drawing.opened()
     from likelify.fitting.drawing.conditions import parse_given
@@ -80,7 +80,7 @@ def sample_command(drawing: Drawing, temperature: float, given: str | None = Non
 
     file, worth = drawing.file(run, "drawn"), Worth()
     settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
-    settings |= {"given": None if given is None else parse_given(given, columns_of(run))}
+    settings |= {"nodes": nodes, "given": None if given is None else parse_given(given, columns_of(run))}
     with warnings_last(), share_done(console, "drawing") as show:
         number = sample_to(run, file, drawing.number, force=drawing.force, on_share=show, worth=worth, **settings)
     console.print(f"{number:,} samples: {file}")

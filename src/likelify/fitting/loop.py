@@ -24,6 +24,7 @@ from likelify.fitting.mapped import MappedRows, can_map
 from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, Position, State
+from likelify.fitting.structures import keep_structures
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.fitting.trimming import trimmed
 from likelify.fitting.truncation import loosens, measure_truncation
@@ -198,6 +199,7 @@ def _begin(
         check_same(saved, facts)
     else:
         run.settle(settings, conditional=conditional)
+        keep_structures(run, source)
     return Checkpoints(run.path, facts), saved
 
 

@@ -6,6 +6,14 @@ from likelify.plots.exponentials import exponential_terms as exponential_terms
 from likelify.plots.exponentials import series_decay as series_decay
 from likelify.plots.files import png_of as png_of
 from likelify.plots.files import svg_of as svg_of
+from likelify.plots.graphs import MOST_GRAPHS as MOST_GRAPHS
+from likelify.plots.graphs import GraphPanel as GraphPanel
+from likelify.plots.graphs import Look as Look
+from likelify.plots.graphs import View as View
+from likelify.plots.graphs import draw_graphs as draw_graphs
+from likelify.plots.graphs import graph_panels as graph_panels
+from likelify.plots.graphs import graphs_of as graphs_of
+from likelify.plots.layout import graph_layout as graph_layout
 from likelify.plots.pictures import MOST_IMAGES as MOST_IMAGES
 from likelify.plots.pictures import MOST_POINTS as MOST_POINTS
 from likelify.plots.pictures import MOST_SEQUENCES as MOST_SEQUENCES

@@ -171,7 +171,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, name, kind):
         ("x", ROWS, 1, "is none of them"),
         ("x.png", IMAGES.model_copy(update={"levels": None}), 1, "in .npy or .npz; 'x.png'"),
         ("x.png", IMAGES, 20_000, "at most 10,000 images, not 20,000; name a file in .npy or .npz"),
-        ("x.npy", facts("graph", (2,)), 1, "Samples of graphs are not written to files"),
+        ("x.npy", facts("graph", (2,)), 1, "Graphs are written to files in .png, .svg, .csv"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(name, kind, count, message):

@@ -34,32 +34,44 @@ class Draws:
         *,
         given: Any = None,
         label: int | str | Sequence[int | str] | None = None,
+        nodes: int | None = None,
+        structure: Any = None,
         temperature: float = 1.0,
         seed: int = 0,
-    ) -> Tensor:
+    ) -> Any:
         """Draw items in the units of the data: images as integers, of tables raw rows, see `ColumnSchema`.
 
-        `as_table` turns raw rows into words, dates and whole numbers.
+        `as_table` turns raw rows into words, dates and whole numbers. Of graphs the features of their nodes are drawn:
+        how many nodes there are, and which edges, is taken from training graphs, which the run keeps.
+
+        Returns:
+            A tensor `(number, *event)`. Of graphs a `data.Batch`: the features `x` of all nodes `(nodes, *features)`,
+            the graphs `structure`, and the `labels` of a class-conditional model.
 
         Args:
-            number: of samples, by default 64; of each condition where a table of them is given, by default one.
+            number: of samples, by default 64; of each condition where a table of them is given, and of each graph where
+                such are given, by default one.
             given: what is known of rows, and the rest is drawn given that: the value of each known column by its name,
                 such as `{"age": 40}`; equally long lists of them, a data frame or a file for several conditions. None
                 or an empty cell says that a value is known to be missing.
             label: class, its number or name, or several that are drawn in turn; by default all.
+            nodes: of each graph: such training graphs, or complete ones where those of the data are.
+            structure: graphs whose features are drawn: a `GraphBatch`, or graphs of networkx.
             temperature: below 1 samples are less varied; see `Flow.sample`.
             seed: of the draws.
 
         Warns:
-            LikelifyWarning: if conditional draws are worth few independent ones.
+            LikelifyWarning: if conditional draws are worth few independent ones, or no training graph is of that size.
 
         Raises:
-            ConfigError: if the run has no such class, a number does not fit, or the model cannot draw so.
+            ConfigError: if the run has no such class or no such graphs, a number does not fit, or the model cannot draw
+                so.
             DataError: if a condition is none that the model knows.
         """
         from likelify.fitting.drawing.sampling import sample
 
-        return sample(self._run, number, given=given, label=label, temperature=temperature, seed=seed)
+        graphs = {"nodes": nodes, "structure": structure}
+        return sample(self._run, number, given=given, label=label, temperature=temperature, seed=seed, **graphs)
 
     def as_table(self, rows: Any) -> pyarrow.Table:
         """Return raw rows, such as `sample` draws, as a table of Arrow with the types, words and dates of the data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ from likelify.fitting.drawing.draw import (
     label_cycle,
 )
 from likelify.fitting.drawing.filling import Worth, columns_of, completing_flow, given_chunks, refuse_without_conditions
-from likelify.fitting.drawing.writing import FORMATS, USUAL_NUMBER, check_file, endings, write_items, write_panels
+from likelify.fitting.drawing.graph_files import write_pictures
+from likelify.fitting.drawing.graphs import graph_chunks, sample_graphs
+from likelify.fitting.drawing.writing import USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
 from likelify.fitting.typed import rounded
 
@@ -67,18 +69,33 @@ def sample(
     *,
     given: Any = None,
     label: Labels = None,
+    nodes: int | None = None,
+    structure: Any = None,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Tensor:
+) -> Tensor | Batch:
     """Draw items all at once; see `Run.sample`."""
     import torch
 
+    of_graphs = {"nodes": nodes, "structure": structure}
+    if run.config.data.kind == "graph" and given is None:
+        return sample_graphs(run, number, label=label, temperature=temperature, seed=seed, **of_graphs)
+    refuse_structures(run, of_graphs)
     if given is None:
         number = USUAL if number is None else number
         chunks = sample_chunks(run, number, label=label, temperature=temperature, seed=seed)
         return torch.cat([part.x for part in chunks])
     chunks = conditional_chunks(run, given, number, label=label, temperature=temperature, seed=seed)[0]
     return torch.cat([part.x for part in chunks])
+
+
+def refuse_structures(run: Run, of_graphs: Mapping[str, Any]) -> None:
+    """Refuse what is said of graphs for other items, and conditions for graphs."""
+    said = [name for name, value in of_graphs.items() if value is not None]
+    if said and run.config.data.kind != "graph":
+        raise ConfigError(
+            f"{' and '.join(said)} say which graphs are drawn, and this is a run of {run.config.data.items}."
+        )
 
 
 def conditional_chunks(
@@ -116,6 +133,7 @@ def sample_to(
     *,
     given: Any = None,
     label: Labels = None,
+    nodes: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     force: bool = False,
@@ -130,6 +148,7 @@ def sample_to(
         number: of samples; by default 64, and one for each condition of a table of them.
         given: what is known of rows; see `Run.sample`.
         label: class (number or name), or several that are drawn in turn, for a class-conditional model; by default all.
+        nodes: of each graph; see `Run.sample`.
         temperature: below 1 samples are less varied; see `Flow.sample`.
         seed: of the draws.
         force: replace a file that exists.
@@ -141,10 +160,14 @@ def sample_to(
         RunError: if it cannot be written.
     """
     settings = {"label": label, "temperature": temperature, "seed": seed, "on_share": on_share}
+    refuse_structures(run, {"nodes": nodes})
     if given is None:
         number = USUAL if number is None else number
         check_file(file, run.config.data, number, force=force)
-        chunks = sample_chunks(run, number, **settings)
+        if run.config.data.kind == "graph":
+            chunks = graph_chunks(run, number, nodes=nodes, **settings)[0]
+        else:
+            chunks = sample_chunks(run, number, **settings)
     else:
         check_file(file, run.config.data, force=force)
         chunks, number = conditional_chunks(run, given, number, worth=worth, **settings)
@@ -152,19 +175,17 @@ def sample_to(
     return number
 
 
-def keep_samples(run: Run, source: Source) -> Path | None:
-    """Keep some draws in the folder of a run, pictures beside those of the test split; return the file.
-
-    None if there is no file for such items.
-    """
+def keep_samples(run: Run, source: Source) -> Path:
+    """Keep some draws in the folder of a run, pictures and graphs beside those of the test split; return the file."""
     import torch
 
     facts = run.config.data
-    if facts.kind not in FORMATS:
-        return None
     file, number, seed = run.path / f"samples{endings(facts)[0]}", USUAL_NUMBER[facts.kind], run.config.fit.seed
     held_out = "test" if source.size("test") else "validation"
-    if facts.kind == "image" and facts.levels is not None:
+    if facts.kind == "graph":
+        real = source.read(held_out, torch.arange(min(number, source.size(held_out))))
+        write_pictures(file, facts, {"samples": sample_graphs(run, number, seed=seed), f"real ({held_out})": real})
+    elif facts.kind == "image" and facts.levels is not None:
         real = source.read(held_out, torch.arange(min(number, source.size(held_out)))).x
         panels = {"samples": sample(run, number, seed=seed), f"real ({held_out})": real}
         write_panels(file, facts, panels, force=True)

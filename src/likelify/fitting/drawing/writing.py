@@ -18,6 +18,13 @@ from likelify.data import Batch, Facts
 from likelify.errors import ConfigError
 from likelify.fitting.drawing.draw import as_stored
 from likelify.fitting.drawing.formats import ARRAYS, PICTURE, TABLES, Writer, column_names, write_folder
+from likelify.fitting.drawing.graph_files import (
+    edges_file,
+    write_graph_arrays,
+    write_graph_drawing,
+    write_graph_picture,
+    write_graph_tables,
+)
 from likelify.fitting.files import (
     beside,
     give_name,
@@ -28,29 +35,25 @@ from likelify.fitting.files import (
     write_new,
 )
 from likelify.names import ItemKind
-from likelify.plots import MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
+from likelify.plots import MOST_GRAPHS, MOST_IMAGES, MOST_SEQUENCES, lines_of, pairs_of, picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+PICTURES_OF_GRAPHS: dict[str, Writer] = {".png": write_graph_picture, ".svg": write_graph_drawing}
 # What samples of each kind can be written to, the usual first.
 FORMATS: dict[ItemKind, dict[str, Writer]] = {
     "image": PICTURE | ARRAYS,
     "table": TABLES | ARRAYS | PICTURE,
     "sequence": PICTURE | ARRAYS | TABLES,
+    "graph": PICTURES_OF_GRAPHS | TABLES | {".npz": write_graph_arrays},
 }
 # How many samples a run keeps of a kind.
-USUAL_NUMBER: dict[ItemKind, int] = {"image": 64, "table": 1000, "sequence": 24}
+USUAL_NUMBER: dict[ItemKind, int] = {"image": 64, "table": 1000, "sequence": 24, "graph": 24}
 
 
 def endings(facts: Facts) -> list[str]:
-    """Return the endings of files that samples can be written to, the usual one first.
-
-    Raises:
-        ConfigError: if there are none.
-    """
-    if facts.kind not in FORMATS:
-        raise ConfigError(f"Samples of {facts.items} are not written to files.")
+    """Return the endings of files that samples can be written to, the usual one first."""
     # Colours of real numbers are not known.
     return list(ARRAYS if facts.kind == "image" and facts.levels is None else FORMATS[facts.kind])
 
@@ -79,14 +82,16 @@ def check_file(file: Path, facts: Facts, count: int = 1, *, force: bool = False)
         raise ConfigError(
             f"{facts.items.capitalize()} are written to files in {_or(known)}{folder}; '{file}' is none of them."
         )
-    most = {"image": MOST_IMAGES, "sequence": MOST_SEQUENCES}.get(facts.kind, count)
-    if file.suffix.lower() in PICTURE and count > most:
-        others = _or([ending for ending in known if ending not in PICTURE])
+    most = {"image": MOST_IMAGES, "sequence": MOST_SEQUENCES, "graph": MOST_GRAPHS}.get(facts.kind, count)
+    if file.suffix.lower() in PICTURES_OF_GRAPHS and count > most:
+        others = _or([ending for ending in known if ending not in PICTURES_OF_GRAPHS])
         raise ConfigError(f"A picture shows at most {most:,} {facts.items}, not {count:,}; name a file in {others}.")
     if file.is_dir():
         raise ConfigError(f"'{file}' is a folder; name a file.")
     if file.exists() and not force:
         refuse_taken(file)
+    if facts.kind == "graph" and file.suffix.lower() in TABLES and edges_file(file).exists() and not force:
+        refuse_taken(edges_file(file))
 
 
 def free_file(stem: Path, ending: str) -> Path:
@@ -114,6 +119,9 @@ def write_items(file: Path, facts: Facts, count: int, batches: Iterable[Batch], 
     if _is_folder(file, facts):
         with _new_folder(file) as folder:
             write_folder(folder, facts, count, batches)
+        return
+    if facts.kind == "graph" and file.suffix.lower() in TABLES:
+        write_graph_tables(file, facts, batches, force=force)
         return
     with beside(file) as temporary:
         FORMATS[facts.kind][file.suffix.lower()](temporary, facts, count, batches)
