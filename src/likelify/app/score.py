@@ -29,9 +29,17 @@ PRINTED, SHOWN, CARRIED, NAMED = 10, 20, 4, 5
 # Whole pictures that are shown.
 WHOLE = 2
 # Columns that are printed, of images and the like and of rows, with their digits; and all that are ours.
-OURS = ("bits_per_dim", "nats", "standard_error", "rank")
+OURS = ("bits_per_dim", "nats", "nats_per_node", "standard_error", "rank")
 OURS_OF_ROWS = ("outlier", "outlier_rank", "nats", "standard_error", "blame")
-DIGITS = {"bits_per_dim": 3, "nats": 2, "standard_error": 2, "rank": 4, "outlier": 2, "outlier_rank": 4}
+DIGITS = {
+    "bits_per_dim": 3,
+    "nats": 2,
+    "nats_per_node": 3,
+    "standard_error": 2,
+    "rank": 4,
+    "outlier": 2,
+    "outlier_rank": 4,
+}
 NAMES = {*OURS, *OURS_OF_ROWS, "is_outlier", "reliable"}
 
 
@@ -196,6 +204,7 @@ def _show(summary: Summary, facts: Facts, scoring: Scoring) -> None:
     line = f"{summary.count:,} {facts.items}"
     if inside:
         line += f", on average {unit.show(mean.get('bits', 0.0), mean['nats'])}"
+        line += f" of a graph, {mean['per_node']:.3f} nats per node" if "per_node" in mean else ""
     console.print(f"{line}.")
     if summary.outside:
         console.print(

@@ -102,14 +102,17 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
     """Print held-out figures with what they mean."""
     items, unit = facts.items, Unit.of(facts.kind)
     table = Table(title=f"{measured.source}, {measured.split} split: {measured.elbo.nats.count} {items}")
-    headings = ["", *(["bits/dim"] if unit.word == "bits" else []), f"nats per {facts.item}", "draws", items]
+    graphs = measured.elbo.per_node is not None
+    own = ["bits/dim"] if unit.word == "bits" else ["nats per node"] if graphs else []
+    headings = ["", *own, f"nats per {facts.item}", "draws", items]
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     first = "exact" if measured.exact else "ELBO"
     for name, score in ((first, measured.elbo), ("importance-weighted", measured.iw)):
         if score is not None:
-            bits = [_show(score.bits, 4)] if unit.word == "bits" else []
-            table.add_row(name, *bits, _show(score.nats, 2), str(score.samples), str(score.nats.count))
+            own = [_show(score.bits, 4)] if unit.word == "bits" else []
+            own = own if score.per_node is None else [_show(score.per_node, 4)]
+            table.add_row(name, *own, _show(score.nats, 2), str(score.samples), str(score.nats.count))
     console.print(table)
     if unit.higher_is_better:
         console.print("Higher log-densities are better. They are in the units of the data.")

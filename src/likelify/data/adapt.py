@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from likelify.data.formats import frame_of
 from likelify.data.frames import Frame
+from likelify.data.graph_forms import Forms, Found, graphs_in, is_pyg, point_sets
+from likelify.data.graphs import GraphSource, require_several
 from likelify.data.hub import datasets_source, is_dataset
 from likelify.data.layout import Channels, find_layout
 from likelify.data.lists import ListFrame
@@ -52,6 +55,9 @@ def as_source(
       no probability of images;
     - a data frame of pandas, polars or pyarrow is a table, and so is an array of objects or words `(n, columns)`; the
       index of a frame is left out;
+    - graphs of networkx or of PyTorch Geometric, one by one in a list or data set, a `Batch` of graphs and `GraphItems`
+      are graphs; so are arrays `(graphs, nodes, features)` and lists of arrays `(nodes, features)` with `kind="graph"`:
+      sets of points, each a complete graph;
     - a data set of the library `datasets` is what its columns say, with its own splits; see `hub.datasets_source`.
 
     Items are shuffled by `numpy.random.default_rng(seed).permutation`, and the last share of them validates. A torch
@@ -60,17 +66,18 @@ def as_source(
     that collates are used; batches and their order are those of the fit.
 
     Args:
-        data: a source, which is returned as it is; or a tensor, an array, a data frame, a torch data set with a length,
-            or a loader of one.
+        data: a source, which is returned as it is; or a tensor, an array, a data frame, graphs, a torch data set with a
+            length, or a loader of one.
         kind: of the items, where the rules leave it open.
         levels: number of values of an element, of images or sequences of whole numbers.
         channels: `"first"` or `"last"`, where the axes of images leave it open.
-        labels: classes `0 .. k - 1` of the items `(n,)`; of a data frame also the name of a column.
+        labels: classes `0 .. k - 1` of the items `(n,)`; of a data frame also the name of a column, of graphs of
+            networkx that of an entry of `graph.graph`.
         validation: share of the items that validates.
         seed: of the shuffling.
         name: of the source.
         **columns: of tables, what is said of their columns, as `SourceOptions` takes it: `columns`, `drop`, `given`,
-            `dependent`.
+            `dependent`. Of the nodes of graphs `columns` and `drop` say which attributes are their features.
 
     Raises:
         DataError: if the rules do not decide, there are fewer than 10 items, or values do not fit.
@@ -89,6 +96,11 @@ def as_source(
         given = {"kind": kind, "levels": levels, "channels": channels, "labels": labels}
         return datasets_source(data, SourceOptions(**given, **columns), name)
     options = SourceOptions(**columns, labels=labels if isinstance(labels, str) else None)
+    found = graphs_of(data, options, kind, labels)
+    if found is not None:
+        if levels is not None or channels is not None or kind not in (None, "graph"):
+            raise DataError("These are graphs: levels=, channels= and other kinds have no effect on them.")
+        return _of_graphs(found, options, validation, seed, name)
     frame = table_in(data)
     if frame is not None:
         if kind not in (None, "table") or levels is not None or channels is not None:
@@ -107,11 +119,57 @@ def as_source(
     return ArraySource.cut(name, layout.arranged(items), parts, labels=given, **facts)
 
 
-def _held_out(count: int, validation: float, seed: int, said: str = "") -> tuple[Parts, str]:
+def graphs_of(data: Any, options: SourceOptions, kind: ItemKind | None = None, labels: Any = None) -> Found | None:
+    """Return data in memory as graphs, if that is what they are, or are to be by their kind; else None.
+
+    Args:
+        data: what `as_source` takes.
+        options: `columns`, `drop` and `labels` name attributes.
+        kind: `"graph"` makes sets of points of arrays.
+        labels: classes of the graphs, where they are not in them.
+
+    Raises:
+        DataError: if they are graphs that cannot be read, or `kind` is that of graphs and they are none.
+    """
+    forms = Forms(options.kept, options.drop or (), "weight", options.labels or "label")
+    given = None if labels is None or isinstance(labels, str) else labels
+    found = graphs_in(_pyg_graphs(data) or data, forms, given)
+    if found is None and kind == "graph":
+        points = data if isinstance(data, list | tuple) else _arrays(data)[0]
+        found = graphs_in(point_sets(points), forms, given)
+    return found
+
+
+def _pyg_graphs(data: Any) -> list[Any] | None:
+    """Return the graphs of a data set of PyTorch Geometric, or of a loader; None if it is something else."""
+    import torch.utils.data as torch_data
+
+    # Items can be such graphs only where their class was imported; reading one may take long.
+    if "torch_geometric.data" not in sys.modules or not isinstance(data, torch_data.Dataset | torch_data.DataLoader):
+        return None
+    dataset: Any = data.dataset if isinstance(data, torch_data.DataLoader) else data
+    if not hasattr(dataset, "__len__") or not len(dataset) or not is_pyg(dataset[0]):
+        return None
+    if isinstance(data, torch_data.DataLoader):
+        _require_all(data)
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def _of_graphs(found: Found, options: SourceOptions, validation: float, seed: int, name: str) -> GraphSource:
+    if idle := [word for word in options.chosen() if word not in ("columns", "drop", "labels")]:
+        raise DataError(f"{', '.join(f'{word}=' for word in idle)} have no effect on graphs.")
+    count = len(found.items.sizes)
+    require_several(count, "The data")
+    parts, described = _held_out(count, validation, seed, "; ".join(found.said), "graphs")
+    facts = {"columns": found.columns, "class_names": found.class_names, "description": described}
+    return GraphSource.cut(name, found.items, parts, **facts)
+
+
+def _held_out(count: int, validation: float, seed: int, said: str = "", what: str = "items") -> tuple[Parts, str]:
     held = min(max(1, round(validation * count)), count - 1)
     parts = shuffled(count, validation=held, seed=seed)
     said = f" ({said})" if said else ""
-    return parts, f"{count} items in memory{said}; {sizes_of(parts)} by default_rng({seed}).permutation"
+    return parts, f"{count} {what} in memory{said}; {sizes_of(parts)} by default_rng({seed}).permutation"
 
 
 def table_in(data: Any) -> Frame | None:
@@ -162,11 +220,8 @@ def dataset_of(data: Any) -> tuple[Any, Callable[..., Any]]:
         )
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise DataError("The data set is empty.")
-    if loader is not None and not _reads_all(loader):
-        raise DataError(
-            "The DataLoader has a sampler of its own, but a fit reads all items of its data set. Give those that are "
-            "meant: torch.utils.data.Subset(dataset, indices)."
-        )
+    if loader is not None:
+        _require_all(loader)
     return dataset, default_collate if loader is None or loader.collate_fn is None else loader.collate_fn
 
 
@@ -190,6 +245,15 @@ def collated(read: list[Any], collate: Callable[..., Any]) -> tuple[np.ndarray, 
         raise DataError("The data set must give items, or items with a label each: (item, label).")
     items = plain_array(given[0], "The data set")
     return items, class_labels(given[1], len(items)) if len(given) == 2 else None
+
+
+def _require_all(loader: DataLoader) -> None:
+    """Refuse a loader that does not give all items."""
+    if not _reads_all(loader):
+        raise DataError(
+            "The DataLoader has a sampler of its own, but a fit reads all items of its data set. Give those that are "
+            "meant: torch.utils.data.Subset(dataset, indices)."
+        )
 
 
 def _reads_all(loader: DataLoader) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data.facts import SplitName
+from likelify.data.graphs import packed, unpacked
 from likelify.data.source import Batch, Source
 from likelify.errors import DataError, LikelifyError
 
@@ -42,13 +43,13 @@ def read_ahead(
         for numbers in parts:
             yield source.read(split, numbers)
         return
-    for packed in _packed(source, split, parts, number):
-        if isinstance(packed, str):
-            raise DataError(packed)
-        yield _unpacked(*packed)
+    for found in _read(source, split, parts, number):
+        if isinstance(found, str):
+            raise DataError(found)
+        yield _unpacked(found)
 
 
-def _packed(source: Source, split: SplitName, parts: Iterable[Tensor], workers: int) -> Iterator[Any]:
+def _read(source: Source, split: SplitName, parts: Iterable[Tensor], workers: int) -> Iterator[Any]:
     import torch
     from torch.utils.data import DataLoader
 
@@ -84,22 +85,24 @@ class _Reading:
     source: Source
     split: SplitName
 
-    def __getitem__(self, numbers: Tensor) -> tuple[np.ndarray, np.ndarray | None, Any] | str:
+    def __getitem__(self, numbers: Tensor) -> dict[str, np.ndarray] | str:
         try:
             batch = self.source.read(self.split, numbers)
         except LikelifyError as error:
             return str(error)
-        return batch.x.numpy(), None if batch.labels is None else batch.labels.numpy(), batch.structure
+        given = {"x": batch.x, "labels": batch.labels, "weights": batch.weights}
+        return {name: part.numpy() for name, part in given.items() if part is not None} | packed(batch.structure)
 
 
-def _unpacked(x: np.ndarray, labels: np.ndarray | None, structure: Any) -> Batch:
+def _unpacked(arrays: dict[str, np.ndarray]) -> Batch:
     import torch
 
-    return Batch(torch.from_numpy(x), None if labels is None else torch.from_numpy(labels), structure)
+    given = {name: torch.from_numpy(arrays[name]) for name in ("x", "labels", "weights") if name in arrays}
+    return Batch(**given, structure=unpacked(arrays))
 
 
-def _as_it_is(packed: Any) -> Any:
-    return packed
+def _as_it_is(found: Any) -> Any:
+    return found
 
 
 def _begin(number: int) -> None:  # noqa: ARG001 - as it is called

@@ -52,6 +52,11 @@ class GraphFacts(Settings):
         return self
 
     @property
+    def nodes(self) -> tuple[int, int]:
+        """The fewest and the most nodes of a training graph."""
+        return min(self.sizes), max(self.sizes)
+
+    @property
     def mean_nodes(self) -> float:
         """The mean number of nodes of a training graph."""
         return sum(nodes * count for nodes, count in self.sizes.items()) / sum(self.sizes.values())

@@ -35,6 +35,7 @@ class GraphItems:
             points.
         edge_weight: `(E,)`, at least 0 and the same in both directions; None if all are one.
         labels: class of each graph `(graphs,)`, or None.
+        names: what the graphs are called, such as ids of a file, or None.
     """
 
     x: Any
@@ -42,6 +43,28 @@ class GraphItems:
     edges: Any = None
     edge_weight: Any = None
     labels: Any = None
+    names: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch], names: Sequence[str] | None = None) -> GraphItems:
+        """Return the graphs of batches, at least one, one after the other; of complete graphs no edges."""
+        graphs = [batch.structure for batch in batches if batch.structure is not None]
+        sizes = np.concatenate([part.sizes.cpu().numpy() for part in graphs])
+        x = np.concatenate([batch.x.detach().cpu().numpy() for batch in batches])
+        labels = [batch.labels.cpu().numpy() for batch in batches if batch.labels is not None]
+        kept = np.concatenate(labels) if labels else None
+        if all(part.is_complete for part in graphs):
+            return cls(x, sizes, labels=kept, names=names)
+        counts = np.array([len(part.owner) for part in graphs])
+        starts = np.cumsum(counts) - counts
+        edges = [part.edge_index.cpu().numpy() + first for part, first in zip(graphs, starts, strict=True)]
+        weights = [
+            np.ones(part.edge_index.shape[1]) if part.edge_weight is None else part.edge_weight.cpu().numpy()
+            for part in graphs
+        ]
+        weighted = any(part.edge_weight is not None for part in graphs)
+        weight = np.concatenate(weights) if weighted else None
+        return cls(x, sizes, np.concatenate(edges, 1), weight, kept, names)
 
 
 class GraphSource(Source):
@@ -84,7 +107,8 @@ class GraphSource(Source):
             if split not in splits:
                 raise DataError(f"'{name}' has no split '{split}'.")
         self.name, self.description = name, description
-        self._splits = {split: _Held(f"The split '{split}' of '{name}'", part) for split, part in splits.items()}
+        held = {id(part): _Held(f"The split '{split}' of '{name}'", part) for split, part in splits.items()}
+        self._splits = {split: held[id(part)] for split, part in splits.items()}
         self.event_shape = tuple(self._splits["train"].x.shape[1:])
         self.columns = None if columns is None else tuple(columns)
         self.class_names = None if class_names is None else tuple(class_names)
@@ -136,6 +160,11 @@ class GraphSource(Source):
         require_split(split)
         return self._splits[split].sizes if split in self._splits else self._splits["train"].sizes[:0]
 
+    def item_names(self, split: SplitName) -> Sequence[str] | None:
+        """Return what the graphs of a split are called, or None."""
+        require_split(split)
+        return self._splits[split].names if split in self._splits else None
+
     def fingerprint(self) -> str:
         """Hash features, sizes, edges and weights of all splits."""
         digest = hashlib.sha256(repr(self.event_shape).encode())
@@ -182,6 +211,44 @@ def require_several(count: int, what: str, least: int = 10) -> None:
     )
 
 
+def batch_of(items: GraphItems) -> Batch:
+    """Return all graphs as one batch; the nodes may be without features.
+
+    Raises:
+        DataError: if the arrays do not fit.
+    """
+    import torch
+
+    return _Held("The graphs", items, bare=True).take(torch.arange(len(items.sizes)))
+
+
+def some_graphs(batch: Batch, numbers: Tensor) -> Batch:
+    """Return the graphs of a batch with these numbers, in their order and as often as they are named; no weights."""
+    return _Held("The graphs", GraphItems.of([batch])).take(numbers.cpu()).to(batch.x.device)
+
+
+def packed(graphs: GraphBatch | None) -> dict[str, np.ndarray]:
+    """Return graphs as arrays by name, to be sent to another process; of complete ones only their sizes."""
+    if graphs is None:
+        return {}
+    if graphs.is_complete:
+        return {"sizes": graphs.sizes.numpy()}
+    weight = {} if graphs.edge_weight is None else {"edge_weight": graphs.edge_weight.numpy()}
+    return {"sizes": graphs.sizes.numpy(), "edge_index": graphs.edge_index.numpy(), **weight}
+
+
+def unpacked(arrays: Mapping[str, np.ndarray]) -> GraphBatch | None:
+    """Return the graphs that `packed` made arrays of; None where there are none."""
+    import torch
+
+    from likelify.structure import GraphBatch
+
+    found = {name: torch.from_numpy(arrays[name]) for name in ("sizes", "edge_index", "edge_weight") if name in arrays}
+    if not found:
+        return None
+    return GraphBatch(**found) if "edge_index" in found else GraphBatch.complete(found["sizes"])
+
+
 @lru_cache(maxsize=64)
 def complete_graphs(count: int, nodes: int) -> GraphBatch:
     """Return that many complete graphs of that many nodes, the same object whenever it is asked for.
@@ -199,10 +266,11 @@ def complete_graphs(count: int, nodes: int) -> GraphBatch:
 class _Held:
     """Checked graphs as tensors, with what reading them by number needs."""
 
-    def __init__(self, what: str, items: GraphItems) -> None:
+    def __init__(self, what: str, items: GraphItems, *, bare: bool = False) -> None:
         import torch
 
-        x, sizes, edges, weight, labels = _checked(what, items)
+        x, sizes, edges, weight, labels = _checked(what, items, bare=bare)
+        self.names = None if items.names is None else list(items.names)
         kept = np.float32 if x.dtype == np.float32 else np.float64
         self.x = torch.from_numpy(np.array(x, dtype=kept, order="C"))
         self.sizes = torch.from_numpy(sizes)
@@ -224,7 +292,12 @@ class _Held:
 
     def read(self, source: Source, split: SplitName, indices: Tensor) -> Batch:
         """Read the graphs with these numbers as a batch."""
-        sizes = taken(source, split, self.sizes, indices)
+        taken(source, split, self.sizes, indices)
+        return self.take(indices)
+
+    def take(self, indices: Tensor) -> Batch:
+        """Take the graphs with these numbers, which there are."""
+        sizes = self.sizes[indices]
         if self.nodes is None:
             x = self.x[_ranges(self.starts[indices], sizes)]
         else:
@@ -246,16 +319,8 @@ class _Held:
         """Return the graphs with these numbers as arrays."""
         import torch
 
-        indices = torch.from_numpy(np.asarray(numbers, dtype=np.int64))
-        sizes = self.sizes[indices]
-        edges = None if self.complete else self._structure(sizes, indices)
-        return GraphItems(
-            self.x[_ranges(self.starts[indices], sizes)].numpy(),
-            sizes.numpy(),
-            None if edges is None else edges.edge_index.numpy(),
-            None if edges is None or edges.edge_weight is None else edges.edge_weight.numpy(),
-            None if self.labels is None else self.labels[indices].numpy(),
-        )
+        batch = self.take(torch.from_numpy(np.asarray(numbers, dtype=np.int64)))
+        return GraphItems.of([batch], None if self.names is None else [self.names[number] for number in numbers])
 
     def arrays(self) -> list[np.ndarray]:
         """Return what makes the graphs what they are."""
@@ -281,13 +346,13 @@ def _is_complete(sizes: np.ndarray, edges: np.ndarray, weight: np.ndarray | None
 Checked = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
-def _checked(what: str, items: GraphItems) -> Checked:
+def _checked(what: str, items: GraphItems, *, bare: bool) -> Checked:
     """Return the arrays of graphs, or refuse them with all that is wrong."""
     if not isinstance(items, GraphItems):
         raise DataError(f"{what} must be lk.data.GraphItems(x, sizes, ...), got a {type(items).__name__}.")
     x = plain_array(items.x, f"{what}: the features of the nodes")
     sizes = plain_array(items.sizes, f"{what}: the sizes of the graphs")
-    faults = _of_nodes(x, sizes)
+    faults = _of_nodes(x, sizes, bare=bare)
     edges = weight = labels = None
     if items.edges is not None:
         edges = plain_array(items.edges, f"{what}: the edges")
@@ -301,14 +366,16 @@ def _checked(what: str, items: GraphItems) -> Checked:
         faults += _of_edges(edges, sizes, weight)
     if items.labels is not None and sizes.ndim == 1:
         labels = class_labels(items.labels, len(sizes))
+    if items.names is not None and len(items.names) != len(sizes):
+        faults.append(f"there are {len(items.names)} names for {len(sizes)} graphs.")
     if faults:
         raise DataError(f"{what}: {' '.join(faults)}")
     require_usual(f"{what}: the nodes", x)
     return x, sizes.astype(np.int64), edges, weight, labels
 
 
-def _of_nodes(x: np.ndarray, sizes: np.ndarray) -> list[str]:
-    if x.ndim < 2 or not math.prod(x.shape[1:]):
+def _of_nodes(x: np.ndarray, sizes: np.ndarray, *, bare: bool) -> list[str]:
+    if x.ndim < 2 or not (bare or math.prod(x.shape[1:])):
         return [f"features of nodes have the shape (nodes, features), got {x.shape}."]
     faults = []
     if x.dtype.kind != "f":

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from likelify.data.adapt import collated, dataset_of, table_in
+from likelify.data.adapt import collated, dataset_of, graphs_of, table_in
 from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.delimited import TextFrame
 from likelify.data.dialect import with_point
-from likelify.data.facts import Facts, SplitName
+from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, Rows
+from likelify.data.graph_forms import Found
+from likelify.data.graphs import GraphSource
 from likelify.data.hub import HubFrame, HubImages, as_fitted, is_dataset
 from likelify.data.layout import Channels, arranged_as
 from likelify.data.matching import matched
@@ -44,7 +47,8 @@ class SourceItems(Items):
         self.split: SplitName = split
         self.name, self.count = f"{source.name}, {split}", source.size(split)
         self._names = source.item_names(split)
-        self.carried = (("file",) if self._names else ()) + (() if source.classes is None else ("label",))
+        self._called = "graph" if source.kind == "graph" else "file"
+        self.carried = ((self._called,) if self._names else ()) + (() if source.classes is None else ("label",))
 
     def batches(self, size: int, start: int = 0) -> Iterator[ItemBatch]:
         """Read by number, ahead where that takes long; see `Items.batches`."""
@@ -55,7 +59,7 @@ class SourceItems(Items):
         for first, batch in zip(starts, read_ahead(self.source, self.split, parts), strict=True):
             carried: dict[str, list[Any] | np.ndarray] = {}
             if self._names:
-                carried["file"] = list(self._names[first : first + size])
+                carried[self._called] = list(self._names[first : first + size])
             if batch.labels is not None and "label" in self.carried:
                 carried["label"] = called(batch.labels.numpy(), self.source.class_names)
             yield ItemBatch(batch, carried)
@@ -260,6 +264,8 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
         return _of_file(what, facts, options, split)
     from torch.utils.data import DataLoader, Dataset
 
+    if facts.kind == "graph":
+        return _of_graphs(what, facts, options or SourceOptions(), split)
     if is_dataset(what):
         return _of_dataset(what, facts, options or SourceOptions(), split)
     frame = table_in(what)
@@ -275,6 +281,22 @@ def _of_source(source: Source, facts: Facts, split: SplitName) -> Items:
     if source.size(split) == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}'.")
     return SourceItems(source, split)
+
+
+def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
+    """Take graphs in memory, in whatever form; their classes as far as the model knows any."""
+    options = options.model_copy(update={"labels": options.labels if facts.classes else None})
+    found = graphs_of(what, options, "graph")
+    if found is None:
+        raise DataError(f"The model is of graphs, and a {type(what).__name__} is none.")
+    return _of_source(all_items(found, facts), facts, split)
+
+
+def all_items(found: Found, facts: Facts, name: str = "The graphs") -> GraphSource:
+    """Return graphs as a source that has all of them in every split, for a model of these facts."""
+    items = found.items if facts.classes else replace(found.items, labels=None)
+    named = {"class_names": found.class_names} if items.labels is not None else {}
+    return GraphSource(name, dict.fromkeys(SPLITS, items), columns=found.columns, **named)
 
 
 def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.encoding import decode_column, encode_column, say_strange
-from likelify.data.facts import Facts, SplitName
+from likelify.data.facts import WORDS, Facts, SplitName
 from likelify.data.source import Batch, Source
 from likelify.errors import DataError, unknown_word
+from likelify.names import ItemKind
 from likelify.schema import ColumnSchema, numbered_columns
 
 if TYPE_CHECKING:
@@ -32,13 +33,18 @@ def matched(source: Source, facts: Facts) -> Source:
     """
     if (source.kind, tuple(source.event_shape)) != (facts.kind, tuple(facts.event_shape)):
         raise DataError(
-            f"'{source.name}' has {source.facts().items} of shape {tuple(source.event_shape)}; the model is of "
-            f"{facts.items} of shape {tuple(facts.event_shape)}."
+            f"'{source.name}' has {_shaped(source.kind, source.event_shape)}; the model is of "
+            f"{_shaped(facts.kind, facts.event_shape)}."
         )
     columns, classes = _columns(source, facts), _classes(source, facts)
     if columns is None and classes is None and not _recoded(source, facts, columns):
         return source
     return Matched(source, facts, columns, classes)
+
+
+def _shaped(kind: ItemKind, shape: Sequence[int]) -> str:
+    """Return what items are in words: `rows of shape (3,)`."""
+    return f"{WORDS[kind][1]} {'with nodes ' if kind == 'graph' else ''}of shape {tuple(shape)}"
 
 
 def _recoded(

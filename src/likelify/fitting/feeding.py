@@ -12,6 +12,7 @@ from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
 from likelify.data.ahead import read_ahead
+from likelify.data.graphs import some_graphs
 from likelify.fitting.checks import for_flow, read_for
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
@@ -161,6 +162,8 @@ def by_weight(batch: Batch) -> Batch:
     ends = batch.weights.double().cumsum(0)
     middles = (torch.arange(len(ends), dtype=ends.dtype, device=ends.device) + 0.5) * (ends[-1] / len(ends))
     taken = torch.searchsorted(ends, middles).clamp(max=len(ends) - 1)
+    if batch.structure is not None:
+        return some_graphs(batch, taken)
     return Batch(batch.x[taken], None if batch.labels is None else batch.labels[taken])
 
 

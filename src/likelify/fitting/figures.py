@@ -110,6 +110,7 @@ class Score(Settings):
     Attributes:
         bits: in bits per dimension; of real-valued items that of a density, which can be negative.
         nats: in nats per item.
+        per_node: of graphs in nats per node, the mean over the graphs of what each has; None of other items.
         samples: draws per item.
         ess: median over the items of the effective sample size, for importance weighting.
         k: median over the items of the shape of the tail of their weights, for at least 25 draws; above 0.7 a figure is
@@ -120,6 +121,7 @@ class Score(Settings):
 
     bits: Figure
     nats: Figure
+    per_node: Figure | None = None
     samples: int
     ess: float | None = None
     k: float | None = None

@@ -31,6 +31,7 @@ def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
     import torch
 
     from likelify.data import Batch
+    from likelify.data.graphs import unpacked
     from likelify.fitting.run import Run
     from likelify.fitting.scoring.scorer import Scorer, Wanted
     from likelify.fitting.scoring.sharing import receive, send
@@ -44,8 +45,10 @@ def _answer(request: dict[str, Any], answers: IO[bytes]) -> None:
         with scorer.flow.frozen():
             while (message := receive(sys.stdin.buffer)) is not None:
                 header, arrays = message
-                given = {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
-                scored = scorer(Batch(given["x"], given.get("labels")), header["number"], request["name"])
+                arrays = {name: values.copy() for name, values in arrays.items()}
+                given = {name: torch.from_numpy(arrays[name]) for name in ("x", "labels") if name in arrays}
+                batch = Batch(**given, structure=unpacked(arrays))
+                scored = scorer(batch, header["number"], request["name"])
                 likelihoods = vars(scored.likelihoods) | {"gains": scored.gains}
                 send(answers, {}, {name: values for name, values in likelihoods.items() if values is not None})
     except (LikelifyError, MemoryError) as error:

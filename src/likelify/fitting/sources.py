@@ -12,6 +12,8 @@ from likelify.data import (
     SPLITS,
     ArraySource,
     Facts,
+    GraphItems,
+    GraphSource,
     Items,
     Source,
     SourceOptions,
@@ -92,6 +94,10 @@ def in_memory(items: Items, facts: Facts) -> Source:
     parts = [part.batch for part in items.batches(WHOLE)]
     if not parts:
         raise DataError(f"{items.name} has no {facts.items}.")
+    if facts.kind == "graph":
+        graphs = GraphItems.of(parts)
+        columns, known = facts.columns, {"classes": facts.classes} if graphs.labels is not None else {}
+        return GraphSource(items.name, dict.fromkeys(SPLITS, graphs), columns=columns, **known)
     labels = [part.labels.numpy() for part in parts if part.labels is not None]
     return ArraySource(
         items.name,

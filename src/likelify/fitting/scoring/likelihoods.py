@@ -28,8 +28,6 @@ from likelify.structure import ContextLike
 
 # Elements of the items of one pass, and the most items: more is not faster on a CPU, and takes memory.
 PASS_ELEMENTS, PASS_ITEMS = 2**18, 4096
-# Graphs are of any size.
-PASS_GRAPHS = 64
 # From fewer draws a standard error says little.
 FEWEST = 8
 
@@ -81,9 +79,20 @@ def effort_of(flow: Flow, facts: Facts, draws: int | None = None) -> Effort:
 
 def items_per_pass(facts: Facts) -> int:
     """Return how many items one pass works on."""
-    if facts.kind == "graph":
-        return PASS_GRAPHS
-    return max(1, min(PASS_ITEMS, PASS_ELEMENTS // max(math.prod(facts.event_shape), 1)))
+    return max(1, min(PASS_ITEMS, PASS_ELEMENTS // max(elements_of(facts), 1)))
+
+
+def elements_of(facts: Facts) -> int:
+    """Return how many elements an item has, of graphs on average, as far as work and memory grow with them.
+
+    Of a complete graph these are the pairs of its nodes, if that is more.
+    """
+    features = math.prod(facts.event_shape)
+    if facts.graphs is None:
+        return features
+    count = sum(facts.graphs.sizes.values())
+    each = {nodes: nodes * max(features, nodes if facts.graphs.complete else 1) for nodes in facts.graphs.sizes}
+    return round(sum(each[nodes] * number for nodes, number in facts.graphs.sizes.items()) / count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,7 @@ class Likelihoods:
         reliable: whether the weights of each are light enough to believe its standard error; None where nothing is
             weighted, or with fewer than 25 draws, from which that cannot be told.
         outlier: of rows how odd each is, see `fitting.outliers`; else None.
+        nodes: of graphs their number of nodes; else None.
     """
 
     nats: np.ndarray
@@ -104,11 +114,17 @@ class Likelihoods:
     dims: np.ndarray
     reliable: np.ndarray | None = None
     outlier: np.ndarray | None = None
+    nodes: np.ndarray | None = None
 
     @property
     def bits(self) -> np.ndarray:
         """Bits per dimension, `-log p / (D ln 2)`."""
         return -self.nats / (self.dims * math.log(2))
+
+    @property
+    def per_node(self) -> np.ndarray | None:
+        """Of graphs nats per node, `log p / nodes`; else None."""
+        return None if self.nodes is None else self.nats / self.nodes
 
     @staticmethod
     def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
@@ -168,6 +184,7 @@ def score_batch(
         batch.dims().cpu().numpy(),
         found.reliable.cpu().numpy() if weighted else None,
         _array(outlier_score(flow, batch.x, nats)) if outliers else None,
+        None if batch.structure is None else batch.structure.sizes.cpu().numpy(),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from likelify.fitting.scoring.kept import FOLDER, keep_numbers, read_numbers
 from likelify.fitting.scoring.likelihoods import Effort, effort_of, score_source
+from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from likelify.data import Source, SplitName
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from likelify.flows import Flow
 
 # What the files of these numbers end in.
-ENDS = {"nats": "", "outlier": "-outlier"}
+ENDS = {"nats": "", "outlier": "-outlier", "per_node": "-per-node"}
+# What is kept beside the log-likelihoods of some kinds of items.
+BESIDE: dict[ItemKind, tuple[str, ...]] = {"table": ("outlier",), "graph": ("per_node",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +33,19 @@ class HeldOut:
     Attributes:
         nats: log-likelihoods `(n,)`.
         outlier: of rows how odd each is `(n,)`, see `fitting.outliers`; else None.
+        per_node: of graphs nats per node `(n,)`; else None.
     """
 
     nats: np.ndarray
     outlier: np.ndarray | None = None
+    per_node: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.nats)
 
     def digest(self) -> str:
         """Return a hash of the numbers."""
-        whole = self.nats.tobytes() + (b"" if self.outlier is None else self.outlier.tobytes())
+        whole = b"".join(part.tobytes() for part in (self.nats, self.outlier, self.per_node) if part is not None)
         return hashlib.sha256(whole).hexdigest()
 
 
@@ -77,7 +82,7 @@ def held_out(
     about, files, count = _about(run, split, effort), _files(run, split, effort), run.config.data.sizes.get(split, 0)
     known = {name: read_numbers(file, about, (count,)) for name, file in files.items()}
     if known["nats"] is not None and all(values is not None for values in known.values()):
-        return HeldOut(known["nats"], known.get("outlier"))
+        return HeldOut(known["nats"], known.get("outlier"), known.get("per_node"))
     found = score_source(
         flow,
         run.source() if source is None else source,
@@ -89,7 +94,7 @@ def held_out(
     )
     for name, file in files.items():
         keep_numbers(file, getattr(found, name), about)
-    return HeldOut(found.nats, found.outlier)
+    return HeldOut(found.nats, found.outlier, found.per_node)
 
 
 def keep_held_out(run: Run, flow: Flow, found: HeldOut) -> None:
@@ -107,7 +112,7 @@ def keep_held_out(run: Run, flow: Flow, found: HeldOut) -> None:
 
 
 def _files(run: Run, split: SplitName, effort: Effort) -> dict[str, Path]:
-    names = ("nats", "outlier") if run.config.data.kind == "table" else ("nats",)
+    names = ("nats", *BESIDE.get(run.config.data.kind, ()))
     return {name: run.path / FOLDER / f"{split}-{_word(effort)}{ENDS[name]}.safetensors" for name in names}
 
 

@@ -28,7 +28,8 @@ class Scores:
 
     Attributes:
         nats: log-likelihood of each, `(items,)` in float64; minus infinity outside of the support.
-        rank: share of held-out items that are at most as likely, see `ranks`; None without a reference.
+        rank: share of held-out items that are at most as likely, of graphs per node, see `ranks`; None without a
+            reference.
         outlier: of rows how odd each is, see `fitting.outliers`; higher is odder. None for other items.
         outlier_rank: share of held-out rows that are at least as odd; None without a reference.
         is_outlier: whether that is at most the contamination that was named; None if none was.
@@ -36,6 +37,7 @@ class Scores:
         reliable: for 25 draws or more, whether the importance weights are light enough to believe that error; where
             they are not, the log-likelihood is likely too low. Else None.
         bits: per dimension, for images; lower is better. None for other items.
+        per_node: of graphs nats per node, `log p / nodes`; higher is better. None for other items.
         gains: what a row gains if a column is replaced, in nats `(rows, columns)`; None if that was not asked for.
         columns: names of the columns of `gains`.
         carried: ids, labels and the like that belong to the items, by name.
@@ -50,6 +52,7 @@ class Scores:
     standard_error: np.ndarray | None = None
     reliable: np.ndarray | None = None
     bits: np.ndarray | None = None
+    per_node: np.ndarray | None = None
     gains: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     carried: dict[str, Any] = field(default_factory=dict)
@@ -69,15 +72,21 @@ class Scores:
         found, gains, odd = scored.likelihoods, scored.gains, None
         if reference is not None and reference.outlier is not None and found.outlier is not None:
             odd = ranks(-found.outlier, -reference.outlier)
+        rank = None
+        if reference is not None:
+            # Of graphs of different sizes the larger ones are less likely, whatever they look like.
+            own, known = found.per_node, reference.per_node
+            rank = ranks(found.nats, reference.nats) if own is None or known is None else ranks(own, known)
         return Scores(
             nats=found.nats,
-            rank=None if reference is None else ranks(found.nats, reference.nats),
+            rank=rank,
             outlier=found.outlier,
             outlier_rank=odd,
             is_outlier=None if odd is None or contamination is None else odd <= contamination,
             standard_error=found.standard_error,
             reliable=found.reliable,
             bits=found.bits if Unit.of(facts.kind).word == "bits" else None,
+            per_node=found.per_node,
             gains=gains,
             columns=() if gains is None else _names(facts),
             carried=carried,
@@ -87,7 +96,8 @@ class Scores:
     @staticmethod
     def joined(parts: Sequence[Scores]) -> Scores:
         """Put scores of items that follow one another together."""
-        names = ("nats", "rank", "outlier", "outlier_rank", "is_outlier", "standard_error", "reliable", "bits", "gains")
+        names = ("nats", "rank", "outlier", "outlier_rank", "is_outlier", "standard_error", "reliable", "bits")
+        names = (*names, "per_node", "gains")
         whole = {name: _joined([getattr(part, name) for part in parts]) for name in names}
         carried = {name: _joined([part.carried[name] for part in parts]) for name in parts[0].carried}
         return replace(parts[0], **whole, carried=carried)
@@ -108,8 +118,8 @@ class Scores:
         return [self.columns[place] if gain > 0 else None for place, gain in zip(best, highest, strict=True)]
 
     def least_likely(self, count: int = 20) -> np.ndarray:
-        """Return the places of the items with the lowest log-likelihood, the lowest first."""
-        return np.argsort(self.nats, kind="stable")[:count]
+        """Return the places of the items with the lowest log-likelihood, of graphs per node, the lowest first."""
+        return np.argsort(self.nats if self.per_node is None else self.per_node, kind="stable")[:count]
 
     def oddest(self, count: int = 20) -> np.ndarray:
         """Return the places of the oddest rows, the oddest first; of other items the least likely."""
@@ -118,10 +128,10 @@ class Scores:
     def to_arrow(self) -> pyarrow.Table:
         """Return a table of Arrow with a row for each item, which pandas, polars and others take as it is.
 
-        Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `standard_error`,
-        `reliable`, `rank`, `outlier`, `outlier_rank` and `is_outlier` as far as there are such; then `blame`, the
-        column whose replacement gains most, and `blame_COLUMN`, the gain of each. A name that is carried through and is
-        one of these gets `_given` at its end.
+        Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `nats_per_node`,
+        `standard_error`, `reliable`, `rank`, `outlier`, `outlier_rank` and `is_outlier` as far as there are such; then
+        `blame`, the column whose replacement gains most, and `blame_COLUMN`, the gain of each. A name that is carried
+        through and is one of these gets `_given` at its end.
 
         Raises:
             MissingDependencyError: without pyarrow.
@@ -146,7 +156,8 @@ class Scores:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def _named(self) -> dict[str, Any]:
-        found = {"nats": self.nats, "bits_per_dim": self.bits, "standard_error": self.standard_error}
+        found = {"nats": self.nats, "bits_per_dim": self.bits, "nats_per_node": self.per_node}
+        found |= {"standard_error": self.standard_error}
         found |= {"reliable": self.reliable, "rank": self.rank, "outlier": self.outlier}
         found |= {"outlier_rank": self.outlier_rank, "is_outlier": self.is_outlier}
         named: dict[str, Any] = {name: values for name, values in found.items() if values is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain, islice
@@ -16,6 +15,7 @@ from likelify.data.tiles import TileItems
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
+from likelify.fitting.scoring.likelihoods import elements_of
 from likelify.fitting.scoring.parts import Asked, Parts, check_out
 from likelify.fitting.scoring.reference import HeldOut, held_out
 from likelify.fitting.scoring.scorer import Scorer, Wanted
@@ -54,7 +54,7 @@ class Scoring:
         self.reference = None if self.wanted.reference is None else self._held_out(self.wanted.reference)
         self._check_contamination()
         effort = self.scorer.effort
-        work = effort.items * effort.draws * math.prod(run.config.data.event_shape)
+        work = effort.items * effort.draws * elements_of(run.config.data)
         self.passes = min(max(1, PART_WORK // work), PART_PASSES)
 
     def _held_out(self, split: SplitName) -> HeldOut:

@@ -20,6 +20,7 @@ import numpy as np
 
 from likelify import errors
 from likelify.data import Batch, ItemBatch, Items
+from likelify.data.graphs import packed
 from likelify.errors import ConfigError, LikelifyError, ProcessError
 from likelify.fitting.scoring.likelihoods import Likelihoods
 from likelify.fitting.scoring.scorer import Scored, Scorer, Wanted
@@ -80,10 +81,12 @@ def _after(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
 def _checked(run: Run, jobs: int | None) -> int | None:
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ConfigError(f"The number of processes must be 1, 2, ..., got {jobs}.")
-    if run.module is not None or run.config.data.kind == "graph":
+    if run.module is not None:
         if jobs not in (None, 1):
-            what = "Graphs are" if run.module is None else "A model that was made of a network of yours is"
-            raise ConfigError(f"{what} scored in one process: leave the number of processes out.")
+            raise ConfigError(
+                "A model that was made of a network of yours is scored in one process: leave the number of processes "
+                "out."
+            )
         return 1
     return 1 if jobs is None and processors() == 1 else jobs
 
@@ -159,7 +162,8 @@ class _Helper:
 
     def score(self, number: int, batch: Batch) -> Scored:
         given = {"x": batch.x, "labels": batch.labels}
-        arrays = {name: np.ascontiguousarray(values.numpy()) for name, values in given.items() if values is not None}
+        arrays = {name: values.numpy() for name, values in given.items() if values is not None}
+        arrays = {name: np.ascontiguousarray(part) for name, part in (arrays | packed(batch.structure)).items()}
         try:
             if self.process.stdin is None or self.process.stdout is None:
                 raise OSError("no pipes")

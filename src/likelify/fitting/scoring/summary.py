@@ -24,8 +24,8 @@ class Summary:
         rare: number of items with ranks at most 0.01 and 0.05, of rows with such outlier ranks; None without ranks.
         marked: number of rows that are marked as outliers; None if none is to be.
         heavy: number of items whose importance weights are too heavy-tailed to believe their errors; None if unknown.
-        oddest: the rows with the highest outlier scores, the highest first, of other items the least likely, as a table
-            with the columns of the file.
+        oddest: the rows with the highest outlier scores, the highest first, of other items the least likely (of graphs
+            per node), as a table with the columns of the file.
     """
 
     top: int = 0
@@ -37,6 +37,7 @@ class Summary:
     oddest: pyarrow.Table | None = None
     _nats: float = 0.0
     _bits: float = 0.0
+    _per_node: float | None = None
 
     def add(self, table: pyarrow.Table) -> None:
         """Count the items of a table."""
@@ -47,6 +48,8 @@ class Summary:
         self._nats += float(nats[inside].sum())
         if "bits_per_dim" in table.column_names:
             self._bits += float(table["bits_per_dim"].to_numpy()[inside].sum())
+        if "nats_per_node" in table.column_names:
+            self._per_node = (self._per_node or 0.0) + float(table["nats_per_node"].to_numpy()[inside].sum())
         ranks = "outlier_rank" if "outlier_rank" in table.column_names else "rank"
         if ranks in table.column_names:
             found = table[ranks].to_numpy()
@@ -66,14 +69,16 @@ class Summary:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean of nats, and of bits per dimension where there are such, over the items inside of the support."""
+        """The mean of nats, and of bits per dimension and nats per node where there are such, inside of the support."""
         number = max(self.count - self.outside, 1)
-        bits: dict[str, Any] = {"bits": self._bits / number} if self._bits else {}
-        return {"nats": self._nats / number, **bits}
+        found: dict[str, Any] = {"bits": self._bits / number} if self._bits else {}
+        found |= {} if self._per_node is None else {"per_node": self._per_node / number}
+        return {"nats": self._nats / number, **found}
 
 
 def _oddest(table: pyarrow.Table, count: int) -> pyarrow.Table:
     import pyarrow as pa
 
-    odd = table["outlier"].to_numpy() if "outlier" in table.column_names else -table["nats"].to_numpy()
-    return table.take(pa.array((-odd).argsort(kind="stable")[:count]))
+    likely = next(name for name in ("outlier", "nats_per_node", "nats") if name in table.column_names)
+    values = table[likely].to_numpy()
+    return table.take(pa.array((-values if likely == "outlier" else values).argsort(kind="stable")[:count]))
