@@ -79,8 +79,8 @@ def fit(
 
     Args:
         flow: the model.
-        data: a source; or a tensor, an array, a torch `Dataset` or `DataLoader`, graphs of networkx or PyTorch Geometric,
-            of which `data.as_source` makes one: a tenth of the items validates.
+        data: a source; or a tensor, an array, a torch `Dataset` or `DataLoader`, graphs of networkx or of PyTorch
+            Geometric, of which `data.as_source` makes one: a tenth of the items validates.
         settings: see `FitSettings`; by default those of the run, if one is given.
         conditional: give the labels to the model as its context.
         initialize: fit the data-dependent layers to a sample of the training split first; False to go on with a flow
