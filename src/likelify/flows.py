@@ -40,7 +40,7 @@ class Certificate:
     bounds; rounding is not part of it, nor is what an iterative inverse on the way leaves of its tolerance.
 
     Attributes:
-        nats: the bound, one number per item.
+        nats: the bound, one number per item; infinite with a `ContinuousFlow`, of whose solver nothing is proved.
         round_off: heuristic allowance for rounding in the values of all exponentials, relative to the norms of their
             inputs; not in nats and not part of the bound.
         exponentials: how many were applied.
@@ -54,6 +54,11 @@ class Certificate:
 
     def __str__(self) -> str:
         largest = float(self.nats.max()) if self.nats.numel() else 0.0
+        if largest == torch.inf:
+            return (
+                "There is no bound, since some layer solves an equation without one; of a ContinuousFlow "
+                "lk.transforms.solver_error(flow, x) estimates the error."
+            )
         return (
             f"|reported log p(x) - exact log-density of the map actually applied| <= {largest:.3g} nats for each of "
             f"{self.nats.numel()} items (truncation of {self.exponentials} exponentials and {self.series} "

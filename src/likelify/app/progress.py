@@ -50,9 +50,12 @@ class FitProgress:
     def update(self, progress: Progress) -> None:
         """Show one step."""
         left = progress.seconds * (1 - progress.fraction) / max(progress.fraction, 1e-9)
-        train = self._figure(progress.last.train_bits, progress.last.train_nats)
+        last = progress.last
+        train = f"train {self._figure(last.train_bits, last.train_nats)}"
+        if last.train_matching is not None:
+            train = f"matching loss {last.train_matching:.4f}"
         best = self._figure(progress.best.validation_bits, progress.best.validation_nats)
-        figures = f"train {train}, best validation {best} {self.unit.name}"
+        figures = f"{train}, best validation {best} {self.unit.name}"
         if self.live:
             self.bar.update(
                 self.task, completed=progress.fraction, step=progress.step, figures=figures, left=_clock(left)

@@ -1,5 +1,6 @@
 from likelify.distributions.autoregressive import AutoregressiveColumns as AutoregressiveColumns
 from likelify.distributions.categorical import ConditionalCategorical as ConditionalCategorical
+from likelify.distributions.centred import CentredNormal as CentredNormal
 from likelify.distributions.conditional import ColumnConditional as ColumnConditional
 from likelify.distributions.core import Distribution as Distribution
 from likelify.distributions.core import Likelihood as Likelihood

@@ -194,11 +194,13 @@ class Point(Settings):
     Attributes:
         step: optimizer steps so far.
         seconds: time so far on the clock of the settings, validation included.
-        train_bits: mean loss since the last point, bits per dimension; None at the first.
+        train_bits: mean loss since the last point, bits per dimension; None at the first, and if there is another
+            objective.
         train_nats: the same as a log-likelihood in nats per item.
         validation_bits: of the averaged weights.
         validation_nats: the same in nats per item.
         lr: learning rate at that step; 0 at the first, None where it was not kept.
+        train_matching: mean loss of flow matching since the last point, of an element; None for fits by likelihood.
     """
 
     step: int
@@ -208,6 +210,7 @@ class Point(Settings):
     validation_bits: float
     validation_nats: float
     lr: float | None = None
+    train_matching: float | None = None
 
 
 class Truncation(Settings):
@@ -283,6 +286,11 @@ class Course(Settings):
         return next((point for point in self.points if point.step == self.best_step), None)
 
     @property
+    def matches(self) -> bool:
+        """Whether the objective was flow matching, whose loss is no likelihood."""
+        return any(point.train_matching is not None for point in self.points)
+
+    @property
     def ended(self) -> bool:
         """Whether there is nothing to go on with: neither killed nor interrupted, nor running now."""
         return self.reason not in UNENDED
@@ -330,6 +338,7 @@ class Course(Settings):
 
     def rows(self, unit: Unit) -> list[dict[str, float]]:
         """Return the points as plain rows with their figures in a unit; what is not known is NaN."""
-        names = ("step", "seconds", f"train_{unit.word}", f"validation_{unit.word}", "lr")
+        train = "train_matching" if self.matches else f"train_{unit.word}"
+        names = ("step", "seconds", train, f"validation_{unit.word}", "lr")
         rows = ({name: getattr(point, name) for name in names} for point in self.points)
         return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]

@@ -74,6 +74,9 @@ def fit(
 ) -> Course:
     """Fit a flow by maximum likelihood; afterwards it holds the weights that were best on the validation split.
 
+    A flow whose last layer is a `ContinuousFlow` that is trained by matching is fitted by the loss of flow matching;
+    what is validated is the likelihood.
+
     Batches and noise are pure functions of (seed, step, process), so a fit without `max_time` gives the same weights
     every time on the same machine. Ctrl-C ends the fit early and keeps the best weights.
 
@@ -229,7 +232,8 @@ class _Fit:
     ) -> None:
         self.source, self.settings, self.conditional, self.place = source, settings, conditional, place
         self.flow = flow
-        self.objective = place.join(Objective(flow, conditional=conditional))
+        objective = Objective(flow, conditional=conditional)
+        self.matches, self.objective = objective.matches, place.join(objective)
         self.optimizer = build_optimizer(flow, settings)
         self.state = FitState(flow, self.optimizer, settings)
         self.feed = Feed(flow, source, settings, share=place.share)
@@ -303,7 +307,7 @@ class _Fit:
 
     def _truncation(self) -> Truncation | None:
         tol = self.settings.exp_tol
-        if tol is None or not loosens(self.flow):
+        if tol is None or self.matches or not loosens(self.flow):
             return None
         batch = read_for(self.flow, self.source, "train", self.feed.indices(0))
         seed = derived_seed(self.settings.seed, "truncation", 0)
@@ -404,6 +408,7 @@ class _Fit:
         if state.losses:
             train = [float(torch.stack(values).mean()) for values in zip(*state.losses, strict=True)]
             self._require_finite(torch.tensor(train[0]))
+        matching, train = (train[0], [None, None]) if self.matches else (None, train)
         average: Flow = state.average.module  # pyright: ignore[reportAssignmentType]
         bits, nats = self.validation.figures(average)
         self._require_finite(torch.tensor(bits))
@@ -415,6 +420,7 @@ class _Fit:
             validation_bits=bits,
             validation_nats=nats,
             lr=state.lr if state.step else 0.0,
+            train_matching=matching,
         )
         with self.interrupts.whole():
             if state.add(point, passed):

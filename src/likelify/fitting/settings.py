@@ -40,6 +40,8 @@ class FitSettings(Settings):
             full tolerance, which validation, evaluation, scores and certificates always have.
         average: factor of the moving average of the weights, which is what is validated and kept.
         validations: how many evaluations on the validation split a fit has.
+        validation_items: of these, how many items of the split, the first; None for all. For models whose likelihood
+            takes much longer than a step of their training, such as continuous flows.
         patience: stop after that many evaluations without improvement; None never stops early.
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
@@ -69,6 +71,7 @@ class FitSettings(Settings):
     exp_tol: float | None = Field(default=1e-3, gt=0, le=0.1)
     average: float = Field(default=0.995, ge=0, lt=1)
     validations: int = Field(default=15, ge=1)
+    validation_items: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=None, ge=1)
     initialize_items: int = Field(default=4096, ge=1)
     checkpoint_seconds: float = Field(default=30.0, ge=0)

@@ -9,30 +9,44 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Batch
+from likelify.door import admit
 from likelify.fitting.mapped import log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
+from likelify.transforms import matching_layer, matching_losses
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Objective(nn.Module):
-    """The loss as a module, so that processes can be joined in it.
+    """The loss as a module, so that processes can be joined in it: minus the log-likelihood, or that of flow matching.
 
     Args:
         flow: the model.
         conditional: give the labels to the model.
+
+    Attributes:
+        matches: the last layer of the flow is trained by flow matching.
     """
 
     def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
         super().__init__()
         self.flow = flow
         self.conditional = conditional
+        self.matches = matching_layer(flow.transform) is not None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient."""
+        """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient.
+
+        Of flow matching it is the loss of an element, and again that, without gradient.
+        """
+        if self.matches:
+            x, context, _ = admit(self.flow, batch.x, batch.context(conditional=self.conditional))
+            losses = matching_losses(self.flow.transform, x, context)
+            loss = batch.mean(losses / batch.dims().to(losses))
+            return loss, loss.detach()
         nats = log_likelihoods(self.flow, batch, batch.context(conditional=self.conditional))
         return batch.mean(bits_per_dim(nats, batch.dims())), batch.mean(nats.detach())
 

@@ -1,6 +1,11 @@
 from likelify.transforms.autoregressive import Autoregressive as Autoregressive
 from likelify.transforms.colour import YCoCgR as YCoCgR
 from likelify.transforms.columns import Columns as Columns
+from likelify.transforms.continuous.layer import ContinuousFlow as ContinuousFlow
+from likelify.transforms.continuous.matching import matching_layer as matching_layer
+from likelify.transforms.continuous.matching import matching_losses as matching_losses
+from likelify.transforms.continuous.matching import solver_error as solver_error
+from likelify.transforms.continuous.matching import with_steps as with_steps
 from likelify.transforms.core import Chain as Chain
 from likelify.transforms.core import Composite as Composite
 from likelify.transforms.core import Transform as Transform

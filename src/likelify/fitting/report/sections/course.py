@@ -65,7 +65,8 @@ def _picture(material: Material, found: Course) -> Picture:
     low, high = _limits(np.concatenate([train, validation]), higher=material.unit.higher_is_better)
 
     def draw(axes: Axes) -> None:
-        axes.plot(steps, train, color=DATA, marker="o", markersize=3, linewidth=1.2, label="training")
+        if not found.matches:
+            axes.plot(steps, train, color=DATA, marker="o", markersize=3, linewidth=1.2, label="training")
         axes.plot(steps, validation, color=MODEL, marker="o", markersize=3, label="validation")
         axes.axvline(found.best_step, color=INK, linewidth=0.8, linestyle=":", label="kept")
         axes.set_ylim(low, high)
@@ -80,8 +81,17 @@ def _picture(material: Material, found: Course) -> Picture:
     more = f" {first} beyond the picture." if beyond else ""
     best = found.best
     alt = "Training and validation figures against the step of the fit."
+    if found.matches:
+        alt = "Validation figures against the step of the fit."
     if best is not None:
         alt += f" Validation is best at step {best.step}."
+    losses = [point.train_matching for point in found.points if point.train_matching is not None]
+    if found.matches:
+        caption = (
+            "Validation is of averaged weights and unseen items. Training minimised the loss of flow matching, which is "
+            f"no likelihood: {losses[0]:.4f} at the start, {losses[-1]:.4f} at the end, of an element.{more}"
+        )
+        return figure("course", draw, alt=alt, caption=caption)
     caption = (
         "Validation is of averaged weights and unseen items; training is the mean loss since the point before. "
         f"Where training goes on getting better and validation does not, the fit memorises.{more}"
