@@ -2,6 +2,7 @@
 
 from tests.cases import (
     activation,
+    continuous,
     converted,
     fibre,
     flowified,
@@ -29,7 +30,8 @@ from tests.cases.common import (
 )
 
 MAPS = maps.MAPS
-FILES = (layers, flowified, converted, fibre, activation, pooling, mixing, triangular, residual, stochastic, graphs)
+MORE = (residual, stochastic, graphs, continuous)
+FILES = (layers, flowified, converted, fibre, activation, pooling, mixing, triangular, *MORE)
 LAYERS = {name: case for file in FILES for name, case in file.LAYERS.items()}
 SIZED = sizes.SIZED
 # Of two cases with one name, one would be tested by nobody.

@@ -416,7 +416,13 @@ SURJECTIONS: dict[str, Sized] = {
     "LatentVariable nodes": nodes(_latent, axes=WIDE),
 }
 
-SIZED = BIJECTIONS | EXPONENTIALS | SOLVED | SURJECTIONS
+SETS = {
+    "ContinuousFlow": nodes(
+        lambda s: transforms.ContinuousFlow(nets.SetVelocity(s.channels, width=2, heads=1, frequencies=0, times=0)),
+        scale=0.002,
+    ),
+}
+SIZED = BIJECTIONS | SETS | EXPONENTIALS | SOLVED | SURJECTIONS
 
 # Public names of transforms that make no layer of their own: contracts, what layers are built from, other methods.
 NO_LAYERS = {
@@ -440,6 +446,10 @@ NO_LAYERS = {
     "InverseCheck",
     "InverseReport",
     "unchecked",
+    "matching_layer",
+    "matching_losses",
+    "solver_error",
+    "with_steps",
     "with_log_det",
 }
 # Layers that a function of `SIZED` builds.

@@ -1,5 +1,4 @@
-r"""Velocities of sets of points: equivariant networks whose divergence costs two or three passes, whatever the number
-of points.
+r"""Velocities of sets of points: equivariant networks whose divergence costs no more for more points.
 
 What a node is told of the others is made of *their* positions alone, and each node asks for it with its own position,
 several times. So the block of the Jacobian that belongs to a node, `dv_i / dx_i`, is found by changing how it asks and
@@ -19,9 +18,6 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError
 from likelify.structure import Context, ContextLike, GraphBatch, as_context, check_size, kept_arguments
-
-# Frequencies of the time that a network is told, in half turns over the unit interval.
-TIMES = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +158,7 @@ class SetVelocity(nn.Module):
         rounds: of asking.
         heads: of the gates.
         frequencies: waves of each feature; 0 for none. Features should have deviations about one.
+        times: waves of the time, whose steps have to be as fine as these.
         context_features: of the condition of each node, which is given and not modelled, such as one-hot types.
         zero_start: begin with velocity zero.
 
@@ -189,6 +186,7 @@ class SetVelocity(nn.Module):
         rounds: int = 2,
         heads: int = 4,
         frequencies: int = 6,
+        times: int = 4,
         context_features: int = 0,
         zero_start: bool = True,
     ) -> None:
@@ -199,16 +197,16 @@ class SetVelocity(nn.Module):
             raise ConfigError(f"The heads share the width evenly, and {heads} do not divide {width}.")
         self.context_features = check_size(context_features, "context_features", least=0)
         self.frequencies = check_size(frequencies, "frequencies", least=0)
+        self.times = check_size(times, "times", least=0)
+        moments = 1 + 2 * self.times
         inputs = features * (1 + 2 * self.frequencies) + self.context_features
         self.own = nn.Linear(inputs, width)
         self.others = nn.Linear(inputs, width)
-        self.own_time, self.others_time = (nn.Linear(2 * TIMES + 1, width, bias=False) for _ in range(2))
+        self.own_time, self.others_time = (nn.Linear(moments, width, bias=False) for _ in range(2))
         self.deepen = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
-        self.rounds = nn.ModuleList(
-            _Ask(width, heads, 2 * TIMES + 1) for _ in range(check_size(rounds, "rounds", least=0))
-        )
+        self.rounds = nn.ModuleList(_Ask(width, heads, moments) for _ in range(check_size(rounds, "rounds", least=0)))
         self.out = nn.Linear(width, features)
-        self.pull = nn.Linear(2 * TIMES + 1, 1)
+        self.pull = nn.Linear(moments, 1)
         if zero_start:
             for layer in (self.out, self.pull):
                 nn.init.zeros_(layer.weight)
@@ -234,8 +232,10 @@ class SetVelocity(nn.Module):
             raise ShapeError(
                 "SetVelocity works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
             )
+        if x.shape[1:] != (self.features,):
+            raise ShapeError(f"This network is of {self.features} features of nodes, not {tuple(x.shape[1:])}.")
         sets = Sets.of(context.structure)
-        time = waves(t)
+        time = waves(t, self.times)
         time = sets.spread(time) if time.ndim > 1 else time
         own = self._embed(sets.spread(x), self._told(x, context, sets), changes=changes)
         others = self.others(own.value) + self.others_time(time)
@@ -281,9 +281,9 @@ class SetVelocity(nn.Module):
         return Dual(value, torch.cat(along, -1).reshape(*shape[:-1], value.shape[-1]).movedim(-2, 0))
 
 
-def waves(t: Tensor) -> Tensor:
-    """Return a time `()` or `(rows, 1)` as features: itself, and sines and cosines of half turns and their multiples."""
-    angle = math.pi * t[..., None] * torch.arange(1, TIMES + 1, dtype=t.dtype, device=t.device)
+def waves(t: Tensor, count: int) -> Tensor:
+    """Return a time `()` or `(rows, 1)` as features: itself, and sines and cosines of multiples of a half turn."""
+    angle = math.pi * t[..., None] * torch.arange(1, count + 1, dtype=t.dtype, device=t.device)
     if t.ndim:
         angle = angle.flatten(1)
     return torch.cat([t.reshape(*t.shape[:1], 1) if t.ndim else t[None], angle.sin(), angle.cos()], -1)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import UnsupportedError
+from likelify.errors import ShapeError, UnsupportedError
 from likelify.structure import Context, GraphBatch, as_context
 from likelify.tracing import is_tracing
 
@@ -47,11 +47,25 @@ def velocity_and_divergence(net: nn.Module, x: Tensor, t: Tensor, context: Conte
         return _by_products(net, x.clone() if x.is_inference() else x, t, context, graph=torch.is_grad_enabled())
 
 
+def check_velocity(velocity: Tensor, x: Tensor) -> Tensor:
+    """Return velocities, of the shape of the positions.
+
+    Raises:
+        ShapeError: for another shape.
+    """
+    if velocity.shape != x.shape:
+        raise ShapeError(
+            f"The network of this ContinuousFlow gave velocities of shape {tuple(velocity.shape)} for an input of "
+            f"shape {tuple(x.shape)}; the two must be equal."
+        )
+    return velocity
+
+
 def _by_products(net: nn.Module, x: Tensor, t: Tensor, context: Context, *, graph: bool) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         # Beside the input, which may carry tangents or gradients of the caller.
         moved = torch.zeros_like(x, requires_grad=True)
-        velocity = net(x + moved, t, context)
+        velocity = check_velocity(net(x + moved, t, context), x)
         trace = x.new_zeros(len(x))
         for unit in _units(x, context):
             if velocity.requires_grad:

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, ShapeError, UnsupportedError, unknown_word
-from likelify.linalg.log_det import truncations
 from likelify.distributions.centred import graph_means
+from likelify.errors import ConfigError, UnsupportedError, unknown_word
+from likelify.linalg.log_det import truncations
 from likelify.structure import Context, ContextLike, as_context, check_size, sum_items
 from likelify.tracing import is_tracing
-from likelify.transforms.continuous.field import velocity_and_divergence
+from likelify.transforms.continuous.field import check_velocity, velocity_and_divergence
 from likelify.transforms.continuous.pairing import assigned, turned
 from likelify.transforms.continuous.solver import runge_kutta
 from likelify.transforms.core import Transform
@@ -112,7 +112,7 @@ class ContinuousFlow(Transform):
             return self.mean_forward(x, context)
 
     def matching_loss(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        r"""Return `||v((1 - t) u + t x, t) - (x - u)||^2` for each item, with fresh noise `u` and a time `t` of its own.
+        r"""Return `||v((1 - t) u + t x, t) - (x - u)||^2` of each item, with noise `u` and a time `t` of its own.
 
         Args:
             x: what reaches this layer, `(rows, *event)`.
@@ -139,21 +139,12 @@ class ContinuousFlow(Transform):
             return turned(noise, x, context) if getattr(self.net, "rotates", False) else noise
 
     def _velocity(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        return self._checked(self.net(x, t, context), x)
-
-    @staticmethod
-    def _checked(velocity: Tensor, x: Tensor) -> Tensor:
-        if velocity.shape != x.shape:
-            raise ShapeError(
-                f"The network of this ContinuousFlow gave velocities of shape {tuple(velocity.shape)} for an input of "
-                f"shape {tuple(x.shape)}; the two must be equal."
-            )
-        return velocity
+        return check_velocity(self.net(x, t, context), x)
 
     def _with_log_det(self, x: Tensor, context: Context, *, start: float, end: float) -> tuple[Tensor, Tensor]:
         def rates(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             found = velocity_and_divergence(self.net, state[0], x.new_tensor(t), context)
-            return self._checked(found[0], x), found[1]
+            return check_velocity(found[0], x), found[1]
 
         value, log_det = runge_kutta(rates, (x, x.new_zeros(len(x))), start, end, self.steps)
         contribution = sum_items(log_det, context)

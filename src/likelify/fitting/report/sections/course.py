@@ -88,8 +88,8 @@ def _picture(material: Material, found: Course) -> Picture:
     losses = [point.train_matching for point in found.points if point.train_matching is not None]
     if found.matches:
         caption = (
-            "Validation is of averaged weights and unseen items. Training minimised the loss of flow matching, which is "
-            f"no likelihood: {losses[0]:.4f} at the start, {losses[-1]:.4f} at the end, of an element.{more}"
+            "Validation is of averaged weights and unseen items. Training minimised the loss of flow matching, which "
+            f"is no likelihood: {losses[0]:.4f} at the start, {losses[-1]:.4f} at the end, of an element.{more}"
         )
         return figure("course", draw, alt=alt, caption=caption)
     caption = (
