@@ -109,3 +109,28 @@ def test_a_condition_has_all_positions_or_none():
     residual = lk.LipschitzResidual(lk.nets.LipschitzConvNet(1, (4, 4), context_features=3))
     with pytest.raises(ShapeError, match="The condition must be"):
         residual(images, torch.zeros(2, 3, 4))
+
+
+def test_edges_put_in_pairs_are_known_to_be(monkeypatch):
+    monkeypatch.setattr(lk.structure, "BLOCK", 3)
+    edges = torch.tensor([[4, 0, 1, 1, 3, 3], [3, 1, 2, 0, 3, 4]])
+    graph = lk.GraphBatch(torch.tensor([3, 2]), edges)
+    assert not graph.in_pairs
+    pairs = graph.undirected()
+    assert pairs.edge_index.tolist() == [[0, 1, 1, 2, 3, 3, 4], [1, 0, 2, 1, 3, 4, 3]]
+    assert pairs.in_pairs
+    assert pairs.to("cpu").in_pairs
+    assert copy.deepcopy(pairs).in_pairs
+    assert not replace(pairs, edge_weight=torch.rand(7)).in_pairs
+    weighted = lk.GraphBatch(graph.sizes, edges.int(), torch.tensor([1.0, 2, 3, 4, 5, 6])).undirected()
+    assert torch.equal(weighted.edge_index, pairs.edge_index)
+    assert weighted.edge_weight.tolist() == [4, 4, 3, 3, 5, 6, 6]
+    empty = lk.GraphBatch(torch.tensor([2]), NO_EDGES).undirected()
+    assert empty.edge_index.shape == (2, 0)
+    with pytest.raises(DataError, match="2 edges join two graphs of the batch, the first of them edge 3 from node 2"):
+        lk.GraphBatch(graph.sizes, torch.tensor([[0, 1, 3, 2, 3], [1, 0, 4, 3, 2]]))
+
+
+def test_blocks_cover_all():
+    assert [(b.start, b.stop) for b in lk.structure.blocks(5)] == [(0, 5)]
+    assert list(lk.structure.blocks(0)) == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from types import EllipsisType
@@ -24,6 +24,7 @@ T = TypeVar("T")
 Shape = tuple[int, ...]
 # What an event must look like: sizes, names of axes of any size, and at the end perhaps `...` for any further axes.
 EventShape = tuple[int | str | EllipsisType, ...]
+BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class GraphBatch:
         edge_weight: one weight per edge `(E,)`, or None for weight one.
         is_complete: whether the graphs are complete, known only of those that `complete` has made. Their edges, which
             are many, are made when they are first asked for.
+        in_pairs: whether the edges stand there in both directions with the same weight, each once and sorted, known
+            only of those that `undirected` has made; it need not be checked again.
 
     Raises:
         ShapeError: if the shapes disagree or an edge names a node that does not exist.
@@ -49,6 +52,7 @@ class GraphBatch:
     edge_index: Tensor
     edge_weight: Tensor | None = None
     is_complete: bool = field(default=False, init=False)
+    in_pairs: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         if self.sizes.ndim != 1 or self.sizes.is_floating_point():
@@ -62,8 +66,10 @@ class GraphBatch:
         if self.sizes.numel() and int(self.sizes.min()) < 0:
             raise ShapeError(f"GraphBatch.sizes must not be negative, got {int(self.sizes.min())}.")
         nodes = int(self.sizes.sum())
-        if self.edge_index.numel() and not 0 <= int(self.edge_index.min()) <= int(self.edge_index.max()) < nodes:
-            raise ShapeError(f"edge_index names a node outside 0..{nodes - 1}.")
+        if self.edge_index.numel():
+            first, last = (int(end) for end in self.edge_index.aminmax())
+            if not 0 <= first <= last < nodes:
+                raise ShapeError(f"edge_index names a node outside 0..{nodes - 1}.")
         # Computed once here: it needs a host sync, which must not happen in every layer.
         owner = torch.repeat_interleave(torch.arange(len(self.sizes), device=self.sizes.device), self.sizes)
         object.__setattr__(self, "_owner", owner)
@@ -72,11 +78,16 @@ class GraphBatch:
 
     def _refuse_bridges(self) -> None:
         start, end = self.edge_index
-        bridges = self.owner[start] != self.owner[end]
-        if bool(bridges.any()):
-            first = int(bridges.nonzero()[0, 0])
+        bridges = torch.cat(
+            [
+                (self.owner[start[some]] != self.owner[end[some]]).nonzero()[:, 0] + some.start
+                for some in blocks(len(start))
+            ]
+        )
+        if len(bridges):
+            first = int(bridges[0])
             raise DataError(
-                f"{int(bridges.sum())} edges join two graphs of the batch, the first of them edge {first} from node "
+                f"{len(bridges)} edges join two graphs of the batch, the first of them edge {first} from node "
                 f"{int(start[first])} to node {int(end[first])}. Nodes are numbered through the whole batch: add to "
                 "the node numbers of each graph the sizes of the graphs before it, or make the joined graphs one."
             )
@@ -108,7 +119,13 @@ class GraphBatch:
     def _complete(cls, sizes: Tensor) -> GraphBatch:
         graph = object.__new__(cls)
         owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
-        for name, value in {"sizes": sizes, "edge_weight": None, "is_complete": True, "_owner": owner}.items():
+        for name, value in {
+            "sizes": sizes,
+            "edge_weight": None,
+            "is_complete": True,
+            "in_pairs": False,
+            "_owner": owner,
+        }.items():
             object.__setattr__(graph, name, value)
         return graph
 
@@ -137,15 +154,28 @@ class GraphBatch:
         if self.is_complete:
             return self
         nodes = max(len(self.owner), 1)
-        start, end = self.edge_index.long()
-        keys = torch.cat([start * nodes + end, end * nodes + start])
+        keys = self._both_ways(nodes)
         if self.edge_weight is None:
-            keys, weight = torch.unique(keys), None
+            keys, weight = _distinct(keys.sort().values), None
         else:
             keys, place = torch.unique(keys, return_inverse=True)
             weight = self.edge_weight.new_zeros(len(keys))
             weight = weight.scatter_reduce(0, place, self.edge_weight.repeat(2), "amax", include_self=False)
-        return GraphBatch(self.sizes, torch.stack([keys // nodes, keys % nodes]), weight)
+        edges = keys.new_empty(2, len(keys))
+        torch.div(keys, nodes, rounding_mode="floor", out=edges[0])
+        torch.remainder(keys, nodes, out=edges[1])
+        del keys
+        graph = GraphBatch(self.sizes, edges, weight)
+        object.__setattr__(graph, "in_pairs", True)
+        return graph
+
+    def _both_ways(self, nodes: int) -> Tensor:
+        """Return each edge as one number in both directions, `from * nodes + to`, without copies on the way."""
+        start, end = self.edge_index
+        keys = torch.empty(2 * len(start), dtype=torch.int64, device=start.device)
+        for part, one, other in zip(keys.chunk(2), (start, end), (end, start), strict=False):
+            part.copy_(one).mul_(nodes).add_(other)
+        return keys
 
     def to(self, device: torch.device | str) -> GraphBatch:
         """Return the batch on a device: itself if it is there already, else a new object without derived values."""
@@ -156,7 +186,9 @@ class GraphBatch:
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
         if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
             return self
-        return GraphBatch(sizes, edge_index, weight)
+        moved = GraphBatch(sizes, edge_index, weight)
+        object.__setattr__(moved, "in_pairs", self.in_pairs)
+        return moved
 
     def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
         """Return a value that depends on the graphs alone, computed the first time it is asked for.
@@ -189,6 +221,18 @@ class GraphBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_derived"}
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Return slices that cover so many edges, where what is made of them would take much more memory than they do."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def _distinct(keys: Tensor) -> Tensor:
+    """Return sorted numbers, each once."""
+    if len(keys) < 2 or bool((new := keys[1:] != keys[:-1]).all()):
+        return keys
+    return torch.cat([keys[:1], keys[1:][new]])
 
 
 def _complete_edges(graph: GraphBatch) -> Tensor:

@@ -54,6 +54,37 @@ def test_graphs_that_are_not_undirected_are_refused():
         normalized_adjacency(learned)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_edges_are_looked_at_in_blocks(weighted, monkeypatch):
+    graph = random_graph(8, 0.5, weighted=weighted, loops=True)
+    expected = normalized_adjacency(graph, torch.float64).to_dense()
+    monkeypatch.setattr(lk.structure, "BLOCK", 3)
+    order = torch.randperm(graph.edge_index.shape[1])
+    weight = graph.edge_weight
+    for edges, weights in (
+        (graph.edge_index, weight),
+        (graph.edge_index.int()[:, order], None if weight is None else weight[order]),
+    ):
+        again = lk.GraphBatch(graph.sizes, edges, weights)
+        for found in (again, again.undirected()):
+            assert torch.equal(normalized_adjacency(found, torch.float64).to_dense(), expected)
+    for place in range(graph.edge_index.shape[1]):
+        if graph.edge_index[0, place] != graph.edge_index[1, place]:
+            kept = torch.arange(graph.edge_index.shape[1]) != place
+            one_way = lk.GraphBatch(graph.sizes, graph.edge_index[:, kept], None if weight is None else weight[kept])
+            with pytest.raises(DomainError, match="directed"):
+                normalized_adjacency(one_way)
+            twice = lk.GraphBatch(graph.sizes, torch.cat([graph.edge_index, graph.edge_index[:, [place]]], 1))
+            with pytest.raises(DomainError, match="twice"):
+                normalized_adjacency(twice)
+    if weighted:
+        place = int((graph.edge_index[0] != graph.edge_index[1]).nonzero()[-1])
+        weight = weight.clone()
+        weight[place] *= 2
+        with pytest.raises(DomainError, match="directed"):
+            normalized_adjacency(lk.GraphBatch(graph.sizes, graph.edge_index, weight))
+
+
 def test_maps_refuse_other_shapes():
     with pytest.raises(ShapeError, match="two square matrices"):
         lk.GraphMap(torch.eye(2), torch.eye(3), weighted_graphs())

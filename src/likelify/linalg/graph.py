@@ -19,7 +19,7 @@ from torch import Tensor
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap, check_declared_norm
-from likelify.structure import GraphBatch, Shape
+from likelify.structure import GraphBatch, Shape, blocks
 from likelify.tracing import in_forward_mode, is_tracing
 
 
@@ -58,21 +58,16 @@ def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) ->
     return graph.derived(f"normalized_adjacency {dtype}", lambda graph: _adjacency(graph, dtype))
 
 
-def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows, the columns and the values of the entries of the normalized adjacency, sorted."""
-    nodes = len(graph.owner)
-    start, end, weight = _sorted_edges(graph)
-    degree = weight.new_zeros(nodes).index_add_(0, start, weight)
-    if not bool(torch.isfinite(degree).all()):
-        raise DomainError("The weights of the edges of a node add up to infinity. Scale edge_weight down.")
-    inverse = torch.where(degree > 0, degree, 1).rsqrt()
-    return start, end, (inverse[start] * weight * inverse[end]).to(dtype)
-
-
 def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
     nodes = len(graph.owner)
-    start, end, values = graph.derived(f"entries {dtype}", lambda graph: _entries(graph, dtype))
-    rows = torch.cat([start.new_zeros(1), torch.bincount(start, minlength=nodes).cumsum(0)])
+    start, end, weight = _sorted_edges(graph)
+    counts = torch.bincount(start, minlength=nodes)
+    rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    inverse = _degrees(start, weight, counts).rsqrt()
+    values = torch.empty(len(start), dtype=dtype, device=start.device)
+    for some in blocks(len(start)):
+        roots = inverse[start[some]]
+        values[some] = (roots if weight is None else roots * weight[some]) * inverse[end[some]]
     # The sparse products of the CPU want 32-bit indices and would convert others at every call.
     index = torch.int32 if max(nodes, len(values)) < 2**31 else torch.int64
     with warnings.catch_warnings():
@@ -80,34 +75,77 @@ def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
         return torch.sparse_csr_tensor(rows.to(index), end.to(index), values, (nodes, nodes), check_invariants=False)
 
 
-def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
+def _degrees(start: Tensor, weight: Tensor | None, counts: Tensor) -> Tensor:
+    """Return the sum of the weights at each node in double precision, one where it is zero."""
+    if weight is None:
+        return widest(counts).clamp_min(1)
+    degrees = weight.new_zeros(len(counts)).index_add_(0, start, weight)
+    if not bool(torch.isfinite(degrees).all()):
+        raise DomainError("The weights of the edges of a node add up to infinity. Scale edge_weight down.")
+    return torch.where(degrees > 0, degrees, 1)
+
+
+def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows, the columns and the values of the entries of the normalized adjacency, sorted."""
+    adjacency = normalized_adjacency(graph, dtype)
+    counts = adjacency.crow_indices().diff().long()
+    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    return rows, adjacency.col_indices().long(), adjacency.values()
+
+
+def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the edges sorted by (from, to), with weights in double precision; refuse what is not undirected."""
-    start, end = graph.edge_index.long()
-    weight = widest(torch.ones_like(start, dtype=torch.float32) if graph.edge_weight is None else graph.edge_weight)
-    if graph.is_complete:
-        return start, end, weight
-    if graph.edge_weight is not None and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+    start, end = graph.edge_index
+    weight = None if graph.edge_weight is None else widest(graph.edge_weight)
+    if weight is not None and not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise DomainError(
             "edge_weight holds negative or non-finite values; the normalized adjacency needs weights from zero. "
             "Take their absolute value, or leave these edges out."
         )
+    if graph.is_complete or graph.in_pairs:
+        return start, end, weight
     nodes = len(graph.owner)
-    keys = start * nodes + end
-    if not bool((keys[1:] > keys[:-1]).all()):
-        keys, order = torch.sort(keys)
-        start, end, weight = start[order], end[order], weight[order]
-        if bool((keys[1:] == keys[:-1]).any()):
+    if not _ascending(start, end, nodes):
+        order = (start.long() * nodes).add_(end).argsort()
+        start, end, weight = start[order], end[order], None if weight is None else weight[order]
+        if not _ascending(start, end, nodes):
             raise DomainError(
                 "The graph has edges that stand there twice, and which weight they should have is not known. "
                 "graph.undirected() merges them (the largest weight counts)."
             )
-    opposite, order = torch.sort(end * nodes + start)
-    if not (torch.equal(opposite, keys) and torch.equal(weight[order], weight)):
+    if not _is_symmetric(start, end, weight, nodes):
         raise DomainError(
             "The graph is directed: some edges lack their opposite of the same weight, so its adjacency is not "
-            "symmetric. Use graph.undirected()."
+            "symmetric. Use graph.undirected() (of an edge_index alone, torch_geometric.utils.to_undirected)."
         )
     return start, end, weight
+
+
+def _ascending(start: Tensor, end: Tensor, nodes: int) -> bool:
+    """Tell whether the edges are sorted by (from, to), each once."""
+    for some in blocks(len(start)):
+        # With the last one of the block before.
+        some = slice(max(some.start - 1, 0), some.stop)
+        keys = (start[some].long() * nodes).add_(end[some])
+        if not bool((keys[1:] > keys[:-1]).all()):
+            return False
+    return True
+
+
+def _is_symmetric(start: Tensor, end: Tensor, weight: Tensor | None, nodes: int) -> bool:
+    """Tell whether sorted edges are the same when turned round: sorted by `end`, stably, they are the sorted opposites.
+
+    Sorting 32-bit numbers takes less than half the time, and memory.
+    """
+    order = end.to(torch.int32 if nodes < 2**31 else torch.int64).sort(stable=True).indices
+    for some in blocks(len(start)):
+        place = order[some]
+        same = (end[place] == start[some]) & (start[place] == end[some])
+        if weight is not None:
+            same &= weight[place] == weight[some]
+        if not bool(same.all()):
+            return False
+    return True
 
 
 def spectrum_bounds(graph: GraphBatch) -> tuple[float, float]:
@@ -291,11 +329,11 @@ def _loops(graph: GraphBatch, dtype: torch.dtype) -> Tensor | None:
     """Return the diagonal of the normalized adjacency, or None if it is zero."""
     if graph.is_complete or not bool((graph.edge_index[0] == graph.edge_index[1]).any()):
         return None
-    start, end, weight = _sorted_edges(graph)
-    degree = weight.new_zeros(len(graph.owner)).index_add_(0, start, weight)
+    start, end, values = _entries(graph, torch.promote_types(dtype, torch.float32))
     loop = start == end
-    diagonal = torch.zeros_like(degree).index_add_(0, start[loop], weight[loop])
-    return (diagonal / torch.where(degree > 0, degree, 1)).to(dtype)
+    return torch.zeros(len(graph.owner), dtype=dtype, device=start.device).index_add_(
+        0, start[loop], values[loop].to(dtype)
+    )
 
 
 def limit_by_neighbours(theta0: Tensor, theta1: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
