@@ -35,6 +35,11 @@ SequenceMixing = Literal[
     "conv-exponential",
     "axis-exponential",
 ]
+# What mixes the features of graphs between couplings: nothing, a matrix on each node, an exponential of all nodes, or
+# these two in turn.
+GraphMixing = Literal["none", "per-node", "graph-exponential", "both"]
+# How nodes of graphs see one another in the network of a coupling.
+GraphNetName = Literal["message-passing", "attention"]
 # What one item of a source is, and what a model is for.
 ItemKind = Literal["image", "table", "graph", "sequence"]
 # What the values of a column of a table are: numbers of three kinds, and what is none.

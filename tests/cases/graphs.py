@@ -8,6 +8,8 @@ import likelify as lk
 from likelify import nets, transforms
 from tests.cases.common import LayerCase, normal, on_graphs, weighted_graphs
 
+AFFINE_SPLINE = transforms.ChainBijector([lk.AffineBijector(), lk.SplineBijector(4, 2.0)])
+
 
 def coupling(net: type, bijector: Any, features: int = 3, **settings: Any) -> lk.Coupling:
     split = lk.ChannelSplit(features)
@@ -37,7 +39,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda: coupling(nets.MessagePassingNet, lk.AffineBijector()), lambda: normal(5, 3), lk.Coupling, lonely
     ),
     "coupling-attention-spline-complete-graphs": LayerCase(
-        lambda: coupling(nets.GraphAttentionNet, lk.SplineBijector(4, 2.0), heads=2),
+        lambda: coupling(nets.GraphAttentionNet, AFFINE_SPLINE, heads=2),
         lambda: normal(5, 3),
         lk.Coupling,
         lambda: lk.Context(structure=lk.GraphBatch.complete([1, 4])),

@@ -434,6 +434,7 @@ NO_LAYERS = {
     "Composite",
     "AffineBijector",
     "SplineBijector",
+    "ChainBijector",
     "LevelBijector",
     "ChannelSplit",
     "MaskSplit",

@@ -43,13 +43,14 @@ class Neighbourhoods(ABC):
         """
 
     @abstractmethod
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, parts: Tensor) -> Tensor:
         r"""Return the mean of the values of the neighbours, weighted by `w_ij exp(<query_i, key_j> / sqrt(d))`.
 
         Args:
-            query: `(nodes, heads, d)`.
-            key: the same.
-            value: the same; so is what is returned.
+            parts: queries, keys and values, `(nodes, 3, heads, d)`.
+
+        Returns:
+            One mean for each head, `(nodes, heads * d)`.
         """
 
 
@@ -68,11 +69,16 @@ class AllPairs(Neighbourhoods):
         to, by = (part.unflatten(0, (-1, self.size)) for part in (to, by))
         return F.silu(to[:, :, None] + by[:, None]).sum(2).flatten(0, 1) / math.sqrt(self.size)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, parts: Tensor) -> Tensor:
         """Weight the nodes of the same graph."""
-        query, key, value = (part.unflatten(0, (-1, self.size)).transpose(1, 2) for part in (query, key, value))
-        scores = query @ key.mT / math.sqrt(query.shape[-1])
-        return (scores.softmax(-1) @ value).transpose(1, 2).flatten(0, 1)
+        heads, d = parts.shape[2:]
+        stacked = parts.unflatten(0, (-1, self.size)).permute(2, 0, 3, 1, 4).reshape(3, -1, self.size, d)
+        query, key, value = stacked.unbind(0)
+        scores = query @ key.mT / math.sqrt(d)
+        # On a CPU several times as fast as a softmax over a short last axis.
+        shares = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+        means = shares / shares.sum(-1, keepdim=True) @ value
+        return means.unflatten(0, (-1, heads)).transpose(1, 2).reshape(len(parts), heads * d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +104,9 @@ class EdgeList(Neighbourhoods):
             found = found * self.weight[:, None].to(found.dtype)
         return torch.zeros_like(to).index_add(0, self.end, found) * self.scale[:, None].to(to.dtype)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, parts: Tensor) -> Tensor:
         """Weight the edges that end at a node."""
+        query, key, value = parts.unbind(1)
         scores = (query[self.end] * key[self.start]).sum(-1) / math.sqrt(query.shape[-1])
         if self.weight is not None:
             scores = scores + self.weight.log()[:, None].to(scores.dtype)
@@ -109,7 +116,7 @@ class EdgeList(Neighbourhoods):
         shares = (scores - tops[self.end]).exp()
         totals = torch.zeros_like(tops).index_add(0, self.end, shares)
         sums = torch.zeros_like(value).index_add(0, self.end, shares[..., None] * value[self.start])
-        return sums / totals[..., None]
+        return (sums / totals[..., None]).flatten(1)
 
 
 def neighbourhoods_for(net: nn.Module, x: Tensor, context: ContextLike) -> Neighbourhoods:
@@ -193,8 +200,8 @@ class _Attention(nn.Module):
         self.update = _Rows(width, 0, dropout)
 
     def forward(self, h: Tensor, near: Neighbourhoods) -> Tensor:
-        query, key, value = self.enter(h).unflatten(1, (3, self.heads, -1)).unbind(1)
-        return self.update(h + self.leave(near.attend(query, key, value).flatten(1)))
+        parts = self.enter(h).unflatten(1, (3, self.heads, -1))
+        return self.update(h + self.leave(near.attend(parts)))
 
 
 class GraphNet(nn.Module):

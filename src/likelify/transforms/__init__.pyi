@@ -10,6 +10,7 @@ from likelify.transforms.core import Chain as Chain
 from likelify.transforms.core import Composite as Composite
 from likelify.transforms.core import Transform as Transform
 from likelify.transforms.coupling import AffineBijector as AffineBijector
+from likelify.transforms.coupling import ChainBijector as ChainBijector
 from likelify.transforms.coupling import ChannelSplit as ChannelSplit
 from likelify.transforms.coupling import Coupling as Coupling
 from likelify.transforms.coupling import MaskSplit as MaskSplit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -78,17 +79,64 @@ class SplineBijector(Bijector):
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the splines."""
-        return splines.evaluate(self._knots(raw), x)
+        return self._evaluate(x, raw, inverse=False)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the inverse splines."""
-        return splines.evaluate(self._knots(raw), z, inverse=True)
+        return self._evaluate(z, raw, inverse=True)
+
+    def _evaluate(self, x: Tensor, raw: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        if x.ndim != 2:
+            return splines.evaluate(self._knots(raw), x, inverse=inverse)
+        # One copy, and the elements of all rows are along the last axis: nothing runs over short ones.
+        flat = raw.transpose(0, 1).reshape(1, self.size, -1)
+        found = splines.evaluate(self._knots(flat), x.reshape(1, -1), inverse=inverse)
+        return found[0].reshape(x.shape), found[1].reshape(x.shape)
 
     def _knots(self, raw: Tensor) -> Tensor:
         return splines.knots_from_raw(raw, bins=self.bins, interval=self.interval)
 
     def __repr__(self) -> str:
         return f"SplineBijector(bins={self.bins}, interval={self.interval})"
+
+
+class ChainBijector(Bijector):
+    """Several bijectors one after the other, each with parameters of its own, such as a spline behind an affine map.
+
+    Args:
+        bijectors: in the order in which data meet them.
+
+    Example:
+        >>> ChainBijector([AffineBijector(), SplineBijector(bins=4)]).size
+        13
+    """
+
+    def __init__(self, bijectors: Sequence[Bijector]) -> None:
+        self.bijectors = tuple(bijectors)
+        if not self.bijectors or not all(isinstance(bijector, Bijector) for bijector in self.bijectors):
+            raise UnsupportedError(f"ChainBijector takes a list of one bijector or more, got {bijectors!r}.")
+        self.size = sum(bijector.size for bijector in self.bijectors)
+        self.steepness = sum(bijector.steepness for bijector in self.bijectors)
+
+    def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply them in order."""
+        return self._apply(x, raw, inverse=False)
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo them, the last one first."""
+        return self._apply(z, raw, inverse=True)
+
+    def _apply(self, x: Tensor, raw: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        parts = raw.split([bijector.size for bijector in self.bijectors], 1)
+        pairs = list(zip(self.bijectors, parts, strict=True))
+        log_slopes = []
+        for bijector, part in reversed(pairs) if inverse else pairs:
+            x, log_slope = bijector.inverse(x, part) if inverse else bijector.forward(x, part)
+            log_slopes.append(log_slope)
+        return x, sum(log_slopes[1:], log_slopes[0])
+
+    def __repr__(self) -> str:
+        return f"ChainBijector([{', '.join(map(repr, self.bijectors))}])"
 
 
 class ChannelSplit(nn.Module):
@@ -170,7 +218,7 @@ class Coupling(CallsNet, Transform):
 
     Args:
         split: `ChannelSplit` or `MaskSplit`.
-        bijector: `AffineBijector` or `SplineBijector`.
+        bijector: `AffineBijector`, `SplineBijector`, or a `ChainBijector` of several.
         net: called as `net(x_a, context)`, or as `net(x_a)` if its `forward` takes one argument, as that of
             `torch.nn.Sequential`; returns `(rows, size * channels_b, *positions)`: the first parameter of every changed
             channel, then the second of each, and so on. A net whose last layer is zero starts at the identity.
