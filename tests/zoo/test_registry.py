@@ -50,7 +50,7 @@ def test_a_number_is_the_shape_of_a_vector():
 def test_every_model_says_what_it_is_for():
     for name, config in zoo.MODELS.items():
         assert config.name == name
-        assert config.kind in ("image", "table", "sequence")
+        assert config.kind in ("image", "table", "sequence", "graph")
         assert len(config.summary) > 20
     assert zoo.MODELS["flowified-mlp"].kind == "table"
     assert "converted" not in zoo.MODELS

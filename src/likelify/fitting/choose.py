@@ -13,7 +13,7 @@ from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_
 from likelify.zoo.presets import PresetSize
 
 # Settings of a model that the data decide.
-OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes", "schema")
+OF_THE_DATA = ("model", "event_shape", "pixel_levels", "classes", "schema", "nodes")
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,24 @@ def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -
     decided = {"event_shape": facts.event_shape, "pixel_levels": facts.levels, "schema": facts.meaning or None}
     decided |= {"classes": facts.classes} if conditional else {}
     known = config_class(str(values.get("model"))).model_fields
+    if "nodes" in known and facts.graphs is not None:
+        decided |= {"nodes": _one_size(str(values.get("model")), facts)}
     decided = {setting: value for setting, value in decided.items() if setting in known and value is not None}
     return config_from_dict(decided | values)
+
+
+def _one_size(model: str, facts: Facts) -> int:
+    """Return the number of nodes of every graph, for a model of graphs of one size."""
+    fewest, most = facts.graphs.nodes if facts.graphs is not None else (0, 0)
+    if fewest != most:
+        others = [
+            name for name, config in MODELS.items() if config.kind == "graph" and "nodes" not in config.model_fields
+        ]
+        raise ConfigError(
+            f"The model '{model}' is for graphs of one size, and those of this source have {fewest} to {most} nodes. "
+            f"Models for graphs of any sizes: {', '.join(others)}."
+        )
+    return most
 
 
 def _preset(name: str | None, size: PresetSize | None, model: str | None) -> Preset | None:

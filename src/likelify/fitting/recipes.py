@@ -101,6 +101,7 @@ SMALL_IMAGE = 16 * 16
 KINDS: dict[ItemKind, Recipe] = {
     "image": Recipe("glow"),
     "sequence": Recipe("series", threads=1),
+    "graph": Recipe("graph-flow", threads=1),
     # Rows are cheap, but the five large tables have up to 250,000 test rows.
     "table": Recipe("table-flow", threads=1, draws=Draws(iw_items=5000)),
 }
@@ -137,7 +138,7 @@ SOURCES: dict[str, Recipe] = {
     "cifar-10": Recipe("pyramid", models=ALIGNED, draws=LARGE_IMAGES),
 }
 
-# Rows below which so much is dropped in the networks.
+# Rows, or graphs, below which so much is dropped in the networks.
 DROPOUT = ((1000, 0.3), (3000, 0.2), (8000, 0.1))
 # Samples that marginals are fitted to: with heavy tails and atoms they need more than means and scales do.
 MARGINAL_ROWS = 200_000
@@ -223,6 +224,51 @@ def _of_images(facts: Facts) -> Recipe:
     return found if small or facts.family in SOURCES else replace(found, model="pyramid")
 
 
+# Training graphs below which a fit has so many steps, and seconds of the processor at most.
+GRAPH_EFFORT = ((500, 1500, 60.0), (3000, 5000, 120.0), (20_000, 20_000, 240.0))
+MOST_GRAPH_EFFORT = (100_000, 300.0)
+# Nodes, and pairs of nodes of complete graphs, in a batch at most.
+BATCH_NODES, BATCH_PAIRS = 16_384, 262_144
+COUPLED = ("graph-flow", "graph-flat")
+
+
+def _of_graphs(facts: Facts) -> Recipe:
+    """Return the recipe of graphs by how many there are, their sizes and the features of their nodes."""
+    found = SOURCES.get(facts.family, KINDS["graph"])
+    graphs = facts.sizes.get("train", 0)
+    dropout = next((rate for below, rate in DROPOUT if graphs < below), 0.0)
+    shared: Values = {"dropout": dropout} if dropout else {}
+    # One feature cannot be divided for a coupling.
+    alone: Values = {"coupling": "sylvester"} if facts.event_shape == (1,) else {}
+    models = {"graph-flow": {**shared, **alone}, "graph-flat": shared}
+    models |= {name: {**models.get(name, {}), **values} for name, values in found.models.items()}
+    fits = dict.fromkeys(COUPLED, _graph_fit(facts, graphs))
+    return replace(found, models=models, fits={**fits, **found.fits})
+
+
+def _graph_fit(facts: Facts, graphs: int) -> Values:
+    """Return the settings of the fit of couplings on graphs: batches by their sizes, patience if there are few."""
+    steps, seconds = next(
+        ((steps, seconds) for below, steps, seconds in GRAPH_EFFORT if graphs < below), MOST_GRAPH_EFFORT
+    )
+    nodes = 1.0 if facts.graphs is None else facts.graphs.mean_nodes
+    fitting = BATCH_NODES / nodes
+    if facts.graphs is not None and facts.graphs.complete:
+        fitting = min(fitting, BATCH_PAIRS / nodes**2)
+    return {
+        "steps": steps,
+        "max_time": seconds,
+        "clock": "processor",
+        "batch_size": min(128, max(graphs // 8, 8), max(int(fitting), 1)),
+        "lr": 2e-3,
+        "weight_decay": 1e-2 if graphs < 3000 else 1e-4,
+        "warmup": 100,
+        "average": 0.998 if graphs >= 20_000 else 0.99,
+        "validations": 20 if graphs >= 20_000 else 40,
+        "patience": None if graphs >= 20_000 else 10,
+    }
+
+
 def recipe(facts: Facts) -> Recipe:
     """Return the recipe of a source, or that of its kind.
 
@@ -231,6 +277,8 @@ def recipe(facts: Facts) -> Recipe:
     """
     if facts.kind == "image":
         return _of_images(facts)
+    if facts.kind == "graph":
+        return _of_graphs(facts)
     if facts.family in SOURCES:
         return SOURCES[facts.family]
     if facts.kind not in KINDS:

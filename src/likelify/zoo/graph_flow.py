@@ -1,4 +1,4 @@
-"""Couplings of the features of nodes that know no order of the nodes: the graph normalizing flow, and what betters it."""
+"""Couplings of the features of nodes that know no order of the nodes: the graph normalizing flow and its successors."""
 
 from __future__ import annotations
 
