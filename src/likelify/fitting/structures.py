@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likelify.data import Facts, Source
+from likelify.data import Batch, Facts, Source
 from likelify.errors import ConfigError, DataError, RunError, ShapeError
 from likelify.fitting.files import regular, write_atomically
 from likelify.structure import GraphBatch
@@ -171,6 +171,21 @@ def _with_edges(part: Structures) -> Structures:
 def _together(parts: Sequence[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
     return torch.cat(known) if known and len(known) == len(parts) else None
+
+
+def graphs_at(batch: Batch, numbers: Tensor) -> Batch:
+    """Return the graphs of a batch with these numbers, with the features of their nodes.
+
+    Raises:
+        DataError: if it is a batch of something else.
+    """
+    if batch.structure is None:
+        raise DataError("The batch holds no graphs.")
+    whole = Structures.of(batch.structure, batch.labels)
+    sizes, starts = whole.sizes[numbers], whole.sizes.cumsum(0) - whole.sizes
+    within = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    labels = None if batch.labels is None else batch.labels[numbers]
+    return Batch(batch.x[starts[numbers].repeat_interleave(sizes) + within], labels, whole.take(numbers))
 
 
 def some_structures(source: Source) -> Structures:

@@ -205,6 +205,7 @@ class Look:
         edge: of edges.
         frame: of what surrounds a panel.
         text: of titles.
+        rim: around nodes that are large enough.
         letters: size of titles.
         size: of nodes, times what suits their number.
     """
@@ -213,6 +214,7 @@ class Look:
     edge: str = "#8d99a6"
     frame: str = "#d5dbe1"
     text: str = "#3d4752"
+    rim: str = "white"
     letters: float = 7.0
     size: float = 1.0
 
@@ -410,9 +412,9 @@ def _draw_nodes(axes: Axes, nodes: Sequence[Nodes], origins: Sequence[tuple[floa
     how: dict[str, Any] = {"linewidths": 0.4, "zorder": 3, "rasterized": len(places) > 3000}
     inner = order[~outside[order]]
     if colours is not None:
-        how |= {"c": colours[inner], "cmap": COLOUR_MAP, "vmin": 0, "vmax": 1, "edgecolors": "white"}
+        how |= {"c": colours[inner], "cmap": COLOUR_MAP, "vmin": 0, "vmax": 1, "edgecolors": look.rim}
     else:
-        how |= {"color": look.node, "edgecolors": "white" if size > 6 else "none"}
+        how |= {"color": look.node, "edgecolors": look.rim if size > 6 else "none"}
     if near is not None:
         how["alpha"] = 0.45 + 0.55 * near[inner]
     axes.scatter(*places[inner].T, s=sizes[inner], **how)

@@ -23,7 +23,6 @@ from likelify.fitting.run import Run
 from likelify.fitting.scoring.reference import HeldOut
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.zoo import MODELS, ConvertedConfig, converted_flow
-from likelify.zoo.registry import ModelConfig, register
 from tests.fitting.report.runs import (
     NASTY,
     SHORT,
@@ -32,8 +31,6 @@ from tests.fitting.report.runs import (
     trap,
     waves,
 )
-from tests.fitting.test_loop_graphs import Rings
-from tests.fitting.test_loop_graphs import flow as graph_flow
 from tests.fitting.toys import stripes, tiny_config
 from tests.flowification.networks import mlp
 
@@ -308,31 +305,6 @@ def test_other_files_are_left_as_they_are(images, tmp_path, monkeypatch):
     assert mine.read_text() == "precious"
     run.report(mine, source=source, force=True)
     assert mine.read_text().startswith("<!DOCTYPE html>")
-
-
-@register("ring-graphs", kind="graph", summary="graphs of two features", listed=False)
-class RingGraphs(ModelConfig):
-    """The flow of graphs that the tests of the loop fit."""
-
-    def build(self):
-        return graph_flow()
-
-
-def test_of_graphs_the_page_has_what_applies(tmp_path):
-    source = Rings()
-    run = fitted(tmp_path / "run", source, RingGraphs(event_shape=(2,)), SHORT)
-    html = as_html(run, source=source)
-    assert missing(html) == [
-        "Left out for graphs: how large they are to be is not part of the model.",
-        "Left out for graphs: they have no fixed number of elements.",
-        "Left out for graphs.",
-    ]
-    text = words(html)
-    assert "No simple densities to compare with: Left out for graphs" in text
-    assert "The 8 least likely" in text
-    assert "10 elements" in text
-    assert "50 test among 40 validation graphs" in text
-    assert "the log-likelihood of no graph by more than" in text
 
 
 def test_of_an_exact_model_of_levels_the_page_shows_the_surprise_of_pixels(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ All of it is bounded: of large data so many items that a report takes seconds, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,13 +19,17 @@ from torch import Tensor
 from likelify.data import Batch, Source, SplitName, subset
 from likelify.errors import DataError, LikelifyError, RunError
 from likelify.fitting.checks import read_for
+from likelify.fitting.drawing.graphs import sample_graphs
 from likelify.fitting.drawing.sampling import sample_chunks_like
 from likelify.fitting.figures import Course, Evaluation, Unit
 from likelify.fitting.report.drawing import label
-from likelify.fitting.scoring.likelihoods import Likelihoods, score_source
+from likelify.fitting.report.graph_pictures import view_of
+from likelify.fitting.scoring.likelihoods import Likelihoods, score_parts, score_source
 from likelify.fitting.scoring.reference import held_out
+from likelify.fitting.structures import graphs_at
 from likelify.fitting.typed import rounded
 from likelify.flows import Flow
+from likelify.plots.graphs import View
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -32,9 +37,11 @@ if TYPE_CHECKING:
 # Most items of each part, and most elements of them all together.
 HELD, HELD_ELEMENTS = 2000, 2_000_000
 TRAIN, TRAIN_ELEMENTS = 20_000, 10_000_000
-DRAWN = {"image": 64, "sequence": 64, "table": 2000}
+DRAWN = {"image": 64, "sequence": 64, "table": 2000, "graph": 500}
 DRAWN_ELEMENTS = 4_000_000
 FEWEST = 16
+# Of graphs: seconds of a processor that the usual number of draws may take, and draws whose likelihood is asked for.
+SLOW, MEASURED = 20.0, 200
 # Items that are mapped to latents at a time.
 PASS = 256
 
@@ -107,6 +114,15 @@ class Part:
         return of_how_many(len(self), self.of)
 
 
+def _passes(batch: Batch) -> Iterator[Batch]:
+    """Give a batch in parts that are mapped to latents at a time."""
+    for numbers in torch.arange(len(batch)).split(PASS):
+        if batch.structure is not None:
+            yield graphs_at(batch, numbers)
+        else:
+            yield Batch(batch.x[numbers], None if batch.labels is None else batch.labels[numbers])
+
+
 def _first_sentence(error: Exception) -> str:
     return f"{str(error).partition('. ')[0].removesuffix('.')}."
 
@@ -143,8 +159,9 @@ class Material:
 
     @property
     def elements(self) -> int:
-        """Elements of an item; of a graph those of a node."""
-        return max(1, math.prod(self.facts.event_shape))
+        """Elements of an item; of a graph of the mean size."""
+        nodes = 1.0 if self.facts.graphs is None else self.facts.graphs.mean_nodes
+        return max(1, round(nodes * math.prod(self.facts.event_shape)))
 
     @property
     def better(self) -> str:
@@ -234,9 +251,9 @@ class Material:
     @once
     def drawn(self) -> Tensor:
         """Samples of the model, the same as those that a fit keeps."""
-        if self.facts.kind not in DRAWN:
-            raise DataError(f"Left out for {self.facts.items}: how large they are to be is not part of the model.")
-        number = min(DRAWN[self.facts.kind], max(FEWEST, DRAWN_ELEMENTS // self.elements))
+        if self.facts.kind == "graph":
+            raise DataError("Left out for graphs: they have no fixed number of elements.")
+        number = self._number
         if self.facts.schema is None:
             return self.run.sample(number, seed=self.config.fit.seed)
         chunks = sample_chunks_like(self.run, lambda: self.source, self.split, number, seed=self.config.fit.seed)
@@ -244,25 +261,57 @@ class Material:
         # As they are written to files: only so a copy is one.
         return torch.from_numpy(rounded(rows, self.facts.schema))
 
+    @property
+    def _number(self) -> int:
+        return min(DRAWN[self.facts.kind], max(FEWEST, DRAWN_ELEMENTS // self.elements))
+
+    @once
+    def drawn_graphs(self) -> Batch:
+        """Graphs that the model draws: fewer than usual if drawing takes long."""
+        return self._timed_graphs[0]
+
+    @property
+    def slowness(self) -> str:
+        """A sentence on how long drawing takes, if it is long; else nothing."""
+        seconds = self._timed_graphs[1]
+        if seconds * self._number <= SLOW:
+            return ""
+        return f" They are few since this model draws slowly, about {seconds:.1g} s of a processor for each graph."
+
+    @once
+    def _timed_graphs(self) -> tuple[Batch, float]:
+        seed, start = self.config.fit.seed, time.process_time()
+        few = sample_graphs(self.run, FEWEST, seed=seed)
+        seconds = (time.process_time() - start) / FEWEST
+        return (few if seconds * self._number > SLOW else sample_graphs(self.run, self._number, seed=seed)), seconds
+
+    @once
+    def drawn_per_node(self) -> np.ndarray:
+        """The log-likelihood per node of the first graphs that are drawn."""
+        batch = self.drawn_graphs.head(MEASURED)
+        found = score_parts(self.flow, batch, self.facts, conditional=self.config.conditional)
+        return found.nats * math.prod(self.facts.event_shape) / found.dims
+
+    @once
+    def view(self) -> View:
+        """How all graphs of the page are seen: as held-out ones suggest."""
+        return view_of(self.held.batch, self.facts)
+
     @once
     def latents(self) -> tuple[Tensor, Tensor]:
         """The noise that held-out items are made of under the model `(items, elements)`, and as many normal draws.
 
         With what split priors drop. Where the way there is random, it is of one draw; if the base is not normal, these
-        are its latents, and draws of the base.
+        are its latents, and draws of the base. Of graphs these are nodes, not items.
         """
         from likelify.fitting.drawing.latents import encode
         from likelify.fitting.metrics import EVALUATION_SEED
         from likelify.seeding import seeded
 
-        if self.facts.kind == "graph":
-            raise DataError("Left out for graphs.")
         batch = read_for(self.flow, self.source, self.split, self.held.indices)
         found, drawn = [], []
         with seeded(EVALUATION_SEED), torch.no_grad(), self.flow.frozen():
-            for at in range(0, len(batch), PASS):
-                labels = None if batch.labels is None else batch.labels[at : at + PASS]
-                part = Batch(batch.x[at : at + PASS], labels)
+            for part in _passes(batch):
                 latent = encode(self.flow, part.x, part.context(conditional=self.config.conditional), noisy=True)
                 noise = [each.values.flatten(1) for each in (latent.last, *latent.dropped) if each.is_noise]
                 if latent.last.is_noise:
@@ -270,7 +319,8 @@ class Material:
                     drawn.append(torch.randn_like(found[-1]))
                 else:
                     reads, base = self.flow.base.reads_condition, self.flow.base
-                    other = base.sample((), latent.context) if reads else base.sample((len(part),))
+                    told = reads or part.structure is not None
+                    other = base.sample((), latent.context) if told else base.sample((len(part),))
                     found.append(latent.last.values.flatten(1))
                     drawn.append(other.flatten(1))
         return torch.cat(found), torch.cat(drawn)

@@ -15,6 +15,7 @@ from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, Missing
 from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.drawing import label
+from likelify.fitting.report.graph_pictures import names_of_features
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.sections.certificate import certificate
 from likelify.fitting.report.sections.copies import copies
@@ -25,6 +26,7 @@ from likelify.fitting.report.sections.ranks import ranks
 from likelify.fitting.report.sections.samples import samples
 from likelify.fitting.report.sections.settings import settings
 from likelify.fitting.report.sections.standing import standing
+from likelify.fitting.report.showing import nodes_in_words
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -171,6 +173,8 @@ def _listed(names: list[str]) -> str:
 
 def _item(facts: Facts) -> str:
     """Say what one item is made of."""
+    if facts.kind == "graph":
+        return _graph(facts)
     values = f"{facts.levels} values each" if facts.levels else "real numbers"
     if facts.kind == "table":
         return "one column" if facts.event_shape == (1,) else f"{facts.event_shape[0]} columns"
@@ -179,6 +183,17 @@ def _item(facts: Facts) -> str:
         colours = {1: "", 3: ", in colour"}.get(channels, f", {channels} channels")
         return f"{height} × {width} pixels{colours}, {values}"
     return f"{' × '.join(map(str, facts.event_shape)) or 'single'} elements, {values}"
+
+
+def _graph(facts: Facts) -> str:
+    """Say what a graph is made of."""
+    names = names_of_features(facts)
+    features = f"{len(names)} feature{'s' * (len(names) != 1)}"
+    called = f" ({_listed(list(names))})" if facts.columns is not None else ""
+    if facts.graphs is None:
+        return f"nodes with {features} each{called}"
+    joined = "each two of them joined" if facts.graphs.complete else "joined as the data say"
+    return f"{nodes_in_words(facts.graphs)} with {features} each{called}, {joined}"
 
 
 def _parameters(material: Material) -> str:

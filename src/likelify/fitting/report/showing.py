@@ -9,6 +9,7 @@ from torch import Tensor
 
 from likelify.data import Facts
 from likelify.data.encoding import decode_column
+from likelify.data.facts import GraphFacts
 from likelify.fitting.report.blocks import Picture
 from likelify.fitting.report.drawing import DATA, MODEL, OTHER, figure, item_picture, label
 from likelify.schema import ColumnSchema
@@ -79,6 +80,14 @@ def sequence_range(x: Tensor) -> tuple[float, float]:
 def limits_of(x: Tensor, facts: Facts) -> tuple[float, float]:
     """Return the limits in which items are shown."""
     return shown_range(x, facts) if facts.kind == "image" else sequence_range(x)
+
+
+def nodes_in_words(graphs: GraphFacts) -> str:
+    """Return how many nodes graphs have: '9 nodes', or '3 to 6 nodes (4.5 on average)'."""
+    low, high = min(graphs.sizes), max(graphs.sizes)
+    if low == high:
+        return f"{low:,} node{'s' * (low != 1)}"
+    return f"{low:,} to {high:,} nodes ({graphs.mean_nodes:,.3g} on average)"
 
 
 def names_of(facts: Facts) -> tuple[str, ...]:

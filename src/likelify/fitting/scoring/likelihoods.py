@@ -20,6 +20,7 @@ from likelify.fitting.feeding import in_order
 from likelify.fitting.metrics import check_split
 from likelify.fitting.outliers import outlier_score
 from likelify.fitting.recipes import usual_draws
+from likelify.fitting.structures import graphs_at
 from likelify.flows import Flow
 from likelify.importance import FEWEST_DRAWS, Estimate
 from likelify.seeding import derived_seed, seeded
@@ -240,6 +241,16 @@ def score_source(
             if on_batch is not None:
                 on_batch((first + len(batch)) / count)
     return Likelihoods.joined(parts)
+
+
+def score_parts(flow: Flow, batch: Batch, facts: Facts, *, conditional: bool = False) -> Likelihoods:
+    """Score graphs that are at hand, in passes as those of a source; see `score_source`."""
+    effort, found = effort_of(flow, facts), []
+    with flow.frozen():
+        for number, numbers in enumerate(torch.arange(len(batch)).split(effort.items)):
+            part = graphs_at(batch, numbers)
+            found.append(score_batch(flow, part, effort, seed=seed_of("graphs", number), conditional=conditional))
+    return Likelihoods.joined(found)
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -10,7 +10,9 @@ import torch
 from likelify.fitting.checks import read_for
 from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section, Table, Text
 from likelify.fitting.report.drawing import item_picture
+from likelify.fitting.report.graph_pictures import panels_of, single
 from likelify.fitting.report.material import Material
+from likelify.fitting.report.sections.graph_likelihoods import per_node
 from likelify.fitting.report.showing import can_be_shown, cells, headings, item, limits_of
 from likelify.fitting.scoring.surprise import scale_end, surprise_of
 
@@ -25,11 +27,12 @@ def extremes(material: Material, section: Section) -> None:
     # Of different sizes, as graphs are, items compare by element.
     order = np.argsort(nats if facts.kind != "graph" else nats / material.scores.dims, kind="stable")
     number = min(SHOWN, len(order) // 2) or len(order)
+    each = " per node" if facts.kind == "graph" else ""
     section.add(
         Text(
-            f"Of {material.held.of_how_many()} {material.split} {facts.items}, by their log-likelihood. The least "
-            "likely are where faults of the data and rare cases gather; the most likely are often simple rather than "
-            "typical."
+            f"Of {material.held.of_how_many()} {material.split} {facts.items}, by their log-likelihood{each}. The "
+            "least likely are where faults of the data and rare cases gather; the most likely are often simple rather "
+            "than typical."
         )
     )
     surprises = _surprises(material, order, number)
@@ -45,8 +48,9 @@ def extremes(material: Material, section: Section) -> None:
     for which, some in ends:
         title = f"The {len(some)} {which} likely"
         if len(some):
+            make = _graphs if facts.kind == "graph" else _rows
             shown = can_be_shown(facts)
-            section.add(_cards(material, some, title, surprises) if shown else _rows(material, some, title))
+            section.add(_cards(material, some, title, surprises) if shown else make(material, some, title))
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,21 @@ def _cards(material: Material, order: np.ndarray, title: str, surprises: _Surpri
     return Cards(title, tuple(cards), width=width)
 
 
+def _graphs(material: Material, order: np.ndarray, title: str) -> Block:
+    part, nats = material.held, per_node(material.scores.nats, material.held)
+    cards = []
+    for at, panel in zip(map(int, order), panels_of(part.batch, order), strict=True):
+        value = f"{nats[at]:.{material.digits}f} per node" if np.isfinite(nats[at]) else "likelihood zero"
+        nodes = f"{len(panel.features)} node{'s' * (len(panel.features) != 1)}"
+        picture = single(panel, material.view, f"held-{at}", f"graph {part.name(at)}: {value}")
+        cards.append(Card((picture,), (value, f"{part.name(at)}, {nodes}")))
+    return Cards(title, tuple(cards), width=130)
+
+
 def _rows(material: Material, order: np.ndarray, title: str) -> Block:
-    part, facts, table = material.held, material.facts, material.facts.kind == "table"
-    rows = [
-        (
-            part.name(at),
-            _value(material, at),
-            *(cells(part.batch.x[at], facts) if table else (f"{int(material.scores.dims[at])} elements",)),
-        )
-        for at in map(int, order)
-    ]
-    return Table(("", "log-likelihood", *(headings(facts) if table else ("size",))), rows, title)
+    part, facts = material.held, material.facts
+    rows = [(part.name(at), _value(material, at), *cells(part.batch.x[at], facts)) for at in map(int, order)]
+    return Table(("", "log-likelihood", *headings(facts)), rows, title)
 
 
 def _value(material: Material, at: int) -> str:

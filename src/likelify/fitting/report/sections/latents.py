@@ -25,7 +25,7 @@ def latents(material: Material, section: Section) -> None:
     """Compare quantiles of latents and of the base: of all elements, and of the log-density of each item.
 
     Raises:
-        DataError: for graphs, or if there are too few items, or none whose latent is finite.
+        DataError: if there are too few items, or none whose latent is finite.
     """
     facts = material.facts
     if len(material.held) < FEWEST:
@@ -34,9 +34,10 @@ def latents(material: Material, section: Section) -> None:
     drawn = "" if material.flow.likelihood == "exact" else " The way to it is random here; one draw is shown."
     if material.flow.transform.writes_elements:
         drawn = " Each level stands for an interval of the latent, in which one value is drawn."
+    mapped = "node, given the others of its graph," if facts.kind == "graph" else facts.item
     section.add(
         Text(
-            f"The model maps each {facts.item} to a latent of {z.shape[1]:,} elements, which for {facts.items} like "
+            f"The model maps each {mapped} to a latent of {z.shape[1]:,} elements, which for {facts.items} like "
             f"those of the training split should look like a draw of its base distribution.{drawn} Points on the line "
             "are what that looks like; at their ends few items count."
         ),

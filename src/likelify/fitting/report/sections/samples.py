@@ -8,6 +8,7 @@ from likelify.fitting.report.blocks import Block, Card, Cards, Row, Section, Tab
 from likelify.fitting.report.drawing import grid_picture
 from likelify.fitting.report.material import Material, Part
 from likelify.fitting.report.sections.columns import ENOUGH, columns
+from likelify.fitting.report.sections.graphs import graphs
 from likelify.fitting.report.showing import as_pixels, cells, headings, item, limits_of
 
 IMAGES, LINES, ROWS = 64, 8, 8
@@ -16,12 +17,11 @@ FEW = 8
 
 
 def samples(material: Material, section: Section) -> None:
-    """Show what the model draws beside held-out items.
-
-    Raises:
-        DataError: for graphs.
-    """
+    """Show what the model draws beside held-out items."""
     facts = material.facts
+    if facts.kind == "graph":
+        graphs(material, section)
+        return
     drawn, real = material.drawn, material.real(FEW)
     classes = " Classes come in turn." if material.config.conditional else ""
     seed = material.config.fit.seed

@@ -17,6 +17,7 @@ from likelify.errors import LikelifyError
 from likelify.fitting.choose import OF_THE_DATA, choose
 from likelify.fitting.report.blocks import Code, Section, Table, Text
 from likelify.fitting.report.material import Material
+from likelify.fitting.report.showing import nodes_in_words
 from likelify.fitting.settings import RunConfig
 from likelify.fitting.sources import DataChoice
 
@@ -64,6 +65,9 @@ def _facts(material: Material) -> list[tuple[str, str]]:
         ("shape", _shape(facts.event_shape)),
     ]
     rows += [(f"{split} {facts.items}", f"{size:,}") for split, size in facts.sizes.items()]
+    if facts.graphs is not None:
+        rows += [("a training graph has", nodes_in_words(facts.graphs))]
+        rows += [("edges", "each two nodes" if facts.graphs.complete else "as in the data")]
     rows += [("values of an element", str(facts.levels))] if facts.levels is not None else []
     rows += [("classes", str(facts.classes))] if facts.classes is not None else []
     rows += [("preset", material.config.preset)] if material.config.preset else []

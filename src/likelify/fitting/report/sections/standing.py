@@ -15,6 +15,8 @@ from likelify.fitting.report.baselines import Split, baselines
 from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material, Part, of_how_many
+from likelify.fitting.report.sections.graph_likelihoods import figure_per_node, simple_of_nodes
+from likelify.fitting.report.sections.graph_likelihoods import pictures as graph_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +27,13 @@ CLEAR = 2.0
 
 @dataclass(frozen=True)
 class Line:
-    """A density's figure on the held-out items, and how far the model is better."""
+    """A density's figure on the held-out items, and how far the model is better; of graphs also per node."""
 
     name: str
     figure: Figure
     gain: Figure | None
     what: str
+    per_node: Figure | None = None
 
 
 def standing(material: Material, section: Section) -> None:
@@ -40,10 +43,13 @@ def standing(material: Material, section: Section) -> None:
         lines, left_out = _as_evaluated(material) or _measured(material)
     except DataError as error:
         section.add(Text(f"No simple densities to compare with: {error}"))
-        lines, left_out = [_own(material, _figure(material, material.scores.nats))], []
+        lines, left_out = [_own(material, material.scores.nats)], []
     section.tiles += _tiles(material, lines)
     section.add(Text(_in_words(material, lines)), *_picture(material, lines), _table(material, lines))
-    section.add(Terms((*((line.name, line.what) for line in lines), *left_out)), *_kept(material))
+    section.add(Terms((*((line.name, line.what) for line in lines), *left_out)))
+    if material.facts.kind == "graph":
+        section.add(*graph_pictures(material))
+    section.add(*_kept(material))
     section.doubts += _beaten(material, lines)
 
 
@@ -56,7 +62,8 @@ def _as_evaluated(material: Material) -> Lines | None:
     if kept is None or not kept.beside:
         return None
     lines = [Line(simple.name, simple.nats, simple.gain, simple.what) for simple in kept.beside]
-    return [_own(material, kept.beside[0].model), *sorted(lines, key=_gain)], list(kept.not_beside.items())
+    own = Line("this model", kept.beside[0].model, None, _what(material))
+    return [own, *sorted(lines, key=_gain)], list(kept.not_beside.items())
 
 
 def _measured(material: Material) -> Lines:
@@ -64,14 +71,20 @@ def _measured(material: Material) -> Lines:
     nats, simple = material.scores.nats, _simple(material)
     lines = sorted((_line(material, nats, each) for each in simple if len(each.nats)), key=_gain)
     left_out = [(each.name, each.what) for each in simple if not len(each.nats)]
-    return [_own(material, _figure(material, nats)), *lines], left_out
+    return [_own(material, nats), *lines], left_out
 
 
-def _own(material: Material, figure: Figure) -> Line:
-    return Line("this model", figure, None, _what(material))
+def _own(material: Material, nats: np.ndarray) -> Line:
+    return Line("this model", _figure(material, nats), None, _what(material), _per_node(material, nats))
+
+
+def _per_node(material: Material, nats: np.ndarray) -> Figure | None:
+    return figure_per_node(material, nats) if material.facts.kind == "graph" else None
 
 
 def _simple(material: Material) -> list[Baseline]:
+    if material.facts.kind == "graph":
+        return simple_of_nodes(material)
     parts = material.train, material.validation, material.held
     labels = (_labels(parts[0]), _labels(parts[1]), _labels(parts[2])) if material.config.conditional else None
     train, validation, held = (part.rows for part in parts)
@@ -93,7 +106,8 @@ def _figure(material: Material, nats: np.ndarray) -> Figure:
 def _line(material: Material, nats: np.ndarray, simple: Baseline) -> Line:
     gain = material.in_unit(nats) - material.in_unit(simple.nats)
     gain = gain if material.unit.higher_is_better else -gain
-    return Line(simple.name, _figure(material, simple.nats), Figure.of(gain), simple.what)
+    per_node = _per_node(material, simple.nats)
+    return Line(simple.name, _figure(material, simple.nats), Figure.of(gain), simple.what, per_node)
 
 
 def _what(material: Material) -> str:
@@ -126,7 +140,11 @@ def _tiles(material: Material, lines: list[Line]) -> list[tuple[str, str]]:
     own, error = lines[0].figure, lines[0].figure.standard_error
     spread = "" if error is None else f"± {error:.{material.digits}f} "
     short = show(own.model_copy(update={"standard_error": None}), material.digits)
-    tiles = [(short, f"{spread}{material.unit.name} on held-out {facts.items}")]
+    each = f" per {facts.item}" if facts.kind == "graph" else ""
+    tiles = [(short, f"{spread}{material.unit.name}{each} on held-out {facts.items}")]
+    if (node := lines[0].per_node) is not None:
+        error = "" if node.standard_error is None else f"± {node.standard_error:.{material.digits}f} "
+        tiles.append((show(node.model_copy(update={"standard_error": None}), material.digits), f"{error}nats per node"))
     if best is not None and best.gain is not None and math.isfinite(best.gain.mean):
         better = "better" if best.gain.mean >= 0 else "worse"
         tiles.append(
@@ -143,6 +161,8 @@ def _in_words(material: Material, lines: list[Line]) -> str:
         f"{show(own, material.digits)} {material.unit.name} ({material.better}; errors are standard errors over "
         f"{facts.items})."
     )
+    if (node := lines[0].per_node) is not None:
+        text += f" Per node, averaged over graphs, these are {show(node, material.digits)} nats."
     best = _best(lines)
     if best is None or best.gain is None or not math.isfinite(best.gain.mean):
         return text
@@ -191,8 +211,14 @@ def _outside(material: Material, nats: np.ndarray) -> list[str]:
 
 def _table(material: Material, lines: list[Line]) -> Table:
     sign = "bits/dim" if material.unit.word == "bits" else f"nats per {material.facts.item}"
+    nodes = ["nats per node"] if lines[0].per_node is not None else []
     rows = [
-        (line.name, show(line.figure, material.digits), "" if line.gain is None else show(line.gain, material.digits))
+        (
+            line.name,
+            show(line.figure, material.digits),
+            *([] if line.per_node is None else [show(line.per_node, material.digits)]),
+            "" if line.gain is None else show(line.gain, material.digits),
+        )
         for line in lines
     ]
     train, validation = len(material.train), len(material.validation)
@@ -203,7 +229,7 @@ def _table(material: Material, lines: list[Line]) -> Table:
         f" training {material.facts.items}, chosen on {validation:,} of validation"
         + (", for each class by itself, since the model is told the class." if material.config.conditional else ".")
     )
-    return Table(("", sign, "model better by"), rows, caption, strong=(0,))
+    return Table(("", sign, *nodes, "model better by"), rows, caption, strong=(0,))
 
 
 def _picture(material: Material, lines: list[Line]) -> list[Picture]:
