@@ -87,6 +87,13 @@ def test_a_number_of_nodes_or_graphs_can_be_asked_for(points, ring):
         run.sample(6, nodes=40, label=1)
 
 
+def test_networkx_graphs_can_be_given(points):
+    run, _ = points
+    drawn = run.sample(structure=[nx.path_graph(4), nx.cycle_graph(3)])
+    assert drawn.structure.sizes.tolist() == [4, 3]
+    assert [graph.number_of_edges() for graph in as_networkx(drawn)] == [3, 3]
+
+
 def test_what_cannot_be_drawn_is_refused(points, tmp_path):
     run, _ = points
     for settings, refusal in (

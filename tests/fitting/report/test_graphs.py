@@ -8,10 +8,12 @@ import torch
 
 import likelify as lk
 from likelify.data import GraphItems, GraphSource
+from likelify.fitting.report import graph_pictures
 from likelify.fitting.report import material as materials
 from likelify.fitting.report.blocks import Section, Table
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import as_html
+from likelify.fitting.report.sections import extremes
 from likelify.fitting.report.sections.graph_likelihoods import nodes_of, per_node, simple_of_nodes
 from likelify.fitting.report.sections.graphs import edge_lengths, nearest_distances
 from likelify.fitting.report.sections.standing import standing
@@ -19,6 +21,13 @@ from tests.fitting.graph_runs import clouds, graph_run, rings
 from tests.fitting.report.test_page import missing, words
 
 ONLY_COPIES = ["Left out for graphs: they have no fixed number of elements."]
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch):
+    monkeypatch.setitem(materials.DRAWN, "graph", 40)
+    monkeypatch.setattr(graph_pictures, "GRID", 4)
+    monkeypatch.setattr(extremes, "SHOWN", 2)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +46,13 @@ def test_a_page_of_point_sets_has_all_that_applies(points):
     assert "nats per graph on held-out graphs" in text
     assert "nodes alone, one Gaussian" in text
     assert (
-        "500 graphs are drawn (seed 0; nothing was picked by hand), with as many nodes as training graphs have" in text
+        "40 graphs are drawn (seed 0; nothing was picked by hand), with as many nodes as training graphs have" in text
     )
-    assert "24 samples of the model. All panels: <east>" in text
-    assert "The 8 least likely" in text
+    assert "4 samples of the model. All panels: <east>" in text
+    assert "The 2 least likely" in text
     assert "The model maps each node, given the others of its graph, to a latent of 2 elements" in text
     assert "30 test among 30 validation graphs" in text
     assert "<east>" not in html
-    assert as_html(run, source=source).partition("Made on")[0] == html.partition("Made on")[0]
 
 
 def test_figures_per_node_are_means_over_graphs(points):
@@ -92,10 +100,11 @@ def test_centred_positions_are_not_compared_with_densities_of_more_dimensions(tm
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: clouds(1, (4, 4), 60), lambda: clouds(10, (1, 4), 60), lambda: clouds(3, (5, 5), 60)]
+    ("features", "nodes"),
+    [(1, (4, 4)), pytest.param(10, (1, 4), marks=pytest.mark.slow), pytest.param(3, (5, 5), marks=pytest.mark.slow)],
 )
-def test_any_number_of_features_and_single_nodes_have_a_page(make, tmp_path):
-    source = make()
+def test_any_number_of_features_and_single_nodes_have_a_page(features, nodes, tmp_path):
+    source = clouds(features, nodes, 60)
     run = graph_run(tmp_path / "run", source)
     found = missing(as_html(run, source=source))
     # Six graphs to test are too few for ranks and latents.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from likelify.data import Batch
+from likelify.data import Batch, from_networkx
 from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.drawing.draw import (
     CHUNK_ELEMENTS,
@@ -144,6 +144,11 @@ def as_graphs(given: Any) -> GraphBatch:
         return given
     if isinstance(given, Batch) and given.structure is not None:
         return given.structure
+    graphs: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if graphs and all(hasattr(graph, "number_of_nodes") for graph in graphs):
+        batch = from_networkx(graphs, features=())
+        if batch.structure is not None:
+            return batch.structure
     raise ConfigError(f"A structure is a GraphBatch or graphs of networkx, got {type(given).__name__}.")
 
 

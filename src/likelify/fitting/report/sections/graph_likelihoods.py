@@ -54,8 +54,11 @@ def simple_of_nodes(material: Material) -> list[Baseline]:
             "The positions of each graph have mean zero: their density is one of fewer dimensions than nodes have "
             "features, and does not compare with densities of single nodes."
         )
-    labels = tuple(np.repeat(_labels(part), nodes_of(part)) for part in parts) if material.config.conditional else None
-    found = baselines(Split(*rows, None, labels))  # pyright: ignore[reportArgumentType]
+    labels = None
+    if material.config.conditional:
+        one, other, last = (np.repeat(_labels(part), nodes_of(part)) for part in parts)
+        labels = one, other, last
+    found = baselines(Split(rows[0], rows[1], rows[2], None, labels))
     return [replace(each, name=f"nodes alone, {each.name}", **_summed(each, material.held)) for each in found]
 
 
@@ -125,6 +128,8 @@ def _histogram(held: np.ndarray, drawn: np.ndarray, material: Material) -> Pictu
 
 
 def _by_size(held: np.ndarray, sizes: np.ndarray, material: Material) -> Picture:
+    from matplotlib.ticker import MaxNLocator
+
     distinct = np.unique(sizes)
     known = np.isfinite(held)
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(held)) if len(distinct) <= MOST_SIZES else 0.0
@@ -138,7 +143,7 @@ def _by_size(held: np.ndarray, sizes: np.ndarray, material: Material) -> Picture
         axes.plot(distinct, middle, color=INK, linewidth=1.2, marker="_", markersize=9, label="median")
         axes.set_xlabel("nodes of the graph")
         axes.set_ylabel("nats per node")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color=LINE, alpha=0.25, linewidth=0.6)
         axes.legend(loc="best")
 

@@ -28,11 +28,11 @@ def graphs(material: Material, section: Section) -> None:
 def _in_words(material: Material) -> str:
     facts, seed = material.facts, material.config.fit.seed
     classes = " Classes come in turn." if material.config.conditional else ""
-    slow = material.slowness
+    edges = "" if facts.graphs is not None and facts.graphs.complete else ", and their edges"
     return (
         f"{len(material.drawn_graphs)} graphs are drawn (seed {seed}; nothing was picked by hand), with as many nodes "
-        f"as training graphs have{'' if facts.graphs and facts.graphs.complete else ', and their edges'}: a model of graphs "
-        f"describes the features of the nodes, given the graph.{classes}{slow}"
+        f"as training graphs have{edges}: a model of graphs describes the features of the nodes, given the graph."
+        f"{classes}{material.slowness}"
     )
 
 

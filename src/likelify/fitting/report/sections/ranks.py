@@ -11,6 +11,7 @@ from likelify.fitting.report.blocks import Picture, Section, Text
 from likelify.fitting.report.comparing import compare
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
 from likelify.fitting.report.material import Material
+from likelify.fitting.report.sections.graph_likelihoods import per_node
 from likelify.fitting.scoring.ranks import ranks as ranks_of
 from likelify.fitting.scoring.reference import held_out
 
@@ -31,16 +32,20 @@ def ranks(material: Material, section: Section) -> None:
         raise DataError(
             "Left out: there is no test split, and the ranks of validation items among themselves say nothing."
         )
-    nats, validation = material.scores.nats, held_out(material.run, flow=material.flow, source=material.source).nats
-    if min(len(nats), len(validation)) < FEWEST:
-        raise DataError(f"Left out: {len(nats)} test and {len(validation)} validation {facts.items} are too few.")
-    found = ranks_of(nats, validation)
-    distance, chance = compare(nats, validation)
+    known = held_out(material.run, flow=material.flow, source=material.source)
+    test, validation = material.scores.nats, known.nats
+    if known.per_node is not None:
+        test, validation = per_node(test, material.held), known.per_node
+    if min(len(test), len(validation)) < FEWEST:
+        raise DataError(f"Left out: {len(test)} test and {len(validation)} validation {facts.items} are too few.")
+    found = ranks_of(test, validation)
+    distance, chance = compare(test, validation)
+    each = " per node" if known.per_node is not None else ""
     section.add(
         Text(
             f"'likelify score' gives a new {facts.item} a rank: the share of held-out validation {facts.items} that "
-            "are at most as likely. Of items like these it is uniform, so that a rank of 0.01 or less happens to one "
-            f"in a hundred. On the test split the largest difference from that is {distance:.3f} "
+            f"are at most as likely{each}. Of items like these it is uniform, so that a rank of 0.01 or less happens "
+            f"to one in a hundred. On the test split the largest difference from that is {distance:.3f} "
             f"(Kolmogorov-Smirnov, p = {chance:.2g})."
         ),
         _picture(found, len(validation), facts.items),
