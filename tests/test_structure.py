@@ -20,6 +20,14 @@ def test_sums_over_items_and_over_graphs():
     assert sum_constant(torch.tensor(2.0), x, lk.Context(structure=graphs)).tolist() == [2.0, 0.0, 4.0]
 
 
+def test_sums_over_large_graphs_are_exact_to_single_precision():
+    graphs = lk.GraphBatch(torch.tensor([200_000, 1]), NO_EDGES)
+    values = torch.full((200_001, 1), 0.1)
+    total, one = sum_items(values, lk.Context(structure=graphs)).tolist()
+    assert total == pytest.approx(200_000 * values[0].item(), rel=1e-7)
+    assert one == values[0].item()
+
+
 def test_graphs_are_validated():
     with pytest.raises(ShapeError, match="names a node outside 0..2"):
         lk.GraphBatch(sizes=torch.tensor([3]), edge_index=torch.tensor([[0], [3]]))
@@ -112,7 +120,7 @@ def test_a_condition_has_all_positions_or_none():
 
 
 def test_edges_put_in_pairs_are_known_to_be(monkeypatch):
-    monkeypatch.setattr(lk.structure, "BLOCK", 3)
+    monkeypatch.setattr(lk.edges, "BLOCK", 3)
     edges = torch.tensor([[4, 0, 1, 1, 3, 3], [3, 1, 2, 0, 3, 4]])
     graph = lk.GraphBatch(torch.tensor([3, 2]), edges)
     assert not graph.in_pairs
@@ -121,6 +129,13 @@ def test_edges_put_in_pairs_are_known_to_be(monkeypatch):
     assert pairs.in_pairs
     assert pairs.to("cpu").in_pairs
     assert copy.deepcopy(pairs).in_pairs
+    twice = pairs.repeated(2)
+    assert twice.in_pairs
+    assert twice.sizes.tolist() == [3, 2, 3, 2]
+    assert torch.equal(twice.undirected().edge_index, twice.edge_index)
+    assert torch.equal(twice.edge_index[:, 7:], pairs.edge_index + 5)
+    assert not graph.repeated(2).in_pairs
+    assert lk.GraphBatch.complete([2]).repeated(3).is_complete
     assert not replace(pairs, edge_weight=torch.rand(7)).in_pairs
     weighted = lk.GraphBatch(graph.sizes, edges.int(), torch.tensor([1.0, 2, 3, 4, 5, 6])).undirected()
     assert torch.equal(weighted.edge_index, pairs.edge_index)
@@ -129,8 +144,3 @@ def test_edges_put_in_pairs_are_known_to_be(monkeypatch):
     assert empty.edge_index.shape == (2, 0)
     with pytest.raises(DataError, match="2 edges join two graphs of the batch, the first of them edge 3 from node 2"):
         lk.GraphBatch(graph.sizes, torch.tensor([[0, 1, 3, 2, 3], [1, 0, 4, 3, 2]]))
-
-
-def test_blocks_cover_all():
-    assert [(b.start, b.stop) for b in lk.structure.blocks(5)] == [(0, 5)]
-    assert list(lk.structure.blocks(0)) == []

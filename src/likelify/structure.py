@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from types import EllipsisType
@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from likelify.edges import bridges, complete_edges, paired
 from likelify.errors import ConfigError, DataError, ShapeError, UnsupportedError
 
 T = TypeVar("T")
 Shape = tuple[int, ...]
 # What an event must look like: sizes, names of axes of any size, and at the end perhaps `...` for any further axes.
 EventShape = tuple[int | str | EllipsisType, ...]
-BLOCK = 2**22
+# Nodes from which on sums over graphs run in double precision.
+MANY = 2**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +79,14 @@ class GraphBatch:
             self._refuse_bridges()
 
     def _refuse_bridges(self) -> None:
-        start, end = self.edge_index
-        bridges = torch.cat(
-            [
-                (self.owner[start[some]] != self.owner[end[some]]).nonzero()[:, 0] + some.start
-                for some in blocks(len(start))
-            ]
-        )
-        if len(bridges):
-            first = int(bridges[0])
+        found = bridges(self.edge_index, self.owner)
+        if len(found):
+            first = int(found[0])
             raise DataError(
-                f"{len(bridges)} edges join two graphs of the batch, the first of them edge {first} from node "
-                f"{int(start[first])} to node {int(end[first])}. Nodes are numbered through the whole batch: add to "
-                "the node numbers of each graph the sizes of the graphs before it, or make the joined graphs one."
+                f"{len(found)} edges join two graphs of the batch, the first of them edge {first} from node "
+                f"{int(self.edge_index[0, first])} to node {int(self.edge_index[1, first])}. Nodes are numbered "
+                "through the whole batch: add to the node numbers of each graph the sizes of the graphs before it, or "
+                "make the joined graphs one."
             )
 
     @classmethod
@@ -132,7 +129,7 @@ class GraphBatch:
     def __getattr__(self, name: str) -> Tensor:
         # Asked for what is not there: of complete graphs that can be their edges.
         if name == "edge_index" and self.is_complete:
-            return self.derived("complete edges", _complete_edges)
+            return self.derived("complete edges", lambda graph: complete_edges(graph.sizes))
         raise AttributeError(f"A GraphBatch has no attribute '{name}'.")
 
     def undirected(self) -> GraphBatch:
@@ -153,29 +150,22 @@ class GraphBatch:
         """
         if self.is_complete:
             return self
-        nodes = max(len(self.owner), 1)
-        keys = self._both_ways(nodes)
-        if self.edge_weight is None:
-            keys, weight = _distinct(keys.sort().values), None
-        else:
-            keys, place = torch.unique(keys, return_inverse=True)
-            weight = self.edge_weight.new_zeros(len(keys))
-            weight = weight.scatter_reduce(0, place, self.edge_weight.repeat(2), "amax", include_self=False)
-        edges = keys.new_empty(2, len(keys))
-        torch.div(keys, nodes, rounding_mode="floor", out=edges[0])
-        torch.remainder(keys, nodes, out=edges[1])
-        del keys
-        graph = GraphBatch(self.sizes, edges, weight)
-        object.__setattr__(graph, "in_pairs", True)
-        return graph
+        graph = GraphBatch(self.sizes, *paired(self.edge_index, self.edge_weight, len(self.owner)))
+        return graph._known_pairs()
 
-    def _both_ways(self, nodes: int) -> Tensor:
-        """Return each edge as one number in both directions, `from * nodes + to`, without copies on the way."""
-        start, end = self.edge_index
-        keys = torch.empty(2 * len(start), dtype=torch.int64, device=start.device)
-        for part, one, other in zip(keys.chunk(2), (start, end), (end, start), strict=False):
-            part.copy_(one).mul_(nodes).add_(other)
-        return keys
+    def _known_pairs(self) -> GraphBatch:
+        object.__setattr__(self, "in_pairs", True)
+        return self
+
+    def repeated(self, times: int) -> GraphBatch:
+        """Return the graphs of the batch that many times, one batch behind the other."""
+        sizes = self.sizes.repeat(times)
+        if self.is_complete:
+            return self._complete(sizes)
+        offsets = len(self.owner) * torch.arange(times, device=self.edge_index.device)
+        edges = (self.edge_index[:, None, :] + offsets[None, :, None]).flatten(1)
+        graph = GraphBatch(sizes, edges, None if self.edge_weight is None else self.edge_weight.repeat(times))
+        return graph._known_pairs() if self.in_pairs else graph
 
     def to(self, device: torch.device | str) -> GraphBatch:
         """Return the batch on a device: itself if it is there already, else a new object without derived values."""
@@ -187,8 +177,7 @@ class GraphBatch:
         if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
             return self
         moved = GraphBatch(sizes, edge_index, weight)
-        object.__setattr__(moved, "in_pairs", self.in_pairs)
-        return moved
+        return moved._known_pairs() if self.in_pairs else moved
 
     def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
         """Return a value that depends on the graphs alone, computed the first time it is asked for.
@@ -221,31 +210,6 @@ class GraphBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_derived"}
-
-
-def blocks(count: int) -> Iterator[slice]:
-    """Return slices that cover so many edges, where what is made of them would take much more memory than they do."""
-    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-
-
-def _distinct(keys: Tensor) -> Tensor:
-    """Return sorted numbers, each once."""
-    if len(keys) < 2 or bool((new := keys[1:] != keys[:-1]).all()):
-        return keys
-    return torch.cat([keys[:1], keys[1:][new]])
-
-
-def _complete_edges(graph: GraphBatch) -> Tensor:
-    """Return the edges of complete graphs, sorted."""
-    sizes = graph.sizes
-    first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    degree = (sizes - 1).repeat_interleave(sizes)
-    node = torch.arange(len(degree), device=sizes.device)
-    start = node.repeat_interleave(degree)
-    place = torch.arange(len(start), device=sizes.device) - (degree.cumsum(0) - degree)[start]
-    end = place + first[start]
-    end += end >= start
-    return torch.stack([start, end])
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +274,11 @@ def sum_items(values: Tensor, context: ContextLike = None) -> Tensor:
         return rows
     if len(rows) != len(structure.owner):
         raise ShapeError(f"The batch has {len(rows)} rows, its GraphBatch has {len(structure.owner)} nodes.")
-    return rows.new_zeros(len(structure)).index_add(0, structure.owner, rows)
+    if len(rows) < MANY or rows.device.type == "mps":
+        return rows.new_zeros(len(structure)).index_add(0, structure.owner, rows)
+    # One by one in single precision, a million rounding errors would add up to nats.
+    wide = rows.double()
+    return wide.new_zeros(len(structure)).index_add(0, structure.owner, wide).to(rows.dtype)
 
 
 def sum_constant(value: Tensor, x: Tensor, context: ContextLike = None) -> Tensor:

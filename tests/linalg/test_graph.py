@@ -58,7 +58,7 @@ def test_graphs_that_are_not_undirected_are_refused():
 def test_edges_are_looked_at_in_blocks(weighted, monkeypatch):
     graph = random_graph(8, 0.5, weighted=weighted, loops=True)
     expected = normalized_adjacency(graph, torch.float64).to_dense()
-    monkeypatch.setattr(lk.structure, "BLOCK", 3)
+    monkeypatch.setattr(lk.edges, "BLOCK", 3)
     order = torch.randperm(graph.edge_index.shape[1])
     weight = graph.edge_weight
     for edges, weights in (

@@ -12,7 +12,6 @@ from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.structure import (
     Context,
     ContextLike,
-    GraphBatch,
     Shape,
     as_context,
     as_shape,
@@ -160,20 +159,10 @@ def repeat_context(shape: Shape, context: ContextLike) -> tuple[int, Context]:
     times = math.prod(shape)
     condition, structure = context.condition, context.structure
     if structure is not None and times != 1:
-        structure = _repeat_graphs(structure, times)
+        structure = structure.repeated(times)
     if condition is not None and times != 1:
         condition = condition.repeat(times, *(1,) * (condition.ndim - 1))
     return times * row_count(context), replace(context, condition=condition, structure=structure)
-
-
-def _repeat_graphs(graphs: GraphBatch, times: int) -> GraphBatch:
-    if graphs.is_complete:
-        return GraphBatch.complete(graphs.sizes.repeat(times))
-    nodes = len(graphs.owner)
-    offsets = nodes * torch.arange(times, device=graphs.edge_index.device)
-    edges = (graphs.edge_index[:, None, :] + offsets[None, :, None]).flatten(1)
-    weight = None if graphs.edge_weight is None else graphs.edge_weight.repeat(times)
-    return GraphBatch(graphs.sizes.repeat(times), edges, weight)
 
 
 def with_channels(event_shape: int | Shape, name: str) -> Shape:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likelify.edges import blocks
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap, check_declared_norm
-from likelify.structure import GraphBatch, Shape, blocks
+from likelify.structure import GraphBatch, Shape
 from likelify.tracing import in_forward_mode, is_tracing
 
 
