@@ -6,13 +6,14 @@ Each gets the same processor time, on one thread, and the same seeds (weights, b
 exponential has narrower networks, as it has in the models of its paper, and fewer parameters for all that. What has
 been measured is kept, one file for each mixing layer and seed, so that a run that was stopped goes on; other settings
 or another version of the code are measured anew, and with `--again MIXING` so is what is known. `--variants` measures
-what the axis exponential might be instead.
+what the axis exponential might be instead, and what emerging convolutions do in the places that it has.
 """
 
 import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,24 @@ FOLDER = Path("runs") / "benchmarks" / "mixing_photos"
 AXIS, CONVOLUTION, EMERGING, PLAIN = "axis-exponential", "conv-exponential", "emerging", "1x1"
 WIDTHS = {PLAIN: 48, EMERGING: 48, CONVOLUTION: 38, AXIS: 48}
 Positions = tuple[int, ...]
-# Beside a 1x1 convolution.
-VARIANTS: dict[str, Callable[[int, Positions], list[Transform]]] = {
+# Other settings of the model.
+PLACED: dict[str, dict[str, Any]] = {
+    "behind the squeeze only": {"mixing": AXIS, "mix_early": False},
+    "emerging before the squeeze too": {"mixing": EMERGING, "mix_early": True},
+}
+# Other layers in the place of a 1x1 convolution and an axis exponential.
+LAYERS: dict[str, Callable[[int, Positions], list[Transform]]] = {
     "before the 1x1": lambda c, p: [axis_exponential(c, positions=p), Conv1x1(c)],
     "twice": lambda c, p: [layer for _ in range(2) for layer in (Conv1x1(c), axis_exponential(c, positions=p))],
     "11 taps": lambda c, p: [Conv1x1(c), axis_exponential(c, 11)],
-    "shared by four channels": lambda c, p: [Conv1x1(c), axis_exponential(c, positions=p, groups=c // 4)],
+    "shared by four channels": lambda c, p: [Conv1x1(c), axis_exponential(c, positions=p, groups=max(1, c // 4))],
     "centre taps": lambda c, p: [Conv1x1(c), axis_exponential(c, positions=p, centre_taps=True)],
     "orthogonal": lambda c, p: [Conv1x1(c), axis_exponential(c, positions=p, orthogonal=True)],
     "and a convolution exponential": lambda c, p: [
         Conv1x1(c), conv_exponential(c), axis_exponential(c, positions=p)
     ],
 }  # fmt: skip
+VARIANTS = (*PLACED, *LAYERS)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Cell(cells.Cell[Found]):
 
     def key(self) -> str:
         """Return a hash of the settings of model and fit, and of the code."""
-        layers = [VARIANTS[self.mixing]] if self.mixing in VARIANTS else []
+        layers = [LAYERS[self.mixing]] if self.mixing in LAYERS else []
         return key_of([SOURCE, FIT, self._model()], Cell.run, timed, *layers, model="glow")
 
     def write(self, result: Found) -> bytes:
@@ -81,18 +88,20 @@ class Cell(cells.Cell[Found]):
         return Found(**json.loads(content))
 
     def _model(self) -> dict[str, Any]:
-        return {"levels": 2, "steps": 4, "hidden": WIDTHS.get(self.mixing, WIDTHS[AXIS])}
+        placed = {"mixing": AXIS if self.mixing in LAYERS else self.mixing} | PLACED.get(self.mixing, {})
+        return {"levels": 2, "steps": 4, "hidden": WIDTHS.get(self.mixing, WIDTHS[AXIS])} | placed
 
     def run(self) -> Found:
         """Fit and measure, in this process."""
         source, settings = open_source(SOURCE), self._model()
         with seeded(self.seed):
-            if self.mixing in VARIANTS:
-                layers = VARIANTS[self.mixing]
-                with patch.object(multiscale, "mixing_layers", lambda kind, c, positions, **_: layers(c, positions)):
-                    flow = zoo.build("glow", event_shape=source.event_shape, **settings)
-            else:
-                flow = zoo.build("glow", event_shape=source.event_shape, mixing=self.mixing, **settings)
+            layers = LAYERS.get(self.mixing)
+            with (
+                nullcontext()
+                if layers is None
+                else patch.object(multiscale, "mixing_layers", lambda kind, c, positions, **_: layers(c, positions))
+            ):
+                flow = zoo.build("glow", event_shape=source.event_shape, **settings)
         result = fit(flow, source, timed(FIT, self.seconds, self.seed))
         bits = evaluate(flow, source, elbo_samples=1, iw_samples=0).elbo.bits.mean
         return Found(bits, result.steps, result.seconds, sum(p.numel() for p in flow.parameters()))

@@ -53,6 +53,17 @@ def test_the_published_mixing_layer_is_1x1_then_exponential():
 def test_the_axis_mixing_is_1x1_then_exponential_with_all_taps():
     config = zoo.MODELS["glow"](event_shape=(1, 4, 260), levels=1, steps=1, mixing="axis-exponential", hidden=4)
     flow = config.build()
-    index = [type(layer) for layer in flow.transform].index(lk.Exponential)
-    assert type(flow.transform[index - 1]) is lk.Conv1x1
-    assert flow.transform[index].parametrization.taps == (3, 127)
+    kinds = [type(layer) for layer in flow.transform]
+    places = [index for index, kind in enumerate(kinds) if kind is lk.Exponential]
+    assert all(kinds[place - 1] is lk.Conv1x1 for place in places)
+    # Of 4x260 pixels at first, of 2x130 behind the squeeze.
+    assert [flow.transform[place].parametrization.taps for place in places] == [(7, 127), (3, 127)]
+
+
+@pytest.mark.parametrize(("mixing", "early", "there"), [("emerging", True, 2), ("axis-exponential", False, 0)])
+def test_images_are_mixed_before_the_squeeze_where_asked_for(mixing, early, there):
+    flow = zoo.build("glow", event_shape=(2, 4, 4), levels=2, steps=1, mixing=mixing, mix_early=early, hidden=4)
+    places = [index for index, layer in enumerate(flow.transform) if isinstance(layer, lk.Squeeze)]
+    before = [type(flow.transform[place - 1]) for place in places]
+    mixed = [type(layer) for layer in zoo.mixers.mixing_layers(mixing, 2, (4, 4))]
+    assert sum(kind is mixed[-1] for kind in before) == there

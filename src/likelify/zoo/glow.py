@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from likelify.flows import Flow
-    from likelify.transforms.core import Transform
+    from likelify.transforms.core import Shape, Transform
 
 # Features that the encoder of a variational dequantizer gives to its couplings.
 NOISE_FEATURES = 16
@@ -29,6 +29,8 @@ class GlowConfig(ScalesConfig):
     Attributes:
         mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`; `conv-exponential` and
             `axis-exponential` are a 1x1 convolution followed by the exponential.
+        mix_early: let the same layers mix the images of each scale before they are squeezed, too; by default if they
+            are axis exponentials.
         coupling: bijector of the couplings.
         net_kind: of the coupling networks, a small residual network or the dense block of the paper.
         hidden: width of the networks.
@@ -40,6 +42,7 @@ class GlowConfig(ScalesConfig):
     """
 
     mixing: Mixing = "1x1"
+    mix_early: bool | None = None
     coupling: Literal["affine", "spline"] = "affine"
     net_kind: Literal["residual", "dense"] = "residual"
     hidden: Size = 48
@@ -52,6 +55,9 @@ class GlowConfig(ScalesConfig):
 
     def _enter(self) -> list[Transform]:
         return [transforms.Affine(scale=1 / self.pixel_levels), transforms.Logit(self.alpha)]
+
+    def _before_halving(self, shape: Shape) -> list[Transform]:
+        return self._mix_early(self.mixing, shape, early=self.mix_early)
 
     def _level(self, level: int, shape: ImageShape) -> list[Transform]:
         steps = range(self.steps)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LARGEST_RANK = 24
 # Of the axis exponential: all that there are along 64 positions.
 MOST_TAPS = 127
+# What mixes the images of each scale before they are squeezed, too, if nothing is said. There a filter along an axis
+# sees all neighbours, which behind the squeeze are in different channels.
+MIX_EARLY: frozenset[Mixing] = frozenset({"axis-exponential"})
 
 
 def mixing_layers(

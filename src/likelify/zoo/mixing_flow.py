@@ -10,7 +10,7 @@ from likelify.zoo.multiscale import MultiScaleConfig
 from likelify.zoo.registry import register
 
 if TYPE_CHECKING:
-    from likelify.transforms.core import Transform
+    from likelify.transforms.core import Shape, Transform
 
 
 @register("mixing-flow", kind="image", summary="DenseNet couplings and a choice of mixing layers (paper: table 1)")
@@ -22,9 +22,15 @@ class MixingFlowConfig(MultiScaleConfig):
 
     Attributes:
         mixing: the layers that mix, see `likelify.zoo.mixers.mixing_layers`. The dequantizer has the same.
+        mix_early: let the same layers mix the images of each scale before they are squeezed, too; by default if they
+            are axis exponentials.
     """
 
     mixing: Mixing = "conv-exponential"
+    mix_early: bool | None = None
+
+    def _before_halving(self, shape: Shape) -> list[Transform]:
+        return self._mix_early(self.mixing, shape, early=self.mix_early)
 
     def _level(self, level: int, shape: ImageShape) -> list[Transform]:
         layers = self._mix(self.mixing, *shape) if level == 0 else []

@@ -1,6 +1,7 @@
 """What multi-scale models of images share, and what those of the convolution exponential paper have in common.
 
-dequantize, bring to the line; for each scale: squeeze, its layers, split prior (not after the last)
+dequantize, bring to the line; for each scale: mixing at full size (if asked for), squeeze, its layers, split prior (not
+after the last)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.zoo.halving import HalvedConfig, halving
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
-from likelify.zoo.mixers import mixing_layers
+from likelify.zoo.mixers import MIX_EARLY, mixing_layers
 from likelify.zoo.registry import Size
 from likelify.zoo.single import single_number
 
@@ -57,6 +58,7 @@ class ScalesConfig(ImageConfig, HalvedConfig):
             single, base = single_number(shape, self.classes)
             return self._flow(transforms.Chain([*layers, *single]), base)
         for level in range(levels):
+            layers += self._before_halving(shape)
             for layer in halving(shape, self.classes):
                 layers.append(layer)
                 shape = layer.out_shape(shape)
@@ -76,6 +78,16 @@ class ScalesConfig(ImageConfig, HalvedConfig):
             norm_limit=self.norm_limit,
             norm_bound=self.norm_bound,
         )
+
+    def _before_halving(self, shape: Shape) -> list[Transform]:
+        """Return the layers that a scale begins with, at the size that the images have before they are squeezed."""
+        return []
+
+    def _mix_early(self, kind: Mixing, shape: Shape, *, early: bool | None) -> list[Transform]:
+        """Return mixing layers for images before they are squeezed, if `early`, or if that is usual for the kind."""
+        usual = kind in MIX_EARLY
+        channels, height, width = shape
+        return self._mix(kind, channels, height, width) if (usual if early is None else early) else []
 
     @abstractmethod
     def _noise(self) -> Flow:

@@ -48,6 +48,58 @@ def test_hollow_kernels_are_those_with_a_zero_in_the_centre(size, kind):
         kind(full, hollow=True)
 
 
+def autoregressive(*shape, along=(2, 3), share=0.8):
+    """Noise in which each element is a share of the one before along two axes."""
+    x = torch.randn(*shape, dtype=torch.float64)
+    for axis in along:
+        lines = x.movedim(axis, 0).clone()
+        for place in range(1, len(lines)):
+            lines[place] = share * lines[place - 1] + (1 - share**2) ** 0.5 * lines[place]
+        x = lines.movedim(0, axis)
+    return x
+
+
+def neighbours(x):
+    """The correlations of elements with the next one along the height and along the width."""
+    pairs = (x[:, :, 1:], x[:, :, :-1]), (x[..., 1:], x[..., :-1])
+    return [float((one * other).mean() / x.square().mean()) for one, other in pairs]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"centre_taps": True}, {"groups": 1, "channel_factor": True}])
+def test_it_starts_by_making_neighbours_independent(settings):
+    torch.manual_seed(0)
+    x = autoregressive(40, 2, 16, 12)
+    x[:, 1] *= 5
+    layer = lk.axis_exponential(2, positions=(16, 12), norm_limit=None, **settings).double()
+    fresh = neighbours(layer(x)[0] / torch.tensor([1.0, 5.0]).view(2, 1, 1))
+    layer.initialize(x)
+    started = neighbours(layer(x)[0] / torch.tensor([1.0, 5.0]).view(2, 1, 1))
+    assert min(fresh) > 0.75
+    assert max(map(abs, started)) < 0.15
+
+
+@torch.no_grad()
+def test_where_it_starts_is_within_its_limit_and_finite():
+    x = autoregressive(10, 3, 16, 12, share=0.99).float()
+    x[:, 1] = 4.0
+    layer = lk.axis_exponential(3, 5, norm_limit=1.0)
+    layer.initialize(x)
+    for axis in ("height", "width"):
+        taps = layer.parametrization.get_parameter(f"taps_{axis}").detach()
+        sums = taps.abs().sum(1)
+        # A channel that is constant says nothing.
+        assert torch.allclose(sums, torch.tensor([0.375, 0.0, 0.375]), atol=1e-6)
+        assert torch.equal(taps, taps.flip(1))
+    skew = lk.axis_exponential(3, 5, orthogonal=True)
+    before = {name: value.clone() for name, value in skew.state_dict().items()}
+    skew.initialize(x)
+    assert all(torch.equal(value, before[name]) for name, value in skew.state_dict().items())
+    single = lk.axis_exponential(3, positions=(1, 12))
+    single.initialize(x[:, :, :1])
+    assert single(x[:, :, :1])[0].isfinite().all()
+
+
 def test_each_channel_is_multiplied_by_two_small_exponentials():
     layer = lk.testing.randomize(lk.axis_exponential(4, positions=(5, 3), groups=2).double(), scale=0.2)
     x = normal(2, 4, 5, 3)

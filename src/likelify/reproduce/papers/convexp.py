@@ -44,7 +44,7 @@ WIDTHS: dict[str, dict[str, tuple[int, int]]] = {
         "convolution exponential (no limit)": (16, 13),
         "convolution exponential (5x5)": (11, 7),
         "orthogonal": (16, 13),
-        "axis exponential": (19, 14),
+        "axis exponential": (20, 13),
     },
     FASHION: {
         "1x1": (20, 14),
@@ -56,7 +56,7 @@ WIDTHS: dict[str, dict[str, tuple[int, int]]] = {
         "convolution exponential (no limit)": (18, 15),
         "convolution exponential (5x5)": (20, 13),
         "orthogonal": (18, 15),
-        "axis exponential": (20, 14),
+        "axis exponential": (21, 13),
     },
 }
 SMALL_MIXING: Values = {"model": "mixing-flow", "levels": 2, "steps": 4, "depth": 2}

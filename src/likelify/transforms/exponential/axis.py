@@ -9,7 +9,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.linalg.axis_maps import AxisMap, AxisMatrix, Toeplitz
-from likelify.linalg.bounds import gram_bound, limit_norm, round_off_margin
+from likelify.linalg.bounds import gram_bound, limit_norm, round_off_margin, widest
 from likelify.linalg.conv import odd_taps
 from likelify.linalg.expm.expansion import on_grid
 from likelify.linalg.kronecker import KroneckerSum
@@ -22,6 +22,9 @@ from likelify.transforms.exponential.parametrizations import Parametrization, ch
 USUAL_TAPS = 63
 # Fields of a Kronecker sum.
 PARTS = ("first", "second", "third")
+# Largest sum of the taps of a filter that whitens; and the share of the layer's limit, if it has one, that it may have,
+# so that training can go on in every direction.
+LARGEST_START, SHARE_AT_START = 2.0, 0.75
 
 
 class AxisTaps(Parametrization):
@@ -57,6 +60,21 @@ class AxisTaps(Parametrization):
         if channel_factor:
             size = channels // groups
             self.add("matrix", 0.05 / math.sqrt(size) * torch.randn(groups, size, size))
+
+    def start_from(self, x: Tensor) -> None:
+        """Set the taps to those that make the elements of each channel independent of one another, as far as they can.
+
+        See `whitening_taps`. An orthogonal layer stays as it is: it cannot make a covariance that of white noise.
+        """
+        if self._symmetry == "skew":
+            return
+        for axis, (name, count) in enumerate(zip(self.axes, self.taps, strict=True)):
+            most = LARGEST_START if self._share is None else min(LARGEST_START, SHARE_AT_START * self._share)
+            found = whitening_taps(x.detach().movedim(axis + 2, -1), count, self.groups, most)
+            centre = count // 2
+            if not self.settings["centre_taps"]:
+                found = torch.cat([found[:, :centre], found[:, centre + 1 :]], -1)
+            self.tensor(f"taps_{name}").copy_(found)
 
     def forward(self, context: ContextLike = None) -> KroneckerSum:
         """Build the map."""
@@ -103,6 +121,43 @@ class AxisTaps(Parametrization):
         if self._share is None:
             return trained, None
         return limit_norm(trained, trained.abs().sum(-1), self._share / halves), self._share
+
+
+def whitening_taps(x: Tensor, count: int, groups: int, most: float) -> Tensor:
+    r"""Return taps of filters whose exponentials make white noise of a stationary signal along the last axis.
+
+    A signal with the power spectrum `f` is white behind the filter `f^(-1/2) = exp(-log f / 2)`, so the taps of the
+    exponent are minus half the cepstrum: `a_s = -1/2 mean_t log f(t) cos(s t)`, with `a_0 = 0`, which leaves the
+    variance alone. For images whose covariance is a product over the axes, the axis exponential with these taps along
+    each of them makes all elements of a channel uncorrelated, but for the borders. The spectrum is the mean
+    periodogram, which a floor of a thousandth of its mean keeps from zero.
+
+    Args:
+        x: `(rows, channels, ..., n)`.
+        count: of the taps, an odd number.
+        groups: of consecutive channels that share a filter.
+        most: largest sum of the magnitudes of the taps of a filter; larger ones are scaled down to it.
+
+    Returns:
+        `(groups, count)`, the centre in the middle; zeros for a group that is constant.
+
+    Source:
+        Bogert, Healy, Tukey 1963, for the cepstrum; its use here is ours.
+    """
+    positions = x.shape[-1]
+    lines = widest(x).unflatten(1, (groups, -1)).movedim(1, 0).flatten(1, -2)
+    lines = lines - lines.mean((1, 2), keepdim=True)
+    power = torch.fft.rfft(lines, 2 * positions).abs().square().mean(1)
+    mean = power.mean(-1, keepdim=True)
+    floored = torch.where(mean > 0, power + 1e-3 * mean, 1.0)
+    cepstrum = torch.fft.irfft(floored.log(), 2 * positions)
+    taps = cepstrum.new_zeros(groups, count)
+    reach = min(count // 2, positions - 1)
+    for side in (1, -1):
+        places = count // 2 + side * torch.arange(1, reach + 1, device=x.device)
+        taps[:, places] = -cepstrum[:, 1 : reach + 1] / 2
+    total = taps.abs().sum(-1, keepdim=True)
+    return taps * (most / total.clamp_min(most))
 
 
 def axis_exponential(

@@ -19,6 +19,7 @@ from likelify.linalg.trace import TraceMethod, estimate_trace
 from likelify.names import NormBoundName
 from likelify.regularizing import ActsInTraining
 from likelify.structure import ContextLike, as_context, sum_constant
+from likelify.support import check_sample
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.exponential.parametrizations import (
@@ -123,6 +124,14 @@ class Exponential(Transform, Caching, ActsInTraining):
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `exp(-L) z` and `-tr L`."""
         return self._flow(z, context, -1.0)
+
+    def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
+        """Let the parametrization start from the sample, if it has a way to, and map the sample on."""
+        if isinstance(self.parametrization, Parametrization):
+            check_sample(x, self)
+            with torch.no_grad():
+                self.parametrization.start_from(x)
+        return super().initialize(x, context)
 
     def _flow(self, x: Tensor, context: ContextLike, time: float) -> tuple[Tensor, Tensor]:
         map_ = self.map(context)

@@ -56,6 +56,9 @@ class Parametrization(nn.Module):
             nn.init.zeros_(moved.weight)
             self.add_module(f"{name}_condition", moved)
 
+    def start_from(self, x: Tensor) -> None:
+        """Set the parameters to where training on data like this sample, the layer's input, had better start."""
+
     def tensor(self, name: str) -> Tensor:
         """Return what stands for a parameter now, which inside `torch.func.functional_call` need not be a parameter."""
         return getattr(self, name)
