@@ -139,7 +139,7 @@ def score(
         bool,
         Parameter(help="Also tell for rows which column is to blame; takes 40 times as long a column.", negative=""),
     ] = False,
-    picture: Annotated[Path | None, Parameter(help="PNG file of the least likely images.")] = None,
+    picture: Annotated[Path | None, Parameter(help="PNG file of the least likely images or graphs.")] = None,
     heat: Annotated[Path | None, Parameter(help="PNG file that also shows where they are unlikely.")] = None,
     surprise: Annotated[
         Path | None, Parameter(help="PNG file of the surprise of each pixel, by models that have it (pyramid).")

@@ -148,14 +148,17 @@ def _check(run: Run, file: str | None, words: Words) -> None:
     for option, picture in (("--picture", words.picture), ("--heat", words.heat), ("--surprise", words.surprise)):
         if picture is None:
             continue
-        if picture.suffix.lower() != ".png":
-            raise ConfigError(f"{option} writes a picture in .png; '{picture}' is none.")
+        of_graphs = run.config.data.kind == "graph" and option == "--picture"
+        endings = (".png", ".svg") if of_graphs else (".png",)
+        if picture.suffix.lower() not in endings:
+            raise ConfigError(f"{option} writes a picture in {' or '.join(endings)}; '{picture}' is none.")
         if picture.exists() and not words.force:
             refuse_taken(picture)
-        if run.config.data.kind != "image":
-            raise ConfigError(f"{option} is for images, and '{run.path}' is a model of {run.config.data.items}.")
+        if run.config.data.kind != "image" and not of_graphs:
+            kinds = "images and graphs" if option == "--picture" else "images"
+            raise ConfigError(f"{option} is for {kinds}, and '{run.path}' is a model of {run.config.data.items}.")
         if not words.shown:
-            raise ConfigError(f"{option} shows the least likely images; --top 0 leaves none.")
+            raise ConfigError(f"{option} shows the least likely {run.config.data.items}; --top 0 leaves none.")
 
 
 def _check_numbers(words: Words) -> None:
@@ -274,6 +277,9 @@ def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
     rows, levels = summary.oddest.to_pylist(), scoring.run.config.data.levels or 0
     numbers = [row["item"] for row in rows]
     titles = [f"{row['item']}" + (f": {row['rank']:.3f}" if "rank" in row else "") for row in rows]
+    if words.picture is not None and scoring.run.config.data.kind == "graph":
+        _draw_graphs(scoring, words.picture, numbers, titles)
+        return
     surprise = None if words.tiles else words.surprise
     kinds: tuple[tuple[Path | None, HeatKind | None], ...] = (
         (words.picture, None),
@@ -290,6 +296,14 @@ def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
         console.print(f"{'Where they are unlikely' if heat else 'The least likely'}, with their ranks: {file}")
     if words.tiles and words.surprise is not None:
         _draw_whole(scoring, words.surprise)
+
+
+def _draw_graphs(scoring: Scoring, file: Path, numbers: list[int], titles: list[str]) -> None:
+    from likelify.fitting.scoring.graph_pictures import picture_of_graphs
+
+    make_folder(file.parent)
+    write_atomically(file, picture_of_graphs(scoring, numbers, titles, file.suffix.lower()))
+    console.print(f"The least likely, with their ranks: {file}")
 
 
 def _draw_whole(scoring: Scoring, file: Path) -> None:

@@ -173,6 +173,20 @@ def _together(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if known and len(known) == len(parts) else None
 
 
+def feature_names(facts: Facts) -> tuple[str, ...]:
+    """Return the names of the features of a node, made up where the data have none."""
+    size = int(np.prod(facts.event_shape, dtype=int))
+    return facts.columns or tuple(f"x{number + 1}" for number in range(size))
+
+
+def joined_batches(batches: Sequence[Batch]) -> Batch:
+    """Put batches of graphs together."""
+    parts = [Structures.of(batch.structure, batch.labels) for batch in batches if batch.structure is not None]
+    whole = Structures.joined(parts)
+    graphs = whole.take(torch.arange(len(whole)))
+    return Batch(torch.cat([batch.x for batch in batches]), whole.labels, graphs)
+
+
 def graphs_at(batch: Batch, numbers: Tensor) -> Batch:
     """Return the graphs of a batch with these numbers, with the features of their nodes.
 

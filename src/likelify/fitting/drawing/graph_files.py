@@ -12,8 +12,8 @@ import numpy as np
 
 from likelify.data import Batch, Facts
 from likelify.data.arrow import pyarrow
-from likelify.fitting.drawing.graphs import joined_batches
 from likelify.fitting.files import beside, give_name, refuse_taken, write_atomically
+from likelify.fitting.structures import feature_names, joined_batches
 from likelify.fitting.table_files import write_tables
 from likelify.plots.files import png_of, svg_of
 from likelify.plots.graphs import View, graph_panels, graphs_of
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GRAPH, NODE, START, END, WEIGHT, LABEL = "graph", "node", "source", "target", "weight", "label"
-
-
-def feature_names(facts: Facts) -> tuple[str, ...]:
-    """Return the names of the features of a node, made up where the data have none."""
-    size = int(np.prod(facts.event_shape, dtype=int))
-    return facts.columns or tuple(f"x{number + 1}" for number in range(size))
 
 
 def edges_file(file: Path) -> Path:

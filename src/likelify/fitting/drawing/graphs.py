@@ -22,7 +22,7 @@ from likelify.fitting.drawing.draw import (
     check_seed,
     label_cycle,
 )
-from likelify.fitting.structures import Structures, structures_of
+from likelify.fitting.structures import Structures, joined_batches, structures_of
 from likelify.seeding import chunk_seed, derived_seed, seeded
 from likelify.structure import GraphBatch
 
@@ -87,14 +87,6 @@ def graph_chunks(
 def sample_graphs(run: Run, number: int | None = None, **settings: Any) -> Batch:
     """Draw graphs all at once; see `graph_chunks`."""
     return joined_batches(list(graph_chunks(run, number, **settings)[0]))
-
-
-def joined_batches(batches: Sequence[Batch]) -> Batch:
-    """Put batches of graphs together."""
-    parts = [Structures.of(batch.structure, batch.labels) for batch in batches if batch.structure is not None]
-    whole = Structures.joined(parts)
-    graphs = whole.take(torch.arange(len(whole)))
-    return Batch(torch.cat([batch.x for batch in batches]), whole.labels, graphs)
 
 
 def _drafts(

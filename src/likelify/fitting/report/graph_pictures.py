@@ -10,10 +10,9 @@ import torch
 
 from likelify.data import Batch, Facts
 from likelify.errors import DataError
-from likelify.fitting.drawing.graph_files import feature_names
 from likelify.fitting.report.blocks import Picture
 from likelify.fitting.report.drawing import DATA, INK, LINE, MODEL, figure, label
-from likelify.fitting.structures import graphs_at
+from likelify.fitting.structures import feature_names, graphs_at
 from likelify.plots.graphs import GAP, GraphPanel, Look, View, draw_graphs, graph_panels
 
 if TYPE_CHECKING:

@@ -80,9 +80,7 @@ def _picture(material: Material, found: Course) -> Picture:
     first = "One point of the start lies" if beyond == 1 else f"{beyond} points of the start lie"
     more = f" {first} beyond the picture." if beyond else ""
     best = found.best
-    alt = "Training and validation figures against the step of the fit."
-    if found.matches:
-        alt = "Validation figures against the step of the fit."
+    alt = f"{'Validation' if found.matches else 'Training and validation'} figures against the step of the fit."
     if best is not None:
         alt += f" Validation is best at step {best.step}."
     losses = [point.train_matching for point in found.points if point.train_matching is not None]
