@@ -24,7 +24,10 @@ from likelify.data.items import open_items as open_items
 from likelify.data.options import SourceOptions as SourceOptions
 from likelify.data.ordered import ItemBatch as ItemBatch
 from likelify.data.ordered import Items as Items
+from likelify.data.simulated.annealing import LogNormalizer as LogNormalizer
+from likelify.data.simulated.configurations import log_normalizer as log_normalizer
 from likelify.data.simulated.source import SimulatedGraphs as SimulatedGraphs
+from likelify.data.simulated.truths import energy as energy
 from likelify.data.simulated.truths import entropy as entropy
 from likelify.data.simulated.truths import true_log_prob as true_log_prob
 from likelify.data.source import ArraySource as ArraySource

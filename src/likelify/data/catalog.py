@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from likelify.data.source import Source
 
 # Sources that need no files of the user: for each name the module and the function that opens it, and its arguments.
-SOURCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+SOURCES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     "digits": ("images", "digits", ()),
     "sample-photos": ("images", "sample_photos", ()),
     "fashion-mnist": ("idx", "fashion_mnist", ()),
     **{name: ("tables", "bundled", (name,)) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")},
     **{name: ("simulated.source", "SimulatedGraphs", (name,)) for name in ("mog-4", "mog-9", "mog-16", "mog-ring")},
+    **{name: ("simulated.configurations", "particles", (name,)) for name in ("dw4", "lj13", "lj13-single")},
+    **{f"{name}-1000": ("simulated.configurations", "particles", (name, 1000)) for name in ("dw4", "lj13")},
 }
 # Sources made of the user's files, named NAME:PLACE: for each name the module and the function that takes the place.
 FROM_FILES: dict[str, tuple[str, str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from likelify.data.simulated.configurations import known_system
 from likelify.data.simulated.mixtures import MIXTURES, Mixture
 from likelify.errors import DataError, unknown_word
 
@@ -64,6 +65,40 @@ def entropy(name: str) -> float:
         4.2603
     """
     return _mixture(name).entropy()
+
+
+def energy(name: str, x: Tensor) -> Tensor:
+    r"""Return energies `U` of a system of particles, whose density is `exp(-U(x)) / Z`; see `particles`.
+
+    Gradients go through. `log_normalizer` estimates `ln Z`.
+
+    Args:
+        name: `dw4`, `lj13` or `lj13-single`.
+        x: positions of all particles `(nodes, axes)`, those of one configuration together; or
+            `(graphs, particles, axes)`. Moving all particles of a configuration together changes nothing.
+
+    Returns:
+        Energies in `kT`, `(graphs,)`.
+
+    Raises:
+        DataError: if there is no such system, or positions have another shape.
+
+    Example:
+        >>> import torch
+        >>> square = torch.tensor([[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]])
+        >>> energy("dw4", square)
+        tensor([-8.4478])
+    """
+    import torch
+
+    system = known_system(name)
+    count, axes, shape = system.particles, system.axes, tuple(x.shape)
+    if shape[-1:] != (axes,) or not (shape[1:2] == (count,) if x.ndim == 3 else x.ndim == 2 and not shape[0] % count):
+        raise DataError(f"Configurations of '{name}' have {count} particles with {axes} coordinates each, got {shape}.")
+    x = x.reshape(-1, count, axes)
+    first, second = torch.triu_indices(count, count, 1, device=x.device)
+    pairs = system.pair((x[:, first] - x[:, second]).square().sum(-1))[0].sum(1)
+    return pairs + system.spring / 2 * (x - x.mean(1, keepdim=True)).square().sum((1, 2))
 
 
 def _mixture(name: str) -> Mixture:
