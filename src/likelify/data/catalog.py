@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from likelify.data.options import SourceOptions
     from likelify.data.source import Source
 
+# Processes of points in the unit square.
+PATTERNS = ("poisson", "thomas", "matern")
 # Sources that need no files of the user: for each name the module and the function that opens it, and its arguments.
 SOURCES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     "digits": ("images", "digits", ()),
@@ -25,6 +27,13 @@ SOURCES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     **{name: ("tables", "bundled", (name,)) for name in ("iris", "wine", "breast-cancer", "diabetes", "linnerud")},
     **{name: ("simulated.source", "SimulatedGraphs", (name,)) for name in ("mog-4", "mog-9", "mog-16", "mog-ring")},
     **{name: ("simulated.configurations", "particles", (name,)) for name in ("dw4", "lj13", "lj13-single")},
+    **{
+        name: ("simulated.patterns", "patterns", (name,))
+        for name in ("points-poisson", "points-thomas", "points-matern")
+    },
+    "digit-points": ("simulated.examples", "digit_points", ()),
+    "atlas": ("simulated.examples", "atlas", ()),
+    "karate": ("simulated.examples", "karate", ()),
     **{f"{name}-1000": ("simulated.configurations", "particles", (name, 1000)) for name in ("dw4", "lj13")},
 }
 # Sources made of the user's files, named NAME:PLACE: for each name the module and the function that takes the place.
@@ -37,6 +46,7 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "hepmass": ("uci", "hepmass"),
     "miniboone": ("uci", "miniboone"),
     "bsds300": ("uci", "bsds300"),
+    "qm9": ("molecules", "qm9"),
     "table": ("table_files", "table_file"),
     "array": ("array_files", "array_file"),
     "images": ("folder", "image_folder"),
@@ -44,6 +54,7 @@ FROM_FILES: dict[str, tuple[str, str]] = {
 }
 # The options that a source of files takes, if any; its function is then given the place and all options.
 OPTIONS: dict[str, tuple[str, ...]] = {
+    "qm9": ("columns", "labels"),
     "table": ("columns", "drop", "missing", "given", "dependent", "labels"),
     "array": ("kind", "levels", "channels", "columns", "drop", "missing", "given", "dependent", "labels"),
     "images": ("image_size", "crop", "labels", "skip_unreadable"),

@@ -18,8 +18,6 @@ import numpy as np
 from likelify.data.simulated.chains import Energy, Walkers
 from likelify.data.simulated.particles import System, centre
 
-# Levels are closest to one another where chains begin.
-POWER = 3
 # A trajectory has so many steps at each temperature; steps of the first have this length, in standard deviations.
 STEPS, FIRST = 5, 0.3
 # Bennett's equation is solved to this accuracy in so many halvings at most.
@@ -78,8 +76,9 @@ class Path:
 
     def between(self, level: int) -> Energy:
         """Return the energy of a level."""
-        # A whole power is the same on every machine.
-        share, precision = (level / self.levels) ** POWER, self.system.spread**-2
+        part, precision = level / self.levels, 1.0 / (self.system.spread * self.system.spread)
+        # Levels are closest to one another where chains begin. Products are the same on every machine.
+        share = part * part * part
         softness = (1.0 - share) * self.system.softness
 
         def energy(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

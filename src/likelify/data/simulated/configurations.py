@@ -171,13 +171,13 @@ def particles(name: str, train: int | None = None) -> GraphSource:
     system, found = known_system(name), configurations(name)
     if train is not None and not 1 <= train <= len(found.splits["train"]):
         raise DataError(f"'{name}' has 1 to {len(found.splits['train'])} training configurations, not {train}.")
-    splits = {split: part[:train] if split == "train" else part for split, part in found.splits.items()}
+    splits: dict[SplitName, np.ndarray] = {**found.splits, "train": found.splits["train"][:train]}
     sizes = " / ".join(str(len(part)) for part in splits.values())
     described = (
         f"simulated: {system.said}, centred; {sizes} by Hamiltonian Monte Carlo "
         f"(R-hat {found.r_hat:.3f}, {found.effective:.0%} of the draws count as independent)"
     )
-    items = {
+    items: dict[SplitName, GraphItems] = {
         split: GraphItems(part.reshape(-1, system.axes), np.full(len(part), system.particles))
         for split, part in splits.items()
     }

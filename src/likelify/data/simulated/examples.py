@@ -9,7 +9,7 @@ square for each node, so that the best log-density is 0. How far a model is belo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,8 +76,8 @@ def _counted(graphs: Sequence[networkx.Graph], labels: np.ndarray | None = None)
     networkx = _networkx()
     counts, edges, first = [], [np.empty((0, 2), np.int64)], 0
     for graph in graphs:
-        triangles = networkx.triangles(graph)
-        counts += [(degree, triangles[node]) for node, degree in graph.degree()]
+        degrees, triangles = dict(graph.degree), networkx.triangles(graph)
+        counts += [(degrees[node], triangles[node]) for node in graph]
         places = {node: first + place for place, node in enumerate(graph)}
         edges += [np.array([[places[start], places[end]]]) for start, end in graph.edges()]
         first += len(graph)
@@ -116,7 +116,7 @@ def digit_points() -> GraphSource:
     return GraphSource("digit-points", splits, columns=("x", "y"), classes=10, description=described)
 
 
-def _networkx() -> networkx:  # pyright: ignore[reportGeneralTypeIssues]
+def _networkx() -> Any:
     try:
         import networkx
     except ImportError as error:

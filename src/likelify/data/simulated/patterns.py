@@ -51,7 +51,7 @@ def patterns(name: str, *, seed: int = 0) -> GraphSource:
     if name not in PROCESSES:
         raise DataError(unknown_word("process of points", str(name), PROCESSES))
     said, draw = PROCESSES[name]
-    splits = {}
+    splits: dict[SplitName, GraphItems] = {}
     for number, (split, count) in enumerate(COUNTS.items()):
         rng = np.random.default_rng([seed, number, list(PROCESSES).index(name)])
         drawn = [_some(draw, rng) for _ in range(count)]

@@ -11,6 +11,9 @@ from likelify.errors import DataError, unknown_word
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Points that are uniform in a square of area one.
+UNIFORM = "points-poisson"
+
 
 def true_log_prob(name: str, x: Tensor, sizes: Tensor | None = None) -> Tensor:
     """Return the exact log-density of point sets under the distribution that they are simulated from.
@@ -19,9 +22,10 @@ def true_log_prob(name: str, x: Tensor, sizes: Tensor | None = None) -> Tensor:
     standard error far below that of either mean.
 
     Args:
-        name: `mog-4`, `mog-9`, `mog-16` or `mog-ring`.
+        name: `mog-4`, `mog-9`, `mog-16`, `mog-ring` or `points-poisson`; of the last the density of the points given
+            how many there are.
         x: features of all nodes `(nodes, 2)`, those of one graph together; or `(graphs, nodes, 2)`.
-        sizes: number of nodes of each graph, for a check; all are alike.
+        sizes: number of nodes of each graph; where all are alike it is only checked.
 
     Returns:
         Nats `(graphs,)` in float64 on the CPU, without a gradient.
@@ -38,9 +42,11 @@ def true_log_prob(name: str, x: Tensor, sizes: Tensor | None = None) -> Tensor:
     """
     import torch
 
+    given, shape = x.detach().cpu().double(), tuple(x.shape)
+    if name == UNIFORM:
+        return _log_prob_of_uniform(given, sizes)
     mixture = _mixture(name)
-    given = x.detach().cpu().double()
-    nodes, shape = mixture.nodes, tuple(given.shape)
+    nodes = mixture.nodes
     fits = shape[-1:] == (2,) and (
         shape[1:2] == (nodes,) if given.ndim == 3 else given.ndim == 2 and not shape[0] % nodes
     )
@@ -51,11 +57,25 @@ def true_log_prob(name: str, x: Tensor, sizes: Tensor | None = None) -> Tensor:
     return torch.from_numpy(mixture.log_prob(given.reshape(-1, nodes, 2).numpy()))
 
 
+def _log_prob_of_uniform(x: Tensor, sizes: Tensor | None) -> Tensor:
+    import torch
+
+    if sizes is None and x.ndim == 3:
+        sizes, x = torch.full((x.shape[0],), x.shape[1]), x.flatten(0, 1)
+    if sizes is None or x.ndim != 2 or x.shape[1] != 2 or len(x) != int(torch.as_tensor(sizes).sum()):
+        raise DataError(f"Patterns of '{UNIFORM}' have points of 2 coordinates, and sizes= that add up to them.")
+    outside = ((x < 0) | (x > 1)).any(1)
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.as_tensor(sizes).cpu())
+    count = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, owner, outside.double())
+    return torch.where(count > 0, -torch.inf, 0.0).double()
+
+
 def entropy(name: str) -> float:
     """Return the entropy of a simulated distribution in nats per graph; divided by the nodes, in nats per node.
 
     Args:
-        name: `mog-4`, `mog-9`, `mog-16` or `mog-ring`.
+        name: `mog-4`, `mog-9`, `mog-16`, `mog-ring` or `points-poisson`, whose points have none, given how many there
+            are.
 
     Raises:
         DataError: if there is none of that name whose entropy is known.
@@ -64,7 +84,7 @@ def entropy(name: str) -> float:
         >>> round(entropy("mog-9") / 9, 4)
         4.2603
     """
-    return _mixture(name).entropy()
+    return 0.0 if name == UNIFORM else _mixture(name).entropy()
 
 
 def energy(name: str, x: Tensor) -> Tensor:
@@ -103,5 +123,5 @@ def energy(name: str, x: Tensor) -> Tensor:
 
 def _mixture(name: str) -> Mixture:
     if name not in MIXTURES:
-        raise DataError(unknown_word("known density", str(name), MIXTURES))
+        raise DataError(unknown_word("known density", str(name), [*MIXTURES, UNIFORM]))
     return MIXTURES[name]
