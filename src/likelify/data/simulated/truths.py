@@ -107,7 +107,7 @@ def energy(name: str, x: Tensor) -> Tensor:
         >>> import torch
         >>> square = torch.tensor([[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]])
         >>> energy("dw4", square)
-        tensor([-8.4478])
+        tensor([-8.3966])
     """
     import torch
 
