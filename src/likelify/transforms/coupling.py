@@ -89,9 +89,9 @@ class SplineBijector(Bijector):
         if x.ndim != 2:
             return splines.evaluate(self._knots(raw), x, inverse=inverse)
         # One copy, and the elements of all rows are along the last axis: nothing runs over short ones.
-        flat = raw.transpose(0, 1).reshape(1, self.size, -1)
-        found = splines.evaluate(self._knots(flat), x.reshape(1, -1), inverse=inverse)
-        return found[0].reshape(x.shape), found[1].reshape(x.shape)
+        knots = self._knots(raw.transpose(0, 1).reshape(1, self.size, -1))
+        value, log_slope = splines.evaluate(knots, x.reshape(1, -1), inverse=inverse)
+        return value.reshape(x.shape), log_slope.reshape(x.shape)
 
     def _knots(self, raw: Tensor) -> Tensor:
         return splines.knots_from_raw(raw, bins=self.bins, interval=self.interval)
