@@ -157,6 +157,21 @@ def test_edges_of_inference_mode_are_not_kept():
     assert conv.log_time.grad is not None
 
 
+@pytest.mark.parametrize("name", ["heat, trained", "own", "unitary"])
+def test_half_precision_stays_outside(name):
+    conv, graph, x = convolutions(3)[name], random_graph(), torch.randn(7, 3, requires_grad=True)
+    exact = conv(x, graph)
+    (grad,) = torch.autograd.grad(exact.sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = conv(x, graph)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact)
+        torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], grad)
+        half = conv(x.bfloat16(), graph)
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, exact, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

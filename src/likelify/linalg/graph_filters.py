@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from likelify.linalg.expm.expansion import ORDERS, PER_ORDER
 from likelify.linalg.filter_polynomials import GraphFilter, ellipse_tail
 from likelify.linalg.graph import normalized_adjacency
 from likelify.structure import GraphBatch
-from likelify.tracing import cached_property, is_tracing
+from likelify.tracing import cached_property, in_full_precision, is_tracing
 
 # Below this time the bound of the exponential engine is the better one by far.
 SHORT = 1e-3
@@ -46,6 +47,7 @@ class HeatFilter(GraphFilter):
     """
 
     time: Tensor
+    proved: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.time.ndim > 1:
@@ -114,6 +116,7 @@ class PageRankFilter(GraphFilter):
     """
 
     restart: float = 0.15
+    proved: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.restart <= 1:
@@ -155,6 +158,7 @@ class BandFilter(GraphFilter):
 
     centre: float = 1.0
     width: float = 0.25
+    proved: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (-1 <= self.centre <= 1 and WIDTHS[0] < self.width < WIDTHS[1]):
@@ -286,13 +290,18 @@ def graph_filter(
                 [1.]])
     """
     _check(graph, x, tol)
+    # Half precision in the middle would void the bound.
+    return in_full_precision(lambda x: _filtered(filter, graph, x, tol), x)
+
+
+def _filtered(filter_: GraphFilter, graph: GraphBatch, x: Tensor, tol: float | None) -> Filtered:
     if x.dtype not in (torch.float32, torch.float64):
         # Sparse products know no other precision.
-        found = graph_filter(filter, graph, x.float(), tol=default_tolerance(x.dtype) if tol is None else tol)
+        found = _filtered(filter_, graph, x.float(), default_tolerance(x.dtype) if tol is None else tol)
         return Filtered(found.value.to(x.dtype), found.degree, found.error_bound)
     if graph.is_complete:
-        return Filtered(_on_complete(filter, graph, x), 0, 0.0)
-    polynomial = filter.polynomial(default_tolerance(x.dtype) if tol is None else tol, device=x.device)
+        return Filtered(_on_complete(filter_, graph, x), 0, 0.0)
+    polynomial = filter_.polynomial(default_tolerance(x.dtype) if tol is None else tol, device=x.device)
     coefficients = _for_features(polynomial.coefficients, x).to(x.dtype).contiguous()
     value = apply_polynomial(normalized_adjacency(graph, x.dtype), x, coefficients)
     return Filtered(value, polynomial.degree, polynomial.error_bound)

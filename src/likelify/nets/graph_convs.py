@@ -29,6 +29,7 @@ from likelify.linalg.filter_polynomials import FilterPolynomial, GraphFilter
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.graph_filters import FILTERS, AnalyticFilter, HeatFilter, graph_filter
 from likelify.structure import GraphBatch, check_size
+from likelify.tracing import in_full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +325,7 @@ class UnitaryConv(nn.Module):
 
     def _applied(self, x: Tensor, edges: Any, edge_weight: Tensor | None, time: float) -> Tensor:
         map_ = GraphMap(*self.thetas(), as_graph(len(x), edges, edge_weight))
-        return exp_action(map_, x, time=time, tol=self.tol).value
+        return in_full_precision(lambda x: exp_action(map_, x, time=time, tol=self.tol).value, x)
 
     @property
     def degree(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likelify.tracing import is_watched, refuse_old_batches
+from likelify.tracing import is_watched, outside_autocast, refuse_old_batches
 
 
 def apply_polynomial(adjacency: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
@@ -88,6 +88,7 @@ class _Polynomial(torch.autograd.Function):
         return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, coefficients = ctx.saved_tensors
         refuse_old_batches("a polynomial in the adjacency of a graph", *grads)
@@ -131,6 +132,7 @@ class _Moments(torch.autograd.Function):
         return sum(parts[1:], parts[0])  # pyright: ignore[reportReturnType, reportArgumentType]
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return `sum_k T_k(A) Y G_k^T` and `sum_k T_k(A) X G_k`, polynomials again."""
         x, y = ctx.saved_tensors
