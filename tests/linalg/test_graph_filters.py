@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 import likelify as lk
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
@@ -172,6 +173,16 @@ def test_gradients_by_the_time_are_exact_at_loose_tolerances():
             for value in (graph_filter(HeatFilter(time), graph, x, tol=1e-4).value, dense(HeatFilter(time), graph, x))
         ]
         assert abs(first[0] - first[1]) <= 100 * 1e-4 * x.square().sum()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_forward_mode_knows_that_the_time_is_differentiated():
+    graph, x, time = random_graph(12, 0.3), normal(12, 1), torch.tensor(1e-4, dtype=torch.float64)
+    with forward_ad.dual_level():
+        dual = HeatFilter(forward_ad.make_dual(time, torch.ones_like(time)))
+        found = forward_ad.unpack_dual(graph_filter(dual, graph, x, tol=1e-3).value).tangent
+    adjacency = normalized_adjacency(graph, torch.float64).to_dense()
+    assert (found - (adjacency @ x - x)).norm() <= 20 * 1e-3 * x.norm()
 
 
 def test_saved_memory_does_not_grow_with_the_degree():

@@ -36,6 +36,7 @@ from torch import Tensor
 from likelify.errors import ConvergenceError, DomainError, ShapeError
 from likelify.linalg.bounds import safe_exp, widest_dtype
 from likelify.linalg.expm.chebyshev import MAX_DEGREE
+from likelify.tracing import in_forward_mode
 
 # By which observed coefficients may exceed what a bound allows, relative to the largest value: rounding.
 ROUNDING = 1e-13
@@ -109,7 +110,7 @@ class GraphFilter(ABC):
         # A part of the tolerance is kept for coefficients that turn out to be smaller than their bound.
         degree, least = self._degree(tol / 4), 0
         values = self._sampled(degree, device)
-        if values.requires_grad and torch.is_grad_enabled():
+        if (values.requires_grad and torch.is_grad_enabled()) or in_forward_mode():
             known = self.derivative_degree(tol)
             least = degree if known is None else known
         if least > degree:
