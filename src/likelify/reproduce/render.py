@@ -1,13 +1,12 @@
 """Writes reports as Markdown and as a page of HTML that needs nothing beside it."""
 
 import base64
-import io
 import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from likelify.errors import MissingDependencyError
+from likelify.plots.files import new_figure, png_of
 from likelify.reproduce.drawing import Drawing
 from likelify.reproduce.shown import Curve, Table
 from likelify.reproduce.table import Report
@@ -93,11 +92,7 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
         curves: for each method one curve `(seconds, figure)` per seed.
         unit: of the figures.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "app") from error
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    figure = new_figure(7.5, 4.2)
     axis = figure.subplots()
     for number, (name, several) in enumerate(curves.items()):
         for index, curve in enumerate(several):
@@ -107,9 +102,7 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
     axis.set_xlabel("seconds of the fit")
     axis.set_ylabel(unit)
     axis.legend(frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+    return png_of(figure, dpi=110)
 
 
 def _link(file: Path, folder: Path) -> str:

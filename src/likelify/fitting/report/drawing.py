@@ -20,6 +20,7 @@ import numpy as np
 
 from likelify.errors import MissingDependencyError
 from likelify.fitting.report.blocks import Picture
+from likelify.plots.files import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,9 +101,7 @@ def figure(
         width: at which it is shown, in pixels.
     """
     with _styled(name):
-        from matplotlib.figure import Figure
-
-        made = Figure(figsize=size, layout="constrained")
+        made = new_figure(*size)
         draw(made.subplots())
         text = io.StringIO()
         # Nothing that changes from one time to the next.

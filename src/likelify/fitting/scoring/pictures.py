@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Facts
-from likelify.errors import ConfigError, DataError, MissingDependencyError
+from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.scoring.replacing import replacements
 from likelify.fitting.scoring.surprise import Surprise, scale_end, surprise_of
 from likelify.plots import grid_of
+from likelify.plots.files import new_figure, png_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +160,7 @@ def picture_of(shown: Shown, levels: int) -> bytes:
             coloured = beside.imshow(shown.heat[place], cmap="inferno", vmin=0, vmax=highest, alpha=COVER[shown.kind])
     if coloured is not None:
         figure.colorbar(coloured, ax=list(axes), label=HEAT_WORDS[shown.kind], shrink=0.8)
-    return _as_png(figure)
+    return png_of(figure, dpi=DPI)
 
 
 def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
@@ -168,7 +168,7 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
     if not found:
         raise DataError("There are no pictures to show.")
     tallest = max(each.bits.shape[0] / each.bits.shape[1] for each in found)
-    figure = _canvas(LARGE * len(found) + 1, 2 * LARGE * tallest + 0.5)
+    figure = new_figure(LARGE * len(found) + 1, 2 * LARGE * tallest + 0.5)
     axes = np.atleast_2d(np.array(figure.subplots(2, len(found))).reshape(2, len(found)))
     highest = max(scale_end(each.bits) for each in found)
     coloured = None
@@ -181,18 +181,12 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
     for axis in axes.ravel():
         axis.axis("off")
     figure.colorbar(coloured, ax=list(axes.ravel()), label=HEAT_WORDS["surprise"], shrink=0.6)  # pyright: ignore[reportArgumentType]
-    return _as_png(figure)
+    return png_of(figure, dpi=DPI)
 
 
 def _highest(heat: np.ndarray, kind: HeatKind) -> float:
     """Return the end of the scale: the largest value, of surprises one that but few pixels are beyond."""
     return max(float(np.nan_to_num(heat, posinf=0.0).max()), 1e-9) if kind == "replaced" else scale_end(heat)
-
-
-def _as_png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
-    return content.getvalue()
 
 
 def _layout(count: int, *, doubled: bool) -> tuple[int, int]:
@@ -203,13 +197,4 @@ def _layout(count: int, *, doubled: bool) -> tuple[int, int]:
 
 def _figure(count: int, *, doubled: bool) -> Figure:
     rows, columns = _layout(count, doubled=doubled)
-    return _canvas(max(1.1 * columns + doubled, 2.5), 1.3 * rows)
-
-
-def _canvas(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "app") from error
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine())
+    return new_figure(max(1.1 * columns + doubled, 2.5), 1.3 * rows)
