@@ -35,6 +35,15 @@ MODELS = ("graph-flow", "point-flow")
 TRUTH, ALONE, NEAREST = "true density", "trees alone", "smallest distance"
 RATIO = "less trees alone"
 DOUBLE, NO_RULE, FAR, ROWS = "a double entry", "no distance kept", "one tree far away", "planted in rows"
+# The pictures of the page: the name of their marks, the file, and what it shows.
+PICTURES = {
+    "drawn picture": ("tutorial-points.png", "Sixteen stands beside sixteen that the model drew"),
+    "odd picture": ("tutorial-points-odd.png", "The twelve least likely stands with their ranks"),
+    "distances picture": (
+        "tutorial-points-distances.png",
+        "Distances to the nearest tree: of stands, of samples, and of trees that do not see one another",
+    ),
+}
 Stands = list[np.ndarray]
 Score = Callable[[Stands], np.ndarray]
 
@@ -377,6 +386,11 @@ def tables(values: dict[str, float], seconds: float, seeds: int) -> dict[str, st
     }
 
 
+def shown_pictures() -> dict[str, str]:
+    """Return the lines that show the pictures of the page, by the names of their marks."""
+    return {name: f"![{alt}](../images/{file})\n" for name, (file, alt) in PICTURES.items()}
+
+
 def means(seeds: Sequence[list[Entry]]) -> list[Entry]:
     """Return the entries of several seeds as their means."""
     values = [{entry.name: entry.value for entry in entries} for entries in seeds]
@@ -417,7 +431,8 @@ def main() -> None:
     entries = [*means(runs), Entry("standard error of the true density", largest, "nats per stand")]
     if options.page is not None:
         values = {entry.name: entry.value for entry in entries}
-        options.page.write_text(filled(options.page.read_text(), tables(values, seconds, seeds)))
+        shown = {} if options.pictures is None else shown_pictures()
+        options.page.write_text(filled(options.page.read_text(), {**tables(values, seconds, seeds), **shown}))
     report(entries, options.json)
 
 

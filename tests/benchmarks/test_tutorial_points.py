@@ -1,6 +1,7 @@
 """The machinery behind the tutorial on point patterns, on few stands and steps."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 import likelify as lk
 from benchmarks import tutorial_points as points
+
+PAGE = Path(__file__).parents[2] / "docs/tutorials/points.md"
 
 
 def test_the_constant_of_two_trees_is_that_of_the_integral():
@@ -91,15 +94,12 @@ def test_all_figures_of_a_tiny_fit_fill_the_page(tmp_path, monkeypatch):
     entries = points.means([points.measured(found, new, samples, new[0], 2)] * 2)
     values = {entry.name: entry.value for entry in entries}
     assert values[f"{points.ALONE}, below the truth"] > 0
-    page = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("densities", "odd", "blame", "crowd"))
-    text = points.filled(page, points.tables(values, 1.0, 1))
-    assert "old" not in text
+    page, written = PAGE.read_text(), {**points.tables(values, 1.0, 1), **points.shown_pictures()}
+    text = points.filled(page, written)
+    assert all(part in text for part in written.values())
     assert "nan" not in text
-    assert points.filled(text, points.tables(values, 1.0, 1)) == text
+    assert text.count("<!--") == page.count("<!--") == 2 * len(written)
+    assert points.filled(text, written) == text
     monkeypatch.setattr(points, "ODD", 0.5)
     points.draw(found, [*new, *new], samples[points.MODELS[0]], tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "tutorial-points-distances.png",
-        "tutorial-points-odd.png",
-        "tutorial-points.png",
-    ]
+    assert {file.name for file in tmp_path.iterdir()} == {file for file, _ in points.PICTURES.values()}
