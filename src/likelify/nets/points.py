@@ -30,6 +30,7 @@ class Sets:
         place: of each node in the array, or None where all graphs are equally large.
         sees: which node is told of which, `(graphs, most, most)`: neighbours, and never itself.
         scale: `1 / sqrt(neighbours)` of each node, at most one, `(graphs, most, 1)`.
+        count: nodes of each graph, at least one, `(graphs, 1)`.
     """
 
     graphs: int
@@ -37,11 +38,17 @@ class Sets:
     place: Tensor | None
     sees: Tensor
     scale: Tensor
+    count: Tensor
 
     @staticmethod
     def of(structure: GraphBatch) -> Sets:
         """Return the graphs of a batch, remembered with it."""
-        return structure.derived("dense sets", _sets)
+        return structure.derived("dense sets", lambda graphs: _dense(graphs, in_order=False))
+
+    @staticmethod
+    def in_order(structure: GraphBatch) -> Sets:
+        """Return sets in which each node is told of those before it, whatever the edges."""
+        return _dense(structure, in_order=True)
 
     def spread(self, rows: Tensor) -> Tensor:
         """Put rows `(nodes, ...)` into the array; what is left over is zero."""
@@ -57,7 +64,7 @@ class Sets:
         return rows if self.place is None else rows[self.place]
 
 
-def _sets(structure: GraphBatch) -> Sets:
+def _dense(structure: GraphBatch, *, in_order: bool) -> Sets:
     sizes = structure.sizes
     graphs, device = len(sizes), sizes.device
     most = int(sizes.max()) if graphs else 0
@@ -65,16 +72,17 @@ def _sets(structure: GraphBatch) -> Sets:
     first = sizes.cumsum(0) - sizes
     within = torch.arange(len(structure.owner), device=device) - first[structure.owner]
     place = structure.owner * most + within
-    if structure.is_complete:
+    if structure.is_complete or in_order:
         there = torch.arange(most, device=device) < sizes[:, None]
         sees = there[:, :, None] & there[:, None, :]
     else:
         start, end = structure.edge_index
         sees = torch.zeros(graphs, most, most, dtype=torch.bool, device=device)
         sees[structure.owner[end], within[end], within[start]] = True
-    sees = sees & ~torch.eye(most, dtype=torch.bool, device=device)
+    others = torch.ones(most, most, dtype=torch.bool, device=device)
+    sees = sees & (others.tril(-1) if in_order else ~torch.eye(most, dtype=torch.bool, device=device))
     scale = sees.sum(-1, keepdim=True).clamp_min(1).float().rsqrt()
-    return Sets(graphs, most, None if even else place, sees, scale)
+    return Sets(graphs, most, None if even else place, sees, scale, sizes[:, None].clamp_min(1))
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Dual:
         return Dual(torch.cat([self.value, other.value], -1), change)
 
 
-class _Ask(nn.Module):
+class Ask(nn.Module):
     """One round: each node asks the others by gates, and takes up what it is told."""
 
     def __init__(self, width: int, heads: int, times: int) -> None:
@@ -204,7 +212,7 @@ class SetVelocity(nn.Module):
         self.others = nn.Linear(inputs, width)
         self.own_time, self.others_time = (nn.Linear(moments, width, bias=False) for _ in range(2))
         self.deepen = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
-        self.rounds = nn.ModuleList(_Ask(width, heads, moments) for _ in range(check_size(rounds, "rounds", least=0)))
+        self.rounds = nn.ModuleList(Ask(width, heads, moments) for _ in range(check_size(rounds, "rounds", least=0)))
         self.out = nn.Linear(width, features)
         self.pull = nn.Linear(moments, 1)
         if zero_start:

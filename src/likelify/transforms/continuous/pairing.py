@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from likelify.errors import MissingDependencyError
 from likelify.structure import Context, GraphBatch
 from likelify.transforms.continuous.field import places
+from likelify.transforms.surjections.order import assignments
 
 
 def assigned(noise: Tensor, x: Tensor, context: Context) -> Tensor:
@@ -51,12 +51,7 @@ def _apart(told: Tensor, cost: Tensor) -> Tensor:
 
 
 def _order(costs: list[Tensor], graphs: GraphBatch) -> Tensor:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingDependencyError("scipy", "app") from error
-    chosen = [torch.from_numpy(linear_sum_assignment(cost.numpy())[1]) for cost in costs]
-    place = torch.cat(chosen).to(graphs.sizes.device)
+    place = torch.cat(assignments(costs)).to(graphs.sizes.device)
     return torch.arange(len(place), device=place.device) - graphs.derived("places", places) + place
 
 
