@@ -40,3 +40,27 @@ LAYERS: dict[str, LayerCase] = {
         lambda: _points(2), lambda: 0.5 * normal(5, 2), lambda: on_graphs(condition=True)
     ),
 }
+
+
+def _turning() -> lk.Transform:
+    return transforms.ContinuousFlow(nets.RotationVelocity(2, width=3, bumps=4, times=1), steps=8)
+
+
+def _order(by: str) -> LayerCase:
+    nodes = 5 if by == "anchors" else None
+    one = lk.Context(structure=lk.GraphBatch.complete([5]))
+    return LayerCase(
+        lambda: transforms.NodeOrder(2, by, nodes=nodes),
+        lambda: normal(5, 2),
+        transforms.NodeOrder,
+        (lambda: one) if by == "anchors" else complete,
+    )
+
+
+LAYERS |= {
+    "continuous-rotations-complete-graphs": _case(_turning, lambda: 0.5 * normal(5, 2), complete),
+    **{f"node-order-{by}-graphs": _order(by) for by in ("random", "feature", "angle", "anchors")},
+    "centre-graphs": LayerCase(
+        lambda: transforms.Centre(2, centre="normal"), lambda: normal(5, 2), transforms.Centre, on_graphs
+    ),
+}

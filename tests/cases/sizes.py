@@ -416,7 +416,15 @@ SURJECTIONS: dict[str, Sized] = {
     "LatentVariable nodes": nodes(_latent, axes=WIDE),
 }
 
+
+def _sets(s: Sizes) -> lk.GraphBatch:
+    """One point alone, and a set of all others."""
+    return lk.GraphBatch.complete([1, s.rows - 1])
+
+
 SETS = {
+    "NodeOrder": vector(lambda s: transforms.NodeOrder(s.channels, "feature"), graphs=_sets),
+    "Centre": nodes(lambda s: transforms.Centre(s.channels, centre="normal")),
     "ContinuousFlow": nodes(
         lambda s: transforms.ContinuousFlow(nets.SetVelocity(s.channels, width=2, heads=1, frequencies=0, times=0)),
         scale=0.002,

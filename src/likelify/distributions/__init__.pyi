@@ -12,4 +12,5 @@ from likelify.distributions.normal import Normal as Normal
 from likelify.distributions.normal_mixtures import NormalMixtures as NormalMixtures
 from likelify.distributions.reals import OfReals as OfReals
 from likelify.distributions.rectified import RectifiedNormal as RectifiedNormal
+from likelify.distributions.sets import AutoregressiveSet as AutoregressiveSet
 from likelify.distributions.student import StudentT as StudentT

@@ -28,7 +28,9 @@ from likelify.nets.pixels import pixel_decoder as pixel_decoder
 from likelify.nets.pixels import pixel_encoder as pixel_encoder
 from likelify.nets.planes import PlaneNet as PlaneNet
 from likelify.nets.points import SetVelocity as SetVelocity
+from likelify.nets.rotations import RotationVelocity as RotationVelocity
 from likelify.nets.sequences import SequenceNet as SequenceNet
+from likelify.nets.sets import CausalSetNet as CausalSetNet
 from likelify.nets.tied import TiedHeads as TiedHeads
 from likelify.regularizing import ActsInTraining as ActsInTraining
 from likelify.regularizing import regularized as regularized

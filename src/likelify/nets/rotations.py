@@ -1,8 +1,8 @@
 r"""Velocities of positions that turn with them: networks of distances, with a cheap exact divergence.
 
 As in `points`, what a node is told of the others may not depend on its own position. What another node `j` has around
-it does, but only by the distance to `i` itself, which is taken out again: the sum over `k` of what it sees, less what it
-sees of `i`. So distances between the others count, and the block `dv_i / dx_i` still is found by one tangent.
+it does, but only by the distance to `i` itself, which is taken out again: the sum of what it sees, less what it sees of
+`i`. So distances between the others count, and the block `dv_i / dx_i` still is found by one tangent.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class RotationVelocity(nn.Module):
         self.context_features = check_size(context_features, "context_features", least=0)
         self.bumps, self.times = bumps, check_size(times, "times", least=0)
         moments = 1 + 2 * self.times
-        self.around = nn.Sequential(nn.Linear(bumps + 2 * self.context_features, width), nn.SiLU(), nn.Linear(width, width))
+        self.around = nn.Sequential(
+            nn.Linear(bumps + 2 * self.context_features, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.pair = nn.Linear(bumps, width)
         self.told = nn.Linear(width + 2 * self.context_features, width)
         self.time = nn.Linear(moments, width, bias=False)
@@ -122,9 +124,7 @@ class RotationVelocity(nn.Module):
         trace = (self.features * strength + factor.change[0] * scale * sees).sum((2, 3))
         return sets.gather(centred), sets.gather(trace)
 
-    def _factor(
-        self, pair: Dual, gap: Tensor, distance: Tensor, time: Tensor, sees: Tensor, sets: Sets
-    ) -> Dual:
+    def _factor(self, pair: Dual, gap: Tensor, distance: Tensor, time: Tensor, sees: Tensor, sets: Sets) -> Dual:
         """Return what multiplies `x_i - x_j`, and how it changes as `x_i` moves along that vector."""
         scale = sets.scale.to(gap.dtype)
         known = (pair.value * sees).sum(2) * scale
@@ -163,7 +163,7 @@ class RotationVelocity(nn.Module):
         return bump, -off / width * bump
 
     def _told(self, bump: Tensor, sees: Tensor, context: Context, sets: Sets) -> Tensor:
-        """Return what `j` has around it but for `i`, and the conditions of both, as part of what the first layer adds."""
+        """Return what the first layer adds: what `j` has around it but for `i`, and the conditions of both."""
         kinds = []
         if context.condition is not None:
             kind = sets.spread(context.condition.to(bump.dtype))

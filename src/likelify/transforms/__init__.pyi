@@ -53,6 +53,7 @@ from likelify.transforms.mixing.emerging import AutoregressiveConv as Autoregres
 from likelify.transforms.mixing.emerging import emerging_conv as emerging_conv
 from likelify.transforms.mixing.woodbury import Woodbury as Woodbury
 from likelify.transforms.mixing.woodbury import woodbury_conv as woodbury_conv
+from likelify.transforms.positions import Centre as Centre
 from likelify.transforms.prediction import LinearPrediction as LinearPrediction
 from likelify.transforms.reshape import Flatten as Flatten
 from likelify.transforms.reshape import Flip as Flip
@@ -87,6 +88,7 @@ from likelify.transforms.surjections.dimension import Pad as Pad
 from likelify.transforms.surjections.dimension import Slice as Slice
 from likelify.transforms.surjections.fibre import FreeLinear as FreeLinear
 from likelify.transforms.surjections.linear import linear as linear
+from likelify.transforms.surjections.order import NodeOrder as NodeOrder
 from likelify.transforms.surjections.pooling import average_pool as average_pool
 from likelify.transforms.surjections.pooling import global_average_pool as global_average_pool
 from likelify.transforms.surjections.pooling import global_max_pool as global_max_pool

@@ -28,12 +28,12 @@ class Centre(InDouble, Transform):
 
     | centre | the density is | contribution | drawn |
     | --- | --- | --- | --- |
-    | `"dropped"` | of the centred positions, by their `(n - 1) d`-dimensional volume | `-(n - 1) d log s` | centre zero |
+    | `"dropped"` | of the centred positions, in `(n - 1) d` dimensions | `-(n - 1) d log s` | centre zero |
     | `"normal"` | of the positions, by their volume | the same `+ log N(c; m, u^2) - d/2 log n` | a centre |
 
-    In an orthonormal basis the centre has the coordinates `sqrt(n) c`, which is where `d/2 log n` comes from. `m` and the
-    deviation `u`, one for all coordinates, are fitted too. Everything is computed in float64, whatever the dtype of the
-    flow; only `z` has that dtype.
+    In an orthonormal basis the centre has the coordinates `sqrt(n) c`, where `d/2 log n` comes from. `m` and the
+    deviation `u`, one for all coordinates, are fitted too. Everything is computed in float64, whatever the dtype of
+    the flow; only `z` has that dtype.
 
     Args:
         features: coordinates of a position, `d`.
@@ -104,7 +104,9 @@ class Centre(InDouble, Transform):
             free = int((graphs.sizes - 1).clamp_min(0).sum()) * x.shape[1]
             squares = float((double - means).square().sum())
             if not (squares > 0 and math.isfinite(squares)):
-                raise DataError("Centre.initialize needs a sample of graphs with several nodes that are not in one place.")
+                raise DataError(
+                    "Centre.initialize needs a sample of graphs with several nodes that are not in one place."
+                )
             self.scale.fill_(math.sqrt(squares / free))
             centres = means[(graphs.sizes.cumsum(0) - graphs.sizes)[graphs.sizes > 0]]
             self.mean.copy_(centres.mean(0))

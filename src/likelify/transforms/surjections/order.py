@@ -84,7 +84,7 @@ class NodeOrder(Transform):
         self.takes = (features,)
         self.by: OrderName = by
         self.nodes = None if nodes is None else check_size(nodes, "nodes")
-        self.register_buffer("anchors", torch.zeros(self.nodes or 0, features))
+        self.register_buffer("anchors", torch.randn(self.nodes or 0, features))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Put the nodes into their order."""
