@@ -42,8 +42,8 @@ class GraphBatch:
         edge_weight: one weight per edge `(E,)`, or None for weight one.
         is_complete: whether the graphs are complete, known only of those that `complete` has made. Their edges, which
             are many, are made when they are first asked for.
-        in_pairs: whether the edges stand there in both directions with the same weight, each once and sorted, known
-            only of those that `undirected` has made; it need not be checked again.
+        in_pairs: whether the edges stand there in both directions with the same weight, each once and sorted by
+            (from, to); known where `undirected` has made them or `known_pairs` says so, and then not checked again.
 
     Raises:
         ShapeError: if the shapes disagree or an edge names a node that does not exist.
@@ -151,9 +151,10 @@ class GraphBatch:
         if self.is_complete:
             return self
         graph = GraphBatch(self.sizes, *paired(self.edge_index, self.edge_weight, len(self.owner)))
-        return graph._known_pairs()
+        return graph.known_pairs()
 
-    def _known_pairs(self) -> GraphBatch:
+    def known_pairs(self) -> GraphBatch:
+        """Return the batch itself, whose edges the caller knows to be as `in_pairs` says: they are not checked."""
         object.__setattr__(self, "in_pairs", True)
         return self
 
@@ -165,7 +166,7 @@ class GraphBatch:
         offsets = len(self.owner) * torch.arange(times, device=self.edge_index.device)
         edges = (self.edge_index[:, None, :] + offsets[None, :, None]).flatten(1)
         graph = GraphBatch(sizes, edges, None if self.edge_weight is None else self.edge_weight.repeat(times))
-        return graph._known_pairs() if self.in_pairs else graph
+        return graph.known_pairs() if self.in_pairs else graph
 
     def to(self, device: torch.device | str) -> GraphBatch:
         """Return the batch on a device: itself if it is there already, else a new object without derived values."""
@@ -177,7 +178,7 @@ class GraphBatch:
         if sizes is self.sizes and edge_index is self.edge_index and weight is self.edge_weight:
             return self
         moved = GraphBatch(sizes, edge_index, weight)
-        return moved._known_pairs() if self.in_pairs else moved
+        return moved.known_pairs() if self.in_pairs else moved
 
     def derived(self, name: str, compute: Callable[[GraphBatch], T]) -> T:
         """Return a value that depends on the graphs alone, computed the first time it is asked for.

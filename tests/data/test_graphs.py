@@ -155,3 +155,16 @@ def test_what_does_not_fit_is_refused(changes: dict, said: str) -> None:
     fine = made()
     with pytest.raises(DataError, match=said):
         GraphSource("graphs", {"train": GraphItems(**given), "validation": fine})
+
+
+def test_edges_of_batches_are_known_to_be_in_pairs():
+    """In any order of the file: each batch has them sorted, also with a graph that is read twice."""
+    edges = np.array([[4, 0, 3, 1, 2, 1, 5, 3], [3, 1, 4, 0, 1, 2, 3, 5]])
+    weight = np.array([4.0, 1, 4, 1, 2, 2, 3, 3])
+    items = GraphItems(np.zeros((6, 1)), [3, 3], edges=edges, edge_weight=weight)
+    source = GraphSource("pairs", {"train": items, "validation": items})
+    graph = source.read("train", torch.tensor([1, 0, 1])).structure
+    assert graph.in_pairs
+    again = GraphBatch(graph.sizes, graph.edge_index, graph.edge_weight).undirected()
+    assert torch.equal(again.edge_index, graph.edge_index)
+    assert torch.equal(again.edge_weight, graph.edge_weight)

@@ -283,7 +283,8 @@ class _Held:
         if edges is None or self.complete:
             return
         owner = np.repeat(np.arange(len(sizes)), sizes)[edges[0]]
-        order = np.argsort(owner, kind="stable")
+        # As they stand in the batches too, so that nobody has to sort them again.
+        order = np.argsort(edges[0] * len(self.x) + edges[1], kind="stable")
         starts = self.starts.numpy()
         self.local = torch.from_numpy(np.ascontiguousarray((edges - starts[owner])[:, order]))
         self.edge_counts = torch.from_numpy(np.bincount(owner, minlength=len(sizes)))
@@ -313,7 +314,7 @@ class _Held:
         counts = self.edge_counts[indices]
         places = _ranges(self.edge_starts[indices], counts)
         edges = self.local[:, places] + (sizes.cumsum(0) - sizes).repeat_interleave(counts)
-        return GraphBatch(sizes, edges, None if self.weight is None else self.weight[places])
+        return GraphBatch(sizes, edges, None if self.weight is None else self.weight[places]).known_pairs()
 
     def some(self, numbers: np.ndarray) -> GraphItems:
         """Return the graphs with these numbers as arrays."""
