@@ -5,6 +5,7 @@ import torch
 
 import likelify as lk
 from likelify import nets
+from likelify.nets.graphs import AllPairs, EdgeList, PaddedPairs, neighbourhoods
 from tests.cases import normal, weighted_graphs
 
 NETS = {"messages": nets.MessagePassingNet, "attention": nets.GraphAttentionNet}
@@ -19,12 +20,12 @@ def small(kind, **settings):
     return kind(2, 3, **{"width": 8, "zero_start": False} | settings).double()
 
 
-def edges_only(graphs, weight=None):
+def edges_only(structure, weight=None):
     """The same graphs, not known to be complete."""
-    return lk.GraphBatch(graphs.sizes, graphs.edge_index, weight)
+    return lk.GraphBatch(structure.sizes, structure.edge_index, weight)
 
 
-@pytest.mark.parametrize("sizes", [[3, 3, 3], [1, 1], [2]])
+@pytest.mark.parametrize("sizes", [[3, 3, 3], [1, 1], [2], [2, 0, 3, 1], [1, 1, 1, 1, 5]])
 def test_dense_and_along_edges_are_one_function(kind, sizes):
     net, complete = small(kind, rounds=2, frequencies=3, context_features=1), lk.GraphBatch.complete(sizes)
     x, condition, upstream = normal(sum(sizes), 2).requires_grad_(), normal(sum(sizes), 1), normal(sum(sizes), 3)
@@ -36,6 +37,11 @@ def test_dense_and_along_edges_are_one_function(kind, sizes):
     for other in results[1:]:
         for found, expected in zip(other, results[0], strict=True):
             torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
+def test_sizes_that_differ_little_are_filled_up():
+    kinds = [type(neighbourhoods(lk.GraphBatch.complete(sizes))) for sizes in ([3, 3], [3, 2, 3], [1] * 9 + [5])]
+    assert kinds == [AllPairs, PaddedPairs, EdgeList]
 
 
 def test_messages_are_what_the_formula_says():
