@@ -149,7 +149,8 @@ def test_pyg_there_and_back() -> None:
     same(from_pyg(made), given)
     same(from_pyg(data.Batch.from_data_list(made)), given)
     source = as_source(made)
-    assert source.facts().columns == ("x_1", "x_2", "x_3")
+    assert source.facts().columns is None
+    assert source.event_shape == (3,)
     assert source.classes == 2
     changed = made[2].clone()
     changed.edge_index, changed.edge_weight = changed.edge_index[:, 1:], changed.edge_weight[1:]

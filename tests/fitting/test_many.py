@@ -15,11 +15,15 @@ from likelify.fitting.metrics import evaluate
 from likelify.fitting.process import OneProcess, all_know
 from likelify.fitting.run import Run
 from likelify.fitting.settings import FitSettings, RunConfig
+from tests.fitting.graph_runs import rings as graph_rings
 from tests.fitting.pair import in_pair, signalled
 from tests.fitting.toys import QUICK, stripes, tiny_flow
 
 # A batch that two processes cannot share evenly, and two batches of validation.
 EXACT = FitSettings(steps=60, batch_size=33, validations=3, warmup=10, lr=5e-3)
+
+# Batches of graphs of three to seven nodes, shared unevenly.
+GRAPHS = FitSettings(steps=8, batch_size=13, validations=2, warmup=2, lr=2e-2)
 
 
 def rings():
@@ -147,6 +151,17 @@ def fits_a_table(place, folder):
     return summary(course), nats_of(flow), flow.base.weights.tolist()
 
 
+def graph_flow():
+    """Mixes along the edges, so that the graphs of a share have to be those of its nodes."""
+    return lk.Flow(lk.Normal((1,)), lk.Chain([lk.ActNorm(1), lk.graph_exponential(1)])).double()
+
+
+def fits_graphs(place, folder):
+    flow = graph_flow()
+    course = fit(flow, graph_rings(), GRAPHS, fabric=place)
+    return summary(course), [tensor.tolist() for tensor in flow.state_dict().values()]
+
+
 def ends_for_lack_of_patience(place, folder):
     return summary(fit(exact_flow(), rings(), EXACT, fabric=place, lr=0.5, patience=1, average=0.0))
 
@@ -158,6 +173,7 @@ def ends_in_time(place, folder):
 TASKS = [
     fits_exactly,
     fits_a_table,
+    fits_graphs,
     stops_at_a_signal,
     goes_on_from_one,
     is_refused_what_has_ended,
@@ -220,6 +236,16 @@ def test_members_of_a_table_flow_weigh_the_same_in_all_processes(found):
     same(first[0], summary(course))
     assert first[1] == pytest.approx(nats_of(flow), abs=1e-4)
     assert first[2] == pytest.approx(flow.base.weights.tolist(), abs=1e-4)
+
+
+def test_graphs_of_different_sizes_are_learnt_by_two_processes(found):
+    first, second = found[fits_graphs]
+    assert first == second
+    flow = graph_flow()
+    course = fit(flow, graph_rings(), GRAPHS, fabric=OneProcess("cpu"))
+    same(first[0], summary(course))
+    for tensor, values in zip(flow.state_dict().values(), first[1], strict=True):
+        assert tensor.flatten().tolist() == pytest.approx(torch.tensor(values).flatten().tolist(), abs=1e-4)
 
 
 def test_a_fit_goes_on_in_another_number_of_processes(found, alone, folder):

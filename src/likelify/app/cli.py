@@ -151,6 +151,7 @@ def score(
     tiles: Annotated[
         bool, Parameter(help="Cut large pictures into tiles of the model's size, one line each.", negative="")
     ] = False,
+    edges: Annotated[str | None, Parameter(help="Of a file of nodes, that of their edges.")] = None,
     force: Annotated[bool, Parameter(help="Replace files that exist.", negative="")] = False,
 ) -> None:
     """Score items one by one: log-likelihood, its error, and rank among held-out items; ids are carried through.
@@ -165,6 +166,7 @@ def score(
 
     among = {"split": split, "top": top, "draws": draws, "reference": reference, "contamination": contamination}
     how = {"blame": blame, "jobs": jobs, "skip_unreadable": skip_unreadable, "tiles": tiles, "force": force}
+    how |= {"edges": edges}
     score_command(run, file, Words(out=out, picture=picture, heat=heat, surprise=surprise, **among, **how))
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from likelify.app.show import console, say_remarks
-from likelify.data import Facts
+from likelify.data import Batch, Facts
+from likelify.fitting.checks import for_flow
 from likelify.fitting.choose import Choice
 from likelify.fitting.cost import made_up_batch, one_step
 from likelify.fitting.figures import Unit
@@ -25,18 +26,22 @@ BATCH = 8
 MEGABYTE = 2**20
 
 
-def dry_run(choice: Choice, facts: Facts, items: int) -> None:
-    """Build a model, count its parameters, make one training step on random items, and print what it took."""
+def dry_run(choice: Choice, facts: Facts, items: int, graphs: Batch | None = None) -> None:
+    """Build a model, count its parameters, make one training step on random items, and print what it took.
+
+    Where items are graphs, whose edges are not made up in a way that costs as much, the step is on these `graphs`.
+    """
     with seeded(choice.fit.seed):
         flow = choice.model.build()
-        batch = made_up_batch(facts, items)
+        batch = made_up_batch(facts, items) if graphs is None else for_flow(flow, graphs)
         flow.initialize(batch.x, batch.context(conditional=choice.conditional))
         objective = Objective(flow, conditional=choice.conditional)
         with torch.no_grad():
             bits, nats = map(float, objective(batch))
         with KeptMemory(in_memory_of(flow.parameters())) as memory:
             seconds = one_step(objective, choice.fit, batch)
-    shape = "x".join(map(str, facts.event_shape))
+    shape = "x".join(map(str, facts.event_shape)) + (" at each node" if facts.kind == "graph" else "")
+    items, drawn = len(batch), "random " if graphs is None else ""
     of = "real numbers" if facts.levels is None else f"{facts.levels} levels"
     console.print(f"{choice.title}: {choice.model.model} for {facts.items} of {shape}, {of}")
     say_remarks(choice)
@@ -50,7 +55,7 @@ def dry_run(choice: Choice, facts: Facts, items: int) -> None:
         f"peak memory of the process {peak_memory() / MEGABYTE:,.0f} MB"
     )
     shown = Unit.of(facts.kind).show(bits, nats)
-    console.print(f"fresh model on random {facts.items}: {shown} (likelihood: {flow.likelihood})")
+    console.print(f"fresh model on {drawn}{facts.items}: {shown} (likelihood: {flow.likelihood})")
 
 
 def peak_memory() -> int:

@@ -101,7 +101,12 @@ def dry_run_command(
     if source is not None:
         check_columns(source)
     named = {**words["fit_settings"], **words["settings"]}
-    dry_run(choice, facts, choice.fit.batch_size if "batch_size" in named else BATCH)
+    items, graphs = choice.fit.batch_size if "batch_size" in named else BATCH, None
+    if source is not None and source.kind == "graph":
+        import torch
+
+        graphs = source.read("train", torch.arange(min(items, source.size("train"))))
+    dry_run(choice, facts, items, graphs)
 
 
 # The shape and levels where no data are named: those of CIFAR-10, with its ten classes.
@@ -120,7 +125,9 @@ MADE_UP = Facts(
 def default_folder(facts: Facts) -> Path:
     """Name a new run folder, after the file or folder of the user if there is one."""
     place = facts.name.removeprefix(f"{facts.family}:")
-    name = Path(place).name.partition(".")[0] if facts.family in ("table", "array", "images") else facts.family
+    name = (
+        Path(place).name.partition(".")[0] if facts.family in ("table", "array", "graphs", "images") else facts.family
+    )
     name = name or facts.family
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 

@@ -61,6 +61,7 @@ class Words:
         jobs: processes.
         skip_unreadable: leave out pictures that cannot be read.
         tiles: cut large pictures into tiles.
+        edges: file of the edges of graphs.
         force: replace files that exist.
     """
 
@@ -77,6 +78,7 @@ class Words:
     jobs: int | None = None
     skip_unreadable: bool = False
     tiles: bool = False
+    edges: str | None = None
     force: bool = False
 
     @property
@@ -114,7 +116,8 @@ def score_command(path: Path, file: str | None, words: Words) -> None:
 
     # With more the last digits of sums would depend on their number; more processes are faster than more threads.
     torch.set_num_threads(1)
-    items = items_of(run, file, split=words.split, skip_unreadable=words.skip_unreadable, tiles=words.tiles)
+    how = {"skip_unreadable": words.skip_unreadable, "tiles": words.tiles, "edges": words.edges}
+    items = items_of(run, file, split=words.split, **how)
     if left_out := getattr(items, "left_out", ()):
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         console.print(f"Left out (unreadable, too small or of other pixels): {', '.join(left_out[:NAMED])}{more}.")

@@ -78,12 +78,14 @@ class DataWords:
     crop: Annotated[str | None, _word(DATA, "Images: centre or stretch.")] = None
     labels: Annotated[str | None, _word(DATA, "Classes: 'folders' of images, or a column.")] = None
     channels: Annotated[str | None, _word(DATA, "Arrays of images: first or last.")] = None
-    kind: Annotated[str | None, _word(DATA, "Arrays: image, sequence or table.")] = None
+    kind: Annotated[str | None, _word(DATA, "Arrays: image, sequence, table or graph (point sets).")] = None
     levels: Annotated[int | None, _word(DATA, "Arrays of whole numbers: how many values.")] = None
-    columns: Annotated[str | None, _word(DATA, "Tables: keep a,b,c; or kinds, zip=category,age=integer[0,99].")] = None
-    drop: Annotated[str | None, _word(DATA, "Tables: those to leave out, id,name; auto: ids and free text.")] = None
+    columns: Annotated[str | None, _word(DATA, "Tables: keep a,b; or kinds, zip=category,age=integer.")] = None
+    drop: Annotated[str | None, _word(DATA, "Tables: leave out id,name; auto: ids and free text.")] = None
     missing: Annotated[str | None, _word(DATA, "Tables: further words for missing values, n.a.,-.")] = None
     given: Annotated[str | None, _word(DATA, "Tables: conditions a,b; learn p(others | a,b).")] = None
+    graphs: Annotated[str | None, _word(DATA, "Rows are nodes: the column of their graph.")] = None
+    edges: Annotated[str | None, _word(DATA, "Rows are nodes: file of edges (graph, source, target).")] = None
     dependent: Annotated[str | None, _word(DATA, "Columns that follow from others: drop or function.")] = None
     skip_unreadable: Annotated[bool, _word(DATA, "Leave out images that cannot be read.")] = False
 

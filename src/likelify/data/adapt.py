@@ -11,6 +11,7 @@ import numpy as np
 
 from likelify.data.formats import frame_of
 from likelify.data.frames import Frame
+from likelify.data.graph_files import framed_graphs
 from likelify.data.graph_forms import Forms, Found, graphs_in, is_pyg, point_sets
 from likelify.data.graphs import GraphSource, require_several
 from likelify.data.hub import datasets_source, is_dataset
@@ -53,8 +54,8 @@ def as_source(
     - real numbers `(n, columns)` are rows of a table, `(n, channels, length)` are sequences;
     - real numbers with more axes need a `kind`: pixels should be given as integers, since a density of scaled pixels is
       no probability of images;
-    - a data frame of pandas, polars or pyarrow is a table, and so is an array of objects or words `(n, columns)`; the
-      index of a frame is left out;
+    - a data frame of pandas, polars or pyarrow is a table (with `graphs=` one of the nodes of graphs), and so is an
+      array of objects or words `(n, columns)`; the index of a frame is left out;
     - graphs of networkx or of PyTorch Geometric, one by one in a list or data set, a `Batch` of graphs and `GraphItems`
       are graphs; so are arrays `(graphs, nodes, features)` and lists of arrays `(nodes, features)` with `kind="graph"`:
       sets of points, each a complete graph;
@@ -77,7 +78,9 @@ def as_source(
         seed: of the shuffling.
         name: of the source.
         **columns: of tables, what is said of their columns, as `SourceOptions` takes it: `columns`, `drop`, `given`,
-            `dependent`. Of the nodes of graphs `columns` and `drop` say which attributes are their features.
+            `dependent`. Of the nodes of graphs `columns` and `drop` say which attributes are their features. `graphs`
+            names the column of a table of nodes that says which graph a node belongs to, and `edges` is the table of
+            its edges, a data frame or a path, or None for sets of points; see `graph_files.graph_file`.
 
     Raises:
         DataError: if the rules do not decide, there are fewer than 10 items, or values do not fit.
@@ -95,8 +98,9 @@ def as_source(
     if is_dataset(data):
         given = {"kind": kind, "levels": levels, "channels": channels, "labels": labels}
         return datasets_source(data, SourceOptions(**given, **columns), name)
+    edges = columns.pop("edges", None)
     options = SourceOptions(**columns, labels=labels if isinstance(labels, str) else None)
-    found = graphs_of(data, options, kind, labels)
+    found = graphs_of(data, options, kind, labels, edges)
     if found is not None:
         if levels is not None or channels is not None or kind not in (None, "graph"):
             raise DataError("These are graphs: levels=, channels= and other kinds have no effect on them.")
@@ -119,7 +123,9 @@ def as_source(
     return ArraySource.cut(name, layout.arranged(items), parts, labels=given, **facts)
 
 
-def graphs_of(data: Any, options: SourceOptions, kind: ItemKind | None = None, labels: Any = None) -> Found | None:
+def graphs_of(
+    data: Any, options: SourceOptions, kind: ItemKind | None = None, labels: Any = None, edges: Any = None
+) -> Found | None:
     """Return data in memory as graphs, if that is what they are, or are to be by their kind; else None.
 
     Args:
@@ -127,10 +133,16 @@ def graphs_of(data: Any, options: SourceOptions, kind: ItemKind | None = None, l
         options: `columns`, `drop` and `labels` name attributes.
         kind: `"graph"` makes sets of points of arrays.
         labels: classes of the graphs, where they are not in them.
+        edges: of a data frame of nodes.
 
     Raises:
         DataError: if they are graphs that cannot be read, or `kind` is that of graphs and they are none.
     """
+    frame = frame_of(data)
+    if frame is not None and (kind == "graph" or options.graphs or edges is not None):
+        return framed_graphs(frame, edges, options)
+    if edges is not None or options.graphs:
+        raise DataError(f"graphs= and edges= are for data frames of nodes, and this is a {type(data).__name__}.")
     forms = Forms(options.kept, options.drop or (), "weight", options.labels or "label")
     given = None if labels is None or isinstance(labels, str) else labels
     found = graphs_in(_pyg_graphs(data) or data, forms, given)
@@ -156,7 +168,7 @@ def _pyg_graphs(data: Any) -> list[Any] | None:
 
 
 def _of_graphs(found: Found, options: SourceOptions, validation: float, seed: int, name: str) -> GraphSource:
-    if idle := [word for word in options.chosen() if word not in ("columns", "drop", "labels")]:
+    if idle := [word for word in options.chosen() if word not in ("columns", "drop", "labels", "graphs", "missing")]:
         raise DataError(f"{', '.join(f'{word}=' for word in idle)} have no effect on graphs.")
     count = len(found.items.sizes)
     require_several(count, "The data")

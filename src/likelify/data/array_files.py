@@ -11,6 +11,7 @@ import numpy as np
 
 from likelify.data.facts import SPLITS, WORDS, SplitName
 from likelify.data.frames import file_hash
+from likelify.data.graph_files import graph_file, is_archive
 from likelify.data.layout import Layout, find_layout
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
@@ -31,9 +32,11 @@ LOOKED_AT = 2**24
 def array_file(path: str | Path, options: SourceOptions | None = None) -> Source:
     """Make a source of the arrays in a numpy file of the user.
 
-    An array `(n, columns)` is a table, unless its kind was said. Of an archive the training, validation and test arrays
-    are these splits. What is not there is cut off the items, or the training items, by `shuffled`: the last tenth
-    tests, the tenth before it validates.
+    An array `(n, columns)` is a table, unless its kind was said. Arrays `(graphs, nodes, features)` of the kind `graph`
+    are sets of points, and an archive with `x` and `sizes` holds graphs; see `graph_file`.
+
+    Of an archive the training, validation and test arrays are these splits. What is not there is cut off the items, or
+    the training items, by `shuffled`: the last tenth tests, the tenth before it validates.
 
     Args:
         path: ends in `.npy` or `.npz`.
@@ -53,9 +56,22 @@ def array_file(path: str | Path, options: SourceOptions | None = None) -> Source
             # By this name it is opened again with the kind that was said.
             source.name = f"array:{path.resolve()}" if options.kind else source.name
             return source
+        if options.kind == "graph":
+            return _point_sets(path, options)
         return _source(path, {None: whole}, {}, [], options)
+    if options.kind == "graph" or (options.kind is None and is_archive(path)):
+        return _point_sets(path, options)
     found = read_archive(path)
     return _source(path, found.items, found.labels, found.others, options)
+
+
+def _point_sets(path: Path, options: SourceOptions) -> Source:
+    if idle := [word for word in options.chosen() if word != "kind"]:
+        raise DataError(f"'{path}' holds graphs, so {', '.join(f'--{word}' for word in idle)} have no effect.")
+    source = graph_file(path)
+    # By this name it is opened again with the kind that was said.
+    source.name = f"array:{path.resolve()}"
+    return source
 
 
 class MappedSource(Source):

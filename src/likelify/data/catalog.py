@@ -49,6 +49,7 @@ FROM_FILES: dict[str, tuple[str, str]] = {
     "qm9": ("molecules", "qm9"),
     "table": ("table_files", "table_file"),
     "array": ("array_files", "array_file"),
+    "graphs": ("graph_files", "graph_file"),
     "images": ("folder", "image_folder"),
     "hub": ("hub", "hub_source"),
 }
@@ -57,6 +58,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "qm9": ("columns", "labels"),
     "table": ("columns", "drop", "missing", "given", "dependent", "labels"),
     "array": ("kind", "levels", "channels", "columns", "drop", "missing", "given", "dependent", "labels"),
+    "graphs": ("graphs", "edges", "columns", "drop", "missing", "labels"),
     "images": ("image_size", "crop", "labels", "skip_unreadable"),
     "hub": (
         "columns",
@@ -84,8 +86,8 @@ def open_source(name: str | PathLike[str], options: SourceOptions | None = None)
 
     Args:
         name: one of `SOURCES`; or one of `FROM_FILES`, a colon and the folder or file of the user, `mnist:FOLDER`; or
-            the path of a table, `rows.csv`, which is short for `table:rows.csv`, of arrays, `series.npy`, or of a
-            folder, short for `images:FOLDER`.
+            the path of a table, `rows.csv`, which is short for `table:rows.csv` (or for `graphs:rows.csv` if options
+            say so), of arrays, `series.npy`, or of a folder, short for `images:FOLDER`.
         options: how its files are to be read, where there is more than one way.
 
     Raises:
@@ -115,6 +117,8 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         return _from_files(family, place, options)
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
+    if name.endswith(TABLE_ENDINGS) and options is not None and (options.graphs or options.edges):
+        return _from_files("graphs", name, options)
     if name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)):
         return _from_files("array" if name.endswith(ARRAY_ENDINGS) else "table", name, options)
     if _place(name).is_dir():
@@ -130,7 +134,7 @@ def _open(name: str, options: SourceOptions | None) -> Source:
             f"'{name}' is a file, but its name does not end in {', '.join((*TABLE_ENDINGS, '.npz'))}. Tables and "
             "arrays are read from such files; convert it, or rename it if it is one of them."
         )
-    own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "array", "images")]
+    own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "array", "graphs", "images")]
     files = ["FOLDER", "FILE.csv", "FILE.parquet", "FILE.npy"]
     raise DataError(unknown_word("source", name, [*SOURCES, *own, *files]))
 

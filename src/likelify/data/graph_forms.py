@@ -109,14 +109,6 @@ def from_pyg(
 
     Raises:
         DataError: if a graph is directed, or attributes are missing or are no real numbers.
-
-    Example:
-        >>> import torch
-        >>> from torch_geometric.data import Data
-        >>> edges = torch.tensor([[0, 1], [1, 0]])
-        >>> batch = from_pyg([Data(x=torch.zeros(2, 3), edge_index=edges, y=torch.tensor([1]))] * 2)
-        >>> batch.x.shape, batch.structure.edge_index.tolist(), batch.labels
-        (torch.Size([4, 3]), [[0, 1, 2, 3], [1, 0, 3, 2]], tensor([1, 1]))
     """
     several: list[Any] = [data] if is_pyg(data) else list(data)  # pyright: ignore[reportArgumentType] - one is none
     if strange := [graph for graph in several if not is_pyg(graph)]:
@@ -404,16 +396,8 @@ def _of_pyg(graphs: Sequence[Any], forms: Forms) -> Found:
     kept = {*names, "edge_index", "edge_weight", *(("y",) if labels is not None else ()), "batch", "ptr", "num_nodes"}
     others = [str(name) for name in several[0].keys() if name not in kept]  # noqa: SIM118 - no mapping
     said += [f"without {', '.join(map(repr, others[:NAMED]))}"] if others else []
-    columns = (
-        None
-        if not parts
-        else tuple(
-            name if part.shape[1] == 1 else f"{name}_{place + 1}"
-            for name, part in zip(names, parts, strict=True)
-            for place in range(part.shape[1])
-        )
-    )
-    return Found(GraphItems(x, sizes, edges, weight, labels), columns, None, said)
+    # Tensors have no names for their columns, which go by their order.
+    return Found(GraphItems(x, sizes, edges, weight, labels), None, None, said)
 
 
 def _pyg_value(data: Any, name: str, number: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from likelify.data.dialect import with_point
 from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, Rows
+from likelify.data.graph_files import beside, framed_graphs, read_graphs
 from likelify.data.graph_forms import Found
 from likelify.data.graphs import GraphSource
 from likelify.data.hub import HubFrame, HubImages, as_fitted, is_dataset
@@ -245,7 +246,9 @@ class TableItems(Items):
         return self.frame.fingerprint()
 
 
-def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *, split: SplitName = "test") -> Items:
+def open_items(
+    what: Any, facts: Facts, options: SourceOptions | None = None, *, split: SplitName = "test", edges: Any = None
+) -> Items:
     """Open items of the kind that a model was fitted to, to read them in order.
 
     Args:
@@ -254,18 +257,21 @@ def open_items(what: Any, facts: Facts, options: SourceOptions | None = None, *,
         facts: of the data that the model was fitted to.
         options: how the files of these were read.
         split: of a source, which part.
+        edges: of a table of nodes: a path or a data frame. Graphs are read whole, before the first is given.
 
     Raises:
         DataError: if they cannot be read, or are items of another kind or shape.
     """
     if isinstance(what, Source):
         return _of_source(what, facts, split)
+    if facts.kind == "graph":
+        return _of_graphs(what, facts, options or SourceOptions(), split, edges)
+    if edges is not None:
+        raise DataError(f"Edges are those of graphs, and the model is of {facts.items}.")
     if isinstance(what, str | Path):
         return _of_file(what, facts, options, split)
     from torch.utils.data import DataLoader, Dataset
 
-    if facts.kind == "graph":
-        return _of_graphs(what, facts, options or SourceOptions(), split)
     if is_dataset(what):
         return _of_dataset(what, facts, options or SourceOptions(), split)
     frame = table_in(what)
@@ -283,20 +289,46 @@ def _of_source(source: Source, facts: Facts, split: SplitName) -> Items:
     return SourceItems(source, split)
 
 
-def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
-    """Take graphs in memory, in whatever form; their classes as far as the model knows any."""
-    options = options.model_copy(update={"labels": options.labels if facts.classes else None})
-    found = graphs_of(what, options, "graph")
-    if found is None:
-        raise DataError(f"The model is of graphs, and a {type(what).__name__} is none.")
-    return _of_source(all_items(found, facts), facts, split)
+def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName, edges: Any) -> Items:
+    """Take graphs of a file or in memory, in whatever form; their classes as far as the model knows any."""
+    options = options.model_copy(update={"edges": None, "labels": options.labels if facts.classes else None})
+    if not isinstance(what, str | Path):
+        found = graphs_of(what, options, "graph", edges=edges)
+        if found is None:
+            raise DataError(f"The model is of graphs, and a {type(what).__name__} is none.")
+        return _of_source(_all_items(found, facts, "The data"), facts, split)
+    family, _, place = str(what).partition(":")
+    path = Path(place if family in ("graphs", "array", "table") and place else what).expanduser()
+    if path.name.endswith(TABLE_ENDINGS) and path.suffix not in ARRAY_ENDINGS:
+        options = options.model_copy(update={"columns": facts.columns, "drop": None}) if facts.columns else options
+        frame = open_frame(path)
+        found = framed_graphs(frame, beside(path) if edges is None else edges, options)
+    elif path.suffix in ARRAY_ENDINGS:
+        found = read_graphs(path, SourceOptions())
+    else:
+        return _of_source(open_source(what), facts, split)
+    return _of_source(_all_items(found, facts, f"'{path}'"), facts, split)
 
 
-def all_items(found: Found, facts: Facts, name: str = "The graphs") -> GraphSource:
-    """Return graphs as a source that has all of them in every split, for a model of these facts."""
-    items = found.items if facts.classes else replace(found.items, labels=None)
-    named = {"class_names": found.class_names} if items.labels is not None else {}
-    return GraphSource(name, dict.fromkeys(SPLITS, items), columns=found.columns, **named)
+def _all_items(found: Found, facts: Facts, name: str) -> GraphSource:
+    """Return graphs as a source that has all of them in every split, with the features and classes of a model."""
+    items, columns = found.items, found.columns
+    complete = facts.graphs is not None and facts.graphs.complete
+    sizes = np.asarray(items.sizes)
+    if facts.graphs is not None and not complete and items.edges is None:
+        raise DataError(
+            f"{name} has no edges, and the model is of graphs with edges. Name the file of them: --edges FILE (in "
+            "Python: edges=)."
+        )
+    if complete and items.edges is not None and np.shape(items.edges)[-1] != (sizes * (sizes - 1)).sum():
+        raise DataError(
+            f"{name} has edges, and the model is of complete graphs, such as sets of points. Leave the edges out."
+        )
+    if columns and facts.columns and set(facts.columns) < set(columns):
+        items, columns = replace(items, x=items.x[:, [columns.index(n) for n in facts.columns]]), facts.columns
+    items = items if facts.classes else replace(items, labels=None)
+    class_names = None if items.labels is None else found.class_names
+    return GraphSource(name, dict.fromkeys(SPLITS, items), columns=columns, class_names=class_names)
 
 
 def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +68,17 @@ def read_archive(path: Path) -> Archive:
                 role, split = places[name]
                 (found.items if role == "items" else found.labels)[split] = _member(handle, path, archive, member)
     return found
+
+
+def read_members(path: Path, names: Sequence[str]) -> dict[str, Mapped]:
+    """Return the arrays of an archive that have these names, as far as they are there.
+
+    Raises:
+        DataError: if it is damaged, or packed to much less than it holds.
+    """
+    with reading(path, ARCHIVE), open(path, "rb") as handle, zipfile.ZipFile(handle) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        return {name: _member(handle, path, archive, members[name]) for name in names if name in members}
 
 
 def _places(path: Path, names: list[str]) -> dict[str, tuple[str, SplitName | None]]:

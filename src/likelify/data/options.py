@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -48,6 +49,14 @@ def _readable(value: Any) -> Any:
     return value
 
 
+def _whole_path(value: str) -> str:
+    """Return a path from the root, so that it is the same file wherever it is opened again."""
+    try:
+        return str(Path(value).expanduser().resolve())
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ValueError(f"'{value[:200]}' is no path of a file.") from error
+
+
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=2**16), BeforeValidator(_names)]
 Wish = Annotated[str, Field(min_length=1, max_length=2**16)]
@@ -71,7 +80,8 @@ class SourceOptions(Settings):
         labels: what the classes of items are: `folders` for the subfolders that images lie in, or the name of a column.
         skip_unreadable: leave out files that cannot be read instead of refusing them all.
         channels: whether the channels of an array of images are its first axis after the items or its last.
-        kind: what the items of an array are, where its shape leaves it open: `image`, `sequence` or `table`.
+        kind: what the items of an array are, where its shape leaves it open: `image`, `sequence` or `table`; `graph`
+            for sets of points `(graphs, nodes, features)`.
         levels: number of values that an element of an array of whole numbers can take, which are 0 to one less.
         columns: names of the columns of a table to keep, in that order; or what some of them are taken for,
             `age=integer[0,120],zip=category,price=real[0,)`, in Python `{"zip": "category"}`, which keeps all.
@@ -79,6 +89,9 @@ class SourceOptions(Settings):
         missing: further words of a table that stand for missing values, in all its columns: `n.a.,-,unknown`. A number
             among them stands for itself however it is written.
         given: names of the columns of a table that are conditions: the model is of the others, given them.
+        graphs: of a table of nodes, the column of the graph that a node belongs to; a table is one of nodes only if
+            this is said, or its edges are named.
+        edges: of a table of nodes, the file of its edges.
         dependent: what becomes of columns that follow from others: `refuse` names them (by default), `drop` leaves them
             out, `function` keeps them as what they are, a function of the others.
 
@@ -94,12 +107,14 @@ class SourceOptions(Settings):
     labels: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     skip_unreadable: bool | None = None
     channels: Literal["first", "last"] | None = None
-    kind: Literal["image", "sequence", "table"] | None = None
+    kind: Literal["image", "sequence", "table", "graph"] | None = None
     levels: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     columns: Columns | None = None
     drop: Names | None = None
     missing: Names | None = None
     given: Names | None = None
+    graphs: Name | None = None
+    edges: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_whole_path)] | None = None
     dependent: Literal["refuse", "drop", "function"] | None = None
 
     @classmethod

@@ -83,15 +83,19 @@ def dependent_columns(source: Source) -> list[Dependence]:
     Of more than 1000 columns, or more than half as many as there are rows, the first are looked at.
 
     Args:
-        source: a table, or sequences of real numbers, whose values at each time are columns; of these only the random
-            items are read. Other sources have no columns.
+        source: a table; or sequences of real numbers, whose values at each time are columns, or graphs, whose nodes are
+            rows: of these only some items are read. Other sources have no columns.
 
     Returns:
         One for each column that follows from others, in the order of the columns.
     """
     if source.kind == "sequence" and source.levels is None:
         return _numbers(*_values_of_sequences(source))
-    if source.kind != "table" or len(source.event_shape) != 1:
+    if len(source.event_shape) != 1 or source.levels is not None:
+        return []
+    if source.kind == "graph":
+        return _numbers(*_values_of_nodes(source))
+    if source.kind != "table":
         return []
     rows = source.read_all("train").x.numpy().astype(np.float64, copy=False)
     names = source.columns or numbered_columns(rows.shape[1])
@@ -188,6 +192,15 @@ def _values_of_sequences(source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
     rows = source.read("train", places).x.transpose(1, 2).flatten(1).numpy().astype(np.float64)
     names = [f"channel {channel + 1}, time {time + 1}" for time in range(length) for channel in range(channels)]
     return rows, tuple(names)
+
+
+def _values_of_nodes(source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read the nodes of some graphs as rows."""
+    import torch
+
+    count = min(source.size("train"), FEWEST_ROWS)
+    rows = source.read("train", torch.arange(count)).x.double().numpy()
+    return rows, tuple(source.columns or (f"feature {number + 1}" for number in range(rows.shape[1])))
 
 
 def some_rows(size: int, count: int) -> np.ndarray:

@@ -22,6 +22,10 @@ from likelify.data.told import Told
 from likelify.data.values import FEW_CLASSES, class_labels
 from likelify.errors import DataError, unknown_word
 
+# What columns of a table of nodes are called that are no features, the first that is there.
+GRAPH_COLUMNS = ("graph", "graph_id")
+NODE_COLUMNS = ("node", "node_id")
+
 
 @dataclass(frozen=True)
 class Content:
@@ -88,6 +92,7 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
     names = [name for name in chosen_columns(frame, options.kept, others) if name not in {*drop, label}]
     if not names:
         raise DataError(f"{frame.name} has no columns left to fit.")
+    _refuse_nodes(frame, [name for name in names if name not in told and options.kept is None])
     table = read_frame(frame, names, told, label, faults)
     said = [f"without '{name}', which names the rows" for name in frame.index if name not in {*names, *drop, label}]
     first = table.names[0] if table.names else ""
@@ -114,6 +119,17 @@ def read_table(frame: Frame, options: SourceOptions, class_names: Sequence[str] 
         said.append(f"its classes in '{label}'{listed}")
     text = "".join(f", {text}" for text in said)
     return Content(table.rows, tuple(table.names), table.told, *(classes or (None, None)), text)
+
+
+def _refuse_nodes(frame: Frame, names: Sequence[str]) -> None:
+    """Ask whether a table with the columns of a table of nodes is one."""
+    graph, node = (next((name for name in usual if name in names), None) for usual in (GRAPH_COLUMNS, NODE_COLUMNS))
+    if graph is not None and node is not None:
+        raise DataError(
+            f"{frame.name} has the columns '{graph}' and '{node}', as a table of the nodes of graphs has. If it is "
+            f"one, say --graphs {graph} (in Python: graphs='{graph}'): graphs are the items then. If its rows are the "
+            f"items, leave these columns out: --drop {graph},{node} (in Python: drop=)."
+        )
 
 
 def is_row_number(table: Table, *, named: bool) -> bool:

@@ -144,6 +144,9 @@ def check_columns(source: Source) -> None:
             "Leave one of each out: --dependent drop; or keep them as what they are, functions of",
         )
         remedy += " the others: --dependent function (in Python: dependent=)"
+        if source.kind == "graph":
+            what = "features of nodes"
+            remedy = "Leave one of each out: --drop (in Python: drop= or columns=)"
         if source.kind == "sequence":
             what = "values"
             remedy = "Leave such times or channels out; give counts and rounded values as integers, with --levels"

@@ -11,13 +11,32 @@ from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.nets import regularized
+from likelify.structure import GraphBatch
+
+# Of a made-up graph, where nothing is known of the real ones.
+NODES = 8
 
 
 def made_up_batch(facts: Facts, items: int) -> Batch:
-    """Draw uniform pixels, or normal values where there are no levels, and labels if the data have them."""
-    shape = (items, *facts.event_shape)
+    """Draw uniform pixels, or normal values where there are no levels, and labels if the data have them.
+
+    Graphs have as many nodes as the training graphs, and the edges of rings where they are not complete.
+    """
+    structure = None if facts.kind != "graph" else _made_up_graphs(facts, items)
+    shape = (items if structure is None else len(structure.owner), *facts.event_shape)
     x = torch.randn(shape) if facts.levels is None else torch.randint(facts.levels, shape)
-    return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes)
+    return Batch(x, None if facts.classes is None else torch.arange(items) % facts.classes, structure)
+
+
+def _made_up_graphs(facts: Facts, items: int) -> GraphBatch:
+    known = {NODES: 1} if facts.graphs is None else facts.graphs.sizes
+    spread = torch.tensor(list(known)).repeat_interleave(torch.tensor(list(known.values())))
+    sizes = spread[torch.linspace(0, len(spread) - 1, items).round().long()]
+    if facts.graphs is None or facts.graphs.complete:
+        return GraphBatch.complete(sizes)
+    starts, nodes = (sizes.cumsum(0) - sizes).repeat_interleave(sizes), torch.arange(int(sizes.sum()))
+    following = starts + (nodes - starts + 1) % sizes.repeat_interleave(sizes)
+    return GraphBatch(sizes, torch.stack([nodes, following])[:, nodes != following]).undirected()
 
 
 def one_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from types import TracebackType
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Items that a process reads at a time where they are put together afterwards.
 PART = 64
+# Of more items no permutation is kept.
+PERMUTED = 2**25
 
 
 class Feed:
@@ -53,7 +56,7 @@ class Feed:
         self.size = source.size("train")
         self.batch_size = min(settings.batch_size, self.size)
         self.mapped: MappedRows | None = None
-        self._order: tuple[int, Tensor] | None = None
+        self._order: tuple[int, Order] | None = None
         self._ahead: tuple[int, Generator[Batch]] | None = None
 
     def __enter__(self) -> Self:
@@ -92,12 +95,46 @@ class Feed:
         Each epoch is a fresh permutation, of which whole batches are taken.
         """
         epoch, index = divmod(step, self.size // self.batch_size)
-        return self.share(self._epoch(epoch)[index * self.batch_size : (index + 1) * self.batch_size])
+        return self.share(self._epoch(epoch).part(index * self.batch_size, self.batch_size))
 
-    def _epoch(self, epoch: int) -> Tensor:
+    def _epoch(self, epoch: int) -> Order:
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, torch.randperm(self.size, generator=generator(self.settings.seed, "order", epoch))
+            self._order = epoch, Order(self.size, generator(self.settings.seed, "order", epoch))
         return self._order[1]
+
+
+class Order:
+    """The numbers `0 .. size - 1` in a random order.
+
+    A permutation; where there are more numbers than are kept, such as of graphs that are drawn when they are read,
+    `i -> (a i + b) mod size` with random a, prime to the size, and b: each number still comes once.
+
+    Args:
+        size: how many numbers there are.
+        random: what is random is drawn from it.
+
+    Example:
+        >>> huge = Order(10**9, torch.Generator().manual_seed(0)).part(10**9 - 3, 5)
+        >>> len(huge), bool((huge < 10**9).all())
+        (3, True)
+    """
+
+    def __init__(self, size: int, random: torch.Generator) -> None:
+        self.size, self.whole, self.factor, self.shift = size, None, 1, 0
+        if size <= PERMUTED:
+            self.whole = torch.randperm(size, generator=random)
+            return
+        # No product is too large for 64 bits.
+        most = min(size, 2**62 // size)
+        while math.gcd(self.factor, size) > 1 or self.factor < most // 3:
+            self.factor = int(torch.randint(most, (1,), generator=random))
+        self.shift = int(torch.randint(size, (1,), generator=random))
+
+    def part(self, start: int, count: int) -> Tensor:
+        """Return the numbers from that place on, fewer at the end."""
+        if self.whole is not None:
+            return self.whole[start : start + count]
+        return (torch.arange(start, min(start + count, self.size)) * self.factor + self.shift) % self.size
 
 
 def in_order(

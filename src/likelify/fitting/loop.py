@@ -16,7 +16,7 @@ from likelify.data import Source, as_source
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow, check_front, read_for
-from likelify.fitting.feeding import Feed, by_weight, generator, together
+from likelify.fitting.feeding import Feed, Order, by_weight, generator, together
 from likelify.fitting.figures import Course, Point, Reason, Truncation, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
@@ -475,6 +475,7 @@ def _warn_unmeasured(reason: str) -> None:
 
 def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
     check_front(flow, source)
-    order = torch.randperm(source.size("train"), generator=generator(settings.seed, "initialize", 0))
-    batch = by_weight(together(flow, source, order[: settings.initialize_items], workers=settings.workers))
+    order = Order(source.size("train"), generator(settings.seed, "initialize", 0))
+    some = order.part(0, settings.initialize_items)
+    batch = by_weight(together(flow, source, some, workers=settings.workers))
     flow.initialize(batch.x, batch.context(conditional=conditional))

@@ -110,14 +110,13 @@ def evaluate(
     possible = iw_samples > 0 and flow.likelihood != "estimate"
     weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, tails, dims, nodes, done = [], [], [], [], [], 0
+    elbos, weights, tails, dims, done = [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for batch in in_order(flow, source, split, batch_size, count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())
-            nodes += [] if batch.structure is None else [batch.structure.sizes]
             items = len(batch) - max(0, done - weighted)
             if items > 0:
                 batch = batch.head(items)
@@ -129,15 +128,16 @@ def evaluate(
                     found[number].append(gap.value)
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
-    elements, elbo, sizes = torch.cat(dims), torch.cat(elbos), torch.cat(nodes) if nodes else None
+    elements, elbo = torch.cat(dims), torch.cat(elbos)
+    features = math.prod(source.event_shape) if source.kind == "graph" else None
     _look_at(elbo, source, split)
     by_draws = {number: _figure(torch.cat(values)) for number, values in found.items() if values}
     return Evaluation(
         source=source.name,
         split=split,
         exact=flow.likelihood == "exact",
-        elbo=_score(elbo, elements, sizes, elbo_samples),
-        iw=_score(torch.cat(weights), elements, sizes, iw_samples, tails) if weighted else None,
+        elbo=_score(elbo, elements, features, elbo_samples),
+        iw=_score(torch.cat(weights), elements, features, iw_samples, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
@@ -162,11 +162,14 @@ def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
 
 
 def _score(
-    nats: Tensor, dims: Tensor, nodes: Tensor | None, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()
+    nats: Tensor, dims: Tensor, features: int | None, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()
 ) -> Score:
-    """Summarise items; with what each batch of importance weights says of itself: sample sizes, shapes, reliable."""
+    """Summarise items, of graphs also per node, which has so many features.
+
+    With what each batch of importance weights says of itself: sample sizes, shapes, reliable.
+    """
     bits = bits_per_dim(nats, dims[: len(nats)])
-    per_node = None if nodes is None else _figure(nats / nodes[: len(nats)])
+    per_node = None if features is None else _figure(nats * features / dims[: len(nats)])
     score = Score(bits=_figure(bits), nats=_figure(nats), per_node=per_node, samples=samples)
     if not tails:
         return score

@@ -234,12 +234,13 @@ class Run(Draws):
         blame: bool = False,
         jobs: int | None = 1,
         tiles: bool = False,
+        edges: Any = None,
     ) -> Scores:
         """Score items one by one: log-likelihood, its error where it is an estimate, rank; of rows how odd they are.
 
         Args:
-            items: a path, an array, a tensor, a data frame, a source; by default the data that the run was fitted to.
-                Columns of tables are found by their names; others, such as ids, are carried through.
+            items: a path, an array, a tensor, a data frame, graphs, a source; by default the data that the run was
+                fitted to. Columns of tables are found by their names; others, such as ids, are carried through.
             split: of a source.
             draws: per item, where the model draws; by default what suits the data.
             reference: the split whose items new ones are ranked among; None for no ranks.
@@ -248,6 +249,7 @@ class Run(Draws):
             jobs: processes; see `scoring.sharing.scored_passes`.
             tiles: cut pictures larger than the model's images into tiles of that size instead of reducing them; each
                 tile is an item, with the picture's name and its place.
+            edges: of graphs in a table of nodes, the table of their edges: a path or a data frame.
 
         Raises:
             DataError: if items are missing, damaged or of another kind or shape; if there is nothing to rank among.
@@ -259,7 +261,8 @@ class Run(Draws):
         from likelify.fitting.scoring.scoring import Scoring, items_of, score_items
 
         wanted = Wanted(draws=draws, reference=reference, contamination=contamination, blame=blame)
-        return score_items(Scoring(self, items_of(self, items, split=split, tiles=tiles), wanted, jobs=jobs))
+        found = items_of(self, items, split=split, tiles=tiles, edges=edges)
+        return score_items(Scoring(self, found, wanted, jobs=jobs))
 
     def surprise(self, pictures: Any) -> list[Surprise]:
         """Tell how surprising each pixel of pictures is, for models that write one after the other (pyramid).

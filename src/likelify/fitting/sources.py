@@ -96,8 +96,8 @@ def in_memory(items: Items, facts: Facts) -> Source:
         raise DataError(f"{items.name} has no {facts.items}.")
     if facts.kind == "graph":
         graphs = GraphItems.of(parts)
-        columns, known = facts.columns, {"classes": facts.classes} if graphs.labels is not None else {}
-        return GraphSource(items.name, dict.fromkeys(SPLITS, graphs), columns=columns, **known)
+        classes = None if graphs.labels is None else facts.classes
+        return GraphSource(items.name, dict.fromkeys(SPLITS, graphs), columns=facts.columns, classes=classes)
     labels = [part.labels.numpy() for part in parts if part.labels is not None]
     return ArraySource(
         items.name,

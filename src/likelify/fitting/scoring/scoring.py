@@ -112,7 +112,13 @@ class Scoring:
 
 
 def items_of(
-    run: Run, what: Any = None, *, split: SplitName = "test", skip_unreadable: bool = False, tiles: bool = False
+    run: Run,
+    what: Any = None,
+    *,
+    split: SplitName = "test",
+    skip_unreadable: bool = False,
+    tiles: bool = False,
+    edges: Any = None,
 ) -> Items:
     """Return items for a run's model.
 
@@ -124,6 +130,7 @@ def items_of(
             they are an error.
         tiles: cut large pictures at their full size into tiles of the model's size, see `data.tiles`; else they are
             reduced to it as those that the model was fitted to.
+        edges: of graphs in a table of nodes, the table of their edges.
 
     Raises:
         DataError: if they cannot be read or are not of the kind and shape of the run's data.
@@ -134,6 +141,8 @@ def items_of(
     facts, opened = facts_for(run), run.config.opened
     if tiles and what is None:
         raise ConfigError("Tiles are parts of pictures that are larger than the model's images: name their file.")
+    if edges is not None and what is None:
+        raise ConfigError("Edges are those of a table of nodes: name its file too.")
     if what is None:
         items = SourceItems(run.source(), split)
         if skip_unreadable:
@@ -147,7 +156,7 @@ def items_of(
     options = (None if opened is None else opened.options) or SourceOptions()
     if skip_unreadable:
         options = options.model_copy(update={"skip_unreadable": True})
-    items = TileItems(what, facts, options) if tiles else open_items(what, facts, options, split=split)
+    items = TileItems(what, facts, options) if tiles else open_items(what, facts, options, split=split, edges=edges)
     if skip_unreadable and not isinstance(items, PictureItems | TileItems):
         _refuse_skipping(items)
     return items
