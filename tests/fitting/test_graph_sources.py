@@ -9,11 +9,21 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import Batch, SourceOptions, from_networkx, open_source, to_networkx, to_pyg, weighted
+from likelify.data import (
+    Batch,
+    GraphItems,
+    SourceOptions,
+    from_networkx,
+    graph_source,
+    open_source,
+    to_networkx,
+    to_pyg,
+    weighted,
+)
 from likelify.data.ahead import read_ahead
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.cost import made_up_batch
-from likelify.fitting.feeding import by_weight
+from likelify.fitting.feeding import Order, at_once, by_weight
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import elements_of, items_per_pass
@@ -93,6 +103,28 @@ def test_graphs_count_as_often_as_they_weigh_where_layers_are_fitted():
         shares[starts.index(part.flatten().tolist())] += 1
     assert (shares - 30 * batch.weights / batch.weights.sum()).abs().max() < 1
     assert torch.equal(often.labels, often.structure.sizes % 2)
+
+
+def test_orders_of_more_items_than_are_kept(monkeypatch):
+    monkeypatch.setattr("likelify.fitting.feeding.PERMUTED", 100)
+    for size in (101, 128, 1000):
+        order, other = (Order(size, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        parts = [order.part(start, 30) for start in range(0, size, 30)]
+        assert torch.cat(parts).sort().values.equal(torch.arange(size))
+        assert not parts[0].equal(other.part(0, 30))
+        assert not torch.cat(parts).equal(torch.arange(size))
+    assert Order(80, torch.Generator().manual_seed(0)).part(70, 30).shape == (10,)
+
+
+def test_features_that_say_nothing_are_refused():
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    constant = graph_source(GraphItems(np.concatenate([x, np.zeros((60, 1))], 1), [3] * 20))
+    flow = lk.Flow(lk.Normal((3,)), lk.ActNorm(3))
+    with pytest.raises(DataError, match="'feature 3' is 0.*drop="):
+        fit(flow, constant, EVERY)
+    twice = graph_source(GraphItems(x[:, [0, 1, 0]], [3] * 20), columns=["a", "b", "c"])
+    with pytest.raises(DataError, match="features of nodes that follow from others.*'c' is 1 [*] 'a'"):
+        fit(flow, twice, EVERY)
 
 
 def test_what_is_read_ahead_is_the_same():
@@ -186,6 +218,8 @@ def test_work_is_planned_by_nodes_and_pairs():
     points = clouds(nodes=(6, 6)).facts()
     assert elements_of(points) == 36
     assert items_per_pass(points) == 2**18 // 36 if 2**18 // 36 < 4096 else 4096
+    assert at_once(clouds(nodes=(600, 600), count=10), 2048) == 1
+    assert at_once(rings(), 50) == 50
     known = rings().facts()
     assert elements_of(known) == round(known.graphs.mean_nodes)
     batch = made_up_batch(known, 9)

@@ -56,6 +56,18 @@ class GraphFacts(Settings):
         """The fewest and the most nodes of a training graph."""
         return min(self.sizes), max(self.sizes)
 
+    def elements(self, features: int) -> int:
+        """Return how many elements a graph has on average, as far as work and memory grow with them.
+
+        Of a complete graph these are the pairs of its nodes, if that is more.
+
+        Example:
+            >>> [GraphFacts(sizes={10: 3}, complete=complete).elements(2) for complete in (False, True)]
+            [20, 100]
+        """
+        each = {nodes: nodes * max(features, nodes if self.complete else 1) for nodes in self.sizes}
+        return round(sum(each[nodes] * count for nodes, count in self.sizes.items()) / sum(self.sizes.values()))
+
     @property
     def mean_nodes(self) -> float:
         """The mean number of nodes of a training graph."""

@@ -38,7 +38,7 @@ def evaluate_run(
     flow = run.flow(**changes)
     usual = usual_draws(run.config.data).model_dump()
     if flow.likelihood == "exact":
-        usual |= EXACT | ({"batch_size": ROWS} if run.config.data.kind == "table" else {})
+        usual |= EXACT | ({"batch_size": ROWS} if run.config.data.kind in ("table", "graph") else {})
     effort = {**usual, **effort}
     source = run.source() if data is None else _own_kind(run, data)
     warn_unless_ended(run, CALLER - 1)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Items that a process reads at a time where they are put together afterwards.
 PART = 64
+# Elements of graphs that are worked on at a time, see `GraphFacts.elements`.
+ELEMENTS = 2**18
 # Of more items no permutation is kept.
 PERMUTED = 2**25
 
@@ -135,6 +137,13 @@ class Order:
         if self.whole is not None:
             return self.whole[start : start + count]
         return (torch.arange(start, min(start + count, self.size)) * self.factor + self.shift) % self.size
+
+
+def at_once(source: Source, most: int) -> int:
+    """Return how many items are worked on at a time: so many, or of large graphs fewer."""
+    if source.graphs is None:
+        return most
+    return max(1, min(most, ELEMENTS // source.graphs.elements(math.prod(source.event_shape))))
 
 
 def in_order(

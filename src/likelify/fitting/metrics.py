@@ -12,7 +12,7 @@ from torch import Tensor
 from likelify.data import SPLITS, Source, SplitName
 from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, unknown_word
 from likelify.fitting.checks import check_condition, check_flow
-from likelify.fitting.feeding import in_order
+from likelify.fitting.feeding import at_once, in_order
 from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
@@ -84,7 +84,7 @@ def evaluate(
         elbo_samples: draws per item for the ELBO.
         iw_samples: draws per item for importance weighting; 0 leaves it out.
         conditional: give the labels to the model.
-        batch_size: items per pass.
+        batch_size: items per pass; of large graphs fewer are taken at a time.
         limit: use only that many items, the first of the split.
         iw_items: weight only that many of them, the first; None weights all.
         gaps: also measure the gap between ELBO and importance weighting of the weighted items at these numbers of
@@ -113,7 +113,7 @@ def evaluate(
     elbos, weights, tails, dims, done = [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
-        for batch in in_order(flow, source, split, batch_size, count=count):
+        for batch in in_order(flow, source, split, at_once(source, batch_size), count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source
-from likelify.fitting.feeding import by_weight, in_order
+from likelify.fitting.feeding import at_once, by_weight, in_order
 from likelify.fitting.mapped import MappedRows, can_map, log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
@@ -47,7 +47,7 @@ class Validation:
         """Return bits per dimension and nats; the weights of a mixture are chosen first."""
         place, own = self.place, {}
         exact = flow.likelihood == "exact"
-        most = ROWS if exact and self.source.kind == "table" else BATCH
+        most = at_once(self.source, ROWS if exact and self.source.kind in ("table", "graph") else BATCH)
         numbers = range(math.ceil(self.size / most))
         samples = 1 if exact else max(1, VALUES // self.size)
         with place.together(), torch.no_grad(), flow.frozen(), self._noise(0):

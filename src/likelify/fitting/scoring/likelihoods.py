@@ -84,16 +84,11 @@ def items_per_pass(facts: Facts) -> int:
 
 
 def elements_of(facts: Facts) -> int:
-    """Return how many elements an item has, of graphs on average, as far as work and memory grow with them.
-
-    Of a complete graph these are the pairs of its nodes, if that is more.
-    """
+    """Return how many elements an item has, of graphs on average, as far as work and memory grow with them."""
     features = math.prod(facts.event_shape)
     if facts.graphs is None:
         return features
-    count = sum(facts.graphs.sizes.values())
-    each = {nodes: nodes * max(features, nodes if facts.graphs.complete else 1) for nodes in facts.graphs.sizes}
-    return round(sum(each[nodes] * number for nodes, number in facts.graphs.sizes.items()) / count)
+    return facts.graphs.elements(features)
 
 
 @dataclass(frozen=True, eq=False)
