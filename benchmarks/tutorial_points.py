@@ -37,7 +37,7 @@ RATIO = "less trees alone"
 DOUBLE, NO_RULE, FAR, ROWS = "a double entry", "no distance kept", "one tree far away", "planted in rows"
 # The pictures of the page: the name of their marks, the file, and what it shows.
 PICTURES = {
-    "drawn picture": ("tutorial-points.png", "Sixteen stands beside sixteen that the model drew"),
+    "drawn picture": ("tutorial-points.png", "Sixteen stands that the model drew beside sixteen new ones"),
     "odd picture": ("tutorial-points-odd.png", "The twelve least likely stands with their ranks"),
     "distances picture": (
         "tutorial-points-distances.png",
@@ -294,7 +294,7 @@ def measured(found: Found, new: Stands, samples: dict[str, Stands], places: np.n
 def draw(found: Found, new: Stands, samples: Stands, folder: Path) -> None:
     """Draw stands beside drawn ones, the least likely of stands of which some are spoilt, and distances of trees."""
     view = plots.View.of(_panels(new), ("east (m)", "north (m)"))
-    figure = plots.graphs_of({"stands": _panels(new[:16]), "drawn by the model": _panels(samples[:16])}, view=view)
+    figure = plots.graphs_of({"drawn by the model": _panels(samples[:16]), "stands": _panels(new[:16])}, view=view)
     (folder / "tutorial-points.png").write_bytes(plots.png_of(figure, dpi=110))
     half = len(new) // 2
     mixed, wrong = with_odd(new[:half], seed=7)

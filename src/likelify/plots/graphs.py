@@ -30,7 +30,7 @@ MOST_GRAPHS = 400
 # Inches of a panel: in a picture of few, and of many; what lies between them, in panels; letters above and below.
 LARGE, SMALL, GAP, HEAD, FOOT, LINE_HEIGHT = 1.45, 0.8, 0.09, 0.34, 0.3, 0.32
 # Limits are at most so many times the width of nine tenths of the values beyond these; and the room beside them.
-INNER, FENCE, ROOM = (0.05, 0.95), 0.8, 0.08
+INNER, FENCE, ROOM = (0.05, 0.95), 0.5, 0.08
 # Two features have one scale unless one of them is so many times as wide.
 ONE_SCALE = 5.0
 # From where points of space are seen: turned about the third axis, then from above, in degrees.
@@ -93,6 +93,7 @@ class View:
     Attributes:
         kind: how features are shown.
         names: of the features.
+        shown: what is shown along each axis.
         low: of what is shown along each axis; of colours for `layout`.
         high: the other end.
         centre: that is taken away before features are seen along `axes`.
@@ -102,6 +103,7 @@ class View:
 
     kind: Kind
     names: tuple[str, ...]
+    shown: tuple[str, ...]
     low: np.ndarray
     high: np.ndarray
     centre: np.ndarray
@@ -126,12 +128,15 @@ class View:
         names = tuple(names or (f"x{number + 1}" for number in range(size)))
         if len(names) != size:
             raise ShapeError(f"There are {len(names)} names of {size} features.")
-        kind = _kind(size, complete=all(panel.edges is None for panel in panels), placed=layout is not None)
-        centre, axes = np.zeros(size), np.eye(size)
+        places = _places(names)
+        complete = all(panel.edges is None for panel in panels)
+        kind = _kind(len(places), complete=complete, placed=layout is not None)
+        centre, axes = np.zeros(size), np.eye(size)[:, places]
         if size > 1 and kind in ("directions", "layout"):
             centre, axes = _directions(rows, 2 if kind == "directions" else 1)
         low, high = _limits((rows - centre) @ axes, one_scale=kind in ("plane", "space"))
-        return View(kind, names, low, high, centre, axes, layout or graph_layout)
+        shown = tuple(names[at] for at in places) if kind != "directions" else ("main direction", "second")
+        return View(kind, names, shown, low, high, centre, axes, layout or graph_layout)
 
     @property
     def height(self) -> float:
@@ -144,11 +149,11 @@ class View:
         if self.kind == "layout":
             return f"Nodes lie where their edges place them; their colour is {self.colour_words}."
         named = [
-            f"{name} {low:.3g} to {high:.3g}" for name, low, high in zip(self._shown, self.low, self.high, strict=True)
+            f"{name} {low:.3g} to {high:.3g}" for name, low, high in zip(self.shown, self.low, self.high, strict=True)
         ]
         if self.kind == "space":
             return f"Seen from above, nearer points larger; {', '.join(named)}."
-        of = f" of {len(self.names)} features" if self.kind == "directions" else ""
+        of = f" of {len(self.names)} features" if len(self.shown) < len(self.names) else ""
         return f"All panels: {', '.join(named)}{of}."
 
     @property
@@ -156,10 +161,6 @@ class View:
         """What colours of nodes mean."""
         what = self.names[0] if len(self.names) == 1 else f"the main direction of {len(self.names)} features"
         return f"{what}, {self.low[0]:.3g} (dark) to {self.high[0]:.3g} (light)"
-
-    @property
-    def _shown(self) -> tuple[str, ...]:
-        return self.names if self.kind != "directions" else ("main direction", "second")
 
     def nodes(self, panel: GraphPanel) -> Nodes:
         """Return where the nodes of a graph lie in a panel of width one, and how they look there."""
@@ -309,6 +310,13 @@ def seen(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wide = math.cos(turn) + math.sin(turn)
     places = np.stack([across, up], 1) / max(wide, math.cos(above) + wide * math.sin(above)) + 0.5
     return places, np.clip(0.5 - away / wide, 0, 1)
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    """Return which features say where a node lies: all, or those that are called x, y and perhaps z among others."""
+    lower = [name.lower() for name in names]
+    called = [lower.index(axis) for axis in "xyz" if axis in lower]
+    return called if len(called) > 1 and lower.count("x") == lower.count("y") == 1 else list(range(len(names)))
 
 
 def _kind(size: int, *, complete: bool, placed: bool) -> Kind:

@@ -105,6 +105,9 @@ def test_what_cannot_be_drawn_is_refused(points, tmp_path):
     ):
         with pytest.raises(ConfigError, match=refusal):
             run.sample(2, **settings)
+    for call in (run.reconstruct, run.impute, lambda items: run.inpaint(items, torch.ones(2, dtype=torch.bool))):
+        with pytest.raises(ConfigError, match=r"of graphs|Graphs are scored and drawn"):
+            call("test")
     with pytest.raises(ConfigError, match="at most 400 graphs, not 500; name a file in .csv"):
         sample_to(run, tmp_path / "x.png", 500)
 

@@ -143,7 +143,8 @@ def given_chunks(
 
 def impute(run: Run, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
     """Fill in the missing values of rows; see `Run.impute`."""
-    parts = [part.drawn for part in filled(completing_flow(run), columns_of(run), items_of(run, items), draws, seed)]
+    schema = columns_of(run)
+    parts = [part.drawn for part in filled(completing_flow(run), schema, items_of(run, items), draws, seed)]
     return Drawn(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ess", "exact")))
 
 
@@ -157,7 +158,8 @@ def impute_to(
     Raises:
         ConfigError: if the file is none of a table, or exists.
     """
-    flow, facts, schema, worth = completing_flow(run), run.config.data, columns_of(run), Worth()
+    facts, schema, worth = run.config.data, columns_of(run), Worth()
+    flow = completing_flow(run)
     check_table(file, facts, force=force)
     written = file.suffix.lower() == ".csv"
 

@@ -157,8 +157,13 @@ def chosen_items(run: Run, what: Any, limit: int | None = None, labels: Tensor |
 
     Raises:
         DataError: if there are none such, or they do not fit the model.
-        ConfigError: if the model is conditional and there are no classes, or none such.
+        ConfigError: if the model is conditional and there are no classes, or none such; for graphs.
     """
+    if run.config.data.kind == "graph":
+        raise ConfigError(
+            "Graphs are scored and drawn; this command is for items of one shape. In Python flow.to_noise(x, context) "
+            "and flow.from_noise(noise, context) go to the latent and back, with lk.Context(structure=...)."
+        )
     batch = _own_items(run, what, limit)
     batch = _opened_items(run, what, limit) if batch is None else batch
     if not len(batch):
