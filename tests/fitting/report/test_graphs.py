@@ -10,14 +10,17 @@ import likelify as lk
 from likelify.data import GraphItems, GraphSource
 from likelify.fitting.report import graph_pictures
 from likelify.fitting.report import material as materials
-from likelify.fitting.report.blocks import Section, Table
+from likelify.fitting.report.blocks import Section, Table, Text
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import as_html
 from likelify.fitting.report.sections import extremes
+from likelify.fitting.report.sections.certificate import certificate
 from likelify.fitting.report.sections.graph_likelihoods import nodes_of, per_node, simple_of_nodes
 from likelify.fitting.report.sections.graphs import edge_lengths, nearest_distances
 from likelify.fitting.report.sections.standing import standing
-from tests.fitting.graph_runs import clouds, graph_run, rings
+from likelify.zoo import MODELS
+from tests.fitting.graph_runs import SHORT, clouds, graph_run, rings
+from tests.fitting.report.runs import fitted
 from tests.fitting.report.test_page import missing, words
 
 ONLY_COPIES = ["Left out for graphs: they have no fixed number of elements."]
@@ -132,6 +135,17 @@ def test_a_slow_sampler_draws_few_and_says_so(points, monkeypatch):
     assert len(material.drawn_graphs) == materials.FEWEST
     assert "this model draws slowly, about" in material.slowness
     assert "this model draws slowly" in words(as_html(run, source=source))
+
+
+def test_of_a_solver_an_estimate_is_said_and_no_proof(tmp_path):
+    source = clouds(count=60)
+    model = MODELS["point-flow"](event_shape=(2,), width=8, rounds=1, solver_steps=2)
+    run = fitted(tmp_path / "run", source, model, SHORT)
+    section = Section("word", "title")
+    certificate(Material(run, source), section)
+    (text,) = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert "exact up to the error of its solver, of which nothing is proved" in text
+    assert "inf" not in text.replace("informed", "")
 
 
 def test_graphs_outside_of_the_support_do_not_break_a_page(points, monkeypatch):
