@@ -275,7 +275,7 @@ def _graph_fit(facts: Facts, graphs: int) -> Values:
         "lr": 2e-3,
         "weight_decay": 1e-2 if graphs < 3000 else 1e-4,
         "warmup": 100,
-        "average": 0.998 if graphs >= 20_000 else 0.99,
+        "average": 0.995 if graphs >= 20_000 else 0.99,
         "validations": 20 if graphs >= 20_000 else 40,
         "patience": None if graphs >= 20_000 else 10,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,9 @@ def _check_layer(layer: Transform, x: Tensor, context: Context, order: Tensor, m
     with seeded(0):
         z, contribution = layer(x, context)
     require(len(z) == len(x), f"the latent has {len(z)} rows for {len(x)} nodes, so it has none for each node")
-    directions = [("forward", layer, x, z, contribution)] if not layer.random_forward else []
+    directions: list[tuple[str, Any, Tensor, Tensor, Tensor]] = []
+    if not layer.random_forward:
+        directions.append(("forward", layer, x, z, contribution))
     if not layer.random_inverse:
         back, undone = layer.inverse(z, context)
         directions.append(("inverse", layer.inverse, z, back, undone))
