@@ -56,7 +56,7 @@ class ContinuousFlow(Transform):
         ShapeError: if the network returns another shape.
 
     Example:
-        >>> from likelify import nets
+        >>> from likelify import GraphBatch, nets
         >>> layer = ContinuousFlow(nets.SetVelocity(2, width=8), steps=4)
         >>> context = Context(structure=GraphBatch.complete([3, 2]))
         >>> x = torch.randn(5, 2)

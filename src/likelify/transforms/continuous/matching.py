@@ -39,7 +39,7 @@ def matching_losses(transform: Transform, x: Tensor, context: ContextLike = None
         UnsupportedError: for other layers.
 
     Example:
-        >>> from likelify import nets, transforms
+        >>> from likelify import Context, GraphBatch, nets
         >>> layer = ContinuousFlow(nets.SetVelocity(2, width=8))
         >>> context = Context(structure=GraphBatch.complete([3, 3]))
         >>> matching_losses(layer, torch.randn(6, 2), context).shape
