@@ -52,7 +52,7 @@ def fit_command(
     _announce(choice, flow, facts)
     show_columns(source)
     console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
-    held_out = f"the {facts.sizes['validation']:,} {facts.items} for validation"
+    held_out = f"{config.fit.validated(facts.sizes['validation']):,} {facts.items} for validation"
     console.print(f"First come starting values and a measurement of {held_out}; then steps, at least one.")
     from likelify.app.after import see_through
     from likelify.fitting.loop import fit

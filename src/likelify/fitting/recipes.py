@@ -106,7 +106,9 @@ KINDS: dict[ItemKind, Recipe] = {
     "table": Recipe("table-flow", threads=1, draws=Draws(iw_items=5000)),
 }
 # Positions whose sum is zero have a density in the dimensions that are left, which other models do not know.
-CENTRED = Recipe("point-flow", models={"point-flow": {"symmetry": "rotations", "centre": "dropped"}}, threads=1)
+CENTRED = Recipe(
+    "point-flow", models={"point-flow": {"symmetry": "rotations", "centre": "dropped", "width": 32}}, threads=1
+)
 SOURCES: dict[str, Recipe] = {
     "digits": Recipe(
         "marginal-spline",

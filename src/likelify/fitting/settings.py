@@ -84,6 +84,10 @@ class FitSettings(Settings):
         """Return whose settings these are, for errors."""
         return "settings of the fit"
 
+    def validated(self, size: int) -> int:
+        """Return how many items of a validation split of that size are looked at."""
+        return size if self.validation_items is None else min(size, self.validation_items)
+
     def lr_at(self, step: int, fraction: float) -> float:
         """Return the learning rate of a step, when that fraction (0 to 1) of the fit is over."""
         rise = min(1.0, (step + 1) / max(self.warmup, 1)) ** self.warmup_power

@@ -39,8 +39,7 @@ class Validation:
 
     def __init__(self, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool) -> None:
         self.source, self.settings, self.place, self.conditional = source, settings, place, conditional
-        most = settings.validation_items
-        self.size = source.size("validation") if most is None else min(most, source.size("validation"))
+        self.size = settings.validated(source.size("validation"))
         self.rows: MappedRows | None = None
 
     def figures(self, flow: Flow) -> tuple[float, float]:

@@ -48,9 +48,8 @@ class Centre(InDouble, Transform):
     Example:
         >>> from likelify import Context, GraphBatch
         >>> pair = Context(structure=GraphBatch.complete([2]))
-        >>> Centre(1)(torch.tensor([[3.0], [5.0]]), pair)
-        (tensor([[-1.],
-                [ 1.]]), tensor([0.]))
+        >>> Centre(1)(torch.tensor([[3.0], [5.0]]), pair)[0].flatten()
+        tensor([-1.,  1.])
     """
 
     fills_space = True
@@ -128,7 +127,7 @@ class Centre(InDouble, Transform):
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"{self.takes[0]}, centre={self.centre!r}"  # pyright: ignore[reportOptionalSubscript]
+        return f"{len(self.mean)}, centre={self.centre!r}"
 
 
 def _graphs(context: ContextLike, x: Tensor) -> GraphBatch:

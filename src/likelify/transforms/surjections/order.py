@@ -180,7 +180,7 @@ class NodeOrder(Transform):
 
     def extra_repr(self) -> str:
         """Show the order."""
-        return f"{self.takes[0]}, by={self.by!r}" + ("" if self.nodes is None else f", nodes={self.nodes}")
+        return f"{self.anchors.shape[1]}, by={self.by!r}" + ("" if self.nodes is None else f", nodes={self.nodes}")
 
 
 def shuffled(graphs: GraphBatch) -> Tensor:
