@@ -100,7 +100,8 @@ def test_elements_and_formulas_can_be_asked_for(tmp_path):
 def test_a_file_of_several_molecules_is_read_one_by_one(tmp_path):
     place = tmp_path / "trajectory.xyz"
     place.write_text("".join(f"2\nframe\nO 0 0 {n}\nH 1.0 0 0\n\n" for n in range(12)))
-    source = open_source(f"qm9:{place}")
+    source = open_source(place)
+    assert source.name == f"qm9:{place.resolve()}"
     names = [name for split in ("train", "validation", "test") for name in source.item_names(split)]
     assert sorted(names) == sorted(["trajectory", *(f"trajectory {n}" for n in range(1, 12))])
 
@@ -138,6 +139,12 @@ def test_damaged_tables_and_wrong_places_are_named(tmp_path):
         open_source(f"qm9:{place}")
     place.write_text("Elements,XYZ_Ang\n\"['C','H']\",\"[[0,0,0],[1,1]]\"\n")
     with pytest.raises(DataError, match="line 2: there are 2 atoms and 5 coordinates"):
+        open_source(f"qm9:{place}")
+    place.write_text("Elements,XYZ_Ang\n\"['C','H']\",\"[[0,0,0]")
+    with pytest.raises(DataError, match="is damaged after line 1: unexpected end of data"):
+        open_source(f"qm9:{place}")
+    place.write_text("Elements,XYZ_Ang\n" + "C" * 2**22)
+    with pytest.raises(DataError, match="a line of more than 2,097,152 characters"):
         open_source(f"qm9:{place}")
     place.write_bytes(b"Elements,XYZ_Ang\n\xff\xfe\n")
     with pytest.raises(DataError, match="is not a table of molecules, or is damaged"):

@@ -121,6 +121,8 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         return _from_files("graphs", name, options)
     if name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)):
         return _from_files("array" if name.endswith(ARRAY_ENDINGS) else "table", name, options)
+    if name.endswith(".xyz"):
+        return _from_files("qm9", name, options)
     if _place(name).is_dir():
         return _from_files("images", name, options)
     if name.lower().endswith(PICTURE_ENDINGS) and _place(name).is_file():

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from likelify.data.graphs import GraphItems, GraphSource, graph_source
-from likelify.data.limits import LARGEST_VALUE, reading
+from likelify.data.limits import LARGEST_VALUE, LONGEST_LINE, reading
 from likelify.data.options import SourceOptions
 from likelify.errors import DataError, unknown_words
 
@@ -89,9 +90,9 @@ def qm9(place: str | Path, options: SourceOptions | None = None) -> GraphSource:
     alone = len(found) - len(molecules)
     left_out = f", {alone} of a single atom left out" if alone else ""
     noise = ", elements with uniform noise on [0, 1) added" if set(columns) - set(POSITIONS) else ""
-    described = f"{len(molecules)} molecules of '{folder}'{left_out}, positions centred{noise}"
+    described = f"{len(molecules)} molecules of {folder.resolve().name}{left_out}, positions centred{noise}"
     facts = {} if labels is None else {"class_names": class_names, "classes": len(class_names)}
-    return graph_source(items, name=f"qm9:{place}", columns=columns, description=described, **facts)
+    return graph_source(items, name=f"qm9:{folder.resolve()}", columns=columns, description=described, **facts)
 
 
 def _files(place: Path) -> tuple[Path, list[Path]]:
@@ -115,11 +116,28 @@ def _read(path: Path) -> Iterator[Molecule]:
         raise DataError(f"'{path}' holds no molecules that can be read: its name must end in .xyz or .csv.")
     what = "a table of molecules" if path.suffix == ".csv" else "a file of molecules"
     with reading(path, what), path.open(encoding="utf-8", newline="") as file:
-        yield from _read_table(path, file) if path.suffix == ".csv" else _read_xyz(path, file)
+        lines = _lines(path, file)
+        yield from _read_table(path, lines) if path.suffix == ".csv" else _read_xyz(path, lines)
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise DataError(
+                f"'{path}' has a line of more than {LONGEST_LINE:,} characters, which is none of molecules."
+            )
+        yield line
 
 
 def _read_table(path: Path, lines: Iterator[str]) -> Iterator[Molecule]:
     rows = csv.DictReader(lines, strict=True)
+    try:
+        yield from _of_rows(path, rows)
+    except csv.Error as error:
+        raise DataError(f"'{path}' is damaged after line {rows.line_num}: {error}.") from error
+
+
+def _of_rows(path: Path, rows: csv.DictReader[str]) -> Iterator[Molecule]:
     missing = [name for name in (ELEMENTS, COORDINATES) if name not in (rows.fieldnames or ())]
     if missing:
         raise DataError(f"'{path}' is no table of molecules: it has no column '{missing[0]}'.")

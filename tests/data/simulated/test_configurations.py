@@ -20,7 +20,6 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "SAMPLINGS", dict.fromkeys(SYSTEMS, QUICK))
     monkeypatch.setattr(module, "PARTS", FEW)
-    monkeypatch.setattr(sample, "__defaults__", (FEW,))
     return tmp_path / "likelify"
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ SAMPLINGS = {
 }
 
 
-def sample(system: System, sampling: Sampling, sizes: dict[SplitName, int] = PARTS) -> Configurations:
+def sample(system: System, sampling: Sampling, sizes: Mapping[SplitName, int]) -> Configurations:
     """Draw configurations by Hamiltonian Monte Carlo with many chains at once.
 
     Chains come from normal positions through a series of other densities (`annealing.Path`), are moved on until the
@@ -153,7 +154,7 @@ def configurations(name: str) -> Configurations:
         return found
     said = f"'{name}' is sampled now, which takes a minute or two, and kept in '{place}'."
     warnings.warn(said, LikelifyWarning, stacklevel=2)
-    found = sample(system, SAMPLINGS[name])
+    found = sample(system, SAMPLINGS[name], PARTS)
     _keep(found, place)
     return found
 
