@@ -1,4 +1,5 @@
 from benchmarks.graph_truth import FAR, point_sets
+
 from likelify.data.simulated.mixtures import MIXTURES
 
 
