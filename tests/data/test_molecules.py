@@ -65,6 +65,7 @@ def test_molecules_are_graphs_of_centred_positions(tmp_path, form):
     assert [source.size(split) for split in ("train", "validation", "test")] == [8, 1, 1]
     assert (source.event_shape, source.columns, source.classes) == ((3,), ("x", "y", "z"), None)
     assert source.graphs.complete
+    assert source.graphs.centred
     if form == "parts":
         found = [name for split in ("train", "validation", "test") for name in source.item_names(split)]
         assert sorted(found) == sorted(names)
@@ -83,7 +84,8 @@ def test_elements_and_formulas_can_be_asked_for(tmp_path):
     source = open_source(f"qm9:{tmp_path}", options)
     assert source.columns == ("z", "H", "C")
     assert source.class_names == ("C2H2", "C2H6", "CH4", "H2O", "H3N")
-    assert "1 of a single atom left out" in source.description
+    assert "1 of a single atom left out, positions as they are, elements with uniform noise" in source.description
+    assert not source.graphs.centred
     batch = source.read_all("train")
     first = source.item_names("train")[0]
     elements = made[int(first[-6:]) - 1][0]

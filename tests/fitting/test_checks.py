@@ -20,6 +20,7 @@ from likelify.errors import (
     ShapeError,
     UnsupportedError,
 )
+from likelify.fitting.checks import check_fit
 from likelify.fitting.figures import Course, Point
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
@@ -211,3 +212,34 @@ def test_what_fails_with_a_condition_too_is_not_for_the_lack_of_one():
     for data in (stripes(labels=True), stripes()):
         with pytest.raises(ShapeError, match=r"works on inputs of shape \(rows, 1, 4, 4\)"):
             evaluate(flow, data)
+
+
+class Dropped(torch.nn.Module):
+    """What says that it takes centres off."""
+
+    centre = "dropped"
+
+
+@pytest.mark.parametrize(
+    ("centred", "said"),
+    [
+        ((0, 1), r"'sets': the mean of 'x', 'y' is zero in every graph.*--model point-flow"),
+        ((1,), r"'sets': the mean of 'y' is zero in every graph.*Leave the means of the graphs in"),
+    ],
+)
+def test_centred_graphs_need_a_flow_that_knows(centred, said):
+    x = np.random.default_rng(0).normal(size=(12, 3, 2))
+    x[:, :, centred] -= x[:, :, centred].mean(1, keepdims=True)
+    source = lk.data.graph_source(lk.data.GraphItems(x.reshape(-1, 2), [3] * 12), name="sets", columns=("x", "y"))
+    assert source.graphs.centred == (len(centred) == 2)
+    flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2), event_shape=(2,))
+    with pytest.raises(DataError, match=said):
+        check_fit(flow, source, conditional=False)
+    flow.known = Dropped()
+    check_fit(flow, source, conditional=False)
+
+
+def test_graphs_of_one_node_or_with_means_are_not_centred():
+    rng = np.random.default_rng(0)
+    for x, sizes in ((np.zeros((12, 2)), [1] * 12), (rng.normal(size=(24, 2)), [2] * 12)):
+        assert not lk.data.graph_source(lk.data.GraphItems(x, sizes)).graphs.centred

@@ -30,6 +30,8 @@ class GraphFacts(Settings):
         sizes: of the training graphs, how many have each number of nodes.
         complete: whether every node has an edge to every other of its graph, as in sets of points.
         weighted: whether edges have weights of their own.
+        centred: whether all features have mean zero in every graph, as positions without a place in space have: their
+            density is one of `(nodes - 1) features` numbers.
 
     Example:
         >>> GraphFacts(sizes={4: 30, 5: 10}, complete=True).mean_nodes
@@ -39,6 +41,7 @@ class GraphFacts(Settings):
     sizes: dict[int, int]
     complete: bool
     weighted: bool = False
+    centred: bool = False
 
     @classmethod
     def meant(cls) -> str:

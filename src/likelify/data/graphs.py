@@ -123,6 +123,7 @@ class GraphSource(Source):
             complete=all(part.complete for part in self._splits.values()),
             weighted=any(part.weight is not None for part in self._splits.values()),
             sizes=count_sizes(self._splits["train"].sizes.numpy()),
+            centred=bool(centred_features(self._splits["train"].x, self._splits["train"].sizes).all()),
         )
 
     @classmethod
@@ -247,6 +248,21 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> GraphBatch | None:
     if not found:
         return None
     return GraphBatch(**found) if "edge_index" in found else GraphBatch.complete(found["sizes"])
+
+
+def centred_features(x: Tensor, sizes: Tensor) -> Tensor:
+    """Tell which features have mean zero in every graph, up to rounding, `features`; none of graphs of a single node.
+
+    Args:
+        x: of all nodes, `(nodes, *features)`.
+        sizes: number of nodes of each graph.
+    """
+    import torch
+
+    sums = torch.segment_reduce(x.double(), "sum", lengths=sizes, axis=0)
+    spread = x.double().abs().mean(0)
+    few = torch.finfo(x.dtype).eps ** 0.75
+    return (sums.abs() <= few * sizes.reshape(-1, *(1,) * (x.ndim - 1)) * spread).all(0) & (sizes > 1).any()
 
 
 @lru_cache(maxsize=64)

@@ -59,12 +59,13 @@ class Molecule:
 def qm9(place: str | Path, options: SourceOptions | None = None) -> GraphSource:
     """Return molecules as complete graphs, with the positions of their atoms as features of the nodes.
 
-    Positions are in the units of the files, angstroms in QM9, and those of a molecule have mean zero: their density is
-    one of `3 (atoms - 1)` numbers. Molecules of one atom are left out, since nothing is left of them.
+    Positions are in the units of the files, angstroms in QM9. By themselves those of a molecule have mean zero: their
+    density is one of `3 (atoms - 1)` numbers. Molecules of one atom are left out, since nothing is left of them.
 
     `columns` names the features: `x`, `y`, `z`, and the elements that there are, `H`, `C`, `N`, ..., which are 1 for
     atoms of the element and 0 for others, with uniform noise on [0, 1) by `default_rng(0)` added; by default positions
-    alone. `labels="formula"` makes the formula of a molecule its class.
+    alone. Beside elements, positions stay as they are in the file. `labels="formula"` makes the formula of a molecule
+    its class.
 
     Args:
         place: a folder of such files, or one of them.
@@ -90,7 +91,8 @@ def qm9(place: str | Path, options: SourceOptions | None = None) -> GraphSource:
     alone = len(found) - len(molecules)
     left_out = f", {alone} of a single atom left out" if alone else ""
     noise = ", elements with uniform noise on [0, 1) added" if set(columns) - set(POSITIONS) else ""
-    described = f"{len(molecules)} molecules of {folder.resolve().name}{left_out}, positions centred{noise}"
+    placed = "positions centred" if _centred(columns) else "positions as they are"
+    described = f"{len(molecules)} molecules of {folder.resolve().name}{left_out}, {placed}{noise}"
     facts = {} if labels is None else {"class_names": class_names, "classes": len(class_names)}
     return graph_source(items, name=f"qm9:{folder.resolve()}", columns=columns, description=described, **facts)
 
@@ -206,8 +208,13 @@ def _columns(options: SourceOptions, molecules: Sequence[Molecule]) -> tuple[str
     return columns
 
 
+def _centred(columns: Sequence[str]) -> bool:
+    return sorted(columns) == list(POSITIONS)
+
+
 def _features(molecules: Sequence[Molecule], columns: Sequence[str]) -> np.ndarray:
-    positions = np.concatenate([molecule.positions - molecule.positions.mean(0) for molecule in molecules])
+    centred = _centred(columns)
+    positions = np.concatenate([each.positions - centred * each.positions.mean(0) for each in molecules])
     elements = np.array([element for molecule in molecules for element in molecule.elements])
     rng, features = np.random.default_rng(0), []
     for name in columns:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from likelify.data import Batch, Source, SplitName
 from likelify.data.facts import WORDS
+from likelify.data.graphs import centred_features
 from likelify.data.remainders import nearly_dependent_columns
 from likelify.data.screening import dependent_columns, rounded_columns, some_rows
 from likelify.door import refuse_broken_weights, tensor_of
@@ -23,6 +24,8 @@ from likelify.transforms import Chain, Columns
 
 # Training rows that are looked at for values far from all others.
 FRONT_ROWS = 2**16
+# Training graphs that are looked at for means of zero.
+CENTRED_GRAPHS = 256
 
 
 def check_flow(flow: Any) -> None:
@@ -111,7 +114,8 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
 
     Raises:
         ConfigError: if the flow has no parameters, or needs a condition or does not, as `check_condition` says.
-        DataError: if labels are asked of data without them, or columns follow from others or lose their digits.
+        DataError: if labels are asked of data without them, columns follow from others or lose their digits, or graphs
+            are centred and the flow is not made for that.
 
     Warns:
         LikelifyWarning: if columns follow from others but for their last digits.
@@ -120,6 +124,7 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     if next(flow.parameters(), None) is None:
         raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
     check_columns(source)
+    check_centres(flow, source)
     weight = tensor_of(flow)
     dtype = torch.get_default_dtype() if weight is None else weight.dtype
     if not flow.transform.takes_float64 and (names := rounded_columns(source, dtype)):
@@ -155,6 +160,36 @@ def check_columns(source: Source) -> None:
             f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "
             f"{remedy}."
         )
+
+
+def check_centres(flow: Flow, source: Source) -> None:
+    """Refuse graphs with features whose mean is zero in every graph, if the flow does not take that into account.
+
+    Their density is one of fewer dimensions, and any other grows without end where means are.
+
+    Raises:
+        DataError: naming the features.
+    """
+    if source.kind != "graph" or any(getattr(part, "centre", None) == "dropped" for part in flow.modules()):
+        return
+    batch = source.read("train", torch.arange(min(CENTRED_GRAPHS, source.size("train"))))
+    if batch.structure is None or batch.x.ndim != 2:
+        return
+    found = centred_features(batch.x, batch.structure.sizes).tolist()
+    if not any(found):
+        return
+    names = source.columns or tuple(f"number {place + 1}" for place in range(len(found)))
+    remedy = "Leave the means of the graphs in, or give each graph a random one."
+    if all(found):
+        remedy = (
+            "For positions without a place in space there is the model point-flow: --model point-flow --set "
+            "symmetry=rotations --set centre=dropped; in a flow of your own begin with lk.transforms.Centre."
+        )
+    which = listed([name for name, each in zip(names, found, strict=True) if each])
+    raise DataError(
+        f"'{source.name}': the mean of {which} is zero in every graph, so that the last node follows from the others "
+        f"and the likelihood of this model would grow without end. {remedy}"
+    )
 
 
 def check_front(flow: Flow, source: Source) -> None:
