@@ -214,12 +214,6 @@ def test_what_fails_with_a_condition_too_is_not_for_the_lack_of_one():
             evaluate(flow, data)
 
 
-class Dropped(torch.nn.Module):
-    """What says that it takes centres off."""
-
-    centre = "dropped"
-
-
 @pytest.mark.parametrize(
     ("centred", "said"),
     [
@@ -232,11 +226,13 @@ def test_centred_graphs_need_a_flow_that_knows(centred, said):
     x[:, :, centred] -= x[:, :, centred].mean(1, keepdims=True)
     source = lk.data.graph_source(lk.data.GraphItems(x.reshape(-1, 2), [3] * 12), name="sets", columns=("x", "y"))
     assert source.graphs.centred == (len(centred) == 2)
-    flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2), event_shape=(2,))
-    with pytest.raises(DataError, match=said):
-        check_fit(flow, source, conditional=False)
-    flow.known = Dropped()
-    check_fit(flow, source, conditional=False)
+    settings = {"event_shape": (2,), "symmetry": "rotations", "width": 4}
+    flows = [lk.Flow(lk.Normal((2,)), lk.ActNorm(2), event_shape=(2,))]
+    flows += [lk.zoo.build("point-flow", **settings, centre=centre) for centre in ("normal", "dropped")]
+    for flow in flows[:2]:
+        with pytest.raises(DataError, match=said):
+            check_fit(flow, source, conditional=False)
+    check_fit(flows[2], source, conditional=False)
 
 
 def test_graphs_of_one_node_or_with_means_are_not_centred():

@@ -145,3 +145,11 @@ def test_large_images_have_a_pyramid():
     assert named(3, 16, 16).title == named(3, 20, 20, model_settings={"mixing": "emerging"}).title == "glow"
     assert named(1, 20, 20).fit.max_time == 600
     assert choose(open_source("sample-photos").facts()).title == "pyramid"
+
+
+def test_centred_positions_get_a_model_of_centred_positions():
+    facts = {"name": "a", "family": "a", "kind": "graph", "event_shape": (3,), "fingerprint": ""}
+    sizes, graphs = {"train": 5000}, {"sizes": {13: 5000}, "complete": True}
+    found = recipes.recipe(Facts(**facts, sizes=sizes, graphs={**graphs, "centred": True}))
+    assert (found.model, found.models["point-flow"]) == ("point-flow", {"symmetry": "rotations", "centre": "dropped"})
+    assert recipes.recipe(Facts(**facts, sizes=sizes, graphs=graphs)).model == "graph-flow"

@@ -20,7 +20,7 @@ from likelify.fitting.weights import NAMED, listed
 from likelify.flows import Flow
 from likelify.schema import numbered_columns
 from likelify.seeding import seeded
-from likelify.transforms import Chain, Columns
+from likelify.transforms import Centre, Chain, Columns
 
 # Training rows that are looked at for values far from all others.
 FRONT_ROWS = 2**16
@@ -170,7 +170,7 @@ def check_centres(flow: Flow, source: Source) -> None:
     Raises:
         DataError: naming the features.
     """
-    if source.kind != "graph" or any(getattr(part, "centre", None) == "dropped" for part in flow.modules()):
+    if source.kind != "graph" or any(isinstance(part, Centre) and part.centre == "dropped" for part in flow.modules()):
         return
     batch = source.read("train", torch.arange(min(CENTRED_GRAPHS, source.size("train"))))
     if batch.structure is None or batch.x.ndim != 2:

@@ -138,7 +138,6 @@ SOURCES: dict[str, Recipe] = {
         draws=LARGE_IMAGES,
     ),
     "mog-ring": Recipe("graph-flow", models={"set-canonical": {"order": "angle"}}, threads=1),
-    **dict.fromkeys(("dw4", "dw4-1000", "lj13", "lj13-1000", "lj13-single"), CENTRED),
     "fashion-mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
     "mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
     "cifar-10": Recipe("pyramid", models=ALIGNED, draws=LARGE_IMAGES),
@@ -247,7 +246,8 @@ SET_FITS: Mapping[str, Values] = {
 
 def _of_graphs(facts: Facts) -> Recipe:
     """Return the recipe of graphs by how many there are, their sizes and the features of their nodes."""
-    found = SOURCES.get(facts.family, KINDS["graph"])
+    centred = facts.graphs is not None and facts.graphs.centred
+    found = SOURCES.get(facts.family, CENTRED if centred else KINDS["graph"])
     graphs = facts.sizes.get("train", 0)
     dropout = next((rate for below, rate in DROPOUT if graphs < below), 0.0)
     shared: Values = {"dropout": dropout} if dropout else {}
