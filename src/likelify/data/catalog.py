@@ -117,14 +117,9 @@ def _open(name: str, options: SourceOptions | None) -> Source:
         return _from_files(family, place, options)
     if family in FROM_FILES:
         raise DataError(f"'{family}' is made of your own files: say where they are, '{family}:PLACE'.")
-    if name.endswith(TABLE_ENDINGS) and options is not None and (options.graphs or options.edges):
-        return _from_files("graphs", name, options)
-    if name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)):
-        return _from_files("array" if name.endswith(ARRAY_ENDINGS) else "table", name, options)
-    if name.endswith(".xyz"):
-        return _from_files("qm9", name, options)
-    if _place(name).is_dir():
-        return _from_files("images", name, options)
+    by_name = _family_of(name, options)
+    if by_name is not None:
+        return _from_files(by_name, name, options)
     if name.lower().endswith(PICTURE_ENDINGS) and _place(name).is_file():
         raise DataError(
             f"'{name}' is a single picture; a model is fitted to a folder of them: '{_place(name).parent}'."
@@ -139,6 +134,16 @@ def _open(name: str, options: SourceOptions | None) -> Source:
     own = [f"{family}:PLACE" for family in FROM_FILES if family not in ("table", "array", "graphs", "images")]
     files = ["FOLDER", "FILE.csv", "FILE.parquet", "FILE.npy"]
     raise DataError(unknown_word("source", name, [*SOURCES, *own, *files]))
+
+
+def _family_of(name: str, options: SourceOptions | None) -> str | None:
+    """Return the family of a file by the end of its name, or of a folder; None if there is none."""
+    if name.endswith(TABLE_ENDINGS) and options is not None and (options.graphs or options.edges):
+        return "graphs"
+    for endings, family in ((ARRAY_ENDINGS, "array"), (TABLE_ENDINGS, "table"), ((".xyz",), "qm9")):
+        if name.endswith(endings):
+            return family
+    return "images" if _place(name).is_dir() else None
 
 
 def _from_files(family: str, place: str, options: SourceOptions | None) -> Source:
