@@ -129,15 +129,14 @@ def evaluate(
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     elements, elbo = torch.cat(dims), torch.cat(elbos)
-    features = math.prod(source.event_shape) if source.kind == "graph" else None
     _look_at(elbo, source, split)
     by_draws = {number: _figure(torch.cat(values)) for number, values in found.items() if values}
     return Evaluation(
         source=source.name,
         split=split,
         exact=flow.likelihood == "exact",
-        elbo=_score(elbo, elements, features, elbo_samples),
-        iw=_score(torch.cat(weights), elements, features, iw_samples, tails) if weighted else None,
+        elbo=_score(elbo, elements, source, elbo_samples),
+        iw=_score(torch.cat(weights), elements, source, iw_samples, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
@@ -162,14 +161,15 @@ def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
 
 
 def _score(
-    nats: Tensor, dims: Tensor, features: int | None, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()
+    nats: Tensor, dims: Tensor, source: Source, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()
 ) -> Score:
-    """Summarise items, of graphs also per node, which has so many features.
+    """Summarise items of a source, of graphs also per node.
 
     With what each batch of importance weights says of itself: sample sizes, shapes, reliable.
     """
     bits = bits_per_dim(nats, dims[: len(nats)])
-    per_node = None if features is None else _figure(nats * features / dims[: len(nats)])
+    graphs, features = source.kind == "graph", math.prod(source.event_shape)
+    per_node = _figure(nats * features / dims[: len(nats)]) if graphs else None
     score = Score(bits=_figure(bits), nats=_figure(nats), per_node=per_node, samples=samples)
     if not tails:
         return score
