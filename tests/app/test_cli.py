@@ -100,7 +100,7 @@ def test_sample_writes_a_picture(fitted, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fit", "cats"), "There is no source 'cats'. Known are: digits, "),
+        (("fit", "zebras"), "There is no source 'zebras'. Known are: digits, "),
         (("fit",), "likelify fit needs data, such as 'likelify fit digits'; only --dry-run does without."),
         (
             ("fit", "digits", "--model", "sylvester", "--mixing", "1x1"),

@@ -15,6 +15,8 @@ def test_a_large_graph_is_measured_in_phases():
         found = graph_scale.measure(200, 1000)
     assert 900 < found["edges"] <= 1000
     assert {name.split(", ")[1] for name in found if ", " in name} == {"seconds", "bytes"}
+    # A process that is warm needs no more memory.
+    found = {name: value or 1.0 for name, value in found.items()}
     entries = graph_scale.entries(1000, 5000, lambda nodes, edges: found)
     by_name = {entry.name: entry.value for entry in entries}
     assert by_name["bytes per edge, over those of a tenth of the graph"] == 1.0

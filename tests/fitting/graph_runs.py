@@ -46,9 +46,10 @@ def rings(features=1, count=120):
     return graph_source(GraphItems(x, sizes, edges, labels=sizes % 2), name="rings")
 
 
-def graph_run(folder, source, *, conditional=False, settings=SHORT):
+def graph_run(folder, source, *, model=None, conditional=False, settings=SHORT):
     """Fit a model of graphs into a run folder."""
-    model = TinyGraphs(event_shape=source.event_shape, classes=source.classes if conditional else None)
+    classes = source.classes if conditional else None
+    model = model or TinyGraphs(event_shape=source.event_shape, classes=classes)
     run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=settings, conditional=conditional))
     with lk.seeded(0):
         flow = model.build()

@@ -7,7 +7,6 @@ import torch
 
 import likelify as lk
 from likelify.data import Batch, Source
-from likelify.errors import ConfigError
 from likelify.fitting.choose import choose
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
@@ -70,8 +69,7 @@ def test_graphs_are_fitted_and_measured_per_graph():
     assert whole.elbo.nats.mean == pytest.approx(measured.elbo.nats.mean, abs=1e-4)
 
 
-def test_facts_of_graphs_and_no_ready_made_model():
+def test_facts_of_graphs_and_their_model():
     facts = Rings().facts()
     assert (facts.kind, facts.item, facts.levels) == ("graph", "graph", None)
-    with pytest.raises(ConfigError, match=r"no ready-made models of graphs \('rings'\)"):
-        choose(facts)
+    assert choose(facts).model.name == "graph-flow"

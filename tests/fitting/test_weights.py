@@ -170,8 +170,10 @@ def test_headers_are_bounded(run, length):
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_a_bounded_build_gives_the_same_model(name, tmp_path):
     kind = zoo.MODELS[name].kind
-    shapes = {"table": {"event_shape": (6,)}, "sequence": {"event_shape": (2, 16)}}
+    shapes = {"table": {"event_shape": (6,)}, "sequence": {"event_shape": (2, 16)}, "graph": {"event_shape": (2,)}}
     shape = shapes.get(kind, {"event_shape": (3, 16, 16), "pixel_levels": 17})
+    if "nodes" in zoo.MODELS[name].model_fields:
+        shape = shape | {"nodes": 3}
     config = zoo.config_from_dict({"model": name} | shape)
     torch.manual_seed(0)
     expected = config.build().state_dict()

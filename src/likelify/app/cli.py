@@ -55,8 +55,7 @@ def fit(
 ) -> None:
     """Fit a flow to a source of data, and keep everything in a run folder.
 
-    Prints held-out bits per dimension, or nats per row, when it is done. Ctrl-C
-    saves where it is; --resume RUN alone goes on, also after a kill.
+    Prints what it comes to on held-out items. Ctrl-C saves; --resume RUN goes on.
 
     Example: likelify fit digits --max-time 60s --seed 1
     """

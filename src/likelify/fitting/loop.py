@@ -404,11 +404,12 @@ class _Fit:
     def _validate(self, passed: int) -> None:
         """Add a point to the course, and keep the weights if they are the best so far."""
         state = self.state
-        train: list[float | None] = [None, None]
+        nothing: list[float | None] = [None, None]
+        train = nothing
         if state.losses:
             train = [float(torch.stack(values).mean()) for values in zip(*state.losses, strict=True)]
             self._require_finite(torch.tensor(train[0]))
-        matching, train = (train[0], [None, None]) if self.matches else (None, train)
+        matching, train = (train[0], nothing) if self.matches else (None, train)
         average: Flow = state.average.module  # pyright: ignore[reportAssignmentType]
         bits, nats = self.validation.figures(average)
         self._require_finite(torch.tensor(bits))

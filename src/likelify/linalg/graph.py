@@ -61,6 +61,15 @@ def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) ->
 
 def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
     nodes = len(graph.owner)
+    rows, columns, values = graph.derived(f"compressed {dtype}", lambda graph: _compressed(graph, dtype))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(rows, columns, values, (nodes, nodes), check_invariants=False)
+
+
+def _compressed(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where each row begins among the entries, their columns and their values."""
+    nodes = len(graph.owner)
     start, end, weight = _sorted_edges(graph)
     counts = torch.bincount(start, minlength=nodes)
     rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -71,9 +80,7 @@ def _adjacency(graph: GraphBatch, dtype: torch.dtype) -> Tensor:
         values[some] = (roots if weight is None else roots * weight[some]) * inverse[end[some]]
     # The sparse products of the CPU want 32-bit indices and would convert others at every call.
     index = torch.int32 if max(nodes, len(values)) < 2**31 else torch.int64
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(rows.to(index), end.to(index), values, (nodes, nodes), check_invariants=False)
+    return rows.to(index), end.to(index), values
 
 
 def _degrees(start: Tensor, weight: Tensor | None, counts: Tensor) -> Tensor:
@@ -88,10 +95,10 @@ def _degrees(start: Tensor, weight: Tensor | None, counts: Tensor) -> Tensor:
 
 def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows, the columns and the values of the entries of the normalized adjacency, sorted."""
-    adjacency = normalized_adjacency(graph, dtype)
-    counts = adjacency.crow_indices().diff().long()
+    begins, columns, values = graph.derived(f"compressed {dtype}", lambda graph: _compressed(graph, dtype))
+    counts = begins.diff().long()
     rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return rows, adjacency.col_indices().long(), adjacency.values()
+    return rows, columns.long(), values
 
 
 def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:

