@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import likelify as lk
 from likelify import zoo
-from likelify.data import ArraySource, table, weighted
+from likelify.data import ArraySource, GraphItems, GraphSource, table, weighted
 from likelify.errors import LikelifyWarning, NonFiniteError, RunError
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
@@ -182,6 +182,10 @@ SMALL = {
 }
 
 
+# Of a graph; the rows below are those of eight graphs, and of two.
+NODES = 3
+
+
 def small(name):
     """Return a model as small as its settings allow."""
     fields = zoo.MODELS[name].model_fields
@@ -190,6 +194,8 @@ def small(name):
         settings["hidden"] = (4,)
     if "pixel_levels" in fields and zoo.MODELS[name].kind == "image":
         settings["pixel_levels"] = 4
+    if "nodes" in fields:
+        settings["nodes"] = NODES
     shape = {"image": (1, 8, 8), "sequence": (2, 8)}.get(zoo.MODELS[name].kind, (3,))
     return zoo.MODELS[name](event_shape=shape, **settings)
 
@@ -210,7 +216,10 @@ def test_every_model_goes_on_to_the_same_result(name, tmp_path):
         for split, n in (("train", 24), ("validation", 6))
     }
     kind = zoo.MODELS[name].kind
-    source = ArraySource("noise", parts, kind=kind, levels=4 if image else None)
+    if kind == "graph":
+        source = GraphSource("noise", {split: GraphItems(x, [NODES] * (len(x) // NODES)) for split, x in parts.items()})
+    else:
+        source = ArraySource("noise", parts, kind=kind, levels=4 if image else None)
     optimizer = "adamw" if image else "adamax"
     settings = FitSettings(steps=3, batch_size=8, validations=2, checkpoint_seconds=0, optimizer=optimizer, lr=1e-3)
     goes_on_after_a_kill(tmp_path, model, source, settings, step=2)
