@@ -95,7 +95,8 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path):
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_cells(cells, Folders(results=tmp_path / "results", runs=tmp_path / "fits"), jobs=2, on_event=interrupt)
-    assert time.monotonic() - start < 60
+    # Either cell would have taken five minutes of the processor.
+    assert time.monotonic() - start < 200
     assert [folder.name for folder in tmp_path.iterdir()] == ["fits"]
     assert not list(tmp_path.rglob("*.part"))
 
