@@ -65,8 +65,9 @@ class GraphFacts(Settings):
         Of a complete graph these are the pairs of its nodes, if that is more.
 
         Example:
-            >>> [GraphFacts(sizes={10: 3}, complete=complete).elements(2) for complete in (False, True)]
-            [20, 100]
+            >>> sizes = {10: 3}
+            >>> GraphFacts(sizes=sizes, complete=True).elements(2), GraphFacts(sizes=sizes, complete=False).elements(2)
+            (100, 20)
         """
         each = {nodes: nodes * max(features, nodes if self.complete else 1) for nodes in self.sizes}
         return round(sum(each[nodes] * count for nodes, count in self.sizes.items()) / sum(self.sizes.values()))
