@@ -96,9 +96,8 @@ def _degrees(start: Tensor, weight: Tensor | None, counts: Tensor) -> Tensor:
 def _entries(graph: GraphBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows, the columns and the values of the entries of the normalized adjacency, sorted."""
     begins, columns, values = graph.derived(f"compressed {dtype}", lambda graph: _compressed(graph, dtype))
-    counts = begins.diff().long()
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-    return rows, columns.long(), values
+    rows = torch.repeat_interleave(begins.diff(), output_size=len(columns))
+    return rows.long(), columns.long(), values
 
 
 def _sorted_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -235,7 +234,7 @@ class GraphMap(LinearMap, vouches=True):
         if not self.graph.is_complete:
             if is_tracing() or in_forward_mode():
                 # To which sparse products are unknown.
-                start, end, weight = self.graph.derived(f"entries {x.dtype}", lambda graph: _entries(graph, x.dtype))
+                start, end, weight = _entries(self.graph, x.dtype)
                 return torch.zeros_like(x).index_add(0, start, weight[:, None] * x[end])
             return SymmetricProduct.apply(normalized_adjacency(self.graph, x.dtype), x)  # pyright: ignore[reportReturnType]
         size = common_size(self.graph)
