@@ -10,6 +10,7 @@ coordinates in the whole graph.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -118,10 +119,16 @@ class Dual:
 
 
 class Ask(nn.Module):
-    """One round: each node asks the others by gates, and takes up what it is told."""
+    """One round: each node asks the others by gates, and takes up what it is told.
+
+    Raises:
+        ConfigError: if the heads do not divide the width.
+    """
 
     def __init__(self, width: int, heads: int, times: int) -> None:
         super().__init__()
+        if width % heads:
+            raise ConfigError(f"The heads share the width evenly, and {heads} do not divide {width}.")
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.told = nn.Linear(width, 2 * width)
@@ -150,7 +157,76 @@ class Ask(nn.Module):
         return Dual(heard, torch.einsum("cghij,gjhd->cgihd", slope, value).flatten(-2) * scale)
 
 
-class SetVelocity(nn.Module):
+class NodeVelocity(nn.Module):
+    """Velocities of the nodes of graphs, and their divergence found beside them; write `_run`.
+
+    Args:
+        features: of a node.
+        times: waves of the time.
+        context_features: of the condition of each node, which is given and not modelled.
+
+    Attributes:
+        out: the last layer of the network.
+        pull: layer of the time whose output is the strength of a pull.
+    """
+
+    permutes = True
+    extra_repr = kept_arguments
+    out: nn.Linear
+    pull: nn.Linear
+
+    def __init__(self, features: int, times: int, context_features: int) -> None:
+        super().__init__()
+        self.features = check_size(features, "The features of a node")
+        self.times = check_size(times, "times", least=0)
+        self.context_features = check_size(context_features, "context_features", least=0)
+
+    def forward(self, x: Tensor, t: Tensor, context: ContextLike = None) -> Tensor:
+        """Return the velocities `(nodes, features)`.
+
+        Args:
+            x: positions `(nodes, features)`.
+            t: time, without axes or `(nodes, 1)`.
+            context: with the graphs.
+        """
+        return self._run(x, t, as_context(context), changes=False)[0]
+
+    def with_divergence(self, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return the velocities, and `sum_k dv_k / dx_k` of each node, `(nodes,)`."""
+        velocity, trace = self._run(x, t, context, changes=True)
+        return velocity, velocity.new_zeros(len(x)) if trace is None else trace
+
+    @abstractmethod
+    def _run(self, x: Tensor, t: Tensor, context: Context, *, changes: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the velocities, and with `changes` the divergence of each node."""
+
+    def _rest(self) -> None:
+        """Begin with velocity zero."""
+        for layer in (self.out, self.pull):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def _sets(self, x: Tensor, context: Context) -> Sets:
+        """Return the graphs as arrays, if they and the condition fit."""
+        name = type(self).__name__
+        if context.structure is None:
+            raise ShapeError(
+                f"{name} works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
+            )
+        if x.shape[1:] != (self.features,):
+            raise ShapeError(f"This {name} is of {self.features} features of nodes, not {tuple(x.shape[1:])}.")
+        condition = context.condition
+        if condition is None and self.context_features:
+            raise ShapeError(f"This {name} reads {self.context_features} features of a condition, and there is none.")
+        if condition is not None and condition.shape != (len(x), self.context_features):
+            raise ShapeError(
+                f"This {name} reads {self.context_features} features of a condition for each of {len(x)} nodes, and "
+                f"got a condition of shape {tuple(condition.shape)}."
+            )
+        return Sets.of(context.structure)
+
+
+class SetVelocity(NodeVelocity):
     r"""Velocities of the nodes of graphs, equivariant under permutations: `v_i = f(x_i, {x_j}, t)`.
 
     The position of a node, waves of it and of the time begin; in each of `rounds` the node asks the others, gates
@@ -183,9 +259,6 @@ class SetVelocity(nn.Module):
         torch.Size([5, 2])
     """
 
-    permutes = True
-    extra_repr = kept_arguments
-
     def __init__(
         self,
         features: int,
@@ -198,14 +271,9 @@ class SetVelocity(nn.Module):
         context_features: int = 0,
         zero_start: bool = True,
     ) -> None:
-        super().__init__()
-        self.features = check_size(features, "The features of a node")
+        super().__init__(features, times, context_features)
         width, heads = check_size(width, "width"), check_size(heads, "heads")
-        if width % heads:
-            raise ConfigError(f"The heads share the width evenly, and {heads} do not divide {width}.")
-        self.context_features = check_size(context_features, "context_features", least=0)
         self.frequencies = check_size(frequencies, "frequencies", least=0)
-        self.times = check_size(times, "times", least=0)
         moments = 1 + 2 * self.times
         inputs = features * (1 + 2 * self.frequencies) + self.context_features
         self.own = nn.Linear(inputs, width)
@@ -216,36 +284,14 @@ class SetVelocity(nn.Module):
         self.out = nn.Linear(width, features)
         self.pull = nn.Linear(moments, 1)
         if zero_start:
-            for layer in (self.out, self.pull):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor, t: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the velocities `(nodes, features)`.
-
-        Args:
-            x: positions `(nodes, features)`.
-            t: time, without axes or `(nodes, 1)`.
-            context: with the graphs.
-        """
-        return self._run(x, t, as_context(context), changes=False)[0]
-
-    def with_divergence(self, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Return the velocities, and `sum_k dv_k / dx_k` of each node, `(nodes,)`."""
-        velocity, trace = self._run(x, t, context, changes=True)
-        return velocity, velocity.new_zeros(len(x)) if trace is None else trace
+            self._rest()
 
     def _run(self, x: Tensor, t: Tensor, context: Context, *, changes: bool) -> tuple[Tensor, Tensor | None]:
-        if context.structure is None:
-            raise ShapeError(
-                "SetVelocity works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
-            )
-        if x.shape[1:] != (self.features,):
-            raise ShapeError(f"This network is of {self.features} features of nodes, not {tuple(x.shape[1:])}.")
-        sets = Sets.of(context.structure)
+        sets = self._sets(x, context)
+        told = None if context.condition is None else sets.spread(context.condition.to(x.dtype))
         time = waves(t, self.times)
         time = sets.spread(time) if time.ndim > 1 else time
-        own = self._embed(sets.spread(x), self._told(x, context, sets), changes=changes)
+        own = self._embed(sets.spread(x), told, changes=changes)
         others = self.others(own.value) + self.others_time(time)
         position, own = own, own.linear(self.own, self.own_time(time))
         for deepen, ask in zip(self.deepen, self.rounds, strict=True):
@@ -258,18 +304,6 @@ class SetVelocity(nn.Module):
             return velocity, None
         trace = torch.einsum("cgic->gi", found.change) + self.features * pull[..., 0]
         return velocity, sets.gather(trace.expand(sets.graphs, sets.most))
-
-    def _told(self, x: Tensor, context: Context, sets: Sets) -> Tensor | None:
-        """Return the condition of the nodes."""
-        found = 0 if context.condition is None else context.condition.shape[-1]
-        if context.condition is not None and context.condition.shape != (len(x), self.context_features):
-            raise ShapeError(
-                f"This network reads {self.context_features} features of a condition for each of {len(x)} nodes, and "
-                f"got a condition of shape {tuple(context.condition.shape)}."
-            )
-        if found != self.context_features:
-            raise ShapeError(f"This network reads {self.context_features} features of a condition, and there is none.")
-        return None if context.condition is None else sets.spread(context.condition.to(x.dtype))
 
     def _embed(self, x: Tensor, told: Tensor | None, *, changes: bool) -> Dual:
         """Return positions, waves of them and conditions, `(graphs, most, inputs)`."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from likelify.errors import ShapeError
-from likelify.nets.points import Dual, Sets, waves
-from likelify.structure import Context, ContextLike, as_context, check_size, kept_arguments
+from likelify.nets.points import Dual, NodeVelocity, Sets, waves
+from likelify.structure import Context, check_size
 
 # Distances at which bumps are centred, in units of the deviation of a coordinate.
 NEAR, FAR = 0.0, 6.0
@@ -20,7 +19,7 @@ NEAR, FAR = 0.0, 6.0
 TINY = 1e-12
 
 
-class RotationVelocity(nn.Module):
+class RotationVelocity(NodeVelocity):
     r"""Velocities `v_i = sum_j (x_i - x_j) f_ij / sqrt(n)`, less their mean, with `f_ij` of distances alone.
 
     Equivariant under permutations of the nodes, rotations and reflections, and the same after a translation; it moves
@@ -49,10 +48,8 @@ class RotationVelocity(nn.Module):
         torch.Size([5, 2])
     """
 
-    permutes = True
     rotates = True
     centred = True
-    extra_repr = kept_arguments
 
     def __init__(
         self,
@@ -64,11 +61,9 @@ class RotationVelocity(nn.Module):
         context_features: int = 0,
         zero_start: bool = True,
     ) -> None:
-        super().__init__()
-        self.features = check_size(features, "The coordinates of a position")
-        width, bumps = check_size(width, "width"), check_size(bumps, "bumps", least=2)
-        self.context_features = check_size(context_features, "context_features", least=0)
-        self.bumps, self.times = bumps, check_size(times, "times", least=0)
+        super().__init__(features, times, context_features)
+        width = check_size(width, "width")
+        self.bumps = bumps = check_size(bumps, "bumps", least=2)
         moments = 1 + 2 * self.times
         self.around = nn.Sequential(
             nn.Linear(bumps + 2 * self.context_features, width), nn.SiLU(), nn.Linear(width, width)
@@ -83,24 +78,7 @@ class RotationVelocity(nn.Module):
         self.out = nn.Linear(width, 1)
         self.pull = nn.Linear(moments, 1)
         if zero_start:
-            for layer in (self.out, self.pull):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor, t: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the velocities `(nodes, features)`.
-
-        Args:
-            x: positions `(nodes, features)`.
-            t: time, without axes or `(nodes, 1)`.
-            context: with the graphs.
-        """
-        return self._run(x, t, as_context(context), changes=False)[0]
-
-    def with_divergence(self, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Return the velocities, and `sum_k dv_k / dx_k` of each node, `(nodes,)`."""
-        velocity, trace = self._run(x, t, context, changes=True)
-        return velocity, velocity.new_zeros(len(x)) if trace is None else trace
+            self._rest()
 
     def _run(self, x: Tensor, t: Tensor, context: Context, *, changes: bool) -> tuple[Tensor, Tensor | None]:
         sets = self._sets(x, context)
@@ -139,20 +117,6 @@ class RotationVelocity(nn.Module):
         know = Dual(everywhere, change).linear(self.know)
         both = pair.beside(know).linear(self.again, self.again_time(time))
         return both.silu().linear(self.out)
-
-    def _sets(self, x: Tensor, context: Context) -> Sets:
-        if context.structure is None:
-            raise ShapeError(
-                "RotationVelocity works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
-            )
-        if x.shape[1:] != (self.features,):
-            raise ShapeError(f"This network is of positions of {self.features} coordinates, not {tuple(x.shape[1:])}.")
-        found = 0 if context.condition is None else context.condition.shape[-1]
-        if found != self.context_features:
-            raise ShapeError(
-                f"This network reads {self.context_features} features of a condition of each node, and got {found}."
-            )
-        return Sets.of(context.structure)
 
     def _bumps(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Return bumps of distances, `(..., bumps)`, and their slopes."""

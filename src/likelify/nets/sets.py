@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, ShapeError
+from likelify.errors import ShapeError
 from likelify.nets.points import Ask, Dual, Sets, waves
 from likelify.structure import ContextLike, as_context, check_size, kept_arguments
 
@@ -57,8 +57,6 @@ class CausalSetNet(nn.Module):
         super().__init__()
         self.features = check_size(features, "The features of a node")
         width, heads = check_size(width, "width"), check_size(heads, "heads")
-        if width % heads:
-            raise ConfigError(f"The heads share the width evenly, and {heads} do not divide {width}.")
         self.frequencies = check_size(frequencies, "frequencies", least=0)
         self.context_features = check_size(context_features, "context_features", least=0)
         moments = 2 * PROGRESS + 3
