@@ -1,15 +1,12 @@
 """Small runs of graphs that several tests share."""
 
-import warnings
-
 import numpy as np
 
 import likelify as lk
 from likelify.data import GraphItems, graph_source
-from likelify.fitting.loop import fit
-from likelify.fitting.run import Run
-from likelify.fitting.settings import FitSettings, RunConfig
+from likelify.fitting.settings import FitSettings
 from likelify.zoo.registry import ModelConfig, register
+from tests.fitting.report.runs import fitted
 
 SHORT = FitSettings(steps=8, lr=1e-2, batch_size=64, validations=2, warmup=2)
 
@@ -50,10 +47,4 @@ def graph_run(folder, source, *, model=None, conditional=False, settings=SHORT):
     """Fit a model of graphs into a run folder."""
     classes = source.classes if conditional else None
     model = model or TinyGraphs(event_shape=source.event_shape, classes=classes)
-    run = Run.create(folder, RunConfig(data=source.facts(), model=model, fit=settings, conditional=conditional))
-    with lk.seeded(0):
-        flow = model.build()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The fit never beat its start")
-        fit(flow, source, run=run)
-    return run
+    return fitted(folder, source, model, settings, conditional=conditional)

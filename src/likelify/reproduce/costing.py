@@ -12,7 +12,7 @@ import torch
 
 from likelify.data import Batch, Source
 from likelify.fitting.cost import one_step, wait_for
-from likelify.fitting.feeding import generator
+from likelify.fitting.feeding import Order, generator
 from likelify.fitting.memory import KeptMemory, in_memory_of
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
@@ -94,8 +94,8 @@ def _model(cell: Cell, source: Source, folders: Folders, device: torch.device) -
     if found is None:
         with seeded(config.fit.seed):
             flow = config.model.build()
-        order = torch.randperm(source.size("train"), generator=generator(config.fit.seed, "initialize", 0))
-        sample = source.read("train", order[: config.fit.initialize_items])
+        order = Order(source.size("train"), generator(config.fit.seed, "initialize", 0))
+        sample = source.read("train", order.part(0, config.fit.initialize_items))
         flow.initialize(sample.x, sample.context())
         steps = 0
     else:
