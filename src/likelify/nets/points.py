@@ -166,12 +166,14 @@ class NodeVelocity(nn.Module):
         context_features: of the condition of each node, which is given and not modelled.
 
     Attributes:
+        called: what the numbers of a node are called.
         out: the last layer of the network.
         pull: layer of the time whose output is the strength of a pull.
     """
 
     permutes = True
     extra_repr = kept_arguments
+    called = "features"
     out: nn.Linear
     pull: nn.Linear
 
@@ -214,7 +216,7 @@ class NodeVelocity(nn.Module):
                 f"{name} works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
             )
         if x.shape[1:] != (self.features,):
-            raise ShapeError(f"This {name} is of {self.features} features of nodes, not {tuple(x.shape[1:])}.")
+            raise ShapeError(f"This {name} is of {self.features} {self.called} of a node, not {tuple(x.shape[1:])}.")
         condition = context.condition
         if condition is None and self.context_features:
             raise ShapeError(f"This {name} reads {self.context_features} features of a condition, and there is none.")

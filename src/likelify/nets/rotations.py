@@ -50,6 +50,7 @@ class RotationVelocity(NodeVelocity):
 
     rotates = True
     centred = True
+    called = "coordinates"
 
     def __init__(
         self,
