@@ -173,7 +173,7 @@ class NodeVelocity(nn.Module):
 
     permutes = True
     extra_repr = kept_arguments
-    called = "features"
+    called = "features of nodes"
     out: nn.Linear
     pull: nn.Linear
 
@@ -216,7 +216,7 @@ class NodeVelocity(nn.Module):
                 f"{name} works on the nodes of graphs: give Context(structure=GraphBatch.complete(sizes))."
             )
         if x.shape[1:] != (self.features,):
-            raise ShapeError(f"This {name} is of {self.features} {self.called} of a node, not {tuple(x.shape[1:])}.")
+            raise ShapeError(f"This {name} is of {self.features} {self.called}, not {tuple(x.shape[1:])}.")
         condition = context.condition
         if condition is None and self.context_features:
             raise ShapeError(f"This {name} reads {self.context_features} features of a condition, and there is none.")
