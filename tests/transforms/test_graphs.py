@@ -88,3 +88,15 @@ def test_actnorm_standardises_features_over_the_nodes_of_all_graphs():
     torch.testing.assert_close(z.std(0, correction=0), torch.ones(2).double())
     _, log_det = layer(x, graphs)
     torch.testing.assert_close(log_det, layer.log_scale.sum() * torch.tensor([1.0, 4, 2]).double())
+
+
+def test_a_graph_exponential_can_begin_as_a_rotation_of_each_node():
+    torch.manual_seed(1)
+    layer = lk.graph_exponential(4, turned=True).double()
+    x, parameters = normal(6, 4), dict(layer.named_parameters())
+    with torch.no_grad():
+        next(value for name, value in parameters.items() if name.endswith("theta1")).zero_()
+        z, log_det = layer(x, one_size())
+    torch.testing.assert_close(z @ z.mT, x @ x.mT)
+    assert (z - x).norm() > 0.3 * x.norm()
+    torch.testing.assert_close(log_det, torch.zeros_like(log_det))

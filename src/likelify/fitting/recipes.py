@@ -238,7 +238,7 @@ COUPLED = ("graph-flow", "graph-flat")
 # What other models of sets change of that. A likelihood of a continuous flow takes as long as some fifty steps of its
 # training, so that a few hundred graphs validate; what is assigned to anchors is learnt within seconds.
 SET_FITS: Mapping[str, Values] = {
-    "point-flow": {"lr": 3e-3, "weight_decay": 0.0, "average": 0.999, "validations": 10, "validation_items": 256},
+    "point-flow": {"lr": 8e-3, "weight_decay": 0.0, "average": 0.995, "validations": 10, "validation_items": 256},
     "set-autoregressive": {"lr": 3e-3, "average": 0.999, "validations": 20},
     "set-canonical": {"steps": 2000, "max_time": 30.0, "lr": 3e-3, "average": 0.99, "validations": 20},
 }
@@ -274,10 +274,10 @@ def _graph_fit(facts: Facts, graphs: int) -> Values:
         "max_time": seconds,
         "clock": "processor",
         "batch_size": min(128, max(graphs // 8, 8), max(int(fitting), 1)),
-        "lr": 2e-3,
+        "lr": 6e-3,
         "weight_decay": 1e-2 if graphs < 3000 else 1e-4,
         "warmup": 100,
-        "average": 0.995 if graphs >= 20_000 else 0.99,
+        "average": 0.99,
         "validations": 20 if graphs >= 20_000 else 40,
         "patience": None if graphs >= 20_000 else 10,
     }

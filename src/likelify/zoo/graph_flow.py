@@ -68,7 +68,7 @@ class GraphFlowConfig(GraphConfig):
 
     Attributes:
         mixing: before every coupling: nothing; a matrix on the features of each node; the exponential of a graph
-            convolution, which also mixes nodes; or both.
+            convolution, which also mixes nodes; or both. Whatever mixes begins by rotating the features.
         coupling: `"affine"`; `"spline"`, behind an affine map; or `"sylvester"`, a generalized Sylvester layer in its
             place, autoregressive over the features in the basis of a graph exponential, which one feature suffices for.
         net: how nodes see one another in the networks of couplings.
@@ -112,8 +112,10 @@ class GraphFlowConfig(GraphConfig):
 
     def _mixing(self, features: int) -> list[Transform]:
         matrix = [transforms.Conv1x1(features)] if self.mixing in ("per-node", "both") else []
-        exponential = [transforms.graph_exponential(features)] if self.mixing in ("graph-exponential", "both") else []
-        return [*matrix, *exponential]
+        exponential = self.mixing in ("graph-exponential", "both")
+        # Beside a matrix, which begins as a rotation too, another one would add nothing.
+        turned = self.mixing == "graph-exponential"
+        return [*matrix, *([transforms.graph_exponential(features, turned=turned)] if exponential else [])]
 
     def _change(self, features: int, number: int) -> Transform:
         classes = self.classes or 0

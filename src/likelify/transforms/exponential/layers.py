@@ -320,7 +320,9 @@ def dense_exponential(
     return Exponential(Matrix(channels, norm_limit=norm_limit, context_features=context_features), tol=tol)
 
 
-def graph_exponential(features: int, *, neighbours: int | None = None, tol: float | None = None) -> Exponential:
+def graph_exponential(
+    features: int, *, neighbours: int | None = None, turned: bool = False, tol: float | None = None
+) -> Exponential:
     r"""Build a graph convolution exponential on node features `(nodes, features)`.
 
     `L(X) = X theta_0 + A X theta_1` with the normalized adjacency `A` of the graphs in the context; `log |det|` of a
@@ -331,12 +333,15 @@ def graph_exponential(features: int, *, neighbours: int | None = None, tol: floa
         neighbours: the largest number of neighbours that nodes of your graphs have; then `||theta_0||` is limited to
             one over it and `||theta_1||` to one, the rule of thumb of the paper. The engine needs no limit, so the
             default is none.
+        turned: begin with a random rotation of the features of each node, not near the identity. In front of a
+            coupling of features that tell nothing of each other, such as the coordinates of a grid, there is nothing
+            to be learnt without one.
         tol: as in `exp_action`.
 
     Source:
         Hoogeboom et al. 2020, section 3.1.
     """
-    return Exponential(GraphMatrices(features, neighbours=neighbours), tol=tol)
+    return Exponential(GraphMatrices(features, neighbours=neighbours, turned=turned), tol=tol)
 
 
 def equivariant_exponential(

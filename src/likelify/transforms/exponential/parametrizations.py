@@ -88,6 +88,12 @@ def _draw(deviation: float, *shape: int) -> Tensor:
     return deviation / math.sqrt(shape[-1]) * torch.randn(*shape)
 
 
+def _turn(size: int) -> Tensor:
+    """Draw a skew matrix, whose exponential is a rotation by angles of about one."""
+    drawn = _draw(math.sqrt(0.5), size, size)
+    return drawn - drawn.mT
+
+
 def check_limit(norm_limit: float | None) -> None:
     """Refuse a norm limit that is none."""
     if norm_limit is not None and not (isinstance(norm_limit, Real) and 0 < norm_limit < math.inf):
@@ -257,14 +263,14 @@ class Matrix(Parametrization):
 class GraphMatrices(Parametrization):
     """Build a graph convolution, a `GraphMap`, from two trained matrices; the graph comes with the context."""
 
-    def __init__(self, features: int, *, neighbours: int | None) -> None:
+    def __init__(self, features: int, *, neighbours: int | None, turned: bool = False) -> None:
         super().__init__()
         if neighbours is not None and neighbours < 1:
             raise ConfigError(f"neighbours must be at least 1, or None for no limit of the norms, got {neighbours}.")
         check_size(features)
         self.takes = (features,)
         self.neighbours = neighbours
-        self.add("theta0", _draw(0.05, features, features))
+        self.add("theta0", _turn(features) if turned else _draw(0.05, features, features))
         self.add("theta1", _draw(0.05, features, features))
 
     def forward(self, context: ContextLike = None) -> GraphMap:
