@@ -15,7 +15,7 @@ def test_paired_difference_by_hand():
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert paired.difference == pytest.approx(0.2)
     assert (paired.low, paired.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-    assert paired.count == 3
+    assert (paired.count, paired.error) == (3, pytest.approx(0.1 / math.sqrt(3)))
 
 
 def test_paired_difference_agrees_with_scipy():

@@ -14,6 +14,8 @@ from likelify.app.progress import CellProgress
 from likelify.app.show import Terminal, console, program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
+from likelify.reproduce.cell import Cell
+from likelify.reproduce.costs import AnyCell
 from likelify.reproduce.experiment import DataSet, Experiment, most_hours
 from likelify.reproduce.runner import run_cells
 from likelify.reproduce.session import Session
@@ -163,8 +165,7 @@ def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str
     if not todo:
         console.print(f"Nothing to run: {done} of {len(session.cells)} cells are there, in {session.results}.")
         return {}
-    hours = most_hours(todo, jobs)
-    time = "" if hours is None else f", at most {duration(hours)}"
+    time = "" if most_hours(todo, jobs) is None else f", {time_of(todo, jobs)}"
     console.print(f"{done} of {len(session.cells)} cells are there; running {len(todo)}, {jobs} at a time{time}.")
     if jobs > (os.cpu_count() or jobs):
         console.print(
@@ -186,8 +187,17 @@ def _names(data: Sequence[DataSet]) -> str:
 
 def _effort(entry: Experiment, data: Sequence[DataSet], jobs: int) -> str:
     cells = replace(entry, data=data).cells()
+    time = time_of(cells, jobs)
+    return f"{len(cells)} cells, {time}" + ("" if time == "days" else f" with --jobs {jobs}")
+
+
+def time_of(cells: Sequence[AnyCell], jobs: int) -> str:
+    """Return in words how long cells take, so many at a time: at most or, where steps end some of the fits, about."""
     hours = most_hours(cells, jobs)
-    return f"{len(cells)} cells, " + ("days" if hours is None else f"at most {duration(hours)} with --jobs {jobs}")
+    if hours is None:
+        return "days"
+    sure = all(cell.is_limited for cell in cells if isinstance(cell, Cell))
+    return f"{'at most' if sure else 'about'} {duration(hours)}"
 
 
 def duration(hours: float) -> str:

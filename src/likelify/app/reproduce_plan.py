@@ -1,15 +1,15 @@
 """What `likelify reproduce --dry-run` does: list the cells of an experiment and the hours that they take."""
 
+from collections import Counter
 from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-from likelify.app.reproduce import duration
+from likelify.app.reproduce import time_of
 from likelify.app.show import console
 from likelify.reproduce.catalog import experiment
 from likelify.reproduce.cell import Cell
-from likelify.reproduce.experiment import most_hours
 from likelify.reproduce.planning import Estimate, device_name, estimates
 
 HEADINGS = ("method", "data", "cells", "steps", "hours a cell")
@@ -25,7 +25,7 @@ def plan_command(
         console.print(f"{name} has no cells: its figure is drawn in seconds.")
         return
     fits = [cell for cell in cells if isinstance(cell, Cell)]
-    count = len({cell.seed for cell in fits})
+    counts = Counter((cell.method, cell.data.source) for cell in fits)
     first = [cell for cell in fits if cell.seed == 0]
     if unlimited := sum(cell.most_seconds is None for cell in first):
         console.print(f"Measuring one training step of {unlimited} models on {device_name()}; large ones take a while.")
@@ -34,22 +34,23 @@ def plan_command(
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number > 1 else "left")
     for estimate in found:
-        table.add_row(*_row(estimate, count))
+        table.add_row(*_row(estimate, counts[estimate.cell.method, estimate.cell.data.source]))
     console.print(table)
     if others := [cell.name for cell in cells if not isinstance(cell, Cell)]:
         console.print(f"And cells of costs, which take minutes: {', '.join(others)}.")
     if any(estimate.measured for estimate in found):
-        hours = count * sum(estimate.hours for estimate in found) / jobs
+        hours = sum(counts[each.cell.method, each.cell.data.source] * each.hours for each in found) / jobs
         shared = f", each shared by {devices} devices" if devices > 1 else ""
         console.print(
             f"{len(fits)} cells, about {hours:,.1f} hours, {jobs} at a time{shared}: from one training step of each "
             f"model on {device_name()}, scaled to its batches and steps."
         )
     else:
-        console.print(f"{len(cells)} cells, at most {duration(most_hours(cells, jobs) or 0.0)}, {jobs} at a time.")
+        console.print(f"{len(cells)} cells, {time_of(cells, jobs)}, {jobs} at a time.")
 
 
 def _row(estimate: Estimate, count: int) -> list[str]:
     steps = "by time" if estimate.steps is None else f"{estimate.steps:,}"
-    hours = f"about {estimate.hours:,.1f}" if estimate.measured else f"at most {estimate.hours:.2f}"
+    usual = f"{'at most' if estimate.cell.is_limited else 'about'} {estimate.hours:.2f}"
+    hours = f"about {estimate.hours:,.1f}" if estimate.measured else usual
     return [estimate.cell.method, estimate.cell.data.source, str(count), steps, hours]

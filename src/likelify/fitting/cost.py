@@ -30,8 +30,9 @@ def made_up_batch(facts: Facts, items: int) -> Batch:
 
 def _made_up_graphs(facts: Facts, items: int) -> GraphBatch:
     known = {NODES: 1} if facts.graphs is None else facts.graphs.sizes
-    spread = torch.tensor(list(known)).repeat_interleave(torch.tensor(list(known.values())))
-    sizes = spread[torch.linspace(0, len(spread) - 1, items).round().long()]
+    upto = torch.tensor(list(known.values())).cumsum(0)
+    places = torch.linspace(0, int(upto[-1]) - 1, items, dtype=torch.float64).round()
+    sizes = torch.tensor(list(known))[torch.searchsorted(upto, places.long(), right=True)]
     if facts.graphs is None or facts.graphs.complete:
         return GraphBatch.complete(sizes)
     starts, nodes = (sizes.cumsum(0) - sizes).repeat_interleave(sizes), torch.arange(int(sizes.sum()))

@@ -42,11 +42,13 @@ class Unit:
 
     Attributes:
         name: of the unit.
-        word: short name, for headings.
+        word: of the figures that it is read off, those in bits per dimension or those in nats per item.
+        scale: what these are multiplied by.
     """
 
-    name: Literal["bits/dim", "nats"]
+    name: Literal["bits/dim", "nats", "nats/node"]
     word: Literal["bits", "nats"]
+    scale: float = 1.0
 
     @staticmethod
     def of(kind: ItemKind) -> Unit:
@@ -58,6 +60,19 @@ class Unit:
         """
         return Unit("bits/dim", "bits") if kind == "image" else Unit("nats", "nats")
 
+    @staticmethod
+    def per_node(features: int) -> Unit:
+        """Return the unit in which graphs are compared in papers: `-log p / nodes` in nats, lower being better.
+
+        Args:
+            features: of each node.
+
+        Example:
+            >>> Unit.per_node(2).show(bits=1.0, nats=-9.0)
+            '1.386 nats/node'
+        """
+        return Unit("nats/node", "bits", features * math.log(2))
+
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger figure is the better one."""
@@ -65,7 +80,7 @@ class Unit:
 
     def pick(self, bits: float, nats: float) -> float:
         """Return whichever of the two is in this unit."""
-        return bits if self.word == "bits" else nats
+        return self.scale * (bits if self.word == "bits" else nats)
 
     def show(self, bits: float, nats: float) -> str:
         """Format a figure in this unit, such as '1.841 bits/dim'."""
@@ -111,6 +126,9 @@ class Score(Settings):
         bits: in bits per dimension; of real-valued items that of a density, which can be negative.
         nats: in nats per item.
         per_node: of graphs in nats per node, the mean over the graphs of what each has; None of other items.
+        kl: how far the true log-density of the data lies above it, in nats per item, of graphs per node: the mean over
+            the items of the differences, which estimates the Kullback-Leibler divergence (for a bound, one from above)
+            far better than either mean does. None where the truth was not given.
         samples: draws per item.
         ess: median over the items of the effective sample size, for importance weighting.
         k: median over the items of the shape of the tail of their weights, for at least 25 draws; above 0.7 a figure is
@@ -122,6 +140,7 @@ class Score(Settings):
     bits: Figure
     nats: Figure
     per_node: Figure | None = None
+    kl: Figure | None = None
     samples: int
     ess: float | None = None
     k: float | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from likelify.data import SPLITS, Source, SplitName
+from likelify.data import SPLITS, Batch, Source, SplitName
 from likelify.errors import ConfigError, DataError, LikelifyWarning, NonFiniteError, unknown_word
 from likelify.fitting.checks import check_condition, check_flow
 from likelify.fitting.feeding import at_once, in_order
@@ -73,6 +73,7 @@ def evaluate(
     limit: int | None = None,
     iw_items: int | None = USUAL.iw_items,
     gaps: Sequence[int] = (),
+    truth: Callable[[Batch], Tensor] | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a split, with noise that is the same in every call.
@@ -89,6 +90,7 @@ def evaluate(
         iw_items: weight only that many of them, the first; None weights all.
         gaps: also measure the gap between ELBO and importance weighting of the weighted items at these numbers of
             draws, from draws of its own.
+        truth: returns the true log-densities of items in nats `(items,)`, for `Score.kl`; see `data.true_log_prob`.
         on_batch: called after every pass with the share that is done.
 
     Raises:
@@ -107,16 +109,17 @@ def evaluate(
     if count == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
     check_condition(flow, source, split, conditional=conditional)
-    possible = iw_samples > 0 and flow.likelihood != "estimate"
-    weighted = (count if iw_items is None else min(iw_items, count)) if possible else 0
+    weighted = _weighted(flow, count, iw_samples, iw_items)
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, tails, dims, done = [], [], [], [], 0
+    elbos, weights, tails, dims, true, done = [], [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for batch in in_order(flow, source, split, at_once(source, batch_size), count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())
+            if truth is not None:
+                true.append(truth(batch).double().cpu())
             items = len(batch) - max(0, done - weighted)
             if items > 0:
                 batch = batch.head(items)
@@ -135,11 +138,18 @@ def evaluate(
         source=source.name,
         split=split,
         exact=flow.likelihood == "exact",
-        elbo=_score(elbo, elements, source, elbo_samples),
-        iw=_score(torch.cat(weights), elements, source, iw_samples, tails) if weighted else None,
+        elbo=_score(elbo, elements, source, elbo_samples, true),
+        iw=_score(torch.cat(weights), elements, source, iw_samples, true, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
         gaps=by_draws or None,
     )
+
+
+def _weighted(flow: Flow, count: int, iw_samples: int, iw_items: int | None) -> int:
+    """Return how many of the items are weighted by importance."""
+    if iw_samples == 0 or flow.likelihood == "estimate":
+        return 0
+    return count if iw_items is None else min(iw_items, count)
 
 
 def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
@@ -161,16 +171,25 @@ def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
 
 
 def _score(
-    nats: Tensor, dims: Tensor, source: Source, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()
+    nats: Tensor,
+    dims: Tensor,
+    source: Source,
+    samples: int,
+    true: Sequence[Tensor] = (),
+    tails: Sequence[tuple[Tensor | None, ...]] = (),
 ) -> Score:
-    """Summarise items of a source, of graphs also per node.
+    """Summarise items of a source, of graphs also per node, beside their true densities if these are given.
 
     With what each batch of importance weights says of itself: sample sizes, shapes, reliable.
     """
-    bits = bits_per_dim(nats, dims[: len(nats)])
+    dims = dims[: len(nats)]
     graphs, features = source.kind == "graph", math.prod(source.event_shape)
-    per_node = _figure(nats * features / dims[: len(nats)]) if graphs else None
-    score = Score(bits=_figure(bits), nats=_figure(nats), per_node=per_node, samples=samples)
+    score = Score(bits=_figure(bits_per_dim(nats, dims)), nats=_figure(nats), samples=samples)
+    if graphs:
+        score = score.model_copy(update={"per_node": _figure(nats * features / dims)})
+    if true:
+        above = torch.cat([*true])[: len(nats)] - nats.cpu().double()
+        score = score.model_copy(update={"kl": _figure(above * features / dims.cpu() if graphs else above)})
     if not tails:
         return score
     ess, shapes, reliable = (

@@ -15,6 +15,7 @@ from likelify.data import (
     GraphItems,
     GraphSource,
     Items,
+    SimulatedGraphs,
     Source,
     SourceOptions,
     SplitName,
@@ -35,6 +36,7 @@ class DataChoice(Settings):
     Attributes:
         source: name of the source.
         limits: number of items to keep of a split; the other splits are used whole.
+        drawn: how many graphs each split has of a simulated source whose graphs are drawn when they are read.
         standardized: whether each column of a table is scaled to mean 0 and variance 1 over the training split.
         folder: of the user's files; what was measured is known by the fingerprint of the data instead.
         options: how the user's files are read.
@@ -42,6 +44,7 @@ class DataChoice(Settings):
 
     source: str
     limits: dict[SplitName, int] = Field(default_factory=dict)
+    drawn: dict[SplitName, int] = Field(default_factory=dict)
     standardized: bool = False
     folder: str | None = None
     options: SourceOptions | None = None
@@ -56,7 +59,10 @@ def open_data(choice: DataChoice) -> Source:
     Raises:
         DataError: if there is no such source, or its files are not where they should be.
     """
-    source = open_source(_full_name(choice), choice.options)
+    if choice.drawn:
+        source: Source = SimulatedGraphs(choice.source, **choice.drawn)
+    else:
+        source = open_source(_full_name(choice), choice.options)
     source = standardized(source) if choice.standardized else source
     return subset(source, **choice.limits) if choice.limits else source
 

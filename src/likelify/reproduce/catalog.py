@@ -5,12 +5,13 @@ from typing import get_args
 
 from likelify.errors import ConfigError, unknown_word
 from likelify.reproduce.experiment import Experiment, Scale
-from likelify.reproduce.papers import convexp, convexp_figures, flowification, flowification_tables
+from likelify.reproduce.papers import convexp, convexp_figures, convexp_graphs, flowification, flowification_tables
 
 EXPERIMENTS: dict[str, Callable[[Scale], Experiment]] = {
     "table-1": convexp.table_1,
     "table-2": convexp.table_2,
     "table-3": convexp.table_3,
+    "table-4": convexp_graphs.table_4,
     "figure-1": convexp_figures.figure_1,
     "figure-2": convexp_figures.figure_2,
     "figure-3": convexp_figures.figure_3,

@@ -21,6 +21,8 @@ class Measuring(Draws):
     """How a fitted model is measured on the test split: with these draws, as far as the time allows.
 
     Attributes:
+        items: of the test split that are measured, the first; None for all.
+        truth: compare with the true density of the data, item by item; see `data.true_log_prob`.
         seconds: that the whole measurement may take on the clock of the fit; importance weighting takes fewer items
             if need be. None is without limit.
     """
@@ -28,6 +30,8 @@ class Measuring(Draws):
     elbo_samples: int = Field(default=1, ge=1)
     iw_samples: int = Field(default=128, ge=0)
     iw_items: int = Field(default=500, ge=1)  # pyright: ignore[reportIncompatibleVariableOverride] - never all
+    items: int | None = Field(default=None, ge=1)
+    truth: bool = False
     seconds: float | None = Field(default=110.0, gt=0)
 
 
@@ -43,6 +47,7 @@ class Cell(Settings):
         fit: settings of the fit.
         epochs: passes through the training split, instead of `steps` in `fit`.
         measuring: how the result is measured.
+        usual_seconds: that the fit takes where its steps end it, as measured once, for plans.
         picture: what to draw from the fitted model, or None: samples or inverses beside real images, or as `tiles` as
             many samples as real images after them, pixel for pixel, so that pictures of several cells can be made one.
         device: `"cpu"`, or `"auto"` for the accelerator there is.
@@ -56,6 +61,7 @@ class Cell(Settings):
     fit: Values = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1)
     measuring: Measuring = Measuring()
+    usual_seconds: float | None = Field(default=None, gt=0)
     picture: PictureKind | None = None
     device: Literal["cpu", "auto"] = "cpu"
 
@@ -65,9 +71,14 @@ class Cell(Settings):
         return f"{slug(self.method)}.{slug(self.data.source)}.{self.seed}"
 
     @property
+    def is_limited(self) -> bool:
+        """Whether its fit has a limit on time."""
+        return self.fit.get("max_time") is not None
+
+    @property
     def most_seconds(self) -> float | None:
-        """The most seconds that fit and measurement can take; None if there is no limit."""
-        limit = self.fit.get("max_time")
+        """The most seconds that fit and measurement can take, or usually take; None if nothing is known of that."""
+        limit = self.fit.get("max_time", self.usual_seconds)
         return None if limit is None or self.measuring.seconds is None else limit + self.measuring.seconds
 
     def settle(self, facts: Facts) -> dict[str, Values]:

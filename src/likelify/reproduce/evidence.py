@@ -13,7 +13,7 @@ from likelify.reproduce.numbers import DIGITS, difference_text, listed, seconds_
 from likelify.reproduce.shown import Rows
 from likelify.reproduce.statistics import Paired, paired_difference
 
-Reading = Literal["test", "steps", "time"]
+Reading = Literal["test", "steps", "time", "truth"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,14 @@ class Evidence:
     costs: dict[str, CostResult]
 
     def figures(self, method: str, data: str, reading: Reading = "test") -> dict[int, float]:
-        """Return the figures of a method by seed: of the test split, or of validation at equal steps or times."""
+        """Return the figures of a method by seed.
+
+        Those of the test split, of validation at equal steps or times, or how far the true density lies above.
+        """
         rows = self.rows.get(data, {})
         results = rows.get(method, [])
+        if reading == "truth":
+            return {result.seed: result.kl.mean for result in results if result.kl is not None}
         if reading == "steps":
             return at_steps(results, self.steps(data), self.unit)
         if reading == "time":
@@ -48,6 +53,8 @@ class Evidence:
         """Return where a reading is: words such as `at equal steps (400)`."""
         if reading == "test":
             return "on the test split"
+        if reading == "truth":
+            return "in its divergence from the truth"
         if reading == "steps":
             return f"at equal steps ({self.steps(data):,.0f})"
         return f"at equal time ({seconds_text(shared_time(self.rows.get(data, {}), self.unit))})"

@@ -30,7 +30,13 @@ class Method:
         fit: settings of the fit, over those of the experiment.
         picture: what to draw from the fitted model of the first seed, or None.
         changes: for the titles of data sets settings of the model that hold there only.
+        fits: the same of the fit.
         against: title of the method that it is compared with, instead of the baseline of the experiment.
+        group: what kind of model it is, where that has to be said.
+        seeds: the most it is fitted with, where others have more.
+        budget: seconds of its fits, instead of those of data and experiment.
+        measuring: of its fits, instead of that of data and experiment.
+        usual: for the titles of data sets the seconds of a fit that its steps end, see `Cell`.
     """
 
     title: str
@@ -38,7 +44,13 @@ class Method:
     fit: Values = field(default_factory=dict)
     picture: PictureKind | None = None
     changes: Mapping[str, Values] = field(default_factory=dict)
+    fits: Mapping[str, Values] = field(default_factory=dict)
     against: str | None = None
+    group: str = ""
+    seeds: int | None = None
+    budget: float | None = None
+    measuring: Measuring | None = None
+    usual: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class Experiment:
         Cells that measure costs come last.
 
         Args:
-            seeds: number of seeds, by default the usual one.
+            seeds: number of seeds, by default the usual one; methods that have a number of their own have no more.
             budget: seconds of each fit instead of the usual ones.
             folder: of the user's files.
 
@@ -161,10 +173,11 @@ class Experiment:
         if budget is not None and budget <= 0:
             raise ConfigError("budget must be longer than nothing.")
         cells: list[AnyCell] = [
-            self._cell(method, data, seed, budget or data.budget or self.budget, folder)
+            self._cell(method, data, seed, budget or method.budget or data.budget or self.budget, folder)
             for seed in range(seeds)
             for data in self.data
             for method in self.methods
+            if method.seeds is None or seed < method.seeds
         ]
         cells += self._cost_cells(budget, folder)
         if len({cell.name for cell in cells}) < len(cells):
@@ -183,7 +196,7 @@ class Experiment:
         return found
 
     def _cell(self, method: Method, data: DataSet, seed: int, budget: float | None, folder: str | None) -> Cell:
-        fit = dict(self.fit | data.fit | method.fit)
+        fit = dict(self.fit | data.fit | method.fit | method.fits.get(data.title, {}))
         if budget is not None:
             fit |= {"max_time": budget} | ({} if "steps" in fit or data.epochs else UNLIMITED_FIT)
         return Cell(
@@ -194,7 +207,8 @@ class Experiment:
             model=method.model | method.changes.get(data.title, {}),
             fit=fit,
             epochs=data.epochs,
-            measuring=data.measuring or self.measuring,
+            measuring=method.measuring or data.measuring or self.measuring,
+            usual_seconds=method.usual.get(data.title),
             picture=method.picture if seed == 0 else None,
             device=self.device,
         )
@@ -206,7 +220,10 @@ AROUND_SECONDS = 6.0
 
 
 def most_hours(cells: Sequence[AnyCell], jobs: int) -> float | None:
-    """Return the most hours that cells can take, `jobs` at a time on idle processors; None if one has no limit."""
+    """Return the most hours that cells can take, `jobs` at a time on idle processors; None if one has no limit.
+
+    Of fits of a fixed number of steps it is what they usually take, where that is known.
+    """
     total = 0.0
     for cell in cells:
         if cell.most_seconds is None:

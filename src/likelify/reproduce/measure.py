@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelify._version import __version__
-from likelify.data import Source
+from likelify.data import Facts, Source, entropy
 from likelify.door import tensor_of
 from likelify.errors import ConfigError, DataError, RunError
 from likelify.fitting.drawing.draw import draw, draw_inverses
@@ -84,12 +84,18 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress, *, place: On
         measuring_seconds=round(seconds, 2),
         elbo=elbo,
         iw=iw,
+        entropy=_entropy(facts) if cell.measuring.truth else None,
         picture=_draw(cell, flow, source, folders.results, on_progress),
         versions=versions() | code,
         machine=machine_of(flow),
         finished=now(),
     )
     save_cell(folders.results, cell.name, result.model_dump(mode="json"))
+
+
+def _entropy(facts: Facts) -> float:
+    """Return the entropy of simulated data, of graphs per node."""
+    return entropy(facts.family) / (1.0 if facts.graphs is None else facts.graphs.mean_nodes)
 
 
 def run_of(cell: Cell, source: Source, folders: Folders, code: str) -> tuple[RunConfig, Path]:

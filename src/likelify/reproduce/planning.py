@@ -26,7 +26,7 @@ KNOWN: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
     "mnist": ((1, 28, 28), {"train": 55_000, "validation": 5_000, "test": 10_000}),
     "cifar-10": ((3, 32, 32), {"train": 45_000, "validation": 5_000, "test": 10_000}),
 }
-# Items of the step that is measured: on a processor a few, on a device as many as keep it busy.
+# Items of the step that is measured: on a processor a few large ones, on a device as many as keep it busy.
 FEW_ITEMS, MANY_ITEMS = 2, 64
 # Share of a training step that its forward pass is.
 FORWARD = 1 / 3
@@ -39,7 +39,7 @@ class Estimate:
     Attributes:
         cell: the cell, which stands for all seeds.
         steps: of its fit; None if the time ends it.
-        hours: at most, or as a measured step tells.
+        hours: at most, or what it usually takes, or as a measured step tells.
         measured: whether a training step was measured for it.
     """
 
@@ -61,7 +61,8 @@ def estimates(cells: Iterable[Cell], devices: int = 1) -> Iterator[Estimate]:
     """
     for cell in cells:
         if cell.most_seconds is not None:
-            yield Estimate(cell, None, (cell.most_seconds + AROUND_SECONDS) / 3600, measured=False)
+            steps = None if cell.is_limited else cell.fit.get("steps")
+            yield Estimate(cell, steps, (cell.most_seconds + AROUND_SECONDS) / 3600, measured=False)
         else:
             yield _measured(cell, devices)
 
@@ -70,14 +71,16 @@ def _measured(cell: Cell, devices: int) -> Estimate:
     facts = _facts(cell.data)
     settings = cell.settle(facts)
     fit, device = FitSettings.parse(settings["fit"]), OneProcess(None if cell.device == "auto" else cell.device).device
+    few = device.type == "cpu" and facts.kind == "image"
     with seeded(0):
         flow = config_from_dict(settings["model"]).build().to(device)
-        batch = made_up_batch(facts, min(fit.batch_size, FEW_ITEMS if device.type == "cpu" else MANY_ITEMS)).to(device)
-        flow.initialize(batch.x)
+        batch = made_up_batch(facts, min(fit.batch_size, FEW_ITEMS if few else MANY_ITEMS)).to(device)
+        flow.initialize(batch.x, batch.context())
         item, update = _step_seconds(flow, fit, batch)
     sizes, draws = facts.sizes, cell.measuring
-    weighted = min(draws.iw_items, sizes["test"]) * draws.iw_samples if flow.likelihood == "bound" else 0
-    looked_at = fit.validations * sizes["validation"] + draws.elbo_samples * sizes["test"] + weighted
+    tested = min(draws.items or sizes["test"], sizes["test"])
+    weighted = min(draws.iw_items, tested) * draws.iw_samples if flow.likelihood == "bound" else 0
+    looked_at = fit.validations * fit.validated(sizes["validation"]) + draws.elbo_samples * tested + weighted
     total = fit.steps * (update + item * fit.batch_size / devices) + FORWARD * item * looked_at
     return Estimate(cell, fit.steps, total / 3600, measured=True)
 

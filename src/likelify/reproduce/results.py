@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from likelify.data import Facts
 from likelify.errors import ConfigError
-from likelify.fitting.figures import Course, Scores
+from likelify.fitting.figures import Course, Figure, Scores
 from likelify.reproduce.cell import Cell, Values, changes
 from likelify.reproduce.costs import AnyCell, CostResult
 from likelify.reproduce.store import read_cells
@@ -28,6 +28,7 @@ class CellResult(Scores):
         course: of the fit.
         trained_here: False if the weights were those of another cell with the same settings.
         measuring_seconds: that the measurement took, on the clock of the fit.
+        entropy: of the data, in nats per item, of graphs per node; None where it was not asked for.
         picture: name of the picture's file, beside that of the cells, or None.
         versions: of likelify, torch and Python, and hashes of the code, see `code_hashes`.
         machine: what it ran on.
@@ -43,10 +44,16 @@ class CellResult(Scores):
     course: Course
     trained_here: bool = True
     measuring_seconds: float
+    entropy: float | None = None
     picture: str | None = None
     versions: dict[str, str]
     machine: dict[str, str | int]
     finished: str
+
+    @property
+    def kl(self) -> Figure | None:
+        """How far the truth lies above the model, see `Score.kl`: weighted by importance where it is."""
+        return self.elbo.kl if self.iw is None else self.iw.kl
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from likelify.data import Source
+from likelify.data import Batch, Source, true_log_prob
 from likelify.errors import RunError
 from likelify.fitting.figures import Score
 from likelify.fitting.metrics import evaluate
@@ -45,18 +46,21 @@ def measure(
     """
     start = clock()
     elements = int(source.read("train", torch.arange(1)).dims())
+    truth = true_density(source) if measuring.truth else None
     elbo = evaluate(
         flow,
         source,
         elbo_samples=measuring.elbo_samples,
         iw_samples=0,
+        limit=measuring.items,
+        truth=truth,
         batch_size=max(FEWEST_PASS_ITEMS, min(PASS_ITEMS, PASS_ELEMENTS // elements)),
         on_batch=lambda share: on_progress("measuring the ELBO", share, ""),
     ).elbo
     spent = clock() - start
     draws = elbo.bits.count * measuring.elbo_samples
     # Exact models need none, noisy ones allow none.
-    items = _iw_items(measuring, source.size("test"), spent / draws, spent) if flow.likelihood == "bound" else 0
+    items = _iw_items(measuring, elbo.bits.count, spent / draws, spent) if flow.likelihood == "bound" else 0
     if not items:
         return _finite(elbo), None, spent
     weighted = evaluate(
@@ -66,9 +70,20 @@ def measure(
         iw_samples=measuring.iw_samples,
         batch_size=max(1, PASS_ITEMS // measuring.iw_samples),
         limit=items,
+        truth=truth,
         on_batch=lambda share: on_progress("importance weighting", share, ""),
     ).iw
     return _finite(elbo), None if weighted is None else _finite(weighted), clock() - start
+
+
+def true_density(source: Source) -> Callable[[Batch], Tensor]:
+    """Return what gives the true log-densities of items of a simulated source."""
+    name = source.facts().family
+
+    def truth(batch: Batch) -> Tensor:
+        return true_log_prob(name, batch.x, None if batch.structure is None else batch.structure.sizes)
+
+    return truth
 
 
 def _iw_items(measuring: Measuring, available: int, cost: float, spent: float) -> int:

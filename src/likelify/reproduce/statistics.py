@@ -23,12 +23,14 @@ class Paired:
         low: lower end of the interval; NaN for fewer than two pairs.
         high: upper end.
         count: number of pairs.
+        error: standard error of the difference; NaN for fewer than two pairs.
     """
 
     difference: float
     low: float
     high: float
     count: int
+    error: float = math.nan
 
 
 def paired_difference(
@@ -56,7 +58,7 @@ def paired_difference(
     if found.standard_error is None:
         return Paired(found.mean, math.nan, math.nan, found.count)
     half = _student((1 + confidence) / 2, found.count - 1) * found.standard_error
-    return Paired(found.mean, found.mean - half, found.mean + half, found.count)
+    return Paired(found.mean, found.mean - half, found.mean + half, found.count, found.standard_error)
 
 
 def value_at(curve: Iterable[tuple[float, float]], seconds: float, *, highest: bool = False) -> float:

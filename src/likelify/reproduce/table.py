@@ -8,6 +8,7 @@ from pathlib import Path
 from likelify.fitting.figures import Score, Unit
 from likelify.reproduce.costs import CostResult
 from likelify.reproduce.course import course_table, equal_table, time_curve
+from likelify.reproduce.divergences import divergence_table, overview_table
 from likelify.reproduce.drawing import Drawing
 from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.experiment import DataSet, Experiment, Method
@@ -62,8 +63,7 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
     for data in experiment.data:
         own = [state for state in states if state.cell.data.source == data.choice.source]
         rows = _finished(experiment, own)
-        course = equal_table if experiment.equal else course_table
-        tables += [_table(experiment, data, own, rows), course(experiment, data, rows)]
+        tables += _tables(experiment, data, own, rows)
         evidence.rows[data.title] = rows
         for result in _costs(own):
             tables.append(_cost_table(experiment, data, result))
@@ -81,12 +81,23 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
     drawing = None if experiment.draw is None else experiment.draw(drawn)
     if drawing is not None and drawing.headings:
         tables.insert(0, Table(drawing.title, drawing.headings, drawing.rows))
+    if experiment.measuring.truth:
+        tables.insert(0, overview_table(experiment, evidence.rows))
     tables += _paper_table(experiment)
     introduction = [text for text in (experiment.caveat, _explanation(experiment)) if text]
     # The figures of a trial mean nothing.
     discuss = None if experiment.scale == "quick" else experiment.discuss
     discussion = [] if discuss is None else discuss(evidence)
     return Report(experiment.title, introduction, discussion, tables, curves, experiment.unit, pictures, drawing)
+
+
+def _tables(experiment: Experiment, data: DataSet, states: Sequence[CellState], rows: Rows) -> list[Table]:
+    """Return the tables of one data set."""
+    if experiment.measuring.truth:
+        notes = _notes(states, [result for results in rows.values() for result in results])
+        return [divergence_table(experiment, data, rows, notes)]
+    course = equal_table if experiment.equal else course_table
+    return [_table(experiment, data, states, rows), course(experiment, data, rows)]
 
 
 def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
@@ -182,7 +193,7 @@ def _explanation(experiment: Experiment) -> str:
         f"Figures in {experiment.unit.name}, {better}: mean over seeds +- standard error over seeds. Seeds set "
         "weights, order of the data and noise, and are paired between methods."
     )
-    if not experiment.equal:
+    if not experiment.equal and not experiment.measuring.truth:
         text += (
             " At equal times: the best figure on the validation split that a fit had logged by then; the last time is "
             "the end of the shortest fit. As the learning rate falls over a whole fit, figures of earlier times are "
@@ -206,13 +217,13 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         names = [state.cell.name for state in states if state.status == status]
         if names:
             notes.append(f"Left out, because they {what}: {', '.join(names)}.")
-    counts = {
+    kinds = {
         "states of the data": len({result.facts.fingerprint for result in results}),
         "versions of the code": _code_versions(results),
         "versions of torch": len({result.versions.get("torch") for result in results}),
         "machines": len({result.machine.get("name") for result in results}),
     }
-    for what, count in counts.items():
+    for what, count in kinds.items():
         if count > 1:
             advice = f"compare with care, or remove them from {CELLS} to run them again"
             notes.append(f"These cells are of {count} {what}: {advice}.")
@@ -227,7 +238,11 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
     if results:
         first = results[0]
         sizes = " / ".join(str(size) for size in first.facts.sizes.values())
-        notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {first.elbo.bits.count}.")
+        counts = {result.elbo.bits.count for result in results}
+        tested = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+        # Simulated data say themselves how many there are.
+        count = "" if sizes in first.facts.description else f" ({sizes})"
+        notes.append(f"Data: {first.facts.description}{count}. Test items of the ELBO: {tested}.")
         clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
         notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
     return notes

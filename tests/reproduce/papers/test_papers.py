@@ -7,6 +7,10 @@ from likelify.reproduce.experiment import most_hours
 from likelify.zoo import MODELS
 
 
+# Their data are simulated, so that test_convexp_graphs opens them.
+GRAPHS = [name for name, model in MODELS.items() if model.kind == "graph"]
+
+
 def test_tables_take_at_most_three_hours_on_two_cores():
     for build in catalog.EXPERIMENTS.values():
         cells = build("cpu").cells()
@@ -23,6 +27,8 @@ def test_the_experiments_are_sound():
             assert entry.baseline in (None, *(method.title for method in entry.methods))
             assert all(cell.model["model"] in MODELS for cell in cells)
             for cell in cells:
+                if cell.model["model"] in GRAPHS:
+                    continue
                 channels = 3 if cell.data.source in ("cifar-10", "sample-photos") else 1
                 table = cell.model["model"] == "flowified-mlp"
                 shape, levels = ((7,), None) if table else ((channels, 32, 32), 256)
