@@ -133,7 +133,6 @@ def evaluate(
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     elements, elbo = torch.cat(dims), torch.cat(elbos)
     _look_at(elbo, source, split)
-    by_draws = {number: _figure(torch.cat(values)) for number, values in found.items() if values}
     return Evaluation(
         source=source.name,
         split=split,
@@ -141,7 +140,7 @@ def evaluate(
         elbo=_score(elbo, elements, source, elbo_samples, true),
         iw=_score(torch.cat(weights), elements, source, iw_samples, true, tails) if weighted else None,
         gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
-        gaps=by_draws or None,
+        gaps={number: _figure(torch.cat(values)) for number, values in found.items() if values} or None,
     )
 
 

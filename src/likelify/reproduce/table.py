@@ -240,9 +240,7 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         sizes = " / ".join(str(size) for size in first.facts.sizes.values())
         counts = {result.elbo.bits.count for result in results}
         tested = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-        # Simulated data say themselves how many there are.
-        count = "" if sizes in first.facts.description else f" ({sizes})"
-        notes.append(f"Data: {first.facts.description}{count}. Test items of the ELBO: {tested}.")
+        notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {tested}.")
         clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
         notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
     return notes

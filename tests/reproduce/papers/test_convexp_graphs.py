@@ -19,7 +19,8 @@ from likelify.reproduce.cell import Cell
 from likelify.reproduce.divergences import divergence_table, overview_table
 from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.measure import run_cell
-from likelify.reproduce.papers import convexp_graphs, convexp_graphs_words as words
+from likelify.reproduce.papers import convexp_graphs
+from likelify.reproduce.papers import convexp_graphs_words as words
 from likelify.reproduce.results import CellResult, read_states
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import true_density
@@ -53,7 +54,7 @@ def test_the_rows_of_the_paper_and_the_controls_have_equal_steps():
 def test_seeds_and_times_of_the_rows():
     found = {}
     for cell in convexp_graphs.table_4("cpu").cells():
-        if cell.data.source == "mog-16":
+        if isinstance(cell, Cell) and cell.data.source == "mog-16":
             found.setdefault(cell.method, []).append((cell.seed, cell.fit.get("max_time")))
     assert all(found[title] == [(seed, None) for seed in range(5)] for title in words.EQUAL)
     assert found[words.SPLINES] == [(0, 90.0), (1, 90.0)]
@@ -96,13 +97,13 @@ def true_by_hand(x):
 
 def test_divergences_are_those_of_a_calculation_by_hand():
     source = open_data(DataChoice(source="mog-4", drawn={"test": 30}))
-    flow = lk.Flow(lk.Normal((2,)), lk.Chain([]), event_shape=(2,))
+    flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2), event_shape=(2,))
     x = source.read_all("test").x.reshape(30, 4, 2)
     model = -x.square().sum((1, 2)) / 2 - 4 * math.log(2 * math.pi)
     above = (true_by_hand(x) - model) / 4
     found = evaluate(flow, source, elbo_samples=1, iw_samples=0, batch_size=7, truth=true_density(source)).elbo.kl
     assert found is not None
-    assert (found.mean, found.count) == (pytest.approx(float(above.mean()), rel=1e-6), 30)
+    assert (found.mean, found.count) == (pytest.approx(float(above.mean()), rel=1e-5), 30)
     assert found.standard_error == pytest.approx(float(above.std()) / 30**0.5, rel=1e-5)
     assert evaluate(flow, source, elbo_samples=1, iw_samples=0).elbo.kl is None
 
@@ -124,14 +125,15 @@ def test_a_cell_measures_its_divergence(tmp_path, title):
         # What is shown is the tighter bound, of many orders.
         assert result.iw is not None
         assert result.kl is not None
-        assert (result.kl.mean, result.kl.count) == (result.iw.kl.mean, 20)
+        assert (result.kl, result.kl.count) == (result.iw.kl, 20)
         return
     (folder,) = (tmp_path / "fits").iterdir()
     batch = open_data(cell.data).read("test", torch.arange(50))
     with torch.no_grad():
         model = Run.load(folder).flow().log_prob(batch.x, batch.context())
     above = true_by_hand(batch.x.reshape(50, 4, 2)) - model
-    assert result.elbo.kl.mean == pytest.approx(float(above.mean()) / 4, rel=1e-4)
+    assert result.kl is not None
+    assert result.kl.mean == pytest.approx(float(above.mean()) / 4, rel=1e-4)
     report = build_report(experiment, [state], folders.results)
     assert [table.title for table in report.tables[:2]] == ["Entropy + KL, nats/node", "MoG-4"]
     assert report.discussion == []
@@ -146,7 +148,9 @@ def test_only_simulated_graphs_are_drawn_in_other_numbers():
 def test_made_up_graphs_of_a_source_without_end():
     graphs = GraphFacts(sizes={3: 10**9, 5: 10**9}, complete=True)
     facts = Facts(name="", family="", kind="graph", fingerprint="", event_shape=(2,), sizes={}, graphs=graphs)
-    assert made_up_batch(facts, 4).structure.sizes.tolist() == [3, 3, 5, 5]
+    structure = made_up_batch(facts, 4).structure
+    assert structure is not None
+    assert structure.sizes.tolist() == [3, 3, 5, 5]
 
 
 def result(method, seed, kl, *, steps=100, entropy=3.6, likelihood="exact", graphs=40_000):

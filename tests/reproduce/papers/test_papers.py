@@ -6,7 +6,6 @@ from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import most_hours
 from likelify.zoo import MODELS
 
-
 # Their data are simulated, so that test_convexp_graphs opens them.
 GRAPHS = [name for name, model in MODELS.items() if model.kind == "graph"]
 
