@@ -22,21 +22,28 @@ def facts(train=1000, sizes=None, features=2, *, complete=True):
 
 
 def test_a_source_of_graphs_has_a_model_and_a_fit():
-    chosen = choose(open_source("mog-9").facts())
+    chosen = choose(open_source("mog-9").facts(), model="graph-flow")
     assert (chosen.title, chosen.threads, chosen.model.mixing) == ("graph-flow", 1, "graph-exponential")
     assert (chosen.fit.batch_size, chosen.fit.lr, chosen.fit.patience, chosen.fit.clock) == (
         128,
-        6e-3,
+        1.2e-2,
         None,
         "processor",
     )
 
 
 def test_few_graphs_have_dropout_and_patience():
-    few, many = choose(facts(400)), choose(facts(100_000))
+    few, many = choose(facts(400)), choose(facts(100_000), model="graph-flow")
     assert (few.model.dropout, few.fit.patience, few.fit.batch_size) == (0.3, 10, 50)
     assert (many.model.dropout, many.fit.patience) == (0.0, None)
     assert few.fit.max_time < many.fit.max_time
+
+
+def test_many_small_sets_of_points_have_a_continuous_flow():
+    assert choose(open_source("mog-ring").facts()).title == choose(facts(3000)).title == "point-flow"
+    for graphs in (facts(2999), facts(3000, sizes={33: 3000}), facts(3000, complete=False)):
+        assert choose(graphs).title == "graph-flow"
+    assert choose(facts(3000), model_settings={"mixing": "per-node"}).title == "graph-flow"
 
 
 @pytest.mark.parametrize(

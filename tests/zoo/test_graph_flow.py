@@ -101,7 +101,7 @@ def _spread(context):
     ("model", "settings", "message"),
     [
         ("graph-flow", {"event_shape": 1}, "these nodes have one feature. Set coupling to 'sylvester'"),
-        ("graph-flow", {"event_shape": 2, "width": 10}, "a multiple of the heads, not 10 for 4"),
+        ("graph-flow", {"event_shape": 2, "width": 9}, "a multiple of the heads, not 9 for 2"),
         ("graph-flow", {"event_shape": 2, "mixing": "per-nod"}, "Did you mean 'per-node'"),
         ("graph-flat", {"event_shape": 1, "nodes": 1}, "single numbers, which no coupling divides"),
     ],

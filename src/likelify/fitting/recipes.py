@@ -109,6 +109,10 @@ KINDS: dict[ItemKind, Recipe] = {
 CENTRED = Recipe(
     "point-flow", models={"point-flow": {"symmetry": "rotations", "centre": "dropped", "width": 32}}, threads=1
 )
+# Of many small sets of points the continuous flow learns more in the same time; its likelihood costs some sixty calls
+# of a network of all pairs, and it has no dropout.
+POINTS = Recipe("point-flow", threads=1)
+MOST_POINTS, FEWEST_SETS = 32, 3000
 SOURCES: dict[str, Recipe] = {
     "digits": Recipe(
         "marginal-spline",
@@ -137,7 +141,7 @@ SOURCES: dict[str, Recipe] = {
         fits=dict.fromkeys(("pyramid", "glow"), {"max_time": 900, "validations": 30, "patience": 6}),
         draws=LARGE_IMAGES,
     ),
-    "mog-ring": Recipe("graph-flow", models={"set-canonical": {"order": "angle"}}, threads=1),
+    "mog-ring": Recipe("point-flow", models={"set-canonical": {"order": "angle"}}, threads=1),
     "fashion-mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
     "mnist": Recipe("pyramid", models=ALIGNED, fits=MINUTES, draws=LARGE_IMAGES),
     "cifar-10": Recipe("pyramid", models=ALIGNED, draws=LARGE_IMAGES),
@@ -238,7 +242,7 @@ COUPLED = ("graph-flow", "graph-flat")
 # What other models of sets change of that. A likelihood of a continuous flow takes as long as some fifty steps of its
 # training, so that a few hundred graphs validate; what is assigned to anchors is learnt within seconds.
 SET_FITS: Mapping[str, Values] = {
-    "point-flow": {"lr": 8e-3, "weight_decay": 0.0, "average": 0.995, "validations": 10, "validation_items": 256},
+    "point-flow": {"lr": 1.2e-2, "weight_decay": 0.0, "average": 0.995, "validations": 10, "validation_items": 256},
     "set-autoregressive": {"lr": 3e-3, "average": 0.999, "validations": 20},
     "set-canonical": {"steps": 2000, "max_time": 30.0, "lr": 3e-3, "average": 0.99, "validations": 20},
 }
@@ -246,9 +250,8 @@ SET_FITS: Mapping[str, Values] = {
 
 def _of_graphs(facts: Facts) -> Recipe:
     """Return the recipe of graphs by how many there are, their sizes and the features of their nodes."""
-    centred = facts.graphs is not None and facts.graphs.centred
-    found = SOURCES.get(facts.family, CENTRED if centred else KINDS["graph"])
     graphs = facts.sizes.get("train", 0)
+    found = SOURCES.get(facts.family) or _usual_of_graphs(facts, graphs)
     dropout = next((rate for below, rate in DROPOUT if graphs < below), 0.0)
     shared: Values = {"dropout": dropout} if dropout else {}
     # One feature cannot be divided for a coupling.
@@ -258,6 +261,15 @@ def _of_graphs(facts: Facts) -> Recipe:
     fit = _graph_fit(facts, graphs)
     fits = dict.fromkeys(COUPLED, fit) | {name: {**fit, **values} for name, values in SET_FITS.items()}
     return replace(found, models=models, fits={**fits, **found.fits})
+
+
+def _usual_of_graphs(facts: Facts, graphs: int) -> Recipe:
+    """Return the recipe of graphs that no source has one of its own for."""
+    known = facts.graphs
+    if known is not None and known.centred:
+        return CENTRED
+    points = known is not None and known.complete and known.nodes[1] <= MOST_POINTS and graphs >= FEWEST_SETS
+    return POINTS if points else KINDS["graph"]
 
 
 def _graph_fit(facts: Facts, graphs: int) -> Values:
@@ -274,7 +286,7 @@ def _graph_fit(facts: Facts, graphs: int) -> Values:
         "max_time": seconds,
         "clock": "processor",
         "batch_size": min(128, max(graphs // 8, 8), max(int(fitting), 1)),
-        "lr": 6e-3,
+        "lr": 1.2e-2 if graphs >= 20_000 else 6e-3,
         "weight_decay": 1e-2 if graphs < 3000 else 1e-4,
         "warmup": 100,
         "average": 0.99,

@@ -86,7 +86,7 @@ class GraphFlowConfig(GraphConfig):
     coupling: Literal["affine", "spline", "sylvester"] = "spline"
     net: GraphNetName = "attention"
     width: Size = 32
-    heads: int = Field(default=4, ge=1, le=2**16)
+    heads: int = Field(default=2, ge=1, le=2**16)
     rounds: int = Field(default=1, ge=1, le=256)
     frequencies: int = Field(default=8, ge=0, le=4096)
     zero_start: bool = True
