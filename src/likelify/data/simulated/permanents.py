@@ -21,12 +21,15 @@ TOGETHER = 2**20
 def log_permanent(log_weights: np.ndarray) -> np.ndarray:
     r"""Return the logarithms of permanents, `ln sum_pi prod_i w[i, pi(i)]` over all permutations of the columns.
 
-    Where the largest weights of the rows stand in different columns, and with `e_i` for the sum of the others of row
-    `i` relative to it, the permanent lies between the product of the largest weights and this times `prod (1 + e_i)`.
-    The product alone is returned where `sum ln(1 + e_i)` is at most 1e-10, which is proved by this; everywhere else
-    it is a sum over subsets of columns: `f(S) = sum_{j in S} w[|S|, j] f(S without j)` after as many rows as `S` has
-    columns, in logarithms, so that nothing cancels, overflows or vanishes. That costs `n 2^(n - 1)` exponentials for
-    each matrix.
+    Where the largest weights of the rows stand in different columns, let `e_i` be the sum of the others of row `i`
+    relative to it. A permanent is linear in each row, so without the small weights of some rows `T` it is too low by
+    at most `(prod_T (1 + e_i) - 1) prod_others (1 + e_i)` of the product of all largest weights, and it is at least
+    that product. They are left out of as many rows as this allows for a relative error of 1e-10; what remains is the
+    permanent of the other rows and of their columns, often of one or two.
+
+    That one is a sum over subsets of columns: `f(S) = sum_{j in S} w[|S|, j] f(S without j)` after as many rows as `S`
+    has columns, in logarithms, so that nothing cancels, overflows or vanishes. It costs `k 2^(k - 1)` exponentials for
+    each matrix of `k` rows.
 
     Args:
         log_weights: `(matrices, n, n)`, finite or minus infinity.
@@ -46,20 +49,42 @@ def log_permanent(log_weights: np.ndarray) -> np.ndarray:
     largest = log_weights.max(2)
     scale = np.where(np.isfinite(largest), largest, 0.0)
     relative = log_weights - scale[:, :, None]
-    result, hard = scale.sum(1), np.flatnonzero(~_is_product(relative))
-    step = max(1, TOGETHER // _widest(log_weights.shape[1]))
-    for first in range(0, len(hard), step):
-        some = hard[first : first + step]
-        result[some] += _over_subsets(np.ascontiguousarray(relative[some].transpose(1, 2, 0)))
+    result, kept = scale.sum(1), _kept(relative)
+    counts = kept.sum(1)
+    for count in np.unique(counts[counts > 0]):
+        matrices = np.flatnonzero(counts == count)
+        step = max(1, TOGETHER // _widest(int(count)))
+        for first in range(0, len(matrices), step):
+            some = matrices[first : first + step]
+            result[some] += _over_subsets(_blocks(relative[some], kept[some]))
     return result
 
 
-def _is_product(relative: np.ndarray) -> np.ndarray:
-    """Tell which matrices, with rows of maximum zero, have a permanent of one up to what is negligible."""
+def _kept(relative: np.ndarray) -> np.ndarray:
+    """Return which rows, of maximum zero, are needed whole: `(matrices, n)`, all of them where columns are shared."""
     n = relative.shape[1]
     each_once = (np.sort(relative.argmax(2), axis=1) == np.arange(n)).all(1) & np.isfinite(relative.max(2)).all(1)
-    others = np.exp(np.partition(relative, n - 1, axis=2)[:, :, : n - 1]).sum(2)
-    return each_once & (np.log1p(others).sum(1) <= NEGLIGIBLE)
+    others = np.log1p(np.exp(np.partition(relative, n - 1, axis=2)[:, :, : n - 1]).sum(2))
+    # Of rows in the order of what they would cost, the first ones are left out.
+    order = others.argsort(1)
+    lost = np.take_along_axis(others, order, 1).cumsum(1)
+    kept = np.empty(others.shape, dtype=bool)
+    np.put_along_axis(kept, order, lost > NEGLIGIBLE * np.exp(-lost[:, -1:]), 1)
+    return kept | ~each_once[:, None]
+
+
+def _blocks(relative: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the rows that are kept, equally many of each matrix, and the columns of their maxima: `(k, k, matrices)`.
+
+    All columns, if all rows are.
+    """
+    rows = np.nonzero(kept)[1].reshape(len(kept), -1)
+    if rows.shape[1] == kept.shape[1]:
+        columns = rows
+    else:
+        columns = np.take_along_axis(relative.argmax(2), rows, 1)
+    which = np.arange(len(kept))[:, None, None]
+    return np.ascontiguousarray(relative[which, rows[:, :, None], columns[:, None, :]].transpose(1, 2, 0))
 
 
 def _over_subsets(rows: np.ndarray) -> np.ndarray:
