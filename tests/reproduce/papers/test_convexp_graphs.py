@@ -195,7 +195,7 @@ def test_what_is_said_where_the_exponential_gains():
     # Differences 0.45, 0.44, 0.46: their standard error is 0.01 / sqrt(3).
     assert "gain over per-node mixing at equal steps is +0.4500 +- 0.0058 nats per node" in text
     assert "3 paired seeds): it shows." in text
-    assert "MoG-4 +0.450 of 0.606" in text
+    assert "MoG-4 +0.450 (0.606)" in text
     assert "best first: graph exponential (0.050), graph normalizing flow (0.100), per-node mixing (0.500)" in text
     assert "KL after 100 steps each" in text
     assert "graph normalizing flow, zero start is worse than graph normalizing flow" in text
