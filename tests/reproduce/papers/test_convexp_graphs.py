@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import likelify as lk
+from likelify.app.reproduce import time_of
 from likelify.data import Facts, GraphFacts
 from likelify.errors import DataError
 from likelify.fitting.cost import made_up_batch
@@ -21,6 +22,7 @@ from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.papers import convexp_graphs
 from likelify.reproduce.papers import convexp_graphs_words as words
+from likelify.reproduce.planning import estimates
 from likelify.reproduce.results import CellResult, read_states
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import true_density
@@ -264,3 +266,15 @@ def test_the_linear_gain_is_that_of_two_covariances(data):
 def test_the_unit_of_a_node():
     assert Unit.per_node(2).pick(bits=3.6 / math.log(4), nats=-9.0) == pytest.approx(3.6)
     assert not Unit.per_node(2).higher_is_better
+
+
+def test_what_the_table_takes_is_known_beforehand():
+    table = convexp_graphs.table_4("cpu")
+    assert time_of(table.cells(), 2) == "about 2.8 hours"
+    # With a limit on time it is a limit.
+    assert time_of(table.cells(seeds=1, budget=10.0), 1).startswith("at most 3")
+    cells = [cell for cell in table.cells(seeds=1) if isinstance(cell, Cell) and cell.data.source == "mog-9"]
+    found = list(estimates(cells))
+    steps = {each.cell.method: each.steps for each in found}
+    assert (steps[words.FLAT], steps[words.MATCHING]) == (2700, None)
+    assert not any(each.measured for each in found)
