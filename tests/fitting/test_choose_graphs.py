@@ -26,7 +26,7 @@ def test_a_source_of_graphs_has_a_model_and_a_fit():
     assert (chosen.title, chosen.threads, chosen.model.mixing) == ("graph-flow", 1, "graph-exponential")
     assert (chosen.fit.batch_size, chosen.fit.lr, chosen.fit.patience, chosen.fit.clock) == (
         128,
-        1.2e-2,
+        1.5e-2,
         None,
         "processor",
     )

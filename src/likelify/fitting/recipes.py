@@ -286,7 +286,7 @@ def _graph_fit(facts: Facts, graphs: int) -> Values:
         "max_time": seconds,
         "clock": "processor",
         "batch_size": min(128, max(graphs // 8, 8), max(int(fitting), 1)),
-        "lr": 1.2e-2 if graphs >= 20_000 else 6e-3,
+        "lr": 1.5e-2 if graphs >= 20_000 else 6e-3,
         "weight_decay": 1e-2 if graphs < 3000 else 1e-4,
         "warmup": 100,
         "average": 0.99,
