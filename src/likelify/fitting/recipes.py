@@ -149,6 +149,8 @@ SOURCES: dict[str, Recipe] = {
 
 # Rows, or graphs, below which so much is dropped in the networks.
 DROPOUT = ((1000, 0.3), (3000, 0.2), (8000, 0.1))
+# The same of models with splines of several passes, by rows for each column.
+COLUMN_DROPOUT = ((200, 0.1), (1000, 0.05))
 # Samples that marginals are fitted to: with heavy tails and atoms they need more than means and scales do.
 MARGINAL_ROWS = 200_000
 
@@ -156,34 +158,53 @@ MARGINAL_ROWS = 200_000
 def _of_table(facts: Facts) -> Recipe:
     """Return the recipe of a table by its rows and columns."""
     rows, columns = facts.sizes.get("train", 0), _modelled(facts)
-    dropout = next((rate for below, rate in DROPOUT if rows < below), 0.0)
     plain = all_plain(facts.meaning)
     members = _members(rows, plain=plain)
-    shared = {"dropout": dropout}
-    fit = _table_fit(rows, columns)
+    dropout = _table_dropout(rows, columns, members)
+    # Three passes in z are worth more than a start at the Gaussian copula as soon as there are rows to learn them from.
+    deep: Values = {"passes": 3, "copula": False} if plain and rows >= DEEP_ROWS else {}
     return replace(
         KINDS["table"],
         models={
             "table-flow": {
                 "members": members,
                 "width": 64 if rows < 1000 else 128,
-                **shared,
+                "dropout": dropout,
+                **deep,
             },
-            "table-coupling": shared,
-            "table-spline": shared,
+            "table-coupling": {"dropout": dropout},
+            "table-spline": {"dropout": dropout, **deep},
         },
-        fits=dict.fromkeys(("table-flow", "table-coupling", "table-spline"), fit),
+        fits={
+            "table-flow": _table_fit(rows, columns, fast=rows >= 3000 and len(members) > 1),
+            "table-coupling": _table_fit(rows, columns, fast=rows >= 3000),
+            "table-spline": _table_fit(rows, columns, fast=bool(deep)),
+        },
     )
+
+
+# Rows from which on autoregressive splines of several passes are learnt, and up to which a fit has the time for them.
+DEEP_ROWS, WIDE_ROWS = 4000, 20_000
 
 
 def _members(rows: int, *, plain: bool) -> tuple[str, ...]:
     """Return the trained members: several for few rows, where the mean of their densities varies less than each.
 
-    Those of other kinds take several times the time of an autoregressive one, so that there are fewer steps.
+    Those of other kinds take several times the time of an autoregressive one, so that there are fewer steps; up to some
+    thousand rows that costs more than they bring, but for the fewest.
     """
-    if rows < 1000 and plain:
+    if plain and rows < 1000:
         return "autoregressive", "splines", "couplings"
+    if plain and DEEP_ROWS <= rows < WIDE_ROWS:
+        return "autoregressive", "splines"
     return ("autoregressive",) * (3 if rows < 3000 else 2 if rows < 5000 else 1)
+
+
+def _table_dropout(rows: int, columns: int, members: tuple[str, ...]) -> float:
+    """Return the rate of dropout; splines of many rows lose what is sharp by it, and need it by rows per column."""
+    if rows >= DEEP_ROWS and "splines" in members:
+        return next((rate for below, rate in COLUMN_DROPOUT if rows < below * columns), 0.0)
+    return next((rate for below, rate in DROPOUT if rows < below), 0.0)
 
 
 def _modelled(facts: Facts) -> int:
@@ -205,19 +226,22 @@ TABLE_EFFORT = ((3000, 1200, 22.0), (5000, 3000, 60.0), (20_000, 4000, 60.0), (2
 MOST_EFFORT = (10_000, 400.0)
 
 
-def _table_fit(rows: int, columns: int) -> Values:
-    """Return the settings of the fit of a table: batches of an eighth of the rows, and patience."""
+def _table_fit(rows: int, columns: int, *, fast: bool) -> Values:
+    """Return the settings of the fit of a table: batches of an eighth of the rows, and patience.
+
+    A high rate is for models whose steps take long, so that there are some thousand at most.
+    """
     effort = next(((steps, seconds) for below, steps, seconds in TABLE_EFFORT if rows < below), MOST_EFFORT)
     return {
         "steps": effort[0],
         "max_time": effort[1],
         "clock": "processor",
         "batch_size": min(max(rows // 8, 64), 512 if rows < 200_000 else 1024),
-        "lr": 6e-3,
+        "lr": 1.5e-2 if fast else 6e-3,
         "weight_decay": 3e-2 if rows < 3000 else 1e-2,
         # Of the loss in bits per dimension: five nats of a row.
         "clip": 5.0 / (columns * math.log(2)),
-        "average": 0.995,
+        "average": 0.99 if fast else 0.995,
         "validations": 40,
         "patience": 10,
         "initialize_items": MARGINAL_ROWS,

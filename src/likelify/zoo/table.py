@@ -87,9 +87,31 @@ class SplineConfig(TableConfig):
     interval: float = Field(default=5.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
-    def _spline_columns(self, order: Sequence[int], *, width: int, layers: int, start: bool = True) -> list[Transform]:
-        splines = {"bins": self.bins, "interval": self.interval, "dropout": self.dropout}
-        return spline_columns(order, width=width, layers=layers, start=start, **splines)
+
+class SplineColumnsConfig(SplineConfig):
+    """Settings of autoregressive splines.
+
+    Attributes:
+        passes: layers of splines, each in an order of the columns of its own.
+        copula: put a linear prediction in front of the first, so that they start as the Gaussian copula. Few rows gain
+            by it; with many, what is sharp in one column alone is lost on it.
+        order_seed: of the orders; the first is that of the table.
+    """
+
+    passes: int = Field(default=1, ge=1, le=64)
+    copula: bool = True
+    order_seed: int = Field(default=0, ge=0, lt=2**63)
+
+    def _order(self, number: int) -> Sequence[int]:
+        """Return an order of the columns: as they are for the number zero, others at random."""
+        return nets.random_order(self.schema, self.order_seed + number) if number else range(len(self.schema))
+
+    def _spline_columns(self, number: int, *, width: int, layers: int) -> list[Transform]:
+        """Return all passes of a member of that number."""
+        names = ("bins", "interval", "dropout", "copula")
+        settings = {name: getattr(self, name) for name in names}
+        orders = [self._order(number * self.passes + i) for i in range(self.passes)]
+        return spline_columns(orders, width=width, layers=layers, **settings)
 
 
 class CouplingConfig(SplineConfig):
@@ -170,25 +192,32 @@ def spline_couplings(
 
 
 def spline_columns(
-    order: Sequence[int], *, width: int, layers: int, bins: int, interval: float, dropout: float, start: bool = True
+    orders: Sequence[Sequence[int]],
+    *,
+    width: int,
+    layers: int,
+    bins: int,
+    interval: float,
+    dropout: float,
+    copula: bool,
 ) -> list[Transform]:
-    """Return splines of all columns, each read off the columns before it in some order; first `copula_start`."""
+    """Return for each order splines of all columns, read off the columns before it; `copula_start` before the first."""
     import torch
 
-    columns, bijector = len(order), transforms.SplineBijector(bins, interval)
+    columns, bijector = len(orders[0]), transforms.SplineBijector(bins, interval)
     if columns == 1:
         return [transforms.ChannelSpline(1, bins=bins, interval=interval)]
-    net = nets.AutoregressiveNet(
-        columns,
-        hidden=max(width, columns),
-        heads=bijector.size,
-        dims=0,
-        layers=layers,
-        small_heads=bijector.size,
-        dropout=dropout,
-    )
-    return [
-        transforms.Permute(torch.tensor(order)),
-        *(copula_start(columns) if start else ()),
-        transforms.Autoregressive(columns, bijector, net),
-    ]
+    found: list[Transform] = []
+    for number, order in enumerate(orders):
+        net = nets.AutoregressiveNet(
+            columns,
+            hidden=max(width, columns),
+            heads=bijector.size,
+            dims=0,
+            layers=layers,
+            small_heads=bijector.size,
+            dropout=dropout,
+        )
+        start = copula_start(columns) if copula and number == 0 else []
+        found += [transforms.Permute(torch.tensor(order)), *start, transforms.Autoregressive(columns, bijector, net)]
+    return found

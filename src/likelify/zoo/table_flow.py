@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from likelify import nets, transforms
 from likelify.schema import all_plain
 from likelify.zoo.registry import Size, register
-from likelify.zoo.table import CouplingConfig, copula_start
+from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, copula_start
 
 if TYPE_CHECKING:
     from likelify.distributions import Distribution
@@ -21,7 +21,7 @@ WIDEST_MIXTURE = 64
 
 
 @register("table-flow", kind="table", summary="mixture of densities of columns of every kind; default of tables")
-class TableFlowConfig(CouplingConfig):
+class TableFlowConfig(CouplingConfig, SplineColumnsConfig):
     """Settings of the default density of the rows of a table: numbers, categories, dates, missing values, atoms.
 
     Fitted marginals (`transforms.MixedColumns`) take each column to a state and a z-score; a `Mixture` of densities of
@@ -37,9 +37,9 @@ class TableFlowConfig(CouplingConfig):
         width: hidden units of the autoregressive networks.
         components: normal distributions of each column's conditional density.
         normals: components of the mixture of normal distributions.
-        order_seed: of the orders of the columns; the first member has that of the table, conditions first.
 
-    Those of members of couplings and of splines (`zoo.table.CouplingConfig`) come on top; `dropout` is for all members.
+    Those of members of couplings and of splines (`zoo.table.CouplingConfig`, `zoo.table.SplineColumnsConfig`) come on top;
+    `dropout` is for all members, and of the orders of members the first has conditions first.
     """
 
     takes_mixed: ClassVar[bool] = True
@@ -49,7 +49,6 @@ class TableFlowConfig(CouplingConfig):
     width: Size = 128
     components: int = Field(default=8, ge=1, le=4096)
     normals: int = Field(default=16, ge=1, le=4096)
-    order_seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
@@ -80,15 +79,15 @@ class TableFlowConfig(CouplingConfig):
         from likelify.distributions import AutoregressiveColumns, Normal, OfReals
         from likelify.flows import Flow
 
-        order = None if number == 0 else nets.random_order(self.schema, self.order_seed + number)
         if name == "autoregressive":
+            order = self._order(number) if number else None
             settings = {"hidden": self.width, "components": self.components, "dropout": self.dropout}
             return AutoregressiveColumns(
                 self.schema, net=nets.ColumnsNet(self.schema, order, **settings), snap=columns.snap
             )
         size = len(self.schema)
         if name == "splines":
-            layers = self._spline_columns(order or range(size), width=self.width, layers=1)
+            layers = self._spline_columns(number, width=self.width, layers=1)
         else:
             layers = [*copula_start(size), *self._spline_couplings()]
         return OfReals(Flow(Normal((size,)), transforms.Chain(layers), event_shape=(size,)))
