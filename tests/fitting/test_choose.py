@@ -92,7 +92,7 @@ def facts_of(rows, columns, schema=None):
 
 
 def test_a_table_gets_members_width_and_dropout_by_its_size():
-    few, some, many = (choose(facts_of(rows, 4)) for rows in (500, 2500, 10_000))
+    few, some, many = (choose(facts_of(rows, 4)) for rows in (500, 2500, 30_000))
     assert few.model.members == ("autoregressive", "splines", "couplings")
     assert some.model.members == ("autoregressive",) * 3
     assert many.model.members == ("autoregressive",)
@@ -102,7 +102,7 @@ def test_a_table_gets_members_width_and_dropout_by_its_size():
     assert [(chosen.fit.steps, chosen.fit.max_time) for chosen in (few, some, many)] == [
         (1200, 22.0),
         (1200, 22.0),
-        (4000, 60.0),
+        (8000, 240.0),
     ]
     assert choose(facts_of(10**6, 4)).fit.max_time == 400.0
     assert few.fit.clock == "processor"
@@ -111,6 +111,23 @@ def test_a_table_gets_members_width_and_dropout_by_its_size():
     assert few.fit.clip == pytest.approx(5 / (4 * np.log(2)))
     assert (few.fit.batch_size, some.fit.batch_size, many.fit.batch_size) == (64, 312, 512)
     assert [column.name for column in few.model.schema] == ["column 1", "column 2", "column 3", "column 4"]
+
+
+def test_some_thousand_rows_get_splines_of_three_passes_and_a_high_rate():
+    chosen = choose(facts_of(6000, 5)).model
+    assert chosen.members == ("autoregressive", "splines")
+    assert (chosen.passes, chosen.copula, chosen.width) == (3, False, 128)
+    # Splines of many columns need dropout, those of few lose what is sharp by it.
+    assert [choose(facts_of(6000, columns)).model.dropout for columns in (6, 10, 40)] == [0.0, 0.05, 0.1]
+    assert choose(facts_of(3500, 5)).model.members == ("autoregressive",) * 2
+    rates = {rows: choose(facts_of(rows, 5)).fit.lr for rows in (2500, 3500, 6000, 30_000)}
+    assert rates == {2500: 6e-3, 3500: 1.5e-2, 6000: 1.5e-2, 30_000: 6e-3}
+    words = (ColumnSchema.category("a", ("x", "y")), ColumnSchema(name="b"))
+    mixed = choose(facts_of(6000, 2, words))
+    assert (mixed.model.members, mixed.model.passes, mixed.fit.lr) == (("autoregressive",), 1, 6e-3)
+    alone = choose(facts_of(6000, 5), model="table-spline")
+    assert (alone.model.passes, alone.model.copula, alone.fit.average) == (3, False, 0.99)
+    assert choose(facts_of(500, 5), model="table-spline").model.copula
 
 
 def test_a_table_of_all_kinds_has_autoregressive_members_alone():

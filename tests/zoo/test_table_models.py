@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from likelify import zoo
+from likelify import transforms, zoo
 from likelify.distributions import AutoregressiveColumns, Mixture, OfReals
 from likelify.errors import ConfigError
 from likelify.schema import ColumnSchema, real_columns
@@ -95,6 +95,22 @@ def test_members_differ_in_their_orders_and_settings_hold_them():
     assert orders[0] == orders[1]
     other = config.model_copy(update={"order_seed": 5}).build()
     assert tuple(other.base.members[1].order) != orders[0][1]
+
+
+def test_splines_of_several_passes_have_orders_of_their_own_and_a_copula_in_front_where_asked():
+    def layers(**settings):
+        (splines,) = zoo.build("table-flow", event_shape=4, members=("splines",), simple=False, **settings).base.members
+        return list(splines.base.transform)
+
+    deep = layers(passes=3, copula=False, **SMALL)
+    orders = [tuple(layer.order.tolist()) for layer in deep if isinstance(layer, transforms.Permute)]
+    assert orders[0] == (0, 1, 2, 3)
+    assert len(set(orders)) == len(orders) == 3
+    assert not any(isinstance(layer, transforms.LinearPrediction) for layer in deep)
+    started = layers(passes=2, **SMALL)
+    # Once, behind the order of the first pass.
+    assert [isinstance(layer, transforms.LinearPrediction) for layer in started].index(True) == 2
+    assert sum(isinstance(layer, transforms.LinearPrediction) for layer in started) == 1
 
 
 def test_simple_members_can_be_left_out_and_the_mixture_is_for_few_columns():

@@ -23,6 +23,9 @@ class OfReals(Distribution):
         tensor([-1.8379])
     """
 
+    # The state of a cell is one of several; here the first has all of the probability.
+    has_atoms = True
+
     def __init__(self, base: Distribution) -> None:
         super().__init__()
         self.base = base

@@ -38,8 +38,8 @@ class TableFlowConfig(CouplingConfig, SplineColumnsConfig):
         components: normal distributions of each column's conditional density.
         normals: components of the mixture of normal distributions.
 
-    Those of members of couplings and of splines (`zoo.table.CouplingConfig`, `zoo.table.SplineColumnsConfig`) come on top;
-    `dropout` is for all members, and of the orders of members the first has conditions first.
+    Those of members of couplings (`zoo.table.CouplingConfig`) and of splines (`zoo.table.SplineColumnsConfig`) come on
+    top; `dropout` is for all members.
     """
 
     takes_mixed: ClassVar[bool] = True
