@@ -125,6 +125,8 @@ def test_some_thousand_rows_get_splines_of_three_passes_and_a_high_rate():
     words = (ColumnSchema.category("a", ("x", "y")), ColumnSchema(name="b"))
     mixed = choose(facts_of(6000, 2, words))
     assert (mixed.model.members, mixed.model.passes, mixed.fit.lr) == (("autoregressive",), 1, 6e-3)
+    many = choose(facts_of(30_000, 2, words)).fit
+    assert (many.lr, many.batch_size, choose(facts_of(30_000, 2)).fit.batch_size) == (1.5e-2, 256, 512)
     alone = choose(facts_of(6000, 5), model="table-spline")
     assert (alone.model.passes, alone.model.copula, alone.fit.average) == (3, False, 0.99)
     assert choose(facts_of(500, 5), model="table-spline").model.copula

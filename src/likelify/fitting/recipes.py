@@ -161,6 +161,7 @@ def _of_table(facts: Facts) -> Recipe:
     plain = all_plain(facts.meaning)
     members = _members(rows, plain=plain)
     dropout = _table_dropout(rows, columns, members)
+    several, many_states = rows >= 3000 and len(members) > 1, not plain and WIDE_ROWS <= rows < MANY_ROWS
     # Three passes in z are worth more than a start at the Gaussian copula as soon as there are rows to learn them from.
     deep: Values = {"passes": 3, "copula": False} if plain and rows >= DEEP_ROWS else {}
     return replace(
@@ -176,15 +177,16 @@ def _of_table(facts: Facts) -> Recipe:
             "table-spline": {"dropout": dropout, **deep},
         },
         fits={
-            "table-flow": _table_fit(rows, columns, fast=rows >= 3000 and len(members) > 1),
+            "table-flow": _table_fit(rows, columns, fast=several or many_states, batch=256 if many_states else 512),
             "table-coupling": _table_fit(rows, columns, fast=rows >= 3000),
             "table-spline": _table_fit(rows, columns, fast=bool(deep)),
         },
     )
 
 
-# Rows from which on autoregressive splines of several passes are learnt, and up to which a fit has the time for them.
-DEEP_ROWS, WIDE_ROWS = 4000, 20_000
+# Rows from which on autoregressive splines of several passes are learnt, and up to which a fit has the time for them;
+# rows that are read in large batches.
+DEEP_ROWS, WIDE_ROWS, MANY_ROWS = 4000, 20_000, 200_000
 
 
 def _members(rows: int, *, plain: bool) -> tuple[str, ...]:
@@ -222,21 +224,25 @@ def _modelled(facts: Facts) -> int:
 
 
 # Rows below which a table has so many steps, and seconds of the processor at most.
-TABLE_EFFORT = ((3000, 1200, 22.0), (5000, 3000, 60.0), (20_000, 4000, 60.0), (200_000, 8000, 240.0))
+TABLE_EFFORT = ((3000, 1200, 22.0), (5000, 3000, 60.0), (20_000, 4000, 60.0), (MANY_ROWS, 8000, 240.0))
 MOST_EFFORT = (10_000, 400.0)
 
 
-def _table_fit(rows: int, columns: int, *, fast: bool) -> Values:
+def _table_fit(rows: int, columns: int, *, fast: bool, batch: int = 512) -> Values:
     """Return the settings of the fit of a table: batches of an eighth of the rows, and patience.
 
-    A high rate is for models whose steps take long, so that there are some thousand at most.
+    Args:
+        rows: of training.
+        columns: that are modelled.
+        fast: take the high rate, for models whose steps take long, so that there are some thousand at most.
+        batch: rows of one at most, below `MANY_ROWS`.
     """
     effort = next(((steps, seconds) for below, steps, seconds in TABLE_EFFORT if rows < below), MOST_EFFORT)
     return {
         "steps": effort[0],
         "max_time": effort[1],
         "clock": "processor",
-        "batch_size": min(max(rows // 8, 64), 512 if rows < 200_000 else 1024),
+        "batch_size": min(max(rows // 8, 64), batch if rows < MANY_ROWS else 1024),
         "lr": 1.5e-2 if fast else 6e-3,
         "weight_decay": 3e-2 if rows < 3000 else 1e-2,
         # Of the loss in bits per dimension: five nats of a row.
