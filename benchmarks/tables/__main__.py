@@ -4,7 +4,8 @@
 
 Held-out nats per row of twelve tables of real columns, three splits, at equal processor time. What has been measured is
 kept, one file for each model, table and split, so that a killed run goes on; `--again MODEL` forgets what is known of a
-model. With `--part` the speed of the models, a mixed table, missing values, and a million rows.
+model. With `--part` what the settings of splines are worth, the speed of the models, a mixed table, missing values, and
+a million rows.
 """
 
 import argparse
@@ -17,11 +18,12 @@ from benchmarks.tables.cells import FOLDER, METHODS, Cell
 from benchmarks.tables.data import AS_WRITTEN, QUICK_TABLES, TABLES
 from benchmarks.tables.mixed import adult, million, missing
 from benchmarks.tables.nats import DEFAULT, compared, entries, page, won
+from benchmarks.tables.recipe import recipe
 from benchmarks.tables.speed import speed
 from benchmarks.timing import use_malloc_settings
 
 NATS = "nats"
-OTHERS = {"speed": speed, "adult": adult, "missing": missing, "million": million}
+OTHERS = {"recipe": recipe, "speed": speed, "adult": adult, "missing": missing, "million": million}
 OPTIONS = {
     "--tables": {"nargs": "+", "choices": tuple(TABLES), "help": "of the part nats: only these"},
     "--methods": {"nargs": "+", "choices": tuple(METHODS), "help": "likewise, only these models"},
