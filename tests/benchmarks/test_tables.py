@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from benchmarks.tables import nats, rivals
+from benchmarks.tables import nats, recipe, rivals
 from benchmarks.tables.cells import METHODS, Cell
 from benchmarks.tables.data import AS_WRITTEN, Split, split_of, step, table
 from benchmarks.tables.rivals import RIVALS, SETTINGS, Measured
@@ -58,7 +58,7 @@ def test_units_of_columns_change_nothing(split):
 
 @pytest.mark.parametrize("method", ["coupling", "marginals, autoregressive"])
 def test_spline_flows_are_fitted_with_the_rate_that_suits(split, method, monkeypatch):
-    monkeypatch.setattr(rivals, "RATES", (1e-9, 8e-3))
+    monkeypatch.setattr(rivals, "RATES" if method == "coupling" else "WIDER_RATES", (1e-9, 8e-3))
     monkeypatch.setattr(rivals, "ZUKO", {"transforms": 1, "bins": 4, "hidden_features": (16,)})
     found = RIVALS[method](split, 1.0, 0)
     assert found.facts["rate"] == 8e-3
@@ -89,10 +89,33 @@ def test_files_have_a_hash_once_the_settings_are_others(tmp_path, monkeypatch):
 
     first = names()
     assert first[1] == "diabetes--as-written-mixture--BIC-2-30.npz"
-    assert all(name.endswith("-2-30.npz") for name in first)
+    assert [name for name in first if not name.endswith("-2-30.npz")] == [first[5], first[7]]
     monkeypatch.setitem(SETTINGS, "mixture, BIC", [*SETTINGS["mixture, BIC"], 1e-9])
     assert [name for name in names() if name not in first] == [names()[1]]
     assert names()[1].startswith("diabetes--as-written-mixture--BIC-2-30-")
+
+
+def test_settings_of_the_default_are_changed_one_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=400) * 10
+    worth = {"dropout 0": -0.5, "rate 6e-3": 0.25}
+    found = {name: rows + worth.get(name, 0) + 0.1 * rng.normal(size=400) for name in recipe.VARIANTS}
+    monkeypatch.setattr(recipe, "fitted", lambda table, variant, seconds: (found[variant], 0.7))
+    entries = {entry.name: entry.value for entry in recipe.recipe(quick=False)}
+    assert entries["penbased, as it is: weight of the splines"] == 0.7
+    assert entries["satimage, dropout 0: over the default"] == pytest.approx(-0.5, abs=0.03)
+    assert entries["satimage, rate 6e-3: over the default"] == pytest.approx(0.25, abs=0.03)
+    assert entries["satimage, rate 6e-3: error of that"] == pytest.approx(0.1 * 2**0.5 / 20, rel=0.2)
+    assert "penbased, as it is: over the default" not in entries
+
+
+def test_variants_change_what_they_say(split, monkeypatch):
+    monkeypatch.setattr(recipe, "split_of", lambda table, number: split)
+    monkeypatch.setattr(recipe, "table", lambda name: None)
+    log_probs, weight = recipe.fitted("any", "splines alone", 0.5)
+    assert log_probs.shape == (len(split.test),)
+    assert weight > 0
+    assert recipe.fitted("any", "mixtures alone", 0.5)[1] == 0.0
 
 
 def test_differences_are_paired():
