@@ -4,7 +4,7 @@ All settings of fits are here, also those of the presets and the rates that the 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from likelify.data import Facts
@@ -109,10 +109,10 @@ KINDS: dict[ItemKind, Recipe] = {
 CENTRED = Recipe(
     "point-flow", models={"point-flow": {"symmetry": "rotations", "centre": "dropped", "width": 32}}, threads=1
 )
-# Of many small sets of points the continuous flow learns more in the same time; its likelihood costs some sixty calls
-# of a network of all pairs, and it has no dropout.
+# Of many small sets of points the continuous flow learns more in the same time (`benchmarks/tutorial_points.py`: 2,400
+# sets); its likelihood costs some sixty calls of a network of all pairs, and it has no dropout.
 POINTS = Recipe("point-flow", threads=1)
-MOST_POINTS, FEWEST_SETS = 32, 3000
+MOST_POINTS, FEWEST_SETS = 32, 2000
 SOURCES: dict[str, Recipe] = {
     "digits": Recipe(
         "marginal-spline",
@@ -149,7 +149,7 @@ SOURCES: dict[str, Recipe] = {
 
 # Rows, or graphs, below which so much is dropped in the networks.
 DROPOUT = ((1000, 0.3), (3000, 0.2), (8000, 0.1))
-# The same of models with splines of several passes, by rows for each column.
+# The same of splines of several passes, by rows for each column.
 COLUMN_DROPOUT = ((200, 0.1), (1000, 0.05))
 # Samples that marginals are fitted to: with heavy tails and atoms they need more than means and scales do.
 MARGINAL_ROWS = 200_000
@@ -160,10 +160,14 @@ def _of_table(facts: Facts) -> Recipe:
     rows, columns = facts.sizes.get("train", 0), _modelled(facts)
     plain = all_plain(facts.meaning)
     members = _members(rows, plain=plain)
-    dropout = _table_dropout(rows, columns, members)
-    several, many_states = rows >= 3000 and len(members) > 1, not plain and WIDE_ROWS <= rows < MANY_ROWS
+    dropout = _by_rows(DROPOUT, rows)
     # Three passes in z are worth more than a start at the Gaussian copula as soon as there are rows to learn them from.
-    deep: Values = {"passes": 3, "copula": False} if plain and rows >= DEEP_ROWS else {}
+    # They lose what is sharp by dropout, and need it where there are few rows for each column.
+    deep = plain and rows >= DEEP_ROWS
+    splines: Values = (
+        {"passes": 3, "copula": False, "dropout": _by_rows(COLUMN_DROPOUT, rows / columns)} if deep else {}
+    )
+    large_mixed = not plain and WIDE_ROWS <= rows < MANY_ROWS
     return replace(
         KINDS["table"],
         models={
@@ -171,15 +175,20 @@ def _of_table(facts: Facts) -> Recipe:
                 "members": members,
                 "width": 64 if rows < 1000 else 128,
                 "dropout": dropout,
-                **deep,
+                **(splines if "splines" in members else {}),
             },
             "table-coupling": {"dropout": dropout},
-            "table-spline": {"dropout": dropout, **deep},
+            "table-spline": {"dropout": dropout, **splines},
         },
         fits={
-            "table-flow": _table_fit(rows, columns, fast=several or many_states, batch=256 if many_states else 512),
+            "table-flow": _table_fit(
+                rows,
+                columns,
+                fast=large_mixed or (rows >= 3000 and len(members) > 1),
+                batch=256 if large_mixed else 512,
+            ),
             "table-coupling": _table_fit(rows, columns, fast=rows >= 3000),
-            "table-spline": _table_fit(rows, columns, fast=bool(deep)),
+            "table-spline": _table_fit(rows, columns, fast=deep),
         },
     )
 
@@ -192,8 +201,8 @@ DEEP_ROWS, WIDE_ROWS, MANY_ROWS = 4000, 20_000, 200_000
 def _members(rows: int, *, plain: bool) -> tuple[str, ...]:
     """Return the trained members: several for few rows, where the mean of their densities varies less than each.
 
-    Those of other kinds take several times the time of an autoregressive one, so that there are fewer steps; up to some
-    thousand rows that costs more than they bring, but for the fewest.
+    Those of other kinds take several times the time of an autoregressive one, so that there are fewer steps. They bring
+    more than that costs to the fewest rows, and to those that splines of several passes can be learnt from.
     """
     if plain and rows < 1000:
         return "autoregressive", "splines", "couplings"
@@ -202,11 +211,9 @@ def _members(rows: int, *, plain: bool) -> tuple[str, ...]:
     return ("autoregressive",) * (3 if rows < 3000 else 2 if rows < 5000 else 1)
 
 
-def _table_dropout(rows: int, columns: int, members: tuple[str, ...]) -> float:
-    """Return the rate of dropout; splines of many rows lose what is sharp by it, and need it by rows per column."""
-    if rows >= DEEP_ROWS and "splines" in members:
-        return next((rate for below, rate in COLUMN_DROPOUT if rows < below * columns), 0.0)
-    return next((rate for below, rate in DROPOUT if rows < below), 0.0)
+def _by_rows(rates: Sequence[tuple[int, float]], rows: float) -> float:
+    """Return the rate of the first number that there are fewer rows than, or none."""
+    return next((rate for below, rate in rates if rows < below), 0.0)
 
 
 def _modelled(facts: Facts) -> int:
@@ -282,7 +289,7 @@ def _of_graphs(facts: Facts) -> Recipe:
     """Return the recipe of graphs by how many there are, their sizes and the features of their nodes."""
     graphs = facts.sizes.get("train", 0)
     found = SOURCES.get(facts.family) or _usual_of_graphs(facts, graphs)
-    dropout = next((rate for below, rate in DROPOUT if graphs < below), 0.0)
+    dropout = _by_rows(DROPOUT, graphs)
     shared: Values = {"dropout": dropout} if dropout else {}
     # One feature cannot be divided for a coupling.
     alone: Values = {"coupling": "sylvester"} if facts.event_shape == (1,) else {}

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class TableSplineConfig(RealTableConfig, SplineColumnsConfig):
     """Settings of a flow of fitted marginals and autoregressive splines (Durkan et al. 2019).
 
-    Call `flow.initialize(rows)` once before training: it fits the marginals and a linear prediction behind them, and
-    the flow then is the Gaussian copula. Scoring costs one call of each network, a draw one for each column.
+    Call `flow.initialize(rows)` once before training: it fits the marginals and, with `copula`, a linear prediction
+    behind them; the flow then is the Gaussian copula, without it nearly independent columns. Scoring costs one call of
+    each network, a draw one for each column.
 
     Attributes:
         width: hidden units of each network.
