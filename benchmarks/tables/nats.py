@@ -31,6 +31,10 @@ class Found:
         """Return the differences row by row."""
         return Found(tuple(ours - theirs for ours, theirs in zip(self.splits, other.splits, strict=True)))
 
+    def later(self) -> "Found":
+        """Return the splits behind the first, by which settings of the default model were chosen."""
+        return Found(self.splits[1:])
+
     @property
     def mean(self) -> float:
         """Mean over the splits."""
@@ -64,15 +68,24 @@ def compared(name: str, methods: list[str], splits: int, seconds: float, folder:
 def entries(name: str, results: dict[str, Found]) -> list[Entry]:
     """Return the figures of a table, and how far the default model is above each of the others and the best of them."""
     found = [Entry(f"{name}: {method}", result.mean, "nats", better="higher") for method, result in results.items()]
-    rivals = {method: result for method, result in results.items() if method in RIVALS}
-    if DEFAULT in results and rivals:
-        best = max(rivals, key=lambda method: rivals[method].mean)
-        gain = results[DEFAULT] - rivals[best]
+    if best := best_rival(results):
+        gain = results[DEFAULT] - results[best]
         found += [
             Entry(f"{name}: {DEFAULT} over {best}, the best of the others", gain.mean, "nats", 0.0, better="higher"),
             Entry(f"{name}: standard error of that", gain.error, "nats"),
         ]
+        if len(gain.splits) > 1:
+            found += [
+                Entry(f"{name}: the same without the first split", gain.later().mean, "nats", better="higher"),
+                Entry(f"{name}: standard error without the first split", gain.later().error, "nats"),
+            ]
     return found
+
+
+def best_rival(results: dict[str, Found]) -> str | None:
+    """Return the best of the models that the default is compared with; None if it, or all of them, are missing."""
+    rivals = [method for method in results if method in RIVALS]
+    return max(rivals, key=lambda method: results[method].mean) if rivals and DEFAULT in results else None
 
 
 def page(results: dict[str, dict[str, Found]]) -> str:
@@ -82,10 +95,9 @@ def page(results: dict[str, dict[str, Found]]) -> str:
     for name, row in results.items():
         rows = table(name)
         cells = [f"{row[method].mean:.2f}" if method in row else "" for method in methods]
-        rivals = [row[method] for method in row if method in RIVALS]
         gain = ""
-        if DEFAULT in row and rivals:
-            difference = row[DEFAULT] - max(rivals, key=lambda result: result.mean)
+        if best := best_rival(row):
+            difference = row[DEFAULT] - row[best]
             gain = f"{difference.mean:.2f} +- {difference.error:.2f}"
         lines.append([f"{name} ({len(split_of(rows, 0).known)}, {rows.shape[1]})", *cells, gain])
     return markdown_rows(lines)
@@ -95,7 +107,7 @@ def won(results: dict[str, dict[str, Found]]) -> int:
     """Return on how many tables the default model is above the best of the others by more than two standard errors."""
     count = 0
     for row in results.values():
-        rivals = [row[method] for method in row if method in RIVALS]
-        gain = row[DEFAULT] - max(rivals, key=lambda rival: rival.mean)
-        count += gain.mean > 2 * gain.error
+        if best := best_rival(row):
+            gain = row[DEFAULT] - row[best]
+            count += gain.mean > 2 * gain.error
     return count

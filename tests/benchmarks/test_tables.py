@@ -128,4 +128,11 @@ def test_differences_are_paired():
     assert gain.error == pytest.approx(0.1 / 1000**0.5, rel=0.1)
     assert ours.error == pytest.approx(100 / 1000**0.5, rel=0.1)
     assert nats.won({"a": {nats.DEFAULT: ours, "independent": theirs}}) == 1
+    assert nats.won({"a": {"independent": theirs}}) == 0
+    # A first split that is won by far says nothing of those behind it.
+    lucky = nats.Found((hard[0] + 5, hard[1]))
+    entries = {e.name: e.value for e in nats.entries("a", {nats.DEFAULT: lucky, "independent": theirs})}
+    assert entries["a: table-flow over independent, the best of the others"] == pytest.approx(2.5, abs=0.02)
+    assert entries["a: the same without the first split"] == pytest.approx(0, abs=0.02)
+    assert entries["a: standard error without the first split"] == pytest.approx(0.1 / 500**0.5, rel=0.1)
     assert nats.won({"a": {nats.DEFAULT: ours, "independent": theirs, "coupling": ours}}) == 0
