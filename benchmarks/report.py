@@ -79,5 +79,10 @@ def report(entries: list[Entry], file: Path | None) -> None:
         goal = "" if entry.must is None else f"   must {'>=' if entry.better == 'higher' else '<='} {entry.must:g}"
         goal += "" if entry.aim is None else f", aim {entry.aim:g}"
         print(f"{entry.name:<{width}}  {readable(entry.value):>10} {entry.unit}{goal}")
+    write(entries, file)
+
+
+def write(entries: list[Entry], file: Path | None) -> None:
+    """Write the figures as JSON, if a file is given."""
     if file is not None:
         file.write_text(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")

@@ -8,7 +8,7 @@ import torch
 import likelify as lk
 from likelify import testing, transforms
 from likelify.errors import DomainError
-from likelify.support import LINE, UNIT, Interval
+from likelify.support import LINE, UNIT, Interval, check_domain, doubts, settle
 
 INF = math.inf
 # A bounded layer, values inside of its domain, values outside.
@@ -165,3 +165,26 @@ def test_intervals_are_told_through_chains():
     ):
         assert (layer.domain, layer.image) == (domain, image)
     assert [str(i) for i in (LINE, Interval(0.0, INF, closed=True))] == ["(-inf, inf)", "[0, inf)"]
+
+
+class OnAccelerator(torch.Tensor):
+    """Says that it lies on an accelerator."""
+
+    device = property(lambda _: torch.device("xpu"))
+
+
+def test_training_on_an_accelerator_hears_of_values_outside_at_the_next_validation():
+    inside = torch.tensor([True, False, True]).as_subclass(OnAccelerator)
+    layer = lk.Logit()
+    with pytest.raises(DomainError, match="Logit: 1 of 3 input values lie outside the unit interval"):
+        check_domain(inside, layer, "the unit interval")
+    with doubts() as found:
+        check_domain(torch.tensor([True]).as_subclass(OnAccelerator), layer, "any")
+        check_domain(inside, layer, "the unit interval")
+    with pytest.raises(DomainError, match="Logit: 1 of 3 input values lie outside the unit interval"):
+        settle(found)
+    settle(found[:1])
+    with doubts() as found, pytest.raises(DomainError):
+        check_domain(torch.tensor([False]), layer, "any")
+    assert found == []
+    settle(found)

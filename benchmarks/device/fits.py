@@ -1,4 +1,4 @@
-"""A fit on a device: the same held-out figure as on the CPU, no waiting for the device in its steps, and its time."""
+"""Fits on a device: the held-out figure of the CPU, waits for the device in a step, times of a step of the defaults."""
 
 import os
 import statistics
@@ -21,6 +21,8 @@ from likelify.fitting.loop import Progress, fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.process import OneProcess
 
+# Sources whose default models are pictures', tables' and point sets'.
+DEFAULTS = ("sample-photos", "breast-cancer", "mog-9", "dw4")
 COMMAND = [sys.executable, "-m", "likelify.app.cli", "fit", "digits", "--steps", "20", "--no-report", "--device"]
 
 
@@ -59,6 +61,33 @@ def _command(place: torch.device) -> int:
         )
         print(done.stdout[-500:] + done.stderr[-1000:])
         return done.returncode
+
+
+def defaults(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
+    """Fit the default models of other kinds of data for some steps; what raises is printed and counted."""
+    entries, raised, left_out = [], 0, 0
+    for name in DEFAULTS[:: 2 if quick else 1]:
+        if time.monotonic() > end:
+            left_out += 1
+            continue
+        try:
+            source = open_source(name)
+            held_out, seconds = _fitted(source, device, 30)
+            label = f"fit of {name}, {device.type}"
+            entries += [
+                Entry(f"{label}: held-out ELBO after 30 steps", held_out.mean, "nats", better="higher"),
+                Entry(f"{label}: time of a step", 1e3 * seconds, "ms"),
+            ]
+            if device.type == "cuda":
+                entries.append(Entry(f"{label}: host syncs in a step", _syncs_of_a_step(source, device), "calls"))
+        except Exception as error:  # noqa: BLE001 - what is counted
+            raised += 1
+            print(f"fit of {name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+    return [
+        *entries,
+        Entry("fits of defaults that raised", raised, "fits", 0),
+        Entry("fits of defaults left out for lack of time", left_out, "fits", 0),
+    ]
 
 
 def fits(device: torch.device, end: float, *, quick: bool) -> list[Entry]:

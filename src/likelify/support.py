@@ -1,7 +1,7 @@
 """Where the elements of events can lie, and what becomes of those outside."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import DomainError, ShapeError
-from likelify.tracing import is_tracing
+from likelify.tracing import Recorder, is_tracing
 
 _IN_A_FLOW: ContextVar[bool] = ContextVar("likelify_in_a_flow", default=False)
 
@@ -46,6 +46,26 @@ UNIT = Interval(0.0, 1.0)
 MINUS_TO_ONE = Interval(-1.0, 1.0)
 POSITIVE = Interval(0.0, math.inf)
 NOT_NEGATIVE = Interval(0.0, math.inf, closed=True)
+
+
+class Doubt(NamedTuple):
+    """Whether the input of a layer lay inside of its domain, still on the device.
+
+    Attributes:
+        outside: number of values that did not.
+        values: number of all.
+        layer: name of the layer's class.
+        meaning: of the domain.
+    """
+
+    outside: Tensor
+    values: int
+    layer: str
+    meaning: str
+
+
+# Collects what layers on an accelerator would have made the host wait for, see `check_domain`.
+doubts: Recorder[Doubt] = Recorder("doubts")
 
 
 @contextmanager
@@ -106,13 +126,25 @@ def strictly_inside(z: Tensor, interval: Interval) -> Tensor:
 def check_domain(inside: Tensor, layer: object, meaning: str) -> None:
     """Raise `DomainError` unless all of `inside` is true.
 
-    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`); there the value is NaN or infinite.
+    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`, while a CUDA graph is captured); there
+    the value is NaN or infinite. In a block of `doubts()` an accelerator does not wait: what was asked is noted, for
+    `settle`.
     """
-    if is_tracing():
+    if is_tracing() or (inside.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
         return
-    if not bool(inside.all()):
-        outside = int((~inside).sum())
-        raise DomainError(f"{type(layer).__name__}: {outside} of {inside.numel()} input values lie outside {meaning}.")
+    doubt = Doubt((~inside).sum(), inside.numel(), type(layer).__name__, meaning)
+    if inside.device.type != "cpu" and doubts.is_open:
+        doubts.add(doubt)
+    else:
+        settle([doubt])
+
+
+def settle(found: Sequence[Doubt]) -> None:
+    """Raise `DomainError` for the first of some doubts that was right; they are read at once."""
+    counts = torch.stack([doubt.outside for doubt in found]).tolist() if found else []
+    for doubt, outside in zip(found, counts, strict=True):
+        if outside:
+            raise DomainError(f"{doubt.layer}: {outside} of {doubt.values} input values lie outside {doubt.meaning}.")
 
 
 def check_sample(x: Tensor, layer: nn.Module) -> None:

@@ -55,6 +55,11 @@ class Recorder(Generic[T]):
         finally:
             self._open.reset(token)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a block collects."""
+        return self._open.get() is not None
+
     def add(self, value: T) -> None:
         """Add to the list of the innermost block."""
         found = self._open.get()

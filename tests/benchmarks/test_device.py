@@ -6,9 +6,10 @@ import time
 import pytest
 import torch
 from benchmarks.device import __main__ as program
-from benchmarks.device import laws, steps, syncs
+from benchmarks.device import fits, laws, steps, syncs
 
 import likelify as lk
+from likelify.fitting.figures import Figure
 from tests.cases import LAYERS
 from tests.cases.common import LayerCase, normal
 
@@ -34,7 +35,7 @@ def test_laws_count_what_fails_and_what_is_left_out(monkeypatch, capsys):
 def test_without_a_device_the_laws_run_and_the_rest_is_said_to_be_left_out(monkeypatch, capsys):
     monkeypatch.setattr(laws, "LAYERS", {"affine": LAYERS["affine"]})
     monkeypatch.setattr(program, "chosen_device", lambda: torch.device("cpu"))
-    parts = [word for name in program.PARTS if name != "fits" for word in ("--part", name)]
+    parts = [word for name in program.PARTS if name not in ("fits", "defaults") for word in ("--part", name)]
     monkeypatch.setattr(sys, "argv", ["device", "--quick", *parts])
     program.main()
     printed = capsys.readouterr().out
@@ -62,7 +63,7 @@ def test_what_raises_is_counted_with_what_is_left_out(monkeypatch, capsys):
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(syncs, "LAYERS", {"a": LAYERS["affine"], "b": LAYERS["affine"]})
-    monkeypatch.setattr(syncs, "count", fail)
+    monkeypatch.setattr(syncs, "places", fail)
     monkeypatch.setattr(steps, "_measured", fail)
     device, quick = torch.device("cpu"), len(steps.MODELS) * len(steps.PRECISIONS)
     for measure, number, goals in (
@@ -88,3 +89,18 @@ def test_steps_train(precision, monkeypatch):
     after = flow.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(bool(torch.isfinite(value).all()) for value in after.values())
+
+
+def test_fits_of_defaults_are_counted_if_they_raise(monkeypatch, capsys):
+    monkeypatch.setattr(fits, "DEFAULTS", ("nothing-of-the-kind", "iris"))
+    monkeypatch.setattr(
+        fits, "_fitted", lambda source, *_: (Figure(mean=1.0, standard_error=None, count=source.size("train")), 0.002)
+    )
+    entries = {
+        entry.name: entry.value for entry in fits.defaults(torch.device("cpu"), time.monotonic() + 60, quick=False)
+    }
+    assert entries["fits of defaults that raised"] == 1
+    assert entries["fit of iris, cpu: time of a step"] == 2.0
+    assert "fit of nothing-of-the-kind: DataError" in capsys.readouterr().out
+    late = {entry.name: entry.value for entry in fits.defaults(torch.device("cpu"), time.monotonic() - 1, quick=False)}
+    assert late["fits of defaults left out for lack of time"] == 2

@@ -89,16 +89,24 @@ class Batch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """Return the batch on a device; real-valued `x` in the dtype, if one is given."""
+        real = dtype is not None and self.x.is_floating_point()
         return Batch(
-            self.x.to(device, dtype if dtype is not None and self.x.is_floating_point() else self.x.dtype),
-            None if self.labels is None else self.labels.to(device),
+            _moved(self.x.to(dtype) if real else self.x, device),
+            None if self.labels is None else _moved(self.labels, device),
             None if self.structure is None else self.structure.to(device),
-            None if self.weights is None else self.weights.to(device),
+            None if self.weights is None else _moved(self.weights, device),
         )
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of one value for each item, as much as each weighs."""
         return (values if self.weights is None else values * self.weights.to(values)).mean()
+
+
+def _moved(part: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device; from the host to a GPU without waiting for what the GPU is at."""
+    if part.device.type == "cpu" and str(device).startswith("cuda"):
+        return part.pin_memory().to(device, non_blocking=True)
+    return part.to(device)
 
 
 def _first_graphs(graphs: GraphBatch, count: int) -> GraphBatch:

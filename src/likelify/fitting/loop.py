@@ -32,6 +32,7 @@ from likelify.fitting.validating import Validation
 from likelify.flows import Flow
 from likelify.nets import regularized
 from likelify.seeding import derived_seed, seeded
+from likelify.support import Doubt, doubts, settle
 from likelify.transforms import unchecked
 
 if TYPE_CHECKING:
@@ -242,6 +243,8 @@ class _Fit:
         self.seconds = 0.0
         self.interrupts = Interrupts(place)
         self.unkept: RunError | None = None
+        # Of the steps since the last validation, on an accelerator.
+        self.doubts: list[Doubt] = []
 
     def _go_on(self) -> None:
         """Take up a checkpoint, and make the run hold the best weights that it knows of."""
@@ -394,8 +397,9 @@ class _Fit:
         batch = self.feed.batch(step)
         torch.manual_seed(derived_seed(self.settings.seed, f"noise {self.place.rank}", step))
         # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
-        with regularized(self.flow, exp_tol=self.settings.exp_tol), unchecked():
+        with regularized(self.flow, exp_tol=self.settings.exp_tol), unchecked(), doubts() as found:
             loss, nats = self.objective(batch)
+        self.doubts += found
         if self.place.count == 1:
             return loss, nats
         weight = self.place.weight(len(batch), self.feed.batch_size)
@@ -404,6 +408,9 @@ class _Fit:
     def _validate(self, passed: int) -> None:
         """Add a point to the course, and keep the weights if they are the best so far."""
         state = self.state
+        with self.place.together():
+            settle(self.doubts)
+        self.doubts.clear()
         nothing: list[float | None] = [None, None]
         train = nothing
         if state.losses:

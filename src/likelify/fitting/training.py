@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -16,8 +14,6 @@ from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
 from likelify.transforms import matching_layer, matching_losses
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Objective(nn.Module):
@@ -80,34 +76,34 @@ def averaged(flow: Flow, factor: float) -> AveragedModel:
 
     After n updates the factor is min(factor, (n + 1) / (n + 10)).
     """
-    update = _warm_average(factor)
-    return _OfParameters(flow, update) if flow.base.stacks else AveragedModel(flow, multi_avg_fn=update)
+    return _Average(flow, factor)
 
 
-class _OfParameters(AveragedModel):
-    """Leaves buffers alone: the average has weights of its mixture of its own, and what is fitted can be large."""
+class _Average(AveragedModel):
+    """A moving average whose updates never make the host wait for a device: their number stays on the host.
 
-    def __init__(self, flow: Flow, update: Callable[[Tensors, Tensors, Tensor | int], None]) -> None:
+    Buffers are those of the flow as it is now. Those of a flow with a stacked base are left alone: the average has
+    weights of its mixture of its own, and what is fitted can be large.
+    """
+
+    def __init__(self, flow: Flow, factor: float) -> None:
         super().__init__(flow)
-        self.update = update
+        self.factor, self.copies_buffers = factor, not flow.base.stacks
+        self.n_averaged = self.n_averaged.cpu()
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take up the parameters of the model as they are now."""
         averages, current = (tuple(module.parameters()) for module in (self.module, model))
-        if self.n_averaged == 0:
+        count = int(self.n_averaged)
+        if count == 0:
             for average, value in zip(averages, current, strict=True):
                 average.copy_(value)
         else:
-            self.update(averages, current, self.n_averaged)
+            # All at once: one by one, some hundred small tensors take as long as the forward pass of a small model.
+            weight = 1 - min(self.factor, (count + 1) / (count + 10))
+            torch._foreach_lerp_(averages, current, weight)  # pyright: ignore[reportPrivateImportUsage]
+        if self.copies_buffers:
+            for average, value in zip(self.module.buffers(), model.buffers(), strict=True):
+                average.copy_(value)
         self.n_averaged += 1
-
-
-def _warm_average(factor: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    @torch.no_grad()
-    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
-        weight = 1 - min(factor, (int(count) + 1) / (int(count) + 10))
-        # All at once: one by one, some hundred small tensors take as long as the forward pass of a small model.
-        torch._foreach_lerp_(averages, current, weight)  # pyright: ignore[reportPrivateImportUsage]
-
-    return update

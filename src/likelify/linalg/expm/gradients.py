@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from likelify.linalg.bounds import safe_exp
+from likelify.linalg.expm.constants import constant
 from likelify.linalg.expm.expansion import Expansion, StoppingRule, evaluate, stopping_rule
 from likelify.linalg.expm.problem import ExpProblem, Gradient, Stored, Unrolled
 from likelify.linalg.maps import LinearMap
@@ -135,7 +136,7 @@ class Combiner:
     def __init__(self, coefficients: np.ndarray, like: Tensor) -> None:
         # Columns of zeros in front stand for vectors that no combination contains.
         self._skip = int((coefficients != 0).any(0).argmax()) if coefficients.size else coefficients.shape[1]
-        self._coefficients = torch.as_tensor(coefficients[:, self._skip :], dtype=like.dtype).to(like.device)
+        self._coefficients = constant(coefficients[:, self._skip :], like)
         self._last = (
             like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
         )

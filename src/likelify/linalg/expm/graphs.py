@@ -119,11 +119,13 @@ def adjacency_exponential(
         return value.to(x.dtype), degree, error
     if map.graph.is_complete:
         return complete_exponential(map, x, time), 0, 0.0
-    # In double precision the small exponentials cost next to nothing and add no rounding.
-    theta0, theta1 = time * widest(map.theta0), time * widest(map.theta1)
-    coefficients, error = adjacency_coefficients(theta0, theta1, tol, orders)
+    # In double precision the small exponentials cost next to nothing and add no rounding; their degree is found from
+    # values, so a device hands the matrices to the host, at once.
+    theta0, theta1 = (map.theta0, map.theta1) if x.device.type == "cpu" else torch.stack((map.theta0, map.theta1)).cpu()
+    time = time.cpu() if isinstance(time, Tensor) else time
+    coefficients, error = adjacency_coefficients(time * widest(theta0), time * widest(theta1), tol, orders)
     adjacency = normalized_adjacency(map.graph, x.dtype)
-    value = apply_polynomial(adjacency, x, coefficients.to(x.dtype))
+    value = apply_polynomial(adjacency, x, coefficients.to(x))
     return value, len(coefficients) - 1, error
 
 

@@ -209,8 +209,9 @@ def report_without_norm(
     problem: ExpProblem, method: str, degree: int, error: float, log_det: Callable[[], float | Tensor]
 ) -> Diagnostics:
     """Report a method that needs no norm bound; a rough one, the sum of the Frobenius norms, stands in for it."""
-    tensors = [tensor for tensor in problem.map.tensors().values() if tensor.is_floating_point()]
-    rough = abs(problem.time) * sum(float(torch.linalg.vector_norm(tensor.detach())) for tensor in tensors)
+    tensors = [tensor.detach() for tensor in problem.map.tensors().values() if tensor.is_floating_point()]
+    # Added up where they are, so that the host waits once.
+    rough = abs(problem.time) * float(sum(torch.linalg.vector_norm(tensor) for tensor in tensors))
     # Rounding an exponent of that size costs as many units in the last place.
     bounds = Bounds(
         error=lambda: error,
