@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from tests.cases import LAYERS
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import likelify as lk
 from benchmarks.report import Entry
-from likelify.linalg import GraphMap
+from likelify.linalg import Function, GraphMap
 from likelify.structure import Context
 
 
@@ -45,9 +46,14 @@ def norm_is_declared(layer: nn.Module, x: Tensor, context: Context) -> bool:
 
     Those of graphs are left aside: the host finds their coefficients from small matrices, which it gets in one copy.
     """
-    if not isinstance(layer, lk.Exponential) or isinstance(layer.map(context), GraphMap):
+    if not isinstance(layer, lk.Exponential):
         return False
-    return isinstance(layer.map(context).norm_bound(tuple(x.shape[1:])), float)
+    map_ = layer.map(context)
+    if isinstance(map_, GraphMap):
+        return False
+    # A function of the user's has no tensors that tell where it works.
+    map_ = replace(map_, like=x) if isinstance(map_, Function) else map_
+    return isinstance(map_.norm_bound(tuple(x.shape[1:])), float)
 
 
 def training_call(layer: nn.Module, x: Tensor, context: Context) -> Callable[[], None]:
