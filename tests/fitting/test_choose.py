@@ -5,6 +5,7 @@ from likelify.data import FROM_FILES, SOURCES, Facts, as_source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting import recipes
 from likelify.fitting.choose import choose, complete_model
+from likelify.fitting.settings import Draws
 from likelify.schema import ColumnSchema
 from likelify.zoo import MODELS, PRESETS
 
@@ -19,7 +20,7 @@ def test_recipes_name_models_and_data_that_are():
     named = [recipe.model for recipe in (*recipes.SOURCES.values(), *recipes.KINDS.values())]
     named += [model for recipe in recipes.SOURCES.values() for model in (*recipe.models, *recipe.fits)]
     assert {*named, *recipes.FITS} <= set(MODELS)
-    assert recipes.SOURCES["fashion-mnist"].draws == recipes.Draws(elbo_samples=1, iw_samples=128, iw_items=500)
+    assert recipes.SOURCES["fashion-mnist"].draws == Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 
 
 def test_every_preset_has_a_fit():
@@ -27,7 +28,7 @@ def test_every_preset_has_a_fit():
         for size in ("paper", "small"):
             assert recipes.preset_fit(name, size)["steps"] > 0
     assert recipes.preset_fit("flowified-fconv1-uniform", "small")["lr"] == 6e-3
-    assert recipes.preset_fit("flowified-fconv2-nsf", "small")["lr"] == recipes.NSF_RATE
+    assert recipes.preset_fit("flowified-fconv2-nsf", "small")["lr"] == recipes.presets.NSF_RATE
     assert recipes.preset_fit("flowified-table-8-16-32-64-128")["lr"] == 5e-4
     with pytest.raises(ConfigError, match="no size of a preset 'large'"):
         recipes.preset_fit("table1-1x1", "large")
@@ -39,7 +40,7 @@ def test_nothing_said_is_the_recipe(digits):
         "marginal-spline",
         None,
         1,
-        recipes.Draws(),
+        Draws(),
     )
     assert chosen.model.event_shape == (1, 8, 8)
     assert chosen.model.pixel_levels == 17

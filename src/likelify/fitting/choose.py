@@ -7,8 +7,9 @@ from typing import Any
 from likelify.data import Facts
 from likelify.errors import ConfigError, unknown_word
 from likelify.fitting.plain import require_plain
-from likelify.fitting.recipes import KINDS, Recipe, Values, preset_fit, recipe
+from likelify.fitting.recipes import KINDS, Recipe, preset_fit, recipe
 from likelify.fitting.settings import Draws, FitSettings
+from likelify.settings import Values
 from likelify.zoo import MODELS, ModelConfig, Preset, config_class, config_from_dict, preset
 from likelify.zoo.presets import PresetSize
 

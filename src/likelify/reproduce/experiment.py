@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from likelify.errors import ConfigError
 from likelify.fitting.figures import Unit
-from likelify.fitting.recipes import UNLIMITED_FIT
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Cell, Measuring, PictureKind, Values
 from likelify.reproduce.costs import AnyCell, CostCell, Costing
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from likelify.reproduce.evidence import Evidence
 
 Scale = Literal["cpu", "paper", "quick"]
+# With a limit on time, this many steps are never reached.
+UNLIMITED_FIT: Values = {"steps": 10**7}
 
 
 @dataclass(frozen=True)

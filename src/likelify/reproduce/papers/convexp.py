@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from likelify.fitting import recipes
+from likelify.fitting.recipes import presets
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Measuring
 from likelify.reproduce.costs import Costing
 from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
 from likelify.reproduce.papers import convexp_words as words
+from likelify.reproduce.papers import fits
 from likelify.settings import Values
 from likelify.zoo import PRESETS, preset
 
@@ -98,7 +99,7 @@ def table_1(scale: Scale) -> Experiment:
         methods=[_mixing(title, scale) for title in MIXINGS],
         baseline="1x1",
         seeds=5,
-        fit=recipes.MIXING_FIT,
+        fit=presets.MIXING_FIT,
         paper=Paper(f"{words.SOURCE}, table 1", words.TABLE_1, words.TABLE_1_WEIGHTED, words.TABLE_1_COSTS),
         discuss=words.discuss_mixing,
     )
@@ -114,7 +115,7 @@ def table_2(scale: Scale) -> Experiment:
         methods=methods,
         baseline=methods[0].title,
         seeds=3,
-        fit=recipes.RESIDUAL_FIT,
+        fit=presets.RESIDUAL_FIT,
         paper=Paper(f"{words.SOURCE}, table 2", words.TABLE_2, words.TABLE_2_WEIGHTED),
         discuss=words.discuss_residual,
     )
@@ -129,7 +130,7 @@ def table_3(scale: Scale) -> Experiment:
         methods=[Method(title, _stacked(name, scale)) for title, name in ABLATIONS.items()],
         baseline="full",
         seeds=3,
-        fit=recipes.RESIDUAL_FIT,
+        fit=presets.RESIDUAL_FIT,
         paper=Paper(f"{words.SOURCE}, table 3", words.TABLE_3, words.TABLE_3_WEIGHTED),
         discuss=words.discuss_ablations,
     )
@@ -186,11 +187,11 @@ def _table(
         return Experiment(
             data=data, seeds=3, fit=fit, budget=None, measuring=measuring, costing=costing, device="auto", **fields
         )
-    fields |= {"fit": recipes.STEADY_FIT, "equal": True}
+    fields |= {"fit": fits.STEADY_FIT, "equal": True}
     if scale == "quick":
         costing = costing.model_copy(update={"rounds": 2, "samples": 4, "seconds": 10.0})
         fields |= {"data": (DIGITS,), "seeds": 1, "measuring": QUICK_MEASURING, "costing": costing}
-        fields["fit"] = recipes.STEADY_FIT | recipes.QUICK_FIT
+        fields["fit"] = fits.STEADY_FIT | fits.QUICK_FIT
         return Experiment(budget=QUICK_SECONDS[0], **fields)
     return Experiment(
         data=_offline(name),

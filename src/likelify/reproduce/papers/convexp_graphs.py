@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from likelify.fitting import recipes
 from likelify.fitting.figures import Unit
 from likelify.fitting.recipes import Recipe, recipe
 from likelify.fitting.sources import DataChoice, open_data
 from likelify.reproduce.cell import Measuring
-from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
+from likelify.reproduce.experiment import UNLIMITED_FIT, DataSet, Experiment, Method, Paper, Scale
 from likelify.reproduce.papers import convexp_graphs_words as words
+from likelify.reproduce.papers import fits
 from likelify.settings import Values
 
 # As the paper spells them.
@@ -108,7 +108,7 @@ def table_4(scale: Scale) -> Experiment:
     if scale == "paper":
         methods = [_published(title) for title in ROWS]
         data = [_column(title) for title in COLUMNS]
-        fit, measuring = recipes.GRAPHS_PAPER_FIT, EXACT.model_copy(update={"seconds": None})
+        fit, measuring = fits.GRAPHS_PAPER_FIT, EXACT.model_copy(update={"seconds": None})
         return Experiment(
             methods=methods, data=data, seeds=3, fit=fit, budget=None, measuring=measuring, device="auto", **shared
         )
@@ -117,12 +117,10 @@ def table_4(scale: Scale) -> Experiment:
     if scale == "quick":
         data = [_column("MoG-4", {"train": 10**6, "validation": 100, "test": 200})]
         methods = [_tiny(method) for method in methods]
-        fit = recipes.GRAPHS_FIT | recipes.QUICK_FIT
+        fit = fits.GRAPHS_FIT | fits.QUICK_FIT
         return Experiment(methods=methods, data=data, seeds=1, fit=fit, budget=QUICK_SECONDS, measuring=EXACT, **shared)
     data = [_column(title) for title in COLUMNS]
-    return Experiment(
-        methods=methods, data=data, seeds=5, fit=recipes.GRAPHS_FIT, budget=None, measuring=EXACT, **shared
-    )
+    return Experiment(methods=methods, data=data, seeds=5, fit=fits.GRAPHS_FIT, budget=None, measuring=EXACT, **shared)
 
 
 def _column(title: str, drawn: Mapping[Any, int] = DRAWN) -> DataSet:
@@ -183,7 +181,7 @@ def _extension(title: str, like: str | None = None) -> Method:
     return Method(
         title,
         settings,
-        fit=recipes.UNLIMITED_FIT | (SOLVED_FIT if name == "point-flow" else {}),
+        fit=UNLIMITED_FIT | (SOLVED_FIT if name == "point-flow" else {}),
         changes={column: {**_recipe(column).models.get(name, {}), **settings} for column in COLUMNS},
         fits={column: _suitable(column, settings) for column in COLUMNS},
         group=words.KINDS[like or title],

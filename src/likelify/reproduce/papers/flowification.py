@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from likelify.fitting import recipes
+from likelify.fitting.recipes import presets
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Measuring, PictureKind
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
+from likelify.reproduce.papers import fits
 
 SOURCE = "B. Mate, S. Klein, T. Golling, F. Fleuret, 'Flowification: everything is a normalizing flow', 2022"
 
@@ -128,7 +129,7 @@ def minutes(scale: Scale) -> Experiment:
 
 def _method(title: str, scale: Scale, picture: PictureKind | None = None, **model: object) -> Method:
     """Return a method with its learning rate; at paper scale that of the appendix, the same for all."""
-    rate = recipes.flowified_rate(str(model["model"]), couplings="nsf" in model)
+    rate = presets.flowified_rate(str(model["model"]), couplings="nsf" in model)
     return Method(title, dict(model), fit={} if scale == "paper" else {"lr": rate}, picture=picture)
 
 
@@ -137,15 +138,15 @@ def _on_images(scale: Scale, *, seeds: int, **fields: Any) -> Experiment:
     fields |= {"scale": scale, "caveat": CAVEATS[scale], "seeds": seeds}
     if scale == "paper":
         return Experiment(
-            data=PAPER_DATA, fit=recipes.EPOCHS_FIT, budget=None, measuring=PAPER_MEASURING, device="auto", **fields
+            data=PAPER_DATA, fit=fits.EPOCHS_FIT, budget=None, measuring=PAPER_MEASURING, device="auto", **fields
         )
     if scale == "cpu":
-        fields |= {"data": (FASHION,), "fit": recipes.EQUAL_STEPS_FIT, "measuring": CPU_MEASURING}
-        return Experiment(budget=recipes.PROCESSOR_SECONDS["images"], **fields)
+        fields |= {"data": (FASHION,), "fit": fits.EQUAL_STEPS_FIT, "measuring": CPU_MEASURING}
+        return Experiment(budget=fits.PROCESSOR_SECONDS["images"], **fields)
     fields |= {
         "data": (DIGITS,),
-        "fit": recipes.PROCESSOR_FIT | recipes.QUICK_FIT,
+        "fit": fits.PROCESSOR_FIT | fits.QUICK_FIT,
         "measuring": QUICK_MEASURING,
         "seeds": min(seeds, 2),
     }
-    return Experiment(budget=recipes.PROCESSOR_SECONDS["quick"], **fields)
+    return Experiment(budget=fits.PROCESSOR_SECONDS["quick"], **fields)

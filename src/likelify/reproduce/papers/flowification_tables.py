@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from likelify.fitting import recipes
 from likelify.fitting.figures import Unit
 from likelify.fitting.sources import DataChoice
 from likelify.reproduce.cell import Measuring
 from likelify.reproduce.experiment import DataSet, Experiment, Method, Paper, Scale
+from likelify.reproduce.papers import fits
 from likelify.reproduce.papers.flowification import QUICK_MEASURING
 
 # From a public listing under the paper's name, rounded; the paper's own tables were not available.
@@ -39,9 +39,9 @@ def tables(scale: Scale) -> Experiment:
     """Return the table of tables."""
     quick = scale == "quick"
     paper = [_uci(name, scale) for name in UCI]
-    seconds = recipes.PROCESSOR_SECONDS["quick" if quick else "bundled tables"]
+    seconds = fits.PROCESSOR_SECONDS["quick" if quick else "bundled tables"]
     choices = [DataChoice(source=name, standardized=True) for name in BUNDLED]
-    offline = [DataSet(choice.source, choice, fit=recipes.BUNDLED_FIT, budget=seconds) for choice in choices]
+    offline = [DataSet(choice.source, choice, fit=fits.BUNDLED_FIT, budget=seconds) for choice in choices]
     data = paper if scale == "paper" else offline[:1] if quick else [*offline, *paper]
     return Experiment(
         "flowification-tables",
@@ -50,10 +50,8 @@ def tables(scale: Scale) -> Experiment:
         _methods(data),
         data,
         seeds=2 if quick else 3,
-        fit=recipes.EPOCHS_FIT
-        if scale == "paper"
-        else recipes.PROCESSOR_TABLE_FIT | (recipes.QUICK_FIT if quick else {}),
-        budget=None if scale == "paper" else recipes.PROCESSOR_SECONDS["quick" if quick else "tables"],
+        fit=fits.EPOCHS_FIT if scale == "paper" else fits.PROCESSOR_TABLE_FIT | (fits.QUICK_FIT if quick else {}),
+        budget=None if scale == "paper" else fits.PROCESSOR_SECONDS["quick" if quick else "tables"],
         measuring=QUICK_MEASURING if quick else Measuring(seconds=None) if scale == "paper" else CPU_MEASURING,
         baseline=GAUSSIAN,
         unit=Unit.of("table"),
@@ -81,6 +79,6 @@ def _methods(data: Sequence[DataSet]) -> list[Method]:
 
 def _uci(name: str, scale: Scale) -> DataSet:
     if scale == "paper":
-        return DataSet(name, DataChoice(source=name.lower()), fit=recipes.UCI_FITS[name.lower()], from_files=True)
+        return DataSet(name, DataChoice(source=name.lower()), fit=fits.UCI_FITS[name.lower()], from_files=True)
     # Validating on all rows that are held out, up to 184,000, would take longer than the steps in between.
     return DataSet(name, DataChoice(source=name.lower(), limits={"validation": VALIDATION_ROWS}), from_files=True)
