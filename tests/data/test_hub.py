@@ -119,6 +119,15 @@ def test_arrays():
     assert sequences.read_all("train").x.dtype == torch.float32
 
 
+def test_what_is_done_to_images_of_another_size_is_said():
+    facts = as_source(pictures()).facts()
+    assert open_items(pictures(), facts).said == ""
+    smaller = facts.model_copy(update={"event_shape": (1, 4, 4)})
+    said = open_items(pictures(), smaller).said
+    assert "of 8x9, the middle of each, as large as the aspect allows, reduced to 4x4" in said
+    assert "grey, though in files of colours" in said
+
+
 def test_what_is_not_clear_is_said():
     one = pictures().select_columns(["image"])
     several = datasets.concatenate_datasets(

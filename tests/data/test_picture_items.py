@@ -59,6 +59,10 @@ def test_what_is_done_to_pictures_is_said(fitted, others, tmp_path):
     Image.new("L", (16, 12), 7).save(tmp_path / "grey" / "a.png")
     assert open_items(tmp_path / "grey", fitted.facts()).said == "1 grey ones with three equal channels"
     assert TileItems(tmp_path / "grey", fitted.facts()).said == "1 grey ones with three equal channels"
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "grey" / "b.png")
+    tiles = TileItems(tmp_path / "grey", fitted.facts())
+    assert [large.said for large in tiles.pictures] == ["1 grey ones with three equal channels", ""]
+    (tmp_path / "grey" / "b.png").unlink()
     Image.new("RGB", (16, 12)).save(tmp_path / "grey" / "a.png")
     assert open_items(tmp_path / "grey", fitted.facts()).said == ""
 

@@ -30,7 +30,7 @@ from likelify.data.npz import SPLIT_WORDS
 from likelify.data.options import SourceOptions
 from likelify.data.pictures import Held, Look, Target, decode, look_at
 from likelify.data.reading import read_as, require_columns
-from likelify.data.sizing import choose_sizing
+from likelify.data.sizing import Sizing, choose_sizing
 from likelify.data.source import ArraySource, Batch, Parts, Source, filled, require_split, sizes_of, taken
 from likelify.data.table_files import Content, as_classes, known_classes, read_table
 from likelify.data.tables import TableSource
@@ -97,8 +97,8 @@ def as_fitted(
     """Return all items of a data set, or of one of its splits, in the form of those that a model was fitted to.
 
     Returns:
-        A table; or a source of images whose split of that name has all of them in order; or an array. And the classes
-        of the items, if they have any and are no table.
+        A table; or a source of images whose split of that name has all of them in order, described by what is done to
+        them; or an array. And the classes of the items, if they have any and are no table.
 
     Raises:
         DataError: if it has no such split, or no items of that kind.
@@ -118,7 +118,9 @@ def as_fitted(
     given, names = _as_known(part, columns, facts, name)
     crop = "stretch" if options.crop == "stretch" else "centre"
     target = Target(channels, height, width, facts.levels, crop)
-    images = HubImages(name, {split: _stored(part, columns.image)}, columns.image, {split: (split, None)}, target)
+    stored = _stored(part, columns.image)
+    images = HubImages(name, {split: stored}, columns.image, {split: (split, None)}, target)
+    images.description = "; ".join(Sizing(target, tuple(_looks(stored, columns.image, name, split)), ()).changed())
     images.labels = None if given is None else {split: given}
     images.classes, images.class_names = None if given is None else facts.classes or len(names or ()), names
     return images, given
@@ -438,16 +440,18 @@ def _picture(data: Any, column: str, place: int, name: str) -> Path | Held:
     return Held(f"{name}, item {place}", stored["bytes"])
 
 
+def _looks(data: Any, column: str, name: str, split: SplitName) -> list[Look]:
+    """Return what the headers of the images of a split say."""
+    return [
+        look_at(_picture(data, column, place, f"{name}, {split}"), f"{split}, item {place}")
+        for place in range(len(data))
+    ]
+
+
 def _images(name: str, splits: Mapping[SplitName, Any], columns: _Columns, options: SourceOptions, said: str) -> Source:
     column = columns.image or ""
     stored: dict[SplitName, Any] = {split: _stored(part, column) for split, part in splits.items()}
-    looks: dict[SplitName, list[Look]] = {
-        split: [
-            look_at(_picture(part, column, place, f"{name}, {split}"), f"{split}, item {place}")
-            for place in range(len(part))
-        ]
-        for split, part in stored.items()
-    }
+    looks = {split: _looks(part, column, name, split) for split, part in stored.items()}
     sizing = choose_sizing(Path(name), [each for some in looks.values() for each in some], options)
     large = {each.name for each in sizing.looks}
     kept: Parts = {

@@ -334,7 +334,9 @@ def _all_items(found: Found, facts: Facts, name: str) -> GraphSource:
 def _of_dataset(what: Any, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
     found, labels = as_fitted(what, facts, options, split)
     if isinstance(found, HubImages):
-        return SourceItems(found, split)
+        items = SourceItems(found, split)
+        items.said = found.description
+        return items
     if isinstance(found, HubFrame):
         return TableItems(found, facts, options.model_copy(update={"labels": options.labels or found.label}))
     return ArrayItems("The data set", found, facts, labels, channels=options.channels)

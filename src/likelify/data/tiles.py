@@ -35,6 +35,7 @@ class Large:
         read: returns its pixels `(channels, height, width)`.
         carried: what belongs to it, by name.
         label: number of its class, or None.
+        said: what is done to its pixels, in words; nothing if nothing is.
     """
 
     height: int
@@ -42,6 +43,7 @@ class Large:
     read: Callable[[], np.ndarray]
     carried: dict[str, Any] = field(default_factory=dict)
     label: int | None = None
+    said: str = ""
 
 
 def tile_starts(length: int, side: int) -> list[int]:
@@ -93,7 +95,10 @@ class TileItems(Items):
             target = replace(found.target, height=each.height, width=each.width)
             carried = {"file": each.name} | ({} if found.labels is None else {"label": found.labels[number]})
             label = None if found.numbers is None else int(found.numbers[number])
-            return Large(each.height, each.width, lambda: decode(found.folder / each.name, target), carried, label)
+            said = "; ".join(replace(found.sizing, looks=(each,)).converted())
+            return Large(
+                each.height, each.width, lambda: decode(found.folder / each.name, target), carried, label, said
+            )
 
         pictures = [large(number, each) for number, each in enumerate(found.looks)]
         return f"{found.name}, tiles of {self.side[0]}x{self.side[1]}", pictures, found.fingerprint()

@@ -251,6 +251,10 @@ class Run(Draws):
                 tile is an item, with the picture's name and its place.
             edges: of graphs in a table of nodes, the table of their edges: a path or a data frame.
 
+        Returns:
+            The scores; their `said`, which is printed with them, tells how pictures of another size or other colours
+            than the model's images were made such.
+
         Raises:
             DataError: if items are missing, damaged or of another kind or shape; if there is nothing to rank among.
             RunError: if the weights are missing or damaged.
@@ -274,7 +278,8 @@ class Run(Draws):
             pictures: a file, a folder, an array `(channels, height, width)` or `(n, channels, height, width)`.
 
         Returns:
-            For each picture its pixels, and their surprise in bits per dimension, whose mean is that of the picture.
+            For each picture its pixels, and their surprise in bits per dimension, whose mean is that of the picture;
+            and in words what was done to the pixels of its file.
 
         Raises:
             ConfigError: if pixels have no probability of their own in the model.

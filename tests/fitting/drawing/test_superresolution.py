@@ -186,3 +186,20 @@ def test_probabilities_of_all_large_pictures_sum_to_one(tmp_path, monkeypatch):
     tiles = wide.reshape(1, 2, 2, 2, 2).transpose(1, 3, 0, 2, 4).reshape(4, 1, 2, 2)
     assert abs(run.surprise(wide)[0].nats - run.score(tiles, reference=None).nats.sum()) < 1e-4
     assert run.surprise(wide)[0].bits.shape == (4, 4)
+
+
+def test_scores_and_surprises_of_files_say_what_was_done_to_their_pictures(tmp_path, monkeypatch):
+    run, source = run_of(tmp_path / "run", (3, 4, 4), 256, monkeypatch)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("L", (8, 6), 7).save(folder / "grey.png")
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    scores = run.score(folder, reference=None)
+    assert scores.said.startswith("of 6x8 to 8x8, the middle of each, as large as the aspect allows, reduced to 4x4")
+    assert "; 1 grey ones with three equal channels" in scores.said
+    assert scores.said in repr(scores)
+    assert run.score(folder, reference=None, tiles=True).said == "1 grey ones with three equal channels"
+    assert run.score(source.read_all("test").x, reference=None).said == ""
+    grey, red = run.surprise(folder)
+    assert (grey.said, red.said) == ("1 grey ones with three equal channels", "")
+    assert repr(grey) == f"<Surprise of grey.png, 6x8: {grey.bits_per_dim:.3f} bits/dim; {grey.said}>"

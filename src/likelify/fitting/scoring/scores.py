@@ -42,6 +42,8 @@ class Scores:
         columns: names of the columns of `gains`.
         carried: ids, labels and the like that belong to the items, by name.
         first: number of the first item.
+        said: what was done to the items to make them such as the model takes, such as reducing pictures; nothing if
+            nothing was.
     """
 
     nats: np.ndarray
@@ -57,6 +59,7 @@ class Scores:
     columns: tuple[str, ...] = ()
     carried: dict[str, Any] = field(default_factory=dict)
     first: int = 0
+    said: str = ""
 
     @staticmethod
     def of(
@@ -106,7 +109,8 @@ class Scores:
         return len(self.nats)
 
     def __repr__(self) -> str:
-        return f"<Scores of {len(self)} items: {', '.join(self._named())}>"
+        said = f"; {self.said}" if self.said else ""
+        return f"<Scores of {len(self)} items: {', '.join(self._named())}{said}>"
 
     @property
     def blamed(self) -> list[str | None]:

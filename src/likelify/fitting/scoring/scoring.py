@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -185,7 +186,7 @@ def score_items(scoring: Scoring) -> Scores:
         found = list(scores)
     if not found:
         raise _no_items(scoring)
-    return Scores.joined(found)
+    return replace(Scores.joined(found), said=scoring.items.said)
 
 
 def score_file(

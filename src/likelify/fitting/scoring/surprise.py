@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +49,19 @@ class Surprise:
         pixels: `(channels, height, width)`, whole numbers.
         bits: surprise of each pixel `(height, width)` in bits per dimension.
         tiles: how many tiles it was cut into; 1 for an image of the model's size.
+        said: what was done to the pixels of its file, such as turning it; nothing if nothing was.
     """
 
     name: str
     pixels: np.ndarray
     bits: np.ndarray
     tiles: int = 1
+    said: str = ""
+
+    def __repr__(self) -> str:
+        height, width = self.bits.shape
+        said = f"; {self.said}" if self.said else ""
+        return f"<Surprise of {self.name}, {height}x{width}: {self.bits_per_dim:.3f} bits/dim{said}>"
 
     @property
     def bits_per_dim(self) -> float:
@@ -131,7 +138,7 @@ def picture_surprises(
 
         found = _by_tiles(flow, run, picture.read(), label, tell)
         done += found.tiles
-        yield Surprise(name, found.pixels, found.bits, found.tiles)
+        yield replace(found, name=name, said=picture.said)
 
 
 def _by_tiles(flow: Flow, run: Run, pixels: np.ndarray, label: int | None, tell: Callable[[int], None]) -> Surprise:
