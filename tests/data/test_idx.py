@@ -7,6 +7,7 @@ import torch
 
 from likelify.data import open_source
 from likelify.data.idx import DEBIAN_FASHION, read_idx
+from likelify.data.published import published_facts
 from likelify.errors import DataError
 
 NAMES = {
@@ -125,6 +126,8 @@ def test_fashion_mnist_of_debian():
     assert source.name == "fashion-mnist"
     assert (source.event_shape, source.levels, source.classes) == ((1, 28, 28), 256, 10)
     assert [source.size(split) for split in ("train", "validation", "test")] == [55000, 5000, 10000]
+    known = published_facts("fashion-mnist")
+    assert source.facts().model_copy(update={"description": "", "fingerprint": ""}) == known
     counts = torch.bincount(torch.cat([source.read_all(split).labels for split in ("train", "validation")]))
     assert counts.tolist() == [6000] * 10
     assert float(source.read_all("test").x.float().mean()) == pytest.approx(73.15, abs=0.01)

@@ -9,7 +9,7 @@ import numpy as np
 
 from likelify.data.inert_pickle import Name, PickledCall, read_plain
 from likelify.data.limits import TROUBLE, reading
-from likelify.data.source import Source, hold_out
+from likelify.data.source import CLASSES, Source, hold_out
 from likelify.data.tar import members
 from likelify.data.unpacking import opened, read_up_to
 from likelify.errors import DataError
@@ -95,8 +95,10 @@ def _batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return images `(n, 3, 32, 32)` and labels `(n,)` of a batch of either version."""
     # A pickle of the authors starts with the instruction PROTO, a binary record with a label 0..9.
     images, labels = _from_pickle(name, content) if content[:1] == b"\x80" else _from_records(name, content)
-    if len(labels) == 0 or labels.max() > 9:
-        raise DataError(f"'{name}' holds {len(labels)} labels up to {labels.max(initial=0)}; CIFAR-10 has 0..9.")
+    if len(labels) == 0 or labels.max() >= CLASSES:
+        raise DataError(
+            f"'{name}' holds {len(labels)} labels up to {labels.max(initial=0)}; CIFAR-10 has 0..{CLASSES - 1}."
+        )
     return images.reshape(-1, *SHAPE), labels
 
 

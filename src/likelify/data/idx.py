@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from likelify.data.limits import reading
-from likelify.data.source import Source, hold_out
+from likelify.data.source import CLASSES, Source, hold_out
 from likelify.data.unpacking import opened, read_up_to
 from likelify.errors import DataError
 
@@ -15,7 +15,6 @@ DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 UNSIGNED_BYTE = 8
 # Twenty times MNIST; the files of larger sets of this layout (EMNIST) have half of it.
 LARGEST = 2**30
-CLASSES = 10
 FILES = {
     "training images": "train-images-idx3-ubyte",
     "training labels": "train-labels-idx1-ubyte",

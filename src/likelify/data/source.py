@@ -31,6 +31,8 @@ Parts = dict[SplitName, np.ndarray]
 FEWEST = 10
 # Pixels of more than a byte are kept as integers of 32 bits.
 MOST_LEVELS = 2**31 - 1
+# Of the sets of images that `hold_out` makes sources of.
+LEVELS, CLASSES = 256, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,9 +367,9 @@ def filled(sizes: Mapping[SplitName, int]) -> tuple[dict[SplitName, tuple[SplitN
 
 
 def hold_out(name: str, images: np.ndarray, labels: np.ndarray, test: int, described: str) -> ArraySource:
-    """Make a source of images of 256 levels and 10 classes that come as training files and test files.
+    """Make a source of images of `LEVELS` levels and `CLASSES` classes that come as training files and test files.
 
-    Of the training files the last 5,000 of `shuffled` validate, or a tenth if that is less.
+    Of the training files the last of `shuffled` validate, see `held_out`.
 
     Args:
         name: of the source.
@@ -377,10 +379,17 @@ def hold_out(name: str, images: np.ndarray, labels: np.ndarray, test: int, descr
         described: how the description starts.
     """
     count = len(images) - test
-    parts = shuffled(count, validation=min(5000, count // 10))
+    parts = shuffled(count, validation=held_out(count))
     parts["test"] = count + np.arange(test)
     text = f"{described}; {sizes_of(parts)}, the training files by default_rng(0).permutation"
-    return ArraySource.cut(name, images, parts, labels=labels, kind="image", levels=256, classes=10, description=text)
+    return ArraySource.cut(
+        name, images, parts, labels=labels, kind="image", levels=LEVELS, classes=CLASSES, description=text
+    )
+
+
+def held_out(training: int) -> int:
+    """Return how many of so many images of training files validate: 5,000, or a tenth if that is less."""
+    return min(5000, training // 10)
 
 
 def sizes_of(parts: Mapping[SplitName, Sized]) -> str:

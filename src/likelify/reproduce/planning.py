@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from likelify.data import Batch, Facts
+from likelify.data.published import published_facts
 from likelify.errors import DataError, MissingDependencyError
 from likelify.fitting.cost import made_up_batch, one_step, wait_for
 from likelify.fitting.process import OneProcess
@@ -21,11 +22,6 @@ from likelify.reproduce.experiment import AROUND_SECONDS
 from likelify.seeding import seeded
 from likelify.zoo import config_from_dict
 
-# Shapes and numbers of items of data that the user has to have, so that planning does not need them.
-KNOWN: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
-    "mnist": ((1, 28, 28), {"train": 55_000, "validation": 5_000, "test": 10_000}),
-    "cifar-10": ((3, 32, 32), {"train": 45_000, "validation": 5_000, "test": 10_000}),
-}
 # Items of the step that is measured: on a processor a few large ones, on a device as many as keep it busy.
 FEW_ITEMS, MANY_ITEMS = 2, 64
 # Share of a training step that its forward pass is.
@@ -103,18 +99,10 @@ def _facts(choice: DataChoice) -> Facts:
     try:
         return public_facts(open_data(choice), choice)
     except (DataError, MissingDependencyError, OSError):
-        if choice.source not in KNOWN:
+        if (facts := published_facts(choice.source)) is None:
             raise
-    shape, sizes = KNOWN[choice.source]
-    return Facts(
-        name=choice.source,
-        family=choice.source,
-        kind="image",
-        fingerprint="",
-        event_shape=shape,
-        levels=256,
-        sizes=sizes,
-    )
+    sizes = {split: min(count, choice.limits.get(split, count)) for split, count in facts.sizes.items()}
+    return facts.model_copy(update={"sizes": sizes})
 
 
 def device_name() -> str:
