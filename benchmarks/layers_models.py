@@ -36,7 +36,7 @@ GOALS = {"conv-exponential": (108.0, 108.0), "emerging": (None, 125.0)}
 RESIDUALS = ("table2-coupling", "table2-sylvester", "table2-residual", "table2-residual-equal-memory")
 SHAPE = (3, 32, 32)
 # Published parameters in millions, without the dequantizer. The residual and coupling models of table 2 have other
-# split priors there; see docs/models.md.
+# split priors there; see docs/models-convexp.md.
 PUBLISHED = {
     "table1-1x1": 47.85,
     "table1-emerging": 46.66,

@@ -18,7 +18,7 @@ from likelify.app.parsing import given, parse_duration, parse_settings
 from likelify.app.words import DataWords, FitWords, ModelWords, RunWords, SourceName
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, printable
 
-HELP = """Exact-likelihood density models of images, tables and series.
+HELP = """Exact-likelihood density models of images, tables, series and graphs.
 
 Start with: likelify fit digits
 

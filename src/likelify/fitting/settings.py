@@ -45,6 +45,7 @@ class FitSettings(Settings):
         patience: stop after that many evaluations without improvement; None never stops early.
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
+        checkpoint_seconds: seconds between two checkpoints of a run folder, at least.
         trim: share of the rows of a table, the oddest, that are left out of training and validation, for data that hold
             outliers; see `trimming.trimmed`.
         seed: of the weights, the order of the batches and all noise.

@@ -3,7 +3,7 @@
 Those of the convolution exponential paper are `table1-...`, `table2-...` and `table3-...`; of table 2 with uniform
 dequantization, and variational with `-variational` at the end. Those of the flowification paper are `flowified-...`; at
 the paper's size with its splines, at the small size with ours. Their fits are in `fitting/recipes/presets.py`.
-What the public code had and these have not is in `docs/models.md` and `docs/flowification.md`.
+What the public code had and these have not is in `docs/models-convexp.md` and `docs/flowification.md`.
 """
 
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ CPU_CAVEATS = {
 }
 PAPER_CAVEAT = (
     "Paper scale: the published settings of models and fits (1,000 epochs in batches of 256), without augmentation. "
-    "What differs from the published code, and why, is in docs/models.md."
+    "What differs from the published code, and why, is in docs/models-convexp.md."
 )
 QUICK_CAVEAT = "A trial of the machinery: a second of fitting tiny models on 8x8 digits. The figures mean nothing."
 READINGS: tuple[Reading, ...] = ("steps", "time")
