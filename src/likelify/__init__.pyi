@@ -14,6 +14,7 @@ from likelify.errors import LikelifyError as LikelifyError
 from likelify.fitting.estimator.density import FlowDensity as FlowDensity
 from likelify.fitting.loop import fit as fit
 from likelify.fitting.run import Run as Run
+from likelify.fitting.starting import fit_run as fit_run
 from likelify.flowification.convert import flowify as flowify
 from likelify.flows import Certificate as Certificate
 from likelify.flows import Flow as Flow

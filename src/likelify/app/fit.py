@@ -14,14 +14,13 @@ from likelify.app.devices import Where
 from likelify.app.resume import refuse_taken, resume_command
 from likelify.app.show import console, program, say_remarks, show_columns
 from likelify.app.threads import use_threads
-from likelify.data import Facts, Source, SourceOptions, open_source
+from likelify.data import Facts, SourceOptions, open_source
 from likelify.fitting.run import Run
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
     from likelify.fitting.figures import Course
     from likelify.fitting.loop import Progress
-    from likelify.fitting.settings import RunConfig
     from likelify.flows import Flow
 
 
@@ -45,7 +44,13 @@ def fit_command(
     with where.agreed():
         source = open_source(source_name, options)
         facts = source.facts()
-        choice, config, flow = _built(source, facts, words, options, threads)
+        from likelify.fitting.choose import choose
+
+        choice = choose(facts, **words)
+        use_threads(threads, choice.threads)
+        from likelify.fitting.starting import built
+
+        config, flow = built(source, facts, choice, options)
         # Before a folder is made: a device that is not there is refused.
         place = where.place
     run = where.by_first(lambda: Run.create(out or default_folder(facts), config, numbered=out is None))
@@ -61,27 +66,6 @@ def fit_command(
         return fit(flow, source, run=run, fabric=place, on_step=show)
 
     see_through(run, source, train, where=where, report=report)
-
-
-def _built(
-    source: Source, facts: Facts, words: Mapping[str, Any], options: SourceOptions | None, threads: int | None
-) -> tuple[Choice, RunConfig, Flow]:
-    """Choose the settings for some data, and build the model."""
-    from likelify.fitting.checks import check_columns, check_front
-    from likelify.fitting.choose import choose
-    from likelify.fitting.settings import RunConfig
-    from likelify.fitting.sources import chosen
-    from likelify.seeding import seeded
-
-    choice = choose(facts, **words)
-    use_threads(threads, choice.threads)
-    check_columns(source)
-    with seeded(choice.fit.seed):
-        flow = choice.model.build()
-    if choice.fit.trim == 0:
-        # Of a table that is trimmed such rows leave; the fit looks at what is left.
-        check_front(flow, source)
-    return choice, RunConfig(data=facts, opened=chosen(source, options), **choice.configured()), flow
 
 
 def dry_run_command(

@@ -69,6 +69,7 @@ def fit(
     initialize: bool = True,
     run: Run | None = None,
     fabric: Fabric | OneProcess | None = None,
+    device: torch.device | str | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_best: Callable[[State, Course], None] | None = None,
     **changes: Any,
@@ -92,6 +93,7 @@ def fit(
         run: a run folder that keeps the best weights and the course of the fit from the first improvement on.
         fabric: of Lightning (`pip install 'likelify[devices]'`), for several processes or devices, or
             `OneProcess(device)`; by default one process on the accelerator there is, or the CPU.
+        device: for one process on this device, such as "cpu" or "cuda:1"; instead of `fabric`.
         on_step: called after every step.
         on_best: called in the first process with the weights after every validation that improved; the first
             validation is before the first step.
@@ -113,7 +115,7 @@ def fit(
             first step, the training loss runs away, weights cannot be written for now, or what `exp_tol` did to the
             objective cannot be measured.
     """
-    place = processes(fabric)
+    place = processes(fabric, device)
     with place.together():
         check_flow(flow)
         source = as_source(data)

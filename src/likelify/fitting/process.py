@@ -236,13 +236,18 @@ def all_know(error: BaseException) -> bool:
     return KNOWN in getattr(error, "__notes__", ())
 
 
-def processes(fabric: Fabric | OneProcess | None) -> OneProcess:
+def processes(fabric: Fabric | OneProcess | None, device: torch.device | str | None = None) -> OneProcess:
     """Return the processes of a fit: those of a Fabric, or those that torch.distributed has joined, or this one.
 
     Raises:
-        ConfigError: if there are others and they are not joined.
+        ConfigError: if there are others and they are not joined, for a device that is not there, and for both a device
+            and a Fabric.
         UnsupportedError: for a Fabric of another strategy than DDP, or of other than full precision.
     """
+    if device is not None:
+        if fabric is not None:
+            raise ConfigError("A fit takes device= or fabric=, which has devices of its own, not both.")
+        return OneProcess(chosen_device(str(device)))
     if isinstance(fabric, OneProcess):
         return fabric
     if fabric is not None:

@@ -30,6 +30,7 @@ from likelify.fitting.recipes import recipe
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import effort_of, items_per_pass, score_batch, seed_of
 from likelify.fitting.settings import RunConfig
+from likelify.fitting.threads import threads
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
@@ -301,15 +302,3 @@ def counted(data: Any, weights: np.ndarray | None) -> tuple[Any, np.ndarray | No
 def taken(data: Any, places: np.ndarray) -> Any:
     """Return the rows at some places of an array or a table of Arrow."""
     return data[places] if isinstance(data, np.ndarray) else data.take(places)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Run a block with that many threads of torch; None leaves them."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
