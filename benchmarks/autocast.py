@@ -32,8 +32,8 @@ def fitted(name: str, source: Source, seconds: float) -> Flow:
     model, settings = ROWS[name]
     values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
     with seeded(0):
-        flow = config_from_dict(values | recipes.SOURCES["digits"].models.get(model, {}) | settings).build()
-    fit(flow, source, timed(recipes.SOURCES["digits"].fit(model), seconds, 0))
+        flow = config_from_dict(values | recipes.images.SOURCES["digits"].models.get(model, {}) | settings).build()
+    fit(flow, source, timed(recipes.images.SOURCES["digits"].fit(model), seconds, 0))
     return flow
 
 

@@ -25,7 +25,7 @@ def run(name: str, source: Source, seed: int, seconds: float) -> float:
     model, settings = ROWS[name]
     values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
     with seeded(seed):
-        flow = config_from_dict(values | recipes.SOURCES["digits"].models.get(model, {}) | settings).build()
+        flow = config_from_dict(values | recipes.images.SOURCES["digits"].models.get(model, {}) | settings).build()
     steps = 0
     if name == "independent pixels":
         flow.initialize(source.read_all("train").x)

@@ -182,7 +182,7 @@ def flows(seconds: float) -> dict[str, lk.Flow]:
     for model in ("marginal-spline", "glow", "fmlp"):
         values = {"model": model, "event_shape": source.event_shape, "pixel_levels": source.levels}
         with seeded(0):
-            flow = config_from_dict(values | recipes.SOURCES["digits"].models.get(model, {})).build()
+            flow = config_from_dict(values | recipes.images.SOURCES["digits"].models.get(model, {})).build()
         fit(flow, source, timed(recipes.FITS[model], seconds, 0))
         found[model] = flow
     return found

@@ -92,7 +92,7 @@ def mean_logits(flow: lk.Flow) -> Callable[[Tensor], Tensor]:
 
 def fitted_glow(source: Source, seconds: float, seed: int) -> lk.Flow:
     """Fit a Glow with the settings that the command line takes for digits."""
-    flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.SOURCES["digits"].models["glow"])
+    flow = zoo.build("glow", event_shape=SHAPE, pixel_levels=LEVELS, **recipes.images.SOURCES["digits"].models["glow"])
     fit(flow, source, timed(recipes.FITS["glow"], seconds, seed))
     return flow
 

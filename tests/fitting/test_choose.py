@@ -16,11 +16,12 @@ def digits():
 
 
 def test_recipes_name_models_and_data_that_are():
-    assert set(recipes.SOURCES) <= {*SOURCES, *FROM_FILES}
-    named = [recipe.model for recipe in (*recipes.SOURCES.values(), *recipes.KINDS.values())]
-    named += [model for recipe in recipes.SOURCES.values() for model in (*recipe.models, *recipe.fits)]
+    known = {name: recipe for named in recipes.SOURCES.values() for name, recipe in named.items()}
+    assert set(known) <= {*SOURCES, *FROM_FILES}
+    named = [recipe.model for recipe in (*known.values(), *recipes.KINDS.values())]
+    named += [model for recipe in known.values() for model in (*recipe.models, *recipe.fits)]
     assert {*named, *recipes.FITS} <= set(MODELS)
-    assert recipes.SOURCES["fashion-mnist"].draws == Draws(elbo_samples=1, iw_samples=128, iw_items=500)
+    assert recipes.images.SOURCES["fashion-mnist"].draws == Draws(elbo_samples=1, iw_samples=128, iw_items=500)
 
 
 def test_every_preset_has_a_fit():

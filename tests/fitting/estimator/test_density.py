@@ -313,3 +313,11 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.delitem(vars(lk), "FlowDensity")
     with pytest.raises(MissingDependencyError, match=r"scikit-learn.*likelify\[app\]"):
         lk.FlowDensity  # noqa: B018
+
+
+def test_the_device_is_the_users_and_is_kept(tmp_path):
+    fitted = density(device="cpu").fit(blobs())
+    fitted.save(tmp_path / "kept")
+    assert lk.FlowDensity.load(tmp_path / "kept").get_params()["device"] == "cpu"
+    with pytest.raises(ConfigError, match="no device 'cuda:9'"):
+        density(device="cuda:9").fit(blobs())

@@ -35,8 +35,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("scikit-learn", "app") from error
 
-# Rows whose scores place the threshold of outliers.
-THRESHOLD_ROWS = 2**14
+THRESHOLD_ROWS = 2**14  # whose scores place the threshold of outliers
 
 
 class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixin, BaseEstimator):
@@ -57,10 +56,10 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         dependent: what becomes of columns that follow from others: `"refuse"`, `"drop"` or `"function"`.
         contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
         trim: share of the rows, the oddest, that are left out of the fit, for data that hold outliers.
-        validation: share of the rows that is kept from training, to choose the weights by; by default a tenth, and at
-            most 20,000 rows.
+        validation: share of the rows that chooses the weights; by default a tenth, and at most 20,000 rows.
         settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
         random_state: of the split, the fit and, where these are given none of their own, of draws.
+        device: that trains and computes, such as "cpu" or "cuda:1"; by default the accelerator there is.
         verbose: write a line to the error output at every validation.
 
     Attributes:
@@ -69,7 +68,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         course_: how the fit went.
         offset_: minus the outlier score that `predict` starts to call odd.
         n_features_in_: number of columns.
-        feature_names_in_: their names, if they are texts.
+        feature_names_in_: their names, if texts.
 
     Example:
         >>> from likelify import FlowDensity
@@ -95,6 +94,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         validation: float | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: int | np.random.RandomState | None = None,
+        device: str | None = None,
         verbose: bool = False,
     ) -> None:
         self.model = model
@@ -109,6 +109,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         self.validation = validation
         self.settings = settings
         self.random_state = random_state
+        self.device = device
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
@@ -160,6 +161,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             trim=self.trim,
             validation=self.validation,
             settings=self.settings or {},
+            device=self.device,
         )
         fitted = fit_table(data, wanted, weights=weights, seed=self._seed(), on_step=tell() if self.verbose else None)
         self._take(fitted, form)

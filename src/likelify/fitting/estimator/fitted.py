@@ -59,6 +59,7 @@ class Wanted:
         validation: share of the rows that validates; by default a tenth, and at most `MOST_HELD` rows.
         trim: share of the rows, the oddest, that are left out of training and validation.
         settings: of model or fit, by name.
+        device: that trains, or None for the accelerator there is.
     """
 
     model: str | None = None
@@ -70,6 +71,7 @@ class Wanted:
     dependent: str | None = None
     validation: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         budget = self.time_budget
@@ -276,7 +278,7 @@ def fit_table(
     with threads(chosen.threads):
         with seeded(seed):
             flow = chosen.model.build()
-        course = fit(flow, source, chosen.fit, on_step=on_step)
+        course = fit(flow, source, chosen.fit, device=wanted.device, on_step=on_step)
         held = Held.of(flow, source, facts)
     return Fitted(flow, RunConfig(data=facts, **chosen.configured()), course, held)
 

@@ -39,6 +39,7 @@ class Params(Settings):
     validation: float | None = None
     settings: dict[str, Any] | None = None
     random_state: int | None = Field(default=None, ge=0, lt=2**32)
+    device: str | None = None
     verbose: bool = False
 
     @classmethod

@@ -3,7 +3,8 @@
 from likelify.data import Facts
 from likelify.errors import ConfigError
 from likelify.fitting.recipes import graphs, images, tables
-from likelify.fitting.recipes.base import FEW, FITS, Recipe
+from likelify.fitting.recipes.base import FEW, Recipe
+from likelify.fitting.recipes.models import FITS
 from likelify.fitting.recipes.presets import preset_fit
 from likelify.fitting.settings import Draws
 from likelify.names import ItemKind
@@ -16,7 +17,8 @@ KINDS: dict[ItemKind, Recipe] = {
     "graph": graphs.USUAL,
     "table": tables.USUAL,
 }
-SOURCES: dict[str, Recipe] = images.SOURCES | graphs.SOURCES
+# Of single sources, by the kind of their items.
+SOURCES: dict[ItemKind, dict[str, Recipe]] = {"image": images.SOURCES, "graph": graphs.SOURCES}
 
 
 def recipe(facts: Facts) -> Recipe:
@@ -29,8 +31,6 @@ def recipe(facts: Facts) -> Recipe:
         return images.of_images(facts)
     if facts.kind == "graph":
         return graphs.of_graphs(facts)
-    if facts.family in SOURCES:
-        return SOURCES[facts.family]
     if facts.kind not in KINDS:
         raise ConfigError(
             f"There are no ready-made models of {facts.items} ('{facts.name}'); build a flow, and fit it with lk.fit."
@@ -40,5 +40,5 @@ def recipe(facts: Facts) -> Recipe:
 
 def usual_draws(facts: Facts) -> Draws:
     """Return the effort of the usual evaluation on some data, whether or not there are ready-made models of them."""
-    known = SOURCES.get(facts.family) or KINDS.get(facts.kind)
+    known = SOURCES.get(facts.kind, {}).get(facts.family) or KINDS.get(facts.kind)
     return FEW if known is None else known.draws

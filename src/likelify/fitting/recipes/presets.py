@@ -1,6 +1,6 @@
 """The fits of the presets: those of the papers, as far as they say, and short ones for one processor."""
 
-from likelify.fitting.recipes.base import FLOWIFIED_RATES
+from likelify.fitting.recipes.models import FLOWIFIED_RATES
 from likelify.settings import Values
 from likelify.zoo.presets import PresetSize, preset
 
