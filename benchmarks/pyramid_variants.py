@@ -10,7 +10,6 @@ next; fits of other settings or of another version of the code do not count.
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from benchmarks import cells
 from benchmarks.cells import key_of, measured
 from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
-from likelify import Chain, Flow, Normal, nets, seeded, transforms
+from likelify import Chain, Flow, Normal, seeded, transforms
 from likelify.data import open_source
 from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
@@ -32,12 +31,11 @@ DEFAULT, COLOURS, SHARED = "as it is", "YCoCg-R in front", "networks shared by a
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     COLOURS: {},
-    SHARED: {},
+    SHARED: {"networks": "shared"},
     "10 components": {"components": 10},
     "width 64": {"width": 64},
     "width 32": {"width": 32},
 }
-Place = tuple[int, int]
 
 
 def build(variant: str, event_shape: Sequence[int], levels: int) -> Flow:
@@ -49,28 +47,10 @@ def build(variant: str, event_shape: Sequence[int], levels: int) -> Flow:
         levels: grey levels of each channel.
     """
     config = PyramidConfig(event_shape=tuple(event_shape), pixel_levels=levels, **VARIANTS[variant])
-    if variant == SHARED:
-        return Flow(Normal(config.event_shape), shared(config))
     flow = config.build()
     if variant != COLOURS:
         return flow
     return Flow(Normal(config.event_shape), Chain([transforms.YCoCgR(levels), flow.transform]))
-
-
-def shared(config: PyramidConfig) -> transforms.LevelPyramid:
-    """Return a pyramid in which a plane has the same network on all levels."""
-
-    @cache
-    def net(known: tuple[Place, ...], place: Place) -> nets.PlaneNet:
-        sizes = {"width": config.width, "blocks": config.blocks, "head": config.head}
-        return nets.PlaneNet(config.event_shape[0], known, place, 3 * config.components + 2, **sizes)
-
-    return transforms.LevelPyramid(
-        config.event_shape,
-        config.pixel_levels,
-        lambda known, place, size, level: net(tuple(known), place),
-        components=config.components,
-    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +63,7 @@ class Cell(cells.Cell[dict[str, float]]):
 
     def key(self) -> str:
         """Return a hash of the settings of model and fit, and of the code."""
-        return key_of([SOURCE, FIT, VARIANTS[self.variant]], Cell.run, build, shared, timed, model="pyramid")
+        return key_of([SOURCE, FIT, VARIANTS[self.variant]], Cell.run, build, timed, model="pyramid")
 
     def run(self) -> dict[str, float]:
         """Fit once; return exact test bits/dim, steps and parameters."""

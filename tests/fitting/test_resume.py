@@ -237,6 +237,14 @@ def test_weights_of_rows_and_trimming_go_on_as_they_were(tmp_path):
     goes_on_after_a_kill(tmp_path, model, source, settings, step=3)
 
 
+def test_networks_that_levels_share_go_on_as_they_were(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {split: rng.integers(3, size=(40, 1, 4, 4)) for split in ("train", "validation", "test")}
+    model = zoo.MODELS["pyramid"](event_shape=(1, 4, 4), pixel_levels=3, width=4, head=4, networks="shared")
+    settings = FitSettings(steps=4, batch_size=16, validations=2, checkpoint_seconds=0, lr=1e-2)
+    goes_on_after_a_kill(tmp_path, model, ArraySource("noise", images, kind="image", levels=3), settings, step=3)
+
+
 def interrupted_at(step):
     def end(progress):
         if progress.step == step:

@@ -13,6 +13,7 @@ from likelify.zoo.halving import halvings
 SHAPES = [(1, 1, 1), (3, 1, 1), (1, 1, 2), (1, 1, 7), (2, 9, 1), (1, 5, 7), (3, 6, 6)]
 MODELS = {
     "pyramid": {"width": 6, "head": 4},
+    "pyramid, shared": {"width": 6, "head": 4, "networks": "shared"},
     "glow": {"hidden": 6, "steps": 1},
     "marginal-spline": {"hidden": (6,), "couplings": 4},
     "coupling-flow": {"hidden": 6, "steps": 1, "width": 4, "growth": 2, "depth": 1},
@@ -26,7 +27,8 @@ MODELS = {
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("classes", [None, 3])
 def test_models_take_any_shape(model, shape, classes):
-    flow = zoo.build(model, event_shape=shape, classes=classes, pixel_levels=8, **MODELS[model])
+    name = model.split(",")[0]
+    flow = zoo.build(name, event_shape=shape, classes=classes, pixel_levels=8, **MODELS[model])
     x = torch.randint(8, (6, *shape), dtype=torch.uint8)
     labels = None if classes is None else torch.arange(6) % 3
     flow.initialize(x, labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -22,13 +22,15 @@ class PyramidConfig(ImageConfig):
     """Settings of a pyramid, whose likelihood is the exact probability of the pixels.
 
     Attributes:
-        width: channels of the networks, one for each plane of each level.
+        networks: `per-level`: one for each plane of each level; `shared`: one for each plane, the same on all levels.
+        width: channels of the networks.
         blocks: residual blocks of each.
         head: hidden units of the last layers of each channel.
         components: logistics of the mixture of each pixel.
         aligned: let the networks know where in the image they are, for images that are all in the same place.
     """
 
+    networks: Literal["per-level", "shared"] = "per-level"
     width: Size = 48
     blocks: int = Field(default=2, ge=0, le=64)
     head: Size = 32
@@ -39,10 +41,16 @@ class PyramidConfig(ImageConfig):
         """Return the flow with fresh weights."""
         from likelify.distributions.normal import Normal
 
-        pyramid = transforms.LevelPyramid(self.event_shape, self.pixel_levels, self._net, components=self.components)
+        pyramid = transforms.LevelPyramid(
+            self.event_shape,
+            self.pixel_levels,
+            self._net,
+            components=self.components,
+            shared=self.networks == "shared",
+        )
         return self._flow(pyramid, Normal(self.event_shape))
 
-    def _net(self, known: Sequence[Place], place: Place, size: tuple[int, int], level: int) -> nets.PlaneNet:
+    def _net(self, known: Sequence[Place], place: Place, sizes: Sequence[tuple[int, int]]) -> nets.PlaneNet:
         return nets.PlaneNet(
             self.event_shape[0],
             known,
@@ -52,5 +60,6 @@ class PyramidConfig(ImageConfig):
             blocks=self.blocks,
             head=self.head,
             context_features=self.classes or 0,
-            positions=size if self.aligned else None,
+            levels=len(sizes),
+            positions=sizes if self.aligned else None,
         )

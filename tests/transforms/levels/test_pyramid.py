@@ -6,6 +6,7 @@ import math
 import threading
 
 import pytest
+import safetensors.torch
 import torch
 
 import likelify as lk
@@ -14,7 +15,7 @@ from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedErr
 from likelify.testing import randomize
 from likelify.transforms import LevelPyramid
 from likelify.transforms.levels.mixture import _plain_log_mass, as_levels, log_mass, probability_below
-from likelify.transforms.levels.planes import image_sizes, planes_at, written_places
+from likelify.transforms.levels.planes import image_sizes, planes_at, served_by, written_places
 
 # Shape and levels of images that are few enough to go through all of them.
 TINY = {(1, 2, 3): 3, (3, 1, 2): 3, (2, 2, 2): 2, (1, 3, 3): 2, (2, 1, 1): 17}
@@ -31,21 +32,24 @@ def every(shape, levels):
     return torch.tensor(list(itertools.product(range(levels), repeat=math.prod(shape)))).reshape(-1, *shape)
 
 
+@pytest.mark.parametrize("networks", ["per-level", "shared"])
 @pytest.mark.parametrize("classes", [None, 2])
 @pytest.mark.parametrize("shape", TINY, ids=str)
 @torch.no_grad()
-def test_the_probabilities_of_all_images_sum_to_one(shape, classes):
-    flow, x = pyramid(shape, TINY[shape], classes=classes, aligned=classes is None), every(shape, TINY[shape])
+def test_the_probabilities_of_all_images_sum_to_one(shape, classes, networks):
+    settings = {"classes": classes, "aligned": classes is None, "networks": networks}
+    flow, x = pyramid(shape, TINY[shape], **settings), every(shape, TINY[shape])
     labels = None if classes is None else torch.ones(len(x), dtype=torch.long)
     assert flow.likelihood == "exact"
     assert abs(float(flow.log_prob(x, labels).exp().sum()) - 1) < 1e-12
 
 
+@pytest.mark.parametrize("networks", ["per-level", "shared"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @torch.no_grad()
-def test_round_trips_are_exact(shape, dtype):
-    flow = pyramid(shape, SHAPES[shape], dtype, scale=0.2)
+def test_round_trips_are_exact(shape, dtype, networks):
+    flow = pyramid(shape, SHAPES[shape], dtype, scale=0.2, networks=networks)
     x = torch.randint(SHAPES[shape], (16, *shape))
     x[0], x[1] = 0, SHAPES[shape] - 1
     z, contribution = flow.transform(x)
@@ -87,6 +91,85 @@ def test_every_element_is_written_once():
     ]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (3, 1), (2, 3), (5, 2), (8, 8), (6, 97)], ids=str)
+def test_networks_write_each_plane_once_and_in_order(size):
+    sizes = image_sizes(*size)
+    counts = []
+    for shared in (False, True):
+        networks = served_by(sizes, shared=shared)
+        for level in range(1, len(sizes)):
+            there = [each for each in networks if level in each.levels]
+            assert [each.place for each in there] == planes_at(*sizes[level])
+            assert [each.known for each in there] == [
+                ((0, 0), *planes_at(*sizes[level])[:number]) for number in range(len(there))
+            ]
+        counts.append(sum(len(each.levels) for each in networks))
+        assert len({(each.known, each.place) for each in networks}) == len(networks) or not shared
+    assert counts[0] == counts[1] == len(served_by(sizes, shared=False))
+
+
+def test_shared_networks_have_their_weights_once_and_a_start_of_each_level():
+    torch.manual_seed(0)
+    sizes = {"width": 6, "head": 4, "components": 3}
+    flow, own = (zoo.build("pyramid", event_shape=(2, 8, 8), networks=n, **sizes) for n in ("shared", "per-level"))
+    layer = flow.transform
+    assert [net.levels for net in layer.nets] == [3, 3, 3]
+    assert len(own.transform.nets) == 9
+    state = flow.state_dict()
+    assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
+    assert sum(tensor.numel() for tensor in state.values()) == sum(p.numel() for p in flow.parameters())
+    # What levels have of their own: a kernel of predictions, links, biases of the heads, a shift.
+    starts = sum(2 * 2 * len(net.known) * 9 + 4 + 2 * 11 + 6 for net in layer.nets)
+    trunks = sum(p.numel() for net in own.transform.nets[:3] for p in net.parameters()) - starts + 3 * 6
+    top = sum(p.numel() for p in layer.top.parameters())
+    assert sum(p.numel() for p in flow.parameters()) == top + trunks + 3 * starts
+    twin = zoo.build("pyramid", event_shape=(2, 8, 8), networks="shared", **sizes)
+    x = torch.randint(256, (40, 2, 8, 8))
+    flow.initialize(x)
+    # It refuses tensors that share memory.
+    saved = safetensors.torch.save({name: tensor.contiguous() for name, tensor in flow.state_dict().items()})
+    twin.load_state_dict(safetensors.torch.load(saved))
+    copied = copy.deepcopy(flow)
+    assert torch.equal(twin.log_prob(x), flow.log_prob(x))
+    assert torch.equal(copied.log_prob(x), flow.log_prob(x))
+    with torch.no_grad():
+        copied.transform.nets[0].enter.weight.add_(1)
+    assert torch.equal(twin.log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@torch.no_grad()
+def test_shared_networks_do_what_copies_of_them_on_each_level_do(aligned):
+    shared = pyramid((2, 5, 6), 8, networks="shared", aligned=aligned)
+    # Of the networks of one level only aligned ones have a shift.
+    own = pyramid((2, 5, 6), 8, networks="per-level", aligned=True)
+    own.transform.top.load_state_dict(shared.transform.top.state_dict())
+    for net, served in zip(own.transform.nets, own.transform._served, strict=True):
+        (level,) = served.levels
+        source = next(
+            (net, each.levels.index(level))
+            for net, each in zip(shared.transform.nets, shared.transform._served, strict=True)
+            if (each.known, each.place) == (served.known, served.place)
+        )
+        give(*source, net)
+    x = torch.randint(8, (4, 2, 5, 6))
+    assert torch.allclose(own.log_prob(x), shared.log_prob(x), rtol=0, atol=1e-9)
+
+
+def give(net, number, single):
+    """Give the weights of a network on one of its levels to one that serves no other."""
+    state = net.state_dict()
+    sizes = [height * width for height, width in net.positions]
+    of_level = {
+        "start": state["start"].split(sizes, 1)[number].expand(single.start.shape),
+        "links": state["links"][number : number + 1],
+        "heads.bias": state["heads.bias"][number : number + 1],
+        "predict.0.weight": state[f"predict.{number}.weight"],
+    }
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith("predict.")}
+    single.load_state_dict(rest | of_level)
+
+
 def test_an_element_depends_on_earlier_ones_alone():
     flow = pyramid((2, 5, 6), 8)
     x = torch.randint(8, (1, 2, 5, 6))
@@ -101,14 +184,16 @@ def test_an_element_depends_on_earlier_ones_alone():
         assert set(moved.tolist()) <= set(order[step:].tolist())
 
 
-def test_gradients_are_those_of_the_probability():
-    flow, x = pyramid((3, 3, 4), 5, classes=2), torch.randint(5, (4, 3, 3, 4))
+@pytest.mark.parametrize(("networks", "aligned"), [("per-level", False), ("shared", False), ("shared", True)])
+def test_gradients_are_those_of_the_probability(networks, aligned):
+    flow = pyramid((3, 3, 4), 5, classes=2, networks=networks, aligned=aligned)
+    x = torch.randint(5, (4, 3, 3, 4))
     labels = torch.tensor([0, 1, 1, 0])
     parameters = dict(flow.named_parameters())
     grads = torch.autograd.grad(flow.log_prob(x, labels).sum(), list(parameters.values()))
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
         # A single pixel differs from none of its neighbours.
-        assert bool((grad != 0).any()) or name == "transform.nets.0.0.predict.weight", name
+        assert bool((grad != 0).any()) or name == "transform.nets.0.predict.0.weight", name
         direction = torch.randn_like(parameter)
         with torch.no_grad():
             values = []
@@ -120,20 +205,21 @@ def test_gradients_are_those_of_the_probability():
         assert abs((values[0] - values[1]) / 2e-6 - expected) < 1e-5 * (1 + abs(expected)), name
 
 
+@pytest.mark.parametrize("networks", ["per-level", "shared"])
 @torch.no_grad()
-def test_it_starts_from_what_a_sample_has_in_closed_form():
+def test_it_starts_from_what_a_sample_has_in_closed_form(networks):
     torch.manual_seed(0)
     # Smooth, with colours that follow one another.
     walk = torch.randn(60, 1, 8, 9).cumsum(2).cumsum(3)
     x = (128 + 8 * torch.cat([walk, walk + 0.3 * torch.randn(60, 1, 8, 9)], 1)).round().clamp(0, 255).long()
-    flow = zoo.build("pyramid", event_shape=(2, 8, 9), width=6, head=4)
+    flow = zoo.build("pyramid", event_shape=(2, 8, 9), width=6, head=4, networks=networks)
     before = float(flow.log_prob(x[40:]).mean())
     flow.initialize(x[:40])
     assert float(flow.log_prob(x[40:]).mean()) > before + 30
-    net = flow.transform.nets[-1][0]
+    net = flow.transform.nets[-1]
     known, deviation = torch.randn(2, 5), torch.zeros(2, 5)
     deviation[0] = 1
-    assert torch.allclose(net.centres(known, deviation)[1] - known[1], torch.ones(5), atol=0.2)
+    assert torch.allclose(net.centres(known, deviation, net.levels - 1)[1] - known[1], torch.ones(5), atol=0.2)
     with pytest.raises(lk.errors.ShapeError, match="empty sample"):
         flow.initialize(x[:0])
     assert flow.log_prob(x[:0]).shape == (0,)
@@ -159,7 +245,14 @@ def test_what_it_refuses():
     with pytest.raises(UnsupportedError, match=r"nets\.PlaneNet, not Linear"):
         LevelPyramid((1, 2, 2), 4, lambda *where: torch.nn.Linear(1, 1))
     with pytest.raises(ConfigError, match="levels of LevelPyramid"):
-        LevelPyramid((1, 2, 2), 1, lambda known, place, size, level: nets.PlaneNet(1, known, place, 17))
+        LevelPyramid((1, 2, 2), 1, lambda known, place, sizes: nets.PlaneNet(1, known, place, 17))
+    with pytest.raises(ConfigError, match=r"made for 1 levels.*serves 2: give nets\.PlaneNet levels=len\(sizes\)"):
+        LevelPyramid((1, 3, 3), 4, lambda known, place, sizes: nets.PlaneNet(1, known, place, 17), shared=True)
+    same = nets.PlaneNet(1, [(0, 0)], (1, 1), 17)
+    with pytest.raises(ConfigError, match=r"the same network more than once. With shared=True"):
+        LevelPyramid((1, 2, 2), 4, lambda known, place, sizes: same)
+    with pytest.raises(ConfigError, match="for 2 levels needs the size of its plane on each, got 1"):
+        nets.PlaneNet(1, [(0, 0)], (1, 1), 17, levels=2, positions=[(1, 1)])
     assert lk.Flow(lk.Normal((1, 2, 2)), flow.transform).event_shape == (1, 2, 2)
 
 

@@ -7,7 +7,8 @@ level plane (1, 1) is written given (0, 0), then (0, 1), then (1, 0), each given
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,41 @@ def planes_at(height: int, width: int) -> list[tuple[int, int]]:
         [(1, 0)]
     """
     return [(row, column) for row, column in ORDER if row < height and column < width]
+
+
+class Served(NamedTuple):
+    """The planes that one network writes.
+
+    Attributes:
+        known: places of the planes that it reads.
+        place: of the planes that it writes.
+        levels: of these, from the coarsest on; level 0 is the pixel at the top.
+    """
+
+    known: tuple[tuple[int, int], ...]
+    place: tuple[int, int]
+    levels: list[int]
+
+
+def served_by(sizes: Sequence[tuple[int, int]], *, shared: bool) -> list[Served]:
+    """Return which planes of an image each of the networks of a pyramid writes, in the order in which they are written.
+
+    Args:
+        sizes: of the image at all its levels, see `image_sizes`.
+        shared: whether planes of the same place that are written given the same planes have one network on all levels.
+
+    Example:
+        >>> [(network.place, network.levels) for network in served_by(image_sizes(4, 4), shared=True)]
+        [((1, 1), [1, 2]), ((0, 1), [1, 2]), ((1, 0), [1, 2])]
+    """
+    found: dict[Hashable, Served] = {}
+    for level, size in enumerate(sizes[1:], 1):
+        known = ((0, 0),)
+        for place in planes_at(*size):
+            key = (known, place) if shared else (level, place)
+            found.setdefault(key, Served(known, place, [])).levels.append(level)
+            known = (*known, place)
+    return list(found.values())
 
 
 def plane(image: Tensor, place: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
-from likelify.errors import UnsupportedError
+from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.bounds import widest, widest_dtype
 from likelify.nets.planes import PlaneNet, around, detail, predicted, surrounding
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items, with_condition
@@ -24,13 +24,14 @@ from likelify.transforms.levels.planes import (
     from_colours,
     image_sizes,
     plane,
-    planes_at,
+    served_by,
     written_places,
 )
 
 Place = tuple[int, int]
-# Makes the network of a plane from the places of the known planes, its own place, its size and the level, 0 at the top.
-NetFactory = Callable[[Sequence[Place], Place, tuple[int, int], int], PlaneNet]
+# Makes the network of a plane from the places of the known planes, its own place and its sizes on the levels that the
+# network serves, the coarsest first.
+NetFactory = Callable[[Sequence[Place], Place, Sequence[tuple[int, int]]], PlaneNet]
 
 # Elements of the sample that predictions are fitted to.
 SAMPLE = 2**20
@@ -78,8 +79,11 @@ class LevelPyramid(Transform):
         levels: number of values; the integers are `0 .. levels - 1`.
         net_factory: makes the networks, see `zoo.pyramid`.
         components: logistics of each mixture.
+        shared: whether a plane has one network on all levels, which keeps of each level what it starts from; otherwise
+            each level has networks of its own.
 
     Raises:
+        ConfigError: if a network serves another number of levels than it is made for, or the factory gives one twice.
         DomainError: for values that are not integers of the range.
         ShapeError: for images of another shape.
         UnsupportedError: if the factory makes something else than `nets.PlaneNet`.
@@ -89,20 +93,24 @@ class LevelPyramid(Transform):
     writes_elements = True
     inverse_check = EXACT
 
-    def __init__(self, event_shape: Shape, levels: int, net_factory: NetFactory, *, components: int = 5) -> None:
+    def __init__(
+        self, event_shape: Shape, levels: int, net_factory: NetFactory, *, components: int = 5, shared: bool = False
+    ) -> None:
         super().__init__()
         self.takes = self.event_shape = as_shape(event_shape, least=1)
         self.levels = as_levels(levels, components, "LevelPyramid")
         self.sizes = image_sizes(*self.event_shape[1:])
-        self.top = _made(net_factory([], (0, 0), (1, 1), 0))
-        self.nets = nn.ModuleList(nn.ModuleList(self._level(net_factory, level)) for level in range(1, len(self.sizes)))
-
-    def _level(self, net_factory: NetFactory, level: int) -> list[PlaneNet]:
-        known, nets, size = [(0, 0)], [], self.sizes[level - 1]
-        for place in planes_at(*self.sizes[level]):
-            nets.append(_made(net_factory(list(known), place, size, level)))
-            known.append(place)
-        return nets
+        self.top = _made(net_factory, [], (0, 0), [(1, 1)])
+        self._served = served_by(self.sizes, shared=shared)
+        self.nets = nn.ModuleList(
+            _made(net_factory, known, place, [self.sizes[level - 1] for level in levels])
+            for known, place, levels in self._served
+        )
+        if len({self.top, *self.nets}) <= len(self.nets):
+            raise ConfigError(
+                "The factory of a LevelPyramid gave the same network more than once. With shared=True it is asked once "
+                "for each plane, and the network serves all levels."
+            )
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Map levels to the noise in their middle; the contribution is their log-probability less that of the noise."""
@@ -142,22 +150,22 @@ class LevelPyramid(Transform):
         for level, stride in enumerate(self._strides()):
             view = image[..., ::stride, ::stride]
             if level == 0:
-                self._fit(self.top, view[:, :0], torch.zeros_like(view), view)
+                self._fit(self.top, 0, view[:, :0], torch.zeros_like(view), view)
                 continue
             coarse = plane(view, (0, 0))
             planes = [around(coarse)]
-            for net in self._nets_at(level):
+            for net, number in self._nets_at(level):
                 target = filled(plane(view, net.place), coarse)
                 near = predicted(planes, net.known, net.place)
-                self._fit(net, torch.cat(planes, 1), near, target)
+                self._fit(net, number, torch.cat(planes, 1), near, target)
                 planes.append(around(target))
 
-    def _fit(self, net: PlaneNet, read: Tensor, near: Tensor, target: Tensor) -> None:
-        left = net.fit(read, near, target)
+    def _fit(self, net: PlaneNet, number: int, read: Tensor, near: Tensor, target: Tensor) -> None:
+        left = net.fit(read, near, target, number)
         # A logistic deviates from its middle by 2 log 2 of its scale, on average.
         scale = ((left - left.mean(1, keepdim=True)).abs().mean(1) / (2 * math.log(2))).clamp_min(1 / self.levels.count)
         k = self.levels.components
-        bias = net.heads.bias[:, 0]
+        bias = net.heads.bias[number]
         bias[:, 2 * k + 2 :] = self.levels.around(scale).mT
         bias[:, k + 2 : 2 * k + 2] = left.mean(1)[:, None] / self.levels.split(bias.mT)[2].mT.exp()
 
@@ -234,8 +242,13 @@ class LevelPyramid(Transform):
             target = torch.stack(known)
         return levels, (raw, centre)
 
-    def _nets_at(self, level: int) -> list[PlaneNet]:
-        return list(self.nets[level - 1])  # pyright: ignore[reportArgumentType, reportReturnType]
+    def _nets_at(self, level: int) -> list[tuple[PlaneNet, int]]:
+        """Return the networks of the planes of a level, each with the number that this level is of its own."""
+        return [
+            (net, served.levels.index(level))  # pyright: ignore[reportReturnType]
+            for net, served in zip(self.nets, self._served, strict=True)
+            if level in served.levels
+        ]
 
     def _strides(self) -> list[int]:
         """Return for each level how far its pixels are apart in the whole image."""
@@ -249,16 +262,17 @@ class LevelPyramid(Transform):
             if level == 0:
                 features, prediction = self.top(empty, size, context)
                 prediction = by_colour(prediction)
-                yield Stage(self.top, stride, features, prediction, torch.zeros_like(prediction), view, view)
+                yield Stage(self.top, 0, stride, features, prediction, torch.zeros_like(prediction), view, view)
                 continue
             coarse = plane(view, (0, 0))
             planes, details = [around(coarse)], [around(detail(coarse - surrounding(coarse)))]
-            for net in self._nets_at(level):
+            for net, number in self._nets_at(level):
                 read = torch.cat([*planes, *details], 1)
-                features, change = net(read, tuple(coarse.shape[-2:]), context)
+                features, change = net(read, tuple(coarse.shape[-2:]), context, number)
                 near, own = predicted(planes, net.known, net.place), plane(view, net.place)
                 middle = by_colour(near)
-                yield Stage(net, stride, features, net.moved(middle, by_colour(change)), middle, own, coarse)
+                prediction = net.moved(middle, by_colour(change), number)
+                yield Stage(net, number, stride, features, prediction, middle, own, coarse)
                 known = filled(own, coarse)
                 planes.append(around(known))
                 details.append(around(detail(known - near)))
@@ -269,6 +283,7 @@ class Stage(NamedTuple):
 
     Attributes:
         net: its network.
+        number: which of the levels that the network serves this is.
         stride: of the level's image in the whole one.
         features: that the network found, `(n, width)`.
         prediction: of the network, `(channels, n)`.
@@ -278,6 +293,7 @@ class Stage(NamedTuple):
     """
 
     net: PlaneNet
+    number: int
     stride: int
     features: Tensor
     prediction: Tensor
@@ -287,8 +303,8 @@ class Stage(NamedTuple):
 
     def parameters(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return mixtures `(channels, n, size)` and their centres `(channels, n)`, given the elements of the plane."""
-        raw = self.net.heads(self.features, detail(target - self.near))
-        return raw, self.net.centres(self.prediction, target - self.prediction)
+        raw = self.net.heads(self.features, detail(target - self.near), self.number)
+        return raw, self.net.centres(self.prediction, target - self.prediction, self.number)
 
     def of(self, image: Tensor) -> Tensor:
         """Return the same plane of another image, a view."""
@@ -318,9 +334,15 @@ def _put(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
     return found[:-1].view(like.shape)
 
 
-def _made(net: PlaneNet) -> PlaneNet:
+def _made(net_factory: NetFactory, known: Sequence[Place], place: Place, sizes: Sequence[tuple[int, int]]) -> PlaneNet:
+    net = net_factory(list(known), place, sizes)
     if not isinstance(net, PlaneNet):
         raise UnsupportedError(
             f"The networks of a LevelPyramid are of the kind nets.PlaneNet, not {type(net).__name__}."
+        )
+    if net.levels != len(sizes):
+        raise ConfigError(
+            f"The network of plane {place} is made for {net.levels} levels, and in this LevelPyramid it serves "
+            f"{len(sizes)}: give nets.PlaneNet levels=len(sizes)."
         )
     return net
