@@ -451,7 +451,7 @@ def _looks(data: Any, column: str, name: str, split: SplitName) -> list[Look]:
 def _images(name: str, splits: Mapping[SplitName, Any], columns: _Columns, options: SourceOptions, said: str) -> Source:
     column = columns.image or ""
     stored: dict[SplitName, Any] = {split: _stored(part, column) for split, part in splits.items()}
-    looks = {split: _looks(part, column, name, split) for split, part in stored.items()}
+    looks: dict[SplitName, list[Look]] = {split: _looks(part, column, name, split) for split, part in stored.items()}
     sizing = choose_sizing(Path(name), [each for some in looks.values() for each in some], options)
     large = {each.name for each in sizing.looks}
     kept: Parts = {

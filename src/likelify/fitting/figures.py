@@ -287,6 +287,8 @@ class Course(Settings):
         seconds: it took, validation included.
         clock: what these are: time on the wall, or processor time of the process.
         points: the evaluations on the validation split.
+        validation_items: how many items these looked at, the first of the split, where all that the settings ask for
+            would have taken more than about half of `max_time`; else None.
         truncation: what the tolerance of exponentials did to the objective; None without exponentials, at full
             tolerance, and as long as the fit has not ended.
     """
@@ -297,6 +299,7 @@ class Course(Settings):
     seconds: float = 0.0
     clock: Literal["wall", "processor"] = "wall"
     points: tuple[Point, ...] = ()
+    validation_items: int | None = None
     truncation: Truncation | None = None
 
     @property
@@ -345,6 +348,12 @@ class Course(Settings):
                 f"The training loss ran away: from {trained[len(trained) // 2].train_nats:.4g} nats per item in the "
                 f"middle of the fit to {trained[-1].train_nats:.4g} at its end, and so do the figures of validation. "
                 f"{COLLAPSES}"
+            )
+        if self.validation_items is not None:
+            found.append(
+                f"The best weights are those that were best on the first {self.validation_items:,} items of the "
+                "validation split: validations of all of it would have taken more than half of the time. Give the fit "
+                "more of it (--max-time, in Python max_time=), or say how many items (validation_items)."
             )
         return found
 

@@ -240,7 +240,7 @@ class _Fit:
         self.optimizer = build_optimizer(flow, settings)
         self.state = FitState(flow, self.optimizer, settings)
         self.feed = Feed(flow, source, settings, share=place.share)
-        self.validation = Validation(source, settings, place, conditional=conditional)
+        self.validation = Validation(source, settings, place, conditional=conditional, clock=self.state.clock)
         # On the clock of the first process, as of the last step: clocks differ, and all must stop at the same step.
         self.seconds = 0.0
         self.interrupts = Interrupts(place)
@@ -257,6 +257,8 @@ class _Fit:
         if said is not None and not self.place.is_first:
             self.state.restore(*said)
         self.seconds = self.state.seconds
+        if self.state.points:
+            self.validation.keep_to(self.state.validation_items)
         if self.state.best:
             self.place.alone(self._keep)
 
@@ -421,6 +423,7 @@ class _Fit:
         matching, train = (train[0], nothing) if self.matches else (None, train)
         average: Flow = state.average.module  # pyright: ignore[reportAssignmentType]
         bits, nats = self.validation.figures(average)
+        state.validation_items = self.validation.items
         self._require_finite(torch.tensor(bits))
         point = Point(
             step=state.step,

@@ -40,8 +40,9 @@ class FitSettings(Settings):
             full tolerance, which validation, evaluation, scores and certificates always have.
         average: factor of the moving average of the weights, which is what is validated and kept.
         validations: how many evaluations on the validation split a fit has.
-        validation_items: of these, how many items of the split, the first; None for all. For models whose likelihood
-            takes much longer than a step of their training, such as continuous flows.
+        validation_items: of these, how many items of the split, the first; None for all, or with `max_time` for as many
+            as leave about half of the time for steps (see `Course`). For models whose likelihood takes much longer than
+            a step of their training, such as continuous flows.
         patience: stop after that many evaluations without improvement; None never stops early.
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.

@@ -32,6 +32,7 @@ class Position(Settings):
         best: number of the best point, or None before the first.
         lr: learning rate of the last step.
         points: the evaluations on the validation split.
+        validation_items: see `Course`.
     """
 
     step: int = Field(default=0, ge=0)
@@ -41,6 +42,7 @@ class Position(Settings):
     best: int | None = Field(default=None, ge=0)
     lr: float = Field(default=0.0, ge=0)
     points: tuple[Point, ...] = ()
+    validation_items: int | None = Field(default=None, ge=1)
 
 
 class FitState:
@@ -59,6 +61,7 @@ class FitState:
         self.average = averaged(flow, settings.average)
         self.step = self.passed = self.stale = 0
         self.points: list[Point] = []
+        self.validation_items: int | None = None
         self.best_index: int | None = None
         self.best: State = {}
         # Of the steps since the last validation: bits per dimension and nats, each still on the device.
@@ -107,6 +110,7 @@ class FitState:
             seconds=self.seconds,
             clock=self.settings.clock,
             points=tuple(self.points),
+            validation_items=self.validation_items,
         )
 
     def state(self) -> tuple[Position, State]:
@@ -119,6 +123,7 @@ class FitState:
             best=self.best_index,
             lr=self.lr,
             points=tuple(self.points),
+            validation_items=self.validation_items,
         )
         losses = dict(zip(("bits", "nats"), zip(*self.losses, strict=True), strict=True)) if self.losses else {}
         return position, {
@@ -147,6 +152,7 @@ class FitState:
         """Go on from what `state` gave, in a fit of the same flow with the same settings."""
         self.step, self.passed, self.stale = position.step, position.passed, position.stale
         self.points, self.best_index = list(position.points), position.best
+        self.validation_items = position.validation_items
         self.start, self.lr = self.clock() - position.seconds, position.lr
         self.flow.load_state_dict(of_part(FLOW, tensors))
         self.average.load_state_dict(of_part(AVERAGE, tensors))
