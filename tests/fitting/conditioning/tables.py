@@ -77,7 +77,7 @@ class ColumnsAlone(ModelConfig):
 
     def build(self):
         transform = MixedColumns(self.schema)
-        count = len(transform.places)
+        count = transform.gives[-1]
         orders = [tuple(range(count)), tuple(range(count)[::-1])]
         if any(column.given for column in self.schema):
             orders = orders[:1]

@@ -11,6 +11,7 @@ import likelify as lk
 from likelify import testing
 from likelify.errors import ConfigError, ShapeError
 from likelify.transforms.surjections import pooling
+from tests.transforms.host_tables import HostTables
 
 TRIPLES = torch.tensor(list(itertools.product(range(2), repeat=3)))[:, None]
 
@@ -197,3 +198,14 @@ def test_windows_that_do_not_fit_are_refused():
         pooling.MaxOfPatches(1, 2, net_factory=lambda size_in, size_out: nn.Linear(size_in, 2))(torch.zeros(1, 2))
     with pytest.raises(ShapeError, match="positions"):
         pooling.global_max_pool((3,))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("pool", [pooling.max_pool, pooling.average_pool])
+def test_nothing_is_made_on_the_host_by_a_call(pool, padding):
+    layer, x = pool((2, 4, 4), 2, padding=padding).double(), image(2, 4, 4)
+    with HostTables() as tables, torch.no_grad():
+        z, _ = layer(x)
+        layer.inverse(z)
+    assert not tables.made
+    assert not [name for name in layer.state_dict() if "counts" in name]

@@ -8,6 +8,7 @@ from likelify.errors import ConfigError, DataError, DomainError
 from likelify.schema import ColumnSchema, LinearFunction
 from likelify.support import rows_outside_allowed
 from likelify.transforms import MixedColumns
+from tests.transforms.host_tables import HostTables
 
 NAN = math.nan
 
@@ -231,3 +232,16 @@ def test_a_table_that_is_refused():
         MixedColumns(SCHEMA[5:])
     with pytest.raises(DataError, match="empty sample"):
         MixedColumns(SCHEMA).initialize(table(0))
+
+
+def test_nothing_is_made_on_the_host_by_a_call():
+    rows, layer = table(), fitted()
+    with HostTables() as tables:
+        rows[:, [0, 1]]
+    assert tables.made == 1
+    with HostTables() as tables, torch.no_grad():
+        cells, _ = layer(rows)
+        layer.inverse(cells)
+        layer.shares(rows)
+    assert not tables.made
+    assert not [name for name in layer.state_dict() if name.endswith("_at")]

@@ -52,6 +52,8 @@ class Pooling(Transform, ABC):
 
     random_inverse = True
     valid: Tensor | None
+    # How many entries of each window count.
+    counts: Tensor
 
     def __init__(self, channels: int, size: int, valid: Tensor | None, net_factory: NetFactory | None) -> None:
         super().__init__()
@@ -65,6 +67,8 @@ class Pooling(Transform, ABC):
         positions = (...,) if valid is None else tuple(valid.shape[1:])
         self.takes, self.gives = (channels * size, *positions), (channels, *positions)
         self.register_buffer("valid", valid, persistent=False)
+        counts = torch.as_tensor(size if valid is None else valid.sum(0), dtype=torch.get_default_dtype())
+        self.register_buffer("counts", counts, persistent=False)
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.log_outside = None if valid is None else nn.Parameter(torch.zeros(channels))
         self.net = None if net_factory is None else net_factory(channels, channels * (size + 1))
@@ -134,10 +138,6 @@ class Pooling(Transform, ABC):
     def _mask(self, t: Tensor, value: float) -> Tensor:
         return t if self.valid is None else t.masked_fill(~self.valid, value)
 
-    def _counts(self) -> Tensor | int:
-        """Return how many entries of each window count."""
-        return self.size if self.valid is None else self.valid.sum(0)
-
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"{self.channels}, size={self.size}" + ("" if self.valid is None else ", partly valid")
@@ -177,7 +177,7 @@ class MaxOfPatches(Pooling):
             counts = chosen.movedim(1, -2).flatten(0, -3).sum(0) + 0.5
             self.log_odds.copy_((counts / counts.mean(1, keepdim=True)).log())
             below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2).transpose(0, 1).flatten(1).mean(1)
-            others = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            others = (self.counts - 1).to(x).mean()
             self.log_scale.copy_(torch.where(below > 0, (below / others.clamp_min(1e-6)).log(), self.log_scale))
         return super().initialize(x, context)
 
@@ -189,7 +189,7 @@ class MaxOfPatches(Pooling):
         chosen = log_odds.expand_as(t).gather(2, place.unsqueeze(2)).squeeze(2)
         # The distance of the maximum itself is zero, so it only counts in the constant.
         below = self._mask(z.unsqueeze(2) - t, 0.0).sum(2)
-        return chosen - (self._counts() - 1) * log_scale - below * (-log_scale).exp()
+        return chosen - (self.counts - 1) * log_scale - below * (-log_scale).exp()
 
     def _draw(self, z: Tensor, context: ContextLike, temperature: float) -> tuple[Tensor, Tensor]:
         log_odds, log_scale = self._moments(z, context)
@@ -243,7 +243,7 @@ class MeanOfPatches(Pooling):
         net_factory: NetFactory | None = None,
     ) -> None:
         super().__init__(channels, size, valid, net_factory)
-        divisor = torch.as_tensor(self._counts() if divisor is None else divisor, dtype=torch.get_default_dtype())
+        divisor = torch.as_tensor(self.counts if divisor is None else divisor, dtype=torch.get_default_dtype())
         if not bool((divisor > 0).all()):
             raise ConfigError("MeanOfPatches needs a positive divisor.")
         self.register_buffer("divisor", divisor, persistent=False)
@@ -252,7 +252,7 @@ class MeanOfPatches(Pooling):
         """Set the scales of the channels from the sample."""
         with torch.no_grad():
             square = self._residuals(self._windows(x)).square().sum(2).transpose(0, 1).flatten(1).mean(1)
-            free = torch.as_tensor(self._counts() - 1, dtype=x.dtype, device=x.device).mean()
+            free = (self.counts - 1).to(x).mean()
             self.log_scale.copy_(torch.where(square > 0, 0.5 * (square / free.clamp_min(1e-6)).log(), self.log_scale))
         return super().initialize(x, context)
 
@@ -262,7 +262,7 @@ class MeanOfPatches(Pooling):
     def _lost(self, t: Tensor, z: Tensor, place: Tensor, context: ContextLike) -> Tensor:
         loc, log_scale = self._read(z, context)
         residuals = self._residuals(t if loc is None else t - loc)
-        counts = torch.as_tensor(self._counts(), dtype=z.dtype, device=z.device)
+        counts = self.counts.to(z.dtype)
         constant = 0.5 * counts.log() - self.divisor.log() - (counts - 1) * (log_scale + LOG_SQRT_2PI)
         return constant - 0.5 * residuals.square().sum(2) * (-2 * log_scale).exp()
 
@@ -270,12 +270,12 @@ class MeanOfPatches(Pooling):
         loc, log_scale = self._read(z, context)
         noise = torch.randn(*z.shape[:2], self.size, *z.shape[2:], dtype=z.dtype, device=z.device)
         moved = temperature * log_scale.exp().unsqueeze(2) * noise
-        mean = (z * self.divisor / self._counts()).unsqueeze(2)
+        mean = (z * self.divisor / self.counts).unsqueeze(2)
         t = mean + self._residuals(moved if loc is None else moved + loc)
         return self._fill_outside(t, temperature), t.new_empty(0)
 
     def _residuals(self, t: Tensor) -> Tensor:
-        mean = self._mask(t, 0.0).sum(2) / self._counts()
+        mean = self._mask(t, 0.0).sum(2) / self.counts
         return self._mask(t - mean.unsqueeze(2), 0.0)
 
 

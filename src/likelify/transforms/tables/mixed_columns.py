@@ -102,25 +102,32 @@ class MixedColumns(Transform):
     continuous: Tensor
     other: Tensor
     counts: Tensor
+    # Numbers of columns where they are looked up: copying them to a device on each call would make the host wait.
+    modelled_at: Tensor
+    dense_at: Tensor
+    stepped_at: Tensor
+    back_at: Tensor
 
     def __init__(self, schema: Sequence[ColumnSchema], *, cells: int = CELLS) -> None:
         super().__init__()
         self.schema = tuple(schema)
         self.functions = Functions(self.schema)
-        self.places = [place for place, column in enumerate(self.schema) if column.is_modelled]
-        modelled = [self.schema[place] for place in self.places]
+        places = [place for place, column in enumerate(self.schema) if column.is_modelled]
+        modelled = [self.schema[place] for place in places]
         if not modelled:
             raise ConfigError("A table whose columns are all constant, or functions of others, has nothing to model.")
         self.takes, self.gives = (len(self.schema),), (3, len(modelled))
         kinds = [column.rest for column in modelled]
-        self.dense = [place for place, rest in enumerate(kinds) if rest == "density"]
+        dense = [place for place, rest in enumerate(kinds) if rest == "density"]
         self.stepped = [place for place, rest in enumerate(kinds) if rest == "steps"]
         # Where each column is once those with densities are put together, those with steps, and the rest.
-        order = [*self.dense, *self.stepped, *(place for place, rest in enumerate(kinds) if rest == "none")]
-        self._back = [order.index(place) for place in range(len(order))]
+        order = [*dense, *self.stepped, *(place for place, rest in enumerate(kinds) if rest == "none")]
+        back = [order.index(place) for place in range(len(order))]
+        for name, numbers in {"modelled": places, "dense": dense, "stepped": self.stepped, "back": back}.items():
+            self.register_buffer(f"{name}_at", torch.tensor(numbers, dtype=torch.long), persistent=False)
         self.states = States(modelled)
         self.steps = Steps([modelled[place] for place in self.stepped])
-        self.densities = _marginals([modelled[place] for place in self.dense], cells)
+        self.densities = _marginals([modelled[place] for place in dense], cells)
         self.step_densities = _marginals([modelled[place] for place in self.stepped], cells, self.steps)
         self.unseen = Unseen(modelled)
         continuous = [-1 if column.continuous is None else column.continuous for column in modelled]
@@ -132,12 +139,12 @@ class MixedColumns(Transform):
 
     def extra_repr(self) -> str:
         """Return how many columns there are, and how many of them are modelled."""
-        return f"columns={len(self.schema)}, modelled={len(self.places)}"
+        return f"columns={len(self.schema)}, modelled={len(self.modelled_at)}"
 
     def out_shape(self, in_shape: Shape) -> Shape:
         """Return `(3, d)`, the shape of the cells."""
         super().out_shape(in_shape)
-        return (3, len(self.places))
+        return (3, len(self.modelled_at))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit the marginals to the values of the sample that are in the state `continuous`.
@@ -155,9 +162,9 @@ class MixedColumns(Transform):
             self.unseen.initialize(found.value)
             value = torch.where(found.state == self.continuous, found.value, math.nan)
             if self.densities is not None:
-                self.densities.initialize(value[:, self.dense])
+                self.densities.initialize(value[:, self.dense_at])
             if self.step_densities is not None:
-                _, numbers = self.steps.numbers(value[:, self.stepped])
+                _, numbers = self.steps.numbers(value[:, self.stepped_at])
                 self.step_densities.initialize(torch.stack([spread(column) for column in numbers.T], 1))
         return super().initialize(x, context)
 
@@ -180,7 +187,7 @@ class MixedColumns(Transform):
         value, log_slope = self._values(torch.where(continuous, z[:, SCORE], 0.0).to(self.states.values))
         value = torch.where(continuous, value, torch.where(state == self.other, math.nan, self.states.value(state)))
         rows = torch.full((len(z), len(self.schema)), math.nan, dtype=value.dtype, device=value.device)
-        rows = rows.index_copy(1, self._index(), value)
+        rows = rows.index_copy(1, self.modelled_at, value)
         log_slope = torch.where(continuous & self.counts, log_slope, self._of_missing(state))
         return self.functions.fill(rows), -sum_items(log_slope, context)
 
@@ -212,15 +219,15 @@ class MixedColumns(Transform):
         """
         found = self._find(x)
         return torch.zeros_like(found.possible, dtype=found.split.dtype).index_copy(
-            1, self._index(), found.split - found.unit
+            1, self.modelled_at, found.split - found.unit
         )
 
     def _find(self, x: Tensor) -> _Found:
         """Return the states of the values, and which can be."""
-        is_state, number = self.states.find(x[:, self.places])
+        is_state, number = self.states.find(x[:, self.modelled_at])
         wide = x.to(self.states.values)
-        value = wide[:, self.places]
-        dense, stepped = value[:, self.dense], value[:, self.stepped]
+        value = wide[:, self.modelled_at]
+        dense, stepped = value[:, self.dense_at], value[:, self.stepped_at]
         is_multiple, multiple = self.steps.numbers(stepped)
         may_be = self._together(~dense.isnan(), is_multiple, rest=False)
         inside = self._together(
@@ -235,12 +242,12 @@ class MixedColumns(Transform):
         outside = (outside | (counts & (split == -math.inf))) & self.counts
         split, unit = (torch.where(counts & ~outside, part, 0.0) for part in (split, unit))
         possible = self.functions.hold(wide)
-        return _Found(value, state, possible.index_copy(1, self._index(), ~outside), split, unit)
+        return _Found(value, state, possible.index_copy(1, self.modelled_at, ~outside), split, unit)
 
     def _scores(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, widths and `log dz/dx` of values `(rows, d)`, which are NaN where they have none."""
         parts = []
-        for places, marginal in ((self.dense, self.densities), (self.stepped, self.step_densities)):
+        for places, marginal in ((self.dense_at, self.densities), (self.stepped_at, self.step_densities)):
             part = value[:, places]
             if marginal is None:
                 parts.append((part, part, part))
@@ -257,22 +264,19 @@ class MixedColumns(Transform):
 
     def _values(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return values of scores `(rows, d)`, and `log dz/dx`; NaN and zero where columns have neither."""
-        dense, stepped = z[:, self.dense], z[:, self.stepped]
+        dense, stepped = z[:, self.dense_at], z[:, self.stepped_at]
         x, log_slope = self.densities.values(dense) if self.densities else (dense, dense)
         steps = self.steps.values(self.step_densities.values(stepped)[0]) if self.step_densities else stepped
         return self._together(x, steps, rest=math.nan), self._together(log_slope, torch.zeros_like(steps), rest=0.0)
 
     def _together(self, dense: Tensor, stepped: Tensor, *, rest: float) -> Tensor:
         """Return what was computed for the columns of each kind, in the order of the columns."""
-        count = len(self._back) - dense.shape[1] - stepped.shape[1]
-        return torch.cat([dense, stepped, dense.new_full((len(dense), count), rest)], 1)[:, self._back]
+        count = len(self.back_at) - dense.shape[1] - stepped.shape[1]
+        return torch.cat([dense, stepped, dense.new_full((len(dense), count), rest)], 1)[:, self.back_at]
 
     def _of_missing(self, state: Tensor) -> Tensor:
         """Return the terms of missing values for those in the state `other` `(rows, d)`, zero for all else."""
         return torch.where((state == self.other) & self.counts, torch.log1p(-self.unseen.share), 0.0)
-
-    def _index(self) -> Tensor:
-        return torch.tensor(self.places, device=self.continuous.device)
 
     def _refuse(self, x: Tensor, possible: Tensor) -> None:
         if not bool(possible.all()):
