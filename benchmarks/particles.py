@@ -5,10 +5,11 @@
     python -m benchmarks.particles --page docs/results/particles.md         # the page, from the file of figures alone
 
 Each fit has the model and the settings that `likelify fit` chooses, and so many seconds of one processor, everything
-included. Held-out `-log p` is compared with the entropy of the system, `E U + ln Z`, of `results/graph_truth.json`
-(`benchmarks.graph_truth`), configuration by configuration: `-log p(x) - U(x) - ln Z` varies far less than `-log p(x)`.
-Errors are by the number of configurations that count as independent. A fit is a cell with a file of its own, so a run
-that was stopped goes on; cells of other settings or of another version of the code do not count.
+included, with as many steps as they allow. Held-out `-log p` is compared with the entropy of the system, `E U + ln Z`,
+of `results/graph_truth.json` (`benchmarks.graph_truth`), configuration by configuration: `-log p(x) - U(x) - ln Z`
+varies far less than `-log p(x)`. Errors are by the number of configurations that count as independent. A fit is a cell
+with a file of its own, so a run that was stopped goes on; cells of other settings or of another version of the code do
+not count.
 """
 
 import argparse

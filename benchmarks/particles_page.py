@@ -15,7 +15,7 @@ FRONT = """\
 [`dw4` and `lj13`](../data.md#particles) are systems whose densities are known up to their normalizers, and these by
 annealing: so it can be said how far a model is from the best that there is, in nats. Here the model that `likelify fit`
 chooses by itself is fitted for {seconds:.0f} seconds of one processor, everything included, to 1,000 and to 10,000
-configurations.
+configurations. Its settings are those of that command, but for the number of steps: as many as the time allows.
 """
 READING = """\
 ## How to read this
@@ -42,7 +42,7 @@ READING = """\
 """
 COMMAND = """\
 The figures are printed by `python -m benchmarks.particles` and kept in `results/particles.json`, from which this page
-is made (`--page`). `likelify fit dw4` and `likelify fit lj13-1000` fit the same models, and take less time for it.
+is made (`--page`). `likelify fit dw4` and `likelify fit lj13-1000` fit the same models in fewer steps.
 """
 
 
