@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import likelify as lk
 from likelify import nets
+from likelify.nets import graphs as graph_nets
+from likelify.nets import order
 from likelify.nets.graphs import AllPairs, EdgeList, PaddedPairs, neighbourhoods
+from likelify.transforms.surjections import order as orders
 from tests.cases import normal, weighted_graphs
 
 NETS = {"messages": nets.MessagePassingNet, "attention": nets.GraphAttentionNet}
@@ -42,6 +47,35 @@ def test_dense_and_along_edges_are_one_function(kind, sizes):
 def test_sizes_that_differ_little_are_filled_up():
     kinds = [type(neighbourhoods(lk.GraphBatch.complete(sizes))) for sizes in ([3, 3], [3, 2, 3], [1] * 9 + [5])]
     assert kinds == [AllPairs, PaddedPairs, EdgeList]
+
+
+class WithoutDouble(TorchDispatchMode):
+    """A device that has no double precision, as far as it can be tried without one."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if any(isinstance(part, torch.Tensor) and part.dtype == torch.float64 for part in tree_leaves(result)):
+            raise TypeError("This device has no float64.")
+        return result
+
+
+@pytest.mark.parametrize("sizes", [[3, 3], [3, 2, 3], [1] * 9 + [5]])
+def test_a_device_without_double_precision_is_given_none(kind, sizes, monkeypatch):
+    complete = lk.GraphBatch.complete(sizes)
+    weighted = edges_only(complete, torch.rand(complete.edge_index.shape[1]))
+    x, net = torch.randn(sum(sizes), 2), small(kind).float()
+    # Batches remember what was worked out for them.
+    expected = [net(x, lk.Context(structure=graphs)) for graphs in (edges_only(complete), weighted)]
+    with WithoutDouble(), pytest.raises(TypeError, match="no float64"):
+        net(x, lk.Context(structure=edges_only(complete)))
+    for module in (graph_nets, order, orders):
+        monkeypatch.setattr(module, "widest_dtype", lambda _: torch.float32)
+    with WithoutDouble():
+        fresh = (lk.GraphBatch.complete(sizes), edges_only(complete, weighted.edge_weight))
+        found = [net(x, lk.Context(structure=graphs)) for graphs in fresh]
+        assert order._earlier_edges(complete)[2].dtype == torch.float32
+        assert sorted(orders.shuffled(complete).tolist()) == list(range(sum(sizes)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_messages_are_what_the_formula_says():

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.nets.conditioners import Dropout, joined, zeroed
 from likelify.structure import ContextLike, GraphBatch, as_context, check_size, kept_arguments
@@ -194,7 +195,7 @@ def neighbourhoods(structure: GraphBatch) -> Neighbourhoods:
 
 def _pairs_or_edges(structure: GraphBatch) -> Neighbourhoods:
     """Return pairs where they are not many more than edges, else the edges."""
-    sizes = structure.sizes.double()
+    sizes = structure.sizes.to(widest_dtype(structure.sizes.device))
     if not structure.is_complete or not len(structure.owner):
         return _edge_list(structure)
     size = int(structure.sizes.max())
@@ -209,15 +210,15 @@ def _pairs_or_edges(structure: GraphBatch) -> Neighbourhoods:
 def _edge_list(structure: GraphBatch) -> EdgeList:
     nodes = torch.arange(len(structure.owner), device=structure.owner.device)
     start, end = torch.cat([structure.edge_index.long(), nodes.expand(2, -1)], 1)
-    weight = structure.edge_weight
+    weight, wide = structure.edge_weight, widest_dtype(nodes.device)
     if weight is None:
-        return EdgeList(start, end, None, torch.bincount(end, minlength=len(nodes)).double().rsqrt())
+        return EdgeList(start, end, None, torch.bincount(end, minlength=len(nodes)).to(wide).rsqrt())
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise DomainError(
             "edge_weight holds negative or non-finite values; networks on graphs need weights from zero. Take their "
             "absolute value, or leave these edges out."
         )
-    weight = torch.cat([weight.detach().double(), weight.new_ones(len(nodes), dtype=torch.float64)])
+    weight = torch.cat([weight.detach().to(wide), weight.new_ones(len(nodes), dtype=wide)])
     squares = weight.new_zeros(len(nodes)).index_add(0, end, weight.square())
     return EdgeList(start, end, weight, squares.rsqrt())
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from likelify.linalg.bounds import widest_dtype
 from likelify.structure import GraphBatch
 from likelify.tracing import in_forward_mode
 
@@ -246,7 +247,7 @@ def _earlier_edges(structure: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
     pairs = torch.stack([torch.minimum(start, end), torch.maximum(start, end)])[:, start != end]
     pairs = torch.unique(pairs, dim=1)
     count = torch.bincount(pairs[1], minlength=len(structure.owner)).clamp_min(1)
-    return pairs[0], pairs[1], 1.0 / count[pairs[1]].double()
+    return pairs[0], pairs[1], 1.0 / count[pairs[1]].to(widest_dtype(count.device))
 
 
 def _node_schedule(structure: GraphBatch, device: torch.device) -> Schedule:

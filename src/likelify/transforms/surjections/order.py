@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, MissingDependencyError, ShapeError, UnsupportedError, unknown_word
+from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.structure import ContextLike, GraphBatch, Shape, as_context, check_size, sum_items
 from likelify.support import check_sample
@@ -186,7 +187,7 @@ class NodeOrder(Transform):
 def shuffled(graphs: GraphBatch) -> Tensor:
     """Return the numbers of the nodes, those of each graph in a random order."""
     owner = graphs.owner
-    return _within(torch.rand(len(owner), dtype=torch.float64, device=owner.device), graphs)
+    return _within(torch.rand(len(owner), dtype=widest_dtype(owner.device), device=owner.device), graphs)
 
 
 def _within(value: Tensor, graphs: GraphBatch) -> Tensor:
