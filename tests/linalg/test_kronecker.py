@@ -5,7 +5,7 @@ import torch
 
 import likelify as lk
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
-from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz, axis_maps, kronecker
+from likelify.linalg import AxisMatrix, Circulant, ConvMap, KroneckerSum, Toeplitz, kronecker, toeplitz
 from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import Added
 from tests.cases import normal
@@ -26,7 +26,7 @@ def test_a_toeplitz_matrix_is_a_convolution_with_zeros_around():
 
 
 def test_long_axes_are_filtered_without_forming_matrices(monkeypatch):
-    monkeypatch.setattr(axis_maps, "LONG", 3)
+    monkeypatch.setattr(toeplitz, "LONG", 3)
     monkeypatch.setattr(kronecker, "LONG", 3)
     for part in (Toeplitz(0.2 * normal(2, 5)), Toeplitz(0.2 * normal(3, 2, 11)), Circulant(0.2 * normal(2, 7))):
         x, map_ = normal(3, 4, 5, 2), KroneckerSum(part)
@@ -67,7 +67,7 @@ def test_taps_that_go_round_a_ring_count_in_its_bounds(taps, size):
 def test_long_axes_in_half_precision(monkeypatch, kind, dtype):
     map_, x = KroneckerSum(kind(0.01 * normal(2, 5).to(dtype))), normal(3, 4, 7, 2).to(dtype)
     short = map_.apply(x), lk.exp_action(map_, x).value
-    monkeypatch.setattr(axis_maps, "LONG", 3)
+    monkeypatch.setattr(toeplitz, "LONG", 3)
     monkeypatch.setattr(kronecker, "LONG", 3)
     long = map_.apply(x), lk.exp_action(map_, x).value
     for one, other in zip(short, long, strict=True):

@@ -1,6 +1,4 @@
 from likelify.linalg.axis_maps import AxisMatrix as AxisMatrix
-from likelify.linalg.axis_maps import Circulant as Circulant
-from likelify.linalg.axis_maps import Toeplitz as Toeplitz
 from likelify.linalg.conv import ConvMap as ConvMap
 from likelify.linalg.dense import Dense as Dense
 from likelify.linalg.dense import Diagonal as Diagonal
@@ -31,4 +29,6 @@ from likelify.linalg.graph_filters import PageRankFilter as PageRankFilter
 from likelify.linalg.graph_filters import graph_filter as graph_filter
 from likelify.linalg.kronecker import KroneckerSum as KroneckerSum
 from likelify.linalg.maps import LinearMap as LinearMap
+from likelify.linalg.toeplitz import Circulant as Circulant
+from likelify.linalg.toeplitz import Toeplitz as Toeplitz
 from likelify.linalg.trace import estimate_trace as estimate_trace

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.linalg.axis_maps import LONG, AxisMap, AxisSum, Toeplitz
+from likelify.linalg.axis_maps import AxisMap, AxisSum
 from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import LinearMap, Symmetry
+from likelify.linalg.toeplitz import LONG, Toeplitz
 from likelify.structure import Shape, as_shape
 
 AXES = ("channels", "first", "second", "third")

@@ -8,9 +8,9 @@ import torch
 import likelify as lk
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg import AxisMatrix, Circulant, Toeplitz
-from likelify.linalg.axis_maps import transposed_matrices
 from likelify.linalg.expm import recorded
 from likelify.linalg.expm.polynomial import plan_polynomial
+from likelify.linalg.toeplitz import transposed_matrices
 from tests.cases import normal
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likelify.linalg.axis_maps import SELECTED, Toeplitz, selection, toeplitz
 from likelify.linalg.axis_products import from_columns, multiply_axes, to_columns
 from likelify.linalg.expm.polynomial import Chain, PolynomialPlan, evaluate_polynomial
+from likelify.linalg.toeplitz import SELECTED, Toeplitz, selection, toeplitz
 from likelify.tracing import (
     in_forward_mode,
     is_tracing,

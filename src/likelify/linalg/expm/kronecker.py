@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.linalg.axis_maps import AxisMap, transposed_matrices
+from likelify.linalg.axis_maps import AxisMap
 from likelify.linalg.axis_products import multiply_axes
 from likelify.linalg.bounds import power_iteration, rounding_of_sums, safe_exp
 from likelify.linalg.expm.axis_step import axis_step
@@ -27,6 +27,7 @@ from likelify.linalg.expm.polynomial import PolynomialPlan, evaluate_polynomial,
 from likelify.linalg.expm.problem import ExpProblem, largest_of
 from likelify.linalg.expm.series import a_priori_error
 from likelify.linalg.kronecker import KroneckerSum
+from likelify.linalg.toeplitz import transposed_matrices
 from likelify.tracing import in_forward_mode, is_tracing
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, unknown_word
-from likelify.linalg.axis_maps import AxisMap, AxisMatrix, Toeplitz
+from likelify.linalg.axis_maps import AxisMap, AxisMatrix
 from likelify.linalg.bounds import gram_bound, limit_norm, round_off_margin, widest
 from likelify.linalg.conv import odd_taps
 from likelify.linalg.expm.expansion import on_grid
 from likelify.linalg.kronecker import KroneckerSum
+from likelify.linalg.toeplitz import Toeplitz
 from likelify.structure import ContextLike, Shape, axis_names, per_axis
 from likelify.tracing import may_look
 from likelify.transforms.exponential.layers import Exponential
