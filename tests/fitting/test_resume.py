@@ -109,7 +109,7 @@ def test_a_kill_before_the_first_validation(initialized, tmp_path, whole, monkey
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("likelify.fitting.loop." + ("_Fit._validate" if initialized else "_initialize"), die)
+        patched.setattr("likelify.fitting.loop." + ("_Fit._validate" if initialized else "initialize_layers"), die)
         with pytest.raises(Killed):
             fit(tiny_flow(), stripes(), run=run)
     assert Run.load(run.path).saved().facts.initialized is False

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from likelify.data import Source, as_source
-from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, NonFiniteError, RunError
-from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same, restore, restore_start
-from likelify.fitting.checks import check_fit, check_flow, check_front, read_for
-from likelify.fitting.feeding import Feed, Order, by_weight, generator, together
+from likelify.errors import LikelifyError, LikelifyWarning, NonFiniteError, RunError
+from likelify.fitting.checkpoint import Checkpoints, Saved, restore, restore_start
+from likelify.fitting.checks import check_fit, check_flow, read_for
+from likelify.fitting.feeding import Feed
 from likelify.fitting.figures import Course, Point, Reason, Truncation, Unit
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.mapped import MappedRows, can_map
+from likelify.fitting.preparing import begin, check_shares, initialize_layers
 from likelify.fitting.process import OneProcess, processes
 from likelify.fitting.settings import FitSettings
-from likelify.fitting.state import FitState, Position, State
-from likelify.fitting.structures import keep_structures
+from likelify.fitting.state import FitState, State
 from likelify.fitting.training import Objective, build_optimizer, descend
 from likelify.fitting.trimming import trimmed
 from likelify.fitting.truncation import loosens, measure_truncation
@@ -156,7 +156,7 @@ def _prepared(
         flow.to(place.device)
         if run is not None and place.is_first:
             held.enter_context(locked(run.path, wait=False))
-            checkpoints, saved = _begin(run, source, settings, place, conditional=conditional, initialize=initialize)
+            checkpoints, saved = begin(run, source, settings, place, conditional=conditional, initialize=initialize)
     initialized, initialize = place.from_first(
         (False, initialize) if saved is None else (saved.facts.initialized, saved.facts.initialize)
     )
@@ -166,47 +166,10 @@ def _prepared(
         if checkpoints is not None and saved is None:
             checkpoints.save_start(flow)
         if initialize and not initialized:
-            _initialize(flow, source, settings, conditional=conditional)
+            initialize_layers(flow, source, settings, conditional=conditional)
     fitting = _Fit(flow, source, settings, place, conditional=conditional)
     fitting.checkpoints, fitting.saved, fitting.goes_on = checkpoints, saved, initialized
     return fitting
-
-
-def check_shares(source: Source, settings: FitSettings, place: OneProcess) -> None:
-    """Refuse batches of which some process would have no part.
-
-    Raises:
-        ConfigError: saying how large they must be.
-    """
-    batch = min(settings.batch_size, source.size("train"))
-    if batch < place.count:
-        raise ConfigError(
-            f"A batch of {batch} items, over all processes together, cannot be shared by {place.count} of them: take "
-            f"fewer processes, or a larger batch_size (at most the {source.size('train')} items to train on)."
-        )
-
-
-def _begin(
-    run: Run, source: Source, settings: FitSettings, place: OneProcess, *, conditional: bool, initialize: bool
-) -> tuple[Checkpoints, Saved | None]:
-    """Return what writes the checkpoints of a run, and the one from which its fit goes on."""
-    run.refuse_ended()
-    facts = Facts(
-        machine=Machine.now(place.device, place.count),
-        data=source.fingerprint(),
-        conditional=conditional,
-        fit=settings,
-        initialize=initialize,
-        initialized=False,
-        position=Position(),
-    )
-    saved = run.saved()
-    if saved is not None:
-        check_same(saved, facts)
-    else:
-        run.settle(settings, conditional=conditional)
-        keep_structures(run, source)
-    return Checkpoints(run.path, facts), saved
 
 
 def _kept(run: Run, fitting: _Fit) -> Course:
@@ -484,11 +447,3 @@ def _warn_unmeasured(reason: str) -> None:
         LikelifyWarning,
         stacklevel=4,
     )
-
-
-def _initialize(flow: Flow, source: Source, settings: FitSettings, *, conditional: bool) -> None:
-    check_front(flow, source)
-    order = Order(source.size("train"), generator(settings.seed, "initialize", 0))
-    some = order.part(0, settings.initialize_items)
-    batch = by_weight(together(flow, source, some, workers=settings.workers))
-    flow.initialize(batch.x, batch.context(conditional=conditional))
