@@ -1,4 +1,4 @@
-"""What else the pyramid might be, at equal time: other colours, shared networks, more components, other widths.
+"""What else the pyramid might be, at equal time: other colours, networks of each level, more components, other widths.
 
     python -m benchmarks.pyramid_variants --json results/pyramid_variants.json
 
@@ -27,11 +27,11 @@ from likelify.zoo.pyramid import PyramidConfig
 SOURCE = "sample-photos"
 FIT = {name: value for name, value in FITS["pyramid"].items() if name not in ("steps", "max_time")}
 FOLDER = Path("runs") / "benchmarks" / "pyramid-variants"
-DEFAULT, COLOURS, SHARED = "as it is", "YCoCg-R in front", "networks shared by all levels"
+DEFAULT, COLOURS, APART = "as it is", "YCoCg-R in front", "networks of each level"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     COLOURS: {},
-    SHARED: {"networks": "shared"},
+    APART: {"networks": "per-level"},
     "10 components": {"components": 10},
     "width 64": {"width": 64},
     "width 32": {"width": 32},

@@ -30,7 +30,7 @@ class PyramidConfig(ImageConfig):
         aligned: let the networks know where in the image they are, for images that are all in the same place.
     """
 
-    networks: Literal["per-level", "shared"] = "per-level"
+    networks: Literal["per-level", "shared"] = "shared"
     width: Size = 48
     blocks: int = Field(default=2, ge=0, le=64)
     head: Size = 32
