@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -103,6 +103,26 @@ def measured(cell: Cell[Result], folder: Path) -> Result:
             changed = "the code or its settings have changed since this run began; start it again"
             raise RuntimeError(f"{cell} failed: {done.stderr.strip()[-SAID:] if done.returncode else changed}")
     return result
+
+
+def run_missing(
+    wanted: Sequence[Cell[Result]], folder: Path, most: int | None, said: Callable[[Any, Result], str]
+) -> None:
+    """Run cells that have no result, at most so many, each in a process of its own.
+
+    Args:
+        wanted: all cells.
+        folder: where results are kept.
+        most: how many are run now; None for all.
+        said: a line on a cell and its result.
+
+    Raises:
+        RuntimeError: if one of these failed.
+    """
+    missing = [cell for cell in wanted if found(cell, folder) is None]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, in {folder}", flush=True)
+    for cell in missing[:most]:
+        print(said(cell, measured(cell, folder)), flush=True)
 
 
 def forget(cell: Cell[Any], folder: Path) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks import cells as kept
-from benchmarks.cells import found, key_of, measured
+from benchmarks.cells import found, key_of, run_missing
 from benchmarks.emoji import DIGEST, SIZE, TEST, VALIDATION, emoji
 from benchmarks.exponentials_page import page
 from benchmarks.fits import timed
@@ -164,21 +164,12 @@ def cells(names: Sequence[str], mixings: Sequence[str], seeds: int, seconds: flo
     return [Cell(name, mixing, seed, seconds) for seed in range(seeds) for name in names for mixing in mixings]
 
 
-def run_missing(wanted: Sequence[Cell], folder: Path, most: int | None) -> None:
-    """Run cells that have no result, each in a process of its own.
-
-    Raises:
-        RuntimeError: if one of these failed.
-    """
-    missing = [cell for cell in wanted if found(cell, folder) is None]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, in {folder}", flush=True)
-    for cell in missing[:most]:
-        result = measured(cell, folder)
-        print(
-            f"{cell.data}, {cell.mixing}, seed {cell.seed}: {result['bits']:.3f} bits/dim after {result['steps']} "
-            f"steps, {result['parameters']:,} parameters, {result['spent']:.0f} s",
-            flush=True,
-        )
+def said(cell: Cell, result: dict[str, Any]) -> str:
+    """Return a line on a cell and its result."""
+    return (
+        f"{cell.data}, {cell.mixing}, seed {cell.seed}: {result['bits']:.3f} bits/dim after {result['steps']} "
+        f"steps, {result['parameters']:,} parameters, {result['spent']:.0f} s"
+    )
 
 
 def figures(wanted: Sequence[Cell], folder: Path) -> dict[str, Any]:
@@ -209,7 +200,7 @@ def _run(options: argparse.Namespace) -> None:
     if unknown:
         raise SystemExit(f"There are no data {unknown}; there are {', '.join(DATA)}.")
     wanted = cells(names, options.mixings or MIXINGS, seeds, seconds)
-    run_missing(wanted, options.folder, options.only)
+    run_missing(wanted, options.folder, options.only, said)
     content = figures(wanted, options.folder)
     for name in content["data"]:
         for mixing in MIXINGS:

@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import cells as kept
-from benchmarks.cells import found, key_of, measured
+from benchmarks.cells import found, key_of, run_missing
 from benchmarks.fits import timed
 from benchmarks.particles_page import page
 from benchmarks.report import arguments
@@ -165,22 +165,13 @@ def cells(names: Sequence[str], seeds: int, seconds: float, items: int) -> list[
     return [Cell(name, seed, seconds, items) for seed in range(seeds) for name in names]
 
 
-def run_missing(wanted: Sequence[Cell], folder: Path, most: int | None) -> None:
-    """Run cells that have no result, each in a process of its own.
-
-    Raises:
-        RuntimeError: if one of these failed.
-    """
-    missing = [cell for cell in wanted if found(cell, folder) is None]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are there, in {folder}", flush=True)
-    for cell in missing[:most]:
-        result = measured(cell, folder)
-        test, spent, measuring = result["test"], result["spent"], result["measuring"]
-        print(
-            f"{cell.data}, seed {cell.seed}: {test['nats']:.3f} +- {test['nats_error']:.3f} nats per configuration "
-            f"after {result['steps']} steps, {spent:.0f} s and {measuring:.0f} s of measuring",
-            flush=True,
-        )
+def said(cell: Cell, result: dict[str, Any]) -> str:
+    """Return a line on a cell and its result."""
+    test, spent, measuring = result["test"], result["spent"], result["measuring"]
+    return (
+        f"{cell.data}, seed {cell.seed}: {test['nats']:.3f} +- {test['nats_error']:.3f} nats per configuration "
+        f"after {result['steps']} steps, {spent:.0f} s and {measuring:.0f} s of measuring"
+    )
 
 
 def references(names: Sequence[str], file: Path = TRUTH) -> dict[str, dict[str, float]]:
@@ -291,7 +282,7 @@ def _run(options: argparse.Namespace) -> None:
     wanted = cells(names, 1 if quick else options.seeds, seconds, items)
     # What is missing there should be known before the fits, not after them.
     references(names)
-    run_missing(wanted, options.folder, options.only)
+    run_missing(wanted, options.folder, options.only, said)
     content = figures(wanted, options.folder)
     for cell in content["cells"]:
         reference, test = content["references"][system_of(cell["data"])], cell["test"]

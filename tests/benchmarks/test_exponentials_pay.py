@@ -56,7 +56,7 @@ def test_cells_of_a_seed_stay_together_and_kept_ones_are_not_run_again(tmp_path,
     assert len({cell.file(tmp_path) for cell in wanted}) == 8
     for number, cell in enumerate(wanted):
         keep(cell, result(cell.data, cell.mixing, cell.seed, float(number)), tmp_path)
-    pay.run_missing(wanted, tmp_path, None)
+    pay.run_missing(wanted, tmp_path, None, pay.said)
     assert "8 of 8 cells are there" in capsys.readouterr().out
     assert (found(wanted[3], tmp_path) or {})["bits"] == 3.0
     assert found(pay.Cell("digits", "1x1", 0, 30.0), tmp_path) is None
@@ -73,8 +73,8 @@ def test_no_more_cells_are_run_than_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cells.subprocess, "run", started)
     wanted = pay.cells(["digits"], pay.MIXINGS, 2, 60.0)
-    pay.run_missing(wanted, tmp_path, 3)
-    pay.run_missing(wanted, tmp_path, 2)
+    pay.run_missing(wanted, tmp_path, 3, pay.said)
+    pay.run_missing(wanted, tmp_path, 2, pay.said)
     assert run == [(cell.data, cell.mixing, cell.seed) for cell in wanted[:5]]
 
 
@@ -94,7 +94,7 @@ def test_what_data_look_like():
 @pytest.mark.slow
 def test_a_cell_in_a_process_of_its_own_is_kept_as_it_was_measured(tmp_path):
     wanted = pay.cells(["digits"], ["1x1"], 1, 0.2)
-    pay.run_missing(wanted, tmp_path, None)
+    pay.run_missing(wanted, tmp_path, None, pay.said)
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     assert kept["data"] == "digits"

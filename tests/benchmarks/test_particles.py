@@ -123,8 +123,8 @@ def test_no_more_cells_are_run_than_asked_for(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cells.subprocess, "run", started)
     wanted = particles.cells(["dw4"], 3, 600.0, 40)
-    particles.run_missing(wanted, tmp_path, 2)
-    particles.run_missing(wanted, tmp_path, 2)
+    particles.run_missing(wanted, tmp_path, 2, particles.said)
+    particles.run_missing(wanted, tmp_path, 2, particles.said)
     assert run == [0, 1, 2]
     assert "dw4, seed 2: 7.500 +- 0.100 nats per configuration after 9 steps" in capsys.readouterr().out
 

@@ -54,6 +54,12 @@ def test_options_are_kept_and_belong_to_names(tmp_path):
         lk.fit_run(lk.data.open_source("iris"), tmp_path / "x", options=options)
 
 
+def test_a_device_that_is_not_there_leaves_no_folder(tmp_path):
+    with pytest.raises(ConfigError, match="no device 'cuda:9'"):
+        lk.fit_run("iris", tmp_path / "run", device="cuda:9")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_device_is_looked_for_and_is_not_beside_a_fabric():
     flow, rows = lk.Flow(lk.Normal(2, trainable=True), lk.ActNorm(2)), torch.randn(50, 2)
     with pytest.raises(ConfigError, match="no device 'cuda:9'"):

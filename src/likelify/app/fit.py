@@ -45,11 +45,10 @@ def fit_command(
         source = open_source(source_name, options)
         facts = source.facts()
         from likelify.fitting.choose import choose
+        from likelify.fitting.starting import built
 
         choice = choose(facts, **words)
         use_threads(threads, choice.threads)
-        from likelify.fitting.starting import built
-
         config, flow = built(source, facts, choice, options)
         # Before a folder is made: a device that is not there is refused.
         place = where.place

@@ -11,6 +11,7 @@ from likelify.errors import ConfigError
 from likelify.fitting.checks import check_columns, check_front
 from likelify.fitting.choose import Choice, choose
 from likelify.fitting.loop import Progress, fit
+from likelify.fitting.process import processes
 from likelify.fitting.run import Run
 from likelify.fitting.settings import RunConfig
 from likelify.fitting.sources import chosen
@@ -58,7 +59,8 @@ def fit_run(
         The run, which can be evaluated, scored and sampled from, and read again by `Run.load(folder)`.
 
     Raises:
-        ConfigError: if a name or a value is not known, or data and model do not belong together.
+        ConfigError: if a name or a value is not known, data and model do not belong together, or there is no such
+            device; also where several processes have been joined, which `likelify fit --devices` is for.
         DataError: if the data cannot be read as what they seem to be.
         RunError: if the folder is there already, or cannot be written.
 
@@ -69,6 +71,10 @@ def fit_run(
         ...     run.sample(3).shape
         torch.Size([3, 4])
     """
+    # Before a folder is made.
+    place = processes(None, device)
+    if place.count > 1:
+        raise ConfigError("fit_run is for one process; several make one run by likelify fit --devices, or by lk.fit.")
     named = isinstance(data, str | Path)
     if options is not None and not named:
         raise ConfigError("options= says how a source is opened that is given by its name; this one is open already.")
@@ -86,7 +92,7 @@ def fit_run(
     with threads(choice.threads):
         config, flow = built(source, facts, choice, options)
         run = Run.create(folder, config)
-        fit(flow, source, run=run, device=device, on_step=on_step)
+        fit(flow, source, run=run, fabric=place, on_step=on_step)
     return run
 
 

@@ -59,7 +59,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         validation: share of the rows that chooses the weights; by default a tenth, and at most 20,000 rows.
         settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
         random_state: of the split, the fit and, where these are given none of their own, of draws.
-        device: that trains and computes, such as "cpu" or "cuda:1"; by default the accelerator there is.
+        device: that trains, such as "cpu" or "cuda:1"; by default the accelerator there is.
         verbose: write a line to the error output at every validation.
 
     Attributes:
