@@ -243,7 +243,8 @@ class Saved:
             moments[f"{OPTIMIZER}step.{name}"] = ((), self._real(f"{OPTIMIZER}step.{name}"))
             # A parameter without a gradient has none.
             expected |= moments if moments.keys() & found.keys() else {}
-        steps = position.step - (position.points[-1].step if position.points else 0)
+        since = max(position.points[-1].step if position.points else 0, *position.setbacks, 0)
+        steps = position.step - since
         names = (f"{LOSSES}bits", f"{LOSSES}nats") if steps > 0 else ()
         return expected | {name: ((steps,), self._real(name)) for name in names}
 

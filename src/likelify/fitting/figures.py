@@ -289,6 +289,8 @@ class Course(Settings):
         points: the evaluations on the validation split.
         validation_items: how many items these looked at, the first of the split, where all that the settings ask for
             would have taken more than about half of `max_time`; else None.
+        setbacks: steps at which the loss blew up, so that the fit went back to its best weights and on at half of its
+            rate.
         truncation: what the tolerance of exponentials did to the objective; None without exponentials, at full
             tolerance, and as long as the fit has not ended.
     """
@@ -300,6 +302,7 @@ class Course(Settings):
     clock: Literal["wall", "processor"] = "wall"
     points: tuple[Point, ...] = ()
     validation_items: int | None = None
+    setbacks: tuple[int, ...] = ()
     truncation: Truncation | None = None
 
     @property
@@ -348,6 +351,12 @@ class Course(Settings):
                 f"The training loss ran away: from {trained[len(trained) // 2].train_nats:.4g} nats per item in the "
                 f"middle of the fit to {trained[-1].train_nats:.4g} at its end, and so do the figures of validation. "
                 f"{COLLAPSES}"
+            )
+        if self.setbacks:
+            found.append(
+                f"The loss blew up at step {', '.join(f'{step:,}' for step in self.setbacks)}: "
+                f"{'each time ' * (len(self.setbacks) > 1)}the fit went back to its best weights, and on at half of "
+                "its learning rate. With a lower one from the start (--lr, in Python lr=) less of its time is lost."
             )
         if self.validation_items is not None:
             found.append(

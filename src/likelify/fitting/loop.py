@@ -14,6 +14,7 @@ from torch import Tensor
 
 from likelify.data import Source, as_source
 from likelify.errors import LikelifyError, LikelifyWarning, NonFiniteError, RunError
+from likelify.fitting import setbacks
 from likelify.fitting.checkpoint import Checkpoints, Saved, restore, restore_start
 from likelify.fitting.checks import check_fit, check_flow, read_for
 from likelify.fitting.feeding import Feed
@@ -22,7 +23,7 @@ from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.mapped import MappedRows, can_map
 from likelify.fitting.preparing import begin, check_shares, initialize_layers
-from likelify.fitting.process import OneProcess, processes
+from likelify.fitting.process import OneProcess, all_know, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, State
 from likelify.fitting.training import Objective, build_optimizer, descend
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from likelify.fitting.run import Run
+
+
+# In the words of what ends a fit.
+ENDED = "training stopped"
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,11 @@ class _Fit:
         # A first step in any case: starting values and the first validation may have taken all the time.
         while ((fraction := self._fraction()) < 1 or not self.state.step) and not self._out_of_patience():
             with self.interrupts.whole():
-                self._train_step(fraction if self.state.step else 0.0)
+                try:
+                    self._train_step(fraction if self.state.step else 0.0)
+                except NonFiniteError as error:
+                    self._go_back(error)
+                    continue
             after = self._fraction()
             self._save_if_due(validated=self._validate_if_due(after))
             self._report(after)
@@ -344,8 +353,10 @@ class _Fit:
         return min(share, 1.0)
 
     def _train_step(self, fraction: float) -> None:
-        settings, place, step = self.settings, self.place, self.state.step
-        self.state.lr = settings.lr_at(step, fraction)
+        settings, place, step, before = self.settings, self.place, self.state.step, self.state.setbacks
+        # After a setback it rises again as at the start.
+        since = step - (before[-1] if before else 0)
+        self.state.lr = settings.lr_at(since, fraction) * setbacks.factor(before)
         with place.together() as numbers:
             numbers.append(self.state.seconds if place.is_first else 0.0)
             loss, nats = self._share_of_loss(step)
@@ -373,7 +384,35 @@ class _Fit:
         return weight * loss, weight * nats
 
     def _validate(self, passed: int) -> None:
-        """Add a point to the course, and keep the weights if they are the best so far."""
+        """Add a point to the course, and keep the weights if they are the best so far; go back first if need be."""
+        try:
+            if self._may_go_back() and self._blew_up():
+                self._go_back()
+            self._add_point(passed)
+        except NonFiniteError as error:
+            self._go_back(error)
+            self._add_point(passed)
+
+    def _blew_up(self) -> bool:
+        losses = torch.stack([bits for bits, _ in self.state.losses]).tolist() if self.state.losses else []
+        return not self.matches and setbacks.blew_up(losses, self.state.course())
+
+    def _may_go_back(self) -> bool:
+        """Tell whether there is somewhere to go back to, from which the same did not happen at once."""
+        state = self.state
+        return bool(state.best) and state.step not in state.setbacks and len(state.setbacks) < setbacks.MOST
+
+    def _go_back(self, error: NonFiniteError | None = None) -> None:
+        """Go back to the best weights, or raise the error if there is no going on."""
+        # What one process has met by itself ends all: the others do not know of what kind it is.
+        if error is not None and (all_know(error) or not self._may_go_back()):
+            if self.state.best and ENDED not in str(error):
+                raise NonFiniteError(f"{error} At step {self.state.step} {ENDED}; {self._kept_words()}.") from error
+            raise error
+        setbacks.go_back(self.state)
+        self.doubts.clear()
+
+    def _add_point(self, passed: int) -> None:
         state = self.state
         with self.place.together():
             settle(self.doubts)
@@ -428,16 +467,19 @@ class _Fit:
     def _require_finite(self, loss: Tensor) -> None:
         if math.isfinite(float(loss.detach())):
             return
-        kept, best = "the initial weights are kept", self.state.best_point
-        if best is not None:
-            shown = Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
-            kept = f"the weights of step {best.step} are kept (validation {shown})"
         raise NonFiniteError(
-            f"The loss became {float(loss.detach())} at step {self.state.step}, so training stopped; {kept}. Usual "
-            f"causes: the learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped tightly "
-            f"enough (clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also mean that "
-            "items lie outside the support of the model."
+            f"The loss became {float(loss.detach())} at step {self.state.step}, so {ENDED}; {self._kept_words()}. "
+            f"Usual causes: the learning rate is too high (lr={self.settings.lr:g}) or gradients are not clipped "
+            f"tightly enough (clip={self.settings.clip}); lower one of them and fit again. An infinite loss can also "
+            "mean that items lie outside the support of the model."
         )
+
+    def _kept_words(self) -> str:
+        best = self.state.best_point
+        if best is None:
+            return "the initial weights are kept"
+        shown = Unit.of(self.source.kind).show(best.validation_bits, best.validation_nats)
+        return f"the weights of step {best.step} are kept (validation {shown})"
 
 
 def _warn_unmeasured(reason: str) -> None:

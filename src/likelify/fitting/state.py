@@ -33,6 +33,7 @@ class Position(Settings):
         lr: learning rate of the last step.
         points: the evaluations on the validation split.
         validation_items: see `Course`.
+        setbacks: see `Course`.
     """
 
     step: int = Field(default=0, ge=0)
@@ -43,6 +44,7 @@ class Position(Settings):
     lr: float = Field(default=0.0, ge=0)
     points: tuple[Point, ...] = ()
     validation_items: int | None = Field(default=None, ge=1)
+    setbacks: tuple[int, ...] = ()
 
 
 class FitState:
@@ -62,9 +64,10 @@ class FitState:
         self.step = self.passed = self.stale = 0
         self.points: list[Point] = []
         self.validation_items: int | None = None
+        self.setbacks: tuple[int, ...] = ()
         self.best_index: int | None = None
         self.best: State = {}
-        # Of the steps since the last validation: bits per dimension and nats, each still on the device.
+        # Of the steps since the last validation or setback: bits per dimension and nats, each still on the device.
         self.losses: list[tuple[Tensor, Tensor]] = []
         self.clock = time.perf_counter if settings.clock == "wall" else time.process_time
         self.start = self.clock()
@@ -111,6 +114,7 @@ class FitState:
             clock=self.settings.clock,
             points=tuple(self.points),
             validation_items=self.validation_items,
+            setbacks=self.setbacks,
         )
 
     def state(self) -> tuple[Position, State]:
@@ -124,6 +128,7 @@ class FitState:
             lr=self.lr,
             points=tuple(self.points),
             validation_items=self.validation_items,
+            setbacks=self.setbacks,
         )
         losses = dict(zip(("bits", "nats"), zip(*self.losses, strict=True), strict=True)) if self.losses else {}
         return position, {
@@ -152,7 +157,7 @@ class FitState:
         """Go on from what `state` gave, in a fit of the same flow with the same settings."""
         self.step, self.passed, self.stale = position.step, position.passed, position.stale
         self.points, self.best_index = list(position.points), position.best
-        self.validation_items = position.validation_items
+        self.validation_items, self.setbacks = position.validation_items, position.setbacks
         self.start, self.lr = self.clock() - position.seconds, position.lr
         self.flow.load_state_dict(of_part(FLOW, tensors))
         self.average.load_state_dict(of_part(AVERAGE, tensors))

@@ -115,7 +115,9 @@ def small_derivative(matrices: np.ndarray, grad: np.ndarray) -> np.ndarray:
     block = np.zeros((count, 2 * features, 2 * features), grad.dtype)
     block[:, :features, :features] = block[:, features:, features:] = matrices.swapaxes(1, 2)
     block[:, :features, features:] = grad / size
-    return small_exponential(block)[:, :features, features:] * size
+    # A gradient that is too large for the precision stays infinite or NaN, which whoever steps along it looks at.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return small_exponential(block)[:, :features, features:] * size
 
 
 @dataclass(frozen=True, eq=False)
