@@ -98,7 +98,7 @@ def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
     output = run(monkeypatch, capsys, "fit", "wine", "--dry-run", *SMALL)
     assert "flowified-mlp: flowified-mlp for rows of 13, real numbers" in output
     assert "one training step on 8 rows" in output
-    assert "fresh model on random rows: -" in output
+    assert "fresh model on rows: -" in output
     assert " nats (likelihood: " in output
 
 
@@ -113,7 +113,7 @@ def test_a_dry_run_of_a_table(monkeypatch, capsys, here):
         (("fit", "iris", "--mixing", "1x1"), "There is no mixing '1x1'. Known are: lu, dense-exponential."),
         (
             ("fit", "iris", "--conditional"),
-            "The model 'table-flow' does not read labels, so it cannot be conditional. Conditions of table-flow are",
+            "The model 'table-flow' does not read labels, so it cannot be conditional. For p(the other columns | some)",
         ),
         (
             ("fit", "diabetes", "--conditional"),
@@ -169,3 +169,14 @@ def test_what_columns_were_taken_for_is_printed_and_kept(monkeypatch, capsys, he
     assert list(schema) == ["n", "x", "y"]
     assert (schema["x"]["lower"], schema["x"]["declared"], schema["n"]["kind"]) == (-9.0, True, "integer")
     assert config["opened"]["options"]["drop"] == ["auto"]
+
+
+@pytest.mark.parametrize("source", ["wine", "mixed.csv"])
+def test_a_dry_run_takes_rows_that_can_be(monkeypatch, capsys, here, source):
+    random = np.random.default_rng(0)
+    rows = zip(random.integers(0, 90, 60), random.choice(["Rome", "Oslo"], 60), range(60), strict=True)
+    lines = ["age,city,day", *(f"{age},{city},2024-03-{1 + row % 28:02d}" for age, city, row in rows)]
+    (here / "mixed.csv").write_text("\n".join(lines))
+    output = run(monkeypatch, capsys, "fit", source, "--dry-run")
+    assert "one training step on 8 rows" in output
+    assert "fresh model on rows: " in output

@@ -156,3 +156,18 @@ def test_hidden_pixels_are_drawn_and_the_others_kept(here, folder, monkeypatch):
 def test_errors_are_one_paragraph(folder, words, message, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert message in typed(monkeypatch, capsys, "sample", *words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rows", "--steps", 3), "--steps is for --interpolate"),
+        (("rows", "--interpolate", 0, 1, "-n", 3), "--interpolate takes no -n: say how many items with --steps"),
+        (("rows", "--inpaint", "test"), "what is hidden: the names of columns, --mask age,city"),
+        (("rows", "--given", "a"), "--given says what is known: 'a=...'"),
+    ],
+)
+def test_words_that_a_form_has_no_use_for_are_refused(folder, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(folder)
+    assert said in " ".join(typed(monkeypatch, capsys, "sample", *words, "-o", "never.csv", code=2).split())
+    assert not (folder / "never.csv").exists()

@@ -203,3 +203,17 @@ def test_arrays_that_announce_another_size(tmp_path):
         path.write_bytes(spoiled)
         with pytest.raises(DataError, match=r"announces \d+ bytes and holds \d+"):
             map_array(path)
+
+
+@pytest.mark.parametrize("option", [{"given": ("column 1",)}, {"missing": ("0",)}, {"dependent": "drop"}])
+@pytest.mark.parametrize("name", ["rows.npz", "pictures.npy", "graphs.npz"])
+def test_options_of_columns_are_refused_where_there_are_none(tmp_path, option, name):
+    rows = RNG.normal(size=(60, 3))
+    if name == "pictures.npy":
+        np.save(tmp_path / name, pixels(50, 8, 8))
+    elif name == "rows.npz":
+        np.savez(tmp_path / name, rows)
+    else:
+        np.savez(tmp_path / name, x=rows, sizes=np.full(20, 3))
+    with pytest.raises(DataError, match=f"--{next(iter(option))}"):
+        open_source(tmp_path / name, SourceOptions(**option))

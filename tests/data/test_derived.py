@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from likelify.data import ArraySource, open_source, resized, subset, table, weighted
+from likelify.data import ArraySource, open_source, resized, standardized, subset, table, weighted
+from likelify.data.simulated.source import SimulatedGraphs
 from likelify.errors import DataError
+from likelify.seeding import picked
 
 SPLITS = ("train", "validation", "test")
 
@@ -147,3 +149,23 @@ def test_what_is_kept_of_a_weighted_source_has_weights_of_mean_one():
     assert rows.item_weights("train") is None
     with pytest.raises(DataError, match="All 7 items kept of the split 'train' have the weight 0"):
         subset(weighted(rows, train=np.isin(np.arange(len(whole)), chosen, invert=True) * 1.0), train=7)
+
+
+def test_weights_stay_with_what_is_made_of_the_items():
+    rows = weighted(table(np.random.default_rng(0).normal(size=(40, 2)) * 5), train=np.arange(32))
+    heavy = standardized(rows).read_all("train").weights
+    assert torch.equal(heavy, rows.read_all("train").weights)
+    assert standardized(rows).read_all("test").weights is None
+    small = resized(weighted(images(), train=np.arange(9)), (3, 3))
+    assert torch.equal(
+        small.read_all("train").weights, weighted(images(), train=np.arange(9)).read_all("train").weights
+    )
+
+
+def test_a_split_that_stays_whole_costs_no_memory():
+    many = SimulatedGraphs("mog-4", train=2**40 - 1, validation=10, test=30)
+    few = subset(many, test=5)
+    assert few.size("train") == 2**40 - 1
+    assert torch.equal(few.read_all("test").x[:4], many.read("test", torch.tensor(picked(30, 5)[:1])).x)
+    assert len(subset(many, train=3).read_all("train")) == 3
+    assert few.fingerprint() != many.fingerprint() != subset(many, test=6).fingerprint()

@@ -5,7 +5,7 @@ from datetime import date, datetime, time
 import numpy as np
 import pytest
 
-from likelify.data.encoding import decode, encode
+from likelify.data.encoding import as_word, decode, encode
 from likelify.errors import DataError, LikelifyWarning
 from likelify.schema import ColumnSchema
 
@@ -97,3 +97,10 @@ def test_dates_beyond_the_calendar_are_put_at_its_ends(written):
     day = ColumnSchema(name="day", kind="date", rest="steps", step=1.0, unit="day", written="%Y-%m-%d")
     found = decode(np.array([[-1e9], [0.0], [1e9]]), [day], written=written)["day"]
     assert [str(date) for date in found] == ["0001-01-01", "1970-01-01", "9999-12-31"]
+
+
+def test_what_pandas_has_for_nothing_is_missing():
+    nothing = pytest.importorskip("pandas").NA
+    assert as_word(nothing) == as_word(None) == as_word(np.datetime64("NaT")) == as_word(float("nan")) == ""
+    column = ColumnSchema(name="a", missing=True)
+    assert np.isnan(encode({"a": [1.0, nothing]}, [column])[1, 0])

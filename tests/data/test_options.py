@@ -43,3 +43,11 @@ def test_a_run_remembers_options_only_where_there_are_some():
     assert DataChoice.parse(choice.model_dump(mode="json")) == choice
     with pytest.raises(DataError, match="--crop has no effect on 'digits'"):
         open_data(choice)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [({"columns": ""}, "no column is named"), ({"image_size": 0}, "0 is no size")]
+)
+def test_what_says_nothing_is_refused_in_words(words, said):
+    with pytest.raises(ConfigError, match=said):
+        SourceOptions.parse(words)

@@ -3,7 +3,18 @@ import pytest
 import torch
 
 from likelify import Context, GraphBatch
-from likelify.data import FROM_FILES, SOURCES, ArraySource, Batch, Facts, open_source, subset
+from likelify.data import (
+    FROM_FILES,
+    SOURCES,
+    ArraySource,
+    Batch,
+    Facts,
+    GraphItems,
+    GraphSource,
+    as_source,
+    open_source,
+    subset,
+)
 from likelify.errors import DataError
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]])
@@ -184,3 +195,15 @@ def test_tables_in_single_precision_are_looked_at_without_a_warning():
     rows[2, 1] = np.inf
     with pytest.raises(DataError, match="row 2, column 1"):
         ArraySource("rows", splits, kind="table", levels=None)
+
+
+def test_labels_and_ends_of_splits_are_part_of_the_data():
+    rows = np.random.default_rng(0).normal(size=(100, 2))
+    prints = {as_source(rows, validation=share).fingerprint() for share in (0.1, 0.2)}
+    prints |= {as_source(rows, labels=np.arange(100) // by % 2).fingerprint() for by in (1, 50)}
+    assert len(prints) == 4
+    prints = set()
+    for labels in ([0, 1], [1, 0]):
+        items = GraphItems(rows[:5], [2, 3], labels=labels)
+        prints.add(GraphSource("graphs", dict.fromkeys(("train", "validation"), items)).fingerprint())
+    assert len(prints) == 2

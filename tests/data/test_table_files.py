@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from likelify.data import SourceOptions, as_source, open_items, open_source
 from likelify.data.encoding import decode
@@ -54,7 +55,7 @@ def test_a_file_says_the_same_whatever_its_format(tmp_path, name):
     assert np.array_equal(test.x.numpy(), PEOPLE[NUMBERS].to_numpy(dtype=float)[ORDER[54:]])
     assert [source.class_names[n] for n in test.labels.tolist()] == PEOPLE["city"].to_numpy()[ORDER[54:]].tolist()
     assert "its classes in 'city': Bonn, Oslo, Rome" in source.description
-    assert source.fingerprint() == as_fitted(tmp_path).fingerprint()
+    assert torch.equal(test.x, as_fitted(tmp_path).read_all("test").x)
     items = open_items(path, source.facts(), SourceOptions(labels="city"))
     batch = next(items.batches(60))
     assert batch.carried["id"] == PEOPLE["id"].tolist()
@@ -235,3 +236,36 @@ def test_a_frame_takes_its_labels_from_a_column_or_from_beside(tmp_path):
     assert (source.classes, source.class_names) == (2, None)
     with pytest.raises(DataError, match="kind=, levels= and channels= have no effect"):
         as_source(PEOPLE[NUMBERS], kind="image")
+
+
+def test_real_numbers_are_no_classes(tmp_path):
+    random = np.random.default_rng(0)
+    lines = ["a,b,l", *(f"{a:.3f},{b:.3f},{c:.2f}" for a, b, c in random.normal(size=(50, 3)))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="is a real number"):
+        open_source(tmp_path / "rows.csv", SourceOptions(labels="l"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n" + "1,2,\n" * 30, "line 2"),
+        ("sep=;\n" + "a;b\n" + "1;2\n" * 30, "line"),
+        ("My table\n" + "a,b\n" + "1,2\n" * 30, "line 2"),
+    ],
+)
+def test_lines_that_are_no_rows_are_named_even_where_all_are(tmp_path, text, said):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError) as refused:
+        open_source(tmp_path / "rows.csv")
+    assert said in str(refused.value)
+    assert "no rows" not in str(refused.value)
+
+
+def test_one_impossible_date_among_few_is_named(tmp_path):
+    days = [f"2020-02-{1 + row % 15:02d}" for row in range(100)] + ["2020-02-30"]
+    random = np.random.default_rng(0)
+    lines = ["d,x", *(f"{day},{random.normal():.3f}" for day in days)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"line 102, column 'd': '2020-02-30' is no date"):
+        open_source(tmp_path / "rows.csv")

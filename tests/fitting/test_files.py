@@ -12,6 +12,7 @@ from likelify.errors import RunError
 from likelify.fitting import files
 from likelify.fitting.figures import Figure
 from likelify.fitting.files import as_json, make_folder, write_atomically, write_new
+from likelify.settings import Settings
 
 # Makes one folder after the other as soon as it is told to, and prints which it got.
 CREATE = """
@@ -134,3 +135,11 @@ def test_figures_that_are_not_finite_are_never_written_as_json():
     assert as_json(Figure(mean=1.5, standard_error=None, count=2)).startswith(b'{\n  "mean": 1.5')
     with pytest.raises(RunError, match="infinite or not a number"):
         as_json(Figure(mean=float("inf"), standard_error=None, count=2))
+
+
+def test_a_name_that_is_no_text_is_refused_in_words():
+    class Named(Settings):
+        name: str
+
+    with pytest.raises(RunError, match="is no text in UTF-8"):
+        as_json(Named(name="caf\udce9"))

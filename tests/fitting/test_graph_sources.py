@@ -24,13 +24,14 @@ from likelify.data import (
 from likelify.data.ahead import read_ahead
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.cost import made_up_batch
-from likelify.fitting.feeding import Order, at_once, by_weight
+from likelify.fitting.feeding import at_once, by_weight
 from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import elements_of, items_per_pass
 from likelify.fitting.scoring.ranks import ranks
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.sources import chosen
+from likelify.seeding import Order
 from tests.fitting.graph_runs import TinyGraphs, clouds, graph_run, rings
 from tests.fitting.test_resume import Killed, kill_at, same
 
@@ -107,7 +108,7 @@ def test_graphs_count_as_often_as_they_weigh_where_layers_are_fitted():
 
 
 def test_orders_of_more_items_than_are_kept(monkeypatch):
-    monkeypatch.setattr("likelify.fitting.feeding.PERMUTED", 100)
+    monkeypatch.setattr("likelify.seeding.PERMUTED", 100)
     for size in (101, 128, 1000):
         order, other = (Order(size, torch.Generator().manual_seed(seed)) for seed in (0, 1))
         parts = [order.part(start, 30) for start in range(0, size, 30)]

@@ -119,6 +119,23 @@ def meets_nan(place, folder):
     fit(broken, stripes(), QUICK, fabric=place)
 
 
+def meets_infinity_alone(place, folder):
+    """Only one process meets it, in a layer, so that it is an error there and a word in the other."""
+    calls = []
+
+    class Trap(lk.Affine):
+        def forward(self, x, context=None):
+            calls.append(1)
+            if place.rank == 1 and len(calls) > 12:
+                raise NonFiniteError("met infinity")
+            return super().forward(x, context)
+
+    with lk.seeded(0):
+        flow = exact_flow()
+    broken = lk.Flow(flow.base, lk.Chain([*flow.transform, Trap().double()]), event_shape=(2,))
+    fit(broken, rings(), EXACT, fabric=place)
+
+
 def a_callback_fails_in_the_first(place, folder):
     def fail(progress):
         if place.is_first and progress.step == 3:
@@ -180,6 +197,7 @@ TASKS = [
     is_refused_what_has_ended,
     cannot_read,
     meets_nan,
+    meets_infinity_alone,
     a_callback_fails_in_the_first,
     has_too_small_batches,
     ends_for_lack_of_patience,
@@ -279,6 +297,13 @@ def test_what_one_process_meets_ends_all(found):
     own, told = found[a_callback_fails_in_the_first]
     assert isinstance(own, DataError)
     assert str(told) == "Process 0 of 0..1 stopped, and all others with it. the callback failed"
+    told, own = found[meets_infinity_alone]
+    assert isinstance(own, NonFiniteError)
+    assert "met infinity" in str(own)
+    assert "the weights of step" in str(own)
+    assert isinstance(told, ProcessError)
+    assert "met infinity" in str(told)
+    assert all_know(own)
     small, also = found[has_too_small_batches]
     assert isinstance(small, ConfigError)
     assert "cannot be shared by 2" in str(small)

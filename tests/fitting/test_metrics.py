@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.data import ArraySource
+from likelify.data import ArraySource, table, weighted
 from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.metrics import bits_per_dim, evaluate, gap_draws
 from tests.fitting.toys import stripes
@@ -119,3 +119,16 @@ def test_items_outside_the_support_are_counted():
         measured = evaluate(flow, source, elbo_samples=1, iw_samples=0)
     assert measured.elbo.nats.mean == -math.inf
     assert measured.elbo.nats.standard_error is None
+
+
+def test_a_weighted_split_is_measured_as_it_weighs():
+    rows = table(np.random.default_rng(0).normal(size=(60, 2)))
+    flow = lk.Flow(lk.Normal(2), lk.ActNorm(2)).double()
+    heavy = np.random.default_rng(1).integers(0, 3, rows.size("test"))
+    measured = evaluate(flow, weighted(rows, test=heavy), iw_samples=2)
+    with torch.no_grad():
+        nats = flow.log_prob(rows.read_all("test").x).numpy()
+    assert measured.elbo.nats.mean == pytest.approx((nats * heavy).sum() / heavy.sum())
+    assert measured.elbo.bits.mean == pytest.approx(-measured.elbo.nats.mean / (2 * math.log(2)))
+    assert measured.elbo.nats.count == int((heavy > 0).sum())
+    assert evaluate(flow, rows, iw_samples=0).elbo.nats.mean == pytest.approx(nats.mean())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import likelify as lk
-from likelify.data import ArraySource
-from likelify.errors import LikelifyWarning
+from likelify.data import ArraySource, table, weighted
+from likelify.errors import DataError, LikelifyWarning
 from likelify.fitting import validating
 from likelify.fitting.loop import fit
 from likelify.fitting.process import OneProcess
@@ -145,3 +145,12 @@ def test_a_fit_that_goes_on_looks_at_as_many_items_as_it_began_with(tmp_path, mo
         course = run.resume(stripes())
     assert course.validation_items == run.course().validation_items == 42
     assert set(clock.looked_at) == {16, 10}
+
+
+def test_items_that_weigh_nothing_validate_nothing():
+    source = table(np.random.default_rng(0).normal(size=(60, 2)))
+    weights = np.zeros(source.size("validation"))
+    weights[-1] = 1
+    flow = lk.Flow(lk.Normal(2), lk.ActNorm(2))
+    with pytest.raises(DataError, match=r"first 3 items of the validation split.*weight 0"):
+        lk.fit(flow, weighted(source, validation=weights), steps=2, validation_items=3)

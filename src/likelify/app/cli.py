@@ -39,6 +39,22 @@ MEANT = {
     **dict.fromkeys(("predict", "outliers"), "score"),
 }
 TAKES = "The way goes from one item to another: --interpolate 0 7 of the test split, or --interpolate a.png b.png."
+# Options of some forms of `sample`: the forms, and what is said where it is none of these.
+USES = {
+    "--factor": (
+        ("--upscale",),
+        "--factor says how much finer --upscale draws; name the items: --upscale test --factor 4.",
+    ),
+    "--mask": (("--inpaint",), "--mask says what --inpaint hides; name the items: --inpaint test --mask left."),
+    "--steps": (
+        ("--interpolate",),
+        "--steps is for --interpolate: name two items, --interpolate 0 7; the number of samples is -n.",
+    ),
+    "--draws": (
+        ("--impute", "--inpaint", "--upscale"),
+        "--draws is for --impute, --inpaint and --upscale; the number of samples is -n.",
+    ),
+}
 ANY_MODEL, ANY_FIT, ANY_DATA, ANY_RUN = ModelWords(), FitWords(), DataWords(), RunWords()
 
 RunPath = Annotated[Path, Parameter(help="A run folder, made by 'likelify fit'.")]
@@ -205,10 +221,14 @@ def sample(
         tuple[str, str] | None,
         Parameter(help="Instead: two items (7 is of the test split, or files), and the way.", negative=""),
     ] = None,
-    steps: Annotated[int, Parameter(help="Items on that way.")] = 10,
+    steps: Annotated[int | None, Parameter(help="Items on that way, by default 10.")] = None,
     inpaint: Annotated[str | None, Parameter(help="Instead: as --reconstruct; what --mask hides is drawn.")] = None,
     mask: Annotated[
-        str | None, Parameter(help="left, right, top, bottom, center, LEFT,TOP,WIDTH,HEIGHT or a picture.")
+        str | None,
+        Parameter(
+            help="Images: left, right, top, bottom, center, LEFT,TOP,WIDTH,HEIGHT or a picture; series: 10:20; rows: "
+            "age,city; all: a .npy file."
+        ),
     ] = None,
     upscale: Annotated[
         str | None, Parameter(help="Instead: as --reconstruct, or a small picture; finer pixels are drawn (pyramid).")
@@ -238,25 +258,19 @@ def sample(
         sample_command,
         upscale_command,
     )
-    from likelify.fitting.settings import FINER, ITEM_DRAWS
+    from likelify.fitting.settings import FINER, ITEM_DRAWS, STEPS
 
     forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
     _only_one(forms | {"--upscale": upscale, "--given": given, "--nodes": nodes})
-    if factor is not None and upscale is None:
-        raise ConfigError("--factor says how much finer --upscale draws; name the items: --upscale test --factor 4.")
-    if mask is not None and inpaint is None:
-        raise ConfigError("--mask says what --inpaint hides; name the items: --inpaint test --mask left.")
-    if temperature != 1.0 and any(form is not None for form in forms.values()):
-        raise ConfigError("--temperature is for samples and --upscale; leave it out.")
-    if draws is not None and impute is None and inpaint is None and upscale is None:
-        raise ConfigError("--draws is for --impute, --inpaint and --upscale; the number of samples is -n.")
+    said = {"--factor": factor, "--mask": mask, "--steps": steps, "--draws": draws, "-n": n}
+    _refuse_idle(forms | {"--upscale": upscale}, said, temperature)
     drawing = Drawing(run, out, n, label or [], seed, force)
     if impute is not None:
         impute_command(drawing, impute, 1 if draws is None else draws)
     elif reconstruct is not None:
         reconstruct_command(drawing, reconstruct)
     elif interpolate is not None:
-        interpolate_command(drawing, interpolate, steps)
+        interpolate_command(drawing, interpolate, STEPS if steps is None else steps)
     elif inpaint is not None:
         inpaint_command(drawing, inpaint, mask, ITEM_DRAWS if draws is None else draws)
     elif upscale is not None:
@@ -351,6 +365,18 @@ def _only_one(words: dict[str, Any]) -> None:
     said = list(given(words))
     if len(said) > 1:
         raise ConfigError(f"{' and '.join(said)} exclude one another; give one of them.")
+
+
+def _refuse_idle(forms: dict[str, Any], words: dict[str, Any], temperature: float) -> None:
+    """Refuse what the form of `sample` that was asked for has no use for."""
+    asked = set(given(forms))
+    for word, (uses, said) in USES.items():
+        if words[word] is not None and not asked & set(uses):
+            raise ConfigError(said)
+    if "--interpolate" in asked and words["-n"] is not None:
+        raise ConfigError("--interpolate takes no -n: say how many items with --steps.")
+    if temperature != 1.0 and asked - {"--upscale"}:
+        raise ConfigError("--temperature is for samples and --upscale; leave it out.")
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:

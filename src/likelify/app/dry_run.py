@@ -1,4 +1,4 @@
-"""One training step on made-up items: what a model costs before anything is fitted."""
+"""One training step: what a model costs before anything is fitted."""
 
 import resource
 import sys
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from likelify.app.show import console, say_remarks
-from likelify.data import Batch, Facts
+from likelify.data import Batch, Facts, Source
 from likelify.fitting.checks import for_flow
 from likelify.fitting.choose import Choice
 from likelify.fitting.cost import made_up_batch, one_step
@@ -21,27 +21,30 @@ from likelify.transforms.core import Chain, Transform
 from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.surjections.dimension import Slice
 
-# Items of the step, where no number is given.
-BATCH = 8
+# Items of the step, where no number is given; and rows that the layers which depend on data are fitted to.
+BATCH, ROWS = 8, 512
 MEGABYTE = 2**20
 
 
-def dry_run(choice: Choice, facts: Facts, items: int, graphs: Batch | None = None) -> None:
+def dry_run(choice: Choice, facts: Facts, items: int, source: Source | None = None) -> None:
     """Build a model, count its parameters, make one training step on random items, and print what it took.
 
-    Where items are graphs, whose edges are not made up in a way that costs as much, the step is on these `graphs`.
+    Graphs, whose edges are not made up in a way that costs as much, and rows, which a column of words or whole numbers
+    makes impossible where they are random, are the first ones of the source.
     """
+    real = None if source is None or source.kind not in ("graph", "table") else source
     with seeded(choice.fit.seed):
         flow = choice.model.build()
-        batch = made_up_batch(facts, items) if graphs is None else for_flow(flow, graphs)
-        flow.initialize(batch.x, batch.context(conditional=choice.conditional))
+        batch = made_up_batch(facts, items) if real is None else for_flow(flow, _first(real, items))
+        sample = batch if facts.kind != "table" or real is None else for_flow(flow, _first(real, ROWS))
+        flow.initialize(sample.x, sample.context(conditional=choice.conditional))
         objective = Objective(flow, conditional=choice.conditional)
         with torch.no_grad():
             bits, nats = map(float, objective(batch))
         with KeptMemory(in_memory_of(flow.parameters())) as memory:
             seconds = one_step(objective, choice.fit, batch)
     shape = "x".join(map(str, facts.event_shape)) + (" at each node" if facts.kind == "graph" else "")
-    items, drawn = len(batch), "random " if graphs is None else ""
+    items, drawn = len(batch), "random " if real is None else ""
     of = "real numbers" if facts.levels is None else f"{facts.levels} levels"
     console.print(f"{choice.title}: {choice.model.model} for {facts.items} of {shape}, {of}")
     say_remarks(choice)
@@ -56,6 +59,10 @@ def dry_run(choice: Choice, facts: Facts, items: int, graphs: Batch | None = Non
     )
     shown = Unit.of(facts.kind).show(bits, nats)
     console.print(f"fresh model on {drawn}{facts.items}: {shown} (likelihood: {flow.likelihood})")
+
+
+def _first(source: Source, items: int) -> Batch:
+    return source.read("train", torch.arange(min(items, source.size("train"))))
 
 
 def peak_memory() -> int:

@@ -70,7 +70,7 @@ def fit_command(
 def dry_run_command(
     source_name: str | None, words: Mapping[str, Any], *, options: SourceOptions | None = None, threads: int | None
 ) -> None:
-    """Try a model on made-up items of the shape of a source, or on images of the shape of CIFAR-10."""
+    """Try a model on a few items like those of a source, or on images of the shape of CIFAR-10."""
     check_names(words)
     source = None if source_name is None else open_source(source_name, options)
     facts = MADE_UP if source is None else source.facts()
@@ -84,12 +84,7 @@ def dry_run_command(
     if source is not None:
         check_columns(source)
     named = {**words["fit_settings"], **words["settings"]}
-    items, graphs = choice.fit.batch_size if "batch_size" in named else BATCH, None
-    if source is not None and source.kind == "graph":
-        import torch
-
-        graphs = source.read("train", torch.arange(min(items, source.size("train"))))
-    dry_run(choice, facts, items, graphs)
+    dry_run(choice, facts, choice.fit.batch_size if "batch_size" in named else BATCH, source)
 
 
 # The shape and levels where no data are named: those of CIFAR-10, with its ten classes.

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from likelify.app.devices import require_fabric
 from likelify.app.progress import CellProgress
-from likelify.app.show import Terminal, console, program
+from likelify.app.show import console, print_table, program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.cell import Cell
@@ -20,8 +20,6 @@ from likelify.reproduce.experiment import DataSet, Experiment, most_hours
 from likelify.reproduce.runner import run_cells
 from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
-
-WIDE = 200
 
 
 def list_command(scale: str, jobs: int) -> None:
@@ -58,10 +56,7 @@ def reproduce_command(
 ) -> None:
     """Run the cells that are missing, then show the report; `words` repeat the command."""
     check_devices(experiment(name, scale), devices)
-    if data is not None and not data.is_dir():
-        raise ConfigError(f"--data '{data}' is not a folder.")
-    files = None if data is None else str(data.resolve())
-    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=files, out=out)
+    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out)
     command = f"{program()} reproduce {words}"
     if render_only and session.cells and not session.of("finished", "stale"):
         raise RunError(
@@ -82,6 +77,17 @@ def reproduce_command(
             f"{len(failures)} of {len(session.cells)} cells failed; the others are kept. {lines} To try these again, "
             "give the same command."
         )
+
+
+def folder_of(data: Path | None) -> str | None:
+    """Return the folder of the user's data, from the root.
+
+    Raises:
+        ConfigError: if there is no such folder.
+    """
+    if data is not None and not data.is_dir():
+        raise ConfigError(f"--data '{data}' is not a folder.")
+    return None if data is None else str(data.resolve())
 
 
 def check_devices(entry: Experiment, devices: int) -> None:
@@ -129,15 +135,13 @@ def show(report: Report) -> None:
         console.print(f"{text}\n")
     for text in report.discussion:
         console.print(f"- {text}")
-    # In a file or a pipe there is no width to keep to.
-    tables = console if console.is_terminal else Terminal(width=WIDE)
     for entry in report.tables:
         table = Table(title=entry.title, title_justify="left", box=SIMPLE)
         for number, heading in enumerate(entry.headings):
-            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+            table.add_column(heading, justify="right" if number else "left")
         for row in entry.rows:
             table.add_row(*row)
-        tables.print(table)
+        print_table(table)
         for note in entry.notes:
             console.print(f"- {note}")
     for picture in report.pictures:

@@ -6,11 +6,12 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
-from likelify.app.reproduce import time_of
-from likelify.app.show import console
+from likelify.app.reproduce import folder_of, time_of
+from likelify.app.show import console, print_table
 from likelify.reproduce.catalog import experiment
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.planning import Estimate, device_name, estimates
+from likelify.reproduce.session import Session
 
 HEADINGS = ("method", "data", "cells", "steps", "hours a cell")
 
@@ -19,8 +20,10 @@ def plan_command(
     name: str, scale: str, *, seeds: int | None, jobs: int, devices: int, budget: float | None, data: Path | None
 ) -> None:
     """Print the cells of an experiment and the hours that they take, and run nothing."""
-    entry = experiment(name, scale)
-    cells = entry.cells(seeds, budget, None if data is None else str(data.resolve()))
+    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data)).checked()
+    for source, reason in session.absent.items():
+        console.print(f"Left out: {source} cannot be opened. {reason}")
+    cells = [cell for cell in session.cells if cell.data.source not in session.absent]
     if not cells:
         console.print(f"{name} has no cells: its figure is drawn in seconds.")
         return
@@ -35,7 +38,7 @@ def plan_command(
         table.add_column(heading, justify="right" if number > 1 else "left")
     for estimate in found:
         table.add_row(*_row(estimate, counts[estimate.cell.method, estimate.cell.data.source]))
-    console.print(table)
+    print_table(table)
     if others := [cell.name for cell in cells if not isinstance(cell, Cell)]:
         console.print(f"And cells of costs, which take minutes: {', '.join(others)}.")
     if any(estimate.measured for estimate in found):

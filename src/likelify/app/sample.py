@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 # Items that are remade or completed unless a number is given, and rows of a picture.
 REMADE, COMPLETED = 16, 4
+MASKS = {
+    "image": "--mask left, --mask 4,4,10,10 (left, top, width, height) or a picture",
+    "sequence": "--mask 10:20, which are the positions from 10 to 19",
+    "table": "the names of columns, --mask age,city",
+}
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) 
     file, facts = drawing.file(run, "completed"), run.config.data
     check_panels(file, facts, force=drawing.force)
     if mask is None:
-        raise ConfigError("--inpaint needs to know what is hidden: --mask left, --mask 4,4,10,10 or a picture.")
+        raise ConfigError(f"--inpaint needs to know what is hidden: {MASKS.get(facts.kind, '--mask')}.")
     hidden = mask_of(mask, facts)
     limit = _positive(COMPLETED if drawing.number is None else drawing.number)
     settings = {"limit": limit, "labels": _as_labels(drawing.classes(run, 1)), "seed": drawing.seed}
@@ -168,7 +173,8 @@ def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) 
         console.print(f"{draws} draws for each of {len(originals)} {facts.items}: {file}")
         shown = ", ".join(f"{value:.0f}" for value in found.ess.tolist()[:8])
         more = ", ..." if len(found.ess) > 8 else ""
-        console.print(f"Effective sample size of their {found.particles} particles: {shown}{more}")
+        of_what = "draws" if found.particles is None else f"{found.particles} particles"
+        console.print(f"Effective sample size of their {of_what}: {shown}{more}")
 
 
 def _write_completions(

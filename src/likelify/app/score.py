@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from likelify.app.progress import ItemProgress, share_done
-from likelify.app.show import HEAVY_SHARE, console
+from likelify.app.show import HEAVY_SHARE, console, print_table
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
@@ -263,7 +263,7 @@ def _show_oddest(summary: Summary, facts: Facts) -> None:
         table.add_column(name.replace("_", " "), justify="left" if name in carried[1:] else "right")
     for row in found.to_pylist():
         table.add_row(*(_cell(name, row[name]) for name in [*carried[: CARRIED + 1], *ours]))
-    console.print(table)
+    print_table(table)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -45,6 +45,15 @@ class Terminal(Console):
 
 
 console = Terminal(soft_wrap=True)
+# Columns where there is no terminal, so that nothing is cut off in a file or a pipe.
+WIDE = 200
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as the terminal, or wide where there is none; what is too long is folded, not cut off."""
+    for column in table.columns:
+        column.overflow = "fold"
+    (console if console.is_terminal else Terminal(width=WIDE)).print(table)
 
 
 def program() -> str:
@@ -92,7 +101,7 @@ def show_columns(source: Source) -> None:
     for column, share in list(zip(source.schema, missing, strict=True))[:MOST_COLUMNS]:
         said = f"{share:.1%}" if share or column.missing else ""
         table.add_row(column.name, kind_of(column), values_of(column), said, column.said)
-    console.print(table)
+    print_table(table)
     if len(source.schema) > MOST_COLUMNS:
         console.print(f"And {len(source.schema) - MOST_COLUMNS} more columns, which are in the run's config.json.")
     console.print("Other kinds: --columns 'NAME=real,NAME=category,NAME=integer[0,120]'.")
@@ -113,7 +122,7 @@ def show_evaluation(measured: Evaluation, facts: Facts) -> None:
             own = [_show(score.bits, 4)] if unit.word == "bits" else []
             own = own if score.per_node is None else [_show(score.per_node, 4)]
             table.add_row(name, *own, _show(score.nats, 2), str(score.samples), str(score.nats.count))
-    console.print(table)
+    print_table(table)
     if unit.higher_is_better:
         console.print("Higher log-densities are better. They are in the units of the data.")
     else:
@@ -146,7 +155,7 @@ def _show_beside(measured: Evaluation) -> None:
         table.add_column(heading, justify="right" if heading else "left")
     for simple in measured.beside:
         table.add_row(simple.name, _show(simple.nats, 2), _show(simple.gain, 2))
-    console.print(table)
+    print_table(table)
     console.print("Differences are taken row by row, and their errors are those of these differences.")
     worst = min(measured.beside, key=lambda simple: simple.gain.mean)
     error = worst.gain.standard_error or 0.0

@@ -15,7 +15,7 @@ from likelify.data.graph_files import graph_file, is_archive
 from likelify.data.layout import Layout, find_layout
 from likelify.data.npy import Mapped, map_array
 from likelify.data.npz import read_archive
-from likelify.data.options import SourceOptions
+from likelify.data.options import OF_COLUMNS, SourceOptions
 from likelify.data.source import Batch, Parts, Source, filled, require_split, taken
 from likelify.data.table_files import table_file
 from likelify.data.tables import TableSource
@@ -163,8 +163,7 @@ def _source(
     others: list[str],
     options: SourceOptions,
 ) -> Source:
-    idle = [f"--{name}" for name in ("columns", "drop", "labels") if name in options.chosen()]
-    if idle:
+    if idle := options.idle(OF_COLUMNS):
         raise DataError(f"{' and '.join(idle)} have no effect on '{path}': these are of tables with columns.")
     first = items[None if None in items else "train"].values
     layout = find_layout(f"'{path}'", first, kind=options.kind, levels=options.levels, channels=options.channels)

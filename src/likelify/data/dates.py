@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from likelify.data.dialect import is_missing
+from likelify.data.dialect import is_missing, is_nothing
 from likelify.data.faults import Faults, note_cells
 from likelify.data.zones import at_clock
 from likelify.schema import ColumnSchema
@@ -157,7 +157,7 @@ def from_datetimes(values: np.ndarray, unit: Unit) -> np.ndarray:
 
 def _moment(value: Any, written: str | None, unit: Unit, zone: str | None) -> float | None:
     """Return one date, NaN if it is missing, None if it is none."""
-    if value is None or value != value or is_missing(str(value).strip()) or str(value) == "NaT":
+    if is_nothing(value) or is_missing(str(value).strip()):
         return np.nan
     if isinstance(value, np.datetime64):
         return float(from_datetimes(np.array([value]), unit)[0])

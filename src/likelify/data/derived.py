@@ -13,6 +13,7 @@ from likelify.data.facts import SPLITS, Facts, GraphFacts, SplitName, count_size
 from likelify.data.source import ArraySource, Batch, Parts, Source, require_split, sizes_of, taken
 from likelify.data.tables import TableSource, standardize
 from likelify.errors import DataError
+from likelify.seeding import picked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,17 +24,17 @@ class Subset(Source):
 
     Args:
         source: the whole.
-        kept: the numbers of the items of each split.
+        kept: the numbers of the items of each split; None for a split as it is.
         said: how they were chosen, as the description ends.
 
     Raises:
         DataError: if all that is kept of a split weighs nothing.
     """
 
-    def __init__(self, source: Source, kept: Mapping[SplitName, Tensor], said: str) -> None:
+    def __init__(self, source: Source, kept: Mapping[SplitName, Tensor | None], said: str) -> None:
         self.source, self._kept = source, dict(kept)
-        self._factors = {split: self._factor(split) for split, numbers in self._kept.items() if len(numbers)}
-        sizes = sizes_of(self._kept)
+        self._factors = {split: self._factor(split) for split in self._kept if self.size(split)}
+        sizes = sizes_of({split: range(self.size(split)) for split in self._kept})
         self.name = f"{source.name} ({sizes})"
         self.kind, self.event_shape, self.columns = source.kind, source.event_shape, source.columns
         self.schema, self.class_names = source.schema, source.class_names
@@ -47,33 +48,39 @@ class Subset(Source):
         return self.source.family
 
     def _graphs(self, whole: GraphFacts) -> GraphFacts:
-        counts = self.node_counts("train")
+        counts = None if self._kept["train"] is None else self.node_counts("train")
         return whole if counts is None else whole.model_copy(update={"sizes": count_sizes(counts.numpy())})
 
     def node_counts(self, split: SplitName) -> Tensor | None:
         """Return the number of nodes of each graph that is kept, or None if items are no graphs."""
-        counts = self.source.node_counts(split)
-        return None if counts is None else counts[self._kept[split]]
+        return self._of(split, self.source.node_counts(split))
+
+    def _of(self, split: SplitName, values: Tensor | None) -> Tensor | None:
+        """Return of values of all items of a split those of the items that are kept."""
+        numbers = self._kept[split]
+        return values if values is None or numbers is None else values[numbers]
 
     def _factor(self, split: SplitName) -> float | None:
         """Return what the weights of the whole are divided by, or None if there are none."""
-        weights = self.source.item_weights(split)
+        weights = self._of(split, self.source.item_weights(split))
         if weights is None:
             return None
-        mean = float(weights[self._kept[split]].double().mean())
+        mean = float(weights.double().mean())
         if not mean > 0:
-            raise DataError(f"All {len(self._kept[split])} items kept of the split '{split}' have the weight 0.")
+            raise DataError(f"All {len(weights)} items kept of the split '{split}' have the weight 0.")
         return mean
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
         require_split(split)
-        return len(self._kept[split])
+        numbers = self._kept[split]
+        return self.source.size(split) if numbers is None else len(numbers)
 
     def read(self, split: SplitName, indices: Tensor) -> Batch:
         """Read the items with these numbers."""
         require_split(split)
-        batch = self.source.read(split, taken(self, split, self._kept[split], indices))
+        numbers = self._kept[split]
+        batch = self.source.read(split, indices if numbers is None else taken(self, split, numbers, indices))
         factor = self._factors.get(split)
         if batch.weights is None or factor is None:
             return batch
@@ -81,26 +88,27 @@ class Subset(Source):
 
     def item_names(self, split: SplitName) -> Sequence[str] | None:
         """Return the names that the items have in the whole, if they have any."""
-        names = self.source.item_names(split)
-        return None if names is None else [names[int(number)] for number in self._kept[split]]
+        names, numbers = self.source.item_names(split), self._kept[split]
+        return names if names is None or numbers is None else [names[int(number)] for number in numbers]
 
     def item_weights(self, split: SplitName) -> Tensor | None:
         """Return what the items weigh, with mean one over those that are kept."""
-        weights, factor = self.source.item_weights(split), self._factors.get(split)
-        return None if weights is None else weights[self._kept[split]] / (factor or 1.0)
+        weights = self._of(split, self.source.item_weights(split))
+        return None if weights is None else weights / (self._factors.get(split) or 1.0)
 
     def fingerprint(self) -> str:
         """Hash the fingerprint of the whole and the choice."""
         digest = hashlib.sha256(self.source.fingerprint().encode())
         for split in SPLITS:
-            digest.update(self._kept[split].numpy().tobytes())
+            numbers = self._kept[split]
+            digest.update(f"{split} {self.size(split)}".encode() if numbers is None else numbers.numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
 def subset(
     source: Source, *, train: int | None = None, validation: int | None = None, test: int | None = None
 ) -> Source:
-    """Keep the first N items of `numpy.random.default_rng(0).permutation` of each split.
+    """Keep the first N items of `numpy.random.default_rng(0).permutation` of each split (of more than 2^25 an `Order`).
 
     The choice depends on nothing but the size of the split, and a smaller subset is the start of a larger one.
 
@@ -116,13 +124,12 @@ def subset(
     import torch
 
     wanted: dict[SplitName, int | None] = {"train": train, "validation": validation, "test": test}
-    kept: dict[SplitName, Tensor] = {}
+    kept: dict[SplitName, Tensor | None] = {}
     for split, count in wanted.items():
         size = source.size(split)
         if count is not None and not 1 <= count <= size:
             raise DataError(f"The split '{split}' of '{source.name}' has {size} items; a subset of {count} is not one.")
-        order = np.arange(size) if count is None else np.random.default_rng(0).permutation(size)[:count]
-        kept[split] = torch.from_numpy(order)
+        kept[split] = None if count is None else torch.from_numpy(picked(size, count))
     return Subset(source, kept, "by default_rng(0).permutation of each split")
 
 
@@ -247,7 +254,7 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
         # Whole numbers far below 2^53, so that the fast float product is exact.
         sums = (rows @ images.astype(np.float64) @ columns.T).astype(np.int64) * (wanted - 1)
         events[split] = (2 * sums + divisor) // (2 * divisor)
-    return ArraySource(
+    reduced = ArraySource(
         f"{source.name} {size[0]}x{size[1]}, {wanted} levels",
         events,
         kind="image",
@@ -256,9 +263,10 @@ def resized(source: Source, size: tuple[int, int], *, levels: int | None = None)
         classes=source.classes,
         description=f"{source.description}; reduced to {size[0]}x{size[1]} by area means, {wanted} levels",
     )
+    return _weighing(reduced, source)
 
 
-def standardized(source: Source) -> TableSource:
+def standardized(source: Source) -> Source:
     """Return a table in units of the standard deviations of its training split: `(x - mean) / scale` of each column.
 
     For comparison with figures that were measured in such units. Log-densities of the result are higher than those in
@@ -278,7 +286,7 @@ def standardized(source: Source) -> TableSource:
             f"'{source.name}' cannot be standardised: its column '{others[0]}' has words or missing values. Drop it."
         )
     rows, labels = _arrays(source)
-    return TableSource(
+    table = TableSource(
         f"{source.name}, standardised",
         standardize(rows, rows["train"]),
         columns=source.columns,
@@ -286,6 +294,13 @@ def standardized(source: Source) -> TableSource:
         classes=source.classes,
         description=f"{source.description}; standardised by mean and standard deviation of the training split",
     )
+    return _weighing(table, source)
+
+
+def _weighing(made: Source, source: Source) -> Source:
+    """Return a source whose items weigh as much as those that they were made of."""
+    known = {split: source.item_weights(split) for split in SPLITS if source.size(split)}
+    return weighted(made, **{split: weights.numpy() for split, weights in known.items() if weights is not None})
 
 
 def _arrays(source: Source) -> tuple[Parts, Parts | None]:

@@ -4,7 +4,10 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
 
 # In the order of preference, where several fit.
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
@@ -111,6 +114,14 @@ def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
         raise RowError(
             before + 1, f"a quote is not closed where its cell ends, or a cell is too long ({error})"
         ) from error
+
+
+def is_nothing(value: Any) -> bool:
+    """Tell whether a value stands for a missing one: None, NaN, and what pandas and numpy have for it."""
+    # What pandas has for it is not to be compared.
+    if value is None or str(value) in ("NaT", "<NA>"):
+        return True
+    return isinstance(value, float | np.floating | Decimal) and value != value
 
 
 def is_missing(cell: str) -> bool:

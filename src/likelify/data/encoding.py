@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.dates import read_dates, write_dates
-from likelify.data.dialect import is_missing
+from likelify.data.dialect import is_missing, is_nothing
 from likelify.data.faults import Fault, Faults, note_cells
 from likelify.data.limits import LARGEST_VALUE
 from likelify.errors import DataError, LikelifyWarning, unknown_words
@@ -184,7 +184,7 @@ def _places(values: Sequence[Any] | np.ndarray, words: tuple[str, ...]) -> tuple
 
 def as_word(value: Any) -> str:
     """Return a value as a word of a category; what is missing as the empty one."""
-    if value is None or value != value or str(value) in ("NaT", "<NA>"):
+    if is_nothing(value):
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))

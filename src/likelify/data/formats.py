@@ -22,7 +22,7 @@ def open_frame(path: Path) -> Frame:
     if not path.name.endswith(TABLE_ENDINGS):
         raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(TABLE_ENDINGS)}.")
     if not path.is_file():
-        raise DataError(f"There is no file '{path}'.")
+        raise DataError(f"'{path}' is a folder." if path.is_dir() else f"There is no file '{path}'.")
     if path.suffix == ".npy":
         return ArrayFrame(f"'{path}'", map_array(path))
     if path.suffix == ".parquet":

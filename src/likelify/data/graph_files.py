@@ -15,7 +15,7 @@ from likelify.data.graphs import GraphItems, GraphSource, graph_source
 from likelify.data.node_tables import counted, mended, read_nodes
 from likelify.data.npy import map_array
 from likelify.data.npz import read_members
-from likelify.data.options import SourceOptions
+from likelify.data.options import OF_COLUMNS, SourceOptions
 from likelify.errors import DataError
 
 # What the arrays of an archive are called, the first that is there.
@@ -93,8 +93,7 @@ def beside(path: Path) -> Path | None:
 
 
 def _refuse_idle(options: SourceOptions, what: str) -> None:
-    idle = [f"--{name}" for name in ("graphs", "edges", "columns", "drop", "labels") if name in options.chosen()]
-    if idle:
+    if idle := options.idle(("graphs", "edges", *OF_COLUMNS)):
         raise DataError(f"{what}, so {' and '.join(idle)} have no effect: leave them out.")
 
 

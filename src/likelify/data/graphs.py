@@ -167,9 +167,10 @@ class GraphSource(Source):
         return self._splits[split].names if split in self._splits else None
 
     def fingerprint(self) -> str:
-        """Hash features, sizes, edges and weights of all splits."""
+        """Hash features, sizes, edges, weights and labels of all splits."""
         digest = hashlib.sha256(repr(self.event_shape).encode())
         for split in SPLITS:
+            digest.update(f"{split} {self.size(split)}".encode())
             for array in self._splits[split].arrays() if split in self._splits else ():
                 digest.update(array.tobytes())
         return digest.hexdigest()[:16]
@@ -341,8 +342,8 @@ class _Held:
 
     def arrays(self) -> list[np.ndarray]:
         """Return what makes the graphs what they are."""
-        kept = [self.x, self.sizes, self.local] + ([] if self.weight is None else [self.weight])
-        return [np.ascontiguousarray(tensor.numpy()) for tensor in kept]
+        kept = (self.x, self.sizes, self.local, self.weight, self.labels)
+        return [np.ascontiguousarray(tensor.numpy()) for tensor in kept if tensor is not None]
 
 
 def _ranges(starts: Tensor, counts: Tensor) -> Tensor:

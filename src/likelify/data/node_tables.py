@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -300,7 +300,7 @@ def _read_edges(frame: Frame, nodes: _Nodes) -> tuple[np.ndarray, np.ndarray | N
     places = _Places(nodes)
     ends = np.stack([places.of(carried[graph] if graph else None, carried[name]) for name in (start, end)])
     _refuse(frame, _strangers(frame, nodes, ends, carried, (graph, start, end)))
-    edges, weight, said = mended(ends, values[:, 0] if weights else None)
+    edges, weight, said = mended(ends, values[:, 0] if weights else None, frame.place)
     _refuse(frame, said)
     return edges, weight, [name for name in known if name not in {*ids, *weights}]
 
@@ -371,8 +371,16 @@ def _strangers(
     return wrong
 
 
-def mended(edges: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Return undirected edges that stand there once or in both directions in both, and what is wrong with them."""
+def mended(
+    edges: np.ndarray, weight: np.ndarray | None, place: Callable[[int], str] = "row {}".format
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Return undirected edges that stand there once or in both directions in both, and what is wrong with them.
+
+    Args:
+        edges: `(2, E)`.
+        weight: of each, or None.
+        place: says where an edge stands, by its number.
+    """
     weight = None if weight is None else plain_array(weight, "The weights of the edges").astype(np.float64)
     if weight is not None and weight.shape != edges.shape[1:]:
         return edges, weight, [f"there are {edges.shape[1]} edges and weights of shape {weight.shape}."]
@@ -385,12 +393,12 @@ def mended(edges: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np
     again = order[1:][same & (edges[0][order[1:]] == edges[0][order[:-1]])]
     if len(again):
         faults.append(
-            f"{len(again):,} edges are there more than once, such as row {int(again.min())}: keep one of each, with "
+            f"{len(again):,} edges are there more than once, such as {place(int(again.min()))}: keep one of each, with "
             "the sum of the weights where that is meant."
         )
     if weight is not None and len(other := order[1:][same & (np.diff(weight[order]) != 0)]):
         faults.append(
-            f"{len(other):,} edges weigh differently in their two directions, such as row {int(other.min())}."
+            f"{len(other):,} edges weigh differently in their two directions, such as {place(int(other.min()))}."
         )
     ends, weights = both_ways(np.stack([low[kept], high[kept]]), None if weight is None else weight[kept])
     return ends, weights, faults

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from likelify.data.told import Told, read_wishes, split_wishes
 from likelify.settings import Settings
 
+# Options of tables that have columns.
+OF_COLUMNS = ("columns", "drop", "labels", "missing", "given", "dependent")
 # Larger images than these are no items of a density model, and a size from a foreign folder bounds the memory.
 LARGEST_SIDE = 4096
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
@@ -18,8 +20,10 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 def _size(value: Any) -> Any:
     """Return height and width of `32`, `"32"` or `"32x48"`; what is something else as it is."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return (value, value)
+    if isinstance(value, int):
+        raise ValueError(f"{value} is no size: an image has a side of 1 at least.")
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9]{1,9})(?:\s*[xX]\s*([0-9]{1,9}))?\s*", value)
@@ -38,6 +42,8 @@ def _names(value: Any) -> Any:
 def _columns(value: Any) -> Any:
     """Return names, or what is wished of columns by their names; what is something else as it is."""
     if isinstance(value, str):
+        if not value.strip():
+            raise ValueError("no column is named.")
         return split_wishes(value) or _names(value)
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -131,6 +137,10 @@ class SourceOptions(Settings):
     def told(self) -> dict[str, Told]:
         """What columns are taken for, by their names."""
         return read_wishes(self.columns) if isinstance(self.columns, dict) else {}
+
+    def idle(self, names: Collection[str]) -> list[str]:
+        """Return the words of the command line for those among some options that were given."""
+        return [f"--{name.replace('_', '-')}" for name in self.chosen() if name in names]
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that were given, by name."""

@@ -22,6 +22,7 @@ from likelify.errors import DataError
 
 # For so few pictures no other process is worth its start.
 FEW = 256
+MEND_ALL = "Mend or remove it, or, where others are scored, leave such files out: --skip-unreadable."
 
 
 class PictureItems(Items):
@@ -57,7 +58,7 @@ class PictureItems(Items):
         folder, names = (place.parent, (place.name,)) if not place.is_dir() else (place, list_pictures(place).names)
         self.folder = folder
         self._skip = bool(options.skip_unreadable)
-        skipping = Skipping(skip=self._skip, remedy="Mend or remove it, or leave such files out: --skip-unreadable.")
+        skipping = Skipping(skip=self._skip, remedy=MEND_ALL if place.is_dir() else "Mend it.")
         self.looks = skipping.all_of(lambda name: self._looked_at(folder, name), names)
         if not self.looks:
             raise DataError(f"None of the {len(names)} pictures of '{place}' can be read. {skipping.first}")

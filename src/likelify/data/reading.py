@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,13 @@ def read_frame(
     numbers = [name for name in names if name not in text]
     require_values(frame.name, (frame.count or 0) * len(names))
     read = _Reading(numbers, {name: Words() for name in text}, label)
-    whole = joined(frame.name, read.parts(frame, faults))
-    if not len(whole):
+    parts = read.parts(frame, faults)
+    first = next((part for part in parts if len(part)), None)
+    if first is None:
+        # Perhaps there are lines, and none of them is a row.
+        faults.refuse()
         raise DataError(f"{frame.name} has no rows.")
+    whole = joined(frame.name, chain([first], parts))
     faults.rows = len(whole)
     rows = whole if not text else np.empty((len(whole), len(names)))
     for place, name in enumerate(names if text else ()):

@@ -278,13 +278,16 @@ class ArraySource(Source):
         return Batch(taken(self, split, batch.x, indices), labels)
 
     def fingerprint(self) -> str:
-        """Hash the events of all splits."""
+        """Hash the events of all splits, and their labels."""
         kept = self.event_shape if self.kind == "table" else (self.event_shape, self.levels)
         digest = hashlib.sha256(repr(kept).encode())
         words = [column.categories for column in self.schema or () if column.categories]
         digest.update(repr(words).encode() if words else b"")
         for split in SPLITS:
-            digest.update(self._splits[split].x.numpy().tobytes())
+            batch = self._splits[split]
+            digest.update(f"{split} {len(batch)}".encode())
+            digest.update(batch.x.numpy().tobytes())
+            digest.update(b"" if batch.labels is None else batch.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
 

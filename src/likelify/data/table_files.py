@@ -11,6 +11,7 @@ import numpy as np
 
 from likelify.data.delimited import numbers_rows
 from likelify.data.dependent import settle
+from likelify.data.dialect import is_number
 from likelify.data.faults import Faults
 from likelify.data.formats import open_frame
 from likelify.data.frames import Frame, chosen_columns
@@ -175,10 +176,13 @@ def as_classes(labels: Sequence[Any], what: str) -> tuple[np.ndarray, tuple[str,
     for row, label in enumerate(labels):
         if label is None or label == "":
             raise DataError(f"{what}: the label of row {row} is missing. Give it a class, or drop its row.")
-        if not isinstance(label, str | bool | int):
+        if not isinstance(label, str | bool | int | np.integer | np.bool_):
             raise DataError(
                 f"{what}: labels are words, truth values or whole numbers, got {str(label)[:40]!r} in row {row}."
             )
+    reals = [str(label) for label in labels if is_number(str(label)) and not float(str(label)).is_integer()]
+    if reals:
+        raise DataError(f"{what}: labels are words, truth values or whole numbers, and '{reals[0]}' is a real number.")
     names = sorted({str(label) for label in labels}, key=lambda name: (not _is_whole(name), _whole(name), name))
     if len(names) > FEW_CLASSES:
         raise DataError(f"{what} has {len(names):,} different labels; at most {FEW_CLASSES:,} are classes.")

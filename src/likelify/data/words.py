@@ -113,7 +113,8 @@ def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning 
         return Meaning(
             np.full(len(words), np.nan), told, said=f"its values are no numbers: {advice(commas)}", wish=wish
         )
-    if forms := usual_formats(present, least):
+    # Of few words one that is no date, such as the 30th of February, is more than the others allow for.
+    if forms := usual_formats(present, min(least, len(present) - 1)):
         good = [word for word in present if count_words([word], forms[0], "second") != [None]]
         return _found_dates(words, good, forms, told)
     return None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from likelify.data import Source, SplitName, subset
 from likelify.errors import LikelifyError, MissingDependencyError
+from likelify.fitting.feeding import by_weight
 from likelify.fitting.figures import Figure, Simple
 from likelify.fitting.scoring.likelihoods import score_source
 from likelify.schema import ColumnSchema, all_plain
@@ -78,14 +79,16 @@ def beside(
     config = run.config
     model = score_source(flow, few, split, facts=config.data, conditional=config.conditional).nats
     (train, seen, held), labels = _rows(few, ("train", "validation", split), told=config.conditional)
+    counts = few.item_weights(split)
+    weights = None if counts is None else counts.numpy()
     densities = simple_densities(config.data.meaning, train, seen, held, labels)
     figures = tuple(
         Simple(
             name=each.name,
             what=each.what,
-            nats=Figure.of(each.nats),
-            model=Figure.of(model),
-            gain=Figure.of(model - each.nats),
+            nats=Figure.of(each.nats, weights),
+            model=Figure.of(model, weights),
+            gain=Figure.of(model - each.nats, weights),
         )
         for each in densities
         if len(each.nats)
@@ -94,8 +97,9 @@ def beside(
 
 
 def _rows(source: Source, splits: Sequence[SplitName], *, told: bool) -> tuple[list[np.ndarray], Labels | None]:
-    """Return the rows of some splits, and their classes if the model is told them."""
+    """Return the rows of some splits, and their classes if the model is told them; but for the last as they weigh."""
     batches = [source.read(split, torch.arange(source.size(split))) for split in splits]
+    batches = [*map(by_weight, batches[:-1]), batches[-1]]
     labels = [batch.labels.numpy() for batch in batches if batch.labels is not None] if told else []
     return [batch.x.numpy() for batch in batches], tuple(labels) or None
 

@@ -181,5 +181,6 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
     if conditional and facts.classes is None:
         raise ConfigError(f"The source '{facts.name}' has no labels, so no model of it can be conditional.")
     if conditional and not MODELS[model].reads_labels:
-        remedy = " Conditions of table-flow are columns: name them with --given." if facts.kind == "table" else ""
+        of_rows = " For p(the other columns | some) leave --labels out, and name these with --given, for table-flow."
+        remedy = of_rows if facts.kind == "table" else ""
         raise ConfigError(f"The model '{model}' does not read labels, so it cannot be conditional.{remedy}")

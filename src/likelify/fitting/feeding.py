@@ -17,7 +17,7 @@ from likelify.data.graphs import some_graphs
 from likelify.fitting.checks import for_flow, read_for
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
-from likelify.seeding import derived_seed
+from likelify.seeding import Order, derived_seed
 
 if TYPE_CHECKING:
     from likelify.fitting.mapped import MappedRows
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 PART = 64
 # Elements of graphs that are worked on at a time, see `GraphFacts.elements`.
 ELEMENTS = 2**18
-# Of more items no permutation is kept.
-PERMUTED = 2**25
 
 
 class Feed:
@@ -103,40 +101,6 @@ class Feed:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, Order(self.size, generator(self.settings.seed, "order", epoch))
         return self._order[1]
-
-
-class Order:
-    """The numbers `0 .. size - 1` in a random order.
-
-    A permutation; where there are more numbers than are kept, such as of graphs that are drawn when they are read,
-    `i -> (a i + b) mod size` with random a, prime to the size, and b: each number still comes once.
-
-    Args:
-        size: how many numbers there are.
-        random: what is random is drawn from it.
-
-    Example:
-        >>> huge = Order(10**9, torch.Generator().manual_seed(0)).part(10**9 - 3, 5)
-        >>> len(huge), bool((huge < 10**9).all())
-        (3, True)
-    """
-
-    def __init__(self, size: int, random: torch.Generator) -> None:
-        self.size, self.whole, self.factor, self.shift = size, None, 1, 0
-        if size <= PERMUTED:
-            self.whole = torch.randperm(size, generator=random)
-            return
-        # No product is too large for 64 bits.
-        most = min(size, 2**62 // size)
-        while math.gcd(self.factor, size) > 1 or self.factor < most // 3:
-            self.factor = int(torch.randint(most, (1,), generator=random))
-        self.shift = int(torch.randint(size, (1,), generator=random))
-
-    def part(self, start: int, count: int) -> Tensor:
-        """Return the numbers from that place on, fewer at the end."""
-        if self.whole is not None:
-            return self.whole[start : start + count]
-        return (torch.arange(start, min(start + count, self.size)) * self.factor + self.shift) % self.size
 
 
 def at_once(source: Source, most: int) -> int:

@@ -91,7 +91,8 @@ class Figure(Settings):
     """A mean with its standard error, in one unit.
 
     The error is the spread of the values divided by the root of their number. Where the values are estimates, one for
-    each item, their own noise is part of that spread.
+    each item, their own noise is part of that spread. Of values with weights `w` the mean is `sum(w v) / sum(w)`, and
+    the error the root of `n / (n - 1) sum(w^2 (v - mean)^2)`, divided by `sum(w)`; of n values, those that weigh.
 
     Attributes:
         mean: the mean.
@@ -104,19 +105,32 @@ class Figure(Settings):
     count: int
 
     @staticmethod
-    def of(values: Sequence[float] | np.ndarray) -> Figure:
+    def of(values: Sequence[float] | np.ndarray, weights: Sequence[float] | np.ndarray | None = None) -> Figure:
         """Summarise one number per item or seed, at least one.
+
+        Args:
+            values: the numbers.
+            weights: of each, by default the same; at least one above 0.
 
         Example:
             >>> Figure.of([1.0, 2.0, 3.0]).mean
             2.0
+            >>> Figure.of([1.0, 2.0, math.inf], [1.0, 3.0, 0.0]).mean
+            1.75
         """
         import numpy as np
 
         array = np.asarray(values, dtype=np.float64)
-        spread = len(array) > 1 and bool(np.isfinite(array).all())
-        error = float(array.std(ddof=1)) / math.sqrt(len(array)) if spread else None
-        return Figure(mean=float(array.mean()), standard_error=error, count=len(array))
+        weight = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=np.float64)
+        # What weighs nothing counts for nothing, even where it is infinite.
+        array, weight = array[weight > 0], weight[weight > 0]
+        count, share = len(array), weight / weight.sum()
+        mean = float(array.mean()) if weights is None else float((share * array).sum())
+        error = None
+        if count > 1 and bool(np.isfinite(array).all()):
+            spread = (share**2 * (array - mean) ** 2).sum() * count / (count - 1)
+            error = float(array.std(ddof=1)) / math.sqrt(count) if weights is None else math.sqrt(spread)
+        return Figure(mean=mean, standard_error=error, count=count)
 
 
 class Score(Settings):

@@ -190,13 +190,15 @@ def as_json(settings: Settings) -> bytes:
     """Return settings as the content of a JSON file.
 
     Raises:
-        RunError: if a number is infinite or NaN, which JSON does not have.
+        RunError: if a number is infinite or NaN, which JSON does not have, or a name no text.
     """
     try:
         text = json.dumps(settings.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise RunError("A name, perhaps of a file or a folder, is no text in UTF-8: give it another name.") from error
     except ValueError as error:
         raise RunError("A figure is infinite or not a number, and a file of JSON cannot hold it.") from error
-    return text.encode() + b"\n"
 
 
 def regular(file: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,8 +181,9 @@ def _kept(run: Run, fitting: _Fit) -> Course:
     """Run a fit and write its course; once it has ended its checkpoint goes."""
     try:
         course = fitting.run()
-    except NonFiniteError:
-        fitting.end(run, fitting.state.course("diverged"))
+    except NonFiniteError as error:
+        # What one process met alone the others know as a word, so that they do not meet here.
+        fitting.end(run, fitting.state.course("diverged"), alone=all_know(error))
         raise
     fitting.end(run, course)
     return course
@@ -230,9 +231,9 @@ class _Fit:
         if self.state.best:
             self.place.alone(self._keep)
 
-    def end(self, run: Run, course: Course) -> None:
+    def end(self, run: Run, course: Course, *, alone: bool = False) -> None:
         """Write how a fit went, and take its checkpoint away unless it can go on."""
-        with self.place.together():
+        with nullcontext() if alone else self.place.together():
             if self.place.is_first:
                 run.save_course(course)
             if self.checkpoints is not None and course.ended:
@@ -407,7 +408,10 @@ class _Fit:
         # What one process has met by itself ends all: the others do not know of what kind it is.
         if error is not None and (all_know(error) or not self._may_go_back()):
             if self.state.best and ENDED not in str(error):
-                raise NonFiniteError(f"{error} At step {self.state.step} {ENDED}; {self._kept_words()}.") from error
+                said = NonFiniteError(f"{error} At step {self.state.step} {ENDED}; {self._kept_words()}.")
+                for note in getattr(error, "__notes__", ()):
+                    said.add_note(note)
+                raise said from error
             raise error
         setbacks.go_back(self.state)
         self.doubts.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -111,13 +112,15 @@ def evaluate(
     check_condition(flow, source, split, conditional=conditional)
     weighted = _weighted(flow, count, iw_samples, iw_items)
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, tails, dims, true, done = [], [], [], [], [], 0
+    elbos, weights, tails, dims, true, counts, done = [], [], [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for batch in in_order(flow, source, split, at_once(source, batch_size), count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())
+            if batch.weights is not None:
+                counts.append(batch.weights.cpu())
             if truth is not None:
                 true.append(truth(batch).double().cpu())
             items = len(batch) - max(0, done - weighted)
@@ -131,16 +134,17 @@ def evaluate(
                     found[number].append(gap.value)
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
-    elements, elbo = torch.cat(dims), torch.cat(elbos)
+    elements, elbo, iw = torch.cat(dims), torch.cat(elbos), torch.cat(weights) if weighted else None
+    of_items = _Items(source, elements, torch.cat(true) if true else None, torch.cat(counts) if counts else None)
     _look_at(elbo, source, split)
     return Evaluation(
         source=source.name,
         split=split,
         exact=flow.likelihood == "exact",
-        elbo=_score(elbo, elements, source, elbo_samples, true),
-        iw=_score(torch.cat(weights), elements, source, iw_samples, true, tails) if weighted else None,
-        gain=_figure(torch.cat(weights) - elbo[:weighted]) if weighted else None,
-        gaps={number: _figure(torch.cat(values)) for number, values in found.items() if values} or None,
+        elbo=_score(elbo, of_items, elbo_samples),
+        iw=None if iw is None else _score(iw, of_items, iw_samples, tails),
+        gain=None if iw is None else of_items.figure(iw - elbo[:weighted]),
+        gaps={number: of_items.figure(torch.cat(values)) for number, values in found.items() if values} or None,
     )
 
 
@@ -169,26 +173,41 @@ def _look_at(nats: Tensor, source: Source, split: SplitName) -> None:
         )
 
 
-def _score(
-    nats: Tensor,
-    dims: Tensor,
-    source: Source,
-    samples: int,
-    true: Sequence[Tensor] = (),
-    tails: Sequence[tuple[Tensor | None, ...]] = (),
-) -> Score:
-    """Summarise items of a source, of graphs also per node, beside their true densities if these are given.
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """What is known of the items that are measured.
+
+    Attributes:
+        source: that they are of.
+        dims: elements of each.
+        true: log-densities under the truth, if that is known.
+        weights: what each counts for, if they do not count alike.
+    """
+
+    source: Source
+    dims: Tensor
+    true: Tensor | None
+    weights: Tensor | None
+
+    def figure(self, values: Tensor) -> Figure:
+        """Summarise one value for each of the first items."""
+        weights = None if self.weights is None else self.weights[: len(values)].numpy()
+        return Figure.of(values.detach().cpu().double().numpy(), weights)
+
+
+def _score(nats: Tensor, items: _Items, samples: int, tails: Sequence[tuple[Tensor | None, ...]] = ()) -> Score:
+    """Summarise the first items, of graphs also per node, beside their true densities if these are known.
 
     With what each batch of importance weights says of itself: sample sizes, shapes, reliable.
     """
-    dims = dims[: len(nats)]
+    dims, source = items.dims[: len(nats)], items.source
     graphs, features = source.kind == "graph", math.prod(source.event_shape)
-    score = Score(bits=_figure(bits_per_dim(nats, dims)), nats=_figure(nats), samples=samples)
+    score = Score(bits=items.figure(bits_per_dim(nats, dims)), nats=items.figure(nats), samples=samples)
     if graphs:
-        score = score.model_copy(update={"per_node": _figure(nats * features / dims)})
-    if true:
-        above = torch.cat([*true])[: len(nats)] - nats.cpu().double()
-        score = score.model_copy(update={"kl": _figure(above * features / dims.cpu() if graphs else above)})
+        score = score.model_copy(update={"per_node": items.figure(nats * features / dims)})
+    if items.true is not None:
+        above = items.true[: len(nats)] - nats.cpu().double()
+        score = score.model_copy(update={"kl": items.figure(above * features / dims.cpu() if graphs else above)})
     if not tails:
         return score
     ess, shapes, reliable = (
@@ -203,7 +222,3 @@ def _score(
     if bool(known.any()):
         found |= {"k": float(shapes[known].median()), "heavy": float((~reliable[known]).double().mean())}
     return score.model_copy(update=found)
-
-
-def _figure(values: Tensor) -> Figure:
-    return Figure.of(values.detach().cpu().double().numpy())

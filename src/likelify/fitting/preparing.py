@@ -8,11 +8,12 @@ from likelify.data import Source
 from likelify.errors import ConfigError
 from likelify.fitting.checkpoint import Checkpoints, Facts, Machine, Saved, check_same
 from likelify.fitting.checks import check_front
-from likelify.fitting.feeding import Order, by_weight, generator, together
+from likelify.fitting.feeding import by_weight, generator, together
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import Position
 from likelify.fitting.structures import keep_structures
+from likelify.seeding import Order
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run

@@ -419,11 +419,12 @@ class Run(Draws):
 
 def _claim(folder: Path, config: RunConfig) -> bool:
     """Make a folder that is this run's from now on; return False if it is another's."""
+    content = as_json(config)
     if not folder.exists():
         make_folder(folder)
     if not folder.is_dir() or any(not is_temporary(file) and file.name != LOCK for file in folder.iterdir()):
         return False
-    return write_new(folder / CONFIG, as_json(config))
+    return write_new(folder / CONFIG, content)
 
 
 def _read_config(folder: Path) -> RunConfig:

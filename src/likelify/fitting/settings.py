@@ -14,8 +14,9 @@ from likelify.zoo import AnyModelConfig
 
 # Version of the layout of run folders.
 FORMAT = 3
-# How much finer upscaled images are, and draws of each item that is upscaled or inpainted, if nothing else is said.
-FINER, ITEM_DRAWS = 4, 8
+# How much finer upscaled images are, draws of each item that is upscaled or inpainted, and places on the way between
+# two items, if nothing else is said.
+FINER, ITEM_DRAWS, STEPS = 4, 8, 10
 
 
 class FitSettings(Settings):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Batch, Source
+from likelify.errors import DataError
 from likelify.fitting.feeding import at_once, by_weight, in_order
 from likelify.fitting.mapped import MappedRows, can_map, log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
@@ -168,4 +169,9 @@ def _mean(values: Tensor, weights: Tensor) -> float:
     # An item of weight zero counts for nothing, even where it is impossible.
     counts = weights > 0
     values, weights = values[counts], weights[counts].to(values)
+    if not len(values):
+        raise DataError(
+            f"The first {len(counts)} items of the validation split, which are looked at, all have the weight 0. Let "
+            "some that weigh come first, or look at more (validation_items)."
+        )
     return float((values * weights).sum() / weights.sum())

@@ -12,7 +12,7 @@ import torch
 
 from likelify.data import Batch, Source
 from likelify.fitting.cost import one_step, wait_for
-from likelify.fitting.feeding import Order, generator
+from likelify.fitting.feeding import generator
 from likelify.fitting.memory import KeptMemory, in_memory_of
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
@@ -26,7 +26,7 @@ from likelify.reproduce.measure import load_fitted, machine_of, now, run_of, ver
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import OnProgress
 from likelify.reproduce.store import save_cell
-from likelify.seeding import seeded
+from likelify.seeding import Order, seeded
 
 # Seconds of a training step and of drawing samples.
 Pair = tuple[float, float]

@@ -122,3 +122,14 @@ def test_columns_that_are_absent_and_follow_from_others_through_others_are_compu
     )
     for table in ({"a": [1.0, 2.0]}, pyarrow.table({"a": [1.0, 2.0]})):
         assert rows_of(table, schema).tolist() == [[6, 3, 1], [12, 6, 2]]
+
+
+def test_many_conditions_are_longer_than_the_name_of_a_file():
+    columns = [ColumnSchema(name=f"a rather long name {number}") for number in range(40)]
+    text = ",".join(f"{column.name}={number}" for number, column in enumerate(columns))
+    assert parse_given(text, columns) == {column.name: str(number) for number, column in enumerate(columns)}
+
+
+def test_a_column_without_a_value_is_told_what_to_write():
+    with pytest.raises(ConfigError, match="'size=...', or the name of a file"):
+        parse_given("size", LIVED)

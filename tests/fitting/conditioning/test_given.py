@@ -19,10 +19,12 @@ from tests.fitting.conditioning.tables import (
     COLOUR,
     COUNT,
     FORWARD,
+    LIVED,
     PRICE,
     SCHEMA,
     SIZE,
     TWICE,
+    apples,
     chances,
     model,
     rows,
@@ -356,3 +358,26 @@ def test_conditions_far_outside_of_the_data_are_said_and_what_is_drawn_given_the
         assert 14 < np.quantile(drawn[:, 1], 0.05) < np.quantile(drawn[:, 1], 0.95) < 20
         with pytest.warns(LikelifyWarning, match="range of the data"):
             assert 14 < quantiles(flow, schema, asked, 1, [0.5])[0, 0] < 22
+
+
+def test_hidden_columns_of_any_kind_are_drawn_given_the_others(mixed):
+    run, _ = mixed
+    for hidden in ((0,), (1, 3), (2, 4, 5)):
+        mask = torch.zeros(len(LIVED), dtype=torch.bool)
+        mask[list(hidden)] = True
+        known = ~mask.numpy()
+        known[-1] = False
+        rows = apples(4, seed=9)
+        found = run.inpaint(rows, mask, draws=3)
+        assert found.x.shape == (4, 3, len(LIVED))
+        assert np.array_equal(found.x[..., known].numpy(), np.repeat(rows[:, None], 3, 1)[..., known], equal_nan=True)
+        assert (found.ess > 1).all()
+        run.as_table(found.x.flatten(0, 1))
+    with pytest.raises(ConfigError, match="hides nothing"):
+        run.inpaint(apples(4), torch.zeros(len(LIVED), dtype=torch.bool))
+
+
+def test_numbers_of_numpy_are_numbers(mixed):
+    run, _ = mixed
+    assert torch.equal(run.sample(np.int64(3), seed=np.int64(2)).nan_to_num(), run.sample(3, seed=2).nan_to_num())
+    assert run.impute(apples(5, seed=9), draws=np.int64(2)).rows.shape == (5, 2, len(LIVED))

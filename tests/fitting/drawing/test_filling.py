@@ -41,3 +41,39 @@ def test_known_cells_of_a_text_file_go_out_as_they_came_in(tmp_path):
         rows = list(csv.DictReader(handle))
     assert {cells["member"] for cells in rows} <= {"No", "Yes", ""}
     assert {cells["flag"] for cells in rows} <= {"False", "True"}
+
+
+def test_what_is_carried_through_may_be_text_in_later_rows(tmp_path, monkeypatch):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    random = np.random.default_rng(0)
+    rows = pa.table({"a": random.normal(size=90), "b": random.normal(size=90)})
+    density().fit(rows).save(tmp_path / "run")
+    monkeypatch.setattr("likelify.fitting.drawing.filling.PART", 30)
+    run = lk.Run.load(tmp_path / "run")
+    late = pa.array([None] * 60 + ["late"] * 30)
+    parquet.write_table(rows.append_column("note", late), tmp_path / "in.parquet")
+    impute_to(run, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert parquet.read_table(tmp_path / "out.parquet")["note"].to_pylist() == late.to_pylist()
+    mixed = tmp_path / "in.csv"
+    mixed.write_text("a,b,note\n" + "".join(f"{n / 90:.3f},1.0,{n if n < 60 else 'late'}\n" for n in range(90)))
+    impute_to(run, mixed, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as handle:
+        assert [row["note"] for row in csv.DictReader(handle)][59:61] == ["59", "late"]
+
+
+def test_hot_rows_stay_near_the_data(tmp_path):
+    import pyarrow as pa
+
+    random = np.random.default_rng(0)
+    age, height = random.integers(0, 90, 200), random.normal(170, 10, 200).round(1)
+    days = (np.datetime64("2024-01-01") + random.integers(0, 300, 200)).astype("M8[s]")
+    density().fit(pa.table({"age": age, "height": height, "day": days})).save(tmp_path / "run")
+    run = lk.Run.load(tmp_path / "run")
+    rows = run.sample(500, temperature=4.0, seed=1).numpy()
+    seen = np.column_stack([age, height, days.astype(np.int64) / 86_400])
+    margin = 0.11 * np.ptp(seen, axis=0)
+    assert (rows >= seen.min(0) - margin).all()
+    assert (rows <= seen.max(0) + margin).all()
+    assert len(run.as_table(run.sample(50, temperature=4.0))) == 50

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.scoring.scorer import Wanted
 from likelify.fitting.scoring.scoring import Scoring, items_of, score_file
-from likelify.fitting.scoring.tables import as_schema, common_schema
+from likelify.fitting.scoring.summary import Summary
+from likelify.fitting.scoring.tables import as_schema, carried_column, common_schema
 from tests.fitting.scoring.runs import COLUMNS, image_run, rows, scored, stripes, table_run, write_rows
 
 
@@ -74,7 +76,7 @@ def test_rows_have_an_outlier_score_its_rank_and_marks(run, tmp_path):
     assert held_out(run, draws=2).digest() == held.digest()
     summary = score_file(scored(run, write_rows(tmp_path / "new.csv", values), contamination=0.05), tmp_path / "s.csv")
     assert summary.marked == scores.is_outlier.sum()
-    with pytest.raises(ConfigError, match="no rank among them is below 1/41. Take a contamination of at least 0.024"):
+    with pytest.raises(ConfigError, match="no rank among them is below 1/41. Take a contamination of at least 0.025"):
         run.score(values, draws=2, contamination=0.01)
     with pytest.raises(ConfigError, match="by their rank among held-out ones"):
         run.score(values, draws=2, contamination=0.1, reference=None)
@@ -459,3 +461,27 @@ def test_killed_at_random_instants_the_file_is_the_same(tmp_path, monkeypatch):
     assert score_until("cut.parquet") == 0
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert not (tmp_path / "cut.parquet.parts").exists()
+
+
+def test_what_is_carried_may_be_of_another_kind_in_later_passes(run, tmp_path):
+    import pyarrow as pa
+
+    values = rows(60, seed=5)
+    tables = [
+        run.score(values[:30], draws=2).to_arrow().append_column("note", pa.nulls(30)),
+        run.score(values[30:], draws=2).to_arrow().append_column("note", pa.array(["late"] * 30)),
+    ]
+    summary = Summary(top=60)
+    for table in tables:
+        summary.add(table)
+    assert sorted(summary.oddest["note"].to_pylist(), key=str) == [None] * 30 + ["late"] * 30
+    assert carried_column([2**70, 1]).to_pylist() == [str(2**70), "1"]
+
+
+def test_the_share_that_is_proposed_is_one_that_is_taken(run):
+    values = rows(20, seed=5)
+    with pytest.raises(ConfigError, match="at least") as refused:
+        run.score(values, draws=2, contamination=0.001)
+    least = float(re.search(r"at least ([0-9.]+),", str(refused.value))[1])
+    assert run.score(values, draws=2, contamination=least).is_outlier is not None
+    assert least < 1.1 / (1 + len(run.reference(draws=2)))

@@ -57,7 +57,7 @@ class SimulatedGraphs(Source):
         for word, number in numbers.items():
             least = 0 if word == "seed" else 1
             if type(number) is not int or not least <= number < 2**40:
-                raise DataError(f"{word}= of '{name}' must be a whole number of at least {least}, got {number!r}.")
+                raise DataError(f"{word}= of '{name}' must be a whole number from {least} to 2^40 - 1, got {number!r}.")
         self.name, self.seed, self._mixture = name, seed, MIXTURES[name]
         self._sizes: dict[SplitName, int] = {"train": train, "validation": validation, "test": test}
         self.graphs = GraphFacts(complete=True, sizes={self._mixture.nodes: train})

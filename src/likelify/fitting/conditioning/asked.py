@@ -92,7 +92,7 @@ class Asked:
             return
         row = int(beyond.argmax())
         others = f" (and {int(beyond.sum()) - 1} more rows)" if beyond.sum() > 1 else ""
-        shown = _nearest(values[row : row + 1], column)[0]
+        shown = nearest_data(values[row : row + 1], column)[0]
         told = "what is said given it is a guess"
         if self.near and shown != values[row]:
             told = f"it is taken for {_said(column, shown)}, and what is drawn given it is a guess"
@@ -127,7 +127,9 @@ class Asked:
         """Return some rows with NaN where the model is to draw, and in columns that have no place in it."""
         rows = np.where(self.known[some], self.rows[some], np.nan)
         if self.near:
-            rows = np.stack([_nearest(values, column) for values, column in zip(rows.T, self.schema, strict=True)], 1)
+            rows = np.stack(
+                [nearest_data(values, column) for values, column in zip(rows.T, self.schema, strict=True)], 1
+            )
         rows[:, [not column.is_modelled for column in self.schema]] = np.nan
         return rows
 
@@ -138,7 +140,7 @@ def _data(column: ColumnSchema) -> tuple[float, float]:
     return column.seen if column.seen is not None else (-math.inf, math.inf) if column.declared else (low, high)
 
 
-def _nearest(values: np.ndarray, column: ColumnSchema) -> np.ndarray:
+def nearest_data(values: np.ndarray, column: ColumnSchema) -> np.ndarray:
     """Return values of a column with those far outside of the data at their end, and a tenth of their width beyond."""
     low, high = _data(column)
     if column.rest == "density":

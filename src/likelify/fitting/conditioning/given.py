@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ def draw_given(
         ConfigError: if the model cannot draw some columns given others, or a condition of it is not known.
         DataError: if a known value is not possible.
     """
-    if not isinstance(draws, int) or isinstance(draws, bool) or draws < 1:
+    if not isinstance(draws, Integral) or isinstance(draws, bool) or draws < 1:
         raise ConfigError(f"The number of draws must be 1, 2, ..., got {draws}.")
     asked = Asked.of(schema, rows, known, near=True)
     result = Drawn(

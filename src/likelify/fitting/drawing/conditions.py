@@ -44,15 +44,17 @@ def parse_given(text: str, schema: Sequence[ColumnSchema]) -> dict[str, str] | P
     A comma only ends a value if the name of a column and an equals sign follow, so that values may have some.
 
     Raises:
-        ConfigError: if a column is named twice.
+        ConfigError: if a column is named twice, or without a value.
 
     Example:
         >>> parse_given("city=Paris, Texas,age=40", (ColumnSchema(name="age"), ColumnSchema(name="city")))
         {'city': 'Paris, Texas', 'age': '40'}
     """
-    if "=" not in text or Path(text).is_file():
-        return Path(text)
     names = sorted((column.name for column in schema), key=len, reverse=True)
+    if text.strip() in names and not _is_file(text):
+        raise ConfigError(f"--given says what is known: '{text.strip()}=...', or the name of a file of conditions.")
+    if "=" not in text or _is_file(text):
+        return Path(text)
     found: dict[str, str] = {}
     twice: list[str] = []
     last = ""
@@ -68,6 +70,14 @@ def parse_given(text: str, schema: Sequence[ColumnSchema]) -> dict[str, str] | P
     if twice:
         raise ConfigError(f"--given says twice what {', '.join(map(repr, dict.fromkeys(twice)))} is.")
     return found
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:
+        # Longer than the name of a file can be.
+        return False
 
 
 def _starts(part: str, name: str) -> bool:

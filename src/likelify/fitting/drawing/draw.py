@@ -53,7 +53,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ConfigError: if it is not a whole number 0, 1, ... below 2^63.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ConfigError(f"A seed is a whole number 0, 1, ... below 2^63, got {seed}.")
 
 
@@ -72,7 +72,7 @@ def label_cycle(label: Label | Sequence[Label] | None, facts: Facts, *, conditio
         if label is not None:
             raise ConfigError(f"The label {_shown(label)} does not fit: this run has no classes.")
         return None
-    wanted = range(facts.classes or 0) if label is None else (label,) if isinstance(label, int | str) else label
+    wanted = range(facts.classes or 0) if label is None else _several(label)
     if not len(wanted):
         raise ConfigError("No label is given to draw; leave label out to draw all classes in turn.")
     return tuple(class_number(each, facts) for each in wanted)
@@ -96,8 +96,12 @@ def class_number(label: Label, facts: Facts) -> int:
     raise ConfigError(f"The label {label} does not fit: its classes are 0..{classes - 1}.")
 
 
+def _several(label: Label | Sequence[Label]) -> Sequence[Label]:
+    return (label,) if isinstance(label, int | str | np.integer) else label
+
+
 def _shown(label: Label | Sequence[Label]) -> str:
-    return str(label) if isinstance(label, int | str) else ", ".join(map(str, label))
+    return ", ".join(map(str, _several(label)))
 
 
 def chunk_items(event_shape: Sequence[int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from likelify.fitting.drawing.formats import TABLES, column_names, free_name
 from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
 from likelify.fitting.scoring.scoring import items_of
+from likelify.fitting.scoring.tables import as_schema, carried_column
 from likelify.fitting.table_files import as_text, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
@@ -175,8 +176,11 @@ def impute_to(
     found = tables()
     first = next(found)
     make_folder(file.parent)
+    kinds = _kinds_by(first)
     with beside(file) as temporary:
-        write_tables(temporary, file.suffix.lower(), first.schema, _behind(first, found))
+        # In text a column may hold anything.
+        alike = chain([first], found) if written else (_alike(table, kinds) for table in chain([first], found))
+        write_tables(temporary, file.suffix.lower(), kinds, alike)
         if not give_name(temporary, file, force=force):
             refuse_taken(file)
     return worth
@@ -189,10 +193,22 @@ def check_table(file: Path, facts: Facts, *, force: bool) -> None:
     check_file(file, facts, force=force)
 
 
-def _behind(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    for table in others:
-        yield table.cast(first.schema)
+def _kinds_by(first: pa.Table) -> pa.Schema:
+    """Return the schema of tables by that of the first, where a column of nothing may have text later."""
+    pa = pyarrow()
+    return pa.schema(
+        [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in first.schema]
+    )
+
+
+def _alike(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    try:
+        return as_schema(table, schema)
+    except pyarrow().ArrowInvalid as error:
+        raise DataError(
+            f"What is carried through has values of another kind in later rows than in the first ones: "
+            f"{str(error).splitlines()[0][:200]}. Write a .csv file, where a column may hold anything."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -223,7 +239,7 @@ def filled(
         DataError: if there are no rows.
     """
     check_seed(seed)
-    whole_draws(draws)
+    draws = whole_draws(draws)
     given = np.array([column.given for column in schema], dtype=bool)
     sums = np.array([not column.is_modelled for column in schema])
     size, count = max(1, PART // draws), 0
@@ -246,7 +262,7 @@ def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSch
         if name in part.texts:
             table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], part.known[:, at], draws))
     for name, values in reversed(part.carried.items()):
-        repeated = pyarrow().array([value for value in values for _ in range(draws)])
+        repeated = carried_column([value for value in values for _ in range(draws)])
         table = table.add_column(0, free_name(name, table.column_names), repeated)
     if draws > 1:
         places = {"row": np.repeat(np.arange(first, first + count), draws), "draw": np.tile(np.arange(draws), count)}

@@ -44,13 +44,14 @@ class Completions:
         x: `(items, draws, *event)`; what was known is as it was.
         ess: effective sample size of the particles that they are taken from, `(items,)`: so many independent draws
             would have means as sure as theirs. Below the number of draws, some are alike.
-        particles: how many there were for each item.
+        particles: how many there were for each item; None of rows of tables whose columns are drawn one after the
+            other, each with as many as it takes.
         rises: in how many steps the weights were taken in, `(items,)`; one is plain importance resampling.
     """
 
     x: Tensor
     ess: Tensor
-    particles: int
+    particles: int | None
     rises: Tensor
 
 
@@ -90,7 +91,7 @@ def complete(
     from likelify.seeding import seeded
 
     effort = effort or Effort()
-    hidden = _hidden_places(x, hidden)
+    hidden = hidden_places(x, hidden)
     _check(flow, hidden, draws, effort, levels)
     found: list[tuple[Tensor, float, int]] = []
     guesses: dict[int | None, Guess] = {}
@@ -111,20 +112,26 @@ def complete(
     return Completions(x, ess, effort.islands * effort.particles, rises)
 
 
-def _hidden_places(x: Tensor, hidden: Tensor) -> Tensor:
+def hidden_places(x: Tensor, hidden: Tensor) -> Tensor:
+    """Return which elements are hidden, `(items, *event)`.
+
+    Raises:
+        ShapeError: if the mask has another shape than one item or all.
+        ConfigError: if it hides nothing of an item.
+    """
     if tuple(hidden.shape) == tuple(x.shape[1:]):
         hidden = hidden.expand(x.shape)
     if hidden.shape != x.shape:
         raise ShapeError(
             f"The mask has shape {tuple(hidden.shape)}; it must be {tuple(x.shape[1:])}, or one of them for each item."
         )
+    if not bool(hidden.bool().flatten(1).any(1).all()):
+        raise ConfigError("The mask hides nothing of an item; it must be true where an element is hidden.")
     return hidden.bool()
 
 
 def _check(flow: Flow, hidden: Tensor, draws: int, effort: Effort, levels: int | None) -> None:
     counts = hidden.flatten(1).sum(1)
-    if bool((counts == 0).any()):
-        raise ConfigError("The mask hides nothing of an item; it must be true where an element is hidden.")
     if int(counts.max()) > MOST_HIDDEN:
         raise ConfigError(f"The mask hides {int(counts.max()):,} elements; at most {MOST_HIDDEN:,} can be drawn.")
     if not 1 <= draws <= effort.islands * effort.particles:

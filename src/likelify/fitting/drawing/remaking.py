@@ -10,7 +10,8 @@ from likelify.data import SPLITS, Batch, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
 from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items
-from likelify.fitting.settings import ITEM_DRAWS
+from likelify.fitting.settings import ITEM_DRAWS, STEPS
+from likelify.schema import all_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from likelify.fitting.drawing.inpainting import Completions, Effort
     from likelify.fitting.drawing.latents import Latent
     from likelify.fitting.run import Run
+    from likelify.flows import Flow
 
-# Places on the way between two items, unless the caller says otherwise.
-STEPS = 10
 # Items that are read at a time.
 MOST_READ = 4096
 NUMBERED = re.compile(rf"(?:({'|'.join(SPLITS)}):)?(\d+)")
@@ -118,6 +118,8 @@ def inpaint(
 ) -> tuple[Tensor, Completions]:
     """Draw what a mask hides of items, given the rest; return the items and what was drawn.
 
+    Of rows, a model that draws its columns one after the other draws the hidden ones, see `conditioning.draw_given`.
+
     Args:
         run: a fitted model.
         items: as for `chosen_items`; what they hold at hidden places is not looked at.
@@ -131,10 +133,16 @@ def inpaint(
     """
     import torch
 
+    from likelify.distributions.mixture import can_complete
     from likelify.fitting.drawing.inpainting import complete
 
     check_seed(seed)
     flow = run.flow()
+    if run.config.data.kind == "table" and (can_complete(flow.base) or not all_plain(run.config.data.meaning)):
+        if effort is not None:
+            raise ConfigError("effort is of what is guessed and corrected; the columns of this model are drawn.")
+        batch = chosen_items(run, items, limit, labels)
+        return batch.x, _of_columns(run, flow, batch.x, torch.as_tensor(mask), draws, seed, on_share)
     if flow.likelihood == "estimate" and "log_det" in type(run.config.model).model_fields:
         flow = run.flow(log_det="exact")
     batch = chosen_items(run, items, limit, labels)
@@ -143,6 +151,24 @@ def inpaint(
     levels = run.config.data.levels
     found = complete(flow, taken.x, hidden, draws, levels=levels, labels=taken.labels, **settings)
     return batch.x, replace(found, x=as_stored(found.x, run.config.data))
+
+
+def _of_columns(
+    run: Run, flow: Flow, rows: Tensor, hidden: Tensor, draws: int, seed: int, on_share: OnShare | None
+) -> Completions:
+    """Draw columns of rows given the others."""
+    import torch
+
+    from likelify.fitting.conditioning.given import draw_given
+    from likelify.fitting.drawing.filling import completing
+    from likelify.fitting.drawing.inpainting import Completions, hidden_places
+
+    hidden = hidden_places(rows, hidden)
+    flow = completing(flow, run.config.model.model)
+    known = (~hidden).numpy()
+    drawn = draw_given(flow, run.config.data.meaning, rows, known, draws=draws, seed=seed, on_share=on_share)
+    ess = torch.from_numpy(drawn.ess)
+    return Completions(torch.from_numpy(drawn.rows), ess, None, torch.ones(len(ess), dtype=torch.long))
 
 
 def chosen_items(run: Run, what: Any, limit: int | None = None, labels: Tensor | None = None) -> Batch:

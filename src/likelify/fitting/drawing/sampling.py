@@ -10,6 +10,7 @@ import numpy as np
 
 from likelify.data import Batch, Source, SplitName
 from likelify.errors import ConfigError
+from likelify.fitting.conditioning.asked import nearest_data
 from likelify.fitting.drawing.conditions import Conditions, conditions, rows_of
 from likelify.fitting.drawing.draw import (
     Label,
@@ -27,6 +28,7 @@ from likelify.fitting.drawing.graphs import graph_chunks, sample_graphs
 from likelify.fitting.drawing.writing import USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
 from likelify.fitting.typed import rounded
+from likelify.schema import ColumnSchema, compute_functions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +62,22 @@ def sample_chunks(
     chunk = chunk_items(facts.event_shape)
     settings = {"labels": labels, "temperature": temperature, "seed": seed, "on_share": on_share}
     # Not before it is asked for: what is wrong is said first.
-    return (Batch(as_stored(part.x, facts), part.labels) for part in draw_chunks(run.flow(), number, chunk, **settings))
+    chunks = draw_chunks(run.flow(), number, chunk, **settings)
+    if facts.kind == "table" and temperature > 1:
+        return (Batch(_near_data(part.x, facts.meaning), part.labels) for part in chunks)
+    return (Batch(as_stored(part.x, facts), part.labels) for part in chunks)
+
+
+def _near_data(rows: Tensor, schema: Sequence[ColumnSchema]) -> Tensor:
+    """Return rows with values far outside of the data at their end: behind it models have nothing but a floor."""
+    import torch
+
+    values = rows.double().numpy()
+    for place, column in enumerate(schema):
+        if column.is_modelled:
+            values[:, place] = nearest_data(values[:, place], column)
+    compute_functions(values, schema)
+    return torch.from_numpy(values)
 
 
 def sample(

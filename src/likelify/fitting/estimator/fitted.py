@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -210,7 +211,9 @@ class Fitted:
 
     @property
     def _completing(self) -> Flow:
-        return completing(self.flow, self.config.model.model)
+        """The model on the CPU, where the arithmetic of what is known and what is drawn takes place."""
+        flow = completing(self.flow, self.config.model.model)
+        return flow if next(flow.parameters()).device.type == "cpu" else deepcopy(flow).cpu()
 
     def save(self, folder: str | Path) -> Run:
         """Write a run.

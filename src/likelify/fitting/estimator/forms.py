@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from likelify.data.arrow import pyarrow
+from likelify.data.dialect import is_nothing
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema, numbered_columns
@@ -208,7 +209,7 @@ def _of_objects(column: np.ndarray) -> pa.Array:
     for value in column:
         if not isinstance(value, VALUES) and not hasattr(value, "isoformat"):
             raise UnsupportedError(f"A value of X: argument must be a string or a number, not '{type(value).__name__}'")
-    missing = [value is None or value != value for value in column]
+    missing = [is_nothing(value) for value in column]
     if not all(missing) and all(
         gone or isinstance(v, bool | np.bool_) for v, gone in zip(column, missing, strict=True)
     ):

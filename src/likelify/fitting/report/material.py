@@ -30,6 +30,7 @@ from likelify.fitting.structures import graphs_at
 from likelify.fitting.typed import rounded
 from likelify.flows import Flow
 from likelify.plots.graphs import View
+from likelify.seeding import picked
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -330,6 +331,5 @@ class Material:
         if not size:
             raise DataError(f"The split '{split}' has no items.")
         most = min(size, items, max(FEWEST, elements // self.elements))
-        chosen = np.arange(size) if most == size else np.random.default_rng(0).permutation(size)[:most]
-        indices = torch.from_numpy(chosen)
+        indices = torch.from_numpy(np.arange(size) if most == size else picked(size, most))
         return Part(split, self.source.read(split, indices), indices, size, self.source.item_names(split))

@@ -14,6 +14,7 @@ from likelify.fitting.figures import Unit
 from likelify.fitting.scoring.ranks import ranks
 from likelify.fitting.scoring.reference import HeldOut
 from likelify.fitting.scoring.scorer import Scored
+from likelify.fitting.scoring.tables import carried_column
 
 if TYPE_CHECKING:
     import pyarrow
@@ -150,7 +151,7 @@ class Scores:
             raise MissingDependencyError("pyarrow", "app") from error
         ours = self._named()
         columns: dict[str, Any] = {"item": pa.array(np.arange(self.first, self.first + len(self)))}
-        columns |= {_free(name, {"item", *ours}): _as_arrow(values) for name, values in self.carried.items()}
+        columns |= {_free(name, {"item", *ours}): carried_column(values) for name, values in self.carried.items()}
         # What is not known is missing, which is not the same as not a number.
         columns |= {name: pa.array(values, from_pandas=True) for name, values in ours.items()}
         return pa.table(columns)
@@ -187,13 +188,3 @@ def _joined(parts: list[Any]) -> Any:
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
     return [value for part in parts for value in part]
-
-
-def _as_arrow(values: Any) -> Any:
-    """Return what was carried as a column of Arrow; values of several kinds become text."""
-    import pyarrow as pa
-
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values])

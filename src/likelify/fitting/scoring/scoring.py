@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -70,9 +71,11 @@ class Scoring:
         """Refuse a share below that of one held-out row: no row could be marked."""
         share, count = self.wanted.contamination, 0 if self.reference is None else len(self.reference)
         if share is not None and share * (1 + count) < 1:
+            digits = 1 - math.floor(math.log10(1 / (1 + count)))
+            least = math.ceil(10**digits / (1 + count)) / 10**digits
             raise ConfigError(
                 f"Of {count} held-out rows the rarest {share:g} cannot be told: no rank among them is below "
-                f"1/{1 + count}. Take a contamination of at least {1 / (1 + count):.2g}, or sort by the outlier score."
+                f"1/{1 + count}. Take a contamination of at least {least:g}, or sort by the outlier score."
             )
 
     def scores(self, start: int = 0, on_items: OnItems | None = None) -> Generator[Scores]:

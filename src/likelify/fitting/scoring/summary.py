@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from likelify.fitting.scoring.tables import as_schema, common_schema
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -64,8 +66,9 @@ class Summary:
         import pyarrow as pa
 
         if self.top:
-            both = table if self.oddest is None else pa.concat_tables([self.oddest, _oddest(table, self.top)])
-            self.oddest = _oddest(both, self.top)
+            found = [part for part in (self.oddest, _oddest(table, self.top)) if part is not None]
+            schema = common_schema(part.schema for part in found)
+            self.oddest = _oddest(pa.concat_tables([as_schema(part, schema) for part in found]), self.top)
 
     @property
     def mean(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,6 +25,16 @@ def as_schema(table: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:
             values = column.to_pylist()
             columns.append(pa.array([None if value is None else str(value) for value in values], field.type))
     return pa.table(columns, schema=schema)
+
+
+def carried_column(values: Any) -> pyarrow.Array | pyarrow.ChunkedArray:
+    """Return what was carried through as a column of Arrow; values of several kinds, or too large, become text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def common_schema(schemas: Iterable[pyarrow.Schema]) -> pyarrow.Schema:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from likelify._version import __version__
 from likelify.data import SOURCES
 from likelify.errors import LikelifyError
@@ -115,7 +117,7 @@ def _words(config: RunConfig, model: Mapping[str, Any], fit: Mapping[str, Any]) 
     words = ["--model", config.model.model, *(["--conditional"] if config.conditional else [])]
     for name, value in fit.items():
         if name == "max_time" and value is not None:
-            words += ["--max-time", f"{value:g}s"]
+            words += ["--max-time", f"{np.format_float_positional(value, trim='-')}s"]
         elif name in FIT_OPTIONS and value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
         else:
