@@ -48,7 +48,7 @@ class Asked:
         Raises:
             DataError: if the shapes do not fit, a condition of the model is not known, or a value is not possible.
         """
-        values = np.array(rows, dtype=np.float64)
+        values = np.asarray(rows, dtype=np.float64).copy()
         if values.ndim != 2 or values.shape[1] != len(schema) or not len(values):
             raise DataError(f"Rows of {len(schema)} columns are needed, and at least one; got shape {values.shape}.")
         places = np.array(np.broadcast_to(np.asarray(known, dtype=bool), values.shape))

@@ -165,8 +165,7 @@ def _of_columns(
 
     hidden = hidden_places(rows, hidden)
     flow = completing(flow, run.config.model.model)
-    known = (~hidden).numpy()
-    drawn = draw_given(flow, run.config.data.meaning, rows, known, draws=draws, seed=seed, on_share=on_share)
+    drawn = draw_given(flow, run.config.data.meaning, rows, ~hidden, draws=draws, seed=seed, on_share=on_share)
     ess = torch.from_numpy(drawn.ess)
     return Completions(torch.from_numpy(drawn.rows), ess, None, torch.ones(len(ess), dtype=torch.long))
 
