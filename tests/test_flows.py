@@ -5,7 +5,7 @@ import torch
 
 import likelify as lk
 from likelify import nets, testing
-from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError
+from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, UnsupportedError
 
 
 def spline_flow(dims=2, context=0):
@@ -276,3 +276,12 @@ def test_numbers_are_accepted_as_shapes():
     assert lk.Normal(3).sample_and_log_prob(4)[1].shape == (4,)
     assert lk.ConditionalNormal(torch.nn.Identity()).sample(4, torch.zeros(2, 6)).shape == (4, 2, 3)
     assert lk.Flatten(5).out_shape((5,)) == (5,)
+
+
+def test_memory_of_any_content_is_no_flow():
+    with torch.device("meta"):
+        flow = lk.Flow(lk.Normal(3), lk.ActNorm(3))
+    with pytest.raises(UnsupportedError, match=r"built on the device 'meta'.*'base\.l"):
+        flow.to_empty(device="cpu")
+    whole = lk.Flow(lk.Normal(3), lk.ActNorm(3))
+    assert float(whole.to_empty(device="cpu").base.loc.abs().sum()) < math.inf

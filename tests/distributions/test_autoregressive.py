@@ -277,3 +277,11 @@ def test_one_column():
     x = torch.zeros(4, 3, 1, dtype=torch.float64)
     assert model.sample((4,)).shape == x.shape
     assert torch.allclose(model.from_noise(model.to_noise(x)), x)
+
+
+def test_half_precision_costs_columns_nothing():
+    base, cells = columns(dtype=torch.float32), mixed_cells(64, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = base.log_prob(cells), base.terms(cells)
+    torch.testing.assert_close(half[0], base.log_prob(cells), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(half[1], base.terms(cells), atol=1e-4, rtol=1e-5)

@@ -10,7 +10,8 @@ from sklearn.mixture import GaussianMixture as Reference
 
 import likelify as lk
 from likelify.distributions import GaussianMixture, StudentT
-from likelify.errors import ConfigError, DomainError, MissingDependencyError
+from likelify.distributions.student import student_log_prob
+from likelify.errors import ConfigError, DomainError, MissingDependencyError, ShapeError
 
 
 def clusters(rows=600, dtype=torch.float64):
@@ -136,3 +137,53 @@ def test_student_t_of_a_value_that_is_met_often_has_a_scale():
         base = StudentT(1)
         base.initialize(x * unit)
         assert base.log_prob(x * unit).isfinite().all()
+
+
+def test_the_nodes_of_a_graph_are_one_item():
+    base = GaussianMixture(2, components=3, trainable=True).double()
+    with torch.no_grad():
+        base.means.normal_()
+    x, graphs = torch.randn(5, 2, dtype=torch.float64), lk.GraphBatch.complete([2, 3])
+    each = base.log_prob(x)
+    together = torch.stack([each[:2].sum(), each[2:].sum()])
+    torch.testing.assert_close(base.log_prob(x, lk.Context(structure=graphs)), together)
+    drawn, log_prob = base.sample_and_log_prob(4, lk.Context(structure=graphs))
+    assert (drawn.shape, log_prob.shape) == ((4, 5, 2), (4, 2))
+    torch.testing.assert_close(log_prob[1], base.log_prob(drawn[1], lk.Context(structure=graphs)))
+    assert lk.Flow(base, lk.ActNorm(2)).double().log_prob(x, lk.Context(structure=graphs)).shape == (2,)
+
+
+def test_half_precision_costs_these_densities_nothing():
+    base = GaussianMixture(3, components=2, trainable=True)
+    with torch.no_grad():
+        base.log_diagonals.fill_(4.0)
+        base.factors.normal_(std=10.0)
+    x = 0.02 * torch.randn(50, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = base.log_prob(x)
+    torch.testing.assert_close(half, base.log_prob(x), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("df", [3.0, 29.9, 30.1, 1e3, 1e5, 1e8])
+def test_many_degrees_of_freedom_lose_no_digits(df):
+    base = StudentT(1, df=df)
+    base.log_prob(torch.full((1, 1), 0.5)).sum().backward()
+    wide = torch.tensor(math.log(df), dtype=torch.float64, requires_grad=True)
+    value = student_log_prob(torch.tensor(0.5, dtype=torch.float64), torch.zeros(()), torch.zeros(()), wide)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(stats.t(df).logpdf(0.5), abs=1e-10)
+    assert float(base.log_prob(torch.full((1, 1), 0.5)).detach()) == pytest.approx(stats.t(df).logpdf(0.5), abs=3e-6)
+    assert float(base.log_df.grad) == pytest.approx(float(wide.grad), abs=2e-5)
+
+
+def test_the_constant_of_student_is_smooth_where_its_forms_meet():
+    log_df = torch.tensor(math.log(30.0) + 1e-6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: student_log_prob(torch.zeros(1).double(), 0 * t, 0 * t, t), (log_df,))
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"), [(torch.tensor([[1.0], [math.nan]]), "not finite"), (torch.zeros(0, 1), "empty")]
+)
+def test_student_refuses_a_sample_that_says_nothing(sample, message):
+    with pytest.raises((DomainError, ShapeError), match=message):
+        StudentT(1).initialize(sample)

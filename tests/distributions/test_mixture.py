@@ -245,3 +245,8 @@ def test_a_fit_keeps_the_weights_that_it_trained():
     # In one small step the weights hardly move; chosen by stacking they would be where the rows are.
     lk.fit(flow, rows, steps=1, lr=1e-4, validations=1, initialize=False)
     assert flow.base.weights.tolist() == pytest.approx([0.5, 0.5], abs=1e-2)
+
+
+def test_atoms_and_densities_are_not_added_up():
+    with pytest.raises(UnsupportedError, match=r"probability of their own \(RectifiedNormal\)"):
+        Mixture([distributions.RectifiedNormal(1), lk.Normal(1)])

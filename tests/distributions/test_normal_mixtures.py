@@ -10,6 +10,7 @@ from torch.func import jvp, vmap
 from likelify.distributions.intervals import log_interval, mixture_log_mass
 from likelify.distributions.normal_mixtures import NormalMixtures, mixture_log_density, normal_quantile
 from likelify.errors import ConvergenceError
+from likelify.nets.cells import expected_score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
@@ -126,3 +127,28 @@ def test_the_backward_pass_of_masses(size):
     single = heads[:, :, 0, :1].detach().float().expand(3, 4, 6).clone().requires_grad_()
     found = torch.autograd.grad(mixture_log_mass(single, extreme, widths).sum(), (single, extreme))
     assert all(grad.isfinite().all() for grad in found)
+
+
+def test_derivatives_are_right_in_the_middle():
+    half = torch.tensor(0.1, dtype=torch.float64)
+    for t in (0.0, 1e-9, -1e-9):
+        at = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+        (first,) = torch.autograd.grad(log_interval(at, half), at, create_graph=True)
+        (second,) = torch.autograd.grad(first, at)
+        assert float(second) == pytest.approx(-0.99667, abs=1e-4)
+    heads = torch.zeros(3, 2, 1, dtype=torch.float64)
+    heads[1, 1] = 0.7
+    u = torch.zeros(1, dtype=torch.float64)
+    halves = torch.full((1,), 0.2, dtype=torch.float64)
+    inputs = tuple(each.requires_grad_() for each in (heads, u, halves))
+    assert torch.autograd.gradgradcheck(mixture_log_mass, inputs)
+
+
+def test_the_expected_score_of_a_wide_cell_in_the_middle_has_its_slope():
+    z = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    width = torch.full((1, 1), 0.5, dtype=torch.float64)
+    (slope,) = torch.autograd.grad(expected_score(z, width)[0].sum(), z)
+    step = 1e-5
+    moved = [float(expected_score(torch.full_like(width, at), width)[0]) for at in (-step, step)]
+    assert float(slope) == pytest.approx((moved[1] - moved[0]) / (2 * step), abs=1e-6)
+    assert float(expected_score(z, width)[0]) == 0.0

@@ -7,6 +7,7 @@ from torch import nn
 
 from likelify.errors import UnsupportedError
 from likelify.flowification import flowify
+from likelify.flowification.rules import rule
 from tests.flowification.networks import Residual, evaluated
 
 
@@ -48,3 +49,50 @@ def test_blocks_that_are_not_contractions_are_refused_or_bounded():
     layers = flowify(net, x, residual="auto").conversion.layers
     assert [layer.kind for layer in layers] == ["contraction", "sum of 2", "Linear"]
     assert [layer.likelihood for layer in layers] == ["exact", "bound", "exact"]
+
+
+class Steep(nn.Module):
+    """Sine of thirty times the input."""
+
+    def forward(self, x):
+        return torch.sin(30 * x)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.Softplus(threshold=0.1), nn.Softplus(beta=-1.0), lambda x: F.softplus(x, 1.0, 0.1), Doubled(2, 2)],
+)
+def test_no_slope_is_believed_that_is_not_the_function_s(activation):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.activation = nn.Linear(2, 2), nn.Linear(2, 2), activation
+
+        def forward(self, x):
+            return x + self.b(self.activation(self.a(x)))
+
+    with pytest.raises(UnsupportedError, match="no bound of the slope is known"):
+        flowify(Block(), torch.randn(3, 2), residual="lipschitz")
+
+
+def test_a_rule_for_a_class_of_one_s_own_says_nothing_of_its_slope():
+    class Sin(Steep):
+        """Called like a function whose slope is one."""
+
+    rule(Sin)(lambda module, in_shape, options: None)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.activation = nn.Linear(2, 2), nn.Linear(2, 2), Sin()
+
+        def forward(self, x):
+            return x + self.b(self.activation(self.a(x)))
+
+    with pytest.raises(UnsupportedError, match="no bound of the slope is known"):
+        flowify(Block(), torch.randn(3, 2), residual="lipschitz")

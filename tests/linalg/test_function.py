@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify.errors import UnsupportedError
+from likelify.errors import DomainError, UnsupportedError
 from tests.cases import normal
 
 
@@ -54,3 +54,20 @@ def test_what_the_function_itself_refuses_is_a_wrong_shape():
 def test_values_at_the_end_of_the_format_are_no_fault():
     matrix = torch.randn(6, 6, dtype=torch.float64) * 5e-324
     lk.Function(lk.Dense(matrix).apply).check_linear(torch.randn(1, 6, dtype=torch.float64))
+
+
+def test_a_module_with_a_declared_norm_works_in_inference_mode():
+    layer = lk.linear_exponential(torch.nn.Conv1d(2, 2, 3, padding=1, bias=False), norm=3.0).double()
+    x = normal(4, 2, 6)
+    with torch.no_grad():
+        expected = layer(x)
+    with torch.inference_mode():
+        found = layer(x)
+        back = layer.inverse(found[0])[0]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(back, x)
+
+
+def test_whole_factors_of_a_diagonal_are_refused():
+    with pytest.raises(DomainError, match=r"its factors is torch.int64"):
+        lk.linalg.Diagonal(torch.tensor([1, 3]))

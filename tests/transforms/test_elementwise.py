@@ -78,3 +78,18 @@ def test_batch_normalization_becomes_a_channel_affine_map(module, shape, affine)
     weight = norm.weight.detach() if affine else torch.ones(3)
     per_position = (weight.abs().log() - 0.5 * (norm.running_var + norm.eps).log()).sum()
     assert torch.allclose(layer(x)[1], per_position * math.prod(shape[2:]), atol=1e-5)
+
+
+def test_a_channel_far_from_zero_is_not_taken_for_constant_in_float64():
+    x = 1.7e9 + 100 * torch.randn(500, 2, dtype=torch.float64)
+    layer = lk.ActNorm(2).double()
+    z = layer.initialize(x)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(2, dtype=torch.float64), atol=1e-6, rtol=0)
+    constant = torch.full((20, 2), 0.1, dtype=torch.float64)
+    assert lk.ActNorm(2).double().initialize(constant).abs().max() < 1e-12
+
+
+def test_whole_numbers_become_real_ones():
+    z, log_det = lk.Affine(shift=1, scale=2)(torch.tensor([[1, 2]]))
+    assert z.tolist() == [[4.0, 6.0]]
+    assert float(log_det) == pytest.approx(2 * math.log(2))

@@ -90,3 +90,14 @@ def test_recipes_know_rings_and_numbers_of_nodes():
     assert chosen.fit.validation_items == 256
     layers = list(chosen.model.build().transform)
     assert isinstance(layers[-1], transforms.ContinuousFlow)
+
+
+@pytest.mark.parametrize("name", ["point-flow rotations", "set-autoregressive", "point-flow"])
+@pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
+def test_graphs_without_a_node(name, sizes):
+    flow = built(name, points())
+    context = lk.Context(structure=lk.GraphBatch.complete(torch.tensor(sizes, dtype=torch.long)))
+    drawn = flow.sample((), context)
+    assert drawn.shape == (0, 2)
+    assert flow.elbo(drawn, context).value.shape == (len(sizes),)
+    assert flow.sample((3,), context).shape == (3, 0, 2)

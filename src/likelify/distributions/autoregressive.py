@@ -19,7 +19,7 @@ from likelify.nets.columns import ColumnsNet
 from likelify.schema import ColumnSchema
 from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
 from likelify.support import Interval
-from likelify.tracing import is_tracing
+from likelify.tracing import in_full_precision, is_tracing
 
 # Log-odds of states stay within this, so that their exponentials need no care.
 MOST_ODDS = 40.0
@@ -284,13 +284,17 @@ class AutoregressiveColumns(Distribution):
         """Return the means that the linear part gives scores, `(scores, rows)`."""
         if not self.linear:
             return self.offset[:, None].expand(-1, features.shape[1])
+        return in_full_precision(self._linear_part, features)
+
+    def _linear_part(self, features: Tensor) -> Tensor:
         return torch.addmm(self.offset[:, None], self.matrix * self.earlier, features)
 
     def heads(self, features: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return what the network says of scores, None without one, and the log-odds of all states."""
         if self.net is None:
             return None, self.log_odds[:, None].expand(-1, features.shape[1])
-        heads, odds = self.net(features)
+        # In half precision odds and means would cost tenths of nats.
+        heads, odds = in_full_precision(self.net, features)
         return heads, odds + self.log_odds[:, None]
 
     def segment(self, column: int) -> slice:
@@ -299,7 +303,7 @@ class AutoregressiveColumns(Distribution):
         return slice(starts[number] - self.layout.given_states, starts[number + 1] - self.layout.given_states)
 
     def _total(self, cells: Tensor) -> Tensor:
-        scores, states = self._terms(cells)
+        scores, states = in_full_precision(self._terms, cells)
         return scores.sum(0) + states.sum(0)
 
     def _terms(self, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,7 +356,7 @@ class AutoregressiveColumns(Distribution):
         return torch.stack(noise, 1).to(cells.dtype)
 
     def _by_column(self, cells: Tensor) -> Tensor:
-        scores, states = self._terms(cells)
+        scores, states = in_full_precision(self._terms, cells)
         found = scores.new_zeros(self.layout.width, len(cells))
         for places, terms in ((self.scored, scores), (self.open, states)):
             found = found.index_add(0, torch.tensor(places, dtype=torch.long, device=found.device), terms)

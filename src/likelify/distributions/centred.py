@@ -91,7 +91,7 @@ class CentredNormal(Distribution):
             raise ShapeError("CentredNormal draws for the graphs of a context: sample(shape, Context(structure=...)).")
         rows = row_count(context)
         noise = torch.randn(*shape, rows, *self.event_shape, dtype=self.probe.dtype, device=self.probe.device)
-        flat = noise.reshape(-1, rows, *self.event_shape)
+        flat = noise.reshape(math.prod(shape), rows, *self.event_shape)
         centred = [draw - graph_means(draw, context) for draw in flat]
         temperature = as_context(context).temperature
         return temperature * torch.stack(centred).reshape(noise.shape) if len(flat) else noise

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions.core import Distribution, check_values, has_rows, row_count
+from likelify.distributions.core import Distribution, check_values, has_rows, item_count, repeat_context, row_count
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import DomainError, MissingDependencyError, UnsupportedError
-from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
+from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size, sum_items
 from likelify.support import LINE
+from likelify.tracing import in_full_precision
 
 # Rows on which numbers of components are compared, and on which the one that is taken is fitted.
 COMPARED_ROWS, FITTED_ROWS = 4000, 20_000
@@ -66,8 +67,12 @@ class GaussianMixture(Distribution):
                 self.register_buffer(name, value)
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
-        """Return the log-density of each row in nats."""
+        """Return the log-density of each item in nats: of each row, or of the nodes of each graph together."""
         check_values(x, self.event_shape or (), "GaussianMixture")
+        return sum_items(in_full_precision(self._log_probs, x), context)
+
+    def _log_probs(self, x: Tensor) -> Tensor:
+        """Return the log-density of each row."""
         used = self._used()
         weights, means, factors = self.log_weights[used].log_softmax(0), self.means[used], self._roots(used)
         weights = weights + self.log_diagonals[used].sum(1)
@@ -100,8 +105,11 @@ class GaussianMixture(Distribution):
 
     def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Draw without gradients, and return the log-density of what was drawn."""
+        shape = as_shape(shape)
         drawn = self.sample(shape, context)
-        return drawn, self.log_prob(drawn.reshape(-1, self.features)).reshape(drawn.shape[:-1])
+        items = (item_count(context),) if has_rows(context) else ()
+        log_prob = self.log_prob(drawn.reshape(-1, self.features), repeat_context(shape, context)[1])
+        return drawn, log_prob.reshape(*shape, *items)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit weights, means and covariances to a sample, and choose how many components there are.

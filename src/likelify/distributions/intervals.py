@@ -92,7 +92,8 @@ class _MixtureLogMass(torch.autograd.Function):
 
 
 def _pieces(t: Tensor, half: Tensor) -> _Pieces:
-    half, t = torch.broadcast_tensors(half.clamp_min(torch.finfo(half.dtype).tiny), t.abs())
+    # Not abs(): its derivative at zero is zero, and with it all that second derivatives see of what is even in t.
+    half, t = torch.broadcast_tensors(half.clamp_min(torch.finfo(half.dtype).tiny), torch.where(t < 0, -t, t))
     narrow = (half * t < NARROW) & (half < SHORT)
     # Each form works where the other one is taken, too, so that no gradient there is NaN.
     short = torch.where(narrow, half, 0.1), torch.where(narrow, t, 1.0)

@@ -39,7 +39,8 @@ class Mixture(Distribution, ActsInTraining):
     Raises:
         ConfigError: without members.
         ShapeError: if they are of different events.
-        UnsupportedError: if some give whole numbers their probabilities and others have densities.
+        UnsupportedError: if some give whole numbers, or other single values, their probabilities, and others have
+            densities.
 
     Example:
         >>> from likelify.distributions import Normal
@@ -67,6 +68,12 @@ class Mixture(Distribution, ActsInTraining):
             raise UnsupportedError(
                 f"Some members of this Mixture give whole numbers their probabilities ({whole}), and others have "
                 "densities; the two do not add up. Mix models of whole numbers with their like."
+            )
+        if len({member.has_atoms for member in members}) > 1:
+            atoms = next(type(member).__name__ for member in members if member.has_atoms)
+            raise UnsupportedError(
+                f"Some members of this Mixture give single values a probability of their own ({atoms}), and others "
+                "have densities there; the two do not add up. Mix members that have such values with their like."
             )
         self.event_shape = next(iter(shapes), None)
         self.members = nn.ModuleList(members)

@@ -12,7 +12,7 @@ from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.errors import ShapeError
 from likelify.structure import Context, ContextLike, GraphBatch, Shape, as_context, as_shape, check_size, sum_items
 from likelify.support import LINE
-from likelify.tracing import raised
+from likelify.tracing import in_full_precision, raised
 
 
 class AutoregressiveSet(Distribution):
@@ -66,7 +66,7 @@ class AutoregressiveSet(Distribution):
         """Return the log-density of each graph, its nodes as they are ordered, in nats."""
         check_values(x, self.event_shape, "AutoregressiveSet")
         context = self._with_graphs(context)
-        return sum_items(self._log_probs(x, self._raw(x, context)), context)
+        return sum_items(in_full_precision(self._log_probs, x, self._raw(x, context)), context)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Begin with means at nodes of the sample."""
@@ -87,7 +87,7 @@ class AutoregressiveSet(Distribution):
         """Draw, and return the log-density of what was drawn; gradients reach the density alone."""
         context, shape = self._with_graphs(context), as_shape(shape)
         x = self.sample(shape, context)
-        flat = x.reshape(-1, *x.shape[len(shape) :])
+        flat = x.reshape(math.prod(shape), *x.shape[len(shape) :])
         log_prob = [self.log_prob(draw, context) for draw in flat]
         items = len(context.structure) if context.structure is not None else 0
         return x, torch.stack(log_prob).reshape(*shape, items) if log_prob else x.new_zeros(*shape, items)
@@ -126,7 +126,9 @@ class AutoregressiveSet(Distribution):
     def _units(self, below: Tensor) -> Tensor:
         """Return the triangular matrices of unit diagonal that turn what is in units of the scales into noise."""
         features = self.event_shape[0]
-        return (below @ self.places + self.diagonal).unflatten(-1, (features, features))
+        return in_full_precision(lambda values: values @ self.places + self.diagonal, below).unflatten(
+            -1, (features, features)
+        )
 
     def _raw(self, x: Tensor, context: Context) -> Tensor:
         raw = raised(self.net(x, context))

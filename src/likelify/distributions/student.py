@@ -8,13 +8,15 @@ from torch import Tensor, nn
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.errors import ConfigError
 from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
-from likelify.support import LINE
+from likelify.support import LINE, check_sample
 
 # Where the square of a number would no longer fit, its logarithm is that of the number.
 LARGE = 1e6
 ROUNDS = 40
 # Degrees of freedom that `initialize` may find: heavier tails than any data, and nearly normal ones.
 LEAST_DF, MOST_DF = 0.1, 1000.0
+# From so many on the gamma functions are by their series, whose next term is below 1e-13.
+SERIES = 30.0
 # The smallest scale that it may find, in units of the spread of the values.
 LEAST_SCALE = 1e-6
 
@@ -73,9 +75,15 @@ class StudentT(Distribution):
         return like.expand(self.event_shape).rsample((*as_shape(shape), *rows))
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
-        """Find location, scale and degrees of freedom of each channel by maximum likelihood, if they are trained."""
+        """Find location, scale and degrees of freedom of each channel by maximum likelihood, if they are trained.
+
+        Raises:
+            ShapeError: for an empty sample.
+            DomainError: if it holds values that are not finite.
+        """
         if not self.trainable:
             return
+        check_sample(x, self)
         channels = x.detach().transpose(0, 1).flatten(1).double()
         found = torch.stack([_most_likely(values) for values in channels], 1)
         with torch.no_grad():
@@ -88,7 +96,9 @@ def _most_likely(values: Tensor) -> Tensor:
 
     The search is in units of their own spread and about their own middle, so that it is the same in all units.
     """
-    low, middle, high = values.quantile(values.new_tensor([0.25, 0.5, 0.75]))
+    # No quantile of torch takes more than 2^24 values.
+    ordered = values.sort().values
+    low, middle, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
     away = values - middle
     # Where most values are the same, the others say how wide they are.
     spread = next((size for size in (0.7 * (high - low), away.abs().mean()) if size > 0), torch.ones_like(middle))
@@ -121,5 +131,18 @@ def student_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor, log_df: Tensor) 
     far = scaled.abs() > LARGE
     near = torch.where(far, 0, scaled)
     tail = torch.where(far, torch.where(far, scaled.abs(), 1).log(), 0.5 * near.square().log1p())
-    constant = (0.5 * (df + 1)).lgamma() - (0.5 * df).lgamma() - 0.5 * (math.log(math.pi) + log_df) - log_scale
-    return constant - (df + 1) * tail
+    return _log_constant(df, log_df) - log_scale - (df + 1) * tail
+
+
+def _log_constant(df: Tensor, log_df: Tensor) -> Tensor:
+    """Return `lgamma((v + 1) / 2) - lgamma(v / 2) - log(pi v) / 2`.
+
+    Of many degrees of freedom the difference is by its series `log(v / 2) / 2 - 1 / (4 v) + 1 / (24 v^3) - ...`, of
+    which the logarithms cancel: of the functions themselves float32 would keep no digit.
+    """
+    many = df > SERIES
+    few, inverse = torch.where(many, 1.0, df), torch.where(many, df, SERIES).reciprocal()
+    plain = (0.5 * (few + 1)).lgamma() - (0.5 * few).lgamma() - 0.5 * math.log(math.pi)
+    square = inverse.square()
+    rest = inverse * (-1 / 4 + square * (1 / 24 + square * (-1 / 20 + square * 17 / 112)))
+    return torch.where(many, rest - 0.5 * math.log(2 * math.pi), plain - 0.5 * torch.where(many, 0.0, log_df))

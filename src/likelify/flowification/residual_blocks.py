@@ -34,7 +34,9 @@ HEADROOM = 2.0
 RESHAPES = ("view", "reshape", "flatten", "unflatten")
 # The largest slopes, rounded up: GELU 1.1290, SiLU 1.0999, Mish 1.0885, Hardswish 1.5, SELU 1.7581.
 STEEPER = {"gelu": 1.13, "silu": 1.1, "mish": 1.09, "hardswish": 1.5, "selu": 1.7582}
-UNIT_SLOPES = ("relu", "relu_", "tanh", "softplus", "abs", "celu", "sin", "hardtanh", "relu6", "logsigmoid", "identity")
+UNIT_SLOPES = ("relu", "relu_", "tanh", "abs", "celu", "sin", "hardtanh", "relu6", "logsigmoid", "identity")
+# Behind its threshold softplus is the identity, below it a little more: from here on the jump is below rounding.
+SMOOTH = 20.0
 MOVES = ("contiguous", "clone", "permute", "transpose", "pixelshuffle", "pixelunshuffle")
 SLOPES = dict.fromkeys((*UNIT_SLOPES, *MOVES, *RESHAPES), 1.0) | {"sigmoid": 0.25, "hardsigmoid": 0.25} | STEEPER
 
@@ -249,10 +251,12 @@ def _does_nothing(node: Node) -> bool:
 
 def _part(node: Node) -> LinearPart | ScalePart | FixedPart:
     target = node.target
-    if isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d):
+    known = isinstance(target, nn.Module) and _is_torchs(target)
+    if known and isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d):
         return LinearPart(target, node.name)
-    if isinstance(target, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and target.running_mean is not None:
-        return ScalePart(target)
+    if known and isinstance(target, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        if target.running_mean is not None:
+            return ScalePart(target)
     slope = _slope(node)
     if slope is None:
         raise NotConvertibleError(
@@ -262,8 +266,20 @@ def _part(node: Node) -> LinearPart | ScalePart | FixedPart:
     return FixedPart(target, node.call, slope)
 
 
+def _is_torchs(module: nn.Module) -> bool:
+    """Tell whether a module computes what a class of PyTorch does, whose slopes are known."""
+    own = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return own.__module__.startswith("torch.nn.")
+
+
 def _slope(node: Node) -> float | None:
     target, call = node.target, node.call
+    if isinstance(target, nn.Module) and not _is_torchs(target):
+        return None
+    if isinstance(target, nn.Softplus):
+        return _softplus_slope(target.beta, target.threshold)
+    if call is not None and call.name == "softplus":
+        return _softplus_slope(call.argument(1, "beta", 1.0), call.argument(2, "threshold", SMOOTH))
     if isinstance(target, nn.LeakyReLU):
         return max(1.0, abs(target.negative_slope))
     if isinstance(target, nn.ELU):
@@ -279,3 +295,7 @@ def _slope(node: Node) -> float | None:
         return None
     name = type(target).__name__.lower() if isinstance(target, nn.Module) else call.name if call else ""
     return SLOPES.get(name)
+
+
+def _softplus_slope(beta: float, threshold: float) -> float | None:
+    return 1.0 if beta > 0 and threshold >= SMOOTH else None

@@ -162,6 +162,7 @@ class Diagonal(LinearMap, vouches=True):
     def __post_init__(self) -> None:
         if self.factors.ndim not in (1, 2):
             raise ShapeError(f"Diagonal needs factors (c,) or (rows, c), got shape {tuple(self.factors.shape)}.")
+        check_entries(self.factors, "factors")
 
     @property
     def symmetry(self) -> Symmetry:

@@ -171,6 +171,12 @@ class Function(LinearMap):
             return widest(self.materialize(event_shape))
 
     def _transposed(self, y: Tensor) -> Tensor:
+        if not torch.is_inference_mode_enabled():
+            return self._by_gradient(y)
+        with torch.inference_mode(mode=False):
+            return self._by_gradient(y.clone()).detach()
+
+    def _by_gradient(self, y: Tensor) -> Tensor:
         # A linear function equals its derivative anywhere, so zero is as good a point as any.
         with torch.enable_grad():
             point = torch.zeros_like(y, requires_grad=True)

@@ -137,7 +137,9 @@ def expected_score(z: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     The middle of a wide cell, such as that of the lowest value of a count, is far from what its score is like.
     """
     # On the left, where probabilities are small and so keep their digits.
-    low, high = -z.abs() - width / 2, -z.abs() + width / 2
+    # Not abs(), whose derivative at zero is that of neither side.
+    left = torch.where(z > 0, -z, z)
+    low, high = left - width / 2, left + width / 2
     wide = (width > NARROW) & (high > FARTHEST)
     low, high = torch.where(wide, low, -1.0).clamp_min(LOWEST), torch.where(wide, high, 0.0).clamp_max(-LOWEST)
     mass = 0.5 * (torch.erfc(-math.sqrt(0.5) * high) - torch.erfc(-math.sqrt(0.5) * low))

@@ -92,7 +92,8 @@ def _progress(sizes: Tensor, sets: Sets) -> Tensor:
     share = (come / size).clamp(max=1.0)
     left = (size - come).clamp_min(1)
     logs = torch.stack([(1 + come).log(), left.log()], -1)
-    return torch.cat([waves(share.reshape(-1, 1), PROGRESS).reshape(sets.graphs, sets.most, -1), logs], -1)
+    told = waves(share.reshape(-1, 1), PROGRESS)
+    return torch.cat([told.reshape(sets.graphs, sets.most, told.shape[-1]), logs], -1)
 
 
 def _embedded(x: Tensor, frequencies: int) -> Tensor:

@@ -42,7 +42,9 @@ class InDouble(nn.Module):
         for name, tensor in kept.items():
             device = self.get_buffer(name).device
             if device.type != "mps":
-                setattr(self, name, tensor.to(device))
+                # What is on no device has no values to take along.
+                empty = tensor.is_meta and device.type != "meta"
+                setattr(self, name, torch.empty_like(tensor, device=device) if empty else tensor.to(device))
         return self
 
 

@@ -32,8 +32,8 @@ class Affine(Transform):
             raise ShapeError("Affine has one shift and one scale for all elements; ChannelAffine has one per channel.")
         if scale == 0 or not math.isfinite(scale):
             raise ConfigError(f"Affine needs a finite scale other than zero, got {scale}.")
-        self.shift = shift
-        self.scale = scale
+        # Of whole numbers the sum and the product would be whole numbers, and so would their log-determinant.
+        self.shift, self.scale = float(shift), float(scale)
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Shift, then scale."""
@@ -90,7 +90,8 @@ class ActNorm(Transform):
             channels = x.transpose(0, 1).flatten(1)
             self.shift.copy_(channels.mean(1))
             deviation = channels.std(1, correction=0)
-            smallest = 1e-6 * channels.abs().amax(1).clamp_min(1e-6)
+            rounding = 8 * torch.finfo(torch.promote_types(channels.dtype, torch.float32)).eps
+            smallest = rounding * channels.abs().amax(1).clamp_min(1e-6)
             self.log_scale.copy_(torch.where(deviation > smallest, -deviation.clamp_min(1e-30).log(), 0.0))
         return super().initialize(x, context)
 

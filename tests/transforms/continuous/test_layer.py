@@ -172,3 +172,21 @@ def test_the_likelihood_is_exact_up_to_its_solver():
     assert flow.likelihood == "exact"
     with pytest.raises(InexactLikelihoodError):
         lk.Flow(lk.Normal((2,)), lk.Chain([lk.Dequantize(3), flow.transform])).log_prob(torch.zeros(5, 2).long())
+
+
+def test_networks_of_one_s_own_work_in_inference_mode():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, x, t, context):
+            return torch.tanh(self.inner(torch.cat([x, context.condition], -1))) * t
+
+    flow = lk.Flow(lk.Normal(2), transforms.ContinuousFlow(Plain(), steps=3)).double()
+    x = points()
+    with torch.no_grad():
+        expected = flow.log_prob(x, 2 * x)
+    with torch.inference_mode():
+        torch.testing.assert_close(flow.log_prob(x, 2 * x), expected)
+        assert flow.sample_and_log_prob((), 2 * x)[1].shape == (5,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -44,7 +45,14 @@ def velocity_and_divergence(net: nn.Module, x: Tensor, t: Tensor, context: Conte
             "recorded by torch.compile or torch.func. Take a network that knows its own, such as nets.SetVelocity."
         )
     with torch.inference_mode(mode=False):
-        return _by_products(net, x.clone() if x.is_inference() else x, t, context, graph=torch.is_grad_enabled())
+        condition = as_context(context).condition
+        told = context if condition is None else replace(as_context(context), condition=_recordable(condition))
+        return _by_products(net, _recordable(x), _recordable(t), told, graph=torch.is_grad_enabled())
+
+
+def _recordable(tensor: Tensor) -> Tensor:
+    """Return a tensor that a backward pass may keep, which none that was made in inference mode is."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def check_velocity(velocity: Tensor, x: Tensor) -> Tensor:

@@ -182,7 +182,8 @@ def linear(
         density = ConditionalNormal(net_factory(smaller, 2 * (in_channels - smaller)))
         layers.append(Slice(smaller, density))
     layers += [*_trained_rotation(out_channels, method, reflections), *([] if out is None else [out])]
-    return RotatedLinear(layers)
+    # One dtype throughout: what is trained beside a weight is as wide as it.
+    return RotatedLinear(layers) if weight is None else RotatedLinear(layers).to(weight.dtype)
 
 
 class _SingularFactors(NamedTuple):
