@@ -285,3 +285,25 @@ def test_memory_of_any_content_is_no_flow():
         flow.to_empty(device="cpu")
     whole = lk.Flow(lk.Normal(3), lk.ActNorm(3))
     assert float(whole.to_empty(device="cpu").base.loc.abs().sum()) < math.inf
+
+
+@pytest.mark.parametrize("sizes", [[12], [11, 1]])
+def test_a_certificate_counts_every_node_of_a_graph_even_if_it_is_alone(sizes):
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    flow = lk.Flow(lk.Normal(1), lk.Exponential(lk.linalg.Dense(matrix), degree=2)).double()
+    context = lk.Context(structure=lk.GraphBatch.complete(sizes))
+    certificate = flow.certificate(torch.zeros(12, 1, dtype=torch.float64), context)
+    off = abs(math.log(2.5) - 1)
+    for nats, size in zip(certificate.nats.tolist(), sizes, strict=True):
+        assert size * off <= nats < 20 * size * off
+
+
+def test_certificates_of_inverses_on_the_way_are_those_of_the_items():
+    rotation = lk.rotation(3, context_features=2).double()
+    testing.randomize(rotation, scale=0.3)
+    flow = lk.Flow(lk.Normal(3), lk.transforms.Inverse(rotation)).double()
+    x, told = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    assert flow.certificate(x, told).nats.shape == (5,)
+    residual = lk.LipschitzResidual(nets.LipschitzMLP(3, (5,)), log_det="truncated")
+    flow = lk.Flow(lk.Normal(3), lk.transforms.Inverse(residual)).double()
+    assert flow.certificate(x[:1]).nats.shape == (1,)

@@ -201,3 +201,18 @@ def test_gradients_are_those_of_the_plain_mean():
     ):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other)
+
+
+def test_a_single_draw_has_no_known_error():
+    single = importance.weighted(torch.randn(1, 3, dtype=torch.float64))
+    assert bool(single.standard_error.isnan().all())
+    exact = lk.Flow(lk.Normal(2), lk.ActNorm(2)).iw_log_prob(torch.zeros(3, 2), samples=1)
+    assert exact.standard_error.tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_weights_have_an_interval_of_no_length(dtype):
+    found = importance.weighted(torch.full((100, 2), -3000.0, dtype=dtype))
+    low, high = found.interval
+    torch.testing.assert_close(low, torch.full((2,), -3000.0, dtype=dtype))
+    torch.testing.assert_close(high, torch.full((2,), -3000.0, dtype=dtype))

@@ -23,6 +23,7 @@ from likelify.structure import Context, ContextLike, Shape, as_context, as_shape
 from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform, layers_of
+from likelify.transforms.sessions import unchecked
 
 T = TypeVar("T")
 
@@ -220,6 +221,8 @@ class Flow(Distribution):
         self._require_weights("iw_log_prob")
         x, encoded, shape = admit(self, x, context)
         found = importance.weighted(self._log_weights(x, encoded, samples, chunk))
+        if self.likelihood == "exact" and samples == 1:
+            found = replace(found, standard_error=torch.zeros_like(found.value))
         if warn and not found.value.requires_grad and not is_tracing():
             found.warn()
         return _reshaped(found, shape)
@@ -293,13 +296,14 @@ class Flow(Distribution):
         remedy = "Choose their exact trace, or evaluate with_log_det(flow, 'exact')."
         self._refuse_noise("There is no certificate", remedy)
         x, encoded, shape = admit(self, x, context)
-        with torch.no_grad(), recorded() as found, truncations() as left_out:
+        # Unchecked: what looks at inverses sends more rows through, which would count as well.
+        with torch.no_grad(), unchecked(), recorded() as found, truncations() as left_out:
             items = len(self._weight(x, encoded))
         total = torch.zeros(items, dtype=widest_dtype(x.device), device=x.device)
         for diagnostics in found:
             bound = torch.as_tensor(diagnostics.log_det_error_bound, dtype=total.dtype).to(total.device)
             # A map on graphs counts per graph, one on single nodes per node.
-            per_node = encoded.structure is not None and bound.numel() != items
+            per_node = encoded.structure is not None and (bound.ndim == 0 or bound.numel() != items)
             total = total + (sum_constant(bound, x, encoded) if per_node else bound)
         total = sum((bound.to(total) for bound in left_out), total)
         return Certificate(

@@ -154,7 +154,8 @@ def weighted(log_weights: Tensor) -> Estimate:
     samples, given = len(log_weights), log_weights.detach()
     total = log_weights.logsumexp(0)
     ess = (2 * total.detach() - (2 * given).logsumexp(0)).exp()
-    error = (1 / ess - 1 / samples).clamp_min(0).sqrt()
+    # Of a single draw the error is unknown, not zero.
+    error = (1 / ess - 1 / samples).clamp_min(0).sqrt() if samples > 1 else torch.full_like(ess, math.nan)
     return Estimate(total - math.log(samples), error, ess, samples, given)
 
 
@@ -201,7 +202,8 @@ def skewness_interval(weights: Tensor) -> tuple[Tensor, Tensor]:
     deviation = off.square().mean(0).sqrt()
     error = deviation / math.sqrt(count - 1)
     # Weights are skewed to the right; seeming to be so to the left is no reason for a shorter interval.
-    g = ((off**3).mean(0) / (deviation**3).clamp_min(1e-300)).clamp_min(1e-4) / math.sqrt(count)
+    cube = (deviation**3).clamp_min(torch.finfo(weights.dtype).tiny)
+    g = ((off**3).mean(0) / cube).clamp_min(1e-4) / math.sqrt(count)
 
     def student(normal: float) -> Tensor:
         inner = 1 + g * (normal - g / 6)
@@ -244,7 +246,7 @@ def fit_tail(weights: Tensor) -> Tail:
     count = math.ceil(min(0.2 * len(weights), 3 * math.sqrt(len(weights))))
     threshold = weights[-count - 1]
     over = weights[-count:] - threshold
-    largest = over[-1].clamp_min(1e-300)
+    largest = over[-1].clamp_min(torch.finfo(weights.dtype).tiny)
     quartile = torch.maximum(over[int(count / 4 + 0.5) - 1], 1e-6 * largest)
     points = 30 + int(math.sqrt(count))
     grid = torch.arange(1, points + 1, dtype=weights.dtype, device=weights.device)[:, None] - 0.5

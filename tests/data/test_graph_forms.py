@@ -169,3 +169,31 @@ def test_pyg_there_and_back() -> None:
         from_pyg([data.HeteroData()])
     loader = torch.utils.data.DataLoader(made, collate_fn=list)  # pyright: ignore[reportArgumentType] - as its users do
     assert as_source(loader).fingerprint() == source.fingerprint()
+
+
+def test_attributes_are_judged_by_all_nodes():
+    graphs = []
+    for _ in range(12):
+        graph = nx.path_graph(3)
+        for node, values in graph.nodes(data=True):
+            values.update(a=0.5 * node, b=0 if node == 0 else 1.5, kind=node)
+        graphs.append(graph)
+    source = as_source(graphs)
+    assert source.columns == ("a", "b")
+    for graph in graphs:
+        graph.nodes[1]["ragged"] = [[0.5], [0.5, 1.0]]
+    assert as_source(graphs).columns == ("a", "b")
+
+
+def test_graphs_that_cannot_be_read_say_why():
+    graph = nx.path_graph(3)
+    nx.set_edge_attributes(graph, "x", "weight")
+    with pytest.raises(DataError, match="Weights of edges are numbers"):
+        from_networkx([graph], features=())
+    geometric = pytest.importorskip("torch_geometric.data")
+    with pytest.raises(DataError, match="to_homogeneous"):
+        from_pyg(geometric.HeteroData())
+    edges = torch.tensor([[0, 1], [1, 0]])
+    labelled = geometric.Data(x=torch.randn(2, 1), edge_index=edges, y=torch.tensor([1]))
+    with pytest.raises(DataError, match="Graph 1 has no y"):
+        from_pyg([labelled, geometric.Data(x=torch.randn(2, 1), edge_index=edges)])

@@ -300,3 +300,74 @@ def test_relu_with_noise():
     layer = flowify(net, x, relu="noisy")
     torch.testing.assert_close(layer.mean_forward(x), net(x))
     assert layer.likelihood == "bound"
+
+
+class Any(nn.Module):
+    def forward(self, *xs):
+        return xs[0]
+
+
+class Weighed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(2))
+
+    def forward(self, x):
+        return torch.einsum("bi,oi->bo", x, self.weight)
+
+
+class Chosen(nn.Module):
+    def forward(self, x):
+        return torch.where(x > 0, x, 0.1 * x)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (lambda x: x, "takes an nn.Module, as it was before torch.jit, and got a function"),
+        (Any(), r"any number of inputs \(\*args\)"),
+        (Weighed(), "there is no rule for einsum"),
+        (Chosen(), "where chooses by the values of its input"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_refused_in_words(module, message):
+    with pytest.raises(UnsupportedError, match=message):
+        flowify(module, torch.randn(3, 2))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripts_are_refused_in_words():
+    with pytest.raises(UnsupportedError, match="as it was before torch.jit, and got a RecursiveScriptModule"):
+        flowify(torch.jit.script(nn.LeakyReLU()), torch.randn(3, 2))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_are_computed_in_the_old_way_are_named():
+    module = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(2, 2)))
+    module(torch.randn(3, 2))
+    with pytest.raises(UnsupportedError, match="remove_weight_norm"):
+        flowify(module, torch.randn(3, 2))
+
+
+def test_functional_forms_in_place_are_those_of_modules():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2)
+
+        def forward(self, x):
+            x = torch.negative(torch.subtract(F.leaky_relu_(self.a(x), 0.2), 1.0))
+            return F.elu_(torch.divide(x, 2.0).multiply(3.0))
+
+    net, x = Net().double(), torch.randn(4, 2, dtype=torch.float64)
+    layer = flowify(net, x)
+    torch.testing.assert_close(layer.mean_forward(x), net(x))
+
+
+def test_a_selection_counts_from_the_end():
+    class Last(nn.Module):
+        def forward(self, x):
+            return x.narrow(1, -1, 1)
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    torch.testing.assert_close(flowify(Last(), x).mean_forward(x), x[:, 2:])

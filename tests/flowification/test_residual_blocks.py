@@ -96,3 +96,18 @@ def test_a_rule_for_a_class_of_one_s_own_says_nothing_of_its_slope():
 
     with pytest.raises(UnsupportedError, match="no bound of the slope is known"):
         flowify(Block(), torch.randn(3, 2), residual="lipschitz")
+
+
+def test_a_factor_counts_by_whatever_name_it_is_given():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2)
+            with torch.no_grad():
+                self.a.weight.copy_(0.5 * torch.eye(2))
+
+        def forward(self, x):
+            return x + torch.mul(torch.sin(self.a(x)), other=-6.0)
+
+    with pytest.raises(UnsupportedError, match="multiply distances by up to 3"):
+        flowify(Block(), torch.randn(3, 2), residual="lipschitz")

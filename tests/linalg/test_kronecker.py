@@ -194,3 +194,15 @@ def test_what_does_not_fit_is_refused_in_words():
         lk.exp_action(KroneckerSum(Toeplitz(normal(2, 1, 3))), normal(3, 1, 4))
     with pytest.raises(ConvergenceError, match="so the bound is wrong"):
         lk.exp_action(KroneckerSum(Toeplitz(normal(2, 3), norm=0.01)), normal(3, 2, 4))
+
+
+@pytest.mark.parametrize("kind", [Toeplitz, Circulant])
+@pytest.mark.parametrize("symmetry", [None, "skew"])
+def test_frobenius_norms_form_no_matrix(kind, symmetry):
+    taps = normal(2, 5)
+    map_ = kind(taps, symmetry)
+    for size in (2, 4, 9):
+        exact = map_.matrix(size).square().sum().sqrt() * 2**0.5
+        assert float(map_.frobenius_bound((4, size))) == pytest.approx(float(exact), rel=1e-5)
+    long = kind(taps, symmetry).frobenius_bound((2, 10**6))
+    assert float(long) == pytest.approx(float(map_.effective.norm()) * 1e3, rel=1e-3)

@@ -72,7 +72,7 @@ class ArrowFrame(Frame):
         self.name, self.count, self._schema = name, count, schema
         if not 1 <= len(schema) <= MOST_COLUMNS:
             raise DataError(f"{name} has {len(schema):,} columns; 1 to {MOST_COLUMNS:,} are read.")
-        names = [printable(raw) or f"column {number}" for number, raw in enumerate(schema.names, 1)]
+        names = [printable(raw).strip() or f"column {number}" for number, raw in enumerate(schema.names, 1)]
         require_distinct(name, schema.names)
         require_distinct(name, names)
         self._raw = dict(zip(names, schema.names, strict=True))

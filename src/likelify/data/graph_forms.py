@@ -110,7 +110,9 @@ def from_pyg(
     Raises:
         DataError: if a graph is directed, or attributes are missing or are no real numbers.
     """
-    several: list[Any] = [data] if is_pyg(data) else list(data)  # pyright: ignore[reportArgumentType] - one is none
+    # A HeteroData has no way to be gone through, and is refused below.
+    given: Any = data
+    several = [given] if is_pyg(given) or hasattr(given, "to_homogeneous") else list(given)
     if strange := [graph for graph in several if not is_pyg(graph)]:
         raise DataError(f"This is no graph of PyTorch Geometric: {_called(strange[0])}.")
     return batch_of(_of_pyg(several, Forms(features)).items)
@@ -289,10 +291,11 @@ def _of_networkx(graphs: Sequence[Any], forms: Forms) -> Found:
 
 def _features(graphs: Sequence[Any], forms: Forms) -> tuple[list[str], list[str]]:
     """Return the attributes that are features, and what is left out."""
-    first = {}
+    first: dict[Any, Any] = {}
     for graph in graphs:
         for _, attributes in graph.nodes(data=True):
-            first = attributes | first
+            # An attribute is a feature if it is a real number anywhere: 0 and None may stand where there is none.
+            first |= {name: value for name, value in attributes.items() if name not in first or _is_real(value)}
     if absent := [name for name in [*(forms.features or ()), *forms.drop] if name not in first]:
         raise DataError(unknown_words("attribute of nodes", absent, sorted(map(str, first)), most=NAMED))
     if forms.features is not None:
@@ -306,7 +309,11 @@ def _is_real(value: Any) -> bool:
     """Tell whether a value is a real number or a vector of such; whole numbers are classes or counts."""
     if isinstance(value, REAL):
         return True
-    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except ValueError:
+        # Lists of several lengths.
+        return False
     return array.dtype.kind == "f" and array.ndim == 1 and len(array) > 0
 
 
@@ -353,7 +360,13 @@ def _networkx_edges(graphs: Sequence[Any], weight: str | None) -> tuple[np.ndarr
         first += len(graph)
     once = np.array(ends, dtype=np.int64).reshape(-1, 2).T
     weights = _shared(attributes, weight, "weight", "edge")
-    return both_ways(once, None if weights is None else np.array(weights, dtype=np.float64))
+    try:
+        return both_ways(once, None if weights is None else np.array(weights, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Weights of edges are numbers, and some '{weight}' are something else ({error}). Leave them out: "
+            "weight=None."
+        ) from error
 
 
 def both_ways(once: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -389,7 +402,9 @@ def _of_pyg(graphs: Sequence[Any], forms: Forms) -> Found:
     for name in names:
         values = [_pyg_value(data, name, number) for number, data in enumerate(several)]
         parts.append(np.concatenate(values))
-    sizes = np.array([data.num_nodes for data in several], dtype=np.int64)
+    if None in (counts := [data.num_nodes for data in several]):
+        raise DataError(f"Graph {counts.index(None)} does not say how many nodes it has: set num_nodes.")
+    sizes = np.array(counts, dtype=np.int64)
     x = np.concatenate(parts, 1) if parts else np.empty((int(sizes.sum()), 0))
     edges, weight = _pyg_edges(several, sizes)
     labels, said = _pyg_labels(several), [f"features {', '.join(names)}"]
@@ -441,7 +456,10 @@ def _pyg_edges(several: Sequence[Any], sizes: np.ndarray) -> tuple[np.ndarray | 
 def _pyg_labels(several: Sequence[Any]) -> np.ndarray | None:
     """Return the classes of graphs, or None where `y` is something else: a target, or one for each node."""
     values = [data.get("y") for data in several]
-    if any(value is None for value in values):
+    without = [value is None for value in values]
+    if any(without):
+        if not all(without):
+            raise DataError(f"Graph {without.index(True)} has no y, and others have. Give one to all, or to none.")
         return None
     arrays = [plain_array(value, "y") for value in values]
     if any(array.size != 1 or array.dtype.kind not in "iub" for array in arrays):

@@ -55,7 +55,12 @@ REASONS: list[tuple[tuple[str, ...], str]] = [
         "(flowification.rule).",
     ),
     (
-        ("Bilinear", "mul", "bmm", "matmul", "einsum", "where", "div", "truediv", "imul", "mm"),
+        ("where",),
+        "chooses by the values of its input, which no rule can look into. Take the activation that it stands for, such "
+        "as F.leaky_relu, or move it into a module with a rule of your own (flowification.rule).",
+    ),
+    (
+        ("Bilinear", "mul", "bmm", "matmul", "einsum", "div", "truediv", "imul", "mm"),
         "multiplies two things that depend on the input, which has no inverse. Replace the gate by a sum or a "
         "concatenation, or move it into a module with a rule of your own (flowification.rule).",
     ),
@@ -122,7 +127,8 @@ def reason(target: Any, inputs: int) -> str:
         )
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     for known, text in REASONS:
-        if name in known:
+        # What is said of two things that depend on the input is said of no other.
+        if name in known and (inputs > 1 or "Bilinear" not in known):
             return f"{name} {text}"
     if inputs > 1:
         return (

@@ -17,7 +17,7 @@ from likelify.flowification.options import Options
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.residual.layer import LipschitzResidual
 
-FINGERPRINT_VERSION = 2
+FINGERPRINT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,18 @@ def _hash(text: str) -> str:
 def _kind_text(node: Node) -> str:
     if isinstance(node.target, nn.Module):
         sizes = [(name, list(p.shape)) for name, p in (*node.target.named_parameters(), *node.target.named_buffers())]
-        return f"{type(node.target).__name__}({node.target.extra_repr()}) {sizes}"
+        return f"{type(node.target).__name__}({node.target.extra_repr()}) {sizes} {_settings_text(node.target)}"
     if node.call is None:
         return ""
     again = node.again or node.call
     pairs = [(call.args, sorted(call.kwargs.items())) for call in (node.call, again)]
     return f"{node.call.name}{_argument_text(*pairs)}"
+
+
+def _settings_text(module: nn.Module) -> str:
+    """Return the plain public attributes of a module, of which its own description may leave some out."""
+    plain = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str | tuple | None)}
+    return str(sorted((name, str(value)) for name, value in plain.items() if name[0] != "_" and name != "training"))
 
 
 def _argument_text(value: Any, again: Any) -> str:

@@ -287,8 +287,9 @@ def _slope(node: Node) -> float | None:
     if call is not None and call.name in ("leaky_relu", "elu"):
         return max(1.0, abs(call.argument(1, "negative_slope" if call.name == "leaky_relu" else "alpha", 0.01)))
     if call is not None and call.name in ("mul", "neg"):
-        numbers = [value for value in call.args if isinstance(value, int | float)]
-        return math.prod(abs(number) for number in numbers) if len(numbers) == len(call.args) - 1 else None
+        given = (*call.args, *call.kwargs.values())
+        numbers = [value for value in given if isinstance(value, int | float)]
+        return math.prod(abs(number) for number in numbers) if len(numbers) == len(given) - 1 else None
     if call is not None and call.name in RESHAPES and len(node.inputs) == 1:
         return 1.0
     if call is not None and (call.constants() or (call.in_shape != call.out_shape)):

@@ -37,14 +37,14 @@ def _softplus(beta: float, threshold: float) -> Transform:
     return Chain([Affine(scale=beta), Softplus(), Affine(scale=1 / beta)])
 
 
-_simple(_leaky, nn.LeakyReLU, F.leaky_relu, negative_slope=0.01)
+_simple(_leaky, nn.LeakyReLU, F.leaky_relu, F.leaky_relu_, negative_slope=0.01)
 # In its evaluation form a randomized ReLU has the mean of its slopes.
 _simple(lambda lower, upper: _leaky((lower + upper) / 2), nn.RReLU, lower=1 / 8, upper=1 / 3)
-_simple(ELU, nn.ELU, F.elu, alpha=1.0)
-_simple(celu, nn.CELU, F.celu, torch.celu, alpha=1.0)
-_simple(selu, nn.SELU, F.selu, torch.selu)
-_simple(Sigmoid, nn.Sigmoid, torch.sigmoid, F.sigmoid, "sigmoid", torch.special.expit)
-_simple(Tanh, nn.Tanh, torch.tanh, F.tanh, "tanh")
+_simple(ELU, nn.ELU, F.elu, F.elu_, alpha=1.0)
+_simple(celu, nn.CELU, F.celu, torch.celu, torch.celu_, alpha=1.0)
+_simple(selu, nn.SELU, F.selu, torch.selu, torch.selu_)
+_simple(Sigmoid, nn.Sigmoid, torch.sigmoid, torch.sigmoid_, F.sigmoid, "sigmoid", torch.special.expit)
+_simple(Tanh, nn.Tanh, torch.tanh, torch.tanh_, F.tanh, "tanh")
 _simple(_softplus, nn.Softplus, F.softplus, beta=1.0, threshold=20.0)
 
 

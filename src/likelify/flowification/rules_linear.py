@@ -157,26 +157,26 @@ def batch_norm(module: nn.BatchNorm2d, in_shape: Shape, options: Options) -> Tra
 
 
 @rule(operator.add, operator.iadd, torch.add, "add")
-@rule(operator.sub, operator.isub, torch.sub, "sub")
+@rule(operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "subtract")
 def plus(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert the sum or difference of the data and a constant; `alpha` multiplies the second of the two."""
     alpha = call.kwargs.get("alpha", 1)
     if isinstance(alpha, Tensor):
         raise NotConvertibleError(TENSOR_ALPHA)
-    factor = -alpha if call.name in ("sub", "isub") else alpha
+    factor = -alpha if call.name in ("sub", "isub", "subtract") else alpha
     value, first = _constant(call)
     if not first:
         return _affine(factor, value, in_shape)
     return _affine(1.0, value if factor == 1 else _like(value * factor, value), in_shape)
 
 
-@rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul")
+@rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "multiply")
 def times(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert the multiplication by a constant."""
     return _affine(_constant(call)[0], 0.0, in_shape)
 
 
-@rule(operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div")
+@rule(operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide, "div", "divide")
 def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     """Convert the division by a constant."""
     value, first = _constant(call)
@@ -187,7 +187,7 @@ def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
     return _affine(_like(1 / value, value), 0.0, in_shape)
 
 
-rule(operator.neg, torch.neg, "neg")(lambda call, in_shape, options: Affine(scale=-1.0))
+rule(operator.neg, torch.neg, torch.negative, "neg", "negative")(lambda call, in_shape, options: Affine(scale=-1.0))
 
 
 def _constant(call: Call) -> tuple[Any, bool]:

@@ -7,6 +7,7 @@ and constants from what depends on the input.
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from typing import Any
 
@@ -33,7 +34,7 @@ EXAMPLE_ROWS = 4
 def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | None:
     """Return the graph of a module; what is in the way goes to `refusals`, and without any graph the result is None."""
     _check_example(example)
-    module = copy.deepcopy(module).cpu().eval()
+    module = _copied(module)
     if Tracer(example).is_leaf_module(module, ""):
         # A tracer looks into the module that it is given; what it should not look into goes one level down.
         module = nn.Sequential(module)
@@ -49,6 +50,28 @@ def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | Non
             recorder.run(batch.clone())
     nodes = _GraphBuilder(found, (len(example), len(more)), recorders, refusals).build()
     return None if nodes is None else Graph(nodes, module, list(zip((example, more), results, strict=True)))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy in eval mode on the CPU.
+
+    Raises:
+        UnsupportedError: for what is no module that can be copied, or one that takes any number of inputs.
+    """
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        kind = type(module).__name__
+        raise UnsupportedError(f"flowify takes an nn.Module, as it was before torch.jit, and got a {kind}.")
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]:
+        raise UnsupportedError("The forward of this module takes any number of inputs (*args); a flow has one.")
+    try:
+        return copy.deepcopy(module).cpu().eval()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"This module cannot be copied ({' '.join(str(error).split())[:120]}). If weights are computed by "
+            "torch.nn.utils.weight_norm or spectral_norm, take those of torch.nn.utils.parametrizations, or fix them "
+            "with remove_weight_norm or remove_spectral_norm."
+        ) from error
 
 
 def _results(module: nn.Module, example: Tensor, more: Tensor, refusals: Refusals) -> list[Tensor] | None:
@@ -239,6 +262,7 @@ class _GraphBuilder:
         if target in ("narrow", torch.narrow):
             named = ((1, "dim"), (2, "start"), (3, "length"))
             axis, start, length = (self._values(argument(node, *where)) for where in named)
+            start += self.first[node.args[0]].shape[1] if axis == 1 and start < 0 else 0  # pyright: ignore[reportArgumentType]
             return (start, start + length) if axis == 1 else None
         return None
 

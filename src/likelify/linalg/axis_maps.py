@@ -86,9 +86,12 @@ class AxisMap(LinearMap):
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
         """Return the Frobenius norm on all channels."""
         channels, size = self._event(event_shape)
-        matrix = widest(self.matrix(size).detach())
-        norm = root_of_squares(matrix.square().sum((-3, -2, -1)), matrix.numel())
+        norm = root_of_squares(self.squares(size).sum(-1), self.groups * size**2)
         return norm * math.sqrt(channels // self.groups) * (1 + 1e-6)
+
+    def squares(self, size: int) -> Tensor:
+        """Return the sum of the squares of the entries of each matrix, `(G,)` or `(rows, G)`, in float64."""
+        return widest(self.matrix(size).detach()).square().sum((-2, -1))
 
     def _event(self, event_shape: Shape) -> tuple[int, int]:
         shape = as_shape(event_shape)

@@ -124,6 +124,11 @@ class Toeplitz(AxisMap, vouches=True):
         place = (torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2) % size
         return taps.new_zeros(*taps.shape[:-1], size).index_add(-1, place, taps)
 
+    def squares(self, size: int) -> Tensor:
+        """Add up each tap as often as it stands in the matrix, which is not formed."""
+        away = torch.arange(1 - size, size, device=self.taps.device).abs()
+        return (widest(self.reaching(size).detach()).square() * (size - away)).sum(-1)
+
     def group_traces(self, size: int) -> Tensor:
         """Return the centre taps times the size; exactly zero for skew ones."""
         if self.hollow:
@@ -198,6 +203,10 @@ class Circulant(Toeplitz, vouches=True):
         ring = self._ring(size)
         # The taps at -(n - 1) ... n - 1 of a Toeplitz matrix.
         return toeplitz(torch.cat([ring[..., 1:], ring], -1), size)
+
+    def squares(self, size: int) -> Tensor:
+        """Add up what each row holds, which is the same in all."""
+        return widest(self._ring(size).detach()).square().sum(-1) * size
 
     def group_traces(self, size: int) -> Tensor:
         """Return what falls on the diagonal times the size."""

@@ -234,3 +234,15 @@ def test_files_do_not_depend_on_the_chunks_they_are_written_in(ring, tmp_path, m
     assert nodes["x1"].to_pylist() == drawn.x[:, 0].double().tolist()
     start = drawn.structure.edge_index[0]
     assert edges["graph"].to_pylist() == drawn.structure.owner[start].tolist()
+
+
+def test_a_single_graph_is_a_structure(tmp_path):
+    from likelify.fitting.drawing.graphs import as_graphs
+
+    path = nx.path_graph(3)
+    assert as_graphs(path).sizes.tolist() == as_graphs([path]).sizes.tolist() == [3]
+    geometric = pytest.importorskip("torch_geometric.data")
+    data = geometric.Data(edge_index=torch.tensor([[0, 1], [1, 0]]), num_nodes=3)
+    assert as_graphs(data).sizes.tolist() == as_graphs([data]).sizes.tolist() == [3]
+    with pytest.raises(ConfigError, match="got str"):
+        as_graphs("path")

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,3 +167,15 @@ def test_masks_and_flows_that_do_not_fit_are_refused():
     noisy = lk.Flow(lk.Normal((2,)), lk.LipschitzResidual(lk.nets.LipschitzMLP(2, (4,))), event_shape=(2,))
     with pytest.raises(InexactLikelihoodError, match="noisy estimate"):
         complete(noisy, torch.zeros(1, 2), torch.tensor([True, False]))
+
+
+def test_what_is_hidden_may_be_missing(tmp_path):
+    from likelify.fitting.drawing.remaking import _known_alone
+
+    series = np.random.default_rng(0).normal(size=(3, 2, 8))
+    mask = np.zeros((2, 8), dtype=bool)
+    mask[:, 5:] = True
+    unknown = np.where(mask, np.nan, series)
+    assert np.array_equal(_known_alone(unknown, torch.from_numpy(mask)), np.where(mask, 0.0, series))
+    unknown[0, 0, 0] = np.nan
+    assert np.isnan(_known_alone(unknown, mask)).sum() == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import linalg
+from likelify import linalg, testing
 from likelify.errors import ConfigError, ConvergenceError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.expm import recorded, series
 from tests.cases import normal
@@ -278,3 +278,16 @@ def test_other_channels_are_refused_where_nothing_is_left_of_the_map(method):
                 lk.exp_action(lk.Dense(matrix, "symmetric"), torch.ones(5, channels), method=method)
     with pytest.raises(ShapeError):
         lk.exp_action(lk.Dense(torch.eye(3)), torch.ones(5, 2), degree=0)
+
+
+def test_numbers_near_underflow_contradict_no_bound():
+    layer = lk.rotation(64)
+    testing.randomize(layer, scale=0.1)
+    x = torch.randn(4, 64)
+    x[2] = 1e-44 * torch.randn(64)
+    z, _ = layer(x)
+    torch.testing.assert_close(z[[0, 1, 3]], layer(x[[0, 1, 3]])[0])
+    shift = lk.Function(lambda v: 0.6 * v.roll(1, 1), norm=0.6)
+    rows = torch.randn(3, 8)
+    rows[1] = 1e-45
+    assert bool(lk.exp_action(shift, rows).value.isfinite().all())

@@ -190,3 +190,18 @@ def test_networks_of_one_s_own_work_in_inference_mode():
     with torch.inference_mode():
         torch.testing.assert_close(flow.log_prob(x, 2 * x), expected)
         assert flow.sample_and_log_prob((), 2 * x)[1].shape == (5,)
+
+
+def test_a_velocity_that_does_not_read_the_position_has_no_divergence():
+    class Drift(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.speed = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, x, t, context):
+            return (self.speed * t).expand(len(x), 2)
+
+    x = points()
+    z, log_det = transforms.ContinuousFlow(Drift(), steps=4)(x)
+    assert float(log_det.detach().abs().max()) == 0.0
+    torch.testing.assert_close((z - x).abs().detach(), torch.full_like(x, 0.5))

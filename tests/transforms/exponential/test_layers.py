@@ -300,3 +300,12 @@ def test_what_a_backward_pass_computes_again_has_the_parameters_of_the_call():
         found.append((first, torch.autograd.grad(first.square().sum(), weight)[0]))
     for mine, exact in zip(*found, strict=True):
         assert torch.allclose(mine, exact, rtol=1e-8)
+
+
+def test_circular_convolutions_in_half_precision_work_frozen_too():
+    layer = lk.conv_exponential(3, padding="circular").half()
+    x = torch.randn(5, 3, 20, 20, dtype=torch.float16)
+    with torch.no_grad():
+        expected = layer(x)[0]
+        with layer.frozen():
+            torch.testing.assert_close(layer(x)[0], expected, atol=2e-3, rtol=1e-2)

@@ -219,3 +219,16 @@ def test_branches_with_layers_of_zeros_stay_contractions_in_training(first, seco
     assert 0.5 < layer[0].lipschitz_bound() <= 0.9801
     z = layer.mean_forward(x)
     torch.testing.assert_close(layer.mean_inverse(z), x, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (nn.AvgPool1d(3, 1, 1), nn.AvgPool1d(3, 1, 1, count_include_pad=False)),
+        (nn.AvgPool2d(2), nn.AvgPool2d(2, divisor_override=3)),
+    ],
+)
+def test_settings_that_a_module_does_not_show_tell_networks_apart(one, other):
+    x = torch.randn(4, 2, *([6] if isinstance(one, nn.AvgPool1d) else [4, 4]))
+    prints = {flowify(module, x).conversion.fingerprint for module in (one, other, one)}
+    assert len(prints) == 2

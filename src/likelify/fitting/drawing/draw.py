@@ -47,6 +47,17 @@ def whole_draws(number: Any) -> int:
     return int(number)
 
 
+def whole_limit(limit: Any) -> int | None:
+    """Return how many items are taken, None for all.
+
+    Raises:
+        ConfigError: if it is not 1, 2, ...
+    """
+    if limit is not None and (not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"The limit of the items must be 1, 2, ..., or None for all, got {limit!r:.40}.")
+    return None if limit is None else int(limit)
+
+
 def check_seed(seed: int) -> None:
     """Refuse what is no seed.
 

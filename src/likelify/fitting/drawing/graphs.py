@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from likelify.data import Batch, from_networkx
+from likelify.data import Batch, from_networkx, from_pyg
+from likelify.data.graph_forms import is_pyg
 from likelify.errors import ConfigError, LikelifyWarning
 from likelify.fitting.drawing.draw import (
     CHUNK_ELEMENTS,
@@ -136,12 +137,17 @@ def as_graphs(given: Any) -> GraphBatch:
         return given
     if isinstance(given, Batch) and given.structure is not None:
         return given.structure
-    graphs: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    if graphs and all(hasattr(graph, "number_of_nodes") for graph in graphs):
-        batch = from_networkx(graphs, features=())
-        if batch.structure is not None:
-            return batch.structure
-    raise ConfigError(f"A structure is a GraphBatch or graphs of networkx, got {type(given).__name__}.")
+    # A graph of networkx gives its nodes where it is iterated over, and one of PyTorch Geometric its tensors.
+    single = isinstance(given, str) or hasattr(given, "number_of_nodes") or is_pyg(given)
+    graphs: list[Any] = list(given) if isinstance(given, Iterable) and not single else [given]
+    for belongs, read in ((lambda graph: hasattr(graph, "number_of_nodes"), from_networkx), (is_pyg, from_pyg)):
+        if graphs and all(map(belongs, graphs)):
+            structure = read(graphs, features=()).structure
+            if structure is not None:
+                return structure
+    raise ConfigError(
+        f"A structure is a GraphBatch, or graphs of networkx or PyTorch Geometric, got {type(given).__name__}."
+    )
 
 
 def _seed(seed: int) -> int:

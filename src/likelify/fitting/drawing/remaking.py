@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from likelify.data import SPLITS, Batch, SplitName
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.checks import for_flow
-from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items
+from likelify.fitting.drawing.draw import OnShare, as_stored, check_seed, chunk_items, whole_draws, whole_limit
 from likelify.fitting.settings import ITEM_DRAWS, STEPS
 from likelify.schema import all_plain
 
@@ -85,7 +88,7 @@ def interpolate(run: Run, start: Any, end: Any, steps: int = STEPS, *, labels: t
 
     from likelify.fitting.drawing.latents import between, decode, encode
 
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 2:
         raise ConfigError(f"A way from one item to another has at least 2 steps, got {steps}.")
     flow = run.flow()
     if flow.transform.writes_elements:
@@ -137,12 +140,14 @@ def inpaint(
     from likelify.fitting.drawing.inpainting import complete
 
     check_seed(seed)
+    draws = whole_draws(draws)
     flow = run.flow()
     if run.config.data.kind == "table" and (can_complete(flow.base) or not all_plain(run.config.data.meaning)):
         if effort is not None:
             raise ConfigError("effort is of what is guessed and corrected; the columns of this model are drawn.")
         batch = chosen_items(run, items, limit, labels)
         return batch.x, _of_columns(run, flow, batch.x, torch.as_tensor(mask), draws, seed, on_share)
+    items = _known_alone(items, mask)
     if flow.likelihood == "estimate" and "log_det" in type(run.config.model).model_fields:
         flow = run.flow(log_det="exact")
     batch = chosen_items(run, items, limit, labels)
@@ -151,6 +156,16 @@ def inpaint(
     levels = run.config.data.levels
     found = complete(flow, taken.x, hidden, draws, levels=levels, labels=taken.labels, **settings)
     return batch.x, replace(found, x=as_stored(found.x, run.config.data))
+
+
+def _known_alone(items: Any, mask: Any) -> Any:
+    """Return items in memory with zeros in hidden places where they are missing, which readers would refuse."""
+    if not (isinstance(items, np.ndarray) or hasattr(items, "detach")) or np.asarray(items).dtype.kind != "f":
+        return items
+    values, hidden = np.asarray(items), np.asarray(mask, dtype=bool)
+    if hidden.shape not in (values.shape, values.shape[1:]):
+        return items
+    return np.where(np.isnan(values) & hidden, 0.0, values)
 
 
 def _of_columns(
@@ -189,6 +204,7 @@ def chosen_items(run: Run, what: Any, limit: int | None = None, labels: Tensor |
             "Graphs are scored and drawn; this command is for items of one shape. In Python flow.to_noise(x, context) "
             "and flow.from_noise(noise, context) go to the latent and back, with lk.Context(structure=...)."
         )
+    limit = whole_limit(limit)
     batch = _own_items(run, what, limit)
     batch = _opened_items(run, what, limit) if batch is None else batch
     if not len(batch):

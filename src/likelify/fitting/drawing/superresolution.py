@@ -23,7 +23,7 @@ from likelify.data.pictures import Target, decode, look_at
 from likelify.data.values import as_images, require_levels
 from likelify.errors import ConfigError, ConvergenceError, DataError
 from likelify.fitting.checks import for_flow
-from likelify.fitting.drawing.draw import OnShare, as_stored, check_draws, check_seed, chunk_items
+from likelify.fitting.drawing.draw import OnShare, as_stored, check_draws, check_seed, chunk_items, whole_limit
 from likelify.fitting.drawing.remaking import chosen_items, classes_of
 from likelify.fitting.settings import FINER, ITEM_DRAWS
 from likelify.seeding import chunk_seed, seeded
@@ -155,7 +155,7 @@ def _coarse(
     images = _images(run, items)
     if images is not None and (images.shape[2] < facts.event_shape[1] or images.shape[3] < facts.event_shape[2]):
         require_levels("The images", images, facts.levels or 0)
-        small = torch.from_numpy(images[:limit].astype(np.int64))
+        small = torch.from_numpy(images[: whole_limit(limit)].astype(np.int64))
         found = next((each for each, size in factors.items() if size == tuple(small.shape[2:])), None)
         if found is None:
             sizes = ", ".join(f"{height}x{width}" for height, width in factors.values())

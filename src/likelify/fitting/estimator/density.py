@@ -13,10 +13,9 @@ from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
 from likelify.fitting.drawing.draw import whole_draws
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
-from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
+from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of, unmasked
 from likelify.fitting.estimator.given import (
     conditions_of,
-    missing_in,
     missing_words,
     named_columns,
     named_wishes,
@@ -327,9 +326,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         check_is_fitted(self)
         draws = whole_draws(draws)
-        data, X = self._read(X), X if is_frame(X) else np.asarray(X)  # noqa: N806
+        data, X = self._read(X), X if is_frame(X) else np.asarray(unmasked(X))  # noqa: N806
         form = replace(form_of(X), columns=self._form.columns)
-        drawn, missing = self._fitted.impute(data, draws, self._seed(random_state)), missing_in(data, self.schema_)
+        drawn, missing = self._fitted.impute(data, draws, self._seed(random_state))
         filled = [form.filled(X, drawn[:, draw], missing, self.schema_) for draw in range(draws)]
         return filled[0] if draws == 1 else filled
 
@@ -442,7 +441,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         density._take(fitted, Form(kept.form, kept.columns, dtype, dict(kept.types), kept.labels))
         if kept.offset is not None:
             density.offset_ = kept.offset
-        density._name(kept.columns, named=kept.named)
+        density._name([*map(str, kept.labels or kept.columns)], named=kept.named)
         return density
 
     @property
@@ -469,7 +468,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         if not is_frame(X):
             X = validate_data(  # noqa: N806
                 self,
-                X,
+                unmasked(X),
                 reset=reset,
                 dtype=None,
                 ensure_all_finite="allow-nan",

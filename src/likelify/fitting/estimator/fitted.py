@@ -196,12 +196,12 @@ class Fitted:
             chunks = given_chunks(self._completing, self.schema, found, number, seed=seed)
             return np.concatenate([chunk.x.numpy() for chunk in chunks])
 
-    def impute(self, data: np.ndarray | pa.Table, draws: int, seed: int) -> np.ndarray:
-        """Draw what is missing of rows given the rest, `(n, draws, columns)`."""
+    def impute(self, data: np.ndarray | pa.Table, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw what is missing of rows given the rest, `(n, draws, columns)`; also return what was, `(n, columns)`."""
         source = open_items(data, self.config.data)
         with threads(recipe(self.config.data).threads):
-            parts = filled(self._completing, self.schema, source, draws, seed)
-            return np.concatenate([part.drawn.rows for part in parts])
+            parts = list(filled(self._completing, self.schema, source, draws, seed))
+        return np.concatenate([part.drawn.rows for part in parts]), np.concatenate([~part.known for part in parts])
 
     def quantiles(self, data: np.ndarray | pa.Table, q: Sequence[float], target: str | None) -> np.ndarray:
         """Return quantiles `(n, len(q))` of a column given all others, by default of the only one that is not given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,7 +13,7 @@ import numpy as np
 
 from likelify.data.arrow import pyarrow
 from likelify.data.dialect import is_nothing
-from likelify.errors import ConfigError, DataError, UnsupportedError
+from likelify.errors import ConfigError, DataError, UnsupportedError, printable
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema, numbered_columns
 
@@ -37,7 +38,8 @@ class Form:
         columns: names of its columns, by which the data layer knows them.
         dtype: of an array.
         types: of data frames the type of each column, by name; it, or what it is called.
-        labels: of data frames of pandas what the columns are called there, if that is no text: whole numbers, perhaps.
+        labels: of data frames what the columns are called there, if that is another name: a whole number, perhaps, or
+            one with blanks around it.
     """
 
     name: FormName
@@ -86,9 +88,23 @@ class Form:
                 cells[:, place] = table.column(place).to_pylist()
             return cells
         if self.name == "pandas":
-            frame, called = _typed_pandas(table.to_pandas(), self.types), self.labels
-            return frame if called is None else frame.set_axis([called[self.columns.index(n)] for n in frame], axis=1)
-        return _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
+            return self._named_as_given(_typed_pandas(table.to_pandas(), self.types))
+        frame = _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
+        return self._named_as_given(frame)
+
+    def _named_as_given(self, frame: Any) -> Any:
+        """Return a data frame whose columns are called as those of the table that was fitted."""
+        if self.labels is None:
+            return frame
+        names = list(frame.column_names if self.name == "arrow" else frame.columns)
+        called = [self.labels[self.columns.index(name)] for name in names]
+        if self.name == "pandas":
+            return frame.set_axis(called, axis=1)
+        return (
+            frame.rename(dict(zip(names, called, strict=True)))
+            if self.name == "polars"
+            else frame.rename_columns(called)
+        )
 
     def filled(self, data: Any, rows: np.ndarray, missing: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return a table of this form, of the same columns, with what is missing taken from rows.
@@ -103,7 +119,8 @@ class Form:
         if self.name == "array":
             filled = np.array(data, dtype=np.float64)
             filled[:, places] = np.where(missing, rows, filled[:, places])
-            return filled.astype(data.dtype)
+            whole = data.dtype.kind == "f" or bool((filled == np.rint(filled)).all())
+            return filled.astype(data.dtype) if whole else filled
         table = arrow_table(rows, schema)
         if self.name == "objects":
             filled = np.array(data, dtype=object)
@@ -125,9 +142,8 @@ class Form:
             return values
         named = {column.name: values[:, place] for place, column in enumerate(schema)}
         if self.name == "pandas":
-            frame, called = type(data)(named, index=data.index), self.labels
-            return frame if called is None else frame.set_axis([called[self.columns.index(n)] for n in frame], axis=1)
-        return type(data)(named) if self.name == "polars" else pyarrow().table(named)
+            return self._named_as_given(type(data)(named, index=data.index))
+        return self._named_as_given(type(data)(named) if self.name == "polars" else pyarrow().table(named))
 
 
 def is_frame(data: Any) -> bool:
@@ -138,17 +154,33 @@ def is_frame(data: Any) -> bool:
 def form_of(data: Any) -> Form:
     """Return the form of a data frame, or of an array `(n, columns)`."""
     if isinstance(data, np.ndarray):
-        return Form("objects" if data.dtype.kind in "OUS" else "array", numbered_columns(data.shape[1]), data.dtype)
+        kind: FormName = "objects" if data.dtype.kind in "OUSmM" else "array"
+        return Form(kind, numbered_columns(data.shape[1]), data.dtype)
     home = type(data).__module__.partition(".")[0]
     given = tuple(getattr(data, "column_names", data.columns))
-    names = tuple(map(str, given))
+    names = _names(given)
+    labels = None if names == given else given
     if home == "pandas":
-        labels = None if names == given else given
         return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)), labels=labels)
     if home == "polars":
-        return Form("polars", names, types=dict(data.schema))
+        return Form("polars", names, types=dict(zip(names, data.schema.values(), strict=True)), labels=labels)
     table = cast("pa.Table", as_arrow(data))
-    return Form("arrow", names, types=dict(zip(table.schema.names, table.schema.types, strict=True)))
+    return Form("arrow", names, types=dict(zip(names, table.schema.types, strict=True)), labels=labels)
+
+
+def unmasked(data: Any) -> Any:
+    """Return an array whose masked values are missing; all else as it is."""
+    if not isinstance(data, np.ma.MaskedArray):
+        return data
+    numbers = data.dtype.kind in "biuf"
+    plain = np.array(data.data, dtype=np.float64 if numbers else object)
+    plain[np.ma.getmaskarray(data)] = np.nan if numbers else None
+    return plain
+
+
+def _names(given: Iterable[Any]) -> tuple[str, ...]:
+    """Return what the data layer calls columns: without blanks around a name, and by their number without one."""
+    return tuple(printable(str(name)).strip() or f"column {number}" for number, name in enumerate(given, 1))
 
 
 def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa.Table:
@@ -169,9 +201,10 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
             'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
         )
     if isinstance(data, np.ndarray):
-        if data.dtype.kind not in "OUS":
+        if data.dtype.kind not in "OUSmM":
             return data.astype(np.float64, copy=False)
-        columns = [_of_objects(column) for column in np.asarray(data, dtype=object).T]
+        read = _moments if data.dtype.kind in "mM" else _of_objects
+        columns = [read(column) for column in (data if read is _moments else np.asarray(data, dtype=object)).T]
         return pa.table(columns, names=list(names or numbered_columns(data.shape[1])))
     try:
         if type(data).__module__.partition(".")[0] == "pandas":
@@ -188,7 +221,7 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
     for place, name in enumerate(table.column_names):
         table = table.set_column(place, name, _without_views(table.column(place)))
     # What pandas writes of itself tells of an index, which there is not.
-    return table.rename_columns(list(names or map(str, table.column_names))).replace_schema_metadata(None)
+    return table.rename_columns(list(names or _names(table.column_names))).replace_schema_metadata(None)
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -203,9 +236,18 @@ def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, words))
 
 
+def _moments(column: np.ndarray) -> pa.Array:
+    """Return a column of dates, times or lengths of time of numpy, of which Arrow knows not all units."""
+    unit = np.datetime_data(column.dtype)[0]
+    return pyarrow().array(column if unit in ("s", "ms", "us", "ns") else column.astype(f"{column.dtype.kind}8[s]"))
+
+
 def _of_objects(column: np.ndarray) -> pa.Array:
-    """Return a column of Python objects as one of numbers, or else of words."""
+    """Return a column of Python objects as one of numbers, of moments of numpy, or else of words."""
     pa = pyarrow()
+    present = [value for value in column if not is_nothing(value)]
+    if present and all(isinstance(value, np.datetime64) for value in present):
+        return _moments(np.array([np.datetime64("NaT") if is_nothing(value) else value for value in column], "M8[us]"))
     for value in column:
         if not isinstance(value, VALUES) and not hasattr(value, "isoformat"):
             raise UnsupportedError(f"A value of X: argument must be a string or a number, not '{type(value).__name__}'")
@@ -255,9 +297,15 @@ def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
         narrow = types.is_date32(column.type) or types.is_time32(column.type)
         counts = column.cast(pa.int32()) if narrow else column
         return counts.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    coded = column.dictionary_encode().combine_chunks()
+    try:
+        if types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        coded = column.dictionary_encode().combine_chunks()
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(
+            f"A column of the table is of the type {column.type}, which is neither numbers, words nor dates. Make "
+            "words of it (.astype(str)), dates of periods (.dt.to_timestamp()), or leave it out (drop=)."
+        ) from error
     digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in coded.dictionary.to_pylist()]
     codes = coded.indices.fill_null(len(digests)).to_numpy(zero_copy_only=False)
     return np.frombuffer(b"".join([*digests, bytes(8)]), dtype=np.uint64)[codes]
@@ -279,12 +327,15 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
 
     frame = cast("pl.DataFrame", pl.from_arrow(table))
     kinds = {name: getattr(pl, kind, None) if isinstance(kind, str) else kind for name, kind in types.items()}
-    # The name of an Enum says none of its words: such columns stay texts, as does what is no name of a type.
+    # A name alone says neither the words of an Enum nor the digits of a Decimal: such columns stay as Arrow has them,
+    # as does what is no name of a type, and times that have a zone.
+    partly = (pl.Enum, pl.Decimal, pl.List, pl.Array, pl.Struct)
+    zoned = {name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime) and kind.time_zone}
     known = {
         name: kind
         for name, kind in kinds.items()
         if isinstance(kind, pl.DataType)
-        or (isinstance(kind, type) and issubclass(kind, pl.DataType) and kind != pl.Enum)
+        or (isinstance(kind, type) and issubclass(kind, pl.DataType) and kind not in partly and name not in zoned)
     }
     return frame.cast({name: known[name] for name in frame.columns if name in known}, strict=False)
 
@@ -294,8 +345,10 @@ def _filled_pandas(frame: Any, places: list[int], table: pa.Table, missing: np.n
     for place, name, gone in zip(places, table.column_names, missing.T, strict=True):
         column = frame.iloc[:, place]
         if gone.any():
-            typed = drawn[name].set_axis(frame.index).astype(column.dtype)
-            filled.isetitem(place, column.where(~gone, typed))
+            typed, plain = drawn[name].set_axis(frame.index), column.dtype.kind in "iu"
+            # What is drawn of a real number is none of the whole numbers that a table happens to hold.
+            cut = plain and bool((typed[gone] != typed[gone].round()).any())
+            filled.isetitem(place, column.where(~gone, typed if cut else typed.astype(column.dtype)))
     return filled
 
 

@@ -13,7 +13,6 @@ from likelify.data.arrow import pyarrow
 from likelify.data.frames import without_numbers, without_words
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.estimator.forms import Form, as_arrow, is_frame
-from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,14 +112,3 @@ def _present(column: pa.ChunkedArray, words: Collection[str]) -> pa.ChunkedArray
     pc: Any = compute
     # Categories keep the words of their own order: those that no row has any more do no harm there.
     return pc.if_else(pa.array(gone), pa.scalar(None, kind), column)
-
-
-def missing_in(data: np.ndarray | pa.Table, schema: Sequence[ColumnSchema]) -> np.ndarray:
-    """Return where values of the columns of a model are missing in a table, `(rows, columns)`."""
-    if isinstance(data, np.ndarray):
-        return np.isnan(data)
-    from pyarrow import compute
-
-    pc: Any = compute
-    columns = [data.column(column.name) for column in schema]
-    return np.stack([pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False) for column in columns], 1)

@@ -30,6 +30,8 @@ PLAIN = (1e-15, 1e12)
 ORDERS, PER_ORDER = 4, 20.0
 # Rounding may carry the observed norm of a vector beyond its bound by this much; more contradicts the bound.
 SLACK = 1.02
+# Where norms are that much above the smallest normal number: below, numbers have few digits left.
+ROOM = 1e4
 
 
 def on_grid(radius: float) -> float:
@@ -175,12 +177,14 @@ class StoppingRule:
         self._norms: list[Tensor] = []
         self.error: Tensor | None = None
         self.measures_all = False
+        self._smallest = 0.0
 
     def __call__(self, vector: Tensor, k: int) -> bool:
         """Update the error bound with `p_k`; return whether to stop."""
         if k < self._first and not self.measures_all:
             return False
         norms = self._map.item_norms(vector.detach(), plain=self._plain)
+        self._smallest = ROOM * torch.finfo(vector.dtype).tiny
         self._seen.append(k)
         self._norms.append(norms)
         if k < self._first or not self._expansion.powers:
@@ -200,7 +204,9 @@ class StoppingRule:
         """
         ratios: dict[int, float] = {}
         if self._seen and len(self._start):
-            observed = (torch.stack(self._norms) / self._start).nan_to_num(nan=0.0, posinf=0.0).amax(1)
+            # Numbers near underflow are rounded to few digits, and may grow by that more than any bound allows.
+            found = torch.stack(self._norms) / self._start
+            observed = torch.where(self._start > self._smallest, found, 0.0).nan_to_num(nan=0.0, posinf=0.0).amax(1)
             for k, ratio in zip(self._seen, observed.tolist(), strict=True):
                 ratios[k] = ratio / max(abs(self._expansion.unit(k, self._expansion.radius)), 1e-300)
         return ratios

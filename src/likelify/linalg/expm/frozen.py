@@ -18,6 +18,7 @@ from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import PowerSeries, static_plan
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap
+from likelify.tracing import HALF
 
 # Events up to this size get their exponential formed inside frozen(): 4 MB in float32, and one matrix product a call.
 DENSE_LIMIT = 1024
@@ -57,7 +58,8 @@ def _form(problem: ExpProblem) -> Formed | None:
         return form_channels(problem)
     if math.prod(problem.event_shape) <= DENSE_LIMIT:
         return _form_event(problem)
-    if isinstance(map_, ConvMap) and map_.padding == "circular":
+    # Libraries of Fourier transforms have no half precision.
+    if isinstance(map_, ConvMap) and map_.padding == "circular" and problem.x.dtype not in HALF:
         return form_frequencies(problem)
     return None
 

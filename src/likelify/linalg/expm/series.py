@@ -171,7 +171,9 @@ def run_series(problem: ExpProblem) -> tuple[Tensor, Diagnostics]:
         converged = a_priori_error(norm, problem.growth, count, degree) <= problem.allowed
         return x, problem.report("series", tuple(degrees), bounds, converged=converged)
     error = torch.stack(errors).sum(0)
-    facts = {"certified": error, "converged": bool((error <= problem.tol * problem.item_norms).all())}
+    # Of numbers below the smallest normal one no share is left to be right.
+    allowed = (problem.tol * problem.item_norms).clamp_min(torch.finfo(problem.x.dtype).tiny)
+    facts = {"certified": error, "converged": bool((error <= allowed).all())}
     return x, problem.report("series", tuple(degrees), bounds, problem=contradiction(rules), **facts)
 
 

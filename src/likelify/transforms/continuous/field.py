@@ -77,7 +77,9 @@ def _by_products(net: nn.Module, x: Tensor, t: Tensor, context: Context, *, grap
         trace = x.new_zeros(len(x))
         for unit in _units(x, context):
             if velocity.requires_grad:
-                (product,) = torch.autograd.grad(velocity, moved, unit, create_graph=graph, retain_graph=True)
+                # A velocity that does not read the position has no divergence.
+                flags = {"allow_unused": True, "materialize_grads": True}
+                (product,) = torch.autograd.grad(velocity, moved, unit, create_graph=graph, retain_graph=True, **flags)
                 trace = trace + (product * unit).flatten(1).sum(1)
     return (velocity, trace) if graph else (velocity.detach(), trace.detach())
 

@@ -155,7 +155,7 @@ class Exponential(Transform, Caching, ActsInTraining):
             value = apply_formed(formed, map_, x).value
         log_det = time * sum_constant(self._trace(map_, x).to(value.dtype), x, context)
         if value.dtype == torch.float16 and value.device.type == "cpu" and not bool(torch.isfinite(log_det).all()):
-            raise DomainError("The log-determinant is too large for float16. Work in float32 or bfloat16.")
+            raise DomainError("The log-determinant is too large for float16. Work in float32.")
         return value, log_det
 
     def _tolerance(self, dtype: torch.dtype) -> float | None:
