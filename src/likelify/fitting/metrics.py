@@ -77,7 +77,7 @@ def evaluate(
     truth: Callable[[Batch], Tensor] | None = None,
     on_batch: Callable[[float], None] | None = None,
 ) -> Evaluation:
-    """Measure a model on a split, with noise that is the same in every call.
+    """Measure a model on a split, with noise that is the same in every call; items count as they weigh (`weighted`).
 
     Args:
         flow: the model.
