@@ -391,3 +391,25 @@ def broken_weights(flow: nn.Module, state: Mapping[str, Tensor] | None = None) -
     trained = {name for name, _ in flow.named_parameters()}
     bad = {name: ~tensor.isfinite() if name in trained else tensor.isnan() for name, tensor in state.items()}
     return [name for name, where in bad.items() if bool(where.any())]
+
+
+@contextmanager
+def refusing_hollow_constants(flow: nn.Module) -> Iterator[None]:
+    """Refuse a block that gives constants, which were on no device, memory of any content.
+
+    Raises:
+        UnsupportedError: naming one of them.
+    """
+    hollow = [
+        (part, name, prefix)
+        for prefix, part in flow.named_modules()
+        for name in part._non_persistent_buffers_set
+        if (constant := part._buffers.get(name)) is not None and constant.is_meta and constant.numel()
+    ]
+    yield
+    for part, name, prefix in hollow:
+        if not part.get_buffer(name).is_meta:
+            raise UnsupportedError(
+                f"This flow was built on the device 'meta', and has constants that no state dict holds, such as "
+                f"'{prefix}.{name}': to_empty() leaves them as whatever is in memory. Build it on its device."
+            )

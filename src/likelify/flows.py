@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from likelify import importance
+from likelify import door, importance
 from likelify.caching import freeze
 from likelify.distributions.core import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
@@ -119,14 +119,8 @@ class Flow(Distribution):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Move all tensors; refuse to make memory of any content of constants that were on no device."""
-        hollow = [name for name, constant in _constants(self) if constant.is_meta and constant.numel()]
-        super()._apply(fn, recurse)
-        if any(not self.get_buffer(name).is_meta for name in hollow):
-            raise UnsupportedError(
-                f"This flow was built on the device 'meta', and has constants that no state dict holds, such as "
-                f"'{hollow[0]}': to_empty() would leave them as whatever is in memory. Build it on its device."
-            )
-        return self
+        with door.refusing_hollow_constants(self):
+            return super()._apply(fn, recurse)
 
     @property
     def likelihood(self) -> Likelihood:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -478,14 +472,6 @@ def _reshaped(found: T, shape: Shape) -> T:
     per_item = {name: vars(found)[name] for name in ("value", "standard_error", "ess")}
     shaped = {name: value.reshape(shape) for name, value in per_item.items() if value is not None}
     return replace(found, **shaped)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def _constants(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Give the buffers that are in no state dict, by their names."""
-    for prefix, part in module.named_modules():
-        for name in part._non_persistent_buffers_set:
-            if (buffer := part._buffers.get(name)) is not None:
-                yield f"{prefix}.{name}" if prefix else name, buffer
 
 
 class _TorchDistribution(torch.distributions.Distribution):

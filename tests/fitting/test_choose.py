@@ -146,7 +146,7 @@ def test_a_table_of_all_kinds_has_autoregressive_members_alone():
         choose(facts_of(500, 2, schema), model="flowified-mlp")
     with pytest.raises(ConfigError, match="There is no setting of the model table-flow"):
         choose(facts_of(500, 2), settings={"schemas": 1})
-    with pytest.raises(ConfigError, match="Conditions of table-flow are columns: name them with --given"):
+    with pytest.raises(ConfigError, match="leave --labels out, and name these with --given"):
         choose(facts_of(500, 2).model_copy(update={"classes": 2}), conditional=True)
 
 

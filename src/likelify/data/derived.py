@@ -188,9 +188,9 @@ def weighted(source: Source, **weights: np.ndarray) -> Source:
     """Let the items of a source count as much as they weigh: a fit then minimises `-sum_i w_i log p(x_i) / sum_i w_i`.
 
     The loss of a batch is `-sum_i w_i log p(x_i) / B`, with weights of mean one over the split and B items, which is
-    that figure but for the choice of the batch; validation and evaluation are exactly that figure. Layers that are fitted to data see
-    items as often as they weigh, rounded by less than one (`fitting.feeding.by_weight`). Items of weight zero are read,
-    and count for nothing. Weights that are all the same, whatever they are, are none.
+    that figure but for the choice of the batch; validation and evaluation are exactly that figure. Layers that are
+    fitted to data see items as often as they weigh, rounded by less than one (`fitting.feeding.by_weight`). Items of
+    weight zero are read, and count for nothing. Weights that are all the same, whatever they are, are none.
 
     Args:
         source: the whole.

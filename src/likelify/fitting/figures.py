@@ -366,12 +366,7 @@ class Course(Settings):
                 f"middle of the fit to {trained[-1].train_nats:.4g} at its end, and so do the figures of validation. "
                 f"{COLLAPSES}"
             )
-        if self.setbacks:
-            found.append(
-                f"The loss blew up at step {', '.join(f'{step:,}' for step in self.setbacks)}: "
-                f"{'each time ' * (len(self.setbacks) > 1)}the fit went back to its best weights, and on at half of "
-                "its learning rate. With a lower one from the start (--lr, in Python lr=) less of its time is lost."
-            )
+        found += self._setback_doubts()
         if self.validation_items is not None:
             found.append(
                 f"The best weights are those that were best on the first {self.validation_items:,} items of the "
@@ -379,6 +374,15 @@ class Course(Settings):
                 "more of it (--max-time, in Python max_time=), or say how many items (validation_items)."
             )
         return found
+
+    def _setback_doubts(self) -> list[str]:
+        if not self.setbacks:
+            return []
+        return [
+            f"The loss blew up at step {', '.join(f'{step:,}' for step in self.setbacks)}: "
+            f"{'each time ' * (len(self.setbacks) > 1)}the fit went back to its best weights, and on at half of its "
+            "learning rate. With a lower one from the start (--lr, in Python lr=) less of its time is lost."
+        ]
 
     def _keeps_falling(self, trained: list[Point]) -> bool:
         """Tell whether the loss of training fell in the second half of a fit as it does where density has no bound."""

@@ -106,21 +106,17 @@ def evaluate(
     check_flow(flow)
     Draws(elbo_samples=elbo_samples, iw_samples=iw_samples, iw_items=iw_items)
     split = check_split(split)
-    count = source.size(split) if limit is None else min(limit, source.size(split))
-    if count == 0:
-        raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
+    count = _count(source, split, limit)
     check_condition(flow, source, split, conditional=conditional)
     weighted = _weighted(flow, count, iw_samples, iw_items)
     work = count * elbo_samples + weighted * iw_samples
-    elbos, weights, tails, dims, true, counts, done = [], [], [], [], [], [], 0
+    elbos, weights, tails, dims, true, done = [], [], [], [], [], 0
     found: dict[int, list[Tensor]] = {number: [] for number in gaps}
     with seeded(EVALUATION_SEED), torch.no_grad(), flow.frozen():
         for batch in in_order(flow, source, split, at_once(source, batch_size), count=count):
             done += len(batch)
             elbos.append(flow.elbo(batch.x, batch.context(conditional=conditional), samples=elbo_samples).value)
             dims.append(batch.dims())
-            if batch.weights is not None:
-                counts.append(batch.weights.cpu())
             if truth is not None:
                 true.append(truth(batch).double().cpu())
             items = len(batch) - max(0, done - weighted)
@@ -135,7 +131,7 @@ def evaluate(
             if on_batch is not None:
                 on_batch((done * elbo_samples + min(done, weighted) * iw_samples) / work)
     elements, elbo, iw = torch.cat(dims), torch.cat(elbos), torch.cat(weights) if weighted else None
-    of_items = _Items(source, elements, torch.cat(true) if true else None, torch.cat(counts) if counts else None)
+    of_items = _Items(source, elements, torch.cat(true) if true else None, source.item_weights(split))
     _look_at(elbo, source, split)
     return Evaluation(
         source=source.name,
@@ -146,6 +142,18 @@ def evaluate(
         gain=None if iw is None else of_items.figure(iw - elbo[:weighted]),
         gaps={number: of_items.figure(torch.cat(values)) for number, values in found.items() if values} or None,
     )
+
+
+def _count(source: Source, split: SplitName, limit: int | None) -> int:
+    """Return how many items of a split are measured.
+
+    Raises:
+        DataError: if there are none.
+    """
+    count = source.size(split) if limit is None else min(limit, source.size(split))
+    if count == 0:
+        raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
+    return count
 
 
 def _weighted(flow: Flow, count: int, iw_samples: int, iw_items: int | None) -> int:
@@ -181,7 +189,7 @@ class _Items:
         source: that they are of.
         dims: elements of each.
         true: log-densities under the truth, if that is known.
-        weights: what each counts for, if they do not count alike.
+        weights: what each of the split counts for, if they do not count alike.
     """
 
     source: Source

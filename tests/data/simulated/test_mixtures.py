@@ -122,5 +122,5 @@ def test_faulty_numbers_and_names_are_refused():
         true_log_prob("mog-4", torch.zeros(9, 2))
     with pytest.raises(DataError, match="4 nodes of 2 features each"):
         true_log_prob("mog-4", torch.zeros(8, 2), torch.tensor([3, 5]))
-    with pytest.raises(DataError, match=r"train= .* at least 1, got 0"):
+    with pytest.raises(DataError, match=r"train= .* from 1 to 2.40 - 1, got 0"):
         SimulatedGraphs("mog-4", train=0)
