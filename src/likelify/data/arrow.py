@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ class ArrowFrame(Frame):
         self.name, self.count, self._schema = name, count, schema
         if not 1 <= len(schema) <= MOST_COLUMNS:
             raise DataError(f"{name} has {len(schema):,} columns; 1 to {MOST_COLUMNS:,} are read.")
-        names = [printable(raw).strip() or f"column {number}" for number, raw in enumerate(schema.names, 1)]
+        names = shown_names(schema.names)
         require_distinct(name, schema.names)
         require_distinct(name, names)
         self._raw = dict(zip(names, schema.names, strict=True))
@@ -257,6 +257,11 @@ class MemoryFrame(ArrowFrame):
         for batch in self._table.to_batches(max_chunksize=ROWS):
             digest.update(batch.serialize())
         return digest.hexdigest()[:16]
+
+
+def shown_names(given: Iterable[Any]) -> list[str]:
+    """Return what columns are called: without blanks around a name, and by their number without one."""
+    return [printable(str(name)).strip() or f"column {number}" for number, name in enumerate(given, 1)]
 
 
 @contextmanager

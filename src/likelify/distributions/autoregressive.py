@@ -293,7 +293,7 @@ class AutoregressiveColumns(Distribution):
         """Return what the network says of scores, None without one, and the log-odds of all states."""
         if self.net is None:
             return None, self.log_odds[:, None].expand(-1, features.shape[1])
-        # In half precision odds and means would cost tenths of nats.
+        # Odds and means are what the likelihood is made of: half precision would cost it digits.
         heads, odds = in_full_precision(self.net, features)
         return heads, odds + self.log_odds[:, None]
 

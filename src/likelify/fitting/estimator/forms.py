@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from likelify.data.arrow import pyarrow
+from likelify.data.arrow import pyarrow, shown_names
 from likelify.data.dialect import is_nothing
-from likelify.errors import ConfigError, DataError, UnsupportedError, printable
+from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema, numbered_columns
 
@@ -100,11 +99,9 @@ class Form:
         called = [self.labels[self.columns.index(name)] for name in names]
         if self.name == "pandas":
             return frame.set_axis(called, axis=1)
-        return (
-            frame.rename(dict(zip(names, called, strict=True)))
-            if self.name == "polars"
-            else frame.rename_columns(called)
-        )
+        if self.name == "polars":
+            return frame.rename(dict(zip(names, called, strict=True)))
+        return frame.rename_columns(called)
 
     def filled(self, data: Any, rows: np.ndarray, missing: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return a table of this form, of the same columns, with what is missing taken from rows.
@@ -158,7 +155,7 @@ def form_of(data: Any) -> Form:
         return Form(kind, numbered_columns(data.shape[1]), data.dtype)
     home = type(data).__module__.partition(".")[0]
     given = tuple(getattr(data, "column_names", data.columns))
-    names = _names(given)
+    names = tuple(shown_names(given))
     labels = None if names == given else given
     if home == "pandas":
         return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)), labels=labels)
@@ -176,11 +173,6 @@ def unmasked(data: Any) -> Any:
     plain = np.array(data.data, dtype=np.float64 if numbers else object)
     plain[np.ma.getmaskarray(data)] = np.nan if numbers else None
     return plain
-
-
-def _names(given: Iterable[Any]) -> tuple[str, ...]:
-    """Return what the data layer calls columns: without blanks around a name, and by their number without one."""
-    return tuple(printable(str(name)).strip() or f"column {number}" for number, name in enumerate(given, 1))
 
 
 def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa.Table:
@@ -221,7 +213,7 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
     for place, name in enumerate(table.column_names):
         table = table.set_column(place, name, _without_views(table.column(place)))
     # What pandas writes of itself tells of an index, which there is not.
-    return table.rename_columns(list(names or _names(table.column_names))).replace_schema_metadata(None)
+    return table.rename_columns(list(names or shown_names(table.column_names))).replace_schema_metadata(None)
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
