@@ -8,6 +8,7 @@ import torch
 from likelify.app.cli import main
 from likelify.app.reproduce import jobs_beside
 from likelify.errors import ConfigError
+from likelify.fitting.sources import DataChoice, open_data
 from likelify.reproduce import catalog
 from likelify.reproduce.measure import run_cell
 from likelify.reproduce.runner import Event, Folders, run_cells
@@ -66,14 +67,42 @@ def test_a_table_is_run_once_and_shown_again(command, tmp_path):
     assert (folder / "cells.json").stat().st_mtime_ns == before
 
 
-def test_stale_cells_are_named_and_replaced_only_with_again(command, tmp_path):
-    command("trial", "--quick", "--seeds", 1)
-    changed = ("trial", "--quick", "--seeds", 1, "--budget", "30s")
-    output = command(*changed)
-    assert "Stale: splines.digits.0: fit.max_time None -> 30.0" in output
+def test_stale_cells_are_named_and_replaced_only_with_again(command, monkeypatch):
+    words = ("trial", "--quick", "--seeds", 1)
+    command(*words)
+    fit = experiment().fit | {"steps": 5}
+    monkeypatch.setitem(catalog.EXPERIMENTS, "trial", lambda scale: experiment(scale=scale, fit=fit))
+    output = command(*words)
+    assert "Stale: splines.digits.0: fit.steps 4 -> 5" in output
     assert "--again replaces them" in output
-    assert "running 2" in command(*changed, "--again")
-    assert "Nothing to run: 2 of 2" in command(*changed)
+    alone = " ".join(command(*words, "--render-only", code=2, runner=None).split())
+    assert "There is nothing to show" in alone
+    assert "plain-b-simple.digits.0 is stale: fit.steps 4 -> 5" in alone
+
+    def interrupt(cells, folders, *, jobs, devices, on_event):
+        raise KeyboardInterrupt
+
+    assert "2 are left" in command(*words, "--again", code=130, runner=interrupt)
+    assert "running 2" in command(*words, "--again")
+    assert "Nothing to run: 2 of 2" in command(*words)
+
+
+def test_a_budget_has_results_of_its_own(command, tmp_path):
+    command("trial", "--quick", "--seeds", 1)
+    output = command("trial", "--quick", "--seeds", 1, "--budget", "30s")
+    assert "Every fit has 30 s here (--budget)" in output
+    folders = sorted(file.name for file in (tmp_path / "runs" / "reproduce").iterdir())
+    assert folders == ["fits", "trial-quick", "trial-quick-30s"]
+    assert "Nothing to run: 2 of 2" in command("trial", "--quick", "--seeds", 1)
+
+
+def test_what_is_of_other_data_is_not_shown_after_a_run(command, monkeypatch):
+    command("trial", "--quick", "--seeds", 1)
+    other = DataChoice(source="digits", limits={"train": 199})
+    monkeypatch.setattr("likelify.reproduce.session.open_data", lambda choice: open_data(other))
+    output = command("trial", "--quick", "--seeds", 1)
+    assert "Stale cells are left as they are and out of the table" in output
+    assert "Left out, because they have other settings or data: plain-b-simple.digits.0" in " ".join(output.split())
 
 
 def test_results_of_a_checkout_are_committed_and_weights_are_not(command, tmp_path):
@@ -146,6 +175,9 @@ def test_an_interruption_says_how_to_go_on(command):
         (("trial", "--budget", "0"), "budget must be longer than nothing"),
         (("trial", "--data", "nowhere"), "--data 'nowhere' is not a folder"),
         (("trial", "--scale", "papr"), "There is no scale 'papr'. Did you mean 'paper'?"),
+        (("trial", "--quick", "--scale", "paper"), "leave it or --scale paper out"),
+        (("--budget", "5m"), "--budget needs the name of an experiment"),
+        (("--dry-run",), "--dry-run needs the name of an experiment"),
         (("flowification-images", "--scale", "paper"), "needs your files of MNIST, CIFAR-10: name their folder"),
     ],
 )

@@ -20,10 +20,12 @@ def test_cells_of_a_seed_stay_together_and_settle():
     assert facts.name == "digits"
     epochs = cells[0].model_copy(update={"epochs": 3})
     assert epochs.settle(facts)["fit"]["steps"] == 3 * (200 // 32)
-    timed = experiment(fit={}, budget=60.0).cells(budget=5.0)[0].settle(facts)["fit"]
+    timed = experiment(fit={}, budget=60.0).within(5.0).cells()[0].settle(facts)["fit"]
     assert timed["max_time"] == 5.0
     assert timed["steps"] > 10**6
     assert Cell.parse(json.loads(cells[1].model_dump_json())).settle(facts) == cells[1].settle(facts)
+    assert experiment(budget=60.0).within(5.0).folder == "trial-quick-5s"
+    assert experiment(budget=60.0).within(5.0).caveat.startswith("Every fit has 5 s here")
     assert most_hours(experiment(budget=60.0).cells(), 2) == pytest.approx(4 * (120 + 6) / 2 / 3600)
     assert most_hours(cells, 2) is None
 
@@ -32,7 +34,7 @@ def test_cells_of_a_seed_stay_together_and_settle():
     ("call", "message"),
     [
         (lambda: experiment().cells(seeds=0), "seeds must be at least 1"),
-        (lambda: experiment().cells(budget=0.0), "budget must be longer"),
+        (lambda: experiment().within(0.0), "budget must be longer"),
         (lambda: experiment(methods=(METHODS[1], METHODS[1])).cells(), "share a name"),
         (lambda: slug("+"), "no letters or digits"),
     ],

@@ -1,6 +1,8 @@
 """Costs measured side by side: shares of the baseline, memory, and weights that cells have fitted."""
 
+import copy
 import dataclasses
+import shutil
 
 import pytest
 
@@ -59,8 +61,7 @@ def test_costs_are_of_fitted_weights_where_there_are_some(finished, tmp_path):
 
 def test_costs_are_a_cell_of_the_experiment(finished, tmp_path):
     measured = experiment(costing=COSTING)
-    for name, values in read_cells(finished / "trial-quick").items():
-        save_cell(tmp_path / "trial-quick", name, values)
+    shutil.copytree(finished / "trial-quick", tmp_path / "trial-quick")
     session = Session.open(measured, out=tmp_path)
     (missing,) = session.todo()
     assert missing.name == "costs.digits"
@@ -71,6 +72,18 @@ def test_costs_are_a_cell_of_the_experiment(finished, tmp_path):
     (table,) = (table for table in session.report().tables if table.title == "digits: costs")
     assert table.rows[0][2:4] == ["100", "100"]
     assert f"in each of {COSTING.rounds} rounds" in table.notes[0]
+    assert not any("another version" in note for note in table.notes)
+    values = copy.deepcopy(read_cells(session.results)[missing.name])
+    values["versions"]["fitting"] = "0123"
+    save_cell(session.results, missing.name, values)
+    (table,) = (table for table in session.again().report().tables if table.title == "digits: costs")
+    assert "By another version of the code than that of the fits." in table.notes
+    del values["settings"]["data"]
+    save_cell(session.results, missing.name, values)
+    assert session.again().of("damaged")[0].why == "its settings lack 'data'"
+    save_cell(session.results, missing.name, {})
+    assert session.again().of("damaged")
+    run_costs(missing, Folders(results=session.results, runs=finished / "fits"), silent)
     other = dataclasses.replace(measured, costing=COSTING.model_copy(update={"samples": 3}))
     (stale,) = Session.open(other, out=tmp_path).of("stale")
     assert stale.why == "costing.samples 2 -> 3"

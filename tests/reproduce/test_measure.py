@@ -107,11 +107,12 @@ def test_importance_weighting_keeps_to_the_time(seconds, items):
     source = open_data(cell.data)
     flow = config_from_dict(cell.settle(source.facts())["model"]).build()
     measuring = Measuring(iw_samples=10, iw_items=30, seconds=seconds)
-    elbo, iw, spent = measure(flow, source, measuring, Clock(), silent)
-    assert (iw.bits.count if iw else None) == items
-    assert elbo.bits.count == 50
+    found, spent = measure(flow, source, measuring, Clock(), silent)
+    assert (found.iw.bits.count if found.iw else None) == items
+    assert (found.gain.count if found.gain else None) == items
+    assert found.elbo.bits.count == 50
     assert spent >= 1.0
-    assert measure(flow, source, Measuring(iw_samples=0), Clock(), silent)[1] is None
+    assert measure(flow, source, Measuring(iw_samples=0), Clock(), silent)[0].iw is None
 
 
 def test_pictures_need_images(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from likelify.data.published import published_facts
 from likelify.errors import DataError
 from likelify.fitting.sources import DataChoice
-from likelify.reproduce.cell import Cell
+from likelify.reproduce.cell import Cell, Measuring
 from likelify.reproduce.experiment import DataSet, Method
 from likelify.reproduce.planning import _facts, estimates
 from tests.reproduce.trial import TINY, experiment
@@ -19,6 +19,14 @@ def test_sets_that_the_user_does_not_have_are_planned_by_what_was_published():
     (estimate,) = estimates([cell])
     assert estimate.measured
     assert estimate.steps == 4
+
+
+def test_a_limit_on_time_ends_what_is_planned_by_a_step():
+    unlimited = Measuring(iw_samples=0, seconds=None)
+    trial = experiment(fit={"steps": 10**6, "batch_size": 32}, measuring=unlimited)
+    (whole,), (short,) = (list(estimates(e.cells(seeds=1)[:1])) for e in (trial, trial.within(36.0)))
+    assert (whole.steps, short.steps) == (10**6, None)
+    assert 0.01 <= short.hours < 0.1 < whole.hours
 
 
 def test_data_of_which_nothing_is_known_are_missed():

@@ -1,15 +1,18 @@
 """Reports: the tables that finished cells make, as Markdown and HTML."""
 
 import copy
+import math
 import re
+import shutil
 
 import pytest
 
-from likelify.fitting.figures import Unit
+from likelify.fitting.figures import Point, Unit
+from likelify.reproduce.course import course_table, equal_table
 from likelify.reproduce.render import to_html, to_markdown
 from likelify.reproduce.session import Session
 from likelify.reproduce.store import read_cells, save_cell
-from tests.reproduce.trial import experiment
+from tests.reproduce.trial import METHODS, experiment
 
 
 def test_reports_hold_the_figures_and_escape_what_they_quote(finished):
@@ -64,6 +67,7 @@ def test_incomplete_tables_say_so(finished):
 
 def notes_for_versions(finished, folder, versions):
     """Return the notes below a table whose four cells have these versions."""
+    shutil.copytree(finished / "trial-quick", folder / "trial-quick", dirs_exist_ok=True)
     for (name, values), changed in zip(read_cells(finished / "trial-quick").items(), versions, strict=True):
         values = copy.deepcopy(values)
         values["versions"] = {"torch": "2.0"} | changed
@@ -81,6 +85,39 @@ def test_cells_of_different_code_are_noted(finished, tmp_path):
     before = [{"code": "whole"}] * 4
     assert "versions of the code" not in notes_for_versions(finished, tmp_path, before)
     assert "3 versions of the code" in notes_for_versions(finished, tmp_path, [*before[:2], {"code": "b"}, *own[:1]])
+
+
+def test_the_weighted_column_says_of_what_it_is(finished, tmp_path):
+    table = Session.open(experiment(), out=finished).report().tables[0]
+    notes = " ".join(table.notes)
+    assert "compare the weighted column from row to row, not with the ELBO beside it" in notes
+    assert "Not weighted" not in notes
+    values = read_cells(finished / "trial-quick")
+    gains = [v["gain"]["mean"] / (64 * math.log(2)) for v in values.values() if v["method"] == "Splines"]
+    column = table.headings.index("weighting gains")
+    assert float(table.rows[1][column].split(" ")[0]) == pytest.approx(sum(gains) / 2, abs=5e-4)
+    shutil.copytree(finished / "trial-quick", tmp_path / "trial-quick")
+    save_cell(tmp_path / "trial-quick", "splines.digits.1", values["splines.digits.1"] | {"iw": None, "gain": None})
+    notes = " ".join(Session.open(experiment(), out=tmp_path).report().tables[0].notes)
+    assert "Not weighted, for want of time, so that the column has fewer seeds: Splines, seed 1." in notes
+
+
+@pytest.mark.parametrize("shown", [course_table, equal_table])
+def test_what_is_read_at_a_time_is_of_a_trained_model_and_of_the_time_printed(finished, shown):
+    session = Session.open(experiment(), out=finished)
+    curve = ((0, 0.1, 8.0), (2, 10.2, 3.0), (4, 20.7, 2.0))
+    points = [Point(step=k, seconds=s, train_bits=None, train_nats=None, validation_bits=b, validation_nats=-b)
+              for k, s, b in curve]  # fmt: skip
+    rows = {method.title: [] for method in METHODS}
+    for state in session.states:
+        course = state.result.course.model_copy(update={"points": points})
+        rows[state.result.method].append(state.result.model_copy(update={"course": course}))
+    table = shown(session.experiment, session.experiment.data[0], rows)
+    line = dict(zip(table.headings, table.rows[1], strict=True))
+    assert line["by 21 s"] == "2.000 +- 0.000"
+    if shown is course_table:
+        # A quarter of the time, where only fresh weights had been looked at, and a half: 10.5, printed as 11.
+        assert (line["by 5.3 s"], line["by 11 s"]) == ("-", "3.000 +- 0.000")
 
 
 def test_nats_are_better_when_higher(finished):

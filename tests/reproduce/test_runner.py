@@ -29,7 +29,8 @@ def processes(tmp_path_factory):
 
 def test_processes_run_cells_and_report_failures(processes):
     session, failures, events = processes
-    assert [state.status for state in session.states] == ["missing", "finished"]
+    assert [state.status for state in session.states] == ["failed", "finished"]
+    assert session.states[0].why == failures["bad.digits.0"]
     assert list(failures) == ["bad.digits.0"]
     assert "glow with 4 levels" in failures["bad.digits.0"]
     kinds = {kind: [e.cell.method for e in events if e.kind == kind] for kind in ("start", "finish", "fail")}
@@ -38,6 +39,15 @@ def test_processes_run_cells_and_report_failures(processes):
     assert kinds["fail"] == ["Bad"]
     assert any(event.kind == "progress" and event.phase for event in events)
     assert [cell.name for cell in session.todo()] == ["bad.digits.0"]
+
+
+def test_bytes_that_are_no_text_end_nothing(tmp_path, monkeypatch):
+    said = "import os; os.write(1, b'\\xff\\n'); raise SystemExit(3)"
+    started = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: started([words[0], "-c", said], **options))
+    (cell, *_) = experiment().cells()
+    failures = run_cells([cell], Folders(results=tmp_path, runs=tmp_path / "fits"))
+    assert failures == {cell.name: "the process ended with code 3"}
 
 
 def test_processes_give_the_figures_of_this_process(processes, finished):

@@ -1,6 +1,8 @@
 """What a session finds, runs and leaves out."""
 
 import copy
+import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from likelify.fitting.sources import DataChoice, open_data
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.experiment import DataSet
 from likelify.reproduce.session import Session
-from likelify.reproduce.store import read_cells, save_cell, to_text
-from tests.reproduce.trial import METHODS, experiment
+from likelify.reproduce.store import read_cells, save_cell, save_failure, to_text
+from tests.reproduce.trial import METHODS, experiment, run_here
 
 
 def test_a_cell_leaves_one_complete_result(finished):
@@ -63,7 +65,12 @@ def test_changed_settings_make_stale_cells_that_are_named(finished):
     assert len(session.todo(again=True)) == 4
     table = session.report().tables[0]
     assert table.rows[0][2] == "0"
-    assert any("have other settings: plain-b-simple.digits.0" in note for note in table.notes)
+    assert any("have other settings or data: plain-b-simple.digits.0" in note for note in table.notes)
+
+
+def created(folder):
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _first_state(values, folder):
@@ -92,7 +99,7 @@ def test_a_tolerance_that_came_later_makes_old_cells_of_exponentials_stale(finis
     assert Cell.refreshed(values["settings"])["fit"]["exp_tol"] == 1e-3
 
 
-@pytest.mark.parametrize("values", [{}, None, [], {"method": "Splines"}, {"seed": "none"}])
+@pytest.mark.parametrize("values", [{}, None, [], {"method": "Splines"}, {"seed": "none"}, 3])
 def test_damaged_results_are_run_again(tmp_path, values):
     state = _first_state(values, tmp_path)
     assert state.status == "damaged"
@@ -110,6 +117,56 @@ def test_other_data_make_stale_cells(finished, monkeypatch):
     session = Session.open(experiment(), out=finished).checked()
     assert {state.status for state in session.states} == {"stale"}
     assert "fingerprint" in session.states[0].why
+    # And they stay it, so that the report of after a run has no figures of theirs.
+    assert {state.status for state in session.again().states} == {"stale"}
+    assert session.again().report().tables[0].rows[0][2] == "0"
+
+
+def test_a_lost_picture_is_drawn_again(finished, tmp_path):
+    shutil.copy(finished / "trial-quick" / "cells.json", created(tmp_path / "trial-quick"))
+    session = Session.open(experiment(), out=tmp_path)
+    assert [state.cell.name for state in session.of("damaged")] == ["splines.digits.0"]
+    assert "picture" in session.of("damaged")[0].why
+    run_here(session.todo(), session.results, finished / "fits", reuse=True)
+    assert [state.status for state in session.again().states] == ["finished"] * 4
+
+
+def test_a_failure_is_kept_and_tried_again_but_never_in_place_of_a_result(finished, tmp_path):
+    results = tmp_path / "trial-quick"
+    shutil.copytree(finished / "trial-quick", results)
+    kept = read_cells(results)
+    save_failure(results, "splines.digits.0", "no memory")
+    assert read_cells(results) == kept
+    remaining = {name: values for name, values in kept.items() if name != "splines.digits.1"}
+    (results / "cells.json").write_text(to_text({"format": 2, "cells": remaining}))
+    save_failure(results, "splines.digits.1", "the loss is not finite.")
+    session = Session.open(experiment(), out=tmp_path)
+    assert [state.why for state in session.of("failed")] == ["the loss is not finite."]
+    assert [cell.name for cell in session.todo()] == ["splines.digits.1"]
+    notes = " ".join(session.report().tables[0].notes)
+    assert "Failed, so that means are those of the other seeds: splines.digits.1: the loss is not finite." in notes
+    save_cell(results, "splines.digits.1", kept["splines.digits.1"])
+    assert [state.status for state in Session.open(experiment(), out=tmp_path).states] == ["finished"] * 4
+
+
+def test_results_of_another_budget_have_a_folder_of_their_own(finished, tmp_path, monkeypatch):
+    session = Session.open(experiment(), out=finished, budget=5.0)
+    assert {state.status for state in session.states} == {"missing"}
+    assert session.results.name == "trial-quick-5s"
+    monkeypatch.chdir(tmp_path)
+    for folder in ("docs/results", "results"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert Session.open(experiment(scale="cpu")).results.as_posix() == "results/trial"
+    trial = Session.open(experiment(scale="cpu"), budget=5.0)
+    assert trial.results.as_posix() == "runs/reproduce/trial-5s"
+    assert trial.page.parent == trial.results
+
+
+def test_a_method_may_be_spelled_anew(finished):
+    methods = (METHODS[0], dataclasses.replace(METHODS[1], title="SPLINES"))
+    session = Session.open(experiment(methods=methods), out=finished)
+    assert [state.status for state in session.states] == ["finished"] * 4
+    assert session.report().tables[0].rows[1][:3:2] == ["SPLINES", "2"]
 
 
 def test_data_that_are_not_there_are_left_out(tmp_path):

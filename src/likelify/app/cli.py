@@ -334,11 +334,16 @@ def reproduce(
 
     from likelify.app.reproduce import jobs_beside, list_command, reproduce_command
 
-    jobs = jobs_beside(devices, jobs)
+    if quick and scale not in ("cpu", "quick"):
+        raise ConfigError(f"--quick is a scale of its own: leave it or --scale {scale} out.")
     wanted = "quick" if quick else scale
     if name is None:
-        list_command(wanted, jobs)
+        words = {"--seeds": seeds, "--budget": budget, "--data": data, "--out": out, "--html": html}
+        flags = {"--again": again, "--render-only": render_only, "--dry-run": dry_run}
+        _refuse_nameless(words | {word: True for word, said in flags.items() if said})
+        list_command(wanted, jobs_beside(devices, jobs))
         return
+    jobs = jobs_beside(devices, jobs)
     limit = None if budget is None else parse_duration(budget, "--budget")
     if dry_run:
         from likelify.app.reproduce_plan import plan_command
@@ -359,6 +364,12 @@ def reproduce(
         html=html,
         words=shlex.join(sys.argv[2:]),
     )
+
+
+def _refuse_nameless(words: dict[str, Any]) -> None:
+    """Refuse what says how to run an experiment where none is named."""
+    for word in given(words):
+        raise ConfigError(f"{word} needs the name of an experiment; without one they are listed.")
 
 
 def _only_one(words: dict[str, Any]) -> None:

@@ -58,12 +58,16 @@ def reproduce_command(
     check_devices(experiment(name, scale), devices)
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out)
     command = f"{program()} reproduce {words}"
-    if render_only and session.cells and not session.of("finished", "stale"):
+    if render_only and session.cells and not session.of("finished"):
+        others = "".join(f" {state.cell.name} is {state.status}: {state.why}." for state in session.of("stale")[:1])
         raise RunError(
-            f"There is nothing to show: no cell of {name} has been run in '{session.results}'. Leave --render-only out "
-            "to run it, or name the folder of its results by --out."
+            f"There is nothing to show: no cell of {name} has been run in '{session.results}'.{others} Leave "
+            "--render-only out to run it, or name the folder of its results by --out."
         )
-    failures = {} if render_only or not session.cells else _run(session, jobs, devices, again=again, command=command)
+    failures: dict[str, str] = {}
+    if session.cells and not render_only:
+        session = session.checked()
+        failures = _run(session, jobs, devices, again=again, command=command)
     session = session.again()
     report = session.report()
     show(report)
@@ -149,7 +153,6 @@ def show(report: Report) -> None:
 
 
 def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str) -> dict[str, str]:
-    session = session.checked()
     for source, reason in session.absent.items():
         console.print(f"Left out: {source} cannot be opened. {reason}")
     if session.absent and not session.of("finished") and len(session.absent) == len(session.experiment.data):
@@ -159,6 +162,8 @@ def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str
         )
     for state in session.of("damaged"):
         console.print(f"Damaged, so run again: {state.cell.name}: {state.why}")
+    for state in session.of("failed"):
+        console.print(f"Failed before, so tried again: {state.cell.name}: {state.why}")
     stale = session.of("stale")
     for state in stale:
         console.print(f"Stale: {state.cell.name}: {state.why}")
@@ -180,7 +185,7 @@ def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str
         with progress.bar:
             return run_cells(todo, session.folders(again=again), jobs=jobs, devices=devices, on_event=progress.update)
     except KeyboardInterrupt:
-        left = len(session.again().todo())
+        left = len(session.again().todo(again=again))
         console.print(f"Interrupted. Finished cells are kept; {left} are left. Go on with: {command}")
         raise
 

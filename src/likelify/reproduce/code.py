@@ -19,12 +19,21 @@ FITTING = ("likelify.fitting.loop", "likelify.fitting.metrics", "likelify.reprod
 # Data have fingerprints of their own, and settings are kept in full, so what reads or chooses them plays no part.
 UNCOUNTED = ("_version", "data", "fitting.choose", "fitting.recipes", "fitting.sources", "zoo.presets", "zoo.registry")
 APART = tuple(f"{PACKAGE}.{name}" for name in UNCOUNTED)
+# The true densities of simulated data, which no fingerprint knows of.
+KNOWN = ("truths", "permanents", "mixtures", "configurations", "particles")
+TRUTH = tuple(f"{PACKAGE}.data.simulated.{name}" for name in KNOWN)
 
 
 @cache
-def code_hashes(model: str) -> dict[str, str]:
-    """Return two hashes: `"code"` of all that a cell with that model needs, `"fitting"` of what all cells share."""
-    return {"code": hash_of((*FITTING, MODELS[model].__module__)), "fitting": hash_of(FITTING)}
+def code_hashes(model: str, *, truth: bool = False) -> dict[str, str]:
+    """Return two hashes: `"code"` of all that a cell with that model needs, `"fitting"` of what all cells share.
+
+    Args:
+        model: name of the model.
+        truth: the cell compares with the true density of simulated data.
+    """
+    shared = (*FITTING, *(TRUTH if truth else ()))
+    return {"code": hash_of((*shared, MODELS[model].__module__)), "fitting": hash_of(shared)}
 
 
 def hash_of(roots: Iterable[str], home: Path = HOME) -> str:
@@ -37,14 +46,15 @@ def modules_of(roots: Iterable[str], home: Path = HOME) -> dict[str, str]:
     """Return the modules of the package that some modules need, themselves included, with their bare code.
 
     Args:
-        roots: names of modules.
+        roots: names of modules; they count in any case.
         home: folder that the package is in.
     """
     found: dict[str, str] = {}
-    waiting, state = list(roots), _state(home)
+    named = tuple(roots)
+    waiting, state = list(named), _state(home)
     while waiting:
         module = waiting.pop()
-        if module not in found and not module.startswith(APART):
+        if module not in found and (module in named or not module.startswith(APART)):
             found[module], used = _read(module, home, state)
             waiting += used
     return found

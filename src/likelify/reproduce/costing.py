@@ -77,7 +77,7 @@ def run_costs(cell: CostCell, folders: Folders, on_progress: OnProgress) -> None
         rounds=len(rounds),
         batch_size=len(batch),
         clock="processor" if device.type == "cpu" else "wall",
-        versions=versions(),
+        versions=versions() | {"fitting": _hashes(cell.cells[0])["fitting"]},
         machine=machine_of(next(iter(models.values())).flow),
         finished=now(),
     )
@@ -90,7 +90,7 @@ def _is_late(cell: CostCell, seconds: float) -> bool:
 
 def _model(cell: Cell, source: Source, folders: Folders, device: torch.device) -> _Model:
     """Return the model that a cell has fitted, or a fresh one."""
-    config, folder = run_of(cell, source, folders, code_hashes(str(cell.model["model"]))["code"])
+    config, folder = run_of(cell, source, folders, _hashes(cell)["code"])
     found = load_fitted(folder) if Path(folder).is_dir() else None
     if found is None:
         with seeded(config.fit.seed):
@@ -100,9 +100,13 @@ def _model(cell: Cell, source: Source, folders: Folders, device: torch.device) -
         flow.initialize(sample.x, sample.context())
         steps = 0
     else:
-        flow, steps = found[0], found[1].best_step
+        flow, steps = found[0], found[1].steps
     flow.to(device)
     return _Model(flow, Objective(flow), build_optimizer(flow, config.fit), config.fit, steps)
+
+
+def _hashes(cell: Cell) -> dict[str, str]:
+    return code_hashes(str(cell.model["model"]), truth=cell.measuring.truth)
 
 
 def _batch(source: Source, items: int, device: torch.device) -> Batch:

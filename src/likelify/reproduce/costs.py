@@ -109,7 +109,7 @@ class Cost(Settings):
         sample_percent: the same of drawing.
         kept_bytes: that autograd holds at the most crowded moment of a training step, see `KeptMemory`.
         parameters: number of trainable elements.
-        steps: of the fit whose weights were measured; 0 for fresh ones.
+        steps: that the fit made whose weights were measured; 0 for fresh ones.
     """
 
     step_seconds: float
@@ -131,7 +131,7 @@ class CostResult(Settings):
         rounds: that were made.
         batch_size: items of a training step.
         clock: what the seconds are: processor time, or time on the wall.
-        versions: of likelify, torch and Python.
+        versions: of likelify, torch and Python, and the hash of the code that all fits share, see `code_hashes`.
         machine: what it ran on.
         finished: when, UTC.
     """

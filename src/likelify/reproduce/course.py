@@ -20,6 +20,11 @@ def time_curve(result: CellResult, unit: Unit) -> Curve:
     return [(point.seconds, unit.pick(point.validation_bits, point.validation_nats)) for point in points]
 
 
+def printed_time(seconds: float) -> float:
+    """Return a time as `seconds_text` prints it, not before it: what is read there is what stands below it."""
+    return float(math.ceil(seconds)) if seconds > 9.9 else math.ceil(10 * seconds) / 10
+
+
 def step_curve(result: CellResult, unit: Unit) -> Curve:
     """Return the curve `(steps, figure)` of a fit."""
     points = result.course.points
@@ -32,9 +37,15 @@ def common_steps(results: Iterable[CellResult]) -> float:
 
 
 def at_time(results: Sequence[CellResult], seconds: float, unit: Unit) -> dict[int, float]:
-    """Return for each seed the best figure that validation had found by a time."""
+    """Return for each seed the best figure that validation had found by a time; NaN before the first after a step."""
     best = unit.higher_is_better
-    return {result.seed: value_at(time_curve(result, unit), seconds, highest=best) for result in results}
+    curves = {result.seed: time_curve(result, unit)[_untrained(result) :] for result in results}
+    return {seed: value_at(curve, seconds, highest=best) for seed, curve in curves.items()}
+
+
+def _untrained(result: CellResult) -> int:
+    """Return how many of the first points of a course are of fresh weights."""
+    return sum(point.step == 0 for point in result.course.points)
 
 
 def at_steps(results: Sequence[CellResult], steps: float, unit: Unit) -> dict[int, float]:
@@ -43,15 +54,16 @@ def at_steps(results: Sequence[CellResult], steps: float, unit: Unit) -> dict[in
 
 
 def shared_time(rows: Rows, unit: Unit) -> float:
-    """Return the time that all fits reach."""
-    return common_time(time_curve(result, unit) for results in rows.values() for result in results)
+    """Return the time that all fits reach, as it is printed."""
+    time = common_time(time_curve(result, unit) for results in rows.values() for result in results)
+    return time if math.isnan(time) else printed_time(time)
 
 
 def course_table(experiment: Experiment, data: DataSet, rows: Rows) -> Table:
     """Return the table of validation figures at equal times."""
     unit = experiment.unit
     time = shared_time(rows, unit)
-    times = [] if math.isnan(time) else [share * time for share in SHARES]
+    times = [] if math.isnan(time) else [printed_time(share * time) for share in SHARES]
     headings = ["method", *(f"by {seconds_text(t)}" for t in times), "steps", "fit, s", "measuring, s"]
     lines = []
     for method in experiment.methods:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from likelify.fitting.figures import Figure
 from likelify.reproduce.experiment import DataSet, Experiment, Method
 from likelify.reproduce.numbers import EMPTY, difference_text, mean_text
-from likelify.reproduce.results import CellResult
+from likelify.reproduce.results import CellResult, divergences
 from likelify.reproduce.shown import Rows, Table
 from likelify.reproduce.statistics import paired_difference
 
@@ -13,7 +14,8 @@ DIGITS = 4
 HOW = (
     "KL: the mean over test graphs of the true log-density minus the model's, graph by graph, in {unit}. The error "
     "behind it is that over seeds, or over graphs for a single seed; 'over graphs' is the mean of the errors over "
-    "graphs, which all seeds and methods share. Entropy + KL is to be compared with the paper's negative "
+    "graphs. All seeds and methods that have as many test graphs have the same ones; those that have fewer have the "
+    "first, and no difference to a row of more is printed. Entropy + KL is to be compared with the paper's negative "
     "log-likelihoods, whose test graphs carry noise of their own. Where the likelihood is a bound, so is the figure: "
     "'<='."
 )
@@ -55,7 +57,7 @@ def divergence_table(experiment: Experiment, data: DataSet, rows: Rows, notes: S
     groups = any(method.group for method in experiment.methods)
     headings = ["method", *(["kind"] if groups else []), "parameters", "seeds", "steps", "fit, s", "measuring, s"]
     headings += ["test graphs", "KL", "over graphs", f"KL minus {experiment.compared} [95 %]", "entropy + KL", "paper"]
-    baseline = {method.title: _by_seed(rows.get(experiment.against(method) or "", [])) for method in experiment.methods}
+    known = {title: divergences(results) for title, results in rows.items()}
     lines = []
     for method in experiment.methods:
         results = rows[method.title]
@@ -63,11 +65,11 @@ def divergence_table(experiment: Experiment, data: DataSet, rows: Rows, notes: S
         line += [str(len(results)), _counts(r.course.steps for r in results)]
         line += [mean_text([r.course.seconds for r in results], 0, error=False)]
         line += [mean_text([r.measuring_seconds for r in results], 0, error=False)]
-        line += [_counts(r.kl.count for r in results if r.kl is not None)]
+        line += [_counts(kl.count for kl in known[method.title].values())]
         line += [_divergence(results), _over_graphs(results)]
-        own = method.title == experiment.against(method)
-        paired = paired_difference(_by_seed(results), baseline[method.title])
-        line += ["0" if results and own else difference_text(paired)]
+        against = experiment.against(method) or ""
+        own = results and method.title == against
+        line += ["0" if own else _difference(known[method.title], known.get(against, {}))]
         lines.append([*line, _total(results), _printed(experiment, method, data)])
     return Table(data.title, headings, lines, [HOW.format(unit=experiment.unit.name), *notes])
 
@@ -77,13 +79,17 @@ def entropy_of(rows: Rows) -> float | None:
     return next((r.entropy for results in rows.values() for r in results if r.entropy is not None), None)
 
 
-def _by_seed(results: Sequence[CellResult]) -> dict[int, float]:
-    return {result.seed: result.kl.mean for result in results if result.kl is not None}
+def _difference(ours: Mapping[int, Figure], theirs: Mapping[int, Figure]) -> str:
+    """Return the difference of two rows, seed by seed; none if they are of different numbers of graphs."""
+    if len({kl.count for kl in (*ours.values(), *theirs.values())}) > 1:
+        return EMPTY
+    means = [{seed: kl.mean for seed, kl in row.items()} for row in (ours, theirs)]
+    return difference_text(paired_difference(*means))
 
 
 def _divergence(results: Sequence[CellResult], above: float = 0.0) -> str:
     """Return the mean divergence with its error, of a bound as one; shifted by the entropy where it is given."""
-    found = [result.kl for result in results if result.kl is not None]
+    found = list(divergences(results).values())
     if len(found) == 1 and found[0].standard_error is not None:
         text = f"{above + found[0].mean:.{DIGITS}f} +- {found[0].standard_error:.{DIGITS}f}"
     else:
@@ -97,7 +103,7 @@ def _total(results: Sequence[CellResult]) -> str:
 
 
 def _over_graphs(results: Sequence[CellResult]) -> str:
-    errors = [result.kl.standard_error for result in results if result.kl is not None]
+    errors = [kl.standard_error for kl in divergences(results).values()]
     return mean_text([error for error in errors if error is not None], DIGITS, error=False)
 
 

@@ -10,6 +10,7 @@ from likelify.fitting.figures import Unit
 from likelify.reproduce.costs import Cost, CostResult
 from likelify.reproduce.course import at_steps, at_time, common_steps, shared_time
 from likelify.reproduce.numbers import DIGITS, difference_text, listed, seconds_text
+from likelify.reproduce.results import divergences
 from likelify.reproduce.shown import Rows
 from likelify.reproduce.statistics import Paired, paired_difference
 
@@ -38,7 +39,7 @@ class Evidence:
         rows = self.rows.get(data, {})
         results = rows.get(method, [])
         if reading == "truth":
-            return {result.seed: result.kl.mean for result in results if result.kl is not None}
+            return {seed: kl.mean for seed, kl in divergences(results).items()}
         if reading == "steps":
             return at_steps(results, self.steps(data), self.unit)
         if reading == "time":

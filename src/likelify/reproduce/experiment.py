@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from likelify.errors import ConfigError
@@ -108,6 +108,7 @@ class Experiment:
         seeds: usual number of seeds, from 0.
         fit: settings of all fits.
         budget: seconds of each fit, or None for as many steps as the settings say.
+        trial: seconds of each fit instead of all others, see `within`.
         measuring: of the fitted models.
         baseline: title of the method that the others are compared with, or None.
         unit: of the figures.
@@ -139,6 +140,18 @@ class Experiment:
     equal: bool = False
     costing: Costing | None = None
     discuss: Callable[[Evidence], list[str]] | None = None
+    trial: float | None = None
+
+    def within(self, budget: float) -> Experiment:
+        """Return the experiment with other fits: all of them take so many seconds, whatever they took.
+
+        Raises:
+            ConfigError: if that is no time.
+        """
+        if budget <= 0:
+            raise ConfigError("budget must be longer than nothing.")
+        said = f"Every fit has {budget:g} s here (--budget), whatever is said elsewhere of times and steps."
+        return replace(self, trial=budget, caveat=f"{said} {self.caveat}".strip())
 
     def against(self, method: Method) -> str | None:
         """Return the title of the method that one is compared with, if any."""
@@ -152,17 +165,17 @@ class Experiment:
 
     @property
     def folder(self) -> str:
-        """Return the name of the folder of its results: scales never share one."""
-        return self.name if self.scale == "cpu" else f"{self.name}-{self.scale}"
+        """Return the name of the folder of its results: scales and budgets never share one."""
+        name = self.name if self.scale == "cpu" else f"{self.name}-{self.scale}"
+        return name if self.trial is None else f"{name}-{self.trial:g}s"
 
-    def cells(self, seeds: int | None = None, budget: float | None = None, folder: str | None = None) -> list[AnyCell]:
+    def cells(self, seeds: int | None = None, folder: str | None = None) -> list[AnyCell]:
         """Return the cells; those of a seed stay together, so that an interrupted table has complete pairs.
 
         Cells that measure costs come last.
 
         Args:
             seeds: number of seeds, by default the usual one; methods that have a number of their own have no more.
-            budget: seconds of each fit instead of the usual ones.
             folder: of the user's files.
 
         Raises:
@@ -171,27 +184,25 @@ class Experiment:
         seeds = self.seeds if seeds is None else seeds
         if seeds < 1:
             raise ConfigError(f"seeds must be at least 1, got {seeds}.")
-        if budget is not None and budget <= 0:
-            raise ConfigError("budget must be longer than nothing.")
         cells: list[AnyCell] = [
-            self._cell(method, data, seed, budget or method.budget or data.budget or self.budget, folder)
+            self._cell(method, data, seed, self.trial or method.budget or data.budget or self.budget, folder)
             for seed in range(seeds)
             for data in self.data
             for method in self.methods
             if method.seeds is None or seed < method.seeds
         ]
-        cells += self._cost_cells(budget, folder)
+        cells += self._cost_cells(folder)
         if len({cell.name for cell in cells}) < len(cells):
             raise ConfigError(f"Two methods or data sets of '{self.name}' share a name, and so would their files.")
         return cells
 
-    def _cost_cells(self, budget: float | None, folder: str | None) -> list[CostCell]:
+    def _cost_cells(self, folder: str | None) -> list[CostCell]:
         """Return one cell for each data set, which measures the costs of the models that the first seed has fitted."""
         if self.costing is None:
             return []
         found = []
         for data in self.data:
-            limit = budget or data.budget or self.budget
+            limit = self.trial or data.budget or self.budget
             fitted = tuple(self._cell(method, data, 0, limit, folder) for method in self.methods)
             found.append(CostCell(experiment=self.name, cells=fitted, costing=self.costing, device=self.device))
         return found

@@ -61,17 +61,18 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress, *, place: On
     """
     place = place or OneProcess(None if cell.device == "auto" else cell.device)
     on_progress("reading", 0.0, "")
-    code = code_hashes(str(cell.model["model"]))  # now: the files may change while the cell runs
+    # Now: the files may change while the cell runs.
+    code = code_hashes(str(cell.model["model"]), truth=cell.measuring.truth)
     source = open_data(cell.data)
     facts = public_facts(source, cell.data)
     settings = cell.settle(facts)
     config, folder = run_of(cell, source, folders, code["code"])
-    found = fitted(config, source, folder, place, on_progress, reuse=folders.reuse)
-    if found is None:
+    ready = fitted(config, source, folder, place, on_progress, reuse=folders.reuse)
+    if ready is None:
         return
-    flow, course, trained_here = found
+    flow, course, trained_here = ready
     flow.to(place.device)
-    elbo, iw, seconds = measure(flow, source, cell.measuring, clock_of(course), on_progress)
+    found, seconds = measure(flow, source, cell.measuring, clock_of(course), on_progress)
     result = CellResult(
         method=cell.method,
         seed=cell.seed,
@@ -82,8 +83,9 @@ def run_cell(cell: Cell, folders: Folders, on_progress: OnProgress, *, place: On
         course=_rounded(course),
         trained_here=trained_here,
         measuring_seconds=round(seconds, 2),
-        elbo=elbo,
-        iw=iw,
+        elbo=found.elbo,
+        iw=found.iw,
+        gain=found.gain,
         entropy=_entropy(facts) if cell.measuring.truth else None,
         picture=_draw(cell, flow, source, folders.results, on_progress),
         versions=versions() | code,

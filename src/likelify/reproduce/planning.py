@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -76,9 +77,12 @@ def _measured(cell: Cell, devices: int) -> Estimate:
     sizes, draws = facts.sizes, cell.measuring
     tested = min(draws.items or sizes["test"], sizes["test"])
     weighted = min(draws.iw_items, tested) * draws.iw_samples if flow.likelihood == "bound" else 0
-    looked_at = fit.validations * fit.validated(sizes["validation"]) + draws.elbo_samples * tested + weighted
-    total = fit.steps * (update + item * fit.batch_size / devices) + FORWARD * item * looked_at
-    return Estimate(cell, fit.steps, total / 3600, measured=True)
+    training = fit.steps * (update + item * fit.batch_size / devices)
+    validating = FORWARD * item * fit.validations * fit.validated(sizes["validation"])
+    measuring = FORWARD * item * (draws.elbo_samples * tested + weighted)
+    fitting = min(training + validating, fit.max_time or math.inf)
+    steps = fit.steps if fitting == training + validating else None
+    return Estimate(cell, steps, (fitting + measuring) / 3600, measured=True)
 
 
 def _step_seconds(flow: Flow, fit: FitSettings, batch: Batch) -> tuple[float, float]:

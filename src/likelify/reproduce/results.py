@@ -1,6 +1,6 @@
 """What is kept of a finished cell, and which cells of an experiment are finished."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +10,9 @@ from likelify.errors import ConfigError
 from likelify.fitting.figures import Course, Figure, Scores
 from likelify.reproduce.cell import Cell, Values, changes
 from likelify.reproduce.costs import AnyCell, CostResult
-from likelify.reproduce.store import read_cells
+from likelify.reproduce.store import FAILURE, read_cells
 
-Status = Literal["finished", "missing", "stale", "damaged"]
+Status = Literal["finished", "missing", "stale", "damaged", "failed"]
 
 
 class CellResult(Scores):
@@ -28,6 +28,7 @@ class CellResult(Scores):
         course: of the fit.
         trained_here: False if the weights were those of another cell with the same settings.
         measuring_seconds: that the measurement took, on the clock of the fit.
+        gain: how far importance weighting lies above the ELBO of the same items, in nats per item; None without it.
         entropy: of the data, in nats per item, of graphs per node; None where it was not asked for.
         picture: name of the picture's file, beside that of the cells, or None.
         versions: of likelify, torch and Python, and hashes of the code, see `code_hashes`.
@@ -44,16 +45,12 @@ class CellResult(Scores):
     course: Course
     trained_here: bool = True
     measuring_seconds: float
+    gain: Figure | None = None
     entropy: float | None = None
     picture: str | None = None
     versions: dict[str, str]
     machine: dict[str, str | int]
     finished: str
-
-    @property
-    def kl(self) -> Figure | None:
-        """How far the truth lies above the model, see `Score.kl`: weighted by importance where it is."""
-        return self.elbo.kl if self.iw is None else self.iw.kl
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,23 @@ class CellState:
         cell: the cell.
         status: whether its result is there, readable and of the same settings.
         result: of the cell, where it is readable.
-        why: the reason why it is stale or damaged.
+        why: the reason why it is stale or damaged, or has failed.
     """
 
     cell: AnyCell
     status: Status
     result: CellResult | CostResult | None = None
     why: str = ""
+
+
+def divergences(results: Sequence[CellResult]) -> dict[int, Figure]:
+    """Return for each seed of a row how far the truth lies above the model, see `Score.kl`.
+
+    Weighted by importance if all of them are: two kinds of bounds have no mean.
+    """
+    weighted = all(result.iw is not None and result.iw.kl is not None for result in results)
+    found = {result.seed: result.iw.kl if weighted and result.iw is not None else result.elbo.kl for result in results}
+    return {seed: figure for seed, figure in found.items() if figure is not None}
 
 
 def read_states(cells: Iterable[AnyCell], folder: Path) -> list[CellState]:
@@ -80,10 +87,21 @@ def read_states(cells: Iterable[AnyCell], folder: Path) -> list[CellState]:
         RunError: if the file cannot be read; a single result that cannot is said to be damaged.
     """
     kept = read_cells(folder)
-    return [_state(cell, kept[cell.name]) if cell.name in kept else CellState(cell, "missing") for cell in cells]
+    found = [_state(cell, kept[cell.name]) if cell.name in kept else CellState(cell, "missing") for cell in cells]
+    return [_with_picture(state, folder) for state in found]
 
 
-def _state(cell: AnyCell, values: dict[str, Any]) -> CellState:
+def _with_picture(state: CellState, folder: Path) -> CellState:
+    """Return the state of a cell, damaged if its picture is lost."""
+    name = state.result.picture if isinstance(state.result, CellResult) else None
+    if state.status != "finished" or name is None or (folder / name).is_file():
+        return state
+    return CellState(state.cell, "damaged", None, f"its picture '{folder / name}' is missing")
+
+
+def _state(cell: AnyCell, values: Any) -> CellState:
+    if isinstance(values, dict) and FAILURE in values:
+        return CellState(cell, "failed", None, str(values[FAILURE]))
     try:
         result = (CellResult if isinstance(cell, Cell) else CostResult).parse(values)
     except ConfigError as error:
@@ -92,6 +110,8 @@ def _state(cell: AnyCell, values: dict[str, Any]) -> CellState:
         different = changes(cell.refreshed(result.settings), cell.settle(result.facts))
     except ConfigError as error:
         different = [str(error)]
+    except KeyError as error:
+        return CellState(cell, "damaged", None, f"its settings lack {error}")
     if different:
         return CellState(cell, "stale", result, "; ".join(different))
     return CellState(cell, "finished", result)

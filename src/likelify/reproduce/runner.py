@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from likelify.errors import ConfigError
 from likelify.reproduce.costs import AnyCell, CostCell
+from likelify.reproduce.store import save_failure
 from likelify.settings import Settings
 
 PATIENCE_SECONDS = 10
@@ -74,7 +75,8 @@ def run_cells(
 
     A cell that measures costs waits until the ones before it are done, and no other runs beside it.
 
-    Ctrl-C, or any other end of this function, ends the processes; cells that have finished are on disk.
+    Ctrl-C, or any other end of this function, ends the processes; cells that have finished are on disk, and why one
+    failed is kept beside them.
 
     Args:
         cells: the cells, in the order of their start.
@@ -88,6 +90,7 @@ def run_cells(
 
     Raises:
         ConfigError: if several jobs would be on the same devices.
+        RunError: if the file of the results cannot be read.
     """
     if jobs > 1 and devices > 1:
         raise ConfigError(f"{jobs} jobs of {devices} devices each would be on the same ones; take jobs=1.")
@@ -107,6 +110,7 @@ def run_cells(
                 running.pop(event.cell.name).wait()
             if event.kind == "fail":
                 failures[event.cell.name] = event.message
+                save_failure(folders.results, event.cell.name, event.message)
             if on_event is not None:
                 on_event(event)
     finally:
@@ -145,6 +149,7 @@ class _Worker:
             stderr=self.error_output,
             env=environment | {REQUEST: json.dumps(request)},
             text=True,
+            errors="replace",
             start_new_session=True,
         )
         self.listener = threading.Thread(target=self._listen, daemon=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likelify.data import Batch, Source, true_log_prob
 from likelify.errors import RunError
-from likelify.fitting.figures import Score
+from likelify.fitting.figures import Evaluation, Score
 from likelify.fitting.metrics import evaluate
 from likelify.flows import Flow
 
@@ -28,7 +28,7 @@ FEWEST_ITEMS = 20
 
 def measure(
     flow: Flow, source: Source, measuring: Measuring, clock: Callable[[], float], on_progress: OnProgress
-) -> tuple[Score, Score | None, float]:
+) -> tuple[Evaluation, float]:
     """Measure a model on the test split.
 
     Args:
@@ -39,7 +39,8 @@ def measure(
         on_progress: called with the phase, its share that is done, and the latest figure.
 
     Returns:
-        The ELBO, the importance-weighted figure if there is one, and the seconds that this took.
+        The figures, and the seconds that they took. The ELBO is that of all items that were asked for; what importance
+        weighting gains is measured on those that it weighs.
 
     Raises:
         RunError: if a figure is not finite.
@@ -47,7 +48,7 @@ def measure(
     start = clock()
     elements = int(source.read("train", torch.arange(1)).dims())
     truth = true_density(source) if measuring.truth else None
-    elbo = evaluate(
+    plain = evaluate(
         flow,
         source,
         elbo_samples=measuring.elbo_samples,
@@ -56,13 +57,14 @@ def measure(
         truth=truth,
         batch_size=max(FEWEST_PASS_ITEMS, min(PASS_ITEMS, PASS_ELEMENTS // elements)),
         on_batch=lambda share: on_progress("measuring the ELBO", share, ""),
-    ).elbo
+    )
+    elbo = _finite(plain.elbo)
     spent = clock() - start
     draws = elbo.bits.count * measuring.elbo_samples
     # Exact models need none, noisy ones allow none.
     items = _iw_items(measuring, elbo.bits.count, spent / draws, spent) if flow.likelihood == "bound" else 0
     if not items:
-        return _finite(elbo), None, spent
+        return plain, spent
     weighted = evaluate(
         flow,
         source,
@@ -72,8 +74,9 @@ def measure(
         limit=items,
         truth=truth,
         on_batch=lambda share: on_progress("importance weighting", share, ""),
-    ).iw
-    return _finite(elbo), None if weighted is None else _finite(weighted), clock() - start
+    )
+    iw = None if weighted.iw is None else _finite(weighted.iw)
+    return plain.model_copy(update={"iw": iw, "gain": weighted.gain}), clock() - start
 
 
 def true_density(source: Source) -> Callable[[Batch], Tensor]:

@@ -1,6 +1,6 @@
 """One use of an experiment: which cells are finished, which are to be run, and the report."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from likelify.errors import ConfigError, DataError, MissingDependencyError
@@ -32,6 +32,7 @@ class Session:
         runs: folder of the run folders of fits.
         states: which of the cells are finished.
         absent: sources that cannot be opened, with the reason.
+        fingerprints: of the sources that were opened.
     """
 
     experiment: Experiment
@@ -40,7 +41,8 @@ class Session:
     page: Path
     runs: Path
     states: list[CellState]
-    absent: dict[str, str]
+    absent: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def open(
@@ -56,7 +58,7 @@ class Session:
         Args:
             experiment: the experiment.
             seeds: number of seeds, instead of the usual one.
-            budget: seconds of each fit, instead of the usual ones.
+            budget: seconds of each fit, instead of the usual ones. Its results have a folder of their own.
             files: folder of the user's data.
             out: folder in which that of the results is made; by default `results` in a checkout.
 
@@ -64,11 +66,14 @@ class Session:
             ConfigError: if a number does not fit, or all data are files of the user and no folder is named.
             RunError: if there are results that cannot be read.
         """
-        committed = out is None and experiment.scale != "quick" and COMMITTED.is_dir() and PAGES.is_dir()
+        usual = budget is None and experiment.scale != "quick"
+        committed = out is None and usual and COMMITTED.is_dir() and PAGES.is_dir()
+        if budget is not None:
+            experiment = experiment.within(budget)
         results = (COMMITTED if committed else out or UNCOMMITTED) / experiment.folder
         page = PAGES / f"{experiment.folder}.md" if committed else results / PAGE
         runs = (out or UNCOMMITTED) / "fits"
-        cells = experiment.cells(seeds, budget, files)
+        cells = experiment.cells(seeds, files)
         if files is None:
             # Data of the user's files are there only in results.
             kept = read_cells(results)
@@ -76,38 +81,33 @@ class Session:
             data = [data for data in experiment.data if not data.from_files or data.choice.source in there]
             if experiment.data and not data:
                 names = ", ".join(data.title for data in experiment.data)
-                raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder.")
+                raise ConfigError(f"{experiment.name} needs your files of {names}: name their folder with --data.")
             experiment = replace(experiment, data=data)
-            cells = experiment.cells(seeds, budget, files)
-        return Session(experiment, cells, results, page, runs, read_states(cells, results), {})
+            cells = experiment.cells(seeds, files)
+        return Session(experiment, cells, results, page, runs, read_states(cells, results))
 
     def checked(self) -> "Session":
         """Return the session after opening its data: cells of other data are stale, and missing data are noted."""
-        absent: dict[str, str] = {}
-        states = list(self.states)
+        absent, fingerprints = {}, {}
         for choice in {cell.data.source: cell.data for cell in self.cells}.values():
             try:
-                facts = public_facts(open_data(choice), choice)
+                fingerprints[choice.source] = public_facts(open_data(choice), choice).fingerprint
             except (DataError, MissingDependencyError, OSError) as error:
                 absent[choice.source] = str(error)
-                continue
-            for index, state in enumerate(states):
-                old = None if state.result is None else state.result.facts.fingerprint
-                if state.status == "finished" and state.cell.data.source == choice.source and old != facts.fingerprint:
-                    why = f"the data have the fingerprint {facts.fingerprint} now, had {old}"
-                    states[index] = replace(state, status="stale", why=why)
-        return replace(self, states=states, absent=absent)
+        states = [_of_data(state, fingerprints) for state in self.states]
+        return replace(self, states=states, absent=absent, fingerprints=fingerprints)
 
     def again(self) -> "Session":
-        """Return the session as it is after cells were run."""
-        return replace(self, states=read_states(self.cells, self.results))
+        """Return the session as it is after cells were run; those of other data than were opened stay stale."""
+        states = [_of_data(state, self.fingerprints) for state in read_states(self.cells, self.results)]
+        return replace(self, states=states)
 
     def todo(self, *, again: bool = False) -> list[AnyCell]:
-        """Return the cells to run: those that are missing or damaged, and stale ones if `again`.
+        """Return the cells to run: those that are missing, damaged or failed, and stale ones if `again`.
 
         Cells whose data are not there are left out.
         """
-        wanted = {"missing", "damaged"} | ({"stale"} if again else set())
+        wanted = {"missing", "damaged", "failed"} | ({"stale"} if again else set())
         return [s.cell for s in self.states if s.status in wanted and s.cell.data.source not in self.absent]
 
     def of(self, *statuses: str) -> list[CellState]:
@@ -152,3 +152,12 @@ class Session:
         make_folder(copy.parent)
         write_atomically(copy, picture.file.read_bytes())
         return replace(picture, file=copy)
+
+
+def _of_data(state: CellState, fingerprints: dict[str, str]) -> CellState:
+    """Return the state of a cell as its data say: one that was run on others is stale."""
+    now = fingerprints.get(state.cell.data.source)
+    if state.status != "finished" or state.result is None or now in (None, state.result.facts.fingerprint):
+        return state
+    why = f"the data have the fingerprint {now} now, had {state.result.facts.fingerprint}"
+    return replace(state, status="stale", why=why)

@@ -11,6 +11,8 @@ from likelify.fitting.locks import locked
 
 CELLS = "cells.json"
 FORMAT = 2
+# What a cell has in place of a result that failed.
+FAILURE = "failure"
 # Of a line; a point of a curve has some 170 characters.
 WIDTH = 200
 REMEDY = "It was left as it is. Mend it (after a merge it may hold both sides), or move it away to run its cells again."
@@ -45,9 +47,24 @@ def save_cell(folder: Path, name: str, values: dict[str, Any]) -> None:
         RunError: if the file cannot be read; it is then left as it is.
     """
     with locked(folder):
-        cells = read_cells(folder) | {name: values}
-        content = {"format": FORMAT, "cells": dict(sorted(cells.items()))}
-        write_atomically(folder / CELLS, (to_text(content) + "\n").encode())
+        _write(folder, read_cells(folder) | {name: values})
+
+
+def save_failure(folder: Path, name: str, reason: str) -> None:
+    """Note that a cell failed, and why. A result that is there, of other settings say, is kept instead.
+
+    Raises:
+        RunError: if the file cannot be read; it is then left as it is.
+    """
+    with locked(folder):
+        cells = read_cells(folder)
+        if FAILURE in cells.get(name, {FAILURE: ""}):
+            _write(folder, cells | {name: {FAILURE: reason}})
+
+
+def _write(folder: Path, cells: dict[str, Any]) -> None:
+    content = {"format": FORMAT, "cells": dict(sorted(cells.items()))}
+    write_atomically(folder / CELLS, (to_text(content) + "\n").encode())
 
 
 def to_text(value: object) -> str:

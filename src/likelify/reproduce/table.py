@@ -21,6 +21,7 @@ from likelify.reproduce.store import CELLS
 MEGABYTE = 2**20
 # Above this shape of its tail the mean of importance weights is not to be trusted.
 HEAVY = 0.7
+GAIN = "weighting gains"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def build_report(experiment: Experiment, states: Sequence[CellState], folder: Pa
         tables += _tables(experiment, data, own, rows)
         evidence.rows[data.title] = rows
         for result in _costs(own):
-            tables.append(_cost_table(experiment, data, result))
+            tables.append(_cost_table(experiment, data, result, rows))
             evidence.costs[data.title] = result
         curves[data.title] = {
             title: [time_curve(r, experiment.unit) for r in results] for title, results in rows.items()
@@ -105,7 +106,7 @@ def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
     rows: Rows = {method.title: [] for method in experiment.methods}
     for state in states:
         if state.status == "finished" and isinstance(state.result, CellResult):
-            rows[state.result.method].append(state.result)
+            rows[state.cell.method].append(state.result)
     return rows
 
 
@@ -123,6 +124,7 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], r
     headings += [f"ELBO minus {experiment.compared} [95 %]"] if experiment.baseline else []
     headings += ["paper"] if known else []
     weighed = [r.iw for results in rows.values() for r in results if r.iw is not None and r.iw.ess is not None]
+    headings += [GAIN] if any(r.gain is not None for results in rows.values() for r in results) else []
     headings += ["effective draws"] if weighed else []
     headings += ["tail k"] if any(score.k is not None for score in weighed) else []
     lines = []
@@ -136,12 +138,13 @@ def _table(experiment: Experiment, data: DataSet, states: Sequence[CellState], r
             paired = paired_difference(_by_seed(results, unit), _by_seed(rows.get(baseline, []), unit))
             line += ["0" if results and method.title == baseline else difference_text(paired)]
         line += [_printed(experiment, method, data)] if known else []
+        line += [_gained(results, unit)] if GAIN in headings else []
         lines.append((line + _diagnostics(results))[: len(headings)])
     everything = [result for results in rows.values() for result in results]
     return Table(data.title, headings, lines, _notes(states, everything))
 
 
-def _cost_table(experiment: Experiment, data: DataSet, result: CostResult) -> Table:
+def _cost_table(experiment: Experiment, data: DataSet, result: CostResult, rows: Rows) -> Table:
     """Return the table of costs, beside what the paper printed."""
     baseline, printed = result.settings["costing"]["baseline"], experiment.paper.costs
     headings = ["method", "parameters", f"training step, % of {baseline}", f"sampling, % of {baseline}"]
@@ -155,6 +158,8 @@ def _cost_table(experiment: Experiment, data: DataSet, result: CostResult) -> Ta
         line += list(printed.get(method.title, (EMPTY, EMPTY))) if printed else []
         line += [f"{1000 * cost.step_seconds:.0f}", f"{1000 * cost.sample_seconds / samples:.2f}"]
         lines.append([*line, f"{cost.kept_bytes / MEGABYTE:.0f}"])
+    code = result.versions.get("fitting")
+    fits = {fit.versions.get("fitting") for results in rows.values() for fit in results}
     fresh = [title for title, cost in result.costs.items() if cost.steps == 0]
     clock = "processor" if result.clock == "processor" else "wall"
     notes = [
@@ -165,6 +170,7 @@ def _cost_table(experiment: Experiment, data: DataSet, result: CostResult) -> Ta
         "holds inside of its own forward or backward pass included; parameters are not counted.",
     ]
     notes += [f"With fresh weights, since they were not fitted yet: {', '.join(fresh)}."] if fresh else []
+    notes += ["By another version of the code than that of the fits."] if code is not None and fits - {code} else []
     return Table(f"{data.title}: costs", headings, lines, notes)
 
 
@@ -195,9 +201,10 @@ def _explanation(experiment: Experiment) -> str:
     )
     if not experiment.equal and not experiment.measuring.truth:
         text += (
-            " At equal times: the best figure on the validation split that a fit had logged by then; the last time is "
-            "the end of the shortest fit. As the learning rate falls over a whole fit, figures of earlier times are "
-            "not those of shorter fits."
+            " At equal times: the best figure on the validation split that a fit had logged by then, that of fresh "
+            "weights not counted; a dash where a seed had none. The last time is the end of the shortest fit, or up to "
+            "5 % later where others of the same budget end there. As the learning rate falls over a whole fit, figures "
+            "of earlier times are not those of shorter fits."
         )
     if experiment.baseline:
         text += (
@@ -213,7 +220,10 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
     missing = [state.cell.name for state in states if state.status == "missing"]
     if missing:
         notes.append(f"{len(missing)} of {len(states)} cells are not there yet: {', '.join(missing)}.")
-    for status, what in (("stale", "have other settings"), ("damaged", "cannot be read")):
+    failed = [f"{state.cell.name}: {state.why}" for state in states if state.status == "failed"]
+    if failed:
+        notes.append(f"Failed, so that means are those of the other seeds: {' '.join(failed)}")
+    for status, what in (("stale", "have other settings or data"), ("damaged", "cannot be read")):
         names = [state.cell.name for state in states if state.status == status]
         if names:
             notes.append(f"Left out, because they {what}: {', '.join(names)}.")
@@ -232,7 +242,7 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         weighted = " to ".join(str(count) for count in sorted({min(items), max(items)}))
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
         notes.append(f"Importance weighting: {draws} draws on the first {weighted} test items.")
-        notes += _doubts(results)
+        notes += _unweighted(results) + _doubts(results)
     if len(items) > 1:
         notes.append("How many items these are differs, as time allowed: the column compares different items.")
     if results:
@@ -257,7 +267,7 @@ def _code_versions(results: Sequence[CellResult]) -> int:
     """
     versions: dict[str, set[str]] = defaultdict(set)
     for result in results:
-        code = result.versions["code"]
+        code = result.versions.get("code", "")
         versions["shared"].add(result.versions.get("fitting", code))
         versions[f"model {result.settings['model']['model']}"].add(code)
     return max(map(len, versions.values()), default=0)
@@ -272,6 +282,32 @@ def _weighted(results: Sequence[CellResult], unit: Unit) -> str:
     if results and all(result.likelihood == "exact" for result in results):
         return "exact"
     return mean_text([_figure(result.iw, unit) for result in results if result.iw is not None])
+
+
+def _gained(results: Sequence[CellResult], unit: Unit) -> str:
+    """Return what importance weighting gains over the ELBO of the items that it weighs, in the unit."""
+    gains = []
+    for result in results:
+        if result.gain is not None:
+            # Of items of one size the two differ by a factor.
+            bits = result.gain.mean * abs(result.elbo.bits.mean / result.elbo.nats.mean)
+            gains.append(unit.pick(bits, result.gain.mean))
+    return mean_text(gains)
+
+
+def _unweighted(results: Sequence[CellResult]) -> list[str]:
+    """Say where the importance-weighted column has other items, or fewer seeds, than that of the ELBO."""
+    weighted = [result for result in results if result.iw is not None]
+    notes = []
+    if any(result.iw is not None and result.iw.bits.count < result.elbo.bits.count for result in weighted):
+        notes.append(
+            "The ELBO is that of more items: compare the weighted column from row to row, not with the ELBO beside it."
+        )
+    methods = {result.method for result in weighted}
+    without = [f"{r.method}, seed {r.seed}" for r in results if r.iw is None and r.method in methods]
+    if without:
+        notes.append(f"Not weighted, for want of time, so that the column has fewer seeds: {'; '.join(without)}.")
+    return notes
 
 
 def _printed(experiment: Experiment, method: Method, data: DataSet) -> str:

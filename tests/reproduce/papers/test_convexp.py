@@ -139,6 +139,16 @@ def test_what_is_said_of_emerging_follows_from_the_figures(exponential, sampling
     assert said in text
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(1, "one pair says nothing"), (0, "nothing is measured yet")])
+def test_few_cells_say_nothing_of_emerging(seeds, said):
+    rows = rows_of({"Emerging": 2.5, "convolution exponential": 2.0})
+    rows["Emerging"] = rows["Emerging"][:seeds]
+    measured = {"photos": costs({"Emerging": (130.0, 1), "convolution exponential": (120.0, 1)})}
+    text = " ".join(convexp_words.discuss_mixing(Evidence(Unit.of("image"), {"photos": rows}, measured)))
+    assert said in text
+    assert "cannot be told apart" not in text
+
+
 def test_orders_and_verdicts():
     rows = rows_of({"a": 2.0, "b": 3.0}) | {"c": [result("c", 0, 1.0, steps=40)]}
     found = Evidence(Unit.of("image"), {"photos": rows}, {})

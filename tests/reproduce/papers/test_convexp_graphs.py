@@ -23,7 +23,7 @@ from likelify.reproduce.measure import run_cell
 from likelify.reproduce.papers import convexp_graphs
 from likelify.reproduce.papers import convexp_graphs_words as words
 from likelify.reproduce.planning import estimates
-from likelify.reproduce.results import CellResult, read_states
+from likelify.reproduce.results import CellResult, divergences, read_states
 from likelify.reproduce.runner import Folders
 from likelify.reproduce.scores import true_density
 from likelify.reproduce.table import build_report
@@ -126,16 +126,18 @@ def test_a_cell_measures_its_divergence(tmp_path, title):
     if title == words.AUTOREGRESSIVE:
         # What is shown is the tighter bound, of many orders.
         assert result.iw is not None
-        assert result.kl is not None
-        assert (result.kl, result.kl.count) == (result.iw.kl, 20)
+        assert divergences([result]) == {0: result.iw.kl}
+        assert (result.iw.kl.count, result.gain.count) == (20, 20)
+        # Two kinds of bounds have no mean.
+        other = result.model_copy(update={"seed": 1, "iw": None})
+        assert divergences([result, other]) == {0: result.elbo.kl, 1: result.elbo.kl}
         return
     (folder,) = (tmp_path / "fits").iterdir()
     batch = open_data(cell.data).read("test", torch.arange(50))
     with torch.no_grad():
         model = Run.load(folder).flow().log_prob(batch.x, batch.context())
     above = true_by_hand(batch.x.reshape(50, 4, 2)) - model
-    assert result.kl is not None
-    assert result.kl.mean == pytest.approx(float(above.mean()) / 4, rel=1e-4)
+    assert divergences([result])[0].mean == pytest.approx(float(above.mean()) / 4, rel=1e-4)
     report = build_report(experiment, [state], folders.results)
     assert [table.title for table in report.tables[:2]] == ["Entropy + KL, nats/node", "MoG-4"]
     assert report.discussion == []
@@ -196,7 +198,8 @@ def test_what_is_said_where_the_exponential_gains():
     text = discussed(means)
     # Differences 0.45, 0.44, 0.46: their standard error is 0.01 / sqrt(3).
     assert "gain over per-node mixing at equal steps is +0.4500 +- 0.0058 nats per node" in text
-    assert "3 paired seeds): it shows." in text
+    # Student's quantile of two degrees of freedom is 4.303.
+    assert "3 paired seeds; 95 %: +0.4252 to +0.4748): it shows." in text
     assert "MoG-4 +0.450 (0.606)" in text
     assert "best first: graph exponential (0.050), graph normalizing flow (0.100), per-node mixing (0.500)" in text
     assert "KL after 100 steps each" in text
@@ -211,7 +214,8 @@ def test_what_is_said_where_the_exponential_gains():
 def test_what_is_said_where_it_does_not():
     means = {words.PER_NODE: 0.2, words.EXPONENTIAL: 0.2, words.PLAIN: 0.7, words.ZERO_START: 0.3}
     text = discussed(means | {words.CANONICAL: 0.001})
-    assert "is +0.0000 +- 0.0058 nats per node (standard error of 3 paired seeds), less than 2 standard errors" in text
+    assert "is +0.0000 +- 0.0058 nats per node (standard error of 3 paired seeds; 95 %: " in text
+    assert "less than 2 standard errors, it does not show" in text
     assert "it shows" not in text
     assert "graph normalizing flow, zero start is better than graph normalizing flow" in text
     assert "none of these fits stands there" in text
@@ -219,7 +223,15 @@ def test_what_is_said_where_it_does_not():
     assert "a ceiling to measure the others by, not a rival" in text
     assert "(4.224): graph normalizing flow." in text
     loss = discussed({words.PER_NODE: 0.2, words.EXPONENTIAL: 0.4})
-    assert "is -0.2000 +- 0.0058 nats per node (standard error of 3 paired seeds): it is a loss." in loss
+    assert "is -0.2000 +- 0.0058 nats per node (standard error of 3 paired seeds" in loss
+    assert "it is a loss." in loss
+
+
+def test_few_seeds_show_less_than_their_standard_error_says():
+    text = discussed({words.PER_NODE: 0.22, words.EXPONENTIAL: 0.2})
+    assert "is +0.0200 +- 0.0058 nats per node (standard error of 3 paired seeds; 95 %: -0.0048 to +0.0448)" in text
+    assert "more than 2 standard errors, but the interval does not leave out zero" in text
+    assert "it shows" not in text
 
 
 def test_steps_that_differ_are_said():
@@ -246,6 +258,8 @@ def test_tables_of_divergences():
     assert named[words.MATCHING]["test graphs"] == "4,000"
     assert named[words.EXPONENTIAL]["KL minus per-node mixing [95 %]"].startswith("-0.400 [-0.425")
     assert named[words.PER_NODE]["KL minus per-node mixing [95 %]"] == "0"
+    # Of fewer graphs than the row it would be compared with.
+    assert named[words.MATCHING]["KL minus per-node mixing [95 %]"] == "-"
     assert named[words.SPLINES]["KL"] == "-"
     assert table.notes[-1] == "a note"
 
@@ -272,7 +286,7 @@ def test_what_the_table_takes_is_known_beforehand():
     table = convexp_graphs.table_4("cpu")
     assert time_of(table.cells(), 2) == "about 2.8 hours"
     # With a limit on time it is a limit.
-    assert time_of(table.cells(seeds=1, budget=10.0), 1).startswith("at most 3")
+    assert time_of(table.within(10.0).cells(seeds=1), 1).startswith("at most 3")
     cells = [cell for cell in table.cells(seeds=1) if isinstance(cell, Cell) and cell.data.source == "mog-9"]
     found = list(estimates(cells))
     steps = {each.cell.method: each.steps for each in found}

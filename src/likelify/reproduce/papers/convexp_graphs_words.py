@@ -206,12 +206,17 @@ def _verdict(data: str, gain: Paired, steps: set[int]) -> str:
     start = f"{data}: the graph exponential's gain over per-node mixing {where} is {gain.difference:+.4f}"
     if gain.count < 2:
         return f"{start}, of one pair only, which has no error."
-    text = f"{start} +- {gain.error:.4f} nats per node (standard error of {gain.count} paired seeds)"
-    if gain.difference > SURE * gain.error:
+    text = (
+        f"{start} +- {gain.error:.4f} nats per node (standard error of {gain.count} paired seeds; 95 %: "
+        f"{gain.low:+.4f} to {gain.high:+.4f})"
+    )
+    if gain.low > 0:
         return f"{text}: it shows."
-    if gain.difference < -SURE * gain.error:
+    if gain.high < 0:
         return f"{text}: it is a loss."
-    return f"{text}, less than {SURE:.0f} standard errors: it does not show."
+    if abs(gain.difference) > SURE * gain.error:
+        return f"{text}: more than {SURE:.0f} standard errors, but the interval does not leave out zero."
+    return f"{text}: less than {SURE:.0f} standard errors, it does not show."
 
 
 def _why(gains: Mapping[str, Paired]) -> list[str]:

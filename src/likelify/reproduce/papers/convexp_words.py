@@ -10,6 +10,7 @@ SOURCE = (
     "Sylvester flows', 2020"
 )
 CIFAR = "CIFAR-10"
+EXPONENTIAL = "convolution exponential"
 
 # Negative ELBO, importance-weighted with 1,000 draws, and costs of training and sampling in % of 1x1.
 TABLE_1 = {
@@ -101,8 +102,7 @@ def discuss_mixing(evidence: Evidence) -> list[str]:
 
 def _emerging(evidence: Evidence, data: str) -> list[str]:
     """Say what the paper's ordering becomes with an inverse of Emerging convolutions that is not slow."""
-    ours, theirs = "convolution exponential", "Emerging"
-    costs = evidence.cost(theirs, data), evidence.cost(ours, data)
+    costs = evidence.cost("Emerging", data), evidence.cost(EXPONENTIAL, data)
     if None in costs:
         return [f"{data}: costs are not measured yet, so nothing is said of Emerging's sampling."]
     emerging, exponential = (cost.sample_percent for cost in costs if cost is not None)
@@ -113,11 +113,17 @@ def _emerging(evidence: Evidence, data: str) -> list[str]:
     )
     if emerging > AFFORDABLE:
         return [f"{text}: more than twice that of 1x1 for Emerging, so sampling still speaks against it."]
-    sides = {reading: evidence.side(evidence.compare(ours, theirs, data, reading)) for reading in READINGS}
-    where = {reading: evidence.place(data, reading) for reading in READINGS}
-    said = {1: "the convolution exponential is ahead", 0: "the two cannot be told apart", -1: "Emerging is ahead"}
-    verdicts = ", ".join(f"{where[reading]} {said[sides[reading]]}" for reading in READINGS)
+    verdicts = ", ".join(f"{evidence.place(data, reading)} {_ahead(evidence, data, reading)}" for reading in READINGS)
     return [f"{text}: at most twice that of 1x1 for Emerging, so the likelihood decides: {verdicts}."]
+
+
+def _ahead(evidence: Evidence, data: str, reading: Reading) -> str:
+    """Say whether the convolution exponential or Emerging is ahead."""
+    paired = evidence.compare(EXPONENTIAL, "Emerging", data, reading)
+    if paired.count < 2:
+        return "one pair says nothing" if paired.count else "nothing is measured yet"
+    side = evidence.side(paired)
+    return {1: f"the {EXPONENTIAL} is ahead", 0: "the two cannot be told apart", -1: "Emerging is ahead"}[side]
 
 
 def discuss_residual(evidence: Evidence) -> list[str]:
