@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+# Pieces of a spline at most: each has a thousandth of the interval at least, and half of it is to be moved.
+MOST_BINS = 499
 # Distribution of the noise that fills dimensions which a layer adds.
 NoiseName = Literal["normal", "uniform"]
 # How the 2-norm of a convolution is bounded: by its unrolled kernel, or by its frequencies on a torus.

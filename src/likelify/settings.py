@@ -62,7 +62,7 @@ def _problems(error: ValidationError, names: list[str], meant: str) -> str:
 
 def _sentence(problem: dict[str, Any], names: list[str], meant: str) -> str:
     """Return the sentence that says what is wrong with one setting, for an error that pydantic has found."""
-    place = printable(".".join(map(str, problem["loc"]))[:LONGEST_WORD]) or meant
+    place = printable(".".join(map(str, problem["loc"]))[:LONGEST_WORD])
     if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
         return unknown_word("setting", place, names)
     words = re.findall(r"'([^']*)'", problem.get("ctx", {}).get("expected", ""))
@@ -70,5 +70,7 @@ def _sentence(problem: dict[str, Any], names: list[str], meant: str) -> str:
         return unknown_word(place, problem["input"], words)
     if problem["type"] == "model_type":
         # pydantic names the class here.
-        return f"{place}: Input should be names with values."
-    return f"{place}: {problem['msg'].removeprefix('Value error, ').removesuffix('.')}."
+        return f"{place or meant}: Input should be names with values."
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    # What is wrong with several settings at once has no place.
+    return f"{place}: {message}." if place else f"{message[:1].upper()}{message[1:]}."

@@ -288,8 +288,9 @@ def sum_constant(value: Tensor, x: Tensor, context: ContextLike = None) -> Tenso
 
 
 def zero_log_det(x: Tensor, context: ContextLike = None) -> Tensor:
-    """Return zero for each item: the contribution of layers that keep volumes."""
-    return sum_constant(x.new_zeros(()), x, context)
+    """Return zero for each item, of integers in float32: the contribution of layers that keep volumes."""
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    return sum_constant(x.new_zeros((), dtype=dtype), x, context)
 
 
 def join_condition(features: Tensor, context: ContextLike) -> Tensor:

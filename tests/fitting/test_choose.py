@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from likelify.data import FROM_FILES, SOURCES, Facts, as_source, open_source
+from likelify.data import FROM_FILES, SOURCES, Facts, GraphFacts, as_source, open_source
 from likelify.errors import ConfigError
 from likelify.fitting import recipes
 from likelify.fitting.choose import choose, complete_model
@@ -176,3 +176,49 @@ def test_centred_positions_get_a_model_of_centred_positions():
     assert found.models["point-flow"].items() >= {"symmetry": "rotations", "centre": "dropped"}.items()
     anywhere = recipes.recipe(Facts(**facts, sizes=sizes, graphs=graphs))
     assert (anywhere.model, anywhere.models.get("point-flow")) == ("point-flow", None)
+
+
+def test_steps_that_are_said_are_not_cut_off_by_the_time_of_a_recipe():
+    rows = facts_of(2500, 4)
+    assert choose(rows).fit.max_time == 22.0
+    said = choose(rows, fit_settings={"steps": 5000}).fit
+    assert (said.steps, said.max_time, said.clock) == (5000, None, "wall")
+    both = choose(rows, fit_settings={"steps": 5000, "max_time": 9.0}).fit
+    assert (both.steps, both.max_time) == (5000, 9.0)
+
+
+def test_settings_that_nothing_reads_are_refused():
+    facts = as_source(np.random.default_rng(0).normal(size=(2000, 3))).facts()
+    for name, value in (("mixing", "dense-exponential"), ("passes", 2), ("bins", 5)):
+        with pytest.raises(ConfigError, match=f"no effect: {name} is for members of"):
+            choose(facts, settings={name: value})
+    members = {"members": ("autoregressive", "couplings")}
+    assert choose(facts, settings={"mixing": "dense-exponential", "bins": 5, **members}).model.bins == 5
+    with pytest.raises(ConfigError, match="passes is for members of splines"):
+        choose(facts, settings={"passes": 2, **members})
+    for betas in ([1.5, 0.9], [0.9, -0.1]):
+        with pytest.raises(ConfigError, match="betas"):
+            choose(facts, fit_settings={"betas": betas})
+
+
+def test_what_a_model_of_graphs_does_not_look_at_is_said():
+    def unread(model, **graphs):
+        known = GraphFacts(**{"sizes": {3: 900}, "complete": False} | graphs)
+        facts = Facts(
+            name="x", family="x", kind="graph", fingerprint="", event_shape=(2,), sizes={"train": 900}, graphs=known
+        )
+        return " ".join(choose(facts, model=model).unread)
+
+    assert unread("graph-flow", weighted=True) == unread("point-flow") == unread("graph-flat", complete=True) == ""
+    assert "does not look at the weights" in unread("point-flow", weighted=True)
+    assert "does not look at edges" in unread("graph-flat", weighted=True)
+
+
+def test_positions_on_a_line_get_no_model_that_turns_them():
+    graphs = GraphFacts(sizes={3: 900}, complete=True, centred=True)
+    facts = Facts(
+        name="x", family="x", kind="graph", fingerprint="", event_shape=(1,), sizes={"train": 900}, graphs=graphs
+    )
+    chosen = choose(facts)
+    assert chosen.model.model == "graph-flow"
+    assert (chosen.model.coupling, chosen.model.dropout) == ("sylvester", 0.0)

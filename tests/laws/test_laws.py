@@ -43,6 +43,18 @@ def test_layer_laws(name, device):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_fresh_layer_that_loads_the_state_is_the_same(name, device):
+    case = LAYERS[name]
+    layer, x, context = case.ready(device=device)
+
+    def build():
+        with torch.device(device):
+            return case.build()
+
+    testing.check_saving(build, layer, x, context, tol=0.0 if device == "cpu" else 1e-9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_round_trip_in_float32(name, device):
     layer, x, context = LAYERS[name].ready(dtype=torch.float32, scale=0.1, device=device)
     with torch.no_grad():

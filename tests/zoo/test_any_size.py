@@ -105,3 +105,11 @@ def test_levels_that_are_asked_for_must_fit():
     ]
     assert asked.build().base.event_shape == (16, 1, 1)
     assert zoo.config_from_dict({"model": "glow", "event_shape": (1, 8, 8), "levels": 2}).remarks() == []
+
+
+@pytest.mark.parametrize(("model", "shape"), [("glow", (1, 7, 7)), ("series", (1, 7))])
+def test_cuts_that_are_forbidden_are_not_made(model, shape):
+    config = zoo.MODELS[model](event_shape=shape, crop=False)
+    with pytest.raises(ShapeError, match="is not a multiple of 2: say crop=true"):
+        config.build()
+    assert "Crop" in str(zoo.build(model, event_shape=shape))

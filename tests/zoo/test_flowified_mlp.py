@@ -21,6 +21,6 @@ def test_table_nets_widen_and_narrow():
 
 @pytest.mark.parametrize(("model", "shape"), [("flowified-mlp", (3,)), ("fmlp", (1, 4, 4)), ("fconv1", (1, 4, 4))])
 def test_learned_noise_is_normal(model, shape):
-    with pytest.raises(ConfigError, match="learned noise is normal; take noise='normal' or learned_noise=False"):
+    with pytest.raises(ConfigError, match="Learned noise is normal; take noise='normal' or learned_noise=False"):
         zoo.build(model, event_shape=shape, noise="uniform", learned_noise=True)
     zoo.build(model, event_shape=shape, noise="uniform", learned_noise=False)

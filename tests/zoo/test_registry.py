@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from likelify import zoo
 from likelify.errors import ConfigError, ShapeError
@@ -114,3 +116,54 @@ def test_two_files_cannot_share_a_name():
 
     with pytest.raises(ConfigError, match="two models 'glow'"):
         zoo.register("glow", kind="image", summary="another")(Other)
+
+
+@pytest.mark.parametrize("bins", [1, 500])
+@pytest.mark.parametrize(
+    ("model", "shape"), [("series", (1, 4)), ("glow", (1, 4, 4)), ("marginal-spline", (1, 4, 4)), ("table-flow", 2)]
+)
+def test_splines_have_as_many_pieces_as_splines_take(model, shape, bins):
+    with pytest.raises(ConfigError, match="bins"):
+        zoo.MODELS[model](event_shape=shape, bins=bins)
+
+
+def test_settings_that_no_layer_reads_are_unknown():
+    for name in ("pyramid", "fmlp", "fconv1", "coupling-flow", "residual"):
+        assert {"norm_limit", "mixing_kernel"}.isdisjoint(zoo.MODELS[name].model_fields)
+    three, five = (zoo.build("sylvester", event_shape=(1, 4, 4), steps=1, mixing_kernel=size) for size in (3, 5))
+    assert sum(p.numel() for p in five.parameters()) > sum(p.numel() for p in three.parameters())
+
+
+def test_small_settings_are_widened_where_a_layer_needs_it():
+    assert zoo.build("vae", event_shape=(1, 28, 28), posterior="generalized", flows=1).likelihood == "bound"
+    assert zoo.build("sylvester", event_shape=(30, 2, 2), steps=1).likelihood == "bound"
+    assert zoo.build("fconv1", event_shape=(1, 1, 1), nsf=True).likelihood == "bound"
+    assert zoo.build("fmlp", event_shape=(1, 2, 2)).sample((2,)).shape == (2, 1, 2, 2)
+
+
+def test_reflections_are_those_of_the_method_that_has_them():
+    def reflections(count):
+        flow = zoo.build("fconv1", event_shape=(1, 4, 4), method="householder", reflections=count)
+        return {len(p) for name, p in flow.named_parameters() if name.endswith("vectors") and p.shape[1] > 1}
+
+    assert reflections(2) == {2}
+    assert reflections(4) == {4}
+    with pytest.raises(ConfigError, match="those of the method 'householder', not of 'cayley'"):
+        zoo.MODELS["fmlp"](event_shape=(1, 4, 4), reflections=2)
+    with pytest.raises(ConfigError, match="reflections"):
+        zoo.MODELS["fmlp"](event_shape=(1, 4, 4), method="householder", reflections=3)
+    with pytest.raises(ConfigError, match="widths"):
+        zoo.MODELS["fmlp"](event_shape=(1, 4, 4), widths=())
+
+
+def test_a_wrong_shape_of_a_table_is_what_is_said():
+    with pytest.raises(ConfigError, match="event_shape") as wrong:
+        zoo.MODELS["table-flow"](event_shape=(2, 3))
+    assert "Field required" not in str(wrong.value)
+    assert zoo.MODELS["table-flow"](event_shape=np.int64(3)).event_shape == (3,)
+
+
+def test_a_table_of_one_row_initialises():
+    flow = zoo.build("table-flow", event_shape=2, width=8)
+    flow.initialize(torch.zeros(1, 2))
+    assert bool(flow.log_prob(torch.zeros(1, 2)).isfinite().all())

@@ -132,9 +132,9 @@ def test_models_of_real_numbers_refuse_other_columns(model):
 def test_settings_that_do_not_belong_together_are_refused():
     with pytest.raises(ConfigError, match="for tables of real numbers alone"):
         zoo.build("table-flow", schema=MIXED, members=("splines",))
-    with pytest.raises(ConfigError, match="the schema is of 4 columns, the rows have 3"):
+    with pytest.raises(ConfigError, match="The schema is of 4 columns, the rows have 3"):
         zoo.build("table-flow", event_shape=3, schema=MIXED)
-    with pytest.raises(ConfigError, match="no column is left to be modelled"):
+    with pytest.raises(ConfigError, match="No column is left to be modelled"):
         zoo.build("table-flow", schema=[ColumnSchema(name="a", given=True)])
 
 

@@ -66,7 +66,7 @@ def program() -> str:
 
 def say_remarks(choice: Choice) -> None:
     """Print what a model decided because of the shape of the items."""
-    for remark in choice.model.remarks():
+    for remark in [*choice.model.remarks(), *choice.unread]:
         console.print(f"{choice.model.model}: {remark}")
 
 

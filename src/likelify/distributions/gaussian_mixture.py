@@ -114,6 +114,8 @@ class GaussianMixture(Distribution):
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit weights, means and covariances to a sample, and choose how many components there are.
 
+        One row tells nothing of them: the distribution stays as it is.
+
         Raises:
             DomainError: if the sample holds values that are not finite.
             MissingDependencyError: without scikit-learn.
@@ -121,6 +123,8 @@ class GaussianMixture(Distribution):
         check_values(x, self.event_shape or (), "GaussianMixture")
         if not bool(x.isfinite().all()):
             raise DomainError("GaussianMixture was given values that are not finite to fit to.")
+        if len(x) < 2:
+            return
         rows = x.detach().double().cpu()
         centre, scale = rows.mean(0), rows.std(0, correction=0)
         scale = torch.where(scale > 0, scale, 1.0)

@@ -180,7 +180,7 @@ def check_centres(flow: Flow, source: Source) -> None:
         return
     names = source.columns or tuple(f"number {place + 1}" for place in range(len(found)))
     remedy = "Leave the means of the graphs in, or give each graph a random one."
-    if all(found):
+    if all(found) and len(found) > 1:
         remedy = (
             "For positions without a place in space there is the model point-flow: --model point-flow --set "
             "symmetry=rotations --set centre=dropped; in a flow of your own begin with lk.transforms.Centre."

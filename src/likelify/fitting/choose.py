@@ -29,6 +29,7 @@ class Choice:
         conditional: learn p(item | label).
         threads: of the CPU that suit the data, or None for all.
         draws: of the usual evaluation.
+        unread: what the data have and the model does not look at, a sentence each.
     """
 
     model: ModelConfig
@@ -38,6 +39,7 @@ class Choice:
     conditional: bool
     threads: int | None
     draws: Draws
+    unread: tuple[str, ...] = ()
 
     def configured(self) -> dict[str, Any]:
         """Return what a run keeps of it, by the names of `RunConfig`."""
@@ -87,22 +89,40 @@ def choose(
     known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
     _check(name, known, facts, words, free, conditional=conditional)
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
-    chosen |= words | {setting: value for setting, value in free.items() if setting in known}
+    of_model = words | {setting: value for setting, value in free.items() if setting in known}
+    chosen |= of_model
     said = dict(fit_settings or {}) | {setting: value for setting, value in free.items() if setting not in known}
-    if "max_time" in said:
-        # The clock of a recipe is that of its own limit.
+    if "max_time" in said or "steps" in said:
+        # The limit on time of a recipe belongs to its own steps, and its clock to its limit.
+        fitting.pop("max_time", None)
         fitting.pop("clock", None)
     fitting |= said
     title = name if wanted is None else _title(wanted.name, size, words | free)
+    config = complete_model(chosen | {"model": name}, facts, conditional=conditional)
+    if idle := config.idle(of_model):
+        raise ConfigError(f"These settings have no effect: {' '.join(idle)} Leave them out, or say members too.")
     return Choice(
-        model=complete_model(chosen | {"model": name}, facts, conditional=conditional),
+        model=config,
         fit=FitSettings.parse(fitting),
         title=title,
         preset=None if wanted is None else title,
         conditional=conditional,
         threads=suitable.threads,
         draws=suitable.draws,
+        unread=_unread(name, facts),
     )
+
+
+def _unread(model: str, facts: Facts) -> tuple[str, ...]:
+    """Return what graphs have that a model does not look at."""
+    graphs, config = facts.graphs, MODELS[model]
+    if graphs is None:
+        return ()
+    if not config.reads_edges and not graphs.complete:
+        return (f"The model {model} does not look at edges: graphs that differ in these alone are as likely.",)
+    if graphs.weighted and not (config.reads_edges and config.reads_weights):
+        return (f"The model {model} does not look at the weights of edges.",)
+    return ()
 
 
 def complete_model(values: Values, facts: Facts, *, conditional: bool = False) -> ModelConfig:

@@ -14,6 +14,8 @@ from likelify.zoo import AnyModelConfig
 
 # Version of the layout of run folders.
 FORMAT = 3
+# Of the moving averages of Adam.
+Beta = Annotated[float, Field(ge=0, lt=1)]
 # How much finer upscaled images are, draws of each item that is upscaled or inpainted, and places on the way between
 # two items, if nothing else is said.
 FINER, ITEM_DRAWS, STEPS = 4, 8, 10
@@ -63,7 +65,7 @@ class FitSettings(Settings):
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adamw", "adamax"] = "adamw"
     lr: float = Field(default=4e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup: int = Field(default=50, ge=0)

@@ -7,9 +7,11 @@ from likelify.testing.exponentials import check_exponential as check_exponential
 from likelify.testing.flows import check_flow as check_flow
 from likelify.testing.flows import check_mass as check_mass
 from likelify.testing.flows import check_weights as check_weights
+from likelify.testing.layers import check_layer as check_layer
 from likelify.testing.maps import check_linear_map as check_linear_map
 from likelify.testing.parameters import randomize as randomize
 from likelify.testing.parameters import set_parameters as set_parameters
 from likelify.testing.permutations import check_permutation_equivariance as check_permutation_equivariance
+from likelify.testing.state import check_saving as check_saving
 from likelify.testing.threads import check_threads as check_threads
 from likelify.testing.transforms import check_transform as check_transform

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from likelify.seeding import seeded
 from likelify.structure import Context, ContextLike, GraphBatch, as_context
 from likelify.testing.law import close, require
 from likelify.transforms.core import Transform
@@ -31,13 +32,15 @@ def check_rows(transform: Transform, x: Tensor, context: ContextLike = None, *, 
     with torch.no_grad():
         z, _ = transform(x, context)
         for name, method, value in (("forward", transform, x), ("inverse", transform.inverse, z)):
-            draws = _Draws()
+            draws = _Draws(lenient=transform.noisy_log_det)
             with draws:
                 whole, contribution = method(value, context)
-            parts = []
-            for item, (rows, own) in enumerate(_items(value, context)):
+            parts, random = [], transform.random_forward if name == "forward" else transform.random_inverse
+            for item, (rows, own) in enumerate(items_of(value, context)):
                 with draws.again(rows.start / len(value), item / len(contribution)):
                     parts.append(method(value[rows], own))
+            if random and draws.shared and context.structure is None:
+                _check_own_draws(name, method, value, context)
             pairs = [("value", whole, torch.cat([part[0] for part in parts]))]
             if not transform.noisy_log_det:
                 # The terms of an estimate may be shared by the batch.
@@ -46,6 +49,14 @@ def check_rows(transform: Transform, x: Tensor, context: ContextLike = None, *, 
                 law = f"{name}: {what} of a batch of {len(value)} = item by item"
                 require(found.shape == alone.shape, f"{law}: shapes {tuple(found.shape)}, {tuple(alone.shape)}")
                 close(found.double(), alone.double(), tol * (1 + float(alone.abs().max())), law)
+
+
+def _check_own_draws(name: str, method: Any, value: Tensor, context: Context) -> None:
+    """Check that equal items get draws of their own, where some draw has no axis of the items."""
+    condition = None if context.condition is None else context.condition[:1].expand(ALIKE, *context.condition.shape[1:])
+    with seeded(1):
+        found, _ = method(value[:1].expand(ALIKE, *value.shape[1:]), Context(condition))
+    require(bool((found != found[:1]).any()), f"{name}: {ALIKE} items that are alike share one draw")
 
 
 def check_no_rows(transform: Transform, x: Tensor, context: ContextLike = None) -> None:
@@ -67,11 +78,17 @@ def check_no_rows(transform: Transform, x: Tensor, context: ContextLike = None) 
         require(found.shape == event[:0].shape, f"{law}: value of shape {tuple(found.shape)}")
         require(contribution.shape == (0,), f"{law}: contribution of shape {tuple(contribution.shape)}")
         require(contribution.is_floating_point(), f"{law}: contribution in {contribution.dtype}")
-        if contribution.requires_grad:
-            contribution.sum().backward()
-    grads = [parameter.grad for parameter in transform.parameters() if parameter.grad is not None]
-    require(not any(bool(grad.any()) for grad in grads), "gradients of no rows are zero")
-    transform.zero_grad()
+        _check_no_gradients(transform, [found, contribution], law)
+
+
+def _check_no_gradients(transform: Transform, outputs: list[Tensor], law: str) -> None:
+    trained = {name: parameter for name, parameter in transform.named_parameters() if parameter.requires_grad}
+    sums = [output.sum() for output in outputs if output.requires_grad]
+    if not sums or not trained:
+        return
+    grads = torch.autograd.grad(torch.stack(sums).sum(), list(trained.values()), allow_unused=True)
+    for name, grad in zip(trained, grads, strict=True):
+        require(grad is None or not bool(grad.any()), f"{law}: the gradient of {name} is not zero")
 
 
 def _without_rows(context: Context) -> Context:
@@ -84,8 +101,8 @@ def _without_rows(context: Context) -> Context:
     return Context(condition, GraphBatch.complete(none.sizes) if structure.is_complete else none)
 
 
-def _items(x: Tensor, context: Context) -> Iterator[tuple[slice, Context]]:
-    """Give the rows of each item, and its own context."""
+def items_of(x: Tensor, context: Context) -> Iterator[tuple[slice, Context]]:
+    """Give the rows of each item, a graph or a row, and its own context."""
     structure, first = context.structure, 0
     for item in range(len(x) if structure is None else len(structure)):
         size = 1 if structure is None else int(structure.sizes[item])
@@ -103,17 +120,26 @@ def _graph(structure: GraphBatch, item: int, rows: slice) -> GraphBatch:
     return GraphBatch(structure.sizes[item : item + 1], structure.edge_index[:, own] - rows.start, weight)
 
 
+# So many items that are alike do not draw the same by chance.
+ALIKE = 16
+
+
 class _Draws(TorchDispatchMode):
     """Remember what is drawn at random for a batch, and draw the same again for one of its items.
 
     The axis of the rows is the one along which the two draws differ in size, so that no size is taken for another.
+
+    Args:
+        lenient: draws may be shared by the items, as those of an estimate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool) -> None:
         super().__init__()
+        self._lenient = lenient
         self._kept: list[Tensor] = []
         self._starts: tuple[float, float] | None = None
         self._next = 0
+        self.shared = False
 
     def again(self, *starts: float) -> _Draws:
         """Draw again for the item that starts at that share of the rows, and at that share of the items."""
@@ -127,14 +153,26 @@ class _Draws(TorchDispatchMode):
         if self._starts is None:
             self._kept.append(drawn.clone())
             return drawn
-        kept, self._next = self._kept[self._next], self._next + 1
-        return drawn.copy_(_part(kept, drawn.shape, self._starts))
+        try:
+            require(self._next < len(self._kept), f"an item alone draws more often than in a batch: {func}")
+            kept, self._next = self._kept[self._next], self._next + 1
+            self.shared |= kept.shape == drawn.shape
+            return drawn.copy_(_part(kept, drawn.shape, self._starts))
+        except AssertionError:
+            if self._lenient:
+                return drawn
+            raise
 
 
 def _part(kept: Tensor, shape: torch.Size, starts: tuple[float, float]) -> Tensor:
+    """Return the part of what was drawn for a batch that is an item's own."""
+    law = f"a draw of shape {tuple(kept.shape)} for a batch is one of shape {tuple(shape)} for an item"
+    require(kept.ndim == len(shape), law)
     for axis, size in enumerate(shape):
         if kept.shape[axis] != size:
             # One number or more for each row, or for each graph: only one of the two gives a whole number.
-            first = next(start for start in (share * kept.shape[axis] for share in starts) if start == round(start))
-            kept = kept.narrow(axis, round(first), size)
+            places = (share * kept.shape[axis] for share in starts)
+            whole = [round(place) for place in places if place == round(place) and place + size <= kept.shape[axis]]
+            require(bool(whole), law)
+            kept = kept.narrow(axis, whole[0], size)
     return kept

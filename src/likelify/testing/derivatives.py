@@ -197,12 +197,14 @@ def _gradients(loss: Tensor, leaves: Leaves, *, graph: bool = False) -> Leaves:
 
 def _random_direction(leaves: Leaves) -> Leaves:
     with seeded(4):
-        return {name: _unit(leaf) for name, leaf in leaves.items()}
+        return {name: _step(leaf) for name, leaf in leaves.items()}
 
 
-def _unit(like: Tensor) -> Tensor:
+def _step(like: Tensor) -> Tensor:
+    """Draw a direction as long as what moves along it is large, so that a small share of it is no rounding."""
     drawn = torch.randn_like(like)
-    return drawn / drawn.norm()
+    size = float(like.abs().max()) if like.numel() else 0.0
+    return drawn / drawn.norm() * max(1.0, size)
 
 
 def _compare_slopes(view: _View, found: Leaves, names: list[str], tol: float) -> None:

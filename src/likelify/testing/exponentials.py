@@ -23,7 +23,8 @@ def check_exponential(map_: LinearMap, x: Tensor, *, tol: float = 1e-10) -> None
         x: some rows in double precision.
         tol: allowed deviation, relative to the input's norm.
     """
-    matrix = map_.materialize(tuple(x.shape[1:])).to(x)
+    map_ = map_.matching(x)
+    matrix = map_.materialize(tuple(x.shape[1:]), like=x)
     exact = times(map_, _reference_exponential(matrix), x)
     action = exp_action(map_, x)
     scale = float(x.norm())
@@ -54,6 +55,6 @@ def _reference_exponential(matrix: Tensor) -> Tensor:
 def _check_log_det(map_: LinearMap, matrix: Tensor, x: Tensor, degree: int) -> None:
     units = torch.eye(len(matrix)).to(x).reshape(-1, *x.shape[1:])
     cut = exp_action(map_, units, degree=degree, method="series")
-    gap = abs(float(torch.linalg.slogdet(cut.value.flatten(1))[1] - matrix.trace()))
+    gap = abs(float(torch.linalg.slogdet(cut.value.reshape(len(units), -1))[1] - matrix.trace()))
     limit = float(torch.as_tensor(cut.diagnostics.log_det_error_bound).max()) + 1e-12 * len(matrix)
     require(gap <= limit, f"log-determinant off by {gap} nats, above the certificate {limit}")

@@ -62,8 +62,9 @@ def _training(transform: Transform, x: Tensor, context: ContextLike) -> Found:
     """Return values and gradients, those that there are."""
     found = _values(transform, x, context)
     leaves = {name: parameter for name, parameter in transform.named_parameters() if parameter.requires_grad}
-    total = torch.stack([tensor.sum() for tensor in found.values() if tensor.is_floating_point()]).sum()
-    if leaves and total.requires_grad:
+    sums = [tensor.sum() for tensor in found.values() if tensor.is_floating_point() and tensor.requires_grad]
+    if leaves and sums:
+        total = torch.stack(sums).sum()
         grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         found |= {f"the gradient of {name}": g for name, g in zip(leaves, grads, strict=True) if g is not None}
     return found

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from likelify.seeding import seeded
-from likelify.structure import Context, ContextLike, as_context
+from likelify.structure import ContextLike, as_context
+from likelify.support import Interval
+from likelify.testing.batches import items_of
 from likelify.testing.law import close, require
+from likelify.testing.state import check_state
 from likelify.transforms.core import Transform
 
 # Draws from which the mean of a noisy contribution is found.
@@ -43,11 +46,14 @@ def check_transform(
         positive: also check that the determinant is positive, as that of every exponential is.
         at_rest: the parameters are where gradients may be zero (see `set_parameters`); `check_gradients` looks at them.
     """
-    kept = x.clone()
-    with seeded(1):
-        z, contribution = transform(x, context)
+    fresh = copy.deepcopy(transform)
+    with _Unmodified(x, context):
+        with seeded(1):
+            z, contribution = transform(x, context)
     _check_shapes(transform, x, z, contribution, context)
-    _check_round_trip(transform, x, z, contribution, context, tol)
+    _check_support(transform, x, z)
+    with _Unmodified(z, context):
+        _check_round_trip(transform, x, z, contribution, context, tol)
     if not (transform.random_forward or transform.random_inverse):
         if transform.noisy_log_det:
             _check_noise(transform, x, z, context)
@@ -55,8 +61,7 @@ def check_transform(
             _check_jacobian(transform, x, contribution, context, positive=positive)
     if not at_rest:
         _check_gradients(transform, x, context)
-    _check_state(transform, x, z, context)
-    require(torch.equal(x, kept), "the input was modified")
+    check_state(transform, fresh, x, z, context)
     repr(transform)
     if near_identity:
         size = float((z - x).detach().abs().max())
@@ -67,7 +72,8 @@ def _check_shapes(transform: Transform, x: Tensor, z: Tensor, contribution: Tens
     structure = as_context(context).structure
     items = len(x) if structure is None else len(structure)
     require(contribution.shape == (items,), f"contribution has shape {tuple(contribution.shape)}, not ({items},)")
-    require(contribution.dtype == z.dtype, f"contribution is {contribution.dtype}, the value {z.dtype}")
+    same = contribution.dtype == z.dtype if z.is_floating_point() else contribution.is_floating_point()
+    require(same, f"contribution is {contribution.dtype}, the value {z.dtype}")
     require(not x.is_floating_point() or z.dtype == x.dtype, f"the dtype changed from {x.dtype} to {z.dtype}")
     told, true = tuple(transform.out_shape(tuple(x.shape[1:]))), tuple(z.shape[1:])
     require(told == true, f"out_shape says {told}, the output has {true}")
@@ -77,6 +83,36 @@ def _check_shapes(transform: Transform, x: Tensor, z: Tensor, contribution: Tens
     if transform.moves_elements:
         same = torch.equal(z.flatten().sort().values, x.flatten().sort().values)
         require(same and not bool(contribution.any()), "elements or volumes change, though moves_elements is declared")
+
+
+class _Unmodified:
+    """Requires that a value and the condition are as they were at the end of the block."""
+
+    def __init__(self, value: Tensor, context: ContextLike) -> None:
+        condition = as_context(context).condition
+        self._tensors = {"the input": value} | ({} if condition is None else {"the condition": condition})
+
+    def __enter__(self) -> None:
+        self._kept = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            for name, tensor in self._tensors.items():
+                require(torch.equal(tensor, self._kept[name]), f"{name} was modified")
+
+
+def _check_support(transform: Transform, x: Tensor, z: Tensor) -> None:
+    """Check what a layer says of where its values lie: a base is accepted or refused by that."""
+    for what, values, interval in (("the data", x, transform.domain), ("the latent", z, transform.image)):
+        if interval is not None:
+            require(_lies_in(values, interval), f"{what} leaves {interval}, which the layer declares")
+    if transform.fills_space:
+        require(transform.image is None, f"fills_space is declared beside an image, {transform.image}")
+
+
+def _lies_in(values: Tensor, interval: Interval) -> bool:
+    # Rounding may end at an open end.
+    return bool(((values >= interval.low) & (values <= interval.high)).all())
 
 
 def _check_round_trip(
@@ -90,28 +126,37 @@ def _check_round_trip(
         require(bool(torch.isfinite(undone).all()), "the inverse's contribution is not finite")
         return
     if not transform.random_inverse:
-        close(back.to(x.dtype), x, tol, "round trip data -> latent -> data")
+        close(back.double(), x.double(), tol, "round trip data -> latent -> data")
         if not transform.noisy_log_det:
             close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
         return
     # A layer that draws in its inverse must be a right inverse: what it draws maps back to the same latent.
     again, contribution = transform(back, context)
     close(again, z, tol, "right inverse f(f^-1(z)) = z")
-    close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
+    if not transform.noisy_log_det:
+        close(undone, -contribution, tol * max(1, x[0].numel()), "inverse contribution = - forward contribution")
 
 
 def _check_jacobian(
     transform: Transform, x: Tensor, contribution: Tensor, context: ContextLike, *, positive: bool
 ) -> None:
-    structure = as_context(context).structure
-    if structure is not None:
-        jacobian = torch.autograd.functional.jacobian(lambda v: transform(v, context)[0], x)
-        _check_determinant(jacobian, x.numel(), contribution.sum(), positive=positive)
-        return
-    for row in range(len(x)):
-        own = _row_context(context, row)
-        jacobian = torch.autograd.functional.jacobian(lambda v, own=own: transform(v, own)[0], x[row : row + 1])
-        _check_determinant(jacobian, x[row].numel(), contribution[row], positive=positive)
+    for item, (rows, own) in enumerate(items_of(x, as_context(context))):
+        part = x[rows]
+        jacobian = torch.autograd.functional.jacobian(lambda v, own=own: transform(v, own)[0], part)
+        _check_determinant(jacobian, part.numel(), contribution[item], positive=positive)
+        _check_tangent(jacobian, part, lambda v, own=own: transform(v, own)[0])
+
+
+def _check_tangent(jacobian: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> None:
+    """Compare the Jacobian with a difference along one direction: what is cut off from autograd is in no Jacobian."""
+    with seeded(6):
+        direction = torch.randn_like(x)
+    step = 1e-6 * (1 + float(x.abs().max()))
+    with torch.no_grad():
+        observed = (function(x + step * direction) - function(x - step * direction)) / (2 * step)
+    expected = (jacobian.reshape(observed.numel(), x.numel()) @ direction.flatten()).reshape(observed.shape)
+    scale = 1 + float(expected.abs().max())
+    close(observed, expected, 1e-4 * scale, "the Jacobian of autograd = that of differences")
 
 
 def _check_noise(transform: Transform, x: Tensor, z: Tensor, context: ContextLike) -> None:
@@ -119,14 +164,10 @@ def _check_noise(transform: Transform, x: Tensor, z: Tensor, context: ContextLik
     with seeded(5), torch.no_grad():
         draws = torch.stack([transform(x, context)[1].sum() for _ in range(NOISY_DRAWS)])
         undone = torch.stack([-transform.inverse(z, context)[1].sum() for _ in range(NOISY_DRAWS)])
-    if as_context(context).structure is None:
-        own = [(x[row : row + 1], _row_context(context, row)) for row in range(len(x))]
-    else:
-        own = [(x, context)]
     exact = 0.0
-    for rows, rows_context in own:
-        jacobian = torch.autograd.functional.jacobian(lambda v, c=rows_context: transform(v, c)[0], rows)
-        exact += float(torch.linalg.slogdet(jacobian.reshape(rows.numel(), rows.numel()))[1])  # pyright: ignore[reportAttributeAccessIssue]
+    for rows, own in items_of(x, as_context(context)):
+        jacobian: Any = torch.autograd.functional.jacobian(lambda v, c=own: transform(v, c)[0], x[rows])
+        exact += float(torch.linalg.slogdet(jacobian.reshape(x[rows].numel(), x[rows].numel()))[1])
     for found, law in ((draws, "contribution"), (undone, "minus the contribution of the inverse")):
         gap, error = abs(float(found.mean()) - exact), float(found.std()) / math.sqrt(NOISY_DRAWS)
         require(gap <= 5 * error + 1e-9, f"mean {law}: off by {gap:.3g} nats, standard error {error:.2g}")
@@ -136,11 +177,6 @@ def _check_determinant(jacobian: Any, size: int, contribution: Tensor, *, positi
     sign, log_abs_det = torch.linalg.slogdet(jacobian.reshape(size, size))
     close(log_abs_det, contribution, 1e-9 * max(1, size), "log-determinant")
     require(not positive or float(sign) > 0, "the determinant is not positive")
-
-
-def _row_context(context: ContextLike, row: int) -> ContextLike:
-    condition = as_context(context).condition
-    return context if condition is None else Context(condition[row : row + 1])
 
 
 def _check_gradients(transform: Transform, x: Tensor, context: ContextLike) -> None:
@@ -179,23 +215,3 @@ def _check_slope(loss: Callable[[], Tensor], parameter: Tensor, grad: Tensor, na
     require(
         abs(slope - expected) <= 1e-5 * scale, f"the gradient of {name} gives the slope {expected}, observed {slope}"
     )
-
-
-def _check_state(transform: Transform, x: Tensor, z: Tensor, context: ContextLike) -> None:
-    twin = copy.deepcopy(transform)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
-    twin.load_state_dict(transform.state_dict())
-    # The threads of a device may add up in another order each time.
-    repeats = 0.0 if z.device.type == "cpu" else 8 * torch.finfo(z.dtype).eps * (1 + float(z.detach().abs().max()))
-    for layer, what in ((twin, "saving and loading"), (transform, "an earlier call")):
-        with seeded(1):
-            close(layer(x, context)[0], z, repeats, f"independence of {what}")
-    modes = [transform.training, not transform.training, transform.training]
-    for mode in modes:
-        transform.train(mode)
-        with seeded(1):
-            close(transform(x, context)[0], z, 0.0, "independence of train() and eval()")
-    with transform.frozen(), seeded(1):
-        close(transform(x, context)[0], z, 1e-12 * (1 + float(z.detach().abs().max())), "frozen() = not frozen")

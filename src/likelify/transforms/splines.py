@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError
+from likelify.names import MOST_BINS
 from likelify.structure import ContextLike, sum_items
 from likelify.tracing import in_forward_mode, is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE
 from likelify.transforms.looks import look_elementwise
 
-MIN_BIN = 1e-3
+MIN_BIN = 1e-3  # `names.MOST_BINS` of them are half of the interval
 MIN_SLOPE = 1e-3
 # Cells of the table that finds bins: narrower than half the narrowest bin.
 CELLS = 2048
@@ -462,7 +463,5 @@ def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Te
 
 def check_spline(bins: int, interval: float) -> None:
     """Refuse settings with which a spline cannot be built."""
-    if not 2 <= bins < 0.5 / MIN_BIN or not 0 < interval < math.inf:
-        raise ConfigError(
-            f"A spline needs 2 to {int(0.5 / MIN_BIN)} bins and a positive interval, got {bins}, {interval}."
-        )
+    if not 2 <= bins <= MOST_BINS or not 0 < interval < math.inf:
+        raise ConfigError(f"A spline needs 2 to {MOST_BINS} bins and a positive interval, got {bins}, {interval}.")

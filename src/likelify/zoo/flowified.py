@@ -5,12 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
 from likelify import nets, transforms
 from likelify.flowification.options import AddedNoise
 from likelify.names import LinearMethod
-from likelify.zoo.registry import Size
+from likelify.zoo.registry import Bins, Size
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
@@ -28,7 +26,7 @@ class FlowifiedLayers(AddedNoise):
     reads_labels: ClassVar[bool] = False
 
     method: LinearMethod = "cayley"
-    bins: int = Field(default=10, ge=2, le=4096)
+    bins: Bins = 10
     net_hidden: Size = 64
 
     def _densities(self, dims: int, kernel_size: int = 3) -> dict[str, Any]:

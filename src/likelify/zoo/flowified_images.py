@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.zoo.flowified import FlowifiedLayers
 from likelify.zoo.images import ImageConfig, ImageShape
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import Bins, Size, register
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -70,15 +70,21 @@ class FlowifiedConfig(FlowifiedLayers, ImageConfig):
     Attributes:
         front: what meets the dequantized pixels: a scale that brings them to (-1, 1), as in the paper; or marginals
             that are fitted to each pixel, which makes each of them normal to begin with.
-        reflections: of each rotation, for `"householder"`.
+        reflections: of each rotation of the method `"householder"`, an even number; 16 by default.
         interval: the splines act on `[-interval, interval]`.
         shared_splines: one spline for each layer, as in the paper, or one for each channel.
     """
 
     front: Literal["scale", "marginal"] = "scale"
-    reflections: int | None = Field(default=None, ge=2, le=4096)
+    reflections: int | None = Field(default=None, ge=2, le=4096, multiple_of=2)
     interval: float = Field(default=4.0, gt=0)
     shared_splines: bool = False
+
+    @model_validator(mode="after")
+    def _check_reflections(self) -> Self:
+        if self.reflections is not None and self.method != "householder":
+            raise ValueError(f"reflections are those of the method 'householder', not of '{self.method}'")
+        return self
 
     def _linear(self, before: int, after: int, **settings: Any) -> Transform:
         return super()._linear(before, after, reflections=self.reflections, **settings)
@@ -108,7 +114,7 @@ class FMLPConfig(FlowifiedConfig):
         widths: of the layers; for shapes that the paper does not have, halves down to 8 by default.
     """
 
-    widths: tuple[Size, ...] | None = None
+    widths: tuple[Size, ...] | None = Field(default=None, min_length=1)
     net_hidden: Size = 256
 
     def build(self) -> Flow:
@@ -132,7 +138,7 @@ class FConvConfig(FlowifiedConfig):
     kernel: ClassVar[int] = 2
 
     nsf: bool = False
-    nsf_bins: int = Field(default=5, ge=2, le=4096)
+    nsf_bins: Bins = 5
     nsf_hidden: Size = 256
     nsf_channels: Size = 32
 
@@ -160,13 +166,14 @@ class FConvConfig(FlowifiedConfig):
 
     def _convolution(self, shape: Shape, conv: Conv) -> Transform:
         single = -(-shape[1] // conv.stride) == 1
-        settings = {"stride": conv.stride, "padding": "fit", "method": self.method}
+        settings = {"stride": conv.stride, "padding": "fit", "method": self.method, "reflections": self.reflections}
         settings |= self._densities(2, kernel_size=1 if single else 3)
         return transforms.convolution(shape, conv.channels, conv.kernel, **settings)
 
     def _behind(self, channels: int, couplings: int, *, images: bool) -> list[Transform]:
         """Return what follows a layer: a spline activation, and couplings that read one half each in turn."""
-        count = couplings if self.nsf else 0
+        # A single channel cannot be divided.
+        count = couplings if self.nsf and channels > 1 else 0
         swaps = [index % 2 == 1 for index in range(count)]
         return [self._activation(channels), *(self._coupling(channels, swap=swap, images=images) for swap in swaps)]
 
@@ -217,8 +224,8 @@ class FConvFourierConfig(FConvConfig):
 
 
 def _halves(size: int) -> tuple[int, ...]:
-    """Return the powers of two below a size, down to 8."""
-    return tuple(2**power for power in range(max(3, math.ceil(math.log2(size)) - 1), 2, -1))
+    """Return the powers of two below a size, down to 8; of fewer than 8 the size itself."""
+    return tuple(2**power for power in range(max(3, math.ceil(math.log2(size)) - 1), 2, -1)) if size > 8 else (size,)
 
 
 def _shrinking(shape: Shape, kernel: int) -> Architecture:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from likelify import transforms
 from likelify.zoo.flowified import FlowifiedLayers
-from likelify.zoo.registry import ModelConfig, Size, register
+from likelify.zoo.registry import Bins, ModelConfig, Size, register
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -29,7 +27,7 @@ class FlowifiedMLPConfig(FlowifiedLayers, ModelConfig):
     widths: tuple[Size, ...] = (128, 64, 32, 16, 8)
     activation: Literal["leaky-relu", "spline"] = "spline"
     learned_noise: bool = True
-    bins: int = Field(default=8, ge=2, le=4096)
+    bins: Bins = 8
 
     def build(self) -> Flow:
         """Return the flow with fresh weights."""

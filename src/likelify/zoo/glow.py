@@ -9,8 +9,9 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.zoo.images import ImageShape, require_halves
+from likelify.zoo.mixers import ExponentialConfig
 from likelify.zoo.multiscale import ScalesConfig
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import Bins, Size, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,7 @@ NOISE_FEATURES = 16
 
 
 @register("glow", kind="image", summary="multi-scale flow with a choice of mixing layers and couplings")
-class GlowConfig(ScalesConfig):
+class GlowConfig(ExponentialConfig, ScalesConfig):
     """Settings of a glow; each of its steps is actnorm, mixing and coupling.
 
     Attributes:
@@ -49,7 +50,8 @@ class GlowConfig(ScalesConfig):
     blocks: int = Field(default=1, ge=0, le=4096)
     kernel_size: Literal[1, 3, 5] = 1
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    bins: int = Field(default=8, ge=2, le=4096)
+    bins: Bins = 8
+    norm_limit: float | None = Field(default=1.8, gt=0)
     norm_bound: NormBoundName = "reshape"
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.names import GraphMixing, GraphNetName
-from likelify.zoo.registry import ModelConfig, Size, register
+from likelify.zoo.registry import Bins, ModelConfig, Size, register
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -31,7 +31,7 @@ class GraphConfig(ModelConfig):
 
     event_shape: tuple[Size]
     layers: int = Field(default=8, ge=1, le=4096)
-    bins: int = Field(default=8, ge=2, le=499)
+    bins: Bins = 8
     interval: float = Field(default=4.0, gt=0)
     limit: float = Field(default=2.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -152,6 +152,8 @@ class GraphFlatConfig(GraphConfig):
 
     The others are those of `GraphConfig`.
     """
+
+    reads_edges: ClassVar[bool] = False
 
     nodes: Size
     mixing: Literal["permutation", "1x1"] = "1x1"

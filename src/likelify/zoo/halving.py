@@ -42,14 +42,16 @@ class HalvedConfig(ModelConfig):
         """Number of scales: `levels`, or as many as fit.
 
         Raises:
-            ShapeError: if `levels` are more than the event can be halved.
+            ShapeError: if `levels` are more than the event can be halved, or `crop` is False and it cannot be at all.
         """
         sides = self.event_shape[1:]
         fitting = halvings(sides, crop=self.levels is None if self.crop is None else self.crop)
+        if self.crop is False and not fitting and max(sides) > 1:
+            raise ShapeError(_too_many(self.model, sides, self.levels or 1, fitting, asked=self.levels is not None))
         if self.levels is None:
             return max(1, min(self.usual_levels, fitting))
         if self.levels > fitting:
-            raise ShapeError(_too_many(self.model, sides, self.levels, fitting))
+            raise ShapeError(_too_many(self.model, sides, self.levels, fitting, asked=True))
         return self.levels
 
     def remarks(self) -> list[str]:
@@ -98,14 +100,15 @@ def _size(sides: Shape) -> str:
     return "x".join(map(str, sides))
 
 
-def _too_many(model: str, sides: Shape, levels: int, fitting: int) -> str:
-    """Say why so many scales do not fit, and what to do."""
+def _too_many(model: str, sides: Shape, levels: int, fitting: int, *, asked: bool) -> str:
+    """Say why so many scales do not fit, asked for or usual, and what to do."""
     size, remedies = _size(sides), []
     if fitting:
         remedies.append(f"use levels={fitting}")
     if levels <= halvings(sides, crop=True):
         remedies.append("say crop=true, which gives what is left over at odd sides a density given the rest")
-    remedies.append("leave levels out, and as many are taken as fit")
+    if asked:
+        remedies.append("leave levels out, and as many are taken as fit")
     advice = "; or ".join(remedies)
     return (
         f"{model} with {levels} levels halves {size} positions {levels} times, and {size} is not a multiple of "

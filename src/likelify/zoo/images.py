@@ -26,12 +26,10 @@ class ImageConfig(ModelConfig):
     Attributes:
         event_shape: `(channels, height, width)`.
         pixel_levels: number of values of a pixel.
-        norm_limit: of `conv_exponential`; None leaves the norm free.
     """
 
     event_shape: ImageShape
     pixel_levels: int = Field(default=256, ge=2, le=65536)
-    norm_limit: float | None = Field(default=1.8, gt=0)
 
     def _flow(self, transform: Transform, base: Distribution, encoder: nn.Module | None = None) -> Flow:
         """Return the flow of a transform; labels are one-hot vectors in it, unless it has an encoder of its own."""

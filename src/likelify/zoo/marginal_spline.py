@@ -9,7 +9,7 @@ from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.zoo.images import ImageConfig, ImageShape
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import Bins, Size, register
 from likelify.zoo.single import single_number
 
 if TYPE_CHECKING:
@@ -35,15 +35,17 @@ class MarginalSplineConfig(ImageConfig):
         hidden: widths of the hidden layers of the coupling networks.
         dropout: rate in the coupling networks, acting in training steps only.
         exponentials: convolution exponentials after the couplings.
+        norm_limit: of these; None leaves the norm free.
         pseudo_count: of the fitted marginals.
     """
 
     couplings: int = Field(default=10, ge=1, le=4096)
-    bins: int = Field(default=4, ge=2, le=4096)
+    bins: Bins = 4
     interval: float = Field(default=4.0, gt=0)
     hidden: tuple[Size, ...] = (128, 128)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     exponentials: int = Field(default=1, ge=0, le=4096)
+    norm_limit: float | None = Field(default=1.8, gt=0)
     pseudo_count: float = Field(default=0.5, gt=0)
 
     def build(self) -> Flow:

@@ -1,12 +1,15 @@
-"""The layers that mix channels and positions, by name."""
+"""The layers that mix channels and positions, by name, and the settings of those among them that are exponentials."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from likelify import transforms
 from likelify.names import Mixing, NormBoundName
+from likelify.settings import Settings
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
@@ -18,6 +21,23 @@ MOST_TAPS = 127
 # What mixes the images of each scale before they are squeezed, too, if nothing is said. There a filter along an axis
 # sees all neighbours, which behind the squeeze are in different channels.
 MIX_EARLY: frozenset[Mixing] = frozenset({"axis-exponential"})
+
+
+class ExponentialConfig(Settings):
+    """Settings of models of images that have convolution exponentials.
+
+    Attributes:
+        norm_limit: of convolution exponentials and orthogonal convolutions; None leaves the norm free.
+        norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
+        mixing_kernel: side of their kernels.
+    """
+
+    norm_limit: float | None = Field(default=0.9, gt=0)
+    norm_bound: NormBoundName = "torus"
+    mixing_kernel: Literal[3, 5, 7] = 3
+
+    def _limits(self) -> dict[str, Any]:
+        return {"kernel_size": self.mixing_kernel, "norm_limit": self.norm_limit, "norm_bound": self.norm_bound}
 
 
 def mixing_layers(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from likelify.names import Mixing
 from likelify.zoo.images import ImageShape
+from likelify.zoo.mixers import ExponentialConfig
 from likelify.zoo.multiscale import MultiScaleConfig
 from likelify.zoo.registry import register
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register("mixing-flow", kind="image", summary="DenseNet couplings and a choice of mixing layers (paper: table 1)")
-class MixingFlowConfig(MultiScaleConfig):
+class MixingFlowConfig(ExponentialConfig, MultiScaleConfig):
     """Affine couplings with DenseNets and a choice of mixing layers between them; no ActNorm.
 
     A mixing step comes first, and one after each coupling: squeeze, mix, then `steps` times coupling and mix; the

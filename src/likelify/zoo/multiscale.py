@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from likelify import nets, transforms
-from likelify.names import Mixing, NormBoundName
+from likelify.names import Mixing
 from likelify.zoo.halving import HalvedConfig, halving
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
 from likelify.zoo.mixers import MIX_EARLY, mixing_layers
@@ -31,16 +31,12 @@ class ScalesConfig(ImageConfig, HalvedConfig):
     Attributes:
         steps: layers per level.
         dequantization: uniform noise, or a conditional flow.
-        norm_bound: the bound that `norm_limit` limits, see `conv_exponential`; `"torus"` is tight.
-        mixing_kernel: side of the kernels of convolution exponentials and orthogonal convolutions.
     """
 
     usual_levels = 2
 
     steps: int = Field(default=4, ge=1, le=4096)
     dequantization: Literal["uniform", "variational"] = "uniform"
-    norm_bound: NormBoundName = "torus"
-    mixing_kernel: Literal[3, 5, 7] = 3
 
     def build(self) -> Flow:
         """Return the flow with fresh weights.
@@ -70,14 +66,11 @@ class ScalesConfig(ImageConfig, HalvedConfig):
         return self._flow(transforms.Chain(layers), Normal(shape, trainable=True))
 
     def _mix(self, kind: Mixing, channels: int, height: int, width: int) -> list[Transform]:
-        return mixing_layers(
-            kind,
-            channels,
-            (height, width),
-            kernel_size=self.mixing_kernel,
-            norm_limit=self.norm_limit,
-            norm_bound=self.norm_bound,
-        )
+        return mixing_layers(kind, channels, (height, width), **self._limits())
+
+    def _limits(self) -> dict[str, Any]:
+        """Return the settings of convolution exponentials: the usual ones, of models that have none of their own."""
+        return {}
 
     def _before_halving(self, shape: Shape) -> list[Transform]:
         """Return the layers that a scale begins with, at the size that the images have before they are squeezed."""
@@ -116,7 +109,6 @@ class MultiScaleConfig(ScalesConfig):
         depth: dense layers of each.
         growth: channels each dense layer adds.
         gated: end them in a gated 1x1 convolution.
-        norm_limit: of convolution exponentials.
         noise_steps: couplings of the conditional flow of the dequantization noise.
         noise_features: channels of the image's encoding that they read.
         noise_depth: dense layers of each of the two DenseNets of the encoder.
@@ -128,7 +120,6 @@ class MultiScaleConfig(ScalesConfig):
     depth: int = Field(default=3, ge=0, le=4096)
     growth: Size = 12
     gated: bool = True
-    norm_limit: float | None = Field(default=0.9, gt=0)
     noise_steps: int = Field(default=4, ge=1, le=4096)
     noise_features: Size = 32
     noise_depth: int = Field(default=4, ge=0, le=4096)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from likelify import nets, transforms
-from likelify.zoo.registry import ModelConfig, Size, register
+from likelify.zoo.registry import Bins, ModelConfig, Size, register
 
 if TYPE_CHECKING:
     from likelify.distributions.core import Distribution
@@ -56,7 +56,7 @@ class SetCanonicalConfig(OrderedConfig):
     order: Literal["anchors", "angle", "feature"] = "anchors"
     couplings: int = Field(default=4, ge=0, le=4096)
     hidden: tuple[Size, ...] = (64,)
-    bins: int = Field(default=8, ge=2, le=4096)
+    bins: Bins = 8
     interval: float = Field(default=5.0, gt=0)
 
     @model_validator(mode="after")

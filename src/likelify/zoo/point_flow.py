@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +28,7 @@ class PointFlowConfig(ModelConfig):
     Attributes:
         event_shape: `(features,)` of one node.
         symmetry: what the density does not change under: permutations of the nodes; or also rotations and reflections
-            of all positions together.
+            of all positions together about their centre.
         centre: with rotations, what becomes of the centre of each graph: `"dropped"`, a density of centred positions in
             `(n - 1) d` dimensions; or `"normal"`, a density of positions whose centres are normal.
         width: hidden features, of each node or, with rotations, of each pair; a multiple of the heads.
@@ -40,6 +40,8 @@ class PointFlowConfig(ModelConfig):
         solver_steps: of the solver, both ways.
         training: `"matching"`, or `"likelihood"`, which takes some hundred times as long for a step.
     """
+
+    reads_weights: ClassVar[bool] = False
 
     event_shape: tuple[Size]
     symmetry: Literal["permutations", "rotations"] = "permutations"

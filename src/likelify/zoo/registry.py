@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, SupportsIndex, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 from likelify.errors import ConfigError, unknown_word
-from likelify.names import ItemKind
+from likelify.names import MOST_BINS, ItemKind
 from likelify.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Elements of one item: an image of 3 x 4096 x 4096 has fewer.
 LARGEST_EVENT = 2**26
 Size = Annotated[int, Field(ge=1, le=2**16)]
+Bins = Annotated[int, Field(ge=2, le=MOST_BINS)]
 C = TypeVar("C", bound="type[ModelConfig]")
 
 
@@ -39,6 +40,8 @@ class ModelConfig(Settings):
         listed: whether `MODELS` has it.
         reads_labels: whether the model can be class-conditional.
         takes_mixed: whether a model of tables takes columns of every kind, not real numbers alone.
+        reads_edges: whether a model of graphs looks at their edges.
+        reads_weights: whether it looks at the weights of these.
         needs_module: whether `build` takes a network of the user's, which settings do not hold.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item; a number is the shape of a vector.
@@ -53,6 +56,8 @@ class ModelConfig(Settings):
     listed: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
     takes_mixed: ClassVar[bool] = False
+    reads_edges: ClassVar[bool] = True
+    reads_weights: ClassVar[bool] = True
     needs_module: ClassVar[bool] = False
 
     model: str = Field(default="", validate_default=True)
@@ -62,7 +67,7 @@ class ModelConfig(Settings):
     @field_validator("event_shape", mode="before")
     @classmethod
     def _as_shape(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, int) else given
+        return (given,) if isinstance(given, SupportsIndex) else given
 
     @field_validator("event_shape")
     @classmethod
@@ -92,6 +97,10 @@ class ModelConfig(Settings):
 
     def remarks(self) -> list[str]:
         """Return what was decided because of the shape of the items, one sentence each, for those who fit it."""
+        return []
+
+    def idle(self, said: Collection[str]) -> list[str]:  # noqa: ARG002 - for those that have such settings
+        """Return a sentence on each of the settings that a user said and that nothing in this model reads."""
         return []
 
     @abstractmethod

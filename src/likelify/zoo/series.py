@@ -11,7 +11,7 @@ from likelify import nets, transforms
 from likelify.names import NormBoundName, SequenceMixing
 from likelify.zoo.halving import HalvedConfig, halving
 from likelify.zoo.mixers import mixing_layers
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import Bins, Size, register
 from likelify.zoo.single import single_number
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class SeriesConfig(HalvedConfig):
     kernel_size: Literal[1, 3, 5, 7, 9] = 3
     times: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    bins: int = Field(default=8, ge=2, le=4096)
+    bins: Bins = 8
     interval: float = Field(default=5.0, gt=0)
     norm_limit: float | None = Field(default=1.8, gt=0)
     norm_bound: NormBoundName = "reshape"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.zoo.images import ImageShape
+from likelify.zoo.mixers import ExponentialConfig
 from likelify.zoo.multiscale import StackConfig
 from likelify.zoo.registry import Size, register
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @register("sylvester", kind="image", summary="exact, quickly inverted Sylvester layers (paper: tables 2 and 3)")
-class SylvesterConfig(StackConfig):
+class SylvesterConfig(ExponentialConfig, StackConfig):
     """A convolutional Sylvester flow: `W^-1 (I + f) W` with autoregressive `f` and `W = exp(M) Q`, then a flip.
 
     Attributes:
         form: the full layer, or one of the ablations of table 3: without the basis change `W`; without the network,
             where `f(u) = R2 tanh(R1 (u + b))` with two masked convolutions that share a kernel.
-        basis: what is behind the reflections `Q` in `W`: the exponential of a 3x3 convolution, or an axis exponential
-            of all taps.
+        basis: what is behind the reflections `Q` in `W`: the exponential of a convolution (3x3 unless `mixing_kernel`
+            says otherwise), or an axis exponential of all taps.
         reflections: of `Q`; as many as channels by default.
         net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper; nothing here needs it).
     """
@@ -44,7 +45,9 @@ class SylvesterConfig(StackConfig):
 
     def _layer(self, shape: ImageShape) -> Transform:
         channels = shape[0]
-        net = {"hidden": self.hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
+        # A masked network has no fewer units than channels.
+        hidden = max(self.hidden, channels)
+        net = {"hidden": hidden, "context_features": self.classes or 0, "checkpoint": self.checkpoint}
         if self.form == "full":
             return transforms.conv_sylvester(
                 channels,
@@ -65,4 +68,4 @@ class SylvesterConfig(StackConfig):
         channels, *positions = shape
         if self.basis == "axis":
             return transforms.axis_exponential(channels, positions=positions)
-        return transforms.conv_exponential(channels, norm_limit=self.norm_limit, norm_bound=self.norm_bound)
+        return transforms.conv_exponential(channels, **self._limits())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from operator import index
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, SupportsIndex
 
 from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.schema import ColumnSchema, mixed_in, real_columns
-from likelify.zoo.registry import ModelConfig, Size
+from likelify.zoo.registry import Bins, ModelConfig, Size
 
 if TYPE_CHECKING:
     from likelify.distributions import Distribution
@@ -39,8 +40,9 @@ class TableConfig(ModelConfig):
             return given
         shape, schema = given.get("event_shape"), given.get("schema")
         size = shape[0] if isinstance(shape, Sequence) and len(shape) == 1 else shape
-        if schema is None and isinstance(size, int) and size > 0:
-            return {**given, "schema": real_columns(size)}
+        if schema is None and shape is not None:
+            # Of a shape that does not fit, that is said.
+            return {**given, "schema": real_columns(index(size)) if isinstance(size, SupportsIndex) else ()}
         if shape is None and isinstance(schema, Sequence):
             return {**given, "event_shape": (len(schema),)}
         return given
@@ -83,7 +85,7 @@ class SplineConfig(TableConfig):
         dropout: rate in the networks, acting in training steps only.
     """
 
-    bins: int = Field(default=8, ge=2, le=4096)
+    bins: Bins = 8
     interval: float = Field(default=5.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 

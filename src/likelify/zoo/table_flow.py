@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from likelify import nets, transforms
 from likelify.schema import all_plain
 from likelify.zoo.registry import Size, register
-from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, copula_start
+from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, SplineConfig, copula_start
 
 if TYPE_CHECKING:
     from likelify.distributions import Distribution
@@ -58,6 +59,19 @@ class TableFlowConfig(CouplingConfig, SplineColumnsConfig):
                 "as there are to be members"
             )
         return self
+
+    def idle(self, said: Collection[str]) -> list[str]:
+        """Return a sentence on each setting of members that there are none of."""
+        found = []
+        both = {*SplineConfig.model_fields}
+        for of, member in ((CouplingConfig, "couplings"), (SplineColumnsConfig, "splines")):
+            own = of.model_fields.keys() - both - {"order_seed"}
+            if member not in self.members:
+                found += [f"{name} is for members of {member}, and there are none." for name in said if name in own]
+        if {"couplings", "splines"}.isdisjoint(self.members):
+            names = [name for name in said if name in ("bins", "interval")]
+            found += [f"{name} is for members of splines or couplings, and there are none." for name in names]
+        return found
 
     @property
     def is_plain(self) -> bool:

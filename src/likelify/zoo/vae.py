@@ -37,7 +37,8 @@ class VaeConfig(ImageConfig):
         dropout: rate in encoder and decoder, acting in training steps only.
         hidden_units: size of the triangular matrices of `"sylvester"`; by default half of the latent's elements.
         reflections: of the basis of each layer of vectors.
-        flow_hidden: hidden units of the masked networks of `"generalized"` and `"convolutional"`.
+        flow_hidden: hidden units of the masked networks of `"generalized"` and `"convolutional"`; as many as these have
+            channels at least.
         norm_limit: of the convolution exponentials of `"convolutional"`; their bound is the tight one.
 
     Example:
@@ -114,7 +115,8 @@ class VaeConfig(ImageConfig):
         if self.posterior == "sylvester":
             units = self.hidden_units or max(1, size // 2)
             return sylvester(size, units, reflections=self.reflections, context_features=seen)
-        net: dict[str, Any] = {"hidden": self.flow_hidden, "context_features": seen}
+        # A masked network has no fewer units than channels.
+        net: dict[str, Any] = {"hidden": max(self.flow_hidden, size), "context_features": seen}
         if self.posterior == "generalized":
             return transforms.generalized_sylvester(size, reflections=self.reflections, **net)
         return transforms.conv_sylvester(size, norm_limit=self.norm_limit, **net)

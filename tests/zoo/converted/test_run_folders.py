@@ -149,3 +149,21 @@ def test_a_network_can_be_trained_as_a_density(tmp_path):
     assert result.best.validation_bits < 2 - 0.15
     again = Run.load(tmp_path / "run", module=net).flow()
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), flow.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            lambda layer: lk.Flow(lk.distributions.StudentT((2,)), layer, event_shape=(3,)),
+            "a base of its own, StudentT",
+        ),
+        (lambda layer: lk.Flow(lk.Normal((2,), trainable=True), layer, event_shape=(3,)), "a base of its own"),
+        (lambda layer: lk.Flow(lk.Normal((2,)), lk.Chain([lk.ActNorm(3), layer]), event_shape=(3,)), "ActNorm"),
+    ],
+)
+def test_flows_that_could_not_be_built_again_are_refused(changed, said):
+    layer = lk.flowify(nn.Linear(3, 2), torch.randn(4, 3))
+    with pytest.raises(ConfigError, match=said):
+        ConvertedConfig.of(changed(layer))
+    assert ConvertedConfig.of(lk.Flow(lk.Normal((2,)), layer, event_shape=(3,))).event_shape == (3,)

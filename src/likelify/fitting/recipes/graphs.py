@@ -38,9 +38,9 @@ def of_graphs(facts: Facts) -> Recipe:
     found = SOURCES.get(facts.family) or _usual_of_graphs(facts, graphs)
     dropout = by_rows(DROPOUT, graphs)
     shared: Values = {"dropout": dropout} if dropout else {}
-    # One feature cannot be divided for a coupling.
-    alone: Values = {"coupling": "sylvester"} if facts.event_shape == (1,) else {}
-    models = {"graph-flow": {**shared, **alone}, "graph-flat": shared}
+    # One feature cannot be divided for a coupling; the layers that it gets instead have no dropout.
+    own: Values = {"coupling": "sylvester"} if facts.event_shape == (1,) else shared
+    models = {"graph-flow": own, "graph-flat": shared}
     models |= {name: {**models.get(name, {}), **values} for name, values in found.models.items()}
     fit = _graph_fit(facts, graphs)
     fits = dict.fromkeys(COUPLED, fit) | {name: {**fit, **values} for name, values in SET_FITS.items()}
@@ -50,7 +50,8 @@ def of_graphs(facts: Facts) -> Recipe:
 def _usual_of_graphs(facts: Facts, graphs: int) -> Recipe:
     """Return the recipe of graphs that no source has one of its own for."""
     known = facts.graphs
-    if known is not None and known.centred:
+    # On a line there are no rotations; the data are refused, with a remedy.
+    if known is not None and known.centred and facts.event_shape != (1,):
         return CENTRED
     points = known is not None and known.complete and known.nodes[1] <= MOST_POINTS and graphs >= FEWEST_SETS
     return POINTS if points else USUAL

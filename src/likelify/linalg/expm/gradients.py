@@ -252,7 +252,7 @@ class Step:
         rows = x.shape[0]
         if self.map.rows is not None:
             # A map with parameters for each row, or one that couples rows, takes only as many as it is made for.
-            starts = range(rows, len(v), rows)
+            starts = range(rows, len(v), rows) if rows else ()
             parts = [(x, v[:rows]), *((u[start - rows : start], v[start : start + rows]) for start in starts)]
         elif x.numel() < sum(tensor.numel() for tensor in self.map.tensors().values()):
             parts = [(torch.cat([x, u]), v)]

@@ -39,6 +39,7 @@ def convolution(
     method: LinearMethod = "cayley",
     weight: Tensor | None = None,
     bias: Tensor | bool = True,
+    reflections: int | None = None,
     noise: NoiseName = "normal",
     net_factory: NetFactory | None = None,
     posterior_factory: NetFactory | None = None,
@@ -57,6 +58,7 @@ def convolution(
         method: parametrization of the patch's linear layer, see `linear`.
         weight: `(out_channels, channels / groups, *kernel)` to start from exactly.
         bias: `(out_channels,)`, see `linear`.
+        reflections: of each rotation of `"householder"`, see `linear`.
         noise: of padding, repetition and added coordinates, `"normal"` or `"uniform"`.
         net_factory: makes the networks of the densities of what is dropped, given the whole result.
         posterior_factory: makes networks for learned noise of repetition and added coordinates.
@@ -85,7 +87,8 @@ def convolution(
         shape = layers[-1].out_shape(shape)
     densities["net_factory"] = net_factory or density_nets(dims, kernel_size=3 if max(shape[1:]) > 1 else 1)
     matrix = None if weight is None else weight.detach().reshape(out_channels, -1)
-    layers.append(_grouped_linear(shape[0], out_channels, groups, matrix, bias, method=method, **densities))
+    settings = {"method": method, "reflections": reflections, **densities}
+    layers.append(_grouped_linear(shape[0], out_channels, groups, matrix, bias, **settings))
     return chain_of(layers, "convolution")
 
 

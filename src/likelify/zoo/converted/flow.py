@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,11 @@ from likelify.transforms.dequantize import Dequantize
 from likelify.transforms.elementwise import Affine, Softplus
 from likelify.transforms.inverted import Inverse
 from likelify.transforms.surjections.activation import Abs, ReLU
+
+FOREIGN = (
+    "ConvertedConfig.of takes flows made by zoo.converted_flow, for what others have could not be built again. Save "
+    "flow.state_dict() yourself."
+)
 
 
 def converted_flow(
@@ -70,17 +76,38 @@ def parts_of(flow: Flow) -> tuple[Flowified, dict[str, Any]]:
     Raises:
         ConfigError: if the flow was made by other means.
     """
-    layers = list(flow.transform) if isinstance(flow.transform, Chain) else [flow.transform]
-    found = flow.transform if isinstance(flow.transform, Flowified) else layers[-1]
-    if not isinstance(found, Flowified) or flow.event_shape is None:
-        raise ConfigError("ConvertedConfig.of takes flows made by zoo.converted_flow.")
-    if isinstance(layers[0], Columns):
-        return found, {"columns": True}
-    if not (isinstance(layers[0], Dequantize) and isinstance(layers[1], Affine)):
-        return found, {}
-    levels, affine = layers[0].levels, layers[1]
-    low = affine.shift * affine.scale
-    return found, {"pixel_levels": levels, "value_range": (low, low + levels * affine.scale)}
+    whole = not isinstance(flow.transform, Chain) or isinstance(flow.transform, Flowified)
+    *front, found = [flow.transform] if whole else list(flow.transform)
+    if not isinstance(found, Flowified) or flow.event_shape is None or flow.encoder is not None:
+        raise ConfigError(FOREIGN)
+    if _shown(flow.base) != _shown(latent_base(found)):
+        raise ConfigError(f"{FOREIGN} This one has a base of its own, {_shown(flow.base)[0]}.")
+    return found, _arguments(front)
+
+
+def _arguments(front: Sequence[Transform]) -> dict[str, Any]:
+    """Return the arguments of `converted_flow` that put these layers in front of the network.
+
+    Raises:
+        ConfigError: if none do.
+    """
+    if not front:
+        return {}
+    if len(front) == 1 and isinstance(front[0], Columns):
+        return {"columns": True}
+    if [type(layer) for layer in front] == [Dequantize, Affine]:
+        dequantize, affine = front
+        if isinstance(dequantize, Dequantize) and isinstance(affine, Affine) and dequantize.noise is None:
+            low = affine.shift * affine.scale
+            return {"pixel_levels": dequantize.levels, "value_range": (low, low + dequantize.levels * affine.scale)}
+    named = ", ".join(type(layer).__name__ for layer in front)
+    raise ConfigError(f"{FOREIGN} This one has other layers in front of its network: {named}.")
+
+
+def _shown(base: Distribution) -> tuple[Any, ...]:
+    """Return what makes one base another, trained or not: its kinds of parts, their shapes and parameters."""
+    parts = tuple(type(part).__name__ for part in base.modules())
+    return (parts[0], parts, base.event_shape, tuple(name for name, _ in base.named_parameters()))
 
 
 def converted_again(
