@@ -59,6 +59,7 @@ class GraphBatch:
     def __post_init__(self) -> None:
         if self.sizes.ndim != 1 or self.sizes.is_floating_point():
             raise ShapeError(f"GraphBatch.sizes must be integers of shape (B,), got {_describe(self.sizes)}.")
+        object.__setattr__(self, "sizes", self.sizes.long())
         if self.edge_index.ndim != 2 or self.edge_index.shape[0] != 2 or self.edge_index.is_floating_point():
             raise ShapeError(
                 f"GraphBatch.edge_index must be integers of shape (2, E), got {_describe(self.edge_index)}."
@@ -110,7 +111,7 @@ class GraphBatch:
             sizes = sizes.long()
         if sizes.ndim != 1 or sizes.is_floating_point() or bool((sizes < 0).any()):
             raise ShapeError(f"GraphBatch.complete needs sizes (B,), integers from 0, got {_describe(sizes)}.")
-        return cls._complete(sizes)
+        return cls._complete(sizes.long())
 
     @classmethod
     def _complete(cls, sizes: Tensor) -> GraphBatch:

@@ -217,3 +217,65 @@ def test_edges_are_for_tables_of_nodes(tmp_path: Path) -> None:
         open_source(tmp_path / "nodes.csv", SourceOptions(graphs="graph"))
     with pytest.raises(ConfigError):
         SourceOptions(edges="")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("first", [2**54, 2**63 + 5])
+def test_ids_larger_than_floats_can_hold_are_what_they_are(tmp_path: Path, ending: str, first: int) -> None:
+    if first > 2**63 and ending == ".csv":
+        pytest.skip("a text of numbers beyond 64 bits with a sign is one of words")
+    number = {name: first + place for place, name in enumerate(NAMES)}
+
+    def renamed(table: pd.DataFrame) -> pd.DataFrame:
+        ids = np.array([number[name] for name in table["graph"]], dtype=np.uint64 if first > 2**63 else np.int64)
+        return table.assign(graph=ids)
+
+    file = written(tmp_path, ending, renamed(nodes()), renamed(edges()))
+    source = open_source(file, SourceOptions(edges=str(tmp_path / f"ends{ending}"), drop=("kind",)))
+    plain = open_source(
+        written(tmp_path, ending, nodes(), edges()),
+        SourceOptions(edges=str(tmp_path / f"ends{ending}"), drop=("kind",)),
+    )
+    assert source.graphs == plain.graphs
+
+
+def test_no_edges_in_a_file_of_edges_are_no_edges(tmp_path: Path) -> None:
+    file = written(tmp_path, ".csv", nodes(), edges()[:0].drop(columns="weight"))
+    source = open_source(file, SourceOptions(edges=str(tmp_path / "ends.csv"), drop=("kind",)))
+    batch = source.read_all("train")
+    assert batch.structure.edge_index.shape == (2, 0)
+    assert not source.graphs.complete
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "some.npz", x=np.zeros((24, 2)), sizes=[2] * 12, edge_index=np.zeros((2, 0), dtype=np.int64))
+        assert open_source(tmp_path / "some.npz").read_all("train").structure.edge_index.shape == (2, 0)
+    np.savez(tmp_path / "deep.npz", x=np.zeros((6, 2, 1)), sizes=[3, 3])
+    with pytest.raises(DataError, match="features of nodes are .nodes, features.. Reshape it"):
+        open_source(tmp_path / "deep.npz")
+    with pytest.raises(DataError, match="has no rows"):
+        open_source(written(tmp_path, ".csv", nodes()[:0], None), SourceOptions(graphs="graph", drop=("kind",)))
+
+
+def test_edges_are_given_with_weights_as_the_data_had_them_or_without(tmp_path: Path) -> None:
+    file = written(tmp_path, ".csv", nodes(), edges())
+    facts = open_source(file, SourceOptions(edges=str(tmp_path / "ends.csv"), drop=("kind",))).facts()
+    bare = edges().drop(columns="weight")
+    with pytest.raises(DataError, match="have no weights, and the data that the model is of has"):
+        open_items(nodes().drop(columns="kind"), facts, edges=bare)
+    unweighted = facts.model_copy(update={"graphs": facts.graphs.model_copy(update={"weighted": False})})
+    with pytest.raises(DataError, match="have weights, and the data that the model is of has none"):
+        open_items(nodes().drop(columns="kind"), unweighted, edges=edges())
+    assert len(next(open_items(nodes().drop(columns="kind"), unweighted, edges=bare).batches(20))) == 12
+
+
+def test_what_was_said_of_the_columns_of_a_file_is_not_said_of_graphs_in_memory(tmp_path: Path) -> None:
+    table = nodes().rename(columns={"graph": "stand"})
+    options = SourceOptions(graphs="stand", drop=("kind",))
+    file = written(tmp_path, ".csv", table, None)
+    source = open_source(f"graphs:{file}", options)
+    items = open_items(source.read_all("train"), source.facts(), options)
+    assert len(next(items.batches(20))) == source.size("train")
+    frame = open_items(table.drop(columns="kind"), source.facts(), options)
+    assert len(next(frame.batches(20))) == 12
+    # Drawn graphs have the usual names.
+    drawn = written(tmp_path, ".parquet", nodes(), None)
+    assert len(next(open_items(drawn, source.facts(), options).batches(20))) == 12

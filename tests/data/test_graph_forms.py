@@ -197,3 +197,24 @@ def test_graphs_that_cannot_be_read_say_why():
     labelled = geometric.Data(x=torch.randn(2, 1), edge_index=edges, y=torch.tensor([1]))
     with pytest.raises(DataError, match="Graph 1 has no y"):
         from_pyg([labelled, geometric.Data(x=torch.randn(2, 1), edge_index=edges)])
+
+
+def test_tensors_of_no_axis_and_of_bfloat16_are_features() -> None:
+    graph = nx.path_graph(4)
+    for node in graph:
+        graph.nodes[node]["h"] = torch.tensor(0.5 * node)
+        graph.nodes[node]["v"] = torch.tensor([0.25 * node, 1.0], dtype=torch.bfloat16)
+    batch = from_networkx([graph, graph])
+    assert batch.x.shape == (8, 3)
+    torch.testing.assert_close(batch.x[:4, 0].double(), 0.5 * torch.arange(4, dtype=torch.float64))
+
+
+def test_edges_in_a_sparse_matrix_and_features_of_some_graphs_are_refused() -> None:
+    geometric = pytest.importorskip("torch_geometric.data")
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    sparse = geometric.Data(x=torch.rand(2, 1), adj_t=torch.eye(2))
+    with pytest.raises(DataError, match="edges in 'adj_t'.*leave the transform ToSparseTensor out"):
+        from_pyg([sparse])
+    bare = geometric.Data(edge_index=edge_index, num_nodes=2)
+    with pytest.raises(DataError, match="Graph 0 has no 'x'"):
+        from_pyg([bare, geometric.Data(x=torch.rand(2, 1), edge_index=edge_index)])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from likelify.data import GraphItems, GraphSource, Source, as_source, graph_source, subset, weighted
+from likelify.data.graphs import centred_features
 from likelify.data.matching import matched
 from likelify.errors import DataError
 from likelify.structure import GraphBatch
@@ -168,3 +169,13 @@ def test_edges_of_batches_are_known_to_be_in_pairs():
     again = GraphBatch(graph.sizes, graph.edge_index, graph.edge_weight).undirected()
     assert torch.equal(again.edge_index, graph.edge_index)
     assert torch.equal(again.edge_weight, graph.edge_weight)
+
+
+def test_positions_that_were_centred_and_then_rounded_are_centred():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 5, 3))
+    x -= x.mean(1, keepdims=True)
+    sizes = torch.full((40,), 5)
+    for digits in (6, 4):
+        assert bool(centred_features(torch.tensor(x.round(digits).reshape(-1, 3)), sizes).all())
+    assert not bool(centred_features(torch.tensor(x.round(1).reshape(-1, 3)), sizes).any())

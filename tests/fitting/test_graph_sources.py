@@ -22,7 +22,8 @@ from likelify.data import (
     weighted,
 )
 from likelify.data.ahead import read_ahead
-from likelify.errors import ConfigError, DataError
+from likelify.errors import ConfigError, DataError, LikelifyWarning
+from likelify.fitting.checks import check_columns
 from likelify.fitting.cost import made_up_batch
 from likelify.fitting.feeding import at_once, by_weight
 from likelify.fitting.loop import fit
@@ -231,3 +232,11 @@ def test_work_is_planned_by_nodes_and_pairs():
     assert set(batch.structure.sizes.tolist()) <= set(known.graphs.sizes)
     assert not batch.structure.is_complete
     assert made_up_batch(points, 2).structure.is_complete
+
+
+def test_features_that_are_classes_are_warned_of():
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(size=300), rng.integers(2, size=300)], 1).astype(float)
+    source = graph_source(GraphItems(x, np.full(100, 3)), name="charged")
+    with pytest.warns(LikelifyWarning, match="feature 2 of nodes has 2 values alone .0, 1."):
+        check_columns(source)

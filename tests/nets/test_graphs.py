@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 import likelify as lk
 from likelify import nets
+from likelify.errors import UnsupportedError
 from likelify.nets import graphs as graph_nets
 from likelify.nets import order
 from likelify.nets.graphs import AllPairs, EdgeList, PaddedPairs, neighbourhoods
@@ -157,3 +158,20 @@ def test_refusals(kind):
 def test_heads_divide_the_width():
     with pytest.raises(lk.errors.ConfigError, match="a multiple of its heads, not 10 for 4"):
         nets.GraphAttentionNet(2, 3, 10)
+
+
+@pytest.mark.parametrize("net", [nets.MessagePassingNet, nets.GraphAttentionNet])
+def test_weights_that_would_get_no_gradient_are_refused(net):
+    weight = torch.ones(2, requires_grad=True)
+    graph = lk.GraphBatch(torch.tensor([2]), torch.tensor([[0, 1], [1, 0]]), weight)
+    with pytest.raises(UnsupportedError, match="edge_weight requires a gradient"):
+        net(1, 2, 8)(torch.rand(2, 1), lk.Context(structure=graph))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_sizes_are_integers_of_any_width(dtype):
+    sizes = torch.tensor([2, 3], dtype=dtype)
+    edges = torch.tensor([[0, 1], [1, 0]])
+    for graph in (lk.GraphBatch(sizes, edges), lk.GraphBatch.complete(sizes)):
+        assert graph.sizes.dtype == torch.int64
+        assert graph.owner.tolist() == [0, 0, 1, 1, 1]

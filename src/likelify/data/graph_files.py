@@ -26,6 +26,8 @@ ARRAYS = {
     "weights": ("edge_weight", "edge_weights"),
     "labels": ("labels", "y"),
 }
+# Of these there may be none in graphs that can have some.
+NONE = (*ARRAYS["edges"], *ARRAYS["weights"])
 
 
 def graph_file(path: str | Path, options: SourceOptions | None = None) -> GraphSource:
@@ -107,10 +109,15 @@ def archived(path: Path) -> GraphItems:
         DataError: if it is damaged, or lacks one of the first two.
     """
     names = [name for names in ARRAYS.values() for name in names]
-    read = {name: np.array(array.values) for name, array in read_members(path, names).items()}
+    read = {name: np.array(array.values) for name, array in read_members(path, names, NONE).items()}
     found = {role: next((read[name] for name in names if name in read), None) for role, names in ARRAYS.items()}
     if found["x"] is None or found["sizes"] is None:
         raise DataError(f"'{path}' has no arrays x and sizes, which an archive of graphs has; see docs/data.md.")
+    if found["x"].ndim != 2:
+        raise DataError(
+            f"'{path}' has an x of shape {found['x'].shape}; features of nodes are (nodes, features). Reshape it: "
+            "x.reshape(len(x), -1)."
+        )
     edges, weight = found["edges"], found["weights"]
     if edges is not None and edges.ndim == 2 and len(edges) == 2 and edges.dtype.kind in "iu":
         edges, weight, faults = mended(edges.astype(np.int64), weight)

@@ -310,11 +310,20 @@ def _is_real(value: Any) -> bool:
     if isinstance(value, REAL):
         return True
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = np.asarray(_bare(value))
     except ValueError:
         # Lists of several lengths.
         return False
-    return array.dtype.kind == "f" and array.ndim == 1 and len(array) > 0
+    return array.dtype.kind == "f" and array.ndim <= 1 and array.size > 0
+
+
+def _bare(value: Any) -> Any:
+    """Return a tensor as an array, whatever its dtype; anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    plain = value.detach().cpu()
+    # NumPy has no bfloat16.
+    return (plain.double() if plain.is_floating_point() else plain).numpy()
 
 
 def _node_values(graphs: Sequence[Any], names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -327,8 +336,7 @@ def _node_values(graphs: Sequence[Any], names: Sequence[str]) -> tuple[tuple[str
             for node, attributes in graph.nodes(data=True):
                 if name not in attributes:
                     raise DataError(f"Node {node!r} of graph {number} has no attribute '{name}', and other nodes have.")
-                value = attributes[name]
-                rows.append(value.detach().cpu() if hasattr(value, "detach") else value)
+                rows.append(_bare(attributes[name]))
         try:
             values = np.asarray(rows)
         except ValueError:
@@ -397,7 +405,8 @@ def _of_pyg(graphs: Sequence[Any], forms: Forms) -> Found:
     ]
     names = forms.features
     if names is None:
-        names = [name for name in ("x", "pos") if name not in forms.drop and several[0].get(name) is not None][:1]
+        usual = [name for name in ("x", "pos") if name not in forms.drop]
+        names = [name for name in usual if any(data.get(name) is not None for data in several)][:1]
     parts = []
     for name in names:
         values = [_pyg_value(data, name, number) for number, data in enumerate(several)]
@@ -431,6 +440,13 @@ def _pyg_value(data: Any, name: str, number: int) -> np.ndarray:
 
 def _pyg_edges(several: Sequence[Any], sizes: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     having = [data.get("edge_index") is not None for data in several]
+    for number, data in enumerate(several):
+        sparse = next((name for name in ("adj_t", "adj") if data.get(name) is not None), None)
+        if sparse is not None and not having[number]:
+            raise DataError(
+                f"Graph {number} has its edges in '{sparse}', as a sparse matrix. Give them as edge_index: leave the "
+                "transform ToSparseTensor out."
+            )
     if not any(having):
         return None, None
     if not all(having):

@@ -251,6 +251,11 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> GraphBatch | None:
     return GraphBatch(**found) if "edge_index" in found else GraphBatch.complete(found["sizes"])
 
 
+# Means of graphs, in multiples of the spread of the features, up to which these are centred: positions that were, and
+# were then written with four digits or more.
+CENTRED = 1e-4
+
+
 def centred_features(x: Tensor, sizes: Tensor) -> Tensor:
     """Tell which features have mean zero in every graph, up to rounding, `features`; none of graphs of a single node.
 
@@ -262,8 +267,7 @@ def centred_features(x: Tensor, sizes: Tensor) -> Tensor:
 
     sums = torch.segment_reduce(x.double(), "sum", lengths=sizes, axis=0)
     spread = x.double().abs().mean(0)
-    few = torch.finfo(x.dtype).eps ** 0.75
-    return (sums.abs() <= few * sizes.reshape(-1, *(1,) * (x.ndim - 1)) * spread).all(0) & (sizes > 1).any()
+    return (sums.abs() <= CENTRED * sizes.reshape(-1, *(1,) * (x.ndim - 1)) * spread).all(0) & (sizes > 1).any()
 
 
 @lru_cache(maxsize=64)

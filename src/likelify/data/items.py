@@ -16,7 +16,7 @@ from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS,
 from likelify.data.delimited import TextFrame
 from likelify.data.dialect import with_point
 from likelify.data.facts import SPLITS, Facts, SplitName
-from likelify.data.formats import open_frame
+from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows
 from likelify.data.graph_files import beside, framed_graphs, read_graphs
 from likelify.data.graph_forms import Found
@@ -31,7 +31,7 @@ from likelify.data.ordered import ItemBatch, Items
 from likelify.data.picture_items import PictureItems
 from likelify.data.reading import read_as, require_columns
 from likelify.data.source import Batch, Source, require_split
-from likelify.data.table_files import known_classes
+from likelify.data.table_files import GRAPH_COLUMNS, LABEL_COLUMN, known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError
 
@@ -293,6 +293,11 @@ def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName
     """Take graphs of a file or in memory, in whatever form; their classes as far as the model knows any."""
     options = options.model_copy(update={"edges": None, "labels": options.labels if facts.classes else None})
     if not isinstance(what, str | Path):
+        # What is said of the columns of a file is said of data frames of nodes alone.
+        if frame_of(what) is None:
+            options = SourceOptions(labels=options.labels)
+        elif facts.columns:
+            options = options.model_copy(update={"columns": facts.columns, "drop": None})
         found = graphs_of(what, options, "graph", edges=edges)
         if found is None:
             raise DataError(f"The model is of graphs, and a {type(what).__name__} is none.")
@@ -302,12 +307,20 @@ def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName
     if path.name.endswith(TABLE_ENDINGS) and path.suffix not in ARRAY_ENDINGS:
         options = options.model_copy(update={"columns": facts.columns, "drop": None}) if facts.columns else options
         frame = open_frame(path)
-        found = framed_graphs(frame, beside(path) if edges is None else edges, options)
+        found = framed_graphs(frame, beside(path) if edges is None else edges, _usual(options, frame))
     elif path.suffix in ARRAY_ENDINGS:
         found = read_graphs(path, SourceOptions())
     else:
         return _of_source(open_source(what), facts, split)
     return _of_source(_all_items(found, facts, f"'{path}'"), facts, split)
+
+
+def _usual(options: SourceOptions, frame: Frame) -> SourceOptions:
+    """Let columns of graphs and classes have their usual names where a table has no others: as drawn ones have."""
+    there = {column.name for column in frame.columns}
+    graphs = options.graphs if options.graphs in there or there.isdisjoint(GRAPH_COLUMNS) else None
+    lacking = options.labels is not None and options.labels not in there and LABEL_COLUMN in there
+    return options.model_copy(update={"graphs": graphs, "labels": LABEL_COLUMN if lacking else options.labels})
 
 
 def _all_items(found: Found, facts: Facts, name: str) -> GraphSource:
@@ -323,6 +336,12 @@ def _all_items(found: Found, facts: Facts, name: str) -> GraphSource:
     if complete and items.edges is not None and np.shape(items.edges)[-1] != (sizes * (sizes - 1)).sum():
         raise DataError(
             f"{name} has edges, and the model is of complete graphs, such as sets of points. Leave the edges out."
+        )
+    if facts.graphs is not None and not complete and (items.edge_weight is None) == facts.graphs.weighted:
+        has, want = ("no weights", "has") if facts.graphs.weighted else ("weights", "has none")
+        raise DataError(
+            f"The edges of {name} have {has}, and the data that the model is of {want}. Its likelihoods would be of "
+            "other graphs: give edges as those of the data, with or without a column 'weight'."
         )
     if columns and facts.columns and set(facts.columns) < set(columns):
         items, columns = replace(items, x=items.x[:, [columns.index(n) for n in facts.columns]]), facts.columns

@@ -101,6 +101,8 @@ class _Nodes:
         numbers = [name for name in columns if name not in faults.columns]
         ids = [name for name in (graph, node, options.labels) if name]
         values, carried = _read(frame, numbers, ids, faults, wrong)
+        if not len(values):
+            raise DataError(f"{frame.name} has no rows.")
         made = cls(frame.name, *_numbered(carried[graph]), carried.get(node or ""), np.empty(0), values, columns)
         made.order = np.argsort(made.graphs, kind="stable")
         made.graph_column = graph
@@ -224,20 +226,27 @@ def _read(
         values.append(without_numbers(rows.values, frame.missing))
         for name in words:
             carried[name] += rows.carried[name]
-    if not values:
-        raise DataError(f"{frame.name} has no rows.")
-    table = np.concatenate(values)
+    table = np.concatenate([np.empty((0, len(numbers) + len(whole))), *values])
     faults.rows = len(table)
     _note_missing(frame, table[:, : len(numbers)], numbers, faults)
     found = {}
     for place, name in enumerate(whole, len(numbers)):
         wrong += _missing_ids(frame, name, np.flatnonzero(np.isnan(table[:, place])))
-        found[name] = np.nan_to_num(table[:, place]).astype(np.int64)
+        numbers_of = np.nan_to_num(table[:, place])
+        large = bool((np.abs(numbers_of) >= LARGEST_ID).any())
+        found[name] = _exact(frame, name) if large else numbers_of.astype(np.int64)
     for name in words:
         absent = [row for row, value in enumerate(carried[name]) if value is None or value == ""]
         wrong += _missing_ids(frame, name, np.array(absent, dtype=np.int64))
         found[name] = np.array([_word(value) for value in carried[name]], dtype=object)
     return table[:, : len(numbers)], found
+
+
+def _exact(frame: Frame, name: str) -> np.ndarray:
+    """Return ids that are too large to be what they are as floats: whole numbers, or words where these are larger."""
+    ids = [0 if value is None else int(value) for rows in frame.rows([], [name]) for value in rows.carried[name]]
+    fits = all(-(2**63) <= value < 2**63 for value in ids)
+    return np.array(ids, dtype=np.int64) if fits else np.array(list(map(str, ids)), dtype=object)
 
 
 def _missing_ids(frame: Frame, name: str, rows: np.ndarray) -> list[str]:

@@ -132,7 +132,7 @@ def map_array(path: str | Path) -> Mapped:
         return map_stored(handle, path, 0, os.fstat(handle.fileno()).st_size)
 
 
-def map_stored(handle: BinaryIO, path: Path, start: int, size: int, name: str = "") -> Mapped:
+def map_stored(handle: BinaryIO, path: Path, start: int, size: int, name: str = "", *, empty: bool = False) -> Mapped:
     """Map an array that is stored in a file as it would be in one of its own.
 
     Args:
@@ -141,13 +141,14 @@ def map_stored(handle: BinaryIO, path: Path, start: int, size: int, name: str = 
         start: where the array's file begins.
         size: its length in bytes.
         name: of the array in the file, for errors.
+        empty: it may hold nothing.
 
     Raises:
         DataError: if it is no array of numbers, or of another length than it announces.
     """
     what = f"'{path}'" + (f", '{name}'," if name else "")
     handle.seek(start)
-    shape, fortran, dtype, header = read_header(handle.read(min(size, LONGEST_HEADER)), what)
+    shape, fortran, dtype, header = read_header(handle.read(min(size, LONGEST_HEADER)), what, empty=empty)
     count = math.prod(shape)
     if header + count * dtype.itemsize != size:
         raise DataError(
@@ -158,11 +159,11 @@ def map_stored(handle: BinaryIO, path: Path, start: int, size: int, name: str = 
     return Mapped(path, values, pages)
 
 
-def read_header(content: bytes, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def read_header(content: bytes, what: str, *, empty: bool = False) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Read shape, order and kind of number of an array, and where its numbers start.
 
     Raises:
-        DataError: if it holds no numbers, or none.
+        DataError: if it holds something else than numbers or, unless it may be `empty`, none.
     """
     handle = io.BytesIO(content)
     version = np.lib.format.read_magic(handle)
@@ -172,6 +173,6 @@ def read_header(content: bytes, what: str) -> tuple[tuple[int, ...], bool, np.dt
     shape, fortran, dtype = headers[version](handle)
     if dtype.hasobject:
         raise DataError(f"{what} is not {KIND}: it holds Python objects, which only running a pickle would give.")
-    if dtype.kind not in "iufb" or 0 in shape:
+    if dtype.kind not in "iufb" or (0 in shape and not empty):
         raise DataError(f"{what} does not hold rows of numbers, but an array of shape {shape} of {dtype}.")
     return shape, fortran, dtype, handle.tell()

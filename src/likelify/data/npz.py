@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -70,15 +70,21 @@ def read_archive(path: Path) -> Archive:
     return found
 
 
-def read_members(path: Path, names: Sequence[str]) -> dict[str, Mapped]:
+def read_members(path: Path, names: Sequence[str], empty: Collection[str] = ()) -> dict[str, Mapped]:
     """Return the arrays of an archive that have these names, as far as they are there.
+
+    Args:
+        path: of the archive.
+        names: of the arrays.
+        empty: names of those that may hold nothing.
 
     Raises:
         DataError: if it is damaged, or packed to much less than it holds.
     """
     with reading(path, ARCHIVE), open(path, "rb") as handle, zipfile.ZipFile(handle) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-        return {name: _member(handle, path, archive, members[name]) for name in names if name in members}
+        there = [name for name in names if name in members]
+        return {name: _member(handle, path, archive, members[name], empty=name in empty) for name in there}
 
 
 def _places(path: Path, names: list[str]) -> dict[str, tuple[str, SplitName | None]]:
@@ -108,7 +114,9 @@ def _place(name: str) -> tuple[str, SplitName | None] | None:
     return "labels" if rest and rest[0] in LABELS else "items", split
 
 
-def _member(handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Mapped:
+def _member(
+    handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, empty: bool = False
+) -> Mapped:
     name = member.filename.removesuffix(".npy")
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"'{path}', '{name}' is encrypted, or packed in a way that numpy does not use.")
@@ -118,7 +126,7 @@ def _member(handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipf
         if header[:4] != LOCAL or member.file_size != member.compress_size:
             raise DataError(f"'{path}' is not {ARCHIVE}: '{name}' is not where it should be.")
         start = member.header_offset + LOCAL_LENGTH + sum(struct.unpack("<HH", header[26:30]))
-        return map_stored(handle, path, start, member.file_size, name)
+        return map_stored(handle, path, start, member.file_size, name, empty=empty)
     if member.file_size > FREE + MOST_SHRINKING * member.compress_size:
         raise DataError(
             f"'{path}', '{name}' unpacks to more than {MOST_SHRINKING} times its size: it is made to fill the memory, "
@@ -126,7 +134,8 @@ def _member(handle: BinaryIO, path: Path, archive: zipfile.ZipFile, member: zipf
         )
     with archive.open(member) as packed:
         content = read_up_to(packed, member.file_size + 1)
-    shape, fortran, dtype, start = read_header(bytes(content[:LONGEST_HEADER]), f"'{path}', '{name}',")
+    what = f"'{path}', '{name}',"
+    shape, fortran, dtype, start = read_header(bytes(content[:LONGEST_HEADER]), what, empty=empty)
     values = np.frombuffer(content, dtype, offset=start) if (len(content) - start) % dtype.itemsize == 0 else None
     if values is None or len(content) != member.file_size or values.size != np.prod(shape, dtype=object):
         raise DataError(f"'{path}', '{name}' is not {KIND}: it announces an array of {shape} and holds another size.")

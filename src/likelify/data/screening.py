@@ -22,6 +22,8 @@ TOLERANCE, LARGEST_TOLERANCE = 1e-6, 1e-4
 OFFSET = 1e-9
 # Rows looked at, drawn with a seed since tables are often in an order; a relation found there is confirmed by all rows.
 FEWEST_ROWS, MOST_COLUMNS, SEED = 1000, 1000, 0
+# A feature of so few values, in so many nodes or more, is a class or a count.
+FEW, MANY = 10, 100
 # A sum of several columns is only said of rows of which there are clearly more: so many for each of them, and more.
 ROWS_EACH, ROWS_MORE = 2, 10
 # Patterns of missing values whose columns are looked at.
@@ -192,6 +194,18 @@ def _values_of_sequences(source: Source) -> tuple[np.ndarray, tuple[str, ...]]:
     rows = source.read("train", places).x.transpose(1, 2).flatten(1).numpy().astype(np.float64)
     names = [f"channel {channel + 1}, time {time + 1}" for time in range(length) for channel in range(channels)]
     return rows, tuple(names)
+
+
+def repeated_features(source: Source) -> dict[str, list[float]]:
+    """Return the features of nodes that have a few values alone, with these: classes or counts, not measurements.
+
+    Looked at are the nodes of the first thousand training graphs or so, at least a hundred nodes.
+    """
+    if source.kind != "graph" or len(source.event_shape) != 1:
+        return {}
+    rows, names = _values_of_nodes(source)
+    found = {name: np.unique(rows[:, place]).tolist() for place, name in enumerate(names)}
+    return {name: values for name, values in found.items() if len(values) <= FEW and len(rows) >= MANY}
 
 
 def _values_of_nodes(source: Source) -> tuple[np.ndarray, tuple[str, ...]]:

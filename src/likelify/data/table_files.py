@@ -26,6 +26,7 @@ from likelify.errors import DataError, unknown_word
 # What columns of a table of nodes are called that are no features, the first that is there.
 GRAPH_COLUMNS = ("graph", "graph_id")
 NODE_COLUMNS = ("node", "node_id")
+LABEL_COLUMN = "label"
 
 
 @dataclass(frozen=True)

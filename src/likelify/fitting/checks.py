@@ -13,7 +13,7 @@ from likelify.data import Batch, Source, SplitName
 from likelify.data.facts import WORDS
 from likelify.data.graphs import centred_features
 from likelify.data.remainders import nearly_dependent_columns
-from likelify.data.screening import dependent_columns, rounded_columns, some_rows
+from likelify.data.screening import dependent_columns, repeated_features, rounded_columns, some_rows
 from likelify.door import refuse_broken_weights, tensor_of
 from likelify.errors import ConfigError, DataError, LikelifyError, LikelifyWarning, UnsupportedError
 from likelify.fitting.weights import NAMED, listed
@@ -151,7 +151,7 @@ def check_columns(source: Source) -> None:
         remedy += " the others: --dependent function (in Python: dependent=)"
         if source.kind == "graph":
             what = "features of nodes"
-            remedy = "Leave one of each out: --drop (in Python: drop= or columns=)"
+            remedy = "Leave one of each out: --drop of a table of nodes (in Python: drop= or columns=), out of x else"
         if source.kind == "sequence":
             what = "values"
             remedy = "Leave such times or channels out; give counts and rounded values as integers, with --levels"
@@ -159,6 +159,15 @@ def check_columns(source: Source) -> None:
             f"'{source.name}' has {what} that follow from others, so its {WORDS[source.kind][1]} have no density, and "
             f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "
             f"{remedy}."
+        )
+    for name, values in repeated_features(source).items():
+        shown = ", ".join(f"{value:g}" for value in values[:NAMED])
+        warnings.warn(
+            f"'{source.name}': the feature {name} of nodes has {len(values)} values alone ({shown}), as classes and "
+            "counts have. Models of graphs are densities, which grow without end where values repeat: their "
+            "likelihoods then say nothing. Leave it out, or add noise as wide as its steps.",
+            LikelifyWarning,
+            stacklevel=3,
         )
 
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError, DomainError, ShapeError
+from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.nets.conditioners import Dropout, joined, zeroed
@@ -213,12 +213,17 @@ def _edge_list(structure: GraphBatch) -> EdgeList:
     weight, wide = structure.edge_weight, widest_dtype(nodes.device)
     if weight is None:
         return EdgeList(start, end, None, torch.bincount(end, minlength=len(nodes)).to(wide).rsqrt())
+    if weight.requires_grad:
+        raise UnsupportedError(
+            "edge_weight requires a gradient, which networks on graphs do not give: the weights are constants. Detach "
+            "them; what is to be learned belongs in the features of the nodes."
+        )
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise DomainError(
             "edge_weight holds negative or non-finite values; networks on graphs need weights from zero. Take their "
             "absolute value, or leave these edges out."
         )
-    weight = torch.cat([weight.detach().to(wide), weight.new_ones(len(nodes), dtype=wide)])
+    weight = torch.cat([weight.to(wide), weight.new_ones(len(nodes), dtype=wide)])
     squares = weight.new_zeros(len(nodes)).index_add(0, end, weight.square())
     return EdgeList(start, end, weight, squares.rsqrt())
 

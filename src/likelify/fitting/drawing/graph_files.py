@@ -12,6 +12,7 @@ import numpy as np
 
 from likelify.data import Batch, Facts
 from likelify.data.arrow import pyarrow
+from likelify.data.table_files import LABEL_COLUMN
 from likelify.fitting.files import beside, give_name, refuse_taken, write_atomically
 from likelify.fitting.structures import feature_names, joined_batches
 from likelify.fitting.table_files import write_tables
@@ -21,7 +22,7 @@ from likelify.plots.graphs import View, graph_panels, graphs_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GRAPH, NODE, START, END, WEIGHT, LABEL = "graph", "node", "source", "target", "weight", "label"
+GRAPH, NODE, START, END, WEIGHT, LABEL = "graph", "node", "source", "target", "weight", LABEL_COLUMN
 
 
 def edges_file(file: Path) -> Path:

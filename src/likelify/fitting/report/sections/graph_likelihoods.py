@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from likelify.data.graphs import CENTRED
 from likelify.errors import DataError
 from likelify.fitting.beside import Baseline
 from likelify.fitting.figures import Figure
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BINS, SHOWN = 40, (0.002, 0.998)
-# Of the spread of positions, how far the mean of every graph may lie from zero for them to count as centred.
-CENTRED = 1e-4
 # Sizes that have a box of their own.
 MOST_SIZES = 12
 

@@ -267,8 +267,11 @@ def _kept(material: Material) -> list[Table]:
     rows = [_row(name, score) for name, score in both.items() if score is not None]
     caption = f"As 'likelify evaluate' measured the {material.split} split"
     item = material.facts.item
-    return [Table(("", "bits/dim", f"nats per {item}", "draws", material.facts.items), rows, caption, folded=True)]
+    # Centred positions have fewer dimensions than numbers, so nothing of graphs is by dimension.
+    own = "bits/dim" if kept.elbo.per_node is None else "nats per node"
+    return [Table(("", own, f"nats per {item}", "draws", material.facts.items), rows, caption, folded=True)]
 
 
 def _row(name: str, score: Score) -> tuple[str, ...]:
-    return name, show(score.bits, 4), show(score.nats, 2), str(score.samples), f"{score.nats.count:,}"
+    own = score.bits if score.per_node is None else score.per_node
+    return name, show(own, 4), show(score.nats, 2), str(score.samples), f"{score.nats.count:,}"
