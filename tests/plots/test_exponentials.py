@@ -111,3 +111,10 @@ def test_files_are_the_same_whenever_they_are_written(kernel):
     assert ElementTree.fromstring(svg_of(first)).tag.endswith("svg")
     with Image.open(io.BytesIO(png_of(first, dpi=40))) as picture:
         assert np.asarray(picture).std() > 1
+
+
+def test_terms_and_matrices_of_extreme_maps_are_drawn():
+    kernel = torch.zeros(1, 1, 3, 3)
+    kernel[..., 1, 1] = 12.0
+    assert png_of(exponential_as_matrix(kernel, (8, 8)))
+    assert png_of(exponential_terms(0.01 * kernel, torch.zeros(1, 8, 8), terms=11))

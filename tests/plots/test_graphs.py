@@ -139,3 +139,34 @@ def test_a_layout_of_ones_own_takes_the_place_of_features():
     axes = new_figure(2, 2).subplots()
     draw_graphs(axes, panels, view)
     assert len(axes.collections) == 3
+
+
+@pytest.mark.parametrize(
+    "features", [np.ones((1, 4)), np.full((3, 5), np.nan), np.array([[0.0, 1, 2, 3], [np.nan, 0, 0, 0]])]
+)
+def test_few_finite_nodes_of_many_features_are_drawn(features):
+    assert png_of(graphs_of({"": [GraphPanel(features)]}))
+
+
+def test_graphs_without_nodes_and_nodes_that_are_no_numbers_are_drawn():
+    edges = np.array([[0, 1], [1, 2]])
+    panels = [GraphPanel(np.zeros((0, 1)), np.zeros((2, 0), int)), GraphPanel(np.array([[0.0], [1], [np.nan]]), edges)]
+    view = View.of(panels)
+    assert view.kind == "layout"
+    assert view.nodes(panels[1]).outside.tolist() == [False, False, True]
+    assert png_of(graphs_of({"": panels}, view=view))
+
+
+def test_the_ends_of_a_scale_are_told_apart_and_fit_below_the_panels():
+    rng = np.random.default_rng(0)
+    places = np.stack([500_000 + rng.random(40), 5_650_000 + 2 * rng.random(40)], 1)
+    names = ("east of a very far away meridian in metres", "north of the equator, in metres as well")
+    view = View.of([GraphPanel(places)], names)
+    low, high = (float(word) for word in view.words.split("metres")[1].split(",")[0].split(" to "))
+    assert 0.9 < high - low < 2.5
+    figure = graphs_of({"": [GraphPanel(places)]}, view=view)
+    (words,) = (text for text in figure.texts if "metres" in text.get_text())
+    figure.canvas.draw()
+    box = words.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from likelify.errors import ConfigError
+from likelify.plots import pictures
 from likelify.plots.pictures import (
     LARGEST_SIDE,
     grid_columns,
@@ -17,6 +18,7 @@ from likelify.plots.pictures import (
     picture,
     stretched,
 )
+from likelify.schema import ColumnSchema
 
 
 def read(content):
@@ -89,3 +91,57 @@ def test_sequences_are_lines_and_rows_are_pairs():
     assert read(pairs_of({"": np.random.default_rng(0).normal(size=(50, 3))}, ("a", "b", "c"))).std() > 1
     with pytest.raises(ConfigError, match="at most 100 sequences"):
         lines_of({"": np.zeros((101, 1, 3))})
+
+
+WORDS = ColumnSchema.category("job ($x$) of a", ("baker", "a very long word", "x"))
+DAYS = ColumnSchema(name="until", kind="date", unit="day")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.full(30, np.nan),
+        np.full(30, 1e17),
+        1.7e18 + np.arange(30.0),
+        np.array([-1e308, 1e308] * 15),
+        np.array([20240101, 20240131] * 15, dtype=np.float32),
+    ],
+)
+def test_pairs_of_columns_of_any_values_are_drawn(column):
+    rows = np.stack([column, np.linspace(0, 1, 30)], 1)
+    assert read(pairs_of({"": rows}, ["cost $_per_$", "b"])).shape[0] > 300
+
+
+def test_words_and_days_of_pairs_are_shown_as_such(monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "_saved", lambda figure: figures.append(figure) or b"")
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(0, 3, 2000), rng.integers(0, 3, 2000), rng.choice([19_000.0, 2_932_896.0], 2000)], 1)
+    pairs_of({"": rows}, ["a", "b", "c"], (WORDS, WORDS, DAYS))
+    axes = np.array(figures[0].axes).reshape(3, 3)
+    assert [tick.get_text() for tick in axes[1, 0].get_xticklabels()] == ["baker", "a very l…", "x"]
+    points = axes[1, 0].collections[0].get_offsets()
+    # Independent words: what sets the points of one apart says nothing of the other.
+    apart = points - np.rint(points)
+    assert np.abs(apart).max() < 0.3
+    assert abs(np.corrcoef(apart.T)[0, 1]) < 0.1
+    axes[2, 2].figure.canvas.draw()
+
+
+def test_narrow_images_have_room_for_their_titles():
+    narrow = {"reconstruction": np.zeros((1, 1, 64, 4), int), "original": np.zeros((1, 1, 64, 4), int)}
+    pixels = np.asarray(Image.open(io.BytesIO(picture(narrow, 256))).convert("L"))
+    # The first title ends before the second begins: there is a white column between them.
+    title = pixels[:28]
+    dark = np.flatnonzero((title < 128).any(0))
+    assert np.diff(dark).max() >= 24
+    assert dark[0] >= 0
+    assert pixels.shape[1] > dark[-1] + 1
+
+
+def test_a_sequence_of_one_time_is_a_point():
+    empty = np.asarray(Image.open(io.BytesIO(lines_of({"": np.full((1, 1, 1), np.nan)}))).convert("RGB"))
+    point = np.asarray(Image.open(io.BytesIO(lines_of({"": np.zeros((1, 1, 1))}))).convert("RGB"))
+    coloured = [int((np.ptp(image.astype(int), axis=2) > 60).sum()) for image in (empty, point)]
+    assert coloured[0] == 0
+    assert coloured[1] > 5

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 IMAGE_CELL, MATRIX_CELL = 0.19, 0.1
 # Inches of an image of many pixels.
 PICTURE = 1.05
+# Of e, whose value is still a number.
+LARGEST_POWER = 700
 NORMS = {"1": 1, "2": 2, r"\infty": math.inf}
 COLOURS = {"1": "#d08c1d", "2": "#1f5fa8", r"\infty": "#8a3f93"}
 OURS, TRUTH = "#1f5fa8", "#222222"
@@ -107,7 +109,8 @@ def exponential_as_matrix(kernel: Tensor, positions: tuple[int, int]) -> Figure:
 
 
 def _determinant(trace: float) -> str:
-    return rf"$\det = e^{{{trace:g}}} = {math.exp(trace):.3g}$"
+    value = f" = {math.exp(trace):.3g}" if abs(trace) < LARGEST_POWER else ""
+    return rf"$\det = e^{{{trace:g}}}{value}$"
 
 
 def exponential_terms(kernel: Tensor, x: Tensor, *, terms: int = 5) -> Figure:
@@ -146,12 +149,12 @@ def _terms_of(map_: LinearMap, x: Tensor, name: str, sign: float, terms: int) ->
     term = x[None]
     for k in range(1, terms + 1):
         term = map_.apply(term) * (sign / k)
-        power = rf"{{\star}}^{k}\," if k > 1 else r"\star "
+        power = rf"{{\star}}^{{{k}}}\," if k > 1 else r"\star "
         shown = rf"m\,{power}{name}" + (rf"\,/\,{k}!" if k > 1 else "")
         positive = sign > 0 or k % 2 == 0
         # The sign stands before the panel, so the panel is without it.
         values = term[0, 0] if positive else -term[0, 0]
-        note = f"{float(torch.linalg.vector_norm(term)) / size:.2g}"
+        note = f"{float(torch.linalg.vector_norm(term)) / size:.2g}" if size else "0"
         parts += ["$+$" if positive else "$-$", Panel(f"${shown}$", values, cell=cell, note=note)]
     return parts
 

@@ -8,6 +8,7 @@ many the two main directions are shown.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,8 @@ ONE_SCALE = 5.0
 # From where points of space are seen: turned about the third axis, then from above, in degrees.
 TURN, ABOVE = 35.0, 22.0
 COLOUR_MAP, FAR = "viridis", 1e100
+# Of the words below: letters of an inch, and inches of a line.
+LETTERS, LINE = 19, 0.12
 Layout = Callable[[int, np.ndarray], np.ndarray]
 Kind = Literal["plane", "space", "line", "directions", "layout"]
 
@@ -149,7 +152,8 @@ class View:
         if self.kind == "layout":
             return f"Nodes lie where their edges place them; their colour is {self.colour_words}."
         named = [
-            f"{name} {low:.3g} to {high:.3g}" for name, low, high in zip(self.shown, self.low, self.high, strict=True)
+            f"{name} {_span(low, high, ' to ')}"
+            for name, low, high in zip(self.shown, self.low, self.high, strict=True)
         ]
         if self.kind == "space":
             return f"Seen from above, nearer points larger; {', '.join(named)}."
@@ -160,7 +164,7 @@ class View:
     def colour_words(self) -> str:
         """What colours of nodes mean."""
         what = self.names[0] if len(self.names) == 1 else f"the main direction of {len(self.names)} features"
-        return f"{what}, {self.low[0]:.3g} (dark) to {self.high[0]:.3g} (light)"
+        return f"{what}, {_span(self.low[0], self.high[0], ' (dark) to ')} (light)"
 
     def nodes(self, panel: GraphPanel) -> Nodes:
         """Return where the nodes of a graph lie in a panel of width one, and how they look there."""
@@ -170,7 +174,9 @@ class View:
         wide = np.where(self.high > self.low, self.high - self.low, 1.0)
         unit = (values - self.low) / wide
         if self.kind == "layout":
-            return Nodes(_fitted(self.layout(len(unit), _edges(panel))), colour=unit[:, 0].clip(0, 1))
+            outside = ~np.isfinite(panel.features).all(1)
+            places = _fitted(self.layout(len(unit), _edges(panel)))
+            return Nodes(places, colour=unit[:, 0].clip(0, 1), outside=outside)
         outside, unit = np.asarray(((unit < 0) | (unit > 1)).any(1)), unit.clip(0, 1)
         if self.kind == "space":
             places, depth = seen(unit)
@@ -285,9 +291,11 @@ def graphs_of(
     tall = cell * (-(-most // columns) * (view.height + GAP + 0.16 * titled) - GAP + 0.04)
     head = HEAD if any(groups) else 0.08
     between, coloured = 0.25, view.kind == "layout"
-    foot = FOOT + 0.16 * coloured
-    width, height = len(groups) * (wide + between) + between / 2, head + tall + foot
-    width = max(width, 3.2)
+    width = max(len(groups) * (wide + between) + between / 2, 3.2)
+    words = textwrap.wrap(view.colour_words if coloured else view.words, int(LETTERS * width))
+    below = LINE * (len(words) - 1)
+    foot = FOOT + 0.16 * coloured + below
+    height = head + tall + foot
     figure = new_figure(width, height, arranged=False)
     left = (width - len(groups) * (wide + between) + between) / 2
     for (title, panels), look in zip(groups.items(), LOOKS * len(groups), strict=False):
@@ -296,7 +304,7 @@ def graphs_of(
         where = {"ha": "center", "va": "center", "fontsize": 10, "color": Look.text}
         figure.text((left + wide / 2) / width, 1 - head / 2 / height, title, parse_math=False, **where)
         left += wide + between
-    _foot(figure, view, foot / height)
+    _foot(figure, view, words, foot / height, (foot - below) / height)
     return figure
 
 
@@ -327,6 +335,13 @@ def _kind(size: int, *, complete: bool, placed: bool) -> Kind:
     return "line" if size == 1 else "directions"
 
 
+def _span(low: float, high: float, between: str) -> str:
+    """Write the ends of a range with as many digits as tell them apart."""
+    wide, largest = abs(high - low), max(abs(low), abs(high))
+    digits = 3 if not 0 < wide < largest else 3 + math.ceil(math.log10(largest / wide))
+    return f"{low:.{digits}g}{between}{high:.{digits}g}"
+
+
 def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
     if not sum(map(len, parts)):
         raise ShapeError("There are no nodes to show.")
@@ -340,6 +355,8 @@ def _directions(rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     spread = np.where(rows.std(0) > 0, rows.std(0), 1.0)
     _, _, directions = np.linalg.svd((rows - rows.mean(0)) / spread, full_matrices=False)
     directions = directions[:number] * np.sign(directions[:number].sum(1, keepdims=True) + 1e-12)
+    # Fewer nodes than that have fewer directions.
+    directions = np.concatenate([directions, np.zeros((number - len(directions), rows.shape[1]))])
     return rows.mean(0), (directions / spread).T
 
 
@@ -357,6 +374,8 @@ def _limits(values: np.ndarray, *, one_scale: bool) -> tuple[np.ndarray, np.ndar
 
 def _fitted(places: np.ndarray) -> np.ndarray:
     """Return places in the unit square, in their own proportions."""
+    if not len(places):
+        return places
     low, high = places.min(0), places.max(0)
     half = (0.5 + ROOM) * (float((high - low).max()) or 1.0)
     return (places - (low + high) / 2) / (2 * half) + 0.5
@@ -436,13 +455,22 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(known) if known else None
 
 
-def _foot(figure: Figure, view: View, share: float) -> None:
-    """Say below the panels what they show, with a bar of the colours if there are some."""
+def _foot(figure: Figure, view: View, words: Sequence[str], whole: float, share: float) -> None:
+    """Say below the panels what they show, with a bar of the colours if there are some.
+
+    Args:
+        figure: that the panels are in.
+        view: how they are seen.
+        words: the lines.
+        whole: share of the height that lines and bar have.
+        share: what they would have with a single line.
+    """
     where = {"ha": "center", "va": "center", "fontsize": 7, "color": Look.text}
+    lines = "\n".join(words)
     if view.kind != "layout":
-        figure.text(0.5, share / 2, view.words, parse_math=False, **where)
+        figure.text(0.5, whole / 2, lines, parse_math=False, **where)
         return
-    bar = figure.add_axes((0.3, 0.62 * share, 0.4, 0.16 * share))
+    bar = figure.add_axes((0.3, whole - 0.38 * share, 0.4, 0.16 * share))
     bar.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=COLOUR_MAP)
     bar.axis("off")
-    figure.text(0.5, 0.3 * share, view.colour_words, parse_math=False, **where)
+    figure.text(0.5, (whole - 0.4 * share) / 2, lines, parse_math=False, **where)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.errors import ConfigError, MissingDependencyError
+from likelify.plots.columns import on_axis, set_ticks, shown_values
 from likelify.plots.files import new_figure
+from likelify.schema import ColumnSchema, numbered_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,10 @@ MOST_IMAGES, MOST_SEQUENCES, MOST_COLUMNS, MOST_POINTS = 10_000, 100, 8, 5_000
 # How wide a grid should be beside its height, and what each deviation from it (in e-folds) costs, in empty places.
 WIDE, PRICE = 1.25, 0.15
 TITLE, GAP, COLOURS = 15, 24, 64
+# Values beyond which matplotlib finds no ticks.
+FAR = 1e150
+# Of pairs of columns: bins of a histogram; words of an axis, letters of them, and how far points of one lie apart.
+BINS, MOST_WORDS, LETTERS, JITTER = 40, 8, 9, 0.28
 
 
 def grid_columns(count: int, aspect: float = 1.0) -> int:
@@ -129,7 +135,8 @@ def _titled(titles: Sequence[str], images: Sequence[Image], across: int) -> Imag
     from PIL import ImageDraw, ImageFont
 
     top, font = TITLE + 13, ImageFont.load_default(TITLE)
-    wide, high = max(image.width for image in images), max(image.height for image in images)
+    letters = max(math.ceil(font.getlength(title)) for title in titles)
+    wide, high = max(letters, *(image.width for image in images)), max(image.height for image in images)
     across, down = min(across, len(images)), -(-len(images) // across)
     mode = "RGB" if any(image.mode == "RGB" for image in images) else "L"
     size = across * (wide + GAP) - GAP, down * (top + high + GAP) - GAP
@@ -137,8 +144,11 @@ def _titled(titles: Sequence[str], images: Sequence[Image], across: int) -> Imag
     pen = ImageDraw.Draw(sheet)
     for index, (title, image) in enumerate(zip(titles, images, strict=True)):
         left, upper = index % across * (wide + GAP), index // across * (top + high + GAP)
-        pen.text((left + max(0, (image.width - pen.textlength(title, font)) / 2), upper + 3), title, "black", font)
-        sheet.paste(image, (left, upper + top))
+        # Titles of narrow images are wider than these.
+        shift = max(0, (letters - image.width) // 2)
+        middle = left + shift + image.width / 2
+        pen.text((max(left, middle - font.getlength(title) / 2), upper + 3), title, "black", font)
+        sheet.paste(image, (left + shift, upper + top))
     return sheet
 
 
@@ -186,48 +196,108 @@ def lines_of(panels: Mapping[str, Tensor | np.ndarray]) -> bytes:
         for number, (title, values) in enumerate(arrays.items()):
             if index < len(values):
                 colour = {"color": f"C{number}"} if len(arrays) > 1 else {}
-                lines = axis.plot(values[index].T, linewidth=0.8, **colour)
+                # A single time is no line.
+                dot = {"marker": "o", "markersize": 2.5} if values.shape[-1] == 1 else {}
+                lines = axis.plot(values[index].T, linewidth=0.8, **colour, **dot)
                 lines[0].set_label(title)
     if len(arrays) > 1:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(arrays), fontsize=8)
     return _saved(figure)
 
 
-def pairs_of(panels: Mapping[str, Tensor | np.ndarray], columns: Sequence[str] | None) -> bytes:
+def pairs_of(
+    panels: Mapping[str, Tensor | np.ndarray],
+    columns: Sequence[str] | None = None,
+    meaning: Sequence[ColumnSchema] = (),
+) -> bytes:
     """Return rows as the content of a PNG file: of each pair of columns the points, of each column its histogram.
+
+    Points of words lie beside one another, in the place of the word, and dates are shown as such.
 
     Args:
         panels: for each title its rows `(n, columns)`, of which 5,000 are shown, and the first 8 columns.
         columns: their names, or None.
+        meaning: of the columns, by default real numbers.
     """
-    arrays = {title: np.asarray(rows)[:MOST_POINTS, :MOST_COLUMNS] for title, rows in panels.items()}
+    arrays = {title: np.asarray(rows, dtype=np.float64)[:MOST_POINTS, :MOST_COLUMNS] for title, rows in panels.items()}
     size = next(iter(arrays.values())).shape[1]
-    names = [f"column {number + 1}" for number in range(size)] if columns is None else columns[:size]
+    names = numbered_columns(size) if columns is None else columns[:size]
+    schema = list(meaning[:size]) or [ColumnSchema(name=name or "column") for name in names]
+    arrays = {
+        title: np.stack([shown_values(rows[:, at], schema[at]) for at in range(size)], 1).clip(-FAR, FAR)
+        for title, rows in arrays.items()
+    }
     side = max(3.5, 1.6 * size)
     figure = new_figure(side, side)
     axes = figure.subplots(size, size, squeeze=False)
     for title, rows in arrays.items():
         for down in range(size):
             for right in range(size):
-                _pair(axes[down, right], rows, down, right, title)
+                _pair(axes[down, right], rows, (schema[down], schema[right]), (down, right), title)
     for index, name in enumerate(names):
-        axes[-1, index].set_xlabel(name, fontsize=8)
-        axes[index, 0].set_ylabel(name, fontsize=8)
+        # Names are the user's: a $ in them means nothing.
+        axes[-1, index].set_xlabel(name, fontsize=8, parse_math=False)
+        axes[index, 0].set_ylabel(name, fontsize=8, parse_math=False)
     if len(arrays) > 1:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(arrays), fontsize=8)
     return _saved(figure)
 
 
-def _pair(axis: Any, rows: np.ndarray, down: int, right: int, title: str) -> None:
+def _pair(
+    axis: Any, rows: np.ndarray, columns: tuple[ColumnSchema, ColumnSchema], places: tuple[int, int], title: str
+) -> None:
     axis.tick_params(labelsize=6)
-    if down == right:
-        # What is missing in a table is not a number.
-        axis.hist(rows[np.isfinite(rows[:, right]), right], bins=40, density=True, histtype="step", label=title)
-    elif down > right:
-        axis.scatter(rows[:, right], rows[:, down], s=1.5, linewidths=0, alpha=0.5, rasterized=True)
-    else:
+    down, right = places
+    if down < right:
         axis.set_visible(False)
+        return
+    _set_axis(axis.xaxis, columns[1])
+    if down == right:
+        shares, edges = _histogram(rows[:, right])
+        axis.stairs(shares, on_axis(edges, columns[1]), label=title)
+        axis.set_xlim(*on_axis(np.array(axis.get_xlim()), columns[1]))
+        return
+    _set_axis(axis.yaxis, columns[0])
+    across, up = (_beside(rows[:, at], column, at) for at, column in ((right, columns[1]), (down, columns[0])))
+    axis.scatter(across, up, s=1.5, linewidths=0, alpha=0.5, rasterized=True)
+    # Room at the ends, but none beyond the calendar.
+    axis.set_xlim(*on_axis(np.array(axis.get_xlim()), columns[1]))
+    axis.set_ylim(*on_axis(np.array(axis.get_ylim()), columns[0]))
+
+
+def _set_axis(axis: Any, column: ColumnSchema) -> None:
+    if column.categories is None:
+        set_ticks(axis, column, 3)
+        axis.offsetText.set_fontsize(6)
+        if column.kind != "date":
+            axis.get_major_formatter().set_useOffset(False)
+        return
+    words = [word if len(word) <= LETTERS else f"{word[: LETTERS - 1]}…" for word in column.categories[:MOST_WORDS]]
+    axis.set_ticks(range(len(words)), words, parse_math=False)
+
+
+def _beside(values: np.ndarray, column: ColumnSchema, seed: int) -> np.ndarray:
+    """Return values, those of a word beside one another."""
+    if column.categories is None:
+        return on_axis(values, column)
+    return values + np.random.default_rng(seed).uniform(-JITTER, JITTER, len(values))
+
+
+def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return densities and bins of what is finite, also of values that differ in their last digits alone."""
+    # What is missing in a table is not a number.
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.zeros(1), np.array([0.0, 1.0])
+    low, high = values.min(), values.max()
+    # Halves, whose difference is finite whatever they are.
+    half = high / 2 - low / 2
+    if not half > 0:
+        wide = max(0.5, float(np.spacing(abs(low))))
+        return np.ones(1), np.array([low - wide, low + wide])
+    counts, edges = np.histogram((values / 2 - low / 2) / half, BINS, range=(0.0, 1.0))
+    return counts / len(values), low * (1 - edges) + high * edges
 
 
 def _saved(figure: Figure) -> bytes:

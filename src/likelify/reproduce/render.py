@@ -12,6 +12,8 @@ from likelify.reproduce.shown import Curve, Table
 from likelify.reproduce.table import Report
 
 DISCUSSION = "What the figures say"
+# Of curves, ten colours each.
+STYLES = ("-", "--", ":")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-size: 0.9rem; display: block; overflow-x: auto; }
@@ -98,7 +100,8 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
         for index, curve in enumerate(several):
             points = curve[1:] or curve
             times, values = zip(*points, strict=True)
-            axis.plot(times, values, f"C{number % 10}", label=name if index == 0 else None, lw=1.2)
+            style = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
+            axis.plot(times, values, label=name if index == 0 else None, lw=1.2, **style)
     axis.set_xlabel("seconds of the fit")
     axis.set_ylabel(unit)
     axis.legend(frameon=False)

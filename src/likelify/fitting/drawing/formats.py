@@ -40,8 +40,10 @@ def write_picture(path: Path, facts: Facts, count: int, batches: Iterable[Batch]
     items = np.concatenate(parts)[:most]
     if facts.kind == "image":
         content = picture({"": items}, facts.levels or 256)
+    elif facts.kind == "sequence":
+        content = lines_of({"": items})
     else:
-        content = lines_of({"": items}) if facts.kind == "sequence" else pairs_of({"": items}, facts.columns)
+        content = pairs_of({"": items}, facts.columns, facts.meaning)
     path.write_bytes(content)
 
 

@@ -209,7 +209,7 @@ def _panels_as(ending: str, facts: Facts, panels: Mapping[str, Tensor], columns:
     if ending in PICTURE:
         if facts.kind == "image":
             return picture(arrays, facts.levels or 256, columns=columns)
-        return lines_of(arrays) if facts.kind == "sequence" else pairs_of(arrays, facts.columns)
+        return lines_of(arrays) if facts.kind == "sequence" else pairs_of(arrays, facts.columns, facts.meaning)
     content = io.BytesIO()
     np.save(content, list(arrays.values())[-1])
     return content.getvalue()

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.dates import DAY, is_clock
 from likelify.fitting.quality import is_of_numbers
 from likelify.fitting.report.blocks import Picture
 from likelify.fitting.report.drawing import DATA, DATA_POINTS, MODEL, MODEL_POINTS, figure, label
+from likelify.plots.columns import on_axis, set_ticks, shown_values
 from likelify.schema import ColumnSchema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 MOST_POINTS, BINS = 600, 30
 # Words that have a bar of their own, on an axis of a pair, and letters of them.
@@ -102,40 +101,20 @@ def _both(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _histogram(pair: Pair) -> Callable[[Axes], None]:
-    real, drawn = (_shown_values(rows[~np.isnan(rows)], pair.column) for rows in (pair.real, pair.drawn))
+    real, drawn = (shown_values(rows[~np.isnan(rows)], pair.column) for rows in (pair.real, pair.drawn))
 
     def draw(axes: Axes) -> None:
-        edges = _edges(real, drawn)
+        edges = np.unique(on_axis(_edges(real, drawn), pair.column))
         for values, colour, filled in ((real, DATA, True), (drawn, MODEL, False)):
             shares = np.histogram(values, edges)[0] / max(len(values), 1)
             axes.stairs(shares, edges, color=colour, fill=filled, alpha=0.45 if filled else 1, linewidth=1.3)
         axes.set_title(pair.name)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        _ticks(axes.xaxis, pair.column, 4)
+        axes.set_xlim(*on_axis(np.array(axes.get_xlim()), pair.column))
+        set_ticks(axes.xaxis, pair.column, 4)
 
     return draw
-
-
-def _shown_values(values: np.ndarray, column: ColumnSchema) -> np.ndarray:
-    """Return values as they are shown: dates in days, which is what matplotlib counts, times of day in hours."""
-    if column.kind != "date":
-        return values
-    return values / 3600 if is_clock(column.written) else values / (DAY if column.unit == "second" else 1)
-
-
-def _ticks(axis: Axis, column: ColumnSchema, number: int) -> None:
-    if column.kind == "date" and not is_clock(column.written):
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-        locator = AutoDateLocator(minticks=2, maxticks=number + 2)
-        axis.set_major_locator(locator)
-        axis.set_major_formatter(ConciseDateFormatter(locator))
-        axis.offsetText.set_visible(False)
-        return
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(number, integer=column.kind == "integer"))
 
 
 def _edges(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
@@ -170,15 +149,15 @@ def points(across: Pair, up: Pair, which: str, name: str) -> Picture:
         name: of the picture, unlike those of others.
     """
     colour = DATA_POINTS if which == "real" else MODEL_POINTS
-    places = [_places(pair, which) for pair in (across, up)]
+    places = [_places(pair, which, axis) for axis, pair in enumerate((across, up))]
 
     def draw(axes: Axes) -> None:
         axes.scatter(*places, s=5, color=colour, alpha=0.6, linewidths=0, rasterized=True)
         for pair, axis, put in ((across, axes.xaxis, axes.set_xlim), (up, axes.yaxis, axes.set_ylim)):
             low, high = _limits(pair)
-            put(low - 0.04 * (high - low), high + 0.04 * (high - low))
+            put(*on_axis(np.array([low - 0.04 * (high - low), high + 0.04 * (high - low)]), pair.column))
             if pair.is_of_numbers:
-                _ticks(axis, pair.column, 3)
+                set_ticks(axis, pair.column, 3)
             else:
                 words = pair.words(MOST_PLACES)[1]
                 axis.set_ticks(list(range(len(words))), [label(word, 9) for word in words])
@@ -191,12 +170,13 @@ def points(across: Pair, up: Pair, which: str, name: str) -> Picture:
     return figure(name, draw, alt=f"{up.name} against {across.name}: {shown} {which} rows.", size=(2.3, 2.1), width=240)
 
 
-def _places(pair: Pair, which: str) -> np.ndarray:
+def _places(pair: Pair, which: str, axis: int) -> np.ndarray:
     rows = (pair.real if which == "real" else pair.drawn)[:MOST_POINTS]
     if pair.is_of_numbers:
-        return _shown_values(rows, pair.column)
+        return shown_values(rows, pair.column)
     values = pair.words(MOST_PLACES)[0]
-    jitter = np.random.default_rng(len(pair.name)).uniform(-JITTER, JITTER, len(rows))
+    # Of either axis its own, or points of independent words would lie on diagonals.
+    jitter = np.random.default_rng(axis).uniform(-JITTER, JITTER, len(rows))
     known = np.full(len(rows), np.nan)
     for place, value in enumerate(values):
         known[rows == value] = place
@@ -206,7 +186,7 @@ def _places(pair: Pair, which: str) -> np.ndarray:
 def _limits(pair: Pair) -> tuple[float, float]:
     if not pair.is_of_numbers:
         return -0.5, max(1, len(pair.words(MOST_PLACES)[0])) - 0.5
-    real, drawn = (_shown_values(rows[~np.isnan(rows)], pair.column) for rows in _both(pair))
+    real, drawn = (shown_values(rows[~np.isnan(rows)], pair.column) for rows in _both(pair))
     low, high = _range(real)
     near = drawn[(drawn > low - (high - low)) & (drawn < high + (high - low))]
     return _range(np.concatenate([real, near]))

@@ -74,7 +74,8 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
     """
     place = run.path / REPORT if file is None else Path(file)
     check_place(run, place, force=force)
-    content = as_html(run, source=source).encode()
+    # Names of files may hold bytes that are no letters.
+    content = as_html(run, source=source).encode(errors="replace")
     make_folder(place.parent)
     write_atomically(place, content)
     return place

@@ -60,8 +60,9 @@ def sequence(x: Tensor, name: str, alt: str, limits: tuple[float, float]) -> Pic
 
     def draw(axes: Axes) -> None:
         step = -(-values.shape[1] // POINTS)
+        dot = {"marker": "o", "markersize": 3} if values.shape[1] == 1 else {}
         for channel, colour in zip(values[:CHANNELS], (MODEL, DATA, OTHER), strict=False):
-            axes.plot(np.arange(values.shape[1])[::step], channel[::step], color=colour, linewidth=0.9)
+            axes.plot(np.arange(values.shape[1])[::step], channel[::step], color=colour, linewidth=0.9, **dot)
         margin = 0.05 * (limits[1] - limits[0])
         axes.set_ylim(limits[0] - margin, limits[1] + margin)
         axes.set_xticks([])
@@ -73,6 +74,9 @@ def sequence(x: Tensor, name: str, alt: str, limits: tuple[float, float]) -> Pic
 def sequence_range(x: Tensor) -> tuple[float, float]:
     """Return the limits between which all lines of some sequences are drawn."""
     values = x.detach().cpu().double()
+    values = values[values.isfinite()]
+    if not len(values):
+        return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     return low, high if high > low else low + 1
 

@@ -33,6 +33,8 @@ HEAT_WORDS: dict[HeatKind, str] = {
 COVER: dict[HeatKind, float] = {"replaced": 0.75, "surprise": 1.0}
 # Width of a large picture in inches.
 LARGE = 6.0
+# Inches of the longer side of a picture at most, and of the width at least.
+LONGEST, NARROWEST = 32.0, 3.0
 # Images in a row of a picture, and dots for each inch.
 COLUMNS, DPI = 10, 150
 
@@ -153,7 +155,7 @@ def picture_of(shown: Shown, levels: int) -> bytes:
         pixels = grid_of(shown.images[place : place + 1], levels, columns=1, usual=1)
         axis = axes[times * place]
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8, parse_math=False)
         if shown.heat is not None:
             beside = axes[times * place + 1]
             beside.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -168,7 +170,9 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
     if not found:
         raise DataError("There are no pictures to show.")
     tallest = max(each.bits.shape[0] / each.bits.shape[1] for each in found)
-    figure = new_figure(LARGE * len(found) + 1, 2 * LARGE * tallest + 0.5)
+    # Neither side is longer than a picture can be.
+    wide = min(LARGE, LONGEST / (2 * tallest), LONGEST / len(found))
+    figure = new_figure(max(wide * len(found) + 1, NARROWEST), 2 * wide * tallest + 0.5)
     axes = np.atleast_2d(np.array(figure.subplots(2, len(found))).reshape(2, len(found)))
     highest = max(scale_end(each.bits) for each in found)
     coloured = None
@@ -176,7 +180,7 @@ def picture_of_surprises(found: Sequence[Surprise], levels: int) -> bytes:
         pixels = grid_of(torch.from_numpy(each.pixels[None].astype(np.int64)), levels, columns=1, usual=1)
         above.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         named = f"{each.name}: " if each.name else ""
-        above.set_title(f"{named}{each.bits_per_dim:.3f} bits/dim", fontsize=9)
+        above.set_title(f"{named}{each.bits_per_dim:.3f} bits/dim", fontsize=9, parse_math=False)
         coloured = below.imshow(each.bits, cmap="inferno", vmin=0, vmax=highest, interpolation="nearest")
     for axis in axes.ravel():
         axis.axis("off")

@@ -83,7 +83,8 @@ def _in_words(material: Material, found: Quality, shapes: np.ndarray) -> str:
 
 
 def _marginals(pairs: list[Pair], shapes: np.ndarray) -> list[Block]:
-    far = np.nan_to_num(1 - shapes)
+    # Where one of the two has no values at all, nothing can differ more.
+    far = np.where(np.isnan(shapes), 1.0, 1 - shapes)
     worst = np.argsort(-far, kind="stable")[:MOST_MARGINALS]
     chosen = sorted(worst) if len(pairs) <= MOST_MARGINALS else worst
     some = (
@@ -108,7 +109,8 @@ def _picture(pair: Pair, at: int, far: float) -> Picture:
 
 
 def _lines(pair: Pair, far: float) -> tuple[str, ...]:
-    lines = (f"{'D' if pair.is_of_numbers else 'TV'} = {far:.3f}",)
+    none = [which for which, rows in (("real", pair.real), ("drawn", pair.drawn)) if np.isnan(rows).all()]
+    lines = (f"no {' and no '.join(none)} values" if none else f"{'D' if pair.is_of_numbers else 'TV'} = {far:.3f}",)
     missing = [float(np.isnan(rows).mean()) for rows in (pair.real, pair.drawn)]
     return (*lines, f"missing {missing[0]:.1%} real, {missing[1]:.1%} drawn") if max(missing) > 0 else lines
 

@@ -39,9 +39,13 @@ def copies(material: Material, section: Section) -> None:
     """
     points, drawn = _points(material), material.drawn[:MOST]
     # Of rows of tables what is missing is NaN.
-    finite = ~np.isinf(as_rows(drawn)).any(1)
+    rows = as_rows(drawn)
+    broken = np.isinf(rows) if material.facts.kind == "table" else ~np.isfinite(rows)
+    finite = ~broken.any(1)
     if not finite.any():
         raise DataError("Left out: no sample is finite.")
+    if lost := len(finite) - int(finite.sum()):
+        section.doubts.append(f"{lost} of {len(finite)} samples hold values that are not finite.")
     drawn = drawn[finite]
     held, train = points(material.held.rows[:MOST]), points(material.train.rows)
     found, usual = nearest(points(as_rows(drawn)), train), nearest(held, train)
@@ -132,6 +136,8 @@ def _picture(material: Material, found: Neighbours, usual: Neighbours) -> Pictur
         axes.set_xlabel("distance to the nearest training " + material.facts.item)
         axes.set_ylabel("share that is nearer")
         axes.set_ylim(0, 1.02)
+        # A single sample far out would squeeze all others to one line.
+        axes.set_xlim(0, 1.05 * max(float(usual.distance.max()), float(np.quantile(found.distance, 0.9))) or 1.0)
         axes.grid(color=LINE, alpha=0.25, linewidth=0.6)
         axes.legend(loc="best")
 
