@@ -9,7 +9,6 @@ from likelify import testing
 from likelify.errors import UnsupportedError
 from tests.cases import LAYERS, kinks
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 REST = ["fresh", "zero", "identity"]
 # Linear layers with a free weight have no inverse at zero, and some none where parts of it are half of an identity.
 FREE = ("flowified", "free-linear", "circular-conv", "periodic-conv")

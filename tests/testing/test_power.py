@@ -16,7 +16,6 @@ from likelify.support import Interval
 from likelify.testing.law import close
 
 D = torch.float64
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 
 class Good(lk.Transform):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -58,7 +59,7 @@ def check_gradients(
     """
     for view in _views(transform, x, context, directions, held):
         found = view.gradients(view.leaves)
-        _compare_slopes(view, found, list(view.leaves), tol)
+        _at_either_width(view, lambda at, found=found: _compare_slopes(at, found, list(at.leaves), tol))
 
 
 def check_second_order(
@@ -83,7 +84,8 @@ def check_second_order(
     Returns:
         What was refused, a sentence for each direction that was; empty if all second derivatives are right.
     """
-    return _refusals(transform, _views(transform, x, context, directions, held), lambda view: _check_hessian(view, tol))
+    views = _views(transform, x, context, directions, held)
+    return _refusals(transform, views, lambda view: _at_either_width(view, lambda at: _check_hessian(at, tol)))
 
 
 def check_forward_mode(
@@ -110,20 +112,28 @@ def check_forward_mode(
     Returns:
         What was refused, a sentence for each direction that was; empty if all tangents are right.
     """
-    return _refusals(
-        transform, _views(transform, x, context, directions, held), lambda view: _check_tangents(view, tol)
-    )
+    views = _views(transform, x, context, directions, held)
+    return _refusals(transform, views, lambda view: _at_either_width(view, lambda at: _check_tangents(at, tol)))
 
 
 @dataclass(frozen=True)
 class _View:
-    """One direction of a layer as a function of all that has a gradient."""
+    """One direction of a layer as a function of all that has a gradient.
+
+    Differences are taken in steps of a size, or, if `wide`, in steps as large as a value is large.
+    """
 
     name: str
     layer: Transform
     x: Tensor
     context: Context
     leaves: Leaves
+    wide: bool = False
+
+    def direction(self, names: Iterable[str]) -> Leaves:
+        """Draw a direction in some of the leaves, always the same one."""
+        with seeded(4):
+            return {name: _step(self.leaves[name], wide=self.wide) for name in names}
 
     def outputs(self, leaves: Leaves) -> list[Tensor]:
         """Return value and contribution; without the contribution if it is an estimate, without integers."""
@@ -195,21 +205,35 @@ def _gradients(loss: Tensor, leaves: Leaves, *, graph: bool = False) -> Leaves:
     }
 
 
-def _random_direction(leaves: Leaves) -> Leaves:
-    with seeded(4):
-        return {name: _step(leaf) for name, leaf in leaves.items()}
+def _at_either_width(view: _View, check: Callable[[_View], None]) -> None:
+    """Compare with differences of small steps or, where values are large, of steps that are not lost to rounding.
+
+    Of a layer of large values small steps are rounding, and of one that bends sharply large steps are no derivative. A
+    derivative that is wrong fits neither.
+    """
+    try:
+        check(view)
+    except AssertionError:
+        if max((float(leaf.abs().max()) for leaf in view.leaves.values() if leaf.numel()), default=0.0) <= 1:
+            raise
+        try:
+            check(replace(view, wide=True))
+        except AssertionError:
+            pass
+        else:
+            return
+        raise
 
 
-def _step(like: Tensor) -> Tensor:
-    """Draw a direction as long as what moves along it is large, so that a small share of it is no rounding."""
+def _step(like: Tensor, *, wide: bool) -> Tensor:
     drawn = torch.randn_like(like)
-    size = float(like.abs().max()) if like.numel() else 0.0
+    size = float(like.abs().max()) if wide and like.numel() else 1.0
     return drawn / drawn.norm() * max(1.0, size)
 
 
 def _compare_slopes(view: _View, found: Leaves, names: list[str], tol: float) -> None:
     """Compare a gradient with the difference quotient along a direction in those leaves, and then in each alone."""
-    direction = _random_direction({name: view.leaves[name] for name in names})
+    direction = view.direction(names)
     with torch.no_grad():
         slope = float(_difference(lambda step: {"": view.loss(view.moved(step, direction))})[""])
     expected = sum(float((found[name] * direction[name]).sum()) for name in names)
@@ -226,7 +250,7 @@ def _compare_slopes(view: _View, found: Leaves, names: list[str], tol: float) ->
 def _check_hessian(view: _View, tol: float) -> None:
     fresh = {name: leaf.detach().requires_grad_() for name, leaf in view.leaves.items()}
     first = _gradients(view.loss(fresh), fresh, graph=True)
-    direction = _random_direction(view.leaves)
+    direction = view.direction(view.leaves)
     along = torch.stack([(first[name] * direction[name]).sum() for name in first]).sum()
     products = _gradients(along, fresh)
     expected = _difference(lambda step: view.gradients(view.moved(step, direction)))
@@ -235,10 +259,12 @@ def _check_hessian(view: _View, tol: float) -> None:
 
 def _check_tangents(view: _View, tol: float) -> None:
     for names in ([INPUT], list(view.leaves)):
-        direction = _random_direction({name: view.leaves[name] for name in names if name in view.leaves})
+        direction = view.direction(name for name in names if name in view.leaves)
         if not direction:
             continue
-        with forward_ad.dual_level():
+        with warnings.catch_warnings(), forward_ad.dual_level():
+            # PyTorch's own rules of forward mode are compiled by what it calls deprecated.
+            warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
             duals = {name: forward_ad.make_dual(view.leaves[name], direction[name]) for name in direction}
             found = [forward_ad.unpack_dual(tensor) for tensor in view.outputs(view.leaves | duals)]
             tangents = [torch.zeros_like(value) if tangent is None else tangent for value, tangent in found]
