@@ -216,3 +216,10 @@ def test_equal_weights_have_an_interval_of_no_length(dtype):
     low, high = found.interval
     torch.testing.assert_close(low, torch.full((2,), -3000.0, dtype=dtype))
     torch.testing.assert_close(high, torch.full((2,), -3000.0, dtype=dtype))
+
+
+def test_the_error_of_a_mean_is_the_spread_over_the_root_of_the_draws():
+    draws = torch.randn(50, 3, dtype=torch.float64) * torch.tensor([1.0, 2.0, 3.0])
+    estimate = importance.mean(draws)
+    torch.testing.assert_close(estimate.value, draws.mean(0))
+    torch.testing.assert_close(estimate.standard_error, draws.std(0) / 50**0.5)

@@ -132,3 +132,17 @@ def test_a_weighted_split_is_measured_as_it_weighs():
     assert measured.elbo.bits.mean == pytest.approx(-measured.elbo.nats.mean / (2 * math.log(2)))
     assert measured.elbo.nats.count == int((heavy > 0).sum())
     assert evaluate(flow, rows, iw_samples=0).elbo.nats.mean == pytest.approx(nats.mean())
+
+
+def test_the_first_items_are_those_that_are_weighted():
+    # Noise as a bound has it, of items that differ far more than that.
+    flow = lk.Flow(lk.Normal((1, 2, 2)), lk.Chain([lk.Dequantize(9), lk.ActNorm(1)]))
+    pixels = np.arange(12)[:, None, None, None] * np.ones((1, 1, 2, 2)) % 9
+    source = lk.data.ArraySource(
+        "steps", {split: pixels.astype(np.uint8) for split in ("train", "validation", "test")}, kind="image", levels=9
+    )
+    alone = evaluate(flow, source, elbo_samples=1, iw_samples=30, limit=5).iw.nats.mean
+    others = evaluate(flow, source, elbo_samples=1, iw_samples=30, batch_size=4, iw_items=5)
+    assert others.iw.nats.count == 5
+    assert others.iw.nats.mean == pytest.approx(alone, abs=0.2)
+    assert abs(others.elbo.nats.mean - alone) > 5
