@@ -279,3 +279,10 @@ def test_what_was_said_of_the_columns_of_a_file_is_not_said_of_graphs_in_memory(
     # Drawn graphs have the usual names.
     drawn = written(tmp_path, ".parquet", nodes(), None)
     assert len(next(open_items(drawn, source.facts(), options).batches(20))) == 12
+
+
+def test_no_word_is_proposed_for_missing_values(tmp_path: Path) -> None:
+    file = written(tmp_path, ".csv", _with(nodes(), 3, a=np.inf), None)
+    with pytest.raises(DataError, match="the value is inf") as refused:
+        open_source(f"graphs:{file}", SourceOptions(drop=("kind",)))
+    assert "--missing" not in str(refused.value)

@@ -170,6 +170,9 @@ def _refuse(
 ) -> None:
     """Refuse a table with all that is wrong with it: with its columns, and beside that."""
     beside = f" {' '.join(wrong)}" if wrong else ""
+    for fault in () if faults is None else faults.columns.values():
+        # Graphs have no missing values, so no word can stand for one.
+        fault.cells = ()
     try:
         (faults or Faults(frame.name)).refuse(options, columns)
     except DataError as error:
