@@ -219,11 +219,8 @@ def test_edges_are_for_tables_of_nodes(tmp_path: Path) -> None:
         SourceOptions(edges="")
 
 
-@pytest.mark.parametrize("ending", [".csv", ".parquet"])
-@pytest.mark.parametrize("first", [2**54, 2**63 + 5])
+@pytest.mark.parametrize(("ending", "first"), [(".csv", 2**54), (".parquet", 2**54), (".parquet", 2**63 + 5)])
 def test_ids_larger_than_floats_can_hold_are_what_they_are(tmp_path: Path, ending: str, first: int) -> None:
-    if first > 2**63 and ending == ".csv":
-        pytest.skip("a text of numbers beyond 64 bits with a sign is one of words")
     number = {name: first + place for place, name in enumerate(NAMES)}
 
     def renamed(table: pd.DataFrame) -> pd.DataFrame:

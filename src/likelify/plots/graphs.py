@@ -174,7 +174,7 @@ class View:
         wide = np.where(self.high > self.low, self.high - self.low, 1.0)
         unit = (values - self.low) / wide
         if self.kind == "layout":
-            outside = ~np.isfinite(panel.features).all(1)
+            outside = np.asarray(~np.isfinite(panel.features).all(1))
             places = _fitted(self.layout(len(unit), _edges(panel)))
             return Nodes(places, colour=unit[:, 0].clip(0, 1), outside=outside)
         outside, unit = np.asarray(((unit < 0) | (unit > 1)).any(1)), unit.clip(0, 1)

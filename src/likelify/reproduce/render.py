@@ -100,8 +100,8 @@ def draw_curves(curves: dict[str, list[Curve]], unit: str) -> bytes:
         for index, curve in enumerate(several):
             points = curve[1:] or curve
             times, values = zip(*points, strict=True)
-            style = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-            axis.plot(times, values, label=name if index == 0 else None, lw=1.2, **style)
+            colour, style = f"C{number % 10}", STYLES[number // 10 % len(STYLES)]
+            axis.plot(times, values, color=colour, linestyle=style, label=name if index == 0 else None, lw=1.2)
     axis.set_xlabel("seconds of the fit")
     axis.set_ylabel(unit)
     axis.legend(frameon=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likelify.fitting.figures import Score, Unit
+from likelify.reproduce.cell import Cell
 from likelify.reproduce.costs import CostResult
 from likelify.reproduce.course import course_table, equal_table, time_curve
 from likelify.reproduce.divergences import divergence_table, overview_table
@@ -105,7 +106,7 @@ def _finished(experiment: Experiment, states: Sequence[CellState]) -> Rows:
     """Return the results of each method, in the order of the methods."""
     rows: Rows = {method.title: [] for method in experiment.methods}
     for state in states:
-        if state.status == "finished" and isinstance(state.result, CellResult):
+        if state.status == "finished" and isinstance(state.result, CellResult) and isinstance(state.cell, Cell):
             rows[state.cell.method].append(state.result)
     return rows
 

@@ -76,8 +76,8 @@ def parts_of(flow: Flow) -> tuple[Flowified, dict[str, Any]]:
     Raises:
         ConfigError: if the flow was made by other means.
     """
-    whole = not isinstance(flow.transform, Chain) or isinstance(flow.transform, Flowified)
-    *front, found = [flow.transform] if whole else list(flow.transform)
+    several = isinstance(flow.transform, Chain) and not isinstance(flow.transform, Flowified)
+    *front, found = list(flow.transform) if isinstance(flow.transform, Chain) and several else [flow.transform]
     if not isinstance(found, Flowified) or flow.event_shape is None or flow.encoder is not None:
         raise ConfigError(FOREIGN)
     if _shown(flow.base) != _shown(latent_base(found)):

@@ -41,7 +41,7 @@ def copies(material: Material, section: Section) -> None:
     # Of rows of tables what is missing is NaN.
     rows = as_rows(drawn)
     broken = np.isinf(rows) if material.facts.kind == "table" else ~np.isfinite(rows)
-    finite = ~broken.any(1)
+    finite = np.asarray(~broken.any(1))
     if not finite.any():
         raise DataError("Left out: no sample is finite.")
     if lost := len(finite) - int(finite.sum()):
