@@ -10,6 +10,7 @@ from torch import nn
 import likelify as lk
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.flowification import flowify
+from likelify.zoo import converted_flow
 from tests.flowification.networks import SMALL, evaluated, made, settle
 
 
@@ -175,7 +176,7 @@ def test_inputs_and_options_are_checked():
         flowify(net, torch.randn(2, 3), relo="noisy")
     with pytest.raises(ConfigError, match="no relu .yes.*refuse, noisy"):
         flowify(net, torch.randn(2, 3), relu="yes")
-    with pytest.raises(ConfigError, match="learned noise is normal"):
+    with pytest.raises(ConfigError, match="Learned noise is normal"):
         flowify(net, torch.randn(2, 3), noise="uniform", learned_noise=True)
 
 
@@ -197,3 +198,102 @@ def test_own_networks_for_what_is_dropped():
     assert sizes
     assert all(entry[2] == 0 for entry in sizes)
     assert layer.conversion.options.density_nets is density_nets
+
+
+class Made(nn.Module):
+    """A module of a function and what it is to hold."""
+
+    def __init__(self, function, *modules, **buffers):
+        super().__init__()
+        self.function = function
+        for number, module in enumerate(modules):
+            setattr(self, f"m{number}", module)
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+
+    def forward(self, x):
+        return x + 0.1 * self.f(x)
+
+
+@pytest.mark.filterwarnings("ignore:The fit never beat its start")
+def test_residual_flows_are_copied_and_fitted():
+    x = torch.randn(40, 4)
+    flow = converted_flow(Block(), x, residual="lipschitz")
+    torch.testing.assert_close(copy.deepcopy(flow).log_prob(x), flow.log_prob(x))
+    assert lk.fit(flow, x.numpy(), steps=2).steps == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (Made(lambda s, x: F.leaky_relu(s.m0(x), s.a), nn.Linear(4, 4), a=torch.tensor(0.3)), "a tensor as its slope"),
+        (Made(lambda s, x: F.pad(x[:, None], (1, 1), value=s.a), a=torch.tensor(0.3)), "pads with a tensor"),
+        (Made(lambda s, x: s.m0(x) / 0, nn.Linear(4, 4)), "divides by zero"),
+        (Made(lambda s, x: s.m0(x).view(-1, 2), nn.Linear(4, 4)), "because of one construct"),
+        (nn.DataParallel(nn.Linear(4, 4)), "inside of a DataParallel. Give the network itself: net.module"),
+        (nn.Linear(4, 4, device="meta"), "on the meta device"),
+        (nn.Bilinear(4, 4, 2), "needs 'input2' beside its first input"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_by_name(module, said):
+    with pytest.raises(UnsupportedError, match=said):
+        flowify(module, torch.randn(3, 4))
+
+
+def test_weights_that_are_no_numbers_are_named_with_all_else():
+    net = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    with torch.no_grad():
+        net[0].weight[0, 0] = torch.nan
+    with pytest.raises(UnsupportedError, match=r"2 constructs(.|\n)*values that are not finite"):
+        flowify(net, torch.randn(3, 4))
+
+
+def test_constants_of_modules_with_weights_are_trained():
+    embedded = Made(lambda s, x: s.m1(x + s.m0(s.i)), nn.Embedding(1, 4), nn.Linear(4, 3), i=torch.tensor([0]))
+    layer = flowify(embedded, torch.randn(3, 4))
+    assert all(parameter.requires_grad for parameter in layer.network_parameters())
+
+
+def test_questions_about_the_shapes_of_weights_are_answered():
+    def checked(self, x):
+        assert x.shape[1] == self.b.shape[0]
+        return abs(+self.m0(x + self.b)) if self.b.ndim == 1 else x
+
+    layer = flowify(Made(checked, nn.Linear(4, 4), b=torch.randn(4)), torch.randn(3, 4))
+    assert layer.likelihood == "exact"
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(nn.Linear(6, 4), nn.ReLU()),
+        nn.Sequential(nn.Unflatten(1, (1, 6)), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(3, 2)),
+        nn.Sequential(nn.Unflatten(1, (1, 6)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(3, 5)),
+        Made(lambda s, x: s.m0(x)[:, :2], nn.Linear(6, 6)),
+    ],
+)
+def test_densities_are_told_from_the_network(net):
+    x = torch.randn(50, 6)
+    layer = flowify(net, x)
+    layer.initialize(x)
+    expected = layer.mean_forward(x).detach()
+    densities, network = layer.density_parameters(), layer.network_parameters()
+    assert len(densities) + len(network) == len(list(layer.parameters()))
+    assert densities
+    with torch.no_grad():
+        for parameter in densities:
+            parameter.add_(torch.randn_like(parameter))
+        torch.testing.assert_close(layer.mean_forward(x), expected)
+        for parameter in network:
+            parameter.mul_(1.1)
+    assert not torch.allclose(layer.mean_forward(x), expected)
+    assert all(parameter.requires_grad for parameter in layer.parameters())

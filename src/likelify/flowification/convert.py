@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from likelify.errors import UnsupportedError
@@ -37,6 +38,29 @@ class Flowified(Chain):
         super().__init__(transforms)
         self.conversion = conversion
 
+    def network_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that `mean_forward` depends on, the weights of the network."""
+        known = list(self.parameters())
+        wanted = [parameter.requires_grad for parameter in known]
+        example = torch.zeros(1, *self.conversion.in_shape).to(known[0] if known else torch.empty(0))
+        try:
+            with torch.enable_grad():
+                mean = self.requires_grad_(requires_grad=True).mean_forward(example)
+                grads = torch.autograd.grad(mean.sum(), known, allow_unused=True) if mean.requires_grad else []
+        finally:
+            for parameter, before in zip(known, wanted, strict=True):
+                parameter.requires_grad_(before)
+        return [parameter for parameter, grad in zip(known, grads, strict=False) if grad is not None]
+
+    def density_parameters(self) -> list[nn.Parameter]:
+        """Return all others: of the densities of what the network forgets, and of the noise where it widens.
+
+        To train these alone, so that the network stays as it is: `layer.requires_grad_(False)`, and then
+        `parameter.requires_grad_()` for each of them.
+        """
+        network = set(map(id, self.network_parameters()))
+        return [parameter for parameter in self.parameters() if id(parameter) not in network]
+
 
 def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
     """Turn an ordinary network into a layer with a likelihood; data to latent is the network's own `forward`.
@@ -44,7 +68,8 @@ def flowify(module: nn.Module, example: Tensor, **options: Any) -> Flowified:
     The noise-free path, `mean_forward`, computes what the network computes in evaluation, with copies of its weights;
     the network itself is left alone. Wherever the network forgets something, a density of it given the result is added;
     wherever it widens, noise. So `Flow(Normal(out_shape), flowify(net, example))` is a density of the network's inputs,
-    and everything in it can be trained.
+    and everything in it can be trained, parameters that were frozen in the network too; `network_parameters` and
+    `density_parameters` of the result tell which are which.
 
     The network is traced (`torch.fx`), each construct is converted by a rule (`flowification.rule` adds more), and
     branches are reduced to sums and concatenations of parallel layers. What it cannot convert, it refuses in one error

@@ -263,6 +263,11 @@ def _part(node: Node) -> LinearPart | ScalePart | FixedPart:
             f"its branch has '{node.name}' ({node.what}), for which no bound of the slope is known. Take the bound of "
             "the likelihood: residual='repeat' or 'auto'."
         )
+    if node.call is not None and node.call.constants():
+        raise NotConvertibleError(
+            f"its branch has '{node.name}' ({node.what}) with a tensor among its settings, which would not be saved "
+            "with the weights. Give it a number."
+        )
     return FixedPart(target, node.call, slope)
 
 

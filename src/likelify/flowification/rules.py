@@ -25,6 +25,10 @@ class _DataPlaceholder:
     def __repr__(self) -> str:
         return "DATA"
 
+    def __reduce__(self) -> str:
+        # One and the same in copies of what holds it, too, and after it was read from a file.
+        return "DATA"
+
 
 DATA = _DataPlaceholder()
 

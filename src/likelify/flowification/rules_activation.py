@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,11 @@ def _simple(make: Callable[..., Transform], *targets: Any, **settings: float) ->
 
 
 def _leaky(slope: float) -> Transform:
+    if isinstance(slope, Tensor):
+        raise NotConvertibleError(
+            "has a tensor as its slope, which would not be saved with the weights. Take a number, or nn.PReLU for "
+            "slopes that are trained."
+        )
     if not slope > 0:
         raise NotConvertibleError(f"has slope {slope}; a bijection needs a positive one. Take 0.01 or more.")
     return LeakyReLU(slope)
@@ -68,7 +74,7 @@ def relu(what: nn.ReLU | Call, in_shape: Shape, options: Options) -> Transform:
     return ReLU(options.nets(in_shape)(in_shape[0], in_shape[0]))
 
 
-@rule(torch.abs, torch.absolute, "abs")
+@rule(torch.abs, torch.absolute, operator.abs, "abs")
 def absolute(call: Call, in_shape: Shape, options: Options) -> Transform:
     """Convert the absolute value, with a probability for the sign."""
     return Abs(options.nets(in_shape)(in_shape[0], in_shape[0]))

@@ -27,10 +27,10 @@ def check_rank(matrix: Tensor, what: str = "weight") -> None:
     Raises:
         NotConvertibleError: with its smallest singular value.
     """
+    if not bool(torch.isfinite(matrix).all()):
+        raise NotConvertibleError(f"the {what} has values that are not finite.")
     values = torch.linalg.svdvals(matrix.detach().double())
     smallest, largest = values[..., -1].min(), values[..., 0].max()
-    if not torch.isfinite(values).all():
-        raise NotConvertibleError(f"the {what} has values that are not finite.")
     # What rounding makes of a zero, which does not grow with the sizes; a random square matrix of size n has 1 / n.
     least = largest * 8 * torch.finfo(matrix.dtype).eps
     if not smallest > least:
@@ -184,9 +184,12 @@ def over(call: Call, in_shape: Shape, options: Options) -> Transform | None:
         raise NotConvertibleError("divides by the data; 1 / x jumps at zero. Take it out.")
     if call.kwargs.get("rounding_mode") is not None:
         raise NotConvertibleError("rounds, which is flat almost everywhere. Take the rounding out.")
+    if not isinstance(value, Tensor) and value == 0:
+        raise NotConvertibleError("divides by zero. Take it out.")
     return _affine(_like(1 / value, value), 0.0, in_shape)
 
 
+rule(operator.pos, torch.positive, "positive")(lambda call, in_shape, options: None)
 rule(operator.neg, torch.neg, torch.negative, "neg", "negative")(lambda call, in_shape, options: Affine(scale=-1.0))
 
 

@@ -113,7 +113,12 @@ def pad(what: nn.ConstantPad2d | Call, in_shape: Shape, options: Options) -> Tra
         in_shape = layers[-1].out_shape(in_shape)
     pads = [(max(a, 0), max(b, 0)) for a, b in sides]
     if any(sum(pair) for pair in pads):
-        layers.append(Pad(in_shape, pads, noise=options.noise, value=setting(what, 3, "value", 0.0) or 0.0))
+        value = setting(what, 3, "value", 0.0)
+        if isinstance(value, Tensor):
+            raise NotConvertibleError(
+                "pads with a tensor, which would not be saved with the weights. Give the value as a number."
+            )
+        layers.append(Pad(in_shape, pads, noise=options.noise, value=value or 0.0))
     return Chain(layers) if layers else None
 
 

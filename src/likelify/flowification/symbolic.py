@@ -49,7 +49,7 @@ class Tracer(fx.Tracer):
     @functools.cached_property
     def _interpreter(self) -> fx.Interpreter:
         """Evaluates single nodes on the example, while the graph still grows."""
-        interpreter = fx.Interpreter(self.root, garbage_collect_values=False, graph=self.graph)
+        interpreter = _Plain(self.root, garbage_collect_values=False, graph=self.graph)
         interpreter.args_iter = iter([self.example.clone()])
         return interpreter
 
@@ -60,6 +60,19 @@ class Tracer(fx.Tracer):
                 if other in needed and other not in values:
                     values[other] = self._interpreter.run_node(other)
         return values[node]
+
+
+class _Plain(fx.Interpreter):
+    """Reads attributes as they are: while a module is traced, its own `__getattr__` gives stand-ins."""
+
+    def fetch_attr(self, target: str) -> Any:
+        """Return a parameter, a buffer or a plain attribute of a module."""
+        *path, last = target.split(".")
+        module: Any = self.module
+        for name in path:
+            module = vars(module)["_modules"][name]
+        kinds = (vars(module).get(kind, {}) for kind in ("_parameters", "_buffers", "_modules"))
+        return next((kind[last] for kind in kinds if last in kind), vars(module).get(last))
 
 
 def _asks_for_sizes(node: fx.Node) -> bool:

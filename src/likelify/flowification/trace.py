@@ -27,6 +27,8 @@ SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub"}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
 
+# What networks are wrapped in, to be compiled or trained on several devices, and where they are in that.
+WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 # More would be kept in memory, all steps of it, and tell nothing new.
 EXAMPLE_ROWS = 4
 
@@ -61,12 +63,25 @@ def _copied(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         kind = type(module).__name__
         raise UnsupportedError(f"flowify takes an nn.Module, as it was before torch.jit, and got a {kind}.")
-    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    if kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]:
+    inner = WRAPPERS.get(type(module).__name__)
+    if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
+        kind = type(module).__name__
+        raise UnsupportedError(f"This is a network inside of a {kind}. Give the network itself: net.{inner}.")
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise UnsupportedError("This module is on the meta device and has no weights. Load them first.")
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if parameters and parameters[0].kind == inspect.Parameter.VAR_POSITIONAL:
         raise UnsupportedError("The forward of this module takes any number of inputs (*args); a flow has one.")
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    more = [p.name for p in parameters[1:] if p.default is inspect.Parameter.empty and p.kind not in variable]
+    if more:
+        raise UnsupportedError(
+            f"The forward of this module needs {', '.join(map(repr, more))} beside its first input; a flow has one. "
+            "Make the others constants of the module, or give them defaults."
+        )
     try:
         return copy.deepcopy(module).cpu().eval()
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise UnsupportedError(
             f"This module cannot be copied ({' '.join(str(error).split())[:120]}). If weights are computed by "
             "torch.nn.utils.weight_norm or spectral_norm, take those of torch.nn.utils.parametrizations, or fix them "
@@ -131,6 +146,7 @@ class _GraphBuilder:
         self.parts: dict[fx.Node, list[tuple[int, int]]] = {}
         self.uses: dict[fx.Node, list[int]] = {}
         self.names: set[str] = set()
+        self.named: dict[fx.Node, str] = {}
 
     def build(self) -> list[Node] | None:
         """Return the nodes that the output depends on."""
@@ -174,6 +190,7 @@ class _GraphBuilder:
             shape = tuple(self.first[node].shape[1:])
             self.nodes[node] = Node("input", "input", [], shape, traced=node)
             self.names.add("input")
+            self.named[node] = "input"
         elif isinstance(self.first[node], Tensor):
             self.refusals.add(str(node), "is a second input; a flow has one. Make it a constant of the module.")
 
@@ -318,13 +335,22 @@ class _GraphBuilder:
             return DATA
         value = on[node]
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            trained = any(isinstance(self.first[n], nn.Parameter) for n in ancestors(node))
+            trained = any(self._is_trained(n) for n in ancestors(node))
             return nn.Parameter(value.clone()) if trained and value.is_floating_point() else value
         return value
 
+    def _is_trained(self, node: fx.Node) -> bool:
+        """Return whether a constant is a parameter, or what a module makes of its parameters."""
+        if node.op == "call_module":
+            return any(True for _ in self.traced.get_submodule(str(node.target)).parameters())
+        return isinstance(self.first[node], nn.Parameter)
+
     def _name(self, node: fx.Node) -> str:
-        if node in self.nodes and self.nodes[node].traced is node:
-            return self.nodes[node].name
+        if node not in self.named:
+            self.named[node] = self._new_name(node)
+        return self.named[node]
+
+    def _new_name(self, node: fx.Node) -> str:
         if node.op == "call_module":
             name = str(node.target)
         else:
