@@ -240,8 +240,8 @@ class Roulette(LogDet):
     By default `P_(k+1)` follows the vectors: it is the bound `||v|| ||(J^T)^k v|| / (k + 1)` of the next term over half
     of `||J^T v||`, which is about the noise of the first term, for the row where that is largest; and one where it is
     larger than one. The vectors are known before it is decided, so the mean stays right. No term that may be absent
-    then weighs more than that noise, so the variance is finite, and layers that contract much take few terms. (A host sync for each of them
-    on accelerators; with a fixed probability there is none.)
+    then weighs more than that noise, so the variance is finite, and layers that contract much take few terms. (A host
+    sync for each of them on accelerators; with a fixed probability there is none.)
 
     Attributes:
         exact_terms: how many terms there are at least.

@@ -81,7 +81,7 @@ def test_a_planar_layer_is_the_textbook_formula_with_its_determinant():
 
 @pytest.mark.parametrize("product", [-0.95, 0.0, 7.0])
 def test_every_planar_flow_is_one_of_ours(product):
-    # Any w, b and u with w . u > -0.98; also products at which the fixed point iteration of the paper does not converge.
+    # Any w, b and u with w . u > -0.98; also products at which the paper's fixed point iteration does not converge.
     w, b, u = normal(4), normal(1), normal(4)
     u = u + (product - w @ u) * w / (w @ w)
     layer = transforms.planar(4).double()

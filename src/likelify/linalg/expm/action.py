@@ -89,8 +89,8 @@ def exp_action(
         gradient: how gradients are found: `Stored()` (default), `Recompute()` or `Unrolled()`; for the methods that sum
             terms. The others store small matrices.
         throw: raise when the tolerance is not met or the result cannot be trusted; otherwise the diagnostics say so.
-            What no number can stand for (non-finite values, and where terms are summed a norm beyond 600, or 88 in single
-            precision) raises in any case.
+            What no number can stand for (non-finite values, and where terms are summed a norm beyond 600, or 88 in
+            single precision) raises in any case.
 
     Returns:
         The value, shape and dtype of `x`, and its `Diagnostics`.

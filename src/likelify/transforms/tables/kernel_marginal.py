@@ -182,7 +182,7 @@ class KernelMarginal(InDouble, Transform):
     def scores(self, x: Tensor, column: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the score `z` of each value, and `log dz/dx`.
 
-        Those of the ends of declared ranges, and of what is outside, are some -9.7 and 9.7: finite, and beyond all draws.
+        Those of the ends of declared ranges, and of what is outside, are some -9.7 and 9.7: finite, beyond all draws.
 
         Args:
             x: `(rows, columns)` in float64, finite or NaN.
