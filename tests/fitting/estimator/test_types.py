@@ -12,7 +12,8 @@ import likelify as lk
 from likelify.data.zones import by_clocks, of_clocks
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.sampling import sample_to
-from likelify.fitting.estimator.forms import order_of
+from likelify.fitting.estimator.forms import form_of, order_of
+from likelify.schema import ColumnSchema
 from tests.fitting.estimator.tables import TINY, density
 
 pytestmark = pytest.mark.filterwarnings("ignore:The fit never beat its start")
@@ -168,3 +169,93 @@ def test_units_decide_neither_the_split_nor_the_density(factor):
     before = density(settings=settings).fit(rows).score_samples(rows)
     after = density(settings=settings).fit(scaled).score_samples(scaled) + np.log(factor)
     np.testing.assert_allclose(after, before, atol=1e-3)
+
+
+def mixed(rng, column):
+    return pd.DataFrame({"c": column, "z": rng.normal(size=len(column))})
+
+
+@pytest.mark.parametrize("words", [[10, 20, 30], [0.5, 1.0, 2.0]])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_categories_that_are_numbers_come_back(words, ordered):
+    rng = np.random.default_rng(0)
+    column = pd.Series(pd.Categorical(rng.choice(words, 200), categories=words, ordered=ordered))
+    column[::5] = None
+    table = mixed(rng, column)
+    fitted = lk.FlowDensity(settings={"steps": 3}, random_state=0).fit(table)
+    filled = fitted.impute(table)
+    assert filled["c"].notna().all()
+    assert filled["c"].dtype == table["c"].dtype
+    drawn = fitted.sample(200)["c"]
+    assert drawn.dtype == table["c"].dtype
+    assert 0.6 < drawn.notna().mean() < 1
+    if not ordered:
+        assert fitted.sample(3, given={"c": words[1]})["c"].tolist() == [words[1]] * 3
+
+
+FORMS = {
+    "pandas": lambda table: table,
+    "nullable": lambda table: table.astype({"c": "UInt8"}),
+    "polars": pl.from_pandas,
+    "arrow": lambda table: pa.Table.from_pandas(table, preserve_index=False),
+}
+
+
+def typed_like(restored):
+    """Return the drawn values of the column c, as real numbers."""
+    column = restored["c"]
+    return np.array(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list(), dtype=float)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_draws_that_a_narrow_type_has_no_room_for_are_what_they_are(form):
+    schema = (ColumnSchema(name="c", kind="integer", rest="steps", step=1.0), ColumnSchema(name="z"))
+    table = FORMS[form](pd.DataFrame({"c": np.arange(100, dtype=np.uint8), "z": np.zeros(100)}))
+    rows = np.array([[3.0, 0.0], [258.0, 0.0], [-7.0, 0.0]])
+    restored = form_of(table).restored(rows, schema)
+    assert typed_like(restored).tolist() == [3.0, 258.0, -7.0]
+    assert "8" in str(form_of(table).restored(rows[:1], schema)["c"].dtype if form != "arrow" else "int8")
+    lacking = pd.DataFrame({"c": pd.array([1, None, 3], dtype="UInt8"), "z": [0.0, 0.0, 0.0]})
+    if form == "pandas":
+        return
+    data = FORMS[form](lacking)
+    missing = np.array([[False, False], [True, False], [False, False]])
+    filled = form_of(data).filled(data, rows, missing, schema)
+    assert typed_like(filled).tolist() == [1.0, 258.0, 3.0]
+
+
+def test_arrays_of_narrow_types_stay_wide_where_draws_are():
+    form = form_of(np.zeros((4, 2), dtype=np.uint8))
+    schema = tuple(ColumnSchema(name=name) for name in "ab")
+    assert form.restored(np.array([[3.0, 255.0]]), schema).dtype == np.uint8
+    assert form.restored(np.array([[3.0, 256.0]]), schema).tolist() == [[3.0, 256.0]]
+
+
+def test_views_of_words_are_imputed():
+    words = pa.array([None, "x", "y"] * 40, pa.string_view())
+    table = pa.table({"c": words, "z": np.random.default_rng(0).normal(size=120)})
+    filled = lk.FlowDensity(settings={"steps": 3}, random_state=0).fit(table).impute(table)
+    assert set(filled["c"].to_pylist()) == {"x", "y"}
+
+
+def test_columns_that_are_called_by_numbers_are_found_by_them():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({2020: rng.normal(size=80), 2021: 100 * rng.normal(size=80)})
+    fitted = lk.FlowDensity(settings={"steps": 3}, random_state=0).fit(table)
+    np.testing.assert_array_equal(fitted.score_samples(table[[2021, 2020]]), fitted.score_samples(table))
+    with pytest.raises(ValueError, match="called 1, 2021, and those of the table that was fitted 2020, 2021"):
+        fitted.score_samples(table.rename(columns={2020: 1}))
+
+
+def test_settings_that_are_no_settings_and_columns_that_cannot_be_read_are_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ConfigError, match="settings are names with values"):
+        lk.FlowDensity(settings=3).fit(rng.normal(size=(50, 2)))
+    column = pd.Series([1, "b"] * 30, dtype=object)
+    with pytest.raises(DataError, match="The column 'c' of the data frame .object. holds several types"):
+        lk.FlowDensity().fit(mixed(rng, column))
+    sparse = pd.Series(pd.arrays.SparseArray([0.0, 1.0] * 30))
+    with pytest.raises(DataError, match="The column 'c' of the data frame.*to_dense"):
+        lk.FlowDensity().fit(mixed(rng, sparse))
+    with pytest.raises(DataError, match="The column 'c' of the table is of the type extension"):
+        lk.FlowDensity().fit(mixed(rng, pd.period_range("2020", periods=60, freq="D")))

@@ -63,6 +63,26 @@ class Form:
             return self.columns[column]
         return str(column)
 
+    def in_order(self, frame: Any) -> Any:
+        """Return a data frame with its columns in the order of the table that was fitted, where labels tell that.
+
+        Of texts scikit-learn itself compares the names.
+
+        Raises:
+            ValueError: if the labels are others.
+        """
+        if self.labels is None or self.name != "pandas" or type(frame).__module__.partition(".")[0] != "pandas":
+            return frame
+        given, wanted = (tuple(map(_plain_label, labels)) for labels in (frame.columns, self.labels))
+        if given == wanted:
+            return frame
+        if sorted(map(str, given)) != sorted(map(str, wanted)) or len(set(given)) < len(given):
+            raise ValueError(
+                f"The columns are called {', '.join(map(str, given[:10]))}, and those of the table that was fitted "
+                f"{', '.join(map(str, wanted[:10]))}. Give the same ones, in any order."
+            )
+        return frame.iloc[:, [given.index(label) for label in wanted]]
+
     def modelled(self, data: Any, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return an array of numbers with the columns of the model alone; those of other tables are found by name."""
         if not isinstance(data, np.ndarray) or len(schema) == len(self.columns):
@@ -73,12 +93,12 @@ class Form:
         """Return what columns are called in a data frame, as far as a run keeps it: numbers and texts."""
         if self.labels is None:
             return None
-        return tuple(int(label) if isinstance(label, int | np.integer) else str(label) for label in self.labels)
+        return tuple(map(_plain_label, self.labels))
 
     def restored(self, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return rows `(n, len(schema))` as a table of this form, each column of the type that it had."""
         if self.name == "array":
-            whole = self.dtype.kind in "iub" and bool(np.isfinite(rows).all())
+            whole = self.dtype.kind in "iub" and bool(np.isfinite(rows).all()) and _holds(self.dtype, rows)
             return np.rint(rows).astype(self.dtype) if whole else rows.astype(np.float64)
         table = arrow_table(rows, schema)
         if self.name == "objects":
@@ -209,11 +229,32 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
         else:
             table = data if isinstance(data, pa.Table) else pa.table(data)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"The data frame has a column of several types or of objects: {error}"[:300]) from error
+        raise DataError(_unreadable(data, error)) from error
     for place, name in enumerate(table.column_names):
         table = table.set_column(place, name, _without_views(table.column(place)))
     # What pandas writes of itself tells of an index, which there is not.
     return table.rename_columns(list(names or shown_names(table.column_names))).replace_schema_metadata(None)
+
+
+def _unreadable(data: Any, error: Exception) -> str:
+    """Say which column of a data frame cannot be read, and what to do."""
+    pa = pyarrow()
+    for name in getattr(data, "columns", ()) if type(data).__module__.partition(".")[0] == "pandas" else ():
+        column = data[name]
+        try:
+            pa.Array.from_pandas(column)
+        except (pa.ArrowException, TypeError, ValueError):
+            remedy = "Make words of it (.astype(str)) or numbers (pandas.to_numeric), or leave it out."
+            if hasattr(column, "sparse"):
+                remedy = "Make it dense: .sparse.to_dense()."
+            what = f"The column '{name}' of the data frame ({column.dtype})"
+            return f"{what} holds several types, or what cannot be read. {remedy}"
+    return f"The data frame has a column of several types or of objects: {error}"[:300]
+
+
+def _plain_label(label: Any) -> int | str:
+    """Return a label of a column as far as a run keeps it: a number or a text."""
+    return int(label) if isinstance(label, int | np.integer) else str(label)
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -265,7 +306,7 @@ def order_of(data: np.ndarray | pa.Table, weights: np.ndarray | None = None) -> 
         weights: of the rows, by which equal ones are ordered.
     """
     hashes = np.zeros(len(data), dtype=np.uint64)
-    columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns)
+    columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns, data.column_names)
     with np.errstate(over="ignore"):
         for column in columns:
             hashes = (hashes ^ (column if column.dtype == np.uint64 else _ranks(column))) * FACTORS[0]
@@ -279,7 +320,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return places.reshape(-1).astype(np.uint64)
 
 
-def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
+def _numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """Return numbers of which only the order counts, or 64 bits for each word, equal where words are equal."""
     pa = pyarrow()
     types = pa.types
@@ -295,8 +336,8 @@ def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
         coded = column.dictionary_encode().combine_chunks()
     except pa.ArrowNotImplementedError as error:
         raise DataError(
-            f"A column of the table is of the type {column.type}, which is neither numbers, words nor dates. Make "
-            "words of it (.astype(str)), dates of periods (.dt.to_timestamp()), or leave it out (drop=)."
+            f"The column '{name}' of the table is of the type {column.type}, which is neither numbers, words nor "
+            "dates. Make words of it (.astype(str)), dates of periods (.dt.to_timestamp()), or leave it out (drop=)."
         ) from error
     digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in coded.dictionary.to_pylist()]
     codes = coded.indices.fill_null(len(digests)).to_numpy(zero_copy_only=False)
@@ -306,12 +347,52 @@ def _numbers_of(column: pa.ChunkedArray) -> np.ndarray:
 def _typed_pandas(frame: Any, types: dict[str, Any]) -> Any:
     """Give columns the types that they had, where they still fit."""
     for name in set(frame.columns) & set(types):
-        try:
-            frame[name] = frame[name].astype(types[name])
-        except (TypeError, ValueError, OverflowError):
-            # Such as a value that is missing in a column of whole numbers that had none.
-            continue
+        typed = _typed_series(frame[name], types[name])
+        if typed is not None:
+            frame[name] = typed
     return frame
+
+
+def _typed_series(values: Any, dtype: Any) -> Any:
+    """Return a column of pandas in another type; None if a value does not fit into it."""
+    import pandas
+
+    # Of its stubs a checker knows less than of itself.
+    pd: Any = pandas
+    try:
+        dtype = pd.api.types.pandas_dtype(dtype)
+        categories = dtype.categories if isinstance(dtype, pd.CategoricalDtype) else None
+        if categories is not None and not pd.api.types.is_string_dtype(categories.dtype):
+            # Categories that are no words are drawn as the words that they are written as, 1.0 perhaps as 1.
+            written = {_as_written(category): category for category in categories}
+            given = values.astype(object).map(lambda value: written.get(_as_written(value)), na_action="ignore")
+            return given.astype(dtype) if int(given.isna().sum()) == int(values.isna().sum()) else None
+        plain = getattr(dtype, "numpy_dtype", dtype)
+        if getattr(plain, "kind", "") in ("i", "u", "f"):
+            numbers: Any = pd.to_numeric(values)
+            if not _holds(plain, numbers.to_numpy(dtype=np.float64, na_value=np.nan)):
+                return None
+        return values.astype(dtype)
+    except (TypeError, ValueError, OverflowError):
+        # Such as a value that is missing in a column of whole numbers that had none.
+        return None
+
+
+def _as_written(value: Any) -> float | str:
+    """Return what a value is written as: a number, however it is written, or else a word."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)
+
+
+def _holds(dtype: Any, values: np.ndarray) -> bool:
+    """Tell whether a type of numbers has room for values; what is missing aside."""
+    known = values[np.isfinite(values)]
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype) if dtype.kind == "f" else None
+    if limits is None or not len(known):
+        return True
+    return float(limits.min) <= known.min() and known.max() <= float(limits.max)
 
 
 def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
@@ -329,7 +410,17 @@ def _typed_polars(table: pa.Table, types: dict[str, Any]) -> Any:
         if isinstance(kind, pl.DataType)
         or (isinstance(kind, type) and issubclass(kind, pl.DataType) and kind not in partly and name not in zoned)
     }
-    return frame.cast({name: known[name] for name in frame.columns if name in known}, strict=False)
+    columns = [
+        _typed_polars_column(column, known[column.name]) if column.name in known else column
+        for column in frame.get_columns()
+    ]
+    return frame.with_columns(columns)
+
+
+def _typed_polars_column(column: Any, kind: Any) -> Any:
+    """Return a column in another type, or as it is if a value does not fit into it."""
+    typed = column.cast(kind, strict=False)
+    return typed if typed.null_count() == column.null_count() else column
 
 
 def _filled_pandas(frame: Any, places: list[int], table: pa.Table, missing: np.ndarray) -> Any:
@@ -340,7 +431,10 @@ def _filled_pandas(frame: Any, places: list[int], table: pa.Table, missing: np.n
             typed, plain = drawn[name].set_axis(frame.index), column.dtype.kind in "iu"
             # What is drawn of a real number is none of the whole numbers that a table happens to hold.
             cut = plain and bool((typed[gone] != typed[gone].round()).any())
-            filled.isetitem(place, column.where(~gone, typed if cut else typed.astype(column.dtype)))
+            fitting = None if cut else _typed_series(typed, column.dtype)
+            if fitting is None and str(column.dtype).startswith(("Int", "UInt")):
+                column, fitting = column.astype("Int64"), typed.astype("Int64")
+            filled.isetitem(place, column.where(~gone, typed if fitting is None else fitting))
     return filled
 
 
@@ -350,7 +444,10 @@ def _filled_polars(frame: Any, places: list[int], table: pa.Table, missing: np.n
     drawn, columns = pl.DataFrame(table), []
     for place, known, gone in zip(places, drawn.get_columns(), missing.T, strict=True):
         column = frame.to_series(place)
-        columns.append(column.zip_with(pl.Series(~gone), known.cast(column.dtype).alias(column.name)))
+        typed = _typed_polars_column(known, column.dtype)
+        # Where a narrow type has no room for what is drawn, the column is a wide one then.
+        column = column if typed.dtype == column.dtype else column.cast(typed.dtype)
+        columns.append(column.zip_with(pl.Series(~gone), typed.alias(column.name)))
     return frame.with_columns(columns)
 
 
@@ -360,9 +457,13 @@ def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table, missing: 
 
     pc: Any = compute
     for place, column, gone in zip(places, drawn.columns, missing.T, strict=True):
-        known, name = table.column(place), table.column_names[place]
-        whole = pc.if_else(pa.array(gone), column.cast(known.type, safe=False), known)
-        table = table.set_column(place, name, whole)
+        known, name = _without_views(table.column(place)), table.column_names[place]
+        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(known.type):
+            column = column.cast(column.type.value_type)
+        typed = _typed_arrow_column(column, known.type)
+        # Where a narrow type has no room for what is drawn, the column is a wide one then.
+        known = known if typed.type == known.type else known.cast(typed.type)
+        table = table.set_column(place, name, pc.if_else(pa.array(gone), typed, known))
     return table
 
 
@@ -372,7 +473,16 @@ def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = types.get(name, column.type)
         # Of names, some are none of a type that stands alone: a ValueError.
-        with suppress(ValueError, pa.ArrowNotImplementedError):
-            column = column.cast(pa.type_for_alias(kind) if isinstance(kind, str) else kind, safe=False)
+        with suppress(ValueError):
+            column = _typed_arrow_column(column, pa.type_for_alias(kind) if isinstance(kind, str) else kind)
         columns.append(column)
     return pa.table(columns, names=table.column_names)
+
+
+def _typed_arrow_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column in another type, or as it is if a value does not fit into it."""
+    pa = pyarrow()
+    try:
+        return column.cast(kind, safe=pa.types.is_integer(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column
