@@ -57,9 +57,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         trim: share of the rows, the oddest, that are left out of the fit, for data that hold outliers.
         validation: share of the rows that chooses the weights; by default a tenth, and at most 20,000 rows.
         settings: further ones of the model or of the fit by name, such as `{"steps": 500}`.
-        random_state: of the split, the fit and, where these are given none of their own, of draws. Draws come from the
-            one generator that PyTorch has for a process, so what is seeded is the same again with one thread at a time:
-            work side by side in processes (`n_jobs` of joblib's own kind), not in threads.
+        random_state: of the split, the fit and draws without one; comes again in processes, not in parallel threads.
         device: that trains, such as "cpu" or "cuda:1"; by default the accelerator there is.
         verbose: write a line to the error output at every validation.
 
@@ -152,8 +150,6 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
                 f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}. Give the share of "
                 "rows that are expected to be outliers, such as 0.1, the default; scores do not depend on it."
             )
-        if not isinstance(self.settings, Mapping | None):
-            raise ConfigError(f"settings are names with values, such as {{'steps': 500}}, not {self.settings!r}.")
         wanted = Wanted(
             model=self.model,
             time_budget=self.time_budget,

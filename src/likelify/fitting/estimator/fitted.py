@@ -75,6 +75,8 @@ class Wanted:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.settings, Mapping):
+            raise ConfigError(f"settings are names with values, such as {{'steps': 500}}, not {self.settings!r}.")
         budget = self.time_budget
         if budget is not None and not (isinstance(budget, int | float) and budget > 0):
             raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
