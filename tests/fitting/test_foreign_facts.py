@@ -56,17 +56,17 @@ def test_facts_that_do_not_belong_together_are_refused(run, change):
 def test_facts_that_are_not_those_of_the_model_are_refused(run):
     config = json.loads((run.path / "config.json").read_text())
     five = {"event_shape": [5], "columns": list("abcde"), "schema": None}
-    with pytest.raises(LikelifyError, match="the model is of items of 4, the data have items of 5"):
+    with pytest.raises(LikelifyError, match="The model is of items of 4, the data have items of 5"):
         RunConfig.parse(config | {"data": config["data"] | five})
     graphs = {"event_shape": [4], "kind": "graph", "columns": None, "schema": None}
-    with pytest.raises(LikelifyError, match="the model 'flowified-mlp' is not for graphs."):
+    with pytest.raises(LikelifyError, match="The model 'flowified-mlp' is not for graphs."):
         RunConfig.parse(config | {"data": config["data"] | graphs})
     known = {"classes": 3, "class_names": None}
     model = json.loads(zoo.MODELS["glow"](event_shape=(1, 4, 4), classes=2).model_dump_json())
     images = {"kind": "image", "event_shape": [1, 4, 4], "levels": 256, "columns": None, "schema": None} | known
-    with pytest.raises(LikelifyError, match="the model is of 2 classes, the data have 3."):
+    with pytest.raises(LikelifyError, match="The model is of 2 classes, the data have 3."):
         RunConfig.parse(config | {"model": model, "data": config["data"] | images})
-    with pytest.raises(LikelifyError, match="the model is of 256 levels, the data have 17."):
+    with pytest.raises(LikelifyError, match="The model is of 256 levels, the data have 17."):
         RunConfig.parse(config | {"model": model, "data": config["data"] | images | {"levels": 17}})
 
 

@@ -72,7 +72,12 @@ EXTENSIONS: dict[str, Values] = {
 SECONDS = dict.fromkeys(EXTENSIONS, 90.0) | {words.CANONICAL: 30.0}
 # The best of either kind again, for ten minutes: on each data set the couplings that were best after 90 seconds.
 LONG: dict[str, dict[str, str]] = {
-    words.LONG_COUPLINGS: dict.fromkeys(COLUMNS, words.BOTH) | {"MoG-4": words.ATTENTION},
+    words.LONG_COUPLINGS: {
+        "MoG-4": words.ATTENTION,
+        "MoG-9": words.BOTH,
+        "MoG-16": words.BOTH,
+        "MoG-Ring": words.SPLINES,
+    },
     words.LONG_MATCHING: dict.fromkeys(COLUMNS, words.MATCHING),
 }
 LONG_SECONDS = 600.0

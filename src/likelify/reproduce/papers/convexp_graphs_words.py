@@ -65,8 +65,8 @@ CAVEATS: dict[Scale, str] = {
     "minutes'. The paper's layers, widths and numbers of steps are in an appendix that is not at hand, so its figures "
     f"stand beside ours without equal effort. {DEFINED} {ENTROPIES} The rows of the paper and the controls have the "
     "same number of steps on a data set, the others 90 seconds each, the canonicalised one 30. The couplings of ten "
-    "minutes are those that were best after 90 seconds: affine ones with attention on MoG-4, splines with attention "
-    "elsewhere.",
+    "minutes are those that were best after 90 seconds: affine ones with attention on MoG-4, splines on the ring, "
+    "splines with attention elsewhere.",
     "paper": "Paper scale: the paper's settings are in an appendix that is not at hand. The nearest published ones are "
     "the defaults of the graph normalizing flows' code (Liu et al. 2019): 12 layers that change both halves, attention "
     "of eight heads, width 256, 15,000 steps of 32 graphs. Normalization is ActNorm in place of batch norm, and the "
