@@ -243,7 +243,9 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         weighted = " to ".join(str(count) for count in sorted({min(items), max(items)}))
         draws = ", ".join(sorted({str(result.iw.samples) for result in results if result.iw is not None}))
         notes.append(f"Importance weighting: {draws} draws on the first {weighted} test items.")
-        notes += _unweighted(results) + _doubts(results)
+        # Divergences have no column of their own for what is weighted.
+        notes += [] if any(result.elbo.kl is not None for result in results) else _unweighted(results)
+        notes += _doubts(results)
     if len(items) > 1:
         notes.append("How many items these are differs, as time allowed: the column compares different items.")
     if results:
