@@ -1,4 +1,4 @@
-"""What looking at inverses costs: samples and single items with the check and without it, and of a layer without one."""
+"""What looking at inverses costs: samples and single items with the check and without it, and a layer without one."""
 
 from collections.abc import Callable
 from typing import Any

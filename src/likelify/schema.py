@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
@@ -20,6 +21,13 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]
 MOST_STATES = 2**12
 # How far from a multiple of its step a value may be, in steps.
 OFF_STEP = 1e-6
+# Seconds.
+DAY = 86400
+
+
+def is_clock(written: str | None) -> bool:
+    """Tell whether dates that are written so are times of day."""
+    return written is not None and not re.search("%[dbBmyYj]", written)
 
 
 class LinearFunction(Settings):

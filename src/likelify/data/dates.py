@@ -12,10 +12,9 @@ import numpy as np
 from likelify.data.dialect import is_missing, is_nothing
 from likelify.data.faults import Faults, note_cells
 from likelify.data.zones import at_clock
-from likelify.schema import ColumnSchema
+from likelify.schema import DAY, ColumnSchema, is_clock
 
 Unit = Literal["day", "second"]
-DAY = 86400
 START = datetime(1970, 1, 1)
 # The seconds that calendars have, of the years 1 to 9999; draws far outside of the data can lie beyond.
 EARLIEST, LATEST = -62135596800.0, 253402300799.0
@@ -88,11 +87,6 @@ def _read(word: str, form: str) -> datetime | None:
         return datetime.strptime(word, form)
     except ValueError:
         return None
-
-
-def is_clock(written: str | None) -> bool:
-    """Tell whether dates that are written so are times of day."""
-    return written is not None and not re.search("%[dbBmyYj]", written)
 
 
 def unit_of(written: str) -> Unit:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data.arrow import pyarrow
-from likelify.data.dates import is_clock
 from likelify.data.encoding import UNSEEN, decimals_of, decode_column, in_steps
 from likelify.data.zones import of_clocks
-from likelify.schema import ColumnSchema, compute_functions
+from likelify.schema import ColumnSchema, compute_functions, is_clock
 
 if TYPE_CHECKING:
     import pyarrow as pa

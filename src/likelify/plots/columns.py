@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.dates import DAY, is_clock
-from likelify.schema import ColumnSchema
+from likelify.schema import DAY, ColumnSchema, is_clock
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
