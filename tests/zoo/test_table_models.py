@@ -10,6 +10,8 @@ from likelify.distributions import AutoregressiveColumns, Mixture, OfReals
 from likelify.errors import ConfigError
 from likelify.schema import ColumnSchema, real_columns
 from likelify.testing import randomize
+from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, TableConfig
+from likelify.zoo.table_flow import READERS
 
 SMALL = {"width": 8, "components": 2, "couplings": 2, "hidden": (8,), "bins": 4, "normals": 2}
 SETTINGS = {
@@ -150,3 +152,9 @@ def test_a_condition_is_not_modelled():
     rows = torch.stack([line, torch.full_like(line, 0.7)], 1)
     # A density of a for each b.
     assert float(flow.log_prob(rows).double().exp().sum() * 0.02) == pytest.approx(1, abs=0.01)
+
+
+def test_every_setting_of_members_is_known_to_be_one():
+    own = {*CouplingConfig.model_fields, *SplineColumnsConfig.model_fields} - {*TableConfig.model_fields}
+    # All members have dropout, and orders.
+    assert own - {"dropout", "order_seed"} == READERS.keys()

@@ -100,7 +100,7 @@ def choose(
     title = name if wanted is None else _title(wanted.name, size, words | free)
     config = complete_model(chosen | {"model": name}, facts, conditional=conditional)
     if idle := config.idle(of_model):
-        raise ConfigError(f"These settings have no effect: {' '.join(idle)} Leave them out, or say members too.")
+        raise ConfigError(f"These settings have no effect: {' '.join(idle)} Leave them out.")
     return Choice(
         model=config,
         fit=FitSettings.parse(fitting),

@@ -10,13 +10,19 @@ from pydantic import Field, model_validator
 from likelify import nets, transforms
 from likelify.schema import all_plain
 from likelify.zoo.registry import Size, register
-from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, SplineConfig, copula_start
+from likelify.zoo.table import CouplingConfig, SplineColumnsConfig, copula_start
 
 if TYPE_CHECKING:
     from likelify.distributions import Distribution
     from likelify.flows import Flow
 
 MemberName = Literal["autoregressive", "splines", "couplings"]
+# Members that read the settings which not all of them do.
+READERS: dict[str, tuple[MemberName, ...]] = {
+    **dict.fromkeys(("couplings", "mixing", "hidden"), ("couplings",)),
+    **dict.fromkeys(("passes", "copula"), ("splines",)),
+    **dict.fromkeys(("bins", "interval"), ("splines", "couplings")),
+}
 # Columns up to which a mixture of normal distributions with full covariances is among the simple members.
 WIDEST_MIXTURE = 64
 
@@ -62,16 +68,12 @@ class TableFlowConfig(CouplingConfig, SplineColumnsConfig):
 
     def idle(self, said: Collection[str]) -> list[str]:
         """Return a sentence on each setting of members that there are none of."""
-        found = []
-        both = {*SplineConfig.model_fields}
-        for of, member in ((CouplingConfig, "couplings"), (SplineColumnsConfig, "splines")):
-            own = of.model_fields.keys() - both - {"order_seed"}
-            if member not in self.members:
-                found += [f"{name} is for members of {member}, and there are none." for name in said if name in own]
-        if {"couplings", "splines"}.isdisjoint(self.members):
-            names = [name for name in said if name in ("bins", "interval")]
-            found += [f"{name} is for members of splines or couplings, and there are none." for name in names]
-        return found
+        readers = {name: READERS[name] for name in said if name in READERS}
+        return [
+            f"{name} is for members of {' or '.join(members)}, and there are none (--set members=...)."
+            for name, members in readers.items()
+            if set(members).isdisjoint(self.members)
+        ]
 
     @property
     def is_plain(self) -> bool:

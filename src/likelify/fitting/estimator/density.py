@@ -466,14 +466,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """Return a table as the data layer reads it; by the names that it had when it was fitted, unless it is now."""
         fewest = FEWEST if reset else 1
         if not is_frame(X):
-            X = validate_data(  # noqa: N806
-                self,
-                unmasked(X),
-                reset=reset,
-                dtype=None,
-                ensure_all_finite="allow-nan",
-                ensure_min_samples=fewest,
-            )
+            how = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
+            X = validate_data(self, unmasked(X), reset=reset, **how)  # noqa: N806
         else:
             X = X if reset else self._form.in_order(X)  # noqa: N806
             validate_data(self, X, reset=reset, skip_check_array=True)

@@ -76,8 +76,9 @@ def parts_of(flow: Flow) -> tuple[Flowified, dict[str, Any]]:
     Raises:
         ConfigError: if the flow was made by other means.
     """
-    several = isinstance(flow.transform, Chain) and not isinstance(flow.transform, Flowified)
-    *front, found = list(flow.transform) if isinstance(flow.transform, Chain) and several else [flow.transform]
+    front, found = [], flow.transform
+    if isinstance(found, Chain) and not isinstance(found, Flowified):
+        *front, found = found.parts()
     if not isinstance(found, Flowified) or flow.event_shape is None or flow.encoder is not None:
         raise ConfigError(FOREIGN)
     if _shown(flow.base) != _shown(latent_base(found)):
@@ -105,7 +106,7 @@ def _arguments(front: Sequence[Transform]) -> dict[str, Any]:
 
 
 def _shown(base: Distribution) -> tuple[Any, ...]:
-    """Return what makes one base another, trained or not: its kinds of parts, their shapes and parameters."""
+    """Return what makes one base another: its kinds of parts, its shape, and what its parameters are called."""
     parts = tuple(type(part).__name__ for part in base.modules())
     return (parts[0], parts, base.event_shape, tuple(name for name, _ in base.named_parameters()))
 
