@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 # In units of the interquartile range: where the scale turns from linear to logarithmic.
 TURNS = (0.5, 3.0)
+# About an end of the range instead, where the distance from it grows so many times over the middle half of the values.
+DECADE = 10.0
 # Bandwidths that are tried, as multiples of the rule for normal data.
 MULTIPLES = tuple(2.0 ** (power / 2) for power in range(-14, 4))
 # Cells reach this far on the logarithmic scale, as long as data do; a cell of what is farther would be too coarse.
@@ -28,6 +31,7 @@ USUAL = 0.95
 SMALLEST = 1e-300
 # Interquartile range of Student's t with three degrees of freedom.
 RANGE_OF_T3 = 1.5297856
+Scales = Callable[[Tensor, float, float, float], list[tuple[float, float]]]
 
 
 class Grid(NamedTuple):
@@ -84,25 +88,30 @@ def fit_density(values: Tensor, low: float, high: float, *, hard: bool, cells: i
         cells: how many there are.
     """
     ordered = values.sort().values
-    # Ties of large numbers have no room to be spread in, but their distances from the middle do.
-    middle = _subtracted(ordered, low, high)
-    ordered, low, high = ordered - middle, low - middle, high - middle
-    ordered = apart(ordered).clamp(low, high) if len(values) > 1 else ordered
     tried: list[tuple[float, Density]] = []
-    for turn in TURNS:
-        grid, a = _grid(ordered, low, high, turn, middle)
-        mass, tails, score = _smoothed(a, grid, cells, bounded=(low > -math.inf, high < math.inf), hard=hard)
-        # In the units of the column, so that the two scales compare.
-        score = score - float((math.log(grid.unit) + log_cosh(a)).mean())
-        tried.append((score, Density(grid._replace(center=grid.center + middle), mass, tails)))
+    for origin, scales in _scales(ordered, low, high):
+        # Ties of large numbers have no room to be spread in, but their distances from an origin among them do.
+        moved, start, stop = ordered - origin, low - origin, high - origin
+        moved = apart(moved).clamp(start, stop) if len(values) > 1 else moved
+        for center, unit in scales(moved, start, stop, origin):
+            grid, a = _grid(moved, start, stop, center, unit)
+            mass, tails, score = _smoothed(a, grid, cells, bounded=(low > -math.inf, high < math.inf), hard=hard)
+            # In the units of the column, so that scales compare.
+            score = score - float((math.log(grid.unit) + log_cosh(a)).mean())
+            tried.append((score, Density(grid._replace(center=grid.center + origin), mass, tails)))
     return max(tried, key=lambda each: each[0])[1]
 
 
 def _subtracted(ordered: Tensor, low: float, high: float) -> float:
     """Return the median, or zero where what is left of a value or an end would be too large for float64."""
     middle = float(ordered[len(ordered) // 2])
+    return middle if _leaves_numbers(middle, ordered, low, high) else 0.0
+
+
+def _leaves_numbers(origin: float, ordered: Tensor, low: float, high: float) -> bool:
+    """Return whether an origin can be subtracted from all values and ends in float64."""
     ends = [float(ordered[0]), float(ordered[-1]), *(end for end in (low, high) if math.isfinite(end))]
-    return middle if all(math.isfinite(end - middle) for end in ends) else 0.0
+    return all(math.isfinite(end - origin) for end in ends)
 
 
 def apart(ordered: Tensor) -> Tensor:
@@ -146,14 +155,40 @@ def log_cosh(a: Tensor) -> Tensor:
     return size + torch.log1p((-2 * size).exp()) - math.log(2.0)
 
 
-def _grid(ordered: Tensor, low: float, high: float, turn: float, middle: float) -> tuple[Grid, Tensor]:
-    """Return the grid for a sample in order, and the sample on its scale, both about `middle`."""
+def _scales(ordered: Tensor, low: float, high: float) -> list[tuple[float, Scales]]:
+    """Return numbers to measure values from, each with the scales `(center, unit)` that are tried about it."""
+    found: list[tuple[float, Scales]] = [(_subtracted(ordered, low, high), _about_the_middle)]
+    for end in (low, high):
+        near, far = sorted(abs(float(_quantile(ordered, share)) - end) for share in (0.25, 0.75))
+        if math.isfinite(end) and far > DECADE * near and _leaves_numbers(end, ordered, low, high):
+            found.append((end, _about_an_end))
+    return found
+
+
+def _about_the_middle(ordered: Tensor, low: float, high: float, middle: float) -> list[tuple[float, float]]:
+    """Return the scales about the median of a sample whose origin is `middle`."""
     # One of the numbers that are left when it is added.
     center = (middle + float(_quantile(ordered, 0.5))) - middle
-    unit = max(turn * (_spread(ordered) or abs(middle + float(ordered[0])) or 1.0), SMALLEST)
-    if not low <= center <= high:
-        # A range that was found elsewhere, and has hardly any of these values in it.
-        center, unit = min(max(center, low), high), min(unit, high - low)
+    spread = _spread(ordered) or abs(middle + float(ordered[0])) or 1.0
+    if low <= center <= high:
+        return [(center, max(turn * spread, SMALLEST)) for turn in TURNS]
+    # A range that was found elsewhere, and has hardly any of these values in it.
+    nearest = min(max(center, low), high)
+    return [(nearest, min(max(turn * spread, SMALLEST), high - low)) for turn in TURNS]
+
+
+def _about_an_end(ordered: Tensor, _low: float, _high: float, _end: float) -> list[tuple[float, float]]:
+    """Return the scale that is logarithmic in the distance from an end, but for the nearest hundredth of the values.
+
+    About the middle what lies next to the end shares a cell or two, however many decades it spans. There is no such
+    scale where the nearest hundredth lies at the end itself.
+    """
+    nearest = min(abs(float(_quantile(ordered, share))) for share in (0.01, 0.99))
+    return [(0.0, nearest)] if nearest >= SMALLEST else []
+
+
+def _grid(ordered: Tensor, low: float, high: float, center: float, unit: float) -> tuple[Grid, Tensor]:
+    """Return the grid of a scale for a sample in order, and the sample on it, all from the same origin."""
     a = squashed(ordered, center, unit)
     quartiles = _quantile(a, 0.75) - _quantile(a, 0.25)
     whole = float(a[-1] - a[0])

@@ -31,12 +31,14 @@ _DERIVED = ("log_density", "below", "above", "near", "beyond", "reach", "log_tai
 class KernelMarginal(InDouble, Transform):
     r"""Map each column of a table to a standard normal by its own distribution function, fitted and not trained.
 
-    `z = Phi^-1(F(x))` and `log dz/dx = log f(x) - log phi(z)`. The density `f` is constant on cells of equal width in
-    `a = asinh((x - c) / s)`, with the median `c` and a scale `s` of 0.5 or 3 interquartile ranges, so that it is exact,
-    fine in the bulk and logarithmic in heavy tails. It is a histogram smoothed by a kernel, and a floor of Student's t
-    with three degrees of freedom in `a`, whose share is `2 / n`, at least 1e-4 and at most 0.02. Scale and bandwidth
-    have the best leave-one-out likelihood. Beyond the cells the probability falls with the third power of `a`, so that
-    scores of all that float64 can hold stay finite, within about 8.
+    `z = Phi^-1(F(x))` and `log dz/dx = log f(x) - log phi(z)`. The density `f` is constant on cells of equal width
+    in `a = asinh((x - c) / s)`, with the median `c` and a scale `s` of 0.5 or 3 interquartile ranges, so that it is
+    exact, fine in the bulk and logarithmic in heavy tails. Where the distance from an end of the range grows
+    tenfold over the middle half of the values, `c` may be that end, and `s` the distance of the nearest hundredth.
+    It is a histogram smoothed by a kernel, and a floor of Student's t with three degrees of freedom in `a`, whose
+    share is `2 / n`, at least 1e-4 and at most 0.02. Scale and bandwidth have the best leave-one-out likelihood.
+    Beyond the cells the probability falls with the third power of `a`, so that scores of all that float64 can hold
+    stay finite, within about 8.
 
     `F` is accumulated from both ends, so no digits are lost near one. Everything is computed in float64, whatever the
     dtype of the flow, and only `z` and the contribution have that dtype; `inverse` returns float64. A flow that starts
