@@ -1,6 +1,7 @@
 """Converted networks compute what the networks do, and have a likelihood."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -74,6 +75,23 @@ def test_questions_about_shapes_are_answered():
             return self.layer(y).view(rows, -1)
 
     net, x = Careful(), torch.randn(3, 2, 3)
+    torch.testing.assert_close(flowify(net, x).mean_forward(x), net(x))
+
+
+def test_shapes_that_python_needs_as_numbers_are_given():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(4)])
+
+        def forward(self, x):
+            half = int(x.shape[1] / 2)
+            for i in range(x.shape[1] - len(x.shape)):
+                x = self.layers[i](x)
+            a, b = x.split(round(x.shape[1] / 2), 1)
+            return self.layers[2](torch.cat([b, a], 1) / float(half)) * math.sqrt(x.shape[1])
+
+    net, x = Halves(), torch.randn(3, 4)
     torch.testing.assert_close(flowify(net, x).mean_forward(x), net(x))
 
 

@@ -74,6 +74,15 @@ def test_wrong_rules_are_found_out_at_every_size(size, channels):
         flowify(Beside(), torch.randn(3, 2))
 
 
+def test_hooks_that_change_results_are_named_and_others_are_let_be():
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1), nn.Linear(3, 2)), torch.randn(3, 3)
+    net[0].register_forward_hook(lambda module, inputs, output: None)
+    flowify(net, x)
+    net[2].register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.raises(UnsupportedError, match=r"There are forward hooks \(0, 2\); do in forward what they change"):
+        flowify(net, x)
+
+
 def test_round_off_of_large_numbers_in_between_is_no_fault():
     def call(self, x):
         return self.two((self.one(x) + 1e4) - 1e4) * 1e-3

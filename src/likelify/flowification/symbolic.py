@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute, TraceError
 
 from likelify.flowification.refusals import Refusals
 from likelify.flowification.rules import module_rule, traced_functions
 
 N = TypeVar("N")
+
+# What a trace puts its own in place of.
+PLAIN = {name: getattr(nn.Module, name) for name in ("__call__", "__getattr__")}
 
 # What reads shapes, never values.
 SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
@@ -22,57 +28,116 @@ SIZE_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "is_cuda", "requires_grad
 
 
 class Tracer(fx.Tracer):
-    """Symbolic tracer that enters the user's modules, but neither PyTorch's own nor those with a rule."""
+    """Symbolic tracer that enters the user's modules, but neither PyTorch's own nor those with a rule.
+
+    Args:
+        examples: inputs that differ in the number of rows, which questions about shapes are answered on.
+    """
 
     proxy_buffer_attributes = True
 
-    def __init__(self, example: Tensor) -> None:
+    def __init__(self, examples: Sequence[Tensor]) -> None:
         super().__init__(autowrap_functions=traced_functions())
-        self.example = example
+        self.examples = examples
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is one step."""
         return module_rule(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a value in the user's forward."""
+        return _StandIn(node, self)
+
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Answer questions about shapes, such as asserts; those about values are an error of tracing."""
         if not _asks_for_sizes(obj.node):
             return super().to_bool(obj)
-        return bool(self._value(obj.node))
+        return self.answer(obj.node, bool)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Unpack shapes whose length is known."""
         if not _asks_for_sizes(obj.node):
             return super().iter(obj)
-        return iter([obj[i] for i in range(len(self._value(obj.node)))])  # pyright: ignore[reportIndexIssue]
+        return iter([obj[i] for i in range(self.answer(obj.node, len))])  # pyright: ignore[reportIndexIssue]
+
+    def answer(self, node: fx.Node, ask: Callable[[Any], N]) -> N:
+        """Return what is asked of a value that depends on shapes.
+
+        Raises:
+            TraceError: if it depends on the values of tensors, or on the number of rows.
+        """
+        if not _asks_for_sizes(node):
+            raise TraceError("a Python number is made of a value that depends on data")
+        answers = [ask(self._value(node, interpreter)) for interpreter in self._interpreters]
+        if any(other != answers[0] for other in answers):
+            raise TraceError(
+                "the number of rows is asked for in Python, as by len(x); write x.shape[0], or -1 in shapes"
+            )
+        return answers[0]
 
     @functools.cached_property
-    def _interpreter(self) -> fx.Interpreter:
-        """Evaluates single nodes on the example, while the graph still grows."""
-        interpreter = _Plain(self.root, garbage_collect_values=False, graph=self.graph)
-        interpreter.args_iter = iter([self.example.clone()])
-        return interpreter
+    def _interpreters(self) -> list[fx.Interpreter]:
+        """Evaluate single nodes on the examples, while the graph still grows."""
+        found: list[fx.Interpreter] = []
+        for example in self.examples:
+            found.append(fx.Interpreter(self.root, garbage_collect_values=False, graph=self.graph))
+            found[-1].args_iter = iter([example.clone()])
+        return found
 
-    def _value(self, node: fx.Node) -> Any:
-        needed, values = ancestors(node), self._interpreter.env
-        with torch.no_grad():
+    def _value(self, node: fx.Node, interpreter: fx.Interpreter) -> Any:
+        needed, values = ancestors(node), interpreter.env
+        with torch.no_grad(), _untraced():
             for other in self.graph.nodes:
                 if other in needed and other not in values:
-                    values[other] = self._interpreter.run_node(other)
+                    values[other] = interpreter.run_node(other)
         return values[node]
 
 
-class _Plain(fx.Interpreter):
-    """Reads attributes as they are: while a module is traced, its own `__getattr__` gives stand-ins."""
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Let modules compute, in the middle of a trace, in which they record."""
+    traced = {name: getattr(nn.Module, name) for name in PLAIN}
+    try:
+        for name, plain in PLAIN.items():
+            setattr(nn.Module, name, plain)
+        yield
+    finally:
+        for name, recording in traced.items():
+            setattr(nn.Module, name, recording)
 
-    def fetch_attr(self, target: str) -> Any:
-        """Return a parameter, a buffer or a plain attribute of a module."""
-        *path, last = target.split(".")
-        module: Any = self.module
-        for name in path:
-            module = vars(module)["_modules"][name]
-        kinds = (vars(module).get(kind, {}) for kind in ("_parameters", "_buffers", "_modules"))
-        return next((kind[last] for kind in kinds if last in kind), vars(module).get(last))
+
+class _Answering(fx.Proxy):
+    """Gives Python numbers where Python needs them: `range(x.shape[1])`, `int(x.shape[1] / 2)`, `len(x.shape)`."""
+
+    tracer: Tracer
+
+    def __getattr__(self, k: str) -> Attribute:
+        return _StandInAttribute(self, k)
+
+    def __int__(self) -> int:
+        return self.tracer.answer(self.node, int)
+
+    def __index__(self) -> int:
+        return self.tracer.answer(self.node, operator.index)
+
+    def __float__(self) -> float:
+        return self.tracer.answer(self.node, float)
+
+    def __round__(self, ndigits: int | None = None) -> float:
+        return round(float(self), ndigits)
+
+    def __len__(self) -> int:
+        # That of a tensor is its number of rows.
+        recorded = self.tracer.create_proxy("call_function", len, (self,), {})
+        return self.tracer.answer(recorded.node, int)
+
+
+class _StandIn(_Answering):
+    """What stands for a value."""
+
+
+class _StandInAttribute(_Answering, Attribute):
+    """What stands for an attribute of a value, or for a method that is about to be called."""
 
 
 def _asks_for_sizes(node: fx.Node) -> bool:
@@ -86,9 +151,9 @@ def reads_size(node: fx.Node) -> bool:
     return node.target in SIZES and (node.target is not getattr or node.args[1] in SIZE_ATTRIBUTES)
 
 
-def symbolic(module: nn.Module, example: Tensor, refusals: Refusals) -> fx.GraphModule | None:
+def symbolic(module: nn.Module, examples: Sequence[Tensor], refusals: Refusals) -> fx.GraphModule | None:
     """Return what a module calls on its input, or None, with what is in the way added to `refusals`."""
-    tracer = Tracer(example)
+    tracer = Tracer(examples)
     parameters = list(inspect.signature(module.forward).parameters.values())
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     fixed = {

@@ -37,13 +37,13 @@ def trace(module: nn.Module, example: Tensor, refusals: Refusals) -> Graph | Non
     """Return the graph of a module; what is in the way goes to `refusals`, and without any graph the result is None."""
     _check_example(example)
     module = _copied(module)
-    if Tracer(example).is_leaf_module(module, ""):
+    if Tracer((example,)).is_leaf_module(module, ""):
         # A tracer looks into the module that it is given; what it should not look into goes one level down.
         module = nn.Sequential(module)
     example = example[:EXAMPLE_ROWS].detach().cpu()
     more = torch.cat([example, example[:1]])
     results = _results(module, example, more, refusals)
-    found = None if results is None else symbolic(module, example, refusals)
+    found = None if results is None else symbolic(module, (example, more), refusals)
     if results is None or found is None:
         return None
     recorders = [Recorder(found), Recorder(found)]

@@ -76,8 +76,19 @@ def check_equal(transform: Transform, graph: Graph, name: str) -> None:
             raise UnsupportedError(
                 f"flowify converted this {name}, but the noise-free path of the result {what}. A rule does not compute "
                 "what its layer does, or the module depends on more than its input (random draws, the number of rows). "
-                "No flow was made."
+                f"{_hooked(graph.module)}No flow was made."
             )
+
+
+def _hooked(module: nn.Module) -> str:
+    """Return what is said of hooks, which change results without a rule that could know of it."""
+    with_hooks = [
+        name or "the module itself"
+        for name, part in module.named_modules()
+        if part._forward_hooks or part._forward_pre_hooks  # noqa: SLF001
+    ]
+    where = ", ".join(with_hooks[:3])
+    return f"There are forward hooks ({where}); do in forward what they change, or remove them. " if where else ""
 
 
 def _further(graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
