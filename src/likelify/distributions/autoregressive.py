@@ -18,7 +18,7 @@ from likelify.nets.cells import CellLayout, expected_score
 from likelify.nets.columns import ColumnsNet
 from likelify.schema import ColumnSchema
 from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
-from likelify.support import Interval
+from likelify.support import Interval, check_sample
 from likelify.tracing import in_full_precision, is_tracing
 
 # Log-odds of states stay within this, so that their exponentials need no care.
@@ -136,6 +136,8 @@ class AutoregressiveColumns(Distribution):
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each row of cells, of states and intervals the log-probability, in nats."""
+        if as_context(context).structure is not None:
+            raise UnsupportedError("The rows of a table are no nodes of graphs; give log_prob no graphs.")
         return self._in_chunks(x, self._total)
 
     def terms(self, x: Tensor) -> Tensor:
@@ -146,7 +148,13 @@ class AutoregressiveColumns(Distribution):
         return self._in_chunks(x, self._by_column)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
-        """Set the log-odds of states, and the linear part, by a sample of cells."""
+        """Set the log-odds of states, and the linear part, by a sample of cells.
+
+        Raises:
+            ShapeError: for an empty sample.
+            DomainError: if it holds values that are not finite.
+        """
+        check_sample(x, self)
         with torch.no_grad():
             self.log_odds.copy_(column_fit.log_odds(self.layout, x)[self.layout.given_states :])
             fit = column_fit.ridge(self.layout, x) if self.linear else column_fit.moments(self.layout, x)
@@ -317,7 +325,9 @@ class AutoregressiveColumns(Distribution):
         odds = odds.clamp(-MOST_ODDS, MOST_ODDS)
         segments = self.layout.segments[self.layout.given_open :, self.layout.given_states :]
         chosen = features[self.layout.scores + self.layout.given_states :]
-        return scores, segments @ (chosen * odds) - (segments @ odds.exp()).log()
+        terms = segments @ (chosen * odds) - (segments @ odds.exp()).log()
+        # A state that there is not marks nothing.
+        return scores, torch.where(chosen.sum(0) == len(self.open), terms, -torch.inf)
 
     def _score_terms(self, features: Tensor, heads: Tensor | None, state: Tensor, z: Tensor, width: Tensor) -> Tensor:
         layout = self.layout

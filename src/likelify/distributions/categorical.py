@@ -32,6 +32,8 @@ class ConditionalCategorical(OfCondition):
         torch.Size([1])
     """
 
+    of_integers = True
+
     def __init__(self, net: nn.Module, levels: int) -> None:
         super().__init__()
         if levels < 2:
@@ -47,9 +49,11 @@ class ConditionalCategorical(OfCondition):
                 f"The network is for events {tuple(log_odds.shape[2:])} in {len(log_odds)} rows, the input has shape "
                 f"{tuple(x.shape)}."
             )
-        if not is_tracing() and not bool(((x >= 0) & (x < self.levels) & (x == x.floor())).all()):
+        # In 64 bits: eight do not hold the number of their values.
+        chosen = x.long()
+        if not is_tracing() and not bool(((chosen >= 0) & (chosen < self.levels) & (chosen == x)).all()):
             raise DomainError(f"ConditionalCategorical: some values are not integers 0..{self.levels - 1}.")
-        return sum_items(_at_levels(log_odds, x), context)
+        return sum_items(_at_levels(log_odds, chosen), context)
 
     def sample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw for each row of the condition, integers in the network's dtype.

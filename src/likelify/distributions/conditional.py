@@ -82,8 +82,11 @@ class ColumnConditional:
         if conditional.log_states is None:
             return torch.full_like(noise, self.continuous or 0), conditional._scores.from_noise(noise)
         lower, upper = probability_below(noise), probability_below(-noise)
-        edges = conditional.log_states.exp().cumsum(0)
-        state = (lower > edges[:-1]).sum(0).to(noise.dtype)
+        # Each end of the line has its own edges: next to one, what rare states add would be lost.
+        shares = conditional.log_states.exp()
+        before, behind = _before(shares), _before(shares.flip(0)).flip(0)
+        beyond = torch.where(lower < 0.5, lower > before[1:], upper < behind[:-1])
+        state = beyond.sum(0).to(noise.dtype)
         if conditional.mixture is None:
             return state, torch.zeros_like(noise)
         below, inside, above = _intervals(conditional.log_states, state)
@@ -112,5 +115,10 @@ def _intervals(log_states: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tenso
     """Return the probabilities of the states before that of each row, of itself, and of those behind it."""
     share = log_states.exp()
     place = state.long()[None]
-    below, above = share.cumsum(0) - share, share.flip(0).cumsum(0).flip(0) - share
+    below, above = _before(share), _before(share.flip(0)).flip(0)
     return below.gather(0, place)[0], share.gather(0, place)[0], above.gather(0, place)[0]
+
+
+def _before(shares: Tensor) -> Tensor:
+    """Return the sums of all shares before each, none of which is lost to those behind."""
+    return torch.cat([torch.zeros_like(shares[:1]), shares[:-1].cumsum(0)])

@@ -17,6 +17,8 @@ from likelify.tracing import in_full_precision
 # Rows on which numbers of components are compared, and on which the one that is taken is fitted.
 COMPARED_ROWS, FITTED_ROWS = 4000, 20_000
 ROUNDS = 60
+# Deviations of values that are the same, in units of them.
+EQUAL = 1e-13
 # Rows whose components are computed together where no gradients are wanted.
 CHUNK_ROWS = 2048
 
@@ -127,7 +129,8 @@ class GaussianMixture(Distribution):
             return
         rows = x.detach().double().cpu()
         centre, scale = rows.mean(0), rows.std(0, correction=0)
-        scale = torch.where(scale > 0, scale, 1.0)
+        # What rounding leaves of equal values is no deviation.
+        scale = torch.where(scale > EQUAL * centre.abs(), scale, 1.0)
         fitted = _fitted(((rows - centre) / scale).numpy(), self.components)
         used = len(fitted.weights_)
         with torch.no_grad():

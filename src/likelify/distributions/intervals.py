@@ -107,7 +107,9 @@ def _short(h: Tensor, t: Tensor) -> Tensor:
 
 def _long(h: Tensor, t: Tensor) -> Tensor:
     upper, lower = log_ndtr(h - t), log_ndtr(-h - t)
-    return upper + torch.log1p(-(lower - upper).exp())
+    # Far out both ends may round to the same number. The tails differ by 2 h t at least, a density being log-concave.
+    gap = torch.minimum(lower - upper, -2 * h * t)
+    return upper + torch.log1p(-gap.exp())
 
 
 def _series(h: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -135,8 +136,12 @@ class Mixture(Distribution, ActsInTraining):
         if self.apart and self.active:
             trained = [m for m in self._members if any(p.requires_grad for p in m.parameters())]
             if trained:
+                context = self._offered(context)
                 return torch.stack([member.log_prob(x, context) for member in trained]).mean(0)
-        return (self._each(x, context) + self.log_weights[:, None]).logsumexp(0)
+        joint = self._each(x, context) + self.log_weights[:, None]
+        # Where there is nothing, weights have no gradient; that of a sum of no terms is undefined.
+        nothing = (joint == -math.inf).all(0)
+        return torch.where(nothing, -math.inf, torch.where(nothing, 0, joint).logsumexp(0))
 
     def responsibilities(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the probabilities that each item comes from each member, `(items, members)`."""
@@ -144,23 +149,26 @@ class Mixture(Distribution, ActsInTraining):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Fit what depends on data in all members."""
+        context = self._offered(context)
         for member in self._members:
             member.initialize(x, context)
 
     def stack(self, x: Tensor, context: ContextLike = None) -> None:
         """Set the weights by expectation and maximization on rows that no member was trained on.
 
-        It starts from equal weights, and these count as much as one more row, so that no weight becomes zero. Rows that
-        no member can have made have no say. Members that are mixtures set their own weights first. Weights that are
-        trained with the members (not `apart`) stay as they are.
+        It starts from equal weights, and these count as much as one more row, so that no weight becomes zero. Rows
+        that no member can have made have no say, nor has a member in rows that it has no number for. Members that
+        are mixtures set their own weights first. Weights that are trained with the members (not `apart`) stay as
+        they are.
         """
         with torch.no_grad():
             for member in self._members:
-                member.stack(x, context)
+                member.stack(x, self._offered(context))
             if not self.apart:
                 return
-            log_probs = widest(self._each(x, context))
-            log_probs = log_probs[:, log_probs.isfinite().any(0)]
+            # A member that fails on a row has no share in it.
+            log_probs = widest(self._each(x, context)).nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
+            log_probs = log_probs[:, log_probs.amax(0).isfinite()]
             weights = log_probs.new_full((len(self.members),), 1 / len(self.members))
             prior = weights
             for _ in range(ROUNDS):
@@ -222,7 +230,7 @@ class Mixture(Distribution, ActsInTraining):
         Raises:
             UnsupportedError: if there is none.
         """
-        return self._noisy().to_noise(x, context)
+        return self._noisy().to_noise(x, self._offered(context))
 
     def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
         """Return what noise becomes in a draw of the member whose noise `to_noise` gives.
@@ -230,7 +238,7 @@ class Mixture(Distribution, ActsInTraining):
         Raises:
             UnsupportedError: if there is none.
         """
-        return self._noisy().from_noise(noise, context)
+        return self._noisy().from_noise(noise, self._offered(context))
 
     def _noisy(self) -> Distribution:
         able = [place for place, member in enumerate(self._members) if has_noise(member)]
@@ -243,12 +251,19 @@ class Mixture(Distribution, ActsInTraining):
 
     def _each(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-densities of all members, `(members, items)`."""
+        context = self._offered(context)
         return torch.stack([member.log_prob(x, context) for member in self._members])
+
+    def _offered(self, context: ContextLike) -> Context:
+        """Return the context for members, of which it is enough that one reads the condition."""
+        context = as_context(context)
+        return replace(context, must_be_read=context.must_be_read and not self.reads_condition)
 
     def _draw(self, shape: Shape, context: Context) -> Tensor:
         if context.structure is not None:
             raise UnsupportedError("A Mixture draws no graphs: members may say nothing of single ones of them.")
         rows, repeated = repeat_context(shape, context) if has_rows(context) else (math.prod(shape), context)
+        repeated = self._offered(repeated)
         member = torch.multinomial(self.weights.expand(max(rows, 1), -1), 1)[:rows, 0]
         parts, places = [], []
         for number, distribution in enumerate(self._members):

@@ -6,7 +6,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from likelify.distributions.core import Distribution
+from likelify.distributions.core import Distribution, check_values
 from likelify.distributions.normal import normal_log_prob
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.names import NoiseName
@@ -35,15 +35,19 @@ class ChannelNoise(Distribution):
         check_noise(noise)
         self.noise = noise
         channels = check_size(channels, "The channels of ChannelNoise")
+        if not 0 < scale < math.inf:
+            raise ConfigError(f"The scale of ChannelNoise is a positive number, not {scale}.")
         self.log_scale = nn.Parameter(torch.full((channels,), math.log(scale)))
 
     def log_prob(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the log-density of each item in nats; minus infinity outside of uniform noise."""
+        check_values(x, (len(self.log_scale), *x.shape[2:]), "ChannelNoise")
         log_scale = along(self.log_scale, x.ndim).expand_as(x)
         if self.noise == "normal":
             return sum_items(normal_log_prob(x, torch.zeros_like(x), log_scale), context)
         inside = x.abs() <= 0.5 * log_scale.exp()
-        return sum_items(torch.where(inside, -log_scale, -math.inf), context)
+        outside = torch.where(x.isnan(), x, -math.inf)
+        return sum_items(torch.where(inside, -log_scale, outside), context)
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw for each row of the condition; the context's temperature multiplies the scale."""

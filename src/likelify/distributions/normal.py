@@ -93,6 +93,7 @@ class ConditionalNormal(OfCondition):
         loc, log_scale = self._moments(as_context(context))
         if loc.shape != x.shape:
             raise ShapeError(f"The network gave means of shape {tuple(loc.shape)}, the input has {tuple(x.shape)}.")
+        check_values(x, loc.shape[1:], "ConditionalNormal")
         return sum_items(normal_log_prob(x, loc, log_scale), context)
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
@@ -112,7 +113,13 @@ class ConditionalNormal(OfCondition):
         return loc + log_scale.exp() * noise
 
     def _moments(self, context: Context) -> tuple[Tensor, Tensor]:
-        log_scale, loc = self._read(context).chunk(2, dim=1)
+        raw = self._read(context)
+        if raw.ndim < 2 or raw.shape[1] % 2:
+            raise ShapeError(
+                f"The network of ConditionalNormal gave {tuple(raw.shape)}; its axis 1 must be of even size: "
+                "a log scale and a mean for each channel."
+            )
+        log_scale, loc = raw.chunk(2, dim=1)
         return loc, limit_log_scale(log_scale)
 
 

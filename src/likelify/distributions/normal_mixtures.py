@@ -176,13 +176,15 @@ def _log_density(heads: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     scaled = torch.sub(u, means).mul_(inverse)
     # In place from here on: each fresh tensor of all components costs as much as the arithmetic on it.
     joint = torch.sub(odds, log_scales).addcmul_(scaled, scaled, value=-0.5)
-    top = joint.amax(0)
+    # Too far from all of them for any digit, the log-density is minus infinity, not undefined.
+    top = joint.amax(0).clamp_min_(torch.finfo(joint.dtype).min)
     joint = joint.sub_(top).exp_()
     total = joint.sum(0)
     weights = torch.sub(odds, odds_top := odds.amax(0)).exp_()
     weight_total = weights.sum(0)
     value = top.add_(total.log()).sub_(odds_top).sub_(weight_total.log()).sub_(LOG_SQRT_2PI)
-    return value, scaled, inverse, joint.div_(total), weights.div_(weight_total)
+    responsible = joint.div_(total.clamp_min_(torch.finfo(joint.dtype).tiny))
+    return value, scaled, inverse, responsible, weights.div_(weight_total)
 
 
 class _MixtureLogDensity(torch.autograd.Function):

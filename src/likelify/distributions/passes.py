@@ -12,6 +12,7 @@ from likelify.distributions.conditional import ColumnConditional
 from likelify.errors import UnsupportedError
 from likelify.nets.cells import expected_score
 from likelify.nets.columns import Walk
+from likelify.tracing import in_full_precision
 
 if TYPE_CHECKING:
     from likelify.distributions.autoregressive import AutoregressiveColumns
@@ -85,7 +86,10 @@ def complete(
     rows = len(cells)
     many = torch.arange(draws * rows, device=cells.device) % rows
     with freeze(model):
-        found = [_completed(model, cells[chunk], known[chunk], drawing) for chunk in many.split(CHUNK_ROWS)]
+        found = [
+            in_full_precision(lambda kept, at=chunk: _completed(model, kept, known[at], drawing), cells[chunk])
+            for chunk in many.split(CHUNK_ROWS)
+        ]
     drawn, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
     return drawn.reshape(draws, *cells.shape), weights.reshape(draws, rows)
 
@@ -106,7 +110,8 @@ def completes_exactly(model: AutoregressiveColumns, known: Tensor, *, present: b
 
 
 def _completed(model: AutoregressiveColumns, cells: Tensor, known: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
-    made = cells.permute(1, 2, 0).clone()
+    # What is not known is not read: it may be anything.
+    made = torch.where(known.T[None], cells.permute(1, 2, 0), 0)
     weight = cells.new_zeros(len(cells))
     passes = Passes(model, len(cells))
     for position, column in enumerate(model.order):
@@ -156,7 +161,9 @@ def _cell(model: AutoregressiveColumns, column: int, continuous: int | None, sta
 def from_noise(model: AutoregressiveColumns, noise: Tensor) -> Tensor:
     """Return the cells that standard normal noise `(rows, d)` becomes."""
     with freeze(model):
-        return torch.cat([_from_noise(model, rows) for rows in noise.split(CHUNK_ROWS)])
+        return torch.cat(
+            [in_full_precision(lambda rows: _from_noise(model, rows), rows) for rows in noise.split(CHUNK_ROWS)]
+        )
 
 
 def _from_noise(model: AutoregressiveColumns, noise: Tensor) -> Tensor:

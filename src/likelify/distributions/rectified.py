@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.distributions.normal import normal_log_prob
 from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
-from likelify.support import NOT_NEGATIVE
+from likelify.support import NOT_NEGATIVE, check_domain, check_sample
 
 
 class RectifiedNormal(Distribution):
@@ -42,11 +42,18 @@ class RectifiedNormal(Distribution):
         """Return for each item the log-probability of its zeros plus the log-density of its other elements, in nats."""
         check_values(x, self.event_shape, "RectifiedNormal")
         above = normal_log_prob(x, torch.zeros_like(self.log_scale), self.log_scale) + math.log(2)
-        above = torch.where(x > 0, above + F.logsigmoid(-self.log_odds), -math.inf)
+        above = torch.where(x < 0, -math.inf, above + F.logsigmoid(-self.log_odds))
         return sum_items(torch.where(x == 0, F.logsigmoid(self.log_odds), above), context)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
-        """Set the probabilities and scales of the channels from a sample."""
+        """Set the probabilities and scales of the channels from a sample.
+
+        Raises:
+            ShapeError: for an empty sample.
+            DomainError: for values that are negative or not finite.
+        """
+        check_sample(x, self)
+        check_domain(x >= 0, self, "zero or positive")
         with torch.no_grad():
             channels = x.transpose(0, 1).flatten(1)
             zeros, others = (channels == 0).sum(1), (channels != 0).sum(1)

@@ -11,7 +11,7 @@ from likelify.distributions.core import Distribution, check_values, with_channel
 from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.errors import ShapeError
 from likelify.structure import Context, ContextLike, GraphBatch, Shape, as_context, as_shape, check_size, sum_items
-from likelify.support import LINE
+from likelify.support import LINE, check_sample
 from likelify.tracing import in_full_precision, raised
 
 
@@ -69,8 +69,13 @@ class AutoregressiveSet(Distribution):
         return sum_items(in_full_precision(self._log_probs, x, self._raw(x, context)), context)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
-        """Begin with means at nodes of the sample."""
+        """Begin with means at nodes of the sample.
+
+        Raises:
+            DomainError: if it holds values that are not finite.
+        """
         if len(x):
+            check_sample(x, self)
             with torch.no_grad():
                 self.spread.copy_(x[torch.randint(len(x), (self.components,), device=x.device)])
 

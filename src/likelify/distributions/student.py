@@ -71,8 +71,12 @@ class StudentT(Distribution):
         """Draw; the context's temperature multiplies the scale."""
         rows = (row_count(context),) if has_rows(context) else ()
         scale = as_context(context).temperature * self.log_scale.exp()
-        like = torch.distributions.StudentT(self.log_df.exp(), self.loc, scale, validate_args=False)
-        return like.expand(self.event_shape).rsample((*as_shape(shape), *rows))
+        # In double precision: few degrees of freedom reach far beyond where float32 has numbers between draws.
+        parameters = (parameter.double() for parameter in (self.log_df.exp(), self.loc, scale))
+        like = torch.distributions.StudentT(*parameters, validate_args=False)
+        drawn = like.expand(self.event_shape).rsample((*as_shape(shape), *rows))
+        most = torch.finfo(self.loc.dtype).max
+        return drawn.clamp(-most, most).to(self.loc.dtype)
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Find location, scale and degrees of freedom of each channel by maximum likelihood, if they are trained.

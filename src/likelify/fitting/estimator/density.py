@@ -257,7 +257,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """Return the noise of which the model would draw rows: independent standard normal numbers if it is right.
 
         Of tables of real numbers that is a bijection, which `inverse_transform` undoes. Words, whole numbers and
-        missing values become the noise in the middle of what is drawn as them.
+        missing values become the noise in the middle of what is drawn as them. In a column that has such values beside
+        real ones a number comes back as exactly as its probability is told from theirs, in single precision: values
+        that are as good as impossible may come back as the state next to them.
 
         Args:
             X: rows, as for `fit`.
