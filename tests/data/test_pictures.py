@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likelify.data.pictures import HASHED_PART, Target, content_digest, decode, kept_box, look
+from likelify.data.pictures import HASHED_PART, HASHED_WHOLE, Target, content_digest, decode, kept_box, look
 from likelify.errors import DataError
 from tests.data.photographs import crop, save
 
@@ -262,16 +262,18 @@ def test_digests_tell_files_apart_by_size_beginning_middle_and_end(tmp_path):
         with open(path, "rb") as handle:
             return content_digest(handle, len(content))
 
-    large = bytes(10 * HASHED_PART)
+    large = bytes(2 * HASHED_WHOLE)
     spoiled = [large[:place] + b"x" + large[place + 1 :] for place in (0, len(large) // 2, len(large) - 1)]
-    contents = [b"", b"a", b"b", bytes(3 * HASHED_PART), bytes(3 * HASHED_PART + 1), large, *spoiled]
+    small = bytearray(HASHED_WHOLE)
+    small[2 * HASHED_PART] = 1
+    contents = [b"", b"a", b"b", bytes(HASHED_WHOLE), bytes(small), bytes(HASHED_WHOLE + 1), large, *spoiled]
     assert len({digest(content) for content in contents}) == len(contents)
     assert digest(large) == digest(large)
 
 
-@pytest.mark.parametrize("start", [b"BM", b"II*\0", b"MM\0*"])
+@pytest.mark.parametrize("start", [b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
 def test_pixels_that_stand_in_a_file_as_they_are_all_count(start):
-    plain = start + bytes(10 * HASHED_PART)
+    plain = start + bytes(2 * HASHED_WHOLE)
     changed = bytearray(plain)
     changed[2 * HASHED_PART] = 1
     digests = [content_digest(io.BytesIO(content), len(plain)) for content in (plain, bytes(changed))]

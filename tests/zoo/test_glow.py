@@ -42,6 +42,15 @@ def test_glows_go_both_ways(name):
     assert float(drawn.max()) <= 7
 
 
+@pytest.mark.parametrize("levels", [7, 60, 240, 255, 256, 4095])
+def test_the_highest_noise_stays_below_one_for_all_levels(levels):
+    config = zoo.MODELS["glow"](event_shape=(1, 4, 4), levels=1, steps=1, hidden=4, pixel_levels=levels, alpha=0.0)
+    scale, logit = config._enter()
+    highest = torch.tensor([[float(levels)]]).nextafter(torch.zeros(1, 1))
+    z, _ = logit(scale(highest)[0])
+    assert bool(z.isfinite().all())
+
+
 def test_the_published_mixing_layer_is_1x1_then_exponential():
     flow = zoo.build("glow", event_shape=(1, 4, 4), levels=1, steps=1, mixing="conv-exponential", hidden=4)
     kinds = [type(layer) for layer in flow.transform]

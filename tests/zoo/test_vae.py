@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import likelify as lk
-from likelify import zoo
+from likelify import nets, zoo
 from likelify.errors import ShapeError
 from likelify.testing import randomize
 
@@ -39,6 +39,12 @@ def test_vaes_go_both_ways(posterior):
     z, log_q = posterior.sample_and_log_prob((), seen)
     assert z.shape[1:] == config.latent_shape == (2, 2, 3)
     assert torch.allclose(posterior.log_prob(z, seen), log_q, atol=1e-8)
+
+
+def test_an_encoder_sees_the_condition_as_it_is():
+    scale = nets.pixels.PixelScale(256, 2)
+    x = torch.cat([torch.tensor([0.0, 255.0]).view(1, 2, 1, 1), torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)], 1)
+    assert scale(x).flatten().tolist() == [1 / 256 - 1, 1 - 1 / 256, 0.0, 1.0]
 
 
 def test_posteriors_start_as_the_same_gaussian():

@@ -54,7 +54,7 @@ class PictureItems(Items):
 
     def __init__(self, place: str | Path, facts: Facts, options: SourceOptions | None = None) -> None:
         options, place = options or SourceOptions(), Path(place)
-        self.target = _target(place, facts, options)
+        self.target = picture_target(place, facts, options)
         folder, names = (place.parent, (place.name,)) if not place.is_dir() else (place, list_pictures(place).names)
         self.folder = folder
         self._skip = bool(options.skip_unreadable)
@@ -119,8 +119,12 @@ class PictureItems(Items):
         return digest.hexdigest()[:16]
 
 
-def _target(place: Path, facts: Facts, options: SourceOptions) -> Target:
-    """Return the form of the model's images."""
+def picture_target(place: Path, facts: Facts, options: SourceOptions) -> Target:
+    """Return the form of a model's images, which pictures are brought to.
+
+    Raises:
+        DataError: if the model is of something else, or of images that no files of pictures have.
+    """
     if facts.kind != "image" or facts.levels is None:
         raise DataError(f"'{place}' is of pictures; the model is of {facts.items}.")
     if not place.exists():

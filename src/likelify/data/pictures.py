@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -26,10 +26,14 @@ KIND = "a whole PNG, JPEG, WebP, TIFF, GIF or BMP picture"
 # Pixels that are decoded: a picture takes up to a dozen bytes for each. JPEG is decoded at a smaller size where that is
 # enough, but its coefficients are read at the full one.
 MOST_PIXELS, MOST_JPEG_PIXELS, MOST_BYTES = 2**26, 2**27, 2**28
-# Of larger files only the beginning, the middle and the end are hashed, each as long as this.
-HASHED_PART = 2**14
-# How files begin whose pixels may stand there as they are.
-PLAIN = (b"BM", b"II*\0", b"MM\0*")
+# Of larger files than the first only the beginning, the middle and the end are hashed, each as long as the second.
+HASHED_WHOLE, HASHED_PART = 2**20, 2**14
+# How files begin whose pixels may stand there as they are: BMP, TIFF and BigTIFF.
+PLAIN = (b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags of TIFF, and what the second says of pixels whose zero is white.
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+# What Pillow multiplies grey of few bits by, but not the level that a PNG declares to be transparent.
+SPREAD = {"1": 255, "L;2": 85, "L;4": 17}
 # How much larger than the target a picture is at least when the shares of pixels on edges are counted.
 FINER = 8
 # What EXIF calls the orientation, and the orientations that exchange height and width.
@@ -175,8 +179,11 @@ def decode(path: Path | Held, target: Target) -> np.ndarray:
         if image.format in ("JPEG", "MPO"):
             _draft(image, target)
         _require_pixels(path, *image.size)
+        # Before the pixels are read, as for the look: what a PNG says behind them is not asked for.
+        orientation = _orientation(image)
+        _spread_transparency(image)
         image.load()
-        pixels = _fitted(path, _flat(_upright(image), form, channels), target)
+        pixels = _fitted(path, _flat(_upright(image, orientation), form, channels), target)
     pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     if target.levels == 2:
         pixels //= 255
@@ -195,13 +202,13 @@ def has_equal_channels(items: np.ndarray) -> bool:
 def content_digest(handle: BinaryIO, size: int) -> bytes:
     """Return 16 bytes of BLAKE2 of the size of a file and its content.
 
-    Of files above 48 KiB the first, middle and last 16 KiB are taken, so that a large folder is known quickly: what is
-    changed in a compressed picture changes its size or its end. Files that may not be compressed, BMP and TIFF, are
-    read to the end.
+    Of files above 1 MiB the first, middle and last 16 KiB are taken, so that a folder of photographs is known quickly:
+    what is changed in a compressed picture hardly ever keeps its size and all of these. Files that may not be
+    compressed, BMP and TIFF, are read to the end.
     """
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     handle.seek(0)
-    if handle.read(4).startswith(PLAIN) or size <= 3 * HASHED_PART:
+    if handle.read(4).startswith(PLAIN) or size <= HASHED_WHOLE:
         handle.seek(0)
         while part := handle.read(2**20):
             digest.update(part)
@@ -284,8 +291,10 @@ def _form(image: Image, path: Path | Held) -> Form:
 
 
 def _is_deep(image: Image) -> bool:
-    """Tell whether channels of more than 8 bits are cut to 8 when they are read."""
-    tiles = getattr(image, "tile", None) if image.format in ("PNG", "TIFF") else None
+    """Tell whether channels of more than 8 bits are cut to 8, or taken for 8, when they are read."""
+    if image.format == "TIFF":
+        return int(np.max(_tiff_tag(image, BITS_PER_SAMPLE, 1))) > 8
+    tiles = getattr(image, "tile", None) if image.format == "PNG" else None
     return any(bits in str(tiles[0][3]) for bits in (";16", ";32", ";64")) if tiles else False
 
 
@@ -314,11 +323,23 @@ def _orientation(image: Image) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _upright(image: Image) -> Image:
+def _tiff_tag(image: Image, tag: int, otherwise: int) -> Any:
+    return image.tag_v2.get(tag, otherwise)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _spread_transparency(image: Image) -> None:
+    """Bring the level that is transparent to the range of the pixels."""
+    tiles, level = getattr(image, "tile", None), image.info.get("transparency")
+    if image.format == "PNG" and tiles and isinstance(level, int):
+        image.info["transparency"] = level * SPREAD.get(str(tiles[0][3]), 1)
+
+
+def _upright(image: Image, orientation: int) -> Image:
     from PIL.Image import Transpose
 
-    # Pillow turns TIFF when it is decoded.
-    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    if image.format == "TIFF":
+        # Pillow has turned it.
+        return image
     methods = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
@@ -348,13 +369,28 @@ def _flat(image: Image, form: Form, channels: int) -> Image:
     from PIL import Image as pillow
 
     if form == "deep":
-        return image
+        return _deep(image)
+    if image.mode == "La":
+        image = image.convert("LA")
     if _has_alpha(image):
         image = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, WHITE), image)
     # By way of colours, since a palette of greys is no grey yet.
     image = image.convert("RGB") if image.mode in ("P", "PA") else image
     return image.convert("L" if channels == 1 else "RGB")
+
+
+def _deep(image: Image) -> Image:
+    """Return grey of 16 bits with white for what is transparent, and with black as zero."""
+    from PIL import Image as pillow
+
+    level = image.info.get("transparency")
+    inverted = image.format == "TIFF" and _tiff_tag(image, PHOTOMETRIC, 1) == WHITE_IS_ZERO
+    if not inverted and not isinstance(level, int):
+        return image
+    pixels = np.array(image).astype(np.uint16)
+    pixels[pixels == level] = 65535
+    return pillow.fromarray(65535 - pixels if inverted else pixels)
 
 
 def _fitted(path: Path | Held, image: Image, target: Target) -> np.ndarray:

@@ -7,15 +7,21 @@ from likelify.nets.conditioners import Dropout, JoinedNet
 
 
 class PixelScale(nn.Module):
-    """Map integers `0 .. levels - 1` to (-1, 1)."""
+    """Map integers `0 .. levels - 1` to (-1, 1).
 
-    def __init__(self, levels: int) -> None:
+    Args:
+        levels: number of values.
+        channels: how many hold them; those of a condition behind them stay as they are.
+    """
+
+    def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
-        self.levels = levels
+        self.levels, self.channels = levels, channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the pixels."""
-        return (x + 0.5) * (2 / self.levels) - 1
+        scaled = (x[:, : self.channels] + 0.5) * (2 / self.levels) - 1
+        return torch.cat([scaled, x[:, self.channels :]], 1)
 
 
 class PositionBias(nn.Module):
@@ -46,7 +52,7 @@ def pixel_encoder(
     channels, height, width = image_shape
     positions = (height // 2) * (width // 2)
     return JoinedNet(
-        PixelScale(levels),
+        PixelScale(levels, channels),
         nn.Conv2d(channels + context_features, hidden, 3, padding=1),
         nn.SiLU(),
         nn.Conv2d(hidden, hidden, 4, stride=2, padding=1),

@@ -110,6 +110,7 @@ class PlaneNet(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = check_size(levels, "levels")
+        self.is_aligned = positions is not None
         self.positions = _positions(positions, levels)
         self.channels, self.known, self.place = check_size(channels, "channels"), tuple(known), place
         self.context_features = check_size(context_features, "context_features", least=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pydantic import Field
 
 from likelify import nets, transforms
@@ -56,7 +57,10 @@ class GlowConfig(ExponentialConfig, ScalesConfig):
     alpha: float = Field(default=0.05, ge=0, lt=0.5)
 
     def _enter(self) -> list[Transform]:
-        return [transforms.Affine(scale=1 / self.pixel_levels), transforms.Logit(self.alpha)]
+        # No larger than it is in single precision: the highest noise would reach one, where the logit is infinite.
+        scale = np.float32(1 / self.pixel_levels)
+        scale = scale if float(scale) * self.pixel_levels <= 1 else np.nextafter(scale, np.float32(0))
+        return [transforms.Affine(scale=float(scale)), transforms.Logit(self.alpha)]
 
     def _before_halving(self, shape: Shape) -> list[Transform]:
         return self._mix_early(self.mixing, shape, early=self.mix_early)

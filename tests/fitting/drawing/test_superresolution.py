@@ -90,6 +90,14 @@ def test_a_small_picture_is_taken_as_it_is(tmp_path, monkeypatch):
         run.upscale(tmp_path / "odd.png")
 
 
+@pytest.mark.parametrize(("channels", "levels"), [(1, 16), (2, 256), (4, 256)])
+def test_files_are_not_taken_for_images_that_no_file_holds(tmp_path, monkeypatch, channels, levels):
+    run, _ = run_of(tmp_path / "run", (channels, 4, 4), levels, monkeypatch)
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match=f"{channels} channels with {levels} levels, which no files of pictures have"):
+        run.upscale(tmp_path / "small.png")
+
+
 def test_a_grey_picture_needs_no_axis_of_channels(tmp_path, monkeypatch):
     run, _ = run_of(tmp_path / "run", (1, 4, 4), 4, monkeypatch)
     grey = np.array([[0, 3], [2, 1]])

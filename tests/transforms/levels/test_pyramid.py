@@ -248,9 +248,19 @@ def test_what_it_refuses():
         LevelPyramid((1, 2, 2), 1, lambda known, place, sizes: nets.PlaneNet(1, known, place, 17))
     with pytest.raises(ConfigError, match=r"made for 1 levels.*serves 2: give nets\.PlaneNet levels=len\(sizes\)"):
         LevelPyramid((1, 3, 3), 4, lambda known, place, sizes: nets.PlaneNet(1, known, place, 17), shared=True)
-    same = nets.PlaneNet(1, [(0, 0)], (1, 1), 17)
+    kept = {}
     with pytest.raises(ConfigError, match=r"the same network more than once. With shared=True"):
-        LevelPyramid((1, 2, 2), 4, lambda known, place, sizes: same)
+        LevelPyramid(
+            (1, 4, 4), 4, lambda known, place, sizes: kept.setdefault(place, nets.PlaneNet(1, known, place, 17))
+        )
+    for wrong, what in (
+        (lambda known, place, sizes: nets.PlaneNet(3, known, place, 17), "channels=3"),
+        (lambda known, place, sizes: nets.PlaneNet(1, [], place, 17), r"known=\[\]"),
+        (lambda known, place, sizes: nets.PlaneNet(1, known, (0, 0), 17), r"place=\(0, 0\)"),
+        (lambda known, place, sizes: nets.PlaneNet(1, known, place, 17, positions=[(5, 5)]), r"positions=\[\(5, 5\)\]"),
+    ):
+        with pytest.raises(ConfigError, match=f"has {what}; the factory was asked for"):
+            LevelPyramid((1, 2, 2), 4, wrong)
     with pytest.raises(ConfigError, match="for 2 levels needs the size of its plane on each, got 1"):
         nets.PlaneNet(1, [(0, 0)], (1, 1), 17, levels=2, positions=[(1, 1)])
     assert lk.Flow(lk.Normal((1, 2, 2)), flow.transform).event_shape == (1, 2, 2)

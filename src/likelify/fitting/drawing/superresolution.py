@@ -8,7 +8,7 @@ the model. A coarse pixel is one of the picture, not a mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from torch import Tensor
 from likelify.data import Batch
 from likelify.data.adapt import table_in
 from likelify.data.catalog import PICTURE_ENDINGS
-from likelify.data.pictures import Target, decode, look_at
+from likelify.data.options import SourceOptions
+from likelify.data.picture_items import picture_target
+from likelify.data.pictures import decode, look_at
 from likelify.data.values import as_images, require_levels
 from likelify.errors import ConfigError, ConvergenceError, DataError
 from likelify.fitting.checks import for_flow
@@ -190,7 +192,8 @@ def _images(run: Run, items: Any) -> np.ndarray | None:
         seen = look_at(path, path.name)
         if seen.height >= height and seen.width >= width:
             return None
-        return decode(path, Target(channels, seen.height, seen.width, facts.levels or 0))[None]
+        target = picture_target(path, facts, SourceOptions())
+        return decode(path, replace(target, height=seen.height, width=seen.width))[None]
     if not hasattr(items, "__array__") or table_in(items) is not None:
         return None
     return as_images(items, "The images", channels)

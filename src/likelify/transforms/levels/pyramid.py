@@ -83,7 +83,8 @@ class LevelPyramid(Transform):
             each level has networks of its own.
 
     Raises:
-        ConfigError: if a network serves another number of levels than it is made for, or the factory gives one twice.
+        ConfigError: if a network is of other planes or another number of levels than it is asked for, or the factory
+            gives one twice.
         DomainError: for values that are not integers of the range.
         ShapeError: for images of another shape.
         UnsupportedError: if the factory makes something else than `nets.PlaneNet`.
@@ -100,10 +101,11 @@ class LevelPyramid(Transform):
         self.takes = self.event_shape = as_shape(event_shape, least=1)
         self.levels = as_levels(levels, components, "LevelPyramid")
         self.sizes = image_sizes(*self.event_shape[1:])
-        self.top = _made(net_factory, [], (0, 0), [(1, 1)])
+        channels = self.event_shape[0]
+        self.top = _made(net_factory, channels, [], (0, 0), [(1, 1)])
         self._served = served_by(self.sizes, shared=shared)
         self.nets = nn.ModuleList(
-            _made(net_factory, known, place, [self.sizes[level - 1] for level in levels])
+            _made(net_factory, channels, known, place, [self.sizes[level - 1] for level in levels])
             for known, place, levels in self._served
         )
         if len({self.top, *self.nets}) <= len(self.nets):
@@ -334,7 +336,13 @@ def _put(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
     return found[:-1].view(like.shape)
 
 
-def _made(net_factory: NetFactory, known: Sequence[Place], place: Place, sizes: Sequence[tuple[int, int]]) -> PlaneNet:
+def _made(
+    net_factory: NetFactory,
+    channels: int,
+    known: Sequence[Place],
+    place: Place,
+    sizes: Sequence[tuple[int, int]],
+) -> PlaneNet:
     net = net_factory(list(known), place, sizes)
     if not isinstance(net, PlaneNet):
         raise UnsupportedError(
@@ -345,4 +353,10 @@ def _made(net_factory: NetFactory, known: Sequence[Place], place: Place, sizes: 
             f"The network of plane {place} is made for {net.levels} levels, and in this LevelPyramid it serves "
             f"{len(sizes)}: give nets.PlaneNet levels=len(sizes)."
         )
+    asked = {"channels": (net.channels, channels), "known": (list(net.known), list(known)), "place": (net.place, place)}
+    if net.is_aligned:
+        asked["positions"] = (net.positions, list(sizes))
+    for name, (own, wanted) in asked.items():
+        if own != wanted:
+            raise ConfigError(f"The network of plane {place} has {name}={own}; the factory was asked for {wanted}.")
     return net
