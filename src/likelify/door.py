@@ -93,12 +93,7 @@ def check_parts(base: Any, transform: Any, encoder: Any) -> None:
 
 def _check_bounds(base: Distribution, transform: Transform) -> None:
     """Refuse a base that reaches everywhere behind a layer that does not, if nothing in between stretches its image."""
-    bounding = None
-    for layer in layers_of(transform):
-        if layer.image is not None:
-            bounding = layer
-        elif not (layer.fills_space or layer.moves_elements):
-            bounding = None
+    bounding = transform.confine(None)
     if bounding is None or base.support is None or LINE != base.support:
         return
     raise UnsupportedError(

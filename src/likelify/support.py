@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import DomainError, ShapeError
-from likelify.tracing import Recorder, is_tracing
+from likelify.tracing import Recorder, can_look, is_tracing
 
 _IN_A_FLOW: ContextVar[bool] = ContextVar("likelify_in_a_flow", default=False)
 
@@ -39,6 +39,11 @@ class Interval(NamedTuple):
         """Return the interval of `scale (x + shift)`."""
         low, high = sorted((scale * (self.low + shift), scale * (self.high + shift)))
         return Interval(low, high, self.closed)
+
+
+def hull(intervals: Sequence[Interval]) -> Interval:
+    """Return the smallest interval that covers all of some intervals, of which there is at least one."""
+    return Interval(min(i.low for i in intervals), max(i.high for i in intervals), any(i.closed for i in intervals))
 
 
 LINE = Interval(-math.inf, math.inf)
@@ -130,7 +135,7 @@ def check_domain(inside: Tensor, layer: object, meaning: str) -> None:
     the value is NaN or infinite. In a block of `doubts()` an accelerator does not wait: what was asked is noted, for
     `settle`.
     """
-    if is_tracing() or (inside.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+    if not can_look(inside):
         return
     waits = inside.device.type == "cpu" or not doubts.is_open
     if waits and bool(inside.all()):

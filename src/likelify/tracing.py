@@ -77,6 +77,11 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def can_look(tensor: Tensor) -> bool:
+    """Tell whether values of a tensor can be read at all, if need be by waiting for its device."""
+    return not (is_tracing() or (tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()))
+
+
 def may_look(tensor: Tensor) -> bool:
     """Tell whether reading a value of a tensor costs nothing, and changes nothing for those who transform functions."""
     return tensor.device.type == "cpu" and not is_tracing() and not in_forward_mode()

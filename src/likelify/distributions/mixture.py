@@ -14,7 +14,7 @@ from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.regularizing import ActsInTraining
 from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, with_condition
-from likelify.support import Interval
+from likelify.support import Interval, hull
 
 # Rounds of expectation and maximization for the weights.
 ROUNDS = 200
@@ -120,7 +120,7 @@ class Mixture(Distribution, ActsInTraining):
         known = [member.support for member in self._members if member.support is not None]
         if len(known) < len(self._members):
             return None
-        return Interval(min(s.low for s in known), max(s.high for s in known), any(s.closed for s in known))
+        return hull(known)
 
     @property
     def reads_condition(self) -> bool:

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from likelify.data import Batch
+from likelify.distributions import CentredNormal
 from likelify.door import admit
+from likelify.errors import UnsupportedError
 from likelify.fitting.mapped import log_likelihoods
 from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
@@ -25,6 +27,9 @@ class Objective(nn.Module):
 
     Attributes:
         matches: the last layer of the flow is trained by flow matching.
+
+    Raises:
+        UnsupportedError: if it is, and the base is no standard normal.
     """
 
     def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
@@ -32,6 +37,12 @@ class Objective(nn.Module):
         self.flow = flow
         self.conditional = conditional
         self.matches = matching_layer(flow.transform) is not None
+        if self.matches and not (flow.base.is_standard or isinstance(flow.base, CentredNormal)):
+            raise UnsupportedError(
+                f"Flow matching leads from standard normal noise to the data, and the base {type(flow.base).__name__} "
+                "is another one. Take lk.Normal(shape), for centred points distributions.CentredNormal, or train the "
+                "likelihood: ContinuousFlow(net, training='likelihood')."
+            )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient.

@@ -223,6 +223,18 @@ class Transform(nn.Module):
         """Return where the elements of the latent lie if those of the data lie there; None for anywhere."""
         return support if self.moves_elements else self.image
 
+    def confine(self, before: Transform | None) -> Transform | None:
+        """Return the layer that keeps some elements of the latent within its image, None if they reach everywhere.
+
+        Args:
+            before: the layer that does so to the data, if there is one.
+        """
+        if self.image is not None:
+            return self
+        if before is None or self.fills_space or self.moves_elements:
+            return before
+        return before if self.carry(before.image) is not None else None
+
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Fit what depends on data (statistics, marginals) to a sample of it, once; return the layer's output.
 
@@ -360,6 +372,12 @@ class Chain(Composite, checks=False):
         for transform in self:
             support = transform.carry(support)
         return support
+
+    def confine(self, before: Transform | None) -> Transform | None:
+        """Pass through all layers what keeps elements within its image."""
+        for transform in self:
+            before = transform.confine(before)
+        return before
 
     def events_behind(self, known: EventShape | None) -> EventShape | None:
         """Pass what is known through all layers, each of which must fit the one before it."""

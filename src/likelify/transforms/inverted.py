@@ -88,6 +88,11 @@ class Conjugate(Composite, checks=False):
         """Return the basis and the layer in it."""
         return [self.basis, self.transform]
 
+    def confine(self, before: Transform | None) -> Transform | None:
+        """Return what keeps elements in the other basis within its image, if that fills the space."""
+        found = self.transform.confine(self.basis.confine(before))
+        return found if self.basis.fills_space or self.basis.moves_elements else None
+
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Change the basis, apply the layer, change back."""
         return self._sandwich(x, context, inverse=False)

@@ -205,3 +205,20 @@ def test_a_velocity_that_does_not_read_the_position_has_no_divergence():
     z, log_det = transforms.ContinuousFlow(Drift(), steps=4)(x)
     assert float(log_det.detach().abs().max()) == 0.0
     torch.testing.assert_close((z - x).abs().detach(), torch.full_like(x, 0.5))
+
+
+def test_the_error_of_the_solver_is_that_of_the_steps_which_each_layer_has():
+    x = points(6, 3)
+    coarse, fine = (transforms.ContinuousFlow(Swirl(), steps=steps) for steps in (2, 32))
+    flow = lk.Flow(lk.Normal((3,)), lk.Chain([coarse, fine])).double()
+    error = (transforms.with_steps(flow, 128).log_prob(x) - flow.log_prob(x)).abs()
+    assert bool((error < transforms.solver_error(flow, x)).all())
+    with pytest.raises(ConfigError, match="there is none"):
+        transforms.solver_error(lk.Flow(lk.Normal(2), lk.ActNorm(2)), points(2))
+
+
+def test_matching_is_refused_for_another_base_than_its_noise():
+    layer = transforms.ContinuousFlow(Swirl())
+    x = torch.randn(40, 3)
+    with pytest.raises(UnsupportedError, match=r"the base Normal is another one. Take lk\.Normal"):
+        lk.fit(lk.Flow(lk.Normal(3, trainable=True), layer), x, steps=1)

@@ -235,3 +235,32 @@ def test_frozen_limits_the_weights_once():
         _, undone = layer.inverse(z)
     assert constrained.call_count == 1
     assert torch.allclose(contribution, -undone)
+
+
+def test_inverses_end_where_rounding_does():
+    """The slope is the constant, and errors keep their direction: nothing finer is to be had in single precision."""
+    turn = torch.linalg.qr(normal(6, 6))[0].float()
+    for limit, hidden in ((0.96, ()), (0.99, ()), (0.98, (16,))):
+        net = nets.LipschitzMLP(6, hidden, norm_limit=limit)
+        with torch.no_grad():
+            net.weights[0].copy_(5 * turn if not hidden else 5 * turn.repeat(3, 1)[:16])
+            if hidden:
+                net.weights[1].copy_(5 * turn.repeat(3, 1)[:16].T)
+                net.biases[0].fill_(4.0)
+        layer, z = lk.LipschitzResidual(net, log_det="exact").requires_grad_(False), normal(20, 6).float()
+        found = layer.solve(z)
+        assert float((layer(found.value)[0] - z).norm(dim=1).max()) < 5e-5
+        assert found.error < 2e-2
+        with pytest.raises(ConvergenceError):
+            lk.LipschitzResidual(net, log_det="exact", tol=1e-8).solve(z)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e20, 1e30])
+def test_inverses_of_values_whose_square_overflows(size):
+    layer = lk.LipschitzResidual(nets.LipschitzMLP(3, ()), log_det="exact")
+    z = torch.full((4, 3), size, requires_grad=True)
+    x = layer.inverse(z)[0]
+    torch.testing.assert_close(layer(x)[0], z, rtol=1e-4, atol=0)
+    torch.autograd.grad(x.sum(), z)
+    with pytest.raises(ConvergenceError):
+        layer.inverse(torch.full((4, 3), torch.inf))

@@ -239,3 +239,15 @@ def test_a_flow_refuses_a_relu_before_a_base_without_atoms():
     with pytest.raises(UnsupportedError, match="RectifiedNormal"):
         lk.Flow(lk.Normal((2,)), lk.Chain([lk.ActNorm(2), transforms.ReLU()]))
     assert lk.Flow(lk.distributions.RectifiedNormal((2,)), transforms.ReLU()).likelihood == "exact"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tail_far_below_zero_has_its_slope(dtype):
+    r = torch.tensor([-1e5, -1e4, -1e3, -60.0, -50.1, -49.9, -20.0, -3.0], dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(truncated_normal.log_scaled_tail(r).sum(), r)
+    # The derivative is r plus the inverse Mills ratio, -1/r + 2/r^3 - 10/r^5 + ... far out.
+    exact = [float(scipy.stats.norm.pdf(v) / scipy.stats.norm.cdf(v) + v) for v in (-20.0, -3.0)]
+    x = r.detach().double()[:6]
+    series = -1 / x + 2 / x**3 - 10 / x**5 + 74 / x**7
+    expected = torch.cat([series, torch.tensor(exact, dtype=torch.float64)])
+    torch.testing.assert_close(slope.double(), expected, rtol=5e-4 if dtype == torch.float32 else 1e-9, atol=0)

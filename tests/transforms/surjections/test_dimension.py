@@ -378,3 +378,25 @@ def test_uniform_noise_of_large_numbers_is_found_inside_its_ball():
         layer.noise.log_scale.fill_(-6.0)
         z, _ = layer(1e3 * torch.randn(5000, 1))
         assert bool(torch.isfinite(layer.inverse(z)[1]).all())
+
+
+def test_a_border_of_no_width_has_no_moments():
+    layer = Crop((1, 4), ((0, 0),))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.initialize(torch.randn(8, 1, 4))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [1e4, 1e5])
+def test_uniform_noise_beside_large_values_stays_in_its_ball(size):
+    with lk.seeded(0):
+        x = size * torch.randn(3000, 2)
+        free = transforms.FreeLinear(2, 4, noise="uniform")
+        learned = Repeat(2, 3, noise="uniform", posterior_factory=nets.density_nets(0))
+        for layer in (free, learned):
+            if layer is learned:
+                with torch.no_grad():
+                    for parameter in layer.parameters():
+                        parameter.add_(0.1 * torch.randn_like(parameter))
+            z, _ = layer(x)
+            assert bool(layer.inverse(z)[1].isfinite().all())

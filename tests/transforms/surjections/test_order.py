@@ -103,3 +103,10 @@ def test_refusals():
         layer(x, lk.Context(torch.arange(3.0)[:, None], THREE.structure))
     with pytest.raises(ShapeError, match="has 2 anchors"):
         transforms.NodeOrder(1, "anchors", nodes=2)(x, THREE)
+
+
+def test_conditions_that_differ_within_a_graph_are_refused_in_forward_mode_too():
+    context = lk.Context(torch.tensor([[0.0], [1.0], [2.0]]), lk.GraphBatch.complete([3]))
+    layer, x = transforms.NodeOrder(1, by="feature"), torch.randn(3, 1)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(UnsupportedError, match="differ within a graph"):
+        layer(x, context)

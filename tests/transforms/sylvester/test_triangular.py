@@ -268,3 +268,24 @@ def test_forward_under_vmap_jacobians_and_compile():
     assert torch.allclose(torch.linalg.slogdet(jacobians)[1], log_det)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(x)[0], value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_has_no_root_and_is_said_to_be_so(bad):
+    for layer in (transforms.planar(3), lk.sylvester(3)):
+        z = torch.zeros(2, 3)
+        z[1, 1] = bad
+        with pytest.raises(ConvergenceError, match="not finite|nan"):
+            layer.inverse(z)
+
+
+def test_roots_that_are_not_finite_do_not_keep_others_from_theirs():
+    function = transforms.TanhResidual(0.9)
+    raw, v = torch.randn(4, 4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    v[0, 0], v[1, 1], v[2, 2] = math.nan, math.inf, 1e308
+    u = torch.zeros_like(v)
+    value, slope = function.evaluate(u, raw)
+    found = function.step(u, raw, v, u + value - v, slope)
+    good = v.isfinite()
+    assert bool(found[~good].isnan().all())
+    torch.testing.assert_close((found + function.evaluate(found, raw)[0])[good], v[good])

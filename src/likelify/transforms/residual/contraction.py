@@ -25,6 +25,8 @@ from likelify.structure import Context, GraphBatch
 from likelify.tracing import at_places, in_forward_mode, is_tracing, outside_autocast
 
 LAYER = "LipschitzResidual"
+# How often what rounding changes in the network once is allowed for: it is not the same everywhere.
+ROUNDINGS = 4.0
 ADVICE = (
     "Either the Lipschitz constant that was declared for the network is wrong, or the tolerance is finer than the "
     "floating format allows: correct the constant, raise tol, or work in double precision."
@@ -51,8 +53,8 @@ class Contraction:
         lipschitz_bound: of the network.
         structure: the graphs of the context.
         method: for the log-determinant.
-        tol: error of solutions, relative to what is inverted; by default 1e-5, in double precision 1e-12, or what
-            rounding allows.
+        tol: error of solutions, relative to what is inverted. By default 1e-5, in double precision 1e-12; where
+            rounding does not allow that, what it does, divided by `(1 - L)^2`.
         error: bound of the truncation error of the log-determinant that was measured last, `(rows,)`.
     """
 
@@ -434,7 +436,7 @@ def _solve_fixed_point(
     step; one that does not contradicts `L`, and nothing would be certified.
     """
     limit, tol = call.lipschitz, call.tolerance(b.dtype) * scale
-    floor = 8 * torch.finfo(b.dtype).eps * scale
+    rounding = _Rounding(contract, scale)
     value = b - contract(b)
     last = _norms(value - b)
     ratio = float((last / (tol * (1 - limit)).clamp_min(torch.finfo(b.dtype).tiny)).max()) if len(b) else 0.0
@@ -444,7 +446,7 @@ def _solve_fixed_point(
         nonlocal last
         following = b - contract(value)
         residual = _norms(following - value)
-        if throw and bool((residual > SLACK * limit * last + floor).any()):
+        if throw and rounding.is_less_than(residual - SLACK * limit * last, value):
             shrink = float((residual / last).max())
             raise ConvergenceError(
                 f"{what}: a step shrinks the residual by {shrink:.4g} only, and the Lipschitz constant {limit:.4g} "
@@ -454,8 +456,39 @@ def _solve_fixed_point(
         return following, residual / (1 - limit)
 
     steps = math.ceil(enough) + 3
-    return iterate(update, value, tol=tol, max_steps=steps, what=what, advice=ADVICE, throw=throw)
+    # Errors of all steps add up where they keep their direction, so the residual ends at their sum. Whoever asks for a
+    # tolerance gets that or an error.
+    least = None if call.tol is not None else lambda value: rounding.at(value) / (1 - limit) ** 2
+    return iterate(update, value, tol=tol, max_steps=steps, what=what, advice=ADVICE, throw=throw, least=least)
+
+
+class _Rounding:
+    """What rounding adds to residuals, measured only where it is asked for.
+
+    Beside the rounding of the solution and the right-hand side there is that of the network, whose hidden values may
+    be larger than both: what an input that is moved by its own rounding changes beyond the Lipschitz constant.
+    """
+
+    def __init__(self, contract: Callable[[Tensor], Tensor], scale: Tensor) -> None:
+        self.contract, self.scale = contract, scale
+        self.own = ROUNDINGS * torch.finfo(scale.dtype).eps
+
+    def is_less_than(self, excess: Tensor, value: Tensor) -> bool:
+        """Tell whether some excess of a residual, `(rows,)`, is more than rounding explains."""
+        return bool((excess > self.own * self.scale).any()) and bool((excess > self.at(value)).any())
+
+    def at(self, value: Tensor) -> Tensor:
+        """Return the rounding at a value, `(rows,)`."""
+        eps = torch.finfo(value.dtype).eps
+        pattern = 1 - 2.0 * (torch.arange(value[:1].numel(), device=value.device) % 2).view(value.shape[1:])
+        moved = self.contract(value * (1 + 2 * eps * pattern.to(value.dtype)))
+        return self.own * (self.scale + _norms(value)) + ROUNDINGS * _norms(moved - self.contract(value))
 
 
 def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    """Return the norm of each row, also where its square would overflow."""
+    flat = rows.flatten(1)
+    if not flat.shape[1]:
+        return flat.sum(1)
+    largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return largest * torch.linalg.vector_norm(flat / largest[:, None], dim=1)

@@ -14,6 +14,7 @@ from likelify.errors import ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.structure import ContextLike, Shape, as_shape
+from likelify.support import Interval, hull
 from likelify.transforms.core import Chain, Composite, Transform
 from likelify.transforms.reshape import Identity
 from likelify.transforms.surjections.copying import Repeat, Sum
@@ -54,6 +55,11 @@ class Parallel(Composite):
         self.branches = nn.ModuleList(Identity() if branch is None else branch for branch in branches)
 
     @property
+    def image(self) -> Interval | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What the images of all branches reach over; None if one of them reaches anywhere."""
+        return self.carry(None)
+
+    @property
     def takes_integers(self) -> bool:
         """Whether every branch takes integers."""
         return all(branch.takes_integers for branch in self.parts())
@@ -66,6 +72,18 @@ class Parallel(Composite):
     def parts(self) -> list[Transform]:
         """Return the branches, side by side."""
         return list(self.branches)  # pyright: ignore[reportReturnType]
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return what the results of all branches reach over; None if one of them reaches anywhere."""
+        found = [branch.carry(support) for branch in self.parts()]
+        known = [interval for interval in found if interval is not None]
+        return hull(known) if len(known) == len(found) else None
+
+    def confine(self, before: Transform | None) -> Transform | None:
+        """Return what keeps the elements of some branch within its image, or else `before` if no branch ends that."""
+        own = next((layer for branch in self.parts() if (layer := branch.confine(None)) is not None), None)
+        kept = own is None and before is not None and all(branch.confine(before) is not None for branch in self.parts())
+        return before if kept else own
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Apply the branches side by side."""

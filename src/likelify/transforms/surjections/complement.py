@@ -126,10 +126,17 @@ class ComplementNoise(nn.Module):
         log_prob = self._density(noise, log_scale, factors, context)
         if self.noise == "normal":
             return log_prob
-        # What lay just inside when it was drawn must not fall outside by rounding.
-        limit = 1 + math.sqrt(torch.finfo(noise.dtype).eps)
-        outside = factors.sum_blocks(noise.square()) > limit * (2 * log_scale).exp()
+        # What lay just inside when it was drawn must not fall outside by rounding, of itself or of the latent.
+        eps = torch.finfo(noise.dtype).eps
+        radius = (0.5 * math.sqrt(eps) + 1) * log_scale.exp() + 100 * eps * self._size(drawn, x, factors)
+        outside = factors.sum_blocks(noise.square()) > radius.square()
         return torch.where(sum_items(outside.to(noise.dtype), context) > 0, -math.inf, log_prob)
+
+    @staticmethod
+    def _size(drawn: Tensor, x: Tensor, factors: Factors) -> Tensor:
+        """Return the size of the latent in each block."""
+        latent = drawn.detach().square() + factors.apply(x.detach()).square()
+        return factors.sum_blocks(latent).sqrt()
 
     def set_variances(self, variances: Tensor, freedom: int) -> None:
         """Set the scale by the variances of one dimension, `(groups,)`, in blocks of that many dimensions."""

@@ -25,7 +25,7 @@ from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, along, as_context, sum_constant, sum_items
-from likelify.support import check_sample
+from likelify.support import Interval, check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies
 from likelify.transforms.surjections.dimension import MissingElements
@@ -62,7 +62,7 @@ class OrthogonalDensity(nn.Module):
         loc, log_scale = self._moments(x, context)
         u = self._noise(x)
         moved = temperature * self.pattern.copy(log_scale.exp().expand(x.shape)) * u
-        return moved if loc is None else moved + loc, self._log_density(u * temperature, log_scale, x, context)
+        return moved if loc is None else moved + loc, self._log_density(u * temperature, loc, log_scale, x, context)
 
     def mean(self, x: Tensor, context: ContextLike) -> Tensor:
         """Return the mean of the noise for the copies of `x`."""
@@ -74,7 +74,7 @@ class OrthogonalDensity(nn.Module):
         loc, log_scale = self._moments(x, context)
         centred = u if loc is None else u - loc
         scaled = centred * self.pattern.copy((-log_scale).exp().expand(x.shape))
-        return self._log_density(scaled, log_scale, x, context)
+        return self._log_density(scaled, loc, log_scale, x, context)
 
     def initialize(self, u: Tensor, x: Tensor) -> None:
         """Set the scale of each channel to that of a sample."""
@@ -102,15 +102,16 @@ class OrthogonalDensity(nn.Module):
         radius = torch.rand_like(x) ** (1 / (self.pattern.counts - 1).clamp_min(1))
         return u * self.pattern.copy(radius / length.clamp_min(torch.finfo(x.dtype).tiny))
 
-    def _log_density(self, u: Tensor, log_scale: Tensor, x: Tensor, context: ContextLike) -> Tensor:
-        """Return the log-density of `u` in units of the scale."""
+    def _log_density(self, u: Tensor, loc: Tensor | None, log_scale: Tensor, x: Tensor, context: ContextLike) -> Tensor:
+        """Return the log-density of `u`, in units of the scale about the mean."""
         free = self.pattern.counts - 1
         constant = -(free * log_scale).expand(x.shape)
         if self.noise == "normal":
             return sum_items(constant - free * LOG_SQRT_2PI, context) - 0.5 * sum_items(u * u, context)
         volume = 0.5 * free * math.log(math.pi) - torch.lgamma(0.5 * free + 1)
-        # What is left of a copy after the mean is taken off has the rounding of the copy.
-        slack = 100 * torch.finfo(u.dtype).eps * (1 + x.detach().abs() * (-log_scale.detach()).exp())
+        # What is left of a copy after the means are taken off has the rounding of the copy, and theirs.
+        sizes = x.detach().abs() if loc is None else x.detach().abs() + self.pattern.total(loc.detach().abs())
+        slack = 100 * torch.finfo(u.dtype).eps * (1 + sizes * (-log_scale.detach()).exp())
         inside = self.pattern.total(u * u).sqrt() <= 1 + slack
         return sum_items(torch.where(inside | (free == 0), constant - volume, -math.inf), context)
 
@@ -337,6 +338,11 @@ class Sum(_Gathering):
         self, channels: int, terms: int, *, blocks: bool = False, net_factory: NetFactory | None = None
     ) -> None:
         super().__init__(EqualCopies(channels, terms, blocks=blocks), net_factory)
+        self.terms = terms
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return where sums of so many elements lie."""
+        return None if support is None else support.scaled(self.terms, 0.0)
 
 
 class FoldSum(_Gathering):

@@ -26,7 +26,7 @@ from likelify.structure import (
     join_condition,
     sum_items,
 )
-from likelify.support import check_sample
+from likelify.support import Interval, check_sample
 from likelify.transforms.core import Transform, inner_reads
 
 Sides = Sequence[tuple[int, int]]
@@ -70,6 +70,10 @@ class Slice(Transform):
         """Draw the dropped channels; the contribution is minus their log-density."""
         drawn, log_prob = self.distribution.sample_and_log_prob((), self._inner(z, context))
         return torch.cat([z, drawn], 1), -log_prob
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return the same: what is kept stays as it is."""
+        return support
 
     def mean_inverse(self, z: Tensor, context: ContextLike = None) -> Tensor:
         """Fill the dropped channels with their noise-free value (temperature zero)."""
@@ -308,6 +312,8 @@ class MissingElements(nn.Module):
     def initialize(self, x: Tensor, context: ContextLike = None) -> None:
         """Set means and scales of the channels to those of the sample."""
         check_sample(x, self)
+        if not len(self.places):
+            return
         with torch.no_grad():
             values = x.flatten(2)[:, :, self.places].transpose(0, 1).flatten(1)
             self.loc.copy_(values.mean(1, keepdim=True))

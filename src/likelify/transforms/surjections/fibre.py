@@ -70,6 +70,7 @@ class FibreLayer(Transform, Caching, ABC):
         sizes = (self.in_channels, self.out_channels, groups)
         self.random_inverse = self.out_channels < self.in_channels
         self.random_forward = self.out_channels > self.in_channels
+        self.fills_space = self.in_channels == self.out_channels
         self.density = FibreDensity(*sizes, net_factory).to(weight) if self.random_inverse else None
         self.noise = ComplementNoise(*sizes, noise, posterior_factory).to(weight) if self.random_forward else None
 

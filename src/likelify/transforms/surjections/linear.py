@@ -22,7 +22,7 @@ from likelify.errors import ConfigError, DomainError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike
+from likelify.structure import ContextLike, check_size
 from likelify.support import check_sample
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ActNorm
@@ -122,11 +122,11 @@ def linear(
             singular values: the map can never become singular, and dropped coordinates have scales of their own.
             `"free"` takes any matrix of full rank as it is (`FreeLinear`), which is cheapest.
         weight: `(out_channels, in_channels)`, which the layer then has exactly, with the sign of its determinant.
-            Without one the layer starts at a random rotation, and `initialize` turns it to the principal axes of the
-            data.
+            Without one the layer starts at the identity, as far as that goes, or with `"free"` at random orthonormal
+            rows, and `initialize` turns it to the principal axes of the data.
         bias: `(out_channels,)`; False starts it at zero and, with `"free"`, leaves it out.
         dims: number of position axes, for the usual networks.
-        reflections: of each rotation of `"householder"`; 16 by default.
+        reflections: of each rotation of `"householder"`, an even number; 16 by default.
         noise: of added coordinates, `"normal"` or `"uniform"`.
         net_factory: makes the network of the density of dropped coordinates, see `nets.density_net`.
         posterior_factory: makes a network for a learned mean and scale of the noise given `x`; without one it has a
@@ -218,7 +218,10 @@ def _trained_rotation(size: int, method: str, reflections: int | None) -> list[T
     if method != "householder":
         return [rotation(size, method="cayley" if method == "cayley" else "exponential")]
     # Reflections in pairs of equal vectors start at the identity.
-    half = torch.randn(max((reflections or 16) // 2, 1), size)
+    count = check_size(16 if reflections is None else reflections, "reflections", least=2)
+    if count % 2:
+        raise ConfigError(f"The reflections of linear come in pairs, which start at the identity; got {count}.")
+    half = torch.randn(count // 2, size)
     vectors = half.repeat_interleave(2, 0)
     return [Householder(HouseholderVectors(size, len(vectors), vectors=vectors))]
 

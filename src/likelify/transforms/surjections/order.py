@@ -20,7 +20,7 @@ from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.structure import ContextLike, GraphBatch, Shape, as_context, check_size, sum_items
 from likelify.support import check_sample
-from likelify.tracing import may_look
+from likelify.tracing import can_look
 from likelify.transforms.core import Transform
 
 OrderName = Literal["random", "feature", "angle", "anchors"]
@@ -144,7 +144,7 @@ class NodeOrder(Transform):
                 "NodeOrder changes the order of nodes, and edges of a graph belong to the order that they had. It is "
                 "for sets of points: GraphBatch.complete(sizes), or graphs without edges."
             )
-        if condition is not None and may_look(condition) and len(x):
+        if condition is not None and can_look(condition) and len(x):
             first = (graphs.sizes.cumsum(0) - graphs.sizes)[graphs.owner]
             if bool((condition != condition[first]).any()):
                 raise UnsupportedError(

@@ -25,6 +25,7 @@ from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.structure import ContextLike, Shape, along, as_context, per_axis, sum_items
+from likelify.support import Interval
 from likelify.transforms.core import Chain, Transform, chain_of
 from likelify.transforms.inverted import Inverse
 from likelify.transforms.reshape import Reshape, Squeeze
@@ -166,6 +167,10 @@ class MaxOfPatches(Pooling):
     ) -> None:
         super().__init__(channels, size, valid, net_factory)
         self.log_odds = nn.Parameter(torch.zeros(channels, size))
+
+    def carry(self, support: Interval | None) -> Interval | None:
+        """Return the same: the largest entry is one of them."""
+        return support
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set log-odds and scales of the channels from the sample."""

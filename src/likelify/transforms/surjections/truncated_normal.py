@@ -12,12 +12,19 @@ from likelify.distributions.normal import LOG_SQRT_2PI
 
 # Newton steps of `sample_positive_normal`: two fewer already give float64's digits.
 STEPS = 8
+# From here on down the tail is its asymptotic series, whose next term is below 1e-14.
+FAR = -50.0
 
 
 def log_scaled_tail(r: Tensor) -> Tensor:
     """Return `r^2 / 2 + log Phi(r)`; far below zero, where the terms cancel, it is `-log(-r) - log(2 pi) / 2`."""
-    scaled = torch.special.erfcx(-r.clamp_max(0) / math.sqrt(2))
-    return torch.where(r > 0, 0.5 * r * r + torch.special.log_ndtr(r.clamp_min(0)), (0.5 * scaled).log())
+    scaled = torch.special.erfcx(-r.clamp(FAR, 0) / math.sqrt(2))
+    near = torch.where(r > 0, 0.5 * r * r + torch.special.log_ndtr(r.clamp_min(0)), (0.5 * scaled).log())
+    # The derivative of erfcx cancels far out, and its series does not.
+    away = r.clamp_max(FAR)
+    x = away.reciprocal().square()
+    series = torch.log1p(x * (x * (3 - x * (15 - 105 * x)) - 1)) - (-away).log() - LOG_SQRT_2PI
+    return torch.where(r < FAR, series, near)
 
 
 def positive_normal_log_prob(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:

@@ -117,35 +117,42 @@ def find_roots(function: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor, u
 
     Raises:
         ConvergenceError: if a function does not reach its value within the range of its dtype.
+
+    Returns:
+        The roots; NaN where values are not finite.
     """
-    low, high = _bracket(function, v, u, residual)
+    # What is not finite has no root, and is no reason to keep others from theirs.
+    lost = ~residual.isfinite()
+    low, high = _bracket(function, v, u, residual, lost)
     eps = torch.finfo(v.dtype).eps
     x = u
     for _ in range(200):
         value, slope = function(x)
         gap = x + value - v
         low, high = torch.where(gap <= 0, x, low), torch.where(gap >= 0, x, high)
-        if bool(((high - low <= 2 * eps * (low.abs() + high.abs())) | (gap.abs() <= eps * (1 + v.abs()))).all()):
+        close = (high - low <= 2 * eps * (low.abs() + high.abs())) | (gap.abs() <= eps * (1 + v.abs()))
+        if bool((close | lost).all()):
             break
         newton = x - gap / (1 + slope)
         # Halving whatever a Newton step does not bring forward keeps the count within the digits of the dtype.
-        x = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-    return x
+        x = torch.where((newton > low) & (newton < high), newton, low / 2 + high / 2)
+    return torch.where(lost, torch.nan, x)
 
 
 def _bracket(
-    function: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor, u: Tensor, residual: Tensor
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], v: Tensor, u: Tensor, residual: Tensor, lost: Tensor
 ) -> tuple[Tensor, Tensor]:
-    step = 2 * residual.abs() + torch.finfo(v.dtype).eps * (1 + u.abs())
-    low = torch.where(residual > 0, u - step, u)
-    high = torch.where(residual < 0, u + step, u)
+    step, most = 2 * residual.abs() + torch.finfo(v.dtype).eps * (1 + u.abs()), torch.finfo(v.dtype).max
+    low = torch.where(residual > 0, u - step, u).clamp_min(-most)
+    high = torch.where(residual < 0, u + step, u).clamp_max(most)
     for _ in range(100):
-        below = low + function(low)[0] <= v
-        above = high + function(high)[0] >= v
+        below = (low + function(low)[0] <= v) | lost
+        above = (high + function(high)[0] >= v) | lost
         if bool((below & above).all()):
             return low, high
         step = 2 * step
-        low, high = torch.where(below, low, low - step), torch.where(above, high, high + step)
+        low = torch.where(below, low, (low - step).clamp_min(-most))
+        high = torch.where(above, high, (high + step).clamp_max(most))
     raise ConvergenceError(
         "A scalar function u + f(u) does not reach the value it should: its slope is above 0 everywhere, but it stays "
         "bounded. Only bijections of the line can be inverted."

@@ -172,7 +172,7 @@ class TriangularResidual(Transform):
             return twin.solve(z.to(dtype), with_condition(context, condition), throw=throw)
         found = in_full_precision(lambda z: self._first_good(z, context), z)
         tol = self._tolerance(found.value.dtype)
-        if throw and found.residual > tol:
+        if throw and not found.residual <= tol:
             raise ConvergenceError(
                 f"The inverse of TriangularResidual by {found.method!r} ended after {found.evaluations:.4g} "
                 f"evaluations with a relative residual of {found.residual:.3g}; {tol:.2g} is allowed. {ADVICE}",
