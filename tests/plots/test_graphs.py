@@ -170,3 +170,12 @@ def test_the_ends_of_a_scale_are_told_apart_and_fit_below_the_panels():
     box = words.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
+
+
+def test_a_point_set_that_lies_outside_of_its_view_is_drawn_in_three_dimensions():
+    numbers = np.random.default_rng(0)
+    view = View.of([GraphPanel(numbers.normal(size=(8, 3))) for _ in range(50)])
+    far = GraphPanel(numbers.normal(size=(8, 3)) + np.array([30.0, 0.0, 0.0]))
+    axes = new_figure(2, 2).subplots()
+    draw_graphs(axes, [far], view)
+    assert any(len(collection.get_offsets()) == 8 for collection in axes.collections)

@@ -1,6 +1,7 @@
 """Pictures are the integers that they show, in grids that fit their number."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -145,3 +146,40 @@ def test_a_sequence_of_one_time_is_a_point():
     coloured = [int((np.ptp(image.astype(int), axis=2) > 60).sum()) for image in (empty, point)]
     assert coloured[0] == 0
     assert coloured[1] > 5
+
+
+def _axes_of(monkeypatch, panels, columns, meaning=()):
+    """Return the axes that `pairs_of` has drawn."""
+    kept = []
+    monkeypatch.setattr(pictures, "_saved", lambda figure: kept.append(figure) or b"")
+    pairs_of(panels, columns, meaning)
+    side = math.isqrt(len(kept[0].axes))
+    return np.array(kept[0].axes, dtype=object).reshape(side, side)
+
+
+def test_all_panels_are_inside_of_the_axes(monkeypatch):
+    numbers = np.random.default_rng(0)
+    panels = {"data": numbers.normal(size=(200, 2)), "samples": numbers.normal(size=(200, 2)) + 6}
+    axes = _axes_of(monkeypatch, panels, ["x", "y"])
+    low, high = min(p.min() for p in panels.values()), max(p.max() for p in panels.values())
+    for axis in (axes[0, 0], axes[1, 0], axes[1, 1]):
+        assert axis.get_xlim()[0] < low + 1
+        assert axis.get_xlim()[1] > high - 1
+    assert axes[1, 0].get_ylim()[1] > panels["samples"][:, 1].max()
+
+
+def test_histograms_of_panels_have_the_same_bins(monkeypatch):
+    even = np.linspace(0, 1, 400)[:, None]
+    (axis,) = _axes_of(monkeypatch, {"data": even, "samples": np.concatenate([even, [[-9.0]]])}, ["x"])[0]
+    one, other = (patch.get_data() for patch in axis.patches)
+    assert np.array_equal(one.edges, other.edges)
+    assert abs(one.values - other.values).max() < 0.01
+
+
+@pytest.mark.parametrize("spread", [3.0, 20.0, 500.0])
+def test_bins_of_whole_numbers_hold_as_many_of_them(monkeypatch, spread):
+    values = np.tile(np.arange(2 * spread), 4)[:, None]
+    column = ColumnSchema(name="n", kind="integer", rest="steps", step=1.0)
+    (axis,) = _axes_of(monkeypatch, {"": values}, ["n"], (column,))[0]
+    shares = axis.patches[0].get_data().values
+    assert np.allclose(shares[:-1], shares[0])

@@ -433,3 +433,36 @@ def test_close_is_of_one_shape_and_of_numbers():
         close(torch.zeros(3), torch.zeros(1), 1.0, "x")
     with pytest.raises(AssertionError, match="off by nan"):
         close(torch.tensor([math.nan]), torch.zeros(1), 1.0, "x")
+
+
+class Attends(nn.Module):
+    """Four numbers off two, by PyTorch's attention, which adds up in another order in eval()."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.out = nn.MultiheadAttention(2, 1, batch_first=True), nn.Linear(2, 4)
+
+    def forward(self, x):
+        h = x[:, None].repeat(1, 3, 1)
+        return self.out(self.mix(h, h, h, need_weights=False)[0][:, 0])
+
+
+def test_layers_with_attention_pass_and_derivatives_that_pytorch_lacks_are_named():
+    split = lk.transforms.ChannelSplit(4)
+    layer = lk.Coupling(split, lk.transforms.AffineBijector(), Attends()).double()
+    refused = testing.check_layer(layer, torch.randn(5, 4, dtype=D))
+    assert any("PyTorch has no such derivative" in line for line in refused)
+
+
+def test_a_grid_that_is_too_coarse_is_told_from_a_wrong_density():
+    flow = lk.Flow(lk.Normal((1,)), lk.Chain([lk.LeakyReLU(0.1)])).double()
+    with pytest.raises(AssertionError, match="moved by half a cell to .*: take more points"):
+        testing.check_flow(flow, box=[(-45.0, 6.0)], points=60)
+    testing.check_flow(flow, box=[(-45.0, 6.0)], points=4000)
+
+    class Half(lk.Normal):
+        def log_prob(self, x, context=None):
+            return super().log_prob(x, context) - math.log(2)
+
+    with pytest.raises(AssertionError, match="integrates to 0.5\\."):
+        testing.check_flow(lk.Flow(Half((1,)), lk.Affine(scale=1.0)).double(), box=[(-9.0, 9.0)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from likelify.errors import LikelifyError
 from likelify.flowification.graph import Graph, Node
@@ -18,13 +19,38 @@ from likelify.flowification.residual_blocks import contraction_layer
 from likelify.flowification.rules import RULES, Rule, module_rule
 from likelify.flowification.rules_shape import keep_first
 from likelify.support import Interval
-from likelify.transforms.core import Chain, Transform
+from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.reshape import Permute
 from likelify.transforms.residual.layer import LipschitzResidual
 from likelify.transforms.surjections.activation import ReLU
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import Repeat, Sum
+
+
+def mean_parameters(transform: Transform, example: Tensor) -> list[nn.Parameter]:
+    """Return the parameters that the noise-free value of a layer depends on, for an input such as the example."""
+    known = list(transform.parameters())
+    wanted = [parameter.requires_grad for parameter in known]
+    try:
+        with torch.enable_grad():
+            mean = transform.requires_grad_(requires_grad=True).mean_forward(example)
+            grads = torch.autograd.grad(mean.sum(), known, allow_unused=True) if mean.requires_grad else []
+    finally:
+        for parameter, before in zip(known, wanted, strict=True):
+            parameter.requires_grad_(before)
+    return [parameter for parameter, grad in zip(known, grads, strict=False) if grad is not None]
+
+
+def _fix(layer: Transform, shape: Shape) -> None:
+    """Keep what a layer computes as it is: it was made of constants, not of parameters."""
+    dtype = next((parameter.dtype for parameter in layer.parameters()), None)
+    if dtype is None:
+        return
+    # Layers with a domain of their own are made by rules of the user, who knows what is trained in them.
+    with suppress(LikelifyError):
+        for parameter in mean_parameters(layer, torch.zeros(1, *shape, dtype=dtype)):
+            parameter.requires_grad = False
 
 
 @dataclass
@@ -84,11 +110,14 @@ class LayerBuilder:
         """Apply the rule of every step, and note what cannot be converted."""
         inside = {node for part in self.contractions for branch in part.branches for node in steps_of(branch)}
         known = {where for where, _ in self.refusals.found}
+        parameters = set(map(id, graph.module.parameters()))
         for node in graph.nodes:
             if node.kind != "step" or node in inside or node.name in known:
                 continue
             try:
-                self.converted[node] = self._convert(node)
+                layer = self.converted[node] = self._convert(node)
+                if layer is not None and not any(use in parameters for use in node.uses):
+                    _fix(layer, node.inputs[0].shape)
             except LikelifyError as error:
                 label = node.what if node.call is None else "call"
                 self.refusals.add(f"{node.name} ({label})", str(error))

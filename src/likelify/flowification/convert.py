@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from likelify.errors import UnsupportedError
@@ -12,7 +11,7 @@ from likelify.flowification import rules_activation as _activation  # noqa: F401
 from likelify.flowification import rules_linear as _linear  # noqa: F401
 from likelify.flowification import rules_pooling as _pooling  # noqa: F401
 from likelify.flowification import rules_shape as _shape  # noqa: F401
-from likelify.flowification.build import LayerBuilder
+from likelify.flowification.build import LayerBuilder, mean_parameters
 from likelify.flowification.graph import Graph
 from likelify.flowification.options import Options
 from likelify.flowification.reduction import Series, reduce
@@ -34,23 +33,14 @@ class Flowified(Chain):
         conversion: the record of what became of each part; `print(flow.conversion)` shows a table.
     """
 
-    def __init__(self, transforms: list[Transform], conversion: Conversion) -> None:
+    def __init__(self, transforms: list[Transform], conversion: Conversion, example: Tensor) -> None:
         super().__init__(transforms)
         self.conversion = conversion
+        self._example = example[:1]
 
     def network_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that `mean_forward` depends on, the weights of the network."""
-        known = list(self.parameters())
-        wanted = [parameter.requires_grad for parameter in known]
-        example = torch.zeros(1, *self.conversion.in_shape).to(known[0] if known else torch.empty(0))
-        try:
-            with torch.enable_grad():
-                mean = self.requires_grad_(requires_grad=True).mean_forward(example)
-                grads = torch.autograd.grad(mean.sum(), known, allow_unused=True) if mean.requires_grad else []
-        finally:
-            for parameter, before in zip(known, wanted, strict=True):
-                parameter.requires_grad_(before)
-        return [parameter for parameter, grad in zip(known, grads, strict=False) if grad is not None]
+        return mean_parameters(self, self._example.to(next(self.parameters(), self._example)))
 
     def density_parameters(self) -> list[nn.Parameter]:
         """Return all others: of the densities of what the network forgets, and of the noise where it widens.
@@ -162,7 +152,7 @@ def _finished(
         contractions=tuple(builder.contracted),
         unused=unused,
     )
-    return Flowified(layers, conversion).to(graph.batches[0][0])
+    return Flowified(layers, conversion, graph.batches[0][0]).to(graph.batches[0][0])
 
 
 def _look_at_parts(module: nn.Module, refusals: Refusals) -> None:

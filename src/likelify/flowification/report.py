@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from likelify.distributions.core import Likelihood
@@ -234,9 +236,28 @@ def _kind_text(node: Node) -> str:
 
 
 def _settings_text(module: nn.Module) -> str:
-    """Return the plain public attributes of a module, of which its own description may leave some out."""
-    plain = {name: value for name, value in vars(module).items() if isinstance(value, int | float | str | tuple | None)}
-    return str(sorted((name, str(value)) for name, value in plain.items() if name[0] != "_" and name != "training"))
+    """Return the public attributes of a module but its tensors and parts; its own description may leave some out."""
+    settings = {name: value for name, value in vars(module).items() if not isinstance(value, Tensor | nn.Module)}
+    return str(
+        sorted((name, _plain_text(value)) for name, value in settings.items() if name[0] != "_" and name != "training")
+    )
+
+
+def _plain_text(value: Any) -> str:
+    """Return a setting as text that is the same in another process."""
+    if isinstance(value, int | float | str | tuple | None):
+        return str(value)
+    if isinstance(value, dict):
+        return str({_plain_text(key): _plain_text(part) for key, part in value.items()})
+    if isinstance(value, list):
+        return str([_plain_text(part) for part in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(map(_plain_text, value)))
+    if isinstance(value, Tensor | np.ndarray):
+        return str(torch.as_tensor(value).tolist())
+    # Where an object lies in memory says nothing of it.
+    text = repr(value)
+    return type(value).__name__ if " at 0x" in text else text
 
 
 def _argument_text(value: Any, again: Any) -> str:

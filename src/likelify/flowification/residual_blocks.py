@@ -8,6 +8,7 @@ above what the weights have, and the block computes what it did.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from likelify.flowification.graph import Node
 from likelify.flowification.options import Options
 from likelify.flowification.reduction import Branches
 from likelify.flowification.refusals import DROPOUT_CALLS, DROPOUTS, NotConvertibleError, refuse_active_dropout
-from likelify.flowification.rules import DATA, Call
+from likelify.flowification.rules import DATA, Call, setting
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike
@@ -34,7 +35,7 @@ HEADROOM = 2.0
 RESHAPES = ("view", "reshape", "flatten", "unflatten")
 # The largest slopes, rounded up: GELU 1.1290, SiLU 1.0999, Mish 1.0885, Hardswish 1.5, SELU 1.7581.
 STEEPER = {"gelu": 1.13, "silu": 1.1, "mish": 1.09, "hardswish": 1.5, "selu": 1.7582}
-UNIT_SLOPES = ("relu", "relu_", "tanh", "abs", "celu", "sin", "hardtanh", "relu6", "logsigmoid", "identity")
+UNIT_SLOPES = ("relu", "tanh", "abs", "sin", "hardtanh", "relu6", "logsigmoid", "identity")
 # Behind its threshold softplus is the identity, below it a little more: from here on the jump is below rounding.
 SMOOTH = 20.0
 MOVES = ("contiguous", "clone", "permute", "transpose", "pixelshuffle", "pixelunshuffle")
@@ -281,16 +282,9 @@ def _slope(node: Node) -> float | None:
     target, call = node.target, node.call
     if isinstance(target, nn.Module) and not _is_torchs(target):
         return None
-    if isinstance(target, nn.Softplus):
-        return _softplus_slope(target.beta, target.threshold)
-    if call is not None and call.name == "softplus":
-        return _softplus_slope(call.argument(1, "beta", 1.0), call.argument(2, "threshold", SMOOTH))
-    if isinstance(target, nn.LeakyReLU):
-        return max(1.0, abs(target.negative_slope))
-    if isinstance(target, nn.ELU):
-        return max(1.0, abs(target.alpha))
-    if call is not None and call.name in ("leaky_relu", "elu"):
-        return max(1.0, abs(call.argument(1, "negative_slope" if call.name == "leaky_relu" else "alpha", 0.01)))
+    what, name = (target, type(target).__name__.lower()) if call is None else (call, call.name.rstrip("_"))
+    if name in BENT:
+        return BENT[name](what)
     if call is not None and call.name in ("mul", "neg"):
         given = (*call.args, *call.kwargs.values())
         numbers = [value for value in given if isinstance(value, int | float)]
@@ -299,9 +293,31 @@ def _slope(node: Node) -> float | None:
         return 1.0
     if call is not None and (call.constants() or (call.in_shape != call.out_shape)):
         return None
-    name = type(target).__name__.lower() if isinstance(target, nn.Module) else call.name if call else ""
     return SLOPES.get(name)
 
 
-def _softplus_slope(beta: float, threshold: float) -> float | None:
+def _softplus_slope(what: nn.Module | Call) -> float | None:
+    beta, threshold = setting(what, 1, "beta", 1.0), setting(what, 2, "threshold", SMOOTH)
     return 1.0 if beta > 0 and threshold >= SMOOTH else None
+
+
+def _leaky_slope(what: nn.Module | Call) -> float:
+    return max(1.0, abs(setting(what, 1, "negative_slope", 0.01)))
+
+
+def _elu_slope(what: nn.Module | Call) -> float:
+    return max(1.0, abs(setting(what, 1, "alpha", 1.0)))
+
+
+def _celu_slope(what: nn.Module | Call) -> float | None:
+    return 1.0 if setting(what, 1, "alpha", 1.0) > 0 else None
+
+
+# Bounds of slopes that depend on settings.
+BENT: dict[str, Callable[[nn.Module | Call], float | None]] = {
+    "softplus": _softplus_slope,
+    "leakyrelu": _leaky_slope,
+    "leaky_relu": _leaky_slope,
+    "elu": _elu_slope,
+    "celu": _celu_slope,
+}

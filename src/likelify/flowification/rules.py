@@ -63,7 +63,11 @@ class Call:
 
 def argument(call: Call | fx.Node, position: int, name: str, default: Any = None) -> Any:
     """Return an argument of a call, or of a step of a traced graph, by its place or by its name."""
-    return call.args[position] if len(call.args) > position else call.kwargs.get(name, default)
+    if len(call.args) > position:
+        return call.args[position]
+    # PyTorch takes NumPy's word, too.
+    name = "axis" if name == "dim" and "axis" in call.kwargs else name
+    return call.kwargs.get(name, default)
 
 
 def setting(what: nn.Module | Call, position: int, name: str, default: Any = None) -> Any:

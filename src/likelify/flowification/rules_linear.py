@@ -242,8 +242,14 @@ def _affine(scale: Any, shift: Any, in_shape: Shape) -> Transform | None:
 
 
 def _require_first(call: Call) -> None:
-    if call.argument(0, "input", DATA) is not DATA or any(value is DATA for value in call.args[1:]):
+    behind = any(value is DATA for value in call.args[1:])
+    if call.argument(0, "input", DATA) is DATA and behind:
         raise NotConvertibleError("has weights that depend on the input. Take it out.")
+    if behind:
+        raise NotConvertibleError(
+            "multiplies by a matrix from the left. Write W @ x with the data in front: x @ W.T, or for channels in "
+            "front of positions (x.transpose(1, 2) @ W.T).transpose(1, 2)."
+        )
 
 
 def _per_axis(value: Any, dims: int) -> Shape:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
-import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -154,13 +154,12 @@ def reads_size(node: fx.Node) -> bool:
 def symbolic(module: nn.Module, examples: Sequence[Tensor], refusals: Refusals) -> fx.GraphModule | None:
     """Return what a module calls on its input, or None, with what is in the way added to `refusals`."""
     tracer = Tracer(examples)
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    fixed = {
-        p.name: p.default for p in parameters[1:] if p.default is not inspect.Parameter.empty and p.kind not in kinds
-    }
+    # What a module keeps of the values of its forward would be stand-ins afterwards.
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    twin = copy.deepcopy(module, shared)
+    twin.__class__ = _of_one_input(type(module))
     try:
-        graph = tracer.trace(module, concrete_args=fixed or None)
+        graph = tracer.trace(twin)
     except Exception as error:  # Whatever the user's forward does with symbolic values.
         refusals.add(
             "forward",
@@ -169,7 +168,17 @@ def symbolic(module: nn.Module, examples: Sequence[Tensor], refusals: Refusals) 
             "rule for that (flowification.rule).",
         )
         return None
+    twin.__class__ = type(module)
     return fx.GraphModule(tracer.root, graph)
+
+
+def _of_one_input(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return the same class with a forward of one input, so that defaults of others stay what they are."""
+
+    def forward(self: nn.Module, x: Any) -> Any:
+        return kind.forward(self, x)
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:

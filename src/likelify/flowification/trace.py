@@ -80,13 +80,24 @@ def _copied(module: nn.Module) -> nn.Module:
             "Make the others constants of the module, or give them defaults."
         )
     try:
-        return copy.deepcopy(module).cpu().eval()
-    except (RuntimeError, TypeError, AttributeError) as error:
+        return _unwrapped(copy.deepcopy(module)).cpu().eval()
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise UnsupportedError(
             f"This module cannot be copied ({' '.join(str(error).split())[:120]}). If weights are computed by "
             "torch.nn.utils.weight_norm or spectral_norm, take those of torch.nn.utils.parametrizations, or fix them "
-            "with remove_weight_norm or remove_spectral_norm."
+            "with remove_weight_norm or remove_spectral_norm; those of torch.nn.utils.prune are fixed by prune.remove. "
+            "A lazy module that cannot be copied gets its shapes when it is called once."
         ) from error
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return a network without the wrappers of its parts, which change nothing of what they compute."""
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            inner = getattr(child, WRAPPERS.get(type(child).__name__, ""), None)
+            if isinstance(inner, nn.Module):
+                setattr(part, name, inner)
+    return module
 
 
 def _results(module: nn.Module, example: Tensor, more: Tensor, refusals: Refusals) -> list[Tensor] | None:
@@ -241,6 +252,8 @@ class _GraphBuilder:
         elif (channels := self._selected(node, target)) is not None:
             self.nodes[node] = self._new_node(node, "select", [self.nodes[before[0]]], shape, channels=[channels])
         elif target in CONCAT and len(before) == len(_operands(node)) == 1:
+            # All parts of a split in their order.
+            self._require_channels(node, shape)
             self.nodes[node] = self.nodes[before[0]]
         elif len(before) == 1:
             self.nodes[node] = self._step(node, self.nodes[before[0]], shape, target)
@@ -305,14 +318,17 @@ class _GraphBuilder:
                 alpha = 1.0
             self.nodes[node] = self._sum(node, inputs, shape, -alpha if target in SUBTRACT else alpha)
         elif target in CONCAT and len(inputs) == len(_operands(node)):
-            axis = argument(node, 1, "dim", 0)
-            if axis not in (1, -len(shape)):
-                what = f"joins along axis {axis}; branches can be joined along the channels (axis 1)."
-                self._refuse(node, f"{what} Move that axis to place 1 with transpose before and back afterwards.")
+            self._require_channels(node, shape)
             self.nodes[node] = self._new_node(node, "concat", inputs, shape)
         else:
             self.nodes[node] = self._step(node, inputs[0], shape, target)
             self.nodes[node].inputs = inputs
+
+    def _require_channels(self, node: fx.Node, shape: Shape) -> None:
+        axis = argument(node, 1, "dim", 0)
+        if axis not in (1, -len(shape)):
+            what = f"joins along axis {axis}; branches can be joined along the channels (axis 1)."
+            self._refuse(node, f"{what} Move that axis to place 1 with transpose before and back afterwards.")
 
     def _sum(self, node: fx.Node, inputs: list[Node], shape: Shape, weight: float) -> Node:
         if any(n.shape != shape for n in inputs):

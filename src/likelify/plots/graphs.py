@@ -444,7 +444,9 @@ def _draw_nodes(axes: Axes, nodes: Sequence[Nodes], origins: Sequence[tuple[floa
         how |= {"color": look.node, "edgecolors": look.rim if size > 6 else "none"}
     if near is not None:
         how["alpha"] = 0.45 + 0.55 * near[inner]
-    axes.scatter(*places[inner].T, s=sizes[inner], **how)
+    if len(inner):
+        # Matplotlib takes no shares of nothing in three dimensions.
+        axes.scatter(*places[inner].T, s=sizes[inner], **how)
     if outside.any():
         hollow = {"facecolors": "none", "edgecolors": look.node, "linewidths": 0.8, "zorder": 3, "clip_on": False}
         axes.scatter(*places[outside].T, s=sizes[outside], **hollow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -230,10 +231,16 @@ def pairs_of(
     side = max(3.5, 1.6 * size)
     figure = new_figure(side, side)
     axes = figure.subplots(size, size, squeeze=False)
+    bins = [_bins(np.concatenate([rows[:, at] for rows in arrays.values()]), schema[at]) for at in range(size)]
     for title, rows in arrays.items():
         for down in range(size):
             for right in range(size):
-                _pair(axes[down, right], rows, (schema[down], schema[right]), (down, right), title)
+                _pair(axes[down, right], rows, (schema[down], schema[right]), (down, right), title, bins[right])
+    for down, right in itertools.product(range(size), repeat=2):
+        # Room at the ends of all that is shown, but none beyond the calendar.
+        axes[down, right].set_xlim(*on_axis(np.array(axes[down, right].get_xlim()), schema[right]))
+        if down != right:
+            axes[down, right].set_ylim(*on_axis(np.array(axes[down, right].get_ylim()), schema[down]))
     for index, name in enumerate(names):
         # Names are the user's: a $ in them means nothing.
         axes[-1, index].set_xlabel(name, fontsize=8, parse_math=False)
@@ -245,7 +252,12 @@ def pairs_of(
 
 
 def _pair(
-    axis: Any, rows: np.ndarray, columns: tuple[ColumnSchema, ColumnSchema], places: tuple[int, int], title: str
+    axis: Any,
+    rows: np.ndarray,
+    columns: tuple[ColumnSchema, ColumnSchema],
+    places: tuple[int, int],
+    title: str,
+    bins: np.ndarray,
 ) -> None:
     axis.tick_params(labelsize=6)
     down, right = places
@@ -254,16 +266,11 @@ def _pair(
         return
     _set_axis(axis.xaxis, columns[1])
     if down == right:
-        shares, edges = _histogram(rows[:, right])
-        axis.stairs(shares, on_axis(edges, columns[1]), label=title)
-        axis.set_xlim(*on_axis(np.array(axis.get_xlim()), columns[1]))
+        axis.stairs(_shares(rows[:, right], bins), on_axis(bins, columns[1]), label=title)
         return
     _set_axis(axis.yaxis, columns[0])
     across, up = (_beside(rows[:, at], column, at) for at, column in ((right, columns[1]), (down, columns[0])))
     axis.scatter(across, up, s=1.5, linewidths=0, alpha=0.5, rasterized=True)
-    # Room at the ends, but none beyond the calendar.
-    axis.set_xlim(*on_axis(np.array(axis.get_xlim()), columns[1]))
-    axis.set_ylim(*on_axis(np.array(axis.get_ylim()), columns[0]))
 
 
 def _set_axis(axis: Any, column: ColumnSchema) -> None:
@@ -284,20 +291,32 @@ def _beside(values: np.ndarray, column: ColumnSchema, seed: int) -> np.ndarray:
     return values + np.random.default_rng(seed).uniform(-JITTER, JITTER, len(values))
 
 
-def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return densities and bins of what is finite, also of values that differ in their last digits alone."""
+def _shares(values: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Return the share of each bin in what is finite."""
     # What is missing in a table is not a number.
     values = values[np.isfinite(values)]
+    return np.histogram(values, bins)[0] / max(len(values), 1)
+
+
+def _bins(values: np.ndarray, column: ColumnSchema) -> np.ndarray:
+    """Return the edges of bins for all panels of a column, also of values that differ in their last digits alone.
+
+    Words have a bin each, and whole numbers as many of them in each bin.
+    """
+    values = values[np.isfinite(values)]
     if not len(values):
-        return np.zeros(1), np.array([0.0, 1.0])
+        return np.array([0.0, 1.0])
     low, high = values.min(), values.max()
+    if column.categories is not None or (column.kind == "integer" and high - low < 1 / np.finfo(values.dtype).eps):
+        wide = max(1.0, np.ceil((high - low + 1) / BINS)) if column.categories is None else 1.0
+        return low - 0.5 + wide * np.arange(np.floor((high - low) / wide) + 2)
     # Halves, whose difference is finite whatever they are.
     half = high / 2 - low / 2
     if not half > 0:
         wide = max(0.5, float(np.spacing(abs(low))))
-        return np.ones(1), np.array([low - wide, low + wide])
-    counts, edges = np.histogram((values / 2 - low / 2) / half, BINS, range=(0.0, 1.0))
-    return counts / len(values), low * (1 - edges) + high * edges
+        return np.array([low - wide, low + wide])
+    share = np.linspace(0.0, 1.0, BINS + 1)
+    return low * (1 - share) + high * share
 
 
 def _saved(figure: Figure) -> bytes:

@@ -148,7 +148,8 @@ class _Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawn = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+        # PyTorch's attention has that tag for its dropout, whether there is any, and gives more than one tensor.
+        if torch.Tag.nondeterministic_seeded not in func.tags or not isinstance(drawn, Tensor):
             return drawn
         if self._starts is None:
             self._kept.append(drawn.clone())

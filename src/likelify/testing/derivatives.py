@@ -192,6 +192,11 @@ def _refusals(transform: Transform, views: Iterable[_View], check: Callable[[_Vi
             named = any(re.search(rf"\b{name}\b", str(error)) for name in layers)
             require(named, f"{view.name}: refused without naming the layer: {error}")
             refused.append(f"{view.name}: {error}")
+        except RuntimeError as error:
+            # Some operations of PyTorch have no derivatives of a kind, which is no fault of a layer.
+            if not (isinstance(error, NotImplementedError) or "not implemented" in str(error)):
+                raise
+            refused.append(f"{view.name}: PyTorch has no such derivative ({str(error).splitlines()[0]})")
     return refused
 
 

@@ -51,9 +51,10 @@ def check_state(transform: Transform, fresh: Transform, x: Tensor, z: Tensor, co
     """
     x, z = x.detach(), z.detach()
     expected = _results(transform, x, z, context)
-    # The threads of a device may add up in another order each time.
+    # The threads of a device may add up in another order each time, and PyTorch's attention does so in eval().
     dtype = z.dtype if z.is_floating_point() else torch.float32
-    repeats = 0.0 if z.device.type == "cpu" else 8 * torch.finfo(dtype).eps
+    rounding = 64 * torch.finfo(dtype).eps
+    repeats = 0.0 if z.device.type == "cpu" else rounding
     twin = copy.deepcopy(transform)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -61,7 +62,7 @@ def check_state(transform: Transform, fresh: Transform, x: Tensor, z: Tensor, co
     twin.load_state_dict(transform.state_dict())
     for mode in (not transform.training, transform.training):
         transform.train(mode)
-        _same(transform, expected, x, z, context, "independence of train() and eval()", repeats)
+        _same(transform, expected, x, z, context, "independence of train() and eval()", rounding)
     _same(twin, expected, x, z, context, "independence of saving and loading", repeats)
     with transform.frozen():
         # The first time something is kept, the second time it is used.
