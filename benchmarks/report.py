@@ -26,13 +26,25 @@ class Entry:
 
 
 def arguments(
-    description: str, *, seeds: int = 1, parts: Iterable[str] = (), more: Mapping[str, Mapping[str, Any]] | None = None
+    description: str,
+    *,
+    seeds: int | None = None,
+    parts: Iterable[str] = (),
+    more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> argparse.Namespace:
-    """Parse the options every benchmark has and `more` of its own, and set one thread; `parts` may be chosen."""
+    """Parse the options every benchmark has and `more` of its own, and set one thread.
+
+    Args:
+        description: of the benchmark, for its help.
+        seeds: how many there are by default, for benchmarks that have seeds.
+        parts: of which some may be chosen.
+        more: options of its own.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a run of under a minute, for a first impression")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds, from 0")
+    if seeds is not None:
+        parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds, from 0")
     parts = list(parts)
     if parts:
         text = "measure only this; may be given several times"

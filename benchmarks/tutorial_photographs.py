@@ -22,7 +22,6 @@ from benchmarks.timing import use_malloc_settings
 from likelify.data import open_source
 from likelify.fitting.choose import choose
 from likelify.fitting.drawing.superresolution import Upscaled, upscale
-from likelify.fitting.loop import fit
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.pictures import picture_of_surprises
 from likelify.fitting.scoring.surprise import Surprise, surprise_of
@@ -40,17 +39,20 @@ COLOURS = 192
 
 
 def fitted(seconds: float, *, quick: bool) -> Run:
-    """Return a run of the default model of photographs, fitted for so many processor seconds."""
+    """Return a run of the default model of photographs, fitted for so many processor seconds; it goes on if it can."""
     folder = FOLDER / f"tutorial-photographs-{seconds:g}"
-    if (folder / "config.json").exists():
-        return Run.load(folder)
     source = open_source("sample-photos")
-    settings = {"max_time": seconds, "clock": "processor"} | ({"steps": 5} if quick else {})
-    choice = choose(source.facts(), fit_settings=settings)
-    run = Run.create(folder, RunConfig(data=source.facts(), **choice.configured()))
-    flow = run.config.model.build()
-    fit(flow, source, run=run)
-    run.evaluate(source=source)
+    if (folder / "config.json").exists():
+        run = Run.load(folder)
+    else:
+        settings = {"max_time": seconds, "clock": "processor"} | ({"steps": 5} if quick else {})
+        choice = choose(source.facts(), fit_settings=settings)
+        run = Run.create(folder, RunConfig(data=source.facts(), **choice.configured()))
+    course = run.course()
+    if course is None or not course.ended:
+        run.resume(source)
+    if run.evaluation() is None:
+        run.evaluate(source=source)
     return run
 
 
