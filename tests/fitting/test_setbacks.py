@@ -174,3 +174,19 @@ def course_of(*bits, best_step):
 )
 def test_when_a_loss_blew_up(losses, bits, best, expected):
     assert setbacks.blew_up(losses, course_of(*bits, best_step=best)) is expected
+
+
+def test_a_loss_of_other_models_than_validation_measures_is_compared_with_itself():
+    """Members of a mixture that are trained apart have a loss far above that of the mixture, and learn all the same."""
+    course = course_of(1.0, 0.5, 0.4, best_step=20)
+    trained = (None, 4.0, 3.5)
+    points = tuple(
+        point.model_copy(update={"train_bits": bits, "train_nats": bits})
+        for point, bits in zip(course.points, trained, strict=True)
+    )
+    course = course.model_copy(update={"points": points})
+    assert setbacks.blew_up([3.4, 3.4, 3.4], course)
+    assert not setbacks.blew_up([3.4, 3.4, 3.4], course, apart=True)
+    assert setbacks.blew_up([5.6, 5.6], course, apart=True)
+    # Before there is a loss to compare with nothing is told.
+    assert not setbacks.blew_up([9.0], course_of(1.0, 0.5, best_step=10), apart=True)

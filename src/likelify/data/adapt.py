@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def as_source(
     """
     if isinstance(data, Source):
         return data
-    if not isinstance(validation, int | float) or not 0 < validation < 1:
+    if not isinstance(validation, Real) or not 0 < validation < 1:
         raise DataError(f"The share that validates must lie between 0 and 1, got {validation!r}.")
     if is_dataset(data):
         given = {"kind": kind, "levels": levels, "channels": channels, "labels": labels}

@@ -23,6 +23,7 @@ from likelify.data.frames import NUMBERS, Column, Frame, Rows, file_hash, printa
 from likelify.data.ipc import MAGIC, require_honest
 from likelify.data.limits import FREE, MOST_COLUMNS, MOST_SHRINKING, TROUBLE, reading
 from likelify.data.told import Told
+from likelify.data.values import widened
 from likelify.errors import DataError, MissingDependencyError
 from likelify.names import ColumnType
 
@@ -351,6 +352,8 @@ def as_numbers(column: pa.Array) -> np.ndarray:
         raise DataError(f"A column of {column.type} holds no numbers.")
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
+    if pa.types.is_floating(column.type) and column.type.bit_width < 64:
+        return widened(column.to_numpy(zero_copy_only=False))
     # Whole numbers above 2^53 are rounded.
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 

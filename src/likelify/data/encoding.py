@@ -14,6 +14,7 @@ from likelify.data.dates import read_dates, write_dates
 from likelify.data.dialect import is_missing, is_nothing
 from likelify.data.faults import Fault, Faults, note_cells
 from likelify.data.limits import LARGEST_VALUE
+from likelify.data.values import widened
 from likelify.errors import DataError, LikelifyWarning, unknown_words
 from likelify.schema import ColumnSchema
 
@@ -133,7 +134,7 @@ def _encoded(
     if array.dtype.kind == "m":
         array = np.where(np.isnat(array), np.nan, array / np.timedelta64(1, "s"))
     if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
-        return _checked(array.astype(np.float64), column, faults, place), []
+        return _checked(widened(array), column, faults, place), []
     if column.kind == "date":
         return read_dates(values, column, faults, place), []
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)

@@ -51,9 +51,35 @@ def table_rows(data: Any, what: str) -> np.ndarray:
         hint = " Give one column as array[:, None]." if rows.ndim == 1 else ""
         raise DataError(f"{what} is not a table: rows have shape {rows.shape}, expected (rows, columns).{hint}")
     with np.errstate(over="ignore"):
-        rows = rows.astype(np.float64, copy=False)
+        rows = widened(rows)
     require_usual(what, rows, missing=True)
     return rows
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Return numbers in float64; of narrower ones the shortest decimal that is they, 0.1 where float32 has 0.1.
+
+    So a value is the same whether a table was read in single or in double precision.
+
+    Example:
+        >>> widened(np.array([0.1, 2.5, np.nan], dtype=np.float32)).tolist()
+        [0.1, 2.5, nan]
+    """
+    wide = values.astype(np.float64, copy=False)
+    if values.dtype.kind != "f" or values.dtype.itemsize >= 8:
+        return wide
+    open_ = np.isfinite(wide) & (wide != np.rint(wide))
+    left, sizes = wide[open_], np.floor(np.log10(np.abs(wide[open_])))
+    best, exact = left.copy(), values[open_]
+    # From the most digits down, so that what stays is the shortest.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for digits in range(9, 0, -1):
+            power = 10.0 ** np.clip(digits - 1 - sizes, -300, 300)
+            shorter = np.rint(left * power) / power
+            best = np.where(shorter.astype(values.dtype) == exact, shorter, best)
+    wide = wide.copy()
+    wide[open_] = best
+    return wide
 
 
 def require_usual(what: str, rows: np.ndarray, first: int = 0, *, missing: bool = False) -> None:

@@ -396,7 +396,8 @@ class _Fit:
 
     def _blew_up(self) -> bool:
         losses = torch.stack([bits for bits, _ in self.state.losses]).tolist() if self.state.losses else []
-        return not self.matches and setbacks.blew_up(losses, self.state.course())
+        apart = self.flow.base.stacks
+        return not self.matches and setbacks.blew_up(losses, self.state.course(), apart=apart)
 
     def _may_go_back(self) -> bool:
         """Tell whether there is somewhere to go back to, from which the same did not happen at once."""

@@ -18,7 +18,7 @@ MOST = 3
 MARGIN = 1.0
 
 
-def blew_up(losses: list[float], course: Course) -> bool:
+def blew_up(losses: list[float], course: Course, *, apart: bool = False) -> bool:
     """Tell from the losses since the last validation whether a fit is losing all that it has learnt.
 
     Half of them have to be worse than the start by more than the best weights are better than it: rows far out make
@@ -27,12 +27,16 @@ def blew_up(losses: list[float], course: Course) -> bool:
     Args:
         losses: of steps, in bits per dimension.
         course: of the fit so far.
+        apart: the loss is of other models than validation measures, as that of members of a mixture that are trained
+            apart; it is then compared with itself.
     """
     best = course.best
     if best is None or best.step == 0 or not losses:
         return False
-    start = course.points[0].validation_bits
-    return median(losses) > start + max(start - best.validation_bits, MARGIN)
+    values = [point.validation_bits for point in course.points]
+    if apart:
+        values = [point.train_bits for point in course.points if point.train_bits is not None]
+    return bool(values) and median(losses) > values[0] + max(values[0] - min(values), MARGIN)
 
 
 def factor(setbacks: tuple[int, ...]) -> float:

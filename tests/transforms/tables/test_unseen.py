@@ -136,3 +136,26 @@ def test_draws_of_missing_values_have_the_likelihood_of_missing_values():
     again.load_state_dict(flow.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(again.log_prob(drawn), nats)
+
+
+def test_the_gradient_by_the_rows_is_the_derivative():
+    schema = [
+        ColumnSchema(name="real"),
+        ColumnSchema(name="zeros", states=(0.0,), missing=True),
+        ColumnSchema(name="whole", kind="integer", rest="steps", step=1.0),
+    ]
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=numbers, dtype=torch.float64)
+    x[:, 2] = x[:, 2].mul(3).round()
+    x[:80, 1], x[80:120, 1] = 0.0, torch.nan
+    flow = lk.zoo.build("table-flow", event_shape=(3,), schema=schema)
+    flow.initialize(x)
+    flow = flow.double()
+    rows = x[[5, 100, 200, 250]].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(flow.log_prob(rows).sum(), rows)
+    assert bool(slope.isfinite().all())
+    step = torch.zeros_like(x[:4])
+    step[:, 0] = 1e-5
+    with torch.no_grad():
+        expected = (flow.log_prob(rows + step) - flow.log_prob(rows - step)) / 2e-5
+    torch.testing.assert_close(slope[:, 0], expected, rtol=1e-3, atol=1e-3)

@@ -222,7 +222,7 @@ def _own_items(run: Run, what: Any, limit: int | None) -> Batch | None:
     """Return items of the run's own data, or None if something else was named."""
     import torch
 
-    if not isinstance(what, int | str):
+    if not isinstance(what, Integral | str):
         return None
     numbered = NUMBERED.fullmatch(str(what))
     if numbered is None and what not in SPLITS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Never, Self
 
@@ -111,6 +112,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         self.device = device
         self.verbose = verbose
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted")
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         # By scikit-learn's rule the scores of an outlier detector are its `score_samples`, which here is log p.
@@ -139,13 +143,15 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             DataError: if there are too few rows, values are infinite or columns cannot be modelled; a ValueError.
             ConfigError: if a parameter does not fit; a ValueError.
 
+            KeyboardInterrupt: if the fit was interrupted; the estimator then has the best weights so far.
+
         Warns:
             LikelifyWarning: where what was fitted may mean little.
         """
         data = self._read(X, reset=True)
         form = form_of(X if is_frame(X) else np.asarray(X))
         data, weights = counted(data, None if sample_weight is None else weights_of(sample_weight, len(data)))
-        if not (isinstance(self.contamination, float | int) and 0 < self.contamination <= 0.5):
+        if not (isinstance(self.contamination, Real) and 0 < self.contamination <= 0.5):
             raise ConfigError(
                 f"The contamination must be above 0 and at most 0.5, got {self.contamination!r}. Give the share of "
                 "rows that are expected to be outliers, such as 0.1, the default; scores do not depend on it."
@@ -165,6 +171,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         fitted = fit_table(data, wanted, weights=weights, seed=self._seed(), on_step=tell() if self.verbose else None)
         self._take(fitted, form)
         self.offset_ = self._threshold(data, weights)
+        if fitted.course.reason == "interrupted":
+            # Whoever called this, such as a search, was to be interrupted, too; what was fitted so far is kept.
+            raise KeyboardInterrupt
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:  # noqa: N803

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import repeat
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ class Wanted:
         if not isinstance(self.settings, Mapping):
             raise ConfigError(f"settings are names with values, such as {{'steps': 500}}, not {self.settings!r}.")
         budget = self.time_budget
-        if budget is not None and not (isinstance(budget, int | float) and budget > 0):
+        if budget is not None and not (isinstance(budget, Real) and budget > 0):
             raise ConfigError(f"The time_budget must be a number of seconds above 0, or None, got {budget!r}.")
 
     def of_the_fit(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from likelify.data.arrow import pyarrow, shown_names
 from likelify.data.dialect import is_nothing
+from likelify.data.values import widened
 from likelify.errors import ConfigError, DataError, UnsupportedError
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema, numbered_columns
@@ -136,8 +137,8 @@ class Form:
         if self.name == "array":
             filled = np.array(data, dtype=np.float64)
             filled[:, places] = np.where(missing, rows, filled[:, places])
-            whole = data.dtype.kind == "f" or bool((filled == np.rint(filled)).all())
-            return filled.astype(data.dtype) if whole else filled
+            fits = data.dtype.kind == "f" or bool((filled == np.rint(filled)).all() and _holds(data.dtype, filled))
+            return filled.astype(data.dtype) if fits else filled
         table = arrow_table(rows, schema)
         if self.name == "objects":
             filled = np.array(data, dtype=object)
@@ -214,7 +215,7 @@ def as_arrow(data: Any, names: tuple[str, ...] | None = None) -> np.ndarray | pa
         )
     if isinstance(data, np.ndarray):
         if data.dtype.kind not in "OUSmM":
-            return data.astype(np.float64, copy=False)
+            return widened(data)
         read = _moments if data.dtype.kind in "mM" else _of_objects
         columns = [read(column) for column in (data if read is _moments else np.asarray(data, dtype=object)).T]
         return pa.table(columns, names=list(names or numbered_columns(data.shape[1])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,9 @@ def named_wishes(columns: Any, form: Form) -> Any:
 
 def named_columns(columns: Any, form: Form) -> Any:
     """Return the names of columns, each of which is given by its name or place."""
-    return columns if columns is None or isinstance(columns, str) else tuple(map(form.named, columns))
+    if columns is None or isinstance(columns, str):
+        return columns
+    return tuple(map(form.named, [columns] if isinstance(columns, Integral) else columns))
 
 
 def conditions_of(given: Any, form: Form) -> dict[str, list[Any]]:

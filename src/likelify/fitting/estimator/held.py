@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from likelify.data import Facts, Source
+from likelify.data import Batch, Facts, Source
 from likelify.errors import DataError, RunError, StateError
+from likelify.fitting.feeding import by_weight
 from likelify.fitting.outliers import outlier_score
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.candidates import candidates, column_gains
@@ -36,7 +38,12 @@ class Held:
     def of(flow: Flow, source: Source, facts: Facts) -> Held:
         """Score the rows that validated, and look for the values of columns in those that were trained on."""
         found = score_source(flow, source, "validation", facts=facts)
-        return Held(HeldOut(found.nats, found.outlier), values_in(source, facts))
+        # As often as they weigh: rows are compared with what was fitted, which is the table with its weights.
+        places = torch.arange(len(found.nats))
+        weights = source.read("validation", places).weights
+        taken = by_weight(Batch(places[:, None], weights=weights)).x[:, 0].numpy()
+        outlier = None if found.outlier is None else found.outlier[taken]
+        return Held(HeldOut(found.nats[taken], outlier), values_in(source, facts))
 
     @staticmethod
     def of_run(run: Run, flow: Flow) -> Held | None:

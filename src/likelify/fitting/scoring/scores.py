@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 # What is carried through under a name of ours gets this at its end.
 GIVEN = "_given"
+# Columns that a scoring may write, and what they hold.
+OURS = {
+    "nats": "nats",
+    "bits_per_dim": "bits",
+    "nats_per_node": "per_node",
+    "standard_error": "standard_error",
+    "reliable": "reliable",
+    "rank": "rank",
+    "outlier": "outlier",
+    "outlier_rank": "outlier_rank",
+    "is_outlier": "is_outlier",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +148,7 @@ class Scores:
         Columns: `item`, its number from 0; what was carried through; `nats`, `bits_per_dim`, `nats_per_node`,
         `standard_error`, `reliable`, `rank`, `outlier`, `outlier_rank` and `is_outlier` as far as there are such; then
         `blame`, the column whose replacement gains most, and `blame_COLUMN`, the gain of each. A name that is carried
-        through and is one of these gets `_given` at its end.
+        through and could be one of these gets `_given` at its end.
 
         Raises:
             MissingDependencyError: without pyarrow.
@@ -151,7 +163,10 @@ class Scores:
             raise MissingDependencyError("pyarrow", "app") from error
         ours = self._named()
         columns: dict[str, Any] = {"item": pa.array(np.arange(self.first, self.first + len(self)))}
-        columns |= {_free(name, {"item", *ours}): carried_column(values) for name, values in self.carried.items()}
+        # What an earlier scoring has written is not taken for this one's, even where this one writes no such column.
+        taken = {"item", "blame", *OURS, *ours}
+        names = _free_names(tuple(self.carried), taken)
+        columns |= {names[name]: carried_column(values) for name, values in self.carried.items()}
         # What is not known is missing, which is not the same as not a number.
         columns |= {name: pa.array(values, from_pandas=True) for name, values in ours.items()}
         return pa.table(columns)
@@ -161,10 +176,7 @@ class Scores:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def _named(self) -> dict[str, Any]:
-        found = {"nats": self.nats, "bits_per_dim": self.bits, "nats_per_node": self.per_node}
-        found |= {"standard_error": self.standard_error}
-        found |= {"reliable": self.reliable, "rank": self.rank, "outlier": self.outlier}
-        found |= {"outlier_rank": self.outlier_rank, "is_outlier": self.is_outlier}
+        found = {name: getattr(self, attribute) for name, attribute in OURS.items()}
         named: dict[str, Any] = {name: values for name, values in found.items() if values is not None}
         if self.gains is not None:
             named["blame"] = self.blamed
@@ -176,10 +188,16 @@ def _names(facts: Facts) -> tuple[str, ...]:
     return tuple(column.name for column in facts.meaning)
 
 
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += GIVEN
-    return name
+def _free_names(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Return for each name one that is not taken, not even by another of them."""
+    used, found = {*taken, *names}, {}
+    for name in names:
+        free = name
+        while free in taken or (free != name and free in used):
+            free += GIVEN
+        found[name] = free
+        used.add(free)
+    return found
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -45,6 +45,7 @@ class Unseen(InDouble):
     words: Tensor
     real: Tensor
     whole: Tensor
+    stepped: Tensor
 
     def __init__(self, schema: Sequence[ColumnSchema]) -> None:
         super().__init__()
@@ -53,9 +54,11 @@ class Unseen(InDouble):
         # All other values of columns with a density are seen, and there is no third truth value.
         real = [column.kind == "real" and column.rest != "density" for column in schema]
         whole = [column.kind in ("integer", "date") and column.rest != "density" for column in schema]
-        steps = [(column.step or 1.0) if column.rest == "steps" else math.nan for column in schema]
+        # One for columns without steps, so that no gradient of what is not taken is undefined.
+        steps = [(column.step or 1.0) if column.rest == "steps" else 1.0 for column in schema]
+        stepped = [column.rest == "steps" for column in schema]
         ranges = [column.range if column.declared else (-math.inf, math.inf) for column in schema]
-        for name, flags in (("words", words), ("real", real), ("whole", whole)):
+        for name, flags in (("words", words), ("real", real), ("whole", whole), ("stepped", stepped)):
             self.register_buffer(name, torch.tensor(flags), persistent=False)
         numbers = {"step": steps, "lower": [low for low, _ in ranges], "upper": [high for _, high in ranges]}
         for name, values in numbers.items():
@@ -100,7 +103,7 @@ class Unseen(InDouble):
 
     def _share(self, missing: Tensor) -> Tensor:
         share = 1 / (missing + 2)
-        share = torch.where(self.whole & (self.step <= 1), RARE, share)
+        share = torch.where(self.whole & self.stepped & (self.step <= 1), RARE, share)
         return torch.where(self.words | self.real | self.whole, share, 0.0)
 
     def _log_density(self, value: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class Unseen(InDouble):
         if not self.states.shape[1]:
             return torch.zeros_like(low)
         mass = self._log_between(self.states.T - 0.5, self.states.T + 0.5, 1.0).exp()
-        counted = self.states.T.isfinite() & (self.states.T >= low) & (self.states.T <= high) & self.step.isnan()
+        counted = self.states.T.isfinite() & (self.states.T >= low) & (self.states.T <= high) & ~self.stepped
         return torch.where(counted, mass, 0.0).sum(0)
 
     def _log_between(self, low: Tensor, high: Tensor, width: float | None = None) -> Tensor:
