@@ -190,9 +190,11 @@ class ConvMap(LinearMap, vouches=True):
         if self.norm is not None:
             return super().frobenius_bound(event_shape)
         self._check_space(event_shape)
-        squares = widest(self.effective.detach()).square().reshape(*self._row_groups, -1).sum((-2, -1))
+        kernel = self.effective.detach()
+        entries = math.prod(kernel.shape[0 if self.rows is None else 1 :]) // self.groups
+        squares = widest(kernel).square().reshape(*self._row_groups, entries).sum((-2, -1))
         scale = math.prod(event_shape[1:]) * self._multiplicity(event_shape)
-        return root_of_squares(squares, self.effective.numel()) * math.sqrt(scale) * (1 + 1e-12)
+        return root_of_squares(squares, kernel.numel()) * math.sqrt(scale) * (1 + 1e-12)
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Take off the mean over the channels of the centre tap, unless the norm is declared or rows have their own."""

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,8 +81,13 @@ class GraphFilter(ABC):
 
     @property
     def constant(self) -> bool:
-        """Whether the values never change, so that polynomials can be kept."""
+        """Whether the values never change but with the stamp, so that polynomials can be kept."""
         return False
+
+    @property
+    def stamp(self) -> Hashable:
+        """What changes when constants do."""
+        return None
 
     def derivative_degree(self, tol: float) -> int | None:
         """Return the degree below which derivatives by what is trained would be less exact than asked for.
@@ -100,11 +106,12 @@ class GraphFilter(ABC):
         if not self.constant:
             return self._polynomial(tol, torch.device(device))
         kept: dict[Any, FilterPolynomial] = vars(self).setdefault("_kept", {})
-        if (tol, str(device)) not in kept:
+        key = tol, str(device), self.stamp
+        if key not in kept:
             # What inference mode makes could not be used in training later.
             with torch.inference_mode(mode=False):
-                kept[tol, str(device)] = self._polynomial(tol, torch.device(device))
-        return kept[tol, str(device)]
+                kept[key] = self._polynomial(tol, torch.device(device))
+        return kept[key]
 
     def _polynomial(self, tol: float, device: torch.device) -> FilterPolynomial:
         # A part of the tolerance is kept for coefficients that turn out to be smaller than their bound.

@@ -21,7 +21,7 @@ from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap, check_declared_norm
 from likelify.structure import GraphBatch, Shape
-from likelify.tracing import in_forward_mode, is_tracing
+from likelify.tracing import in_forward_mode, is_tracing, outside_autocast
 
 
 def normalized_adjacency(graph: GraphBatch, dtype: torch.dtype | None = None) -> Tensor:
@@ -327,6 +327,7 @@ class SymmetricProduct(torch.autograd.Function):
         return matrix @ x
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Multiply the gradient."""
         return None, SymmetricProduct.apply(ctx.matrix, grads[0])

@@ -8,7 +8,7 @@ do, and nothing is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ from likelify.linalg.expm.expansion import ORDERS, PER_ORDER
 from likelify.linalg.filter_polynomials import GraphFilter, ellipse_tail
 from likelify.linalg.graph import normalized_adjacency
 from likelify.structure import GraphBatch
-from likelify.tracing import cached_property, in_forward_mode, in_full_precision, is_tracing
+from likelify.tracing import in_forward_mode, in_full_precision, is_tracing
 
 # Below this time the bound of the exponential engine is the better one by far.
 SHORT = 1e-3
@@ -58,10 +58,15 @@ class HeatFilter(GraphFilter):
 
     @property
     def constant(self) -> bool:
-        """The time is not to be changed in place."""
+        """Whether nothing is trained; what is changed in place is seen by its stamp."""
         return not (self.time.requires_grad or in_forward_mode())
 
-    @cached_property
+    @property
+    def stamp(self) -> Hashable:
+        """What changes with the time."""
+        return None if self.time.is_inference() else (self.time.data_ptr(), self.time._version)
+
+    @property
     def _longest(self) -> float:
         times = self.time.detach()
         longest = float(times.max()) if times.numel() else 0.0

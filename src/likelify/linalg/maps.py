@@ -153,7 +153,7 @@ class LinearMap(ABC):
             `(D, D)`; for a map with its own `rows` one matrix for each, `(rows, D, D)`; for a map that couples its
             rows one matrix on all of them, `(rows D, rows D)`.
         """
-        rows = self.rows or 1
+        rows = 1 if self.rows is None else self.rows
         space = (rows, *as_shape(event_shape)) if self.couples_rows else as_shape(event_shape)
         size = math.prod(space)
         if size > PROBE_LIMIT:
@@ -411,8 +411,15 @@ class Added(_Combination, vouches=True):
         return self.left.growth_bound(event_shape) + self.right.growth_bound(event_shape)
 
     def frobenius_bound(self, event_shape: Shape) -> float | Tensor:
-        """Add the bounds."""
-        return self.left.frobenius_bound(event_shape) + self.right.frobenius_bound(event_shape)
+        """Add the bounds, of a part that acts on each row alone as often as an item has rows."""
+        return self._of_items(self.left, event_shape) + self._of_items(self.right, event_shape)
+
+    def _of_items(self, part: LinearMap, event_shape: Shape) -> float | Tensor:
+        bound = part.frobenius_bound(event_shape)
+        if not self.couples_rows or part.couples_rows:
+            return bound
+        largest = bound.amax() if isinstance(bound, Tensor) and bound.numel() else bound
+        return largest * (self.item_size(event_shape) / math.prod(as_shape(event_shape))) ** 0.5
 
     def centered(self, event_shape: Shape) -> tuple[float | Tensor, LinearMap]:
         """Center both."""
@@ -444,7 +451,10 @@ class Composed(_Combination, vouches=True):
         """Probe with all unit vectors; a product has no cheaper exact trace in general."""
         diagonal = self.materialize(event_shape).diagonal(dim1=-2, dim2=-1)
         # Where rows are coupled one matrix acts on all of them; the trace is counted for each.
-        return diagonal.reshape(self.rows or 1, -1).sum(1) if self.couples_rows else diagonal.sum(-1)
+        rows = 1 if self.rows is None else self.rows
+        # Of no rows nothing tells how many elements each would have.
+        size = len(diagonal) // rows if rows else 0
+        return diagonal.reshape(rows, size).sum(1) if self.couples_rows else diagonal.sum(-1)
 
     def norm_bound(self, event_shape: Shape) -> float | Tensor:
         """Multiply the bounds."""

@@ -145,6 +145,10 @@ class GraphKernel(nn.Module):
         self._filter = _filter_of(kernel, settings)
         if isinstance(kernel, nn.Module):
             self.function = kernel
+        for name, value in list(vars(self._filter).items()):
+            # Of a filter that was made with parameters.
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(f"filter_{name}", value)
 
     @property
     def filter(self) -> GraphFilter:

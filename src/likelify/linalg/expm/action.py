@@ -153,6 +153,10 @@ def check_settings(method: str, tol: float | None, degree: int | None, gradient:
         raise ConfigError(unknown_word("method", str(method), ["auto", *METHODS]))
     if degree is not None and degree < 0:
         raise ConfigError(f"degree must not be negative, got {degree}.")
+    if degree is not None and method not in ("auto", "series", "chebyshev"):
+        raise ConfigError(
+            f"A fixed degree= goes with the methods 'series' and 'chebyshev' only, not with {method!r}: leave one out."
+        )
     if tol is not None and not 0 < tol < math.inf:
         raise ConfigError(f"tol must be positive and finite, got {tol}.")
     if not isinstance(gradient, Gradient | None):
@@ -234,13 +238,16 @@ def _unwrap(map_: LinearMap, time: float | Tensor) -> tuple[LinearMap, float]:
     return map_, float(time)
 
 
-def check_report(problem: ExpProblem, value: Tensor, diagnostics: Diagnostics, *, throw: bool) -> Diagnostics:
-    """Refuse what must not be used, and complete the diagnostics."""
+def check_report(
+    problem: ExpProblem, value: Tensor, diagnostics: Diagnostics, *, throw: bool, record: bool = True
+) -> Diagnostics:
+    """Refuse what must not be used, and complete the diagnostics, which count as those of a call unless told not to."""
     if not is_tracing():
         if problem.x.device.type == "cpu" or problem.may_sync:
             require_finite(problem.x, value)
             diagnostics = _with_condition(problem, diagnostics)
-        recorded.add(diagnostics)
+        if record:
+            recorded.add(diagnostics)
     if throw and diagnostics.problem is not None:
         raise ConvergenceError(diagnostics.problem, diagnostics)
     if throw and diagnostics.converged is False:

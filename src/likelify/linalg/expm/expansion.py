@@ -178,6 +178,7 @@ class StoppingRule:
         self.error: Tensor | None = None
         self.measures_all = False
         self._smallest = 0.0
+        self._unknown = 0.0
 
     def __call__(self, vector: Tensor, k: int) -> bool:
         """Update the error bound with `p_k`; return whether to stop."""
@@ -206,17 +207,21 @@ class StoppingRule:
         if self._seen and len(self._start):
             # Numbers near underflow are rounded to few digits, and may grow by that more than any bound allows.
             found = torch.stack(self._norms) / self._start
-            observed = torch.where(self._start > self._smallest, found, 0.0).nan_to_num(nan=0.0, posinf=0.0).amax(1)
-            for k, ratio in zip(self._seen, observed.tolist(), strict=True):
+            measurable = self._start > self._smallest
+            observed = torch.where(measurable, found, 0.0).nan_to_num(nan=0.0, posinf=0.0).amax(1)
+            # Of what is too small to be measured nothing is known, so it bounds no size.
+            unknown = (~measurable & (self._start > 0)).any()
+            *values, self._unknown = torch.cat([observed, unknown[None].to(observed)]).tolist()
+            for k, ratio in zip(self._seen, values, strict=True):
                 ratios[k] = ratio / max(abs(self._expansion.unit(k, self._expansion.radius)), 1e-300)
         return ratios
 
     def sizes(self, degree: int) -> list[float]:
         """Bound the ratios of the vectors up to a degree: those of powers never grow, so each bounds those after it."""
-        sizes = [1.0]
-        if self._expansion.powers:
-            for k in range(1, min(degree, max(self.ratios, default=0)) + 1):
-                sizes.append(min(sizes[-1], self.ratios.get(k, 1.0)))
+        sizes, ratios = [1.0], self.ratios
+        if self._expansion.powers and not self._unknown:
+            for k in range(1, min(degree, max(ratios, default=0)) + 1):
+                sizes.append(min(sizes[-1], ratios.get(k, 1.0)))
         return sizes
 
     @property

@@ -14,7 +14,7 @@ from likelify.linalg.expm.diagnostics import Action
 from likelify.linalg.expm.expansion import evaluate
 from likelify.linalg.expm.kronecker import form_kronecker
 from likelify.linalg.expm.matrix import Formed, form_channels, form_frequencies, polynomial_report
-from likelify.linalg.expm.problem import ExpProblem
+from likelify.linalg.expm.problem import ExpProblem, unless_changed
 from likelify.linalg.expm.series import PowerSeries, static_plan
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap
@@ -32,7 +32,7 @@ def form_exponential(map_: LinearMap, x: Tensor, *, time: float, tol: float | No
     problem = pose(map_, x.new_empty(0, *x.shape[1:]), time=time, tol=tol)
     formed = _form(problem)
     if formed is not None:
-        check_report(problem, problem.x, formed.report, throw=True)
+        check_report(problem, problem.x, formed.report, throw=True, record=False)
     return formed
 
 
@@ -41,7 +41,7 @@ def apply_formed(formed: Formed, map_: LinearMap, x: Tensor) -> Action:
     value = formed.apply(x)
     if x.device.type == "cpu":
         require_finite(x, value)
-    diagnostics = replace(formed.report, measure=lambda: map_.item_norms(x.detach()))
+    diagnostics = replace(formed.report, measure=unless_changed(x, lambda: map_.item_norms(x.detach())))
     recorded.add(diagnostics)
     return Action(value, diagnostics)
 

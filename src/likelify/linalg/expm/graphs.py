@@ -67,7 +67,7 @@ from likelify.linalg.expm.matrix import (
 from likelify.linalg.expm.problem import MAX_NORM, ExpProblem
 from likelify.linalg.graph import GraphMap, common_size, normalized_adjacency
 from likelify.structure import GraphBatch
-from likelify.tracing import in_forward_mode, is_watched, refuse_old_batches, traceable_gradients
+from likelify.tracing import in_forward_mode, is_watched, outside_autocast, refuse_old_batches, traceable_gradients
 
 # Up to this many elements of a graph one product with the whole matrix is faster than means and sums.
 WHOLE = 64
@@ -275,6 +275,7 @@ class _OneSize(torch.autograd.Function):
         return value
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Apply the transposed matrices to the gradient, and take those of both exponentials from products of sums."""
         refuse_old_batches("the exponential of a graph", *grads)

@@ -31,7 +31,7 @@ from likelify.linalg.expm.polynomial import PolynomialPlan, evaluate_polynomial,
 from likelify.linalg.expm.problem import ExpProblem
 from likelify.linalg.expm.series import a_priori_error
 from likelify.linalg.frequencies import kernel_frequencies, multiply_frequencies
-from likelify.tracing import is_watched, refuse_old_batches
+from likelify.tracing import is_watched, outside_autocast, refuse_old_batches
 
 # 1 / k! for k = 0..19, in rows of four. The series without the rest differs from the exponential by at most 4e-17 at
 # norm 5/4.
@@ -56,6 +56,7 @@ class SmallExponential(torch.autograd.Function):
         return _derivative(matrices, tangents[0])
 
     @staticmethod
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compute the derivative in the direction of the gradient."""
         refuse_old_batches("an exponential", *grads)

@@ -274,18 +274,7 @@ class ExpProblem:
         """Return the norms of the items when they are asked for, unless the input has changed by then."""
         if is_tracing() or "item_norms" in self.__dict__:
             return lambda: self.item_norms
-        if self.x.is_inference():
-            # Such tensors do not count their changes.
-            norms = self.item_norms
-            return lambda: norms
-        version = self.x._version
-
-        def measure() -> Tensor:
-            if "item_norms" not in self.__dict__ and self.x._version != version:
-                raise StateError("The input of the exponential was changed, so its norms are not known any more.")
-            return self.item_norms
-
-        return measure
+        return unless_changed(self.x, lambda: self.item_norms, lambda: "item_norms" in self.__dict__)
 
     def forget_input(self) -> None:
         """Let go of the input, which the certificates do not need once its norms are known."""
@@ -298,3 +287,21 @@ def largest_of(value: float | Tensor) -> float:
     if not isinstance(value, Tensor):
         return value
     return float(value.max()) if value.numel() else 0.0
+
+
+def unless_changed(
+    x: Tensor, norms: Callable[[], Tensor], are_known: Callable[[], bool] = lambda: False
+) -> Callable[[], Tensor]:
+    """Return a function that finds the norms of an input when they are asked for, unless it has changed by then."""
+    if x.is_inference():
+        # Such tensors do not count their changes.
+        found = norms()
+        return lambda: found
+    version = x._version
+
+    def measure() -> Tensor:
+        if not are_known() and x._version != version:
+            raise StateError("The input of the exponential was changed, so its norms are not known any more.")
+        return norms()
+
+    return measure

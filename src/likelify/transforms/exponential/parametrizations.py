@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -343,16 +344,27 @@ class ConstantMap(Parametrization):
 
     def __init__(self, map_: LinearMap) -> None:
         super().__init__()
-        self._map = map_
+        self._map = _without_proofs(map_)
         self.takes = _events_of(map_)
         self._names = {name: f"tensor_{i}" for i, name in enumerate(map_.tensors())}
         for name, tensor in map_.tensors().items():
             self.register_buffer(self._names[name], tensor.detach().clone())
 
     def forward(self, context: ContextLike = None) -> LinearMap:
-        """Return the map with the tensors as they are now."""
+        """Return the map with the tensors as they are now.
+
+        Bounds that were computed for its first tensors are left out, since others may have been loaded.
+        """
         return self._map.with_tensors({name: self.get_buffer(attr) for name, attr in self._names.items()})
 
     def extra_repr(self) -> str:
         """Name the kind of map."""
         return type(self._map).__name__
+
+
+def _without_proofs(map_: LinearMap) -> LinearMap:
+    """Return the same map without norms that were computed from its tensors; those that were declared stay."""
+    changes: dict[str, Any] = {name: _without_proofs(part) for name, part in map_.inner_maps.items()}
+    if getattr(map_, "proved", False) and "proved" in {field.name for field in fields(map_)}:
+        changes |= {"norm": None, "proved": False}
+    return replace(map_, **changes) if changes else map_
