@@ -15,7 +15,7 @@ from likelify.app.made import is_noted, note
 from likelify.app.progress import FitProgress
 from likelify.app.report import keep_report
 from likelify.app.score import keep_reference
-from likelify.app.show import console, program
+from likelify.app.show import command, console
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Source
 from likelify.errors import ProcessError, RunError
@@ -121,9 +121,9 @@ def _stop(run: Run) -> NoReturn:
     """Say how to go on with a run that was interrupted."""
     course = run.course()
     if course is not None and course.best is not None:
-        console.print(f"The best weights are kept: {program()} evaluate {run.path}, or sample {run.path}.")
+        console.print(f"The best weights are kept: {command('evaluate', run.path)}, or sample.")
     what = "What is still to be made of it" if course is not None and course.ended else _where(run)
-    console.print(f"{what} goes on with: {program()} fit --resume {run.path}")
+    console.print(f"{what} goes on with: {command('fit', '--resume', run.path)}")
     raise SystemExit(INTERRUPTED)
 
 
@@ -192,10 +192,10 @@ REPORT = _noted(
 
 def _say_what_comes_next(run: Run, flow: Flow, samples: Path) -> None:
     conditions = any(column.given for column in run.config.data.meaning)
-    which = "--given conditions.csv" if conditions else "-n 100"
-    follow = [f"sample {run.path} {which} -o samples{samples.suffix}"]
+    which = ["--given", "conditions.csv"] if conditions else ["-n", "100"]
+    follow = [["sample", run.path, *which, "-o", f"samples{samples.suffix}"]]
     if flow.likelihood == "bound":
         draws = usual_draws(run.config.data).iw_samples
-        follow.insert(0, f"evaluate {run.path} --iw-samples {10 * draws}")
+        follow.insert(0, ["evaluate", run.path, "--iw-samples", 10 * draws])
     for number, words in enumerate(follow):
-        console.print(f"{'      ' if number else 'Next: '}{program()} {words}")
+        console.print(f"{'      ' if number else 'Next: '}{command(*words)}")

@@ -3,6 +3,7 @@
 Only light modules are imported here, so that `likelify --help` answers at once; each command imports what it needs.
 """
 
+import io
 import sys
 import time
 import warnings
@@ -14,7 +15,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Unknow
 
 from likelify._version import __version__
 from likelify.app.environment import is_silent, is_told_by_another
-from likelify.app.parsing import given, parse_duration, parse_settings
+from likelify.app.parsing import WHOLE, given, parse_duration, parse_settings
 from likelify.app.words import DataWords, FitWords, ModelWords, RunWords, SourceName
 from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, printable
 
@@ -27,9 +28,12 @@ what can be fitted. Every command has a --help of its own. Add --debug to see
 the traceback of an error.
 """
 
-app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext")
+app = App(name="likelify", help=HELP, version=__version__, help_format="plaintext", suppress_keyboard_interrupt=False)
 
 SECONDS_TO_SPEAK = 3
+# What PyTorch says where memory is full.
+FULL = ("not enough memory", "out of memory", "can't allocate memory")
+DEBUG = "--debug"
 # Words for commands that other programs have.
 MEANT = {
     **dict.fromkeys(("show", "view", "open", "html", "page"), "report"),
@@ -81,6 +85,15 @@ def fit(
 
     words, options = fitting.choice(model, running.workers), reading.options()
     if running.dry_run:
+        idle = {
+            "--resume": running.resume,
+            "--out": running.out,
+            "--devices": running.devices,
+            "--nodes": running.nodes,
+        }
+        idle |= {"--device": None if running.device == "auto" else running.device}
+        for word in given(idle):
+            raise ConfigError(f"--dry-run makes one step on a processor and keeps nothing; leave out {word}.")
         dry_run_command(source, words, options=options, threads=running.threads)
         return
     if running.resume is not None and running.out is not None:
@@ -112,11 +125,11 @@ def evaluate(
     run: RunPath,
     *,
     split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of the data.")] = "test",
-    elbo_samples: Annotated[int | None, Parameter(help="Noise draws per item for the ELBO.")] = None,
+    elbo_samples: Annotated[int | None, WHOLE, Parameter(help="Noise draws per item for the ELBO.")] = None,
     iw_samples: Annotated[
-        int | None, Parameter(help="Draws per item for importance weighting; 0: leave it out.")
+        int | None, WHOLE, Parameter(help="Draws per item for importance weighting; 0: leave it out.")
     ] = None,
-    iw_items: Annotated[int | None, Parameter(help="Weight only the first so many items.")] = None,
+    iw_items: Annotated[int | None, WHOLE, Parameter(help="Weight only the first so many items.")] = None,
     gap: Annotated[
         bool, Parameter(help="Also print how far the ELBO lies below, by number of draws.", negative="")
     ] = False,
@@ -141,8 +154,10 @@ def score(
     file: Annotated[str | None, Parameter(help="A file, a folder or a source; by default the data of the run.")] = None,
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"], help="File of all scores: .csv or .parquet.")] = None,
-    top: Annotated[int | None, Parameter(help="Show that many of the oddest; by default 10.")] = None,
-    draws: Annotated[int | None, Parameter(help="Per item, for models with bounds; default: what suits.")] = None,
+    top: Annotated[int | None, WHOLE, Parameter(help="Show that many of the oddest; by default 10.")] = None,
+    draws: Annotated[
+        int | None, WHOLE, Parameter(help="Per item, for models with bounds; default: what suits.")
+    ] = None,
     split: Annotated[Literal["test", "validation", "train"], Parameter(help="Part of a source.")] = "test",
     reference: Annotated[
         Literal["validation", "test", "none"], Parameter(help="Held-out items that ranks are among.")
@@ -160,7 +175,9 @@ def score(
         Path | None, Parameter(help="PNG file of the surprise of each pixel, by models that have it (pyramid).")
     ] = None,
     jobs: Annotated[
-        int | None, Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long.")
+        int | None,
+        WHOLE,
+        Parameter(name=["--jobs", "-j"], help="Processes; default: all processors if it takes long."),
     ] = None,
     skip_unreadable: Annotated[bool, Parameter(help="Leave out pictures that cannot be read.", negative="")] = False,
     tiles: Annotated[
@@ -191,6 +208,7 @@ def sample(
     *,
     n: Annotated[
         int | None,
+        WHOLE,
         Parameter(name=["-n", "--number"], help="How many; 64; to reconstruct 16; to inpaint or upscale 4."),
     ] = None,
     out: Annotated[
@@ -205,9 +223,9 @@ def sample(
         list[str] | None,
         Parameter(help="Class, or several in turn (--label 3 --label 5); by default all.", negative=""),
     ] = None,
-    nodes: Annotated[int | None, Parameter(help="Graphs: of so many nodes; by default as in the data.")] = None,
+    nodes: Annotated[int | None, WHOLE, Parameter(help="Graphs: of so many nodes; by default as in the data.")] = None,
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
-    seed: Annotated[int, Parameter(help="Of the draws.")] = 0,
+    seed: Annotated[int, WHOLE, Parameter(help="Of the draws.")] = 0,
     force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
     given: Annotated[
         str | None,
@@ -221,7 +239,7 @@ def sample(
         tuple[str, str] | None,
         Parameter(help="Instead: two items (7 is of the test split, or files), and the way.", negative=""),
     ] = None,
-    steps: Annotated[int | None, Parameter(help="Items on that way, by default 10.")] = None,
+    steps: Annotated[int | None, WHOLE, Parameter(help="Items on that way, by default 10.")] = None,
     inpaint: Annotated[str | None, Parameter(help="Instead: as --reconstruct; what --mask hides is drawn.")] = None,
     mask: Annotated[
         str | None,
@@ -233,9 +251,10 @@ def sample(
     upscale: Annotated[
         str | None, Parameter(help="Instead: as --reconstruct, or a small picture; finer pixels are drawn (pyramid).")
     ] = None,
-    factor: Annotated[int | None, Parameter(help="How much finer, by default 4.")] = None,
+    factor: Annotated[int | None, WHOLE, Parameter(help="How much finer, by default 4.")] = None,
     draws: Annotated[
         int | None,
+        WHOLE,
         Parameter(help="Of each row filled in, by default 1; of each item inpainted or upscaled, 8."),
     ] = None,
 ) -> None:
@@ -306,9 +325,11 @@ def reproduce(
     name: Annotated[str | None, Parameter(help="An experiment; without it they are listed.")] = None,
     *,
     scale: Annotated[str, Parameter(help="cpu: minutes per cell; paper: its settings, days of a GPU.")] = "cpu",
-    seeds: Annotated[int | None, Parameter(help="How many, from 0.")] = None,
+    seeds: Annotated[int | None, WHOLE, Parameter(help="How many, from 0.")] = None,
     jobs: Annotated[
-        int | None, Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each; by default 2.")
+        int | None,
+        WHOLE,
+        Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each; by default 2."),
     ] = None,
     devices: Annotated[
         int, Parameter(help="At paper scale: devices that share each fit; cells then run one at a time.")
@@ -348,7 +369,10 @@ def reproduce(
     if dry_run:
         from likelify.app.reproduce_plan import plan_command
 
-        plan_command(name, wanted, seeds=seeds, jobs=jobs, devices=devices, budget=limit, data=data)
+        for word in given({"--html": html, "--render-only": render_only or None}):
+            raise ConfigError(f"--dry-run writes nothing; leave out {word}.")
+        how = {"seeds": seeds, "budget": limit, "data": data, "out": out, "again": again}
+        plan_command(name, wanted, jobs=jobs, devices=devices, **how)
         return
     reproduce_command(
         name,
@@ -362,7 +386,7 @@ def reproduce(
         again=again,
         render_only=render_only,
         html=html,
-        words=shlex.join(sys.argv[2:]),
+        words=shlex.join([word for word in sys.argv[1:] if word != DEBUG][1:]),
     )
 
 
@@ -409,8 +433,9 @@ def _in_words(error: Exception) -> str | None:
         hint = _hint(error) if isinstance(error, CycloptsError) else ""
         return printable(" ".join(f"{error} {hint}".split()))
     # PyTorch has no class of its own for that.
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return "There is not enough memory. Try smaller batches (--batch-size) or a smaller model."
+    full = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in FULL)
+    if isinstance(error, MemoryError) or full:
+        return "There is not enough memory. Of a fit, try smaller batches (--batch-size) or a smaller model."
     return None
 
 
@@ -425,7 +450,11 @@ def _hint(error: CycloptsError) -> str:
 
 def main() -> None:
     """Run the command line: errors of the library become one paragraph and exit code 2."""
-    words = [word for word in sys.argv[1:] if word != "--debug"]
+    words = [word for word in sys.argv[1:] if word != DEBUG]
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may have letters that a terminal has not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LikelifyWarning)

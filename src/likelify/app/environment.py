@@ -2,7 +2,7 @@
 
 import os
 
-from likelify.errors import ProcessError
+from likelify.errors import ConfigError, ProcessError
 
 # The exit code of what Ctrl-C has ended.
 INTERRUPTED = 130
@@ -24,7 +24,11 @@ def is_silent() -> bool:
 
 def number_of(name: str) -> int:
     """Return a number that the environment holds, such as `RANK`; one if it does not."""
-    return int(os.environ.get(name, "1"))
+    text = os.environ.get(name, "1")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"The environment variable {name} must be a whole number, and is '{text}'.") from error
 
 
 def is_told_by_another(error: BaseException) -> bool:

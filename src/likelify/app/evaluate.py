@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from likelify.app.progress import share_done
-from likelify.app.show import console, program, show_evaluation, warnings_last
+from likelify.app.show import command, console, show_evaluation, warnings_last
 from likelify.data import Source, SplitName
 from likelify.fitting.recipes import usual_draws
 from likelify.fitting.run import Run
@@ -39,6 +39,6 @@ def measure(run: Run, source: Source | None, **effort: Any) -> None:
     if measured.iw is None and not measured.exact and effort.get("iw_samples", 1):
         console.print(
             "No importance weighting: the log-determinant is a random estimate here, and the figure would be biased "
-            f"upwards. Without noise, for small images: {program()} evaluate {run.path} --set log_det=exact "
-            "--iw-samples 10"
+            "upwards. Without noise, for small images: "
+            + command("evaluate", run.path, "--set", "log_det=exact", "--iw-samples", 10)
         )

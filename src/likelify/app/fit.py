@@ -5,17 +5,21 @@ torch is imported where it is needed first: errors about names, files and settin
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify.app.devices import Where
+from likelify.app.environment import is_one_of_many
 from likelify.app.resume import refuse_taken, resume_command
-from likelify.app.show import console, program, say_remarks, show_columns
+from likelify.app.show import command, console, say_remarks, show_columns
 from likelify.app.threads import use_threads
 from likelify.data import Facts, SourceOptions, open_source
-from likelify.fitting.run import Run
+from likelify.errors import LikelifyError
+from likelify.fitting.locks import LOCK
+from likelify.fitting.run import CONFIG, Run
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
@@ -55,7 +59,7 @@ def fit_command(
     run = where.by_first(lambda: Run.create(out or default_folder(facts), config, numbered=out is None))
     _announce(choice, flow, facts)
     show_columns(source)
-    console.print(f"Everything goes to {run.path}; if it is stopped: {program()} fit --resume {run.path}")
+    console.print(f"Everything goes to {run.path}; if it is stopped: {command('fit', '--resume', run.path)}")
     held_out = f"{config.fit.validated(facts.sizes['validation']):,} {facts.items} for validation"
     console.print(f"First come starting values and a measurement of {held_out}; then steps, at least one.")
     from likelify.app.after import see_through
@@ -64,7 +68,18 @@ def fit_command(
     def train(show: Callable[[Progress], None] | None) -> Course:
         return fit(flow, source, run=run, fabric=place, on_step=show)
 
-    see_through(run, source, train, where=where, report=report)
+    try:
+        see_through(run, source, train, where=where, report=report)
+    except LikelifyError:
+        if not is_one_of_many():
+            discard(run)
+        raise
+
+
+def discard(run: Run) -> None:
+    """Take the folder away that a fit was refused in before it had begun: nothing could go on in it."""
+    if run.course() is None and {file.name for file in run.path.iterdir()} <= {CONFIG, LOCK}:
+        shutil.rmtree(run.path)
 
 
 def dry_run_command(

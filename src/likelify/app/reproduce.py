@@ -17,6 +17,7 @@ from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.costs import AnyCell
 from likelify.reproduce.experiment import DataSet, Experiment, most_hours
+from likelify.reproduce.render import PAGE_MARK
 from likelify.reproduce.runner import run_cells
 from likelify.reproduce.session import Session
 from likelify.reproduce.table import Report
@@ -56,6 +57,7 @@ def reproduce_command(
 ) -> None:
     """Run the cells that are missing, then show the report; `words` repeat the command."""
     check_devices(experiment(name, scale), devices)
+    check_page(html)
     session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out)
     command = f"{program()} reproduce {words}"
     if render_only and session.cells and not session.of("finished"):
@@ -81,6 +83,20 @@ def reproduce_command(
             f"{len(failures)} of {len(session.cells)} cells failed; the others are kept. {lines} To try these again, "
             "give the same command."
         )
+
+
+def check_page(file: Path | None) -> None:
+    """Refuse to write a page where something else is, before anything is run for it.
+
+    Raises:
+        ConfigError: unless it is a new file, or a page of ours, that ends in .html.
+    """
+    if file is None:
+        return
+    if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
+        raise ConfigError(f"--html writes a page, such as results.html; '{file}' is none.")
+    if file.exists() and PAGE_MARK.encode() not in file.read_bytes()[:2000]:
+        raise ConfigError(f"--html: '{file}' exists and is no page of likelify. Name another file.")
 
 
 def folder_of(data: Path | None) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
-from likelify.app.reproduce import folder_of, time_of
+from likelify.app.reproduce import check_devices, folder_of, time_of
 from likelify.app.show import console, print_table
 from likelify.reproduce.catalog import experiment
 from likelify.reproduce.cell import Cell
@@ -17,19 +17,37 @@ HEADINGS = ("method", "data", "cells", "steps", "hours a cell")
 
 
 def plan_command(
-    name: str, scale: str, *, seeds: int | None, jobs: int, devices: int, budget: float | None, data: Path | None
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None,
+    jobs: int,
+    devices: int,
+    budget: float | None,
+    data: Path | None,
+    out: Path | None,
+    again: bool,
 ) -> None:
-    """Print the cells of an experiment and the hours that they take, and run nothing."""
-    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data)).checked()
+    """Print the cells of an experiment that would be run, and the hours that they take, and run nothing."""
+    check_devices(experiment(name, scale), devices)
+    session = Session.open(
+        experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out
+    ).checked()
     for source, reason in session.absent.items():
         console.print(f"Left out: {source} cannot be opened. {reason}")
-    cells = [cell for cell in session.cells if cell.data.source not in session.absent]
-    if not cells:
+    if not session.cells:
         console.print(f"{name} has no cells: its figure is drawn in seconds.")
+        return
+    cells = session.todo(again=again)
+    if there := len(session.cells) - len(cells):
+        console.print(f"{there} of {len(session.cells)} cells are there, or their data are not.")
+    if not cells:
+        console.print("Nothing is left to run.")
         return
     fits = [cell for cell in cells if isinstance(cell, Cell)]
     counts = Counter((cell.method, cell.data.source) for cell in fits)
-    first = [cell for cell in fits if cell.seed == 0]
+    # One of each method on each data set, whatever seeds are left.
+    first = list({(cell.method, cell.data.source): cell for cell in reversed(fits)}.values())[::-1]
     if unlimited := sum(cell.most_seconds is None for cell in first):
         console.print(f"Measuring one training step of {unlimited} models on {device_name()}; large ones take a while.")
     found = list(estimates(first, devices))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from likelify.app.devices import Where
 from likelify.app.environment import is_one_of_many
-from likelify.app.show import console, program
+from likelify.app.show import command, console
 from likelify.app.threads import use_threads
 from likelify.data import Source, SourceOptions, open_source
 from likelify.errors import ConfigError, RunError, unknown_word
@@ -117,7 +117,8 @@ def refuse_taken(folder: Path) -> bool:
         if answer.strip().lower() in ("y", "yes"):
             return True
     raise RunError(
-        f"{taken} It holds a run whose fit {at}. Go on with: {program()} fit --resume {folder}; or give another folder."
+        f"{taken} It holds a run whose fit {at}. Go on with: {command('fit', '--resume', folder)}; or give "
+        "another folder."
     )
 
 

@@ -148,6 +148,9 @@ def _check(run: Run, file: str | None, words: Words) -> None:
         check_out(words.out, force=words.force)
         if file is not None and words.out.exists() and Path(file).exists() and words.out.samefile(file):
             raise ConfigError(f"'{words.out}' is the file that is scored; name another one for the scores.")
+    files = [file.absolute() for file in (words.picture, words.heat, words.surprise) if file is not None]
+    if len(set(files)) < len(files):
+        raise ConfigError("--picture, --heat and --surprise write a file each; give them different names.")
     for option, picture in (("--picture", words.picture), ("--heat", words.heat), ("--surprise", words.surprise)):
         if picture is None:
             continue
@@ -296,7 +299,8 @@ def _draw(scoring: Scoring, summary: Summary, words: Words) -> None:
             shown = look_at(scoring, numbers, titles, heat=heat, on_share=show)
         make_folder(file.parent)
         write_atomically(file, picture_of(shown, levels))
-        console.print(f"{'Where they are unlikely' if heat else 'The least likely'}, with their ranks: {file}")
+        ranked = ", with their ranks" if rows and "rank" in rows[0] else ""
+        console.print(f"{'Where they are unlikely' if heat else 'The least likely'}{ranked}: {file}")
     if words.tiles and words.surprise is not None:
         _draw_whole(scoring, words.surprise)
 

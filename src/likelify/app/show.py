@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -39,6 +41,11 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without a word: whoever read has seen enough, and a fit is not to be lost for it."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     def render_str(self, text: str, **settings: Any) -> Text:
         """Return a text as it is printed."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **settings)
@@ -62,6 +69,11 @@ def program() -> str:
         return "likelify"
     module = sys.argv[0].endswith("cli.py")
     return f"{sys.executable} -m likelify.app.cli" if module else sys.argv[0]
+
+
+def command(*words: object) -> str:
+    """Return a command to be copied: what a shell would read otherwise is quoted."""
+    return f"{program()} {shlex.join(map(str, words))}"
 
 
 def say_remarks(choice: Choice) -> None:

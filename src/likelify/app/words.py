@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from likelify.app.parsing import given, parse_duration, parse_settings
+from likelify.app.parsing import WHOLE, given, parse_duration, parse_settings
+from likelify.errors import ConfigError
 
 if TYPE_CHECKING:
     from likelify.app.devices import Where
@@ -45,12 +46,12 @@ class ModelWords:
 class FitWords:
     """How it is fitted."""
 
-    steps: Annotated[int | None, _word(MODEL, "Optimizer steps.")] = None
+    steps: Annotated[int | None, WHOLE, _word(MODEL, "Optimizer steps.")] = None
     lr: Annotated[float | None, _word(MODEL, "Largest learning rate.")] = None
-    batch_size: Annotated[int | None, _word(MODEL, "Items per step, over all processes.")] = None
+    batch_size: Annotated[int | None, WHOLE, _word(MODEL, "Items per step, over all processes.")] = None
     max_time: Annotated[str | None, _word(MODEL, "End training after that time: 90s, 10m, 1h30m.")] = None
     trim: Annotated[float | None, _word(MODEL, "Leave out that share of rows, the oddest.")] = None
-    seed: Annotated[int | None, _word(MODEL, "Of weights, batches and noise; by default 0.")] = None
+    seed: Annotated[int | None, WHOLE, _word(MODEL, "Of weights, batches and noise; by default 0.")] = None
     others: Annotated[list[str] | None, _word(MODEL, OTHERS, name="--set")] = None
 
     def choice(self, model: ModelWords, workers: int | None) -> dict[str, Any]:
@@ -58,6 +59,10 @@ class FitWords:
         fitting = {"steps": self.steps, "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed}
         fitting |= {"trim": self.trim}
         fitting |= {"workers": workers, "max_time": None if self.max_time is None else parse_duration(self.max_time)}
+        settings = parse_settings(self.others or [])
+        for name in given(fitting | {"mixing": model.mixing, "coupling": model.coupling, "model": model.model}):
+            if name in settings:
+                raise ConfigError(f"--{name.replace('_', '-')} and --set {name} say the same thing; leave one out.")
         return {
             "model": model.model,
             "preset": model.preset,
@@ -65,7 +70,7 @@ class FitWords:
             "conditional": model.conditional,
             "model_settings": given({"mixing": model.mixing, "coupling": model.coupling}),
             "fit_settings": given(fitting),
-            "settings": parse_settings(self.others or []),
+            "settings": settings,
         }
 
 
@@ -79,7 +84,7 @@ class DataWords:
     labels: Annotated[str | None, _word(DATA, "Classes: 'folders' of images, or a column.")] = None
     channels: Annotated[str | None, _word(DATA, "Arrays of images: first or last.")] = None
     kind: Annotated[str | None, _word(DATA, "Arrays: image, sequence, table or graph (point sets).")] = None
-    levels: Annotated[int | None, _word(DATA, "Arrays of whole numbers: how many values.")] = None
+    levels: Annotated[int | None, WHOLE, _word(DATA, "Arrays of whole numbers: how many values.")] = None
     columns: Annotated[str | None, _word(DATA, "Tables: keep a,b; or kinds, zip=category,age=integer.")] = None
     drop: Annotated[str | None, _word(DATA, "Tables: leave out id,name; auto: ids and free text.")] = None
     missing: Annotated[str | None, _word(DATA, "Tables: further words for missing values, n.a.,-.")] = None
@@ -104,10 +109,10 @@ class RunWords:
     out: Annotated[Path | None, _word(RUN, "Run folder; by default a new one in runs/.", name=["--out", "-o"])] = None
     resume: Annotated[Path | None, _word(RUN, "Go on with the fit of that run.")] = None
     device: Annotated[str, _word(RUN, "cpu, cuda, mps, or auto for what there is.")] = "auto"
-    devices: Annotated[int | None, _word(RUN, "Processes on this machine, one for each GPU.")] = None
-    nodes: Annotated[int | None, _word(RUN, "Machines that run the same command.")] = None
-    threads: Annotated[int | None, _word(RUN, "CPU threads; by default what suits.")] = None
-    workers: Annotated[int | None, _word(RUN, "Processes that decode files; by default what suits.")] = None
+    devices: Annotated[int | None, WHOLE, _word(RUN, "Processes on this machine, one for each GPU.")] = None
+    nodes: Annotated[int | None, WHOLE, _word(RUN, "Machines that run the same command.")] = None
+    threads: Annotated[int | None, WHOLE, _word(RUN, "CPU threads; by default what suits.")] = None
+    workers: Annotated[int | None, WHOLE, _word(RUN, "Processes that decode files; by default what suits.")] = None
     no_report: Annotated[bool, _word(RUN, "Make no page of HTML, which takes seconds.")] = False
     dry_run: Annotated[bool, _word(RUN, "Count parameters, time one step, fit nothing.")] = False
 

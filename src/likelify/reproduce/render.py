@@ -62,6 +62,10 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
 
+# By which a page is known to be one of ours.
+PAGE_MARK = '<meta name="generator" content="likelify">'
+
+
 def to_html(report: Report) -> str:
     """Return a report as one page of HTML, pictures and curves inside."""
     body = [f"<h1>{escape(report.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in report.introduction)]
@@ -82,7 +86,8 @@ def to_html(report: Report) -> str:
             body.append(_html_figure(title, draw_curves(curves, report.unit.name)))
     body += [_html_figure(picture.title, picture.file.read_bytes()) for picture in report.pictures]
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(report.title)}</title>\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{PAGE_MARK}\n'
+        f"<title>{escape(report.title)}</title>\n"
         f"<style>{STYLE}</style>\n</head>\n<body>\n{chr(10).join(body)}\n</body>\n</html>\n"
     )
 

@@ -98,7 +98,7 @@ def class_number(label: Label, facts: Facts) -> int:
     names, classes = facts.class_names or (), facts.classes or 0
     if isinstance(label, str) and label in names:
         return names.index(label)
-    if isinstance(label, str) and label.isdigit():
+    if isinstance(label, str) and label.isdecimal():
         label = int(label)
     if isinstance(label, int | np.integer) and not isinstance(label, bool) and 0 <= label < classes:
         return int(label)
