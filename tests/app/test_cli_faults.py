@@ -169,7 +169,9 @@ def test_too_little_memory_is_said_in_words(error, monkeypatch, capsys):
 
     monkeypatch.setattr(models, "models_command", fail)
     _, shown = here(monkeypatch, capsys, "models", code=2)
-    assert shown == "Error: There is not enough memory. Try smaller batches (--batch-size) or a smaller model.\n"
+    assert (
+        shown == "Error: There is not enough memory. Of a fit, try smaller batches (--batch-size) or a smaller model.\n"
+    )
 
 
 def test_errors_that_are_nobodys_fault_keep_their_traceback(monkeypatch):

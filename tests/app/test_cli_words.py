@@ -37,8 +37,8 @@ def test_numbers_with_a_fraction_are_no_whole_ones(words, monkeypatch, capsys):
 def test_words_that_contradict_one_another_are_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     for words, name in (
-        (("--steps", "2", "--set", "steps=5"), "--steps and --set steps"),
-        (("--batch-size", "8", "--set", "batch-size=9"), "--batch-size and --set batch_size"),
+        (("--steps", "2", "--model", "table-flow", "--set", "steps=5"), "The setting steps is given twice"),
+        (("--batch-size", "8", "--set", "batch-size=9"), "The setting batch_size is given twice"),
         (("--set", "lr=1e-3", "--set", "lr=0.1"), "--set lr is given twice"),
     ):
         assert name in said(monkeypatch, capsys, "fit", "iris", *words, code=2)

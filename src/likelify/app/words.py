@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from likelify.app.parsing import WHOLE, given, parse_duration, parse_settings
-from likelify.errors import ConfigError
 
 if TYPE_CHECKING:
     from likelify.app.devices import Where
@@ -59,10 +58,6 @@ class FitWords:
         fitting = {"steps": self.steps, "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed}
         fitting |= {"trim": self.trim}
         fitting |= {"workers": workers, "max_time": None if self.max_time is None else parse_duration(self.max_time)}
-        settings = parse_settings(self.others or [])
-        for name in given(fitting | {"mixing": model.mixing, "coupling": model.coupling, "model": model.model}):
-            if name in settings:
-                raise ConfigError(f"--{name.replace('_', '-')} and --set {name} say the same thing; leave one out.")
         return {
             "model": model.model,
             "preset": model.preset,
@@ -70,7 +65,7 @@ class FitWords:
             "conditional": model.conditional,
             "model_settings": given({"mixing": model.mixing, "coupling": model.coupling}),
             "fit_settings": given(fitting),
-            "settings": settings,
+            "settings": parse_settings(self.others or []),
         }
 
 

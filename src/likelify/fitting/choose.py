@@ -91,7 +91,13 @@ def choose(
     # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
     of_model = words | {setting: value for setting, value in free.items() if setting in known}
     chosen |= of_model
-    said = dict(fit_settings or {}) | {setting: value for setting, value in free.items() if setting not in known}
+    said = {setting: value for setting, value in free.items() if setting not in known}
+    twice = sorted((words.keys() & free.keys() & set(known)) | ((fit_settings or {}).keys() & said.keys()))
+    if twice:
+        raise ConfigError(
+            f"The setting {twice[0]} is given twice, by a word of its own and among others; leave one out."
+        )
+    said |= fit_settings or {}
     if "max_time" in said or "steps" in said:
         # The limit on time of a recipe belongs to its own steps, and its clock to its limit.
         fitting.pop("max_time", None)
