@@ -27,7 +27,7 @@ KIND = "a whole PNG, JPEG, WebP, TIFF, GIF or BMP picture"
 # enough, but its coefficients are read at the full one.
 MOST_PIXELS, MOST_JPEG_PIXELS, MOST_BYTES = 2**26, 2**27, 2**28
 # Of larger files than the first only the beginning, the middle and the end are hashed, each as long as the second.
-HASHED_WHOLE, HASHED_PART = 2**20, 2**14
+HASHED_WHOLE, HASHED_PART = 2**18, 2**14
 # How files begin whose pixels may stand there as they are: BMP, TIFF and BigTIFF.
 PLAIN = (b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF, and what the second says of pixels whose zero is white.
@@ -202,7 +202,7 @@ def has_equal_channels(items: np.ndarray) -> bool:
 def content_digest(handle: BinaryIO, size: int) -> bytes:
     """Return 16 bytes of BLAKE2 of the size of a file and its content.
 
-    Of files above 1 MiB the first, middle and last 16 KiB are taken, so that a folder of photographs is known quickly:
+    Of files above 256 KiB the first, middle and last 16 KiB are taken, so that a folder of photographs is known quickly:
     what is changed in a compressed picture hardly ever keeps its size and all of these. Files that may not be
     compressed, BMP and TIFF, are read to the end.
     """
