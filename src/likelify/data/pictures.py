@@ -202,8 +202,8 @@ def has_equal_channels(items: np.ndarray) -> bool:
 def content_digest(handle: BinaryIO, size: int) -> bytes:
     """Return 16 bytes of BLAKE2 of the size of a file and its content.
 
-    Of files above 256 KiB the first, middle and last 16 KiB are taken, so that a folder of photographs is known quickly:
-    what is changed in a compressed picture hardly ever keeps its size and all of these. Files that may not be
+    Of files above 256 KiB the first, middle and last 16 KiB are taken, so that many photographs are known quickly: what
+    is changed in a compressed picture hardly ever keeps its size and all of these. Files that may not be
     compressed, BMP and TIFF, are read to the end.
     """
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
