@@ -29,7 +29,8 @@ def named_columns(columns: Any, form: Form) -> Any:
     """Return the names of columns, each of which is given by its name or place."""
     if columns is None or isinstance(columns, str):
         return columns
-    return tuple(map(form.named, [columns] if isinstance(columns, Integral) else columns))
+    several: Iterable[Any] = [columns] if isinstance(columns, Integral) else columns
+    return tuple(map(form.named, several))
 
 
 def conditions_of(given: Any, form: Form) -> dict[str, list[Any]]:
