@@ -15,7 +15,6 @@ from likelify.errors import (
     ShapeError,
     UnsupportedError,
 )
-from likelify.transforms.surjections.pooling import MaxOfPatches
 
 
 def coupling(context_features=0, dims=2):
@@ -499,40 +498,3 @@ def test_a_missing_value_in_the_data_is_not_blamed_on_the_weights():
     with torch.no_grad():
         found = flow.log_prob(torch.tensor([[torch.nan, 1.0], [1.0, 1.0]]))
     assert found.isnan().tolist() == [True, False]
-
-
-def _beside(*layers):
-    return transforms.Parallel(list(layers), [1] * len(layers), [1] * len(layers))
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [
-        [_beside(transforms.Abs(), transforms.Abs())],
-        [_beside(transforms.Sigmoid(), None)],
-        [_beside(transforms.Sigmoid(), transforms.Sigmoid()), lk.ActNorm(2)],
-        [transforms.Sigmoid(), _beside(lk.ActNorm(1), None)],
-        [transforms.Conjugate(lk.ActNorm(2), transforms.Abs())],
-        [transforms.Conjugate(transforms.rotation(2), transforms.ELU())],
-        [transforms.Sigmoid(), transforms.linear(2, 2, method="free", weight=torch.eye(2))],
-        [transforms.Sigmoid(), MaxOfPatches(2, 2)],
-        [transforms.Sigmoid(), transforms.Slice(2, lk.Normal(1))],
-        [transforms.Sigmoid(), transforms.Sum(2, 2)],
-        [transforms.Sigmoid(), transforms.Sum(2, 2), lk.ActNorm(2)],
-    ],
-    ids=range(11),
-)
-def test_layers_that_bound_a_part_of_the_elements_are_seen_wherever_they_are(layers):
-    with pytest.raises(UnsupportedError, match="reaches no further than|reaches over"):
-        lk.Flow(lk.Normal(2), lk.Chain(layers))
-
-
-def test_layers_that_undo_a_bound_are_seen_as_well():
-    undone = _beside(transforms.Inverse(transforms.Sigmoid()), transforms.Inverse(transforms.Sigmoid()))
-    for layers in (
-        [transforms.Sigmoid(), undone],
-        [_beside(transforms.Sigmoid(), None), _beside(transforms.Inverse(transforms.Sigmoid()), None)],
-    ):
-        lk.Flow(lk.Normal(2), lk.Chain(layers))
-    assert _beside(transforms.Sigmoid(), transforms.Abs()).image == transforms.Abs.image
-    assert _beside(transforms.Sigmoid(), None).image is None

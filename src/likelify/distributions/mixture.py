@@ -47,7 +47,7 @@ class Mixture(Distribution, ActsInTraining):
         >>> from likelify.distributions import Normal
         >>> pair = Mixture([Normal(1), Normal(1)])
         >>> pair.log_prob(torch.zeros(1, 1))
-        tensor([-0.9189], grad_fn=<LogsumexpBackward0>)
+        tensor([-0.9189], grad_fn=<WhereBackward0>)
         >>> pair.weights.tolist()
         [0.5, 0.5]
     """

@@ -24,7 +24,6 @@ from likelify.fitting.scoring import likelihoods, parts, scoring, sharing
 from likelify.fitting.scoring.passes import read_part, rows_of, write_part
 from likelify.fitting.scoring.reference import held_out
 from likelify.fitting.scoring.scorer import Wanted
-from likelify.fitting.scoring.scores import Scores
 from likelify.fitting.scoring.scoring import Scoring, items_of, score_file
 from likelify.fitting.scoring.summary import Summary
 from likelify.fitting.scoring.tables import as_schema, carried_column, common_schema
@@ -417,7 +416,6 @@ import os, pathlib, random, signal, sys
 import likelify as lk
 from likelify.fitting.scoring import likelihoods, scoring
 from likelify.fitting.scoring.scorer import Wanted
-from likelify.fitting.scoring.scores import Scores
 
 likelihoods.PASS_ITEMS, scoring.PART_WORK = 256, 256 * 3 * 8
 run, left, parts = lk.Run.load(sys.argv[1]), int(sys.argv[4]), 0
@@ -487,17 +485,3 @@ def test_the_share_that_is_proposed_is_one_that_is_taken(run):
     least = float(re.search(r"at least ([0-9.]+),", str(refused.value))[1])
     assert run.score(values, draws=2, contamination=least).is_outlier is not None
     assert least < 1.1 / (1 + len(run.reference(draws=2)))
-
-
-def test_names_of_an_earlier_scoring_are_neither_taken_for_ours_nor_lost():
-    earlier = {"nats_given": ["first"], "nats": ["second"], "is_outlier": ["False"], "outlier_rank": ["0.5"]}
-    table = Scores(np.array([-1.0]), carried=earlier).to_arrow()
-    assert table.column_names == [
-        "item", "nats_given", "nats_given_given", "is_outlier_given", "outlier_rank_given", "nats",
-    ]  # fmt: skip
-    assert table["nats_given"].to_pylist() == ["first"]
-    assert table["nats_given_given"].to_pylist() == ["second"]
-    summary = Summary(top=1)
-    summary.add(table)
-    assert summary.marked is None
-    assert summary.rare is None

@@ -172,7 +172,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         self._take(fitted, form)
         self.offset_ = self._threshold(data, weights)
         if fitted.course.reason == "interrupted":
-            # Whoever called this, such as a search, was to be interrupted, too; what was fitted so far is kept.
+            # Whoever called this, such as a search, was to be interrupted, too.
             raise KeyboardInterrupt
         return self
 
@@ -319,12 +319,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         known = conditions_of(given, self._form)
         return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
 
-    def impute(
-        self,
-        X: Any,
-        draws: int = 1,
-        random_state: int | np.random.RandomState | None = None,  # noqa: N803
-    ) -> Any:
+    def impute(self, X: Any, draws: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:  # noqa: N803
         """Return rows with what is missing drawn given the rest: draws and not means, so that their spread is right.
 
         Args:
@@ -496,10 +491,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         # Which rows they are must not depend on the order in which rows were given.
         places = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
         some = order_of(data, weights)[places]
-        scores, share = (
-            -self._fitted.outlier_scores(self._form.modelled(taken(data, some), self.schema_)),
-            100 * self.contamination,
-        )
+        rows, share = self._form.modelled(taken(data, some), self.schema_), 100 * self.contamination
+        scores = -self._fitted.outlier_scores(rows)
         if weights is None:
             return float(np.percentile(scores, share))
         return float(np.percentile(scores, share, weights=weights[some], method="inverted_cdf"))
