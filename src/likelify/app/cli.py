@@ -332,7 +332,7 @@ def reproduce(
         Parameter(name=["--jobs", "-j"], help="Cells at a time, one thread each; by default 2."),
     ] = None,
     devices: Annotated[
-        int, Parameter(help="At paper scale: devices that share each fit; cells then run one at a time.")
+        int, WHOLE, Parameter(help="At paper scale: devices that share each fit; cells then run one at a time.")
     ] = 1,
     budget: Annotated[str | None, Parameter(help="Time of each fit, such as 5m; by default 10m or less.")] = None,
     data: Annotated[Path | None, Parameter(help="Folder of your data files.")] = None,
@@ -351,43 +351,29 @@ def reproduce(
 
     Example: likelify reproduce flowification-images --jobs 2 --html images.html
     """
-    import shlex
-
-    from likelify.app.reproduce import jobs_beside, list_command, reproduce_command
+    from likelify.app.reproduce import Asked, jobs_beside, list_command, reproduce_command
 
     if quick and scale not in ("cpu", "quick"):
         raise ConfigError(f"--quick is a scale of its own: leave it or --scale {scale} out.")
     wanted = "quick" if quick else scale
     if name is None:
-        words = {"--seeds": seeds, "--budget": budget, "--data": data, "--out": out, "--html": html}
+        said = {"--seeds": seeds, "--budget": budget, "--data": data, "--out": out, "--html": html}
         flags = {"--again": again, "--render-only": render_only, "--dry-run": dry_run}
-        _refuse_nameless(words | {word: True for word, said in flags.items() if said})
+        _refuse_nameless(said | {word: True for word, given_ in flags.items() if given_})
         list_command(wanted, jobs_beside(devices, jobs))
         return
     jobs = jobs_beside(devices, jobs)
     limit = None if budget is None else parse_duration(budget, "--budget")
+    asked = Asked(name, wanted, seeds, devices, limit, data, out)
     if dry_run:
         from likelify.app.reproduce_plan import plan_command
 
         for word in given({"--html": html, "--render-only": render_only or None}):
             raise ConfigError(f"--dry-run writes nothing; leave out {word}.")
-        how = {"seeds": seeds, "budget": limit, "data": data, "out": out, "again": again}
-        plan_command(name, wanted, jobs=jobs, devices=devices, **how)
+        plan_command(asked, jobs=jobs, again=again)
         return
-    reproduce_command(
-        name,
-        wanted,
-        seeds=seeds,
-        jobs=jobs,
-        devices=devices,
-        budget=limit,
-        out=out,
-        data=data,
-        again=again,
-        render_only=render_only,
-        html=html,
-        words=shlex.join([word for word in sys.argv[1:] if word != DEBUG][1:]),
-    )
+    words = [word for word in sys.argv[1:] if word != DEBUG][1:]
+    reproduce_command(asked, jobs=jobs, again=again, render_only=render_only, html=html, words=words)
 
 
 def _refuse_nameless(words: dict[str, Any]) -> None:

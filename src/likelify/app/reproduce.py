@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from likelify.app.devices import require_fabric
 from likelify.app.progress import CellProgress
-from likelify.app.show import console, print_table, program
+from likelify.app.show import command, console, print_table, program
 from likelify.errors import ConfigError, RunError
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.cell import Cell
@@ -40,36 +40,52 @@ def list_command(scale: str, jobs: int) -> None:
     console.print(f"\nTry the machinery in a minute or two: {program()} reproduce {next(iter(EXPERIMENTS))} --quick")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An experiment as it was asked for.
+
+    Attributes:
+        name: of the experiment.
+        scale: at which it is run.
+        seeds: how many; None for the usual number.
+        devices: that share each fit.
+        budget: seconds of each fit; None for the usual ones.
+        data: folder of the user's files.
+        out: folder of the results.
+    """
+
+    name: str
+    scale: str
+    seeds: int | None
+    devices: int
+    budget: float | None
+    data: Path | None
+    out: Path | None
+
+    def session(self) -> Session:
+        """Open it, if it can be run on so many devices."""
+        entry = experiment(self.name, self.scale)
+        check_devices(entry, self.devices)
+        files = folder_of(self.data)
+        return Session.open(entry, seeds=self.seeds, budget=self.budget, files=files, out=self.out)
+
+
 def reproduce_command(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None,
-    jobs: int,
-    devices: int,
-    budget: float | None,
-    out: Path | None,
-    data: Path | None,
-    again: bool,
-    render_only: bool,
-    html: Path | None,
-    words: str,
+    asked: Asked, *, jobs: int, again: bool, render_only: bool, html: Path | None, words: Sequence[str]
 ) -> None:
     """Run the cells that are missing, then show the report; `words` repeat the command."""
-    check_devices(experiment(name, scale), devices)
     check_page(html)
-    session = Session.open(experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out)
-    command = f"{program()} reproduce {words}"
+    session = asked.session()
     if render_only and session.cells and not session.of("finished"):
         others = "".join(f" {state.cell.name} is {state.status}: {state.why}." for state in session.of("stale")[:1])
         raise RunError(
-            f"There is nothing to show: no cell of {name} has been run in '{session.results}'.{others} Leave "
+            f"There is nothing to show: no cell of {asked.name} has been run in '{session.results}'.{others} Leave "
             "--render-only out to run it, or name the folder of its results by --out."
         )
     failures: dict[str, str] = {}
     if session.cells and not render_only:
         session = session.checked()
-        failures = _run(session, jobs, devices, again=again, command=command)
+        failures = _run(session, jobs, asked.devices, again=again, command=command("reproduce", *words))
     session = session.again()
     report = session.report()
     show(report)

@@ -1,42 +1,25 @@
 """What `likelify reproduce --dry-run` does: list the cells of an experiment and the hours that they take."""
 
 from collections import Counter
-from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-from likelify.app.reproduce import check_devices, folder_of, time_of
+from likelify.app.reproduce import Asked, time_of
 from likelify.app.show import console, print_table
-from likelify.reproduce.catalog import experiment
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.planning import Estimate, device_name, estimates
-from likelify.reproduce.session import Session
 
 HEADINGS = ("method", "data", "cells", "steps", "hours a cell")
 
 
-def plan_command(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None,
-    jobs: int,
-    devices: int,
-    budget: float | None,
-    data: Path | None,
-    out: Path | None,
-    again: bool,
-) -> None:
+def plan_command(asked: Asked, *, jobs: int, again: bool) -> None:
     """Print the cells of an experiment that would be run, and the hours that they take, and run nothing."""
-    check_devices(experiment(name, scale), devices)
-    session = Session.open(
-        experiment(name, scale), seeds=seeds, budget=budget, files=folder_of(data), out=out
-    ).checked()
+    session = asked.session().checked()
     for source, reason in session.absent.items():
         console.print(f"Left out: {source} cannot be opened. {reason}")
     if not session.cells:
-        console.print(f"{name} has no cells: its figure is drawn in seconds.")
+        console.print(f"{asked.name} has no cells: its figure is drawn in seconds.")
         return
     cells = session.todo(again=again)
     if there := len(session.cells) - len(cells):
@@ -50,8 +33,8 @@ def plan_command(
     first = list({(cell.method, cell.data.source): cell for cell in reversed(fits)}.values())[::-1]
     if unlimited := sum(cell.most_seconds is None for cell in first):
         console.print(f"Measuring one training step of {unlimited} models on {device_name()}; large ones take a while.")
-    found = list(estimates(first, devices))
-    table = Table(title=f"{name}, scale {scale}", title_justify="left", box=SIMPLE)
+    found = list(estimates(first, asked.devices))
+    table = Table(title=f"{asked.name}, scale {asked.scale}", title_justify="left", box=SIMPLE)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number > 1 else "left")
     for estimate in found:
@@ -61,7 +44,7 @@ def plan_command(
         console.print(f"And cells of costs, which take minutes: {', '.join(others)}.")
     if any(estimate.measured for estimate in found):
         hours = sum(counts[each.cell.method, each.cell.data.source] * each.hours for each in found) / jobs
-        shared = f", each shared by {devices} devices" if devices > 1 else ""
+        shared = f", each shared by {asked.devices} devices" if asked.devices > 1 else ""
         console.print(
             f"{len(fits)} cells, about {hours:,.1f} hours, {jobs} at a time{shared}: from one training step of each "
             f"model on {device_name()}, scaled to its batches and steps."

@@ -16,7 +16,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.linalg.axis_maps import AxisMap, AxisSum
 from likelify.linalg.axis_products import apply_along
-from likelify.linalg.maps import LinearMap, Scaled, Symmetry
+from likelify.linalg.maps import LinearMap, Symmetry, check_factor
 from likelify.linalg.toeplitz import LONG, Toeplitz
 from likelify.structure import Shape, as_shape
 
@@ -164,9 +164,9 @@ class KroneckerSum(LinearMap, vouches=True):
 
     def __mul__(self, factor: float | Tensor) -> LinearMap:
         """Scale the parts."""
-        if isinstance(factor, Tensor):
-            factor = Scaled(self, factor).factor.reshape(())  # pyright: ignore[reportAttributeAccessIssue]
-        return self._each(lambda part: part.scaled(factor))
+        check_factor(factor)
+        one = factor.reshape(()) if isinstance(factor, Tensor) else factor
+        return self._each(lambda part: part.scaled(one))
 
     __rmul__ = __mul__
 

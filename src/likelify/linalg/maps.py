@@ -272,6 +272,15 @@ def check_entries(entries: Tensor, name: str) -> None:
         )
 
 
+def check_factor(factor: float | Tensor) -> None:
+    """Refuse several factors in the place of one."""
+    if isinstance(factor, Tensor) and factor.numel() != 1:
+        raise ShapeError(
+            f"The factor of a map must be one number, got a tensor of shape {tuple(factor.shape)}. Factors of channels "
+            "are a map of their own: Diagonal(factors) @ map."
+        )
+
+
 def check_symmetry(symmetry: str | None) -> None:
     """Refuse a symmetry that there is none of."""
     if symmetry not in (None, "symmetric", "skew"):
@@ -330,11 +339,7 @@ class Scaled(_Combination, vouches=True):
     factor: float | Tensor
 
     def __post_init__(self) -> None:
-        if isinstance(self.factor, Tensor) and self.factor.numel() != 1:
-            raise ShapeError(
-                f"The factor of a map must be one number, got a tensor of shape {tuple(self.factor.shape)}. Factors of "
-                "channels are a map of their own: Diagonal(factors) @ map."
-            )
+        check_factor(self.factor)
 
     def apply(self, x: Tensor) -> Tensor:
         """Apply the base and multiply."""

@@ -79,5 +79,8 @@ def test_after_a_fit_that_failed_there_is_no_fitted_estimator():
 
 
 def test_numbers_of_numpy_are_numbers():
-    density(contamination=np.float32(0.2), validation=np.float32(0.2), trim=np.float32(0.1)).fit(blobs())
-    density(time_budget=np.int64(1), drop=1).fit(blobs())
+    rows = blobs()
+    fitted = density(contamination=np.float32(0.2), validation=np.float32(0.2), trim=np.float32(0.1)).fit(rows)
+    assert 0.1 < (fitted.predict(rows) < 0).mean() < 0.3
+    fitted = density(time_budget=np.int64(100), drop=1).fit(rows)
+    assert len(fitted.schema_) == rows.shape[1] - 1
