@@ -1,50 +1,64 @@
 """Fits on a device: the held-out figure of the CPU, waits for the device in a step, times of a step of the defaults."""
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.device.syncs import counted_syncs
+from benchmarks.device.timed import timed_fit
 from benchmarks.report import Entry
 from likelify import seeded
 from likelify.data import Source, open_source
 from likelify.fitting.choose import choose
-from likelify.fitting.figures import Figure
-from likelify.fitting.loop import Progress, fit
+from likelify.fitting.figures import Course, Figure
+from likelify.fitting.loop import fit
 from likelify.fitting.metrics import evaluate
 from likelify.fitting.process import OneProcess
 
 # Sources whose default models are pictures', tables' and point sets'.
 DEFAULTS = ("sample-photos", "breast-cancer", "mog-9", "dw4")
+# Steps of a fit whose time is measured.
+MEASURED = 60
 COMMAND = [sys.executable, "-m", "likelify.app.cli", "fit", "digits", "--steps", "20", "--no-report", "--device"]
 
 
-def _fitted(source: Source, place: torch.device, steps: int) -> tuple[Figure, float]:
-    """Return held-out nats, and the seconds of a step, of the default model of a source."""
-    choice = choose(source.facts(), fit_settings={"steps": steps, "validations": 2})
+def _fitted(source: Source, place: torch.device, steps: int, **settings: Any) -> tuple[Figure, Course, float]:
+    """Return held-out nats, the course, and the seconds of a step, of the default model of a source."""
+    choice = choose(source.facts(), fit_settings={"steps": steps, **settings})
     with seeded(0):
         flow = choice.model.build()
-    times = [time.perf_counter()]
+    course, seconds = timed_fit(flow, source, choice.fit, place)
+    return evaluate(flow, source, iw_samples=0).elbo.nats, course, seconds
 
-    def note(progress: Progress) -> None:  # noqa: ARG001 - as it is called
-        times.append(time.perf_counter())
 
-    fit(flow, source, choice.fit, fabric=OneProcess(place), on_step=note)
-    return evaluate(flow, source, iw_samples=0).elbo.nats, statistics.median(np.diff(times))
+def _unrecorded(label: str, source: Source, place: torch.device, recorded: Course, seconds: float) -> list[Entry]:
+    """Measure the same steps without recording, where they were recorded."""
+    entries = [Entry(f"{label}: steps replayed from a CUDA graph", recorded.recorded, f"of {recorded.steps}")]
+    if not recorded.recorded:
+        print(f"{label}: {recorded.unrecorded}")
+        return entries
+    _, _, alone = _fitted(source, place, MEASURED, cuda_graph=False)
+    return [
+        *entries,
+        Entry(f"{label}: time of a step without recording", 1e3 * alone, "ms"),
+        Entry(f"{label}: recorded against not", alone / seconds, "x faster", better="higher"),
+    ]
 
 
 def _syncs_of_a_step(source: Source, place: torch.device) -> float:
     """Return how often a step of the loop waits for the device: of steps between two validations."""
     counts = []
     for steps in (10, 20):
-        choice = choose(source.facts(), fit_settings={"steps": steps, "validations": 1})
+        # A recording waits when it is made and proved, and never in a step.
+        settings = {"steps": steps, "validations": 1, "cuda_graph": False}
+        choice = choose(source.facts(), fit_settings=settings)
         with seeded(0):
             flow = choice.model.build()
         with counted_syncs() as found:
@@ -72,13 +86,14 @@ def defaults(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
             continue
         try:
             source = open_source(name)
-            held_out, seconds = _fitted(source, device, 30)
+            held_out, course, seconds = _fitted(source, device, MEASURED)
             label = f"fit of {name}, {device.type}"
             entries += [
-                Entry(f"{label}: held-out ELBO after 30 steps", held_out.mean, "nats", better="higher"),
+                Entry(f"{label}: held-out ELBO after {MEASURED} steps", held_out.mean, "nats", better="higher"),
                 Entry(f"{label}: time of a step", 1e3 * seconds, "ms"),
             ]
             if device.type == "cuda":
+                entries += _unrecorded(label, source, device, course, seconds)
                 entries.append(Entry(f"{label}: host syncs in a step", _syncs_of_a_step(source, device), "calls"))
         except Exception as error:  # noqa: BLE001 - what is counted
             raised += 1
@@ -94,16 +109,17 @@ def fits(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
     """Fit the digits on the device and on the CPU."""
     source, steps = open_source("digits"), 20 if quick else 150
     entries = [Entry("fit --device: exit code", _command(device), "", 0)]
-    there, seconds = _fitted(source, device, steps)
+    there, course, seconds = _fitted(source, device, steps)
     entries += [
         Entry(f"fit of the digits, {steps} steps, {device.type}: held-out ELBO", there.mean, "nats", better="higher"),
         Entry(f"fit of the digits, {device.type}: time of a step", 1e3 * seconds, "ms"),
     ]
     if device.type == "cuda":
+        entries += _unrecorded("fit of the digits", source, device, course, seconds)
         entries.append(Entry("fit: host syncs in a step", _syncs_of_a_step(source, device), "calls"))
     if time.monotonic() > end:
         return [*entries, Entry("fit: comparison with the CPU left out for lack of time", 1, "parts", 0)]
-    here, _ = _fitted(source, torch.device("cpu"), steps)
+    here, _, _ = _fitted(source, torch.device("cpu"), steps)
     error = np.hypot(here.standard_error or np.nan, there.standard_error or np.nan)
     difference = float(abs(here.mean - there.mean) / error)
     return [*entries, Entry("fit: difference from the CPU over its standard error", difference, "errors", 1.0)]

@@ -1,16 +1,18 @@
-"""Seconds of a training step of whole models at CIFAR-10 size: eager, compiled, as CUDA graphs; two precisions."""
+"""Seconds of a training step of whole models at CIFAR-10 size: one by one, recorded, and compiled."""
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.device.exponentials import device_seconds
+from benchmarks.device.timed import timed_fit
 from benchmarks.report import Entry
 from likelify import Flow, seeded, zoo
+from likelify.data import as_source
+from likelify.fitting.settings import FitSettings
 
 SHAPE, ROWS = (3, 32, 32), 64
 MODELS: dict[str, dict[str, Any]] = {
@@ -19,7 +21,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "sylvester": {"model": "sylvester", "levels": 2, "steps": 4},
     "fconv2": {"model": "fconv2"},
 }
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+# Steps of the fits in which they are timed.
+STEPS = 60
+MODES = ("recorded", "eager", "compiled")
+# Seconds that compiling a model may take, for which there must be time.
+COMPILING = 60
 
 
 def build(name: str, device: torch.device) -> Flow:
@@ -31,50 +37,31 @@ def build(name: str, device: torch.device) -> Flow:
     return flow
 
 
-def step_of(flow: Flow, x: Tensor, precision: torch.dtype | None, loss: Callable[[Tensor], Tensor]) -> Callable:
-    """Return a training step: forward, backward and Adam."""
-    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, capturable=x.device.type == "cuda")
+def compiled_step(flow: Flow, x: Tensor) -> Callable[[], None]:
+    """Return a training step of the compiled flow: forward, backward and Adam."""
+    optimizer, loss = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True), torch.compile(flow)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with nullcontext() if precision is None else torch.autocast(x.device.type, precision):
-            value = loss(x).mean()
-        value.backward()
+        loss(x).mean().backward()
         optimizer.step()
 
     return run
 
 
-def captured(run: Callable[[], None]) -> Callable[[], None]:
-    """Record a step as a CUDA graph, and return what replays it."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
-# Recording that fails leaves the random numbers of the device unusable, so it comes last.
-MODES = ("eager", "compiled", "graph")
-# Seconds that compiling a model may take, for which there must be time.
-COMPILING = 60
-
-
-def _measured(name: str, mode: str, precision: str, device: torch.device) -> list[Entry]:
-    flow, x = build(name, device), torch.randint(256, (ROWS, *SHAPE), device=device)
-    loss = torch.compile(flow) if mode == "compiled" else flow
-    run = step_of(flow, x, PRECISIONS[precision], loss)
-    if mode == "graph":
-        run = captured(run)
-    run()
+def _measured(name: str, mode: str, device: torch.device) -> list[Entry]:
+    flow, label = build(name, device), f"{name}, {mode}"
     torch.cuda.reset_peak_memory_stats()
-    seconds = device_seconds(run, 5)
-    label = f"{name}, {mode}, {precision}"
+    if mode == "compiled":
+        run = compiled_step(flow, torch.randint(256, (ROWS, *SHAPE), device=device))
+        run()
+        seconds = device_seconds(run, 5)
+    else:
+        pixels = torch.randint(256, (4 * ROWS, *SHAPE), dtype=torch.uint8)
+        settings = FitSettings(steps=STEPS, batch_size=ROWS, validation_items=ROWS, cuda_graph=mode == "recorded")
+        course, seconds = timed_fit(flow, as_source(pixels, levels=256), settings, device)
+        if mode == "recorded" and not course.recorded:
+            raise RuntimeError(course.unrecorded)
     return [
         Entry(f"step of {label}", 1e3 * seconds, f"ms for {ROWS} images"),
         Entry(f"peak memory of {label}", torch.cuda.max_memory_allocated() / 2**30, "GiB"),
@@ -87,18 +74,17 @@ def steps(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
     broken = left_out = 0
     for mode in MODES[:1] if quick else MODES:
         for name in MODELS:
-            for precision in PRECISIONS:
-                label = f"{name}, {mode}, {precision}"
-                if time.monotonic() > end - (COMPILING if mode == "compiled" else 0):
-                    left_out += 1
-                    print(f"left out for lack of time: {label}")
-                    continue
-                try:
-                    entries += _measured(name, mode, precision, device)
-                except Exception as error:  # noqa: BLE001 - what is counted
-                    broken += 1
-                    print(f"does not work: {label}: {type(error).__name__}: {str(error)[:200]}")
-                torch.cuda.empty_cache()
+            label = f"{name}, {mode}"
+            if time.monotonic() > end - (COMPILING if mode == "compiled" else 0):
+                left_out += 1
+                print(f"left out for lack of time: {label}")
+                continue
+            try:
+                entries += _measured(name, mode, device)
+            except Exception as error:  # noqa: BLE001 - what is counted
+                broken += 1
+                print(f"does not work: {label}: {type(error).__name__}: {str(error)[:200]}")
+            torch.cuda.empty_cache()
     return [
         *entries,
         Entry("steps that do not work", broken, "steps", 0),

@@ -7,9 +7,12 @@ import pytest
 import torch
 from benchmarks.device import __main__ as program
 from benchmarks.device import fits, laws, steps, syncs
+from benchmarks.device.timed import timed_fit
 
 import likelify as lk
-from likelify.fitting.figures import Figure
+from likelify.data import as_source
+from likelify.fitting.figures import Course, Figure
+from likelify.fitting.settings import FitSettings
 from tests.cases import LAYERS
 from tests.cases.common import LayerCase, normal
 
@@ -65,7 +68,7 @@ def test_what_raises_is_counted_with_what_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr(syncs, "LAYERS", {"a": LAYERS["affine"], "b": LAYERS["affine"]})
     monkeypatch.setattr(syncs, "places", fail)
     monkeypatch.setattr(steps, "_measured", fail)
-    device, quick = torch.device("cpu"), len(steps.MODELS) * len(steps.PRECISIONS)
+    device, quick = torch.device("cpu"), len(steps.MODELS)
     for measure, number, goals in (
         (syncs.syncs, 2, ("cases that raised, syncs", "cases left out, syncs")),
         (steps.steps, quick, ("steps that do not work", "steps left out for lack of time")),
@@ -77,24 +80,28 @@ def test_what_raises_is_counted_with_what_is_left_out(monkeypatch, capsys):
     assert "RuntimeError: a fault" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("precision", steps.PRECISIONS)
-def test_steps_train(precision, monkeypatch):
+def test_steps_of_a_fit_are_timed_behind_its_second_validation(monkeypatch):
     monkeypatch.setattr(steps, "ROWS", 2)
-    monkeypatch.setattr(steps, "SHAPE", (3, 4, 4))
+    monkeypatch.setattr(steps, "SHAPE", (3, 8, 8))
     monkeypatch.setitem(steps.MODELS, "glow, 1x1", {"model": "glow", "levels": 1, "steps": 1, "hidden": 4})
     flow = steps.build("glow, 1x1", torch.device("cpu"))
     before = {name: value.clone() for name, value in flow.state_dict().items()}
-    x = torch.randint(256, (2, *steps.SHAPE))
-    steps.step_of(flow, x, steps.PRECISIONS[precision], lambda x: -flow.elbo(x).value)()
+    source = as_source(torch.randint(256, (20, *steps.SHAPE), dtype=torch.uint8), levels=256)
+    settings = FitSettings(steps=14, batch_size=2)
+    course, seconds = timed_fit(flow, source, settings, torch.device("cpu"))
     after = flow.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert all(bool(torch.isfinite(value).all()) for value in after.values())
+    assert [point.step for point in course.points] == [0, 7, 14]
+    # Only two steps lie between the marks, of a fit that has made 14.
+    assert 0 < seconds < course.seconds / 2
 
 
 def test_fits_of_defaults_are_counted_if_they_raise(monkeypatch, capsys):
     monkeypatch.setattr(fits, "DEFAULTS", ("nothing-of-the-kind", "iris"))
     monkeypatch.setattr(
-        fits, "_fitted", lambda source, *_: (Figure(mean=1.0, standard_error=None, count=source.size("train")), 0.002)
+        fits,
+        "_fitted",
+        lambda source, *_: (Figure(mean=1.0, standard_error=None, count=source.size("train")), Course(), 0.002),
     )
     entries = {
         entry.name: entry.value for entry in fits.defaults(torch.device("cpu"), time.monotonic() + 60, quick=False)

@@ -113,6 +113,8 @@ def _say_how_it_went(run: Run, course: Course) -> None:
         console.print(f"Best weights: step {best.step}, validation {shown}.")
     if course.truncation is not None:
         console.print(course.truncation.words(Unit.of(run.config.data.kind)))
+    if course.recording is not None:
+        console.print(course.recording)
     if not course.ended:
         raise KeyboardInterrupt
 

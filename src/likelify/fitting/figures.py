@@ -307,6 +307,8 @@ class Course(Settings):
             rate.
         truncation: what the tolerance of exponentials did to the objective; None without exponentials, at full
             tolerance, and as long as the fit has not ended.
+        recorded: how many steps, since the fit began or went on, were replayed from a CUDA graph.
+        unrecorded: on a CUDA device, why not all but the first of them were; None if they were.
     """
 
     reason: Reason = "running"
@@ -318,11 +320,20 @@ class Course(Settings):
     validation_items: int | None = None
     setbacks: tuple[int, ...] = ()
     truncation: Truncation | None = None
+    recorded: int = 0
+    unrecorded: str | None = None
 
     @property
     def best(self) -> Point | None:
         """The point of the weights that were kept, or None if there were none."""
         return next((point for point in self.points if point.step == self.best_step), None)
+
+    @property
+    def recording(self) -> str | None:
+        """A sentence on how far steps were replayed from a CUDA graph; None on other devices."""
+        if self.unrecorded is None:
+            return f"Of the steps {self.recorded} were replayed from a CUDA graph." if self.recorded else None
+        return f"Steps were made one operation after the other ({self.unrecorded[:1].lower()}{self.unrecorded[1:]})"
 
     @property
     def matches(self) -> bool:

@@ -19,6 +19,7 @@ from likelify.fitting.checkpoint import Checkpoints, Saved, restore, restore_sta
 from likelify.fitting.checks import check_fit, check_flow, read_for
 from likelify.fitting.feeding import Feed
 from likelify.fitting.figures import Course, Point, Reason, Truncation, Unit
+from likelify.fitting.gradients import Gradients
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.mapped import MappedRows, can_map
@@ -26,15 +27,12 @@ from likelify.fitting.preparing import begin, check_shares, initialize_layers
 from likelify.fitting.process import OneProcess, all_know, processes
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.state import FitState, State
-from likelify.fitting.training import Objective, build_optimizer, descend
+from likelify.fitting.training import build_optimizer, update
 from likelify.fitting.trimming import trimmed
 from likelify.fitting.truncation import loosens, measure_truncation
 from likelify.fitting.validating import Validation
 from likelify.flows import Flow
-from likelify.nets import regularized
 from likelify.seeding import derived_seed, seeded
-from likelify.support import Doubt, doubts, settle
-from likelify.transforms import unchecked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -204,18 +202,18 @@ class _Fit:
     ) -> None:
         self.source, self.settings, self.conditional, self.place = source, settings, conditional, place
         self.flow = flow
-        objective = Objective(flow, conditional=conditional)
-        self.matches, self.objective = objective.matches, place.join(objective)
-        self.optimizer = build_optimizer(flow, settings)
-        self.state = FitState(flow, self.optimizer, settings)
         self.feed = Feed(flow, source, settings, share=place.share)
+        self.optimizer = build_optimizer(flow, settings)
+        self.gradients = Gradients(
+            flow, self.optimizer, settings, place, items=self.feed.batch_size, conditional=conditional
+        )
+        self.matches = self.gradients.matches
+        self.state = FitState(flow, self.optimizer, settings)
         self.validation = Validation(source, settings, place, conditional=conditional, clock=self.state.clock)
         # On the clock of the first process, as of the last step: clocks differ, and all must stop at the same step.
         self.seconds = 0.0
         self.interrupts = Interrupts(place)
         self.unkept: RunError | None = None
-        # Of the steps since the last validation, on an accelerator.
-        self.doubts: list[Doubt] = []
 
     def _go_on(self) -> None:
         """Take up a checkpoint, and make the run hold the best weights that it knows of."""
@@ -253,9 +251,10 @@ class _Fit:
                     reason = "interrupted"
                     self._stop()
         finally:
+            recorded = self.gradients.end()
             if self.state.best:
                 self.flow.load_state_dict(self.state.best)
-        course = self.state.course(reason or self._reason())
+        course = self.state.course(reason or self._reason()).model_copy(update=recorded)
         with self.place.together():
             if self.unkept is not None:
                 self._keep()
@@ -360,29 +359,17 @@ class _Fit:
         self.state.lr = settings.lr_at(since, fraction) * setbacks.factor(before)
         with place.together() as numbers:
             numbers.append(self.state.seconds if place.is_first else 0.0)
-            loss, nats = self._share_of_loss(step)
+            losses = self.gradients.forward(self.feed.batch(step), step)
         self.seconds = numbers[0]
-        bits, nats = place.mean(torch.stack((loss.detach(), nats)))
+        bits, nats = place.mean(losses)
         if place.device.type == "cpu":
             # Reading the loss is free here; elsewhere it would stop the device, so it waits for the next validation.
             self._require_finite(bits)
-        descend(self.optimizer, loss, settings, place)
+        self.gradients.backward()
+        update(self.optimizer, settings)
         self.state.average.update_parameters(self.flow)
         self.state.losses.append((bits, nats))
         self.state.step += 1
-
-    def _share_of_loss(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return bits per dimension and nats of a batch; of several processes what makes that their mean."""
-        batch = self.feed.batch(step)
-        torch.manual_seed(derived_seed(self.settings.seed, f"noise {self.place.rank}", step))
-        # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
-        with regularized(self.flow, exp_tol=self.settings.exp_tol), unchecked(), doubts() as found:
-            loss, nats = self.objective(batch)
-        self.doubts += found
-        if self.place.count == 1:
-            return loss, nats
-        weight = self.place.weight(len(batch), self.feed.batch_size)
-        return weight * loss, weight * nats
 
     def _validate(self, passed: int) -> None:
         """Add a point to the course, and keep the weights if they are the best so far; go back first if need be."""
@@ -415,13 +402,12 @@ class _Fit:
                 raise said from error
             raise error
         setbacks.go_back(self.state)
-        self.doubts.clear()
+        self.gradients.doubts.clear()
 
     def _add_point(self, passed: int) -> None:
         state = self.state
         with self.place.together():
-            settle(self.doubts)
-        self.doubts.clear()
+            self.gradients.settle()
         nothing: list[float | None] = [None, None]
         train = nothing
         if state.losses:

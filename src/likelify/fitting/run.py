@@ -389,8 +389,8 @@ class Run(Draws):
             data: what it is fitted to; by default opened again.
             fabric: see `fit`.
             on_step: see `fit`.
-            **changes: settings that leave the result as it is: `checkpoint_seconds` and `workers`. All others are those
-                that the fit began with: also `steps` and `max_time`, which the learning rate follows.
+            **changes: settings that leave the result as it is: `checkpoint_seconds`, `workers` and `cuda_graph`. All
+                others are those that the fit began with: also `steps` and `max_time`, which the learning rate follows.
 
         Returns:
             How the fit went.

@@ -50,6 +50,8 @@ class FitSettings(Settings):
         initialize_items: size of the sample of the training split that data-dependent layers are fitted to: also means
             and scales of columns (`transforms.Columns`), which need no more; with heavy tails take more.
         checkpoint_seconds: seconds between two checkpoints of a run folder, at least.
+        cuda_graph: on a CUDA device record the forward and backward pass of a step as a CUDA graph where that gives the
+            same, which small models need to be fast (see `recording`); how many steps were replayed is in the `Course`.
         trim: share of the rows of a table, the oddest, that are left out of training and validation, for data that hold
             outliers; see `trimming.trimmed`.
         seed: of the weights, the order of the batches and all noise.
@@ -80,6 +82,7 @@ class FitSettings(Settings):
     patience: int | None = Field(default=None, ge=1)
     initialize_items: int = Field(default=4096, ge=1)
     checkpoint_seconds: float = Field(default=30.0, ge=0)
+    cuda_graph: bool = True
     trim: float = Field(default=0.0, ge=0, le=0.5)
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int | None = Field(default=None, ge=0, le=64)
@@ -102,7 +105,7 @@ class FitSettings(Settings):
 
 
 # Settings of a fit that leave its result as it is, so that a fit can go on with others.
-UNDECIDING = ("checkpoint_seconds", "workers")
+UNDECIDING = ("checkpoint_seconds", "cuda_graph", "workers")
 # What fits did in which these settings did not exist yet, where that is not what fits do by default now.
 BEFORE: Values = {"exp_tol": None}
 

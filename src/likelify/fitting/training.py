@@ -74,8 +74,18 @@ def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, settings: FitSettings, place: OneProcess) -> None:
     """Make one step of the optimizer down the gradient of a loss."""
+    differentiate(optimizer, loss, place)
+    update(optimizer, settings)
+
+
+def differentiate(optimizer: torch.optim.Optimizer, loss: Tensor, place: OneProcess) -> None:
+    """Give the parameters of an optimizer the gradient of a loss, whatever they had."""
     optimizer.zero_grad()
     place.backward(loss)
+
+
+def update(optimizer: torch.optim.Optimizer, settings: FitSettings) -> None:
+    """Make one step of the optimizer down the gradients that its parameters have."""
     if settings.clip is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, settings.clip)

@@ -37,6 +37,8 @@ def course(material: Material, section: Section) -> None:
         text += f" Kept are the weights of step {best.step:,}, the best on the validation split ({shown})."
     if found.truncation is not None:
         text += f" {found.truncation.words(material.unit)}"
+    if found.recording is not None:
+        text += f" {found.recording}"
     section.add(Text(text))
     section.tiles.append((f"{found.steps:,} steps", f"in {found.seconds:,.0f} s of {took}"))
     if len(found.points) > 1:
