@@ -80,6 +80,7 @@ def test_what_raises_is_counted_with_what_is_left_out(monkeypatch, capsys):
     assert "RuntimeError: a fault" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:The fit never beat its start")
 def test_steps_of_a_fit_are_timed_behind_its_second_validation(monkeypatch):
     monkeypatch.setattr(steps, "ROWS", 2)
     monkeypatch.setattr(steps, "SHAPE", (3, 8, 8))
