@@ -25,7 +25,7 @@ from likelify.fitting.process import OneProcess
 # Sources whose default models are pictures', tables' and point sets'.
 DEFAULTS = ("sample-photos", "breast-cancer", "mog-9", "dw4")
 # Steps of a fit whose time is measured.
-MEASURED = 60
+MEASURED = 30
 COMMAND = [sys.executable, "-m", "likelify.app.cli", "fit", "digits", "--steps", "20", "--no-report", "--device"]
 
 

@@ -22,7 +22,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "fconv2": {"model": "fconv2"},
 }
 # Steps of the fits in which they are timed.
-STEPS = 60
+STEPS = 30
 MODES = ("recorded", "eager", "compiled")
 # Seconds that compiling a model may take, for which there must be time.
 COMPILING = 60
@@ -80,7 +80,9 @@ def steps(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
                 print(f"left out for lack of time: {label}")
                 continue
             try:
-                entries += _measured(name, mode, device)
+                found = _measured(name, mode, device)
+                print("; ".join(f"{entry.name}: {entry.value:.4g} {entry.unit}" for entry in found), flush=True)
+                entries += found
             except Exception as error:  # noqa: BLE001 - what is counted
                 broken += 1
                 print(f"does not work: {label}: {type(error).__name__}: {str(error)[:200]}")

@@ -301,7 +301,10 @@ class CudaTape:
         """See `Tape.rehearsal`."""
         before = torch.cuda.get_sync_debug_mode()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            # That it does not find all waits: what it does not find makes the recording fail, or does no harm.
+            warnings.simplefilter("ignore", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(self.stream):
                 yield

@@ -114,7 +114,7 @@ def items_of(x: Tensor, context: Context) -> Iterator[tuple[slice, Context]]:
 
 def _graph(structure: GraphBatch, item: int, rows: slice) -> GraphBatch:
     if structure.is_complete:
-        return GraphBatch.complete(structure.sizes[item : item + 1].tolist())
+        return GraphBatch.complete(structure.sizes[item : item + 1])
     own = structure.owner[structure.edge_index[0]] == item
     weight = None if structure.edge_weight is None else structure.edge_weight[own]
     return GraphBatch(structure.sizes[item : item + 1], structure.edge_index[:, own] - rows.start, weight)
