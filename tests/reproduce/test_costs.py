@@ -5,6 +5,7 @@ import dataclasses
 import shutil
 
 import pytest
+import torch
 
 from likelify.reproduce import costing
 from likelify.reproduce.costing import run_costs
@@ -57,6 +58,22 @@ def test_costs_are_of_fitted_weights_where_there_are_some(finished, tmp_path):
     late = cell.model_copy(update={"costing": COSTING.model_copy(update={"seconds": 1e-9})})
     run_costs(late, Folders(results=tmp_path, runs=tmp_path / "none"), silent)
     assert read_cells(tmp_path)[cell.name]["rounds"] == 1
+
+
+def test_what_is_measured_stays_what_was_fitted(finished, tmp_path, monkeypatch):
+    made, models = costing._model, []
+
+    def kept(*given):
+        model = made(*given)
+        models.append((model, copy.deepcopy(model.flow.state_dict())))
+        return model
+
+    monkeypatch.setattr(costing, "_model", kept)
+    run_costs(cost_cell(), Folders(results=tmp_path, runs=finished / "fits"), silent)
+    assert models
+    for model, before in models:
+        assert all(model.optimizer.state[p]["step"] == 4 for p in model.flow.parameters())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.flow.state_dict().items())
 
 
 def test_costs_are_a_cell_of_the_experiment(finished, tmp_path):

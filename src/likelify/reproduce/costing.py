@@ -102,7 +102,11 @@ def _model(cell: Cell, source: Source, folders: Folders, device: torch.device) -
     else:
         flow, steps = found[0], found[1].steps
     flow.to(device)
-    return _Model(flow, Objective(flow), build_optimizer(flow, config.fit), config.fit, steps)
+    optimizer = build_optimizer(flow, config.fit)
+    for group in optimizer.param_groups:
+        # A step costs as much, and what is measured stays what was fitted.
+        group["lr"] = 0.0
+    return _Model(flow, Objective(flow), optimizer, config.fit, steps)
 
 
 def _hashes(cell: Cell) -> dict[str, str]:
