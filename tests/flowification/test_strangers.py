@@ -162,3 +162,11 @@ def test_slopes_of_celu_that_folds_are_not_certified():
     assert flowify(Block(1.0), x, residual="lipschitz").likelihood == "exact"
     with pytest.raises(UnsupportedError):
         flowify(Block(-1.0), x, residual="lipschitz")
+
+
+def test_a_transposed_view_is_the_call():
+    def turned(self, x):
+        return self.layer(x.unflatten(1, (2, 2)).mT.flatten(1))
+
+    net = Body(turned)
+    torch.testing.assert_close(flowify(net, X).mean_forward(X), net(X))

@@ -112,7 +112,8 @@ class _Answering(fx.Proxy):
     tracer: Tracer
 
     def __getattr__(self, k: str) -> Attribute:
-        return _StandInAttribute(self, k)
+        # The one attribute that computes, as the call it stands for.
+        return self.transpose(-2, -1) if k == "mT" else _StandInAttribute(self, k)
 
     def __int__(self) -> int:
         return self.tracer.answer(self.node, int)

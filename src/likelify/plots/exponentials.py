@@ -209,7 +209,8 @@ def series_decay(map_: LinearMap, event_shape: Shape, *, degree: int = 12) -> De
     sizes, terms = {}, {}
     for name, p in NORMS.items():
         size = float(torch.linalg.matrix_norm(matrix, p))
-        sizes[name] = np.array([size**i / math.factorial(i) for i in steps])
+        # One factor after the other: powers of a large norm alone would be no numbers.
+        sizes[name] = np.cumprod([1.0, *(size / i for i in steps[1:])])
         terms[name] = np.array([float(torch.linalg.matrix_norm(powers[i], p)) for i in steps])
     bound = largest_of(map_.norm_bound(event_shape))
     tail = np.array([exp_tail(bound, i) for i in steps])
