@@ -131,11 +131,10 @@ def strictly_inside(z: Tensor, interval: Interval) -> Tensor:
 def check_domain(inside: Tensor, layer: object, meaning: str) -> None:
     """Raise `DomainError` unless all of `inside` is true.
 
-    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`, while a CUDA graph is captured); there
-    the value is NaN or infinite. In a block of `doubts()` an accelerator does not wait: what was asked is noted, for
-    `settle`.
+    Skipped where Python cannot look at tensors (`torch.compile`, `torch.func`, while a CUDA graph is captured). In a
+    block of `doubts()` an accelerator does not wait: what was asked is noted, for `settle`, by CUDA graphs as well.
     """
-    if not can_look(inside):
+    if is_tracing() or not (can_look(inside) or doubts.is_open):
         return
     waits = inside.device.type == "cpu" or not doubts.is_open
     if waits and bool(inside.all()):

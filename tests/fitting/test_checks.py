@@ -57,6 +57,12 @@ def test_the_independent_pixel_model_is_measured_and_not_fitted():
         fit(flow, stripes())
 
 
+def test_a_flow_that_is_frozen_is_refused():
+    flow = lk.Flow(lk.Normal((2,)), lk.ActNorm(2)).requires_grad_(False)
+    with pytest.raises(ConfigError, match="frozen"):
+        fit(flow, torch.randn(20, 2))
+
+
 @pytest.mark.filterwarnings("ignore:The fit never beat its start")
 def test_tensors_and_data_sets_are_fitted():
     rows = torch.randn(50, 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import likelify as lk
 from likelify.data import Batch, as_source
-from likelify.errors import LikelifyWarning
+from likelify.errors import DomainError, LikelifyWarning
 from likelify.fitting import gradients, recording
 from likelify.fitting.figures import Course
 from likelify.fitting.gradients import Gradients
@@ -20,6 +20,7 @@ from likelify.fitting.settings import FitSettings
 from likelify.fitting.training import build_optimizer
 from likelify.nets import MLP
 from likelify.structure import ContextLike, GraphBatch
+from likelify.support import Doubt
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -30,8 +31,16 @@ class HostTape:
     As a graph it knows nothing of what Python does in between: with `frozen` it gives what it gave at first.
     """
 
-    def __init__(self, model: nn.Module, *, frozen: bool = False, waits: bool = False, breaks: bool = False) -> None:
-        self.model, self.frozen, self.waits, self.breaks = model, frozen, waits, breaks
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        frozen: bool = False,
+        waits: bool = False,
+        breaks: bool = False,
+        wordless: bool = False,
+    ) -> None:
+        self.model, self.frozen, self.waits, self.breaks, self.wordless = model, frozen, waits, breaks, wordless
         self.made = self.replays = 0
 
     @contextmanager
@@ -43,6 +52,8 @@ class HostTape:
     def record(self, run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         if self.breaks:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        if self.wordless:
+            raise RuntimeError
         self.made += 1
         losses = run()
         grads = [p.grad for p in self.model.parameters()]
@@ -155,18 +166,112 @@ def test_what_changes_on_the_host_later_is_found_at_the_next_validation_and_said
     assert recording.why_not is not None
 
 
-def test_what_is_not_finite_proves_nothing_and_gives_nothing_up() -> None:
+def test_what_is_not_finite_proves_nothing_and_is_what_the_step_says() -> None:
     model = Quadratic()
-    recording, _ = made(model)
+    recording, tape = made(model)
     for step in range(WARM):
         recording.losses(batch_of(step), seed=step)
     broken = Batch(torch.full((4, 3), torch.nan))
     for _ in range(3):
+        tape.frozen = bool(tape.made)
         found = recording.losses(broken, seed=0)
         assert found is not None
         assert bool(found.isnan().all())
+        assert bool(model.grad.isnan().all())
         assert recording.why_not is None
     assert recording._to_prove == PROOFS
+    assert recording.replayed == 0
+
+
+def test_a_small_gradient_that_turns_round_is_seen_beside_a_large_one() -> None:
+    class Two(Quadratic):
+        def run(self, batch: Batch) -> Tensor:
+            self.zero_grad(set_to_none=True)
+            loss = (batch.x * self.weight).square().mean() + self.factor * 1e-3 * self.idle.sum()
+            loss.backward()
+            return torch.stack((loss.detach(), -loss.detach()))
+
+    model = Two()
+    recording, tape = made(model)
+    for step in range(WARM + PROOFS):
+        recording.losses(batch_of(step), seed=step)
+    assert recording.why_not is None
+    tape.frozen, model.factor = True, -1.0
+    recording.doubt()
+    # The batch of the last replay, so that all else is the same.
+    recording.losses(batch_of(WARM + PROOFS - 1), seed=0)
+    assert recording.why_not is not None
+    assert "differed" in recording.why_not
+
+
+def test_where_there_is_no_room_for_a_proof_the_fit_goes_on_without() -> None:
+    model = Quadratic()
+    recording, _ = made(model)
+    for step in range(WARM + PROOFS):
+        recording.losses(batch_of(step), seed=step)
+
+    def full(batch: Batch) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    recording.run = full
+    recording.doubt()
+    assert recording.losses(batch_of(0), seed=0) is None
+    assert recording.why_not is not None
+    assert "memory" in recording.why_not
+
+
+def test_a_step_that_changes_buffers_is_refused_and_they_are_put_back() -> None:
+    model = Quadratic()
+    model.register_buffer("calls", torch.zeros(1))
+    calls, plain = model.get_buffer("calls"), model.run
+
+    def counting(batch: Batch) -> Tensor:
+        calls.add_(1)
+        return plain(batch)
+
+    recording, _ = made(model)
+    recording.run = counting
+    for step in range(WARM + 2):
+        assert recording.losses(batch_of(step), seed=step) is None
+    assert not calls.any()
+    assert recording.why_not is not None
+    assert "buffers" in recording.why_not
+
+
+@pytest.mark.parametrize("change", ["hook", "gradient", "everywhere", "mode"])
+def test_who_listens_later_is_heard(change: str) -> None:
+    model = Quadratic()
+    recording, _ = made(model)
+    for step in range(WARM + PROOFS):
+        recording.losses(batch_of(step), seed=step)
+    handle = {
+        "hook": lambda: model.register_forward_hook(lambda *_: None),
+        "gradient": lambda: model.weight.register_hook(lambda grad: grad * 0),
+        "everywhere": lambda: nn.modules.module.register_module_forward_hook(lambda *_: None),
+        "mode": model.eval,
+    }[change]()
+    try:
+        assert recording.losses(batch_of(0), seed=0) is None
+    finally:
+        if change != "mode":
+            handle.remove()
+
+
+def test_sparse_buffers_do_not_matter() -> None:
+    model = Quadratic()
+    model.register_buffer("lap", torch.eye(3).to_sparse(), persistent=False)
+    recording, _ = made(model)
+    for step in range(WARM + 3):
+        recording.losses(batch_of(step), seed=step)
+    assert recording.replayed == 3
+
+
+def test_a_short_fit_says_why_nothing_was_replayed() -> None:
+    recording, _ = made(Quadratic())
+    recording.losses(batch_of(0), seed=0)
+    recording.release()
+    assert recording.why_not is not None
+    assert f"more than {WARM} steps" in recording.why_not
 
 
 def test_host_draws_waits_hooks_graphs_and_failures_are_refused_in_words() -> None:
@@ -203,6 +308,12 @@ def test_host_draws_waits_hooks_graphs_and_failures_are_refused_in_words() -> No
     for step in range(WARM + 1):
         batch = Batch(batch_of(step).x, structure=GraphBatch.complete(torch.tensor([4])))
         assert points.losses(batch, seed=step) is None
+    assert points.why_not is not None
+    assert "Graphs" in points.why_not
+    silent, _ = made(Quadratic(), wordless=True)
+    for step in range(WARM + 1):
+        assert silent.losses(batch_of(step), seed=step) is None
+    assert silent.why_not == "Recording failed: RuntimeError"
 
 
 def test_another_form_is_recorded_anew_and_not_for_ever() -> None:
@@ -267,11 +378,26 @@ def test_a_fit_with_replayed_steps_is_the_fit_without(monkeypatch: pytest.Monkey
 
 def test_the_course_says_it_in_words_and_the_cpu_says_nothing() -> None:
     assert Course().recording is None
-    assert Course(recorded=90).recording == "Of the steps 90 were replayed from a CUDA graph."
-    assert "(the fit has" in str(Course(unrecorded="The fit has cuda_graph=False.").recording)
+    assert Course(recorded=90).recording == "90 steps were replayed from a CUDA graph."
+    assert "after the other: The fit has" in str(Course(unrecorded="The fit has cuda_graph=False.").recording)
+    both = Course(recorded=90, unrecorded="A replayed step differed.").recording
+    assert both == "90 steps were replayed from a CUDA graph; then no more: A replayed step differed."
     flow, settings = small_flow(), FitSettings(cuda_graph=False)
     made = Gradients(flow, build_optimizer(flow, settings), settings, OneProcess("cpu"), items=4, conditional=False)
     assert made.end() == {"recorded": 0, "unrecorded": None}
+
+
+def test_what_replayed_steps_found_outside_of_a_domain_is_raised_at_the_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow, settings = small_flow(), FitSettings()
+    made = Gradients(flow, build_optimizer(flow, settings), settings, OneProcess("cpu"), items=4, conditional=False)
+    made._asked = [Doubt(torch.tensor(0), 12, "Logit", "(0, 1)")]
+    monkeypatch.setattr(made.recording, "losses", lambda *_: torch.tensor([1.0, -1.0, 5.0]))
+    assert made.forward(Batch(torch.randn(4, 4)), 0).tolist() == [1.0, -1.0]
+    with pytest.raises(DomainError, match="Logit: 5 of 12"):
+        made.settle()
+    assert made.doubts == []
 
 
 class Sleepy(lk.Transform):

@@ -401,6 +401,15 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     assert run.resume(stripes()).reason == "finished"
 
 
+def test_what_the_fit_goes_on_with_the_next_one_goes_on_with(tmp_path):
+    run = begun(tmp_path, 2)
+    file = run.path / "checkpoint.safetensors"
+    state = load_file(file)
+    large = next(name for name in state if name.startswith("optimizer.exp_avg_sq."))
+    file.write_bytes(pack(state | {large: torch.full_like(state[large], math.inf)}))
+    assert run.resume(stripes()).reason == "finished"
+
+
 @pytest.mark.parametrize("change", ["truncated", "bit", "foreign", "nan", "later", "none", "pipe", "link", "words"])
 def test_a_checkpoint_that_is_none_is_refused(change, tmp_path):
     run = begun(tmp_path, 2)

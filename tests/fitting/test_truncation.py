@@ -67,6 +67,16 @@ def test_without_a_gradient_at_the_value_there_is_a_change_and_no_bound():
     assert "allow" not in found.words(Unit.of("image"))
 
 
+def test_items_count_as_much_as_they_weigh():
+    flow, weights = image_flow(), torch.tensor([0.0, 0.5, 1.5, 2.0, 1.0, 1.0], dtype=torch.float64)
+    x = torch.randn(6, 2, 5, 5, dtype=torch.float64)
+    plain, same, triple = (
+        measure_truncation(flow, Batch(x, weights=each), 1e-2) for each in (None, weights, 3 * weights)
+    )
+    assert same.log_det_nats == pytest.approx(plain.log_det_nats)
+    assert triple.log_det_nats == pytest.approx(3 * plain.log_det_nats)
+
+
 def test_graphs_count_by_graph():
     torch.manual_seed(0)
     structure = lk.GraphBatch.complete([2, 3])

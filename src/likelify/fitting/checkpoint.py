@@ -124,8 +124,8 @@ class Checkpoints:
     def save(self, state: FitState) -> None:
         """Write all of a fit's state; what cannot be written is a warning, and the previous checkpoint stays."""
         position, tensors = state.state()
-        # A loss that is not finite is found in the next step; what led to it is not worth to be gone on from.
-        if not any(broken_weights(state.flow, part) for part in (state.flow.state_dict(), of_part(BEST, tensors))):
+        # What led to it is not worth to be gone on from.
+        if not broken_names(state.flow, tensors):
             self._write(self.facts.model_copy(update={"position": position, "initialized": True}), tensors)
 
     def save_start(self, flow: Flow) -> None:
@@ -148,6 +148,19 @@ class Checkpoints:
     def remove(self) -> None:
         """Take the checkpoint away: the fit has ended."""
         remove_checkpoint(self.file.parent)
+
+
+def broken_names(flow: Flow, state: State) -> list[str]:
+    """Return what nobody can go on from: weights and moments of gradients that are not finite.
+
+    A second moment may be infinite: its parameter rests. What losses are, the fit itself looks at.
+    """
+    parts = [of_part(FLOW, state), of_part(BEST, state), of_part(f"{AVERAGE}module.", state)]
+    broken = [name for part in parts for name in broken_weights(flow, part)]
+    for name, moment in of_part(OPTIMIZER, state).items():
+        bad = moment.isnan() if name.startswith("exp_avg_sq.") else ~moment.isfinite()
+        broken += [name] * bool(bad.any())
+    return broken
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -217,11 +230,7 @@ class Saved:
             raise self.refused(f"it does not fit the model: {'; '.join(problems)}")
         state = load_file(self.file)
         check_digest(state, self.header, self.file)
-        parts = [of_part(FLOW, state), of_part(BEST, state), of_part(f"{AVERAGE}module.", state)]
-        broken = [name for part in parts for name in broken_weights(flow, part)]
-        moments = of_part(OPTIMIZER, state) | of_part(LOSSES, state)
-        broken += [name for name, tensor in moments.items() if not bool(tensor.isfinite().all())]
-        if broken:
+        if broken := broken_names(flow, state):
             raise self.refused(f"{listed(broken)} are not finite")
         return state
 

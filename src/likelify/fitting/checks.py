@@ -113,7 +113,8 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     """Refuse a fit that cannot be: nothing to fit, a condition amiss, columns that the flow cannot tell apart.
 
     Raises:
-        ConfigError: if the flow has no parameters, or needs a condition or does not, as `check_condition` says.
+        ConfigError: if the flow has no parameters to train, and for a condition that is missing or not read, as
+            `check_condition` says.
         DataError: if labels are asked of data without them, columns follow from others or lose their digits, or graphs
             are centred and the flow is not made for that.
 
@@ -123,6 +124,11 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     check_condition(flow, source, "train", conditional=conditional)
     if next(flow.parameters(), None) is None:
         raise ConfigError("The flow has no parameters, so there is nothing to fit; flow.initialize(x) may be enough.")
+    if not any(parameter.requires_grad for parameter in flow.parameters()):
+        raise ConfigError(
+            "All parameters of the flow are frozen (requires_grad is False), so there is nothing to fit; let those be "
+            "trained that should be: parameter.requires_grad_()."
+        )
     check_columns(source)
     check_centres(flow, source)
     weight = tensor_of(flow)

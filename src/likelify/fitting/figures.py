@@ -331,9 +331,12 @@ class Course(Settings):
     @property
     def recording(self) -> str | None:
         """A sentence on how far steps were replayed from a CUDA graph; None on other devices."""
-        if self.unrecorded is None:
-            return f"Of the steps {self.recorded} were replayed from a CUDA graph." if self.recorded else None
-        return f"Steps were made one operation after the other ({self.unrecorded[:1].lower()}{self.unrecorded[1:]})"
+        if not (self.recorded or self.unrecorded):
+            return None
+        why = "." if self.unrecorded is None else f"; then no more: {self.unrecorded}"
+        if not self.recorded:
+            return f"Steps were made one operation after the other: {self.unrecorded}"
+        return f"{self.recorded:,} steps were replayed from a CUDA graph{why}"
 
     @property
     def matches(self) -> bool:

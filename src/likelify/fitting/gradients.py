@@ -11,6 +11,7 @@ from likelify.fitting.recording import CudaTape, Recording
 from likelify.fitting.settings import FitSettings
 from likelify.fitting.training import Objective, differentiate
 from likelify.flows import Flow
+from likelify.linalg.expm.constants import kept_tables
 from likelify.nets import regularized
 from likelify.seeding import derived_seed
 from likelify.settings import Values
@@ -50,8 +51,10 @@ class Gradients:
         self.matches, self.objective = objective.matches, place.join(objective)
         self.doubts: list[Doubt] = []
         self.recording = Recording(self._whole, flow, CudaTape(place.device), why_not=self._why_not_recorded())
-        # What there is to differentiate.
+        # What there is to differentiate; what layers ask of a recorded pass, and tables of numbers that it reads.
         self._loss: Tensor | None = None
+        self._asked: list[Doubt] = []
+        self._tables: list[Tensor] = []
 
     def _why_not_recorded(self) -> str | None:
         if self.place.device.type != "cuda":
@@ -67,9 +70,13 @@ class Gradients:
         """
         seed = derived_seed(self.settings.seed, f"noise {self.place.rank}", step)
         if (found := self.recording.losses(batch, seed)) is not None:
-            return found
+            self.doubts += [
+                doubt._replace(outside=count) for doubt, count in zip(self._asked, found[2:].long(), strict=True)
+            ]
+            return found[:2]
         torch.manual_seed(seed)
-        self._loss, losses = self._share(batch)
+        self._loss, losses, asked = self._share(batch)
+        self.doubts += asked
         return losses
 
     def backward(self) -> None:
@@ -91,22 +98,25 @@ class Gradients:
     def end(self) -> Values:
         """Give back the memory of a recording; return what a `Course` says of it."""
         self.recording.release()
+        self._tables.clear()
         why_not = self.recording.why_not if self.place.device.type == "cuda" else None
         return {"recorded": self.recording.replayed, "unrecorded": why_not}
 
-    def _share(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss, and what `forward` returns."""
-        # What an inverse loses is looked at in validation; here a loss that is not finite ends the fit.
+    def _share(self, batch: Batch) -> tuple[Tensor, Tensor, list[Doubt]]:
+        """Return the loss, what `forward` returns, and what layers would have waited for."""
+        # What an inverse loses is looked at in validation.
         with regularized(self.flow, exp_tol=self.settings.exp_tol), unchecked(), doubts() as found:
             loss, nats = self.objective(batch)
-        self.doubts += found
         if self.place.count > 1:
             weight = self.place.weight(len(batch), self.items)
             loss, nats = weight * loss, weight * nats
-        return loss, torch.stack((loss.detach(), nats))
+        return loss, torch.stack((loss.detach(), nats)), found
 
     def _whole(self, batch: Batch) -> Tensor:
-        """Make both passes, and return what `forward` returns."""
-        loss, losses = self._share(batch)
+        """Make both passes; return what `forward` returns, and behind it how many values each layer found outside."""
+        loss, losses, self._asked = self._share(batch)
         differentiate(self.optimizer, loss, self.place)
-        return losses
+        if self.place.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            # The recording reads them for as long as it is there.
+            self._tables = kept_tables()
+        return torch.cat([losses, *(doubt.outside.reshape(1).to(losses) for doubt in self._asked)])

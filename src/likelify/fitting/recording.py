@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from likelify.data import Batch
 from likelify.errors import LikelifyError, LikelifyWarning
@@ -29,9 +31,11 @@ WARM = 10
 PROOFS = 2
 # Recordings of one fit; batches of ever new forms are not worth more.
 MOST = 3
-# How far the losses of a recording may be from those of the pass itself, relative to 1 plus these, and its gradient
-# relative to the other's norm: far more than the order of sums on a device does.
-LOSSES_APART, GRADIENTS_APART = 1e-4, 1e-2
+# How far losses of a recording may be from those of the pass itself, relative to 1 plus these; the gradient of each
+# parameter relative to its own norm, and to that of all: far more than the order of sums on a device does.
+LOSSES_APART, GRADIENTS_APART, ROUNDING = 1e-4, 1e-2, 1e-5
+# Whether the host may wait for a device is said to all of a process at once.
+REHEARSING = threading.Lock()
 
 # Make a forward and a backward pass on a batch, and return its losses.
 Run = Callable[[Batch], Tensor]
@@ -89,19 +93,14 @@ class Recording:
         why_not: why nothing is recorded, or recorded any more; None as long as it may be.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        model: nn.Module,
-        tape: Tape,
-        *,
-        why_not: str | None = None,
-    ) -> None:
-        self.run, self.model, self.tape, self.why_not = run, model, tape, why_not
+    def __init__(self, run: Run, model: nn.Module, tape: Tape, *, why_not: str | None = None) -> None:
+        self.run, self.tape, self.why_not = run, tape, why_not
+        self.model = _Looked(model)
         self.replayed = 0
         self._kept: _Kept | None = None
         self._last: Any = None
-        self._alike = self._made = self._to_prove = 0
+        # Steps of the same form in a row, recordings, proofs to be made, and steps replayed since the last one.
+        self._alike = self._made = self._to_prove = self._trusted = 0
 
     def losses(self, batch: Batch, seed: int) -> Tensor | None:
         """Return the losses of a batch from the recording, the gradients being those of the parameters then.
@@ -118,6 +117,7 @@ class Recording:
         if self._to_prove:
             return self._proved(self._kept, batch, seed)
         self.replayed += 1
+        self._trusted += 1
         return self._replayed(self._kept, batch, seed)
 
     def doubt(self) -> None:
@@ -125,13 +125,14 @@ class Recording:
         self._to_prove = max(self._to_prove, 1)
 
     def release(self) -> None:
-        """Give back the memory of the device, and with it the gradients."""
-        if self._kept is not None:
-            self._forget()
+        """Give back the memory of the device, and with it the gradients; say why there was nothing to give back."""
+        if self._kept is None and self.why_not is None:
+            self.why_not = f"There were never more than {WARM} steps in a row on the same tensors."
+        self._forget()
 
     def _is_there(self, batch: Batch, seed: int) -> bool:
         """Return whether there is a recording of batches like this one; make it if it is time."""
-        form = self._form(batch)
+        form = (_shapes(batch), self.model.form(batch))
         if self._kept is not None and self._kept.form == form:
             return True
         self._forget()
@@ -144,41 +145,30 @@ class Recording:
         except Unrecordable as error:
             self.why_not = str(error)
         except (RuntimeError, LikelifyError) as error:
-            self.why_not = f"Recording failed: {str(error).splitlines()[0]}"
             self._forget()
+            self.why_not = f"Recording failed: {next(iter(str(error).splitlines()), type(error).__name__)}"
         self._to_prove = PROOFS
         return self._kept is not None
 
-    def _form(self, batch: Batch) -> Any:
-        """Return what a recording takes for granted: shapes, and which tensors the model works with."""
-        parts = [getattr(batch, field.name) for field in fields(batch)]
-        shapes = tuple((p.shape, p.dtype, p.device) if isinstance(p, Tensor) else p for p in parts)
-        trained = tuple((p.data_ptr(), p.requires_grad) for p in self.model.parameters())
-        return shapes, trained, tuple(b.data_ptr() for b in self.model.buffers()), self.model.training
-
     def _record(self, form: Any, batch: Batch, seed: int) -> _Kept:
-        _check(self.model, batch)
+        if batch.structure is not None:
+            raise Unrecordable("Graphs and point sets have other sizes in each batch.")
+        self.model.check(batch)
         if self._made >= MOST:
             raise Unrecordable(f"Batches or parameters changed their form more than {MOST} times.")
         self._made += 1
         static = _copied(batch)
         self._rehearse(static, seed)
-        self._unremembered()
+        self.model.touch()
         losses, replay = self.tape.record(lambda: self.run(static))
-        return _Kept(form, static, losses, [p.grad for p in self.model.parameters()], replay)
-
-    @torch.no_grad()
-    def _unremembered(self) -> None:
-        """Make layers forget what they remember of parameters as they are now: a recording would read it for ever."""
-        for parameter in self.model.parameters():
-            parameter.mul_(1)
+        return _Kept(form, static, losses, self.model.gradients(), replay)
 
     def _rehearse(self, batch: Batch, seed: int) -> None:
-        """Make the pass once, and refuse it if the host decides anything in it."""
+        """Make the pass once, and refuse it if the host decides anything in it, or if it is not the same each time."""
         torch.manual_seed(seed)
         before = torch.random.get_rng_state()
         try:
-            with self.tape.rehearsal():
+            with self.model.refusing_changes(), self.tape.rehearsal():
                 self.run(batch)
         except RuntimeError as error:
             if "synchronizing" not in str(error):
@@ -187,33 +177,43 @@ class Recording:
         if not torch.equal(before, torch.random.get_rng_state()):
             raise Unrecordable("The host draws random numbers in a step.")
 
-    def _proved(self, kept: _Kept, batch: Batch, seed: int) -> Tensor:
+    def _proved(self, kept: _Kept, batch: Batch, seed: int) -> Tensor | None:
         """Return the losses of the recording, or of the pass itself if they differ: then the recording is given up."""
         torch.manual_seed(seed)
-        expected = self.run(batch)
-        grads = [p.grad for p in self.model.parameters()]
+        try:
+            expected = self.run(batch)
+        except torch.OutOfMemoryError:
+            self.why_not = "The memory of the device holds a recording, and not the pass itself beside it."
+            self._forget()
+            torch.cuda.empty_cache()
+            return None
+        grads = self.model.gradients()
         found = self._replayed(kept, batch, seed)
         losses, gradients, sound = _distances(found, expected, kept.grads, grads)
-        # What is not finite proves nothing, and ends or sets back the fit soon.
-        if not sound or (losses <= LOSSES_APART and gradients <= GRADIENTS_APART):
-            self._to_prove -= sound
+        if losses <= LOSSES_APART and gradients <= 1:
             self.replayed += 1
+            self._to_prove, self._trusted = self._to_prove - 1, 0
             return found
+        self.model.take(grads)
+        # What is not finite proves nothing, and ends or sets back the fit soon.
+        if sound:
+            self._give_up(losses, gradients)
+            self.model.take(grads)
+        return expected
+
+    def _give_up(self, losses: float, gradients: float) -> None:
         self.why_not = (
             "A replayed step differed from the step itself, so something changes from step to step that is no tensor: "
-            f"losses by {losses:.2g}, gradients by {gradients:.2g}, relative to their size."
+            f"losses by {losses:.2g} of their size, gradients by {gradients:.2g} of what rounding may do."
         )
-        if self.replayed > PROOFS:
+        if self._trusted:
             warnings.warn(
-                f"{self.why_not} The fit goes on without recording; steps since the last validation followed the "
-                "recording, and with cuda_graph=False none does.",
+                f"{self.why_not} The fit goes on without recording; the {self._trusted} steps since the last "
+                "validation followed the recording, and with cuda_graph=False none does.",
                 LikelifyWarning,
                 stacklevel=2,
             )
         self._forget()
-        for parameter, grad in zip(self.model.parameters(), grads, strict=True):
-            parameter.grad = grad
-        return expected
 
     def _replayed(self, kept: _Kept, batch: Batch, seed: int) -> Tensor:
         for into, part in zip(_tensors(kept.batch), _tensors(batch), strict=True):
@@ -221,36 +221,101 @@ class Recording:
         torch.manual_seed(seed)
         kept.replay()
         # The steps in between may have put others in their place.
-        for parameter, grad in zip(self.model.parameters(), kept.grads, strict=True):
-            parameter.grad = grad
+        self.model.take(kept.grads)
         return kept.losses.clone()
 
     def _forget(self) -> None:
         if self._kept is not None:
-            for parameter in self.model.parameters():
-                parameter.grad = None
+            self.model.take([None] * len(self.model.parameters))
         self._kept = None
 
 
-def _check(model: nn.Module, batch: Batch) -> None:
-    """Refuse what a recording would leave out or freeze.
+class _Looked:
+    """A model as a recording sees it: the tensors that it works with, and what a graph would not know of."""
 
-    Raises:
-        Unrecordable: and why.
-    """
+    def __init__(self, model: nn.Module) -> None:
+        # Walks through a model take as long as replaying a small one.
+        self.modules = list(model.modules())
+        self.names, self.parameters = zip(*model.named_parameters(), strict=True)
+        self.homes = [module._buffers for module in self.modules if module._buffers]
+
+    def buffers(self) -> list[Tensor]:
+        """Return the buffers that it has now."""
+        return [buffer for home in self.homes for buffer in home.values() if buffer is not None]
+
+    def form(self, batch: Batch) -> Any:
+        """Return what a recording takes for granted: which tensors there are, modes, and who listens."""
+        trained = tuple((_place(p), p.requires_grad) for p in self.parameters)
+        modes = tuple(module.training for module in self.modules)
+        listening = (*map(_hooks, self.modules), len(_global_forward_hooks), len(_global_forward_pre_hooks))
+        cast = torch.is_autocast_enabled(batch.x.device.type)
+        return trained, tuple(map(_place, self.buffers())), modes, listening, self._heard(), cast
+
+    def check(self, batch: Batch) -> None:
+        """Refuse what a recording would leave out or freeze.
+
+        Raises:
+            Unrecordable: and why.
+        """
+        if torch.is_autocast_enabled(batch.x.device.type):
+            raise Unrecordable("The fit runs under torch.autocast.")
+        hooked = [type(module).__name__ for module in self.modules if _hooks(module)]
+        hooked += [f"the parameter '{name}'" for name, heard in zip(self.names, self._heard(), strict=True) if heard]
+        hooked += ["all modules"] * (len(_global_forward_hooks) + len(_global_forward_pre_hooks) > 0)
+        if hooked:
+            raise Unrecordable(f"There are hooks, which would not be called: of {hooked[0]}.")
+
+    def _heard(self) -> tuple[bool, ...]:
+        """Tell of each parameter whether somebody listens to its gradient."""
+        return tuple(bool(p._backward_hooks or p._post_accumulate_grad_hooks) for p in self.parameters)
+
+    @contextmanager
+    def refusing_changes(self) -> Iterator[None]:
+        """Refuse a pass that changes buffers, and put these back: the passes beside a recording would count twice.
+
+        Raises:
+            Unrecordable: at the end of the block.
+        """
+        buffers = self.buffers()
+        before = [(buffer._version, buffer.clone()) for buffer in buffers]
+        yield
+        changed = [(b, kept) for b, (version, kept) in zip(buffers, before, strict=True) if b._version != version]
+        for buffer, kept in changed:
+            buffer.copy_(kept)
+        if changed:
+            raise Unrecordable("A step changes buffers of the model.")
+
+    @torch.no_grad()
+    def touch(self) -> None:
+        """Make layers forget what they remember of parameters as they are now: a recording would read it for ever."""
+        for parameter in self.parameters:
+            parameter.mul_(1)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return the gradients that the parameters have."""
+        return [parameter.grad for parameter in self.parameters]
+
+    def take(self, grads: Sequence[Tensor | None]) -> None:
+        """Give the parameters these gradients."""
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+
+
+def _hooks(module: nn.Module) -> int:
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return sum(map(len, kinds))
+
+
+def _place(tensor: Tensor) -> int:
+    """Return where the numbers of a tensor lie; of a sparse one which object it is."""
+    return tensor.data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def _shapes(batch: Batch) -> Any:
     if batch.structure is not None:
-        raise Unrecordable("Graphs and point sets have other sizes in each batch.")
-    if torch.is_autocast_enabled(batch.x.device.type):
-        raise Unrecordable("The fit runs under torch.autocast.")
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooked = [type(module).__name__ for module in model.modules() if any(getattr(module, kind) for kind in hooks)]
-    hooked += [
-        f"the parameter '{name}'"
-        for name, parameter in model.named_parameters()
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    ]
-    if hooked:
-        raise Unrecordable(f"There are hooks, which would not be called: of {hooked[0]}.")
+        return None
+    parts = [getattr(batch, field.name) for field in fields(batch)]
+    return tuple((p.shape, p.dtype, p.device) if isinstance(p, Tensor) else p for p in parts)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
@@ -266,19 +331,30 @@ def _copied(batch: Batch) -> Batch:
 def _distances(
     found: Tensor, expected: Tensor, grads: Sequence[Tensor | None], others: Sequence[Tensor | None]
 ) -> tuple[float, float, bool]:
-    """Return how far losses and gradients are apart, relative to their size; and whether what is expected is finite."""
-    zeros = [(torch.zeros_like(o) if g is None else g, o) for g, o in zip(grads, others, strict=True) if o is not None]
-    zeros += [(g, torch.zeros_like(g)) for g, o in zip(grads, others, strict=True) if g is not None and o is None]
-    size = _norm([o for _, o in zeros])
-    apart = ((found - expected).abs() / (1 + expected.abs())).max()
-    off = _norm([g - o for g, o in zeros]) / size.clamp(min=torch.finfo(size.dtype).tiny)
-    sound = expected.isfinite().all() & size.isfinite()
-    numbers = torch.stack([apart.double(), off, sound.double()]).nan_to_num(nan=math.inf).tolist()
+    """Return how far losses and gradients are apart.
+
+    Args:
+        found: losses of the recording.
+        expected: of the pass itself.
+        grads: of the recording, parameter by parameter.
+        others: of the pass itself.
+
+    Returns:
+        The largest difference of losses relative to 1 plus their size; the largest one of a parameter's gradient over
+        what it may be; and whether what is expected is finite.
+    """
+    if any((g is None) != (o is None) for g, o in zip(grads, others, strict=True)):
+        return 0.0, math.inf, True
+    pairs = [(g.double(), o.double()) for g, o in zip(grads, others, strict=True) if g is not None and o is not None]
+    sizes = torch.stack([torch.linalg.vector_norm(o) for _, o in pairs])
+    off = torch.stack([torch.linalg.vector_norm(g - o) for g, o in pairs])
+    # What rounding leaves of a small gradient is small beside the largest ones, of whose parts it is the difference.
+    allowed = GRADIENTS_APART * sizes + ROUNDING * torch.linalg.vector_norm(sizes) / len(pairs) ** 0.5
+    apart = ((found - expected).abs() / (1 + expected.abs())).max().double()
+    ratio = (off / allowed.clamp(min=torch.finfo(allowed.dtype).tiny)).max()
+    sound = expected.isfinite().all() & sizes.isfinite().all()
+    numbers = torch.stack([apart, ratio, sound.double()]).nan_to_num(nan=math.inf).tolist()
     return numbers[0], numbers[1], bool(numbers[2])
-
-
-def _norm(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack([part.double().square().sum() for part in parts]).sum().sqrt()
 
 
 class CudaTape:
@@ -299,18 +375,19 @@ class CudaTape:
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """See `Tape.rehearsal`."""
-        before = torch.cuda.get_sync_debug_mode()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with warnings.catch_warnings():
-            # That it does not find all waits: what it does not find makes the recording fail, or does no harm.
-            warnings.simplefilter("ignore", UserWarning)
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            with torch.cuda.stream(self.stream):
-                yield
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        with REHEARSING:
+            before = torch.cuda.get_sync_debug_mode()
+            with warnings.catch_warnings():
+                # That it does not find all waits: what it does not find makes the recording fail, or does no harm.
+                warnings.simplefilter("ignore", UserWarning)
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                with torch.cuda.stream(self.stream):
+                    yield
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def record(self, run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """See `Tape.record`."""
@@ -327,8 +404,12 @@ class CudaTape:
                     graph.capture_begin(capture_error_mode="thread_local")
                     try:
                         losses = run()
-                    finally:
-                        graph.capture_end()
+                    except BaseException:
+                        # It would only say that there was an error before.
+                        with suppress(RuntimeError):
+                            graph.capture_end()
+                        raise
+                    graph.capture_end()
             except BaseException:
                 random.graphsafe_set_state(sound)
                 raise

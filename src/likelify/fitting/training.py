@@ -59,9 +59,12 @@ class Objective(nn.Module):
 
 
 def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:
-    """Build the optimizer of the settings; only matrices and kernels have weight decay."""
-    matrices = [p for p in flow.parameters() if p.ndim >= 2]
-    vectors = [p for p in flow.parameters() if p.ndim < 2]
+    """Build the optimizer of the settings; only matrices and kernels have weight decay.
+
+    What has one axis longer than one, such as the means `(channels, 1, 1)` of a base, is a vector.
+    """
+    matrices = [p for p in flow.parameters() if p.numel() > max(p.shape, default=1)]
+    vectors = [p for p in flow.parameters() if p.numel() <= max(p.shape, default=1)]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},

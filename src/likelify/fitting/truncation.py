@@ -16,6 +16,7 @@ from likelify.linalg.expm import Action, applied
 from likelify.linalg.maps import LinearMap
 from likelify.nets import regularized
 from likelify.seeding import seeded
+from likelify.structure import ContextLike, sum_items
 from likelify.transforms import Exponential, unchecked
 
 Applied = tuple[Action, LinearMap]
@@ -53,7 +54,7 @@ def measure_truncation(
     if not found:
         return None
     nats, bits = batch.mean(loose), batch.mean(bits_per_dim(loose, dims))
-    log_det = sum(_log_det_error(action) for action, _ in found) / len(loose)
+    log_det = sum(_log_det_error(action, batch, context) for action, _ in found)
     value, value_bits = _value_error(found, nats), _value_error(found, bits)
     log_det_bits = log_det / (float(widest(dims).mean()) * math.log(2))
     return Truncation(
@@ -67,10 +68,17 @@ def measure_truncation(
     )
 
 
-def _log_det_error(action: Action) -> float:
-    """Add up the certificates of the log-determinant over the rows of an exponential, in nats."""
-    bound, rows = widest(torch.as_tensor(action.diagnostics.log_det_error_bound)), action.diagnostics.item_norms
-    return float(bound.expand(len(rows)).sum() if bound.numel() == 1 else bound.sum())
+def _log_det_error(action: Action, batch: Batch, context: ContextLike) -> float:
+    """Return the mean over the items, as much as each weighs, of certificates of the log-determinant, in nats."""
+    bound, rows = widest(torch.as_tensor(action.diagnostics.log_det_error_bound)), len(action.diagnostics.item_norms)
+    errors = bound.expand(rows) if bound.numel() == 1 else bound
+    if batch.structure is not None and len(errors) == len(batch.structure.owner):
+        errors = sum_items(errors, context)
+    if len(errors) == len(batch):
+        return float(batch.mean(errors))
+    # Whose rows they are is not known, so all may be those of the heaviest.
+    heaviest = 1.0 if batch.weights is None else float(batch.weights.max())
+    return heaviest * float(errors.sum()) / len(batch)
 
 
 def _value_error(found: list[Applied], objective: Tensor) -> float:
