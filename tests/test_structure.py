@@ -7,7 +7,7 @@ import torch
 
 import likelify as lk
 from likelify.errors import DataError, ShapeError, UnsupportedError
-from likelify.structure import as_context, join_condition, sum_constant, sum_items
+from likelify.structure import Context, GraphBatch, as_context, join_condition, sum_constant, sum_items
 
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
@@ -144,3 +144,24 @@ def test_edges_put_in_pairs_are_known_to_be(monkeypatch):
     assert empty.edge_index.shape == (2, 0)
     with pytest.raises(DataError, match="2 edges join two graphs of the batch, the first of them edge 3 from node 2"):
         lk.GraphBatch(graph.sizes, torch.tensor([[0, 1, 3, 2, 3], [1, 0, 4, 3, 2]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_over_graphs_in_half_precision_lose_no_terms(dtype):
+    context = Context(structure=GraphBatch.complete([1000, 500]))
+    assert sum_items(torch.ones(1500, 1, dtype=dtype), context).tolist() == [1000.0, 500.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.uint8, torch.int32])
+def test_edges_of_short_integers_are_edges(dtype):
+    edges = torch.tensor([[0, 2], [1, 3]], dtype=dtype)
+    graphs = GraphBatch([2, 2], edges, [0.5, 2.0]).undirected()
+    assert graphs.edge_index.tolist() == [[0, 1, 2, 3], [1, 0, 3, 2]]
+    assert [part.tolist() for part, _ in graphs.edges_by_graph()] == [[[0, 1], [1, 0]]] * 2
+
+
+def test_truth_values_are_no_edges_and_lists_are_no_structure():
+    with pytest.raises(ShapeError, match="edge_index must be integers"):
+        GraphBatch(torch.tensor([2]), torch.tensor([[True], [False]]))
+    with pytest.raises(UnsupportedError, match="takes a GraphBatch as structure, not a list"):
+        Context(structure=[2, 3])

@@ -57,10 +57,11 @@ class GraphBatch:
     in_pairs: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        if self.sizes.ndim != 1 or self.sizes.is_floating_point():
+        self._take_as_tensors()
+        if self.sizes.ndim != 1 or not _counts(self.sizes):
             raise ShapeError(f"GraphBatch.sizes must be integers of shape (B,), got {_describe(self.sizes)}.")
         object.__setattr__(self, "sizes", self.sizes.long())
-        if self.edge_index.ndim != 2 or self.edge_index.shape[0] != 2 or self.edge_index.is_floating_point():
+        if self.edge_index.ndim != 2 or self.edge_index.shape[0] != 2 or not _counts(self.edge_index):
             raise ShapeError(
                 f"GraphBatch.edge_index must be integers of shape (2, E), got {_describe(self.edge_index)}."
             )
@@ -78,6 +79,15 @@ class GraphBatch:
         object.__setattr__(self, "_owner", owner)
         if len(self.sizes) > 1 and self.edge_index.numel():
             self._refuse_bridges()
+
+    def _take_as_tensors(self) -> None:
+        """Make tensors of lists and arrays, and of short integers, which PyTorch takes for no index or for a mask."""
+        for name in ("sizes", "edge_index", "edge_weight"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Tensor):
+                object.__setattr__(self, name, torch.as_tensor(given))
+        if _counts(self.edge_index) and self.edge_index.element_size() < 4:
+            object.__setattr__(self, "edge_index", self.edge_index.long())
 
     def _refuse_bridges(self) -> None:
         found = bridges(self.edge_index, self.owner)
@@ -159,6 +169,20 @@ class GraphBatch:
         object.__setattr__(self, "in_pairs", True)
         return self
 
+    def edges_by_graph(self) -> list[tuple[Tensor, Tensor]]:
+        """Return on the CPU the edges of each graph `(2, E_i)`, nodes numbered from 0, and which of all edges they are.
+
+        Example:
+            >>> pair, path = GraphBatch(torch.tensor([2, 3]), torch.tensor([[3, 0, 2], [4, 1, 3]])).edges_by_graph()
+            >>> pair[0].tolist(), path[0].tolist(), path[1].tolist()
+            ([[0], [1]], [[1, 0], [2, 1]], [0, 2])
+        """
+        edges, sizes = self.edge_index.cpu(), self.sizes.cpu()
+        owner = self.owner.cpu()[edges[0]]
+        parts = owner.argsort(stable=True).split(owner.bincount(minlength=len(sizes)).tolist())
+        starts = (sizes.cumsum(0) - sizes).tolist()
+        return [(edges[:, part] - start, part) for part, start in zip(parts, starts, strict=True)]
+
     def repeated(self, times: int) -> GraphBatch:
         """Return the graphs of the batch that many times, one batch behind the other."""
         sizes = self.sizes.repeat(times)
@@ -229,6 +253,7 @@ class Context:
 
     Raises:
         ConfigError: for a temperature that is negative or no number.
+        UnsupportedError: for a structure that is no `GraphBatch`.
     """
 
     condition: Tensor | None = None
@@ -237,6 +262,8 @@ class Context:
     must_be_read: bool = True
 
     def __post_init__(self) -> None:
+        if self.structure is not None and not isinstance(self.structure, GraphBatch):
+            raise UnsupportedError(f"A Context takes a GraphBatch as structure, not a {type(self.structure).__name__}.")
         if not isinstance(self.temperature, Real) or not self.temperature >= 0:
             raise ConfigError(f"A temperature is a number from 0 on, got {self.temperature!r}.")
 
@@ -276,10 +303,11 @@ def sum_items(values: Tensor, context: ContextLike = None) -> Tensor:
         return rows
     if len(rows) != len(structure.owner):
         raise ShapeError(f"The batch has {len(rows)} rows, its GraphBatch has {len(structure.owner)} nodes.")
-    if len(rows) < MANY or rows.device.type == "mps":
-        return rows.new_zeros(len(structure)).index_add(0, structure.owner, rows)
-    # One by one in single precision, a million rounding errors would add up to nats.
-    wide = rows.double()
+    # One by one in single precision, a million rounding errors would add up to nats; in half precision a hundred do.
+    if len(rows) >= MANY and rows.device.type != "mps":
+        wide = rows.double()
+    else:
+        wide = rows.float() if rows.is_floating_point() and rows.element_size() < 4 else rows
     return wide.new_zeros(len(structure)).index_add(0, structure.owner, wide).to(rows.dtype)
 
 
@@ -458,6 +486,11 @@ def event_words(expected: EventShape) -> str:
     exact = all(isinstance(size, int) for size in expected)
     first = expected[:1] if exact or not isinstance(expected[0], int) else (f"{expected[0]} channels",)
     return ", ".join("..." if size is ... else str(size) for size in (*first, *expected[1:]))
+
+
+def _counts(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds whole numbers; truth values are a mask."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
 
 
 def _describe(tensor: Tensor) -> str:

@@ -218,3 +218,37 @@ def test_edges_in_a_sparse_matrix_and_features_of_some_graphs_are_refused() -> N
     bare = geometric.Data(edge_index=edge_index, num_nodes=2)
     with pytest.raises(DataError, match="Graph 0 has no 'x'"):
         from_pyg([bare, geometric.Data(x=torch.rand(2, 1), edge_index=edge_index)])
+
+
+def test_classes_keep_their_names_on_the_way_out_and_back():
+    def graph(label):
+        made = nx.path_graph(2)
+        nx.set_node_attributes(made, {0: 0.5, 1: 1.5}, "height")
+        made.graph["label"] = label
+        return made
+
+    names = ("1", "2", "3")
+    batch = from_networkx([graph(2), graph(2), graph(3)], class_names=names)
+    assert batch.labels.tolist() == [1, 1, 2]
+    again = to_networkx(batch, ["height"], class_names=names)
+    assert [one.graph["label"] for one in again] == ["2", "2", "3"]
+    assert from_networkx(again, class_names=names).labels.tolist() == [1, 1, 2]
+    with pytest.raises(DataError, match="4"):
+        from_networkx([graph(4)], class_names=names)
+    with pytest.raises(DataError, match="class 2, and there are 2 names"):
+        to_networkx(batch, ["height"], class_names=names[:2])
+
+
+def test_one_feature_may_be_named_alone_and_two_of_one_name_are_refused():
+    made = nx.path_graph(2)
+    nx.set_node_attributes(made, {0: 1.0, 1: 2.0}, "ab")
+    nx.set_node_attributes(made, {0: 3.0, 1: 4.0}, "a")
+    batch = from_networkx(made, features="ab")
+    assert batch.x.tolist() == [[1.0], [2.0]]
+    with pytest.raises(DataError, match="one attribute"):
+        to_networkx(from_networkx(made), ["p", "p"])
+
+
+def test_no_graphs_are_refused():
+    with pytest.raises(DataError, match="no graphs"):
+        from_pyg([])

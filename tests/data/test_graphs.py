@@ -179,3 +179,12 @@ def test_positions_that_were_centred_and_then_rounded_are_centred():
     for digits in (6, 4):
         assert bool(centred_features(torch.tensor(x.round(digits).reshape(-1, 3)), sizes).all())
     assert not bool(centred_features(torch.tensor(x.round(1).reshape(-1, 3)), sizes).any())
+
+
+def test_the_graph_of_an_edge_counts_in_the_fingerprint():
+    x = np.arange(8.0).reshape(4, 2)
+    one, other = (
+        GraphSource("g", {split: GraphItems(x, [2, 2], edges) for split in ("train", "validation", "test")})
+        for edges in (np.array([[0, 1], [1, 0]]), np.array([[2, 3], [3, 2]]))
+    )
+    assert one.fingerprint() != other.fingerprint()

@@ -118,6 +118,7 @@ def test_a_file_of_several_molecules_is_read_one_by_one(tmp_path):
         ("2\n\nC 0 0 0\nH 0 0 nan\n", "a coordinate is infinite, missing"),
         ("2\n\nC 0 0 0\n17 0 0 1\n", "'17' is no element"),
         ("99999999999\n\nC 0 0 0\n", "begins with the number of atoms"),
+        ("2\n\nH 0 0 0\nH 0 0 1\n2 atoms\n\nH 0 0 0\n", "line 7: an atom, 'H 0 0 0', that belongs to no molecule"),
         ("1\n\nC 0 0 0\n", "no molecules of two atoms or more"),
     ],
 )

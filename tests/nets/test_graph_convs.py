@@ -208,3 +208,23 @@ def test_data_of_pytorch_geometric_are_taken():
     torch.testing.assert_close(conv(x, weighted), conv(x, graph))
     both = data.Batch.from_data_list([plain, plain])
     torch.testing.assert_close(conv(both.x, both), conv(x, plain).repeat(2, 1))
+
+
+def test_a_time_that_is_a_parameter_is_trained_and_acts_as_the_state_says():
+    path, x = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), torch.randn(3, 2)
+    kernel = lk.nets.GraphKernel("heat", time=torch.nn.Parameter(torch.tensor(1.0)))
+    assert [name for name, _ in kernel.named_parameters()] == ["filter_time"]
+    for _ in range(2):
+        kernel(x, path).square().sum().backward()
+    assert kernel.filter_time.grad
+    state = {"filter_time": torch.tensor(4.0)}
+    expected = lk.nets.GraphKernel("heat", time=4.0)(x, path)
+    torch.testing.assert_close(torch.func.functional_call(kernel, state, (x, path)), expected)
+    kernel.load_state_dict(state, assign=True)
+    torch.testing.assert_close(kernel(x, path), expected)
+    assert "time 4" in repr(kernel)
+
+
+def test_settings_of_other_kernels_are_numbers():
+    with pytest.raises(ConfigError, match="restart must be numbers"):
+        lk.nets.GraphKernel("pagerank", restart=torch.nn.Parameter(torch.tensor(0.2)))

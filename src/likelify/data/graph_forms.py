@@ -61,9 +61,10 @@ class Found:
 def from_networkx(
     graphs: networkx.Graph | Iterable[networkx.Graph],
     *,
-    features: Sequence[str] | None = None,
+    features: str | Sequence[str] | None = None,
     weight: str | None = "weight",
     label: str | None = "label",
+    class_names: Sequence[str] | None = None,
 ) -> Batch:
     """Return graphs of networkx as a batch: features of the nodes, and the `GraphBatch` that they belong to.
 
@@ -71,15 +72,17 @@ def from_networkx(
 
     Args:
         graphs: undirected and without parallel edges; one or several.
-        features: attributes of the nodes, numbers or vectors of numbers, put side by side in this order. By default
-            all that are real numbers; `()` for none, `x` is then `(nodes, 0)`.
+        features: attributes of the nodes, numbers or vectors of numbers, put side by side in this order; or one name.
+            By default all that are real numbers; `()` for none, `x` is then `(nodes, 0)`.
         weight: attribute of the edges that is their weight, if they have it; None for no weights.
         label: entry of `graph.graph` that is the class of a graph, if they have it; words are numbered in the order of
             the alphabet. None for no labels.
+        class_names: what classes 0, 1, ... are called; by default those that these graphs have, in their order. For
+            labels of a run take its own, `run.config.data.class_names`: fewer graphs may have fewer classes.
 
     Raises:
-        DataError: if a graph is directed or has parallel edges, or attributes are missing or are no numbers; the
-            message says what to do.
+        DataError: if a graph is of none of the classes, is directed or has parallel edges, or attributes are missing or
+            are no numbers; the message says what to do.
 
     Example:
         >>> import networkx as nx
@@ -92,11 +95,34 @@ def from_networkx(
     several: list[Any] = [graphs] if _is_networkx(graphs) else list(graphs)
     if strange := [graph for graph in several if not _is_networkx(graph)]:
         raise DataError(f"These are no graphs of networkx: one of them is a {type(strange[0]).__name__}.")
-    return batch_of(_of_networkx(several, Forms(features, (), weight, label)).items)
+    found = _of_networkx(several, Forms(_listed(features), (), weight, label))
+    items = found.items
+    if class_names is not None and items.labels is not None:
+        items = _labelled(items, _renumbered(items.labels, found.class_names, class_names))
+    return batch_of(items)
+
+
+def _listed(features: str | Sequence[str] | None) -> Sequence[str] | None:
+    return [features] if isinstance(features, str) else features
+
+
+def _renumbered(labels: np.ndarray, names: Sequence[str] | None, class_names: Sequence[str]) -> np.ndarray:
+    """Return classes by the numbers that their names have in a list of all.
+
+    Raises:
+        DataError: if there is one without a name in it.
+    """
+    own = list(map(str, range(int(labels.max()) + 1) if names is None else names))
+    known = {name: number for number, name in enumerate(map(str, class_names))}
+    if strange := [name for name in own if name not in known]:
+        raise DataError(unknown_words("class of graphs", strange, list(known), most=NAMED))
+    return np.array([known[name] for name in own], dtype=np.int64)[labels]
 
 
 def from_pyg(
-    data: torch_geometric.data.Data | Iterable[torch_geometric.data.Data], *, features: Sequence[str] | None = None
+    data: torch_geometric.data.Data | Iterable[torch_geometric.data.Data],
+    *,
+    features: str | Sequence[str] | None = None,
 ) -> Batch:
     """Return graphs of PyTorch Geometric as a batch: features of the nodes, and the `GraphBatch` that they belong to.
 
@@ -105,7 +131,8 @@ def from_pyg(
 
     Args:
         data: a `Data`, a `Batch`, or several `Data`; undirected.
-        features: attributes `(nodes, k)` that are put side by side; by default `x`, or `pos` where there is none.
+        features: attributes `(nodes, k)` that are put side by side, or one; by default `x`, or `pos` where there is
+            none.
 
     Raises:
         DataError: if a graph is directed, or attributes are missing or are no real numbers.
@@ -115,19 +142,26 @@ def from_pyg(
     several = [given] if is_pyg(given) or hasattr(given, "to_homogeneous") else list(given)
     if strange := [graph for graph in several if not is_pyg(graph)]:
         raise DataError(f"This is no graph of PyTorch Geometric: {_called(strange[0])}.")
-    return batch_of(_of_pyg(several, Forms(features)).items)
+    if not several:
+        raise DataError("There are no graphs.")
+    return batch_of(_of_pyg(several, Forms(_listed(features))).items)
 
 
-def to_networkx(batch: Batch, columns: Sequence[str] | None = None) -> list[networkx.Graph]:
+def to_networkx(
+    batch: Batch, columns: Sequence[str] | None = None, *, class_names: Sequence[str] | None = None
+) -> list[networkx.Graph]:
     """Return the graphs of a batch as graphs of networkx, with nodes 0, 1, ...
 
     Args:
         batch: of graphs, such as `run.sample(10)` of a model of graphs gives.
         columns: what the features of nodes are called, one attribute each; by default all are one vector, `x`. The
             weights of edges are `weight`, and labels are `graph.graph["label"]`.
+        class_names: what classes 0, 1, ... are called, for labels in words: of a run `run.config.data.class_names`,
+            with which it knows these graphs again. By default labels are the numbers of classes.
 
     Raises:
-        DataError: if the batch has no graphs, or there is not one name for each feature.
+        DataError: if the batch has no graphs, there is not one name for each feature, two are the same, or a class has
+            none.
         MissingDependencyError: without networkx.
     """
     try:
@@ -136,12 +170,17 @@ def to_networkx(batch: Batch, columns: Sequence[str] | None = None) -> list[netw
         raise MissingDependencyError("networkx", "graphs") from error
     if columns is not None and (batch.x.ndim != 2 or len(columns) != batch.x.shape[1]):
         raise DataError(f"Nodes have features {tuple(batch.x.shape[1:])}, and there are {len(columns)} names for them.")
+    if columns is not None and len(set(columns)) < len(columns):
+        raise DataError(f"Two features would be one attribute of a node: the names are {', '.join(columns)}.")
     made = []
     for x, edges, weight, label in _each(batch):
-        graph = networkx.Graph() if label is None else networkx.Graph(label=label)
+        if label is not None and class_names is not None and not label < len(class_names):
+            raise DataError(f"A graph is of class {label}, and there are {len(class_names)} names of classes.")
+        named = label if label is None or class_names is None else class_names[label]
+        graph = networkx.Graph() if label is None else networkx.Graph(label=named)
         for node, values in enumerate(x):
-            named = {"x": values} if columns is None else dict(zip(columns, values.tolist(), strict=True))
-            graph.add_node(node, **named)
+            shown = {"x": values} if columns is None else dict(zip(columns, values.tolist(), strict=True))
+            graph.add_node(node, **shown)
         if weight is None:
             graph.add_edges_from(edges.T.tolist())
         else:
@@ -181,13 +220,12 @@ def _each(batch: Batch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | N
     if graphs is None:
         raise DataError("The batch has no graphs; its structure is None.")
     sizes = graphs.sizes.tolist()
-    edges, owner = graphs.edge_index.cpu(), graphs.owner.cpu()
+    weights = None if graphs.edge_weight is None else graphs.edge_weight.cpu().numpy()
     labels = [None] * len(sizes) if batch.labels is None else batch.labels.tolist()
-    first = 0
-    for number, (size, label) in enumerate(zip(sizes, labels, strict=True)):
-        own = owner[edges[0]] == number
-        weight = None if graphs.edge_weight is None else graphs.edge_weight.cpu()[own].numpy()
-        yield batch.x[first : first + size].detach().cpu().numpy(), (edges[:, own] - first).numpy(), weight, label
+    first, x = 0, batch.x.detach().cpu().numpy()
+    for (edges, own), size, label in zip(graphs.edges_by_graph(), sizes, labels, strict=True):
+        weight = None if weights is None else weights[own.numpy()]
+        yield x[first : first + size], edges.numpy(), weight, label
         first += size
 
 

@@ -346,7 +346,9 @@ class _Held:
 
     def arrays(self) -> list[np.ndarray]:
         """Return what makes the graphs what they are."""
-        kept = (self.x, self.sizes, self.local, self.weight, self.labels)
+        # Nodes are numbered in their graph, so that it counts which one an edge is of.
+        counts = None if self.complete else self.edge_counts
+        kept = (self.x, self.sizes, counts, self.local, self.weight, self.labels)
         return [np.ascontiguousarray(tensor.numpy()) for tensor in kept if tensor is not None]
 
 

@@ -163,6 +163,11 @@ def _read_xyz(path: Path, lines: Iterator[str]) -> Iterator[Molecule]:
     frames = 0
     while (line := next_line()) is not None:
         if frames and not line.strip().isdecimal():
+            if _is_atom(line):
+                raise DataError(
+                    f"'{path}', line {number}: an atom, '{line.strip()[:40]}', that belongs to no molecule: the number "
+                    "of atoms in front of it is damaged, or too small."
+                )
             continue
         where = f"'{path}', line {number}"
         if not line.strip().isdecimal() or not 0 < int(line) <= MOST_ATOMS:
@@ -171,6 +176,15 @@ def _read_xyz(path: Path, lines: Iterator[str]) -> Iterator[Molecule]:
         frames += 1
     if not frames:
         raise DataError(f"'{path}' is empty.")
+
+
+def _is_atom(line: str) -> bool:
+    """Tell whether a line is an element and three coordinates, and no more."""
+    words = line.replace(POWER, "e").split()
+    try:
+        return len(words) == 4 and ELEMENT.fullmatch(words[0]) is not None and len([float(w) for w in words[1:]]) == 3
+    except ValueError:
+        return False
 
 
 def _atoms(where: str, name: str, count: int, next_line: Callable[[], str | None]) -> Molecule:

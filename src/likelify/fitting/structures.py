@@ -240,7 +240,7 @@ def keep_structures(run: Run, source: Source) -> None:
 
 
 def _as_kept(values: Tensor) -> Tensor:
-    return values.to(torch.float32 if values.is_floating_point() else torch.int32).contiguous()
+    return (values if values.is_floating_point() else values.to(torch.int32)).contiguous()
 
 
 def _of_sizes(facts: Facts) -> Structures | None:

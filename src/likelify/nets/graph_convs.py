@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import ref
 
@@ -145,15 +145,18 @@ class GraphKernel(nn.Module):
         self._filter = _filter_of(kernel, settings)
         if isinstance(kernel, nn.Module):
             self.function = kernel
-        for name, value in list(vars(self._filter).items()):
-            # Of a filter that was made with parameters.
-            if isinstance(value, nn.Parameter):
-                self.register_parameter(f"filter_{name}", value)
+        # Of a filter that was made with parameters.
+        self._trained = [name for name, value in vars(self._filter).items() if isinstance(value, nn.Parameter)]
+        for name in self._trained:
+            self.register_parameter(f"filter_{name}", vars(self._filter)[name])
 
     @property
     def filter(self) -> GraphFilter:
         """The function, as it is now."""
-        return self._filter
+        if not self._trained:
+            return self._filter
+        changed = {name: getattr(self, f"filter_{name}") for name in self._trained}
+        return replace(self._filter, **changed)  # pyright: ignore[reportArgumentType]
 
     def polynomial(self, dtype: torch.dtype | None = None) -> FilterPolynomial:
         """Return the polynomial that stands for the function now.
@@ -207,8 +210,18 @@ def _filter_of(kernel: str | GraphFilter | Callable[[Tensor], Tensor], settings:
         raise ConfigError(unknown_word("kernel", kernel, FILTERS))
     if not callable(kernel) and not isinstance(kernel, str):
         raise ConfigError(f"A kernel is a name, a GraphFilter or a function, not a {type(kernel).__name__}.")
-    if kernel == "heat":
-        settings = settings | {"time": torch.as_tensor(settings.get("time", 1.0), dtype=torch.float64)}
+    time = settings.get("time", 1.0)
+    if kernel == "heat" and not isinstance(time, nn.Parameter):
+        settings = settings | {"time": torch.as_tensor(time, dtype=torch.float64)}
+    elif (
+        isinstance(kernel, str)
+        and kernel != "heat"
+        and (trained := [name for name, value in settings.items() if isinstance(value, Tensor)])
+    ):
+        raise ConfigError(
+            f"{' and '.join(trained)} must be numbers: of the named kernels only the time of 'heat' is trained. A "
+            "function of yours can be a module with parameters."
+        )
     try:
         return FILTERS[kernel](**settings) if isinstance(kernel, str) else AnalyticFilter(kernel, **settings)
     except TypeError as error:

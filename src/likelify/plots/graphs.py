@@ -79,9 +79,7 @@ def graph_panels(x: Tensor | np.ndarray, structure: GraphBatch, titles: Sequence
     parts = np.split(rows, ends[:-1])
     edges: list[np.ndarray | None] = [None] * len(parts)
     if not structure.is_complete:
-        index = structure.edge_index.cpu().numpy()
-        owner = structure.owner.cpu().numpy()[index[0]]
-        edges = [index[:, owner == number] - start for number, start in enumerate(ends - structure.sizes.cpu().numpy())]
+        edges = [own.numpy() for own, _ in structure.edges_by_graph()]
     return [
         GraphPanel(part, own, title) for part, own, title in zip(parts, edges, titles or [""] * len(parts), strict=True)
     ]

@@ -79,6 +79,7 @@ def test_the_density_of_independent_points_is_one_in_the_square():
     x, sizes = torch.tensor([[0.2, 0.3], [0.5, 0.5], [1.2, 0.5]]), torch.tensor([2, 1])
     assert true_log_prob("points-poisson", x, sizes).tolist() == [0.0, -math.inf]
     assert true_log_prob("points-poisson", x[None]).tolist() == [-math.inf]
+    assert true_log_prob("points-poisson", torch.tensor([[[math.nan, 0.5]]])).tolist() == [-math.inf]
     assert entropy("points-poisson") == 0.0
     with pytest.raises(DataError, match="sizes= that add up to them"):
         true_log_prob("points-poisson", x)

@@ -132,6 +132,23 @@ def test_quantiles_of_words_have_no_meaning_and_levels_are_probabilities():
         quantiles(flow, SCHEMA, rows(2), COUNT, [0.5, 1.0])
 
 
+@pytest.mark.parametrize("target", [-1, 17, 1.5, [], [0, 9]])
+def test_columns_that_are_not_there_are_refused(target):
+    flow = model(FORWARD)
+    with pytest.raises(ConfigError, match="number of a column|have the numbers 0 to"):
+        log_prob_of(flow, SCHEMA, rows(2), target)
+    if isinstance(target, int):
+        with pytest.raises(ConfigError, match="number of a column|have the numbers 0 to"):
+            quantiles(flow, SCHEMA, rows(2), target, [0.5])
+    one = log_prob_of(flow, SCHEMA, rows(2), np.int64(COUNT))
+    assert np.array_equal(one.nats, log_prob_of(flow, SCHEMA, rows(2), COUNT).nats)
+
+
+def test_what_is_known_has_the_shape_of_the_rows():
+    with pytest.raises(DataError, match="What is known is said of"):
+        draw_given(model(FORWARD), SCHEMA, rows(2), np.ones(len(SCHEMA) + 1, dtype=bool))
+
+
 @pytest.mark.parametrize("orders", [[(0, 2, 3, 1)], [BACKWARD, FORWARD]])
 def test_densities_of_some_columns_given_the_others(orders):
     flow, known = model(*orders), rows(6, seed=6)

@@ -216,6 +216,9 @@ def test_neither_nodes_nor_edges_are_overwritten_in_silence(ring, points, tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.edges.csv"]
     sample_to(run, tmp_path / "x.csv", 2, force=True)
     assert (tmp_path / "x.edges.csv").read_text().startswith("graph,source,target")
+    with pytest.raises(ConfigError, match=r"x.edges.csv' exists"):
+        (tmp_path / "x.csv").unlink()
+        sample_to(points[0], tmp_path / "x.csv", 2)
     # Edges of a file that is replaced are not taken for those of the new one.
     sample_to(points[0], tmp_path / "x.csv", 2, force=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.csv"]

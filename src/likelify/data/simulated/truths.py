@@ -64,7 +64,7 @@ def _log_prob_of_uniform(x: Tensor, sizes: Tensor | None) -> Tensor:
         sizes, x = torch.full((x.shape[0],), x.shape[1]), x.flatten(0, 1)
     if sizes is None or x.ndim != 2 or x.shape[1] != 2 or len(x) != int(torch.as_tensor(sizes).sum()):
         raise DataError(f"Patterns of '{UNIFORM}' have points of 2 coordinates, and sizes= that add up to them.")
-    outside = ((x < 0) | (x > 1)).any(1)
+    outside = ~((x >= 0) & (x <= 1)).all(1)
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.as_tensor(sizes).cpu())
     count = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, owner, outside.double())
     return torch.where(count > 0, -torch.inf, 0.0).double()

@@ -51,7 +51,12 @@ class Asked:
         values = np.asarray(rows, dtype=np.float64).copy()
         if values.ndim != 2 or values.shape[1] != len(schema) or not len(values):
             raise DataError(f"Rows of {len(schema)} columns are needed, and at least one; got shape {values.shape}.")
-        places = np.array(np.broadcast_to(np.asarray(known, dtype=bool), values.shape))
+        told = np.asarray(known, dtype=bool)
+        if told.shape not in (values.shape, values.shape[1:]):
+            raise DataError(
+                f"What is known is said of {values.shape} values or of {len(schema)} columns; got shape {told.shape}."
+            )
+        places = np.array(np.broadcast_to(told, values.shape))
         solve_functions(values, places, schema)
         asked = Asked(tuple(schema), values, places, near)
         asked.check()

@@ -9,7 +9,7 @@ are chosen by systematic resampling.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from likelify.fitting.conditioning.growing import particles_of
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
+from likelify.structure import check_size
 from likelify.transforms import MixedColumns
 
 # So many independent draws the particles of a row should be worth, and those that quantiles are taken from.
@@ -139,12 +140,14 @@ def quantiles(
         LikelifyWarning: if the draws of a row are worth few independent ones, or as `draw_given`.
 
     Raises:
-        ConfigError: if the column has no order, a level is none, or the model cannot draw columns given others.
+        ConfigError: if the column has no order or is not there, a level is none, or the model cannot draw columns given
+            others.
         DataError: if a known value is not possible.
     """
     wanted = np.asarray(levels, dtype=np.float64).reshape(-1)
     if not len(wanted) or not ((wanted > 0) & (wanted < 1)).all():
         raise ConfigError(f"Quantiles are at probabilities between 0 and 1, got {list(levels)}.")
+    (target,) = _columns(schema, [target])
     if schema[target].kind == "category":
         raise ConfigError(f"'{schema[target].name}' is of words without an order, which have no quantiles.")
     asked = Asked.of(schema, rows, _rest(schema, [target]), near=True)
@@ -176,10 +179,10 @@ def log_prob_of(
         seed: of the draws, where there are some.
 
     Raises:
-        ConfigError: if the model cannot draw some columns given others.
+        ConfigError: if the model cannot draw some columns given others, or there are no such columns.
         DataError: if a value of the rest is not possible.
     """
-    wanted = [target] if isinstance(target, int) else list(target)
+    wanted = _columns(schema, target if isinstance(target, Iterable) else [target])
     asked = Asked.of(schema, rows, _rest(schema, wanted))
     nats, error = np.empty(len(asked.rows)), np.zeros(len(asked.rows))
     with seeded(seed), torch.no_grad(), flow.frozen():
@@ -199,6 +202,18 @@ def _of_known(flow: Flow, asked: Asked, some: np.ndarray) -> Tensor:
         return added
     # What is not known stands there as missing, which has a share of its own.
     return added - flow.transform.shares(rows).where(~torch.from_numpy(asked.known[some]), 0.0).sum(1)
+
+
+def _columns(schema: Sequence[ColumnSchema], targets: Iterable[int]) -> list[int]:
+    """Return numbers of columns, of which there is at least one.
+
+    Raises:
+        ConfigError: if there are no such columns.
+    """
+    numbers = [check_size(target, "The number of a column", least=0) for target in targets]
+    if not numbers or max(numbers) >= len(schema):
+        raise ConfigError(f"The columns have the numbers 0 to {len(schema) - 1}; asked for {numbers}.")
+    return numbers
 
 
 def _rest(schema: Sequence[ColumnSchema], targets: Sequence[int]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,9 @@ def write_graph_tables(file: Path, facts: Facts, batches: Iterable[Batch], *, fo
     ending, iterator = file.suffix.lower(), iter(batches)
     first = next(iterator)
     has_edges, beside_it = not (first.structure is None or first.structure.is_complete), edges_file(file)
+    if not (has_edges or force) and beside_it.exists():
+        # It would be taken for the edges of these graphs.
+        refuse_taken(beside_it)
     with beside(file) as nodes, beside(beside_it) as edges, beside(beside_it) as spool:
         whole = chain([first], iterator)
         if has_edges:
@@ -98,11 +101,30 @@ def node_table(batch: Batch, facts: Facts, first: int = 0) -> pa.Table:
     owner, within = _places(batch)
     rows = batch.x.detach().cpu().double().numpy().reshape(len(owner), -1)
     columns: dict[str, Any] = {GRAPH: owner + first, NODE: within}
-    columns |= {_free(name): rows[:, at] for at, name in enumerate(feature_names(facts))}
+    own = [GRAPH, NODE] if batch.labels is None else [GRAPH, NODE, LABEL]
+    columns |= {name: rows[:, at] for at, name in enumerate(free_names(feature_names(facts), own))}
     if batch.labels is not None:
         classes = batch.labels.cpu().numpy()[owner]
         columns[LABEL] = classes if facts.class_names is None else np.array(facts.class_names)[classes]
     return pyarrow().table(columns)
+
+
+def free_names(names: Sequence[str], taken: Iterable[str]) -> list[str]:
+    """Return names, those that are taken or there before with a number behind that makes them ones of their own.
+
+    Example:
+        >>> free_names(["x", "label", "label_2", "x"], ["graph", "label"])
+        ['x', 'label_3', 'label_2', 'x_2']
+    """
+    used, others, found = set(taken), set(names), []
+    for name in names:
+        spelt, number = name, 1
+        while spelt in used or (number > 1 and spelt in others):
+            number += 1
+            spelt = f"{name}_{number}"
+        used.add(spelt)
+        found.append(spelt)
+    return found
 
 
 def edge_table(batch: Batch, first: int = 0) -> pa.Table:
@@ -121,10 +143,6 @@ def _places(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.ones(len(batch), int) if batch.structure is None else batch.structure.sizes.cpu().numpy()
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return owner, np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[owner]
-
-
-def _free(name: str) -> str:
-    return f"{name}_2" if name in (GRAPH, NODE, LABEL) else name
 
 
 def write_graph_arrays(path: Path, facts: Facts, count: int, batches: Iterable[Batch]) -> None:  # noqa: ARG001 - as all writers are called

@@ -25,7 +25,7 @@ from likelify.fitting.drawing.draw import (
 )
 from likelify.fitting.structures import Structures, joined_batches, structures_of
 from likelify.seeding import chunk_seed, derived_seed, seeded
-from likelify.structure import GraphBatch
+from likelify.structure import GraphBatch, check_size
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -111,8 +111,7 @@ def _drafts(
     labels, kept = _in_turn(classes, count), structures_of(run)
     if nodes is None:
         return Drafts(kept, kept.choose(count, _seed(seed), labels=labels), labels)
-    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
-        raise ConfigError(f"The number of nodes must be 1, 2, ..., got {nodes!r:.40}.")
+    nodes = check_size(nodes, "The number of nodes")
     if not kept.is_complete:
         return Drafts(kept, kept.choose(count, _seed(seed), nodes=nodes, labels=labels), labels)
     low, high = int(kept.sizes.min()), int(kept.sizes.max())
