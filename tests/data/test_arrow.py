@@ -10,7 +10,7 @@ import pytest
 from pyarrow import feather, parquet
 
 from likelify.data import SourceOptions, as_source, open_items, open_source
-from likelify.data.arrow import FeatherFrame, MemoryFrame, ParquetFrame
+from likelify.data.arrow import FeatherFrame, MemoryFrame, ParquetFrame, as_numbers
 from likelify.data.encoding import decode
 from likelify.data.frames import complete
 from likelify.errors import DataError
@@ -222,3 +222,32 @@ def test_files_that_unpack_to_much_more_are_refused_before(tmp_path):
     for name in ("a.feather", "a.parquet"):
         with pytest.raises(DataError, match="unpacks to more than 30 times its size"):
             open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "seconds"),
+    [
+        ([100, 998, None], pa.duration("ns"), [1e-7, 9.98e-7, np.nan]),
+        ([10**13, -3], pa.duration("s"), [1e13, -3.0]),
+        ([10**16, 1500], pa.timestamp("ms"), [1e13, 1.5]),
+        ([10**13], pa.timestamp("s", "UTC"), [1e13]),
+        ([1_700_000_000_123_456_000], pa.timestamp("ns"), [1_700_000_000.123456]),
+        ([90_500], pa.time32("ms"), [90.5]),
+        ([1, -1], pa.time64("ns"), [1e-9, -1e-9]),
+    ],
+)
+def test_times_have_all_their_digits(counts, kind, seconds):
+    assert np.array_equal(as_numbers(pa.array(counts, kind)), seconds, equal_nan=True)
+
+
+def test_an_order_of_words_is_that_of_all_parts_or_none(tmp_path):
+    def parts(*dictionaries):
+        kind = pa.dictionary(pa.int8(), pa.string(), ordered=True)
+        chunks = [
+            pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), words, ordered=True)
+            for words in dictionaries
+        ]
+        return MemoryFrame(pa.table({"size": pa.chunked_array(chunks, kind)}), "frame")
+
+    assert parts(["small", "large"], ["small", "large"]).ordered("size") == ("small", "large")
+    assert parts(["small", "large"], ["large", "small"]).ordered("size") is None

@@ -298,3 +298,28 @@ def test_other_encodings_are_named(tmp_path):
         (tmp_path / "a.csv").write_bytes(content)
         with pytest.raises(DataError, match=kind):
             read_csv(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("between", [";", "\t", "|"])
+@pytest.mark.parametrize("header", ["Ort;Art;Wert, innen", None])
+def test_decimal_commas_are_not_what_stands_between_cells(tmp_path, between, header):
+    lines = [f"{'ABC'[n % 3]};{'xy'[n % 2]};{n},{n % 10}" for n in range(40)]
+    file = tmp_path / "a.csv"
+    file.write_text("\n".join([*([header] if header else []), *lines]).replace(";", between))
+    frame = open_source(file)
+    assert frame.event_shape == (3,)
+    assert [column.kind for column in frame.schema] == ["category", "category", "real"]
+
+
+def test_commas_between_cells_stay_so_where_semicolons_are_in_words(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("a,b,c\n" + "\n".join(f"x;{n % 3},{n**2 % 17}.5,{n**3 % 19}" for n in range(40)))
+    assert open_source(file).event_shape == (3,)
+
+
+def test_quoted_words_behind_blanks_are_the_words_in_every_piece(tmp_path):
+    rows = [f'{n}.5, "{("red", "blue")[n % 2]}"' for n in range(200_000)]
+    rows[150_000] = ' "1.5", "red"'
+    file = tmp_path / "a.csv"
+    file.write_text("x, colour\n" + "\n".join(rows))
+    assert open_source(file).schema[1].categories == ("blue", "red")

@@ -35,6 +35,8 @@ ROWS, BUFFER = 2**11, 2**12
 # A footer of more strings and lists than that is none of a table.
 MOST_STRING, MOST_ENTRIES = 2**24, 2**20
 PARQUET, FEATHER = "a Parquet file of a table", "a Feather file (Arrow IPC) of a table"
+# In which times are counted.
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # How a Feather file of the old version begins.
 OLD = b"FEA1"
 
@@ -102,14 +104,15 @@ class ArrowFrame(Frame):
             start += batch.num_rows
 
     def ordered(self, name: str) -> tuple[str, ...] | None:
-        """Return the words of a column in the order that its type gives them."""
+        """Return the words of a column in the order that its type gives them, if it is the same in all parts."""
         types, raw = pyarrow().types, self._raw[name]
         kind = self._schema.field(raw).type
         if not (types.is_dictionary(kind) and kind.ordered):
             return None
         with reading(self.name.strip("'"), self.form):
-            first = next(self.batches([raw], 0), None)
-            return None if first is None else tuple(map(as_word, first.column(0).dictionary.to_pylist()))
+            found = {tuple(map(as_word, batch.column(0).dictionary.to_pylist())) for batch in self.batches([raw], 0)}
+        # Parts that have words of their own, or in another order, tell of no order of all.
+        return found.pop() if len(found) == 1 else None
 
 
 class _Places:
@@ -330,6 +333,18 @@ def as_column(name: str, kind: pa.DataType) -> Column:
     return Column(name, found, told=Told("date", written=written, unit="second", zone=zone, said=said))
 
 
+def _as_seconds(column: pa.Array) -> np.ndarray:
+    """Return times or durations in seconds, which are counted in units of their own: whole seconds first."""
+    pa = pyarrow()
+    short = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
+    counts = column.view(short).fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    per_second = PER_SECOND[column.type.unit]
+    # With the sign of the whole, so that small negative ones keep their digits.
+    part = np.fmod(counts, per_second)
+    seconds = (counts - part) // per_second + part / per_second
+    return np.where(column.is_null().to_numpy(zero_copy_only=False), np.nan, seconds)
+
+
 def as_numbers(column: pa.Array) -> np.ndarray:
     """Return the values of a column of numbers, dates or times in float64; not a number where one is missing.
 
@@ -340,12 +355,7 @@ def as_numbers(column: pa.Array) -> np.ndarray:
     if types.is_date(column.type):
         return column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()).to_numpy(zero_copy_only=False)
     if types.is_temporal(column.type) and not types.is_interval(column.type):
-        micros = pa.timestamp("us") if types.is_timestamp(column.type) else pa.time64("us")
-        micros = pa.duration("us") if types.is_duration(column.type) else micros
-        if types.is_timestamp(column.type) and column.type.tz is not None:
-            micros = pa.timestamp("us", column.type.tz)
-        counted = column.cast(micros, safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-        return counted.to_numpy(zero_copy_only=False) / 1e6
+        return _as_seconds(column)
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if column_type(column.type) not in NUMBERS:

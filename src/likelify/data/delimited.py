@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 QUOTE, END = ord('"'), ord("\n")
-# What stands at the edges of cells.
-EDGES = bytes(byte in b" \t\n,;|" for byte in range(256))
 TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
 # As many rows show what a column holds.
 SAMPLE_ROWS = 1000
@@ -287,10 +285,13 @@ class Table:
             return None
 
     def _misquoted(self, piece: Piece) -> bool:
-        """Tell whether a quote stands inside a cell, or a cell goes over two lines: pyarrow joins what is beside it."""
+        """Tell whether a quote stands inside a cell, or a cell goes over two lines: pyarrow joins what is beside it.
+
+        A quote behind a blank is inside for pyarrow, which takes the blank for a part of the cell.
+        """
         content = "\n".join(["", *piece.lines, ""]).encode()
         letters = np.frombuffer(content, np.uint8)
-        quotes, edges = letters == QUOTE, np.frombuffer(content.translate(EDGES), np.bool_)
+        quotes, edges = letters == QUOTE, (letters == END) | (letters == ord(self.delimiter))
         if (quotes[1:-1] & ~edges[:-2] & ~edges[2:]).any():
             return True
         starts = np.flatnonzero(letters == END)[:-1]

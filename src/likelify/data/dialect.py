@@ -43,7 +43,8 @@ SEVERAL = re.compile(rf"{NUMBER}[ \t]*(?P<between>{BETWEEN})[ \t]*{NUMBER}(?:[ \
 def find_delimiter(lines: Iterable[str]) -> str:
     """Return what stands between the cells: that which cuts most lines into the same number of numbers.
 
-    What is inside quotes does not count.
+    What is inside quotes does not count. Where semicolons, tabs or bars cut all lines alike, and all commas behind the
+    first line are decimal ones of the cells between them, it is those.
 
     Args:
         lines: from the start of the file.
@@ -52,7 +53,8 @@ def find_delimiter(lines: Iterable[str]) -> str:
         One of `DELIMITERS`; a comma if each line is one cell. A blank stands for any number of blanks and tabs.
     """
     sample = _first(lines)
-    return max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
+    best = max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
+    return best if best != "," else next((each for each in ";\t|" if _holds_decimal_commas(sample, each)), best)
 
 
 def foreign_delimiter(lines: Iterable[str], delimiter: str) -> str | None:
@@ -227,6 +229,16 @@ def _first(lines: Iterable[str]) -> list[str]:
         if line.strip():
             sample.append(line)
     return sample
+
+
+def _holds_decimal_commas(sample: list[str], delimiter: str) -> bool:
+    """Tell whether a delimiter cuts all lines alike, and all commas are those of numbers in the cells between."""
+    try:
+        rows = [row.cells for row in split_lines(sample, delimiter)]
+    except RowError:
+        return False
+    commas = [cell for row in rows[1:] or rows for cell in row if "," in cell]
+    return bool(commas) and len(rows[0]) > 1 and len({*map(len, rows)}) == 1 and all(map(EUROPEAN.fullmatch, commas))
 
 
 def _fitness(sample: list[str], delimiter: str) -> float:

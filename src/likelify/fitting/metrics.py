@@ -18,6 +18,7 @@ from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
 from likelify.seeding import seeded
+from likelify.structure import check_size
 
 EVALUATION_SEED = 2**31 - 1
 USUAL = Draws()
@@ -96,7 +97,7 @@ def evaluate(
 
     Raises:
         DataError: if the split has no items.
-        ConfigError: if there is no such split, or a number of draws does not fit.
+        ConfigError: if there is no such split, or a number of draws or items does not fit.
         NonFiniteError: if a weight of the flow is not finite, or the likelihood of an item is not a number.
         UnsupportedError: if it is no flow.
 
@@ -106,6 +107,8 @@ def evaluate(
     check_flow(flow)
     Draws(elbo_samples=elbo_samples, iw_samples=iw_samples, iw_items=iw_items)
     split = check_split(split)
+    batch_size = check_size(batch_size, "batch_size")
+    limit = None if limit is None else check_size(limit, "limit")
     count = _count(source, split, limit)
     check_condition(flow, source, split, conditional=conditional)
     weighted = _weighted(flow, count, iw_samples, iw_items)

@@ -42,7 +42,7 @@ def outlier_score(flow: Flow, rows: Tensor, nats: Tensor | None = None) -> Tenso
     r"""Return how odd rows are in nats, `(n,)` in float64: `v(x) - log p(x)`, see the module; higher is odder.
 
     It is infinite where the likelihood is zero: outside of a declared range, or where a column that follows from others
-    does not.
+    does not. Where it is not known (NaN), neither is the score.
 
     Args:
         flow: a model of rows. One that starts with neither `MixedColumns` nor `Columns` is taken at its word: the
@@ -51,7 +51,7 @@ def outlier_score(flow: Flow, rows: Tensor, nats: Tensor | None = None) -> Tenso
         nats: their log-likelihoods, if they are at hand or only estimated.
 
     Raises:
-        ShapeError: if these are no rows.
+        ShapeError: if these are no rows, or there is not one log-likelihood for each.
         UnsupportedError: if the model is not exact and no log-likelihoods are given.
 
     Example:
@@ -65,8 +65,10 @@ def outlier_score(flow: Flow, rows: Tensor, nats: Tensor | None = None) -> Tenso
     if rows.ndim != 2:
         raise ShapeError(f"Outliers are found among rows (n, columns), and these are of the shape {tuple(rows.shape)}.")
     nats = flow.log_prob(rows) if nats is None else nats
+    if nats.shape != rows.shape[:1]:
+        raise ShapeError(f"There are {len(rows)} rows, and log-likelihoods of the shape {tuple(nats.shape)}.")
     found = log_volume(flow.transform, rows).to(nats.device) - nats.double()
-    return found.where(nats > -math.inf, math.inf)
+    return found.where(nats != -math.inf, math.inf)
 
 
 def log_volume(transform: Transform, rows: Tensor) -> Tensor:

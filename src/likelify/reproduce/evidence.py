@@ -25,11 +25,18 @@ class Evidence:
         unit: of the figures.
         rows: for each data set by its title the results of each method.
         costs: for each data set by its title the costs, where they were measured.
+        equal: figures in the middle of a fit are those of a fit that ends there.
     """
 
     unit: Unit
     rows: dict[str, Rows]
     costs: dict[str, CostResult]
+    equal: bool = True
+
+    @property
+    def midway(self) -> tuple[Reading, ...]:
+        """The readings off the courses of the fits, where these can be compared."""
+        return ("steps", "time") if self.equal else ()
 
     def figures(self, method: str, data: str, reading: Reading = "test") -> dict[int, float]:
         """Return the figures of a method by seed.

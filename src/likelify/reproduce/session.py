@@ -71,9 +71,13 @@ class Session:
         if budget is not None:
             experiment = experiment.within(budget)
         results = (COMMITTED if committed else out or UNCOMMITTED) / experiment.folder
-        page = PAGES / f"{experiment.folder}.md" if committed else results / PAGE
         runs = (out or UNCOMMITTED) / "fits"
         cells = experiment.cells(seeds, files)
+        # A page of fewer seeds than are kept takes no place of one of all.
+        whole = {cell.name for cell in experiment.cells(None, files)} - {cell.name for cell in cells}
+        fewer = committed and bool(whole & read_cells(results).keys())
+        page = PAGES / f"{experiment.folder}.md" if committed and not fewer else results / PAGE
+        page = UNCOMMITTED / experiment.folder / PAGE if fewer else page
         if files is None:
             # Data of the user's files are there only in results.
             kept = read_cells(results)

@@ -13,7 +13,7 @@ from likelify.reproduce.divergences import divergence_table, overview_table
 from likelify.reproduce.drawing import Drawing
 from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.experiment import DataSet, Experiment, Method
-from likelify.reproduce.numbers import EMPTY, difference_text, mean_text
+from likelify.reproduce.numbers import EMPTY, difference_text, listed, mean_text
 from likelify.reproduce.results import CellResult, CellState
 from likelify.reproduce.shown import Curve, Rows, Table
 from likelify.reproduce.statistics import paired_difference
@@ -61,7 +61,7 @@ class Report:
 def build_report(experiment: Experiment, states: Sequence[CellState], folder: Path) -> Report:
     """Return the report of an experiment; only finished cells of the present settings count."""
     tables, curves, pictures, drawn = [], {}, [], {}
-    evidence = Evidence(experiment.unit, {}, {})
+    evidence = Evidence(experiment.unit, {}, {}, experiment.equal)
     for data in experiment.data:
         own = [state for state in states if state.cell.data.source == data.choice.source]
         rows = _finished(experiment, own)
@@ -228,6 +228,7 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         names = [state.cell.name for state in states if state.status == status]
         if names:
             notes.append(f"Left out, because they {what}: {', '.join(names)}.")
+    notes += _setbacks(results)
     kinds = {
         "states of the data": len({result.facts.fingerprint for result in results}),
         "versions of the code": _code_versions(results),
@@ -257,6 +258,18 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
         notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
     return notes
+
+
+def _setbacks(results: Sequence[CellResult]) -> list[str]:
+    """Name the fits whose loss blew up, from which their figures may suffer."""
+    back = [
+        f"{result.method}, seed {result.seed} (step {listed([f'{step:,}' for step in result.course.setbacks])})"
+        for result in results
+        if result.course.setbacks
+    ]
+    if not back:
+        return []
+    return [f"The loss blew up, and the fit went on from its best weights at half of its rate: {'; '.join(back)}."]
 
 
 def _by_seed(results: Sequence[CellResult], unit: Unit) -> dict[int, float]:

@@ -10,6 +10,7 @@ from likelify.reproduce.evidence import Evidence
 from likelify.reproduce.experiment import Scale
 from likelify.reproduce.numbers import listed
 from likelify.reproduce.papers.convexp_words import SOURCE as SOURCE
+from likelify.reproduce.results import divergences
 from likelify.reproduce.statistics import Paired
 
 FLAT = "coupling flow"
@@ -61,7 +62,7 @@ DEFINED = (
     "what continues them."
 )
 CAVEATS: dict[Scale, str] = {
-    "cpu": "CPU scale: small networks, and a minute and a half of one processor at most for a row without 'ten "
+    "cpu": "CPU scale: small networks, and about a minute and a half of one processor for a row without 'ten "
     "minutes'. The paper's layers, widths and numbers of steps are in an appendix that is not at hand, so its figures "
     f"stand beside ours without equal effort. {DEFINED} {ENTROPIES} The rows of the paper and the controls have the "
     "same number of steps on a data set, the others 90 seconds each, the canonicalised one 30. The couplings of ten "
@@ -188,7 +189,8 @@ def _printed(evidence: Evidence, data: str) -> list[str]:
         if title:
             side = "below" if total < best else "not below"
             found.append(
-                f"{data}: the best of the {what} is '{title}', {total:.3f}, {side} the paper's best ({best:.2f})."
+                f"{data}: the best of the {what} is '{title}', {total:.3f}{_of_fewer(evidence, title, titles, data)}, "
+                f"{side} the paper's best ({best:.2f})."
             )
     return found
 
@@ -196,6 +198,13 @@ def _printed(evidence: Evidence, data: str) -> list[str]:
 def _best(evidence: Evidence, titles: Sequence[str], data: str) -> tuple[str, float]:
     totals = {title: total for title in titles if (total := _total(evidence, title, data)) is not None}
     return min(totals.items(), key=lambda pair: pair[1], default=("", math.nan))
+
+
+def _of_fewer(evidence: Evidence, title: str, titles: Sequence[str], data: str) -> str:
+    """Say it if a row has fewer test graphs than others that it is compared with."""
+    counts = {name: {kl.count for kl in divergences(evidence.rows[data].get(name, ())).values()} for name in titles}
+    own, most = min(counts[title], default=0), max(set().union(*counts.values()), default=0)
+    return f" (of {own:,} test graphs, the first of the {most:,} of others)" if own < most else ""
 
 
 def _gain(evidence: Evidence, data: str) -> Paired:

@@ -72,7 +72,7 @@ PAPER_CAVEAT = (
     "What differs from the published code, and why, is in docs/models-convexp.md."
 )
 QUICK_CAVEAT = "A trial of the machinery: a second of fitting tiny models on 8x8 digits. The figures mean nothing."
-READINGS: tuple[Reading, ...] = ("steps", "time")
+TEST: Reading = "test"
 # A cost of sampling in % of that of 1x1 up to which a layer is not set aside for it.
 AFFORDABLE = 200.0
 
@@ -87,7 +87,7 @@ def discuss_mixing(evidence: Evidence) -> list[str]:
     found = []
     for data in _measured(evidence):
         methods = list(evidence.rows[data])
-        for reading in READINGS:
+        for reading in evidence.midway or (TEST,):
             order = evidence.order(methods, data, reading)
             found.append(f"{data}, {evidence.place(data, reading)}, best first: {order}.")
         found += _compared(evidence, data, "convolution exponential", ("1x1", "Woodbury", "Emerging"))
@@ -113,7 +113,9 @@ def _emerging(evidence: Evidence, data: str) -> list[str]:
     )
     if emerging > AFFORDABLE:
         return [f"{text}: more than twice that of 1x1 for Emerging, so sampling still speaks against it."]
-    verdicts = ", ".join(f"{evidence.place(data, reading)} {_ahead(evidence, data, reading)}" for reading in READINGS)
+    verdicts = ", ".join(
+        f"{evidence.place(data, reading)} {_ahead(evidence, data, reading)}" for reading in evidence.midway or (TEST,)
+    )
     return [f"{text}: at most twice that of 1x1 for Emerging, so the likelihood decides: {verdicts}."]
 
 
@@ -180,7 +182,7 @@ def _compared(evidence: Evidence, data: str, ours: str, rivals: tuple[str, ...],
     """Return one sentence for each rival: on the test split, at equal steps and at equal times."""
     found = []
     for rival in rivals:
-        readings: tuple[Reading, ...] = ("test", *READINGS)
+        readings: tuple[Reading, ...] = (TEST, *evidence.midway)
         if evidence.compare(ours, rival, data).count:
             found.append(f"{start}{data}: {'; '.join(evidence.verdict(ours, rival, data, r) for r in readings)}.")
     return found
