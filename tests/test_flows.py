@@ -306,3 +306,21 @@ def test_certificates_of_inverses_on_the_way_are_those_of_the_items():
     residual = lk.LipschitzResidual(nets.LipschitzMLP(3, (5,)), log_det="truncated")
     flow = lk.Flow(lk.Normal(3), lk.transforms.Inverse(residual)).double()
     assert flow.certificate(x[:1]).nats.shape == (1,)
+
+
+def test_distributions_expand_as_those_of_torch():
+    flow = spline_flow()
+    wide = flow.distribution().expand((6, 4))
+    assert (wide.batch_shape, wide.sample((3,)).shape) == ((6, 4), (3, 6, 4, 2))
+    x = wide.sample()
+    assert torch.allclose(wide.log_prob(x), flow.log_prob(x.reshape(24, 2)).reshape(6, 4))
+    again = wide.expand((2, 6, 4))
+    assert again.rsample().shape == (2, 6, 4, 2)
+    for other in ((5, 4), (4,)):
+        with pytest.raises(ShapeError, match="cannot be expanded"):
+            wide.expand(other)
+    conditional, condition = spline_flow(context=3), torch.randn(1, 3, dtype=torch.float64)
+    many = conditional.distribution(condition).expand((6, 4))
+    x = many.sample((2,))
+    assert x.shape == (2, 6, 4, 2)
+    assert torch.allclose(many.log_prob(x)[1], conditional.log_prob(x[1], condition.expand(4, 3)))

@@ -38,16 +38,19 @@ def _fitted(source: Source, place: torch.device, steps: int, **settings: Any) ->
     return evaluate(flow, source, iw_samples=0).elbo.nats, course, seconds
 
 
-def _unrecorded(label: str, source: Source, place: torch.device, recorded: Course, seconds: float) -> list[Entry]:
+def _unrecorded(
+    label: str, source: Source, place: torch.device, recorded: Course, held_out: Figure, seconds: float
+) -> list[Entry]:
     """Measure the same steps without recording, where they were recorded."""
     entries = [Entry(f"{label}: steps replayed from a CUDA graph", recorded.recorded, f"of {recorded.steps}")]
     if not recorded.recorded:
         print(f"{label}: {recorded.unrecorded}")
         return entries
-    _, _, alone = _fitted(source, place, MEASURED, cuda_graph=False)
+    figure, _, alone = _fitted(source, place, recorded.steps, cuda_graph=False)
     return [
         *entries,
         Entry(f"{label}: time of a step without recording", 1e3 * alone, "ms"),
+        Entry(f"{label}: held-out figures with and without recording", abs(held_out.mean / figure.mean - 1), "apart"),
         Entry(f"{label}: recorded against not", alone / seconds, "x faster", better="higher"),
     ]
 
@@ -93,7 +96,7 @@ def defaults(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
                 Entry(f"{label}: time of a step", 1e3 * seconds, "ms"),
             ]
             if device.type == "cuda":
-                entries += _unrecorded(label, source, device, course, seconds)
+                entries += _unrecorded(label, source, device, course, held_out, seconds)
                 entries.append(Entry(f"{label}: host syncs in a step", _syncs_of_a_step(source, device), "calls"))
         except Exception as error:  # noqa: BLE001 - what is counted
             raised += 1
@@ -115,7 +118,7 @@ def fits(device: torch.device, end: float, *, quick: bool) -> list[Entry]:
         Entry(f"fit of the digits, {device.type}: time of a step", 1e3 * seconds, "ms"),
     ]
     if device.type == "cuda":
-        entries += _unrecorded("fit of the digits", source, device, course, seconds)
+        entries += _unrecorded("fit of the digits", source, device, course, there, seconds)
         entries.append(Entry("fit: host syncs in a step", _syncs_of_a_step(source, device), "calls"))
     if time.monotonic() > end:
         return [*entries, Entry("fit: comparison with the CPU left out for lack of time", 1, "parts", 0)]

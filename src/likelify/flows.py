@@ -19,7 +19,17 @@ from likelify.importance import Estimate
 from likelify.linalg.bounds import widest, widest_dtype
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, check_size, sum_constant, sum_items
+from likelify.structure import (
+    Context,
+    ContextLike,
+    Shape,
+    as_context,
+    as_shape,
+    check_size,
+    sum_constant,
+    sum_items,
+    with_condition,
+)
 from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform, layers_of
@@ -480,11 +490,29 @@ class _TorchDistribution(torch.distributions.Distribution):
     has_rsample = True
     arg_constraints = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
-    def __init__(self, flow: Flow, context: Context, event_shape: Shape) -> None:
+    def __init__(self, flow: Flow, context: Context, event_shape: Shape, leading: Shape = ()) -> None:
         self._flow = flow
         self._context = context
-        batch = (row_count(context),) if has_rows(context) else ()
-        super().__init__(torch.Size(batch), torch.Size(event_shape), validate_args=False)
+        # Axes in front of the rows of the context.
+        self._leading = leading
+        rows = (row_count(context),) if has_rows(context) else ()
+        super().__init__(torch.Size((*leading, *rows)), torch.Size(event_shape), validate_args=False)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> _TorchDistribution:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return it with more batch entries: any axes in front, and one row of a condition as many."""
+        shape, context = tuple(batch_shape), self._context
+        rows = self.batch_shape[len(self._leading) :]
+        fits = len(shape) >= len(self.batch_shape) and all(
+            own in (1, wanted) for own, wanted in zip(self.batch_shape[::-1], shape[::-1], strict=False)
+        )
+        if not fits:
+            raise ShapeError(f"A distribution of batch shape {tuple(self.batch_shape)} cannot be expanded to {shape}.")
+        if rows and shape[-1] != rows[0]:
+            condition = context.condition
+            if condition is None or context.structure is not None:
+                raise ShapeError("A distribution over the nodes of graphs has the rows of these graphs.")
+            context = with_condition(context, condition.expand(shape[-1], *condition.shape[1:]))
+        return _TorchDistribution(self._flow, context, self.event_shape, shape[: len(shape) - len(rows)])
 
     def log_prob(self, value: Tensor) -> Tensor:
         leading = value.shape[: max(value.ndim - len(self.event_shape), 0)]
@@ -493,7 +521,7 @@ class _TorchDistribution(torch.distributions.Distribution):
         return self._flow.log_prob(value, self._context)
 
     def rsample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.rsample(sample_shape, self._context)
+        return self._flow.rsample((*as_shape(sample_shape), *self._leading), self._context)
 
     def sample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.sample(sample_shape, self._context)
+        return self._flow.sample((*as_shape(sample_shape), *self._leading), self._context)

@@ -90,13 +90,10 @@ class Words:
 
 def keep_reference(run: Run, flow: Flow) -> None:
     """Score the held-out items that new ones are ranked among, and keep that in the run."""
-    from likelify.fitting.scoring.reference import held_out
-    from likelify.fitting.scoring.replacing import can_replace, replacements
+    from likelify.fitting.scoring.reference import keep_for_scoring
 
     with share_done(console, f"scoring held-out {run.config.data.items}") as show:
-        held_out(run, flow=flow, on_batch=show)
-    if can_replace(run.config.data):
-        replacements(run)
+        keep_for_scoring(run, flow, on_batch=show)
 
 
 def score_command(path: Path, file: str | None, words: Words) -> None:

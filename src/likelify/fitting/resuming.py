@@ -12,6 +12,7 @@ from likelify.fitting.checkpoint import Saved, remove_checkpoint
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import OneProcess, processes
+from likelify.fitting.scoring.reference import keep_if_ended
 from likelify.fitting.weights import build_within
 from likelify.flows import Flow
 from likelify.seeding import seeded
@@ -50,7 +51,10 @@ def resume(
         if saved is None and place.is_first and (found := source.fingerprint()) != run.config.data.fingerprint:
             raise RunError(f"These data are not those of '{run.path}' (fingerprint {found}); nothing was changed.")
         flow = unfitted(run, saved)
-    return fit(flow, source, settings, run=run, fabric=place, on_step=on_step, **changes)
+    course = fit(flow, source, settings, run=run, fabric=place, on_step=on_step, **changes)
+    if place.is_first:
+        keep_if_ended(run, course, source)
+    return course
 
 
 def unfitted(run: Run, saved: Saved | None) -> Flow:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify._version import __version__
-from likelify.errors import ConfigError, RunError, printable
+from likelify.errors import ConfigError, DataError, RunError, printable
 from likelify.fitting.drawing.of_run import Draws
 from likelify.fitting.files import as_json, is_temporary, make_folder, read_json, regular, write_atomically, write_new
 from likelify.fitting.locks import LOCK
@@ -153,8 +153,16 @@ class Run(Draws):
         from likelify.fitting.sources import open_data
 
         opened, fitted = self.config.opened, self.config.data.fingerprint
-        with nothing_downloaded():
-            source = open_source(self.config.data.name) if opened is None else open_data(opened)
+        try:
+            with nothing_downloaded():
+                source = open_source(self.config.data.name) if opened is None else open_data(opened)
+        except DataError as error:
+            if opened is not None:
+                raise
+            raise DataError(
+                f"'{self.path}' was fitted to '{self.config.data.name}', which cannot be opened by its name. Data in "
+                "memory are given to what needs them: run.evaluate(data), run.resume(data)."
+            ) from error
         if source.fingerprint() != fitted:
             raise RunError(
                 f"The data '{source.name}' are not those that '{self.path}' was fitted to (fingerprint "

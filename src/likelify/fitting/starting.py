@@ -13,6 +13,7 @@ from likelify.fitting.choose import Choice, choose
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.process import processes
 from likelify.fitting.run import Run
+from likelify.fitting.scoring.reference import keep_if_ended
 from likelify.fitting.settings import RunConfig
 from likelify.fitting.sources import chosen
 from likelify.fitting.threads import threads
@@ -40,7 +41,8 @@ def fit_run(
 ) -> Run:
     """Fit the model that suits some data, and keep everything in a run folder, as `likelify fit` does.
 
-    What the command makes beside that, its report and pictures, is made by `run.report()` and `run.sample(n)`.
+    The folder also keeps what scores of new items need of the data, which may be gone later. What the command makes
+    beside that, its report and pictures, is made by `run.report()` and `run.sample(n)`.
 
     Args:
         data: the name of a source or a file, as the command takes it; a source; or what `data.as_source` takes.
@@ -92,7 +94,8 @@ def fit_run(
     with threads(choice.threads):
         config, flow = built(source, facts, choice, options)
         run = Run.create(folder, config)
-        fit(flow, source, run=run, fabric=place, on_step=on_step)
+        course = fit(flow, source, run=run, fabric=place, on_step=on_step)
+        keep_if_ended(run, course, source)
     return run
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from likelify.errors import DataError, RunError
 from likelify.fitting.scoring.kept import FOLDER, keep_numbers, read_numbers
 from likelify.fitting.scoring.likelihoods import Effort, effort_of, score_source
+from likelify.fitting.scoring.replacing import can_replace, replacements
 from likelify.names import ItemKind
 
 if TYPE_CHECKING:
     from likelify.data import Source, SplitName
+    from likelify.fitting.figures import Course
     from likelify.fitting.run import Run
     from likelify.flows import Flow
 
@@ -95,6 +99,29 @@ def held_out(
     for name, file in files.items():
         keep_numbers(file, getattr(found, name), about)
     return HeldOut(found.nats, found.outlier, found.per_node)
+
+
+def keep_for_scoring(
+    run: Run, flow: Flow, source: Source | None = None, *, on_batch: Callable[[float], None] | None = None
+) -> None:
+    """Keep in a run what the scores of new items need of its data: see `held_out` and `replacing.replacements`.
+
+    Args:
+        run: whose fit has ended.
+        flow: its model.
+        source: the data of the run, if they are open already.
+        on_batch: called after every pass with the share that is done.
+    """
+    held_out(run, flow=flow, source=source, on_batch=on_batch)
+    if can_replace(run.config.data):
+        replacements(run, source)
+
+
+def keep_if_ended(run: Run, course: Course, source: Source) -> None:
+    """Keep what scores need of data that may be in memory only, if the fit of a run has ended and that can be made."""
+    if course.ended and course.best is not None:
+        with suppress(DataError, RunError):
+            keep_for_scoring(run, run.flow(), source)
 
 
 def keep_held_out(run: Run, flow: Flow, found: HeldOut) -> None:

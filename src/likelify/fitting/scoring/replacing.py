@@ -45,10 +45,14 @@ def can_replace(facts: Facts) -> bool:
     return facts.kind == "table" or (facts.kind == "image" and facts.levels is not None)
 
 
-def replacements(run: Run) -> np.ndarray:
+def replacements(run: Run, source: Source | None = None) -> np.ndarray:
     """Return what stands in training items: values of columns, see `candidates.found_in`, or some images.
 
     They are kept in the run, so that the data are needed once only.
+
+    Args:
+        run: the run.
+        source: the data of the run, if they are open already.
 
     Returns:
         `(48, columns)`, NaN where a column has fewer values; or `(12, c, h, w)`.
@@ -63,7 +67,7 @@ def replacements(run: Run) -> np.ndarray:
     shape = (_number(facts), *facts.event_shape)
     found = read_numbers(run.path / FOLDER / FILE, _about(facts), shape, holes=facts.kind == "table")
     if found is None:
-        source = run.source()
+        source = run.source() if source is None else source
         found = values_in(source, facts) if facts.kind == "table" else _images(source)
         keep_replacements(run, found)
     return found

@@ -136,8 +136,11 @@ class Cayley(_Turning):
 def _solve(skew: Tensor, columns: Tensor) -> Tensor:
     """Return `(I - S)^-1 columns`."""
     matrix = _eye(skew) - skew
-    # Tangents of tangents of `solve` are wrong in torch 2.13.
-    return torch.linalg.inv(matrix) @ columns if is_tracing() else torch.linalg.solve(matrix, columns)
+    if is_tracing():
+        # Tangents of tangents of `solve` are wrong in torch 2.13.
+        return torch.linalg.inv(matrix) @ columns
+    # Never singular, since S is skew: to look whether it is would make the host wait for a device.
+    return torch.linalg.solve_ex(matrix, columns, check_errors=False).result
 
 
 def _eye(skew: Tensor) -> Tensor:
