@@ -111,7 +111,7 @@ class _Answering(fx.Proxy):
 
     tracer: Tracer
 
-    def __getattr__(self, k: str) -> Attribute:
+    def __getattr__(self, k: str) -> fx.Proxy:  # pyright: ignore[reportIncompatibleMethodOverride]
         # The one attribute that computes, as the call it stands for.
         return self.transpose(-2, -1) if k == "mT" else _StandInAttribute(self, k)
 
