@@ -323,3 +323,14 @@ def test_quoted_words_behind_blanks_are_the_words_in_every_piece(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("x, colour\n" + "\n".join(rows))
     assert open_source(file).schema[1].categories == ("blue", "red")
+
+
+@pytest.mark.parametrize("header", ["a;b\n", ""])
+def test_what_spreadsheets_say_of_the_delimiter_is_no_row(tmp_path, header):
+    rows = "".join(f"{n**2 % 31};{n % 7},5\n" for n in range(60))
+    file = tmp_path / "a.csv"
+    file.write_text(f"sep=;\n{header}{rows}")
+    source = open_source(file)
+    assert source.event_shape == (2,)
+    assert sum(source.size(split) for split in ("train", "validation", "test")) == 60
+    assert source.columns == (("a", "b") if header else ("column 1", "column 2"))

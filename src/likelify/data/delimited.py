@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 QUOTE, END = ord('"'), ord("\n")
+# As spreadsheets write it in front of a table.
+SAID = re.compile(r'"?sep=(?P<between>[,;|\t])"?', re.IGNORECASE)
 TEXT = "a table of numbers between commas, semicolons, tabs, bars or blanks"
 # As many rows show what a column holds.
 SAMPLE_ROWS = 1000
@@ -83,7 +85,9 @@ class TextFrame(Frame):
         self.path, self.name = path, f"'{path}'"
         with reading(path, TEXT):
             start = _start(pieces(path), path)
-            delimiter = find_delimiter(start.lines)
+            said = SAID.fullmatch(start.lines[0].strip())
+            start = start if said is None else _start(iter([start.without(1)]), path)
+            delimiter = find_delimiter(start.lines) if said is None else said["between"]
             if seen := foreign_delimiter(start.lines, delimiter):
                 raise DataError(
                     f"'{path}' has {seen!r} between its numbers, so it is not {TEXT}. Write it with one of these. If "

@@ -42,7 +42,14 @@ def write_atomically(file: Path, content: bytes) -> None:
         RunError: if it cannot be written; the file is then as it was.
     """
     with _written_beside(file, content) as temporary:
-        os.replace(temporary, file)
+        _replace(temporary, file)
+
+
+def _replace(temporary: Path, file: Path) -> None:
+    """Put one file in the place of another, to be read by those who could read that."""
+    with suppress(OSError):
+        os.chmod(temporary, stat.S_IMODE(file.stat().st_mode))
+    os.replace(temporary, file)
 
 
 def write_new(file: Path, content: bytes) -> bool:
@@ -119,7 +126,7 @@ def give_name(temporary: Path, file: Path, *, force: bool) -> bool:
         except OSError:  # a file system without links
             if file.exists():
                 return False
-    os.replace(temporary, file)
+    _replace(temporary, file)
     return True
 
 
