@@ -110,3 +110,15 @@ def test_conditions_that_differ_within_a_graph_are_refused_in_forward_mode_too()
     layer, x = transforms.NodeOrder(1, by="feature"), torch.randn(3, 1)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(UnsupportedError, match="differ within a graph"):
         layer(x, context)
+
+
+@pytest.mark.parametrize("far", [1e22, float("inf"), float("nan")])
+def test_a_point_that_is_anywhere_leaves_the_order_of_other_graphs(far):
+    x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0))
+    layer = transforms.NodeOrder(2, by="anchors", nodes=2)
+    layer.initialize(x.flatten(0, 1), lk.Context(structure=lk.GraphBatch.complete([2, 2, 2])))
+    context = lk.Context(structure=lk.GraphBatch.complete([2, 2, 2]))
+    expected = layer(x.flatten(0, 1), context)[0]
+    x[1, 0, 0] = far
+    found = layer(x.flatten(0, 1), context)[0]
+    assert torch.equal(found[[0, 1, 4, 5]], expected[[0, 1, 4, 5]])

@@ -25,6 +25,8 @@ from likelify.transforms.core import Transform
 
 OrderName = Literal["random", "feature", "angle", "anchors"]
 ORDERS = ("random", "feature", "angle", "anchors")
+# A cost that is more than any, and of which a sum is a number.
+FAR = 1e30
 # Graphs that anchors are fitted to, starts of that, and rounds of each.
 ANCHOR_GRAPHS, ANCHOR_STARTS, ANCHOR_ROUNDS = 256, 6, 12
 
@@ -198,8 +200,10 @@ def _within(value: Tensor, graphs: GraphBatch) -> Tensor:
 
 def _nearest(anchors: Tensor, points: Tensor) -> Tensor:
     """Return for each anchor the point of each graph that is assigned to it, `(graphs, anchors)` on the CPU."""
-    costs = torch.cdist(anchors.expand(len(points), -1, -1), points).square()
-    return torch.stack(assignments(list(costs.cpu())))
+    wide = widest_dtype(points.device)
+    costs = torch.cdist(anchors.to(wide).expand(len(points), -1, -1), points.to(wide)).square().cpu()
+    # One point that is anywhere must not end what is said of all other graphs.
+    return torch.stack(assignments(list(costs.nan_to_num(FAR, FAR).clamp(max=FAR))))
 
 
 def assignments(costs: Sequence[Tensor]) -> list[Tensor]:
