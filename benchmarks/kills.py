@@ -31,6 +31,7 @@ from likelify.fitting import checkpoint
 from likelify.fitting.choose import choose
 from likelify.fitting.loop import fit
 from likelify.fitting.run import CONFIG, Run
+from likelify.fitting.scoring.kept import FOLDER as SCORES
 from likelify.fitting.settings import FitSettings, RunConfig
 
 STEPS, ROW = 24, 4
@@ -131,7 +132,8 @@ def results(folder: Path) -> dict[str, Any]:
     # What the tolerance of exponentials did is measured when the fit is safe; a kill before that leaves it out.
     values = course.model_dump(exclude={"seconds", "truncation"})
     values["points"] = [{**point, "seconds": None} for point in values["points"]]
-    files = sorted(file.name for file in folder.iterdir())
+    # Scores of held-out items are kept by what goes on, and not by the plain call of `fit`.
+    files = sorted(file.name for file in folder.iterdir() if file.name != SCORES)
     return {"weights": run.digest(), "course": values, "evaluation": measured.model_dump(), "files": files}
 
 

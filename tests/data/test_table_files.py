@@ -250,7 +250,6 @@ def test_real_numbers_are_no_classes(tmp_path):
     ("text", "said"),
     [
         ("a,b\n" + "1,2,\n" * 30, "line 2"),
-        ("sep=;\n" + "a;b\n" + "1;2\n" * 30, "line"),
         ("My table\n" + "a,b\n" + "1,2\n" * 30, "line 2"),
     ],
 )

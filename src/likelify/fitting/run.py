@@ -157,11 +157,11 @@ class Run(Draws):
             with nothing_downloaded():
                 source = open_source(self.config.data.name) if opened is None else open_data(opened)
         except DataError as error:
-            if opened is not None:
+            if opened is not None or not str(error).startswith("There is no source"):
                 raise
             raise DataError(
-                f"'{self.path}' was fitted to '{self.config.data.name}', which cannot be opened by its name. Data in "
-                "memory are given to what needs them: run.evaluate(data), run.resume(data)."
+                f"There is no source '{self.config.data.name}'. '{self.path}' was fitted to data in memory: give them to "
+                "what needs them, run.evaluate(data) or run.resume(data)."
             ) from error
         if source.fingerprint() != fitted:
             raise RunError(
