@@ -160,8 +160,8 @@ class Run(Draws):
             if opened is not None or not str(error).startswith("There is no source"):
                 raise
             raise DataError(
-                f"There is no source '{self.config.data.name}'. '{self.path}' was fitted to data in memory: give them to "
-                "what needs them, run.evaluate(data) or run.resume(data)."
+                f"There is no source '{self.config.data.name}'. '{self.path}' was fitted to data in memory: give them "
+                "to what needs them, run.evaluate(data) or run.resume(data)."
             ) from error
         if source.fingerprint() != fitted:
             raise RunError(
