@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from likelify import door, importance
 from likelify.caching import freeze
+from likelify.distributions.as_torch import TorchDistribution
 from likelify.distributions.core import Distribution, Likelihood, has_rows, item_count, repeat_context, row_count
 from likelify.door import admit, admit_context, blamed_on_weights, check_parts, event_shape_of, refuse_missing
 from likelify.errors import InexactLikelihoodError, ShapeError, UnsupportedError
@@ -28,7 +29,6 @@ from likelify.structure import (
     check_size,
     sum_constant,
     sum_items,
-    with_condition,
 )
 from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
@@ -409,7 +409,7 @@ class Flow(Distribution):
         context = as_context(context)
         if context.structure is not None:
             raise ShapeError("torch.distributions has no place for graphs of different sizes; use the Flow itself.")
-        return _TorchDistribution(self, context, self.event_shape)
+        return TorchDistribution(self, context, self.event_shape)
 
     def _weight(self, x: Tensor, context: Context) -> Tensor:
         """Return log p(z) plus the contribution; minus infinity for rows outside of the support."""
@@ -482,46 +482,3 @@ def _reshaped(found: T, shape: Shape) -> T:
     per_item = {name: vars(found)[name] for name in ("value", "standard_error", "ess")}
     shaped = {name: value.reshape(shape) for name, value in per_item.items() if value is not None}
     return replace(found, **shaped)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-class _TorchDistribution(torch.distributions.Distribution):
-    """A flow in the interface of `torch.distributions`."""
-
-    has_rsample = True
-    arg_constraints = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
-
-    def __init__(self, flow: Flow, context: Context, event_shape: Shape, leading: Shape = ()) -> None:
-        self._flow = flow
-        self._context = context
-        # Axes in front of the rows of the context.
-        self._leading = leading
-        rows = (row_count(context),) if has_rows(context) else ()
-        super().__init__(torch.Size((*leading, *rows)), torch.Size(event_shape), validate_args=False)
-
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> _TorchDistribution:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return it with more batch entries: any axes in front, and one row of a condition as many."""
-        shape, context = tuple(batch_shape), self._context
-        rows = self.batch_shape[len(self._leading) :]
-        fits = len(shape) >= len(self.batch_shape) and all(
-            own in (1, wanted) for own, wanted in zip(self.batch_shape[::-1], shape[::-1], strict=False)
-        )
-        if not fits:
-            raise ShapeError(f"A distribution of batch shape {tuple(self.batch_shape)} cannot be expanded to {shape}.")
-        if rows and shape[-1] != rows[0]:
-            condition = context.condition
-            if condition is None or context.structure is not None:
-                raise ShapeError("A distribution over the nodes of graphs has the rows of these graphs.")
-            context = with_condition(context, condition.expand(shape[-1], *condition.shape[1:]))
-        return _TorchDistribution(self._flow, context, self.event_shape, shape[: len(shape) - len(rows)])
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        leading = value.shape[: max(value.ndim - len(self.event_shape), 0)]
-        if value.shape[len(leading) :] == self.event_shape:
-            value = value.expand(*torch.broadcast_shapes(leading, self.batch_shape), *self.event_shape)
-        return self._flow.log_prob(value, self._context)
-
-    def rsample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.rsample((*as_shape(sample_shape), *self._leading), self._context)
-
-    def sample(self, sample_shape: int | Shape = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self._flow.sample((*as_shape(sample_shape), *self._leading), self._context)

@@ -13,10 +13,10 @@ from likelify.data.facts import Facts as Facts
 from likelify.data.facts import GraphFacts as GraphFacts
 from likelify.data.facts import SplitName as SplitName
 from likelify.data.finding import find_schema as find_schema
+from likelify.data.graph_exports import to_networkx as to_networkx
+from likelify.data.graph_exports import to_pyg as to_pyg
 from likelify.data.graph_forms import from_networkx as from_networkx
 from likelify.data.graph_forms import from_pyg as from_pyg
-from likelify.data.graph_forms import to_networkx as to_networkx
-from likelify.data.graph_forms import to_pyg as to_pyg
 from likelify.data.graphs import GraphItems as GraphItems
 from likelify.data.graphs import GraphSource as GraphSource
 from likelify.data.graphs import graph_source as graph_source

@@ -107,9 +107,7 @@ def evaluate(
     check_flow(flow)
     Draws(elbo_samples=elbo_samples, iw_samples=iw_samples, iw_items=iw_items)
     split = check_split(split)
-    batch_size = check_size(batch_size, "batch_size")
-    limit = None if limit is None else check_size(limit, "limit")
-    count = _count(source, split, limit)
+    batch_size, count = check_size(batch_size, "batch_size"), _count(source, split, limit)
     check_condition(flow, source, split, conditional=conditional)
     weighted = _weighted(flow, count, iw_samples, iw_items)
     work = count * elbo_samples + weighted * iw_samples
@@ -151,9 +149,10 @@ def _count(source: Source, split: SplitName, limit: int | None) -> int:
     """Return how many items of a split are measured.
 
     Raises:
+        ConfigError: for a limit that is no number of items.
         DataError: if there are none.
     """
-    count = source.size(split) if limit is None else min(limit, source.size(split))
+    count = source.size(split) if limit is None else min(check_size(limit, "limit"), source.size(split))
     if count == 0:
         raise DataError(f"'{source.name}' has no items in its split '{split}', so nothing can be measured there.")
     return count

@@ -217,18 +217,7 @@ def _explanation(experiment: Experiment) -> str:
 
 
 def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[str]:
-    notes = []
-    missing = [state.cell.name for state in states if state.status == "missing"]
-    if missing:
-        notes.append(f"{len(missing)} of {len(states)} cells are not there yet: {', '.join(missing)}.")
-    failed = [f"{state.cell.name}: {state.why}" for state in states if state.status == "failed"]
-    if failed:
-        notes.append(f"Failed, so that means are those of the other seeds: {' '.join(failed)}")
-    for status, what in (("stale", "have other settings or data"), ("damaged", "cannot be read")):
-        names = [state.cell.name for state in states if state.status == status]
-        if names:
-            notes.append(f"Left out, because they {what}: {', '.join(names)}.")
-    notes += _setbacks(results)
+    notes = [*_gaps(states), *_setbacks(results)]
     kinds = {
         "states of the data": len({result.facts.fingerprint for result in results}),
         "versions of the code": _code_versions(results),
@@ -257,6 +246,22 @@ def _notes(states: Sequence[CellState], results: Sequence[CellResult]) -> list[s
         notes.append(f"Data: {first.facts.description} ({sizes}). Test items of the ELBO: {tested}.")
         clocks = {"processor s" if r.course.clock == "processor" else "s on the wall" for r in results}
         notes.append(f"Times are {' or '.join(sorted(clocks))}; {first.machine.get('name')}.")
+    return notes
+
+
+def _gaps(states: Sequence[CellState]) -> list[str]:
+    """Name the cells that are not there, or not taken."""
+    notes = []
+    missing = [state.cell.name for state in states if state.status == "missing"]
+    if missing:
+        notes.append(f"{len(missing)} of {len(states)} cells are not there yet: {', '.join(missing)}.")
+    failed = [f"{state.cell.name}: {state.why}" for state in states if state.status == "failed"]
+    if failed:
+        notes.append(f"Failed, so that means are those of the other seeds: {' '.join(failed)}")
+    for status, what in (("stale", "have other settings or data"), ("damaged", "cannot be read")):
+        names = [state.cell.name for state in states if state.status == status]
+        if names:
+            notes.append(f"Left out, because they {what}: {', '.join(names)}.")
     return notes
 
 
