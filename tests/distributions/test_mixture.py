@@ -250,3 +250,13 @@ def test_a_fit_keeps_the_weights_that_it_trained():
 def test_atoms_and_densities_are_not_added_up():
     with pytest.raises(UnsupportedError, match=r"probability of their own \(RectifiedNormal\)"):
         Mixture([distributions.RectifiedNormal(1), lk.Normal(1)])
+
+
+@pytest.mark.parametrize("members", [("autoregressive", "splines"), ("couplings",), ("splines",)])
+def test_draws_of_models_of_small_tables_have_a_density(members):
+    flow = lk.zoo.build("table-flow", event_shape=(3,), members=members)
+    flow.initialize(torch.randn(50, 3, dtype=torch.float64))
+    for seed in range(4):
+        with lk.seeded(seed):
+            drawn, log_prob = flow.sample_and_log_prob((20,))
+        torch.testing.assert_close(log_prob, flow.log_prob(drawn), rtol=1e-3, atol=1e-2, check_dtype=False)

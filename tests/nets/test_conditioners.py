@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from likelify import nets
+from likelify.errors import ConfigError
 from likelify.testing import randomize
 
 
@@ -115,3 +116,9 @@ def test_nets_that_run_again_train_alike_in_the_fitting_loop():
         result = fit(flow, source, FitSettings(steps=4, validations=2, batch_size=16))
         found.append([(point.train_bits, point.validation_bits) for point in result.points[1:]])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 0.999999, 2.0])
+def test_dropout_leaves_something(rate):
+    with pytest.raises(ConfigError, match="dropout rate"):
+        nets.Dropout(rate)

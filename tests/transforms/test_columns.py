@@ -74,3 +74,14 @@ def test_what_does_not_fit_is_refused():
         layer.initialize(torch.tensor([[0.0, math.nan], [1.0, 2.0]]))
     layer.initialize(torch.tensor([[0.0, 7.0], [2.0, 7.0]]))
     assert layer.scale.tolist() == [1.0, 1.0]
+
+
+def test_behind_layers_of_the_flow_columns_can_be_drawn_too():
+    x = 5 + 3 * torch.randn(40, 3)
+    for columns in (lk.transforms.Columns(3), lk.transforms.KernelMarginal(3)):
+        flow = lk.Flow(lk.Normal((3,)), lk.Chain([lk.ActNorm(3), columns]))
+        flow.initialize(x)
+        with lk.seeded(0):
+            drawn = flow.sample((2000,))
+        assert drawn.dtype == torch.float32
+        torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0, atol=0.5)

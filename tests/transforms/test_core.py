@@ -244,3 +244,9 @@ def test_chains_are_sequences():
     assert chain.out_shape((2, 4, 4)) == (8, 2, 2)
     with pytest.raises(ShapeError, match="empty"):
         lk.Chain([])(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("limit", [0.0, -2.0, float("inf"), float("nan")])
+def test_limits_of_scales_are_numbers_above_zero(limit):
+    with pytest.raises(ConfigError, match="limit of log scales"):
+        lk.AffineBijector(limit)

@@ -93,3 +93,17 @@ def test_whole_numbers_become_real_ones():
     z, log_det = lk.Affine(shift=1, scale=2)(torch.tensor([[1, 2]]))
     assert z.tolist() == [[4.0, 6.0]]
     assert float(log_det) == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("size", [1e-13, 1e-30, 1.0, 1e25])
+def test_statistics_of_small_and_large_data_are_theirs(size):
+    layer = lk.ActNorm(2)
+    z = layer.initialize(size * torch.randn(50, 2))
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(2))
+
+
+def test_the_inverse_of_tanh_keeps_its_digits_near_the_ends():
+    z = 1 - torch.linspace(1e-5, 1e-3, 100)
+    found = lk.transforms.Tanh().inverse(z[:, None])[1]
+    expected = lk.transforms.Tanh().inverse(z.double()[:, None])[1]
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-6)

@@ -1,8 +1,10 @@
 """Fitted marginals against the independent-pixel model."""
 
+import pytest
 import torch
 
 import likelify as lk
+from likelify.errors import DomainError
 
 
 def test_a_fitted_marginal_is_the_independent_pixel_model():
@@ -37,3 +39,14 @@ def test_scores_far_out_keep_their_digits():
     back, _ = layer.inverse(z)
     torch.testing.assert_close(layer(back)[0][:2], z[:2], rtol=1e-3, atol=0)
     assert 0 < float(back[0]) < 1e-7
+
+
+@pytest.mark.parametrize("wrong", [40.0, float("nan"), -1.0])
+def test_a_sample_that_is_refused_is_not_counted(wrong):
+    layer = lk.transforms.FittedMarginal((2,), 4)
+    before = layer.mass.clone()
+    x = 4 * torch.rand(20, 2)
+    x[3, 1] = wrong
+    with pytest.raises(DomainError):
+        layer.initialize(x)
+    assert torch.equal(layer.mass, before)

@@ -59,11 +59,14 @@ class Drawing:
         warn_unless_ended(run)
         return run
 
-    def file(self, run: Run, stem: str) -> Path:
-        """Return the file to write to."""
+    def file(self, run: Run, stem: str, read: str | None = None) -> Path:
+        """Return the file to write to, which is none that is read."""
         from likelify.fitting.drawing.writing import endings, free_file
 
-        return self.out or free_file(run.path / stem, endings(run.config.data)[0])
+        file = self.out or free_file(run.path / stem, endings(run.config.data)[0])
+        if read is not None and file.exists() and Path(read).exists() and file.samefile(read):
+            raise ConfigError(f"'{file}' is the file that is read; name another one for the result.")
+        return file
 
     def classes(self, run: Run, most: int) -> list[int]:
         """Return the numbers of the classes, for items that have none: so many at most."""
@@ -83,7 +86,7 @@ def sample_command(drawing: Drawing, temperature: float, given: str | None = Non
     from likelify.fitting.drawing.filling import Worth, columns_of
     from likelify.fitting.drawing.sampling import sample_to
 
-    file, worth = drawing.file(run, "drawn"), Worth()
+    file, worth = drawing.file(run, "drawn", given), Worth()
     settings = {"label": list(drawing.labels) or None, "temperature": temperature, "seed": drawing.seed}
     settings |= {"nodes": nodes, "given": None if given is None else parse_given(given, columns_of(run))}
     with warnings_last(), share_done(console, "drawing") as show:
@@ -101,9 +104,7 @@ def impute_command(drawing: Drawing, items: str, draws: int) -> None:
         raise ConfigError("--impute fills in all rows of a file, and takes neither -n nor --label.")
     run = drawing.opened()
     columns_of(run)
-    file = drawing.file(run, "filled")
-    if file.exists() and Path(items).exists() and file.samefile(items):
-        raise ConfigError(f"'{file}' is the file whose cells are filled in; name another one for the result.")
+    file = drawing.file(run, "filled", items)
     progress = ItemProgress(console, "filling", "rows", None)
     with warnings_last(), progress.bar:
         how = {"draws": draws, "seed": drawing.seed, "force": drawing.force}
@@ -119,7 +120,7 @@ def reconstruct_command(drawing: Drawing, items: str) -> None:
     from likelify.fitting.drawing.writing import check_panels, write_panels
 
     run = drawing.opened()
-    file, facts = drawing.file(run, "reconstructed"), run.config.data
+    file, facts = drawing.file(run, "reconstructed", items), run.config.data
     check_panels(file, facts, force=drawing.force)
     number = REMADE if drawing.number is None else drawing.number
     found = run.reconstruct(items, limit=_positive(number), labels=_as_labels(drawing.classes(run, 1)))
@@ -159,7 +160,7 @@ def inpaint_command(drawing: Drawing, items: str, mask: str | None, draws: int) 
     from likelify.fitting.drawing.writing import check_panels
 
     run = drawing.opened()
-    file, facts = drawing.file(run, "completed"), run.config.data
+    file, facts = drawing.file(run, "completed", items), run.config.data
     check_panels(file, facts, force=drawing.force)
     if mask is None:
         raise ConfigError(f"--inpaint needs to know what is hidden: {MASKS.get(facts.kind, '--mask')}.")
@@ -206,7 +207,7 @@ def upscale_command(drawing: Drawing, items: str, factor: int, draws: int, tempe
     from likelify.fitting.drawing.writing import check_panels
 
     run = drawing.opened()
-    file, facts = drawing.file(run, "upscaled"), run.config.data
+    file, facts = drawing.file(run, "upscaled", items), run.config.data
     check_panels(file, facts, force=drawing.force)
     limit = _positive(COMPLETED if drawing.number is None else drawing.number)
     settings = {"limit": limit, "labels": _as_labels(drawing.classes(run, 1)), "seed": drawing.seed}

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ def without_words(values: Sequence[Any], missing: Collection[str]) -> Sequence[A
         return word in missing or (bool(numbers) and is_number(word) and float(word) in numbers)
 
     return [None if isinstance(value, str) and is_meant(value.strip()) else value for value in values]
+
+
+def without_any(values: Sequence[Any], missing: Collection[str]) -> Sequence[Any]:
+    """Return words and numbers with nothing in place of those that stand for missing ones.
+
+    Example:
+        >>> without_any([3, -1.0, "-1", "unknown"], ("-1", "unknown"))
+        [3, None, None, None]
+    """
+    if not missing:
+        return values
+    gone = without_words([str(value) if isinstance(value, Real) else value for value in values], missing)
+    return [None if word is None else value for word, value in zip(gone, values, strict=True)]
 
 
 def without_numbers(values: np.ndarray, missing: Collection[str]) -> np.ndarray:

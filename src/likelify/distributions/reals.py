@@ -59,16 +59,16 @@ class OfReals(Distribution):
 
     def rsample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw so that gradients reach the parameters, where the distribution can."""
-        return _cells(self.base.rsample(shape, context))
+        return self._cells(self.base.rsample(shape, context))
 
     def sample(self, shape: int | Shape = (), context: ContextLike = None) -> Tensor:
         """Draw cells without width in the first state."""
-        return _cells(self.base.sample(shape, context))
+        return self._cells(self.base.sample(shape, context))
 
     def sample_and_log_prob(self, shape: int | Shape = (), context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Draw, and return the log-density of what was drawn."""
         drawn, log_prob = self.base.sample_and_log_prob(shape, context)
-        return _cells(drawn), log_prob
+        return self._cells(drawn), log_prob
 
     def to_noise(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Return the noise that the distribution makes the scores of."""
@@ -76,14 +76,16 @@ class OfReals(Distribution):
 
     def from_noise(self, noise: Tensor, context: ContextLike = None) -> Tensor:
         """Return the cells that noise becomes."""
-        return _cells(self.base.from_noise(noise, context))
+        return self._cells(self.base.from_noise(noise, context))
 
     def _scores(self, x: Tensor) -> Tensor:
         check_event(x.shape[1:], (3, "columns"), "OfReals")
         return x[:, 1]
 
-
-def _cells(z: Tensor) -> Tensor:
-    """Return scores `(..., d)` as cells `(..., 3, d)` of their continuous state."""
-    nothing = torch.zeros_like(z)
-    return torch.stack([nothing, z, nothing], -2)
+    def _cells(self, z: Tensor) -> Tensor:
+        """Return scores `(..., d)` as cells `(..., 3, d)` of their continuous state."""
+        weights = next(self.base.parameters(), None)
+        # Layers in front may give float64 whatever the dtype of the others, and members of a mixture must agree.
+        z = z if weights is None else z.to(weights.dtype)
+        nothing = torch.zeros_like(z)
+        return torch.stack([nothing, z, nothing], -2)

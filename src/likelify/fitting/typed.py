@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False) -> pa.Table:
+def arrow_table(
+    rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False, kept: np.ndarray | None = None
+) -> pa.Table:
     """Return raw rows as a table: words as a dictionary, whole numbers, truth values, dates; null where one is missing.
 
     Args:
@@ -24,6 +26,7 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
         schema: of the columns.
         written: dates, truth values and numbers of so many decimals as the words in which the data had them, as a file
             of text wants them.
+        kept: where numbers stay as they are, whatever decimals the data have `(n, len(schema))`; by default nowhere.
 
     Raises:
         MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
@@ -34,8 +37,11 @@ def arrow_table(rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bo
         [{'colour': 'red', 'size': 0.3}, {'colour': None, 'size': 2.0}]
     """
     pa = pyarrow()
-    values = rounded(np.asarray(rows, dtype=np.float64), schema)
-    columns = [_column(pa, values[:, at], column, written=written) for at, column in enumerate(schema)]
+    whole = np.asarray(rows, dtype=np.float64)
+    values = rounded(whole, schema)
+    kept = np.zeros(whole.shape, dtype=bool) if kept is None else kept
+    values = np.where(kept, whole, values)
+    columns = [_column(pa, values[:, at], column, kept[:, at], written=written) for at, column in enumerate(schema)]
     return pa.table(columns, names=[column.name for column in schema])
 
 
@@ -56,7 +62,7 @@ def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
     return np.where(follows, rows + change, found)
 
 
-def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool) -> pa.Array:
+def _column(pa: Any, values: np.ndarray, column: ColumnSchema, kept: np.ndarray, *, written: bool) -> pa.Array:
     if column.categories is not None:
         # All tables have the same words in the same order, whichever of them are met.
         missing = np.isnan(values) | (values == UNSEEN)
@@ -72,11 +78,20 @@ def _column(pa: Any, values: np.ndarray, column: ColumnSchema, *, written: bool)
         micros = np.rint((np.rint(known) if column.kind == "integer" else known) * 1e6).astype(np.int64)
         return pa.array(micros.view("m8[us]"), pa.duration("us"), mask=np.isnan(values))
     decoded = decode_column(values, column, written=written)
+    if column.kind == "real" and column.step is not None and kept.any():
+        decoded = [value if stays else now for value, stays, now in zip(values.tolist(), kept, decoded, strict=True)]
+        decoded = [None if value is None or value != value else value for value in decoded]
     if written and column.truth is not None:
         decoded = [None if value is None else column.truth[int(value)] for value in decoded]
     if written and _has_decimals(column):
-        decoded = [None if value is None else f"{value:.{column.decimals}f}" for value in decoded]
+        decoded = [None if value is None else _with_decimals(float(value), column.decimals or 0) for value in decoded]
     return pa.array(decoded, _type(pa, column, written=written))
+
+
+def _with_decimals(value: float, decimals: int) -> str:
+    """Write a number with so many decimals, or with more if it has more, as one that is kept may have."""
+    text = f"{value:.{decimals}f}"
+    return text if abs(float(text) - value) <= 1e-9 * max(1.0, abs(value)) else repr(float(value))
 
 
 def _has_decimals(column: ColumnSchema) -> bool:

@@ -126,7 +126,7 @@ class Exact(LogDet):
             # In forward mode inside of forward mode PyTorch's own log-determinant loses tangents.
             return torch.linalg.lu_factor(matrices)[0].diagonal(dim1=1, dim2=2).abs().log().sum(1)
         sign, value = torch.linalg.slogdet(matrices)
-        if not is_tracing() and not bool((sign > 0).all()):
+        if not is_tracing() and bool((sign <= 0).any()):
             raise ConvergenceError(
                 "The determinant of I + J is not positive, so the network is no contraction and the layer not "
                 f"invertible. The Lipschitz constant {jacobian.lipschitz:.4g} that was declared for it is wrong."

@@ -15,25 +15,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from likelify.errors import ShapeError
+from likelify.errors import ConfigError, ShapeError
 from likelify.regularizing import ActsInTraining, TrainingStep
 from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
 from likelify.tracing import in_full_precision, under_autocast
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
-# coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layout`); the numbers are the same.
+# coupling network takes 0.60 to 0.85 of the time (`python -m benchmarks.layers_models`); the numbers are the same.
 CONV_FORMAT = torch.channels_last
 
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 class Dropout(ActsInTraining):
-    """Dropout that acts only inside `regularized`, whatever `train()` or `eval()` say."""
+    """Dropout that acts only inside `regularized`, whatever `train()` or `eval()` say.
+
+    Args:
+        rate: share of the elements that are zeroed, from 0 to below 1; it is rounded to a multiple of `2^-16`.
+
+    Raises:
+        ConfigError: for another one.
+    """
 
     extra_repr = kept_arguments
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        if not (0 <= rate < 1 and round(rate * 2**16) < 2**16):
+            raise ConfigError(f"A dropout rate is from 0 to below 1, got {rate!r}.")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ class AutoregressiveNet(Caching):
         self.middle = nn.ParameterList(gain * torch.randn(hidden, hidden) / math.sqrt(hidden) for _ in range(layers))
         self.middle_bias = nn.ParameterList(torch.zeros(hidden) for _ in range(layers))
         leave = torch.randn(taps, self.heads, channels, hidden) / math.sqrt(taps * hidden)
-        leave[:, self.heads - small_heads :] *= SMALL
+        leave[:, max(0, self.heads - small_heads) :] *= SMALL
         self.leave = nn.Parameter(leave)
         self.leave_bias = nn.Parameter(torch.zeros(self.heads, channels))
         if self.context_features:

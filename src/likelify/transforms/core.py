@@ -477,7 +477,16 @@ def _accumulate(
     layers: list[Transform], value: Tensor, context: ContextLike, *, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     total, only_moved = None, True
+    given = value.dtype
     for layer in layers:
+        if (
+            inverse
+            and value.dtype is torch.float64
+            and given is torch.float32
+            and not (layer.takes_float64 or layer.moves_elements)
+        ):
+            # Behind one that gives float64 whatever it gets, such as columns in their units.
+            value = value.float()
         value, contribution = layer.inverse(value, context) if inverse else layer(value, context)
         # The zeros of layers that move raw data have their dtype, which is not that of the flow.
         total = contribution if total is None or only_moved else total + contribution

@@ -44,11 +44,20 @@ class Bijector(ABC):
 
 
 class AffineBijector(Bijector):
-    """`z = x exp(s) + t` with `s = limit tanh(raw / limit)`, so that the log scale stays within `+-limit`."""
+    """`z = x exp(s) + t` with `s = limit tanh(raw / limit)`, so that the log scale stays within `+-limit`.
+
+    Args:
+        limit: above 0, and finite.
+
+    Raises:
+        ConfigError: for another one.
+    """
 
     size = 2
 
     def __init__(self, limit: float = 2.0) -> None:
+        if not 0 < limit < math.inf:
+            raise ConfigError(f"The limit of log scales must be above 0 and finite, got {limit!r}.")
         self.limit = self.steepness = limit
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

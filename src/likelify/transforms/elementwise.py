@@ -91,8 +91,8 @@ class ActNorm(Transform):
             self.shift.copy_(channels.mean(1))
             deviation = channels.std(1, correction=0)
             rounding = 8 * torch.finfo(torch.promote_types(channels.dtype, torch.float32)).eps
-            smallest = rounding * channels.abs().amax(1).clamp_min(1e-6)
-            self.log_scale.copy_(torch.where(deviation > smallest, -deviation.clamp_min(1e-30).log(), 0.0))
+            smallest = rounding * channels.abs().amax(1)
+            self.log_scale.copy_(torch.where(deviation > smallest, -deviation.log(), 0.0))
         return super().initialize(x, context)
 
     def _broadcast(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +261,7 @@ class Tanh(Transform):
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Take artanh."""
         z, inside = within(z, z.abs() < 1, self, "(-1, 1)", 0.0)
-        return torch.atanh(z), sum_items(torch.where(inside, -(-z * z).log1p(), -math.inf), context)
+        return torch.atanh(z), sum_items(torch.where(inside, -(z.log1p() + (-z).log1p()), -math.inf), context)
 
 
 class Softplus(Transform):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
-from likelify.errors import ConfigError, DataError
+from likelify.errors import ConfigError
 from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
-from likelify.support import Interval, strictly_inside, within
+from likelify.support import Interval, check_domain, check_sample, strictly_inside, within
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT
 from likelify.transforms.rules import FALLING, PROBABILITIES, RISING
@@ -58,10 +58,10 @@ class FittedMarginal(Transform):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Count the levels of each position in the sample."""
+        check_sample(x, self)
+        check_domain((x > 0) & (x < self.levels), self, str(self.domain))
         with torch.no_grad():
             level = self._level(x.flatten(1)).T
-            if level.numel() == 0:
-                raise DataError("FittedMarginal.initialize got an empty sample.")
             counts = torch.zeros(len(level), self.levels, dtype=torch.float64, device="cpu")
             level = level.cpu()
             self._set_counts(counts.scatter_add(1, level, torch.ones_like(level, dtype=torch.float64)))

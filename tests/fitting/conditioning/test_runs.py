@@ -9,12 +9,15 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from likelify.errors import ConfigError
+from likelify.data import SourceOptions
+from likelify.errors import ConfigError, DataError
+from likelify.fitting.drawing.filling import impute_to
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import made
 from likelify.fitting.report.sections.copies import copies
 from likelify.fitting.report.sections.samples import samples
+from likelify.fitting.starting import fit_run
 from likelify.fitting.typed import arrow_table
 from tests.app.command import said
 from tests.fitting.conditioning.tables import LIVED, apples
@@ -183,6 +186,72 @@ def test_the_command_fills_in_files_and_keeps_what_they_had(mixed, monkeypatch, 
     assert table["draw"].to_pylist()[:6] == [0, 1, 2, 3, 4, 0]
     assert table["id"].to_pylist()[4:6] == ["a0", "a1"]
     complaint = said(monkeypatch, capsys, *words, "holes.csv", "--force", code=2)
-    assert "is the file whose cells are filled in" in complaint
+    assert "is the file that is read" in complaint
     complaint = said(monkeypatch, capsys, *words, "full.npy", code=2)
     assert "written to files in .csv, .parquet, .feather" in complaint
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """A run of a table in which -1 stands for a missing value, and a file of such rows."""
+    place = tmp_path_factory.mktemp("marked")
+    numbers = np.random.default_rng(0)
+    a = numbers.normal(scale=3, size=300)
+    cells = np.where(numbers.random(300) < 0.2, "-1", [f"{value:.3f}" for value in a])
+    lines = ["a,b", *(f"{cell},{value + numbers.normal():.3f}" for cell, value in zip(cells, a, strict=True))]
+    (place / "table.csv").write_text("\n".join(lines))
+    run = fit_run(str(place / "table.csv"), place / "run", steps=30, options=SourceOptions(missing=("-1",)))
+    for name, cell in (("marked", "-1"), ("empty", "")):
+        (place / f"{name}.csv").write_text(f"a,b\n{cell},8\n{cell},1.5\n")
+        (place / f"given-{name}.csv").write_text(f"a,b\n{cell},8\n".replace(",b", "").replace(",8", "") + "2.0\n")
+    return run, place
+
+
+@pytest.mark.filterwarnings("ignore::likelify.errors.LikelifyWarning")
+def test_words_for_missing_values_are_missing_everywhere(marked):
+    run, place = marked
+    marker, empty = place / "marked.csv", place / "empty.csv"
+    one, other = (run.conditional_log_prob(file, target="b").nats for file in (marker, empty))
+    assert np.array_equal(one, other)
+    one, other = (run.predict_quantiles(file, [0.1, 0.5], target="b") for file in (marker, empty))
+    assert np.array_equal(one, other)
+    drawn = [run.sample(20, given={"a": value}, seed=1) for value in ("-1", -1, None)]
+    assert all(np.array_equal(drawn[0], each, equal_nan=True) for each in drawn[1:])
+
+
+def test_known_numbers_keep_their_digits_when_cells_are_filled_in(marked, tmp_path):
+    run, _ = marked
+    rows = pyarrow.table({"a": [1.23456789, None, 0.5], "b": [None, 2.3456789, None]})
+    pyarrow.parquet.write_table(rows, tmp_path / "holes.parquet")
+    for name in ("full.parquet", "full.csv"):
+        impute_to(run, str(tmp_path / "holes.parquet"), tmp_path / name)
+    parquet = pyarrow.parquet.read_table(tmp_path / "full.parquet")
+    text = pyarrow.csv.read_csv(tmp_path / "full.csv")
+    for table in (parquet, text):
+        assert table["a"].to_pylist()[0::2] == [1.23456789, 0.5]
+        assert table["b"].to_pylist()[1] == 2.3456789
+        drawn = [table["b"].to_pylist()[0], table["a"].to_pylist()[1]]
+        assert all(value == round(value, 3) for value in drawn)
+
+
+def test_the_file_that_is_read_is_not_written_over(marked, monkeypatch, capsys):
+    run, place = marked
+    file = place / "given-empty.csv"
+    kept = file.read_text()
+    words = ("sample", run.path, "--given", file, "-o", file, "--force")
+    assert "is the file that is read" in said(monkeypatch, capsys, *words, code=2)
+    assert file.read_text() == kept
+
+
+def test_conditions_that_were_never_missing_must_be_known(conditioned):
+    run, _ = conditioned
+    rows = run.sample(given={"size": [5.0, 6.0], "sort": ["Gala", "Gala"]})
+    rows[1, 0] = np.nan
+    with pytest.raises(DataError, match=r"given 'size'.*of row 1 it is not"):
+        run.predict_quantiles(rows, [0.5], target="weight")
+
+
+def test_raw_rows_have_the_columns_of_the_model(mixed):
+    run, _ = mixed
+    with pytest.raises(DataError, match=r"Raw rows are an array \(rows, 7\)"):
+        run.as_table(np.zeros((2, 5)))

@@ -309,3 +309,29 @@ def test_a_table_of_which_nothing_is_left_to_model_is_refused():
         density(given=["age"]).fit(people()[["age"]])
     with pytest.raises(ConfigError, match="nothing to model"):
         density(given=["age"]).fit(people()[["age"]].assign(same=1))
+
+
+def test_columns_with_labels_that_are_no_texts_may_come_in_any_order():
+    numbers = np.random.default_rng(0)
+    frame = pd.DataFrame({0: numbers.normal(size=80), 1: 100 * numbers.normal(size=80), 2: 9 + numbers.normal(size=80)})
+    fitted = density().fit(frame)
+    holes = frame.head(5).copy()
+    holes.loc[0, 0], holes.loc[1, 2] = np.nan, np.nan
+    turned = holes[[2, 1, 0]]
+    filled = fitted.impute(turned, random_state=0)
+    assert list(filled.columns) == [2, 1, 0]
+    assert not filled.isna().any().any()
+    pd.testing.assert_frame_equal(filled[[0, 1, 2]], fitted.impute(holes, random_state=0))
+    odd = frame.head(3).copy()
+    odd.loc[1, 0] = 40.0
+    assert fitted.blame(odd[[2, 1, 0]]).loc[1].idxmax() == fitted.blame(odd).loc[1].idxmax() == 0
+
+
+def test_a_dictionary_gives_one_value_of_each_column():
+    frame = pd.DataFrame({"a": np.arange(60.0) % 7, "b": np.random.default_rng(0).normal(size=60)})
+    fitted = density().fit(frame)
+    with pytest.raises(ConfigError, match="one value of 'b'"):
+        fitted.sample(2, given={"b": [1.0, 2.0]})
+    with pytest.raises(ConfigError, match="given twice"):
+        fitted.sample(2, given={"b": 1.0, 1: 2.0})
+    assert len(fitted.sample(2, given={"b": np.array(1.0)})) == 2

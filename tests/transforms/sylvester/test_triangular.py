@@ -289,3 +289,13 @@ def test_roots_that_are_not_finite_do_not_keep_others_from_theirs():
     good = v.isfinite()
     assert bool(found[~good].isnan().all())
     torch.testing.assert_close((found + function.evaluate(found, raw)[0])[good], v[good])
+
+
+def test_a_row_that_is_not_known_leaves_the_others():
+    flow = lk.Flow(lk.Normal((3,)), lk.Chain([lk.transforms.planar(3)]))
+    x = torch.randn(4, 3)
+    expected = flow.log_prob(x)
+    x[1, 1] = torch.nan
+    found = flow.log_prob(x)
+    assert bool(found[1].isnan())
+    assert torch.equal(found[[0, 2, 3]], expected[[0, 2, 3]])

@@ -71,11 +71,13 @@ class Asked:
 
     def check(self) -> None:
         """Refuse conditions that are not known, and values that no row can have."""
-        lacking = [column.name for at, column in enumerate(self.schema) if column.given and not self.known[:, at].all()]
-        if lacking:
-            raise DataError(
-                f"The model was fitted given {', '.join(map(repr, lacking))}: what is given must be known of every row."
-            )
+        for at, column in enumerate(self.schema):
+            gone = ~self.known[:, at] | (np.isnan(self.rows[:, at]) & (not column.missing))
+            if column.given and gone.any():
+                raise DataError(
+                    f"The model was fitted given '{column.name}': what is given must be known of every row, and of row "
+                    f"{int(gone.argmax())} it is not."
+                )
         for at, column in enumerate(self.schema):
             values, known = self.rows[:, at], self.known[:, at]
             low, high = column.range

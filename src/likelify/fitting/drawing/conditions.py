@@ -11,7 +11,7 @@ import numpy as np
 
 from likelify.data.encoding import encode
 from likelify.data.formats import frame_of, open_frame
-from likelify.data.frames import Frame, joined
+from likelify.data.frames import Frame, joined, without_any, without_numbers
 from likelify.data.reading import read_as, require_columns
 from likelify.errors import ConfigError, DataError, unknown_words
 from likelify.schema import OFF_STEP, ColumnSchema, compute_functions
@@ -85,7 +85,7 @@ def _starts(part: str, name: str) -> bool:
     return rest.startswith(name) and rest[len(name) :].lstrip().startswith("=")
 
 
-def conditions(given: Any, schema: Sequence[ColumnSchema]) -> Conditions:
+def conditions(given: Any, schema: Sequence[ColumnSchema], missing: Sequence[str] = ()) -> Conditions:
     """Return what is given as rows.
 
     Args:
@@ -93,14 +93,15 @@ def conditions(given: Any, schema: Sequence[ColumnSchema]) -> Conditions:
             file, a data frame. Values are such as the data have: numbers, words, dates; None or an empty cell says that
             the value is known to be missing.
         schema: of the columns of the model.
+        missing: words that stand for missing values in the data of the model, beside the usual ones.
 
     Raises:
         ConfigError: if it is something else, or nothing.
         DataError: if there is no such column, or a value is not one that the column has.
     """
-    frame = _frame(given)
-    columns = {} if frame is not None else _columns(given)
-    single = frame is None and not any(map(_is_list, given.values()))
+    frame = _frame(given, missing)
+    columns = {} if frame is not None else _columns(given, missing)
+    single = frame is None and not any(map(is_list, given.values()))
     names = list(columns) if frame is None else [each.name for each in frame.columns if each.name not in frame.index]
     what = "What is given" if frame is None else frame.name
     places = {column.name: at for at, column in enumerate(schema)}
@@ -147,25 +148,28 @@ def _values(
     return values
 
 
-def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = ()) -> np.ndarray:
+def rows_of(
+    items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = (), missing: Sequence[str] = ()
+) -> np.ndarray:
     """Return raw rows of a table, of whose columns others than those of the model are not looked at.
 
     Args:
         items: a file, a data frame, lists by the names of columns; or an array or tensor of raw rows.
         schema: of the columns of the model.
         optional: numbers of columns that need not be there.
+        missing: words that stand for missing values in the data of the model, beside the usual ones.
 
     Raises:
         DataError: if another column is not there, or a value is not of its kind.
     """
     array = items.detach().cpu().numpy() if hasattr(items, "detach") else items
     if isinstance(array, np.ndarray):
-        return np.asarray(array, dtype=np.float64)
-    frame = _frame(items)
+        return without_numbers(_raw_rows(array, len(schema)), missing)
+    frame = _frame(items, missing)
     if frame is not None:
         require_columns(frame, [column for at, column in enumerate(schema) if at not in optional])
         return _read(frame, schema, unknown="unseen")
-    columns = _columns(items)
+    columns = _columns(items, missing)
     absent = [at for at in range(len(schema)) if schema[at].name not in columns]
     unneeded = [at for at in absent if at in optional or not schema[at].is_modelled]
     found = [at for at in range(len(schema)) if at not in unneeded]
@@ -176,6 +180,17 @@ def rows_of(items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] 
     return rows
 
 
+def _raw_rows(array: np.ndarray, columns: int) -> np.ndarray:
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise DataError(f"Raw rows are an array (rows, {columns}), got shape {array.shape}.")
+    try:
+        return np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Raw rows are numbers, words by their numbers in the schema: {error}. A data frame or a file has words."
+        ) from error
+
+
 def _follows(column: ColumnSchema) -> str:
     of = () if column.function is None else column.function.of
     if not of:
@@ -183,9 +198,12 @@ def _follows(column: ColumnSchema) -> str:
     return f"'{column.name}' follows from {', '.join(map(repr, of))}; give these instead."
 
 
-def _frame(given: Any) -> Frame | None:
+def _frame(given: Any, missing: Sequence[str]) -> Frame | None:
     """Return a file or a data frame as a table; None if it is neither."""
-    return open_frame(Path(given)) if isinstance(given, str | Path) else frame_of(given)
+    frame = open_frame(Path(given)) if isinstance(given, str | Path) else frame_of(given)
+    if frame is not None:
+        frame.missing = tuple(missing)
+    return frame
 
 
 def _read(frame: Frame, schema: Sequence[ColumnSchema], *, unknown: str) -> np.ndarray:
@@ -193,20 +211,27 @@ def _read(frame: Frame, schema: Sequence[ColumnSchema], *, unknown: str) -> np.n
     return joined(frame.name, (rows.values for rows in read_as(frame, schema, unknown=unknown)))
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str)
+def is_list(value: Any) -> bool:
+    """Tell whether something holds several values; a word is one."""
+    return isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
-def _columns(given: Any) -> dict[str, Any]:
+def _columns(given: Any, missing: Sequence[str]) -> dict[str, Any]:
     """Return lists of values by the names of columns."""
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"What is given must be values by the names of columns, a data frame or a file, got {type(given).__name__}."
         )
-    lists = [_is_list(value) for value in given.values()]
+    lists = [is_list(value) for value in given.values()]
     if any(lists) and not all(lists):
         raise ConfigError("Give one value for each column, or equally long lists of them for all.")
-    return {str(name): values if all(lists) else [values] for name, values in given.items()}
+    columns = {str(name): values if all(lists) else [plain_value(values)] for name, values in given.items()}
+    return {name: without_any(list(values), missing) if missing else values for name, values in columns.items()}
+
+
+def plain_value(value: Any) -> Any:
+    """Return a number that an array or a tensor without axes holds; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _never_seen(values: np.ndarray, column: ColumnSchema) -> str:

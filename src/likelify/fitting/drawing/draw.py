@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def check_draws(number: int, temperature: float) -> None:
         ConfigError: if the number is not 1, 2, ..., or the temperature is negative or not finite.
     """
     whole_draws(number)
-    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+    if not isinstance(temperature, Real) or not 0 <= temperature < math.inf:
         raise ConfigError(f"The temperature must be a number that is not negative, got {temperature}.")
 
 

@@ -99,6 +99,13 @@ def completing(flow: Flow, name: str) -> Flow:
     return flow
 
 
+def missing_words_of(run: Run) -> tuple[str, ...]:
+    """Return the words that stand for missing values in the data of a run, beside the usual ones."""
+    opened = run.config.opened
+    options = None if opened is None else opened.options
+    return () if options is None else tuple(options.missing or ())
+
+
 def refuse_without_conditions(run: Run) -> None:
     """Refuse to draw rows of a model that was fitted given some columns, unless these are given.
 
@@ -240,13 +247,13 @@ def filled(
     """
     check_seed(seed)
     draws = whole_draws(draws)
-    given = np.array([column.given for column in schema], dtype=bool)
+    given, missing = (np.array([getattr(c, name) for c in schema], dtype=bool) for name in ("given", "missing"))
     sums = np.array([not column.is_modelled for column in schema])
     size, count = max(1, PART // draws), 0
     written = source.texts(size) if texts else repeat({})
     for number, (part, text) in enumerate(zip(source.batches(size), written, strict=False)):
         rows = part.batch.x.double().numpy()
-        known = ~np.isnan(rows) | given
+        known = ~np.isnan(rows) | (given & missing)
         drawn = draw_given(flow, schema, rows, known, draws=draws, present=True, seed=chunk_seed(seed, number))
         count += len(rows)
         yield Filled(drawn, ~np.isnan(rows), int((~known & ~sums).sum()), part.carried, text)
@@ -256,7 +263,9 @@ def filled(
 
 def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool) -> pa.Table:
     count, draws = part.drawn.rows.shape[:2]
-    table = arrow_table(part.drawn.rows.reshape(count * draws, -1), schema, written=written)
+    # What is known stays as it is: only draws have the decimals of the data.
+    kept = part.known.repeat(draws, 0)
+    table = arrow_table(part.drawn.rows.reshape(count * draws, -1), schema, written=written, kept=kept)
     table = table.rename_columns(column_names(facts))
     for at, name in enumerate(table.column_names):
         if name in part.texts:
@@ -285,7 +294,7 @@ def predict_quantiles(
     """Return quantiles of a column given the others; see `Run.predict_quantiles`."""
     schema = columns_of(run)
     at = target_of(schema, target)
-    return quantiles(completing_flow(run), schema, rows_of(items, schema, [at]), at, levels, seed=seed)
+    return quantiles(completing_flow(run), schema, _rows(run, items, schema, [at]), at, levels, seed=seed)
 
 
 def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | None = None, seed: int = 0) -> Density:
@@ -293,7 +302,11 @@ def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | 
     schema = columns_of(run)
     names = [target] if isinstance(target, str) or target is None else list(target)
     at = [target_of(schema, name) for name in names]
-    return log_prob_of(completing_flow(run), schema, rows_of(items, schema), at, seed=seed)
+    return log_prob_of(completing_flow(run), schema, _rows(run, items, schema), at, seed=seed)
+
+
+def _rows(run: Run, items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = ()) -> np.ndarray:
+    return rows_of(items, schema, optional, missing_words_of(run))
 
 
 def target_of(schema: Sequence[ColumnSchema], name: str | None) -> int:

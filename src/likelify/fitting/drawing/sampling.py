@@ -22,7 +22,14 @@ from likelify.fitting.drawing.draw import (
     draw_chunks,
     label_cycle,
 )
-from likelify.fitting.drawing.filling import Worth, columns_of, completing_flow, given_chunks, refuse_without_conditions
+from likelify.fitting.drawing.filling import (
+    Worth,
+    columns_of,
+    completing_flow,
+    given_chunks,
+    missing_words_of,
+    refuse_without_conditions,
+)
 from likelify.fitting.drawing.graph_files import write_pictures
 from likelify.fitting.drawing.graphs import graph_chunks, sample_graphs
 from likelify.fitting.drawing.writing import USUAL_NUMBER, check_file, endings, write_items, write_panels
@@ -135,7 +142,7 @@ def conditional_chunks(
     if label is not None or temperature != 1.0:
         raise ConfigError("Rows that are drawn given some of their columns have neither a label nor a temperature.")
     schema = columns_of(run)
-    found = conditions(given, schema)
+    found = conditions(given, schema, missing_words_of(run))
     number = (USUAL if found.single else 1) if number is None else number
     check_draws(number, 1.0)
     flow = completing_flow(run)
@@ -243,4 +250,4 @@ def quality_of(
     real = source.read(held_out, torch.arange(number)).x.double().numpy()
     if rows is None:
         rows = torch.cat([part.x for part in sample_chunks_like(run, lambda: source, held_out, number, seed=seed)])
-    return quality(real, rounded(rows_of(rows, schema), schema), schema)
+    return quality(real, rounded(rows_of(rows, schema, missing=missing_words_of(run)), schema), schema)

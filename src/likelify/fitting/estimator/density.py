@@ -10,6 +10,7 @@ from typing import Any, Never, Self
 
 import numpy as np
 
+from likelify.data.frames import without_any
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
 from likelify.fitting.drawing.draw import whole_draws
@@ -259,7 +260,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         Raises:
             StateError: if the estimator is of a run that keeps no values of columns, and without data.
         """
-        gains, X = self._of(X, Fitted.blame), X if is_frame(X) else np.asarray(X)  # noqa: N806
+        gains, X = self._of(X, Fitted.blame), self._form.in_order(X) if is_frame(X) else np.asarray(X)  # noqa: N806
         return replace(form_of(X), columns=self._form.columns).numbers(X, gains, self.schema_)
 
     def transform(self, X: Any) -> Any:  # noqa: N803
@@ -316,7 +317,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             )
         if given is None:
             return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
-        known = conditions_of(given, self._form)
+        words = missing_words(self.missing)
+        known = {name: without_any(values, words) for name, values in conditions_of(given, self._form).items()}
         return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
 
     def impute(self, X: Any, draws: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:  # noqa: N803
@@ -332,10 +334,12 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """
         check_is_fitted(self)
         draws = whole_draws(draws)
-        data, X = self._read(X), X if is_frame(X) else np.asarray(unmasked(X))  # noqa: N806
+        data, given = self._read(X), X
+        X = self._form.in_order(X) if is_frame(X) else np.asarray(unmasked(X))  # noqa: N806
         form = replace(form_of(X), columns=self._form.columns)
         drawn, missing = self._fitted.impute(data, draws, self._seed(random_state))
         filled = [form.filled(X, drawn[:, draw], missing, self.schema_) for draw in range(draws)]
+        filled = filled if X is given or not is_frame(X) else [table[list(given.columns)] for table in filled]
         return filled[0] if draws == 1 else filled
 
     def predict_quantiles(

@@ -12,6 +12,7 @@ from likelify.data import SourceOptions
 from likelify.data.arrow import pyarrow
 from likelify.data.frames import without_numbers, without_words
 from likelify.errors import ConfigError, DataError
+from likelify.fitting.drawing.conditions import is_list, plain_value
 from likelify.fitting.estimator.forms import Form, as_arrow, is_frame
 
 if TYPE_CHECKING:
@@ -40,7 +41,17 @@ def conditions_of(given: Any, form: Form) -> dict[str, list[Any]]:
         ConfigError: if it is neither.
     """
     if isinstance(given, Mapping):
-        return {form.named(name): [value] for name, value in given.items()}
+        known: dict[str, list[Any]] = {}
+        for name, value in given.items():
+            column = form.named(name)
+            if column in known:
+                raise ConfigError(f"The column '{column}' is given twice.")
+            if is_list(value):
+                raise ConfigError(
+                    f"A dictionary gives one value of '{column}'; several rows are given as a data frame."
+                )
+            known[column] = [plain_value(value)]
+        return known
     if not is_frame(given):
         raise ConfigError(f"What is given is a dictionary of values by column, or a data frame, not {given!r:.40}.")
     table: Any = as_arrow(given)

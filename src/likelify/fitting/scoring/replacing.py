@@ -99,7 +99,7 @@ def _images(source: Source) -> np.ndarray:
 def _spread(source: Source, number: int) -> Tensor:
     """Return the numbers of at most so many training items, in equal steps."""
     size = source.size("train")
-    return torch.linspace(0, size - 1, min(number, size)).round().long()
+    return torch.linspace(0, size - 1, min(number, size), dtype=torch.float64).round().long()
 
 
 def patch_of(height: int, width: int) -> tuple[int, int]:

@@ -186,7 +186,9 @@ def sylvester(
         >>> z.shape, log_det.shape
         (torch.Size([5, 4]), torch.Size([5]))
     """
-    heads = SylvesterHeads(features, hidden_units or features, context_features=context_features)
+    heads = SylvesterHeads(
+        features, features if hidden_units is None else hidden_units, context_features=context_features
+    )
     basis = _reflections(features, reflections, context_features)
     return Conjugate(basis, TriangularResidual(heads, FreeTanhResidual()))
 

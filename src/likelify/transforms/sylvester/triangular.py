@@ -137,7 +137,7 @@ class TriangularResidual(Transform):
         """
         value, slope = self._evaluate(x, context)
         if not isinstance(self.scalar, TanhResidual):
-            check_domain(slope > -1, self, "the values at which the slope of f is above -1")
+            check_domain(~(slope <= -1), self, "the values at which the slope of f is above -1")
         return x + value, sum_items(torch.log1p(slope), context)
 
     def inverse(self, z: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
