@@ -23,7 +23,7 @@ from likelify.data import (
     standardized,
     subset,
 )
-from likelify.errors import DataError
+from likelify.errors import ConfigError, DataError
 from likelify.settings import Settings
 
 # Items that are put together at a time.
@@ -48,6 +48,23 @@ class DataChoice(Settings):
     standardized: bool = False
     folder: str | None = None
     options: SourceOptions | None = None
+
+
+def refuse_other_units(opened: DataChoice | None, where: Path) -> None:
+    """Refuse rows in the units of a table, where the model is one of columns in units of their standard deviations.
+
+    Args:
+        opened: how the data of a run were opened.
+        where: its folder.
+
+    Raises:
+        ConfigError: then.
+    """
+    if opened is not None and opened.standardized:
+        raise ConfigError(
+            f"'{where}' is a model of columns in units of their standard deviations. Give a source that was "
+            "standardised likewise, lk.data.standardized(source)."
+        )
 
 
 def open_data(choice: DataChoice) -> Source:

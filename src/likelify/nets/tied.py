@@ -30,7 +30,6 @@ class TiedHeads(nn.Module):
     """
 
     context_features = 0
-    mask: Tensor
     extra_repr = kept_arguments
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
@@ -40,10 +39,6 @@ class TiedHeads(nn.Module):
         odd_taps(kernel_size, 2)
         self.channels, self.kernel_size = channels, kernel_size
         taps = kernel_size**2
-        place = torch.arange(taps).reshape(kernel_size, kernel_size)
-        mask = (place < taps // 2).expand(channels, channels, -1, -1).clone()
-        mask[:, :, kernel_size // 2, kernel_size // 2] = torch.ones(channels, channels).tril(-1).bool()
-        self.register_buffer("mask", mask, persistent=False)
         self.kernel = nn.Parameter(torch.randn(channels, channels, kernel_size, kernel_size) / (taps * channels))
         self.diagonal_1 = nn.Parameter(0.5 + 0.1 * torch.randn(channels))
         self.diagonal_2 = nn.Parameter(0.1 * torch.randn(channels))
@@ -65,5 +60,13 @@ class TiedHeads(nn.Module):
 
     def kernels(self) -> tuple[Tensor, Tensor]:
         """Return the kernels of `R1` and `R2` without their diagonals, `(channels, channels, k, k)`."""
-        swapped = self.kernel.transpose(0, 1).transpose(2, 3)
-        return self.kernel * self.mask, swapped * self.mask
+        mask, swapped = self._mask(), self.kernel.transpose(0, 1).transpose(2, 3)
+        return self.kernel * mask, swapped * mask
+
+    def _mask(self) -> Tensor:
+        """Return which weights there are. As a buffer that no state holds it would be lost by `to_empty`."""
+        size, device = self.kernel_size, self.kernel.device
+        middle = size**2 // 2
+        place = torch.arange(size**2, device=device).reshape(size, size)
+        below = torch.ones(self.channels, self.channels, device=device).tril(-1).bool()[:, :, None, None]
+        return (place < middle) | (below & (place == middle))

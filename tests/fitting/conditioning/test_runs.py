@@ -17,6 +17,8 @@ from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import made
 from likelify.fitting.report.sections.copies import copies
 from likelify.fitting.report.sections.samples import samples
+from likelify.fitting.run import Run
+from likelify.fitting.sources import DataChoice
 from likelify.fitting.starting import fit_run
 from likelify.fitting.typed import arrow_table
 from tests.app.command import said
@@ -255,3 +257,27 @@ def test_raw_rows_have_the_columns_of_the_model(mixed):
     run, _ = mixed
     with pytest.raises(DataError, match=r"Raw rows are an array \(rows, 7\)"):
         run.as_table(np.zeros((2, 5)))
+
+
+def test_cells_between_the_steps_of_a_column_are_named(mixed):
+    run, _ = mixed
+    rows = run.sample(3)
+    at = [column.name for column in run.config.data.schema].index("seeds")
+    rows[:, at] = torch.tensor([1.0, 2.5, 3.0])
+    with pytest.raises(DataError, match=r"'seeds' = 2.5 in row 1 is no multiple of 1"):
+        run.conditional_log_prob(rows, target="size")
+
+
+def test_rows_in_other_units_are_refused_by_all(mixed):
+    run, _ = mixed
+    opened = run.config.opened or DataChoice(source="apples")
+    config = run.config.model_copy(update={"opened": opened.model_copy(update={"standardized": True})})
+    other = Run(run.path, config)
+    rows = run.sample(2)
+    for call in (
+        lambda: other.conditional_log_prob(rows, target="size"),
+        lambda: other.predict_quantiles(rows, [0.5], target="size"),
+        lambda: other.sample(2, given={"size": 5.0}),
+    ):
+        with pytest.raises(ConfigError, match="units of their standard deviations"):
+            call()

@@ -267,3 +267,11 @@ def test_rounded_numbers_with_a_large_offset_have_the_density_that_they_have_wit
         # The cells are about a centre that is rounded as numbers of that size are.
         assert torch.allclose(z, found[0][0], atol=1e-3)
         assert torch.allclose(log_slope, found[0][1], atol=0.05)
+
+
+def test_a_state_that_is_no_density_is_refused():
+    layer = lk.transforms.KernelMarginal(1)
+    state = layer.state_dict()
+    for name, wrong in (("mass", state["mass"] / 2), ("ends", state["ends"].flip(1))):
+        with pytest.raises(StateError, match="must sum to one, and its ends must rise"):
+            layer.load_state_dict(state | {name: wrong})

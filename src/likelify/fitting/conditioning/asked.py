@@ -13,7 +13,7 @@ from torch import Tensor
 from likelify.data.encoding import decode_column
 from likelify.errors import DataError, LikelifyWarning
 from likelify.fitting.conditioning.dependent import solve_functions, unused_sums
-from likelify.schema import ColumnSchema
+from likelify.schema import OFF_STEP, ColumnSchema
 
 # Of the width of what the data hold of a column: so far beyond it a model is believed to know what it says.
 NEAR = 0.1
@@ -88,6 +88,8 @@ class Asked:
                 raise DataError(
                     f"'{column.name}' = {values[row]:g} of row {row} is not possible: its range is [{low:g}, {high:g}]."
                 )
+            if said := between_steps(np.where(known, values, np.nan), column):
+                raise DataError(said)
             if column.is_modelled:
                 self._warn_beyond(column, np.where(known, values, np.nan))
 
@@ -139,6 +141,22 @@ class Asked:
             )
         rows[:, [not column.is_modelled for column in self.schema]] = np.nan
         return rows
+
+
+def between_steps(values: np.ndarray, column: ColumnSchema) -> str:
+    """Say which value of a column of steps is none of them; nothing if all are, or are missing."""
+    whole = 1.0 if column.kind == "integer" and column.rest == "none" else None
+    step = column.step if column.rest == "steps" else whole
+    if step is None:
+        return ""
+    between = ~np.isnan(values) & (np.abs(values / step - np.rint(values / step)) > OFF_STEP)
+    between &= ~np.isin(values, column.states)
+    if not between.any():
+        return ""
+    return (
+        f"'{column.name}' = {values[between.argmax()]:g} in row {int(between.argmax())} is no multiple of "
+        f"{step:g}, as all its values are."
+    )
 
 
 def _data(column: ColumnSchema) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, joined, without_any, without_numbers
 from likelify.data.reading import read_as, require_columns
 from likelify.errors import ConfigError, DataError, unknown_words
-from likelify.schema import OFF_STEP, ColumnSchema, compute_functions
+from likelify.fitting.conditioning.asked import between_steps
+from likelify.schema import ColumnSchema, compute_functions
 
 # Seen values of a column that an error names.
 NAMED = 12
@@ -242,14 +243,8 @@ def _never_seen(values: np.ndarray, column: ColumnSchema) -> str:
             f"'{column.name}' is missing in row {int(missing.argmax())}, and was never missing in the data that the "
             "model was fitted to. Leave the column out if it is not known."
         )
-    if column.rest == "steps" and column.step is not None:
-        between = ~missing & (np.abs(values / column.step - np.rint(values / column.step)) > OFF_STEP)
-        between &= ~np.isin(values, column.states)
-        if between.any():
-            return (
-                f"'{column.name}' = {values[between.argmax()]:g} in row {int(between.argmax())} is no multiple of "
-                f"{column.step:g}, as all its values are."
-            )
+    if said := between_steps(values, column):
+        return said
     strange = ~missing & ~np.isin(values, column.states)
     if column.rest != "none" or not strange.any():
         return ""

@@ -22,6 +22,7 @@ from likelify.fitting.drawing.writing import check_file
 from likelify.fitting.files import beside, give_name, make_folder, refuse_taken
 from likelify.fitting.scoring.scoring import items_of
 from likelify.fitting.scoring.tables import as_schema, carried_column
+from likelify.fitting.sources import refuse_other_units
 from likelify.fitting.table_files import as_text, write_tables
 from likelify.fitting.typed import arrow_table
 from likelify.schema import ColumnSchema
@@ -306,6 +307,7 @@ def conditional_log_prob(run: Run, items: Any, *, target: str | Sequence[str] | 
 
 
 def _rows(run: Run, items: Any, schema: Sequence[ColumnSchema], optional: Sequence[int] = ()) -> np.ndarray:
+    refuse_other_units(run.config.opened, run.path)
     return rows_of(items, schema, optional, missing_words_of(run))
 
 

@@ -34,6 +34,7 @@ from likelify.fitting.drawing.graph_files import write_pictures
 from likelify.fitting.drawing.graphs import graph_chunks, sample_graphs
 from likelify.fitting.drawing.writing import USUAL_NUMBER, check_file, endings, write_items, write_panels
 from likelify.fitting.quality import Quality, quality
+from likelify.fitting.sources import refuse_other_units
 from likelify.fitting.typed import rounded
 from likelify.schema import ColumnSchema, compute_functions
 
@@ -142,6 +143,7 @@ def conditional_chunks(
     if label is not None or temperature != 1.0:
         raise ConfigError("Rows that are drawn given some of their columns have neither a label nor a temperature.")
     schema = columns_of(run)
+    refuse_other_units(run.config.opened, run.path)
     found = conditions(given, schema, missing_words_of(run))
     number = (USUAL if found.single else 1) if number is None else number
     check_draws(number, 1.0)

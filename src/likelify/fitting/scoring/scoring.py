@@ -24,6 +24,7 @@ from likelify.fitting.scoring.scorer import Scorer, Wanted
 from likelify.fitting.scoring.scores import Scores
 from likelify.fitting.scoring.sharing import scored_passes
 from likelify.fitting.scoring.summary import Summary
+from likelify.fitting.sources import refuse_other_units
 
 if TYPE_CHECKING:
     import pyarrow
@@ -152,11 +153,8 @@ def items_of(
         if skip_unreadable:
             _refuse_skipping(items)
         return items
-    if opened is not None and opened.standardized and not isinstance(what, Source):
-        raise ConfigError(
-            f"'{run.path}' is a model of columns in units of their standard deviations. Give a source that was "
-            "standardised likewise, lk.data.standardized(source)."
-        )
+    if not isinstance(what, Source):
+        refuse_other_units(opened, run.path)
     options = (None if opened is None else opened.options) or SourceOptions()
     if skip_unreadable:
         options = options.model_copy(update={"skip_unreadable": True})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, DataError, ShapeError
+from likelify.errors import ConfigError, DataError, ShapeError, StateError
 from likelify.structure import ContextLike, check_size, sum_items
 from likelify.support import Interval, within
 from likelify.transforms.columns import InDouble
@@ -24,6 +24,8 @@ Ends = float | Sequence[float | None] | Tensor | None
 CELLS = 4095
 # Ranges that are no wider are empty as far as float64 can tell.
 NARROWEST = 1e-290
+# How far the masses of a state may be from one, which rounding is not.
+WHOLE = 1e-6
 # What follows from what was fitted, and is not kept with the weights.
 _DERIVED = ("log_density", "below", "above", "near", "beyond", "reach", "log_tail", "least", "stop", "inner")
 
@@ -208,8 +210,27 @@ class KernelMarginal(InDouble, Transform):
         return x[:, 0], log_slope[:, 0]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *how: Any, **named: Any) -> None:
+        given = [state_dict.get(prefix + name) for name in ("mass", "tails", "ends")]
+        if all(isinstance(tensor, Tensor) and tensor.ndim == 2 for tensor in given):
+            self._check_whole(*given)  # pyright: ignore[reportArgumentType]
         super()._load_from_state_dict(state_dict, prefix, *how, **named)
         self._derive()
+
+    def _check_whole(self, mass: Tensor, tails: Tensor, ends: Tensor) -> None:
+        """Refuse a state whose columns are no densities.
+
+        Raises:
+            StateError: then.
+        """
+        whole = mass.double().sum(1) + tails.double().sum(1)
+        # Single numbers that cannot be have a rule of their own.
+        if not bool(((mass > 0) & mass.isfinite()).all() and whole.isfinite().all() and ends.isfinite().all()):
+            return
+        if not (bool(((whole - 1).abs() <= WHOLE).all()) and bool((ends[:, 0] < ends[:, -1]).all())):
+            raise StateError(
+                "The masses of each column of a KernelMarginal must sum to one, and its ends must rise, and in what is "
+                "to be loaded that is not so. The state dictionary is damaged, or was changed."
+            )
 
     def inside(self, x: Tensor) -> Tensor:
         """Tell which values `(rows, columns)` are finite and within their declared ranges, or missing."""
