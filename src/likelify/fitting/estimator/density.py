@@ -10,7 +10,6 @@ from typing import Any, Never, Self
 
 import numpy as np
 
-from likelify.data.frames import without_any
 from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
 from likelify.fitting.drawing.draw import whole_draws
@@ -317,8 +316,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             )
         if given is None:
             return self._form.restored(self._fitted.sample(n_samples, seed), self.schema_)
-        words = missing_words(self.missing)
-        known = {name: without_any(values, words) for name, values in conditions_of(given, self._form).items()}
+        known = conditions_of(given, self._form, missing_words(self.missing))
         return self._form.restored(self._fitted.sample_given(n_samples, seed, known), self.schema_)
 
     def impute(self, X: Any, draws: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:  # noqa: N803
@@ -338,8 +336,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         X = self._form.in_order(X) if is_frame(X) else np.asarray(unmasked(X))  # noqa: N806
         form = replace(form_of(X), columns=self._form.columns)
         drawn, missing = self._fitted.impute(data, draws, self._seed(random_state))
-        filled = [form.filled(X, drawn[:, draw], missing, self.schema_) for draw in range(draws)]
-        filled = filled if X is given or not is_frame(X) else [table[list(given.columns)] for table in filled]
+        filled = [form.in_order_of(given, form.filled(X, each, missing, self.schema_)) for each in drawn.swapaxes(0, 1)]
         return filled[0] if draws == 1 else filled
 
     def predict_quantiles(

@@ -84,6 +84,12 @@ class Form:
             )
         return frame.iloc[:, [given.index(label) for label in wanted]]
 
+    @staticmethod
+    def in_order_of(given: Any, table: Any) -> Any:
+        """Return a data frame that `in_order` may have turned round with its columns in the order that they had."""
+        moved = type(table).__module__.partition(".")[0] == "pandas" and not given.columns.equals(table.columns)
+        return table[list(given.columns)] if moved else table
+
     def modelled(self, data: Any, schema: tuple[ColumnSchema, ...]) -> Any:
         """Return an array of numbers with the columns of the model alone; those of other tables are found by name."""
         if not isinstance(data, np.ndarray) or len(schema) == len(self.columns):

@@ -10,7 +10,7 @@ import numpy as np
 
 from likelify.data import SourceOptions
 from likelify.data.arrow import pyarrow
-from likelify.data.frames import without_numbers, without_words
+from likelify.data.frames import without_any, without_numbers, without_words
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.conditions import is_list, plain_value
 from likelify.fitting.estimator.forms import Form, as_arrow, is_frame
@@ -34,14 +34,19 @@ def named_columns(columns: Any, form: Form) -> Any:
     return tuple(map(form.named, several))
 
 
-def conditions_of(given: Any, form: Form) -> dict[str, list[Any]]:
+def conditions_of(given: Any, form: Form, missing: Collection[str] = ()) -> dict[str, Sequence[Any]]:
     """Return values by column of one row of conditions, or of a data frame of them.
 
+    Args:
+        given: the conditions.
+        form: of the table that was fitted.
+        missing: words that stand for missing values.
+
     Raises:
-        ConfigError: if it is neither.
+        ConfigError: if it is neither, or a column is given twice or several values.
     """
     if isinstance(given, Mapping):
-        known: dict[str, list[Any]] = {}
+        known: dict[str, Sequence[Any]] = {}
         for name, value in given.items():
             column = form.named(name)
             if column in known:
@@ -50,12 +55,12 @@ def conditions_of(given: Any, form: Form) -> dict[str, list[Any]]:
                 raise ConfigError(
                     f"A dictionary gives one value of '{column}'; several rows are given as a data frame."
                 )
-            known[column] = [plain_value(value)]
+            known[column] = without_any([plain_value(value)], missing)
         return known
     if not is_frame(given):
         raise ConfigError(f"What is given is a dictionary of values by column, or a data frame, not {given!r:.40}.")
     table: Any = as_arrow(given)
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+    return {name: without_any(table.column(name).to_pylist(), missing) for name in table.column_names}
 
 
 def weights_of(given: Any, count: int) -> np.ndarray:
