@@ -65,7 +65,7 @@ class _Kept(NamedTuple):
     """A recording.
 
     Attributes:
-        form: of what it was made for, see `Recording._form`.
+        form: of what it was made for: shapes of the batch, and `_Looked.form`.
         batch: tensors that it reads.
         losses: tensor that it writes.
         grads: of the parameters, which it writes; None of those that take no part.
@@ -194,11 +194,10 @@ class Recording:
             self.replayed += 1
             self._to_prove, self._trusted = self._to_prove - 1, 0
             return found
-        self.model.take(grads)
         # What is not finite proves nothing, and ends or sets back the fit soon.
         if sound:
             self._give_up(losses, gradients)
-            self.model.take(grads)
+        self.model.take(grads)
         return expected
 
     def _give_up(self, losses: float, gradients: float) -> None:
@@ -278,10 +277,14 @@ class _Looked:
         """
         buffers = self.buffers()
         before = [(buffer._version, buffer.clone()) for buffer in buffers]
-        yield
-        changed = [(b, kept) for b, (version, kept) in zip(buffers, before, strict=True) if b._version != version]
-        for buffer, kept in changed:
-            buffer.copy_(kept)
+        changed = False
+        try:
+            yield
+        finally:
+            for buffer, (version, kept) in zip(buffers, before, strict=True):
+                if buffer._version != version:
+                    changed = True
+                    buffer.copy_(kept)
         if changed:
             raise Unrecordable("A step changes buffers of the model.")
 

@@ -38,22 +38,27 @@ def arrow_table(
     """
     pa = pyarrow()
     whole = np.asarray(rows, dtype=np.float64)
-    values = rounded(whole, schema)
     kept = np.zeros(whole.shape, dtype=bool) if kept is None else kept
-    values = np.where(kept, whole, values)
+    values = rounded(whole, schema, kept)
     columns = [_column(pa, values[:, at], column, kept[:, at], written=written) for at, column in enumerate(schema)]
     return pa.table(columns, names=[column.name for column in schema])
 
 
-def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
+def rounded(rows: np.ndarray, schema: Sequence[ColumnSchema], kept: np.ndarray | None = None) -> np.ndarray:
     """Return rows whose real numbers have as many decimals as those of the data.
 
     Columns that follow from others go along: they change by as much as the others make them.
+
+    Args:
+        rows: `(n, len(schema))`.
+        schema: of the columns.
+        kept: where numbers stay as they are; by default nowhere.
     """
     found = rows.copy()
     for at, column in enumerate(schema):
         if column.kind == "real" and column.step is not None and column.function is None:
-            found[:, at] = in_steps(rows[:, at], column.step)
+            stays = False if kept is None else kept[:, at]
+            found[:, at] = np.where(stays, rows[:, at], in_steps(rows[:, at], column.step))
     before, after = rows.copy(), found.copy()
     for each in (before, after):
         compute_functions(each, schema)

@@ -76,8 +76,9 @@ class Session:
         # A page of fewer seeds than are kept takes no place of one of all.
         whole = {cell.name for cell in experiment.cells(None, files)} - {cell.name for cell in cells}
         fewer = committed and bool(whole & read_cells(results).keys())
-        page = PAGES / f"{experiment.folder}.md" if committed and not fewer else results / PAGE
-        page = UNCOMMITTED / experiment.folder / PAGE if fewer else page
+        page = PAGES / f"{experiment.folder}.md" if committed else results / PAGE
+        if fewer:
+            page = UNCOMMITTED / experiment.folder / PAGE
         if files is None:
             # Data of the user's files are there only in results.
             kept = read_cells(results)

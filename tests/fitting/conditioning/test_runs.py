@@ -221,6 +221,27 @@ def test_words_for_missing_values_are_missing_everywhere(marked):
     assert all(np.array_equal(drawn[0], each, equal_nan=True) for each in drawn[1:])
 
 
+def test_raw_rows_hold_no_words_for_missing_values(marked):
+    run, _ = marked
+    rows = np.array([[-1.0, 0.5]])
+    assert run.as_table(rows)["a"].to_pylist() == [-1.0]
+
+
+def test_sums_of_which_a_part_is_drawn_are_those_of_what_is_written(mixed, tmp_path):
+    run, _ = mixed
+    rows = run.as_table(run.sample(6, seed=3)).to_pylist()
+    sizes = [5.123456, 6.0, 7.25, 5.5, 6.75, 6.1]
+    known = pyarrow.table({"size": sizes, "weight": [None] * 6, "both": [None] * 6})
+    for name in (name for name in rows[0] if name not in known.column_names):
+        known = known.append_column(name, [[row[name] for row in rows]])
+    pyarrow.parquet.write_table(known, tmp_path / "holes.parquet")
+    impute_to(run, str(tmp_path / "holes.parquet"), tmp_path / "full.parquet")
+    full = pyarrow.parquet.read_table(tmp_path / "full.parquet")
+    assert full["size"].to_pylist() == sizes
+    for size, weight, both in zip(*(full[name].to_pylist() for name in ("size", "weight", "both")), strict=True):
+        assert both == pytest.approx(size + weight, abs=0.005)
+
+
 def test_known_numbers_keep_their_digits_when_cells_are_filled_in(marked, tmp_path):
     run, _ = marked
     rows = pyarrow.table({"a": [1.23456789, None, 0.5], "b": [None, 2.3456789, None]})

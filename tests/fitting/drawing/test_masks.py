@@ -33,7 +33,9 @@ def test_files(tmp_path):
     hidden[1, 2:5] = True
     Image.fromarray((hidden * 255).astype(np.uint8)).save(tmp_path / "mask.png")
     np.save(tmp_path / "mask.npy", hidden)
-    for name in ("mask.png", "mask.npy"):
+    # Of 16 bits, in which 400 is nearly black.
+    Image.fromarray(np.where(hidden, 65535, 400).astype(np.uint16)).save(tmp_path / "fine.png")
+    for name in ("mask.png", "mask.npy", "fine.png"):
         assert np.array_equal(mask_of(str(tmp_path / name), COLOURS), np.broadcast_to(hidden, (3, 4, 6)))
 
 

@@ -115,12 +115,7 @@ class Asked:
     @property
     def kept(self) -> np.ndarray:
         """Where values stay as they are `(n, columns)`: known ones, but for sums of which a part is drawn."""
-        kept = self.known.copy()
-        places = {column.name: at for at, column in enumerate(self.schema)}
-        for at, column in enumerate(self.schema):
-            if column.function is not None:
-                kept[:, at] &= self.known[:, [places[name] for name in column.function.of]].all(1)
-        return kept
+        return kept_values(self.known, self.schema)
 
     @property
     def modelled(self) -> np.ndarray:
@@ -141,6 +136,15 @@ class Asked:
             )
         rows[:, [not column.is_modelled for column in self.schema]] = np.nan
         return rows
+
+
+def kept_values(known: np.ndarray, schema: Sequence[ColumnSchema]) -> np.ndarray:
+    """Return where values stay as they are `(n, columns)`: known ones, but for sums of which a part is drawn."""
+    kept, places = known.copy(), {column.name: at for at, column in enumerate(schema)}
+    for at, column in enumerate(schema):
+        if column.function is not None:
+            kept[:, at] &= known[:, [places[name] for name in column.function.of]].all(1)
+    return kept
 
 
 def between_steps(values: np.ndarray, column: ColumnSchema) -> str:

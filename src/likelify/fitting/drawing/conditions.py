@@ -11,7 +11,7 @@ import numpy as np
 
 from likelify.data.encoding import encode
 from likelify.data.formats import frame_of, open_frame
-from likelify.data.frames import Frame, joined, without_any, without_numbers
+from likelify.data.frames import Frame, joined, without_any
 from likelify.data.reading import read_as, require_columns
 from likelify.errors import ConfigError, DataError, unknown_words
 from likelify.fitting.conditioning.asked import between_steps
@@ -158,14 +158,15 @@ def rows_of(
         items: a file, a data frame, lists by the names of columns; or an array or tensor of raw rows.
         schema: of the columns of the model.
         optional: numbers of columns that need not be there.
-        missing: words that stand for missing values in the data of the model, beside the usual ones.
+        missing: words that stand for missing values in the data of the model, beside the usual ones; in raw rows,
+            which hold codes of words, NaN alone does.
 
     Raises:
         DataError: if another column is not there, or a value is not of its kind.
     """
     array = items.detach().cpu().numpy() if hasattr(items, "detach") else items
     if isinstance(array, np.ndarray):
-        return without_numbers(_raw_rows(array, len(schema)), missing)
+        return _raw_rows(array, len(schema))
     frame = _frame(items, missing)
     if frame is not None:
         require_columns(frame, [column for at, column in enumerate(schema) if at not in optional])

@@ -14,6 +14,7 @@ from likelify.data import Batch, Facts, Items
 from likelify.data.arrow import pyarrow
 from likelify.distributions.mixture import can_complete
 from likelify.errors import ConfigError, DataError, unknown_word
+from likelify.fitting.conditioning.asked import kept_values
 from likelify.fitting.conditioning.given import Density, Drawn, OnShare, draw_given, log_prob_of, quantiles
 from likelify.fitting.drawing.conditions import Conditions, rows_of
 from likelify.fitting.drawing.draw import check_seed, whole_draws
@@ -265,12 +266,13 @@ def filled(
 def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSchema], *, written: bool) -> pa.Table:
     count, draws = part.drawn.rows.shape[:2]
     # What is known stays as it is: only draws have the decimals of the data.
-    kept = part.known.repeat(draws, 0)
-    table = arrow_table(part.drawn.rows.reshape(count * draws, -1), schema, written=written, kept=kept)
+    kept = kept_values(part.known, schema)
+    rows = part.drawn.rows.reshape(count * draws, -1)
+    table = arrow_table(rows, schema, written=written, kept=kept.repeat(draws, 0))
     table = table.rename_columns(column_names(facts))
     for at, name in enumerate(table.column_names):
         if name in part.texts:
-            table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], part.known[:, at], draws))
+            table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], kept[:, at], draws))
     for name, values in reversed(part.carried.items()):
         repeated = carried_column([value for value in values for _ in range(draws)])
         table = table.add_column(0, free_name(name, table.column_names), repeated)

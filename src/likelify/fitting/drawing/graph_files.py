@@ -13,6 +13,7 @@ import numpy as np
 from likelify.data import Batch, Facts
 from likelify.data.arrow import pyarrow
 from likelify.data.table_files import LABEL_COLUMN
+from likelify.fitting.drawing.formats import free_name
 from likelify.fitting.files import beside, give_name, refuse_taken, write_atomically
 from likelify.fitting.structures import feature_names, joined_batches
 from likelify.fitting.table_files import write_tables
@@ -116,15 +117,12 @@ def free_names(names: Sequence[str], taken: Iterable[str]) -> list[str]:
         >>> free_names(["x", "label", "label_2", "x"], ["graph", "label"])
         ['x', 'label_3', 'label_2', 'x_2']
     """
-    used, others, found = set(taken), set(names), []
+    found = list(taken)
+    before = len(found)
     for name in names:
-        spelt, number = name, 1
-        while spelt in used or (number > 1 and spelt in others):
-            number += 1
-            spelt = f"{name}_{number}"
-        used.add(spelt)
-        found.append(spelt)
-    return found
+        others = [] if name not in found else names
+        found.append(free_name(name, [*found, *others]))
+    return found[before:]
 
 
 def edge_table(batch: Batch, first: int = 0) -> pa.Table:

@@ -132,7 +132,7 @@ def _bright(path: Path) -> np.ndarray:
         with image_module.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise ConfigError(f"The mask '{path}' has {image.width}x{image.height} pixels, which is too large.")
-            if image.mode.startswith("I"):
+            if image.mode.startswith("I;16"):
                 # Of 16 bits, which the conversion would cut off at 8.
                 return np.asarray(image) > 2**15
             grey = np.asarray(image.convert("L"))

@@ -86,11 +86,11 @@ class Draws:
             MissingDependencyError: if pyarrow, which the extra `app` installs, is not there.
         """
         from likelify.fitting.drawing.conditions import rows_of
-        from likelify.fitting.drawing.filling import columns_of, missing_words_of
+        from likelify.fitting.drawing.filling import columns_of
         from likelify.fitting.typed import arrow_table
 
         schema = columns_of(self._run)
-        return arrow_table(rows_of(rows, schema, missing=missing_words_of(self._run)), schema)
+        return arrow_table(rows_of(rows, schema), schema)
 
     def impute(self, items: Any, *, draws: int = 1, seed: int = 0) -> Drawn:
         """Draw the missing values of rows, given what they have, and given that they are not missing.
