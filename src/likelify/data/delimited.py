@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.arrow import pyarrow
+from likelify.data.cells import plain_cell
 from likelify.data.dialect import (
     BLANK,
     MISSING,
@@ -95,7 +96,7 @@ class TextFrame(Frame):
                 )
             row = _first_row(start, delimiter, path)
             self.named = _is_header(row.cells)
-            names = [printable(cell) if self.named else "" for cell in row.cells]
+            names = [printable(plain_cell(cell)) if self.named else "" for cell in row.cells]
             require_distinct(self.name, [name for name in names if name])
             self._header = start.first + row.last - 1 if self.named else start.first - 1
             self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
@@ -255,7 +256,7 @@ class Table:
                 values[:, place] = read
             else:
                 values[:, place] = (column.cast("double") if number in wanted.flags else column).to_numpy()
-        carried = {self.names[n]: [cell.strip() for cell in found.column(f"f{n}").to_pylist()] for n in wanted.carried}
+        carried = {self.names[n]: list(map(_plain, found.column(f"f{n}").to_pylist())) for n in wanted.carried}
         return Rows(values, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
 
     def _read_arrow(self, piece: Piece, lines: list[str], wanted: Wanted) -> pa.Table | None:
@@ -308,7 +309,7 @@ class Table:
         for line, cells in self._cells(piece, wanted.faults):
             values.append([self._number(line, n, cells[n], wanted) for n in wanted.numbers])
             for n in wanted.carried:
-                carried[self.names[n]].append(cells[n])
+                carried[self.names[n]].append(plain_cell(cells[n]))
         array = np.array(values, dtype=np.float64).reshape(len(values), len(wanted.numbers))
         return Rows(array, carried, lambda row, column: self._locate(piece, row, wanted.numbers[column]))
 
@@ -399,6 +400,10 @@ def numbers_rows(columns: Sequence[str], values: np.ndarray, *, named: bool) -> 
         return False
     whole = (values >= 0) & (values == np.floor(values))
     return bool(whole.all() and len(np.unique(values)) == len(values))
+
+
+def _plain(cell: str) -> str:
+    return plain_cell(cell.strip())
 
 
 def _with_commas(cells: list[str], missing: Sequence[str]) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from likelify.data.ahead import read_ahead
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.delimited import TextFrame
 from likelify.data.dialect import with_point
+from likelify.data.encoding import as_word
 from likelify.data.facts import SPLITS, Facts, SplitName
 from likelify.data.formats import frame_of, open_frame
 from likelify.data.frames import Frame, Rows
@@ -227,13 +228,19 @@ class TableItems(Items):
             start += len(rows)
 
     def texts(self, size: int) -> Iterator[dict[str, list[str]]]:
-        """Read the file once more; see `Items.texts`."""
-        if not isinstance(self.frame, TextFrame):
-            return super().texts(size)
+        """Read the table once more; see `Items.texts`."""
         known = {column.name for column in self.frame.columns}
-        names = [column.name for column in self._schema if column.name in known]
-        commas = [name for name in names if self.frame.column(name).comma]
-        return (_with_points(rows.carried, commas) for rows in cut(self.frame.rows((), names), size))
+        if isinstance(self.frame, TextFrame):
+            names = [column.name for column in self._schema if column.name in known]
+            commas = [name for name in names if self.frame.column(name).comma]
+            return (_with_points(rows.carried, commas) for rows in cut(self.frame.rows((), names), size))
+        words = [column.name for column in self._schema if column.categories is not None and column.name in known]
+        if not words:
+            return super().texts(size)
+        return (
+            {name: list(map(as_word, cells)) for name, cells in rows.carried.items()}
+            for rows in cut(self.frame.rows((), words), size)
+        )
 
     def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
         if self._label is None or self.facts.classes is None:

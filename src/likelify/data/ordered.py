@@ -60,9 +60,10 @@ class Items(ABC):
         """
 
     def texts(self, size: int) -> Iterator[dict[str, list[str]]]:
-        """Read what is written in a text file for each value of the items, by column, in the same batches.
+        """Read what is written for each value of the items, by column, in the same batches.
 
-        Of all other items nothing is.
+        Of text files that is every column, of other tables those of words, whether the model knows them or not, of all
+        other items nothing.
         """
         del size
         return repeat({})

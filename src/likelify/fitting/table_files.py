@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likelify.data.arrow import pyarrow
-from likelify.fitting.cells import as_cell
+from likelify.data.cells import as_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa

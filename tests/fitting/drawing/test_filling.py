@@ -77,3 +77,28 @@ def test_hot_rows_stay_near_the_data(tmp_path):
     assert (rows >= seen.min(0) - margin).all()
     assert (rows <= seen.max(0) + margin).all()
     assert len(run.as_table(run.sample(50, temperature=4.0))) == 50
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_words_that_the_model_does_not_know_stay(tmp_path, ending):
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    random = np.random.default_rng(0)
+    sizes, colours = random.normal(size=90), random.choice(["=red", "-blue"], 90)
+    density().fit(pa.table({"size": sizes, "colour": colours})).save(tmp_path / "run")
+    rows = pa.table({"size": [0.1, None, 0.3, None], "colour": ["-blue", "green", "=pink", "=red"]})
+    parquet.write_table(rows, tmp_path / "rows.parquet")
+    run = lk.Run.load(tmp_path / "run")
+    with pytest.warns(lk.errors.LikelifyWarning, match="green.*=pink"):
+        impute_to(run, tmp_path / "rows.parquet", tmp_path / f"full.{ending}", draws=2)
+    if ending == "csv":
+        found = csv.read_csv(tmp_path / "full.csv")["colour"].to_pylist()
+        assert found == [word for word in ("'-blue", "green", "'=pink", "'=red") for _ in range(2)]
+        with pytest.warns(lk.errors.LikelifyWarning, match="green.*'=pink'"):
+            impute_to(run, tmp_path / "full.csv", tmp_path / "again.csv")
+        assert csv.read_csv(tmp_path / "again.csv")["colour"].to_pylist() == found
+    else:
+        found = parquet.read_table(tmp_path / "full.parquet")
+        assert found["colour"].to_pylist() == [word for word in rows["colour"].to_pylist() for _ in range(2)]
+        assert found["size"].null_count == 0

@@ -174,7 +174,7 @@ def impute_to(
     written = file.suffix.lower() == ".csv"
 
     def tables() -> Iterator[pa.Table]:
-        for part in filled(flow, schema, items_of(run, items), draws, seed, texts=written):
+        for part in filled(flow, schema, items_of(run, items), draws, seed, texts=True):
             first = worth.rows
             worth.add(part.drawn)
             worth.filled += part.holes
@@ -229,7 +229,7 @@ class Filled:
         known: which values were known `(n, columns)`.
         holes: how many were filled in.
         carried: what belongs to the rows, by name.
-        texts: how the values were written, by column, where that is known.
+        texts: how the values were written, by column, where that is known; see `Items.texts`.
     """
 
     drawn: Drawn
@@ -272,7 +272,8 @@ def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSch
     table = table.rename_columns(column_names(facts))
     for at, name in enumerate(table.column_names):
         if name in part.texts:
-            table = table.set_column(at, name, _as_it_was(table.column(at), part.texts[name], kept[:, at], draws))
+            as_it_was = _as_it_was if written else _with_its_words
+            table = table.set_column(at, name, as_it_was(table.column(at), part.texts[name], kept[:, at], draws))
     for name, values in reversed(part.carried.items()):
         repeated = carried_column([value for value in values for _ in range(draws)])
         table = table.add_column(0, free_name(name, table.column_names), repeated)
@@ -289,6 +290,24 @@ def _as_it_was(column: pa.ChunkedArray, texts: Sequence[str], known: np.ndarray,
     for row in np.flatnonzero(known).tolist():
         drawn[row * draws : (row + 1) * draws] = [texts[row]] * draws
     return pyarrow().array(drawn, pyarrow().string())
+
+
+def _with_its_words(
+    column: pa.ChunkedArray, texts: Sequence[str], known: np.ndarray, draws: int
+) -> pa.ChunkedArray | pa.Array:
+    """Return a column of words with those that the model does not know as they were, any other column as it is."""
+    pa = pyarrow()
+    if not pa.types.is_dictionary(column.type):
+        return column
+    whole = column.combine_chunks()
+    words, places = whole.dictionary.to_pylist(), whole.indices.to_pylist()
+    numbers = {word: place for place, word in enumerate(words)}
+    for row in np.flatnonzero(known).tolist():
+        if places[row * draws] is None:
+            place = numbers.setdefault(texts[row], len(numbers))
+            places[row * draws : (row + 1) * draws] = [place] * draws
+    indices, named = pa.array(places, whole.indices.type), pa.array(list(numbers), whole.dictionary.type)
+    return pa.DictionaryArray.from_arrays(indices, named, ordered=column.type.ordered)
 
 
 def predict_quantiles(

@@ -1,4 +1,4 @@
-"""Cells of the CSV files that are written: what a spreadsheet would run as a formula becomes text."""
+"""Cells of CSV files: what a spreadsheet would run as a formula is written as text, and read as what it was."""
 
 import re
 from typing import Any
@@ -22,3 +22,13 @@ def as_cell(value: Any) -> Any:
     if not isinstance(value, str) or NUMBER.fullmatch(value) or not FORMULAS.match(value):
         return value
     return f"'{value}"
+
+
+def plain_cell(text: str) -> str:
+    """Return what a cell of a text file says: the text itself, without the apostrophe that `as_cell` wrote in front.
+
+    Example:
+        >>> plain_cell("'=1+1"), plain_cell("'-a"), plain_cell("'-1.5"), plain_cell("'quoted'")
+        ('=1+1', '-a', "'-1.5", "'quoted'")
+    """
+    return text[1:] if text[:1] == "'" and as_cell(text[1:]) == text else text

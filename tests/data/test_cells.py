@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from likelify.fitting.cells import as_cell
+from likelify.data.cells import as_cell, plain_cell
 
 RUN = (
     "=cmd|' /C calc'!A0",
@@ -38,3 +38,8 @@ def test_other_text_is_left_alone(text):
 @pytest.mark.parametrize("value", [-1.5, -3, -math.inf, None, True])
 def test_numbers_are_never_changed(value):
     assert as_cell(value) is value
+
+
+@pytest.mark.parametrize("text", [*RUN, *(text for text in LEFT if text != "'=1")])
+def test_what_is_written_is_read(text):
+    assert plain_cell(as_cell(text)) == text
