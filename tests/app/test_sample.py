@@ -164,6 +164,8 @@ def test_errors_are_one_paragraph(folder, words, message, monkeypatch, capsys):
         (("rows", "--steps", 3), "--steps is for --interpolate"),
         (("rows", "--interpolate", 0, 1, "-n", 3), "--interpolate takes no -n: say how many items with --steps"),
         (("rows", "--inpaint", "test"), "what is hidden: the names of columns, --mask age,city"),
+        (("rows", "--reconstruct", "test", "--seed", 3), "--reconstruct draws nothing, and takes no --seed"),
+        (("rows", "--interpolate", 0, 1, "--seed", 0), "--interpolate draws nothing, and takes no --seed"),
         (("rows", "--given", "a"), "--given says what is known: 'a=...'"),
     ],
 )

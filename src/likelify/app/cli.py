@@ -225,7 +225,7 @@ def sample(
     ] = None,
     nodes: Annotated[int | None, WHOLE, Parameter(help="Graphs: of so many nodes; by default as in the data.")] = None,
     temperature: Annotated[float, Parameter(help="Below 1: safer, less varied.")] = 1.0,
-    seed: Annotated[int, WHOLE, Parameter(help="Of the draws.")] = 0,
+    seed: Annotated[int | None, WHOLE, Parameter(help="Of the draws, by default 0.")] = None,
     force: Annotated[bool, Parameter(help="Replace a file that exists.", negative="")] = False,
     given: Annotated[
         str | None,
@@ -281,9 +281,9 @@ def sample(
 
     forms = {"--impute": impute, "--reconstruct": reconstruct, "--interpolate": interpolate, "--inpaint": inpaint}
     _only_one(forms | {"--upscale": upscale, "--given": given, "--nodes": nodes})
-    said = {"--factor": factor, "--mask": mask, "--steps": steps, "--draws": draws, "-n": n}
+    said = {"--factor": factor, "--mask": mask, "--steps": steps, "--draws": draws, "-n": n, "--seed": seed}
     _refuse_idle(forms | {"--upscale": upscale}, said, temperature)
-    drawing = Drawing(run, out, n, label or [], seed, force)
+    drawing = Drawing(run, out, n, label or [], 0 if seed is None else seed, force)
     if impute is not None:
         impute_command(drawing, impute, 1 if draws is None else draws)
     elif reconstruct is not None:
@@ -396,6 +396,8 @@ def _refuse_idle(forms: dict[str, Any], words: dict[str, Any], temperature: floa
             raise ConfigError(said)
     if "--interpolate" in asked and words["-n"] is not None:
         raise ConfigError("--interpolate takes no -n: say how many items with --steps.")
+    if words["--seed"] is not None and (still := asked & {"--reconstruct", "--interpolate"}):
+        raise ConfigError(f"{still.pop()} draws nothing, and takes no --seed.")
     if temperature != 1.0 and asked - {"--upscale"}:
         raise ConfigError("--temperature is for samples and --upscale; leave it out.")
 

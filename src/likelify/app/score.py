@@ -196,6 +196,8 @@ def _say_how(scoring: Scoring) -> None:
         "bound": f"log-likelihoods by importance weighting of {effort.draws} draws",
         "estimate": f"log-likelihoods estimated from {effort.draws} draws",
     }[effort.likelihood]
+    if effort.likelihood == "exact" and scoring.wanted.draws is not None:
+        how += ", for which --draws changes nothing"
     among = ""
     if scoring.reference is not None:
         among = f", ranked among {len(scoring.reference):,} {scoring.wanted.reference} {facts.items}"

@@ -45,6 +45,17 @@ def test_an_item_whose_likelihood_is_no_number_is_named(run, tmp_path, monkeypat
     assert (tmp_path / "out.csv.parts" / "00000000.part").exists()  # what was done stays
 
 
+def test_a_scoring_that_is_refused_at_its_first_row_leaves_nothing(run, tmp_path):
+    file = write_rows(tmp_path / "new.csv", rows(5))
+    lines = file.read_text().splitlines()
+    cells = lines[1].split(",")
+    file.write_text("\n".join([lines[0], ",".join([cells[0], "x", *cells[2:]]), *lines[2:]]))
+    asked = scored(run, file, reference=None)
+    with pytest.raises(DataError, match="line 2"):
+        score_file(asked, tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
+
+
 def test_a_model_of_classes_needs_labels(tmp_path, monkeypatch):
     run = image_run(tmp_path / "run", monkeypatch)
     conditional = Run(run.path, run.config.model_copy(update={"conditional": True}))

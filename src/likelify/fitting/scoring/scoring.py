@@ -224,12 +224,16 @@ def score_file(
         start = parts.done()
         if on_items is not None:
             on_items(start * parts.size)
-        with closing(scoring.parts(start, on_items)) as found:
-            for number, tables in enumerate(found, start):
-                parts.keep(number, tables)
-        if not parts.done():
-            parts.remove()
-            raise _no_items(scoring)
+        try:
+            with closing(scoring.parts(start, on_items)) as found:
+                for number, tables in enumerate(found, start):
+                    parts.keep(number, tables)
+            if not parts.done():
+                raise _no_items(scoring)
+        except BaseException:
+            if not parts.done():
+                parts.remove()
+            raise
         return parts.finish(top, force=force)
 
 
