@@ -402,6 +402,20 @@ def check_size(size: int, name: str, *, least: int = 1) -> int:
     return _whole(size, name, least, ConfigError)
 
 
+def check_sizes(*, least: int = 1, **sizes: int) -> None:
+    """Refuse counts that are no whole numbers, or too small; see `check_size`.
+
+    Args:
+        least: the smallest number allowed.
+        **sizes: the counts, by what they count.
+
+    Example:
+        >>> check_sizes(hidden=64, depth=3)
+    """
+    for name, size in sizes.items():
+        check_size(size, name, least=least)
+
+
 def _whole(size: Any, name: str, least: int, error: type[ConfigError] | type[ShapeError]) -> int:
     try:
         whole = operator.index(size)

@@ -131,7 +131,7 @@ def test_wrong_settings_and_shapes_are_refused():
     with pytest.raises(ConfigError, match="kernel_sizes"):
         nets.LipschitzConvNet(3, hidden=(4,))
     for build in (lambda: nets.LipschitzConvNet(3, kernel_sizes=()), lambda: nets.LipschitzMLP(0)):
-        with pytest.raises(ConfigError, match="one kernel|positive sizes"):
+        with pytest.raises(ConfigError, match="one kernel|features must be at least 1"):
             build()
     with pytest.raises(ConfigError, match="torus"):
         nets.LipschitzConvNet(3, 4, norm_bound="power")

@@ -37,5 +37,5 @@ def test_tied_heads_see_earlier_elements_only():
         heads(torch.randn(1, 3, 4, 4))
     with pytest.raises(ShapeError, match="odd"):
         TiedHeads(2, 4)
-    with pytest.raises(ConfigError, match="at least one channel"):
+    with pytest.raises(ConfigError, match="channels must be at least 1"):
         TiedHeads(0)

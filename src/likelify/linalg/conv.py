@@ -16,7 +16,7 @@ from likelify.linalg.bounds import reshape_bound, root_of_squares, tight_bound, 
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
 from likelify.names import NormBoundName
-from likelify.structure import Shape, per_axis
+from likelify.structure import Shape, check_sizes, per_axis
 from likelify.tracing import cached_property, is_tracing, may_look
 
 BOUNDS = {"reshape": reshape_bound, "torus": tight_bound}
@@ -412,7 +412,8 @@ def check_conv_settings(padding: str, bound: str, symmetry: str | None) -> None:
 
 def odd_taps(kernel_size: int | Sequence[int], dims: int, name: str = "kernel_size") -> Shape:
     """Return the numbers of taps of a kernel along each of its 1 to 3 axes, from one number for all or one for each."""
-    if dims not in (1, 2, 3):
+    check_sizes(dims=dims)
+    if dims > 3:
         raise ConfigError(f"dims must be 1, 2 or 3, got {dims}.")
     taps = per_axis(kernel_size, dims, name)
     check_odd(taps)

@@ -16,8 +16,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.conv import odd_taps
 from likelify.regularizing import ActsInTraining, TrainingStep
-from likelify.structure import ContextLike, as_context, check_size, join_condition, kept_arguments
+from likelify.structure import (
+    ContextLike,
+    as_context,
+    as_shape,
+    check_size,
+    check_sizes,
+    join_condition,
+    kept_arguments,
+)
 from likelify.tracing import in_full_precision, under_autocast
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a
@@ -105,7 +114,7 @@ class OneHot(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes = check_size(classes, "classes")
         self.register_buffer("probe", torch.empty(0), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
@@ -187,6 +196,8 @@ class MLP(nn.Module):
         super().__init__()
         self.in_features = check_size(in_features, "in_features")
         self.context_features = check_size(context_features, "context_features", least=0)
+        check_sizes(out_features=out_features)
+        hidden = as_shape(hidden, least=1)
         layers: list[nn.Module] = []
         size = in_features + context_features
         for width in hidden:
@@ -241,6 +252,9 @@ class ResidualConvNet(nn.Module):
         self.skip, self.checkpoint = skip, checkpoint
         self.in_channels = check_size(in_channels, "in_channels")
         self.context_features = check_size(context_features, "context_features", least=0)
+        check_sizes(out_channels=out_channels, hidden=hidden)
+        check_sizes(least=0, blocks=blocks)
+        odd_taps(kernel_size, 2)
         self.enter = nn.Conv2d(in_channels + context_features, hidden, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -283,6 +297,8 @@ class DenseNet(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, depth: int, growth: int, *, gated: bool = True) -> None:
         super().__init__()
+        check_sizes(in_channels=in_channels, out_channels=out_channels, growth=growth)
+        check_sizes(least=0, depth=depth)
         sizes = [in_channels + i * growth for i in range(depth + 1)]
         self.gated = gated
         self.dense = nn.ModuleList(
@@ -328,6 +344,7 @@ class DenseConvBlock(DenseNet):
         gated: bool = True,
         checkpoint: bool = False,
     ) -> None:
+        check_sizes(out_channels=out_channels, hidden=hidden)
         super().__init__(hidden, hidden, depth, growth, gated=gated)
         self.checkpoint = checkpoint
         self.in_channels = check_size(in_channels, "in_channels")
@@ -351,6 +368,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        check_sizes(in_channels=in_channels, out_channels=out_channels)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1),
             nn.ReLU(),

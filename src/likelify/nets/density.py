@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from likelify.calling import call_net
 from likelify.errors import ConfigError, ShapeError
+from likelify.linalg.conv import check_odd
 from likelify.nets.conditioners import MLP, JoinedNet, zeroed
-from likelify.structure import ContextLike, join_condition
+from likelify.structure import ContextLike, check_sizes, join_condition, per_axis
 from likelify.tracing import raised
 
 # Called with the channels of the input and of the output; returns a module from (rows, in, ...) to (rows, out, ...).
@@ -32,10 +33,13 @@ def density_net(
         kernel_size: of the first convolution, odd.
         context_features: of the condition, which the layer that calls the network joins to what is kept.
     """
+    check_sizes(in_channels=in_channels, out_channels=out_channels, hidden=hidden)
+    check_sizes(least=0, dims=dims, context_features=context_features)
     if dims == 0:
         return MLP(in_channels, out_channels, (hidden,), context_features=context_features)
     if dims not in CONVOLUTIONS:
         raise ConfigError(f"density_net knows vectors and 1 to 3 position axes, not {dims}.")
+    check_odd(per_axis(kernel_size, dims, "kernel_size"))
     convolution = CONVOLUTIONS[dims]
     return JoinedNet(
         convolution(in_channels + context_features, hidden, kernel_size, padding=kernel_size // 2),
@@ -47,6 +51,8 @@ def density_net(
 
 def density_nets(dims: int, *, hidden: int = 64, kernel_size: int = 3, context_features: int = 0) -> NetFactory:
     """Return a factory of networks, `density_net` with these settings."""
+    check_sizes(hidden=hidden, kernel_size=kernel_size)
+    check_sizes(least=0, dims=dims, context_features=context_features)
     settings = {"hidden": hidden, "kernel_size": kernel_size, "context_features": context_features}
     return lambda size_in, size_out: density_net(size_in, size_out, dims, **settings)
 

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
 from likelify.nets.stand_in import run_with, trained
-from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, kept_arguments
+from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, check_sizes, kept_arguments
 from likelify.tracing import in_forward_mode, is_tracing
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.
@@ -119,8 +120,9 @@ class _Feedforward(LipschitzNet):
 
     def __init__(self, shapes: Sequence[Sequence[int]], norm_limit: float, context_features: int) -> None:
         super().__init__()
-        if min(map(min, shapes), default=0) < 1:
-            raise ConfigError(f"{type(self).__name__} needs layers and positive sizes, got weights {list(shapes)}.")
+        if not shapes:
+            raise ConfigError(f"{type(self).__name__} needs a layer at least.")
+        check_sizes(least=0, context_features=context_features)
         if not 0 < norm_limit < 1:
             raise ConfigError(f"norm_limit must lie between 0 and 1, got {norm_limit}.")
         self.norm_limit = norm_limit
@@ -221,6 +223,7 @@ class LipschitzMLP(_Feedforward):
         norm_limit: float = 0.98,
         context_features: int = 0,
     ) -> None:
+        check_sizes(features=features)
         sizes = (features, *as_shape(hidden), features)
         super().__init__([(b, a) for a, b in zip(sizes, sizes[1:], strict=False)], norm_limit, context_features)
 
@@ -255,7 +258,9 @@ class LipschitzConvNet(_Feedforward):
         for size in kernel_sizes:
             odd_taps(size, 2)
         self.norm_bound = norm_bound
-        between = (hidden,) * (len(kernel_sizes) - 1) if isinstance(hidden, int) else tuple(hidden)
+        check_sizes(channels=channels)
+        widths = as_shape(hidden)
+        between = widths * (len(kernel_sizes) - 1) if isinstance(hidden, Integral) else widths
         if len(between) != len(kernel_sizes) - 1:
             raise ConfigError(f"hidden={hidden} does not fit kernel_sizes={kernel_sizes}: one kernel for each layer.")
         sizes = (channels, *between, channels)

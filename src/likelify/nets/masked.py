@@ -16,7 +16,15 @@ from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import Dropout, recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
-from likelify.structure import ContextLike, as_context, axis_names, check_event, join_condition, kept_arguments
+from likelify.structure import (
+    ContextLike,
+    as_context,
+    axis_names,
+    check_event,
+    check_sizes,
+    join_condition,
+    kept_arguments,
+)
 
 # Blocks in which the triangular hidden layer is computed: 2/3 of the work of the full matrix. More are not faster.
 HIDDEN_BLOCKS = 3
@@ -80,10 +88,12 @@ class AutoregressiveNet(Caching):
         if dims not in (0, 1, 2, 3, "nodes"):
             raise ConfigError(f"dims must be 0, 1, 2, 3 or 'nodes', got {dims!r}.")
         odd_taps(kernel_size, 2)
-        if hidden < channels or channels < 1 or heads < 1 or layers < 0:
+        check_sizes(channels=channels, hidden=hidden, heads=heads)
+        check_sizes(least=0, layers=layers, context_features=context_features, small_heads=small_heads)
+        if hidden < channels:
             raise ConfigError(
                 f"AutoregressiveNet needs at least one hidden unit per channel: {channels} channels, {hidden} hidden "
-                f"units, {heads} heads, {layers} layers do not fit."
+                "units do not fit."
             )
         if norm_limit is not None and norm_limit <= 0:
             raise ConfigError(f"norm_limit must be positive, got {norm_limit}.")

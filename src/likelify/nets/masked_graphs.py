@@ -11,7 +11,7 @@ from likelify.errors import ConfigError
 from likelify.nets.conditioners import joined
 from likelify.nets.graphs import neighbourhoods_for
 from likelify.nets.masked import SMALL
-from likelify.structure import ContextLike, check_size, kept_arguments
+from likelify.structure import ContextLike, check_size, check_sizes, kept_arguments
 
 
 class AutoregressiveGraphNet(Caching):
@@ -58,6 +58,7 @@ class AutoregressiveGraphNet(Caching):
         self.features, self.hidden = check_size(features, "features"), check_size(hidden, "hidden")
         self.heads, self.rounds = check_size(heads, "heads"), check_size(rounds, "rounds")
         self.context_features = check_size(context_features, "context_features", least=0)
+        check_sizes(least=0, small_heads=small_heads)
         if hidden < features:
             raise ConfigError(
                 f"AutoregressiveGraphNet needs a hidden unit for every feature: {features} features, {hidden} units."

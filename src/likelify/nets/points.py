@@ -275,6 +275,7 @@ class SetVelocity(NodeVelocity):
     ) -> None:
         super().__init__(features, times, context_features)
         width, heads = check_size(width, "width"), check_size(heads, "heads")
+        rounds = check_size(rounds, "rounds", least=0)
         self.frequencies = check_size(frequencies, "frequencies", least=0)
         moments = 1 + 2 * self.times
         inputs = features * (1 + 2 * self.frequencies) + self.context_features
@@ -282,7 +283,7 @@ class SetVelocity(NodeVelocity):
         self.others = nn.Linear(inputs, width)
         self.own_time, self.others_time = (nn.Linear(moments, width, bias=False) for _ in range(2))
         self.deepen = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
-        self.rounds = nn.ModuleList(Ask(width, heads, moments) for _ in range(check_size(rounds, "rounds", least=0)))
+        self.rounds = nn.ModuleList(Ask(width, heads, moments) for _ in range(rounds))
         self.out = nn.Linear(width, features)
         self.pull = nn.Linear(moments, 1)
         if zero_start:

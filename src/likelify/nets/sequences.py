@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ShapeError
+from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import Dropout, joined, zeroed
-from likelify.structure import ContextLike, check_size
+from likelify.structure import ContextLike, check_size, check_sizes
 from likelify.tracing import in_full_precision
 
 
@@ -50,6 +51,11 @@ class SequenceNet(nn.Module):
         super().__init__()
         self.in_channels = check_size(in_channels, "in_channels")
         self.context_features = check_size(context_features, "context_features", least=0)
+        check_sizes(out_channels=out_channels, hidden=hidden)
+        check_sizes(least=0, blocks=blocks)
+        odd_taps(kernel_size, 1)
+        if length is not None:
+            check_sizes(length=length)
         self.enter = nn.Conv1d(in_channels + context_features, hidden, kernel_size, padding=kernel_size // 2)
         self.times = None if length is None else nn.Parameter(torch.zeros(hidden, length))
         self.blocks = nn.ModuleList(

@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from likelify.errors import ConfigError
 from likelify.linalg.conv import odd_taps
-from likelify.structure import ContextLike, check_event, kept_arguments
+from likelify.structure import ContextLike, check_event, check_sizes, kept_arguments
 
 # Of the diagonals: tanh rounds to one, and a slope of minus one could not be inverted.
 LIMIT = 0.99
@@ -34,8 +33,7 @@ class TiedHeads(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
-        if channels < 1:
-            raise ConfigError(f"TiedHeads needs at least one channel, got {channels}.")
+        check_sizes(channels=channels)
         odd_taps(kernel_size, 2)
         self.channels, self.kernel_size = channels, kernel_size
         taps = kernel_size**2

@@ -155,13 +155,13 @@ class ChannelSplit(nn.Module):
 
     def __init__(self, channels: int, *, swap: bool = False) -> None:
         super().__init__()
+        channels = check_size(channels, "The channels of a ChannelSplit")
         if channels == 1:
             raise ConfigError(
                 "The channels of a ChannelSplit must be at least 2, got 1: one part is read, the other changed. Split "
                 "positions by a MaskSplit; single numbers and graphs of one feature have graph_exponential and "
                 "ChannelSpline in turn, or a ContinuousFlow."
             )
-        channels = check_size(channels, "The channels of a ChannelSplit", least=2)
         self.channels = channels
         self.takes: EventShape = (channels, ...)
         self.swap = swap

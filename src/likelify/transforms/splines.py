@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.names import MOST_BINS
-from likelify.structure import ContextLike, sum_items
+from likelify.structure import ContextLike, check_size, check_sizes, sum_items
 from likelify.tracing import in_forward_mode, is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE
@@ -405,7 +405,7 @@ class ChannelSpline(Transform, Caching):
         check_spline(bins, interval)
         self.bins = bins
         self.interval = interval
-        self.takes = (channels, ...)
+        self.takes = (check_size(channels, "channels"), ...)
         self.raw = nn.Parameter(torch.zeros(channels, raw_size(bins)))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
@@ -463,5 +463,6 @@ def _evaluate_raw(layer: ChannelSpline, x: Tensor, *, inverse: bool) -> tuple[Te
 
 def check_spline(bins: int, interval: float) -> None:
     """Refuse settings with which a spline cannot be built."""
+    check_sizes(bins=bins)
     if not 2 <= bins <= MOST_BINS or not 0 < interval < math.inf:
         raise ConfigError(f"A spline needs 2 to {MOST_BINS} bins and a positive interval, got {bins}, {interval}.")

@@ -85,7 +85,7 @@ def test_what_is_not_orthogonal_or_does_not_fit_is_refused():
         transforms.Orthogonal(3)
     factories = (lk.conv_exponential, lk.dense_exponential, lk.graph_exponential, lk.orthogonal_convolution)
     for factory in (*factories, lambda channels: transforms.equivariant_exponential(channels, "pairs")):
-        with pytest.raises(ConfigError, match="channel"):
+        with pytest.raises(ConfigError, match="must be at least 1, got 0"):
             factory(0)
     with pytest.raises(ShapeError, match="start must have shape"):
         lk.rotation(3, start=torch.eye(2))

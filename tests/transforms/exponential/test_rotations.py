@@ -114,7 +114,7 @@ def test_vectors_that_cannot_reflect_are_refused_at_the_start():
             HouseholderVectors(3, 2, vectors=torch.tensor([[1.0, 0, 0], [0, bad, 0]]))
     with pytest.raises(ShapeError, match=r"\(2, 3\)"):
         HouseholderVectors(3, 2, vectors=torch.eye(3))
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="reflections must be at least 1"):
         lk.rotation(3, method="householder", reflections=0)
     with pytest.raises(ConfigError, match="householder"):
         lk.rotation(3, method="cayley", reflections=2)

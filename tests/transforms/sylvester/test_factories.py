@@ -36,7 +36,7 @@ def randomized(layer, scale=0.7, seed=0):
 @pytest.mark.parametrize("condition", [False, True])
 def test_gradients_through_the_inverses_of_all_forms(condition):
     torch.manual_seed(0)
-    features, context = 2 if condition else None, normal(3, 2) if condition else None
+    features, context = 2 if condition else 0, normal(3, 2) if condition else None
     image = normal(3, 2, 3, 2)
     layers = [
         (transforms.planar(4, context_features=features), normal(3, 4)),

@@ -21,6 +21,7 @@ from likelify.linalg.expm.series import run_series
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap, Scaled
+from likelify.structure import check_sizes
 from likelify.tracing import Recorder, is_tracing
 
 ExpMethod = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fourier", "adjacency", "closed-form"]
@@ -151,8 +152,8 @@ def check_settings(method: str, tol: float | None, degree: int | None, gradient:
     """Refuse settings of an exponential that no map and no input can be meant with."""
     if method != "auto" and method not in METHODS:
         raise ConfigError(unknown_word("method", str(method), ["auto", *METHODS]))
-    if degree is not None and degree < 0:
-        raise ConfigError(f"degree must not be negative, got {degree}.")
+    if degree is not None:
+        check_sizes(least=0, degree=degree)
     if degree is not None and method not in ("auto", "series", "chebyshev"):
         raise ConfigError(
             f"A fixed degree= goes with the methods 'series' and 'chebyshev' only, not with {method!r}: leave one out."

@@ -14,10 +14,10 @@ from likelify.linalg.conv import odd_taps
 from likelify.linalg.expm.expansion import on_grid
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.toeplitz import Toeplitz
-from likelify.structure import ContextLike, Shape, axis_names, per_axis
+from likelify.structure import ContextLike, Shape, axis_names, check_sizes, per_axis
 from likelify.tracing import may_look
 from likelify.transforms.exponential.layers import Exponential
-from likelify.transforms.exponential.parametrizations import Parametrization, check_limit, check_size
+from likelify.transforms.exponential.parametrizations import Parametrization, check_limit
 
 # Along an axis of which nothing is known: all taps that there are between 32 positions.
 USUAL_TAPS = 63
@@ -217,7 +217,7 @@ def axis_exponential(
         >>> torch.allclose(z.square().sum(), x.square().sum()), float(log_det.abs().sum())
         (True, 0.0)
     """
-    check_size(channels)
+    check_sizes(channels=channels, dims=dims)
     check_limit(norm_limit)
     groups = _check_groups(channels, groups, channel_factor=channel_factor)
     if orthogonal and centre_taps:
@@ -237,7 +237,8 @@ def axis_exponential(
 
 def _check_groups(channels: int, groups: int | None, *, channel_factor: bool) -> int:
     groups = (1 if channel_factor else channels) if groups is None else groups
-    if groups < 1 or channels % groups:
+    check_sizes(groups=groups)
+    if channels % groups:
         raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
     if channel_factor and groups == channels > 1:
         raise ConfigError(

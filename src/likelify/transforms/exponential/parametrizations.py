@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
 from likelify.nets.stand_in import run_with, trained
-from likelify.structure import ContextLike, EventShape, as_context, axis_names, kept_arguments
+from likelify.structure import ContextLike, EventShape, as_context, axis_names, check_size, check_sizes, kept_arguments
 from likelify.tracing import may_look
 
 
@@ -47,7 +47,7 @@ class Parametrization(nn.Module):
 
     def __init__(self, context_features: int = 0) -> None:
         super().__init__()
-        self.context_features = context_features
+        self.context_features = check_size(context_features, "context_features", least=0)
 
     def add(self, name: str, start: Tensor) -> None:
         """Register a parameter, and the linear map that moves it with the condition; that one starts at zero."""
@@ -76,12 +76,6 @@ class Parametrization(nn.Module):
                 f"This layer needs a condition (rows, {self.context_features}) as its context and got {given}."
             )
         return start + self.get_submodule(f"{name}_condition")(condition.to(start.dtype)).unflatten(1, start.shape)
-
-
-def check_size(size: int) -> None:
-    """Refuse a number of channels that is none."""
-    if not isinstance(size, Integral) or size < 1:
-        raise ConfigError(f"A linear map needs a whole number of channels, at least one, got {size!r}.")
 
 
 def _draw(deviation: float, *shape: int) -> Tensor:
@@ -127,8 +121,8 @@ class ConvKernel(Parametrization):
         taps = odd_taps(kernel_size, dims)
         check_limit(norm_limit)
         check_conv_settings(padding, norm_bound, symmetry)
-        check_size(channels)
-        if groups < 1 or channels % groups:
+        check_sizes(channels=channels, groups=groups)
+        if channels % groups:
             raise ConfigError(f"{channels} channels cannot be split into {groups} groups of the same size.")
         if rotations and (channels % 4 or dims != 2 or groups != 1 or taps[0] != taps[1]):
             raise ConfigError(
@@ -143,8 +137,7 @@ class ConvKernel(Parametrization):
         scale = 0.05 / (math.sqrt(math.prod(taps)) * math.sqrt(channels / groups))
         shape = (channels // 4, channels // 4, 4, *taps) if rotations else (channels, channels // groups, *taps)
         weight = scale * torch.randn(*shape)
-        # A tenth of a training step's time at 12 and 24 channels (`python -m benchmarks.layout`), and what lets the
-        # layers around keep their layout; with many channels it is slower.
+        # Faster with few channels, slower with many; and the layers around keep their layout.
         last = channels <= 48 and weight.ndim == 4
         self.add("weight", weight.contiguous(memory_format=torch.channels_last) if last else weight)
 
@@ -180,7 +173,7 @@ class SkewMatrix(Parametrization):
 
     def __init__(self, size: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        check_size(size)
+        check_sizes(size=size)
         self.takes = (size, ...)
         self.add("weight", torch.zeros(size, size))
 
@@ -216,10 +209,8 @@ class HouseholderVectors(Parametrization):
         context_features: int = 0,
     ) -> None:
         super().__init__(context_features)
-        check_size(size)
-        count = max(size - size % 2, 2) if reflections is None else reflections
-        if count < 1:
-            raise ConfigError(f"A product of reflections needs at least one of them, got {count}.")
+        check_sizes(size=size)
+        count = max(size - size % 2, 2) if reflections is None else check_size(reflections, "reflections")
         if vectors is None:
             vectors = torch.randn(count, size)
         elif vectors.shape != (count, size):
@@ -247,7 +238,7 @@ class Matrix(Parametrization):
 
     def __init__(self, size: int, *, norm_limit: float | None, context_features: int = 0) -> None:
         super().__init__(context_features)
-        check_size(size)
+        check_sizes(channels=size)
         check_limit(norm_limit)
         self.takes = (size, ...)
         self.norm_limit = norm_limit
@@ -266,9 +257,9 @@ class GraphMatrices(Parametrization):
 
     def __init__(self, features: int, *, neighbours: int | None, turned: bool = False) -> None:
         super().__init__()
-        if neighbours is not None and neighbours < 1:
-            raise ConfigError(f"neighbours must be at least 1, or None for no limit of the norms, got {neighbours}.")
-        check_size(features)
+        if neighbours is not None:
+            check_sizes(neighbours=neighbours)
+        check_sizes(features=features)
         self.takes = (features,)
         self.neighbours = neighbours
         self.add("theta0", _turn(features) if turned else _draw(0.05, features, features))
@@ -290,7 +281,7 @@ class SetMatrices(Parametrization):
 
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        check_size(channels)
+        check_sizes(channels=channels)
         self.takes = (channels, "elements")
         for name in ("theta0", "theta1"):
             self.add(name, _draw(0.05, channels, channels))
@@ -305,7 +296,7 @@ class PairMatrices(Parametrization):
 
     def __init__(self, channels: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        check_size(channels)
+        check_sizes(channels=channels)
         self.takes = (channels, "nodes", "nodes")
         self.add("theta", _draw(0.02, 15, channels, channels))
 

@@ -22,7 +22,7 @@ from likelify.errors import ConfigError, DomainError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, check_size
+from likelify.structure import ContextLike, check_size, check_sizes
 from likelify.support import check_sample
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ActNorm
@@ -149,6 +149,9 @@ def linear(
     """
     if method not in get_args(LinearMethod):
         raise ConfigError(unknown_word("method of linear layers", method, get_args(LinearMethod)))
+    check_sizes(in_channels=in_channels, out_channels=out_channels)
+    if reflections is not None and method != "householder":
+        raise ConfigError(f"reflections= is for method='householder', and the method is '{method}'. Leave it out.")
     if weight is not None:
         check_shape(weight, (out_channels, in_channels), "weight")
     if isinstance(bias, Tensor):

@@ -18,7 +18,7 @@ from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.masked_graphs import AutoregressiveGraphNet
-from likelify.structure import ContextLike, check_event
+from likelify.structure import ContextLike, check_event, check_size, check_sizes
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
 from likelify.transforms.exponential.parametrizations import Parametrization
@@ -54,7 +54,8 @@ class SylvesterHeads(Parametrization):
 
     def __init__(self, features: int, hidden_units: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        if not 1 <= hidden_units <= features:
+        check_sizes(features=features, hidden_units=hidden_units)
+        if hidden_units > features:
             raise ConfigError(f"hidden_units must be from 1 to the {features} features, got {hidden_units}.")
         self.features = features
         self.hidden_units = hidden_units
@@ -95,7 +96,7 @@ class PlanarHeads(Parametrization):
 
     def __init__(self, features: int, *, context_features: int = 0) -> None:
         super().__init__(context_features)
-        self.features = features
+        self.features = check_size(features, "features")
         self.add("log_scale", torch.zeros(1))
         self.add("bias", torch.zeros(1))
         self.add("outer", torch.zeros(features))
