@@ -251,3 +251,13 @@ def test_an_order_of_words_is_that_of_all_parts_or_none(tmp_path):
 
     assert parts(["small", "large"], ["small", "large"]).ordered("size") == ("small", "large")
     assert parts(["small", "large"], ["large", "small"]).ordered("size") is None
+
+
+def test_the_fingerprint_of_a_data_frame_is_that_of_its_values():
+    words = pa.array(["x", "y", "x", None])
+    rows = pa.table({"size": [1.0, 2.0, None, 4.0], "word": words.dictionary_encode(), "list": [[1, 2], [3], None, []]})
+    cut = pa.concat_tables([rows.slice(0, 1), rows.slice(1)])
+    again = rows.set_column(1, "word", pa.DictionaryArray.from_arrays(pa.array([1, 0, 1, None]), pa.array(["y", "x"])))
+    other = rows.set_column(1, "word", pa.array(["x", "z", "x", None]).dictionary_encode())
+    prints = [MemoryFrame(table).fingerprint() for table in (rows, cut, again, other)]
+    assert prints[0] == prints[1] == prints[2] != prints[3]

@@ -256,11 +256,20 @@ class MemoryFrame(ArrowFrame):
         yield from self._table.select(columns).slice(start).to_batches(max_chunksize=ROWS)
 
     def fingerprint(self) -> str:
-        """Hash names and values, a piece at a time."""
+        """Hash names and values, a piece at a time, however the table is cut."""
         digest = hashlib.sha256(str(self._schema.names).encode())
-        for batch in self._table.to_batches(max_chunksize=ROWS):
-            digest.update(batch.serialize())
+        for start in range(0, self._table.num_rows, ROWS):
+            part = self._table.slice(start, ROWS)
+            plain = pyarrow().table([without_dictionary(column) for column in part.columns], part.schema.names)
+            for batch in plain.combine_chunks().to_batches():
+                digest.update(batch.serialize())
         return digest.hexdigest()[:16]
+
+
+def without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with its words themselves, where it has them by their numbers."""
+    types, kind = pyarrow().types, column.type
+    return column.cast(kind.value_type) if types.is_dictionary(kind) else column
 
 
 def shown_names(given: Iterable[Any]) -> list[str]:
