@@ -50,21 +50,22 @@ class DataChoice(Settings):
     options: SourceOptions | None = None
 
 
-def refuse_other_units(opened: DataChoice | None, where: Path) -> None:
+STANDARDISED_LIKEWISE = "Give a source that was standardised likewise, lk.data.standardized(source)."
+
+
+def refuse_other_units(opened: DataChoice | None, where: Path, instead: str = STANDARDISED_LIKEWISE) -> None:
     """Refuse rows in the units of a table, where the model is one of columns in units of their standard deviations.
 
     Args:
         opened: how the data of a run were opened.
         where: its folder.
+        instead: what to do.
 
     Raises:
         ConfigError: then.
     """
     if opened is not None and opened.standardized:
-        raise ConfigError(
-            f"'{where}' is a model of columns in units of their standard deviations. Give a source that was "
-            "standardised likewise, lk.data.standardized(source)."
-        )
+        raise ConfigError(f"'{where}' is a model of columns in units of their standard deviations. {instead}")
 
 
 def open_data(choice: DataChoice) -> Source:

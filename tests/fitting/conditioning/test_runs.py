@@ -12,6 +12,7 @@ import torch
 from likelify.data import SourceOptions
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.filling import impute_to
+from likelify.fitting.estimator.density import FlowDensity
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import made
@@ -299,6 +300,7 @@ def test_rows_in_other_units_are_refused_by_all(mixed):
         lambda: other.conditional_log_prob(rows, target="size"),
         lambda: other.predict_quantiles(rows, [0.5], target="size"),
         lambda: other.sample(2, given={"size": 5.0}),
+        lambda: FlowDensity.from_run(other),
     ):
         with pytest.raises(ConfigError, match="units of their standard deviations"):
             call()

@@ -429,7 +429,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             run: that is fitted.
 
         Raises:
-            ConfigError: if it is none of a table.
+            ConfigError: if it is none of a table, or one of standardised columns.
             RunError: if something of it is missing or damaged.
         """
         fitted, kept = Fitted.of_run(run), kept_estimator(run)

@@ -32,6 +32,7 @@ from likelify.fitting.recipes import recipe
 from likelify.fitting.run import Run
 from likelify.fitting.scoring.likelihoods import effort_of, items_per_pass, score_batch, seed_of
 from likelify.fitting.settings import RunConfig
+from likelify.fitting.sources import refuse_other_units
 from likelify.fitting.threads import threads
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
@@ -235,13 +236,15 @@ class Fitted:
         """Return what a run holds.
 
         Raises:
-            ConfigError: if it is none of a table.
+            ConfigError: if it is none of a table, or one of standardised columns.
             RunError: if its fit has not ended, or something of it is missing or damaged.
         """
         facts = run.config.data
         if facts.kind != "table" or run.config.conditional:
             what = "gives labels to its model" if facts.kind == "table" else f"is one of {facts.items}"
             raise ConfigError(f"'{run.path}' {what}; a FlowDensity is of the rows of a table.")
+        instead = "A FlowDensity takes rows in the units of their table: fit one to these, or score with the run."
+        refuse_other_units(run.config.opened, run.path, instead)
         flow = run.flow()
         with threads(recipe(facts).threads):
             held = Held.of_run(run, flow)
