@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,9 +10,9 @@ from pydantic import Field
 from likelify import nets, transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.zoo.images import ImageShape, require_halves
-from likelify.zoo.mixers import ExponentialConfig
+from likelify.zoo.mixers import READ_BY_MIXING, ExponentialConfig
 from likelify.zoo.multiscale import ScalesConfig
-from likelify.zoo.registry import Bins, Size, register
+from likelify.zoo.registry import Bins, ReadBy, Size, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +42,13 @@ class GlowConfig(ExponentialConfig, ScalesConfig):
         bins: pieces of the splines.
         alpha: of the logit in front, which maps pixels to the line.
     """
+
+    read_by: ClassVar[ReadBy] = {
+        **READ_BY_MIXING,
+        "bins": ("coupling", ("spline",)),
+        "kernel_size": ("net_kind", ("residual",)),
+        "dropout": ("net_kind", ("residual",)),
+    }
 
     mixing: Mixing = "1x1"
     mix_early: bool | None = None

@@ -10,10 +10,15 @@ from pydantic import Field
 from likelify import transforms
 from likelify.names import Mixing, NormBoundName
 from likelify.settings import Settings
+from likelify.zoo.registry import ReadBy
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
 
+# Settings of `ExponentialConfig` that only such mixing layers read.
+READ_BY_MIXING: ReadBy = dict.fromkeys(
+    ("norm_limit", "norm_bound", "mixing_kernel"), ("mixing", ("conv-exponential", "orthogonal"))
+)
 # Of the Woodbury flow's change of positions.
 LARGEST_RANK = 24
 # Of the axis exponential: all that there are along 64 positions.

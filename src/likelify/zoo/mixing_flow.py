@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from likelify.names import Mixing
 from likelify.zoo.images import ImageShape
-from likelify.zoo.mixers import ExponentialConfig
+from likelify.zoo.mixers import READ_BY_MIXING, ExponentialConfig
 from likelify.zoo.multiscale import MultiScaleConfig
-from likelify.zoo.registry import register
+from likelify.zoo.registry import ReadBy, register
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Shape, Transform
@@ -26,6 +26,8 @@ class MixingFlowConfig(ExponentialConfig, MultiScaleConfig):
         mix_early: let the same layers mix the images of each scale before they are squeezed, too; by default if they
             are axis exponentials.
     """
+
+    read_by: ClassVar[ReadBy] = {**MultiScaleConfig.read_by, **READ_BY_MIXING}
 
     mixing: Mixing = "conv-exponential"
     mix_early: bool | None = None

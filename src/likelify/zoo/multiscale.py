@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ from likelify.names import Mixing
 from likelify.zoo.halving import HalvedConfig, halving
 from likelify.zoo.images import ImageConfig, ImageShape, require_halves
 from likelify.zoo.mixers import MIX_EARLY, mixing_layers
-from likelify.zoo.registry import Size
+from likelify.zoo.registry import ReadBy, Size
 from likelify.zoo.single import single_number
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class MultiScaleConfig(ScalesConfig):
         checkpoint: run coupling and masked networks again in the backward pass instead of keeping what they computed:
             a third more work, far less memory.
     """
+
+    read_by: ClassVar[ReadBy] = dict.fromkeys(
+        ("noise_steps", "noise_features", "noise_depth"), ("dequantization", ("variational",))
+    )
 
     width: Size = 24
     depth: int = Field(default=3, ge=0, le=4096)

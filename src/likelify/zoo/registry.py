@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LARGEST_EVENT = 2**26
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Bins = Annotated[int, Field(ge=2, le=MOST_BINS)]
+ReadBy = Mapping[str, tuple[str, tuple[str, ...]]]
 C = TypeVar("C", bound="type[ModelConfig]")
 
 
@@ -43,6 +44,7 @@ class ModelConfig(Settings):
         reads_edges: whether a model of graphs looks at their edges.
         reads_weights: whether it looks at the weights of these.
         needs_module: whether `build` takes a network of the user's, which settings do not hold.
+        read_by: which settings are read only where another one has one of some values: that one's name, and the values.
         model: the name, so that saved settings say whose they are.
         event_shape: of one item; a number is the shape of a vector.
         classes: number of classes for a class-conditional model, None for an unconditional one.
@@ -59,6 +61,7 @@ class ModelConfig(Settings):
     reads_edges: ClassVar[bool] = True
     reads_weights: ClassVar[bool] = True
     needs_module: ClassVar[bool] = False
+    read_by: ClassVar[ReadBy] = {}
 
     model: str = Field(default="", validate_default=True)
     event_shape: tuple[Size, ...]
@@ -99,9 +102,13 @@ class ModelConfig(Settings):
         """Return what was decided because of the shape of the items, one sentence each, for those who fit it."""
         return []
 
-    def idle(self, said: Collection[str]) -> list[str]:  # noqa: ARG002 - for those that have such settings
+    def idle(self, said: Collection[str]) -> list[str]:
         """Return a sentence on each of the settings that a user said and that nothing in this model reads."""
-        return []
+        found = []
+        for name, (other, values) in self.read_by.items():
+            if name in said and (now := getattr(self, other)) not in values:
+                found.append(f"{name} is for {other} {' or '.join(values)}, and it is {now} (--set {other}=...).")
+        return found
 
     @abstractmethod
     def build(self) -> Flow:

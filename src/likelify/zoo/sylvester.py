@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from likelify import nets, transforms
 from likelify.zoo.images import ImageShape
 from likelify.zoo.mixers import ExponentialConfig
 from likelify.zoo.multiscale import StackConfig
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import ReadBy, Size, register
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform
@@ -28,6 +28,13 @@ class SylvesterConfig(ExponentialConfig, StackConfig):
         reflections: of `Q`; as many as channels by default.
         net_norm_limit: limit of the norm of each layer of the network (1.5 in the paper; nothing here needs it).
     """
+
+    read_by: ClassVar[ReadBy] = {
+        **StackConfig.read_by,
+        **dict.fromkeys(("norm_limit", "norm_bound", "mixing_kernel"), ("basis", ("convolution",))),
+        **dict.fromkeys(("basis", "reflections"), ("form", ("full", "without-generalization"))),
+        "net_norm_limit": ("form", ("full", "without-basis")),
+    }
 
     form: Literal["full", "without-basis", "without-generalization"] = "full"
     basis: Literal["convolution", "axis"] = "convolution"

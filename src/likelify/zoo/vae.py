@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from likelify import nets, transforms
 from likelify.zoo.images import ImageConfig, require_halves
-from likelify.zoo.registry import Size, register
+from likelify.zoo.registry import ReadBy, Size, register
 
 if TYPE_CHECKING:
     from likelify.flows import Flow
@@ -47,6 +47,14 @@ class VaeConfig(ImageConfig):
         >>> flow.iw_log_prob(torch.randint(17, (3, 1, 8, 8)), samples=10).value.shape
         torch.Size([3])
     """
+
+    read_by: ClassVar[ReadBy] = {
+        "flows": ("posterior", ("planar", "sylvester", "generalized", "convolutional")),
+        "hidden_units": ("posterior", ("sylvester",)),
+        "reflections": ("posterior", ("sylvester", "generalized")),
+        "flow_hidden": ("posterior", ("generalized", "convolutional")),
+        "norm_limit": ("posterior", ("convolutional",)),
+    }
 
     posterior: Posterior = "gaussian"
     flows: int = Field(default=4, ge=1, le=4096)
