@@ -8,7 +8,7 @@ import torch
 import likelify as lk
 from likelify import linalg, nets
 from likelify.errors import ConfigError, LikelifyError, ShapeError
-from likelify.structure import check_sizes
+from likelify.shapes import check_sizes
 
 COUNTS = ("int", "int | None", "<class 'int'>")
 # Takes any number that torch takes, and only when it is entered.

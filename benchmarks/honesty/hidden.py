@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from likelify.linalg.maps import LinearMap
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 
 class Attribute(LinearMap):

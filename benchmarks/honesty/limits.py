@@ -13,7 +13,7 @@ from benchmarks.honesty.maps import BUILDERS, SKEWS, double_matrix, judge_built,
 from benchmarks.honesty.shapes import judge_graph
 from likelify import linalg, transforms
 from likelify.linalg.maps import LinearMap
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 
 def limits() -> None:

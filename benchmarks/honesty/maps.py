@@ -11,7 +11,7 @@ import likelify as lk
 from benchmarks.honesty.judging import DOUBLE, judge
 from likelify import linalg
 from likelify.linalg.maps import LinearMap
-from likelify.structure import Shape
+from likelify.shapes import Shape
 from likelify.testing import randomize
 
 

@@ -26,7 +26,8 @@ from likelify.errors import LikelifyWarning, NonFiniteError
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import fit
 from likelify.fitting.settings import FitSettings
-from likelify.structure import ContextLike, Shape
+from likelify.shapes import Shape
+from likelify.structure import ContextLike
 
 COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 RIDGES = (1e-6, 1e-3, 1e-2)

@@ -24,7 +24,8 @@ from likelify.errors import (
     ShapeError,
     UnsupportedError,
 )
-from likelify.structure import Context, ContextLike, Shape, as_context, check_event, event_words, with_condition
+from likelify.shapes import Shape, check_event, event_words
+from likelify.structure import Context, ContextLike, as_context, with_condition
 from likelify.support import LINE, MINUS_TO_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Interval
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Composite, Transform, layers_of, require_transforms

@@ -20,16 +20,8 @@ from likelify.importance import Estimate
 from likelify.linalg.bounds import widest, widest_dtype
 from likelify.linalg.expm import recorded
 from likelify.linalg.log_det import truncations
-from likelify.structure import (
-    Context,
-    ContextLike,
-    Shape,
-    as_context,
-    as_shape,
-    check_size,
-    sum_constant,
-    sum_items,
-)
+from likelify.shapes import Shape, as_shape, check_size
+from likelify.structure import Context, ContextLike, as_context, sum_constant, sum_items
 from likelify.support import LINE, Interval, rows_outside_allowed
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform, layers_of

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from likelify.structure import ContextLike, GraphBatch, Shape
+    from likelify.shapes import Shape
+    from likelify.structure import ContextLike, GraphBatch
 
 Parts = dict[SplitName, np.ndarray]
 # Fewer items cannot be cut into parts of which one is a tenth.

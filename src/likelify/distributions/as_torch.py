@@ -9,7 +9,8 @@ from torch import Tensor
 
 from likelify.distributions.core import has_rows, row_count
 from likelify.errors import ShapeError
-from likelify.structure import Context, Shape, as_shape, with_condition
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, with_condition
 
 if TYPE_CHECKING:
     from likelify.flows import Flow

@@ -17,7 +17,8 @@ from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.nets.cells import CellLayout, expected_score
 from likelify.nets.columns import ColumnsNet
 from likelify.schema import ColumnSchema
-from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size
+from likelify.shapes import Shape, as_shape, check_size
+from likelify.structure import ContextLike, as_context
 from likelify.support import Interval, check_sample
 from likelify.tracing import in_full_precision, is_tracing
 

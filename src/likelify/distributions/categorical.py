@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from likelify.distributions.core import item_count, repeat_context
 from likelify.distributions.of_condition import OfCondition
 from likelify.errors import ConfigError, DomainError, ShapeError
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, ContextLike, as_context, sum_items
 from likelify.tracing import is_tracing
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import DomainError, ShapeError
-from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.shapes import Shape, as_shape
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import LINE
 from likelify.tracing import may_look
 

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 
 from likelify.calling import parts_read
 from likelify.errors import DomainError, ShapeError, UnsupportedError
-from likelify.structure import (
-    Context,
-    ContextLike,
-    Shape,
-    as_context,
-    as_shape,
-    check_event,
-    kept_arguments,
-)
+from likelify.shapes import Shape, as_shape, check_event, kept_arguments
+from likelify.structure import Context, ContextLike, as_context
 from likelify.support import Interval
 
 Likelihood = Literal["exact", "bound", "estimate"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from likelify.distributions.core import Distribution, check_values, has_rows, item_count, repeat_context, row_count
 from likelify.distributions.normal import LOG_SQRT_2PI
 from likelify.errors import DomainError, MissingDependencyError, UnsupportedError
-from likelify.structure import ContextLike, Shape, as_context, as_shape, check_size, sum_items
+from likelify.shapes import Shape, as_shape, check_size
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import LINE
 from likelify.tracing import in_full_precision
 

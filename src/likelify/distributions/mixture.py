@@ -13,7 +13,8 @@ from likelify.distributions.core import Distribution, Likelihood, has_rows, repe
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import widest
 from likelify.regularizing import ActsInTraining
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, with_condition
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, ContextLike, as_context, with_condition
 from likelify.support import Interval, hull
 
 # Rounds of expectation and maximization for the weights.

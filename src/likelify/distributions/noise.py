@@ -10,7 +10,8 @@ from likelify.distributions.core import Distribution, check_values
 from likelify.distributions.normal import normal_log_prob
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.names import NoiseName
-from likelify.structure import ContextLike, Shape, along, as_context, as_shape, check_size, sum_items
+from likelify.shapes import Shape, along, as_shape, check_size
+from likelify.structure import ContextLike, as_context, sum_items
 
 
 class ChannelNoise(Distribution):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.distributions.of_condition import OfCondition
 from likelify.errors import ShapeError
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, ContextLike, as_context, sum_items
 from likelify.support import LINE
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from likelify.distributions.core import Distribution, Likelihood
 from likelify.errors import UnsupportedError
-from likelify.structure import ContextLike, Shape, check_event
+from likelify.shapes import Shape, check_event
+from likelify.structure import ContextLike
 
 
 class OfReals(Distribution):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.distributions.normal import normal_log_prob
-from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.shapes import Shape, as_shape
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import NOT_NEGATIVE, check_domain, check_sample
 
 

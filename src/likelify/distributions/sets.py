@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from likelify.distributions.core import Distribution, check_values, with_channels
 from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.errors import ShapeError
-from likelify.structure import Context, ContextLike, GraphBatch, Shape, as_context, as_shape, check_size, sum_items
+from likelify.shapes import Shape, as_shape, check_size
+from likelify.structure import Context, ContextLike, GraphBatch, as_context, sum_items
 from likelify.support import LINE, check_sample
 from likelify.tracing import in_full_precision, raised
 

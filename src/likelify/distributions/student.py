@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from likelify.distributions.core import Distribution, check_values, has_rows, row_count, with_channels
 from likelify.errors import ConfigError
-from likelify.structure import ContextLike, Shape, as_context, as_shape, sum_items
+from likelify.shapes import Shape, as_shape
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import LINE, check_sample
 
 # Where the square of a number would no longer fit, its logarithm is that of the number.

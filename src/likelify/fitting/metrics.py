@@ -18,7 +18,7 @@ from likelify.fitting.figures import Evaluation, Figure, Score
 from likelify.fitting.settings import Draws
 from likelify.flows import Flow
 from likelify.seeding import seeded
-from likelify.structure import check_size
+from likelify.shapes import check_size
 
 EVALUATION_SEED = 2**31 - 1
 USUAL = Draws()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from likelify.flowification.options import Options
 from likelify.flowification.refusals import TENSOR_ALPHA, NotConvertibleError
 from likelify.flowification.rules import DATA, Call, rule, setting, settings_of
-from likelify.structure import as_shape
+from likelify.shapes import as_shape
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine, ChannelAffine
 from likelify.transforms.reshape import Flatten, PermuteAxes, Reshape

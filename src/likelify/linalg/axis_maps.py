@@ -13,7 +13,7 @@ from likelify.linalg.axis_products import apply_along
 from likelify.linalg.bounds import gram_bound, root_of_squares, round_off_margin, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
-from likelify.structure import Shape, as_shape
+from likelify.shapes import Shape, as_shape
 
 
 class AxisMap(LinearMap):

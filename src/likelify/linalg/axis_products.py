@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 
 def multiply_axes(x: Tensor, transposed: dict[int, Tensor]) -> Tensor:

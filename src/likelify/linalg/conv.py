@@ -16,7 +16,7 @@ from likelify.linalg.bounds import reshape_bound, root_of_squares, tight_bound, 
 from likelify.linalg.dense import project
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
 from likelify.names import NormBoundName
-from likelify.structure import Shape, check_sizes, per_axis
+from likelify.shapes import Shape, check_sizes, per_axis
 from likelify.tracing import cached_property, is_tracing, may_look
 
 BOUNDS = {"reshape": reshape_bound, "torus": tight_bound}

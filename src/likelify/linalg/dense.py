@@ -13,7 +13,7 @@ from torch import Tensor
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, root_of_squares, widest
 from likelify.linalg.maps import LinearMap, Symmetry, check_declared_norm, check_entries, check_symmetry
-from likelify.structure import Shape, as_shape
+from likelify.shapes import Shape, as_shape
 
 
 def project(tensor: Tensor, transposed: Tensor, symmetry: Symmetry) -> Tensor:

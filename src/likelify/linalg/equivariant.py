@@ -14,7 +14,7 @@ from likelify.errors import ShapeError
 from likelify.linalg.bounds import gram_bound, widest
 from likelify.linalg.dense import apply_matrix
 from likelify.linalg.maps import LinearMap
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 
 def rotation_kernel(weight: Tensor) -> Tensor:

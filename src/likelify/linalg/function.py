@@ -11,7 +11,7 @@ from torch import Tensor
 from likelify.errors import ConvergenceError, DomainError, ShapeError
 from likelify.linalg.bounds import gram_bound, power_iteration, widest
 from likelify.linalg.maps import LinearMap, check_declared_norm
-from likelify.structure import Shape
+from likelify.shapes import Shape
 from likelify.tracing import is_tracing
 
 

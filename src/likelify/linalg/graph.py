@@ -20,7 +20,8 @@ from likelify.edges import blocks
 from likelify.errors import DomainError, ShapeError, UnsupportedError
 from likelify.linalg.bounds import gram_bound, limit_norm, widest
 from likelify.linalg.maps import LinearMap, check_declared_norm
-from likelify.structure import GraphBatch, Shape
+from likelify.shapes import Shape
+from likelify.structure import GraphBatch
 from likelify.tracing import in_forward_mode, is_tracing, outside_autocast
 
 

@@ -18,7 +18,7 @@ from likelify.linalg.axis_maps import AxisMap, AxisSum
 from likelify.linalg.axis_products import apply_along
 from likelify.linalg.maps import LinearMap, Symmetry, check_factor
 from likelify.linalg.toeplitz import LONG, Toeplitz
-from likelify.structure import Shape, as_shape
+from likelify.shapes import Shape, as_shape
 
 AXES = ("channels", "first", "second", "third")
 

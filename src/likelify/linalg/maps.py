@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError, unknown_word
-from likelify.structure import Shape, as_shape
+from likelify.shapes import Shape, as_shape
 
 Symmetry = Literal["symmetric", "skew"] | None
 

@@ -16,7 +16,7 @@ from likelify.linalg.axis_maps import AxisMap, margin, scaled_norm
 from likelify.linalg.bounds import round_off_margin, widest
 from likelify.linalg.dense import project
 from likelify.linalg.maps import Symmetry, check_declared_norm, check_entries, check_symmetry
-from likelify.structure import Shape
+from likelify.shapes import Shape
 from likelify.tracing import HALF, is_tracing, may_look
 
 # Points at which the symbol of a Toeplitz matrix is looked at, for each tap but the first.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, UnsupportedError, unknown_word
 from likelify.linalg.maps import LinearMap
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 TraceMethod = Literal["hutchinson", "hutch++"]
 

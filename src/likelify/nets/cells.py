@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError
 from likelify.schema import ColumnSchema
-from likelify.structure import check_event
+from likelify.shapes import check_event
 
 # Cells that are no wider have their middle for a score; of those that are farther out nothing else can be computed.
 NARROW, FARTHEST = 0.1, -12.0

@@ -15,7 +15,7 @@ from likelify.caching import Caching
 from likelify.nets.cells import CellLayout
 from likelify.nets.conditioners import Dropout
 from likelify.schema import ColumnSchema
-from likelify.structure import check_size
+from likelify.shapes import check_size
 
 # What the mixtures start from: close to one standard normal distribution.
 MEANS, LOG_SCALE = 1.2, -0.3

@@ -18,15 +18,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.conv import odd_taps
 from likelify.regularizing import ActsInTraining, TrainingStep
-from likelify.structure import (
-    ContextLike,
-    as_context,
-    as_shape,
-    check_size,
-    check_sizes,
-    join_condition,
-    kept_arguments,
-)
+from likelify.shapes import as_shape, check_size, check_sizes, kept_arguments
+from likelify.structure import ContextLike, as_context, join_condition
 from likelify.tracing import in_full_precision, under_autocast
 
 # Weights in this layout make convolutions keep it for activations. On a CPU a training step of a

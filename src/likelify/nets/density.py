@@ -8,7 +8,8 @@ from likelify.calling import call_net
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.conv import check_odd
 from likelify.nets.conditioners import MLP, JoinedNet, zeroed
-from likelify.structure import ContextLike, check_sizes, join_condition, per_axis
+from likelify.shapes import check_sizes, per_axis
+from likelify.structure import ContextLike, join_condition
 from likelify.tracing import raised
 
 # Called with the channels of the input and of the output; returns a module from (rows, in, ...) to (rows, out, ...).

@@ -28,7 +28,8 @@ from likelify.linalg.expm.graphs import adjacency_coefficients
 from likelify.linalg.filter_polynomials import FilterPolynomial, GraphFilter
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.graph_filters import FILTERS, AnalyticFilter, HeatFilter, graph_filter
-from likelify.structure import GraphBatch, check_size
+from likelify.shapes import check_size
+from likelify.structure import GraphBatch
 from likelify.tracing import in_full_precision
 
 

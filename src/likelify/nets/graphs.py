@@ -25,7 +25,8 @@ from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedErr
 from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.nets.conditioners import Dropout, joined, zeroed
-from likelify.structure import ContextLike, GraphBatch, as_context, check_size, kept_arguments
+from likelify.shapes import check_size, kept_arguments
+from likelify.structure import ContextLike, GraphBatch, as_context
 from likelify.tracing import in_full_precision
 
 # Angular frequencies of Fourier features, for inputs of about unit deviation.

@@ -23,7 +23,8 @@ from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.conditioners import CONV_FORMAT
 from likelify.nets.stand_in import run_with, trained
-from likelify.structure import ContextLike, as_context, as_shape, axis_names, check_event, check_sizes, kept_arguments
+from likelify.shapes import as_shape, axis_names, check_event, check_sizes, kept_arguments
+from likelify.structure import ContextLike, as_context
 from likelify.tracing import in_forward_mode, is_tracing
 
 # The largest slope of t sigmoid(t) is 1.0998, at t = 2.40; that of t sigmoid(b t) is the same for every b.

@@ -16,15 +16,8 @@ from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound
 from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import Dropout, recomputed
 from likelify.nets.order import Neighbours, NodeNeighbours, RasterNeighbours, earlier_offsets
-from likelify.structure import (
-    ContextLike,
-    as_context,
-    axis_names,
-    check_event,
-    check_sizes,
-    join_condition,
-    kept_arguments,
-)
+from likelify.shapes import axis_names, check_event, check_sizes, kept_arguments
+from likelify.structure import ContextLike, as_context, join_condition
 
 # Blocks in which the triangular hidden layer is computed: 2/3 of the work of the full matrix. More are not faster.
 HIDDEN_BLOCKS = 3

@@ -11,7 +11,8 @@ from likelify.errors import ConfigError
 from likelify.nets.conditioners import joined
 from likelify.nets.graphs import neighbourhoods_for
 from likelify.nets.masked import SMALL
-from likelify.structure import ContextLike, check_size, check_sizes, kept_arguments
+from likelify.shapes import check_size, check_sizes, kept_arguments
+from likelify.structure import ContextLike
 
 
 class AutoregressiveGraphNet(Caching):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from likelify.errors import ConfigError, ShapeError
 from likelify.linalg.bounds import widest
 from likelify.nets.conditioners import CONV_FORMAT, zeroed
-from likelify.structure import ContextLike, as_context, check_size
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, as_context
 
 Place = tuple[int, int]
 # The four neighbours of a pixel of each plane: their planes, and where they are in a 3x3 window around its own place.

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError
-from likelify.structure import Context, ContextLike, GraphBatch, as_context, check_size, kept_arguments
+from likelify.shapes import check_size, kept_arguments
+from likelify.structure import Context, ContextLike, GraphBatch, as_context
 
 
 @dataclass(frozen=True, eq=False)

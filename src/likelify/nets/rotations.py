@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from likelify.nets.points import Dual, NodeVelocity, Sets, waves
-from likelify.structure import Context, check_size
+from likelify.shapes import check_size
+from likelify.structure import Context
 
 # Distances at which bumps are centred, in units of the deviation of a coordinate.
 NEAR, FAR = 0.0, 6.0

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError
 from likelify.linalg.conv import odd_taps
 from likelify.nets.conditioners import Dropout, joined, zeroed
-from likelify.structure import ContextLike, check_size, check_sizes
+from likelify.shapes import check_size, check_sizes
+from likelify.structure import ContextLike
 from likelify.tracing import in_full_precision
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from likelify.errors import ShapeError
 from likelify.nets.points import Ask, Dual, Sets, waves
-from likelify.structure import ContextLike, as_context, check_size, kept_arguments
+from likelify.shapes import check_size, kept_arguments
+from likelify.structure import ContextLike, as_context
 
 # Waves of how much of a set is there.
 PROGRESS = 3

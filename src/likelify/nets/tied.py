@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.linalg.conv import odd_taps
-from likelify.structure import ContextLike, check_event, check_sizes, kept_arguments
+from likelify.shapes import check_event, check_sizes, kept_arguments
+from likelify.structure import ContextLike
 
 # Of the diagonals: tanh rounds to one, and a slope of minus one could not be inverted.
 LIMIT = 0.99

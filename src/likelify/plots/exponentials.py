@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from likelify.structure import Shape
+    from likelify.shapes import Shape
 
 # Inches of a cell: of small images, and of matrices.
 IMAGE_CELL, MATRIX_CELL = 0.19, 0.1

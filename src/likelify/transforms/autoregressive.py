@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from likelify.calling import CallsNet, call_net, refuse_condition
 from likelify.errors import ShapeError, UnsupportedError
-from likelify.structure import ContextLike, check_size, sum_items
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Transform
 from likelify.transforms.coupling import Bijector
 

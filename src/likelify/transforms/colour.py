@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, DomainError
-from likelify.structure import ContextLike, check_size, sum_items, zero_log_det
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, sum_items, zero_log_det
 from likelify.support import check_domain
 from likelify.transforms.core import Transform
 

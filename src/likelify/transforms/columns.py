@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import DataError
-from likelify.structure import ContextLike, check_size, sum_constant
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE
 

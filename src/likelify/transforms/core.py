@@ -24,7 +24,8 @@ from likelify.caching import freeze
 from likelify.calling import parts_read
 from likelify.distributions.core import Distribution, Likelihood
 from likelify.errors import ConfigError, ShapeError, StateError, UnsupportedError
-from likelify.structure import ContextLike, EventShape, Shape, as_shape, check_event, kept_arguments
+from likelify.shapes import EventShape, Shape, as_shape, check_event, kept_arguments
+from likelify.structure import ContextLike
 from likelify.support import Interval
 from likelify.transforms import watching
 from likelify.transforms.inputs import CHECKED, checked, instead_of

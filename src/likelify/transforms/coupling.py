@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from likelify.calling import CallsNet, call_net, refuse_condition
 from likelify.distributions.normal import limit_log_scale
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, EventShape, check_size, kept_arguments, sum_items
+from likelify.shapes import EventShape, check_size, kept_arguments
+from likelify.structure import ContextLike, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms import splines
 from likelify.transforms.core import Transform

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from likelify.distributions.core import Distribution
 from likelify.errors import ConfigError, DomainError, InexactLikelihoodError
-from likelify.structure import Context, ContextLike, as_context, check_size, join_condition, sum_constant, sum_items
+from likelify.shapes import check_size
+from likelify.structure import Context, ContextLike, as_context, join_condition, sum_constant, sum_items
 from likelify.support import check_domain
 from likelify.transforms.core import Transform, inner_reads
 

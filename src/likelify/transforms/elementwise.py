@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, DomainError, ShapeError, UnsupportedError
-from likelify.structure import ContextLike, along, check_size, sum_items
+from likelify.shapes import along, check_size
+from likelify.structure import ContextLike, sum_items
 from likelify.support import MINUS_TO_ONE, POSITIVE, UNIT, Interval, check_sample, strictly_inside, within
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT

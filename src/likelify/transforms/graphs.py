@@ -10,7 +10,8 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.graph import common_size
-from likelify.structure import Context, ContextLike, as_context, check_size
+from likelify.shapes import check_size
+from likelify.structure import Context, ContextLike, as_context
 from likelify.transforms.core import Composite, Transform, derived, require_transforms
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from likelify.errors import ConvergenceError, DomainError, ShapeError, UnsupportedError
-from likelify.structure import Context, ContextLike, EventShape, as_context, as_shape, check_event, fits_event
+from likelify.shapes import EventShape, as_shape, check_event, fits_event
+from likelify.structure import Context, ContextLike, as_context
 from likelify.tracing import Method, autocast_off, is_tracing, raised, under_autocast
 from likelify.transforms import watching
 from likelify.transforms.blame import locate

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import UnsupportedError
-from likelify.structure import ContextLike, Shape
+from likelify.shapes import Shape
+from likelify.structure import ContextLike
 from likelify.transforms import watching
 from likelify.transforms.core import Composite, Transform, derived, require_transforms
 

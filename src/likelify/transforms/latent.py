@@ -7,7 +7,8 @@ from torch import Tensor
 
 from likelify.distributions.core import Distribution
 from likelify.errors import InexactLikelihoodError, ShapeError
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, join_condition
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, ContextLike, as_context, join_condition
 from likelify.transforms.core import Transform, inner_reads
 
 

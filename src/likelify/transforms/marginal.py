@@ -7,7 +7,8 @@ from torch import Tensor
 
 from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.errors import ConfigError
-from likelify.structure import ContextLike, Shape, as_shape, check_size, sum_items
+from likelify.shapes import Shape, as_shape, check_size
+from likelify.structure import ContextLike, sum_items
 from likelify.support import Interval, check_domain, check_sample, strictly_inside, within
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT

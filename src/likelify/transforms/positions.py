@@ -10,7 +10,8 @@ from torch import Tensor
 
 from likelify.distributions.centred import graph_means
 from likelify.errors import ConfigError, DataError, unknown_word
-from likelify.structure import ContextLike, GraphBatch, as_context, check_size
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, GraphBatch, as_context
 from likelify.transforms.columns import InDouble
 from likelify.transforms.core import Transform, derived
 from likelify.transforms.rules import FINITE, POSITIVE

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import DataError, ShapeError
-from likelify.structure import ContextLike, Shape, as_shape, sum_constant
+from likelify.shapes import Shape, as_shape
+from likelify.structure import ContextLike, sum_constant
 from likelify.transforms.columns import SMALLEST, InDouble, moments
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import FINITE, POSITIVE

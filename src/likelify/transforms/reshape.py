@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ShapeError
-from likelify.structure import ContextLike, Shape, as_shape, per_axis, zero_log_det
+from likelify.shapes import Shape, as_shape, per_axis
+from likelify.structure import ContextLike, zero_log_det
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.rules import PERMUTATION

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from likelify.errors import ShapeError, UnsupportedError
-from likelify.structure import EventShape, event_words
+from likelify.shapes import EventShape, event_words
 
 if TYPE_CHECKING:
     from likelify.transforms.core import Transform

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from likelify.caching import Caching
 from likelify.errors import ConfigError
 from likelify.names import MOST_BINS
-from likelify.structure import ContextLike, check_size, check_sizes, sum_items
+from likelify.shapes import check_size, check_sizes
+from likelify.structure import ContextLike, sum_items
 from likelify.tracing import in_forward_mode, is_tracing
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SENSITIVE

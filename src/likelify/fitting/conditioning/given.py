@@ -26,7 +26,7 @@ from likelify.fitting.conditioning.growing import particles_of
 from likelify.flows import Flow
 from likelify.schema import ColumnSchema
 from likelify.seeding import seeded
-from likelify.structure import check_size
+from likelify.shapes import check_size
 from likelify.transforms import MixedColumns
 
 # So many independent draws the particles of a row should be worth, and those that quantiles are taken from.

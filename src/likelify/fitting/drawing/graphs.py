@@ -25,7 +25,8 @@ from likelify.fitting.drawing.draw import (
 )
 from likelify.fitting.structures import Structures, joined_batches, structures_of
 from likelify.seeding import chunk_seed, derived_seed, seeded
-from likelify.structure import GraphBatch, check_size
+from likelify.shapes import check_size
+from likelify.structure import GraphBatch
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run

@@ -21,7 +21,7 @@ from likelify.linalg.expm.series import run_series
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.maps import LinearMap, Scaled
-from likelify.structure import check_sizes
+from likelify.shapes import check_sizes
 from likelify.tracing import Recorder, is_tracing
 
 ExpMethod = Literal["auto", "series", "chebyshev", "polynomial", "dense", "fourier", "adjacency", "closed-form"]

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from likelify.distributions.centred import graph_means
 from likelify.errors import ConfigError, UnsupportedError, unknown_word
 from likelify.linalg.log_det import truncations
-from likelify.structure import Context, ContextLike, as_context, check_size, sum_items
+from likelify.shapes import check_size
+from likelify.structure import Context, ContextLike, as_context, sum_items
 from likelify.tracing import is_tracing
 from likelify.transforms.continuous.field import check_velocity, velocity_and_divergence
 from likelify.transforms.continuous.pairing import assigned, turned

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.seeding import seeded
-from likelify.structure import ContextLike, check_size
+from likelify.shapes import check_size
+from likelify.structure import ContextLike
 from likelify.transforms.continuous.layer import ContinuousFlow
 from likelify.transforms.core import Transform, layers_of
 

@@ -14,7 +14,8 @@ from likelify.linalg.conv import odd_taps
 from likelify.linalg.expm.expansion import on_grid
 from likelify.linalg.kronecker import KroneckerSum
 from likelify.linalg.toeplitz import Toeplitz
-from likelify.structure import ContextLike, Shape, axis_names, check_sizes, per_axis
+from likelify.shapes import Shape, axis_names, check_sizes, per_axis
+from likelify.structure import ContextLike
 from likelify.tracing import may_look
 from likelify.transforms.exponential.layers import Exponential
 from likelify.transforms.exponential.parametrizations import Parametrization, check_limit

@@ -22,7 +22,8 @@ from likelify.linalg.graph import GraphMap, limit_by_neighbours
 from likelify.linalg.maps import LinearMap, Symmetry
 from likelify.names import NormBoundName
 from likelify.nets.stand_in import run_with, trained
-from likelify.structure import ContextLike, EventShape, as_context, axis_names, check_size, check_sizes, kept_arguments
+from likelify.shapes import EventShape, axis_names, check_size, check_sizes, kept_arguments
+from likelify.structure import ContextLike, as_context
 from likelify.tracing import may_look
 
 

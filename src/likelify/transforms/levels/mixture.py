@@ -21,7 +21,7 @@ from torch import Tensor
 
 from likelify.errors import ShapeError
 from likelify.linalg.bounds import widest
-from likelify.structure import check_size
+from likelify.shapes import check_size
 from likelify.tracing import in_forward_mode, is_tracing, is_watched, outside_autocast, traceable_gradients
 
 # Scales are between a tenth of a level and ten times the whole range.

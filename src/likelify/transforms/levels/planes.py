@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from likelify.structure import Shape
+from likelify.shapes import Shape
 
 # Planes behind (0, 0) in the order in which they are written.
 ORDER = ((1, 1), (0, 1), (1, 0))

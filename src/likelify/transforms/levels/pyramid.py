@@ -13,7 +13,8 @@ from likelify.distributions.normal import LOG_SQRT_2PI, probability_below
 from likelify.errors import ConfigError, UnsupportedError
 from likelify.linalg.bounds import widest, widest_dtype
 from likelify.nets.planes import PlaneNet, around, detail, predicted, surrounding
-from likelify.structure import Context, ContextLike, Shape, as_context, as_shape, sum_items, with_condition
+from likelify.shapes import Shape, as_shape
+from likelify.structure import Context, ContextLike, as_context, sum_items, with_condition
 from likelify.support import check_domain, check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT

@@ -16,7 +16,7 @@ from likelify.linalg.factors import (
 from likelify.linalg.frequencies import kernel_frequencies
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import Shape, axis_names, check_size
+from likelify.shapes import Shape, axis_names, check_size
 from likelify.transforms.surjections.fibre import FibreLayer, check_groups, check_shape
 
 

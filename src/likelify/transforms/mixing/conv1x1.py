@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.linalg.dense import apply_matrix
-from likelify.structure import ContextLike, check_size, sum_items
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, sum_items
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import LINEAR
 from likelify.transforms.rules import PERMUTATION_MATRIX, SIGNS

@@ -23,7 +23,8 @@ from torch.nn.grad import conv2d_weight
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError
-from likelify.structure import ContextLike, check_size, per_axis, sum_constant
+from likelify.shapes import check_size, per_axis
+from likelify.structure import ContextLike, sum_constant
 from likelify.tracing import (
     in_forward_mode,
     is_tracing,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from likelify.caching import Caching
 from likelify.errors import ConfigError, DomainError
-from likelify.structure import ContextLike, as_shape, check_size, sum_constant
+from likelify.shapes import as_shape, check_size
+from likelify.structure import ContextLike, sum_constant
 from likelify.tracing import is_tracing
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.inversion import LINEAR

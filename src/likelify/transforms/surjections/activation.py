@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from likelify.distributions.normal import limit_log_scale, normal_log_prob
 from likelify.errors import ConfigError, DomainError
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, along, as_context, check_size, sum_items
+from likelify.shapes import along, check_size
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import NOT_NEGATIVE, Interval, check_domain, strictly_inside, within
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import EXACT

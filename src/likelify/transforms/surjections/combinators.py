@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from likelify.errors import ShapeError, UnsupportedError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, Shape, as_shape
+from likelify.shapes import Shape, as_shape
+from likelify.structure import ContextLike
 from likelify.support import Interval, hull
 from likelify.transforms.core import Chain, Composite, Transform
 from likelify.transforms.reshape import Identity

@@ -15,7 +15,8 @@ from likelify.linalg.factors import Factors
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, along, as_context, kept_arguments, sum_constant, sum_items
+from likelify.shapes import along, kept_arguments
+from likelify.structure import ContextLike, as_context, sum_constant, sum_items
 
 
 class FibreDensity(nn.Module):

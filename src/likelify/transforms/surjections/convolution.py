@@ -14,7 +14,7 @@ from torch import Tensor
 from likelify.errors import ConfigError, unknown_word
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import Shape, per_axis
+from likelify.shapes import Shape, per_axis
 from likelify.transforms.core import Chain, Transform, chain_of
 from likelify.transforms.elementwise import ChannelAffine
 from likelify.transforms.surjections.combinators import Parallel

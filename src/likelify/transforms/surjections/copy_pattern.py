@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from likelify.errors import ConfigError, ShapeError, UnsupportedError
-from likelify.structure import EventShape, Shape, as_shape, check_event, kept_arguments, per_axis
+from likelify.shapes import EventShape, Shape, as_shape, check_event, kept_arguments, per_axis
 
 
 class CopyPattern(nn.Module, ABC):

@@ -24,7 +24,8 @@ from likelify.distributions.normal import LOG_SQRT_2PI, limit_log_scale
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, Shape, along, as_context, sum_constant, sum_items
+from likelify.shapes import Shape, along
+from likelify.structure import ContextLike, as_context, sum_constant, sum_items
 from likelify.support import Interval, check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.surjections.copy_pattern import CopyPattern, EqualCopies, window_copies

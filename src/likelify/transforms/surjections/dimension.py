@@ -15,17 +15,8 @@ from likelify.errors import InexactLikelihoodError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
 from likelify.nets.density import read_net
-from likelify.structure import (
-    Context,
-    ContextLike,
-    Shape,
-    along,
-    as_context,
-    as_shape,
-    check_size,
-    join_condition,
-    sum_items,
-)
+from likelify.shapes import Shape, along, as_shape, check_size
+from likelify.structure import Context, ContextLike, as_context, join_condition, sum_items
 from likelify.support import Interval, check_sample
 from likelify.transforms.core import Transform, inner_reads
 

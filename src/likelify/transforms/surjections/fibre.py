@@ -29,7 +29,8 @@ from likelify.linalg.factors import (
 )
 from likelify.names import NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, Shape, along, check_size, sum_constant
+from likelify.shapes import Shape, along, check_size
+from likelify.structure import ContextLike, sum_constant
 from likelify.support import check_sample
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import PART

@@ -22,7 +22,8 @@ from likelify.errors import ConfigError, DomainError, unknown_word
 from likelify.linalg.bounds import widest
 from likelify.names import LinearMethod, NoiseName
 from likelify.nets import NetFactory, density_nets
-from likelify.structure import ContextLike, check_size, check_sizes
+from likelify.shapes import check_size, check_sizes
+from likelify.structure import ContextLike
 from likelify.support import check_sample
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.elementwise import ActNorm

@@ -18,7 +18,8 @@ from torch import Tensor
 from likelify.errors import ConfigError, MissingDependencyError, ShapeError, UnsupportedError, unknown_word
 from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
-from likelify.structure import ContextLike, GraphBatch, Shape, as_context, check_size, sum_items
+from likelify.shapes import Shape, check_size
+from likelify.structure import ContextLike, GraphBatch, as_context, sum_items
 from likelify.support import check_sample
 from likelify.tracing import can_look
 from likelify.transforms.core import Transform

@@ -24,7 +24,8 @@ from likelify.errors import ConfigError, ShapeError
 from likelify.names import NoiseName
 from likelify.nets import NetFactory
 from likelify.nets.density import read_net
-from likelify.structure import ContextLike, Shape, along, as_context, per_axis, sum_items
+from likelify.shapes import Shape, along, per_axis
+from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import Interval
 from likelify.transforms.core import Chain, Transform, chain_of
 from likelify.transforms.inverted import Inverse

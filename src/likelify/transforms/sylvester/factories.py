@@ -18,7 +18,8 @@ from likelify.linalg.dense import apply_matrix
 from likelify.names import NormBoundName
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.masked_graphs import AutoregressiveGraphNet
-from likelify.structure import ContextLike, check_event, check_size, check_sizes
+from likelify.shapes import check_event, check_size, check_sizes
+from likelify.structure import ContextLike
 from likelify.transforms.core import Chain, Transform
 from likelify.transforms.exponential.layers import conv_exponential, dense_exponential, graph_exponential
 from likelify.transforms.exponential.parametrizations import Parametrization

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from likelify.errors import ConfigError, DataError, ShapeError, StateError
-from likelify.structure import ContextLike, check_size, sum_items
+from likelify.shapes import check_size
+from likelify.structure import ContextLike, sum_items
 from likelify.support import Interval, within
 from likelify.transforms.columns import InDouble
 from likelify.transforms.core import Transform

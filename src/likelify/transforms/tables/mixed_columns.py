@@ -11,7 +11,8 @@ from torch import Tensor
 
 from likelify.errors import ConfigError, DataError
 from likelify.schema import ColumnSchema
-from likelify.structure import ContextLike, Shape, sum_items
+from likelify.shapes import Shape
+from likelify.structure import ContextLike, sum_items
 from likelify.support import within
 from likelify.transforms.core import Transform
 from likelify.transforms.tables.functions import Functions
