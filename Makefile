@@ -33,7 +33,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	@for name in imports house laws torch_transforms exponential exponential_steps exp_tol axis pyramid_variants certificates honesty inverse_checks autocast importance terms graph_truth layers vae_posteriors digits digits_rivals mixing_photos exponentials_pay graph_kernels graph_scale particles series flowification tutorial_outliers tutorial_autoencoder tutorial_table tutorial_mixed tutorial_photographs tutorial_points table_layers tables conditional outliers pictures series reports kills scoring processes device; do \
+	@for name in imports house laws torch_transforms exponential exponential_steps exp_tol axis pyramid_variants certificates honesty inverse_checks autocast importance terms graph_truth layers vae_posteriors digits digits_rivals mixing_photos exponentials_pay graph_kernels graph_scale particles series flowification tutorial_outliers tutorial_autoencoder tutorial_table tutorial_mixed tutorial_photographs tutorial_points table_layers tables conditional outliers pictures reports kills scoring processes small_exponentials gallery device; do \
 		echo "== benchmarks.$$name --quick"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; done
 
 docs: $(READY)

@@ -19,7 +19,7 @@ from benchmarks.timing import medians
 from likelify.fitting.memory import in_memory_of
 from likelify.nets import AutoregressiveNet
 from likelify.seeding import seeded
-from likelify.transforms.sylvester.triangular import TriangularResidual
+from likelify.transforms.sylvester_flows.triangular import TriangularResidual
 
 ROWS = 32
 HIDDEN = 528

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,20 @@ MODULES = sorted(
     ".".join(("likelify", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
     for path in SOURCE.rglob("*.py")
 )
-OPTIONAL = ("matplotlib", "sklearn", "rich", "cyclopts", "jinja2", "PIL", "scipy", "zuko", "lightning_fabric")
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Under which names packages are imported that are called otherwise.
+IMPORTED = {"pillow": "PIL", "scikit-learn": "sklearn"}
+OPTIONAL = sorted(
+    IMPORTED.get(name, name.replace("-", "_"))
+    for extra in ("app", "devices", "graphs", "hub", "tables", "dev")
+    for needed in PROJECT["optional-dependencies"][extra]
+    if (name := re.split(r"[>=\[]", needed)[0]) != "likelify"
+)
+
+PACKAGES = sorted(
+    ".".join(("likelify", *stub.parent.relative_to(SOURCE).parts)) for stub in SOURCE.rglob("__init__.pyi")
+)
 
 
 def python(code):
@@ -40,8 +54,11 @@ def test_touching_every_public_name_needs_no_optional_package_and_changes_no_swi
         "before = look()\n"
         "validate = torch.distributions.Distribution._validate_args\n"
         "import likelify\n"
+        "from importlib import import_module\n"
+        f"for package in {PACKAGES!r}:\n"
+        "    module = import_module(package)\n"
         # Its bases are scikit-learn's.
-        "for name in set(likelify.__all__) - {'FlowDensity'}: getattr(likelify, name)\n"
+        "    for name in set(module.__all__) - {'FlowDensity'}: getattr(module, name)\n"
         "after = look()\n"
         "assert before[:3] == after[:3] and torch.equal(before[3], after[3])\n"
         "assert validate == torch.distributions.Distribution._validate_args\n"
@@ -188,3 +205,23 @@ def test_only_the_command_line_prints():
         if "app" not in path.relative_to(SOURCE).parts:
             lines = path.read_text().splitlines()
             assert not any(line.lstrip().startswith("print(") for line in lines), f"{path} prints"
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited is not None
+    assert PROJECT["version"] == likelify.__version__ == cited[1].strip('"')
+
+
+# Benchmarks that need what is not there, and parts of others.
+APART = {"against", "cells", "emoji", "layers_mixing", "layers_models", "layers_residual", "layers_sylvester"}
+
+
+def test_every_benchmark_is_run_by_make_bench():
+    mains = [file for file in (ROOT / "benchmarks").rglob("*.py") if 'if __name__ == "__main__"' in file.read_text()]
+    names = {".".join(file.relative_to(ROOT / "benchmarks").with_suffix("").parts) for file in mains}
+    bench = re.search(r"for name in (.*); do", (ROOT / "Makefile").read_text())
+    assert bench is not None
+    listed = bench[1].split()
+    assert len(set(listed)) == len(listed)
+    assert {name.removesuffix(".__main__") for name in names} - APART == set(listed)

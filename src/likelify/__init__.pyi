@@ -1,8 +1,10 @@
 from likelify import data as data
 from likelify import distributions as distributions
 from likelify import errors as errors
+from likelify import flowification as flowification
 from likelify import linalg as linalg
 from likelify import nets as nets
+from likelify import plots as plots
 from likelify import testing as testing
 from likelify import transforms as transforms
 from likelify import zoo as zoo
@@ -21,6 +23,7 @@ from likelify.flows import Flow as Flow
 from likelify.importance import Estimate as Estimate
 from likelify.linalg.conv import ConvMap as ConvMap
 from likelify.linalg.dense import Dense as Dense
+from likelify.linalg.dense import Diagonal as Diagonal
 from likelify.linalg.dense import Skew as Skew
 from likelify.linalg.expm import exp_action as exp_action
 from likelify.linalg.function import Function as Function
@@ -59,8 +62,8 @@ from likelify.transforms.reshape import Flatten as Flatten
 from likelify.transforms.reshape import Permute as Permute
 from likelify.transforms.reshape import Reshape as Reshape
 from likelify.transforms.reshape import Squeeze as Squeeze
-from likelify.transforms.residual.layer import LipschitzResidual as LipschitzResidual
-from likelify.transforms.residual.layer import with_log_det as with_log_det
+from likelify.transforms.residual_flows.layer import LipschitzResidual as LipschitzResidual
+from likelify.transforms.residual_flows.layer import with_log_det as with_log_det
 from likelify.transforms.splines import ChannelSpline as ChannelSpline
 from likelify.transforms.surjections.activation import LeakyReLU as LeakyReLU
 from likelify.transforms.surjections.combinators import Parallel as Parallel
@@ -71,8 +74,8 @@ from likelify.transforms.surjections.dimension import Augment as Augment
 from likelify.transforms.surjections.dimension import Slice as Slice
 from likelify.transforms.surjections.linear import linear as linear
 from likelify.transforms.surjections.pooling import max_pool as max_pool
-from likelify.transforms.sylvester.factories import conv_sylvester as conv_sylvester
-from likelify.transforms.sylvester.factories import generalized_sylvester as generalized_sylvester
-from likelify.transforms.sylvester.factories import graph_sylvester as graph_sylvester
-from likelify.transforms.sylvester.factories import sylvester as sylvester
-from likelify.transforms.sylvester.triangular import TriangularResidual as TriangularResidual
+from likelify.transforms.sylvester_flows.factories import conv_sylvester as conv_sylvester
+from likelify.transforms.sylvester_flows.factories import generalized_sylvester as generalized_sylvester
+from likelify.transforms.sylvester_flows.factories import graph_sylvester as graph_sylvester
+from likelify.transforms.sylvester_flows.factories import sylvester as sylvester
+from likelify.transforms.sylvester_flows.triangular import TriangularResidual as TriangularResidual

@@ -401,6 +401,8 @@ SURJECTIONS: dict[str, Sized] = {
     "global_max_pool": image(lambda s: transforms.global_max_pool(s.image)),
     "upsample_nearest": image(lambda s: transforms.upsample_nearest(s.image, 2)),
     "ELU": image(lambda s: transforms.ELU()),
+    "celu": image(lambda s: transforms.celu(2.0)),
+    "selu": image(lambda s: transforms.selu()),
     "Abs": vector(lambda s: transforms.Abs(_noisy_net(s, 1))),
     "LeakyReLU": image(lambda s: lk.LeakyReLU(0.3)),
     "NoisyReLU": vector(lambda s: transforms.NoisyReLU(net=_noisy_net(s, 4))),

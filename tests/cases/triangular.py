@@ -6,8 +6,8 @@ import torch
 
 import likelify as lk
 from likelify import nets, transforms
-from likelify.transforms.sylvester.factories import SylvesterHeads
-from likelify.transforms.sylvester.scalar import FreeTanhResidual
+from likelify.transforms.sylvester_flows.factories import SylvesterHeads
+from likelify.transforms.sylvester_flows.scalar import FreeTanhResidual
 from tests.cases.common import LayerCase, normal, on_graphs, undirected, weighted_graphs
 
 

@@ -14,8 +14,8 @@ from likelify.fitting.settings import FitSettings
 from likelify.nets.masked import AutoregressiveNet
 from likelify.nets.tied import TiedHeads
 from likelify.testing import randomize
-from likelify.transforms.sylvester.scalar import FreeTanhResidual
-from likelify.transforms.sylvester.triangular import TriangularResidual
+from likelify.transforms.sylvester_flows.scalar import FreeTanhResidual
+from likelify.transforms.sylvester_flows.triangular import TriangularResidual
 
 NAMES = (
     *(f"table1-{mixing}" for mixing in ("1x1", "emerging", "woodbury", "conv-exponential", "axis-exponential")),

@@ -22,7 +22,7 @@ from likelify.support import Interval
 from likelify.transforms.core import Chain, Shape, Transform
 from likelify.transforms.elementwise import Affine
 from likelify.transforms.reshape import Permute
-from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.residual_flows.layer import LipschitzResidual
 from likelify.transforms.surjections.activation import ReLU
 from likelify.transforms.surjections.combinators import Parallel
 from likelify.transforms.surjections.copying import Repeat, Sum

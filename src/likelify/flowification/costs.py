@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from likelify.errors import LikelifyError
 from likelify.seeding import seeded
 from likelify.transforms.core import Shape, Transform
-from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.residual_flows.layer import LipschitzResidual
 
 PRODUCTS = {F.linear, torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}

@@ -17,7 +17,7 @@ from likelify.flowification.costs import layer_costs
 from likelify.flowification.graph import Graph, Node
 from likelify.flowification.options import Options
 from likelify.transforms.core import Chain, Shape, Transform
-from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.residual_flows.layer import LipschitzResidual
 
 FINGERPRINT_VERSION = 3
 

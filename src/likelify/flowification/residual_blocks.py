@@ -24,7 +24,7 @@ from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike
 from likelify.transforms.elementwise import ChannelAffine
-from likelify.transforms.residual.layer import LipschitzResidual
+from likelify.transforms.residual_flows.layer import LipschitzResidual
 
 # The product of the limits; below one, so that the inverse converges.
 LIMIT = 0.98

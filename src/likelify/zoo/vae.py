@@ -116,7 +116,7 @@ class VaeConfig(ImageConfig):
         return Flow(ConditionalNormal(net), transforms.Inverse(transforms.Chain(layers)), encoder=encoder)
 
     def _layer(self, size: int, seen: int) -> Transform:
-        from likelify.transforms.sylvester.factories import sylvester
+        from likelify.transforms.sylvester_flows.factories import sylvester
 
         if self.posterior == "planar":
             return transforms.planar(size, context_features=seen)

@@ -13,7 +13,7 @@ from likelify import nets
 from likelify.errors import ConvergenceError, UnsupportedError
 from likelify.linalg.log_det import Exact, Roulette, Truncated
 from tests.cases.common import normal
-from tests.transforms.residual.layers import Line, strong
+from tests.transforms.residual_flows.layers import Line, strong
 
 # torch's own forward mode brings it about.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")

@@ -12,9 +12,9 @@ from likelify import nets
 from likelify.errors import ConvergenceError, UnsupportedError
 from likelify.linalg import log_det
 from likelify.linalg.log_det import Roulette, Truncated
-from likelify.transforms.residual import contraction
+from likelify.transforms.residual_flows import contraction
 from tests.cases.common import normal
-from tests.transforms.residual.layers import Line, strong
+from tests.transforms.residual_flows.layers import Line, strong
 
 
 def same_net(layer, method):

@@ -20,7 +20,7 @@ from likelify.structure import ContextLike, as_context, sum_items
 from likelify.tracing import in_full_precision
 from likelify.transforms.core import Composite, Transform
 from likelify.transforms.inversion import SOLVED
-from likelify.transforms.residual.contraction import (
+from likelify.transforms.residual_flows.contraction import (
     Contraction,
     ResidualSolution,
     log_det,

@@ -27,8 +27,8 @@ from likelify.support import check_domain
 from likelify.tracing import in_full_precision
 from likelify.transforms.core import Transform
 from likelify.transforms.inversion import SOLVED
-from likelify.transforms.sylvester import wavefront
-from likelify.transforms.sylvester.scalar import ScalarResidual, TanhResidual
+from likelify.transforms.sylvester_flows import wavefront
+from likelify.transforms.sylvester_flows.scalar import ScalarResidual, TanhResidual
 
 InverseMethod = Literal["auto", "wavefront", "newton", "fixed-point"]
 # Positions in a batch up to which a CPU tries Newton's method first, and for how many steps.

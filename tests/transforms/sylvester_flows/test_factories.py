@@ -9,9 +9,9 @@ from likelify import testing, transforms
 from likelify.errors import ConfigError, DomainError, ShapeError
 from likelify.linalg.householder import householder_matrix
 from likelify.nets.masked import AutoregressiveNet
-from likelify.transforms.sylvester.factories import LEAST, UNIT, PlanarHeads, SylvesterHeads
-from likelify.transforms.sylvester.scalar import FreeTanhResidual
-from likelify.transforms.sylvester.triangular import TriangularResidual
+from likelify.transforms.sylvester_flows.factories import LEAST, UNIT, PlanarHeads, SylvesterHeads
+from likelify.transforms.sylvester_flows.scalar import FreeTanhResidual
+from likelify.transforms.sylvester_flows.triangular import TriangularResidual
 from tests.cases.common import check_slopes, normal
 
 

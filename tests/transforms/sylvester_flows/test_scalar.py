@@ -7,7 +7,7 @@ import likelify as lk
 from likelify import nets, transforms
 from likelify.errors import ConvergenceError, DomainError
 from likelify.testing import randomize
-from likelify.transforms.sylvester.scalar import find_roots
+from likelify.transforms.sylvester_flows.scalar import find_roots
 from tests.cases import normal
 
 

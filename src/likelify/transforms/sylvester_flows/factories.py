@@ -25,8 +25,8 @@ from likelify.transforms.exponential.layers import conv_exponential, dense_expon
 from likelify.transforms.exponential.parametrizations import Parametrization
 from likelify.transforms.exponential.rotations import rotation
 from likelify.transforms.inverted import Conjugate
-from likelify.transforms.sylvester.scalar import FreeTanhResidual, TanhResidual
-from likelify.transforms.sylvester.triangular import TriangularResidual
+from likelify.transforms.sylvester_flows.scalar import FreeTanhResidual, TanhResidual
+from likelify.transforms.sylvester_flows.triangular import TriangularResidual
 
 # Both diagonals of the original form lie within +-LIMIT, so every slope is at least 1 - LIMIT^2 = 0.0199, also where
 # tanh rounds to one.

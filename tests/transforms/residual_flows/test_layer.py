@@ -13,7 +13,7 @@ from likelify.errors import ConfigError, ConvergenceError, InexactLikelihoodErro
 from likelify.linalg.log_det import Exact, Roulette, Truncated
 from likelify.transforms.core import Transform
 from tests.cases.common import normal
-from tests.transforms.residual.layers import Line, strong
+from tests.transforms.residual_flows.layers import Line, strong
 
 
 def test_the_certificate_counts_what_the_series_leave_out():

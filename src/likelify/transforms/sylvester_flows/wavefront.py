@@ -24,7 +24,7 @@ from torch import Tensor
 from likelify.errors import ConvergenceError
 from likelify.nets.masked import AutoregressiveNet
 from likelify.structure import ContextLike
-from likelify.transforms.sylvester.scalar import ScalarResidual
+from likelify.transforms.sylvester_flows.scalar import ScalarResidual
 
 # Steps that a block may take beyond one for each of its channels.
 EXTRA_STEPS = 60
