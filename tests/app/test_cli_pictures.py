@@ -33,7 +33,7 @@ def scored(place, run, folder):
 def test_a_folder_is_fitted_with_options_that_its_run_remembers(tmp_path):
     photographs = write_photographs(tmp_path / "my-photos", 12, least=20, most=40)
     words = ["--image-size", "4x8", "--crop", "stretch", "--steps", "2", "--set", "validations=1", "--workers", "1"]
-    tiny = ["--mixing", "1x1", "--set", "levels=1", "--set", "steps=1", "--set", "hidden=4"]
+    tiny = ["--mixing", "1x1", "--set", "levels=1", "--set", "model.steps=1", "--set", "hidden=4"]
     said = likelify(tmp_path, "fit", "my-photos", *words, *tiny, "--out", "run", "--no-report")
     assert "each as a whole reduced to 4x8 by means over areas, whatever its aspect" in said
     run = Run.load(tmp_path / "run")

@@ -137,7 +137,7 @@ def test_images_from_files_of_the_user(monkeypatch, capsys, here):
         (here / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + rng.integers(0, 256, shape, np.uint8).tobytes()))
         header = struct.pack(">4BI", 0, 0, 8, 1, shape[0])
         (here / f"{name.replace('images-idx3', 'labels-idx1')}-ubyte").write_bytes(header + bytes(shape[0]))
-    words = ["--model", "glow", "--set", "levels=1", "--set", "steps=1", "--set", "hidden=4", "--steps", 2]
+    words = ["--model", "glow", "--set", "levels=1", "--set", "model.steps=1", "--set", "hidden=4", "--steps", 2]
     output = run(monkeypatch, capsys, "fit", "mnist:.", *words, "--no-report", "--set", "batch_size=8")
     (folder,) = (here / "runs").iterdir()
     assert folder.name.startswith("mnist-2")

@@ -53,9 +53,9 @@ def test_nothing_said_is_the_recipe(digits):
 def test_what_is_said_more_explicitly_wins(digits):
     chosen = choose(digits, model="sylvester", fit_settings={"steps": 7}, settings={"hidden": 5, "clip": 0.25})
     assert (chosen.model.hidden, chosen.fit.steps, chosen.fit.clip, chosen.fit.lr) == (5, 7, 0.25, 8e-3)
-    chosen = choose(digits, preset="table1-1x1", size="small", settings={"steps": 2})
+    chosen = choose(digits, preset="table1-1x1", size="small", settings={"model.steps": 2})
     assert (chosen.model.steps, chosen.fit.steps) == (2, 1500)
-    assert chosen.title == chosen.preset == "table1-1x1 (small size, with steps=2)"
+    assert chosen.title == chosen.preset == "table1-1x1 (small size, with model.steps=2)"
     assert choose(digits, model_settings={"mixing": "emerging"}).title == "glow"
     assert choose(digits, conditional=True).model.classes == 10
 
@@ -68,6 +68,10 @@ def test_what_is_said_more_explicitly_wins(digits):
         ({"preset": "table1-1x2"}, "no preset 'table1-1x2'"),
         ({"preset": "table1-1x1", "size": "smal"}, "Did you mean 'small'"),
         ({"settings": {"cliip": 1}}, "Did you mean 'clip'"),
+        ({"settings": {"fit.cliip": 1}}, "Did you mean 'fit.clip'"),
+        ({"settings": {"model.clip": 1}}, "no setting of the model marginal-spline or of the fit 'model.clip'"),
+        ({"settings": {"clip": 1, "fit.clip": 1}}, "given twice, as clip and fit.clip"),
+        ({"model": "glow", "settings": {"steps": 3}}, "say which, model.steps or fit.steps"),
         ({"model": "flowified-mlp"}, "is not for images, which 'digits' has. Models for images: "),
     ],
 )

@@ -1,11 +1,12 @@
 """From data to a run in one call."""
 
+import numpy as np
 import pytest
 import torch
 
 import likelify as lk
 from likelify.data import SourceOptions
-from likelify.errors import ConfigError, RunError
+from likelify.errors import ConfigError, DataError, RunError
 
 
 def test_a_named_source_becomes_a_run_that_can_be_read_again(tmp_path):
@@ -52,6 +53,24 @@ def test_options_are_kept_and_belong_to_names(tmp_path):
     assert lk.Run.load(tmp_path / "run").score(str(file)).nats.shape == (60,)
     with pytest.raises(ConfigError, match="open already"):
         lk.fit_run(lk.data.open_source("iris"), tmp_path / "x", options=options)
+
+
+@pytest.mark.filterwarnings("ignore:The fit never beat")
+def test_what_is_wrong_with_data_in_memory_is_mended_as_it_says(tmp_path):
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"a": random.normal(size=90), "b": random.normal(size=90)})
+    rows["both"] = rows["a"] + rows["b"]
+    with pytest.raises(DataError, match=r"options=lk.data.SourceOptions\(dependent='function'\)"):
+        lk.fit_run(rows, tmp_path / "refused", steps=2)
+    options = lk.data.SourceOptions(dependent="function")
+    run = lk.fit_run(rows, tmp_path / "run", options=options, steps=2)
+    assert run.config.data.meaning[2].function is not None
+    again = lk.Run.load(tmp_path / "run")
+    assert again.score(rows).nats.shape == (90,)
+    with pytest.raises(DataError, match="was fitted to data in memory"):
+        again.source()
 
 
 def test_a_device_that_is_not_there_leaves_no_folder(tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DATA, MODEL, RUN = (Group.create_ordered(name) for name in ("Data", "Model and fit", "Run"))
 
 
-OTHERS = "Any other setting of model or fit: --set clip=0.5."
+OTHERS = "Any other setting of model or fit: --set clip=0.5, --set model.steps=4."
 
 
 def _word(group: Group, text: str, **options: Any) -> Parameter:

@@ -142,6 +142,25 @@ def check_fit(flow: Flow, source: Source, *, conditional: bool) -> None:
     _warn_of_remainders(source)
 
 
+# What follows from others in items of a kind, and what to do about it.
+FOLLOWING = {
+    "table": (
+        "columns",
+        "Leave one of each out: --dependent drop; or keep them as what they are, functions of the others: --dependent "
+        "function. In Python these are as_source(..., dependent='function') and fit_run(..., "
+        "options=lk.data.SourceOptions(dependent='function'))",
+    ),
+    "graph": (
+        "features of nodes",
+        "Leave one of each out: --drop of a table of nodes (in Python: drop= or columns=), out of x else",
+    ),
+    "sequence": (
+        "values",
+        "Leave such times or channels out; give counts and rounded values as integers, with --levels",
+    ),
+}
+
+
 def check_columns(source: Source) -> None:
     """Refuse a table, or sequences of real numbers, of which there is no density.
 
@@ -150,17 +169,7 @@ def check_columns(source: Source) -> None:
     """
     if found := dependent_columns(source):
         more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        what, remedy = (
-            "columns",
-            "Leave one of each out: --dependent drop; or keep them as what they are, functions of",
-        )
-        remedy += " the others: --dependent function (in Python: dependent=)"
-        if source.kind == "graph":
-            what = "features of nodes"
-            remedy = "Leave one of each out: --drop of a table of nodes (in Python: drop= or columns=), out of x else"
-        if source.kind == "sequence":
-            what = "values"
-            remedy = "Leave such times or channels out; give counts and rounded values as integers, with --levels"
+        what, remedy = FOLLOWING.get(source.kind, FOLLOWING["table"])
         raise DataError(
             f"'{source.name}' has {what} that follow from others, so its {WORDS[source.kind][1]} have no density, and "
             f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "

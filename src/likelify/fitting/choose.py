@@ -67,10 +67,11 @@ def choose(
         conditional: learn p(item | label).
         model_settings: settings of the model.
         fit_settings: settings of the fit.
-        settings: of either; a name goes to the model if that knows it, else to the fit.
+        settings: of either, by name: `"clip"`, or `"fit.clip"` and `"model.width"` to say whose it is.
 
     Raises:
-        ConfigError: if a name is not known, a value does not fit, or model and data do not belong together.
+        ConfigError: if a name is not known, or could be one of the model or of the fit, a value does not fit, or model
+            and data do not belong together.
 
     Example:
         >>> from likelify.data import open_source
@@ -87,16 +88,15 @@ def choose(
     usual = suitable.model if set(words) <= set(MODELS[suitable.model].model_fields) else KINDS[facts.kind].model
     name, chosen, fitting = _start(wanted, size or "paper", model or usual, suitable)
     known = [setting for setting in MODELS[name].model_fields if setting not in OF_THE_DATA]
-    _check(name, known, facts, words, free, conditional=conditional)
-    # Both have "steps"; the model's is about architecture, and the fit's has an argument of its own.
-    of_model = words | {setting: value for setting, value in free.items() if setting in known}
-    chosen |= of_model
-    said = {setting: value for setting, value in free.items() if setting not in known}
-    twice = sorted((words.keys() & free.keys() & set(known)) | ((fit_settings or {}).keys() & said.keys()))
+    _check_model(name, known, facts, words, conditional=conditional)
+    others, said = _told_apart(free, name, known)
+    twice = sorted((words.keys() & others.keys()) | ((fit_settings or {}).keys() & said.keys()))
     if twice:
         raise ConfigError(
             f"The setting {twice[0]} is given twice, by a word of its own and among others; leave one out."
         )
+    of_model = words | others
+    chosen |= of_model
     said |= fit_settings or {}
     if "max_time" in said or "steps" in said:
         # The limit on time of a recipe belongs to its own steps, and its clock to its limit.
@@ -183,7 +183,27 @@ def _title(preset: str, size: PresetSize | None, changes: Mapping[str, Any]) -> 
     return f"{preset} ({size or 'paper'} size{', with ' + changed if changed else ''})"
 
 
-def _check(model: str, known: list[str], facts: Facts, words: Values, free: Values, *, conditional: bool) -> None:
+def _told_apart(free: Values, model: str, known: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return those of some settings that are the model's, and those that are the fit's."""
+    allowed = {"model": known, "fit": list(FitSettings.model_fields)}
+    found: dict[str, dict[str, Any]] = {"model": {}, "fit": {}}
+    for said, value in free.items():
+        whose, _, name = said.rpartition(".")
+        owners = [owner for owner, names in allowed.items() if name in names and whose in ("", owner)]
+        if not owners:
+            names = [f"{whose}.{name}" for name in allowed.get(whose, ())] or [*known, *allowed["fit"]]
+            raise ConfigError(unknown_word(f"setting of the model {model} or of the fit", said, names))
+        if len(owners) > 1:
+            raise ConfigError(
+                f"The model {model} has a setting '{name}', and the fit has one: say which, model.{name} or fit.{name}."
+            )
+        if name in found[owners[0]]:
+            raise ConfigError(f"The setting {name} is given twice, as {name} and {owners[0]}.{name}; leave one out.")
+        found[owners[0]][name] = value
+    return found["model"], found["fit"]
+
+
+def _check_model(model: str, known: list[str], facts: Facts, words: Values, *, conditional: bool) -> None:
     if MODELS[model].kind != facts.kind:
         others = [name for name in MODELS if MODELS[name].kind == facts.kind]
         raise ConfigError(
@@ -197,10 +217,6 @@ def _check(model: str, known: list[str], facts: Facts, words: Values, free: Valu
             f"The images of '{facts.name}' are real numbers, and the ready-made models are of pixels 0..levels-1. Give "
             "integers, lk.data.as_source(pixels, levels=...), or build a flow of real numbers, and fit it with lk.fit."
         )
-    settings = [*known, *FitSettings.model_fields]
-    for name in free:
-        if name not in settings:
-            raise ConfigError(unknown_word(f"setting of the model {model} or of the fit", name, settings))
     for name in words:
         if name not in known:
             raise ConfigError(f"The setting '{name}' does not apply to the model '{model}'.")

@@ -157,7 +157,7 @@ class Run(Draws):
             with nothing_downloaded():
                 source = open_source(self.config.data.name) if opened is None else open_data(opened)
         except DataError as error:
-            if opened is not None or not str(error).startswith("There is no source"):
+            if not str(error).startswith("There is no source"):
                 raise
             raise DataError(
                 f"There is no source '{self.config.data.name}'. '{self.path}' was fitted to data in memory: give them "

@@ -52,7 +52,7 @@ def fit_run(
         size: of the preset, `"paper"` or `"small"`.
         conditional: learn p(item | label).
         settings: of the model or the fit, by name.
-        options: how a named source is opened.
+        options: how a named source is opened, or what data in memory are taken for.
         device: such as `"cpu"` or `"cuda"`; by default the accelerator there is.
         on_step: called after every step.
         **fit_settings: settings of the fit by name, such as `steps=200` or `max_time=60`.
@@ -77,10 +77,7 @@ def fit_run(
     place = processes(None, device)
     if place.count > 1:
         raise ConfigError("fit_run is for one process; several make one run by likelify fit --devices, or by lk.fit.")
-    named = isinstance(data, str | Path)
-    if options is not None and not named:
-        raise ConfigError("options= says how a source is opened that is given by its name; this one is open already.")
-    source = open_source(str(data), options) if named else as_source(data)
+    source = _source_of(data, options)
     facts = source.facts()
     choice = choose(
         facts,
@@ -97,6 +94,14 @@ def fit_run(
         course = fit(flow, source, run=run, fabric=place, on_step=on_step)
         keep_if_ended(run, course, source)
     return run
+
+
+def _source_of(data: Any, options: SourceOptions | None) -> Source:
+    if isinstance(data, str | Path):
+        return open_source(str(data), options)
+    if isinstance(data, Source) and options is not None:
+        raise ConfigError("options= says how data are read, and this source is open already: give it what it is to be.")
+    return as_source(data, **({} if options is None else options.chosen()))
 
 
 def built(source: Source, facts: Facts, choice: Choice, options: SourceOptions | None = None) -> tuple[RunConfig, Flow]:

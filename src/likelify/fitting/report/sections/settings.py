@@ -20,7 +20,7 @@ from likelify.fitting.choose import OF_THE_DATA, choose
 from likelify.fitting.report.blocks import Code, Section, Table, Text
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import nodes_in_words
-from likelify.fitting.settings import RunConfig
+from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.sources import DataChoice
 
 # Settings that have an option of their own; all others are given with --set.
@@ -124,7 +124,8 @@ def _words(config: RunConfig, model: Mapping[str, Any], fit: Mapping[str, Any]) 
             words += ["--set", f"{name}={json.dumps(value)}"]
     for name, value in model.items():
         own = name in MODEL_OPTIONS and isinstance(value, str)
-        words += [f"--{name}", value] if own else ["--set", f"{name}={json.dumps(value)}"]
+        whole = f"model.{name}" if name in FitSettings.model_fields else name
+        words += [f"--{name}", value] if own else ["--set", f"{whole}={json.dumps(value)}"]
     return words
 
 
