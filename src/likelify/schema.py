@@ -77,6 +77,7 @@ class ColumnSchema(Settings):
         step: distance of neighbouring values of integers and dates; of real numbers the largest step of which all are
             multiples as they are written (0.01, or 0.25): draws are rounded to it, and the density knows nothing of it.
         decimals: of numbers that the data have as text, all with as many decimals, how many; else None.
+        comma: whether numbers that the data have as text have decimal commas.
         lower: end of the range.
         upper: end of the range.
         seen: smallest and largest value of the data, of columns whose values are not all `states`.
@@ -109,6 +110,7 @@ class ColumnSchema(Settings):
     rest: Literal["density", "steps", "none"] = "density"
     step: float | None = Field(default=None, gt=0)
     decimals: int | None = Field(default=None, ge=1, le=10)
+    comma: bool = False
     lower: float | None = None
     upper: float | None = None
     seen: tuple[float, float] | None = None

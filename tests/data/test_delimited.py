@@ -68,11 +68,14 @@ def test_what_is_in_quotes_does_not_count(tmp_path, header, delimiter, names):
         ('a,b\n"1,257,000",3\n', r"has commas between thousands\. .*: 1257000\."),
         ('a,b\n"1,5",3\n0.5,3\n', r"'1,5' has a decimal comma\. .*: 1\.5\."),
         ("1,5;2.5\n1.6;2.7\n", r"line 1, column 'column 1': '1,5' has a decimal comma\. .*: 1\.5\."),
-        ("a;b\n1,257;0,257\n", r"line 2, column 'a': '1,257' has a comma that can be"),
+        ("a;b\n1,257;2,500\n", r"line 2, column 'a': '1,257' has a comma that can be"),
         ("a;b\n1;0,257\n1;0.5\n", r"line 2, column 'b': '0,257' has a decimal comma\. .*: 0\.257\."),
         ("a;b\n1.257,5;2\n1.257;2\n", r"has points between thousands and a decimal comma\. .*: 1257\.5\."),
         ("a;b\n1;2\n2;2\n3;2\n1,5;3\n", r"line 5, column 'a': '1,5' has a decimal comma"),
-        ("a\n1,5\n2,5\n", r"line 2 has 2 values; there is 1 column\. A comma inside a number counts as one between"),
+        (
+            "a\n1,5,7\n2,5,7\n",
+            r"line 2 has 3 values; there is 1 column\. A comma inside a number counts",
+        ),
         (
             '"a","b"\n"r1",1,2\n"r2",3,4\n',
             r"line 2 has 3 values; there are 2 columns.*as R writes it.*row\.names = FALSE",

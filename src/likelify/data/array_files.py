@@ -49,7 +49,7 @@ def array_file(path: str | Path, options: SourceOptions | None = None) -> Source
     path, options = Path(path), options or SourceOptions()
     if not path.is_file():
         raise DataError(f"There is no file '{path}'.")
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         whole = map_array(path)
         if whole.values.ndim == 2 and options.kind in (None, "table") and options.levels is None:
             source = table_file(path, options)

@@ -138,10 +138,10 @@ def _open(name: str, options: SourceOptions | None) -> Source:
 
 def _family_of(name: str, options: SourceOptions | None) -> str | None:
     """Return the family of a file by the end of its name, or of a folder; None if there is none."""
-    if name.endswith(TABLE_ENDINGS) and options is not None and (options.graphs or options.edges):
+    if name.lower().endswith(TABLE_ENDINGS) and options is not None and (options.graphs or options.edges):
         return "graphs"
     for endings, family in ((ARRAY_ENDINGS, "array"), (TABLE_ENDINGS, "table"), ((".xyz",), "qm9")):
-        if name.endswith(endings):
+        if name.lower().endswith(endings):
             return family
     return "images" if _place(name).is_dir() else None
 

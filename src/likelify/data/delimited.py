@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from likelify.data.arrow import pyarrow
 from likelify.data.cells import plain_cell
 from likelify.data.dialect import (
     BLANK,
+    EUROPEAN,
+    LEADING,
     MISSING,
     Row,
     RowError,
@@ -32,7 +35,7 @@ from likelify.data.dialect import (
 from likelify.data.faults import Fault, Faults
 from likelify.data.frames import Column, Frame, Missing, Rows, complete, file_hash, joined, printable, require_distinct
 from likelify.data.limits import LARGEST_VALUE, MOST_COLUMNS, REMEDY, reading
-from likelify.data.lines import Piece, pieces, whole_rows
+from likelify.data.lines import Piece, pieces, whole_rows, without_end
 from likelify.data.told import Told
 from likelify.data.words import words_of_truth
 from likelify.errors import DataError
@@ -49,6 +52,8 @@ SAMPLE_ROWS = 1000
 # The names that a first column has which numbers the rows: none at all, or those of pandas and R.
 NAMELESS = re.compile(r"column 1|Unnamed: \d+(\.\d+)?")
 ROW_NUMBERS = re.compile(rf"{NAMELESS.pattern}|index|level_0|rownames")
+# What could be the name of a column although it is a number.
+YEAR = re.compile(r"1[5-9]\d\d|20\d\d|21\d\d", re.ASCII)
 TRUE, FALSE = ("true", "TRUE", "True", "1"), ("false", "FALSE", "False", "0")
 
 
@@ -77,12 +82,18 @@ class TextFrame(Frame):
 
     Args:
         path: of the file.
+        named: whether its first row certainly has the names of the columns; else its cells tell.
+
+    Attributes:
+        first: the cells of the first row.
 
     Raises:
         DataError: if it cannot be read as text, is empty, or has no cells.
     """
 
-    def __init__(self, path: Path) -> None:
+    is_text = True
+
+    def __init__(self, path: Path, *, named: bool = False) -> None:
         self.path, self.name = path, f"'{path}'"
         with reading(path, TEXT):
             start = _start(pieces(path), path)
@@ -95,7 +106,8 @@ class TextFrame(Frame):
                     "the numbers of a line belong together, as those of a date do, make one number of them."
                 )
             row = _first_row(start, delimiter, path)
-            self.named = _is_header(row.cells)
+            self.first = [plain_cell(cell) for cell in row.cells]
+            self.named = named or is_header(row.cells, _rows_behind(start.without(row.last), delimiter))
             names = [printable(plain_cell(cell)) if self.named else "" for cell in row.cells]
             require_distinct(self.name, [name for name in names if name])
             self._header = start.first + row.last - 1 if self.named else start.first - 1
@@ -123,9 +135,9 @@ class TextFrame(Frame):
                 start = 0
 
     def _text(self) -> Iterator[Piece]:
-        """Read the lines after the header."""
-        for piece in pieces(self.path):
-            yield piece.without(max(0, self._header + 1 - piece.first))
+        """Read the lines after the header, without those at the end that have no values."""
+        behind = (piece.without(max(0, self._header + 1 - piece.first)) for piece in pieces(self.path))
+        return without_end(behind, self._table.delimiter)
 
     def place(self, row: int) -> str:
         """Tell in which line a row stands, by reading up to it."""
@@ -149,7 +161,8 @@ def _start(text: Iterator[Piece], path: Path) -> Piece:
 
 def _first_row(start: Piece, delimiter: str, path: Path) -> Row:
     try:
-        row = next(split_lines(start.lines, delimiter), None)
+        rows = split_lines(start.lines, delimiter)
+        row = next((row for row in rows if any(row.cells) or len(row.cells) > MOST_COLUMNS), None)
     except RowError as error:
         line = start.first + error.line - 1
         raise DataError(f"'{path}', line {line} is no row of numbers or names: {error}.") from error
@@ -228,7 +241,7 @@ class Table:
             DataError: if a line has too many or too few values, or a value is no number, infinite or above 1e150.
         """
         for piece in whole_rows(text):
-            lines = [line for line in piece.lines if line and not line.isspace()]
+            lines = [line for line in piece.lines if line.strip(" \r" if self.delimiter == "\t" else None)]
             if lines:
                 yield self._parse(piece, lines, wanted)
 
@@ -354,28 +367,31 @@ class Table:
 
     def columns(self, piece: Piece) -> tuple[Column, ...]:
         """Find what the columns hold from the first rows."""
-        sample: list[Row] = []
-        try:
-            for row in islice(split_lines(piece.lines, self.delimiter), SAMPLE_ROWS):
-                sample += [row] if len(row.cells) == len(self.names) else []
-        except RowError:
-            # Reading it names the line.
-            pass
-        return tuple(self._column(n, name, sample) for n, name in enumerate(self.names))
+        rows = _rows_behind(piece, self.delimiter)
+        sample = [row for row in rows if len(row) == len(self.names)]
+        found = tuple(self._column(n, name, sample) for n, name in enumerate(self.names))
+        if self.delimiter == "," or not any(column.comma for column in found):
+            return found
+        # Where one column has decimal commas for certain, those of the others are such, too.
+        return tuple(self._column(n, name, sample, commas=True) for n, name in enumerate(self.names))
 
-    def _column(self, number: int, name: str, sample: list[Row]) -> Column:
-        cells = [row.cells[number] for row in sample if row.cells[number] not in MISSING]
+    def _column(self, number: int, name: str, sample: list[list[str]], *, commas: bool = False) -> Column:
+        cells = [row[number] for row in sample if row[number] not in MISSING]
         numbers = sum(map(looks_like_number, cells))
-        if 2 * numbers < len(cells) or (cells and not numbers):
+        whole = bool(cells) and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
+        if not cells or (whole and any(map(LEADING.match, cells))):
+            # What nobody has seen yet, and codes, are what all their words are.
+            return Column(name, "words", text=True)
+        if 2 * numbers < len(cells) or not numbers:
             if set(cells) <= {*TRUE, *FALSE}:
                 told = Told("boolean", words=words_of_truth({*cells}), said="truth values")
                 return Column(name, "boolean", told=told)
             return Column(name, "words", text=True)
-        whole = cells and all(is_number(cell) and cell.lstrip("+-").isdigit() for cell in cells)
         found = [cell for cell in cells if looks_like_number(cell)]
-        if has_decimal_commas(found):
+        european = commas and any("," in cell for cell in found) and all(map(EUROPEAN.fullmatch, found))
+        if european or has_decimal_commas(found):
             plain = [point for cell in found if (point := with_point(cell)) is not None]
-            told = Told(decimals=fixed_decimals(plain), said="numbers with decimal commas")
+            told = Told(decimals=fixed_decimals(plain), comma=True, said="numbers with decimal commas")
             return Column(name, comma=True, told=told)
         return Column(name, "integer" if whole else "real", told=Told(decimals=fixed_decimals(found)))
 
@@ -413,11 +429,48 @@ def _with_commas(cells: list[str], missing: Sequence[str]) -> np.ndarray | None:
     return None if None in plain else np.array(plain, dtype=np.float64)
 
 
-def _is_header(cells: list[str]) -> bool:
-    """Tell names from numbers; the columns of an array without names are called 0, 1, 2, ... by pandas."""
+def _rows_behind(piece: Piece, delimiter: str) -> list[list[str]]:
+    """Return the cells of the first rows of some lines, up to one that cannot be cut: reading it names the line."""
+    rows: list[list[str]] = []
+    with suppress(RowError):
+        rows.extend(row.cells for row in islice(split_lines(piece.lines, delimiter), SAMPLE_ROWS))
+    return rows
+
+
+def is_header(cells: list[str], behind: list[list[str]]) -> bool:
+    """Tell names from numbers.
+
+    Names may be numbers: 0, 1, 2, ... as pandas calls the columns of an array, or years, if no row behind them is like
+    that.
+
+    Args:
+        cells: of the first row.
+        behind: those of the next ones.
+    """
     named = cells[1:] if cells[0] == "" else cells
     counting = named == [str(number) for number in range(len(named))] and len(cells) > 1
-    return counting or not any(map(looks_like_number, cells))
+    if counting or not any(map(looks_like_number, cells)):
+        return True
+    places = [place for place, cell in enumerate(cells) if looks_like_number(cell)]
+    if not behind or not _could_be_names([cells[place] for place in places]):
+        return False
+    rows = [row for row in behind if len(row) == len(cells)]
+    alike = sum(_could_be_names([row[place] for place in places]) for row in rows)
+    words = [place for place in range(len(cells)) if place not in places and cells[place] not in MISSING]
+    return bool(words or len(places) > 1) and 10 * alike < max(1, len(rows))
+
+
+def _could_be_names(cells: list[str]) -> bool:
+    """Tell whether numbers could be names of columns: different years, three or more in equal steps, or `inf`."""
+    if all(cell.strip("+-").lower() in ("inf", "infinity") for cell in cells):
+        return True
+    if not all(map(YEAR.fullmatch, cells)) and not all(cell.isdigit() for cell in cells):
+        return False
+    numbers = [int(cell) for cell in cells]
+    if len(set(numbers)) < len(numbers):
+        return False
+    steps = {after - before for before, after in pairwise(numbers)}
+    return all(map(YEAR.fullmatch, cells)) or (len(numbers) > 2 and len(steps) == 1)
 
 
 def _miscounted(found: int, width: int, delimiter: str) -> str:

@@ -23,12 +23,17 @@ GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*")
 # Dashes and points that stand for missing values in some tables, and for zeros or a word in others.
 DASHES = frozenset(("-", "--", "---", "–", "—", ".", "..", "*"))
+# Blanks, also those that do not break a line, and apostrophes between thousands: 1 234,50.
+SPACED = re.compile(r"[+-]?\d{1,3}(?:[ \u00a0\u202f'\u2019]\d{3})+(?P<rest>[.,]\d*)?", re.ASCII)
 COMMA = re.compile(r"[+-]?\d*,\d*([eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+", re.ASCII)
 # Points between thousands count only before a decimal comma: 1.234 alone can be either.
 EUROPEAN = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d*|\d+(,\d*)?|,\d+)", re.ASCII)
 DECIMALS = re.compile(r"[+-]?\d*\.(\d+)", re.ASCII)
 # More decimals than this are those of a program, not of a table.
 MOST_DECIMALS = 10
+# A number that starts so is one of a code, whose zeros count.
+LEADING = re.compile(r"[+-]?0[0-9]")
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # Numbers with the sign of a currency or of a percentage.
 SIGNED = re.compile(
@@ -54,6 +59,8 @@ def find_delimiter(lines: Iterable[str]) -> str:
     """
     sample = _first(lines)
     best = max(DELIMITERS, key=lambda delimiter: _fitness(sample, delimiter))
+    if _is_one_column(sample, best):
+        return next(delimiter for delimiter in DELIMITERS if not any(delimiter in line for line in sample))
     return best if best != "," else next((each for each in ";\t|" if _holds_decimal_commas(sample, each)), best)
 
 
@@ -95,7 +102,7 @@ class RowError(ValueError):
 
 
 def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
-    """Cut lines into rows of cells; blank lines, which in a file with tabs may hold tabs, are no rows.
+    """Cut lines into rows of cells; blank lines are no rows.
 
     Raises:
         RowError: if a cell is longer than 131,072 characters, or a quote is not closed or closed before its cell ends.
@@ -109,7 +116,7 @@ def split_lines(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
     try:
         for cells in rows:
             stripped = [cell.strip() for cell in cells]
-            if any(stripped) or (len(stripped) > 1 and not delimiter.isspace()):
+            if any(stripped) or (len(stripped) > 1 and delimiter != BLANK):
                 yield Row(before + 1, rows.line_num, stripped)
             before = rows.line_num
     except csv.Error as error:
@@ -141,8 +148,8 @@ def is_number(cell: str) -> bool:
 
 
 def looks_like_number(cell: str) -> bool:
-    """Tell whether a cell is a number, though perhaps with a decimal comma or commas between thousands."""
-    written = COMMA, GROUPS, POINTS
+    """Tell whether a cell is a number, though perhaps with a decimal comma, or something between its thousands."""
+    written = COMMA, GROUPS, POINTS, SPACED
     return is_number(cell) or (any(c.isdigit() for c in cell) and any(form.fullmatch(cell) for form in written))
 
 
@@ -177,6 +184,20 @@ def with_point(cell: str) -> str | None:
     return cell.replace(".", "").replace(",", ".") if EUROPEAN.fullmatch(cell) else None
 
 
+def in_points(cell: str) -> str | None:
+    """Return a number of a column that has decimal commas with a point instead, and one that has a point as it is.
+
+    Returns:
+        None for what is no number, and for `1.234`, which in such a column can be either.
+
+    Example:
+        >>> in_points("1.234,5"), in_points("3.5"), in_points("1.234")
+        ('1234.5', '3.5', None)
+    """
+    plain = with_point(cell)
+    return cell if plain is None and is_number(cell) and not THOUSANDS.fullmatch(cell) else plain
+
+
 def advice(cell: str) -> str:
     """Say what is wrong with a cell that is not a number, and what to do about it.
 
@@ -187,6 +208,9 @@ def advice(cell: str) -> str:
     shown = repr(cell[:40])
     if "\n" in cell:
         return f"{shown} goes over several lines. Close the quote before it where the cell ends."
+    if SPACED.fullmatch(cell):
+        plain = re.sub(r"[^\d.,+-]", "", cell).replace(",", ".")[:40]
+        return f"{shown} has blanks or apostrophes between thousands. Write the file without them: {plain}."
     if seen := between(cell):
         return (
             f"{shown} is several numbers with {seen!r} between them. Give each a column of its own, or make one number "
@@ -239,6 +263,19 @@ def _holds_decimal_commas(sample: list[str], delimiter: str) -> bool:
         return False
     commas = [cell for row in rows[1:] or rows for cell in row if "," in cell]
     return bool(commas) and len(rows[0]) > 1 and len({*map(len, rows)}) == 1 and all(map(EUROPEAN.fullmatch, commas))
+
+
+def _is_one_column(sample: list[str], delimiter: str) -> bool:
+    """Tell whether lines below one name are one column: words of several parts, or numbers with decimal commas."""
+    if len(sample) < 2 or looks_like_number(sample[0].strip()) or delimiter in sample[0].strip():
+        return False
+    if all(any(each in line for line in sample) for each in DELIMITERS):
+        return False
+    cells = [line.strip() for line in sample[1:]]
+    if delimiter == ",":
+        return all(map(EUROPEAN.fullmatch, cells))
+    parts = [part for cell in cells for part in cell.split()]
+    return delimiter == BLANK and '"' not in sample[1] and not all(map(looks_like_number, parts))
 
 
 def _fitness(sample: list[str], delimiter: str) -> float:

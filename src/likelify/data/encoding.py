@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.dates import read_dates, write_dates
-from likelify.data.dialect import is_missing, is_nothing
+from likelify.data.dialect import in_points, is_missing, is_nothing
 from likelify.data.faults import Fault, Faults, note_cells
 from likelify.data.limits import LARGEST_VALUE
 from likelify.data.values import widened
@@ -133,12 +133,15 @@ def _encoded(
     array = np.asarray(values) if isinstance(values, np.ndarray) else _as_array(values)
     if array.dtype.kind == "m":
         array = np.where(np.isnat(array), np.nan, array / np.timedelta64(1, "s"))
+    if column.kind == "date" and array.dtype.kind in "iuf" and column.written is not None:
+        # Such as 20240131: no count of days.
+        return read_dates(list(map(as_word, array.tolist())), column, faults, place), []
     if array.dtype.kind in "iufb" and (column.kind != "date" or array.dtype.kind != "b"):
         return _checked(widened(array), column, faults, place), []
     if column.kind == "date":
         return read_dates(values, column, faults, place), []
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    read = [_truth(value) if column.kind == "boolean" else _number(value) for value in plain]
+    read = [_truth(value) if column.kind == "boolean" else _number(value, comma=column.comma) for value in plain]
     kind = "truth value" if column.kind == "boolean" else "number"
     note_cells(
         faults, column.name, plain, [row for row, value in enumerate(read) if value is None], f"is no {kind}", place
@@ -192,11 +195,13 @@ def as_word(value: Any) -> str:
     return str(value)
 
 
-def _number(value: Any) -> float | None:
-    """Return a number, NaN if it is missing, None if it is something else."""
+def _number(value: Any, *, comma: bool = False) -> float | None:
+    """Return a number, in a word perhaps with a decimal comma; NaN if it is missing, None if it is something else."""
     word = as_word(value)
     if is_missing(word):
         return np.nan
+    if comma and isinstance(value, str):
+        value = in_points(word.strip())
     if isinstance(value, timedelta):
         return value.total_seconds()
     try:

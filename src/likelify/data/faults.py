@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ NAMED = 20
 MORE = 3
 # So many different words can stand for missing values; more, if they are in a small share of the rows.
 FEW_CELLS, MOST_CELLS, FEW_ROWS, LONGEST_CELL = 5, 20, 0.05, 40
+# Where the names of columns stand, if there are any.
+FIRST = "line 1"
+# Words that start like numbers: 6a.
+CODE = re.compile(r"[+-]?\d+ ?[^\W\d_]{1,3}", re.ASCII)
 # What drops all columns that are proposed for it.
 AUTO = "auto"
 
@@ -52,6 +57,8 @@ class Fault:
         others = f"; also {', '.join(self.more)}" if self.more else ""
         counted = f" (one of {self.count:,} such values{others})" if self.count > 1 else ""
         said = self.said.removesuffix(".")
+        if self.place == FIRST:
+            said += ". Or does line 1 have the names of the columns? Then let none of them be a number"
         return f"{self.place}{', ' if self.place else ''}column '{column}': {said}{counted}.{self.beside}"
 
     def join(self, other: Fault) -> None:
@@ -65,13 +72,30 @@ class Fault:
 
     def missing(self, rows: int) -> tuple[str, ...]:
         """Return the words to be taken for missing values, if they are few beside the rows; else none."""
+        if self.place == FIRST:
+            return ()
         few = len(self.cells) <= FEW_CELLS or (len(self.cells) <= MOST_CELLS and self.count <= FEW_ROWS * rows)
         plain = all(cell.isprintable() and len(cell) <= LONGEST_CELL for cell in self.cells)
         return self.cells if few and plain and (2 * self.count <= rows or DASHES.issuperset(self.cells)) else ()
 
+    @property
+    def are_words(self) -> bool:
+        """Whether what is no number are words among numbers: such as 6a of houses, or several that come again."""
+        codes = all(map(CODE.fullmatch, self.cells))
+        return bool(self.cells) and (codes or (len(self.cells) > 1 and self._come_again()))
+
+    def _come_again(self) -> bool:
+        return all(map(str.isalpha, self.cells)) and self.count >= 2 * len(self.cells)
+
     def drops(self, rows: int) -> bool:
         """Tell whether the column is to be left out: nothing else makes the table readable."""
-        return self.remedy == "drop" or (self.remedy == "" and self.count > 0 and not self.missing(rows))
+        return self.remedy == "drop" or (
+            self.remedy == ""
+            and self.count > 0
+            and self.place != FIRST
+            and not self.are_words
+            and not self.missing(rows)
+        )
 
 
 @dataclass
@@ -152,21 +176,23 @@ class Faults:
         """Return what mends the table, by the names of options; with it, what the user said of these already."""
         found = [(name, fault) for name, fault in self.columns.items() if name not in dropped]
         wished = {name: fault.wish for name, fault in found if fault.remedy == "columns"}
-        missing = [cell for _, fault in found for cell in fault.missing(self.rows)]
-        words: dict[str, str] = {}
+        words = {name: "category" for name, fault in found if fault.remedy == "" and fault.are_words}
+        wished |= words
+        missing = [cell for name, fault in found if name not in words for cell in fault.missing(self.rows)]
+        said: dict[str, str] = {}
         if dropped:
             before = () if options is None else options.drop or ()
-            words["drop"] = ",".join(map(quoted, [*before, *dropped]))
+            said["drop"] = ",".join(map(quoted, [*before, *dropped]))
         if wished:
             before = options.columns if options is not None and isinstance(options.columns, dict) else {}
             kept = {name: wish for name, wish in {**before, **wished}.items() if name not in dropped}
-            words["columns"] = ",".join(f"{quoted(name)}={wish}" for name, wish in kept.items())
+            said["columns"] = ",".join(f"{quoted(name)}={wish}" for name, wish in kept.items())
         if missing:
             before = () if options is None else options.missing or ()
-            words["missing"] = ",".join(map(quoted, dict.fromkeys([*before, *missing])))
+            said["missing"] = ",".join(map(quoted, dict.fromkeys([*before, *missing])))
         if self.follow:
-            words["dependent"] = "drop"
-        return words
+            said["dependent"] = "drop"
+        return said
 
 
 def note_cells(

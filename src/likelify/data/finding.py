@@ -77,7 +77,7 @@ def _column(train: np.ndarray, whole: np.ndarray, told: Told) -> dict[str, Any]:
     present = whole[~np.isnan(whole)]
     facts: dict[str, Any] = {"missing": len(present) < len(whole), "said": told.said, "unit": told.unit}
     facts |= {"written": told.written, "zone": told.zone} if told.kind == "date" else {}
-    facts |= {"decimals": told.decimals} if told.kind in (None, "real", "integer") else {}
+    facts |= {"decimals": told.decimals, "comma": told.comma} if told.kind in (None, "real", "integer") else {}
     low, high, is_whole = float(present.min()), float(present.max()), _are_whole(present)
     kind = told.kind or ("integer" if is_whole else "real")
     facts |= {"kind": kind, "function": told.function}

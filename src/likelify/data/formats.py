@@ -19,15 +19,16 @@ def open_frame(path: Path) -> Frame:
     Raises:
         DataError: if it is not there, its name has another ending, or it is damaged.
     """
-    if not path.name.endswith(TABLE_ENDINGS):
+    ending = path.suffix.lower()
+    if not path.name.lower().endswith(TABLE_ENDINGS):
         raise DataError(f"'{path}' is not a table that can be read: its name must end in {', '.join(TABLE_ENDINGS)}.")
     if not path.is_file():
         raise DataError(f"'{path}' is a folder." if path.is_dir() else f"There is no file '{path}'.")
-    if path.suffix == ".npy":
+    if ending == ".npy":
         return ArrayFrame(f"'{path}'", map_array(path))
-    if path.suffix == ".parquet":
+    if ending == ".parquet":
         return ParquetFrame(path)
-    return FeatherFrame(path) if path.suffix in (".feather", ".arrow") else TextFrame(path)
+    return FeatherFrame(path) if ending in (".feather", ".arrow") else TextFrame(path)
 
 
 def frame_of(data: Any) -> Frame | None:

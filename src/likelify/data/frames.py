@@ -83,6 +83,7 @@ class Frame(ABC):
         named: whether the columns have names of their own.
         count: number of rows, or None where only reading tells.
         missing: further words that stand for missing values.
+        is_text: whether all values are written as text, which only says how numbers are written.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Frame(ABC):
     named: bool = True
     count: int | None = None
     missing: tuple[str, ...] = ()
+    is_text: bool = False
 
     @abstractmethod
     def rows(
@@ -120,6 +122,18 @@ class Frame(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a short hash of the whole content."""
+
+    def present(self, values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return the values of columns with NaN in place of numbers that stand for missing ones.
+
+        Truth values and moments are none of these numbers, whatever they are counted by.
+
+        Args:
+            values: `(rows, len(names))`.
+            names: of the columns.
+        """
+        measured = [self.column(name).type not in ("boolean", "date") for name in names]
+        return np.where(measured, without_numbers(values, self.missing), values) if self.missing else values
 
     def column(self, name: str) -> Column:
         """Return the column of that name."""

@@ -61,13 +61,13 @@ def read_graphs(path: Path, options: SourceOptions) -> Found:
     """Read all graphs of a file, see `graph_file`."""
     if not path.is_file():
         raise DataError(f"There is no file '{path}'.")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _named(archived(path), options)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         _refuse_idle(options, f"'{path}' is an array of point sets")
         items = point_sets(np.array(map_array(path).values))
         return Found(items, None, None, [counted(items, "no edges, so every graph is complete")])
-    if not path.name.endswith(TABLE_ENDINGS):
+    if not path.name.lower().endswith(TABLE_ENDINGS):
         raise DataError(
             f"'{path}' holds no graphs that can be read: tables of nodes end in {', '.join(TABLE_ENDINGS[:-1])}, "
             "archives in .npz."
@@ -89,8 +89,9 @@ def framed_graphs(nodes: Frame, edges: Any, options: SourceOptions) -> Found:
 
 def beside(path: Path) -> Path | None:
     """Return the file of edges beside a table of nodes, `nodes.edges.csv` of `nodes.csv`; None if there is none."""
-    ending = next(ending for ending in sorted(TABLE_ENDINGS, key=len, reverse=True) if path.name.endswith(ending))
-    found = path.with_name(f"{path.name.removesuffix(ending)}.edges{ending}")
+    longest = sorted(TABLE_ENDINGS, key=len, reverse=True)
+    at = -len(next(ending for ending in longest if path.name.lower().endswith(ending)))
+    found = path.with_name(f"{path.name[:at]}.edges{path.name[at:]}")
     return found if found.is_file() else None
 
 

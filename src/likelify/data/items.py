@@ -198,8 +198,12 @@ class TableItems(Items):
         options = options or SourceOptions()
         frame.missing = options.missing or ()
         self.name, self.count, self.frame, self.facts = frame.name, frame.count, frame, facts
-        known = [column.name for column in frame.columns]
         schema = facts.meaning
+        if isinstance(frame, TextFrame) and not frame.named and set(facts.columns or ("",)) <= set(frame.first):
+            # Its first row has the names that the model knows, be they numbers.
+            self.frame = frame = TextFrame(frame.path, named=True)
+            frame.missing = options.missing or ()
+        known = [column.name for column in frame.columns]
         wanted = list(facts.columns or known)
         if not frame.named and not set(wanted) <= set(known):
             if len(known) != len(wanted):
@@ -311,11 +315,11 @@ def _of_graphs(what: Any, facts: Facts, options: SourceOptions, split: SplitName
         return _of_source(_all_items(found, facts, "The data"), facts, split)
     family, _, place = str(what).partition(":")
     path = Path(place if family in ("graphs", "array", "table") and place else what).expanduser()
-    if path.name.endswith(TABLE_ENDINGS) and path.suffix not in ARRAY_ENDINGS:
+    if path.name.lower().endswith(TABLE_ENDINGS) and path.suffix.lower() not in ARRAY_ENDINGS:
         options = options.model_copy(update={"columns": facts.columns, "drop": None}) if facts.columns else options
         frame = open_frame(path)
         found = framed_graphs(frame, beside(path) if edges is None else edges, _usual(options, frame))
-    elif path.suffix in ARRAY_ENDINGS:
+    elif path.suffix.lower() in ARRAY_ENDINGS:
         found = read_graphs(path, SourceOptions())
     else:
         return _of_source(open_source(what), facts, split)
@@ -375,11 +379,15 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
     pictures = Path(place if family == "images" and place else what).expanduser()
     if pictures.is_dir() or pictures.name.lower().endswith(PICTURE_ENDINGS):
         return PictureItems(pictures, facts, options)
-    if path.suffix in ARRAY_ENDINGS and path.is_file() and (facts.kind != "table" or path.suffix == ".npz"):
+    if (
+        path.suffix.lower() in ARRAY_ENDINGS
+        and path.is_file()
+        and (facts.kind != "table" or path.suffix.lower() == ".npz")
+    ):
         return _of_arrays(path, facts, options, split)
-    if path.name.endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)) and not path.is_file():
+    if path.name.lower().endswith((*TABLE_ENDINGS, *ARRAY_ENDINGS)) and not path.is_file():
         raise DataError(f"There is no file '{path}'.")
-    if not path.name.endswith(TABLE_ENDINGS):
+    if not path.name.lower().endswith(TABLE_ENDINGS):
         return _of_source(open_source(what, options), facts, split)
     if facts.kind != "table":
         raise DataError(f"'{path}' is a table; the model is of {facts.items} of shape {tuple(facts.event_shape)}.")
@@ -388,7 +396,7 @@ def _of_file(what: str | Path, facts: Facts, options: SourceOptions | None, spli
 
 def _of_arrays(path: Path, facts: Facts, options: SourceOptions, split: SplitName) -> Items:
     """Take the one array of items in a file, or that of the split."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return ArrayItems(f"'{path}'", map_array(path), facts, channels=options.channels)
     found = read_archive(path)
     part = None if None in found.items else split

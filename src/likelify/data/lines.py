@@ -92,6 +92,25 @@ def whole_rows(text: Iterator[Piece]) -> Iterator[Piece]:
         yield waiting
 
 
+def without_end(text: Iterator[Piece], delimiter: str) -> Iterator[Piece]:
+    """Leave out the lines at the end of a text that have no value: blank ones, and those of delimiters alone."""
+    blank = f"{delimiter} \t\r"
+    waiting: Piece | None = None
+    for piece in text:
+        kept = len(piece.lines)
+        while kept and not piece.lines[kept - 1].strip(blank):
+            kept -= 1
+        if kept and waiting is not None:
+            lines, quoted = waiting.lines + piece.lines[:kept], waiting.quoted or piece.quoted
+            yield Piece(waiting.first, lines, quoted)
+            waiting = None
+        elif kept:
+            yield Piece(piece.first, piece.lines[:kept], piece.quoted)
+        if kept < len(piece.lines):
+            rest = Piece(piece.first + kept, piece.lines[kept:], piece.quoted)
+            waiting = rest if waiting is None else Piece(waiting.first, waiting.lines + rest.lines, waiting.quoted)
+
+
 def _require_short(path: Path, number: int, line: str) -> None:
     if len(line) > LONGEST_LINE:
         raise DataError(f"'{path}', line {number} has more than {LONGEST_LINE:,} characters: it is no row of a table.")

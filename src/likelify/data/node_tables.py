@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from likelify.data.faults import Fault, Faults, quoted
-from likelify.data.frames import NUMBERS, Frame, chosen_columns, without_numbers
+from likelify.data.frames import NUMBERS, Frame, chosen_columns
 from likelify.data.graph_forms import Found, both_ways
 from likelify.data.graphs import GraphItems
 from likelify.data.limits import require_values
@@ -226,7 +226,7 @@ def _read(
     words = [name for name in ids if name not in whole]
     values, carried = [], {name: [] for name in words}
     for rows in frame.rows([*numbers, *whole], words, faults=faults):
-        values.append(without_numbers(rows.values, frame.missing))
+        values.append(frame.present(rows.values, [*numbers, *whole]))
         for name in words:
             carried[name] += rows.carried[name]
     table = np.concatenate([np.empty((0, len(numbers) + len(whole))), *values])

@@ -13,7 +13,7 @@ import numpy as np
 from likelify.data.encoding import encode_column, say_strange
 from likelify.data.faults import AUTO, MORE, MOST_CELLS, Fault, Faults, quoted
 from likelify.data.finding import fault_of
-from likelify.data.frames import NUMBERS, Column, Frame, Rows, joined, without_numbers, without_words
+from likelify.data.frames import NUMBERS, Column, Frame, Rows, joined, without_words
 from likelify.data.limits import require_values
 from likelify.data.proposals import is_free_text, numbers_rows
 from likelify.data.told import Told
@@ -106,7 +106,7 @@ class _Reading:
             for name, words in self.words.items():
                 words.add(without_words(rows.carried[name], frame.missing))
             self.labels.extend(rows.carried[self.label] if self.label else [])
-            yield without_numbers(rows.values, frame.missing)
+            yield frame.present(rows.values, self.numbers)
 
 
 def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
@@ -121,7 +121,7 @@ def _told(frame: Frame, column: Column, wish: Told | None) -> Told:
         return replace(told, by="user", said=wish.said)
     if wish.kind == "ordered" and words is not None:
         return replace(wish, words=words)
-    return replace(wish, decimals=told.decimals)
+    return replace(wish, decimals=told.decimals, comma=told.comma)
 
 
 def _unreadable(column: Column, faults: Faults) -> bool:
@@ -265,7 +265,7 @@ class _Encoding:
         known = {column.name for column in self.frame.columns}
         self.present = [column.name for column in self.schema if column.name in known]
         text = [column for column in self.schema if column.name in known]
-        self.text = [column.name for column in text if _reads_text(self.frame.column(column.name), column)]
+        self.text = [column.name for column in text if _reads_text(self.frame, column)]
         self.numbers = [name for name in self.present if name not in self.text]
 
     def wanted(self, carried: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -275,9 +275,10 @@ class _Encoding:
     def encoded(self, rows: Rows, start: int) -> np.ndarray:
         """Return some rows, of which the first has a number."""
         values = np.full((len(rows), len(self.schema)), np.nan)
+        numbers = self.frame.present(rows.values, self.numbers)
         for place, column in enumerate(self.schema):
             if column.name in self.numbers:
-                found = without_numbers(rows.values[:, self.numbers.index(column.name)], self.frame.missing)
+                found = numbers[:, self.numbers.index(column.name)]
                 values[:, place] = _in_unit(self.frame.column(column.name), column, found)
             elif column.name in self.text:
                 found = without_words(rows.carried[column.name], self.frame.missing)
@@ -292,8 +293,9 @@ def _placed(frame: Frame, start: int, row: int) -> str:
     return frame.place(start + row)
 
 
-def _reads_text(column: Column, schema: ColumnSchema) -> bool:
-    if column.text or schema.categories is not None:
+def _reads_text(frame: Frame, schema: ColumnSchema) -> bool:
+    column = frame.column(schema.name)
+    if column.text or schema.categories is not None or (schema.comma and frame.is_text):
         return True
     return schema.kind == "date" and column.type != "date"
 

@@ -31,6 +31,7 @@ class Told:
         unit: what is counted of dates, or of numbers that are lengths of time.
         zone: of moments in a time zone, its name.
         decimals: of numbers in text that all have as many, how many.
+        comma: whether numbers in text have decimal commas.
         function: that it is of other columns.
         by: who said it: the user, or nobody but the file.
         said: how the kind was found, in words.
@@ -44,6 +45,7 @@ class Told:
     unit: Literal["day", "second"] | None = None
     zone: str | None = None
     decimals: int | None = None
+    comma: bool = False
     function: LinearFunction | None = None
     by: Literal["user", "file"] = "file"
     said: str = ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ import numpy as np
 from likelify.data.dates import are_alike, count_words, fitting_formats, unit_of, usual_formats
 from likelify.data.dialect import (
     DASHES,
+    LEADING,
     SIGNED,
+    SPACED,
     advice,
+    fixed_decimals,
     has_decimal_commas,
     is_missing,
     is_number,
@@ -25,13 +28,12 @@ from likelify.data.encoding import FALSE, TRUE, as_word
 from likelify.data.limits import LARGEST_VALUE
 from likelify.data.proposals import FEW
 from likelify.data.told import Told
+from likelify.schema import DAY
 
 # Truth values by themselves; with others, such as yes and no, only where the user says so.
 TRUTH = frozenset(("true", "false"))
 # Where this share of the different words are dates or numbers the column is one of these, and the others are wrong.
 USUAL, FEWEST = 0.95, 20
-# A number that starts so is one of a code, whose zeros count.
-LEADING = re.compile(r"[+-]?0[0-9]")
 
 
 @dataclass
@@ -105,9 +107,10 @@ def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning 
         wish = "category" if len(present) <= FEW else ""
         return Meaning(np.full(len(words), np.nan), told, said=f"its values are no numbers: {advice(first)}", wish=wish)
     if has_decimal_commas(present):
-        return _each(words, replace(told, said=told.said or "numbers with decimal commas"), _comma_number, "")
+        told = replace(told, comma=True, said=told.said or "numbers with decimal commas")
+        return _each(words, _with_decimals(told, map(with_point, present)), _comma_number, "")
     if _are_numbers(present, least):
-        return _each(words, told, _number, "")
+        return _each(words, _with_decimals(told, filter(_is_plain, present)), _number, "")
     if commas := _numbers_with_commas(present):
         wish = "category" if len(present) <= FEW else ""
         return Meaning(
@@ -120,6 +123,10 @@ def _usual(words: Sequence[str], present: Sequence[str], told: Told) -> Meaning 
     return None
 
 
+def _with_decimals(told: Told, numbers: Iterable[str | None]) -> Told:
+    return replace(told, decimals=fixed_decimals([number for number in numbers if number is not None]))
+
+
 def _are_numbers(present: Sequence[str], least: int) -> bool:
     """Tell whether words are numbers but for a few, or but for dashes, which may stand for missing values or not."""
     others = {word for word in present if not _is_plain(word)}
@@ -129,11 +136,12 @@ def _are_numbers(present: Sequence[str], least: int) -> bool:
 
 
 def _numbers_with_commas(present: Sequence[str]) -> str:
-    """Return the first comma among words that are all numbers, if it is not known what it means; else nothing.
+    """Return the first of words that are all numbers of which it is not known what they mean; else nothing.
 
-    Some have decimal points, or the comma can stand between thousands: `1,5` beside `3.1`, or `1,500` alone.
+    Some have decimal points, or the comma can stand between thousands: `1,5` beside `3.1`, or `1,500` alone; or
+    something else stands there: `1 500`.
     """
-    found = [word for word in present if "," in word]
+    found = [word for word in present if "," in word or SPACED.fullmatch(word)]
     return found[0] if found and all(map(looks_like_number, present)) else ""
 
 
@@ -217,5 +225,20 @@ def _found_dates(words: Sequence[str], present: Sequence[str], forms: Sequence[s
         strange = tuple(n for n, word in enumerate(words) if word not in known and not is_missing(word))
         said += f"; {words[strange[0]][:40]!r} is no date at all" if strange else ""
         return Meaning(np.full(len(words), np.nan), told, strange, said, wish=f"date[{forms[0]}]")
+    if "%y" in forms[0] and (late := _in_years_to_come(present, forms[0])):
+        said = (
+            f"its years have two digits, and {late!r} would be a day to come. Write years of four digits, or say that "
+            "it is so"
+        )
+        return Meaning(np.full(len(words), np.nan), told, said=said, wish=f"date[{forms[0]}]")
     said = told.said or f"dates, as {forms[0]}"
     return _dates(words, present, replace(told, kind="date", written=forms[0], said=said))
+
+
+def _in_years_to_come(words: Sequence[str], written: str) -> str | None:
+    """Return the first date that is yet to come."""
+    today = (date.today() - date(1970, 1, 1)).days
+    unit = unit_of(written)
+    latest = (today + 1) * (1 if unit == "day" else DAY)
+    found = zip(words, count_words(words, written, unit), strict=True)
+    return next((word for word, at in found if at is not None and at > latest), None)

@@ -232,7 +232,11 @@ def _columns(given: Any, missing: Sequence[str]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a number that an array or a tensor without axes holds; anything else as it is."""
+    """Return a number that an array or a tensor without axes holds; anything else as it is, moments of numpy too."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
+        return value[()] if value.ndim == 0 else value
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return value
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 

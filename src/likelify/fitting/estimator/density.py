@@ -53,7 +53,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         drop: names of columns to leave out; `"auto"` stands for those that are proposed for it, such as ids.
         missing: words and numbers that stand for missing values beside the usual ones: `["-", -999]`.
         given: names of columns that are conditions: the density is then p(other columns | these).
-        dependent: what becomes of columns that follow from others: `"function"`, `"drop"`, or `"refuse"` as commands do.
+        dependent: what columns that follow from others become: `"function"`, `"drop"`, or `"refuse"` as at commands.
         contamination: share of the rows fitted that `predict` calls outliers, above 0 and at most 0.5.
         trim: share of the rows, the oddest, that are left out of the fit, for data that hold outliers.
         validation: share of the rows that chooses the weights; by default a tenth, and at most 20,000 rows.
