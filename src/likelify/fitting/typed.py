@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def arrow_table(
-    rows: np.ndarray, schema: Sequence[ColumnSchema], *, written: bool = False, kept: np.ndarray | None = None
+    rows: np.ndarray,
+    schema: Sequence[ColumnSchema],
+    *,
+    written: bool | Collection[str] = False,
+    kept: np.ndarray | None = None,
 ) -> pa.Table:
     """Return raw rows as a table: words as a dictionary, whole numbers, truth values, dates; null where one is missing.
 
@@ -25,7 +29,7 @@ def arrow_table(
         rows: `(n, len(schema))` in float64, see `ColumnSchema`.
         schema: of the columns.
         written: dates, truth values and numbers of so many decimals as the words in which the data had them, as a file
-            of text wants them.
+            of text wants them; or the names of columns of which that is wanted.
         kept: where numbers stay as they are, whatever decimals the data have `(n, len(schema))`; by default nowhere.
 
     Raises:
@@ -40,7 +44,11 @@ def arrow_table(
     whole = np.asarray(rows, dtype=np.float64)
     kept = np.zeros(whole.shape, dtype=bool) if kept is None else kept
     values = rounded(whole, schema, kept)
-    columns = [_column(pa, values[:, at], column, kept[:, at], written=written) for at, column in enumerate(schema)]
+    texts = {column.name for column in schema if written is True} if isinstance(written, bool) else set(written)
+    columns = [
+        _column(pa, values[:, at], column, kept[:, at], written=column.name in texts)
+        for at, column in enumerate(schema)
+    ]
     return pa.table(columns, names=[column.name for column in schema])
 
 

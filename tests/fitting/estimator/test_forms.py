@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from likelify.errors import ConfigError, DataError, UnsupportedError
-from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of
+from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame
 from likelify.fitting.estimator.given import missing_words, without_missing
+from likelify.fitting.estimator.ordering import order_of
 from likelify.schema import ColumnSchema
 
 WORDS = {"age": [31.5, None, 18.0], "town": ["Bern", "Basel", None], "member": [True, False, True]}

@@ -1,5 +1,6 @@
 """Types of columns that come back as they were: lengths of time, time zones, categories, truth values, names."""
 
+import re
 import warnings
 
 import numpy as np
@@ -12,7 +13,8 @@ import likelify as lk
 from likelify.data.zones import by_clocks, of_clocks
 from likelify.errors import ConfigError, DataError
 from likelify.fitting.drawing.sampling import sample_to
-from likelify.fitting.estimator.forms import form_of, order_of
+from likelify.fitting.estimator.forms import form_of
+from likelify.fitting.estimator.ordering import order_of
 from likelify.schema import ColumnSchema
 from tests.fitting.estimator.tables import TINY, density
 
@@ -259,3 +261,43 @@ def test_settings_that_are_no_settings_and_columns_that_cannot_be_read_are_named
         lk.FlowDensity().fit(mixed(rng, sparse))
     with pytest.raises(DataError, match="The column 'c' of the table is of the type extension"):
         lk.FlowDensity().fit(mixed(rng, pd.period_range("2020", periods=60, freq="D")))
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars", "arrow"])
+def test_text_stays_text_as_the_data_write_it(form):
+    random, count = np.random.default_rng(0), 60
+    days = np.datetime64("2020-01-01") + random.integers(0, 500, count)
+    frame = pd.DataFrame(
+        {
+            "day": [f"{day.item():%d.%m.%Y}" for day in days],
+            "clock": [f"{hour:02d}:{minute:02d}" for hour, minute in random.integers((6, 0), (20, 60), (count, 2))],
+            "flag": random.choice(["TRUE", "FALSE"], count),
+            "price": [f"{value:.2f}" for value in random.normal(5, 1, count)],
+            "comma": [f"{value:.2f}".replace(".", ",") for value in random.normal(500, 100, count)],
+            "code": [int(f"{day.item():%Y%m%d}") for day in days[::-1]],
+            "size": random.normal(size=count),
+        }
+    )
+    as_form = {"pandas": pd.DataFrame, "polars": pl.from_pandas, "arrow": pa.Table.from_pandas}[form]
+    fitted = density(columns={"code": "date[%Y%m%d]"}).fit(as_form(frame))
+    drawn = fitted.sample(5)
+    cells = drawn.to_pylist() if form == "arrow" else drawn.to_dicts() if form == "polars" else drawn.to_dict("records")
+    patterns = {
+        "day": r"\d\d\.\d\d\.20\d\d",
+        "clock": r"\d\d:\d\d",
+        "flag": "TRUE|FALSE",
+        "price": r"-?\d+\.\d\d",
+        "comma": r"-?\d+,\d\d",
+    }
+    for row in cells:
+        assert all(re.fullmatch(pattern, row[name]) for name, pattern in patterns.items()), row
+        assert 20190101 < row["code"] < 20231231
+    assert fitted.score_samples(drawn).shape == (5,)
+
+
+def test_columns_that_cannot_be_read_can_be_left_out():
+    frame = pd.DataFrame({"a": np.arange(40.0) ** 1.1, "b": np.sin(np.arange(40)), "group": pd.cut(np.arange(40), 4)})
+    with pytest.raises(DataError, match="leave it out"):
+        density().fit(frame)
+    assert density(drop=["group"]).fit(frame).score_samples(frame).shape == (40,)
+    assert density(columns=["a", "b"]).fit(frame).score_samples(frame).shape == (40,)

@@ -14,7 +14,7 @@ from likelify.data.source import FEWEST
 from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
 from likelify.fitting.drawing.draw import whole_draws
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
-from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, order_of, unmasked
+from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, unmasked
 from likelify.fitting.estimator.given import (
     conditions_of,
     missing_words,
@@ -24,6 +24,7 @@ from likelify.fitting.estimator.given import (
     without_missing,
 )
 from likelify.fitting.estimator.keeping import FILE, Kept, Params, kept_estimator, plain
+from likelify.fitting.estimator.ordering import order_of
 from likelify.fitting.estimator.telling import tell
 from likelify.fitting.files import as_json, write_atomically
 from likelify.fitting.run import Run
@@ -149,7 +150,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             LikelifyWarning: where what was fitted may mean little.
         """
         data = self._read(X, reset=True)
-        form = form_of(X if is_frame(X) else np.asarray(X))
+        form = form_of(X if is_frame(X) else np.asarray(X), data)
         data, weights = counted(data, None if sample_weight is None else weights_of(sample_weight, len(data)))
         if not (isinstance(self.contamination, Real) and 0 < self.contamination <= 0.5):
             raise ConfigError(
@@ -334,7 +335,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         draws = whole_draws(draws)
         data, given = self._read(X), X
         X = self._form.in_order(X) if is_frame(X) else np.asarray(unmasked(X))  # noqa: N806
-        form = replace(form_of(X), columns=self._form.columns)
+        form = replace(form_of(X, data), columns=self._form.columns)
         drawn, missing = self._fitted.impute(data, draws, self._seed(random_state))
         filled = [form.in_order_of(given, form.filled(X, each, missing, self.schema_)) for each in drawn.swapaxes(0, 1)]
         return filled[0] if draws == 1 else filled
@@ -396,6 +397,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             types=form.type_names(),
             columns=form.columns,
             labels=form.kept_labels(),
+            texts=form.texts,
             named=hasattr(self, "feature_names_in_"),
             offset=getattr(self, "offset_", None),
         )
@@ -444,8 +446,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
             return density
         kept.require_columns(fitted.columns, run.path)
         density = cls(**dict(kept.params))
-        dtype = np.dtype(kept.dtype or np.float64)
-        density._take(fitted, Form(kept.form, kept.columns, dtype, dict(kept.types), kept.labels))
+        density._take(fitted, kept.as_form())
         if kept.offset is not None:
             density.offset_ = kept.offset
         density._name([*map(str, kept.labels or kept.columns)], named=kept.named)
@@ -491,9 +492,9 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OutlierMixi
         """Return the score below which there is the share of outliers."""
         # Which rows they are must not depend on the order in which rows were given.
         places = np.linspace(0, len(data) - 1, min(len(data), THRESHOLD_ROWS)).astype(np.int64)
-        some = order_of(data, weights)[places]
-        rows, share = self._form.modelled(taken(data, some), self.schema_), 100 * self.contamination
-        scores = -self._fitted.outlier_scores(rows)
+        kept, share = self._form.modelled(data, self.schema_), 100 * self.contamination
+        some = order_of(kept, weights)[places]
+        scores = -self._fitted.outlier_scores(taken(kept, some))
         if weights is None:
             return float(np.percentile(scores, share))
         return float(np.percentile(scores, share, weights=weights[some], method="inverted_cdf"))

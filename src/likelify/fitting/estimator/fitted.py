@@ -23,8 +23,8 @@ from likelify.fitting.conditioning.given import quantiles
 from likelify.fitting.drawing.conditions import conditions
 from likelify.fitting.drawing.draw import draw
 from likelify.fitting.drawing.filling import completing, filled, given_chunks, target_of
-from likelify.fitting.estimator.forms import order_of
 from likelify.fitting.estimator.held import Held, required
+from likelify.fitting.estimator.ordering import order_of
 from likelify.fitting.figures import Course
 from likelify.fitting.loop import Progress, fit
 from likelify.fitting.outliers import outlier_score
@@ -87,6 +87,15 @@ class Wanted:
         """Return the settings of the fit that have words of their own."""
         timed = {} if self.time_budget is None else {"max_time": float(self.time_budget), "clock": "wall"}
         return timed | ({"trim": self.trim} if self.trim else {})
+
+    def kept(self, data: np.ndarray | pa.Table) -> np.ndarray | pa.Table:
+        """Return a table without the columns that are left out by their names, whatever these hold."""
+        if isinstance(data, np.ndarray):
+            return data
+        named = {self.drop} if isinstance(self.drop, str) else set(self.drop or ())
+        if self.columns and not isinstance(self.columns, str | Mapping):
+            named |= set(data.column_names) - {*self.columns, *(self.given or ())}
+        return data.drop_columns([name for name in data.column_names if name in named])
 
     def of_the_data(self, count: int) -> dict[str, Any]:
         """Return what decides how so many rows are read and split, as `as_source` takes it."""
@@ -274,7 +283,7 @@ def fit_table(
     """
     if len(data) < FEWEST:
         raise DataError(f"Found {len(data)} sample(s) of a weight above 0 while a minimum of {FEWEST} is required.")
-    order = order_of(data, weights)
+    order = order_of(wanted.kept(data), weights)
     source = as_source(taken(data, order), seed=seed, **wanted.of_the_data(len(data)))
     if weights is not None:
         held = source.size("validation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FormName = Literal["array", "objects", "pandas", "polars", "arrow"]
-# Odd numbers of 64 bits without a pattern, by which values are mixed.
-FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], dtype=np.uint64)
 # Names of types that say all of them, of pandas, polars and Arrow.
 PLAIN_TYPE = re.compile(r"\w[\w\[\], /:+-]{0,99}$")
 # What an array of objects may hold.
@@ -40,6 +37,7 @@ class Form:
         types: of data frames the type of each column, by name; it, or what it is called.
         labels: of data frames what the columns are called there, if that is another name: a whole number, perhaps, or
             one with blanks around it.
+        texts: of data frames which columns are text, or numbers that are written like it, as 20240131 is.
     """
 
     name: FormName
@@ -47,6 +45,7 @@ class Form:
     dtype: np.dtype = np.dtype(np.float64)
     types: dict[str, Any] = field(default_factory=dict)
     labels: tuple[Any, ...] | None = None
+    texts: tuple[str, ...] = ()
 
     def type_names(self) -> dict[str, str]:
         """Return what the types of columns are called, those that a name says."""
@@ -91,8 +90,10 @@ class Form:
         return table[list(given.columns)] if moved else table
 
     def modelled(self, data: Any, schema: tuple[ColumnSchema, ...]) -> Any:
-        """Return an array of numbers with the columns of the model alone; those of other tables are found by name."""
-        if not isinstance(data, np.ndarray) or len(schema) == len(self.columns):
+        """Return a table, as `as_arrow` returns it, with the columns of the model alone, as far as it has them."""
+        if not isinstance(data, np.ndarray):
+            return data.select([column.name for column in schema if column.name in data.column_names])
+        if len(schema) == len(self.columns):
             return data
         return data[:, [self.columns.index(column.name) for column in schema]]
 
@@ -107,7 +108,7 @@ class Form:
         if self.name == "array":
             whole = self.dtype.kind in "iub" and bool(np.isfinite(rows).all()) and _holds(self.dtype, rows)
             return np.rint(rows).astype(self.dtype) if whole else rows.astype(np.float64)
-        table = arrow_table(rows, schema)
+        table = self._drawn(rows, schema)
         if self.name == "objects":
             cells = np.empty((len(table), len(schema)), dtype=object)
             for place in range(len(schema)):
@@ -117,6 +118,15 @@ class Form:
             return self._named_as_given(_typed_pandas(table.to_pandas(), self.types))
         frame = _typed_polars(table, self.types) if self.name == "polars" else _typed_arrow(table, self.types)
         return self._named_as_given(frame)
+
+    def _drawn(self, rows: np.ndarray, schema: tuple[ColumnSchema, ...]) -> pa.Table:
+        """Return rows as a table of Arrow, whose columns are text where those of the data were."""
+        table = arrow_table(rows, schema, written=self.texts)
+        for place, column in enumerate(schema):
+            if column.comma and column.name in self.texts:
+                cells = [None if value is None else str(value).replace(".", ",") for value in table[place].to_pylist()]
+                table = table.set_column(place, column.name, pyarrow().array(cells, pyarrow().string()))
+        return table
 
     def _named_as_given(self, frame: Any) -> Any:
         """Return a data frame whose columns are called as those of the table that was fitted."""
@@ -145,7 +155,7 @@ class Form:
             filled[:, places] = np.where(missing, rows, filled[:, places])
             fits = data.dtype.kind == "f" or bool((filled == np.rint(filled)).all() and _holds(data.dtype, filled))
             return filled.astype(data.dtype) if fits else filled
-        table = arrow_table(rows, schema)
+        table = self._drawn(rows, schema)
         if self.name == "objects":
             filled = np.array(data, dtype=object)
             for place, column, gone in zip(places, table.columns, missing.T, strict=True):
@@ -175,21 +185,31 @@ def is_frame(data: Any) -> bool:
     return hasattr(data, "__arrow_c_stream__") and len(getattr(data, "shape", ())) == 2
 
 
-def form_of(data: Any) -> Form:
-    """Return the form of a data frame, or of an array `(n, columns)`."""
+def _texts(table: pa.Table) -> tuple[str, ...]:
+    """Return the names of the columns that are text, or numbers, which dates may be written as."""
+    types = pyarrow().types
+    kinds = (types.is_string, types.is_large_string, types.is_integer, types.is_floating)
+    return tuple(field.name for field in table.schema if any(is_kind(field.type) for is_kind in kinds))
+
+
+def form_of(data: Any, table: pa.Table | np.ndarray | None = None) -> Form:
+    """Return the form of a data frame, or of an array `(n, columns)`.
+
+    Args:
+        data: what it is of.
+        table: the same as `as_arrow` returns it, if that is known already.
+    """
     if isinstance(data, np.ndarray):
         kind: FormName = "objects" if data.dtype.kind in "OUSmM" else "array"
         return Form(kind, numbered_columns(data.shape[1]), data.dtype)
     home = type(data).__module__.partition(".")[0]
     given = tuple(getattr(data, "column_names", data.columns))
     names = tuple(shown_names(given))
+    known = cast("pa.Table", as_arrow(data) if table is None else table)
+    types = data.dtypes if home == "pandas" else data.schema.values() if home == "polars" else known.schema.types
+    name: FormName = "pandas" if home == "pandas" else "polars" if home == "polars" else "arrow"
     labels = None if names == given else given
-    if home == "pandas":
-        return Form("pandas", names, types=dict(zip(names, data.dtypes, strict=True)), labels=labels)
-    if home == "polars":
-        return Form("polars", names, types=dict(zip(names, data.schema.values(), strict=True)), labels=labels)
-    table = cast("pa.Table", as_arrow(data))
-    return Form("arrow", names, types=dict(zip(names, table.schema.types, strict=True)), labels=labels)
+    return Form(name, names, types=dict(zip(names, types, strict=True)), labels=labels, texts=_texts(known))
 
 
 def unmasked(data: Any) -> Any:
@@ -300,55 +320,6 @@ def _of_objects(column: np.ndarray) -> pa.Array:
         numbers = [np.nan if gone else float(value) for value, gone in zip(column, missing, strict=True)]
         return pa.array(numbers, pa.float64())
     return pa.array([None if gone else str(value) for value, gone in zip(column, missing, strict=True)], pa.string())
-
-
-def order_of(data: np.ndarray | pa.Table, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return an order of rows in which a table is the same however its rows were ordered: that of a hash of each.
-
-    It is as good as random, and the same in every process. Of numbers and moments it knows only which are larger than
-    which, so that it is the same in other units, too.
-
-    Args:
-        data: as `as_arrow` returns it.
-        weights: of the rows, by which equal ones are ordered.
-    """
-    hashes = np.zeros(len(data), dtype=np.uint64)
-    columns = data.T if isinstance(data, np.ndarray) else map(_numbers_of, data.columns, data.column_names)
-    with np.errstate(over="ignore"):
-        for column in columns:
-            hashes = (hashes ^ (column if column.dtype == np.uint64 else _ranks(column))) * FACTORS[0]
-            hashes = (hashes ^ (hashes >> np.uint64(29))) * FACTORS[1]
-    return np.argsort(hashes, kind="stable") if weights is None else np.lexsort((weights, hashes))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return how many different values are smaller than each; of what is missing how many there are."""
-    places = np.unique(values, return_inverse=True)[1]
-    return places.reshape(-1).astype(np.uint64)
-
-
-def _numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Return numbers of which only the order counts, or 64 bits for each word, equal where words are equal."""
-    pa = pyarrow()
-    types = pa.types
-    if types.is_floating(column.type) or types.is_integer(column.type) or types.is_boolean(column.type):
-        return column.cast(pa.float64(), safe=False).to_numpy()
-    if types.is_temporal(column.type) and not types.is_interval(column.type):
-        narrow = types.is_date32(column.type) or types.is_time32(column.type)
-        counts = column.cast(pa.int32()) if narrow else column
-        return counts.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()
-    try:
-        if types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        coded = column.dictionary_encode().combine_chunks()
-    except pa.ArrowNotImplementedError as error:
-        raise DataError(
-            f"The column '{name}' of the table is of the type {column.type}, which is neither numbers, words nor "
-            "dates. Make words of it (.astype(str)), dates of periods (.dt.to_timestamp()), or leave it out (drop=)."
-        ) from error
-    digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in coded.dictionary.to_pylist()]
-    codes = coded.indices.fill_null(len(digests)).to_numpy(zero_copy_only=False)
-    return np.frombuffer(b"".join([*digests, bytes(8)]), dtype=np.uint64)[codes]
 
 
 def _typed_pandas(frame: Any, types: dict[str, Any]) -> Any:

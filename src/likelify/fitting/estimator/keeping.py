@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, field_validator
 
 from likelify.errors import ConfigError, RunError
-from likelify.fitting.estimator.forms import FormName
+from likelify.fitting.estimator.forms import Form, FormName
 from likelify.fitting.files import read_json
 from likelify.fitting.run import Run
 from likelify.settings import Settings
@@ -58,6 +58,7 @@ class Kept(Settings):
         types: of data frames the names of the types of columns, where names say them.
         columns: names of all columns of it, those that are no part of the model too.
         labels: what they are called in a data frame of pandas, if that is no text.
+        texts: names of those that are text there, or numbers that are written like it.
         named: whether these are the user's names.
         offset: the threshold of outliers, if there is one.
     """
@@ -70,8 +71,14 @@ class Kept(Settings):
     types: dict[str, Annotated[str, Field(pattern=r"^\w[\w\[\], /:+-]*$", max_length=100)]] = {}
     columns: tuple[str, ...] = Field(max_length=2**16)
     labels: tuple[int | str, ...] | None = Field(default=None, max_length=2**16)
+    texts: tuple[str, ...] = Field(default=(), max_length=2**16)
     named: bool
     offset: float | None
+
+    def as_form(self) -> Form:
+        """Return the form of the table that was fitted."""
+        dtype = np.dtype(self.dtype or np.float64)
+        return Form(self.form, self.columns, dtype, dict(self.types), self.labels, self.texts)
 
     @field_validator("dtype")
     @classmethod
