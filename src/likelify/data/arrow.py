@@ -103,6 +103,26 @@ class ArrowFrame(Frame):
             yield rows
             start += batch.num_rows
 
+    def tables(self, names: Sequence[str], size: int) -> Iterator[pa.Table]:
+        """Read columns in order as they are, in tables of so many rows but for the last."""
+        waiting: list[pa.RecordBatch] = []
+        count = 0
+        for batch in self.batches([self._raw[name] for name in names], 0):
+            waiting.append(batch)
+            count += len(batch)
+            while count >= size:
+                whole = pyarrow().Table.from_batches(waiting)
+                yield whole.slice(0, size).rename_columns(list(names))
+                waiting, count = whole.slice(size).to_batches(), count - size
+        if count:
+            yield pyarrow().Table.from_batches(waiting).rename_columns(list(names))
+
+    def exact(self) -> list[str]:
+        """Return the names of the columns whose numbers may have more digits than float64 has."""
+        types = pyarrow().types
+        kinds = {shown: self._schema.field(raw).type for shown, raw in self._raw.items()}
+        return [name for name, kind in kinds.items() if types.is_integer(kind) or types.is_decimal(kind)]
+
     def ordered(self, name: str) -> tuple[str, ...] | None:
         """Return the words of a column in the order that its type gives them, if it is the same in all parts."""
         types, raw = pyarrow().types, self._raw[name]

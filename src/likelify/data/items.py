@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from likelify.data.adapt import collated, dataset_of, graphs_of, table_in
 from likelify.data.ahead import read_ahead
+from likelify.data.arrow import ArrowFrame
 from likelify.data.catalog import ARRAY_ENDINGS, PICTURE_ENDINGS, TABLE_ENDINGS, open_source
 from likelify.data.delimited import TextFrame
 from likelify.data.dialect import with_point
@@ -35,6 +36,9 @@ from likelify.data.source import Batch, Source, require_split
 from likelify.data.table_files import GRAPH_COLUMNS, LABEL_COLUMN, known_classes
 from likelify.data.values import class_labels, plain_array, require_levels, require_usual, stored_dtype
 from likelify.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Bytes of an array that are hashed at a time.
 HASHED = 2**22
@@ -238,13 +242,19 @@ class TableItems(Items):
             names = [column.name for column in self._schema if column.name in known]
             commas = [name for name in names if self.frame.column(name).comma]
             return (_with_points(rows.carried, commas) for rows in cut(self.frame.rows((), names), size))
-        words = [column.name for column in self._schema if column.categories is not None and column.name in known]
-        if not words:
+        exact = self.frame.exact() if isinstance(self.frame, ArrowFrame) else ()
+        asked = [column.name for column in self._schema if column.categories is not None or column.name in exact]
+        if not known.intersection(asked):
             return super().texts(size)
-        return (
-            {name: list(map(as_word, cells)) for name, cells in rows.carried.items()}
-            for rows in cut(self.frame.rows((), words), size)
-        )
+        parts = cut(self.frame.rows((), [name for name in asked if name in known]), size)
+        return ({name: list(map(as_word, cells)) for name, cells in rows.carried.items()} for rows in parts)
+
+    def typed(self, size: int) -> Iterator[pa.Table | None]:
+        """Read the table once more; see `Items.typed`."""
+        if not isinstance(self.frame, ArrowFrame):
+            return super().typed(size)
+        known = {column.name for column in self.frame.columns}
+        return self.frame.tables([column.name for column in self._schema if column.name in known], size)
 
     def _labels(self, rows: Rows, first: int) -> np.ndarray | None:
         if self._label is None or self.facts.classes is None:

@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from likelify.data.source import Batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ class Items(ABC):
         """
         del size
         return repeat({})
+
+    def typed(self, size: int) -> Iterator[pa.Table | None]:
+        """Read the values of the items once more in the types of Arrow that they have, in the same batches.
+
+        That is for tables in files of Arrow and Parquet, and for data frames; None of all other items.
+        """
+        del size
+        return repeat(None)
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -120,3 +120,32 @@ def _type(pa: Any, column: ColumnSchema, *, written: bool) -> pa.DataType:
             return pa.time64("us")
         return pa.date32() if column.unit == "day" else pa.timestamp("us")
     return {"integer": pa.int64(), "boolean": pa.bool_()}.get(column.kind, pa.float64())
+
+
+def filled_column(known: pa.ChunkedArray, drawn: pa.ChunkedArray, gone: np.ndarray) -> pa.ChunkedArray:
+    """Return a column of which some values are taken from another, in its own type where they fit into it.
+
+    Args:
+        known: the column, which is not changed where it is kept.
+        drawn: the other, equally long.
+        gone: where it is taken `(n,)`.
+    """
+    pa = pyarrow()
+    from pyarrow import compute
+
+    pc: Any = compute
+    if pa.types.is_dictionary(drawn.type) and not pa.types.is_dictionary(known.type):
+        drawn = drawn.cast(drawn.type.value_type)
+    typed = typed_column(drawn, known.type)
+    # Where a narrow type has no room for what is drawn, the column is a wide one then.
+    known = known if typed.type == known.type else known.cast(typed.type)
+    return pc.if_else(pa.array(gone), typed, known)
+
+
+def typed_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column in another type, or as it is if a value does not fit into it."""
+    pa = pyarrow()
+    try:
+        return column.cast(kind, safe=pa.types.is_integer(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return column

@@ -102,3 +102,40 @@ def test_words_that_the_model_does_not_know_stay(tmp_path, ending):
         found = parquet.read_table(tmp_path / "full.parquet")
         assert found["colour"].to_pylist() == [word for word in rows["colour"].to_pylist() for _ in range(2)]
         assert found["size"].null_count == 0
+
+
+def test_what_is_known_keeps_its_type_and_its_digits(tmp_path):
+    import decimal
+
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    random, count = np.random.default_rng(0), 60
+    moments = np.datetime64("2023-10-28T22:00:49.882039584", "ns") + random.integers(0, 10**14, count).astype("m8[ns]")
+    autumn = (np.datetime64("2023-10-29T00:19:43") + 1800 * random.integers(0, 3, count)).astype("M8[us]")
+    columns = {
+        "id": random.integers(2**58, 2**62, count),
+        "price": pa.array([decimal.Decimal(int(n)) / 100 for n in random.integers(10**15, 10**16, count)]),
+        "seen": pa.array(moments),
+        "clock": pa.array(autumn, pa.timestamp("us", "Europe/Berlin")),
+        "few": pa.array(random.integers(0, 100, count), pa.int8()),
+        "text": [f"-{value:.3f}" for value in random.random(count)],
+    }
+    whole = pa.table(columns)
+    holes = {name: compute.if_else(random.random(count) < 0.2, None, whole[name]) for name in whole.column_names}
+    rows = pa.table({name: column.cast(whole[name].type) for name, column in holes.items()})
+    parquet.write_table(rows, tmp_path / "rows.parquet")
+    settings = {"members": ["autoregressive"], "width": 8}
+    run = lk.fit_run(str(tmp_path / "rows.parquet"), tmp_path / "run", settings=settings, steps=1)
+    impute_to(run, tmp_path / "rows.parquet", tmp_path / "full.parquet")
+    impute_to(run, tmp_path / "rows.parquet", tmp_path / "full.csv")
+    full = parquet.read_table(tmp_path / "full.parquet")
+    assert full.schema.types == rows.schema.types
+    for name in rows.column_names:
+        known = compute.is_valid(rows[name])
+        assert full[name].filter(known).equals(rows[name].filter(known)), name
+        assert full[name].null_count == 0
+    with (tmp_path / "full.csv").open() as handle:
+        cells = list(csv.DictReader(handle))
+    for name in ("id", "price", "few", "text"):
+        assert all(now[name] == str(was) for now, was in zip(cells, rows[name].to_pylist(), strict=True) if was)

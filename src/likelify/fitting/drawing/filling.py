@@ -25,7 +25,7 @@ from likelify.fitting.scoring.scoring import items_of
 from likelify.fitting.scoring.tables import as_schema, carried_column
 from likelify.fitting.sources import refuse_other_units
 from likelify.fitting.table_files import as_text, write_tables
-from likelify.fitting.typed import arrow_table
+from likelify.fitting.typed import arrow_table, filled_column
 from likelify.schema import ColumnSchema
 from likelify.seeding import chunk_seed
 
@@ -171,10 +171,11 @@ def impute_to(
     facts, schema, worth = run.config.data, columns_of(run), Worth()
     flow = completing_flow(run)
     check_table(file, facts, force=force)
-    written = file.suffix.lower() == ".csv"
+    ending = file.suffix.lower()
+    written = ending == ".csv"
 
     def tables() -> Iterator[pa.Table]:
-        for part in filled(flow, schema, items_of(run, items), draws, seed, texts=True):
+        for part in filled(flow, schema, items_of(run, items), draws, seed, ending=ending):
             first = worth.rows
             worth.add(part.drawn)
             worth.filled += part.holes
@@ -189,7 +190,7 @@ def impute_to(
     with beside(file) as temporary:
         # In text a column may hold anything.
         alike = chain([first], found) if written else (_alike(table, kinds) for table in chain([first], found))
-        write_tables(temporary, file.suffix.lower(), kinds, alike)
+        write_tables(temporary, ending, kinds, alike)
         if not give_name(temporary, file, force=force):
             refuse_taken(file)
     return worth
@@ -230,6 +231,7 @@ class Filled:
         holes: how many were filled in.
         carried: what belongs to the rows, by name.
         texts: how the values were written, by column, where that is known; see `Items.texts`.
+        typed: the values in the types that they have, where that is known; see `Items.typed`.
     """
 
     drawn: Drawn
@@ -237,12 +239,21 @@ class Filled:
     holes: int
     carried: dict[str, Any]
     texts: dict[str, list[str]]
+    typed: pa.Table | None = None
 
 
 def filled(
-    flow: Flow, schema: Sequence[ColumnSchema], source: Items, draws: int, seed: int, *, texts: bool = False
+    flow: Flow, schema: Sequence[ColumnSchema], source: Items, draws: int, seed: int, *, ending: str | None = None
 ) -> Iterator[Filled]:
-    """Give parts of rows that are filled in; with texts also how known values were written.
+    """Give parts of rows that are filled in.
+
+    Args:
+        flow: the model.
+        schema: of its columns.
+        source: the rows.
+        draws: of each row.
+        seed: of the draws.
+        ending: of the file that they are for, if known values are wanted as they are, too.
 
     Raises:
         DataError: if there are no rows.
@@ -252,13 +263,14 @@ def filled(
     given, missing = (np.array([getattr(c, name) for c in schema], dtype=bool) for name in ("given", "missing"))
     sums = np.array([not column.is_modelled for column in schema])
     size, count = max(1, PART // draws), 0
-    written = source.texts(size) if texts else repeat({})
-    for number, (part, text) in enumerate(zip(source.batches(size), written, strict=False)):
+    written = source.texts(size) if ending else repeat({})
+    typed = source.typed(size) if ending and ending != ".csv" else repeat(None)
+    for number, (part, text, table) in enumerate(zip(source.batches(size), written, typed, strict=False)):
         rows = part.batch.x.double().numpy()
         known = ~np.isnan(rows) | (given & missing)
         drawn = draw_given(flow, schema, rows, known, draws=draws, present=True, seed=chunk_seed(seed, number))
         count += len(rows)
-        yield Filled(drawn, ~np.isnan(rows), int((~known & ~sums).sum()), part.carried, text)
+        yield Filled(drawn, ~np.isnan(rows), int((~known & ~sums).sum()), part.carried, text, table)
     if not count:
         raise DataError(f"{source.name} has no rows.")
 
@@ -271,7 +283,10 @@ def _as_table(part: Filled, first: int, facts: Facts, schema: Sequence[ColumnSch
     table = arrow_table(rows, schema, written=written, kept=kept.repeat(draws, 0))
     table = table.rename_columns(column_names(facts))
     for at, name in enumerate(table.column_names):
-        if name in part.texts:
+        if part.typed is not None and name in part.typed.column_names:
+            known = part.typed.column(name).take(np.arange(count).repeat(draws))
+            table = table.set_column(at, name, filled_column(known, table.column(at), ~kept[:, at].repeat(draws)))
+        elif name in part.texts:
             as_it_was = _as_it_was if written else _with_its_words
             table = table.set_column(at, name, as_it_was(table.column(at), part.texts[name], kept[:, at], draws))
     for name, values in reversed(part.carried.items()):

@@ -13,7 +13,7 @@ from likelify.data.arrow import pyarrow, shown_names
 from likelify.data.dialect import is_nothing
 from likelify.data.values import widened
 from likelify.errors import ConfigError, DataError, UnsupportedError
-from likelify.fitting.typed import arrow_table
+from likelify.fitting.typed import arrow_table, filled_column, typed_column
 from likelify.schema import ColumnSchema, numbered_columns
 
 if TYPE_CHECKING:
@@ -430,18 +430,9 @@ def _filled_polars(frame: Any, places: list[int], table: pa.Table, missing: np.n
 
 
 def _filled_arrow(table: pa.Table, places: list[int], drawn: pa.Table, missing: np.ndarray) -> pa.Table:
-    pa = pyarrow()
-    from pyarrow import compute
-
-    pc: Any = compute
     for place, column, gone in zip(places, drawn.columns, missing.T, strict=True):
-        known, name = _without_views(table.column(place)), table.column_names[place]
-        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(known.type):
-            column = column.cast(column.type.value_type)
-        typed = _typed_arrow_column(column, known.type)
-        # Where a narrow type has no room for what is drawn, the column is a wide one then.
-        known = known if typed.type == known.type else known.cast(typed.type)
-        table = table.set_column(place, name, pc.if_else(pa.array(gone), typed, known))
+        filled = filled_column(_without_views(table.column(place)), column, gone)
+        table = table.set_column(place, table.column_names[place], filled)
     return table
 
 
@@ -452,15 +443,6 @@ def _typed_arrow(table: pa.Table, types: dict[str, Any]) -> Any:
         kind = types.get(name, column.type)
         # Of names, some are none of a type that stands alone: a ValueError.
         with suppress(ValueError):
-            column = _typed_arrow_column(column, pa.type_for_alias(kind) if isinstance(kind, str) else kind)
+            column = typed_column(column, pa.type_for_alias(kind) if isinstance(kind, str) else kind)
         columns.append(column)
     return pa.table(columns, names=table.column_names)
-
-
-def _typed_arrow_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a column in another type, or as it is if a value does not fit into it."""
-    pa = pyarrow()
-    try:
-        return column.cast(kind, safe=pa.types.is_integer(kind))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return column
