@@ -36,9 +36,14 @@ REASONS: list[tuple[tuple[str, ...], str]] = [
     ),
     (
         ("GELU", "SiLU", "Mish", "Hardswish", "GLU")
-        + ("gelu", "silu", "mish", "hardswish", "glu", "sin", "cos", "square", "pow"),
+        + ("gelu", "silu", "mish", "hardswish", "glu", "sin", "cos", "square"),
         "is not monotone, so two inputs share an output. Take nn.LeakyReLU(0.2) or nn.PReLU and train on, or a spline "
         "with a rule of your own.",
+    ),
+    (
+        ("pow", "pow_"),
+        "is not monotone if the power is even, and flat at zero if it is odd. Take nn.LeakyReLU(0.2) or nn.PReLU and "
+        "train on, or a spline with a rule of your own.",
     ),
     (
         ("Hardtanh", "ReLU6", "Hardsigmoid", "Hardshrink", "Softshrink", "Threshold")

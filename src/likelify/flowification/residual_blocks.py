@@ -8,7 +8,7 @@ above what the weights have, and the block computes what it did.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from likelify.flowification.rules import DATA, Call, setting
 from likelify.linalg.bounds import gram_bound, limit_norm, reshape_bound, torus_bound
 from likelify.nets.lipschitz import Constrained, LipschitzNet
 from likelify.structure import ContextLike
-from likelify.transforms.elementwise import ChannelAffine
+from likelify.transforms.elementwise import scale_and_shift
 from likelify.transforms.residual_flows.layer import LipschitzResidual
 
 # The product of the limits; below one, so that the inverse converges.
@@ -102,9 +102,9 @@ class ScalePart(_Limited):
 
     def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
         super().__init__()
-        affine = ChannelAffine.from_batch_norm(layer)
-        self.scale = nn.Parameter(affine.sign * affine.log_scale.detach().exp())
-        self.shift = nn.Parameter(affine.shift.detach().clone())
+        # Not by way of a `ChannelAffine`: a branch is never inverted, and scales of zero are a usual start of it.
+        scale, shift = scale_and_shift(layer)
+        self.scale, self.shift = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
         self._start_unlimited(self.scale)
 
     def constrained(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -144,7 +144,7 @@ class FixedPart(nn.Module):
         """Apply it."""
         if self.call is None:
             return self.target(x)
-        if self.call.out_shape != self.call.in_shape:
+        if self.call.out_shape != self.call.in_shape or self.call.name in RESHAPES:
             # Written for another number of rows, perhaps.
             return x.reshape(len(x), *self.call.out_shape)
         args = tuple(x if value is DATA else value for value in self.call.args)
@@ -226,8 +226,8 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
     straight = [i for i, branch in enumerate(part.branches) if not branch and weights[i] == 1]
     if part.channels is not None or len(part.branches) != 2 or not straight:
         raise NotConvertibleError(
-            "adds branches of which none is the input itself, so it cannot be an exact residual layer. Take the bound: "
-            "residual='repeat' (or 'auto' for blocks of both kinds)."
+            f"adds {_sum_of(part, weights)}, and an exact residual layer is the input itself and one branch. Take the "
+            "bound: residual='repeat' (or 'auto' for blocks of both kinds)."
         )
     other = 1 - straight[0]
     parts = []
@@ -240,6 +240,14 @@ def contraction_layer(part: Branches, options: Options) -> LipschitzResidual:
         if not _does_nothing(step):
             parts.append(_part(step))
     return LipschitzResidual(ContractiveNet(parts, weights[other]), log_det=options.log_det)
+
+
+def _sum_of(part: Branches, weights: Sequence[float]) -> str:
+    """Say what is added at the end of branches."""
+    scaled = [weights[i] for i, branch in enumerate(part.branches) if not branch]
+    if len(part.branches) != 2:
+        return f"{len(part.branches)} branches"
+    return f"the input times {scaled[0]:g} and a branch" if scaled else "branches of which none is the input itself"
 
 
 def _does_nothing(node: Node) -> bool:
@@ -289,11 +297,23 @@ def _slope(node: Node) -> float | None:
         given = (*call.args, *call.kwargs.values())
         numbers = [value for value in given if isinstance(value, int | float)]
         return math.prod(abs(number) for number in numbers) if len(numbers) == len(given) - 1 else None
+    if call is not None and call.name in ("add", "sub", "truediv", "div"):
+        return _shift_or_division(call)
     if call is not None and call.name in RESHAPES and len(node.inputs) == 1:
         return 1.0
     if call is not None and (call.constants() or (call.in_shape != call.out_shape)):
         return None
     return SLOPES.get(name)
+
+
+def _shift_or_division(call: Call) -> float | None:
+    """Return the slope of `x + c`, `x - c`, `c - x` and `x / c` for a number `c`; None of anything else."""
+    numbers = [value for value in call.args if isinstance(value, int | float)]
+    if call.kwargs or len(call.args) != 2 or len(numbers) != 1:
+        return None
+    if call.name in ("add", "sub"):
+        return 1.0
+    return 1 / abs(numbers[0]) if call.args[0] is DATA and numbers[0] else None
 
 
 def _softplus_slope(what: nn.Module | Call) -> float | None:

@@ -130,7 +130,10 @@ def crop_call(call: Call, in_shape: Shape, options: Options) -> Transform | None
         return _reshape(in_shape, call.out_shape)
     index = full_index(index, len(in_shape) + 1)
     if index is None or any(part.step not in (None, 1) for part in index):
-        raise NotConvertibleError("picks single elements or uses steps; take slices such as x[:, :, 1:-1].")
+        raise NotConvertibleError(
+            "picks single elements, uses steps or an order of its own. Take slices such as x[:, :, 1:-1], a channel as "
+            "x[:, :1], and an order by transforms.Permute or a linear layer."
+        )
     bounds = [part.indices(n) for part, n in zip(index[1:], in_shape, strict=True)]
     if index[0] != slice(None) or bounds[0][:2] != (0, in_shape[0]):
         raise NotConvertibleError("takes rows, or channels and positions in one step. Take one step for each.")

@@ -21,6 +21,8 @@ N = TypeVar("N")
 # What a trace puts its own in place of.
 PLAIN = {name: getattr(nn.Module, name) for name in ("__call__", "__getattr__")}
 
+# Functions that make tensors, which a trace sees only if their sizes are a tuple.
+FACTORIES = ("ones(", "zeros(", "full(", "rand(", "randn(", "empty(")
 # What reads shapes, never values.
 SIZES = {"size", "dim", "ndimension", "numel", "type", "is_floating_point", getattr, len, torch.numel}
 SIZES |= {torch.is_floating_point}
@@ -43,6 +45,21 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is one step."""
         return module_rule(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a module; look into one that is made in the forward itself, such as `self.layers[:2]`."""
+        try:
+            self.path_of_module(m)
+        except NameError:
+            if self.is_leaf_module(m, "") and any(True for _ in m.parameters()):
+                raise TraceError(
+                    f"the {type(m).__name__} that it calls is no attribute of the network, so that its weights would "
+                    "be neither trained nor saved; assign it in __init__, several in an nn.ModuleDict or nn.ModuleList"
+                ) from None
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return what stands for a value in the user's forward."""
@@ -162,15 +179,27 @@ def symbolic(module: nn.Module, examples: Sequence[Tensor], refusals: Refusals) 
     try:
         graph = tracer.trace(twin)
     except Exception as error:  # Whatever the user's forward does with symbolic values.
-        refusals.add(
-            "forward",
-            f"cannot be traced, because it looks at the values of tensors or calls what is not PyTorch ({error}). Take "
-            "branches and loops that depend on data out of it, or move them into a module of its own and register a "
-            "rule for that (flowification.rule).",
-        )
+        refusals.add("forward", f"cannot be traced: {_reason(error)}")
         return None
     twin.__class__ = type(module)
     return fx.GraphModule(tracer.root, graph)
+
+
+def _reason(error: Exception) -> str:
+    """Say what was in the way of a trace, and what to do."""
+    said = " ".join(str(error).split())
+    if isinstance(error, TraceError) and "no attribute of the network" in said:
+        return f"{said}."
+    if isinstance(error, TypeError) and "positional argument" in said and said.startswith(FACTORIES):
+        name = said.partition("(")[0]
+        return f"torch.{name} got sizes one by one ({said}). Give them as a tuple: torch.{name}((rows, n))."
+    if "__cuda_array_interface__" in said:
+        return "it asks whether its input is a tensor (torch.is_tensor, torch.as_tensor). Leave that out: it is one."
+    return (
+        f"it looks at the values or the type of tensors, or calls what is not PyTorch ({said}). Take branches and "
+        "loops that depend on data out of it, or move them into a module of its own and register a rule for that "
+        "(flowification.rule)."
+    )
 
 
 def _of_one_input(kind: type[nn.Module]) -> type[nn.Module]:

@@ -23,8 +23,8 @@ from likelify.flowification.symbolic import Tracer, ancestors, reachable, reads_
 from likelify.transforms.core import Shape
 
 ADD = {operator.add, operator.iadd, torch.add, "add"}
-SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub"}
-CONCAT = {torch.cat, torch.concat, torch.concatenate}
+SUBTRACT = {operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "subtract"}
+CONCAT = {torch.cat, torch.concat, torch.concatenate, torch.hstack}
 SPLIT = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
 
 # What networks are wrapped in, to be compiled or trained on several devices, and where they are in that.
@@ -63,6 +63,11 @@ def _copied(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         kind = type(module).__name__
         raise UnsupportedError(f"flowify takes an nn.Module, as it was before torch.jit, and got a {kind}.")
+    scripted = [name for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
+        raise UnsupportedError(
+            f"The part '{scripted[0]}' is scripted. flowify takes parts as they were before torch.jit."
+        )
     inner = WRAPPERS.get(type(module).__name__)
     if inner is not None and isinstance(getattr(module, inner, None), nn.Module):
         kind = type(module).__name__
@@ -140,7 +145,7 @@ def _check_example(example: Tensor) -> None:
     if example.dtype not in (torch.float32, torch.float64):
         raise UnsupportedError(
             f"The example is {example.dtype}, too coarse for a log-determinant. Convert in float32: "
-            "flowify(module.float(), example.float()); for speed use autocast around the flow."
+            "flowify(module.float(), example.float())."
         )
 
 
@@ -221,6 +226,9 @@ class _GraphBuilder:
         if isinstance(values[0], tuple | list) and values[0] and isinstance(values[0][0], Tensor):
             tensors = [[part for part in value if isinstance(part, Tensor)] for value in values]
             shapes = [self._rows_apart(a, b) for a, b in zip(*tensors, strict=True)]
+            if node.op == "call_module" and shapes[0] is not None:
+                # Such as the last state beside the outputs: the refusal of the module says what is wrong.
+                shapes = [shape for shape in shapes if shape is not None]
             found = None if None in shapes else shapes
         elif isinstance(values[0], Tensor):
             found = self._rows_apart(*values)
@@ -325,7 +333,7 @@ class _GraphBuilder:
             self.nodes[node].inputs = inputs
 
     def _require_channels(self, node: fx.Node, shape: Shape) -> None:
-        axis = argument(node, 1, "dim", 0)
+        axis = 1 if _target(node) is torch.hstack else argument(node, 1, "dim", 0)
         if axis not in (1, -len(shape)):
             what = f"joins along axis {axis}; branches can be joined along the channels (axis 1)."
             self._refuse(node, f"{what} Move that axis to place 1 with transpose before and back afterwards.")

@@ -178,7 +178,7 @@ def require_rank(blocks: Tensor, owner: str) -> None:
     if not bool(torch.isfinite(blocks).all()):
         raise DomainError(f"The weight of {owner} has entries that are not finite.")
     sizes = torch.linalg.svdvals(blocks.detach())
-    if not bool((sizes.amin(-1) > LEAST_RANK * sizes.amax(-1)).all()):
+    if not bool((sizes.amin(-1) > _least_rank(blocks.dtype) * sizes.amax(-1)).all()):
         raise DomainError(
             f"{owner} has no full rank: the singular values of its weight go from {float(sizes.min()):.2g} to "
             f"{float(sizes.max()):.2g}. What it maps to has no density (or, widened, cannot be undone). Add a little "
@@ -222,11 +222,16 @@ def positive_variances(variances: Tensor) -> Tensor:
     return torch.where(mean > 0, variances.clamp_min(1e-6 * mean), 1.0)
 
 
+def _least_rank(dtype: torch.dtype) -> float:
+    """Return the smallest share of the largest singular value that still counts."""
+    return LEAST_RANK**2 if dtype == torch.float64 else LEAST_RANK
+
+
 def _refuse_deficient(pivots: Tensor, matrix: Tensor, owner: str) -> None:
     """Raise if a pivot is next to nothing beside the column it is what is left of."""
     lengths = torch.linalg.vector_norm(matrix, dim=-2)
     relative = (pivots / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)).amin(-1)
-    allowed = max(LEAST_RANK, 4 * math.sqrt(matrix.shape[-2]) * torch.finfo(pivots.dtype).eps)
+    allowed = max(_least_rank(pivots.dtype), 4 * math.sqrt(matrix.shape[-2]) * torch.finfo(pivots.dtype).eps)
     # Written so that NaN is refused as well.
     bad = ~(relative > allowed)
     if bool(bad.any()):

@@ -64,6 +64,11 @@ def iterate(
         value = following
     if least is not None and bool((gap <= torch.maximum(least(value), torch.as_tensor(tol).to(gap))).all()):
         return Solution(value, gap, steps)
+    if throw and not bool(torch.isfinite(gap).all()):
+        raise ConvergenceError(
+            f"{what}: after {steps} steps the residual is not finite. Either the input or a condition is not, or the "
+            f"iteration runs away. {advice}"
+        )
     if throw:
         raise ConvergenceError(
             f"{what}: after {steps} steps the residual of the worst row is {float(gap.max()):.3g}, and at most "

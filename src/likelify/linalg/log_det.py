@@ -126,7 +126,10 @@ class Exact(LogDet):
             # In forward mode inside of forward mode PyTorch's own log-determinant loses tangents.
             return torch.linalg.lu_factor(matrices)[0].diagonal(dim1=1, dim2=2).abs().log().sum(1)
         sign, value = torch.linalg.slogdet(matrices)
-        if not is_tracing() and bool((sign <= 0).any()):
+        # Of rows that are not finite nothing follows, neither for the network nor for other rows.
+        finite = torch.isfinite(matrices.detach()).flatten(1).all(1)
+        value = torch.where(finite, value, torch.nan)
+        if not is_tracing() and bool(((sign <= 0) & finite).any()):
             raise ConvergenceError(
                 "The determinant of I + J is not positive, so the network is no contraction and the layer not "
                 f"invertible. The Lipschitz constant {jacobian.lipschitz:.4g} that was declared for it is wrong."

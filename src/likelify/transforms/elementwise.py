@@ -100,6 +100,28 @@ class ActNorm(Transform):
         return along(self.shift, x.ndim), along(self.log_scale, x.ndim)
 
 
+def scale_and_shift(module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+    """Return what a batch normalization in evaluation multiplies each channel with, and what it adds.
+
+    Raises:
+        UnsupportedError: if the module keeps no running statistics.
+    """
+    mean, variance = module.running_mean, module.running_var
+    if mean is None or variance is None:
+        raise UnsupportedError(
+            "A batch normalization without running statistics has no fixed function to convert; build it with "
+            "track_running_stats=True and train it, or use ActNorm."
+        )
+    # In float64, so that rounding of the statistics is not added up in the shift.
+    scale = (variance.double() + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight.detach().double()
+    shift = -mean.double() * scale
+    if module.bias is not None:
+        shift = shift + module.bias.detach().double()
+    return scale.to(mean.dtype), shift.to(mean.dtype)
+
+
 class ChannelAffine(Transform):
     r"""A trained scale and shift per channel, in the order of batch normalization: `z = scale x + shift`.
 
@@ -153,20 +175,7 @@ class ChannelAffine(Transform):
             UnsupportedError: if the module keeps no running statistics.
             DomainError: if a weight is zero.
         """
-        mean, variance = module.running_mean, module.running_var
-        if mean is None or variance is None:
-            raise UnsupportedError(
-                "A batch normalization without running statistics has no fixed function to convert; build it with "
-                "track_running_stats=True and train it, or use ActNorm."
-            )
-        # In float64, so that rounding of the statistics is not added up in the shift.
-        scale = (variance.double() + module.eps).rsqrt()
-        if module.weight is not None:
-            scale = scale * module.weight.detach().double()
-        shift = -mean.double() * scale
-        if module.bias is not None:
-            shift = shift + module.bias.detach().double()
-        return cls(scale.to(mean.dtype), shift.to(mean.dtype))
+        return cls(*scale_and_shift(module))
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Scale, then shift."""

@@ -170,6 +170,10 @@ def _is_compared(layer: Any) -> bool:
     return is_composite(layer) or layer.inverse_check is not None and layer.inverse_check.residual != "part"
 
 
+def _sees_a_part(layer: Any) -> bool:
+    return layer.inverse_check is not None and layer.inverse_check.residual == "part"
+
+
 def _carried(
     method: Callable[..., Any], layer: Any, z: Tensor, context: ContextLike, session: Session, found: Finding
 ) -> Any:
@@ -211,6 +215,8 @@ def _inside(method: Callable[..., Any], layer: Any, z: Tensor, context: ContextL
     result = method(layer, z, context)
     alone = session.every and layer is not session.root
     if not _is_compared(layer):
+        # What such layers see of themselves does not say what several of them lose together.
+        session.looked = session.looked or _sees_a_part(layer)
         if alone:
             session.findings.append(sum_up(Finding(layer, count, z.dtype), result, count))
         return result

@@ -26,7 +26,7 @@ from likelify.nets import NetFactory
 from likelify.nets.density import read_net
 from likelify.shapes import Shape, along, per_axis
 from likelify.structure import ContextLike, as_context, sum_items
-from likelify.support import Interval
+from likelify.support import Interval, check_sample
 from likelify.transforms.core import Chain, Transform, chain_of
 from likelify.transforms.inverted import Inverse
 from likelify.transforms.reshape import Reshape, Squeeze
@@ -175,6 +175,7 @@ class MaxOfPatches(Pooling):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set log-odds and scales of the channels from the sample."""
+        check_sample(x, self)
         with torch.no_grad():
             t = self._windows(x)
             z, place = self._reduce(t)
@@ -256,6 +257,7 @@ class MeanOfPatches(Pooling):
 
     def initialize(self, x: Tensor, context: ContextLike = None) -> Tensor:
         """Set the scales of the channels from the sample."""
+        check_sample(x, self)
         with torch.no_grad():
             square = self._residuals(self._windows(x)).square().sum(2).transpose(0, 1).flatten(1).mean(1)
             free = (self.counts - 1).to(x).mean()
@@ -440,7 +442,7 @@ def _places(n: int, k: int, s: int, p: int, d: int, *, ceil_mode: bool) -> Tenso
     if ceil_mode and (count - 1) * s >= n + p:
         # PyTorch drops a window that would start in the padding behind.
         count -= 1
-    if room < 0 or count < 1:
+    if (room < 0 and not ceil_mode) or count < 1:
         raise ShapeError(f"A window of size {k} with dilation {d} does not fit into {n} positions padded by {p}.")
     return torch.arange(count) * s - p + d * torch.arange(k)[:, None]
 
