@@ -294,7 +294,8 @@ values and contributions, tangents and second derivatives against differences, g
 - `jvp`, `hessian` and `grad` are those of `torch.func`, `grad` by all parameters and the input of a `functional_call`.
   Hessians of layers that draw at random are `jacfwd(jacrev(f), randomness="same")`.
 - `compile` is `torch.compile(layer, fullgraph=True)` with the backend named, called and differentiated. There, torch
-  quotes the refusal inside of its own error; without `fullgraph=True`, the layer runs outside of the graph instead.
+  quotes the refusal inside of its own error; without `fullgraph=True`, layers that cannot
+  be traced for other reasons run outside of the graph instead.
 - Inside all of them no values can be looked at, so domains and accuracies are not checked: what would be refused
   outside is NaN or infinite there.
 - Empty cells were not tried: integers have no tangents, and the backends that compile for long are tried on a layer of

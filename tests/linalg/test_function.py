@@ -1,9 +1,12 @@
 """Linear callables as maps: probes, and the check that they are linear."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 import likelify as lk
+from likelify import linalg
 from likelify.errors import DomainError, UnsupportedError
 from tests.cases import normal
 
@@ -71,3 +74,47 @@ def test_a_module_with_a_declared_norm_works_in_inference_mode():
 def test_whole_factors_of_a_diagonal_are_refused():
     with pytest.raises(DomainError, match=r"its factors is torch.int64"):
         lk.linalg.Diagonal(torch.tensor([1, 3]))
+
+
+def test_maps_are_added_divided_and_not_applied_by_operators():
+    matrix = torch.randn(3, 3, dtype=torch.float64)
+    x = torch.randn(2, 3, dtype=torch.float64)
+    twice = sum([linalg.Dense(matrix), linalg.Dense(matrix)])
+    assert torch.allclose(twice.apply(x), 2 * x @ matrix.T)
+    assert torch.allclose((linalg.Dense(matrix) / 4).apply(x), x @ matrix.T / 4)
+    with pytest.raises(TypeError, match=r"applied to rows of events by map\.apply"):
+        linalg.Dense(matrix) @ x
+    for wrong in (
+        lambda: linalg.Dense(matrix) + 2,
+        lambda: linalg.Dense(matrix) * "a",
+        lambda: linalg.Dense(matrix) @ 2,
+    ):
+        with pytest.raises(TypeError, match="operand|multiply"):
+            wrong()
+
+
+def test_a_map_may_hold_whole_numbers_first():
+    @dataclass(frozen=True, eq=False)
+    class Permuted(linalg.LinearMap):
+        index: torch.Tensor
+
+        def apply(self, x):
+            return x[:, self.index]
+
+        def adjoint(self):
+            return Permuted(torch.argsort(self.index))
+
+        def norm_bound(self, event_shape):
+            return 1.0
+
+        def trace(self, event_shape):
+            return (self.index == torch.arange(len(self.index))).sum().double()
+
+    order = torch.tensor([2, 0, 1])
+    for dtype in (torch.float32, torch.float64):
+        matrix, x = 0.1 * torch.randn(3, 3, dtype=dtype), torch.randn(2, 3, dtype=dtype)
+        whole = Permuted(order) @ linalg.Dense(matrix)
+        assert torch.allclose(whole.materialize(3, like=x), matrix[order])
+        z, log_det = lk.Exponential(whole)(x)
+        assert torch.allclose(z, x @ torch.linalg.matrix_exp(matrix[order]).T, atol=1e-6)
+        assert torch.allclose(log_det, matrix[order].trace().expand(2), atol=1e-6)

@@ -360,8 +360,10 @@ def limit_norm(tensor: Tensor, bound: Tensor, limit: float) -> Tensor:
 
 def aimed_at(limit: float, tensor: Tensor, rows: int = 1) -> float:
     """Return the norm that `limit_norm` aims at, a little below the limit, for a tensor of that many rows."""
+    # That of single precision in double precision too: the same parameters are to be the same map in both.
+    dtype = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
     # What one row becomes must not depend on how many there are.
-    return limit / (1 + round_off_margin(tensor.dtype, tensor.numel() // max(rows, 1)))
+    return limit / (1 + round_off_margin(dtype, tensor.numel() // max(rows, 1)))
 
 
 def power_iteration(

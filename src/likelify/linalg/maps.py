@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -159,9 +160,12 @@ class LinearMap(ABC):
         if size > PROBE_LIMIT:
             raise UnsupportedError(
                 f"An event of {size} elements is too large to form the matrix of {type(self).__name__} "
-                f"(limit {PROBE_LIMIT})."
+                f"(limit {PROBE_LIMIT}), by which its norm and its trace are found. Say what its norm is at most "
+                "(norm=), and let the trace be estimated: trace='hutch++' of Exponential and linear_exponential, "
+                "estimate_trace of a map by itself."
             )
-        like = next(iter(self.tensors().values()), None) if like is None else like
+        floating = (tensor for tensor in self.tensors().values() if tensor.is_floating_point())
+        like = next(floating, None) if like is None else like
         eye = torch.eye(size) if like is None else torch.eye(size, dtype=like.dtype, device=like.device)
         if self.couples_rows:
             return torch.stack([self.apply(unit.reshape(space)).flatten() for unit in eye], 1)
@@ -236,21 +240,30 @@ class LinearMap(ABC):
         return all(_is_declared(getattr(self, field.name)) for field in fields(self))
 
     def __mul__(self, factor: float | Tensor) -> LinearMap:
-        return Scaled(self, factor)
+        return Scaled(self, factor) if isinstance(factor, Real | Tensor) else NotImplemented
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float | Tensor) -> LinearMap:
+        return Scaled(self, 1 / divisor) if isinstance(divisor, Real | Tensor) else NotImplemented
 
     def __neg__(self) -> LinearMap:
         return Scaled(self, -1.0)
 
     def __add__(self, other: LinearMap) -> LinearMap:
-        return Added(self, other)
+        return Added(self, other) if isinstance(other, LinearMap) else NotImplemented
+
+    def __radd__(self, other: object) -> LinearMap:
+        # Where `sum` starts.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __sub__(self, other: LinearMap) -> LinearMap:
-        return Added(self, -other)
+        return Added(self, -other) if isinstance(other, LinearMap) else NotImplemented
 
     def __matmul__(self, other: LinearMap) -> LinearMap:
-        return Composed(self, other)
+        if isinstance(other, Tensor):
+            raise TypeError("@ composes maps. A map is applied to rows of events by map.apply(x).")
+        return Composed(self, other) if isinstance(other, LinearMap) else NotImplemented
 
 
 def _is_declared(value: object) -> bool:

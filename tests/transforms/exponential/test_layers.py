@@ -5,10 +5,20 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import likelify as lk
 from likelify import linalg, transforms
-from likelify.errors import ConfigError, DomainError, InexactLikelihoodError, ShapeError, StateError, UnsupportedError
+from likelify.errors import (
+    ConfigError,
+    ConvergenceError,
+    DomainError,
+    InexactLikelihoodError,
+    LikelifyError,
+    ShapeError,
+    StateError,
+    UnsupportedError,
+)
 from likelify.linalg.expm import frozen, recorded
 from tests.cases import normal
 
@@ -309,3 +319,54 @@ def test_circular_convolutions_in_half_precision_work_frozen_too():
         expected = layer(x)[0]
         with layer.frozen():
             torch.testing.assert_close(layer(x)[0], expected, atol=2e-3, rtol=1e-2)
+
+
+def test_a_series_that_is_cut_off_early_is_not_trusted_with_inverses():
+    torch.manual_seed(0)
+    turned = lk.rotation(8)
+    turned.parametrization.weight.data.normal_(0, 3.0)
+    with pytest.raises(ConvergenceError, match="cannot be trusted"):
+        lk.Exponential(turned.parametrization, degree=12).inverse(torch.randn(5, 8))
+    turned.parametrization.weight.data.mul_(0.1)
+    layer, x = lk.Exponential(turned.parametrization, degree=12), torch.randn(5, 8)
+    assert torch.allclose(layer.inverse(layer(x)[0])[0], x, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [12, 48])
+def test_a_limited_convolution_is_the_same_in_double_precision(channels):
+    torch.manual_seed(0)
+    layer, x = lk.conv_exponential(channels), torch.randn(2, channels, 8, 8)
+    layer.parametrization.weight.data.mul_(100)
+    flow = lk.Flow(lk.Normal((channels, 8, 8)), layer)
+    single = flow.log_prob(x)
+    assert torch.allclose(flow.double().log_prob(x.double()).float(), single, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: lk.Exponential(nn.Linear(3, 3, bias=False)), r"take linear_exponential\(Linear"),
+        (lambda: lk.Exponential(lk.Function(nn.Linear(3, 3, bias=False))), "take linear_exponential"),
+        (lambda: lk.Exponential(lk.Function(nn.Linear(3, 3, bias=False).forward) * 0.5), "take linear_exponential"),
+        (lambda: lk.Exponential(lk.Dense(nn.Parameter(torch.eye(3)))), "builds the map from its parameters"),
+        (lambda: lk.Exponential(nn.Sequential(nn.Identity()))(torch.ones(2, 3)), "a parametrization gives a LinearMap"),
+        (lambda: lk.rotation(3, method="cayley", tol=0.1), "tol belongs to the method 'exponential'"),
+        (lambda: lk.linear_exponential(nn.Conv2d(3, 3, 3, padding=1, bias=False))(torch.ones(1, 3, 64, 64)), "hutch"),
+    ],
+)
+def test_what_would_not_be_trained_or_is_no_map_is_refused(build, said):
+    with pytest.raises(LikelifyError, match=said):
+        build()
+
+
+def test_whole_numbers_are_limits_and_starts_too():
+    layer = lk.dense_exponential(3, norm_limit=1)
+    x = torch.randn(2, 3)
+    mapped = torch.vmap(lambda row: layer(row[None])[0][0], randomness="same")(x)
+    assert torch.allclose(mapped, layer(x)[0], atol=1e-6)
+    assert lk.rotation(2, start=[[0, 1], [1, 0]])(x[:, :2])[0].tolist() == x[:, [1, 0]].tolist()
+
+
+def test_no_rows_have_no_norm():
+    layer = lk.dense_exponential(3, norm_limit=1.0, context_features=2)
+    assert layer(torch.ones(0, 3), torch.ones(0, 2))[0].shape == (0, 3)

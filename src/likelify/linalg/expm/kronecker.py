@@ -193,10 +193,11 @@ def _contradiction(problem: ExpProblem, parts: list[_Part]) -> str | None:
     for part in parts:
         if not part.map.doubtful:
             continue
+        rows = 8 if part.map.rows is None else part.map.rows
         declared, event = part.map.declared_norm or 0.0, (part.map.groups, part.size)
-        if largest_of(part.map.sharpened().norm_bound(event)) <= declared * SLACK:
+        if not rows or largest_of(part.map.sharpened().norm_bound(event)) <= declared * SLACK:
             continue
-        start = torch.randn(part.map.rows or 8, *event, generator=torch.Generator().manual_seed(0)).to(problem.x)
+        start = torch.randn(rows, *event, generator=torch.Generator().manual_seed(0)).to(problem.x)
         with torch.no_grad():
             found = float(power_iteration(part.map.apply, part.map.adjoint().apply, start, steps=4))
         if found > SLACK * declared:

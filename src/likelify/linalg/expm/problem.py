@@ -252,7 +252,9 @@ class ExpProblem:
         if isinstance(self.norm, Tensor) or not self.may_sync or in_forward_mode():
             return None
         # Several rows cost what one costs, and find the norm in fewer steps.
-        map_, rows = self.centered, self.centered.rows or 8
+        map_, rows = self.centered, 8 if self.centered.rows is None else self.centered.rows
+        if not rows:
+            return None
         start = torch.randn(rows, *self.event_shape, generator=torch.Generator().manual_seed(0)).to(self.x)
         with torch.no_grad():
             found = abs(self.time) * float(power_iteration(map_.apply, map_.adjoint().apply, start, steps=4))

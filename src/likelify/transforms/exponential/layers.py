@@ -1,6 +1,6 @@
 r"""Exponentials of linear maps as layers: one class, and short factories for the kinds of map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from likelify.linalg.expm import ExpMethod, Gradient, exp_action
 from likelify.linalg.expm.action import check_settings, default_tolerance
 from likelify.linalg.expm.frozen import apply_formed, form_exponential
 from likelify.linalg.expm.matrix import Formed
+from likelify.linalg.function import Function
 from likelify.linalg.graph import GraphMap
 from likelify.linalg.maps import LinearMap
 from likelify.linalg.trace import TraceMethod, estimate_trace
@@ -37,6 +38,8 @@ from likelify.transforms.inversion import EXACT, LINEAR, SENSITIVE
 
 # Norm up to which an exponential loses four digits at most, so that its inverse need not be looked at.
 SAFE_NORM = 4.0
+# A tolerance up to which a truncated series still undoes the one with the other sign.
+ACCURATE = 1e-4
 
 
 class Exponential(Transform, Caching, ActsInTraining):
@@ -59,7 +62,8 @@ class Exponential(Transform, Caching, ActsInTraining):
         trace_samples: random vectors of the estimator.
 
     Raises:
-        ConfigError: for settings that `exp_action` would refuse.
+        ConfigError: for settings that `exp_action` would refuse, and constant maps whose tensors are to be trained.
+        UnsupportedError: for what is neither a map nor a module that gives one.
         ConvergenceError: if the tolerance cannot be met (see `exp_action`).
         ShapeError: if the input has another event than the map was made for, or other rows than the context.
 
@@ -95,13 +99,16 @@ class Exponential(Transform, Caching, ActsInTraining):
             raise ConfigError(unknown_word("trace", trace, ["exact", "hutchinson", "hutch++"]))
         check_settings(method, tol, degree, gradient)
         constant = isinstance(parametrization, LinearMap)
+        _require_parametrization(parametrization)
         self.parametrization = ConstantMap(parametrization) if constant else parametrization
         self.takes = getattr(self.parametrization, "takes", None)
         self.tol, self.degree, self.method, self.gradient = tol, degree, method, gradient
         self.trace: Literal["exact"] | TraceMethod = trace
         self.trace_samples = trace_samples
         self.noisy_log_det = trace != "exact"
-        self.inverse_check = SENSITIVE if _is_well_conditioned(self.parametrization) else LINEAR
+        # A series that is cut off early has another inverse than that with the other sign.
+        accurate = degree is None and (tol is None or tol <= ACCURATE)
+        self.inverse_check = SENSITIVE if accurate and _is_well_conditioned(self.parametrization) else LINEAR
         if constant and parametrization.rows is not None:
             # A matrix for each row leaves no room for rows to compare.
             self.inverse_check = EXACT
@@ -114,8 +121,17 @@ class Exponential(Transform, Caching, ActsInTraining):
     def map(self, context: ContextLike = None) -> LinearMap:
         """Build the linear map for this context."""
         if self._cache is None or not _is_bare(context):
-            return self.parametrization(context)
-        return self.cached("map", lambda: _constant(self.parametrization(None)))
+            return self._built(context)
+        return self.cached("map", lambda: _constant(self._built(None)))
+
+    def _built(self, context: ContextLike) -> LinearMap:
+        found = self.parametrization(context)
+        if not isinstance(found, LinearMap):
+            raise UnsupportedError(
+                f"{type(self.parametrization).__name__} gave a {type(found).__name__}, and a parametrization gives a "
+                "LinearMap for each context. A module that is linear itself is for linear_exponential(module)."
+            )
+        return found
 
     def forward(self, x: Tensor, context: ContextLike = None) -> tuple[Tensor, Tensor]:
         """Return `exp(L) x` and `tr L`."""
@@ -168,12 +184,13 @@ class Exponential(Transform, Caching, ActsInTraining):
 
     def _require_known_norm(self, map_: LinearMap, x: Tensor) -> None:
         unknown = isinstance(map_, GraphMap) and map_.norm is None
-        if unknown or not isinstance(map_.norm_bound(tuple(x.shape[1:])), float):
+        if unknown or isinstance(map_.norm_bound(tuple(x.shape[1:])), Tensor):
             raise UnsupportedError(
                 f"{type(self).__name__}({type(self.parametrization).__name__}) chooses its degree by the norm of its "
                 "map, at which torch.compile and torch.func cannot look. Build it so that the norm is known: with "
-                "norm_limit= (convolutions, dense_exponential), neighbours= (graphs) or norm= (modules); or fix the "
-                "degree: Exponential(layer.parametrization, degree=12)."
+                "norm_limit= (convolutions, dense_exponential), neighbours= (graphs) or norm= (modules); or fix a "
+                "degree that is enough: Exponential(layer.parametrization, degree=12) is, in single precision, for "
+                "norms up to 2."
             )
 
     def _formed(self, map_: LinearMap, x: Tensor, time: float) -> Formed | None:
@@ -189,6 +206,36 @@ class Exponential(Transform, Caching, ActsInTraining):
             traceless = map_.symmetry == "skew" or getattr(self.parametrization, "traceless", False)
             return x.new_zeros(()) if traceless else map_.trace(event_shape)
         return estimate_trace(map_, event_shape, samples=self.trace_samples, method=self.trace, like=x).value
+
+
+def _require_parametrization(given: LinearMap | nn.Module) -> None:
+    """Refuse modules that are no parametrizations, and maps whose tensors would not be trained with the layer."""
+    if isinstance(given, nn.Module):
+        if type(given).__module__.startswith("torch.nn.") and not isinstance(given, nn.Sequential):
+            name = type(given).__name__
+            raise UnsupportedError(
+                f"{name} is a linear map and no module that gives one: take linear_exponential({name}(...), norm=...)."
+            )
+        return
+    if any(tensor.requires_grad for tensor in given.tensors().values()):
+        raise ConfigError(
+            f"The tensors of this {type(given).__name__} are to be trained, and those of a constant map are not. Give "
+            "Exponential a module that builds the map from its parameters (see docs/extending.md), or detach them."
+        )
+    for function in _functions_in(given):
+        owner = getattr(function.function, "__self__", function.function)
+        if isinstance(owner, nn.Module) and any(True for _ in owner.parameters()):
+            raise ConfigError(
+                f"The weights of the {type(owner).__name__} in this Function would be neither trained nor saved with "
+                "the layer: take linear_exponential(module, norm=...)."
+            )
+
+
+def _functions_in(given: LinearMap) -> Iterator[Function]:
+    if isinstance(given, Function):
+        yield given
+    for part in given.inner_maps.values():
+        yield from _functions_in(part)
 
 
 def _is_well_conditioned(parametrization: nn.Module) -> bool:

@@ -213,8 +213,13 @@ def rotation(
         raise ConfigError(unknown_word("method", method, ["exponential", "cayley", "householder"]))
     if reflections is not None and method != "householder":
         raise ConfigError(f"reflections belong to the method 'householder', not to {method!r}.")
-    if start is not None and start.shape != (size, size):
-        raise ShapeError(f"start must have shape ({size}, {size}), got {tuple(start.shape)}.")
+    if tol is not None and method != "exponential":
+        raise ConfigError(f"tol belongs to the method 'exponential', not to {method!r}.")
+    if start is not None:
+        start = torch.as_tensor(start)
+        start = start if start.is_floating_point() else start.to(torch.get_default_dtype())
+        if start.shape != (size, size):
+            raise ShapeError(f"start must have shape ({size}, {size}), got {tuple(start.shape)}.")
     if method == "householder":
         return _reflections(HouseholderVectors(size, reflections, context_features=context_features), start)
     parametrization = SkewMatrix(size, context_features=context_features)
